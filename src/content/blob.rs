@@ -1,0 +1,173 @@
+//! A blob while it is read.
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use futures_util::Stream;
+use futures_util::stream::{BoxStream, StreamExt};
+
+use crate::error::{Error, Result};
+use crate::oci::{Descriptor, Hasher};
+
+/// Bytes as they arrive, not proven yet.
+pub struct Body {
+    /// Where in the blob the first byte of `stream` belongs: what was asked for, or 0.
+    pub offset: u64,
+    pub stream: BoxStream<'static, Result<Bytes>>,
+}
+
+/// The bytes of a blob, hashed while they pass.
+///
+/// A stream of pieces; the last piece is handed out only once size and digest are proven, so a consumer that has got
+/// `descriptor.size` bytes has got the right ones.
+pub struct BlobReader {
+    blob: Descriptor,
+    body: BoxStream<'static, Result<Bytes>>,
+    hasher: Option<Hasher>,
+    seen: u64,
+    ready: VecDeque<Bytes>,
+    held: Option<Bytes>,
+    failed: bool,
+}
+
+impl BlobReader {
+    /// Reads `body` from its start.
+    ///
+    /// # Errors
+    /// If the body does not begin at 0: use [`BlobReader::resume`].
+    pub fn new(blob: &Descriptor, body: Body) -> Result<BlobReader> {
+        let hasher = Hasher::new(blob.digest.algorithm());
+        BlobReader::resume(blob, body, 0, hasher)
+    }
+
+    /// Continues after `present` bytes that `hasher` has already seen.
+    ///
+    /// # Errors
+    /// If the body begins elsewhere.
+    pub fn resume(blob: &Descriptor, body: Body, present: u64, hasher: Hasher) -> Result<BlobReader> {
+        if body.offset != present {
+            let text = format!("reading blob {}: it begins at byte {}, not {present}", blob.digest, body.offset);
+            return Err(Error::damaged(text));
+        }
+        Ok(BlobReader {
+            blob: blob.clone(),
+            body: body.stream,
+            hasher: Some(hasher),
+            seen: present,
+            ready: VecDeque::new(),
+            held: None,
+            failed: false,
+        })
+    }
+
+    pub fn descriptor(&self) -> &Descriptor {
+        &self.blob
+    }
+
+    fn absorb(&mut self, piece: Bytes) -> Result<()> {
+        self.seen += piece.len() as u64;
+        if self.seen > self.blob.size {
+            return Err(self.wrong(format!("it is longer than the {} bytes its descriptor says", self.blob.size)));
+        }
+        if let Some(hasher) = &mut self.hasher {
+            hasher.update(&piece);
+        }
+        if !piece.is_empty() {
+            self.ready.extend(self.held.replace(piece));
+        }
+        Ok(())
+    }
+
+    fn complete(&mut self) -> Result<()> {
+        if self.seen < self.blob.size {
+            return Err(self.wrong(format!("it ended after {} of {} bytes", self.seen, self.blob.size)));
+        }
+        if let Some(hasher) = self.hasher.take() {
+            let found = hasher.finish();
+            if found != self.blob.digest {
+                return Err(self.wrong(format!("wrong digest: the bytes have {found}")));
+            }
+        }
+        self.ready.extend(self.held.take());
+        Ok(())
+    }
+
+    fn wrong(&self, reason: String) -> Error {
+        Error::damaged(format!("reading blob {}: {reason}", self.blob.digest))
+    }
+}
+
+impl Stream for BlobReader {
+    type Item = Result<Bytes>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Bytes>>> {
+        loop {
+            if let Some(piece) = self.ready.pop_front() {
+                return Poll::Ready(Some(Ok(piece)));
+            }
+            if self.failed || self.hasher.is_none() {
+                return Poll::Ready(None);
+            }
+            let outcome = match self.body.poll_next_unpin(context) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Some(Ok(piece))) => self.absorb(piece),
+                Poll::Ready(Some(Err(error))) => Err(error),
+                Poll::Ready(None) => self.complete(),
+            };
+            if let Err(error) = outcome {
+                self.failed = true;
+                return Poll::Ready(Some(Err(error)));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::oci::Digest;
+    use futures_util::stream;
+
+    async fn read(content: &'static [u8], served: Vec<&'static [u8]>) -> Result<Vec<u8>> {
+        let blob = Descriptor::new("x", Digest::sha256(content), content.len() as u64);
+        let pieces = stream::iter(served.into_iter().map(|piece| Ok(Bytes::from_static(piece))));
+        let mut reader = BlobReader::new(&blob, Body { offset: 0, stream: pieces.boxed() })?;
+        let mut all = Vec::new();
+        while let Some(piece) = reader.next().await {
+            all.extend_from_slice(&piece?);
+        }
+        Ok(all)
+    }
+
+    #[tokio::test]
+    async fn the_right_bytes_pass() {
+        assert_eq!(read(b"hello", vec![b"he", b"", b"llo"]).await.unwrap(), b"hello");
+        assert_eq!(read(b"", vec![]).await.unwrap(), b"");
+    }
+
+    #[tokio::test]
+    async fn short_long_and_wrong_bytes_never_look_like_success() {
+        for (served, says) in [
+            (vec![&b"he"[..]], "ended after 2 of 5"),
+            (vec![b"hello", b"!"], "longer than the 5"),
+            (vec![b"hellO"], "wrong digest"),
+        ] {
+            let error = read(b"hello", served).await.unwrap_err();
+            assert!(error.to_string().contains(says), "{error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_last_piece_is_withheld_until_all_is_proven() {
+        let blob = Descriptor::new("x", Digest::sha256(b"good"), 4);
+        let pieces = stream::iter([Ok(Bytes::from_static(b"ba")), Ok(Bytes::from_static(b"d!"))]);
+        let mut reader = BlobReader::new(&blob, Body { offset: 0, stream: pieces.boxed() }).unwrap();
+        let mut handed_out = 0;
+        while let Some(Ok(piece)) = reader.next().await {
+            handed_out += piece.len();
+        }
+        assert!(handed_out < 4);
+    }
+}

@@ -1,0 +1,73 @@
+//! Reading and writing content: the only contract between stages and transports.
+//!
+//! A [`Source`] answers for references, manifests and blobs; a [`Sink`] takes them. Stages hold a `&dyn Source` and a
+//! `&dyn Sink` and know nothing of registries, files or tars; transports know nothing of each other. A blob is had only
+//! through a [`BlobReader`], which hashes while it is read and fails on short, long or wrong data *before* it hands out
+//! the last piece, so that what consumes it can never complete a wrong blob.
+
+mod blob;
+
+use async_trait::async_trait;
+
+pub use blob::{BlobReader, Body};
+
+use crate::error::Result;
+use crate::oci::{Descriptor, Digest, Manifest, Reference, Repository, Tag};
+
+/// Where content comes from: one or many registries, a layout, a storage directory.
+///
+/// “Absent” is `None` or an empty list; anything that could not be found out is an error, never taken for absent.
+#[async_trait]
+pub trait Source: Send + Sync {
+    /// The tags of a repository, in the source's order.
+    async fn tags(&self, repository: &Repository) -> Result<Vec<Tag>>;
+
+    /// What a tag or digest means now (digest, media type, size), as cheaply as the source can tell.
+    async fn resolve(&self, reference: &Reference) -> Result<Option<Descriptor>>;
+
+    /// The manifest of a tag or digest, its digest proven when one was asked for.
+    async fn manifest(&self, reference: &Reference) -> Result<Option<Manifest>>;
+
+    /// The manifests in `repository` whose subject is `subject`.
+    async fn referrers(&self, repository: &Repository, subject: &Digest) -> Result<Vec<Descriptor>>;
+
+    /// The bytes of a blob from `offset` on, unproven: use [`Origin::open`]. A source that cannot begin there begins at 0
+    /// and says so in [`Body::offset`].
+    async fn blob(&self, repository: &Repository, blob: &Descriptor, offset: u64) -> Result<Body>;
+}
+
+/// Where content goes: a registry, a bundle, a directory.
+///
+/// Every call may be repeated: putting what is already there succeeds and moves nothing.
+#[async_trait]
+pub trait Sink: Send + Sync {
+    /// Whether the whole blob is there under this repository.
+    async fn has_blob(&self, repository: &Repository, blob: &Descriptor) -> Result<bool>;
+
+    /// What a tag or digest means at the target now.
+    async fn resolve(&self, reference: &Reference) -> Result<Option<Descriptor>>;
+
+    /// Makes a blob that `from` holds available in `repository` without moving bytes. `false`: not possible, upload it.
+    async fn mount(&self, repository: &Repository, blob: &Descriptor, from: &Repository) -> Result<bool>;
+
+    /// Stores a blob, proven, reading it from `origin` as often as a retry needs.
+    async fn put_blob(&self, repository: &Repository, blob: &Descriptor, origin: &Origin<'_>) -> Result<()>;
+
+    /// Stores a manifest under the tag or digest of `reference`. Its children are there already.
+    async fn put_manifest(&self, reference: &Reference, manifest: &Manifest) -> Result<()>;
+}
+
+/// Where one blob can be read: a source and the repository it is in there.
+#[derive(Clone, Copy)]
+pub struct Origin<'a> {
+    pub source: &'a dyn Source,
+    pub repository: &'a Repository,
+}
+
+impl Origin<'_> {
+    /// The whole blob, to be proven while it is read.
+    pub async fn open(&self, blob: &Descriptor) -> Result<BlobReader> {
+        let body = self.source.blob(self.repository, blob, 0).await?;
+        BlobReader::new(blob, body)
+    }
+}

@@ -1,0 +1,116 @@
+//! The one error of the library: what was attempted on which object, and of what kind the failure is.
+//!
+//! The text never repeats its cause: that is in [`source`](std::error::Error::source), and the chain is printed once, at
+//! the edge of the program, where hints are added too. Exit codes follow from [`Kind`] alone.
+
+use std::error::Error as StdError;
+use std::fmt;
+
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What kind of failure it is: decides the exit code, whether another try could help, and the hint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// Wrong use, an invalid file or a combination that makes no sense.
+    Input,
+    /// The local file system refused to read or to write (no space, no permission, a bad medium).
+    Disk,
+    /// Bytes are not what they should be: wrong digest, wrong size, something missing or undeclared.
+    Damaged,
+    /// The registry does not have it.
+    NotFound,
+    /// The registry wants other credentials, or none were found (401).
+    Unauthorized,
+    /// The registry refused: no right, quota, read-only, immutable tag, an unsupported manifest.
+    Refused,
+    /// The registry asks to be left alone for longer than was allowed (429).
+    RateLimited,
+    /// The network or the other side failed: no connection, TLS, time-out, 5xx after all tries.
+    Network,
+    /// The user or the system asked to stop.
+    Interrupted,
+}
+
+/// A failure, with what was attempted and on what. See the module documentation.
+pub struct Error {
+    kind: Kind,
+    attempt: String,
+    source: Option<Box<dyn StdError + Send + Sync>>,
+}
+
+impl Error {
+    /// `attempt` says what was tried, on which object, and, if there is no cause below, why it failed:
+    /// `reading blob sha256:… of quay.io/a/b: the body ended after 10 of 20 bytes`.
+    pub fn new(kind: Kind, attempt: impl Into<String>) -> Error {
+        Error { kind, attempt: attempt.into(), source: None }
+    }
+
+    pub fn because(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Error {
+        self.source = Some(source.into());
+        self
+    }
+
+    pub fn input(attempt: impl Into<String>) -> Error {
+        Error::new(Kind::Input, attempt)
+    }
+
+    pub fn damaged(attempt: impl Into<String>) -> Error {
+        Error::new(Kind::Damaged, attempt)
+    }
+
+    /// A failed file operation: `Error::disk("writing", &path, error)`.
+    pub fn disk(verb: &str, path: &std::path::Path, source: std::io::Error) -> Error {
+        Error::new(Kind::Disk, format!("{verb} {}", path.display())).because(source)
+    }
+
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// The same failure seen from further out: `self` becomes the cause, the kind stays.
+    pub fn while_doing(self, attempt: impl Into<String>) -> Error {
+        Error { kind: self.kind, attempt: attempt.into(), source: Some(Box::new(self)) }
+    }
+
+    /// The whole chain on one line, outermost first: `a: b: c`.
+    pub fn chain(&self) -> String {
+        let mut text = self.attempt.clone();
+        let mut cause = self.source();
+        while let Some(error) = cause {
+            text.push_str(": ");
+            text.push_str(&error.to_string());
+            cause = error.source();
+        }
+        text
+    }
+
+    /// The operating system's error code, if a file operation lies below.
+    pub fn os_error(&self) -> Option<i32> {
+        let mut cause = self.source();
+        while let Some(error) = cause {
+            if let Some(io) = error.downcast_ref::<std::io::Error>() {
+                return io.raw_os_error();
+            }
+            cause = error.source();
+        }
+        None
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.attempt)
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}: {}", self.kind, self.chain())
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.source.as_ref().map(|source| &**source as &(dyn StdError + 'static))
+    }
+}

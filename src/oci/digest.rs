@@ -1,0 +1,222 @@
+//! Content digests: `sha256:<64 hex>` and `sha512:<128 hex>`, and the one place where bytes are hashed.
+
+use std::fmt;
+use std::str::FromStr;
+
+use aws_lc_rs::digest as lc;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// The digest algorithms the OCI image specification registers as required or optional
+/// (image-spec, `descriptor.md`, "Registered algorithms").
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Algorithm {
+    Sha256,
+    Sha512,
+}
+
+impl Algorithm {
+    /// The name as it stands before the colon of a digest and as a directory below `blobs/`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Algorithm::Sha256 => "sha256",
+            Algorithm::Sha512 => "sha512",
+        }
+    }
+}
+
+/// A validated content digest. Small, comparable and free to copy around; prints as `algorithm:hex`.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Digest {
+    Sha256([u8; 32]),
+    Sha512([u8; 64]),
+}
+
+/// Why a text is not a digest.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("invalid digest {text:?}: {reason}")]
+pub struct DigestError {
+    /// The offending text, shortened to 200 characters.
+    pub text: String,
+    reason: &'static str,
+}
+
+impl Digest {
+    /// The sha256 digest of `bytes`.
+    pub fn sha256(bytes: &[u8]) -> Digest {
+        Digest::of(Algorithm::Sha256, bytes)
+    }
+
+    /// The digest of `bytes` under `algorithm`.
+    pub fn of(algorithm: Algorithm, bytes: &[u8]) -> Digest {
+        let mut hasher = Hasher::new(algorithm);
+        hasher.update(bytes);
+        hasher.finish()
+    }
+
+    pub fn algorithm(&self) -> Algorithm {
+        match self {
+            Digest::Sha256(_) => Algorithm::Sha256,
+            Digest::Sha512(_) => Algorithm::Sha512,
+        }
+    }
+
+    /// The lower-case hexadecimal part, without the algorithm.
+    pub fn hex(&self) -> String {
+        const DIGITS: &[u8; 16] = b"0123456789abcdef";
+        let raw = self.raw();
+        let mut hex = String::with_capacity(raw.len() * 2);
+        for byte in raw {
+            hex.push(DIGITS[usize::from(byte >> 4)] as char);
+            hex.push(DIGITS[usize::from(byte & 15)] as char);
+        }
+        hex
+    }
+
+    /// `sha256:` and the first twelve hex digits: enough for a person to tell two apart on one screen.
+    pub fn short(&self) -> String {
+        let mut text = self.to_string();
+        text.truncate(self.algorithm().name().len() + 13);
+        text
+    }
+
+    fn raw(&self) -> &[u8] {
+        match self {
+            Digest::Sha256(raw) => raw,
+            Digest::Sha512(raw) => raw,
+        }
+    }
+}
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.algorithm().name(), self.hex())
+    }
+}
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl FromStr for Digest {
+    type Err = DigestError;
+
+    /// Accepts exactly `sha256:` or `sha512:` and lower-case hex of the right length; upper case is refused, as the
+    /// specification does, so that one content has one name.
+    fn from_str(text: &str) -> Result<Digest, DigestError> {
+        let fail = |reason| DigestError { text: text.chars().take(200).collect(), reason };
+        let (algorithm, hex) = text.split_once(':').ok_or_else(|| fail("expected algorithm:hex"))?;
+        match algorithm {
+            "sha256" => decode(hex).map(Digest::Sha256),
+            "sha512" => decode(hex).map(Digest::Sha512),
+            _ => return Err(fail("only sha256 and sha512 are supported")),
+        }
+        .ok_or_else(|| fail("expected 64 (sha256) or 128 (sha512) lower-case hexadecimal digits"))
+    }
+}
+
+fn decode<const N: usize>(hex: &str) -> Option<[u8; N]> {
+    let hex = hex.as_bytes();
+    if hex.len() != N * 2 {
+        return None;
+    }
+    let nibble = |c: u8| match c {
+        b'0'..=b'9' => Some(c - b'0'),
+        b'a'..=b'f' => Some(c - b'a' + 10),
+        _ => None,
+    };
+    let mut raw = [0; N];
+    for (byte, pair) in raw.iter_mut().zip(hex.chunks_exact(2)) {
+        *byte = nibble(pair[0])? << 4 | nibble(pair[1])?;
+    }
+    Some(raw)
+}
+
+impl Serialize for Digest {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Digest {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Digest, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// Computes a digest piece by piece.
+///
+/// aws-lc chooses its implementation by the CPU when the program starts (SHA extensions, AVX2, NEON), so this is the
+/// fastest one available everywhere without a choice of ours.
+#[derive(Clone)]
+pub struct Hasher {
+    algorithm: Algorithm,
+    context: lc::Context,
+}
+
+impl Hasher {
+    pub fn new(algorithm: Algorithm) -> Hasher {
+        let implementation = match algorithm {
+            Algorithm::Sha256 => &lc::SHA256,
+            Algorithm::Sha512 => &lc::SHA512,
+        };
+        Hasher { algorithm, context: lc::Context::new(implementation) }
+    }
+
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.context.update(bytes);
+    }
+
+    pub fn finish(self) -> Digest {
+        let sum = self.context.finish();
+        match self.algorithm {
+            Algorithm::Sha256 => Digest::Sha256(fixed(sum.as_ref())),
+            Algorithm::Sha512 => Digest::Sha512(fixed(sum.as_ref())),
+        }
+    }
+}
+
+impl fmt::Debug for Hasher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Hasher({})", self.algorithm.name())
+    }
+}
+
+/// The implementation's output has the algorithm's length by its contract.
+fn fixed<const N: usize>(sum: &[u8]) -> [u8; N] {
+    let mut raw = [0; N];
+    raw.copy_from_slice(sum);
+    raw
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_content_has_one_name() {
+        let digest = Digest::sha256(b"");
+        let text = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+        assert_eq!(digest.to_string(), text);
+        assert_eq!(text.parse(), Ok(digest));
+        assert_eq!(digest.short(), "sha256:e3b0c44298fc");
+        assert!(text.to_uppercase().parse::<Digest>().is_err());
+        assert!(text.replace("sha256:e", "sha256:E").parse::<Digest>().is_err());
+    }
+
+    #[test]
+    fn a_digest_that_could_leave_the_blobs_directory_is_refused() {
+        for text in ["", "sha256", "sha256:", "md5:00", "sha256:../../etc/passwd", "sha256:e3b0", "../:00", "sha256:é"]
+        {
+            assert!(text.parse::<Digest>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn sha512_round_trips() {
+        let digest = Digest::of(Algorithm::Sha512, b"gapferry");
+        assert_eq!(digest.to_string().parse(), Ok(digest));
+        assert_eq!(digest.hex().len(), 128);
+    }
+}

@@ -1,0 +1,290 @@
+//! A manifest: the exact bytes received, and the views derived from them.
+
+use std::fmt;
+
+use bytes::Bytes;
+use serde::Deserialize;
+
+use super::{Algorithm, Descriptor, Digest, media_type};
+
+/// The largest manifest that is read, in bytes: the limit that registries set (distribution `maxManifestBodySize`).
+pub const MAX_MANIFEST_SIZE: u64 = 4 * 1024 * 1024;
+
+/// A manifest that was read and understood. Its digest never changes on the way: the bytes are never serialized anew.
+#[derive(Clone)]
+pub struct Manifest {
+    bytes: Bytes,
+    media_type: String,
+    digest: Digest,
+    view: View,
+}
+
+/// What kind of manifest it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// One image or artifact: a config and layers.
+    Image,
+    /// An image index or Docker manifest list.
+    Index,
+    /// The withdrawn OCI artifact manifest: blobs, no config.
+    Artifact,
+}
+
+/// Why bytes are not a manifest that can be carried. The caller names the registry, repository or path.
+#[derive(Debug, thiserror::Error)]
+pub enum ManifestError {
+    #[error("the manifest has {0} bytes, more than the {MAX_MANIFEST_SIZE} allowed")]
+    TooLarge(u64),
+    #[error("wrong digest: expected {expected}, the bytes have {found}")]
+    Digest { expected: Digest, found: Digest },
+    #[error("it is not a manifest: {reason}; it begins {start:?}")]
+    Malformed { reason: String, start: String },
+    #[error("it is a Docker schema 1 manifest, which stores no layer digests that could be carried unchanged")]
+    Schema1,
+    #[error("unsupported media type {0:?}")]
+    MediaType(String),
+    #[error("served as {header:?}, but the manifest itself says {body:?}")]
+    MediaTypeConflict { header: String, body: String },
+}
+
+/// One thing a manifest points to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Child {
+    pub role: Role,
+    pub descriptor: Descriptor,
+}
+
+/// What a child is to its parent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// A manifest of an index.
+    Manifest,
+    /// The config of an image manifest.
+    Config,
+    /// A layer, or a blob of an artifact.
+    Layer,
+    /// A layer that registries are not expected to hold; its `urls` say where it is.
+    ForeignLayer,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct View {
+    schema_version: Option<u64>,
+    media_type: Option<String>,
+    artifact_type: Option<String>,
+    config: Option<Descriptor>,
+    layers: Option<Vec<Descriptor>>,
+    manifests: Option<Vec<Descriptor>>,
+    blobs: Option<Vec<Descriptor>>,
+    subject: Option<Descriptor>,
+    annotations: Option<std::collections::BTreeMap<String, String>>,
+    #[serde(rename = "fsLayers")]
+    fs_layers: Option<serde_json::Value>,
+}
+
+impl Manifest {
+    /// Reads a manifest.
+    ///
+    /// `served_as` is the Content-Type or the media type of the descriptor that led here, if any; the manifest's own
+    /// `mediaType` must agree with it when both are manifest types. `expected` is the digest it was asked for by; with
+    /// none, the digest is sha256.
+    ///
+    /// # Errors
+    /// Too large, not JSON, schema 1, a type that is no manifest, or another digest than `expected`.
+    pub fn parse(bytes: Bytes, served_as: Option<&str>, expected: Option<&Digest>) -> Result<Manifest, ManifestError> {
+        if bytes.len() as u64 > MAX_MANIFEST_SIZE {
+            return Err(ManifestError::TooLarge(bytes.len() as u64));
+        }
+        let digest = Digest::of(expected.map_or(Algorithm::Sha256, Digest::algorithm), &bytes);
+        if let Some(expected) = expected.filter(|expected| **expected != digest) {
+            return Err(ManifestError::Digest { expected: *expected, found: digest });
+        }
+        let view: View = serde_json::from_slice(&bytes).map_err(|e| malformed(e.to_string(), &bytes))?;
+        let media_type = decide_type(&view, served_as, &bytes)?;
+        Ok(Manifest { bytes, media_type, digest, view })
+    }
+
+    /// The exact bytes.
+    pub fn bytes(&self) -> &Bytes {
+        &self.bytes
+    }
+
+    /// Its media type; never empty.
+    pub fn media_type(&self) -> &str {
+        &self.media_type
+    }
+
+    pub fn digest(&self) -> Digest {
+        self.digest
+    }
+
+    /// In bytes.
+    pub fn size(&self) -> u64 {
+        self.bytes.len() as u64
+    }
+
+    pub fn kind(&self) -> Kind {
+        match self.media_type.as_str() {
+            t if media_type::is_index(t) => Kind::Index,
+            media_type::OCI_ARTIFACT => Kind::Artifact,
+            _ => Kind::Image,
+        }
+    }
+
+    pub fn descriptor(&self) -> Descriptor {
+        Descriptor {
+            artifact_type: self.artifact_type(),
+            ..Descriptor::new(&self.media_type, self.digest, self.size())
+        }
+    }
+
+    /// The manifest this one refers to, when it is a signature, SBOM or the like.
+    pub fn subject(&self) -> Option<&Descriptor> {
+        self.view.subject.as_ref()
+    }
+
+    pub fn config(&self) -> Option<&Descriptor> {
+        self.view.config.as_ref().filter(|_| self.kind() == Kind::Image)
+    }
+
+    /// What a referrers list says of it: `artifactType`, else the config's media type (distribution-spec 1.1, "Listing
+    /// Referrers").
+    pub fn artifact_type(&self) -> Option<String> {
+        let own = self.view.artifact_type.clone().filter(|t| !t.is_empty());
+        own.or_else(|| {
+            self.view.subject.as_ref().and(self.view.config.as_ref()).map(|config| config.media_type.clone())
+        })
+    }
+
+    pub fn annotations(&self) -> std::collections::BTreeMap<String, String> {
+        self.view.annotations.clone().unwrap_or_default()
+    }
+
+    /// Everything this manifest points to, in its own order: an index's manifests; an image's config, then its layers.
+    /// The subject is not a child: it is not needed to make this manifest whole.
+    pub fn children(&self) -> Vec<Child> {
+        let list = |descriptors: &Option<Vec<Descriptor>>| descriptors.clone().unwrap_or_default();
+        match self.kind() {
+            Kind::Index => list(&self.view.manifests)
+                .into_iter()
+                .map(|descriptor| Child { role: index_role(&descriptor), descriptor })
+                .collect(),
+            Kind::Artifact => list(&self.view.blobs).into_iter().map(layer).collect(),
+            Kind::Image => {
+                let config = self.view.config.clone().map(|descriptor| Child { role: Role::Config, descriptor });
+                config.into_iter().chain(list(&self.view.layers).into_iter().map(layer)).collect()
+            }
+        }
+    }
+}
+
+/// BuildKit's registry cache puts layers straight into an index; by their type they are blobs.
+fn index_role(descriptor: &Descriptor) -> Role {
+    let blob = descriptor.media_type.contains(".layer.")
+        || descriptor.media_type.contains(".rootfs.")
+        || descriptor.media_type.starts_with("application/vnd.buildkit.cacheconfig.");
+    if blob { Role::Layer } else { Role::Manifest }
+}
+
+fn layer(descriptor: Descriptor) -> Child {
+    let foreign = media_type::is_foreign_layer(&descriptor.media_type);
+    Child { role: if foreign { Role::ForeignLayer } else { Role::Layer }, descriptor }
+}
+
+/// The body's own `mediaType`, else what it was served as, else a guess from its fields (facts: containers/image
+/// `manifest.GuessMIMEType`).
+fn decide_type(view: &View, served_as: Option<&str>, bytes: &[u8]) -> Result<String, ManifestError> {
+    let header = served_as.map(|t| t.split(';').next().unwrap_or(t).trim()).filter(|t| media_type::is_manifest(t));
+    let body = view.media_type.as_deref().filter(|t| !t.is_empty());
+    if view.schema_version == Some(1) || view.fs_layers.is_some() || body.is_some_and(media_type::is_schema1) {
+        return Err(ManifestError::Schema1);
+    }
+    let decided = match (body, header) {
+        (Some(body), _) if !media_type::is_manifest(body) => return Err(ManifestError::MediaType(body.to_owned())),
+        (Some(body), Some(header)) if body != header => {
+            return Err(ManifestError::MediaTypeConflict { header: header.to_owned(), body: body.to_owned() });
+        }
+        (Some(body), _) => body,
+        (None, Some(header)) => header,
+        (None, None) => match (&view.config, &view.manifests) {
+            (Some(config), _) if config.media_type == media_type::DOCKER_CONFIG => media_type::DOCKER_MANIFEST,
+            (Some(_), _) => media_type::OCI_MANIFEST,
+            (None, Some(_)) => media_type::OCI_INDEX,
+            (None, None) => return Err(malformed("neither config nor manifests".into(), bytes)),
+        },
+    };
+    let needed = match decided {
+        t if media_type::is_index(t) => view.manifests.is_some(),
+        media_type::OCI_ARTIFACT => true,
+        _ => view.config.is_some(),
+    };
+    if !needed {
+        return Err(malformed(format!("fields that {decided} must have are missing"), bytes));
+    }
+    Ok(decided.to_owned())
+}
+
+fn malformed(reason: String, bytes: &[u8]) -> ManifestError {
+    let start = String::from_utf8_lossy(&bytes[..bytes.len().min(60)]).into_owned();
+    ManifestError::Malformed { reason, start }
+}
+
+impl fmt::Debug for Manifest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Manifest({} {})", self.media_type, self.digest)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(json: &str, served_as: Option<&str>) -> Result<Manifest, ManifestError> {
+        Manifest::parse(Bytes::copy_from_slice(json.as_bytes()), served_as, None)
+    }
+
+    const D: &str = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+
+    #[test]
+    fn config_then_layers_in_their_own_order() {
+        let json = format!(
+            r#"{{"schemaVersion":2,"config":{{"mediaType":"{}","digest":"{D}","size":0}},
+            "layers":[{{"mediaType":"application/vnd.docker.image.rootfs.foreign.diff.tar.gzip","digest":"{D}","size":0,"urls":["https://x/"]}},
+            {{"mediaType":"x/y","digest":"{D}","size":7}}]}}"#,
+            media_type::DOCKER_CONFIG
+        );
+        let manifest = parse(&json, None).unwrap();
+        assert_eq!(manifest.media_type(), media_type::DOCKER_MANIFEST);
+        let roles: Vec<Role> = manifest.children().iter().map(|c| c.role).collect();
+        assert_eq!(roles, [Role::Config, Role::ForeignLayer, Role::Layer]);
+    }
+
+    #[test]
+    fn an_html_page_with_status_200_is_no_manifest() {
+        let error = parse("<html>Bad gateway</html>", Some("text/html")).unwrap_err();
+        assert!(error.to_string().contains("<html>Bad gateway"), "{error}");
+    }
+
+    #[test]
+    fn a_conflict_of_types_is_told_before_a_target_rejects_it() {
+        let json = format!(r#"{{"mediaType":"{}","manifests":[]}}"#, media_type::OCI_INDEX);
+        assert!(parse(&json, Some(media_type::OCI_INDEX)).is_ok());
+        assert!(matches!(parse(&json, Some(media_type::DOCKER_LIST)), Err(ManifestError::MediaTypeConflict { .. })));
+        assert!(parse(&json, Some("application/octet-stream")).is_ok());
+    }
+
+    #[test]
+    fn schema1_and_empty_objects_are_refused() {
+        assert!(matches!(parse(r#"{"schemaVersion":1}"#, None), Err(ManifestError::Schema1)));
+        assert!(matches!(parse("{}", None), Err(ManifestError::Malformed { .. })));
+        assert!(matches!(parse("{}", Some(media_type::OCI_MANIFEST)), Err(ManifestError::Malformed { .. })));
+    }
+
+    #[test]
+    fn a_flipped_bit_is_found() {
+        let wrong = Digest::sha256(b"other");
+        let error = Manifest::parse(Bytes::from_static(b"{}"), None, Some(&wrong)).unwrap_err();
+        assert!(matches!(error, ManifestError::Digest { .. }));
+    }
+}

@@ -1,0 +1,19 @@
+//! The vocabulary of the OCI image and distribution specifications.
+//!
+//! Values only: nothing here reads a file, opens a socket or looks at a clock. Whatever comes from outside is validated
+//! once, into a newtype ([`Digest`], [`Reference`], [`Repository`], [`Tag`], [`Platform`]); the rest of the program can
+//! rely on it. A manifest is its exact bytes ([`Manifest`]); every parsed view is derived from them, and
+//! [`Manifest::children`] is the only function that knows what a manifest points to.
+
+mod descriptor;
+mod digest;
+mod manifest;
+pub mod media_type;
+mod platform;
+mod reference;
+
+pub use descriptor::Descriptor;
+pub use digest::{Algorithm, Digest, DigestError, Hasher};
+pub use manifest::{Child, Kind, MAX_MANIFEST_SIZE, Manifest, ManifestError, Role};
+pub use platform::{Platform, PlatformError};
+pub use reference::{Reference, ReferenceError, Repository, Tag};

@@ -1,0 +1,376 @@
+//! Image references: `host[:port]/path[:tag][@digest]` (distribution `reference/reference.go`), with Docker's short
+//! names written out.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use super::Digest;
+
+/// The registry Docker's short names mean.
+const DOCKER_HUB: &str = "docker.io";
+
+/// Why a text is not a reference (or a repository, or a tag).
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("invalid reference {text:?}: {reason}")]
+pub struct ReferenceError {
+    /// The offending text, shortened to 300 characters.
+    pub text: String,
+    pub reason: String,
+}
+
+fn error(text: &str, reason: impl Into<String>) -> ReferenceError {
+    ReferenceError { text: text.chars().take(300).collect(), reason: reason.into() }
+}
+
+/// A repository in a registry: `registry` is `host[:port]` (an IPv6 literal in brackets), `path` one or more components.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Repository {
+    registry: String,
+    path: String,
+}
+
+impl Repository {
+    /// From parts that are already separate; both are checked.
+    pub fn new(registry: &str, path: &str) -> Result<Repository, ReferenceError> {
+        let whole = || format!("{registry}/{path}");
+        check_registry(registry).map_err(|reason| error(&whole(), reason))?;
+        check_path(path).map_err(|reason| error(&whole(), reason))?;
+        Ok(Repository { registry: registry.to_owned(), path: path.to_owned() })
+    }
+
+    /// `host[:port]`, as the user wrote it (`docker.io` for Docker Hub).
+    pub fn registry(&self) -> &str {
+        &self.registry
+    }
+
+    /// The path below `/v2/`, such as `library/nginx`.
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    pub fn with_tag(&self, tag: Tag) -> Reference {
+        Reference { repository: self.clone(), tag: Some(tag), digest: None }
+    }
+
+    pub fn with_digest(&self, digest: Digest) -> Reference {
+        Reference { repository: self.clone(), tag: None, digest: Some(digest) }
+    }
+}
+
+impl fmt::Display for Repository {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.registry, self.path)
+    }
+}
+
+impl FromStr for Repository {
+    type Err = ReferenceError;
+
+    fn from_str(text: &str) -> Result<Repository, ReferenceError> {
+        let reference: Reference = text.parse()?;
+        if reference.tag.is_some() || reference.digest.is_some() {
+            return Err(error(text, "expected a repository, without tag and digest"));
+        }
+        Ok(reference.repository)
+    }
+}
+
+/// A tag: at most 128 of `[A-Za-z0-9_.-]`, not starting with `.` or `-`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Tag(String);
+
+impl Tag {
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The fallback tag under which referrers of `subject` are listed where a registry has no referrers API
+    /// (distribution-spec 1.1, "Referrers Tag Schema").
+    pub fn referrers(subject: &Digest) -> Tag {
+        Tag::beside(subject, "")
+    }
+
+    /// The tag of something that cosign stores beside an image; `suffix` is `sig`, `att` or `sbom`.
+    pub fn cosign(subject: &Digest, suffix: &str) -> Tag {
+        Tag::beside(subject, &format!(".{suffix}"))
+    }
+
+    /// `algorithm-hex` with each part cut to what fits a tag, as the distribution-spec demands.
+    fn beside(subject: &Digest, suffix: &str) -> Tag {
+        let hex: String = subject.hex().chars().take(64).collect();
+        Tag(format!("{}-{hex}{suffix}", subject.algorithm().name()))
+    }
+}
+
+impl fmt::Display for Tag {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl FromStr for Tag {
+    type Err = ReferenceError;
+
+    fn from_str(text: &str) -> Result<Tag, ReferenceError> {
+        let word = |c: u8| c.is_ascii_alphanumeric() || c == b'_';
+        let valid = text.len() <= 128
+            && text.bytes().next().is_some_and(word)
+            && text.bytes().all(|c| word(c) || matches!(c, b'.' | b'-'));
+        if !valid {
+            let reason = "a tag is at most 128 letters, digits, `_`, `.`, `-`, and starts with none of `.` and `-`";
+            return Err(error(text, reason));
+        }
+        Ok(Tag(text.to_owned()))
+    }
+}
+
+/// A normalized reference: tag, digest, both, or neither (the repository as a whole).
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Reference {
+    pub repository: Repository,
+    pub tag: Option<Tag>,
+    pub digest: Option<Digest>,
+}
+
+impl Reference {
+    /// Whether the user's `text` was a short name, so that the result is worth showing.
+    pub fn was_normalized_from(&self, text: &str) -> bool {
+        self.to_string() != text
+    }
+
+    /// What a registry is asked for: the digest if there is one, else the tag.
+    pub fn target(&self) -> Option<String> {
+        match (&self.digest, &self.tag) {
+            (Some(digest), _) => Some(digest.to_string()),
+            (None, Some(tag)) => Some(tag.to_string()),
+            (None, None) => None,
+        }
+    }
+}
+
+impl fmt::Display for Reference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.repository)?;
+        if let Some(tag) = &self.tag {
+            write!(f, ":{tag}")?;
+        }
+        if let Some(digest) = &self.digest {
+            write!(f, "@{digest}")?;
+        }
+        Ok(())
+    }
+}
+
+impl FromStr for Reference {
+    type Err = ReferenceError;
+
+    /// Parses as Docker does: a first component without `.`, `:` and other than `localhost` belongs to the path on
+    /// docker.io, and a single component there is below `library/`.
+    fn from_str(text: &str) -> Result<Reference, ReferenceError> {
+        if text.is_empty() {
+            return Err(error(text, "it is empty"));
+        }
+        if let Some((scheme, _)) = text.split_once("://") {
+            return Err(error(text, format!("write it without {scheme}://, as host/repository:tag")));
+        }
+        let (rest, digest) = match text.split_once('@') {
+            Some((rest, digest)) => {
+                (rest, Some(digest.parse().map_err(|e: super::DigestError| error(text, e.to_string()))?))
+            }
+            None => (text, None),
+        };
+        // A colon after the last slash begins a tag; one before it, a port.
+        let tail = rest.rfind('/').map_or(0, |slash| slash + 1);
+        let (name, tag) = match rest[tail..].find(':') {
+            Some(colon) => (&rest[..tail + colon], Some(&rest[tail + colon + 1..])),
+            None => (rest, None),
+        };
+        let tag = tag.map(|tag| tag.parse::<Tag>().map_err(|e| error(text, e.reason))).transpose()?;
+        let (registry, path) = split_name(name);
+        check_registry(&registry).map_err(|reason| error(text, reason))?;
+        check_path(&path).map_err(|reason| error(text, reason))?;
+        Ok(Reference { repository: Repository { registry, path }, tag, digest })
+    }
+}
+
+fn split_name(name: &str) -> (String, String) {
+    let is_host = |first: &str| {
+        first == "localhost" || first.contains(['.', ':']) || first.chars().any(|c| c.is_ascii_uppercase())
+    };
+    let (registry, path) = match name.split_once('/') {
+        Some((first, path)) if is_host(first) => (first, path),
+        _ => (DOCKER_HUB, name),
+    };
+    let registry = if registry == "index.docker.io" { DOCKER_HUB } else { registry };
+    if registry == DOCKER_HUB && !path.contains('/') {
+        return (registry.to_owned(), format!("library/{path}"));
+    }
+    (registry.to_owned(), path.to_owned())
+}
+
+fn check_registry(registry: &str) -> Result<(), String> {
+    let (host, port) = match registry.strip_prefix('[') {
+        Some(rest) => {
+            let Some((address, port)) = rest.split_once(']') else {
+                return Err("the IPv6 address has no closing bracket".into());
+            };
+            if address.parse::<std::net::Ipv6Addr>().is_err() {
+                return Err(format!("{address:?} is not an IPv6 address"));
+            }
+            (None, port.strip_prefix(':').or((!port.is_empty()).then_some("")))
+        }
+        None => match registry.split_once(':') {
+            Some((host, port)) => (Some(host), Some(port)),
+            None => (Some(registry), None),
+        },
+    };
+    let label = |label: &str| {
+        !label.is_empty()
+            && label.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'-')
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    if host.is_some_and(|host| host.len() > 253 || !host.split('.').all(label)) {
+        return Err(format!("{registry:?} is not a registry host"));
+    }
+    if port.is_some_and(|port| port.parse::<u16>().is_err() || port.starts_with('+')) {
+        return Err(format!("{registry:?} has no valid port"));
+    }
+    Ok(())
+}
+
+fn check_path(path: &str) -> Result<(), String> {
+    if path.len() > 255 {
+        return Err("the repository name is longer than 255 characters".into());
+    }
+    match path.split('/').find(|component| !is_component(component)) {
+        None => Ok(()),
+        Some("") => Err("an empty path component".into()),
+        Some(component) if component.chars().any(|c| c.is_ascii_uppercase()) => {
+            Err(format!("repository names are lower case, {component:?} is not"))
+        }
+        Some(component) => Err(format!("{component:?} is not a repository path component")),
+    }
+}
+
+/// `[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*`
+fn is_component(component: &str) -> bool {
+    let alphanumeric = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+    let mut rest = component;
+    loop {
+        let after = rest.trim_start_matches(alphanumeric);
+        if after.len() == rest.len() {
+            return false;
+        }
+        let separator_end = after.find(alphanumeric).unwrap_or(after.len());
+        let separator = &after[..separator_end];
+        match separator {
+            "" => return after.is_empty(),
+            "." | "_" | "__" => {}
+            dashes if dashes.bytes().all(|c| c == b'-') => {}
+            _ => return false,
+        }
+        rest = &after[separator_end..];
+    }
+}
+
+macro_rules! serde_as_text {
+    ($($type:ty),*) => {$(
+        impl Serialize for $type {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_str(self)
+            }
+        }
+        impl<'de> Deserialize<'de> for $type {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+            }
+        }
+    )*};
+}
+serde_as_text!(Reference, Repository, Tag);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn short_names_mean_what_docker_means() {
+        for (short, full) in [
+            ("nginx", "docker.io/library/nginx"),
+            ("nginx:1.27", "docker.io/library/nginx:1.27"),
+            ("bitnami/redis:7", "docker.io/bitnami/redis:7"),
+            ("docker.io/nginx", "docker.io/library/nginx"),
+            ("index.docker.io/nginx", "docker.io/library/nginx"),
+            ("localhost/a", "localhost/a"),
+            ("localhost:5000/a/b/c:x", "localhost:5000/a/b/c:x"),
+            ("[::1]:5000/a:x", "[::1]:5000/a:x"),
+            ("[2001:db8::1]/a:x", "[2001:db8::1]/a:x"),
+            ("ghcr.io/org/app__x:v1", "ghcr.io/org/app__x:v1"),
+            ("x/a--b.c_d/e:_x", "docker.io/x/a--b.c_d/e:_x"),
+        ] {
+            let reference: Reference = short.parse().unwrap();
+            assert_eq!(reference.to_string(), full);
+            assert_eq!(reference.was_normalized_from(short), short != full);
+        }
+    }
+
+    #[test]
+    fn tag_and_digest_may_stand_together() {
+        let digest = Digest::sha256(b"x");
+        let reference: Reference = format!("quay.io/a/b:v1@{digest}").parse().unwrap();
+        assert_eq!(reference.tag.as_ref().unwrap().as_str(), "v1");
+        assert_eq!(reference.digest, Some(digest));
+        assert_eq!(reference.target(), Some(digest.to_string()));
+    }
+
+    #[test]
+    fn a_name_no_registry_would_take_is_refused_before_any_request() {
+        for text in [
+            "",
+            ":",
+            "/",
+            "a/",
+            "/a",
+            "a//b",
+            "A",
+            "host.io/A/b",
+            "a:b:c",
+            "a@sha256:12",
+            "a b",
+            "a..b",
+            "a___b",
+            "a_-b",
+            "../a",
+            "a/../b",
+            "host.io:99999/a",
+            "host.io:/a",
+            "[::1/a",
+            "[x]:5/a",
+            "-a",
+            "a-",
+            ".a",
+            "a:.x",
+            "https://quay.io/a",
+            "a:é",
+            "_a/b",
+            "host..io/a",
+            "[::1]5000/a",
+        ] {
+            assert!(text.parse::<Reference>().is_err(), "{text:?}");
+        }
+        assert!(format!("a:{}", "x".repeat(129)).parse::<Reference>().is_err());
+        assert!("x".repeat(256).parse::<Reference>().is_err());
+    }
+
+    #[test]
+    fn tags_beside_an_image_are_named_as_the_specification_and_cosign_name_them() {
+        let digest = Digest::sha256(b"");
+        assert_eq!(Tag::referrers(&digest).as_str(), format!("sha256-{}", digest.hex()));
+        assert_eq!(Tag::cosign(&digest, "sig").as_str(), format!("sha256-{}.sig", digest.hex()));
+        let long = Digest::of(crate::oci::Algorithm::Sha512, b"");
+        assert!(Tag::referrers(&long).as_str().parse::<Tag>().is_ok());
+    }
+}
