@@ -1,5 +1,6 @@
 pub mod content;
 pub mod error;
+pub mod lock;
 pub mod oci;
 pub mod progress;
 

@@ -1,0 +1,236 @@
+//! The lock: what each reference of an allowlist meant, once.
+//!
+//! It travels inside the bundle and, with `--lock FILE`, beside it; exporting `--locked FILE` makes the same bundle
+//! again, byte for byte. A value with serde views; reading and writing the file is its caller's business.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+use crate::oci::{Descriptor, Digest, Platform, Reference, Tag};
+
+/// The version of the lock's JSON this program writes and the only one it reads.
+pub const LOCK_VERSION: u32 = 1;
+
+/// Every image of one export, in the order of the allowlist.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Lock {
+    pub version: u32,
+    /// When the references were resolved, whole seconds UTC; also the time stamp of everything in the bundle.
+    pub created: Timestamp,
+    pub images: Vec<LockedImage>,
+}
+
+/// One image: what was asked for, and what it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct LockedImage {
+    /// The normalized reference, with a tag, a digest or both.
+    pub reference: Reference,
+    /// The name it is to have at the target, below the target's prefix: `as=` of the allowlist.
+    #[serde(rename = "as", default, skip_serializing_if = "Option::is_none")]
+    pub rename: Option<Rename>,
+    /// The registry that answered.
+    pub source: String,
+    /// Digest of the manifest that is carried: the registry's own, unless `selection` says otherwise.
+    pub digest: Digest,
+    pub media_type: String,
+    /// Bytes of that manifest.
+    pub size: u64,
+    /// Bytes of all distinct content below it that is carried, itself and `attached` included.
+    pub total_size: u64,
+    /// The platforms carried; empty for artifacts that name none.
+    #[serde(default)]
+    pub platforms: Vec<Platform>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub selection: Option<Selection>,
+    /// Content that the image points to and that is not carried, on purpose.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub absent: Vec<Absent>,
+    /// Signatures, attestations, SBOMs and other manifests that travel with the image.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub attached: Vec<Attached>,
+}
+
+impl LockedImage {
+    pub fn descriptor(&self) -> Descriptor {
+        Descriptor::new(&self.media_type, self.digest, self.size)
+    }
+
+    /// The digest under which the registry has (or had) it.
+    pub fn source_digest(&self) -> Digest {
+        self.selection.as_ref().map_or(self.digest, |selection| selection.original.digest)
+    }
+}
+
+/// A name below the target's prefix: `path` or `path:tag`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Rename {
+    pub path: String,
+    pub tag: Option<Tag>,
+}
+
+impl TryFrom<String> for Rename {
+    type Error = crate::oci::ReferenceError;
+
+    /// Read as a reference below a host: `base/nginx:1.27`.
+    fn try_from(text: String) -> Result<Rename, Self::Error> {
+        let fix = |mut e: crate::oci::ReferenceError| {
+            e.text.clone_from(&text);
+            e
+        };
+        let whole: Reference = format!("target.invalid/{text}").parse().map_err(fix)?;
+        if whole.digest.is_some() {
+            let reason = "the new name takes a tag, not a digest".to_owned();
+            return Err(crate::oci::ReferenceError { text, reason });
+        }
+        Ok(Rename { path: whole.repository.path().to_owned(), tag: whole.tag })
+    }
+}
+
+impl From<Rename> for String {
+    fn from(rename: Rename) -> String {
+        rename.to_string()
+    }
+}
+
+impl std::fmt::Display for Rename {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.path)?;
+        self.tag.as_ref().map_or(Ok(()), |tag| write!(f, ":{tag}"))
+    }
+}
+
+/// That only some platforms of an index are carried, and how.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Selection {
+    /// As asked for.
+    pub platforms: Vec<Platform>,
+    pub index: IndexMode,
+    /// What the reference meant at the registry: old digest, where [`LockedImage::digest`] is the new one.
+    pub original: Descriptor,
+}
+
+/// What becomes of an index of which only some platforms are carried.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum IndexMode {
+    /// A smaller index with only the selected children is written; its digest is new.
+    #[default]
+    Trim,
+    /// The index is kept byte for byte; children are missing on purpose.
+    Sparse,
+    /// The one remaining manifest takes the tag.
+    Single,
+}
+
+/// Something left out on purpose.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Absent {
+    pub digest: Digest,
+    pub size: u64,
+    pub reason: AbsentReason,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum AbsentReason {
+    /// A child of a sparse index whose platform was not selected.
+    PlatformNotSelected,
+    /// A layer that registries do not hold; its URLs stand in the manifest.
+    ForeignLayer,
+}
+
+/// A manifest that travels with an image because it speaks of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Attached {
+    pub digest: Digest,
+    pub media_type: String,
+    pub size: u64,
+    /// What it speaks of: the image, one of its children, or another attached manifest.
+    pub subject: Digest,
+    /// The tag it is found by (cosign's `sha256-….sig`); without one it is found as a referrer of `subject`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tag: Option<Tag>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub artifact_type: Option<String>,
+}
+
+impl Attached {
+    pub fn descriptor(&self) -> Descriptor {
+        Descriptor {
+            artifact_type: self.artifact_type.clone(),
+            ..Descriptor::new(&self.media_type, self.digest, self.size)
+        }
+    }
+}
+
+impl Lock {
+    /// Reads a lock; `name` stands for the file in errors.
+    pub fn parse(bytes: &[u8], name: &str) -> Result<Lock> {
+        #[derive(Deserialize)]
+        struct Version {
+            version: u32,
+        }
+        let fail = |e: serde_json::Error| Error::input(format!("reading lock {name}")).because(e);
+        let Version { version } = serde_json::from_slice(bytes).map_err(fail)?;
+        if version != LOCK_VERSION {
+            let text = format!("reading lock {name}: version {version}, this program reads {LOCK_VERSION}");
+            return Err(Error::input(text));
+        }
+        serde_json::from_slice(bytes).map_err(fail)
+    }
+
+    /// The file's content: indented JSON and a final newline, the same for equal locks.
+    pub fn to_json(&self) -> String {
+        let mut text = serde_json::to_string_pretty(self).unwrap_or_default();
+        text.push('\n');
+        text
+    }
+
+    /// Whether both carry the same content under the same names, whenever they were made.
+    pub fn same_content(&self, other: &Lock) -> bool {
+        self.version == other.version && self.images == other.images
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lock_survives_its_file() {
+        let lock = Lock {
+            version: LOCK_VERSION,
+            created: "2026-11-21T04:00:00Z".parse().unwrap(),
+            images: vec![LockedImage {
+                reference: "nginx:1.27".parse().unwrap(),
+                rename: Some(Rename::try_from("base/nginx:1.27".to_owned()).unwrap()),
+                source: "docker.io".into(),
+                digest: Digest::sha256(b"m"),
+                media_type: crate::oci::media_type::OCI_INDEX.into(),
+                size: 1,
+                total_size: 3,
+                platforms: vec!["linux/amd64".parse().unwrap()],
+                selection: None,
+                absent: vec![],
+                attached: vec![],
+            }],
+        };
+        assert_eq!(Lock::parse(lock.to_json().as_bytes(), "x").unwrap(), lock);
+        let newer = lock.to_json().replace("\"version\": 1", "\"version\": 2");
+        assert!(Lock::parse(newer.as_bytes(), "x.lock").unwrap_err().to_string().contains("version 2"));
+    }
+
+    #[test]
+    fn a_new_name_that_is_no_name_is_refused() {
+        assert!(Rename::try_from("Base/nginx".to_owned()).is_err());
+        assert!(Rename::try_from("a@sha256:00".to_owned()).is_err());
+        assert!(Rename::try_from("../x".to_owned()).is_err());
+    }
+}
