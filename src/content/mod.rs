@@ -5,10 +5,12 @@
 //! through a [`BlobReader`], which hashes while it is read and fails on short, long or wrong data *before* it hands out
 //! the last piece, so that what consumes it can never complete a wrong blob.
 
+mod api;
 mod blob;
 
 use async_trait::async_trait;
 
+pub use api::{Api, ApiAnswer, ApiRequest};
 pub use blob::{BlobReader, Body};
 
 use crate::error::Result;

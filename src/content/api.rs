@@ -1,0 +1,35 @@
+//! A registry's own API beside the distribution protocol, as far as stages may see it.
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use crate::error::Result;
+
+/// One request to the HTTP server behind a registry, with the registry's credentials (Basic) and TLS settings.
+#[derive(Clone, Debug, Default)]
+pub struct ApiRequest {
+    /// `GET`, `HEAD`, `POST`, …
+    pub method: &'static str,
+    /// Path and query, beginning with `/`, already percent-encoded.
+    pub path: String,
+    /// Further headers, such as `X-Is-Resource-Name: true`.
+    pub headers: Vec<(&'static str, String)>,
+    /// Sent as `application/json`.
+    pub json: Option<serde_json::Value>,
+}
+
+/// What the server answered, whatever the status.
+#[derive(Clone, Debug)]
+pub struct ApiAnswer {
+    pub status: u16,
+    /// At most 4 MiB of it.
+    pub body: Bytes,
+}
+
+/// Whoever can speak to that API. Transient failures (5xx, 429, broken connections) are retried below; an error means that
+/// no answer was to be had.
+#[async_trait]
+pub trait Api: Send + Sync {
+    /// `registry` is `host[:port]`.
+    async fn call(&self, registry: &str, request: ApiRequest) -> Result<ApiAnswer>;
+}
