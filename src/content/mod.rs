@@ -7,11 +7,13 @@
 
 mod api;
 mod blob;
+mod cached;
 
 use async_trait::async_trait;
 
 pub use api::{Api, ApiAnswer, ApiRequest};
 pub use blob::{BlobReader, Body};
+pub use cached::Cached;
 
 use crate::error::Result;
 use crate::oci::{Descriptor, Digest, Manifest, Reference, Repository, Tag};

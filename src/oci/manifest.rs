@@ -1,6 +1,7 @@
 //! A manifest: the exact bytes received, and the views derived from them.
 
 use std::fmt;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::Deserialize;
@@ -16,7 +17,7 @@ pub struct Manifest {
     bytes: Bytes,
     media_type: String,
     digest: Digest,
-    view: View,
+    view: Arc<View>,
 }
 
 /// What kind of manifest it is.
@@ -102,7 +103,7 @@ impl Manifest {
         }
         let view: View = serde_json::from_slice(&bytes).map_err(|e| malformed(e.to_string(), &bytes))?;
         let media_type = decide_type(&view, served_as, &bytes)?;
-        Ok(Manifest { bytes, media_type, digest, view })
+        Ok(Manifest { bytes, media_type, digest, view: Arc::new(view) })
     }
 
     /// The exact bytes.

@@ -1,0 +1,147 @@
+//! A source that remembers: manifests and configs read once are not asked for again.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::{StreamExt, stream};
+use tokio::sync::OnceCell;
+
+use super::{BlobReader, Body, Source};
+use crate::error::{Error, Result};
+use crate::oci::{Descriptor, Digest, Manifest, Reference, Repository, Tag};
+
+/// The largest blob worth remembering, in bytes; image configs are a few KiB.
+const MAX_REMEMBERED: u64 = 64 * 1024;
+/// How many bytes of blobs are remembered in all; beyond that they are read twice.
+const REMEMBER_IN_ALL: usize = 16 * 1024 * 1024;
+
+/// A primary source with what is already at hand before it.
+///
+/// `local` is an earlier bundle: whatever it holds by digest is read there, so an unchanged image costs the primary one
+/// question for the tag. A manifest is fetched once however many images share it, also when they ask at the same time.
+pub struct Cached<'a> {
+    primary: &'a dyn Source,
+    local: Option<&'a dyn Source>,
+    manifests: Mutex<HashMap<Digest, Arc<OnceCell<Option<Manifest>>>>>,
+    blobs: Mutex<Blobs>,
+}
+
+#[derive(Default)]
+struct Blobs {
+    bytes: usize,
+    held: HashMap<Digest, Bytes>,
+}
+
+impl<'a> Cached<'a> {
+    pub fn new(primary: &'a dyn Source, local: Option<&'a dyn Source>) -> Cached<'a> {
+        Cached { primary, local, manifests: Mutex::default(), blobs: Mutex::default() }
+    }
+
+    /// A small blob as a whole, proven, and remembered for whoever reads it next.
+    ///
+    /// # Errors
+    /// If it is larger than `limit` bytes, or cannot be read.
+    pub async fn small_blob(&self, repository: &Repository, blob: &Descriptor, limit: u64) -> Result<Bytes> {
+        if let Some(bytes) = self.remembered(&blob.digest) {
+            return Ok(bytes);
+        }
+        if blob.size > limit {
+            let text =
+                format!("reading blob {} of {repository}: it has {} bytes, more than {limit}", blob.digest, blob.size);
+            return Err(Error::damaged(text));
+        }
+        let mut reader = BlobReader::new(blob, self.blob(repository, blob, 0).await?)?;
+        let mut all = Vec::with_capacity(usize::try_from(blob.size).unwrap_or_default());
+        while let Some(piece) = reader.next().await {
+            all.extend_from_slice(&piece?);
+        }
+        let bytes = Bytes::from(all);
+        self.remember(blob, &bytes);
+        Ok(bytes)
+    }
+
+    fn remembered(&self, digest: &Digest) -> Option<Bytes> {
+        self.blobs.lock().unwrap_or_else(PoisonError::into_inner).held.get(digest).cloned()
+    }
+
+    fn remember(&self, blob: &Descriptor, bytes: &Bytes) {
+        let mut blobs = self.blobs.lock().unwrap_or_else(PoisonError::into_inner);
+        if blob.size <= MAX_REMEMBERED && blobs.bytes + bytes.len() <= REMEMBER_IN_ALL {
+            blobs.bytes += bytes.len();
+            blobs.held.insert(blob.digest, bytes.clone());
+        }
+    }
+
+    async fn by_digest(&self, reference: &Reference, digest: Digest) -> Result<Option<Manifest>> {
+        let cell = {
+            let mut manifests = self.manifests.lock().unwrap_or_else(PoisonError::into_inner);
+            manifests.entry(digest).or_default().clone()
+        };
+        let fetched = cell
+            .get_or_try_init(|| async {
+                if let Some(local) = self.local
+                    && let Ok(Some(manifest)) = local.manifest(reference).await
+                {
+                    return Ok(Some(manifest));
+                }
+                match self.primary.manifest(reference).await {
+                    Ok(None) => Err(None),
+                    Ok(found) => Ok(found),
+                    Err(error) => Err(Some(error)),
+                }
+            })
+            .await;
+        match fetched {
+            Ok(manifest) => Ok(manifest.clone()),
+            // Absent in this repository says nothing about another one: not remembered.
+            Err(None) => Ok(None),
+            Err(Some(error)) => Err(error),
+        }
+    }
+}
+
+#[async_trait]
+impl Source for Cached<'_> {
+    async fn tags(&self, repository: &Repository) -> Result<Vec<Tag>> {
+        self.primary.tags(repository).await
+    }
+
+    async fn resolve(&self, reference: &Reference) -> Result<Option<Descriptor>> {
+        self.primary.resolve(reference).await
+    }
+
+    /// By tag: with a bundle at hand the tag is only resolved, in the hope that the manifest is in it; without one the
+    /// manifest comes with the first answer.
+    async fn manifest(&self, reference: &Reference) -> Result<Option<Manifest>> {
+        if let Some(digest) = reference.digest {
+            return self.by_digest(reference, digest).await;
+        }
+        if self.local.is_some() {
+            let Some(found) = self.primary.resolve(reference).await? else { return Ok(None) };
+            return self.by_digest(&reference.repository.with_digest(found.digest), found.digest).await;
+        }
+        let found = self.primary.manifest(reference).await?;
+        if let Some(manifest) = &found {
+            let mut manifests = self.manifests.lock().unwrap_or_else(PoisonError::into_inner);
+            let cell = manifests.entry(manifest.digest()).or_default();
+            // Somebody else's fetch of the same digest brings the same bytes.
+            let _ = cell.set(Some(manifest.clone()));
+        }
+        Ok(found)
+    }
+
+    async fn referrers(&self, repository: &Repository, subject: &Digest) -> Result<Vec<Descriptor>> {
+        self.primary.referrers(repository, subject).await
+    }
+
+    async fn blob(&self, repository: &Repository, blob: &Descriptor, offset: u64) -> Result<Body> {
+        if let Some(bytes) = self.remembered(&blob.digest) {
+            let from = usize::try_from(offset).unwrap_or(usize::MAX).min(bytes.len());
+            let rest = bytes.slice(from..);
+            return Ok(Body { offset, stream: stream::iter([Ok(rest)]).boxed() });
+        }
+        self.primary.blob(repository, blob, offset).await
+    }
+}
