@@ -1,0 +1,74 @@
+//! The graph of an export, import or migration: images, and all the content below them.
+//!
+//! An [`Image`] is a lock entry with its manifests and blobs; a [`Graph`] is all of them. A pure value: it is made by the
+//! walk and read by the plan, and it can be printed and tested without either.
+
+use std::collections::HashSet;
+
+use crate::lock::LockedImage;
+use crate::oci::{Descriptor, Digest, Manifest};
+
+/// One image, complete.
+#[derive(Clone, Debug)]
+pub struct Image {
+    pub locked: LockedImage,
+    /// Every manifest that is carried, children before those that point to them; the image's own manifest stands before
+    /// the attached ones, each of which stands after its subject.
+    pub manifests: Vec<Manifest>,
+    /// Every blob that is carried, once, by first use; configs stand before the layers of the same manifest.
+    pub blobs: Vec<Descriptor>,
+}
+
+impl Image {
+    /// The manifest that takes the tag.
+    pub fn root(&self) -> Option<&Manifest> {
+        self.manifests.iter().find(|manifest| manifest.digest() == self.locked.digest)
+    }
+
+    /// Bytes of all distinct content.
+    pub fn total_size(&self) -> u64 {
+        sum_distinct(self.content())
+    }
+
+    fn content(&self) -> impl Iterator<Item = (Digest, u64)> {
+        let manifests = self.manifests.iter().map(|manifest| (manifest.digest(), manifest.size()));
+        manifests.chain(self.blobs.iter().map(|blob| (blob.digest, blob.size)))
+    }
+}
+
+/// All images of one job, in the order of the lock.
+#[derive(Clone, Debug, Default)]
+pub struct Graph {
+    pub images: Vec<Image>,
+}
+
+impl Graph {
+    /// Every manifest once, by first use.
+    pub fn manifests(&self) -> Vec<Manifest> {
+        let mut seen = HashSet::new();
+        let all = self.images.iter().flat_map(|image| &image.manifests);
+        all.filter(|manifest| seen.insert(manifest.digest())).cloned().collect()
+    }
+
+    /// Every blob once, by first use.
+    pub fn blobs(&self) -> Vec<Descriptor> {
+        let mut seen = HashSet::new();
+        let all = self.images.iter().flat_map(|image| &image.blobs);
+        all.filter(|blob| seen.insert(blob.digest)).cloned().collect()
+    }
+
+    /// Bytes of all distinct content.
+    pub fn total_size(&self) -> u64 {
+        sum_distinct(self.images.iter().flat_map(Image::content))
+    }
+
+    /// Bytes it would take if every image carried its own copy.
+    pub fn unshared_size(&self) -> u64 {
+        self.images.iter().map(Image::total_size).fold(0, u64::saturating_add)
+    }
+}
+
+fn sum_distinct(content: impl Iterator<Item = (Digest, u64)>) -> u64 {
+    let mut seen = HashSet::new();
+    content.filter(|(digest, _)| seen.insert(*digest)).map(|(_, size)| size).fold(0, u64::saturating_add)
+}

@@ -1,0 +1,259 @@
+//! The walk: from one reference to a complete [`Image`].
+//!
+//! [`Walk::discover`] asks what a reference means and what travels with it, and makes the lock entry;
+//! [`Walk::assemble`] follows a lock entry that exists. Both read manifests only (and the configs of single images, for
+//! their platform): when the walk is over, every size is known and nothing has been transferred.
+
+mod attached;
+mod tree;
+
+use std::collections::HashMap;
+use std::sync::Mutex;
+
+use jiff::Timestamp;
+use serde::Deserialize;
+
+use crate::content::{Cached, Source};
+use crate::error::{Error, Kind, Result};
+use crate::graph::Image;
+use crate::lock::{Attached, IndexMode, LockedImage, Rename, Selection};
+use crate::oci::{Descriptor, Kind as ManifestKind, Manifest, Platform, Reference, Repository, Tag, media_type};
+use crate::progress::{Event, Events};
+use crate::select::{self, Root};
+use tree::Tree;
+
+/// The largest image config that is read for its platform, in bytes (as in docker-archive readers).
+const MAX_CONFIG: u64 = 4 * 1024 * 1024;
+
+/// One reference to carry, with what was said about it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// With a tag, a digest or both.
+    pub reference: Reference,
+    pub rename: Option<Rename>,
+    /// Empty: everything the reference points to.
+    pub platforms: Vec<Platform>,
+}
+
+/// What travels with an image and how platforms are taken from an index.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    pub index: IndexMode,
+    pub referrers: bool,
+    pub foreign_layers: bool,
+    /// Recorded as the time of resolution.
+    pub now: Timestamp,
+}
+
+/// Which side holds the images of a lock: decides what a platform selection means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// The registry the lock was made from: a selection is applied to the original index.
+    Registry,
+    /// A bundle: what was selected is there, and nothing else.
+    Bundle,
+}
+
+/// Walks a source. One for a whole job, so that images share what they have in common.
+pub struct Walk<'a> {
+    source: &'a Cached<'a>,
+    options: Options,
+    events: Events,
+    /// The tags of each repository, where it would tell: which companions cannot exist.
+    tags: Mutex<HashMap<Repository, attached::KnownTags>>,
+}
+
+impl<'a> Walk<'a> {
+    pub fn new(source: &'a Cached<'a>, options: Options, events: Events) -> Walk<'a> {
+        Walk { source, options, events, tags: Mutex::default() }
+    }
+
+    /// Finds out what `wanted` means now.
+    ///
+    /// # Errors
+    /// Not there, not readable, not a manifest, or a platform it does not have; the message begins with the reference.
+    pub async fn discover(&self, wanted: &Wanted) -> Result<Image> {
+        let image = self.discover_inner(wanted).await;
+        image.map_err(|error| error.while_doing(format!("image {}", wanted.reference)))
+    }
+
+    /// Makes the image of a lock entry again, exactly.
+    ///
+    /// # Errors
+    /// Anything the lock names is gone or is no longer what the lock says; the message begins with the reference.
+    pub async fn assemble(&self, locked: &LockedImage, origin: Origin) -> Result<Image> {
+        let image = self.assemble_inner(locked, origin).await;
+        image.map_err(|error| error.while_doing(format!("image {}", locked.reference)))
+    }
+
+    async fn discover_inner(&self, wanted: &Wanted) -> Result<Image> {
+        let repository = &wanted.reference.repository;
+        let found = self.need(&wanted.reference).await?;
+        self.check_tag_agrees(&wanted.reference).await?;
+        let (root, absent, selection) = self.apply_platforms(&found, wanted).await?;
+        let mut tree = Tree::of(self.source, repository, root.clone(), &absent).await?;
+        let platforms = self.platforms(repository, &tree, &root).await?;
+        let attached = match self.options.referrers {
+            true => self.find_attached(repository, &mut tree).await?,
+            false => Vec::new(),
+        };
+        let (blobs, foreign) = tree.blobs(self.options.foreign_layers);
+        self.tell_foreign(&wanted.reference, foreign.len());
+        let mut image = Image {
+            locked: LockedImage {
+                reference: wanted.reference.clone(),
+                rename: wanted.rename.clone(),
+                source: repository.registry().to_owned(),
+                digest: root.digest(),
+                media_type: root.media_type().to_owned(),
+                size: root.size(),
+                total_size: 0,
+                platforms,
+                selection,
+                absent: absent.into_iter().chain(foreign).collect(),
+                attached,
+            },
+            manifests: tree.into_manifests(),
+            blobs,
+        };
+        image.locked.total_size = image.total_size();
+        Ok(image)
+    }
+
+    async fn assemble_inner(&self, locked: &LockedImage, origin: Origin) -> Result<Image> {
+        let repository = &locked.reference.repository;
+        let root = match (&locked.selection, origin) {
+            (Some(selection), Origin::Registry) => self.select_again(locked, selection).await?,
+            _ => self.need_locked(locked, &locked.descriptor()).await?,
+        };
+        if root.digest() != locked.digest {
+            let text = format!("the selection now gives {}, the lock says {}", root.digest(), locked.digest);
+            return Err(Error::damaged(text));
+        }
+        let mut tree = Tree::of(self.source, repository, root, &locked.absent).await?;
+        for attached in &locked.attached {
+            let manifest = self.need_locked(locked, &attached.descriptor()).await?;
+            tree.add(self.source, repository, manifest).await?;
+        }
+        let absent = |blob: &Descriptor| locked.absent.iter().any(|absent| absent.digest == blob.digest);
+        let (mut blobs, _) = tree.blobs(true);
+        blobs.retain(|blob| !absent(blob));
+        let image = Image { locked: locked.clone(), manifests: tree.into_manifests(), blobs };
+        if image.total_size() != locked.total_size {
+            let text = format!("it has {} bytes of content, the lock says {}", image.total_size(), locked.total_size);
+            return Err(Error::damaged(text));
+        }
+        Ok(image)
+    }
+
+    /// A manifest that has to be there.
+    async fn need(&self, reference: &Reference) -> Result<Manifest> {
+        let missing = || Error::new(Kind::NotFound, format!("{} does not have it", reference.repository.registry()));
+        self.source.manifest(reference).await?.ok_or_else(missing)
+    }
+
+    /// A manifest that a lock promises; where it is gone, what the tag means now is part of the message.
+    async fn need_locked(&self, locked: &LockedImage, descriptor: &Descriptor) -> Result<Manifest> {
+        let repository = &locked.reference.repository;
+        if let Some(manifest) = self.source.manifest(&repository.with_digest(descriptor.digest)).await? {
+            return Ok(manifest);
+        }
+        let now = match &locked.reference.tag {
+            Some(tag) => match self.source.resolve(&repository.with_tag(tag.clone())).await? {
+                Some(found) => format!("; the tag {tag} now means {}", found.digest),
+                None => format!("; the tag {tag} is gone too"),
+            },
+            None => String::new(),
+        };
+        let text = format!("{} no longer has {}, which the lock names{now}", repository.registry(), descriptor.digest);
+        Err(Error::new(Kind::NotFound, text))
+    }
+
+    async fn select_again(&self, locked: &LockedImage, selection: &Selection) -> Result<Manifest> {
+        let original = self.need_locked(locked, &selection.original).await?;
+        match select::select(&original, &selection.platforms, selection.index)?.root {
+            Root::Manifest(root) => Ok(root),
+            Root::Child(child) => self.need_locked(locked, &child).await,
+        }
+    }
+
+    /// `name:tag@digest` is by digest; that the tag means something else by now is worth knowing, not an error.
+    async fn check_tag_agrees(&self, reference: &Reference) -> Result<()> {
+        let (Some(tag), Some(digest)) = (&reference.tag, reference.digest) else { return Ok(()) };
+        let now = match self.source.resolve(&reference.repository.with_tag(tag.clone())).await? {
+            Some(found) if found.digest == digest => return Ok(()),
+            Some(found) => format!("the tag now means {}", found.digest),
+            None => "the registry has no such tag".to_owned(),
+        };
+        self.events.report(Event::Warning(format!("{reference}: {now}; the digest counts")));
+        Ok(())
+    }
+
+    async fn apply_platforms(
+        &self,
+        found: &Manifest,
+        wanted: &Wanted,
+    ) -> Result<(Manifest, Vec<crate::lock::Absent>, Option<Selection>)> {
+        if wanted.platforms.is_empty() || !select::is_selectable(found) {
+            return Ok((found.clone(), Vec::new(), None));
+        }
+        let index = self.options.index;
+        let selected = select::select(found, &wanted.platforms, index)?;
+        if !selected.changed {
+            return Ok((found.clone(), Vec::new(), None));
+        }
+        if wanted.reference.digest.is_some() && index != IndexMode::Sparse {
+            let text = "it is pinned by digest, and taking single platforms from it would change the digest";
+            return Err(Error::input(format!("{text}; use --index sparse, or name it by tag")));
+        }
+        let root = match selected.root {
+            Root::Manifest(root) => root,
+            Root::Child(child) => self.need(&wanted.reference.repository.with_digest(child.digest)).await?,
+        };
+        let selection = Selection { platforms: wanted.platforms.clone(), index, original: found.descriptor() };
+        Ok((root, selected.absent, Some(selection)))
+    }
+
+    /// The platforms that are carried. For a single image the config is asked.
+    async fn platforms(&self, repository: &Repository, tree: &Tree, root: &Manifest) -> Result<Vec<Platform>> {
+        if root.kind() == ManifestKind::Index {
+            let carried = |digest| tree.holds(digest);
+            let children = root.children();
+            let platforms = children.iter().filter(|child| carried(child.descriptor.digest));
+            return Ok(platforms.filter_map(select::offered_platform).cloned().collect());
+        }
+        match root.config() {
+            Some(config) if media_type::is_image_config(&config.media_type) => {
+                let bytes = self.source.small_blob(repository, config, MAX_CONFIG).await?;
+                Ok(platform_of_config(&bytes).into_iter().collect())
+            }
+            _ => Ok(Vec::new()),
+        }
+    }
+
+    fn tell_foreign(&self, reference: &Reference, count: usize) {
+        if count > 0 {
+            let text = format!("{reference}: {count} foreign layers are not carried; --foreign-layers fetches them");
+            self.events.report(Event::Notice(text));
+        }
+    }
+
+    async fn find_attached(&self, repository: &Repository, tree: &mut Tree) -> Result<Vec<Attached>> {
+        attached::find(self, repository, tree).await
+    }
+
+    async fn tag_may_exist(&self, repository: &Repository, tag: &Tag) -> bool {
+        attached::may_exist(self, repository, tag).await
+    }
+}
+
+/// The platform an image config names, if it names one. A config that is not JSON belongs to some artifact.
+fn platform_of_config(bytes: &[u8]) -> Option<Platform> {
+    #[derive(Deserialize)]
+    struct Config {
+        #[serde(flatten)]
+        platform: Platform,
+    }
+    let config: Config = serde_json::from_slice(bytes).ok()?;
+    (!config.platform.is_unknown()).then_some(config.platform)
+}
