@@ -3,8 +3,10 @@ pub mod error;
 pub mod graph;
 pub mod lock;
 pub mod oci;
+pub mod plan;
 pub mod progress;
 pub mod select;
+pub mod transfer;
 pub mod walk;
 
 pub use error::{Error, Result};

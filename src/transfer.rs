@@ -1,0 +1,244 @@
+//! The transfer: carries out a plan between any source and any sink.
+//!
+//! Flat phases: all blobs, largest first, each read once and then mounted; then, image by image, manifests children first,
+//! companions after what they speak of, and the tag last. Whatever the moment of an interruption, a tag that exists can
+//! be pulled. A failure belongs to the images it touches; the others go on.
+
+mod observed;
+
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use futures_util::stream::{self, StreamExt};
+use tokio::sync::OnceCell;
+
+use crate::content::{Origin, Sink, Source};
+use crate::error::{Error, Kind, Result};
+use crate::graph::{Graph, Image};
+use crate::oci::{Digest, Manifest, Reference, Repository};
+use crate::plan::{Action, BlobStep, ImageStep, Plan, companion_tags};
+use crate::progress::{Event, Events, Phase};
+use observed::Observed;
+
+/// How to run a transfer.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Blobs, then images, at a time.
+    pub jobs: usize,
+    /// Stop at the first failure instead of finishing the other images.
+    pub fail_fast: bool,
+}
+
+/// What became of each image of the plan, in its order, and what it cost.
+#[derive(Debug)]
+pub struct Outcome {
+    pub images: Vec<Result<Done, Arc<Error>>>,
+    /// Bytes of blobs that moved.
+    pub moved: u64,
+    /// Bytes of blobs that were mounted instead.
+    pub mounted: u64,
+}
+
+/// How an image ended well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Done {
+    Pushed,
+    /// It was all there.
+    Present,
+    /// Left alone: the tag means another image.
+    Skipped,
+}
+
+/// A transfer under way.
+pub struct Transfer<'a> {
+    source: Observed<'a>,
+    sink: &'a dyn Sink,
+    options: Options,
+    events: Events,
+    moved: AtomicU64,
+    mounted: AtomicU64,
+    failed: Mutex<HashMap<(Repository, Digest), Arc<Error>>>,
+    /// Each manifest is put once per repository, however many images share it.
+    published: Mutex<HashMap<(Repository, Digest), Arc<OnceCell<()>>>>,
+}
+
+impl<'a> Transfer<'a> {
+    pub fn new(source: &'a dyn Source, sink: &'a dyn Sink, options: Options, events: Events) -> Transfer<'a> {
+        Transfer {
+            source: Observed::new(source, events.clone()),
+            sink,
+            options,
+            events,
+            moved: AtomicU64::new(0),
+            mounted: AtomicU64::new(0),
+            failed: Mutex::default(),
+            published: Mutex::default(),
+        }
+    }
+
+    /// Blobs and manifests; the plan's images end pushed, present, skipped or failed.
+    ///
+    /// # Errors
+    /// Only with `fail_fast`: the first failure of any image.
+    pub async fn run(&self, graph: &Graph, plan: &Plan) -> Result<Outcome> {
+        self.blobs(plan).await?;
+        let items = plan.images.len() as u64;
+        self.events.report(Event::Phase { phase: Phase::Publish, items, bytes: 0 });
+        let pairs = stream::iter(graph.images.iter().zip(&plan.images));
+        let mut outcomes = pairs.map(|(image, step)| self.image(image, step)).buffered(self.options.jobs.max(1));
+        let mut images = Vec::new();
+        while let Some(outcome) = outcomes.next().await {
+            self.events.report(Event::ItemDone);
+            if let Err(error) = &outcome {
+                self.events.report(Event::Failure(error.chain()));
+                if self.options.fail_fast {
+                    return Err(again(error));
+                }
+            }
+            images.push(outcome);
+        }
+        let (moved, mounted) = (self.moved.load(Ordering::Relaxed), self.mounted.load(Ordering::Relaxed));
+        Ok(Outcome { images, moved, mounted })
+    }
+
+    /// Only the blobs.
+    ///
+    /// # Errors
+    /// Only with `fail_fast`: the first blob that failed.
+    pub async fn blobs(&self, plan: &Plan) -> Result<()> {
+        let items = plan.blobs.len() as u64;
+        self.events.report(Event::Phase { phase: Phase::Transfer, items, bytes: plan.new_bytes() });
+        let mut steps =
+            stream::iter(&plan.blobs).map(|step| self.blob(step)).buffer_unordered(self.options.jobs.max(1));
+        while let Some(outcome) = steps.next().await {
+            self.events.report(Event::ItemDone);
+            if let (Err(error), true) = (outcome, self.options.fail_fast) {
+                return Err(again(&error));
+            }
+        }
+        Ok(())
+    }
+
+    /// Bytes of blobs that moved so far.
+    pub fn moved(&self) -> u64 {
+        self.moved.load(Ordering::Relaxed)
+    }
+
+    /// Brings one blob to every repository that lacks it: moved once, then mounted.
+    async fn blob(&self, step: &BlobStep) -> Result<(), Arc<Error>> {
+        let mut from = step.present.first();
+        let mut first_error = None;
+        for repository in &step.missing {
+            match self.blob_into(step, repository, from).await {
+                Ok(()) => from = from.or(Some(repository)),
+                Err(error) => {
+                    let error = Arc::new(error.while_doing(format!("blob {} to {repository}", step.blob.digest)));
+                    let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
+                    failed.insert((repository.clone(), step.blob.digest), error.clone());
+                    first_error.get_or_insert(error);
+                }
+            }
+        }
+        first_error.map_or(Ok(()), Err)
+    }
+
+    async fn blob_into(&self, step: &BlobStep, repository: &Repository, from: Option<&Repository>) -> Result<()> {
+        if let Some(from) = from
+            && self.sink.mount(repository, &step.blob, from).await?
+        {
+            self.mounted.fetch_add(step.blob.size, Ordering::Relaxed);
+            return Ok(());
+        }
+        let origin = Origin { source: &self.source, repository: &step.from };
+        let put = self.sink.put_blob(repository, &step.blob, &origin).await;
+        self.source.close(&step.blob.digest);
+        put?;
+        self.moved.fetch_add(step.blob.size, Ordering::Relaxed);
+        Ok(())
+    }
+
+    async fn image(&self, image: &Image, step: &ImageStep) -> Result<Done, Arc<Error>> {
+        match step.action {
+            Action::Nothing => return Ok(Done::Present),
+            Action::Skip => return Ok(Done::Skipped),
+            Action::Refuse => {
+                let text = format!("image {}: the tag {} already means another image", image.locked.reference, step.to);
+                return Err(Arc::new(Error::new(Kind::Refused, text)));
+            }
+            Action::Push => {}
+        }
+        let context = |error: Error| error.while_doing(format!("image {} to {}", image.locked.reference, step.to));
+        self.check_blobs(image, step).map_err(|error| Arc::new(context(again(&error))))?;
+        self.publish(image, step).await.map_err(|error| Arc::new(context(error)))?;
+        Ok(Done::Pushed)
+    }
+
+    fn check_blobs(&self, image: &Image, step: &ImageStep) -> Result<(), Arc<Error>> {
+        let failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
+        let error = |digest| failed.get(&(step.to.repository.clone(), digest)).cloned();
+        image.blobs.iter().find_map(|blob| error(blob.digest)).map_or(Ok(()), Err)
+    }
+
+    /// Manifests children first, companions after their subjects; tags when everything is there.
+    async fn publish(&self, image: &Image, step: &ImageStep) -> Result<()> {
+        let repository = &step.to.repository;
+        for manifest in image.manifests.iter().filter(|manifest| !step.present.contains(&manifest.digest())) {
+            self.put_once(repository, manifest).await?;
+        }
+        for (tag, digest) in companion_tags(image, repository) {
+            self.tag(&tag, image, digest).await?;
+        }
+        if step.to.digest.is_none() {
+            self.tag(&step.to, image, image.locked.digest).await?;
+        }
+        Ok(())
+    }
+
+    async fn put_once(&self, repository: &Repository, manifest: &Manifest) -> Result<()> {
+        let cell = {
+            let mut published = self.published.lock().unwrap_or_else(PoisonError::into_inner);
+            published.entry((repository.clone(), manifest.digest())).or_default().clone()
+        };
+        let reference = repository.with_digest(manifest.digest());
+        cell.get_or_try_init(|| self.sink.put_manifest(&reference, manifest)).await.copied()
+    }
+
+    /// Gives `tag` its meaning and reads it back. A tag that has it already is left alone: an immutable one would refuse
+    /// even the same digest.
+    async fn tag(&self, tag: &Reference, image: &Image, digest: Digest) -> Result<()> {
+        if self.sink.resolve(tag).await?.is_some_and(|found| found.digest == digest) {
+            return Ok(());
+        }
+        let Some(manifest) = image.manifests.iter().find(|manifest| manifest.digest() == digest) else {
+            return Err(Error::damaged(format!("{digest} is not among the image's manifests")));
+        };
+        self.sink.put_manifest(tag, manifest).await?;
+        match self.sink.resolve(tag).await? {
+            Some(found) if found.digest == digest => Ok(()),
+            Some(found) => {
+                let text = format!("reading back {tag}: pushed {digest}, the registry now says {}", found.digest);
+                Err(Error::damaged(text))
+            }
+            None => Err(Error::damaged(format!("reading back {tag}: pushed {digest}, the registry does not have it"))),
+        }
+    }
+}
+
+/// Distinct blobs confirmed at the target: those that were there and those that arrived.
+pub fn confirmed(graph: &Graph, outcome: &Outcome) -> HashSet<Digest> {
+    let good = graph
+        .images
+        .iter()
+        .zip(&outcome.images)
+        .filter(|(_, result)| matches!(result, Ok(Done::Pushed | Done::Present)));
+    good.flat_map(|(image, _)| {
+        image.blobs.iter().map(|blob| blob.digest).chain(image.manifests.iter().map(Manifest::digest))
+    })
+    .collect()
+}
+
+/// The same failure for one more image that needed the same thing.
+fn again(error: &Arc<Error>) -> Error {
+    Error::new(error.kind(), error.chain())
+}

@@ -1,0 +1,80 @@
+//! A source that tells what is read from it, blob by blob.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_trait::async_trait;
+use futures_util::StreamExt;
+
+use crate::content::{Body, Source};
+use crate::error::Result;
+use crate::oci::{Descriptor, Digest, Manifest, Reference, Repository, Tag};
+use crate::progress::{Event, Events};
+
+/// Counts bytes where they are read, so that every sink is counted the same way, retries included.
+pub struct Observed<'a> {
+    inner: &'a dyn Source,
+    events: Events,
+    /// Bytes reported for each blob that is open.
+    open: Mutex<HashMap<Digest, Arc<AtomicU64>>>,
+}
+
+impl<'a> Observed<'a> {
+    pub fn new(inner: &'a dyn Source, events: Events) -> Observed<'a> {
+        Observed { inner, events, open: Mutex::default() }
+    }
+
+    /// Says that nobody will read this blob any more.
+    pub fn close(&self, digest: &Digest) {
+        let was_open = self.open.lock().unwrap_or_else(PoisonError::into_inner).remove(digest);
+        if was_open.is_some() {
+            self.events.report(Event::BlobFinished { digest: *digest });
+        }
+    }
+
+    /// A blob that is opened a second time starts again.
+    fn begin(&self, blob: &Descriptor, present: u64) -> Arc<AtomicU64> {
+        let Descriptor { digest, size, .. } = *blob;
+        let counted = Arc::new(AtomicU64::new(0));
+        let before = self.open.lock().unwrap_or_else(PoisonError::into_inner).insert(digest, counted.clone());
+        self.events.report(match before {
+            Some(before) => Event::BlobRestarted { digest, bytes: before.load(Ordering::Relaxed) },
+            None => Event::BlobStarted { digest, size, present },
+        });
+        counted
+    }
+}
+
+#[async_trait]
+impl Source for Observed<'_> {
+    async fn tags(&self, repository: &Repository) -> Result<Vec<Tag>> {
+        self.inner.tags(repository).await
+    }
+
+    async fn resolve(&self, reference: &Reference) -> Result<Option<Descriptor>> {
+        self.inner.resolve(reference).await
+    }
+
+    async fn manifest(&self, reference: &Reference) -> Result<Option<Manifest>> {
+        self.inner.manifest(reference).await
+    }
+
+    async fn referrers(&self, repository: &Repository, subject: &Digest) -> Result<Vec<Descriptor>> {
+        self.inner.referrers(repository, subject).await
+    }
+
+    async fn blob(&self, repository: &Repository, blob: &Descriptor, offset: u64) -> Result<Body> {
+        let body = self.inner.blob(repository, blob, offset).await?;
+        let counted = self.begin(blob, body.offset);
+        let (events, digest) = (self.events.clone(), blob.digest);
+        let stream = body.stream.inspect(move |piece| {
+            if let Ok(piece) = piece {
+                let bytes = piece.len() as u64;
+                counted.fetch_add(bytes, Ordering::Relaxed);
+                events.report(Event::BlobAdvanced { digest, bytes });
+            }
+        });
+        Ok(Body { offset: body.offset, stream: stream.boxed() })
+    }
+}
