@@ -5,6 +5,7 @@ pub mod lock;
 pub mod oci;
 pub mod plan;
 pub mod progress;
+pub mod receipt;
 pub mod select;
 pub mod transfer;
 pub mod walk;

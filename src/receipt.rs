@@ -1,0 +1,90 @@
+//! The receipt of an import: what arrived where, for the connected side to build on and for the records.
+
+use std::collections::BTreeSet;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::graph::Graph;
+use crate::oci::{Digest, Reference};
+use crate::plan::Plan;
+use crate::transfer::{Done, Outcome, confirmed};
+
+/// The version of the receipt's JSON.
+pub const RECEIPT_VERSION: u32 = 1;
+
+/// See the module documentation. Field order is the order in the file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Receipt {
+    pub version: u32,
+    /// The bundle's identity: the digest of its `bundle.json`.
+    pub bundle: Digest,
+    /// `HOST[:PORT][/PREFIX]`, as it was given.
+    pub target: String,
+    pub finished: Timestamp,
+    pub images: Vec<ImageReceipt>,
+    /// Digests of blobs and manifests that are at the target now, because they arrived or were there already.
+    pub confirmed: BTreeSet<Digest>,
+}
+
+/// What became of one image.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ImageReceipt {
+    /// Where it came from.
+    pub source: Reference,
+    /// Where it went.
+    pub reference: Reference,
+    pub digest: Digest,
+    pub outcome: ImageOutcome,
+    /// Why, when it failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ImageOutcome {
+    Pushed,
+    Present,
+    Skipped,
+    Failed,
+}
+
+impl Receipt {
+    pub fn new(
+        bundle: Digest,
+        target: &str,
+        graph: &Graph,
+        plan: &Plan,
+        outcome: &Outcome,
+        finished: Timestamp,
+    ) -> Receipt {
+        let images = graph.images.iter().zip(&plan.images).zip(&outcome.images).map(|((image, step), result)| {
+            let (outcome, error) = match result {
+                Ok(Done::Pushed) => (ImageOutcome::Pushed, None),
+                Ok(Done::Present) => (ImageOutcome::Present, None),
+                Ok(Done::Skipped) => (ImageOutcome::Skipped, None),
+                Err(error) => (ImageOutcome::Failed, Some(error.chain())),
+            };
+            let (source, reference) = (image.locked.reference.clone(), step.to.clone());
+            ImageReceipt { source, reference, digest: image.locked.digest, outcome, error }
+        });
+        Receipt {
+            version: RECEIPT_VERSION,
+            bundle,
+            target: target.to_owned(),
+            finished,
+            images: images.collect(),
+            confirmed: confirmed(graph, outcome).into_iter().collect(),
+        }
+    }
+
+    /// The file's content: indented JSON and a final newline.
+    pub fn to_json(&self) -> String {
+        let mut text = serde_json::to_string_pretty(self).unwrap_or_default();
+        text.push('\n');
+        text
+    }
+}
