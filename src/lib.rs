@@ -8,6 +8,7 @@ pub mod progress;
 pub mod receipt;
 pub mod select;
 pub mod transfer;
+pub mod transport;
 pub mod walk;
 
 pub use error::{Error, Result};

@@ -8,12 +8,14 @@
 mod api;
 mod blob;
 mod cached;
+mod slice;
 
 use async_trait::async_trait;
 
 pub use api::{Api, ApiAnswer, ApiRequest};
 pub use blob::{BlobReader, Body};
 pub use cached::Cached;
+pub use slice::{Slice, in_parallel};
 
 use crate::error::Result;
 use crate::oci::{Descriptor, Digest, Manifest, Reference, Repository, Tag};

@@ -1,0 +1,38 @@
+//! The directory form: which files there are. Links are recorded, never followed.
+
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use super::{Found, Place};
+use crate::error::{Error, Result};
+
+/// Finds every regular file below `root`.
+pub fn scan(root: &Path, found: &mut Found) -> Result<()> {
+    for entry in walkdir::WalkDir::new(root).min_depth(1).max_depth(16).follow_links(false).sort_by_file_name() {
+        let entry = entry.map_err(|e| {
+            let path = e.path().unwrap_or(root).to_owned();
+            Error::disk("reading", &path, e.into())
+        })?;
+        let relative = entry.path().strip_prefix(root).unwrap_or(entry.path());
+        let name = relative.as_os_str().as_encoded_bytes();
+        let kind = entry.file_type();
+        if kind.is_file() {
+            let size = entry.metadata().map_err(|e| Error::disk("reading", entry.path(), e.into()))?.len();
+            found.add(name, Place { offset: 0, size });
+        } else if kind.is_symlink() {
+            found.fault(name, "it is a symbolic link");
+        } else if !kind.is_dir() {
+            found.fault(name, "it is neither a file nor a directory");
+        }
+        found.check_count(root)?;
+    }
+    Ok(())
+}
+
+/// Opens a file that the scan has found, unless it has become a link since.
+pub fn open(path: &Path) -> Result<File> {
+    let flags = rustix::fs::OFlags::NOFOLLOW.bits();
+    let file = OpenOptions::new().read(true).custom_flags(i32::from_ne_bytes(flags.to_ne_bytes())).open(path);
+    file.map_err(|e| Error::disk("opening", path, e))
+}

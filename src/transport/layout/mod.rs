@@ -1,0 +1,317 @@
+//! An OCI image layout (image-spec 1.1 `image-layout.md`), as a directory or as one tar, read by offset and never
+//! extracted.
+//!
+//! What may enter: any layout, ours or another tool's. It must not know of bundles: the digest manifest is one more file
+//! here.
+//!
+//! # Threats
+//! A layout on the isolated side is untrusted. Its names could leave the directory (`..`, absolute, links), name devices,
+//! come twice or differ only in case; its tar could lie about sizes, hide data in sparse or extended headers, or hold
+//! more entries than fit into memory. So: only regular files below the root are seen, links are never followed, every
+//! oddity is recorded as a [`Fault`] and its entry not offered; names, extended headers and the number of entries are
+//! bounded; a JSON file is read only up to a limit.
+
+mod directory;
+mod tar;
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use serde::Deserialize;
+
+use crate::content::{Body, Slice, Source};
+use crate::error::{Error, Kind, Result};
+use crate::oci::{Descriptor, Digest, MAX_MANIFEST_SIZE, Manifest, Reference, Repository, Tag};
+
+/// The annotation skopeo, podman and oras look for.
+pub const REF_NAME: &str = "org.opencontainers.image.ref.name";
+/// The annotation containerd and docker look for.
+pub const IMAGE_NAME: &str = "io.containerd.image.name";
+/// The largest index.json that is read, in bytes: room for 100,000 images.
+const MAX_INDEX: u64 = 64 * 1024 * 1024;
+/// More files than any real layout has; bounds the memory an index of them can take.
+const MAX_ENTRIES: usize = 2_000_000;
+
+/// A layout that was opened: what is in it, and where.
+#[derive(Debug)]
+pub struct Layout {
+    path: PathBuf,
+    form: Form,
+    entries: BTreeMap<String, Place>,
+    faults: Vec<Fault>,
+}
+
+#[derive(Debug)]
+enum Form {
+    Directory,
+    Tar(Arc<File>),
+}
+
+/// Where an entry's bytes are. In a directory the offset is 0.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    offset: u64,
+    size: u64,
+}
+
+/// Something that does not belong into a layout. Found while opening; the entry is not offered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// As found; control characters escaped.
+    pub path: String,
+    pub what: String,
+}
+
+impl Layout {
+    /// Opens a directory or a tar; which of them is seen from what is there, not from its name.
+    ///
+    /// # Errors
+    /// Not readable, neither of the two, or a compressed tar. Oddities inside are [`Layout::faults`].
+    pub fn open(path: &Path) -> Result<Layout> {
+        let metadata = std::fs::metadata(path).map_err(|e| Error::disk("opening", path, e))?;
+        let mut found = Found::default();
+        let form = if metadata.is_dir() {
+            directory::scan(path, &mut found)?;
+            Form::Directory
+        } else {
+            let file = File::open(path).map_err(|e| Error::disk("opening", path, e))?;
+            check_looks_like_tar(path, &file, metadata.len())?;
+            tar::scan(path, &file, metadata.len(), &mut found)?;
+            Form::Tar(Arc::new(file))
+        };
+        Ok(Layout { path: path.to_owned(), form, entries: found.entries, faults: found.faults })
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub fn is_tar(&self) -> bool {
+        matches!(self.form, Form::Tar(_))
+    }
+
+    /// Every regular file, by its path relative to the root, with its size in bytes.
+    pub fn entries(&self) -> impl Iterator<Item = (&str, u64)> {
+        self.entries.iter().map(|(path, place)| (path.as_str(), place.size))
+    }
+
+    /// What was found that does not belong there.
+    pub fn faults(&self) -> &[Fault] {
+        &self.faults
+    }
+
+    /// The size of a file in bytes, if there is one.
+    pub fn size_of(&self, path: &str) -> Option<u64> {
+        self.entries.get(path).map(|place| place.size)
+    }
+
+    /// A file's bytes, to be read by position.
+    ///
+    /// # Errors
+    /// It is listed but cannot be opened.
+    pub fn slice(&self, path: &str) -> Result<Option<Slice>> {
+        let Some(place) = self.entries.get(path) else { return Ok(None) };
+        let full = self.path.join(path);
+        let file = match &self.form {
+            Form::Tar(file) => file.clone(),
+            Form::Directory => Arc::new(directory::open(&full)?),
+        };
+        Ok(Some(Slice::new(file, full, place.offset, place.size)))
+    }
+
+    /// A file as a whole, when it is no larger than `limit` bytes.
+    ///
+    /// # Errors
+    /// Larger, or not readable.
+    pub fn read(&self, path: &str, limit: u64) -> Result<Option<Bytes>> {
+        self.slice(path)?.map(|slice| slice.read_all(limit)).transpose()
+    }
+
+    /// The path of a blob in any layout.
+    pub fn blob_path(digest: &Digest) -> String {
+        format!("blobs/{}/{}", digest.algorithm().name(), digest.hex())
+    }
+
+    /// The descriptors of `index.json`, with their annotations.
+    ///
+    /// # Errors
+    /// There is none, or it is not an index.
+    pub fn index(&self) -> Result<Vec<Descriptor>> {
+        #[derive(Deserialize)]
+        struct Index {
+            manifests: Vec<Descriptor>,
+        }
+        let shown = self.path.join("index.json");
+        let Some(bytes) = self.read("index.json", MAX_INDEX)? else {
+            return Err(Error::input(format!(
+                "{} is not an OCI image layout: it has no index.json",
+                self.path.display()
+            )));
+        };
+        let index: Index = serde_json::from_slice(&bytes)
+            .map_err(|e| Error::damaged(format!("reading {}", shown.display())).because(e))?;
+        Ok(index.manifests)
+    }
+
+    /// The manifest with this digest, proven.
+    ///
+    /// # Errors
+    /// Its bytes are not what its name says, or no manifest.
+    pub fn manifest_by_digest(&self, digest: &Digest, media_type: Option<&str>) -> Result<Option<Manifest>> {
+        let path = Layout::blob_path(digest);
+        let Some(bytes) = self.read(&path, MAX_MANIFEST_SIZE)? else { return Ok(None) };
+        let shown = self.path.join(&path);
+        let manifest = Manifest::parse(bytes, media_type, Some(digest));
+        manifest.map(Some).map_err(|e| Error::damaged(format!("reading {}", shown.display())).because(e))
+    }
+
+    fn described(&self, reference: &Reference) -> Result<Option<Descriptor>> {
+        if let Some(digest) = &reference.digest {
+            let listed = self.index()?.into_iter().find(|descriptor| descriptor.digest == *digest);
+            let size = self.size_of(&Layout::blob_path(digest));
+            return Ok(listed.or(size.map(|size| Descriptor::new("", *digest, size))));
+        }
+        let name = reference.to_string();
+        let named = |d: &Descriptor| [IMAGE_NAME, REF_NAME].iter().any(|key| d.annotations.get(*key) == Some(&name));
+        Ok(self.index()?.into_iter().find(named))
+    }
+}
+
+/// What a scan brings together.
+#[derive(Default)]
+struct Found {
+    entries: BTreeMap<String, Place>,
+    faults: Vec<Fault>,
+    /// Lower-case names, to see those that a case-insensitive file system would make one.
+    folded: HashMap<String, String>,
+}
+
+impl Found {
+    fn add(&mut self, path: &[u8], place: Place) {
+        match safe_path(path) {
+            Err(what) => self.fault(path, what),
+            Ok(path) if self.entries.contains_key(&path) => self.fault(path.as_bytes(), "it is there twice"),
+            Ok(path) => {
+                if let Some(other) = self.folded.insert(path.to_lowercase(), path.clone()) {
+                    self.fault(path.as_bytes(), format!("its name differs from {other} only in case"));
+                }
+                self.entries.insert(path, place);
+            }
+        }
+    }
+
+    fn fault(&mut self, path: &[u8], what: impl Into<String>) {
+        // A layout made of faults must not fill the memory either.
+        if self.faults.len() < 10_000 {
+            let path = String::from_utf8_lossy(path).chars().take(300).flat_map(char::escape_debug).collect();
+            self.faults.push(Fault { path, what: what.into() });
+        }
+    }
+
+    fn check_count(&self, path: &Path) -> Result<()> {
+        if self.entries.len() <= MAX_ENTRIES {
+            return Ok(());
+        }
+        Err(Error::damaged(format!("{} has more than {MAX_ENTRIES} files", path.display())))
+    }
+}
+
+/// A relative path of plain components, `./` in front tolerated.
+fn safe_path(path: &[u8]) -> Result<String, &'static str> {
+    let text = std::str::from_utf8(path).map_err(|_| "its name is not UTF-8")?;
+    let text = text.strip_prefix("./").unwrap_or(text);
+    if text.is_empty() || text.len() > 1024 {
+        return Err("its name is empty or too long");
+    }
+    if text.starts_with('/') {
+        return Err("its name is an absolute path");
+    }
+    if text.split('/').any(|component| component == "..") {
+        return Err("its name leads out of the bundle");
+    }
+    if text.split('/').any(|component| component.is_empty() || component == ".") {
+        return Err("its name is not a plain path");
+    }
+    if text.chars().any(|c| c.is_control() || c == '\\') {
+        return Err("its name has characters that no layout uses");
+    }
+    Ok(text.to_owned())
+}
+
+fn check_looks_like_tar(path: &Path, file: &File, length: u64) -> Result<()> {
+    let mut start = [0; 512];
+    let mut filled = 0;
+    let mut file = file;
+    while filled < start.len() {
+        match file.read(&mut start[filled..]).map_err(|e| Error::disk("reading", path, e))? {
+            0 => break,
+            read => filled += read,
+        }
+    }
+    let compressed = match &start[..4] {
+        [0x1f, 0x8b, ..] => Some("gzip"),
+        [0x28, 0xb5, 0x2f, 0xfd] => Some("zstd"),
+        [b'B', b'Z', b'h', _] => Some("bzip2"),
+        [0xfd, b'7', b'z', b'X'] => Some("xz"),
+        _ => None,
+    };
+    if let Some(program) = compressed {
+        let text = format!("{} is compressed with {program}; decompress it first", path.display());
+        return Err(Error::input(text));
+    }
+    if length < 512 || &start[257..262] != b"ustar" {
+        return Err(Error::input(format!("{} is neither a directory nor a tar", path.display())));
+    }
+    Ok(())
+}
+
+#[async_trait]
+impl Source for Layout {
+    async fn tags(&self, repository: &Repository) -> Result<Vec<Tag>> {
+        let prefix = format!("{repository}:");
+        let tag = |d: &Descriptor| d.annotations.get(IMAGE_NAME)?.strip_prefix(&prefix)?.parse().ok();
+        Ok(self.index()?.iter().filter_map(tag).collect())
+    }
+
+    async fn resolve(&self, reference: &Reference) -> Result<Option<Descriptor>> {
+        self.described(reference)
+    }
+
+    async fn manifest(&self, reference: &Reference) -> Result<Option<Manifest>> {
+        if let Some(digest) = &reference.digest {
+            return self.manifest_by_digest(digest, None);
+        }
+        let Some(found) = self.described(reference)? else { return Ok(None) };
+        self.manifest_by_digest(&found.digest, Some(&found.media_type))
+    }
+
+    async fn referrers(&self, _: &Repository, subject: &Digest) -> Result<Vec<Descriptor>> {
+        let mut found = Vec::new();
+        for descriptor in self.index()? {
+            let manifest = self.manifest_by_digest(&descriptor.digest, Some(&descriptor.media_type))?;
+            let refers = |manifest: &Manifest| manifest.subject().is_some_and(|s| s.digest == *subject);
+            if let Some(manifest) = manifest.filter(refers) {
+                found.push(Descriptor { annotations: manifest.annotations(), ..manifest.descriptor() });
+            }
+        }
+        Ok(found)
+    }
+
+    async fn blob(&self, _: &Repository, blob: &Descriptor, offset: u64) -> Result<Body> {
+        let path = Layout::blob_path(&blob.digest);
+        match self.slice(&path)? {
+            Some(slice) if slice.size() == blob.size => Ok(slice.stream(offset)),
+            Some(slice) => {
+                let path = self.path.join(path);
+                let text = format!("{} has {} bytes instead of {}", path.display(), slice.size(), blob.size);
+                Err(Error::damaged(text))
+            }
+            None => Err(Error::new(Kind::Damaged, format!("{} has no {path}", self.path.display()))),
+        }
+    }
+}

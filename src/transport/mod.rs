@@ -1,0 +1,4 @@
+//! Concrete places that content comes from and goes to. They never name each other; only the command line joins them
+//! with the stages.
+
+pub mod layout;
