@@ -1,7 +1,9 @@
+pub mod allowlist;
 pub mod content;
 pub mod error;
 pub mod graph;
 pub mod lock;
+pub mod naming;
 pub mod oci;
 pub mod plan;
 pub mod progress;

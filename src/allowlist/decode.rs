@@ -1,0 +1,65 @@
+//! From the bytes of a file to its text, and the choice of its notation.
+
+use super::{Position, Problem};
+
+/// The largest file that is read, in bytes: a hundred thousand entries are a tenth of it.
+pub const MAX_FILE_SIZE: usize = 64 << 20;
+
+/// The text of a file: UTF-8, without the byte order mark and without NULs.
+pub(crate) fn decode<'a>(name: &str, bytes: &'a [u8]) -> Result<&'a str, Problem> {
+    let fail = |line, text: String| Problem { at: Position::line(name, line), text };
+    if bytes.len() > MAX_FILE_SIZE {
+        return Err(fail(1, format!("the file has {} bytes, more than the {MAX_FILE_SIZE} allowed", bytes.len())));
+    }
+    if bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]) {
+        return Err(fail(1, "the file is UTF-16; save it as UTF-8".into()));
+    }
+    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
+    let line_of = |end: usize| 1 + bytes[..end].iter().filter(|byte| **byte == b'\n').count() as u64;
+    let text = std::str::from_utf8(bytes).map_err(|e| fail(line_of(e.valid_up_to()), "not UTF-8 text".into()))?;
+    match bytes.iter().position(|byte| *byte == 0) {
+        Some(nul) => Err(fail(line_of(nul), "a NUL byte; this is not a text file".into())),
+        None => Ok(text),
+    }
+}
+
+/// How a file is written.
+///
+/// A name ending in `.yaml` or `.yml` is YAML, one ending in `.txt` is text. For any other name, standard input included,
+/// the first line that is neither blank nor a comment decides. It is YAML if it begins with `---`, `%`, `- `, `{`, or with
+/// `[` and no IPv6 address, if it is `-` alone, or if a colon stands at its end or before white space; no line of the text
+/// notation looks like that. Within YAML, a sequence or a mapping whose key `images` holds a sequence or nothing is
+/// the list; every other mapping is skopeo's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Notation {
+    Text,
+    Yaml,
+}
+
+impl Notation {
+    pub fn of(name: &str, text: &str) -> Notation {
+        let name = name.to_ascii_lowercase();
+        if name.ends_with(".yaml") || name.ends_with(".yml") {
+            return Notation::Yaml;
+        }
+        let first = text.lines().map(str::trim).find(|line| !line.is_empty() && !line.starts_with('#'));
+        match first {
+            Some(line) if !name.ends_with(".txt") && looks_like_yaml(line) => Notation::Yaml,
+            _ => Notation::Text,
+        }
+    }
+}
+
+fn looks_like_yaml(line: &str) -> bool {
+    let line = line.split(" #").next().unwrap_or(line).trim_end();
+    let is_ipv6_host =
+        |rest: &str| rest.split(']').next().is_some_and(|host| host.parse::<std::net::Ipv6Addr>().is_ok());
+    if let Some(rest) = line.strip_prefix('[') {
+        return !is_ipv6_host(rest);
+    }
+    line == "-"
+        || ["---", "%", "- ", "-\t", "{"].iter().any(|start| line.starts_with(start))
+        || line.ends_with(':')
+        || line.contains(": ")
+        || line.contains(":\t")
+}

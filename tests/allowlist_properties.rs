@@ -1,0 +1,156 @@
+//! Whatever a file holds, reading an allowlist ends with rules or with problems, never with a panic.
+
+use gapferry::allowlist::{Allowlist, Pattern, semver::Range};
+use proptest::prelude::*;
+
+fn parse(name: &str, bytes: &[u8]) {
+    let files = [(name.to_owned(), bytes.to_vec())];
+    match Allowlist::parse_sources(&[String::from_utf8_lossy(bytes).into_owned()], &files) {
+        Ok(list) => list.rules.iter().for_each(|rule| drop((rule.select.to_string(), rule.at.to_string()))),
+        Err(problems) => {
+            assert!(!problems.is_empty());
+            for problem in problems {
+                assert!(!problem.to_string().contains('\n'), "a problem is one line: {problem:?}");
+            }
+        }
+    }
+}
+
+/// Pieces that come near to what the notations look for.
+fn near_miss() -> impl Strategy<Value = String> {
+    let piece = prop::sample::select(vec![
+        "nginx",
+        "quay.io/a/b",
+        ":1.27",
+        "@sha256:",
+        "e3b0c44298fc1c14",
+        " platform=",
+        "linux/amd64",
+        ",",
+        " as=",
+        "=",
+        "#",
+        "\n",
+        "\r\n",
+        "\n  ",
+        "\n    ",
+        "- ",
+        ": ",
+        ":",
+        "images",
+        "images-by-tag-regex",
+        "images-by-semver",
+        "credentials",
+        "password",
+        "tls-verify",
+        "ref",
+        "[",
+        "]",
+        "{",
+        "}",
+        "&a ",
+        "*a",
+        "<<: ",
+        "!!int ",
+        "\"",
+        "'",
+        "|",
+        ">",
+        "~",
+        "1.10",
+        "0x1",
+        ".nan",
+        "on",
+        "---",
+        "%",
+        "\\",
+        "é",
+        "\u{feff}",
+        "\t",
+        "? ",
+        "!",
+        "\u{0}",
+        "\u{85}",
+        "\u{2028}",
+    ]);
+    prop::collection::vec(piece, 0..40).prop_map(|pieces| pieces.concat())
+}
+
+fn range_text() -> impl Strategy<Value = String> {
+    let piece = prop::sample::select(vec![
+        "1", "0", "22", "x", "*", ".", ".", "-", "-rc.1", "+b", "v", ">", "<", "=", "!", "~", "^", " ", " ", ",", "||",
+        " - ", "é",
+    ]);
+    prop::collection::vec(piece, 0..14).prop_map(|pieces| pieces.concat())
+}
+
+fn pattern_text() -> impl Strategy<Value = String> {
+    let piece = prop::sample::select(vec![
+        "a", "1", ".", "*", "+", "?", "(", ")", "[", "]", "[^", "-", "&&", "~~", "--", "{", "}", "{2}", "{,3}", "{1,",
+        "\\", "\\Q", "\\E", "\\p", "\\p{^", "L", "}", "\\x", "\\<", "\\b", "\\1", "\\0", "(?", "(?P<n>", "i", "x", ":",
+        "[:", "alpha", ":]", "^", "$", "|", "é",
+    ]);
+    prop::collection::vec(piece, 0..16).prop_map(|pieces| pieces.concat())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 512, ..ProptestConfig::default() })]
+
+    #[test]
+    fn bytes_are_read_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+        for name in ["-", "a.txt", "a.yaml"] {
+            parse(name, &bytes);
+        }
+    }
+
+    #[test]
+    fn text_is_read_or_refused(text in any::<String>()) {
+        for name in ["-", "a.txt", "a.yaml"] {
+            parse(name, text.as_bytes());
+        }
+    }
+
+    #[test]
+    fn near_misses_are_read_or_refused(text in near_miss()) {
+        for name in ["-", "a.txt", "a.yaml"] {
+            parse(name, text.as_bytes());
+        }
+    }
+
+    #[test]
+    fn ranges_and_tags_are_read_or_refused(range in range_text(), tag in range_text(), any in any::<String>()) {
+        if let Ok(range) = range.parse::<Range>() {
+            range.contains_tag(&tag);
+            range.contains_tag(&any);
+        }
+        let _ = any.parse::<Range>();
+    }
+
+    #[test]
+    fn patterns_are_compiled_or_refused(pattern in pattern_text(), any in any::<String>(), tag in "[a-z0-9._-]{0,20}") {
+        for text in [pattern, any] {
+            match Pattern::new(&text) {
+                Ok(pattern) => drop(pattern.is_match(&tag)),
+                Err(e) => assert!(!e.to_string().contains('\n'), "{e}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_written_rule_reads_back_the_same_in_every_notation(
+        path in "[a-z0-9]{1,8}(/[a-z0-9]{1,8}){0,3}", tag in "[A-Za-z0-9_][A-Za-z0-9_.-]{0,20}",
+    ) {
+        let reference = format!("reg.example:5000/{path}:{tag}");
+        let texts = [
+            ("-", reference.clone()),
+            ("l.yaml", format!("- {reference}\n")),
+            ("m.yaml", format!("- ref: {reference}\n")),
+            ("s.yaml", format!("reg.example:5000:\n  images:\n    {path}:\n    - '{tag}'\n")),
+        ];
+        for (name, text) in texts {
+            let list = Allowlist::parse_sources(&[], &[(name.to_owned(), text.into_bytes())]).unwrap();
+            prop_assert_eq!(list.rules.len(), 1);
+            prop_assert_eq!(list.rules[0].select.to_string(), reference.clone());
+        }
+    }
+}
