@@ -63,6 +63,12 @@ impl Error {
         Error::new(Kind::Disk, format!("{verb} {}", path.display())).because(source)
     }
 
+    /// There is not enough room; looks like the operating system's own ENOSPC to whoever gives hints.
+    pub fn disk_full(attempt: impl Into<String>) -> Error {
+        let no_space = rustix::io::Errno::NOSPC.raw_os_error();
+        Error::new(Kind::Disk, attempt).because(std::io::Error::from_raw_os_error(no_space))
+    }
+
     pub fn kind(&self) -> Kind {
         self.kind
     }

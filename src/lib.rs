@@ -1,4 +1,5 @@
 pub mod allowlist;
+pub mod bundle;
 pub mod content;
 pub mod error;
 pub mod graph;
@@ -8,6 +9,7 @@ pub mod oci;
 pub mod plan;
 pub mod progress;
 pub mod receipt;
+pub mod resolve;
 pub mod select;
 pub mod transfer;
 pub mod transport;

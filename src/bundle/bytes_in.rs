@@ -1,0 +1,167 @@
+//! Bytes of one blob from anywhere into their place: continued where an earlier run stopped, hashed while they pass, and
+//! written while the next ones arrive.
+
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::StreamExt;
+use tokio::task::JoinHandle;
+
+use super::writer::{Place, Slot};
+use crate::content::{BlobReader, Body, Origin, Slice};
+use crate::error::{Error, Kind, Result};
+use crate::oci::{Descriptor, Hasher};
+
+/// How much is gathered before it is written, in bytes: large enough that a hop to another thread costs nothing.
+const BATCH: usize = 512 * 1024;
+/// How often the journal hears of a blob under way, in bytes.
+const CHECKPOINT: u64 = 8 * 1024 * 1024;
+
+/// Fetches `blob` from `origin` into its place.
+///
+/// # Errors
+/// The origin's, the disk's, or bytes that are not the blob's; what has arrived stays for the next run, unless it is
+/// wrong.
+pub async fn fetch(place: Arc<dyn Place>, blob: &Descriptor, origin: &Origin<'_>) -> Result<()> {
+    let (slot, hasher) = begin(place.clone(), blob.clone()).await?;
+    let resumed = slot.present > 0;
+    match fetch_into(&place, blob, origin, slot, hasher).await {
+        // What an interrupted run had left may have been wrong: once more, from the start.
+        Err(error) if resumed && error.kind() == Kind::Damaged => {
+            tracing::debug!("{}: starting again: {}", blob.digest, error.chain());
+            let (slot, hasher) = begin(place.clone(), blob.clone()).await?;
+            fetch_into(&place, blob, origin, slot, hasher).await?;
+        }
+        other => other?,
+    }
+    blocking(move |digest| place.completed(&digest), blob).await
+}
+
+async fn fetch_into(
+    place: &Arc<dyn Place>,
+    blob: &Descriptor,
+    origin: &Origin<'_>,
+    slot: Slot,
+    hasher: Hasher,
+) -> Result<()> {
+    let body = origin.source.blob(origin.repository, blob, slot.present).await?;
+    let (slot, reader) = continued(blob, slot, hasher, body, &**place)?;
+    let written = write_all(place, blob, &slot, reader).await;
+    if written.as_ref().is_err_and(|error| error.kind() == Kind::Damaged) {
+        // Wrong bytes are of no use to anybody.
+        place.restarted(&slot)?;
+        place.advanced(&blob.digest, 0)?;
+    }
+    written
+}
+
+/// Opens the place and hashes what is there already.
+async fn begin(place: Arc<dyn Place>, blob: Descriptor) -> Result<(Slot, Hasher)> {
+    let open = move || {
+        let mut slot = place.slot(&blob.digest, blob.size)?;
+        // A complete prefix would leave nothing to ask for, and a wrong one could not be told from a short one.
+        if slot.present >= blob.size {
+            place.restarted(&slot)?;
+            slot.present = 0;
+        }
+        let there = Slice::new(slot.file.clone(), &slot.path, slot.base, slot.present);
+        let hasher = there.hash_prefix(blob.digest.algorithm(), slot.present, &|_| ());
+        match hasher {
+            Ok(hasher) => Ok((slot, hasher)),
+            Err(_) => {
+                // Shorter than the journal says, or unreadable: from the start.
+                slot.present = 0;
+                Ok((slot, Hasher::new(blob.digest.algorithm())))
+            }
+        }
+    };
+    tokio::task::spawn_blocking(open).await.map_err(stopped)?
+}
+
+/// The body goes on where the place ends, or begins again.
+fn continued(
+    blob: &Descriptor,
+    mut slot: Slot,
+    hasher: Hasher,
+    body: Body,
+    place: &dyn Place,
+) -> Result<(Slot, BlobReader)> {
+    if body.offset == 0 && slot.present > 0 {
+        place.restarted(&slot)?;
+        slot.present = 0;
+    }
+    let reader = match slot.present {
+        0 => BlobReader::new(blob, body)?,
+        present => BlobReader::resume(blob, body, present, hasher)?,
+    };
+    Ok((slot, reader))
+}
+
+/// Reads and writes at the same time: while one batch is written on a thread of its own, the next is gathered.
+async fn write_all(place: &Arc<dyn Place>, blob: &Descriptor, slot: &Slot, mut reader: BlobReader) -> Result<()> {
+    let mut writing: Option<JoinHandle<Result<()>>> = None;
+    let (mut at, mut told) = (slot.present, slot.present);
+    let outcome = loop {
+        let (batch, ended) = gather(&mut reader).await;
+        if let Some(job) = writing.take() {
+            job.await.map_err(stopped)??;
+            if at - told >= CHECKPOINT {
+                place.advanced(&blob.digest, at)?;
+                told = at;
+            }
+        }
+        if !batch.is_empty() {
+            let (slot, from) = (slot.clone(), at);
+            at += batch.iter().map(|piece| piece.len() as u64).sum::<u64>();
+            writing = Some(tokio::task::spawn_blocking(move || write_batch(&slot, from, &batch)));
+        }
+        if let Some(end) = ended {
+            break end;
+        }
+    };
+    if let Some(job) = writing {
+        job.await.map_err(stopped)??;
+    }
+    if outcome.is_err() {
+        place.advanced(&blob.digest, at)?;
+    }
+    outcome
+}
+
+/// Pieces up to [`BATCH`] bytes, and how the reading ended, if it did.
+async fn gather(reader: &mut BlobReader) -> (Vec<Bytes>, Option<Result<()>>) {
+    let (mut batch, mut length) = (Vec::new(), 0);
+    while length < BATCH {
+        match reader.next().await {
+            Some(Ok(piece)) => {
+                length += piece.len();
+                batch.push(piece);
+            }
+            Some(Err(error)) => return (batch, Some(Err(error))),
+            None => return (batch, Some(Ok(()))),
+        }
+    }
+    (batch, None)
+}
+
+fn write_batch(slot: &Slot, mut at: u64, batch: &[Bytes]) -> Result<()> {
+    for piece in batch {
+        slot.file.write_all_at(piece, slot.base + at).map_err(|e| Error::disk("writing", &slot.path, e))?;
+        at += piece.len() as u64;
+    }
+    Ok(())
+}
+
+async fn blocking(
+    job: impl FnOnce(crate::oci::Digest) -> Result<()> + Send + 'static,
+    blob: &Descriptor,
+) -> Result<()> {
+    let digest = blob.digest;
+    tokio::task::spawn_blocking(move || job(digest)).await.map_err(stopped)?
+}
+
+/// The thread of a blocking job ended without an answer.
+fn stopped(error: tokio::task::JoinError) -> Error {
+    Error::new(Kind::Interrupted, "writing a blob").because(error)
+}

@@ -1,0 +1,114 @@
+//! The directory form while it is written: `OUT.partial/`, which becomes `OUT` when it is whole.
+
+use std::fs::{self, File, OpenOptions};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::format::{Metadata, blob_path};
+use super::medium;
+use super::writer::{Place, Slot};
+use crate::error::{Error, Result};
+use crate::oci::{Digest, Manifest};
+
+/// How an unfinished blob is called: its length says how far it has come.
+const UNFINISHED: &str = ".partial";
+
+pub struct Directory {
+    out: PathBuf,
+    root: PathBuf,
+}
+
+impl Directory {
+    pub fn create(out: &Path) -> Result<Directory> {
+        let root = medium::beside(out, ".partial");
+        for algorithm in ["sha256", "sha512"] {
+            let path = root.join("blobs").join(algorithm);
+            fs::create_dir_all(&path).map_err(|e| Error::disk("creating", &path, e))?;
+        }
+        Ok(Directory { out: out.to_owned(), root })
+    }
+
+    /// Where a finished blob is.
+    pub fn path_of(&self, digest: &Digest) -> PathBuf {
+        self.root.join(blob_path(digest))
+    }
+
+    fn unfinished(&self, digest: &Digest) -> PathBuf {
+        medium::beside(&self.path_of(digest), UNFINISHED)
+    }
+
+    /// Puts a proven file of another bundle in place, without a copy; `false` where the file system cannot.
+    pub fn link(&self, from: &Path, digest: &Digest) -> bool {
+        let to = self.path_of(digest);
+        fs::hard_link(from, &to).is_ok()
+    }
+
+    /// Removes what an earlier run has left and nobody wants any more.
+    pub fn remove_unwanted(&self, wanted: impl Fn(&Digest) -> bool) -> Result<()> {
+        for entry in walkdir::WalkDir::new(&self.root).min_depth(1).contents_first(true) {
+            let entry = entry.map_err(|e| Error::disk("reading", &self.root, e.into()))?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let hex = name.strip_suffix(UNFINISHED).unwrap_or(&name);
+            let algorithm = entry.path().parent().and_then(Path::file_name).unwrap_or_default().to_string_lossy();
+            let digest = format!("{algorithm}:{hex}").parse::<Digest>();
+            let keep = entry.file_type().is_dir() || digest.is_ok_and(|digest| wanted(&digest));
+            if !keep {
+                fs::remove_file(entry.path()).map_err(|e| Error::disk("removing", entry.path(), e))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn write(&self, path: &Path, bytes: &[u8]) -> Result<()> {
+        fs::write(path, bytes).map_err(|e| Error::disk("writing", path, e))
+    }
+}
+
+impl Place for Directory {
+    fn slot(&self, digest: &Digest, _: u64) -> Result<Slot> {
+        let path = self.unfinished(digest);
+        let file = OpenOptions::new().create(true).truncate(false).read(true).write(true).open(&path);
+        let file = file.map_err(|e| Error::disk("creating", &path, e))?;
+        let present = file.metadata().map_err(|e| Error::disk("reading", &path, e))?.len();
+        Ok(Slot { file: Arc::new(file), path, base: 0, present })
+    }
+
+    fn restarted(&self, slot: &Slot) -> Result<()> {
+        slot.file.set_len(0).map_err(|e| Error::disk("truncating", &slot.path, e))
+    }
+
+    fn advanced(&self, _: &Digest, _: u64) -> Result<()> {
+        Ok(())
+    }
+
+    fn completed(&self, digest: &Digest) -> Result<()> {
+        let to = self.path_of(digest);
+        fs::rename(self.unfinished(digest), &to).map_err(|e| Error::disk("naming", &to, e))
+    }
+
+    fn seal(&self, metadata: &[Metadata], manifests: &[Manifest], _: u64) -> Result<()> {
+        for manifest in manifests {
+            self.write(&self.path_of(&manifest.digest()), manifest.bytes())?;
+        }
+        let unused = self.root.join("blobs/sha512");
+        // Refused when it is in use.
+        let _ = fs::remove_dir(unused);
+        // The digest manifest last: without it, it is no bundle.
+        let is_last = |file: &&Metadata| matches!(file.path, super::BUNDLE_JSON | super::SUMS);
+        for file in metadata.iter().filter(|file| !is_last(file)) {
+            self.write(&self.root.join(file.path), &file.bytes)?;
+        }
+        medium::sync_all(&self.root)?;
+        for file in metadata.iter().filter(is_last) {
+            self.write(&self.root.join(file.path), &file.bytes)?;
+        }
+        medium::sync_all(&self.root)?;
+        medium::replace_directory(&self.root, &self.out)?;
+        medium::sync_directory(medium::parent(&self.out))
+    }
+}
+
+/// Opens a finished blob of an unfinished directory, to prove it.
+pub fn open(path: &Path) -> Result<File> {
+    File::open(path).map_err(|e| Error::disk("opening", path, e))
+}

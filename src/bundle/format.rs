@@ -1,0 +1,220 @@
+//! The files of a bundle that are not blobs: made from a lock and its manifests, the same bytes every time.
+
+use std::collections::HashMap;
+use std::fmt::Write as _;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::Contents;
+use crate::error::{Error, Result};
+use crate::lock::{Lock, LockedImage};
+use crate::oci::{Algorithm, Descriptor, Digest, Kind, Manifest, Reference, Role, media_type};
+use crate::select::offered_platform;
+
+/// The version of the bundle format this program writes and the only one it reads.
+pub const FORMAT_VERSION: u32 = 1;
+
+pub const OCI_LAYOUT: &str = "oci-layout";
+pub const BUNDLE_JSON: &str = "bundle.json";
+pub const INDEX_JSON: &str = "index.json";
+pub const DOCKER_JSON: &str = "manifest.json";
+pub const SUMS: &str = "SHA256SUMS";
+pub const SIGNATURE: &str = "SHA256SUMS.sig";
+
+const REF_NAME: &str = "org.opencontainers.image.ref.name";
+const IMAGE_NAME: &str = "io.containerd.image.name";
+
+/// `bundle.json`: the digest manifest. See `FORMAT.md`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct BundleJson {
+    pub gapferry_bundle: u32,
+    /// The program that wrote it, for people.
+    pub tool: String,
+    pub created: Timestamp,
+    /// The identity of the bundle this one builds on; always null in bundles that are complete in themselves.
+    pub parent: Option<Digest>,
+    /// Digests that this bundle expects to be at the target already.
+    pub assumed: Vec<Digest>,
+    pub lock: Lock,
+    /// Every file but `bundle.json`, `SHA256SUMS` and `SHA256SUMS.sig`, in the order of the tar.
+    pub files: Vec<FileEntry>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FileEntry {
+    /// Relative to the root, with `/`.
+    pub path: String,
+    /// In bytes.
+    pub size: u64,
+    /// 64 hexadecimal digits.
+    pub sha256: String,
+}
+
+impl BundleJson {
+    /// Reads it; `shown` is what errors call the file.
+    pub fn parse(bytes: &[u8], shown: &str) -> Result<BundleJson> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Version {
+            gapferry_bundle: u32,
+        }
+        let fail = |e: serde_json::Error| Error::damaged(format!("reading {shown}")).because(e);
+        let Version { gapferry_bundle } = serde_json::from_slice(bytes).map_err(fail)?;
+        if gapferry_bundle != FORMAT_VERSION {
+            let text = format!("{shown} has format {gapferry_bundle}; this program reads format {FORMAT_VERSION}");
+            return Err(Error::input(text));
+        }
+        serde_json::from_slice(bytes).map_err(fail)
+    }
+}
+
+/// A file that is written as a whole, not fetched.
+#[derive(Clone, Debug)]
+pub struct Metadata {
+    pub path: &'static str,
+    pub bytes: Vec<u8>,
+}
+
+/// The metadata files in the order of the tar.
+///
+/// `sha256_of` knows the sha256 of blobs whose own digest is of another algorithm; while it does not know one yet, zeros
+/// stand in its place, so that all lengths are final before anything is fetched.
+pub fn metadata(contents: &Contents, tool: &str, sha256_of: &HashMap<Digest, Digest>) -> Result<Vec<Metadata>> {
+    let layout = br#"{"imageLayoutVersion":"1.0.0"}"#.to_vec();
+    let index = to_bytes(&index_json(&contents.lock, &contents.manifests))?;
+    let docker = to_bytes(&docker_json(&contents.lock, &contents.manifests))?;
+    let mut files = vec![entry(OCI_LAYOUT, &layout), entry(INDEX_JSON, &index), entry(DOCKER_JSON, &docker)];
+    for (digest, size) in contents.all() {
+        let sha256 = match digest.algorithm() {
+            Algorithm::Sha256 => digest.hex(),
+            Algorithm::Sha512 => sha256_of.get(&digest).map_or_else(|| "0".repeat(64), Digest::hex),
+        };
+        files.push(FileEntry { path: blob_path(&digest), size, sha256 });
+    }
+    let bundle = BundleJson {
+        gapferry_bundle: FORMAT_VERSION,
+        tool: tool.to_owned(),
+        created: contents.lock.created,
+        parent: None,
+        assumed: Vec::new(),
+        lock: contents.lock.clone(),
+        files,
+    };
+    let mut bundle_json = serde_json::to_vec_pretty(&bundle).map_err(internal)?;
+    bundle_json.push(b'\n');
+    let sums = sums(&bundle.files, &bundle_json).into_bytes();
+    Ok(vec![
+        Metadata { path: OCI_LAYOUT, bytes: layout },
+        Metadata { path: BUNDLE_JSON, bytes: bundle_json },
+        Metadata { path: INDEX_JSON, bytes: index },
+        Metadata { path: DOCKER_JSON, bytes: docker },
+        Metadata { path: SUMS, bytes: sums },
+    ])
+}
+
+/// `blobs/<algorithm>/<hex>`
+pub fn blob_path(digest: &Digest) -> String {
+    format!("blobs/{}/{}", digest.algorithm().name(), digest.hex())
+}
+
+/// coreutils' format, in the order of the tar.
+fn sums(files: &[FileEntry], bundle_json: &[u8]) -> String {
+    let own = entry(BUNDLE_JSON, bundle_json);
+    let mut text = String::new();
+    for FileEntry { path, sha256, .. } in std::iter::once(&own).chain(files) {
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "{sha256}  {path}");
+    }
+    text
+}
+
+fn entry(path: &str, bytes: &[u8]) -> FileEntry {
+    FileEntry { path: path.to_owned(), size: bytes.len() as u64, sha256: Digest::sha256(bytes).hex() }
+}
+
+/// The name an image has in the bundle: `repository:tag`, else `repository@digest`.
+pub fn image_name(image: &LockedImage) -> String {
+    let Reference { repository, tag, .. } = &image.reference;
+    match tag {
+        Some(tag) => repository.with_tag(tag.clone()).to_string(),
+        None => repository.with_digest(image.digest).to_string(),
+    }
+}
+
+/// `index.json`: a descriptor for each image under its full name, and for whatever is attached to it.
+fn index_json(lock: &Lock, manifests: &[Manifest]) -> Value {
+    let by_digest: HashMap<Digest, &Manifest> = manifests.iter().map(|m| (m.digest(), m)).collect();
+    let mut list: Vec<Value> = Vec::new();
+    for image in &lock.images {
+        list.push(named(&image.descriptor(), &image_name(image)));
+        for attached in &image.attached {
+            let descriptor = match by_digest.get(&attached.digest) {
+                Some(manifest) => manifest.descriptor(),
+                None => attached.descriptor(),
+            };
+            let value = match &attached.tag {
+                Some(tag) => named(&descriptor, &image.reference.repository.with_tag(tag.clone()).to_string()),
+                None => plain(&descriptor),
+            };
+            if !list.contains(&value) {
+                list.push(value);
+            }
+        }
+    }
+    json!({ "schemaVersion": 2, "mediaType": media_type::OCI_INDEX, "manifests": list })
+}
+
+fn plain(descriptor: &Descriptor) -> Value {
+    let Descriptor { media_type, digest, size, artifact_type, .. } = descriptor;
+    let mut value = json!({ "mediaType": media_type, "digest": digest, "size": size });
+    if let Some(artifact_type) = artifact_type {
+        value["artifactType"] = json!(artifact_type);
+    }
+    value
+}
+
+fn named(descriptor: &Descriptor, name: &str) -> Value {
+    let mut value = plain(descriptor);
+    value["annotations"] = json!({ REF_NAME: name, IMAGE_NAME: name });
+    value
+}
+
+/// `manifest.json`, for `docker load` without the containerd store: the images of which one platform can be named.
+fn docker_json(lock: &Lock, manifests: &[Manifest]) -> Value {
+    let by_digest: HashMap<Digest, &Manifest> = manifests.iter().map(|m| (m.digest(), m)).collect();
+    let images = lock.images.iter().filter_map(|image| {
+        let manifest = single_platform(by_digest.get(&image.digest)?, &by_digest)?;
+        let config = manifest.config().filter(|config| media_type::is_image_config(&config.media_type))?;
+        let children = manifest.children();
+        let foreign = children.iter().any(|child| child.role == Role::ForeignLayer);
+        let layers = children.iter().filter(|child| child.role == Role::Layer);
+        let layers: Vec<String> = layers.map(|child| blob_path(&child.descriptor.digest)).collect();
+        let tags: Vec<String> = image.reference.tag.iter().map(|_| image_name(image)).collect();
+        (!foreign).then(|| json!({ "Config": blob_path(&config.digest), "RepoTags": tags, "Layers": layers }))
+    });
+    Value::Array(images.collect())
+}
+
+/// The manifest itself, or the one real platform of an index.
+fn single_platform<'a>(root: &'a Manifest, all: &HashMap<Digest, &'a Manifest>) -> Option<&'a Manifest> {
+    if root.kind() == Kind::Image {
+        return Some(root);
+    }
+    let children = root.children();
+    let mut real = children.iter().filter(|child| offered_platform(child).is_some());
+    let (only, more) = (real.next()?, real.next());
+    let manifest = all.get(&only.descriptor.digest).copied()?;
+    (more.is_none() && manifest.kind() == Kind::Image).then_some(manifest)
+}
+
+fn to_bytes(value: &Value) -> Result<Vec<u8>> {
+    serde_json::to_vec(value).map_err(internal)
+}
+
+fn internal(error: serde_json::Error) -> Error {
+    Error::input("writing the bundle's metadata").because(error)
+}

@@ -1,0 +1,131 @@
+//! The journal beside an unfinished tar: where each blob goes, and how far it has come.
+//!
+//! Lines of text, appended after the bytes they speak of were written. A torn last line is dropped; what the journal says
+//! is a claim that the next run proves by hashing.
+
+use std::collections::{HashMap, HashSet};
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use crate::error::{Error, Result};
+use crate::oci::Digest;
+
+const MAGIC: &str = "gapferry-journal 1";
+/// Room for millions of lines; a larger file is not ours.
+const MAX_JOURNAL: u64 = 1 << 30;
+
+/// What an earlier run wrote down.
+#[derive(Debug, Default)]
+pub struct Claims {
+    /// Of the tar plan it was made for.
+    pub fingerprint: String,
+    /// Offset and size, in bytes, of each blob in that tar.
+    pub places: HashMap<Digest, (u64, u64)>,
+    pub done: HashSet<Digest>,
+    /// How many bytes of a blob were there at least.
+    pub part: HashMap<Digest, u64>,
+}
+
+impl Claims {
+    /// Reads a journal; `None` when there is none that is whole enough to use.
+    pub fn read(path: &Path) -> Option<Claims> {
+        let length = std::fs::metadata(path).ok()?.len();
+        if length > MAX_JOURNAL {
+            return None;
+        }
+        Claims::parse(&String::from_utf8_lossy(&std::fs::read(path).ok()?))
+    }
+
+    fn parse(text: &str) -> Option<Claims> {
+        let complete = &text[..text.rfind('\n')? + 1];
+        let mut lines = complete.lines();
+        let fingerprint = lines.next()?.strip_prefix(MAGIC)?.trim().to_owned();
+        let mut claims = Claims { fingerprint, ..Claims::default() };
+        let mut begun = false;
+        for line in lines {
+            let words: Vec<&str> = line.split(' ').collect();
+            match words.as_slice() {
+                ["at", digest, offset, size] => {
+                    // The table was written at once: torn, it lacks its end mark.
+                    claims.places.insert(digest.parse().ok()?, (offset.parse().ok()?, size.parse().ok()?));
+                }
+                ["begun"] => begun = true,
+                ["part", digest, bytes] => {
+                    if let (Ok(digest), Ok(bytes)) = (digest.parse(), bytes.parse()) {
+                        claims.part.insert(digest, bytes);
+                    }
+                }
+                ["done", digest] => claims.done.extend(digest.parse::<Digest>()),
+                // A line that a kill has torn, ended by the run after it.
+                _ => {}
+            }
+        }
+        begun.then_some(claims)
+    }
+}
+
+/// A journal that is written.
+#[derive(Debug)]
+pub struct Journal {
+    file: Mutex<File>,
+    path: PathBuf,
+}
+
+impl Journal {
+    /// Begins a new one for a tar in which each blob has this offset and size.
+    pub fn begin(path: &Path, fingerprint: &str, places: impl Iterator<Item = (Digest, u64, u64)>) -> Result<Journal> {
+        let mut text = format!("{MAGIC} {fingerprint}\n");
+        for (digest, offset, size) in places {
+            text.push_str(&format!("at {digest} {offset} {size}\n"));
+        }
+        text.push_str("begun\n");
+        let journal = Journal::open(path, true)?;
+        journal.append(&text)?;
+        Ok(journal)
+    }
+
+    /// Goes on with one that exists.
+    pub fn resume(path: &Path) -> Result<Journal> {
+        let journal = Journal::open(path, false)?;
+        // Ends the torn line that a kill may have left.
+        journal.append("\n").map(|()| journal)
+    }
+
+    fn open(path: &Path, anew: bool) -> Result<Journal> {
+        let file = OpenOptions::new().create(true).append(!anew).write(true).truncate(anew).open(path);
+        let file = file.map_err(|e| Error::disk("opening", path, e))?;
+        Ok(Journal { file: Mutex::new(file), path: path.to_owned() })
+    }
+
+    pub fn part(&self, digest: &Digest, bytes: u64) -> Result<()> {
+        self.append(&format!("part {digest} {bytes}\n"))
+    }
+
+    pub fn done(&self, digest: &Digest) -> Result<()> {
+        self.append(&format!("done {digest}\n"))
+    }
+
+    /// One write, so that lines of several threads do not mix.
+    fn append(&self, text: &str) -> Result<()> {
+        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        file.write_all(text.as_bytes()).map_err(|e| Error::disk("writing", &self.path, e))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_torn_last_line_loses_only_itself() {
+        let digest = Digest::sha256(b"x");
+        let whole = format!("{MAGIC} f\nat {digest} 512 9\nbegun\npart {digest} 4\ndone {digest}\n");
+        let claims = Claims::parse(&whole).unwrap();
+        assert_eq!((claims.done.len(), claims.part[&digest], claims.places[&digest]), (1, 4, (512, 9)));
+        let torn = Claims::parse(&whole[..whole.len() - 5]).unwrap();
+        assert_eq!((torn.done.len(), torn.part[&digest]), (0, 4));
+        assert!(Claims::parse(&whole[..60]).is_none(), "a table that is not whole says nothing");
+    }
+}

@@ -1,0 +1,175 @@
+//! What is at hand already: blobs of an interrupted run, and of the bundle that is to be replaced. Everything is hashed
+//! before it counts.
+
+use std::collections::{HashMap, HashSet};
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::directory::{self, Directory};
+use super::journal::Claims;
+use super::open::Bundle;
+use super::tarfile::{self, TarFile};
+use super::writer::Place;
+use super::{Contents, blob_path};
+use crate::content::{Slice, in_parallel};
+use crate::error::{Error, Result};
+use crate::oci::{Digest, Hasher};
+use crate::progress::{Event, Events, Phase};
+
+/// A blob that is said to be somewhere.
+struct Claim {
+    digest: Digest,
+    slice: Slice,
+    from: From,
+}
+
+enum From {
+    /// It stands where it belongs.
+    Here,
+    /// It has to be brought: by a link from this file if possible, else by copying.
+    Elsewhere { whole_file: bool },
+}
+
+/// The two forms, while they are written.
+pub enum Target<'a> {
+    Directory(&'a Directory),
+    Tar(&'a TarFile),
+}
+
+/// Proves and adopts what is at hand; gives the digests that are in place then.
+pub fn adopt(
+    out: &Path,
+    target: &Target<'_>,
+    place: &dyn Place,
+    contents: &Contents,
+    events: &Events,
+) -> Result<HashSet<Digest>> {
+    let wanted: HashMap<Digest, u64> = contents.blobs.iter().map(|blob| (blob.digest, blob.size)).collect();
+    let mut claims = claims_here(target, &wanted)?;
+    let mut known: HashSet<Digest> = claims.iter().map(|claim| claim.digest).collect();
+    for claim in claims_elsewhere(out, &wanted)? {
+        if known.insert(claim.digest) {
+            claims.push(claim);
+        }
+    }
+    let bytes = claims.iter().map(|claim| claim.slice.size()).fold(0, u64::saturating_add);
+    if !claims.is_empty() {
+        events.report(Event::Phase { phase: Phase::Recheck, items: claims.len() as u64, bytes });
+    }
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let adopted = in_parallel(&claims, threads, |claim| {
+        let adopted = adopt_one(claim, target, place, events);
+        events.report(Event::ItemDone);
+        adopted
+    });
+    let mut present = HashSet::new();
+    for (claim, adopted) in claims.iter().zip(adopted) {
+        if adopted? {
+            present.insert(claim.digest);
+        }
+    }
+    Ok(present)
+}
+
+fn claims_here(target: &Target<'_>, wanted: &HashMap<Digest, u64>) -> Result<Vec<Claim>> {
+    let found: Vec<(Digest, Slice)> = match target {
+        Target::Tar(tar) => tar.claimed(),
+        Target::Directory(directory) => {
+            directory.remove_unwanted(|digest| wanted.contains_key(digest))?;
+            let slice = |(digest, size): (&Digest, &u64)| {
+                let path = directory.path_of(digest);
+                let is_whole = path.metadata().is_ok_and(|metadata| metadata.len() == *size);
+                is_whole.then(|| Ok((*digest, Slice::new(Arc::new(directory::open(&path)?), &path, 0, *size))))
+            };
+            wanted.iter().filter_map(slice).collect::<Result<_>>()?
+        }
+    };
+    Ok(found.into_iter().map(|(digest, slice)| Claim { digest, slice, from: From::Here }).collect())
+}
+
+/// The finished bundle of this name, and an unfinished tar of another layout.
+fn claims_elsewhere(out: &Path, wanted: &HashMap<Digest, u64>) -> Result<Vec<Claim>> {
+    let mut claims = Vec::new();
+    if let Ok(bundle) = Bundle::open(out) {
+        let whole_file = !bundle.layout().is_tar();
+        for (digest, size) in wanted {
+            if bundle.layout().size_of(&blob_path(digest)) == Some(*size)
+                && let Some(slice) = bundle.layout().slice(&blob_path(digest))?
+            {
+                claims.push(Claim { digest: *digest, slice, from: From::Elsewhere { whole_file } });
+            }
+        }
+    }
+    let (old, journal) = tarfile::former(out);
+    if let (Ok(file), Some(journal)) = (File::open(&old), Claims::read(&journal)) {
+        let file = Arc::new(file);
+        for digest in &journal.done {
+            if let Some((offset, size)) = journal.places.get(digest)
+                && wanted.get(digest) == Some(size)
+            {
+                let slice = Slice::new(file.clone(), &old, *offset, *size);
+                claims.push(Claim { digest: *digest, slice, from: From::Elsewhere { whole_file: false } });
+            }
+        }
+    }
+    Ok(claims)
+}
+
+/// `false`: it is not what it was said to be, and has to be fetched.
+fn adopt_one(claim: &Claim, target: &Target<'_>, place: &dyn Place, events: &Events) -> Result<bool> {
+    let Claim { digest, slice, from } = claim;
+    events.report(Event::BlobStarted { digest: *digest, size: slice.size(), present: 0 });
+    let adopted = match (from, target) {
+        (From::Here, _) => {
+            proven(claim, events).and_then(|right| if right { Ok(true) } else { discard(claim, target) })
+        }
+        (From::Elsewhere { whole_file: true }, Target::Directory(directory)) => match proven(claim, events)? {
+            true if directory.link(slice.path(), digest) => Ok(true),
+            true => copy(claim, place, &|_| ()),
+            false => Ok(false),
+        },
+        _ => copy(claim, place, &|bytes| events.report(Event::BlobAdvanced { digest: *digest, bytes })),
+    };
+    events.report(Event::BlobFinished { digest: *digest });
+    adopted
+}
+
+fn proven(claim: &Claim, events: &Events) -> Result<bool> {
+    let digest = claim.digest;
+    let progress = |bytes| events.report(Event::BlobAdvanced { digest, bytes });
+    // What cannot be read is fetched again.
+    Ok(claim.slice.hash(digest.algorithm(), &progress).is_ok_and(|found| found == digest))
+}
+
+fn discard(claim: &Claim, target: &Target<'_>) -> Result<bool> {
+    tracing::debug!("{}: what an earlier run left is wrong; it is fetched again", claim.digest);
+    if let Target::Directory(directory) = target {
+        let path = directory.path_of(&claim.digest);
+        std::fs::remove_file(&path).map_err(|e| Error::disk("removing", &path, e))?;
+    }
+    Ok(false)
+}
+
+/// Copies and hashes in one pass.
+fn copy(claim: &Claim, place: &dyn Place, progress: &dyn Fn(u64)) -> Result<bool> {
+    let Claim { digest, slice, .. } = claim;
+    let slot = place.slot(digest, slice.size())?;
+    let mut hasher = Hasher::new(digest.algorithm());
+    let mut buffer = vec![0; 1024 * 1024];
+    let mut at = 0;
+    while at < slice.size() {
+        let Ok(read) = slice.read_at(at, &mut buffer) else { return Ok(false) };
+        hasher.update(&buffer[..read]);
+        slot.file.write_all_at(&buffer[..read], slot.base + at).map_err(|e| Error::disk("writing", &slot.path, e))?;
+        at += read as u64;
+        progress(read as u64);
+    }
+    if hasher.finish() != *digest {
+        place.restarted(&slot)?;
+        return Ok(false);
+    }
+    place.completed(digest)?;
+    Ok(true)
+}

@@ -1,0 +1,120 @@
+//! What is asked of the file system: room, durability, and names that change at once.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{CWD, FallocateFlags, RenameFlags};
+
+use crate::error::{Error, Kind, Result};
+
+/// Bytes that may still be written below `directory` by this user.
+pub fn free_space(directory: &Path) -> Result<u64> {
+    let stat =
+        rustix::fs::statvfs(directory).map_err(|e| Error::disk("asking for the free space of", directory, e.into()))?;
+    Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+}
+
+/// Reserves `length` bytes, so that a full disk is found out before anything is fetched. File systems that cannot reserve
+/// get a file of that length.
+pub fn reserve(file: &File, path: &Path, length: u64) -> Result<()> {
+    let reserved = rustix::fs::fallocate(file, FallocateFlags::empty(), 0, length);
+    match reserved {
+        Ok(()) => Ok(()),
+        Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => {
+            file.set_len(length).map_err(|e| Error::disk("making room in", path, e))
+        }
+        Err(error) => Err(Error::disk("reserving room for", path, error.into())),
+    }
+}
+
+/// Everything of the file system that `directory` is on reaches the medium.
+pub fn sync_all(directory: &Path) -> Result<()> {
+    let file = File::open(directory).map_err(|e| Error::disk("opening", directory, e))?;
+    rustix::fs::syncfs(&file).map_err(|e| Error::disk("syncing", directory, e.into()))
+}
+
+/// A name that was given, taken or changed in `directory` reaches the medium.
+pub fn sync_directory(directory: &Path) -> Result<()> {
+    let file = File::open(directory).map_err(|e| Error::disk("opening", directory, e))?;
+    match file.sync_all() {
+        // Not every file system knows this for directories.
+        Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(()),
+        other => other.map_err(|e| Error::disk("syncing", directory, e)),
+    }
+}
+
+/// `path` gets what `new` is; what was there before is removed. Never is there a moment without one of the two, where
+/// the file system can exchange names; else one that is short.
+pub fn replace_directory(new: &Path, path: &Path) -> Result<()> {
+    if !path.exists() {
+        return fs::rename(new, path).map_err(|e| Error::disk("naming the finished bundle", path, e));
+    }
+    let exchanged = rustix::fs::renameat_with(CWD, new, CWD, path, RenameFlags::EXCHANGE);
+    if exchanged.is_ok() {
+        return fs::remove_dir_all(new).map_err(|e| Error::disk("removing the former bundle", new, e));
+    }
+    let aside = beside(path, ".old");
+    fs::rename(path, &aside).map_err(|e| Error::disk("moving aside", path, e))?;
+    fs::rename(new, path).map_err(|e| Error::disk("naming the finished bundle", path, e))?;
+    fs::remove_dir_all(&aside).map_err(|e| Error::disk("removing the former bundle", &aside, e))
+}
+
+/// `path` with `suffix` behind its name.
+pub fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    PathBuf::from(name)
+}
+
+/// The directory that `path` is in.
+pub fn parent(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
+}
+
+/// Held while a bundle is written; a second run on the same output is told so.
+pub struct WriteLock {
+    _file: File,
+    path: PathBuf,
+}
+
+impl WriteLock {
+    /// # Errors
+    /// Another process holds it, or the directory cannot be written.
+    pub fn take(out: &Path) -> Result<WriteLock> {
+        let path = beside(out, ".partial.lock");
+        loop {
+            let file = File::create(&path).map_err(|e| Error::disk("creating", &path, e))?;
+            match file.try_lock() {
+                Ok(()) if !is_still(&file, &path) => {} // its former owner has just removed it
+                Ok(()) => return Ok(WriteLock { _file: file, path }),
+                Err(fs::TryLockError::WouldBlock) => {
+                    let text = format!("writing {}: another gapferry is writing it", out.display());
+                    return Err(Error::new(Kind::Input, text));
+                }
+                // Some network file systems cannot lock; two runs at once are then the operator's to avoid.
+                Err(fs::TryLockError::Error(error)) => {
+                    tracing::debug!("{} cannot be locked: {error}", path.display());
+                    return Ok(WriteLock { _file: file, path });
+                }
+            }
+        }
+    }
+}
+
+/// Whether `path` still names the open file.
+fn is_still(file: &File, path: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let same = |a: &fs::Metadata, b: &fs::Metadata| a.ino() == b.ino() && a.dev() == b.dev();
+    matches!((file.metadata(), fs::metadata(path)), (Ok(a), Ok(b)) if same(&a, &b))
+}
+
+impl Drop for WriteLock {
+    fn drop(&mut self) {
+        // Left behind, it would be harmless: only the lock on it counts.
+        let _ = fs::remove_file(&self.path);
+    }
+}

@@ -1,0 +1,74 @@
+#![doc = include_str!("FORMAT.md")]
+//!
+//! # This room
+//!
+//! Writing a bundle ([`Writer`], a [`Sink`](crate::content::Sink)) and opening one ([`Bundle`], a
+//! [`Source`](crate::content::Source)). It knows the format and the file system, no registry and no command line.
+
+mod bytes_in;
+mod directory;
+mod format;
+mod journal;
+mod leftovers;
+mod medium;
+mod offsets;
+mod open;
+mod tarfile;
+mod writer;
+
+pub use format::{
+    BUNDLE_JSON, BundleJson, DOCKER_JSON, FORMAT_VERSION, FileEntry, INDEX_JSON, OCI_LAYOUT, SIGNATURE, SUMS,
+    blob_path, image_name,
+};
+pub use open::Bundle;
+pub use writer::{Finished, Options, Survey, Writer};
+
+use std::collections::HashSet;
+
+use crate::error::{Error, Result};
+use crate::graph::Graph;
+use crate::lock::Lock;
+use crate::oci::{Descriptor, Digest, Manifest};
+
+/// What a bundle is made of.
+#[derive(Clone, Debug)]
+pub struct Contents {
+    pub lock: Lock,
+    /// Every manifest once.
+    pub manifests: Vec<Manifest>,
+    /// Every other blob once, by first use.
+    pub blobs: Vec<Descriptor>,
+}
+
+impl Contents {
+    /// From a lock and the graph it was made with.
+    ///
+    /// # Errors
+    /// Two images that would have one name in the bundle; one digest with two sizes.
+    pub fn new(lock: Lock, graph: &Graph) -> Result<Contents> {
+        let mut names = HashSet::new();
+        for image in &lock.images {
+            let name = image_name(image);
+            if !names.insert(name.clone()) {
+                return Err(Error::input(format!(
+                    "two images would be called {name} in the bundle; take one of them out"
+                )));
+            }
+        }
+        let manifests = graph.manifests();
+        let known: HashSet<Digest> = manifests.iter().map(Manifest::digest).collect();
+        // Configs first: small, and wanted first by whoever looks into the bundle.
+        let (configs, layers): (Vec<Descriptor>, Vec<Descriptor>) = {
+            let configs: HashSet<Digest> = manifests.iter().filter_map(|m| m.config()).map(|c| c.digest).collect();
+            let blobs = graph.blobs().into_iter().filter(|blob| !known.contains(&blob.digest));
+            blobs.partition(|blob| configs.contains(&blob.digest))
+        };
+        Ok(Contents { lock, manifests, blobs: configs.into_iter().chain(layers).collect() })
+    }
+
+    /// Digest and size of every file below `blobs/`, in the order of the tar.
+    pub fn all(&self) -> impl Iterator<Item = (Digest, u64)> {
+        let manifests = self.manifests.iter().map(|manifest| (manifest.digest(), manifest.size()));
+        manifests.chain(self.blobs.iter().map(|blob| (blob.digest, blob.size)))
+    }
+}

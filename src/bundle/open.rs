@@ -1,0 +1,102 @@
+//! Opening a bundle.
+//!
+//! # Threats
+//! Everything in it may be forged, until somebody's signature says otherwise. Opening reads `bundle.json` only, up to a
+//! limit; whoever takes content from it gets that content proven against a digest ([`BlobReader`](crate::content::BlobReader),
+//! [`Manifest::parse`]), never against what the bundle says of itself.
+
+use std::path::Path;
+
+use async_trait::async_trait;
+
+use super::format::{BUNDLE_JSON, BundleJson, FileEntry, SIGNATURE, SUMS};
+use crate::content::{Body, Source};
+use crate::error::{Error, Result};
+use crate::lock::Lock;
+use crate::oci::{Descriptor, Digest, Manifest, Reference, Repository, Tag};
+use crate::transport::layout::Layout;
+
+/// The largest `bundle.json` that is read, in bytes: room for a million files.
+const MAX_BUNDLE_JSON: u64 = 256 * 1024 * 1024;
+
+/// A bundle, opened.
+#[derive(Debug)]
+pub struct Bundle {
+    layout: Layout,
+    json: BundleJson,
+    identity: Digest,
+}
+
+impl Bundle {
+    /// Opens a directory or a tar.
+    ///
+    /// # Errors
+    /// Not a bundle (`Input`), or a `bundle.json` that cannot be understood (`Damaged`).
+    pub fn open(path: &Path) -> Result<Bundle> {
+        Bundle::in_layout(Layout::open(path)?)
+    }
+
+    /// The same for a layout that is open already.
+    pub fn in_layout(layout: Layout) -> Result<Bundle> {
+        let path = layout.path().to_owned();
+        let Some(bytes) = layout.read(BUNDLE_JSON, MAX_BUNDLE_JSON)? else {
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let why = if name.ends_with(".partial") { "it is unfinished" } else { "it has no bundle.json" };
+            return Err(Error::input(format!("{} is not a bundle: {why}", path.display())));
+        };
+        let json = BundleJson::parse(&bytes, &path.join(BUNDLE_JSON).display().to_string())?;
+        Ok(Bundle { layout, json, identity: Digest::sha256(&bytes) })
+    }
+
+    pub fn lock(&self) -> &Lock {
+        &self.json.lock
+    }
+
+    pub fn json(&self) -> &BundleJson {
+        &self.json
+    }
+
+    pub fn files(&self) -> &[FileEntry] {
+        &self.json.files
+    }
+
+    /// sha256 of `bundle.json`.
+    pub fn identity(&self) -> Digest {
+        self.identity
+    }
+
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// Whether exactly the declared files are there, with their sizes.
+    pub fn sizes_agree(&self) -> bool {
+        let own = |path: &str| matches!(path, BUNDLE_JSON | SUMS | SIGNATURE);
+        let there = self.layout.entries().filter(|(path, _)| !own(path)).count();
+        let agree = |file: &FileEntry| self.layout.size_of(&file.path) == Some(file.size);
+        there == self.json.files.len() && self.json.files.iter().all(agree)
+    }
+}
+
+#[async_trait]
+impl Source for Bundle {
+    async fn tags(&self, repository: &Repository) -> Result<Vec<Tag>> {
+        self.layout.tags(repository).await
+    }
+
+    async fn resolve(&self, reference: &Reference) -> Result<Option<Descriptor>> {
+        self.layout.resolve(reference).await
+    }
+
+    async fn manifest(&self, reference: &Reference) -> Result<Option<Manifest>> {
+        self.layout.manifest(reference).await
+    }
+
+    async fn referrers(&self, repository: &Repository, subject: &Digest) -> Result<Vec<Descriptor>> {
+        self.layout.referrers(repository, subject).await
+    }
+
+    async fn blob(&self, repository: &Repository, blob: &Descriptor, offset: u64) -> Result<Body> {
+        self.layout.blob(repository, blob, offset).await
+    }
+}

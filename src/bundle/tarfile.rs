@@ -1,0 +1,141 @@
+//! The tar form while it is written: `OUT.tar.partial`, reserved at its full length and filled in place, and a journal.
+
+use std::collections::HashMap;
+use std::fs::{self, File, OpenOptions};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::format::{Metadata, blob_path};
+use super::journal::{Claims, Journal};
+use super::medium;
+use super::offsets::TarPlan;
+use super::writer::{Place, Slot};
+use crate::content::Slice;
+use crate::error::{Error, Result};
+use crate::oci::{Digest, Manifest};
+
+pub struct TarFile {
+    out: PathBuf,
+    path: PathBuf,
+    file: Arc<File>,
+    plan: TarPlan,
+    /// Index into `plan.files`, by path.
+    position: HashMap<String, usize>,
+    journal: Journal,
+    /// What the journal of an earlier run says of this very layout.
+    claims: Claims,
+}
+
+/// Where an unfinished tar is, and its journal.
+pub fn partial(out: &Path) -> (PathBuf, PathBuf) {
+    let path = medium::beside(out, ".partial");
+    let journal = medium::beside(&path, ".journal");
+    (path, journal)
+}
+
+/// The same of a run whose layout is not wanted any more; kept until its blobs have moved.
+pub fn former(out: &Path) -> (PathBuf, PathBuf) {
+    let path = medium::beside(out, ".partial.old");
+    let journal = medium::beside(&path, ".journal");
+    (path, journal)
+}
+
+impl TarFile {
+    /// Continues the unfinished tar of the same layout, or begins one; one of another layout is set aside as
+    /// [`former`].
+    pub fn create(out: &Path, plan: TarPlan, blobs: impl Iterator<Item = Digest>) -> Result<TarFile> {
+        let (path, journal_path) = partial(out);
+        let fingerprint = plan.fingerprint().to_string();
+        let position: HashMap<String, usize> =
+            plan.files.iter().enumerate().map(|(at, f)| (f.path.clone(), at)).collect();
+        let claims = Claims::read(&journal_path);
+        let same = claims.filter(|claims| claims.fingerprint == fingerprint && path.exists());
+        if same.is_none() && path.exists() {
+            let (old, old_journal) = former(out);
+            fs::rename(&journal_path, &old_journal).ok();
+            fs::rename(&path, &old).map_err(|e| Error::disk("setting aside", &path, e))?;
+        }
+        let file = OpenOptions::new().create(true).truncate(false).read(true).write(true).open(&path);
+        let file = file.map_err(|e| Error::disk("creating", &path, e))?;
+        medium::reserve(&file, &path, plan.length)?;
+        let journal = match &same {
+            Some(_) => Journal::resume(&journal_path)?,
+            None => {
+                let place = |digest: Digest| {
+                    let file = &plan.files[*position.get(&blob_path(&digest))?];
+                    Some((digest, file.data, file.size))
+                };
+                Journal::begin(&journal_path, &fingerprint, blobs.filter_map(place))?
+            }
+        };
+        Ok(TarFile {
+            out: out.to_owned(),
+            path,
+            file: Arc::new(file),
+            plan,
+            position,
+            journal,
+            claims: same.unwrap_or_default(),
+        })
+    }
+
+    /// What an earlier run says is finished, to be proven.
+    pub fn claimed(&self) -> Vec<(Digest, Slice)> {
+        self.claims.done.iter().filter_map(|digest| Some((*digest, self.slice(digest)?))).collect()
+    }
+
+    fn slice(&self, digest: &Digest) -> Option<Slice> {
+        let file = &self.plan.files[*self.position.get(&blob_path(digest))?];
+        Some(Slice::new(self.file.clone(), &self.path, file.data, file.size))
+    }
+
+    fn write(&self, bytes: &[u8], at: u64) -> Result<()> {
+        self.file.write_all_at(bytes, at).map_err(|e| Error::disk("writing", &self.path, e))
+    }
+}
+
+impl Place for TarFile {
+    fn slot(&self, digest: &Digest, size: u64) -> Result<Slot> {
+        let Some(at) = self.position.get(&blob_path(digest)) else {
+            return Err(Error::input(format!("writing {}: {digest} is not part of it", self.path.display())));
+        };
+        let present = self.claims.part.get(digest).copied().unwrap_or_default().min(size);
+        let base = self.plan.files[*at].data;
+        Ok(Slot { file: self.file.clone(), path: self.path.clone(), base, present })
+    }
+
+    fn restarted(&self, _: &Slot) -> Result<()> {
+        Ok(())
+    }
+
+    fn advanced(&self, digest: &Digest, written: u64) -> Result<()> {
+        self.journal.part(digest, written)
+    }
+
+    fn completed(&self, digest: &Digest) -> Result<()> {
+        self.journal.done(digest)
+    }
+
+    fn seal(&self, metadata: &[Metadata], manifests: &[Manifest], mtime: u64) -> Result<()> {
+        for file in &self.plan.files {
+            self.write(&file.header_blocks(mtime), file.header)?;
+        }
+        let whole = manifests.iter().map(|m| (blob_path(&m.digest()), &m.bytes()[..]));
+        for (path, bytes) in whole.chain(metadata.iter().map(|m| (m.path.to_owned(), &m.bytes[..]))) {
+            if let Some(at) = self.position.get(&path) {
+                self.write(bytes, self.plan.files[*at].data)?;
+            }
+        }
+        // A file that was longer, on a file system that cannot reserve.
+        self.file.set_len(self.plan.length).map_err(|e| Error::disk("ending", &self.path, e))?;
+        self.file.sync_all().map_err(|e| Error::disk("syncing", &self.path, e))?;
+        fs::rename(&self.path, &self.out).map_err(|e| Error::disk("naming the finished bundle", &self.out, e))?;
+        let (old, old_journal) = former(&self.out);
+        for leftover in [partial(&self.out).1, old, old_journal] {
+            // There may be none; that one is left cannot harm a finished bundle.
+            let _ = fs::remove_file(leftover);
+        }
+        medium::sync_directory(medium::parent(&self.out))
+    }
+}

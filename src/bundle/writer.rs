@@ -1,0 +1,286 @@
+//! Writing a bundle: room is made, what is at hand is adopted, blobs come in, then it is sealed and named.
+
+use std::collections::{HashMap, HashSet};
+use std::fs::File;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_trait::async_trait;
+
+use super::directory::Directory;
+use super::format::{self, Metadata, blob_path};
+use super::leftovers::{self, Target};
+use super::medium::{self, WriteLock};
+use super::offsets::TarPlan;
+use super::open::Bundle;
+use super::tarfile::{self, TarFile};
+use super::{BUNDLE_JSON, Contents, bytes_in};
+use crate::content::{Origin, Sink, Slice};
+use crate::error::{Error, Kind, Result};
+use crate::lock::Lock;
+use crate::oci::{Algorithm, Descriptor, Digest, Manifest, Reference, Repository};
+use crate::progress::{Event, Events, Phase};
+
+/// One form of an unfinished bundle: where each blob goes, and how all of it is published.
+pub(super) trait Place: Send + Sync {
+    /// Opens the place of a blob of `size` bytes for writing.
+    fn slot(&self, digest: &Digest, size: u64) -> Result<Slot>;
+    /// What was written there is void.
+    fn restarted(&self, slot: &Slot) -> Result<()>;
+    /// The first `written` bytes are there.
+    fn advanced(&self, digest: &Digest, written: u64) -> Result<()>;
+    /// All of it is there, and proven.
+    fn completed(&self, digest: &Digest) -> Result<()>;
+    /// Writes everything else, brings it to the medium and gives the bundle its name.
+    fn seal(&self, metadata: &[Metadata], manifests: &[Manifest], mtime: u64) -> Result<()>;
+}
+
+/// An open place: bytes go to `base` and after.
+#[derive(Clone, Debug)]
+pub(super) struct Slot {
+    pub file: Arc<File>,
+    pub path: PathBuf,
+    pub base: u64,
+    /// Bytes that an earlier run has left there, not proven.
+    pub present: u64,
+}
+
+/// How a bundle is written.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Named in `bundle.json`, for people: program and version.
+    pub tool: String,
+}
+
+/// What writing a bundle would take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Survey {
+    /// Length of the bundle in bytes.
+    pub total: u64,
+    /// Bytes of blobs that are at hand already.
+    pub present: u64,
+    /// Bytes that writing takes from the file system.
+    pub needed: u64,
+    /// Bytes the file system has left.
+    pub free: u64,
+}
+
+/// A bundle that is complete and has its name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finished {
+    pub path: PathBuf,
+    /// sha256 of `bundle.json`.
+    pub identity: Digest,
+    /// In bytes.
+    pub size: u64,
+    /// It was there already, the same.
+    pub unchanged: bool,
+}
+
+/// A bundle that is being written. Dropped before [`Writer::finish`], it leaves what it has for the next run.
+pub struct Writer {
+    out: PathBuf,
+    place: Arc<dyn Place>,
+    contents: Contents,
+    tool: String,
+    events: Events,
+    done: Mutex<HashSet<Digest>>,
+    total: u64,
+    _lock: WriteLock,
+}
+
+/// `OUT` ending in `.tar` means the tar form.
+fn is_tar(out: &Path) -> bool {
+    out.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("tar"))
+}
+
+impl Writer {
+    /// Whether `out` is already the bundle that `lock` describes, whole by its sizes. With `exact`, times count too.
+    pub fn up_to_date(out: &Path, lock: &Lock, exact: bool) -> Option<Finished> {
+        let bundle = Bundle::open(out).ok()?;
+        let same = if exact { *bundle.lock() == *lock } else { bundle.lock().same_content(lock) };
+        let whole = bundle.layout().faults().is_empty() && bundle.sizes_agree();
+        let size = bundle.layout().entries().map(|(_, size)| size).sum();
+        let identity = bundle.identity();
+        (same && whole).then(|| Finished { path: out.to_owned(), identity, size, unchanged: true })
+    }
+
+    /// What writing `contents` to `out` would take; nothing is written.
+    ///
+    /// # Errors
+    /// `out` is something that must not be replaced, or its file system does not answer.
+    pub fn survey(out: &Path, contents: &Contents, options: &Options) -> Result<Survey> {
+        refuse_foreign(out)?;
+        let metadata = format::metadata(contents, &options.tool, &HashMap::new())?;
+        let total = tar_plan(contents, &metadata)?.length;
+        let directory = existing_ancestor(out);
+        let free = medium::free_space(&directory)?;
+        let at_hand = at_hand(out, contents);
+        let present = at_hand.iter().map(|(_, size)| size).sum();
+        let needed = if is_tar(out) {
+            let reserved = tarfile::partial(out).0.metadata().map_or(0, |m| m.blocks() * 512);
+            total.saturating_sub(reserved)
+        } else {
+            total.saturating_sub(present)
+        };
+        Ok(Survey { total, present, needed, free })
+    }
+
+    /// Begins (or continues) writing. Blobs that are at hand are proven and adopted.
+    ///
+    /// # Errors
+    /// No room, no right to write, another run on the same output, or an `out` that is not a bundle.
+    pub fn create(out: &Path, contents: Contents, options: Options, events: Events) -> Result<Writer> {
+        let survey = Writer::survey(out, &contents, &options)?;
+        if survey.needed > survey.free {
+            let place = medium::parent(out).display();
+            let text = format!(
+                "writing {}: it needs {} more bytes, {place} has {} left",
+                out.display(),
+                survey.needed,
+                survey.free
+            );
+            return Err(Error::disk_full(text));
+        }
+        let parent = medium::parent(out);
+        std::fs::create_dir_all(parent).map_err(|e| Error::disk("creating", parent, e))?;
+        let lock = WriteLock::take(out)?;
+        let (place, present): (Arc<dyn Place>, _) = if is_tar(out) {
+            let metadata = format::metadata(&contents, &options.tool, &HashMap::new())?;
+            let plan = tar_plan(&contents, &metadata)?;
+            let tar = TarFile::create(out, plan, contents.blobs.iter().map(|blob| blob.digest))?;
+            let present = leftovers::adopt(out, &Target::Tar(&tar), &tar, &contents, &events)?;
+            (Arc::new(tar), present)
+        } else {
+            let directory = Directory::create(out)?;
+            let present = leftovers::adopt(out, &Target::Directory(&directory), &directory, &contents, &events)?;
+            (Arc::new(directory), present)
+        };
+        let (out, tool) = (out.to_owned(), options.tool);
+        let done = Mutex::new(present);
+        Ok(Writer { out, place, contents, tool, events, done, total: survey.total, _lock: lock })
+    }
+
+    /// Whether this blob is in place.
+    pub fn holds(&self, digest: &Digest) -> bool {
+        self.done.lock().unwrap_or_else(PoisonError::into_inner).contains(digest)
+    }
+
+    /// Seals the bundle: metadata, sync, name.
+    ///
+    /// # Errors
+    /// A blob is still missing, or the disk fails.
+    pub fn finish(self) -> Result<Finished> {
+        if let Some(missing) = self.contents.blobs.iter().find(|blob| !self.holds(&blob.digest)) {
+            return Err(Error::damaged(format!("sealing {}: blob {} is missing", self.out.display(), missing.digest)));
+        }
+        self.events.report(Event::Phase { phase: Phase::Sync, items: 1, bytes: 0 });
+        let metadata = format::metadata(&self.contents, &self.tool, &self.other_sums()?)?;
+        let bundle_json = metadata.iter().find(|file| file.path == BUNDLE_JSON);
+        let identity = Digest::sha256(bundle_json.map_or(&[], |file| &file.bytes));
+        let mtime = u64::try_from(self.contents.lock.created.as_second()).unwrap_or_default();
+        self.place.seal(&metadata, &self.contents.manifests, mtime)?;
+        self.events.report(Event::ItemDone);
+        Ok(Finished { path: self.out, identity, size: self.total, unchanged: false })
+    }
+
+    /// sha256 of blobs that go by another algorithm: `SHA256SUMS` wants it.
+    fn other_sums(&self) -> Result<HashMap<Digest, Digest>> {
+        let mut sums = HashMap::new();
+        for (digest, size) in self.contents.all().filter(|(digest, _)| digest.algorithm() != Algorithm::Sha256) {
+            let manifest = self.contents.manifests.iter().find(|manifest| manifest.digest() == digest);
+            let sum = match manifest {
+                Some(manifest) => Digest::sha256(manifest.bytes()),
+                None => self
+                    .stored(&digest, size)?
+                    .hash(Algorithm::Sha256, &|_| ())
+                    .map_err(|e| Error::disk("reading", &self.out, e))?,
+            };
+            sums.insert(digest, sum);
+        }
+        Ok(sums)
+    }
+
+    fn stored(&self, digest: &Digest, size: u64) -> Result<Slice> {
+        if !is_tar(&self.out) {
+            let path = medium::beside(&self.out, ".partial").join(blob_path(digest));
+            let file = File::open(&path).map_err(|e| Error::disk("opening", &path, e))?;
+            return Ok(Slice::new(Arc::new(file), path, 0, size));
+        }
+        let slot = self.place.slot(digest, size)?;
+        Ok(Slice::new(slot.file, slot.path, slot.base, size))
+    }
+}
+
+#[async_trait]
+impl Sink for Writer {
+    async fn has_blob(&self, _: &Repository, blob: &Descriptor) -> Result<bool> {
+        Ok(self.holds(&blob.digest))
+    }
+
+    async fn resolve(&self, _: &Reference) -> Result<Option<Descriptor>> {
+        Ok(None)
+    }
+
+    /// A bundle has no repositories: what is there is there for all.
+    async fn mount(&self, _: &Repository, blob: &Descriptor, _: &Repository) -> Result<bool> {
+        Ok(self.holds(&blob.digest))
+    }
+
+    async fn put_blob(&self, _: &Repository, blob: &Descriptor, origin: &Origin<'_>) -> Result<()> {
+        if self.holds(&blob.digest) {
+            return Ok(());
+        }
+        bytes_in::fetch(self.place.clone(), blob, origin).await?;
+        self.done.lock().unwrap_or_else(PoisonError::into_inner).insert(blob.digest);
+        Ok(())
+    }
+
+    /// Manifests are part of the contents from the start; they are written when the bundle is sealed.
+    async fn put_manifest(&self, reference: &Reference, manifest: &Manifest) -> Result<()> {
+        let known = self.contents.manifests.iter().any(|known| known.digest() == manifest.digest());
+        let text = || format!("writing {}: {reference} is not part of it", self.out.display());
+        if known { Ok(()) } else { Err(Error::new(Kind::Input, text())) }
+    }
+}
+
+fn tar_plan(contents: &Contents, metadata: &[Metadata]) -> Result<TarPlan> {
+    let files = metadata.iter().map(|file| (file.path.to_owned(), file.bytes.len() as u64));
+    TarPlan::new(files.chain(contents.all().map(|(digest, size)| (blob_path(&digest), size))))
+}
+
+/// Only a bundle may be replaced by one.
+fn refuse_foreign(out: &Path) -> Result<()> {
+    let Ok(metadata) = out.symlink_metadata() else { return Ok(()) };
+    let empty = metadata.is_dir() && std::fs::read_dir(out).is_ok_and(|mut entries| entries.next().is_none());
+    if empty || Bundle::open(out).is_ok() {
+        return Ok(());
+    }
+    let text = format!("writing {}: something is there that is not a bundle, and it is not overwritten", out.display());
+    Err(Error::input(text))
+}
+
+/// Wanted blobs that seem to be there, with their sizes in bytes.
+fn at_hand(out: &Path, contents: &Contents) -> Vec<(Digest, u64)> {
+    let finished = Bundle::open(out).ok();
+    let partial = medium::beside(out, ".partial");
+    let claims = super::journal::Claims::read(&tarfile::partial(out).1).unwrap_or_default();
+    let blobs = contents.blobs.iter().map(|blob| (blob.digest, blob.size));
+    blobs
+        .filter(|(digest, size)| {
+            let path = blob_path(digest);
+            claims.done.contains(digest)
+                || finished.as_ref().is_some_and(|bundle| bundle.layout().size_of(&path) == Some(*size))
+                || partial.join(&path).metadata().is_ok_and(|metadata| metadata.len() == *size)
+        })
+        .collect()
+}
+
+fn existing_ancestor(out: &Path) -> PathBuf {
+    let mut directory = medium::parent(out);
+    while !directory.exists() {
+        directory = medium::parent(directory);
+    }
+    directory.to_owned()
+}

@@ -1,0 +1,182 @@
+//! From the rules of an allowlist to the references they mean now, and from those to a lock and its graph.
+
+use std::collections::HashMap;
+
+use futures_util::stream::{self, StreamExt};
+use jiff::Timestamp;
+
+use crate::allowlist::{Rule, Select};
+use crate::content::Source;
+use crate::error::{Error, Kind, Result};
+use crate::graph::{Graph, Image};
+use crate::lock::{LOCK_VERSION, Lock, Rename};
+use crate::oci::{Reference, Repository, Tag};
+use crate::progress::{Event, Events, Phase};
+use crate::walk::{Origin, Walk, Wanted};
+
+/// Every image of a job that failed, so that all can be mended at once.
+#[derive(Debug)]
+pub struct Failures(pub Vec<Error>);
+
+impl Failures {
+    /// One error for all: a single one as it is, several as a list, of the kind of the first.
+    pub fn into_error(self, what: &str) -> Error {
+        let mut errors = self.0;
+        if errors.len() == 1 {
+            return errors.remove(0);
+        }
+        let kind = errors.first().map_or(Kind::Input, Error::kind);
+        let lines: Vec<String> = errors.iter().map(|error| format!("\n  {}", error.chain())).collect();
+        Error::new(kind, format!("{what}: {} of them failed{}", errors.len(), lines.concat()))
+    }
+}
+
+/// Writes out what the rules select: a repository becomes its tags, a pattern the tags it matches.
+///
+/// The same reference selected twice is carried once, with a notice. A pattern that matches nothing is an error unless
+/// `allow_empty`.
+///
+/// # Errors
+/// Every rule that could not be followed.
+pub async fn expand(
+    source: &dyn Source,
+    rules: &[Rule],
+    allow_empty: bool,
+    jobs: usize,
+    events: &Events,
+) -> Result<Vec<Wanted>, Failures> {
+    events.report(Event::Phase { phase: Phase::Resolve, items: rules.len() as u64, bytes: 0 });
+    let selected: Vec<Result<Vec<Reference>>> = stream::iter(rules)
+        .map(|rule| async move {
+            let references = select(source, rule, allow_empty, events).await;
+            events.report(Event::ItemDone);
+            references.map_err(|error| error.while_doing(format!("{}: {}", rule.at, rule.written)))
+        })
+        .buffered(jobs.max(1))
+        .collect()
+        .await;
+    let (mut wanted, mut failures) = (Merged::default(), Vec::new());
+    for (rule, references) in rules.iter().zip(selected) {
+        match references {
+            Ok(references) => references.into_iter().for_each(|r| wanted.add(rule, r, events, &mut failures)),
+            Err(error) => failures.push(error),
+        }
+    }
+    if failures.is_empty() { Ok(wanted.list) } else { Err(Failures(failures)) }
+}
+
+/// References in order, each once.
+#[derive(Default)]
+struct Merged {
+    list: Vec<Wanted>,
+    position: HashMap<Reference, (usize, String)>,
+}
+
+impl Merged {
+    fn add(&mut self, rule: &Rule, reference: Reference, events: &Events, failures: &mut Vec<Error>) {
+        let rename = rule.rename.clone().map(|rename| named_after(rename, &reference));
+        let wanted = Wanted { reference: reference.clone(), rename, platforms: rule.platforms.clone() };
+        match self.position.get(&reference) {
+            None => {
+                self.position.insert(reference, (self.list.len(), rule.at.to_string()));
+                self.list.push(wanted);
+            }
+            Some((at, _)) if self.list.get(*at) == Some(&wanted) => {
+                events.report(Event::Notice(format!("{}: {reference} is selected more than once", rule.at)));
+            }
+            Some((_, first)) => failures.push(Error::input(format!(
+                "{}: {reference} is already selected at {first}, with other platforms or another name",
+                rule.at
+            ))),
+        }
+    }
+}
+
+/// A new name without a tag keeps the tag of what it renames.
+fn named_after(rename: Rename, reference: &Reference) -> Rename {
+    let tag = rename.tag.or_else(|| reference.tag.clone());
+    Rename { tag, ..rename }
+}
+
+async fn select(source: &dyn Source, rule: &Rule, allow_empty: bool, events: &Events) -> Result<Vec<Reference>> {
+    let repository = match &rule.select {
+        Select::One(reference) => return Ok(vec![reference.clone()]),
+        Select::AllTags(repository) => repository,
+        Select::TagsMatching { repository, .. } | Select::TagsInRange { repository, .. } => repository,
+    };
+    let tags = source.tags(repository).await?;
+    let found: Vec<Reference> =
+        tags.iter().filter(|tag| rule.select.matches(tag)).map(|tag| repository.with_tag(tag.clone())).collect();
+    if !found.is_empty() {
+        return Ok(found);
+    }
+    let text = nothing_matches(repository, &tags);
+    if allow_empty {
+        events.report(Event::Warning(format!("{}: {text}", rule.at)));
+        return Ok(found);
+    }
+    Err(Error::new(Kind::NotFound, text))
+}
+
+fn nothing_matches(repository: &Repository, tags: &[Tag]) -> String {
+    if tags.is_empty() {
+        return format!("{repository} has no tags");
+    }
+    let some: Vec<&str> = tags.iter().take(5).map(Tag::as_str).collect();
+    let more = if tags.len() > 5 { ", …" } else { "" };
+    format!("none of the {} tags of {repository} matches (it has {}{more})", tags.len(), some.join(", "))
+}
+
+/// Finds out what every reference means, and everything below it.
+///
+/// # Errors
+/// Every image that could not be resolved.
+pub async fn discover(
+    walk: &Walk<'_>,
+    wanted: &[Wanted],
+    now: Timestamp,
+    jobs: usize,
+    events: &Events,
+) -> Result<(Lock, Graph), Failures> {
+    let images = each(wanted, jobs, events, |wanted| walk.discover(wanted)).await?;
+    let locked = images.iter().map(|image| image.locked.clone()).collect();
+    Ok((Lock { version: LOCK_VERSION, created: now, images: locked }, Graph { images }))
+}
+
+/// Makes the graph of a lock again.
+///
+/// # Errors
+/// Every image that is no longer what the lock says.
+pub async fn assemble(
+    walk: &Walk<'_>,
+    lock: &Lock,
+    origin: Origin,
+    jobs: usize,
+    events: &Events,
+) -> Result<Graph, Failures> {
+    let images = each(&lock.images, jobs, events, |locked| walk.assemble(locked, origin)).await?;
+    Ok(Graph { images })
+}
+
+/// Walks all items, several at a time, and keeps their order; fails with all failures.
+async fn each<'i, T, F>(
+    items: &'i [T],
+    jobs: usize,
+    events: &Events,
+    walk: impl Fn(&'i T) -> F,
+) -> Result<Vec<Image>, Failures>
+where
+    F: Future<Output = Result<Image>>,
+{
+    events.report(Event::Phase { phase: Phase::Walk, items: items.len() as u64, bytes: 0 });
+    let mut walks = stream::iter(items.iter().map(walk)).buffered(jobs.max(1));
+    let (mut images, mut failures) = (Vec::with_capacity(items.len()), Vec::new());
+    while let Some(image) = walks.next().await {
+        events.report(Event::ItemDone);
+        match image {
+            Ok(image) => images.push(image),
+            Err(error) => failures.push(error),
+        }
+    }
+    if failures.is_empty() { Ok(images) } else { Err(Failures(failures)) }
+}
