@@ -1,5 +1,6 @@
 pub mod allowlist;
 pub mod bundle;
+pub mod check;
 pub mod content;
 pub mod error;
 pub mod graph;

@@ -1,0 +1,212 @@
+//! The check of a bundle: every defect, as data.
+//!
+//! A [`Report`] lists all problems and never stops at the first; an error means that there was nothing to check. What a
+//! damaged file says is still used where it can be: with a broken `bundle.json`, blobs are proven by their own names.
+//!
+//! # Threats
+//! The bundle may be forged as a whole; that it agrees with itself is all that is shown here. Whether it is the bundle
+//! somebody made is a question for its identity and signature.
+
+mod files;
+mod graph;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use serde::Serialize;
+
+use crate::bundle::{BUNDLE_JSON, Bundle, BundleJson, SUMS};
+use crate::error::{Error, Kind, Result};
+use crate::oci::Digest;
+use crate::progress::Events;
+use crate::transport::layout::Layout;
+
+/// How much is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Depth {
+    /// Every byte.
+    Full,
+    /// Sizes of everything; digests of metadata and manifests. For an import that proves blobs while it pushes them.
+    Structure,
+}
+
+/// What a check has found.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    /// sha256 of `bundle.json`, if it could be read.
+    pub identity: Option<Digest>,
+    /// Images of the lock.
+    pub images: usize,
+    /// Files that are there.
+    pub files: usize,
+    /// Bytes of all files.
+    pub bytes: u64,
+    /// Sorted by path.
+    pub problems: Vec<Problem>,
+}
+
+/// One defect.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Problem {
+    /// Relative to the bundle.
+    pub path: String,
+    pub kind: ProblemKind,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expected: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub found: Option<String>,
+    /// The images that cannot be used because of it.
+    pub images: BTreeSet<String>,
+    /// What to do.
+    pub remedy: &'static str,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ProblemKind {
+    Missing,
+    WrongSize,
+    WrongDigest,
+    Unreadable,
+    /// It is not what its place demands: no JSON, no manifest, another version.
+    Malformed,
+    /// It is there, and nothing says that it should be.
+    Undeclared,
+    /// Two files of the bundle say different things.
+    Disagreement,
+    /// A link, a device, a name that leads elsewhere, a tar that is cut short.
+    Unsafe,
+}
+
+impl ProblemKind {
+    fn remedy(self) -> &'static str {
+        match self {
+            ProblemKind::Missing | ProblemKind::WrongSize | ProblemKind::WrongDigest | ProblemKind::Malformed => {
+                "copy the bundle from its medium again; if that does not help, export it again from the same lock"
+            }
+            ProblemKind::Unreadable => {
+                "the medium may be failing: copy the bundle from another one, or export it again"
+            }
+            ProblemKind::Undeclared => "find out who put it there; remove it, or export the bundle again",
+            ProblemKind::Disagreement => "do not use it before you know why; export it again from the same lock",
+            ProblemKind::Unsafe => "do not unpack it; find out where it comes from, and export it again",
+        }
+    }
+
+    /// As a person reads it.
+    pub fn label(self) -> &'static str {
+        match self {
+            ProblemKind::Missing => "missing",
+            ProblemKind::WrongSize => "wrong size",
+            ProblemKind::WrongDigest => "wrong digest",
+            ProblemKind::Unreadable => "unreadable",
+            ProblemKind::Malformed => "malformed",
+            ProblemKind::Undeclared => "not declared",
+            ProblemKind::Disagreement => "contradiction",
+            ProblemKind::Unsafe => "unsafe",
+        }
+    }
+}
+
+impl Problem {
+    fn new(path: &str, kind: ProblemKind) -> Problem {
+        let path = path.to_owned();
+        Problem { path, kind, expected: None, found: None, images: BTreeSet::new(), remedy: kind.remedy() }
+    }
+
+    fn expected(mut self, expected: impl ToString) -> Problem {
+        self.expected = Some(expected.to_string());
+        self
+    }
+
+    fn found(mut self, found: impl ToString) -> Problem {
+        self.found = Some(found.to_string());
+        self
+    }
+}
+
+impl Report {
+    pub fn is_clean(&self) -> bool {
+        self.problems.is_empty()
+    }
+}
+
+/// Checks the bundle at `path`.
+///
+/// # Errors
+/// It is not a bundle at all, or one of a format this program does not read.
+pub fn check(path: &Path, depth: Depth, events: &Events) -> Result<Report> {
+    let layout = Layout::open(path)?;
+    let mut problems: Vec<Problem> = Vec::new();
+    let bundle = open_json(&layout, &mut problems)?;
+    for fault in layout.faults() {
+        problems.push(Problem::new(&fault.path, ProblemKind::Unsafe).found(&fault.what));
+    }
+    let declared = files::declared(&layout, bundle.as_ref(), &mut problems);
+    files::check(&layout, &declared, depth, events, &mut problems);
+    let reach = match &bundle {
+        Some(bundle) => graph::check(&layout, bundle, &mut problems),
+        None => graph::Reach::default(),
+    };
+    name_images(&mut problems, &reach);
+    problems.sort();
+    problems.dedup();
+    Ok(Report {
+        identity: layout.read(BUNDLE_JSON, u64::MAX).ok().flatten().map(|bytes| Digest::sha256(&bytes)),
+        images: bundle.map_or(0, |bundle| bundle.lock.images.len()),
+        files: layout.entries().count(),
+        bytes: layout.entries().map(|(_, size)| size).fold(0, u64::saturating_add),
+        problems,
+    })
+}
+
+/// `bundle.json`; without it, `SHA256SUMS` shows that this was to be a bundle.
+fn open_json(layout: &Layout, problems: &mut Vec<Problem>) -> Result<Option<BundleJson>> {
+    if layout.size_of(BUNDLE_JSON).is_none() {
+        if layout.size_of(SUMS).is_none() && layout.faults().is_empty() {
+            // Gives the error that says what is missing.
+            Bundle::open(layout.path())?;
+        }
+        problems.push(Problem::new(BUNDLE_JSON, ProblemKind::Missing));
+        return Ok(None);
+    }
+    let read = || -> Result<BundleJson> {
+        let bytes = layout.read(BUNDLE_JSON, 256 * 1024 * 1024)?.unwrap_or_default();
+        BundleJson::parse(&bytes, BUNDLE_JSON)
+    };
+    match read() {
+        Ok(json) => Ok(Some(json)),
+        Err(error) if error.kind() == Kind::Input => Err(error),
+        Err(error) => {
+            problems.push(Problem::new(BUNDLE_JSON, ProblemKind::Malformed).found(error.chain()));
+            Ok(None)
+        }
+    }
+}
+
+/// Every problem gets the images it affects; one of a file that concerns the whole bundle, all of them.
+fn name_images(problems: &mut [Problem], reach: &graph::Reach) {
+    let mut users: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
+    for (image, paths) in &reach.images {
+        for path in paths {
+            users.entry(path.as_str()).or_default().insert(image.clone());
+        }
+    }
+    let all = || reach.images.iter().map(|(image, _)| image.clone()).collect();
+    for problem in problems.iter_mut().filter(|problem| problem.images.is_empty()) {
+        problem.images = match users.get(problem.path.as_str()) {
+            Some(images) => images.clone(),
+            None if matches!(problem.kind, ProblemKind::Undeclared) => BTreeSet::new(),
+            None if problem.path.starts_with("blobs/") => BTreeSet::new(),
+            None => all(),
+        };
+    }
+}
+
+/// One error for a bundle that must not be used.
+pub fn refuse(path: &Path, report: &Report) -> Error {
+    let first = report.problems.first();
+    let example = first.map(|p| format!("{} is {}", p.path, p.kind.label())).unwrap_or_default();
+    let text = format!("{} has {} problems, the first: {example}", path.display(), report.problems.len());
+    Error::damaged(text)
+}
