@@ -2,6 +2,7 @@ pub mod allowlist;
 pub mod bundle;
 pub mod check;
 pub mod content;
+pub mod credentials;
 pub mod error;
 pub mod graph;
 pub mod lock;

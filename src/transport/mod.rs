@@ -2,3 +2,4 @@
 //! with the stages.
 
 pub mod layout;
+pub mod registry;

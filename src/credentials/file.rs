@@ -1,0 +1,161 @@
+//! One `auth.json` (containers) or `config.json` (docker): the same format.
+//!
+//! The file belongs to the user and is trusted; still nothing in it can make the program panic, and an entry that is
+//! broken is an error only for the registry it is about.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use base64::Engine;
+use base64::alphabet::STANDARD;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use serde::Deserialize;
+
+use super::{Credentials, HUB_KEY, Secret, canonical, helper};
+use crate::error::{Error, Result};
+
+/// Larger files are no credential files.
+const MAX_SIZE: u64 = 16 * 1024 * 1024;
+
+#[derive(Clone, Debug)]
+pub(super) struct AuthFile {
+    path: PathBuf,
+    content: Content,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Content {
+    #[serde(default)]
+    auths: BTreeMap<String, Entry>,
+    #[serde(default)]
+    cred_helpers: BTreeMap<String, String>,
+    #[serde(default)]
+    creds_store: Option<String>,
+}
+
+#[derive(Clone, Default, Deserialize)]
+struct Entry {
+    #[serde(default)]
+    auth: Option<String>,
+    #[serde(default)]
+    username: Option<String>,
+    #[serde(default)]
+    password: Option<String>,
+    #[serde(default)]
+    identitytoken: Option<String>,
+}
+
+impl std::fmt::Debug for Entry {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Entry(***)")
+    }
+}
+
+impl AuthFile {
+    /// `None` if there is no such file.
+    pub(super) fn read(path: &Path) -> Result<Option<AuthFile>> {
+        let attempt = || format!("reading credentials from {}", path.display());
+        let size = match std::fs::metadata(path) {
+            Ok(metadata) => metadata.len(),
+            Err(e) if matches!(e.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => {
+                return Ok(None);
+            }
+            Err(e) => return Err(Error::disk("reading credentials from", path, e)),
+        };
+        if size > MAX_SIZE {
+            return Err(Error::input(format!("{}: it has {size} bytes, more than {MAX_SIZE}", attempt())));
+        }
+        let bytes = std::fs::read(path).map_err(|e| Error::disk("reading credentials from", path, e))?;
+        if bytes.trim_ascii_start().first() != Some(&b'{') {
+            return Err(Error::input(format!("{}: it is no JSON object", attempt())));
+        }
+        // serde's own text may quote a value, which may be a secret.
+        let place = |e: serde_json::Error| format!("no credentials file, at line {} column {}", e.line(), e.column());
+        let content = serde_json::from_slice(&bytes).map_err(|e| Error::input(attempt()).because(place(e)))?;
+        Ok(Some(AuthFile { path: path.to_owned(), content }))
+    }
+
+    /// `credHelpers` first, then `auths`, then `credsStore`; in each, the longest namespace first.
+    pub(super) fn find(&self, registry: &str, path: &str) -> Result<Option<Credentials>> {
+        let keys = candidates(registry, path);
+        if let Some((key, name)) = keys.iter().find_map(|key| Some((key, self.content.cred_helpers.get(key)?))) {
+            return self.ask(name, key);
+        }
+        for key in &keys {
+            if let Some(credentials) = self.entry(key)? {
+                return Ok(Some(credentials));
+            }
+        }
+        match &self.content.creds_store {
+            Some(name) if !name.is_empty() => {
+                let server = if registry == "docker.io" { HUB_KEY } else { registry };
+                self.ask(name, server)
+            }
+            _ => Ok(None),
+        }
+    }
+
+    fn ask(&self, name: &str, server: &str) -> Result<Option<Credentials>> {
+        helper::get(name, server).map_err(|e| e.while_doing(format!("as {} asks for", self.path.display())))
+    }
+
+    /// The entry with exactly this key, or one that docker wrote as a URL of the same host.
+    fn entry(&self, key: &str) -> Result<Option<Credentials>> {
+        let same = |written: &&String| written.as_str() != key && canonical(host_of_url(written)) == key;
+        let written = self.content.auths.keys().filter(same);
+        for written in self.content.auths.get_key_value(key).map(|(k, _)| k).into_iter().chain(written) {
+            let found = self.content.auths.get(written).map(|entry| entry.credentials());
+            let attempt = || format!("reading credentials from {}: entry {written:?}", self.path.display());
+            match found.transpose().map_err(|reason| Error::input(format!("{}: {reason}", attempt())))?.flatten() {
+                None => {}
+                found => return Ok(found),
+            }
+        }
+        Ok(None)
+    }
+}
+
+impl Entry {
+    fn credentials(&self) -> Result<Option<Credentials>, &'static str> {
+        let token = self.identitytoken.as_ref().filter(|token| !token.is_empty()).map(Secret::new);
+        let pair = match self.auth.as_deref().filter(|auth| !auth.is_empty()) {
+            Some(auth) => Some(decode(auth)?),
+            None => self.username.clone().filter(|name| !name.is_empty()).zip(self.password.clone()),
+        };
+        if pair.is_none() && token.is_none() {
+            return Ok(None);
+        }
+        let (username, password) = pair.unwrap_or_default();
+        Ok(Some(Credentials { username, password: Secret::new(password), identity_token: token }))
+    }
+}
+
+/// base64 of `user:password`, with or without padding; docker strips NULs at the end of the password.
+fn decode(auth: &str) -> Result<(String, String), &'static str> {
+    let lenient = GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
+    let bytes = GeneralPurpose::new(&STANDARD, lenient).decode(auth.trim()).map_err(|_| "its `auth` is not base64")?;
+    let text = String::from_utf8(bytes).map_err(|_| "its `auth` is not UTF-8")?;
+    let (username, password) = text.split_once(':').ok_or("its `auth` is not user:password")?;
+    Ok((username.to_owned(), password.trim_end_matches('\0').to_owned()))
+}
+
+/// `host/a/b`, `host/a`, `host`.
+fn candidates(registry: &str, path: &str) -> Vec<String> {
+    let mut keys = Vec::new();
+    let mut path = path;
+    while !path.is_empty() {
+        keys.push(format!("{registry}/{path}"));
+        path = path.rsplit_once('/').map_or("", |(parent, _)| parent);
+    }
+    keys.push(registry.to_owned());
+    keys
+}
+
+/// The host of a key that is a URL (`https://host/v1/`); a namespaced key without a scheme is no URL and stays whole.
+fn host_of_url(key: &str) -> &str {
+    match key.strip_prefix("https://").or_else(|| key.strip_prefix("http://")) {
+        Some(rest) => rest.split('/').next().unwrap_or(rest),
+        None => key,
+    }
+}

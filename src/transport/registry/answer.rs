@@ -1,0 +1,149 @@
+//! What a registry's refusal means, and how it is shown.
+//!
+//! **Threats.** A body is text from outside: it may be huge (only the first 64 KiB are read), an HTML page, or hold terminal
+//! control characters (escaped). It never holds our secrets, so it may be shown.
+
+use reqwest::header::RETRY_AFTER;
+use serde_json::Value;
+
+use super::retry::{Failure, Retry, is_transient, retry_after};
+use super::wire::Reply;
+use crate::error::{Error, Kind};
+
+/// Read of a refusal's body, in bytes.
+const READ: usize = 64 * 1024;
+/// Shown of it, in characters.
+const SHOWN: usize = 300;
+
+/// The failure that a status other than the wanted one stands for. Decides by the status; the body is only shown.
+pub(super) async fn refusal(what: &str, reply: Reply) -> Failure {
+    let status = reply.status();
+    let after = reply.header(RETRY_AFTER.as_str()).and_then(|h| retry_after(h, std::time::SystemTime::now()));
+    let body = reply.body_start(READ).await;
+    let mut text = format!("{what}: {}", spoken(status));
+    let said = excerpt(&body);
+    if !said.is_empty() {
+        text.push_str(": ");
+        text.push_str(&said);
+    }
+    let retry = match after {
+        _ if !is_transient(status) => Retry::Never,
+        Some(delay) if matches!(status, 429 | 503) && !delay.is_zero() => Retry::After(delay),
+        _ => Retry::Soon,
+    };
+    Failure { error: Error::new(kind(status), text), retry }
+}
+
+fn kind(status: u16) -> Kind {
+    match status {
+        401 => Kind::Unauthorized,
+        404 => Kind::NotFound,
+        429 => Kind::RateLimited,
+        408 | 499 => Kind::Network,
+        507 => Kind::Refused,
+        400..=498 => Kind::Refused,
+        _ => Kind::Network,
+    }
+}
+
+fn spoken(status: u16) -> String {
+    let reason = reqwest::StatusCode::from_u16(status).ok().and_then(|code| code.canonical_reason());
+    reason.map_or_else(|| status.to_string(), |reason| format!("{status} {reason}"))
+}
+
+/// What the body says, for a person: the errors of the distribution protocol (distribution-spec, "Error Codes"), other JSON
+/// with a message, the text of a page.
+pub(super) fn excerpt(body: &[u8]) -> String {
+    let text = String::from_utf8_lossy(body);
+    let said = match serde_json::from_slice::<Value>(body) {
+        Ok(json) => from_json(&json).unwrap_or_else(|| text.to_string()),
+        Err(_) if text.trim_start().starts_with('<') => format!("(a web page) {}", without_tags(&text)),
+        Err(_) => text.to_string(),
+    };
+    shortened(&said)
+}
+
+fn from_json(json: &Value) -> Option<String> {
+    let list = json.get("errors").and_then(Value::as_array)?;
+    let said: Vec<String> = list.iter().take(5).filter_map(one_error).collect();
+    (!said.is_empty()).then(|| said.join("; "))
+}
+
+fn one_error(error: &Value) -> Option<String> {
+    let code = error.get("code").and_then(Value::as_str);
+    let message = error.get("message").and_then(Value::as_str).filter(|m| !m.is_empty());
+    let detail = error.get("detail").filter(|d| !d.is_null()).map(|detail| match detail {
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    });
+    let mut parts: Vec<String> = [code, message].into_iter().flatten().map(str::to_owned).collect();
+    let news = |detail: &String| !detail.is_empty() && detail != "{}" && detail != "[]" && !parts.contains(detail);
+    if let Some(detail) = detail.filter(news) {
+        parts.push(detail);
+    }
+    (!parts.is_empty()).then(|| parts.join(": "))
+}
+
+fn without_tags(page: &str) -> String {
+    let mut text = String::new();
+    let mut in_tag = false;
+    for c in page.chars() {
+        match c {
+            '<' => in_tag = true,
+            '>' => {
+                in_tag = false;
+                text.push(' ');
+            }
+            c if !in_tag => text.push(c),
+            _ => {}
+        }
+    }
+    text
+}
+
+/// One line of at most [`SHOWN`] characters, without control characters.
+fn shortened(text: &str) -> String {
+    let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let mut shown = String::new();
+    for (count, c) in line.chars().enumerate() {
+        if count == SHOWN {
+            shown.push('…');
+            break;
+        }
+        match c {
+            // Besides controls: characters that reorder a terminal line.
+            c if c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}') => {
+                shown.extend(c.escape_unicode());
+            }
+            c => shown.push(c),
+        }
+    }
+    shown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_registrys_own_words_are_shown() {
+        let body = br#"{"errors":[{"code":"DENIED","message":"quota exceeded","detail":"upper limit 1GiB"},
+            {"code":"UNKNOWN","message":"","detail":{}}]}"#;
+        assert_eq!(excerpt(body), "DENIED: quota exceeded: upper limit 1GiB; UNKNOWN");
+    }
+
+    #[test]
+    fn a_page_is_stripped_and_shortened() {
+        let page = format!("<html><title>502 Bad\nGateway</title>{}</html>", "x".repeat(1000));
+        let said = excerpt(page.as_bytes());
+        assert!(said.starts_with("(a web page) 502 Bad Gateway xxx"), "{said}");
+        assert!(said.chars().count() <= SHOWN + 1);
+    }
+
+    #[test]
+    fn a_body_cannot_take_over_the_terminal() {
+        let said = excerpt("\x1b[2J\x07\u{202e}hi\r\nthere".as_bytes());
+        assert!(!said.contains(['\x1b', '\x07', '\u{202e}', '\n', '\r']), "{said:?}");
+        assert!(said.contains("hi there"), "{said:?}");
+    }
+}

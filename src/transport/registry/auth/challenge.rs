@@ -1,0 +1,147 @@
+//! `WWW-Authenticate`: what a registry wants to be shown (RFC 9110 §11.6.1, distribution `docs/spec/auth/token.md`).
+//!
+//! **Threats.** The header is text from outside. Nothing is sliced by assumption, an unknown or broken challenge is skipped,
+//! and a realm is only a URL that the caller still has to judge before it sends credentials there.
+
+/// A challenge this program can answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::transport::registry) enum Challenge {
+    Basic,
+    Bearer(Bearer),
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(in crate::transport::registry) struct Bearer {
+    /// The token server's URL.
+    pub realm: String,
+    pub service: Option<String>,
+    /// What the registry says the refused request needed.
+    pub scope: Option<String>,
+    pub error: Option<String>,
+}
+
+impl Challenge {
+    /// The first challenge of the headers that can be answered.
+    pub fn first<'a>(headers: impl Iterator<Item = &'a str>) -> Option<Challenge> {
+        headers.flat_map(parse).next()
+    }
+}
+
+/// All known challenges of one header: one header may hold several, separated by commas like their parameters.
+fn parse(header: &str) -> Vec<Challenge> {
+    let mut found = Vec::new();
+    let mut rest = header.trim_start_matches([' ', '\t', ',']);
+    while !rest.is_empty() {
+        let scheme_end = rest.find([' ', '\t', ',']).unwrap_or(rest.len());
+        let scheme = &rest[..scheme_end];
+        let (parameters, remaining) = parameters(&rest[scheme_end..]);
+        found.extend(challenge(scheme, parameters));
+        // No progress means the rest is no list of challenges.
+        if remaining.len() >= rest.len() {
+            break;
+        }
+        rest = remaining;
+    }
+    found
+}
+
+fn challenge(scheme: &str, parameters: Vec<(String, String)>) -> Option<Challenge> {
+    if scheme.eq_ignore_ascii_case("basic") {
+        return Some(Challenge::Basic);
+    }
+    if !scheme.eq_ignore_ascii_case("bearer") {
+        return None;
+    }
+    let mut bearer = Bearer::default();
+    for (name, value) in parameters {
+        match name.as_str() {
+            "realm" => bearer.realm = value,
+            "service" => bearer.service = Some(value),
+            "scope" => bearer.scope = Some(value),
+            "error" => bearer.error = Some(value),
+            _ => {}
+        }
+    }
+    (!bearer.realm.is_empty()).then_some(Challenge::Bearer(bearer))
+}
+
+/// `name=value` pairs up to what must be the next scheme, and the rest from there.
+fn parameters(text: &str) -> (Vec<(String, String)>, &str) {
+    let mut pairs = Vec::new();
+    let mut rest = text.trim_start_matches([' ', '\t', ',']);
+    while let Some((name, after)) = name_before_equals(rest) {
+        let (value, remaining) = value(after);
+        pairs.push((name.to_ascii_lowercase(), value));
+        rest = remaining.trim_start_matches([' ', '\t', ',']);
+    }
+    (pairs, rest)
+}
+
+fn name_before_equals(text: &str) -> Option<(&str, &str)> {
+    let (name, after) = text.split_once('=')?;
+    let name = name.trim_end();
+    let token = !name.is_empty() && name.bytes().all(|c| c.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&c));
+    token.then_some((name, after.trim_start()))
+}
+
+/// A quoted string (with `\` escapes) or a bare token.
+fn value(text: &str) -> (String, &str) {
+    let Some(quoted) = text.strip_prefix('"') else {
+        let end = text.find([',', ' ', '\t']).unwrap_or(text.len());
+        return (text[..end].to_owned(), &text[end..]);
+    };
+    let mut value = String::new();
+    let mut characters = quoted.char_indices();
+    while let Some((at, c)) = characters.next() {
+        match c {
+            '"' => return (value, &quoted[at + 1..]),
+            '\\' => value.extend(characters.next().map(|(_, c)| c)),
+            c => value.push(c),
+        }
+    }
+    (value, "")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn first(header: &str) -> Option<Challenge> {
+        Challenge::first([header].into_iter())
+    }
+
+    fn bearer(realm: &str, service: Option<&str>, scope: Option<&str>) -> Option<Challenge> {
+        let owned = |text: Option<&str>| text.map(str::to_owned);
+        let (service, scope) = (owned(service), owned(scope));
+        Some(Challenge::Bearer(Bearer { realm: realm.into(), service, scope, error: None }))
+    }
+
+    #[test]
+    fn the_forms_registries_send_are_read() {
+        let hub = r#"Bearer realm="https://auth.docker.io/token",service="registry.docker.io",scope="repository:a/b:pull,push""#;
+        assert_eq!(
+            first(hub),
+            bearer("https://auth.docker.io/token", Some("registry.docker.io"), Some("repository:a/b:pull,push"))
+        );
+        assert_eq!(first(r#"Basic realm="Registry Realm""#), Some(Challenge::Basic));
+        assert_eq!(first("basic"), Some(Challenge::Basic));
+        assert_eq!(first(r#"BEARER realm=https://a/t , Service = "s""#), bearer("https://a/t", Some("s"), None));
+        assert_eq!(first(r#"Negotiate, NTLM, Bearer realm="https://a/\"t""#), bearer("https://a/\"t", None, None));
+        assert_eq!(first(r#"Digest realm="x", nonce="y", Basic realm="z""#), Some(Challenge::Basic));
+    }
+
+    #[test]
+    fn nonsense_is_no_challenge() {
+        for header in ["", ",,,", "Bearer", "Bearer realm=", "Bearer service=\"x\"", "=\"", "é=é", "Bearer é", "\"\"\""]
+        {
+            assert_eq!(first(header), None, "{header}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_header_makes_it_panic_or_hang(header in "[ -~é]{0,60}") {
+            let _ = parse(&header);
+        }
+    }
+}

@@ -1,0 +1,45 @@
+//! What a token is to allow (distribution `docs/spec/auth/scope.md`).
+
+use crate::oci::Repository;
+
+/// One or more repositories and actions; the repository that is written to stands first, because some token servers judge
+/// by the first alone.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(in crate::transport::registry) struct Scopes(Vec<(String, Action)>);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Action {
+    Pull,
+    Push,
+}
+
+impl Scopes {
+    pub fn pull(repository: &Repository) -> Scopes {
+        Scopes(vec![(repository.path().to_owned(), Action::Pull)])
+    }
+
+    pub fn push(repository: &Repository) -> Scopes {
+        Scopes(vec![(repository.path().to_owned(), Action::Push)])
+    }
+
+    pub fn and_pull(mut self, other: &Repository) -> Scopes {
+        if other.path() != self.path() {
+            self.0.push((other.path().to_owned(), Action::Pull));
+        }
+        self
+    }
+
+    /// The repository whose credentials count; empty if there is none.
+    pub fn path(&self) -> &str {
+        self.0.first().map_or("", |(path, _)| path)
+    }
+
+    /// As the token server takes them.
+    pub fn words(&self) -> Vec<String> {
+        let word = |(path, action): &(String, Action)| match action {
+            Action::Pull => format!("repository:{path}:pull"),
+            Action::Push => format!("repository:{path}:pull,push"),
+        };
+        self.0.iter().map(word).collect()
+    }
+}

@@ -1,0 +1,171 @@
+//! Bearer tokens: asked for by GET with Basic credentials (distribution `docs/spec/auth/token.md`) or by POST with an identity
+//! token (`docs/spec/auth/oauth.md`).
+//!
+//! **Threats.** The registry names the token server. Credentials go there only over TLS, unless it is this machine or plain
+//! HTTP was asked for; the answer is bounded; the token is a [`Secret`].
+
+use std::time::{Duration, Instant};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
+use reqwest::{Method, Url};
+use serde::Deserialize;
+
+use super::challenge::Bearer;
+use super::scope::Scopes;
+use crate::credentials::{Credentials, Secret};
+use crate::error::{Error, Kind};
+use crate::transport::registry::answer::refusal;
+use crate::transport::registry::retry::{Failure, is_transient};
+use crate::transport::registry::wire::{Call, Payload, Reply, Wire, is_loopback};
+
+/// Default and minimum of `expires_in`, as the specification has it.
+const SHORTEST_LIFE: u64 = 60;
+/// The largest answer of a token server.
+const MOST_BYTES: u64 = 1024 * 1024;
+
+#[derive(Clone, Debug)]
+pub(super) struct Token {
+    pub secret: Secret,
+    pub renew_at: Instant,
+}
+
+#[derive(Deserialize)]
+struct Answer {
+    token: Option<String>,
+    access_token: Option<String>,
+    expires_in: Option<f64>,
+}
+
+/// What is asked of whom.
+pub(super) struct Wanted<'a> {
+    pub registry: &'a str,
+    pub bearer: &'a Bearer,
+    pub scopes: &'a Scopes,
+    pub credentials: Option<&'a Credentials>,
+}
+
+impl Wanted<'_> {
+    pub async fn fetch(&self, wire: &Wire) -> Result<Token, Failure> {
+        let what = format!("getting a token for {} from {}", self.registry, self.server());
+        let realm: Url = self.bearer.realm.parse().map_err(|e| {
+            Failure::never(Error::new(Kind::Network, format!("{what}: its realm is not a URL")).because(e))
+        })?;
+        self.refuse_to_leak(wire, &realm, &what)?;
+        let sent = Instant::now();
+        let reply = match self.credentials.and_then(|c| c.identity_token.as_ref()) {
+            Some(identity) => {
+                let reply = self.post(wire, &realm, identity, &what).await?;
+                // Token servers without OAuth2.
+                if matches!(reply.status(), 404 | 405) { self.get(wire, &realm, &what).await? } else { reply }
+            }
+            None => self.get(wire, &realm, &what).await?,
+        };
+        read(reply, &what, sent).await
+    }
+
+    fn server(&self) -> String {
+        self.bearer.realm.parse::<Url>().ok().and_then(|url| url.host_str().map(str::to_owned)).unwrap_or_default()
+    }
+
+    fn refuse_to_leak(&self, wire: &Wire, realm: &Url, what: &str) -> Result<(), Failure> {
+        let open = realm.scheme() != "https" && !is_loopback(realm);
+        if open && self.credentials.is_some() && !wire.config.may_be_plain(realm) {
+            let text = format!("{what}: it is asked by plain HTTP, where credentials must not go");
+            return Err(Failure::never(Error::new(Kind::Unauthorized, text)));
+        }
+        Ok(())
+    }
+
+    async fn get(&self, wire: &Wire, realm: &Url, what: &str) -> Result<Reply, Failure> {
+        let mut url = realm.clone();
+        let basic = self.credentials.filter(|c| c.has_basic());
+        {
+            let mut query = url.query_pairs_mut();
+            if let Some(credentials) = basic {
+                query.append_pair("account", &credentials.username);
+            }
+            if let Some(service) = &self.bearer.service {
+                query.append_pair("service", service);
+            }
+            for scope in self.scopes.words() {
+                query.append_pair("scope", &scope);
+            }
+        }
+        let authorization = basic.map(basic_header).transpose()?.map(|value| (value, url.clone()));
+        let (method, headers) = (Method::GET, HeaderMap::new());
+        wire.send(Call { method, url, headers, body: Payload::none(), authorization, what }).await
+    }
+
+    async fn post(&self, wire: &Wire, realm: &Url, identity: &Secret, what: &str) -> Result<Reply, Failure> {
+        let mut form = realm.clone();
+        form.set_query(None);
+        form.query_pairs_mut()
+            .append_pair("grant_type", "refresh_token")
+            .append_pair("service", self.bearer.service.as_deref().unwrap_or_default())
+            .append_pair("scope", &self.scopes.words().join(" "))
+            .append_pair("client_id", "gapferry")
+            .append_pair("refresh_token", identity.expose());
+        let body = Bytes::from(form.query().unwrap_or_default().to_owned());
+        let form_type = HeaderValue::from_static("application/x-www-form-urlencoded");
+        let headers = HeaderMap::from_iter([(CONTENT_TYPE, form_type)]);
+        let (method, url) = (Method::POST, realm.clone());
+        wire.send(Call { method, url, headers, body: Payload::Bytes(body), authorization: None, what }).await
+    }
+}
+
+async fn read(reply: Reply, what: &str, sent: Instant) -> Result<Token, Failure> {
+    let status = reply.status();
+    if status != 200 {
+        let mut failure = refusal(what, reply).await;
+        // Whatever the token server dislikes, it is about who is asking.
+        if (400..500).contains(&status) && !is_transient(status) {
+            failure.error = Error::new(Kind::Unauthorized, failure.error.to_string());
+        }
+        return Err(failure);
+    }
+    let body = reply.body(what, MOST_BYTES).await?;
+    // The answer may hold a token even if it is broken: never quoted.
+    let malformed = || Failure::never(Error::new(Kind::Unauthorized, format!("{what}: the answer holds no token")));
+    let answer: Answer = serde_json::from_slice(&body).map_err(|_| malformed())?;
+    let given = [answer.token, answer.access_token].into_iter().flatten().find(|token| !token.is_empty());
+    let secret = Secret::new(given.ok_or_else(malformed)?);
+    Ok(Token { secret, renew_at: sent + usable_for(answer.expires_in) })
+}
+
+/// Renewed a little before it expires, so that it does not expire on the way.
+fn usable_for(expires_in: Option<f64>) -> Duration {
+    let life = (expires_in.unwrap_or_default() as u64).clamp(SHORTEST_LIFE, 24 * 3600);
+    Duration::from_secs(life - (life / 4).min(30))
+}
+
+pub(super) fn basic_header(credentials: &Credentials) -> Result<HeaderValue, Failure> {
+    let pair = format!("{}:{}", credentials.username, credentials.password.expose());
+    header("Basic", &STANDARD.encode(pair))
+}
+
+pub(super) fn header(scheme: &str, secret: &str) -> Result<HeaderValue, Failure> {
+    let mut value = HeaderValue::from_str(&format!("{scheme} {secret}")).map_err(|_| {
+        Failure::never(Error::new(Kind::Unauthorized, "the token holds characters no header can carry"))
+    })?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_renewed_before_it_expires_and_not_at_every_request() {
+        let seconds = |expires_in| usable_for(expires_in).as_secs();
+        assert_eq!(seconds(None), 45);
+        assert_eq!(seconds(Some(1.0)), 45);
+        assert_eq!(seconds(Some(300.0)), 270);
+        assert_eq!(seconds(Some(f64::MAX)), 24 * 3600 - 30);
+        assert_eq!(seconds(Some(f64::NAN)), 45);
+        assert_eq!(seconds(Some(-5.0)), 45);
+    }
+}

@@ -1,0 +1,234 @@
+//! A blob as one continuous stream, over as many connections as it takes.
+//!
+//! **Threats.** The server may break off, stall, ignore Range, answer another range, or serve something of another length.
+//! What it says of lengths must agree with the descriptor; what it sends is counted here and proven by
+//! [`BlobReader`](crate::content::BlobReader) above.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::stream::{self, BoxStream, StreamExt};
+use reqwest::Method;
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::answer::refusal;
+use super::auth::Scopes;
+use super::host::{Ask, Host};
+use super::retry::{Failure, Tries};
+use super::wire::Reply;
+use crate::content::Body;
+use crate::error::{Error, Kind, Result};
+use crate::oci::{Descriptor, Repository};
+use crate::progress::Event;
+
+/// This much progress after a break makes the earlier breaks forgotten.
+const ENOUGH: u64 = 1024 * 1024;
+
+type Pieces = BoxStream<'static, Result<Bytes, Failure>>;
+
+/// The bytes of `blob` from `offset`, or from 0 if the server cannot begin there.
+pub(super) async fn blob(host: Arc<Host>, repository: &Repository, blob: &Descriptor, offset: u64) -> Result<Body> {
+    let what = format!("reading blob {} of {repository}", blob.digest);
+    if offset >= blob.size && offset > 0 {
+        return Ok(Body { offset: blob.size, stream: stream::empty().boxed() });
+    }
+    let lane = host.reads.clone().acquire_owned().await.ok();
+    let tries = host.tries(&what);
+    let wanted = Wanted { host, repository: repository.clone(), blob: blob.clone(), what };
+    let mut flow = Flow { wanted, position: offset, skip: 0, pieces: None, tries, since_break: 0, _lane: lane };
+    let begins = flow.connect().await?;
+    // Nothing is delivered yet, so a stream from the start is simply passed on as such.
+    flow.position = begins;
+    flow.skip = 0;
+    Ok(Body { offset: begins, stream: flow.into_stream() })
+}
+
+/// What is downloaded, from where.
+struct Wanted {
+    host: Arc<Host>,
+    repository: Repository,
+    blob: Descriptor,
+    /// The attempt, for errors.
+    what: String,
+}
+
+/// A download in progress.
+struct Flow {
+    wanted: Wanted,
+    /// What was delivered up to here.
+    position: u64,
+    /// What the present connection sends once more.
+    skip: u64,
+    pieces: Option<Pieces>,
+    tries: Tries,
+    since_break: u64,
+    /// Kept over reconnects: giving it back and waiting for it again could wait for itself.
+    _lane: Option<OwnedSemaphorePermit>,
+}
+
+impl Flow {
+    fn into_stream(self) -> BoxStream<'static, Result<Bytes>> {
+        stream::unfold(Some(self), |flow| async {
+            let mut flow = flow?;
+            match flow.next().await {
+                Ok(Some(piece)) => Some((Ok(piece), Some(flow))),
+                Ok(None) => None,
+                Err(error) => Some((Err(error), None)),
+            }
+        })
+        .boxed()
+    }
+
+    async fn next(&mut self) -> Result<Option<Bytes>> {
+        loop {
+            let failure = match self.piece().await {
+                Some(Ok(piece)) => match self.fresh(piece) {
+                    Some(piece) => return Ok(Some(piece)),
+                    None => continue,
+                },
+                None if self.position >= self.wanted.blob.size => return Ok(None),
+                None => Failure::soon(self.short()),
+                Some(Err(failure)) => failure,
+            };
+            self.pieces = None;
+            if std::mem::take(&mut self.since_break) >= ENOUGH {
+                self.tries.renew();
+            }
+            self.tries.again(failure).await?;
+            let begins = self.connect().await?;
+            self.skip = self.position - begins;
+        }
+    }
+
+    async fn piece(&mut self) -> Option<Result<Bytes, Failure>> {
+        self.pieces.as_mut()?.next().await
+    }
+
+    /// The part of a piece that was not delivered before.
+    fn fresh(&mut self, mut piece: Bytes) -> Option<Bytes> {
+        let known = self.skip.min(piece.len() as u64);
+        self.skip -= known;
+        let piece = piece.split_off(known as usize);
+        self.position += piece.len() as u64;
+        self.since_break += piece.len() as u64;
+        (!piece.is_empty()).then_some(piece)
+    }
+
+    fn short(&self) -> Error {
+        let (at, size) = (self.position, self.wanted.blob.size);
+        Error::new(Kind::Network, format!("{}: the body ended after {at} of {size} bytes", self.wanted.what))
+    }
+
+    /// Opens a connection at `position`, or at 0; says which.
+    async fn connect(&mut self) -> Result<u64> {
+        let mut from = self.position;
+        loop {
+            let failure = match self.wanted.open(from).await {
+                Ok(Opened::At(begins, pieces)) => {
+                    self.pieces = Some(pieces);
+                    return Ok(begins);
+                }
+                Ok(Opened::Elsewhere(reason)) if from > 0 => {
+                    let text =
+                        format!("{}: {reason} when asked to continue at {from}; starting over", self.wanted.what);
+                    self.wanted.host.wire.events.report(Event::Warning(text));
+                    from = 0;
+                    continue;
+                }
+                Ok(Opened::Elsewhere(reason)) => Failure::never(self.wanted.wrong(&reason)),
+                Err(failure) => failure,
+            };
+            self.tries.again(failure).await?;
+        }
+    }
+}
+
+impl Wanted {
+    async fn open(&self, from: u64) -> Result<Opened, Failure> {
+        let path = format!("/v2/{}/blobs/{}", self.repository.path(), self.blob.digest);
+        let mut ask = Ask::new(Method::GET, path, Scopes::pull(&self.repository), &self.what);
+        if from > 0 {
+            ask = ask.header("range", &format!("bytes={from}-")).map_err(Failure::never)?;
+        }
+        let reply = self.host.once(&ask).await?;
+        match reply.status() {
+            200 => self.whole(reply),
+            206 => self.part(reply, from),
+            416 => Ok(Opened::Elsewhere("the registry refused the range".into())),
+            _ => Err(refusal(&self.what, reply).await),
+        }
+    }
+
+    fn whole(&self, reply: Reply) -> Result<Opened, Failure> {
+        match reply.content_length() {
+            Some(length) if length != self.blob.size => {
+                let kind = reply.header("content-type").unwrap_or("no type");
+                let text =
+                    format!("the registry offers {length} bytes ({kind}), its descriptor says {}", self.blob.size);
+                Err(Failure::never(self.wrong(&text)))
+            }
+            _ => Ok(Opened::At(0, reply.stream(&self.what))),
+        }
+    }
+
+    fn part(&self, reply: Reply, from: u64) -> Result<Opened, Failure> {
+        let header = reply.header("content-range").unwrap_or_default().to_owned();
+        let Some(range) = ContentRange::parse(&header) else {
+            return Ok(Opened::Elsewhere(format!("the registry answered with Content-Range {header:?}")));
+        };
+        if let Some(total) = range.total.filter(|total| *total != self.blob.size) {
+            let text = format!("the registry has {total} bytes, its descriptor says {}", self.blob.size);
+            return Err(Failure::never(self.wrong(&text)));
+        }
+        let length = range.end.checked_sub(range.start).and_then(|length| length.checked_add(1));
+        let told = reply.content_length();
+        if range.start != from || range.end >= self.blob.size || (told.is_some() && told != length) {
+            return Ok(Opened::Elsewhere(format!("the registry answered with Content-Range {header:?}")));
+        }
+        Ok(Opened::At(from, reply.stream(&self.what)))
+    }
+
+    fn wrong(&self, reason: &str) -> Error {
+        Error::damaged(format!("{}: {reason}", self.what))
+    }
+}
+
+enum Opened {
+    At(u64, Pieces),
+    /// Not where it was asked to begin, and why.
+    Elsewhere(String),
+}
+
+/// `bytes start-end/total`; a total of `*` is unknown (RFC 9110 §14.4).
+struct ContentRange {
+    start: u64,
+    end: u64,
+    total: Option<u64>,
+}
+
+impl ContentRange {
+    fn parse(header: &str) -> Option<ContentRange> {
+        let (range, total) = header.trim().strip_prefix("bytes")?.trim_start().split_once('/')?;
+        let (start, end) = range.split_once('-')?;
+        let total = match total.trim() {
+            "*" => None,
+            total => Some(total.parse().ok()?),
+        };
+        Some(ContentRange { start: start.trim().parse().ok()?, end: end.trim().parse().ok()?, total })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn content_range_is_read_strictly() {
+        let read = |header| ContentRange::parse(header).map(|range| (range.start, range.end, range.total));
+        assert_eq!(read("bytes 5-9/10"), Some((5, 9, Some(10))));
+        assert_eq!(read("bytes 5-9/*"), Some((5, 9, None)));
+        for header in ["", "bytes", "bytes 5-9", "bytes */10", "bytes -9/10", "items 5-9/10", "bytes 5-9/x"] {
+            assert_eq!(read(header), None, "{header}");
+        }
+    }
+}

@@ -1,0 +1,283 @@
+//! One registry: how it is reached, and requests to it with authentication and retries.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use reqwest::header::{HeaderMap, HeaderValue};
+use reqwest::{Method, Url};
+use tokio::sync::{OnceCell, Semaphore};
+
+use super::answer::refusal;
+use super::auth::{Auth, Challenge, Scopes};
+use super::retry::{Failure, Retry, Tries, is_transient};
+use super::wire::{Call, Payload, Reply, Wire, is_distrust, is_loopback};
+use crate::credentials::Store;
+use crate::error::{Error, Kind, Result};
+use crate::oci::{Digest, Repository};
+
+/// A registry as this run knows it.
+pub(super) struct Host {
+    /// As the user wrote it, `host[:port]`.
+    pub registry: String,
+    pub wire: Arc<Wire>,
+    pub auth: Auth,
+    base: OnceCell<Url>,
+    /// Concurrent requests. Uploads have a lane of their own: while one holds it, it may wait for a download from this
+    /// same registry, never the other way round.
+    pub reads: Arc<Semaphore>,
+    pub writes: Arc<Semaphore>,
+    pub memory: Memory,
+}
+
+/// Whoever holds it may change what it stands for.
+type Turn = Arc<tokio::sync::Mutex<()>>;
+
+/// What earlier answers taught about a registry's repositories.
+#[derive(Default)]
+pub(super) struct Memory {
+    /// Repositories that have no referrers API.
+    pub without_referrers: Mutex<HashSet<Repository>>,
+    /// Upload sessions that a refused mount has opened.
+    pub sessions: Mutex<HashMap<(Repository, Digest), Url>>,
+    /// Held while the fallback list of a subject is read, changed and written.
+    pub fallback_lists: Mutex<HashMap<(Repository, Digest), Turn>>,
+}
+
+/// A request that can be repeated.
+pub(super) struct Ask<'a> {
+    pub method: Method,
+    /// Below the registry's root, beginning with `/`; or a whole URL.
+    pub target: Target,
+    pub headers: HeaderMap,
+    pub body: Bytes,
+    pub scopes: Scopes,
+    /// The attempt, for errors and events.
+    pub what: &'a str,
+}
+
+pub(super) enum Target {
+    Path(String),
+    Url(Url),
+}
+
+impl<'a> Ask<'a> {
+    pub fn new(method: Method, path: String, scopes: Scopes, what: &'a str) -> Ask<'a> {
+        Ask { method, target: Target::Path(path), headers: HeaderMap::new(), body: Bytes::new(), scopes, what }
+    }
+
+    pub fn header(mut self, name: &'static str, value: &str) -> Result<Ask<'a>> {
+        let value = HeaderValue::from_str(value)
+            .map_err(|e| Error::input(format!("{}: header {name} {value:?}", self.what)).because(e))?;
+        self.headers.insert(name, value);
+        Ok(self)
+    }
+}
+
+impl Host {
+    pub fn new(registry: &str, wire: Arc<Wire>, store: Store) -> Host {
+        let lane = || Arc::new(Semaphore::new(wire.config.per_host.max(1)));
+        let (reads, writes) = (lane(), lane());
+        let auth = Auth::new(registry, store);
+        Host {
+            registry: registry.to_owned(),
+            wire,
+            auth,
+            base: OnceCell::new(),
+            reads,
+            writes,
+            memory: Memory::default(),
+        }
+    }
+
+    /// The registry's root URL, found out by the first request to need it.
+    pub async fn base(&self) -> Result<&Url> {
+        self.base.get_or_try_init(|| self.ping()).await
+    }
+
+    pub async fn url(&self, path: &str) -> Result<Url> {
+        let base = self.base().await?;
+        base.join(path).map_err(|e| Error::input(format!("asking {}: {path:?} is no path", self.registry)).because(e))
+    }
+
+    pub fn tries(&self, what: &str) -> Tries {
+        Tries::new(what, &self.wire.limits, &self.wire.events)
+    }
+
+    /// Sends until there is an answer that is not transient, and gives it back whatever its status.
+    pub async fn ask(&self, ask: &Ask<'_>) -> Result<Reply> {
+        self.ask_until(ask, |_| false).await
+    }
+
+    /// As [`Host::ask`], and asks again after what `unsettled` says of an answer.
+    pub async fn ask_until(&self, ask: &Ask<'_>, unsettled: fn(&Reply) -> bool) -> Result<Reply> {
+        let lane = if ask.method == Method::GET || ask.method == Method::HEAD { &self.reads } else { &self.writes };
+        let mut tries = self.tries(ask.what);
+        loop {
+            let permit = lane.clone().acquire_owned().await.ok();
+            let failure = match self.once(ask).await {
+                Ok(reply) if is_transient(reply.status()) || unsettled(&reply) => {
+                    let mut failure = refusal(ask.what, reply).await;
+                    if failure.retry == Retry::Never {
+                        failure.retry = Retry::Soon;
+                    }
+                    failure
+                }
+                Ok(mut reply) => {
+                    reply.permit = permit;
+                    return Ok(reply);
+                }
+                Err(failure) => failure,
+            };
+            drop(permit);
+            tries.again(failure).await?;
+        }
+    }
+
+    /// One try, and a second one with a new token if the first was refused for the old.
+    pub async fn once(&self, ask: &Ask<'_>) -> Result<Reply, Failure> {
+        let url = match &ask.target {
+            Target::Path(path) => self.url(path).await.map_err(Failure::never)?,
+            Target::Url(url) => url.clone(),
+        };
+        let sent = self.auth.header(&self.wire, &ask.scopes).await?;
+        let reply = self.send(ask, url.clone(), Payload::Bytes(ask.body.clone()), sent.as_ref()).await?;
+        if !self.is_own(&reply) || !Auth::concerns(&reply) {
+            return Ok(reply);
+        }
+        match self.auth.renewed(&self.wire, &ask.scopes, sent.as_ref(), &reply).await? {
+            Some(other) => self.send(ask, url, Payload::Bytes(ask.body.clone()), Some(&other)).await,
+            None => Ok(reply),
+        }
+    }
+
+    /// One try with a body that cannot be sent twice. When the token was refused a new one is got, and the failure says
+    /// [`Retry::Now`].
+    pub async fn once_with(&self, ask: &Ask<'_>, url: Url, body: Payload) -> Result<Reply, Failure> {
+        let sent = self.auth.header(&self.wire, &ask.scopes).await?;
+        let reply = self.send(ask, url, body, sent.as_ref()).await?;
+        if !self.is_own(&reply) || !Auth::concerns(&reply) {
+            return Ok(reply);
+        }
+        let other = self.auth.renewed(&self.wire, &ask.scopes, sent.as_ref(), &reply).await?;
+        let failure = refusal(ask.what, reply).await;
+        Err(if other.is_some() { Failure::now(failure.error) } else { failure })
+    }
+
+    async fn send(
+        &self,
+        ask: &Ask<'_>,
+        url: Url,
+        body: Payload,
+        authorization: Option<&HeaderValue>,
+    ) -> Result<Reply, Failure> {
+        let home = self.base().await.map_err(Failure::never)?;
+        let authorization = authorization.cloned().map(|value| (value, home.clone()));
+        let (method, headers) = (ask.method.clone(), ask.headers.clone());
+        self.wire.send(Call { method, url, headers, body, authorization, what: ask.what }).await
+    }
+
+    /// Whether the registry itself answered, not a storage server it redirected to.
+    pub fn is_own(&self, reply: &Reply) -> bool {
+        self.base.get().is_some_and(|base| base.origin() == reply.url().origin())
+    }
+
+    /// Finds the scheme and the challenge: `GET /v2/` (distribution-spec, "Determining Support").
+    async fn ping(&self) -> Result<Url> {
+        let what = format!("asking {} whether it is a registry", self.registry);
+        let mut tries = self.tries(&what);
+        loop {
+            let failure = match self.ping_once(&what).await {
+                Ok(base) => return Ok(base),
+                Err(failure) => failure,
+            };
+            tries.again(failure).await?;
+        }
+    }
+
+    /// https alone, unless plain HTTP was allowed or the host is this machine. No credentials are sent.
+    async fn ping_once(&self, what: &str) -> Result<Url, Failure> {
+        let (first, second) = self.schemes(what)?;
+        let failure = match self.ping_at(&first, what).await {
+            Ok(base) => return Ok(base),
+            Err(failure) => failure,
+        };
+        let Some(second) = second else { return Err(failure) };
+        match self.ping_at(&second, what).await {
+            Ok(base) => Ok(base),
+            // It does speak TLS, then, and has told what is wrong.
+            Err(other) if is_distrust(&other) => Err(other),
+            Err(_) => Err(failure),
+        }
+    }
+
+    /// What to try, in this order.
+    fn schemes(&self, what: &str) -> Result<(Url, Option<Url>), Failure> {
+        let host = match self.registry.as_str() {
+            "docker.io" => "registry-1.docker.io",
+            other => other,
+        };
+        let at = |scheme: &str| {
+            let fail = |e| Failure::never(Error::input(what.to_owned()).because(e));
+            Url::parse(&format!("{scheme}://{host}/")).map_err(fail)
+        };
+        let (http, https) = (at("http")?, at("https")?);
+        let config = &self.wire.config;
+        Ok(match () {
+            () if config.plain_http => (http, None),
+            () if is_loopback(&https) => (http, Some(https)),
+            () if config.may_be_plain(&https) => (https, Some(http)),
+            () => (https, None),
+        })
+    }
+
+    async fn ping_at(&self, base: &Url, what: &str) -> Result<Url, Failure> {
+        let fail = |e| Failure::never(Error::input(what).because(e));
+        let url = base.join("/v2/").map_err(fail)?;
+        let (method, headers, body) = (Method::GET, HeaderMap::new(), Payload::none());
+        let reply = self.wire.send(Call { method, url, headers, body, authorization: None, what }).await?;
+        if !matches!(reply.status(), 200 | 401) {
+            return Err(refusal(what, reply).await);
+        }
+        if reply.status() == 401 {
+            self.auth.set_challenge(Challenge::first(reply.headers("www-authenticate")));
+        }
+        // A proxy that sends everybody on to TLS is spoken to by TLS from now on.
+        let secured = reply.url().scheme() == "https" && reply.url().host_str() == base.host_str();
+        Ok(if secured { reply.url().join("/").map_err(fail)? } else { base.clone() })
+    }
+}
+
+impl Memory {
+    pub fn fallback_list(&self, repository: &Repository, subject: &Digest) -> Turn {
+        let mut lists = self.fallback_lists.lock().unwrap_or_else(PoisonError::into_inner);
+        lists.entry((repository.clone(), *subject)).or_default().clone()
+    }
+
+    pub fn has_referrers_api(&self, repository: &Repository) -> bool {
+        !self.without_referrers.lock().unwrap_or_else(PoisonError::into_inner).contains(repository)
+    }
+
+    pub fn note_referrers_api(&self, repository: &Repository, present: bool) {
+        let mut without = self.without_referrers.lock().unwrap_or_else(PoisonError::into_inner);
+        if present {
+            without.remove(repository)
+        } else {
+            without.insert(repository.clone())
+        };
+    }
+
+    pub fn keep_session(&self, repository: &Repository, blob: &Digest, location: Url) {
+        let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
+        sessions.insert((repository.clone(), *blob), location);
+    }
+
+    pub fn take_session(&self, repository: &Repository, blob: &Digest) -> Option<Url> {
+        self.sessions.lock().unwrap_or_else(PoisonError::into_inner).remove(&(repository.clone(), *blob))
+    }
+}
+
+/// An error for an answer that breaks the protocol.
+pub(super) fn strange(what: &str, reason: impl std::fmt::Display) -> Error {
+    Error::new(Kind::Network, format!("{what}: {reason}"))
+}

@@ -1,0 +1,145 @@
+//! Manifests: asked for, proven, stored (distribution-spec, "Pulling manifests", "Pushing Manifests").
+//!
+//! **Threats.** A body may be anything: at most 4 MiB are read, it is hashed always, and whatever the registry says of its
+//! digest, type and length must agree with it.
+
+use bytes::Bytes;
+use reqwest::Method;
+
+use super::answer::{excerpt, refusal};
+use super::auth::Scopes;
+use super::host::{Ask, Host};
+use super::referrers;
+use super::retry::Failure;
+use super::wire::Reply;
+use crate::error::{Error, Kind, Result};
+use crate::oci::{Descriptor, Digest, MAX_MANIFEST_SIZE, Manifest, ManifestError, Reference, media_type};
+
+/// What the registry says a manifest is, beside its body.
+const CONTENT_DIGEST: &str = "docker-content-digest";
+
+/// HEAD where that tells all, GET where it does not. `None`: the registry has no such tag or digest.
+pub(super) async fn resolve(host: &Host, reference: &Reference, scopes: Scopes) -> Result<Option<Descriptor>> {
+    let what = format!("looking up {reference}");
+    let ask = Ask::new(Method::HEAD, path(reference)?, scopes.clone(), &what)
+        .header("accept", media_type::ACCEPT_MANIFESTS)?;
+    let reply = host.ask(&ask).await?;
+    match reply.status() {
+        200 => {}
+        404 => return Ok(None),
+        405 | 501 => return get(host, reference, scopes).await.map(|found| found.map(|m| m.descriptor())),
+        _ => return Err(refusal(&what, reply).await.error),
+    }
+    let digest = reply.header(CONTENT_DIGEST).and_then(|header| header.parse::<Digest>().ok());
+    let served_as = reply.header("content-type").and_then(|t| t.split(';').next()).map(str::trim);
+    if let (Some(asked), Some(told)) = (&reference.digest, &digest)
+        && asked != told
+    {
+        return Err(Error::damaged(format!("{what}: the registry answers with another manifest, {told}")));
+    }
+    match (digest.or(reference.digest), served_as, reply.content_length()) {
+        (Some(digest), Some(served_as), Some(size)) if media_type::is_manifest(served_as) => {
+            Ok(Some(Descriptor::new(served_as, digest, size)))
+        }
+        _ => {
+            drop(reply);
+            Ok(get(host, reference, scopes).await?.map(|manifest| manifest.descriptor()))
+        }
+    }
+}
+
+/// `None`: the registry has no such tag or digest.
+pub(super) async fn get(host: &Host, reference: &Reference, scopes: Scopes) -> Result<Option<Manifest>> {
+    let what = format!("reading manifest {reference}");
+    let ask = Ask::new(Method::GET, path(reference)?, scopes, &what).header("accept", media_type::ACCEPT_MANIFESTS)?;
+    let mut tries = host.tries(&what);
+    loop {
+        let reply = host.ask(&ask).await?;
+        match reply.status() {
+            200 => {}
+            404 => return Ok(None),
+            _ => return Err(refusal(&what, reply).await.error),
+        }
+        match received(reply, reference, &what).await {
+            Ok(manifest) => return Ok(Some(manifest)),
+            Err(failure) => tries.again(failure).await?,
+        }
+    }
+}
+
+async fn received(reply: Reply, reference: &Reference, what: &str) -> Result<Manifest, Failure> {
+    let served_as = reply.header("content-type").map(str::to_owned);
+    let told = reply.header(CONTENT_DIGEST).and_then(|header| header.parse::<Digest>().ok());
+    let body = reply.body(what, MAX_MANIFEST_SIZE).await?;
+    if let Some(told) = told {
+        let found = Digest::of(told.algorithm(), &body);
+        if found != told {
+            let text = format!("{what}: the registry calls it {told}, the bytes have {found}");
+            return Err(Failure::never(Error::damaged(text)));
+        }
+    }
+    let parsed = Manifest::parse(body.clone(), served_as.as_deref(), reference.digest.as_ref());
+    parsed.map_err(|e| Failure::never(not_carried(what, &body, served_as.as_deref(), e)))
+}
+
+fn not_carried(what: &str, body: &Bytes, served_as: Option<&str>, error: ManifestError) -> Error {
+    let page = served_as.is_some_and(|t| t.starts_with("text/html")) || body.trim_ascii_start().starts_with(b"<");
+    match error {
+        ManifestError::Schema1 | ManifestError::MediaType(_) => Error::input(what).because(error),
+        _ if page => Error::damaged(format!("{what}: the answer is no manifest: {}", excerpt(body))),
+        _ => Error::damaged(what).because(error),
+    }
+}
+
+/// Stores a manifest. One with a subject is also entered in the fallback list where the registry does not do that itself.
+pub(super) async fn put(host: &Host, reference: &Reference, manifest: &Manifest) -> Result<()> {
+    if let Some(digest) = reference.digest.filter(|digest| *digest != manifest.digest()) {
+        let found = Digest::of(digest.algorithm(), manifest.bytes());
+        if found != digest {
+            return Err(Error::damaged(format!("storing manifest {reference}: its bytes have {found}")));
+        }
+    }
+    let reply = store(host, reference, manifest.bytes(), manifest.media_type()).await?;
+    let Some(subject) = manifest.subject() else { return Ok(()) };
+    if reply.header("oci-subject").is_some() {
+        host.memory.note_referrers_api(&reference.repository, true);
+        return Ok(());
+    }
+    drop(reply);
+    referrers::enter(host, &reference.repository, &subject.digest, manifest).await
+}
+
+pub(super) async fn store(host: &Host, reference: &Reference, body: &Bytes, media_type: &str) -> Result<Reply> {
+    let what = format!("storing manifest {reference}");
+    let name = match (&reference.tag, &reference.digest) {
+        (Some(tag), _) => tag.to_string(),
+        (None, Some(digest)) => digest.to_string(),
+        (None, None) => return Err(Error::input(format!("{what}: neither tag nor digest"))),
+    };
+    let path = format!("/v2/{}/manifests/{name}", reference.repository.path());
+    let mut ask =
+        Ask::new(Method::PUT, path, Scopes::push(&reference.repository), &what).header("content-type", media_type)?;
+    ask.body = body.clone();
+    let reply = host.ask(&ask).await?;
+    if !matches!(reply.status(), 200..=202 | 204) {
+        let error = refusal(&what, reply).await.error;
+        // Here 404 is the project or repository that must exist first.
+        return Err(error);
+    }
+    let told = reply.header(CONTENT_DIGEST).and_then(|header| header.parse::<Digest>().ok());
+    match told.map(|told| (told, Digest::of(told.algorithm(), body))) {
+        Some((told, sent)) if told != sent => {
+            let text = format!("{what}: the registry stored another manifest, {told} instead of {sent}");
+            Err(Error::new(Kind::Damaged, text))
+        }
+        _ => Ok(reply),
+    }
+}
+
+/// `/v2/<name>/manifests/<digest, else tag>`
+fn path(reference: &Reference) -> Result<String> {
+    let Some(target) = reference.target() else {
+        return Err(Error::input(format!("reading {reference}: a repository is no image, a tag or digest is needed")));
+    };
+    Ok(format!("/v2/{}/manifests/{target}", reference.repository.path()))
+}

@@ -1,0 +1,170 @@
+//! Registries: the OCI distribution protocol over HTTP, as a [`Source`] and a [`Sink`].
+//!
+//! One value, [`Registries`], speaks to every registry of a run: it finds out how each is reached, authenticates, shares
+//! connections, repeats what failed for a passing reason and reports every wait. Everything here is bounded and hashed or
+//! counted; what a registry says is believed only where the bytes agree. The room knows nothing of bundles, plans and
+//! progress bars.
+//!
+//! From the outside in: [`Registries`] picks a [`host::Host`]; `manifests`, `tags`, `referrers`, `download` and `upload` each
+//! know one part of the protocol; `host` adds authentication (`auth`) and retries (`retry`); `wire` makes one HTTP exchange,
+//! trusting whom `tls` trusts; `answer` reads refusals.
+
+mod answer;
+mod auth;
+mod config;
+mod download;
+mod host;
+mod link;
+mod manifests;
+mod referrers;
+mod retry;
+mod tags;
+mod tls;
+mod trace;
+mod upload;
+mod wire;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use reqwest::Method;
+
+use crate::content::{Api, ApiAnswer, ApiRequest, Body, Origin, Sink, Source};
+use crate::error::{Error, Result};
+use crate::oci::{Descriptor, Digest, Manifest, Reference, Repository, Tag};
+use crate::progress::Events;
+use auth::Scopes;
+pub use config::{Config, RegistryConfig, TlsConfig};
+use host::Host;
+use retry::is_transient;
+use wire::{Call, Payload, Wire};
+
+/// The largest answer of [`Api::call`], in bytes.
+const MOST_API_BYTES: u64 = 4 * 1024 * 1024;
+
+/// All registries of a run. Cheap to clone; clones share connections, tokens and limits.
+#[derive(Clone)]
+pub struct Registries(Arc<Shared>);
+
+struct Shared {
+    wire: Arc<Wire>,
+    hosts: Mutex<HashMap<String, Arc<Host>>>,
+}
+
+impl Registries {
+    /// # Errors
+    /// A certificate file of `config` that cannot be used.
+    pub fn new(config: Config, events: Events) -> Result<Registries> {
+        config.check()?;
+        let wire = Arc::new(Wire::new(config, events));
+        Ok(Registries(Arc::new(Shared { wire, hosts: Mutex::default() })))
+    }
+
+    fn host(&self, registry: &str) -> Arc<Host> {
+        let mut hosts = self.0.hosts.lock().unwrap_or_else(PoisonError::into_inner);
+        let new = || {
+            let wire = self.0.wire.clone();
+            let store = wire.config.store_for(registry);
+            Arc::new(Host::new(registry, wire, store))
+        };
+        hosts.entry(registry.to_owned()).or_insert_with(new).clone()
+    }
+}
+
+#[async_trait]
+impl Source for Registries {
+    async fn tags(&self, repository: &Repository) -> Result<Vec<Tag>> {
+        tags::list(&self.host(repository.registry()), repository).await
+    }
+
+    async fn resolve(&self, reference: &Reference) -> Result<Option<Descriptor>> {
+        let repository = &reference.repository;
+        manifests::resolve(&self.host(repository.registry()), reference, Scopes::pull(repository)).await
+    }
+
+    async fn manifest(&self, reference: &Reference) -> Result<Option<Manifest>> {
+        let repository = &reference.repository;
+        manifests::get(&self.host(repository.registry()), reference, Scopes::pull(repository)).await
+    }
+
+    async fn referrers(&self, repository: &Repository, subject: &Digest) -> Result<Vec<Descriptor>> {
+        referrers::list(&self.host(repository.registry()), repository, subject).await
+    }
+
+    async fn blob(&self, repository: &Repository, blob: &Descriptor, offset: u64) -> Result<Body> {
+        download::blob(self.host(repository.registry()), repository, blob, offset).await
+    }
+}
+
+/// Every request to a target is made with the right to push, so that one token serves looking and writing.
+#[async_trait]
+impl Sink for Registries {
+    async fn has_blob(&self, repository: &Repository, blob: &Descriptor) -> Result<bool> {
+        upload::has(&self.host(repository.registry()), repository, blob).await
+    }
+
+    async fn resolve(&self, reference: &Reference) -> Result<Option<Descriptor>> {
+        let repository = &reference.repository;
+        manifests::resolve(&self.host(repository.registry()), reference, Scopes::push(repository)).await
+    }
+
+    async fn mount(&self, repository: &Repository, blob: &Descriptor, from: &Repository) -> Result<bool> {
+        if repository.registry() != from.registry() || repository == from {
+            return Ok(false);
+        }
+        upload::mount(&self.host(repository.registry()), repository, blob, from).await
+    }
+
+    async fn put_blob(&self, repository: &Repository, blob: &Descriptor, origin: &Origin<'_>) -> Result<()> {
+        upload::put(&self.host(repository.registry()), repository, blob, origin).await
+    }
+
+    async fn put_manifest(&self, reference: &Reference, manifest: &Manifest) -> Result<()> {
+        manifests::put(&self.host(reference.repository.registry()), reference, manifest).await
+    }
+}
+
+#[async_trait]
+impl Api for Registries {
+    async fn call(&self, registry: &str, request: ApiRequest) -> Result<ApiAnswer> {
+        let host = self.host(registry);
+        let what = format!("calling {} {} of {registry}", request.method, request.path);
+        let mut tries = host.tries(&what);
+        loop {
+            let failure = match api_call(&host, &request, &what).await {
+                Ok(answer) => return Ok(answer),
+                Err(failure) => failure,
+            };
+            tries.again(failure).await?;
+        }
+    }
+}
+
+async fn api_call(host: &Host, request: &ApiRequest, what: &str) -> Result<ApiAnswer, retry::Failure> {
+    let invalid = |reason: String| retry::Failure::never(Error::input(format!("{what}: {reason}")));
+    let method = Method::from_bytes(request.method.as_bytes()).map_err(|e| invalid(e.to_string()))?;
+    let url = host.url(&request.path).await.map_err(retry::Failure::never)?;
+    let mut headers = reqwest::header::HeaderMap::new();
+    for (name, value) in &request.headers {
+        let value = value.parse().map_err(|_| invalid(format!("header {name} holds what no header can")))?;
+        headers.insert(*name, value);
+    }
+    let body = match &request.json {
+        Some(json) => {
+            headers.insert("content-type", reqwest::header::HeaderValue::from_static("application/json"));
+            Bytes::from(json.to_string())
+        }
+        None => Bytes::new(),
+    };
+    let _lane = host.reads.acquire().await.ok();
+    let authorization = host.auth.basic("").await?.zip(Some(url.clone()));
+    let call = Call { method, url, headers, body: Payload::Bytes(body), authorization, what };
+    let reply = host.wire.send(call).await?;
+    let status = reply.status();
+    if is_transient(status) {
+        return Err(answer::refusal(what, reply).await);
+    }
+    Ok(ApiAnswer { status, body: reply.body(what, MOST_API_BYTES).await? })
+}

@@ -1,0 +1,135 @@
+//! What speaks of a manifest: the referrers API, or the fallback tag where there is none (distribution-spec 1.1, "Listing
+//! Referrers", "Referrers Tag Schema"). distribution 2.x and 3.1 have no such API.
+
+use bytes::Bytes;
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use super::answer::{excerpt, refusal};
+use super::auth::Scopes;
+use super::host::{Ask, Host, Target, strange};
+use super::{link, manifests, wire};
+use crate::error::{Error, Kind, Result};
+use crate::oci::{self, Descriptor, Digest, MAX_MANIFEST_SIZE, Manifest, Reference, Repository, Tag, media_type};
+use crate::progress::Event;
+
+const MOST_PAGES: usize = 10_000;
+
+/// All manifests whose subject is `subject`. “None” is said only by a registry that could be asked.
+pub(super) async fn list(host: &Host, repository: &Repository, subject: &Digest) -> Result<Vec<Descriptor>> {
+    if host.memory.has_referrers_api(repository) {
+        match from_api(host, repository, subject).await? {
+            Some(found) => return Ok(found),
+            None => host.memory.note_referrers_api(repository, false),
+        }
+    }
+    from_fallback(host, repository, subject).await
+}
+
+/// `None`: no such API here.
+async fn from_api(host: &Host, repository: &Repository, subject: &Digest) -> Result<Option<Vec<Descriptor>>> {
+    let what = format!("listing what refers to {repository}@{subject}");
+    let mut url = host.url(&format!("/v2/{}/referrers/{subject}", repository.path())).await?;
+    let mut found: Vec<Descriptor> = Vec::new();
+    for page in 0..MOST_PAGES {
+        let mut ask = Ask::new(Method::GET, String::new(), Scopes::pull(repository), &what)
+            .header("accept", media_type::OCI_INDEX)?;
+        ask.target = Target::Url(url.clone());
+        let reply = host.ask(&ask).await?;
+        match reply.status() {
+            200 => {}
+            400 | 404 | 405 | 501 if page == 0 => return Ok(None),
+            _ => return Err(refusal(&what, reply).await.error),
+        }
+        let next = link::next(reply.headers("link")).map(|target| wire::resolve(&url, target));
+        let next = next.transpose().map_err(|reason| strange(&what, format!("the next page leads {reason}")))?;
+        let body = reply.body(&what, MAX_MANIFEST_SIZE).await.map_err(|failure| failure.error)?;
+        let index = Manifest::parse(body.clone(), Some(media_type::OCI_INDEX), None)
+            .map_err(|e| strange(&what, format!("the answer is no index: {}", excerpt(&body))).because(e))?;
+        take(&mut found, &index);
+        match next {
+            None => return Ok(Some(found)),
+            Some(next) if next == url => break,
+            Some(next) => url = next,
+        }
+    }
+    Err(strange(&what, "the list does not end"))
+}
+
+async fn from_fallback(host: &Host, repository: &Repository, subject: &Digest) -> Result<Vec<Descriptor>> {
+    let reference = repository.with_tag(Tag::referrers(subject));
+    let mut found = Vec::new();
+    match manifests::get(host, &reference, Scopes::pull(repository)).await? {
+        Some(index) if index.kind() == oci::Kind::Index => take(&mut found, &index),
+        Some(_) => {
+            let text = format!("{reference} should list what refers to {subject}, but is an image; it lists nothing");
+            host.wire.events.report(Event::Warning(text));
+        }
+        None => {}
+    }
+    Ok(found)
+}
+
+/// Adds an index's manifests, each once.
+fn take(found: &mut Vec<Descriptor>, index: &Manifest) {
+    for child in index.children() {
+        if !found.iter().any(|known| known.digest == child.descriptor.digest) {
+            found.push(child.descriptor);
+        }
+    }
+}
+
+/// Enters `manifest` in the fallback list of `subject`: reads, changes, writes; one at a time for each subject.
+pub(super) async fn enter(host: &Host, repository: &Repository, subject: &Digest, manifest: &Manifest) -> Result<()> {
+    let lock = host.memory.fallback_list(repository, subject);
+    let _held = lock.lock().await;
+    let reference = repository.with_tag(Tag::referrers(subject));
+    let current = manifests::get(host, &reference, Scopes::push(repository)).await?;
+    let mut index = match &current {
+        Some(index) => editable(&reference, index)?,
+        None => json!({"schemaVersion": 2, "mediaType": media_type::OCI_INDEX, "manifests": []}),
+    };
+    let Some(list) = index.get_mut("manifests").and_then(Value::as_array_mut) else {
+        return Err(taken(&reference));
+    };
+    let digest = manifest.digest().to_string();
+    if list.iter().any(|entry| entry.get("digest").and_then(Value::as_str) == Some(&digest)) {
+        return Ok(());
+    }
+    list.push(entry(manifest));
+    let body = Bytes::from(index.to_string());
+    if body.len() as u64 > MAX_MANIFEST_SIZE {
+        let text = format!("entering {digest} in {reference}: the list would exceed {MAX_MANIFEST_SIZE} bytes");
+        return Err(Error::new(Kind::Refused, text));
+    }
+    manifests::store(host, &reference, &body, media_type::OCI_INDEX).await.map(drop)
+}
+
+/// The list as it stands, with whatever others have written into it.
+fn editable(reference: &Reference, index: &Manifest) -> Result<Value> {
+    if index.media_type() != media_type::OCI_INDEX {
+        return Err(taken(reference));
+    }
+    serde_json::from_slice(index.bytes()).map_err(|e| taken(reference).because(e))
+}
+
+fn taken(reference: &Reference) -> Error {
+    Error::new(Kind::Refused, format!("{reference} should list referrers, but something else has that tag"))
+}
+
+/// The descriptor the specification wants in the list: with artifactType and the manifest's annotations.
+fn entry(manifest: &Manifest) -> Value {
+    let mut entry = json!({
+        "mediaType": manifest.media_type(),
+        "digest": manifest.digest().to_string(),
+        "size": manifest.size(),
+    });
+    if let Some(artifact_type) = manifest.artifact_type() {
+        entry["artifactType"] = artifact_type.into();
+    }
+    let annotations = manifest.annotations();
+    if !annotations.is_empty() {
+        entry["annotations"] = json!(annotations);
+    }
+    entry
+}

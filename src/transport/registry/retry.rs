@@ -1,0 +1,197 @@
+//! Whether and when a request is made again.
+
+use std::time::Duration;
+
+use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
+
+use super::wire::Limits;
+use crate::error::{Error, Kind, Result};
+use crate::progress::{Event, Events};
+
+/// The most often a request is repeated at once, without waiting: after a token was renewed, after a stale session.
+const MOST_AT_ONCE: u32 = 3;
+
+/// A try that failed, and what may be done about it.
+#[derive(Debug)]
+pub(super) struct Failure {
+    pub error: Error,
+    pub retry: Retry,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Retry {
+    /// Another try would end the same way.
+    Never,
+    /// The obstacle is gone already (a new token was fetched).
+    Now,
+    /// After a growing, jittered delay.
+    Soon,
+    /// When the registry said: its Retry-After.
+    After(Duration),
+}
+
+impl Failure {
+    pub fn never(error: Error) -> Failure {
+        Failure { error, retry: Retry::Never }
+    }
+
+    pub fn soon(error: Error) -> Failure {
+        Failure { error, retry: Retry::Soon }
+    }
+
+    pub fn now(error: Error) -> Failure {
+        Failure { error, retry: Retry::Now }
+    }
+}
+
+/// The tries of one request.
+pub(super) struct Tries {
+    what: String,
+    events: Events,
+    backoff: ExponentialBackoff,
+    limits: Limits,
+    failed: u32,
+    at_once: u32,
+    asked: Duration,
+}
+
+impl Tries {
+    /// `what` is the attempt as errors name it: `reading blob … of …`.
+    pub fn new(what: &str, limits: &Limits, events: &Events) -> Tries {
+        let what = what.to_owned();
+        let backoff = backoff(limits);
+        let limits = limits.clone();
+        Tries { what, events: events.clone(), backoff, limits, failed: 0, at_once: 0, asked: Duration::ZERO }
+    }
+
+    /// Forgets earlier failures: the transfer has moved on since.
+    pub fn renew(&mut self) {
+        self.backoff = backoff(&self.limits);
+        self.failed = 0;
+        self.at_once = 0;
+        self.asked = Duration::ZERO;
+    }
+
+    /// Waits until another try may be made.
+    ///
+    /// # Errors
+    /// The failure itself, when no further try is allowed; [`Kind::RateLimited`] when the registry asks for more patience
+    /// than was granted.
+    pub async fn again(&mut self, failure: Failure) -> Result<()> {
+        self.failed += 1;
+        let delay = match failure.retry {
+            Retry::Never => return Err(failure.error),
+            Retry::Now if self.at_once < MOST_AT_ONCE => {
+                self.at_once += 1;
+                return Ok(());
+            }
+            Retry::Now => return Err(failure.error),
+            Retry::Soon => self.backoff.next().ok_or(failure.error.kind()),
+            Retry::After(wanted) => {
+                self.asked += wanted;
+                if self.asked > self.limits.max_wait {
+                    return Err(self.too_long(wanted, failure.error));
+                }
+                // Everybody was told the same: do not all come back in the same instant.
+                let jitter = backoff(&self.limits).next().unwrap_or_default() / 4;
+                Ok(wanted + jitter)
+            }
+        };
+        let Ok(delay) = delay else {
+            return Err(match self.failed {
+                1 => failure.error,
+                tries => failure.error.while_doing(format!("giving up after {tries} tries")),
+            });
+        };
+        let why = failure.error.chain();
+        let why = why.strip_prefix(&self.what).map_or(why.as_str(), |rest| rest.trim_start_matches(": ")).to_owned();
+        self.events.report(Event::Waiting { what: self.what.clone(), why, delay });
+        tokio::time::sleep(delay).await;
+        Ok(())
+    }
+
+    fn too_long(&self, wanted: Duration, error: Error) -> Error {
+        let (wanted, allowed) = (wanted.as_secs(), self.limits.max_wait.as_secs());
+        let text =
+            format!("{}: the registry asks to wait {wanted} s, and at most {allowed} s in all are allowed", self.what);
+        Error::new(Kind::RateLimited, text).because(error)
+    }
+}
+
+fn backoff(limits: &Limits) -> ExponentialBackoff {
+    ExponentialBuilder::default()
+        .with_min_delay(limits.first_delay)
+        .with_max_delay(Duration::from_secs(30))
+        .with_max_times(limits.retries as usize)
+        .with_jitter()
+        .build()
+}
+
+/// The statuses after which the same request may succeed later: the transient ones of HTTP, nginx's 499 and Cloudflare's
+/// 522.
+pub(super) fn is_transient(status: u16) -> bool {
+    matches!(status, 408 | 429 | 499 | 500 | 502 | 503 | 504 | 522)
+}
+
+/// Retry-After, in seconds or as an HTTP date (RFC 9110 §10.2.3); a date in the past means now.
+pub(super) fn retry_after(header: &str, now: std::time::SystemTime) -> Option<Duration> {
+    let header = header.trim();
+    if let Ok(seconds) = header.parse::<u32>() {
+        return Some(Duration::from_secs(seconds.into()));
+    }
+    let date = httpdate::parse_http_date(header).ok()?;
+    Some(date.duration_since(now).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::progress::Recorder;
+    use std::sync::Arc;
+
+    #[test]
+    fn retry_after_is_read_in_both_forms() {
+        let now = httpdate::parse_http_date("Sat, 21 Nov 2026 04:00:00 GMT").unwrap();
+        assert_eq!(retry_after("120", now), Some(Duration::from_secs(120)));
+        assert_eq!(retry_after("Sat, 21 Nov 2026 04:01:30 GMT", now), Some(Duration::from_secs(90)));
+        assert_eq!(retry_after("Sat, 21 Nov 2026 03:00:00 GMT", now), Some(Duration::ZERO));
+        assert_eq!(retry_after("soon", now), None);
+        assert_eq!(retry_after("-1", now), None);
+    }
+
+    fn tries(retries: u32, max_wait: u64) -> (Tries, Arc<Recorder>) {
+        let (max_wait, first_delay) = (Duration::from_millis(max_wait), Duration::from_millis(1));
+        let recorder = Arc::new(Recorder::default());
+        let events: Events = recorder.clone();
+        (Tries::new("x", &Limits { retries, max_wait, first_delay, ..Limits::default() }, &events), recorder)
+    }
+
+    fn failed(retry: Retry) -> Failure {
+        Failure { error: Error::new(Kind::Network, "x: 503"), retry }
+    }
+
+    #[tokio::test]
+    async fn tries_end() {
+        let (mut tries, _) = tries(2, 0);
+        assert!(tries.again(failed(Retry::Soon)).await.is_ok());
+        assert!(tries.again(failed(Retry::Soon)).await.is_ok());
+        let error = tries.again(failed(Retry::Soon)).await.unwrap_err();
+        assert!(error.to_string().contains("3 tries"), "{error}");
+        assert!(tries.again(failed(Retry::Never)).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_registry_that_asks_for_patience_gets_it_in_full_up_to_the_limit() {
+        let (mut tries, recorder) = tries(0, 25);
+        let wanted = Duration::from_millis(20);
+        assert!(tries.again(failed(Retry::After(wanted))).await.is_ok());
+        match &recorder.events()[..] {
+            [Event::Waiting { what, why, delay }] => {
+                assert!(*delay >= wanted && what == "x" && why == "503", "{what} {why} {delay:?}");
+            }
+            other => panic!("{other:?}"),
+        }
+        let error = tries.again(failed(Retry::After(wanted))).await.unwrap_err();
+        assert_eq!(error.kind(), Kind::RateLimited);
+    }
+}

@@ -1,0 +1,62 @@
+//! The tags of a repository (distribution-spec, "Listing Tags").
+
+use reqwest::Method;
+use serde::Deserialize;
+
+use super::answer::refusal;
+use super::auth::Scopes;
+use super::host::{Ask, Host, Target, strange};
+use super::{link, trace, wire};
+use crate::error::{Error, Result};
+use crate::oci::{Repository, Tag};
+use crate::progress::Event;
+
+/// The largest page, in bytes: servers that ignore `n` send everything at once.
+const MOST_BYTES: u64 = 64 * 1024 * 1024;
+/// More pages than any repository has; a server that never ends is stopped here.
+const MOST_PAGES: usize = 100_000;
+/// Tags asked for at once; ECR refuses more than 1,000.
+const PAGE: usize = 1000;
+
+#[derive(Deserialize)]
+struct Page {
+    /// `null` in an emptied repository.
+    tags: Option<Vec<String>>,
+}
+
+pub(super) async fn list(host: &Host, repository: &Repository) -> Result<Vec<Tag>> {
+    let what = format!("listing the tags of {repository}");
+    let path = format!("/v2/{}/tags/list?n={PAGE}", repository.path());
+    let mut url = host.url(&path).await?;
+    let mut tags = Vec::new();
+    for _ in 0..MOST_PAGES {
+        let mut ask = Ask::new(Method::GET, String::new(), Scopes::pull(repository), &what);
+        ask.target = Target::Url(url.clone());
+        let reply = host.ask(&ask).await?;
+        if reply.status() != 200 {
+            return Err(refusal(&what, reply).await.error);
+        }
+        let next = link::next(reply.headers("link")).map(|target| wire::resolve(&url, target));
+        let next = next.transpose().map_err(|reason| strange(&what, format!("the next page leads {reason}")))?;
+        let body = reply.body(&what, MOST_BYTES).await.map_err(|failure| failure.error)?;
+        let page: Page = serde_json::from_slice(&body).map_err(|e| {
+            let start = super::answer::excerpt(&body[..body.len().min(4096)]);
+            strange(&what, format!("the answer is not a list of tags: {start}")).because(e)
+        })?;
+        tags.extend(page.tags.unwrap_or_default().iter().filter_map(|tag| checked(host, &what, tag)));
+        match next {
+            None => return Ok(tags),
+            Some(next) if next == url => break,
+            Some(next) => url = next,
+        }
+    }
+    Err(Error::new(crate::error::Kind::Network, format!("{what}: the list does not end, at {}", trace::shown(&url))))
+}
+
+fn checked(host: &Host, what: &str, tag: &str) -> Option<Tag> {
+    let parsed = tag.parse();
+    if let Err(e) = &parsed {
+        host.wire.events.report(Event::Warning(format!("{what}: skipped an entry: {e}")));
+    }
+    parsed.ok()
+}

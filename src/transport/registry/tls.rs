@@ -1,0 +1,245 @@
+//! Whom to trust: system roots, added authorities, one pinned certificate, or nobody's word.
+//!
+//! The system's certificates are read when the first TLS server is met, so a machine without a store can still speak plain
+//! HTTP. rustls refuses a server whose own certificate is marked as an authority (`openssl req -x509` makes such), which
+//! curl and Go accept when it is the very certificate they were told to trust; so does this: byte-identical, with name
+//! and dates checked.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{WebPkiServerVerifier, verify_server_name};
+use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::server::ParsedCertificate;
+use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, OtherError, RootCertStore, SignatureScheme};
+
+use crate::error::{Error, Kind, Result};
+
+/// What decides which servers are trusted; equal settings share connections.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct TlsSettings {
+    pub verify: bool,
+    pub ca_files: Vec<PathBuf>,
+    pub cert_dir: Option<PathBuf>,
+}
+
+/// # Errors
+/// A file that cannot be read or holds no certificate, or half a client certificate pair; the file is named.
+pub(super) fn client_config(settings: &TlsSettings) -> Result<ClientConfig> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let directory = settings.cert_dir.as_deref().map(CertDir::read).transpose()?.unwrap_or_default();
+    let mut added = Vec::new();
+    for path in settings.ca_files.iter().chain(&directory.authorities) {
+        added.extend(certificates(path)?);
+    }
+    let verifier: Arc<dyn ServerCertVerifier> = match settings.verify {
+        true => Arc::new(Verifier { provider: provider.clone(), added, inner: OnceLock::new() }),
+        false => Arc::new(Anyone { provider: provider.clone() }),
+    };
+    let setup = |e| Error::new(Kind::Network, "setting up TLS").because(e);
+    let builder = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(setup)?
+        .dangerous()
+        .with_custom_certificate_verifier(verifier);
+    let Some((certificate, key)) = directory.pair else { return Ok(builder.with_no_client_auth()) };
+    let private = PrivateKeyDer::from_pem_file(&key).map_err(|e| unreadable(&key, e))?;
+    let pair = |e| Error::input(format!("reading client certificate {}", certificate.display())).because(e);
+    builder.with_client_auth_cert(certificates(&certificate)?, private).map_err(pair)
+}
+
+/// Whether the other side spoke TLS and its certificate failed our checks.
+pub(super) fn is_distrust(fault: &rustls::Error) -> bool {
+    matches!(fault, rustls::Error::InvalidCertificate(_) | rustls::Error::Other(_))
+}
+
+/// What TLS has against the other side, if that is why a connection failed: trying again would not help.
+pub(super) fn fault<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a rustls::Error> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(fault) = error.downcast_ref::<rustls::Error>() {
+            return Some(fault);
+        }
+        // An io::Error's source() skips the error it wraps.
+        let wrapped = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        next = match wrapped {
+            Some(wrapped) => Some(wrapped),
+            None => error.source(),
+        };
+    }
+    None
+}
+
+/// The files of one `certs.d/<host>` (containers-certs.d(5)): `*.crt` authorities, `x.cert` with `x.key`.
+#[derive(Default)]
+struct CertDir {
+    authorities: Vec<PathBuf>,
+    pair: Option<(PathBuf, PathBuf)>,
+}
+
+impl CertDir {
+    fn read(path: &Path) -> Result<CertDir> {
+        let fail = |e| Error::disk("reading certificates in", path, e);
+        let mut files = Vec::new();
+        for entry in std::fs::read_dir(path).map_err(fail)? {
+            files.push(entry.map_err(fail)?.path());
+        }
+        files.sort();
+        let has = |extension: &str| {
+            let matching = move |file: &&PathBuf| file.extension().is_some_and(|e| e == extension);
+            files.iter().filter(matching).cloned().collect::<Vec<_>>()
+        };
+        let half = |file: &Path, other: &str| {
+            Error::input(format!("reading client certificate {}: its .{other} is missing", file.display()))
+        };
+        if let Some(lone) = has("key").into_iter().find(|key| !files.contains(&key.with_extension("cert"))) {
+            return Err(half(&lone, "cert"));
+        }
+        if let Some(lone) = has("cert").into_iter().find(|cert| !files.contains(&cert.with_extension("key"))) {
+            return Err(half(&lone, "key"));
+        }
+        let pair = has("cert").into_iter().next().map(|cert| (cert.clone(), cert.with_extension("key")));
+        Ok(CertDir { authorities: has("crt"), pair })
+    }
+}
+
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>> {
+    let list: Result<Vec<_>, _> =
+        CertificateDer::pem_file_iter(path).and_then(|found| found.collect()).map_err(|e| unreadable(path, e));
+    let list = list?;
+    if list.is_empty() {
+        return Err(Error::input(format!("reading certificates from {}: it holds none in PEM form", path.display())));
+    }
+    Ok(list)
+}
+
+fn unreadable(path: &Path, error: rustls::pki_types::pem::Error) -> Error {
+    Error::input(format!("reading certificates from {}", path.display())).because(error)
+}
+
+/// The usual checks against system roots and added authorities.
+#[derive(Debug)]
+struct Verifier {
+    provider: Arc<CryptoProvider>,
+    added: Vec<CertificateDer<'static>>,
+    inner: OnceLock<Result<Arc<WebPkiServerVerifier>, String>>,
+}
+
+impl Verifier {
+    fn inner(&self) -> Result<&WebPkiServerVerifier, rustls::Error> {
+        let inner = self.inner.get_or_init(|| {
+            let mut roots = RootCertStore::empty();
+            let system = rustls_native_certs::load_native_certs();
+            roots.add_parsable_certificates(system.certs);
+            for certificate in &self.added {
+                roots.add(certificate.clone()).map_err(|e| format!("a certificate that was added: {e}"))?;
+            }
+            if roots.is_empty() {
+                let why: Vec<String> = system.errors.iter().map(ToString::to_string).collect();
+                return Err(format!("this machine trusts no certificate authority ({})", why.join("; ")));
+            }
+            WebPkiServerVerifier::builder_with_provider(Arc::new(roots), self.provider.clone())
+                .build()
+                .map_err(|e| e.to_string())
+        });
+        inner.as_deref().map_err(|reason| rustls::Error::Other(OtherError(Arc::new(NoRoots(reason.clone())))))
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct NoRoots(String);
+
+impl ServerCertVerifier for Verifier {
+    fn verify_server_cert(
+        &self,
+        server: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        ocsp: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let verdict = self.inner()?.verify_server_cert(server, intermediates, name, ocsp, now);
+        let pinned = || self.added.iter().any(|added| added.as_ref() == server.as_ref());
+        match verdict {
+            // webpki looks at the dates before it looks at this, so they are right.
+            Err(rustls::Error::InvalidCertificate(CertificateError::Other(other)))
+                if is_authority_as_server(&other) && pinned() =>
+            {
+                verify_server_name(&ParsedCertificate::try_from(server)?, name)?;
+                Ok(ServerCertVerified::assertion())
+            }
+            verdict => verdict,
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, certificate, signed, &self.provider.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, certificate, signed, &self.provider.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+fn is_authority_as_server(error: &OtherError) -> bool {
+    matches!(error.0.downcast_ref::<webpki::Error>(), Some(webpki::Error::CaUsedAsEndEntity))
+}
+
+/// `tls verify = false`: the connection is encrypted, the other side unknown.
+#[derive(Debug)]
+struct Anyone {
+    provider: Arc<CryptoProvider>,
+}
+
+impl ServerCertVerifier for Anyone {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}

@@ -1,0 +1,392 @@
+//! One HTTP exchange: sends a request, follows redirects, says what went wrong. Knows nothing of repositories and tokens.
+//!
+//! **Threats.** A redirect may lead anywhere: `Authorization` goes only to the origin it was made for, at most ten hops are
+//! followed, none twice, and none from TLS to plain HTTP. A server may stall: waiting for an answer and between two pieces
+//! of a body is bounded.
+
+use std::collections::HashMap;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use futures_util::stream::{BoxStream, StreamExt};
+use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue, LOCATION};
+use reqwest::{Client, Method, Response, Url};
+
+use super::retry::Failure;
+use super::tls::{self, TlsSettings};
+use super::upload::Outflow;
+use super::{Config, trace};
+use crate::error::{Error, Kind, Result};
+use crate::progress::Events;
+
+const MOST_REDIRECTS: usize = 10;
+/// How long a registry may take to store an upload after its last byte: an object store may copy it first.
+const COMMIT_TIME: Duration = Duration::from_secs(15 * 60);
+
+/// How patient to be.
+#[derive(Clone, Debug)]
+pub(super) struct Limits {
+    pub retries: u32,
+    pub max_wait: Duration,
+    pub first_delay: Duration,
+    pub stall: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        let config = Config::default();
+        Limits::of(&config)
+    }
+}
+
+impl Limits {
+    pub fn of(config: &Config) -> Limits {
+        let (retries, max_wait) = (config.retries, config.max_wait);
+        Limits { retries, max_wait, first_delay: config.first_delay, stall: config.stall_timeout }
+    }
+}
+
+/// The connections of this run: one pool per distinct TLS setting.
+pub(super) struct Wire {
+    pub config: Config,
+    pub limits: Limits,
+    pub events: Events,
+    clients: Mutex<HashMap<(TlsSettings, bool), Client>>,
+}
+
+/// What is to be sent.
+pub(super) struct Call<'a> {
+    pub method: Method,
+    pub url: Url,
+    pub headers: HeaderMap,
+    pub body: Payload,
+    /// Sent only to the origin of the URL that stands beside it.
+    pub authorization: Option<(HeaderValue, Url)>,
+    /// The attempt, for errors.
+    pub what: &'a str,
+}
+
+pub(super) enum Payload {
+    Bytes(Bytes),
+    /// Can be sent once only.
+    Stream(Box<Outflow>),
+}
+
+impl Payload {
+    pub fn none() -> Payload {
+        Payload::Bytes(Bytes::new())
+    }
+}
+
+/// An answer, its body unread.
+pub(super) struct Reply {
+    response: Response,
+    stall: Duration,
+    /// Frees the host's lane when the answer is dropped.
+    pub permit: Option<tokio::sync::OwnedSemaphorePermit>,
+}
+
+impl Wire {
+    pub fn new(config: Config, events: Events) -> Wire {
+        Wire { limits: Limits::of(&config), config, events, clients: Mutex::default() }
+    }
+
+    /// Sends `call` and follows its redirects. Any status is an answer.
+    pub async fn send(&self, mut call: Call<'_>) -> Result<Reply, Failure> {
+        let mut visited = vec![call.url.clone()];
+        loop {
+            let response = self.exchange(&mut call).await?;
+            let Some(next) = redirect(&call, &response)? else {
+                return Ok(Reply { response, stall: self.limits.stall, permit: None });
+            };
+            let reason = match () {
+                () if visited.contains(&next) => "a redirect loop",
+                () if visited.len() > MOST_REDIRECTS => "more than 10 redirects",
+                () => {
+                    visited.push(next.clone());
+                    call.url = next;
+                    continue;
+                }
+            };
+            let text = format!("{}: {reason}, at {}", call.what, trace::shown(&next));
+            return Err(Failure::never(Error::new(Kind::Network, text)));
+        }
+    }
+
+    async fn exchange(&self, call: &mut Call<'_>) -> Result<Response, Failure> {
+        let client = self.client(&call.url).map_err(Failure::never)?;
+        let mut request = client.request(call.method.clone(), call.url.clone()).headers(call.headers.clone());
+        if let Some((value, home)) = &call.authorization
+            && home.origin() == call.url.origin()
+        {
+            request = request.header(AUTHORIZATION, value.clone());
+        }
+        let body = std::mem::replace(&mut call.body, Payload::none());
+        let answer = match body {
+            Payload::Bytes(bytes) => {
+                call.body = Payload::Bytes(bytes.clone());
+                if !bytes.is_empty() || matches!(call.method, Method::POST | Method::PUT | Method::PATCH) {
+                    request = request.header(reqwest::header::CONTENT_LENGTH, bytes.len()).body(bytes);
+                }
+                tokio::time::timeout(self.limits.stall, request.send()).await.map_err(|_| self.silence(call.what))?
+            }
+            Payload::Stream(outflow) => {
+                let watch = outflow.watch();
+                let request = request.header(reqwest::header::CONTENT_LENGTH, outflow.size()).body(outflow.into_body());
+                tokio::select! {
+                    answer = request.send() => answer,
+                    () = watch.stalled(self.limits.stall, COMMIT_TIME) => return Err(self.silence(call.what)),
+                }
+            }
+        };
+        let response = answer.map_err(|e| broken(call.what, e))?;
+        tracing::debug!(method = %call.method, url = %trace::shown(&call.url), status = response.status().as_u16(), "answer");
+        Ok(response)
+    }
+
+    fn silence(&self, what: &str) -> Failure {
+        let seconds = self.limits.stall.as_secs_f32();
+        Failure::soon(Error::new(Kind::Network, format!("{what}: no answer for {seconds} s")))
+    }
+
+    /// The pool for this URL's host.
+    fn client(&self, url: &Url) -> Result<Client> {
+        let settings = self.config.tls_for(url);
+        let direct = is_loopback(url);
+        let key = (settings, direct);
+        let mut clients = self.clients.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        if let Some(client) = clients.get(&key) {
+            return Ok(client.clone());
+        }
+        let mut builder = Client::builder()
+            .tls_backend_preconfigured(tls::client_config(&key.0)?)
+            .redirect(reqwest::redirect::Policy::none())
+            .referer(false)
+            .retry(reqwest::retry::never())
+            .user_agent(&self.config.user_agent)
+            .connect_timeout(self.config.connect_timeout)
+            .tcp_keepalive(Duration::from_secs(30))
+            .pool_max_idle_per_host(self.config.per_host * 2 + 2);
+        if direct {
+            builder = builder.no_proxy();
+        }
+        let client = builder
+            .build()
+            .map_err(|e| Error::new(Kind::Network, "setting up HTTP connections").because(e.without_url()))?;
+        clients.insert(key, client.clone());
+        Ok(client)
+    }
+}
+
+impl Reply {
+    pub fn status(&self) -> u16 {
+        self.response.status().as_u16()
+    }
+
+    /// Where the answer came from, after redirects.
+    pub fn url(&self) -> &Url {
+        self.response.url()
+    }
+
+    /// A header's value, if it is there and readable text.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.response.headers().get(name)?.to_str().ok()
+    }
+
+    pub fn headers(&self, name: &str) -> impl Iterator<Item = &str> {
+        self.response.headers().get_all(name).into_iter().filter_map(|value| value.to_str().ok())
+    }
+
+    pub fn content_length(&self) -> Option<u64> {
+        self.header("content-length")?.trim().parse().ok()
+    }
+
+    /// The whole body.
+    ///
+    /// # Errors
+    /// If it is longer than `limit` bytes, breaks off or stalls.
+    pub async fn body(self, what: &str, limit: u64) -> Result<Bytes, Failure> {
+        let too_long = || Failure::never(Error::damaged(format!("{what}: the answer is longer than {limit} bytes")));
+        if self.content_length().is_some_and(|length| length > limit) {
+            return Err(too_long());
+        }
+        let mut stream = self.stream(what);
+        let mut all = BytesMut::new();
+        while let Some(piece) = stream.next().await {
+            all.extend_from_slice(&piece?);
+            if all.len() as u64 > limit {
+                return Err(too_long());
+            }
+        }
+        Ok(all.freeze())
+    }
+
+    /// The beginning of the body, whatever becomes of the rest.
+    pub async fn body_start(self, limit: usize) -> Vec<u8> {
+        let mut stream = self.stream("");
+        let mut start = Vec::new();
+        while start.len() < limit
+            && let Some(Ok(piece)) = stream.next().await
+        {
+            start.extend_from_slice(&piece);
+        }
+        start.truncate(limit);
+        start
+    }
+
+    /// The body in pieces; a pause longer than the stall limit is a failure.
+    pub fn stream(self, what: &str) -> BoxStream<'static, Result<Bytes, Failure>> {
+        let Reply { response, stall, permit } = self;
+        let what = what.to_owned();
+        let pieces = Box::pin(response.bytes_stream());
+        futures_util::stream::unfold((pieces, permit), move |(mut pieces, permit)| {
+            let what = what.clone();
+            async move {
+                let next = match tokio::time::timeout(stall, pieces.next()).await {
+                    Ok(next) => next?.map_err(|e| broken(&what, e)),
+                    Err(_) => {
+                        let text = format!("{what}: the other side fell silent for {} s", stall.as_secs_f32());
+                        Err(Failure::soon(Error::new(Kind::Network, text)))
+                    }
+                };
+                Some((next, (pieces, permit)))
+            }
+        })
+        .boxed()
+    }
+}
+
+/// Where a redirect leads, if the answer is one that this call may follow.
+fn redirect(call: &Call<'_>, response: &Response) -> Result<Option<Url>, Failure> {
+    let follows = match response.status().as_u16() {
+        301..=303 => matches!(call.method, Method::GET | Method::HEAD),
+        // The body of an upload is gone by now.
+        307 | 308 => matches!(call.body, Payload::Bytes(ref bytes) if !bytes.is_empty() || call.method != Method::PUT),
+        _ => false,
+    };
+    let Some(location) = response.headers().get(LOCATION).and_then(|l| l.to_str().ok()).filter(|_| follows) else {
+        return Ok(None);
+    };
+    let fail = |reason: String| Failure::never(Error::new(Kind::Network, format!("{}: {reason}", call.what)));
+    let next = resolve(&call.url, location).map_err(|reason| fail(format!("redirected, but {reason}")))?;
+    Ok(Some(next))
+}
+
+/// A Location or Link target against the URL that was asked.
+///
+/// Behind a TLS-terminating proxy registries say `http://` of themselves: the same host keeps https. Another host must not
+/// be reached by less than this one.
+pub(super) fn resolve(base: &Url, target: &str) -> Result<Url, String> {
+    let mut url = base.join(target.trim()).map_err(|e| format!("to {target:?}, which is no URL ({e})"))?;
+    if !matches!(url.scheme(), "http" | "https") {
+        return Err(format!("to {}://, which is not HTTP", url.scheme()));
+    }
+    // Credentials in a URL would be sent as Basic to wherever it points.
+    let _ = url.set_username("");
+    let _ = url.set_password(None);
+    if base.scheme() == "https" && url.scheme() == "http" {
+        if url.host_str() != base.host_str() {
+            return Err(format!("from TLS to plain HTTP at {}", trace::shown(&url)));
+        }
+        let port = url.port().or(base.port());
+        let _ = url.set_scheme("https");
+        let _ = url.set_port(port);
+    }
+    Ok(url)
+}
+
+/// `localhost`, 127.0.0.0/8 and `[::1]`.
+pub(super) fn is_loopback(url: &Url) -> bool {
+    match url.host_str() {
+        Some("localhost" | "[::1]") => true,
+        Some(host) => host.parse::<std::net::Ipv4Addr>().is_ok_and(|address| address.is_loopback()),
+        None => false,
+    }
+}
+
+/// A connection that could not be made or broke. reqwest's own texts repeat the URL, secrets of its query included, and
+/// several layers that say nothing; what is at the bottom is told.
+fn broken(what: &str, error: reqwest::Error) -> Failure {
+    let error = error.without_url();
+    let tls = tls::fault(&error);
+    let cause = Broken { reason: bottom(&error), distrusted: tls.is_some_and(tls::is_distrust) };
+    let permanent = error.is_builder() || tls.is_some();
+    let error = Error::new(Kind::Network, what).because(cause);
+    if permanent { Failure::never(error) } else { Failure::soon(error) }
+}
+
+/// Why no answer was to be had.
+#[derive(Debug, thiserror::Error)]
+#[error("{reason}")]
+struct Broken {
+    reason: String,
+    /// The other side does speak TLS, but failed our checks.
+    distrusted: bool,
+}
+
+/// Whether the failure is that the other side's certificate is not trusted.
+pub(super) fn is_distrust(failure: &Failure) -> bool {
+    let cause = std::error::Error::source(&failure.error);
+    cause.and_then(|cause| cause.downcast_ref::<Broken>()).is_some_and(|broken| broken.distrusted)
+}
+
+fn bottom(error: &(dyn std::error::Error + 'static)) -> String {
+    const LAYERS: [&str; 5] =
+        ["error sending request", "client error", "request or response body error", "error decoding", "error reading"];
+    let mut parts: Vec<String> = Vec::new();
+    let mut next = Some(error);
+    while let Some(error) = next {
+        let text = error.to_string();
+        let repeated = parts.last().is_some_and(|last| last.contains(&text));
+        if !repeated && !LAYERS.iter().any(|layer| text.starts_with(layer)) {
+            parts.push(text);
+        }
+        next = error.source();
+    }
+    if parts.is_empty() { "the connection failed".to_owned() } else { parts.join(": ") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn resolved(base: &str, target: &str) -> Result<String, String> {
+        resolve(&base.parse().unwrap(), target).map(|url| url.to_string())
+    }
+
+    #[test]
+    fn a_location_keeps_its_query_and_tls() {
+        for (base, target, to) in [
+            ("http://h:5000/v2/a/blobs/uploads/", "/v2/a/u/1?_state=x%2By", "http://h:5000/v2/a/u/1?_state=x%2By"),
+            ("https://h/v2/", "http://h/v2/u", "https://h/v2/u"),
+            ("https://h:8443/v2/", "http://h/v2/u", "https://h:8443/v2/u"),
+            ("https://h:8443/v2/", "http://h:8443/v2/u", "https://h:8443/v2/u"),
+            ("https://h/v2/", "https://u:p@s3/x", "https://s3/x"),
+            ("http://[::1]:5000/v2/", "u?x", "http://[::1]:5000/v2/u?x"),
+        ] {
+            assert_eq!(resolved(base, target).as_deref(), Ok(to));
+        }
+    }
+
+    #[test]
+    fn a_location_cannot_leave_http_or_tls() {
+        assert!(resolved("https://h/v2/", "http://other/x?token=1").is_err_and(|e| !e.contains("token=1")));
+        assert!(resolved("https://h/v2/", "file:///etc/passwd").is_err());
+        assert!(resolved("https://h/v2/", "http://[").is_err());
+    }
+
+    #[test]
+    fn only_this_machine_is_loopback() {
+        for (url, loopback) in [
+            ("http://localhost:1/", true),
+            ("http://127.3.2.1/", true),
+            ("http://[::1]:5/", true),
+            ("http://127.0.0.1.example.com/", false),
+            ("http://localhost.example.com/", false),
+            ("http://10.0.0.1/", false),
+        ] {
+            assert_eq!(is_loopback(&url.parse().unwrap()), loopback, "{url}");
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! Content to push: blobs in memory as a source, and manifests made from them.
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::{StreamExt, stream};
+use gapferry::Result;
+use gapferry::content::{BlobReader, Body, Origin, Sink, Source};
+use gapferry::oci::{Descriptor, Digest, Manifest, Reference, Repository, Tag, media_type};
+use gapferry::transport::registry::Registries;
+
+#[derive(Default)]
+pub struct Shelf(Mutex<BTreeMap<Digest, Bytes>>);
+
+impl Shelf {
+    pub fn add(&self, content: impl Into<Bytes>) -> Descriptor {
+        let content = content.into();
+        let digest = Digest::sha256(&content);
+        let size = content.len() as u64;
+        self.0.lock().unwrap().insert(digest, content);
+        Descriptor::new("application/vnd.oci.image.layer.v1.tar", digest, size)
+    }
+
+    /// What is served under a digest that other bytes have.
+    pub fn add_wrong(&self, right: &[u8], served: &'static [u8]) -> Descriptor {
+        let digest = Digest::sha256(right);
+        self.0.lock().unwrap().insert(digest, Bytes::from_static(served));
+        Descriptor::new("x/y", digest, right.len() as u64)
+    }
+}
+
+#[async_trait]
+impl Source for Shelf {
+    async fn tags(&self, _: &Repository) -> Result<Vec<Tag>> {
+        Ok(Vec::new())
+    }
+
+    async fn resolve(&self, _: &Reference) -> Result<Option<Descriptor>> {
+        Ok(None)
+    }
+
+    async fn manifest(&self, _: &Reference) -> Result<Option<Manifest>> {
+        Ok(None)
+    }
+
+    async fn referrers(&self, _: &Repository, _: &Digest) -> Result<Vec<Descriptor>> {
+        Ok(Vec::new())
+    }
+
+    async fn blob(&self, _: &Repository, blob: &Descriptor, _: u64) -> Result<Body> {
+        let content = self.0.lock().unwrap()[&blob.digest].clone();
+        // In pieces, as from a network.
+        let pieces: Vec<Result<Bytes>> = content.chunks(64 * 1024).map(|piece| Ok(content.slice_ref(piece))).collect();
+        Ok(Body { offset: 0, stream: stream::iter(pieces).boxed() })
+    }
+}
+
+pub fn repository(registry: &str, path: &str) -> Repository {
+    Repository::new(registry, path).unwrap()
+}
+
+pub fn tag(repository: &Repository, tag: &str) -> Reference {
+    repository.with_tag(tag.parse().unwrap())
+}
+
+pub fn image(config: &Descriptor, layers: &[Descriptor], subject: Option<&Manifest>) -> Manifest {
+    let view = |descriptor: &Descriptor, media_type: &str| serde_json::json!({"mediaType": media_type, "digest": descriptor.digest, "size": descriptor.size});
+    let layers: Vec<_> = layers.iter().map(|layer| view(layer, &layer.media_type)).collect();
+    let mut json = serde_json::json!({"schemaVersion": 2, "mediaType": media_type::OCI_MANIFEST,
+        "config": view(config, media_type::OCI_CONFIG), "layers": layers});
+    if let Some(subject) = subject {
+        json["subject"] = view(&subject.descriptor(), subject.media_type());
+        json["artifactType"] = "application/vnd.test.signature".into();
+        json["annotations"] = serde_json::json!({"of": "test"});
+    }
+    Manifest::parse(Bytes::from(json.to_string()), None, None).unwrap()
+}
+
+pub async fn push(to: &Registries, repository: &Repository, shelf: &Shelf, blobs: &[&Descriptor]) -> Result<()> {
+    for blob in blobs {
+        to.put_blob(repository, blob, &Origin { source: shelf, repository }).await?;
+    }
+    Ok(())
+}
+
+/// The whole blob, proven.
+pub async fn read(from: &Registries, repository: &Repository, blob: &Descriptor) -> Result<Bytes> {
+    drain(Origin { source: from, repository }.open(blob).await?).await
+}
+
+pub async fn drain(mut reader: BlobReader) -> Result<Bytes> {
+    let mut all = Vec::new();
+    while let Some(piece) = reader.next().await {
+        all.extend_from_slice(&piece?);
+    }
+    Ok(all.into())
+}
+
+/// Bytes that compress badly and repeat nowhere.
+pub fn noise(length: usize) -> Vec<u8> {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state as u8
+    };
+    std::iter::repeat_with(next).take(length).collect()
+}
