@@ -10,6 +10,7 @@ mod shelf;
 mod tls;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use gapferry::progress::{Events, Recorder};
 use gapferry::transport::registry::{Config, Registries};
