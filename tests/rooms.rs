@@ -1,0 +1,156 @@
+//! Who may know whom: `oci ← content ← transport ← stages ← cli`, kept as a test so that nobody has to remember it.
+//!
+//! A room is a module directly below the crate. Every path `crate::room::…` (and `super` chains cannot leave a room) in
+//! code, not in comments, is an edge. Only the command line joins concrete transports with stages.
+
+use std::path::Path;
+
+/// Each room and how far from the vocabulary it is. A room may name rooms of its own rank and below.
+const ROOMS: &[(&str, u8)] = &[
+    ("oci", 0),
+    // Foundation: may be named by all, knows nothing but the vocabulary.
+    ("error", 0),
+    ("progress", 0),
+    ("lock", 0),
+    ("content", 1),
+    ("credentials", 2),
+    ("transport", 2),
+    ("allowlist", 3),
+    ("bundle", 3),
+    ("check", 3),
+    ("graph", 3),
+    ("harbor", 3),
+    ("naming", 3),
+    ("plan", 3),
+    ("receipt", 3),
+    ("resolve", 3),
+    ("select", 3),
+    ("transfer", 3),
+    ("walk", 3),
+    ("serve", 4),
+    ("cli", 4),
+];
+
+/// Stages that name a transport all the same, and why.
+const EXCEPTIONS: &[(&str, &str)] = &[
+    ("bundle", "layout"), // a bundle is a layout with a digest manifest: opening one opens the other
+    ("check", "layout"),  // verify looks at every entry of the layout, not only at content
+];
+
+struct Edge {
+    file: String,
+    line: usize,
+    from: String,
+    /// `oci`, or `transport::layout`.
+    to: Vec<String>,
+}
+
+fn edges() -> Vec<Edge> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut edges = Vec::new();
+    for entry in walkdir::WalkDir::new(&root).sort_by_file_name() {
+        let entry = entry.expect("walking src");
+        let file = entry.path().strip_prefix(&root).expect("below src").to_string_lossy().into_owned();
+        let from = file.split('/').next().unwrap_or_default().trim_end_matches(".rs").to_owned();
+        if !file.ends_with(".rs") || matches!(from.as_str(), "lib" | "main") {
+            continue;
+        }
+        let from = match file.strip_prefix("transport/").and_then(|rest| rest.split('/').next()) {
+            Some(part) if part != "mod.rs" => format!("transport::{}", part.trim_end_matches(".rs")),
+            _ => from,
+        };
+        let text = std::fs::read_to_string(entry.path()).expect("reading a source file");
+        for (number, line) in text.lines().enumerate() {
+            let code = line.split("//").next().unwrap_or_default();
+            for named in named_rooms(code) {
+                edges.push(Edge { file: file.clone(), line: number + 1, from: from.clone(), to: named });
+            }
+        }
+    }
+    edges
+}
+
+/// `crate::a::b` and `crate::{a::b, c}` of one line, as `[a, b]`, `[c]`.
+fn named_rooms(code: &str) -> Vec<Vec<String>> {
+    let mut found = Vec::new();
+    for after in code.split("crate::").skip(1) {
+        let parts: Vec<&str> = match after.strip_prefix('{') {
+            Some(group) => group.trim_end_matches([';', '}']).split(',').map(str::trim).collect(),
+            None => vec![after],
+        };
+        for part in parts {
+            let path: Vec<String> = part
+                .split("::")
+                .map(|word| word.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect::<String>())
+                .take(2)
+                .collect();
+            if path[0].starts_with(|c: char| c.is_ascii_lowercase()) {
+                found.push(path);
+            }
+        }
+    }
+    found
+}
+
+fn rank(room: &str) -> Option<u8> {
+    let room = room.split("::").next().unwrap_or_default();
+    ROOMS.iter().find(|(name, _)| *name == room).map(|(_, rank)| *rank)
+}
+
+fn complaint(edge: &Edge) -> Option<String> {
+    let Edge { from, to, .. } = edge;
+    let own = from.split("::").next() == Some(to[0].as_str());
+    let (Some(rank_from), Some(rank_to)) = (rank(from), rank(&to[0])) else {
+        return Some(format!("{from} names {}: one of them has no place in this test's table", to[0]));
+    };
+    if rank_from < rank_to {
+        return Some(format!("{from} names {}, which stands above it", to[0]));
+    }
+    if to[0] != "transport" {
+        return None;
+    }
+    let transport = to.get(1).map_or("", String::as_str);
+    if own && *from != "transport" && *from != format!("transport::{transport}") {
+        return Some(format!("{from} names another transport: {transport}"));
+    }
+    let joins = rank_from == 4 || own || EXCEPTIONS.contains(&(from.as_str(), transport));
+    (!joins).then(|| format!("the stage {from} names the concrete transport {transport}"))
+}
+
+#[test]
+fn dependencies_point_one_way_and_only_the_command_line_joins_transports_with_stages() {
+    let edges = edges();
+    assert!(edges.len() > 20, "the sources were not found");
+    let complaints: Vec<String> =
+        edges.iter().filter_map(|e| Some(format!("src/{}:{}: {}", e.file, e.line, complaint(e)?))).collect();
+    assert!(complaints.is_empty(), "\n{}", complaints.join("\n"));
+}
+
+#[test]
+fn a_wrong_way_would_be_seen() {
+    let edge = |from: &str, to: &[&str]| Edge {
+        file: String::new(),
+        line: 1,
+        from: from.into(),
+        to: to.iter().map(|part| (*part).to_owned()).collect(),
+    };
+    for (from, to) in [
+        ("oci", &["content"][..]),
+        ("content", &["transport", "layout"]),
+        ("transport::layout", &["plan"]),
+        ("transport::layout", &["transport", "registry"]),
+        ("plan", &["transport", "registry"]),
+        ("bundle", &["transport", "registry"]),
+        ("walk", &["cli"]),
+        ("newroom", &["oci"]),
+    ] {
+        assert!(complaint(&edge(from, to)).is_some(), "{from} → {to:?}");
+    }
+    for (from, to) in
+        [("cli", &["transport", "registry"][..]), ("plan", &["content"]), ("check", &["transport", "layout"])]
+    {
+        assert!(complaint(&edge(from, to)).is_none(), "{from} → {to:?}");
+    }
+    assert_eq!(named_rooms("use crate::{oci::Digest, error::Result};").len(), 2);
+    assert_eq!(named_rooms("use crate::transport::layout::Layout;"), [["transport", "layout"]]);
+}
