@@ -153,4 +153,85 @@ proptest! {
             prop_assert_eq!(list.rules[0].select.to_string(), reference.clone());
         }
     }
+
+    #[test]
+    fn an_unquoted_tag_keeps_its_text(tag in prop_oneof![
+        "[A-Za-z0-9_][A-Za-z0-9_.-]{0,20}", "[0-9._e+x-]{1,8}", "0[xob][0-9a-f_]{1,6}", "[0-9]{1,4}-[0-9]{2}-[0-9]{2}", "[0-9a-f]{7}",
+        prop::sample::select(vec!["true", "False", "yes", "No", "ON", "off", "y", "N", "nan", "inf", "NULL", "null", "Null"])
+            .prop_map(str::to_owned),
+    ]) {
+        prop_assume!(tag.parse::<gapferry::oci::Tag>().is_ok());
+        let yaml = format!("reg.io:\n  images:\n    app:\n    - {tag}\n    other: [{tag}]\n");
+        let read = Allowlist::parse_sources(&[], &[("s.yaml".to_owned(), yaml.into_bytes())]);
+        if tag.eq_ignore_ascii_case("null") {
+            prop_assert_eq!(read.unwrap_err().len(), 2);
+        } else {
+            let found: Vec<String> = read.unwrap().rules.iter().map(|rule| rule.select.to_string()).collect();
+            prop_assert_eq!(found, [format!("reg.io/app:{tag}"), format!("reg.io/other:{tag}")]);
+        }
+    }
+
+    #[test]
+    fn the_order_of_files_changes_only_the_order_of_rules(
+        a in prop::collection::vec("[abc]\\.io/[xy]:[12]", 0..6), b in prop::collection::vec("[abc]\\.io/[xy]:[12]", 0..6),
+    ) {
+        let files = [("a".to_owned(), a.join("\n").into_bytes()), ("-".to_owned(), yaml_list(&b).into_bytes())];
+        let mut reversed = files.clone();
+        reversed.reverse();
+        let selections = |files: &[(String, Vec<u8>)]| {
+            let list = Allowlist::parse_sources(&[], files).unwrap();
+            let mut found: Vec<String> = list.rules.iter().map(|rule| rule.select.to_string()).collect();
+            found.sort();
+            found
+        };
+        let expected: std::collections::BTreeSet<&String> = a.iter().chain(&b).collect();
+        prop_assert_eq!(selections(&files), selections(&reversed));
+        let found = selections(&files);
+        prop_assert_eq!(found.iter().collect::<std::collections::BTreeSet<_>>(), expected);
+    }
+
+    #[test]
+    fn operators_keep_their_relations(own in version(), other in version()) {
+        let holds = |range: String| range.parse::<Range>().unwrap().contains_tag(&other);
+        let (less, equal, more) = (holds(format!("<{own}")), holds(format!("={own}")), holds(format!(">{own}")));
+        prop_assert_eq!([less, equal, more].iter().filter(|held| **held).count(), 1);
+        prop_assert_eq!(holds(format!("!={own}")), !equal);
+        prop_assert_eq!(holds(format!(">={own}")), !less);
+        prop_assert_eq!(holds(format!("<={own}")), !more);
+        prop_assert_eq!(holds(format!("{own} - {own}")), equal);
+        prop_assert_eq!(holds(format!("<{own} || >{own}")), !equal);
+        let between = holds(format!("<{own}, >{own}"));
+        prop_assert!(!between);
+        let (tilde, caret) = (holds(format!("~{own}")), holds(format!("^{own}")));
+        prop_assert!(!(tilde || caret) || !less);
+        prop_assert!(!equal || (tilde && caret));
+    }
+
+    #[test]
+    fn a_prerelease_needs_a_constraint_that_speaks_of_one(own in version(), pre in "[a-z]{1,5}(\\.[1-9][0-9]?)?") {
+        let tag = format!("{own}-{pre}");
+        for operator in ["", "=", "!=", ">", "<", ">=", "<=", "~", "^"] {
+            let range: Range = format!("{operator}{own}").parse().unwrap();
+            prop_assert!(!range.contains_tag(&tag), "{} {}", range, tag);
+        }
+        let range: Range = format!(">={tag} || >=0").parse().unwrap();
+        prop_assert!(range.contains_tag(&tag));
+    }
+
+    #[test]
+    fn a_quoted_tag_matches_itself_alone(tag in "[A-Za-z0-9_][A-Za-z0-9_.-]{0,12}", other in "[A-Za-z0-9_][A-Za-z0-9_.-]{0,12}") {
+        let pattern = Pattern::new(&format!("^\\Q{tag}\\E$")).unwrap();
+        prop_assert!(pattern.is_match(&tag));
+        prop_assert_eq!(pattern.is_match(&other), tag == other);
+        let class = Pattern::new(&format!("^[{}]+$", tag.replace('-', "\\-"))).unwrap();
+        prop_assert!(class.is_match(&tag));
+    }
+}
+
+fn yaml_list(references: &[String]) -> String {
+    references.iter().map(|reference| format!("- {reference}\n")).collect()
+}
+
+fn version() -> impl Strategy<Value = String> {
+    (0u8..3, 0u8..3, 0u8..3).prop_map(|(major, minor, patch)| format!("{major}.{minor}.{patch}"))
 }

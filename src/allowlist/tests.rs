@@ -209,13 +209,24 @@ fn aliases_and_merge_keys_work_and_a_bomb_does_not() {
     let list = read(&[("s.yaml", text)]).unwrap();
     let shown: Vec<String> = list.rules.iter().map(|rule| rule.select.to_string()).collect();
     assert_eq!(shown, ["a.io/x:1", "b.io/x:1", "c.io/x:1"]);
-    let mut bomb = "a0: &a0 [x,x,x,x,x,x,x,x,x,x]\n".to_owned();
-    for level in 1..12 {
-        let alias = format!("*a{},", level - 1).repeat(10);
-        bomb.push_str(&format!("a{level}: &a{level} [{alias}]\n"));
+    let shared: String = (0..1000).map(|i| format!("- {{ref: a.io/x:{i}, platform: *p}}\n")).collect();
+    let list = read(&[("l.yaml", &format!("- {{ref: a.io/y, platform: &p [linux/amd64]}}\n{shared}"))]).unwrap();
+    assert_eq!(list.rules.len(), 1001);
+    let level = |n: usize, inner: &str| format!("a{n}: &a{n} {inner}\n");
+    let grown: String = (1..12).map(|n| level(n, &format!("[{}]", format!("*a{},", n - 1).repeat(10)))).collect();
+    let nested: String = (1..200).map(|n| level(n, &format!("[*a{}]", n - 1))).collect();
+    for growth in [grown, nested] {
+        assert!(problems("s.yaml", &(level(0, "[x]") + &growth))[0].contains("YAML: "));
     }
-    assert!(problems("s.yaml", &bomb)[0].contains("YAML: "));
-    assert!(problems("s.yaml", &"[".repeat(100_000))[0].contains("YAML: "));
+}
+
+#[test]
+fn nesting_that_would_exhaust_the_stack_is_refused() {
+    for opening in ["[", "{", "- ", "? ", "[{", "{a: ", "- ? "] {
+        for levels in [17, 100, 100_000] {
+            assert!(!problems("s.yaml", &opening.repeat(levels)).is_empty());
+        }
+    }
 }
 
 #[test]

@@ -5,8 +5,8 @@
 //! errors at once.
 //!
 //! # Threats
-//! Anchors and aliases that multiply, deep nesting, endless documents: the reader's budget and alias limits stay on, the
-//! depth is bounded below. Duplicate keys are an error. Parse errors are shown without an excerpt of the source, because
+//! Anchors and aliases that multiply, deep nesting, endless documents: the reader's budget and alias limits stay on,
+//! tighter than its own; its default depth of 64 is more than a thread's stack holds in a debug build. Duplicate keys are an error. Parse errors are shown without an excerpt of the source, because
 //! a skopeo file may hold a password.
 
 use std::fmt;
@@ -17,6 +17,9 @@ use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_saphyr::{Location, Spanned};
 
 use super::{Position, Problem};
+
+/// Levels of nesting; the notations need five. Reading recurses, and in a debug build a level takes tens of kilobytes.
+const MAX_DEPTH: usize = 16;
 
 /// A value and where it begins. Not printable: it may hold a password.
 pub(super) struct Node {
@@ -54,10 +57,19 @@ impl Node {
 pub(super) fn parse(name: &str, source: &str) -> Result<Node, Problem> {
     let options = serde_saphyr::options! {
         with_snippet: false,
+        // `1e400` is a number too large for one, and a tag: the visitor cuts it out of the source like any other.
+        non_finite_float_policy: serde_saphyr::NonFiniteFloatPolicy::PassThrough,
         budget: serde_saphyr::budget! {
-            max_depth: 64,
+            max_depth: MAX_DEPTH,
             max_nodes: 2_000_000,
             max_events: 8_000_000,
+            max_recorded_anchor_events: 100_000,
+            // One anchor for the platforms of a thousand entries is no attack; what aliases cost is bounded below.
+            enforce_alias_anchor_ratio: false,
+        },
+        alias_limits: serde_saphyr::alias_limits! {
+            max_total_replayed_events: 200_000,
+            max_replay_stack_depth: MAX_DEPTH,
         },
     };
     let file: Arc<str> = name.into();
