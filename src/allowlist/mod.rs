@@ -56,7 +56,7 @@ pub use decode::{MAX_FILE_SIZE, Notation};
 pub use pattern::{Pattern, PatternError};
 pub use position::{Position, Problem, refused};
 pub use select::Select;
-pub use settings::{Credentials, RegistrySettings};
+pub use settings::RegistrySettings;
 
 /// What to carry, and how to reach the registries it comes from.
 #[derive(Clone, Debug, Default)]

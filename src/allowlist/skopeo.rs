@@ -13,10 +13,9 @@
 //! error here: an image that silently stays behind is found missing on the wrong side of the gap.
 
 use super::yaml::{Key, Node, Value};
-use super::{Credentials, Found, Pattern, Position, RegistrySettings, Rule, Select, semver};
+use super::{Found, Pattern, Position, RegistrySettings, Rule, Select, semver};
+use crate::credentials::{Credentials, Secret};
 use crate::oci::{Digest, Repository, Tag};
-
-use super::settings::Secret;
 
 const KNOWN: &str = "images, images-by-tag-regex, images-by-semver, credentials, tls-verify, cert-dir";
 
@@ -216,10 +215,12 @@ fn parse_credentials(value: &Node, found: &mut Found) -> Option<Credentials> {
         return None;
     }
     match (username, password, token) {
-        (_, _, Some(token)) => Some(Credentials::IdentityToken(Secret::new(token))),
-        (Some(username), Some(password), None) => {
-            Some(Credentials::User { username: username.to_owned(), password: Secret::new(password) })
-        }
+        (username, password, Some(token)) => Some(Credentials {
+            username: username.unwrap_or_default().to_owned(),
+            password: Secret::new(password.unwrap_or_default()),
+            identity_token: Some(Secret::new(token)),
+        }),
+        (Some(username), Some(password), None) => Some(Credentials::basic(username, password)),
         (None, None, None) => None,
         _ => {
             found.problem(&value.at, "credentials need both username and password, or identitytoken");

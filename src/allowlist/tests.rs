@@ -154,8 +154,8 @@ fn the_skopeo_file_is_read_as_it_is() {
     let settings = &list.registries["registry.example.com"];
     assert_eq!(settings.tls_verify, Some(false));
     assert_eq!(settings.cert_dir.as_deref(), Some(std::path::Path::new("/etc/certs")));
-    let Some(Credentials::User { username, password }) = &settings.credentials else { panic!("{settings:?}") };
-    assert_eq!((username.as_str(), password.expose()), ("john", "0123"));
+    let credentials = settings.credentials.as_ref().unwrap();
+    assert_eq!((credentials.username.as_str(), credentials.password.expose()), ("john", "0123"));
     assert!(!format!("{list:?}").contains("0123"));
     assert_eq!(list.registries.len(), 1);
 }
