@@ -1,6 +1,7 @@
 pub mod allowlist;
 pub mod bundle;
 pub mod check;
+pub mod cli;
 pub mod content;
 pub mod credentials;
 pub mod error;

@@ -120,6 +120,14 @@ impl<'a> Transfer<'a> {
         Ok(())
     }
 
+    /// Every blob that failed so far.
+    pub fn failures(&self) -> Vec<Error> {
+        let failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all: Vec<&Arc<Error>> = failed.values().collect();
+        all.sort_by_key(|error| error.to_string());
+        all.into_iter().map(again).collect()
+    }
+
     /// Bytes of blobs that moved so far.
     pub fn moved(&self) -> u64 {
         self.moved.load(Ordering::Relaxed)

@@ -10,7 +10,6 @@ mod tree;
 use std::collections::HashMap;
 use std::sync::Mutex;
 
-use jiff::Timestamp;
 use serde::Deserialize;
 
 use crate::content::{Cached, Source};
@@ -41,8 +40,6 @@ pub struct Options {
     pub index: IndexMode,
     pub referrers: bool,
     pub foreign_layers: bool,
-    /// Recorded as the time of resolution.
-    pub now: Timestamp,
 }
 
 /// Which side holds the images of a lock: decides what a platform selection means.

@@ -3,6 +3,16 @@
 //! Stages and transports say what they do through a [`Reporter`]; they never print. Renderers (terminal bars, periodic
 //! log lines, JSON lines, nothing) live below this module; tests use [`Recorder`].
 
+mod json;
+mod lines;
+mod tally;
+mod terminal;
+pub mod units;
+
+pub use json::Json;
+pub use lines::Lines;
+pub use terminal::Terminal;
+
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 

@@ -1,0 +1,144 @@
+//! Options that say what to carry, the same for `export` and `lock`; and the way from them to a lock and its graph.
+
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+
+use super::context::Context;
+use super::registry::RegistryArgs;
+use crate::allowlist::{Allowlist, MAX_FILE_SIZE, refused};
+use crate::content::{Cached, Source};
+use crate::error::{Error, Result};
+use crate::graph::Graph;
+use crate::lock::{IndexMode, Lock};
+use crate::oci::Platform;
+use crate::progress::Event;
+use crate::resolve::{self, Failures};
+use crate::transport::registry::Registries;
+use crate::walk::{Options, Origin, Walk};
+
+#[derive(Args)]
+#[command(next_help_heading = "What to carry")]
+pub struct AllowlistArgs {
+    /// Images: name:tag, name@digest, name:tag@digest, or a repository alone for all its tags
+    ///
+    /// Short names mean what they mean to Docker: nginx is docker.io/library/nginx.
+    #[arg(value_name = "REF")]
+    references: Vec<String>,
+    /// File with an allowlist, `-` for standard input; repeatable
+    ///
+    /// Text (one reference a line, # comments, then platform=… and as=…), a YAML list with the same keys, or the file
+    /// of `skopeo sync --src yaml` as it is.
+    #[arg(short, long = "file", value_name = "FILE")]
+    files: Vec<PathBuf>,
+    /// Take only this platform, such as linux/amd64; repeatable; an entry's own platform= counts more
+    #[arg(long = "platform", value_name = "OS/ARCH[/VARIANT]")]
+    platforms: Vec<Platform>,
+    /// What becomes of an index of which only some platforms are taken
+    #[arg(long, value_name = "MODE", default_value = "trim")]
+    index: IndexMode,
+    /// Leave signatures, SBOMs and other referrers behind
+    #[arg(long)]
+    no_referrers: bool,
+    /// Fetch layers that registries do not hold (Windows base layers)
+    #[arg(long)]
+    foreign_layers: bool,
+    /// A tag pattern that matches nothing is no error
+    #[arg(long)]
+    allow_empty: bool,
+}
+
+/// An allowlist that was read, and the client for its registries.
+pub struct Sources {
+    pub allowlist: Allowlist,
+    pub registries: Registries,
+}
+
+impl AllowlistArgs {
+    /// Reads references and files; everything that is wrong in them is one error.
+    pub fn read(&self, registry: &RegistryArgs, context: &Context) -> Result<Sources> {
+        if self.references.is_empty() && self.files.is_empty() {
+            return Err(Error::input("nothing to carry: name images, or a file of them with -f"));
+        }
+        let files: Result<Vec<(String, Vec<u8>)>> = self.files.iter().map(|path| read_file(path)).collect();
+        let mut allowlist = Allowlist::parse_sources(&self.references, &files?)
+            .map_err(|problems| refused("the allowlist", &problems))?;
+        for notice in &allowlist.notices {
+            context.events.report(Event::Notice(notice.clone()));
+        }
+        for rule in &mut allowlist.rules {
+            if rule.platforms.is_empty() {
+                rule.platforms.clone_from(&self.platforms);
+            }
+        }
+        let names = allowlist.rules.iter().map(|rule| rule.select.repository().registry().to_owned());
+        let registries = registry.connect(names, &allowlist.registries, context)?;
+        Ok(Sources { allowlist, registries })
+    }
+
+    /// Finds out what everything means now. `local` is a bundle that may hold much of it already.
+    pub async fn resolve(
+        &self,
+        sources: &Sources,
+        cached: &Cached<'_>,
+        registry: &RegistryArgs,
+        context: &Context,
+    ) -> Result<(Lock, Graph)> {
+        let (now, _) = context.now()?;
+        let walk = self.walk(cached, context);
+        let jobs = registry.jobs();
+        let rules = &sources.allowlist.rules;
+        let wanted = resolve::expand(cached, rules, self.allow_empty, jobs, &context.events).await;
+        let wanted = wanted.map_err(unresolved)?;
+        resolve::discover(&walk, &wanted, now, jobs, &context.events).await.map_err(unresolved)
+    }
+
+    /// Makes the graph of a lock that exists.
+    pub async fn follow(
+        &self,
+        lock: &Lock,
+        cached: &Cached<'_>,
+        registry: &RegistryArgs,
+        context: &Context,
+    ) -> Result<Graph> {
+        let walk = self.walk(cached, context);
+        let graph = resolve::assemble(&walk, lock, Origin::Registry, registry.jobs(), &context.events).await;
+        graph.map_err(|failures| failures.into_error("following the lock"))
+    }
+
+    fn walk<'a>(&self, cached: &'a Cached<'a>, context: &Context) -> Walk<'a> {
+        let options = Options { index: self.index, referrers: !self.no_referrers, foreign_layers: self.foreign_layers };
+        Walk::new(cached, options, context.events.clone())
+    }
+}
+
+fn unresolved(failures: Failures) -> Error {
+    failures.into_error("resolving the allowlist")
+}
+
+/// The client for the registries a lock names.
+pub fn connect_for(lock: &Lock, registry: &RegistryArgs, context: &Context) -> Result<Registries> {
+    let names = lock.images.iter().map(|image| image.reference.repository.registry().to_owned());
+    registry.connect(names, &BTreeMap::new(), context)
+}
+
+/// A bundle at `path` as a source of what has not changed since.
+pub fn earlier(bundle: Option<&crate::bundle::Bundle>) -> Option<&dyn Source> {
+    bundle.map(|bundle| bundle as &dyn Source)
+}
+
+/// Content and name of a file, `-` being standard input; not more than an allowlist may have.
+pub fn read_file(path: &Path) -> Result<(String, Vec<u8>)> {
+    let limit = MAX_FILE_SIZE as u64 + 1;
+    let mut bytes = Vec::new();
+    let (name, read) = if path == Path::new("-") {
+        ("standard input".to_owned(), std::io::stdin().lock().take(limit).read_to_end(&mut bytes))
+    } else {
+        let file = std::fs::File::open(path).map_err(|e| Error::disk("opening", path, e))?;
+        (path.display().to_string(), file.take(limit).read_to_end(&mut bytes))
+    };
+    read.map_err(|e| Error::disk("reading", path, e))?;
+    Ok((name, bytes))
+}

@@ -1,0 +1,28 @@
+//! `gapferry completions`: for the shell.
+
+use clap_complete::Shell;
+
+use super::context::Context;
+use super::exit::Outcome;
+use crate::error::Result;
+
+const AFTER: &str = "\
+Examples:
+  gapferry completions bash > ~/.local/share/bash-completion/completions/gapferry
+  gapferry completions zsh > ~/.zfunc/_gapferry
+  gapferry completions fish > ~/.config/fish/completions/gapferry.fish";
+
+/// Print completions for a shell
+#[derive(clap::Args)]
+#[command(after_long_help = AFTER)]
+pub struct Args {
+    /// The shell
+    shell: Shell,
+}
+
+pub fn run(args: &Args, context: &Context) -> Result<Outcome> {
+    let mut script = Vec::new();
+    clap_complete::generate(args.shell, &mut super::command(), "gapferry", &mut script);
+    context.print_bytes(&script)?;
+    Ok(Outcome::Done)
+}

@@ -1,0 +1,221 @@
+//! What every command stands in: where events go, what is printed how, the clock and the environment.
+
+use std::io::{IsTerminal, Write};
+use std::path::Path;
+use std::sync::Arc;
+
+use clap::{Args, ValueEnum};
+use jiff::Timestamp;
+use tracing_subscriber::EnvFilter;
+
+use super::hint;
+use crate::error::{Error, Kind, Result};
+use crate::progress::{Event, Events, Json, Lines, Terminal};
+
+/// Options of every command.
+#[derive(Args)]
+pub struct Global {
+    /// Print only errors and warnings
+    #[arg(short, long, global = true, conflicts_with = "verbose", help_heading = "Global options")]
+    quiet: bool,
+    /// Say what is done and asked, with secrets masked; twice: everything
+    #[arg(short, long, global = true, action = clap::ArgAction::Count, help_heading = "Global options")]
+    verbose: u8,
+    /// How progress and messages are written to standard error
+    #[arg(long, global = true, value_name = "FORMAT", default_value = "text", help_heading = "Global options")]
+    log_format: LogFormat,
+    /// Colours in messages
+    #[arg(long, global = true, value_name = "WHEN", default_value = "auto", help_heading = "Global options")]
+    color: When,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum LogFormat {
+    /// Bars on a terminal, else lines
+    Text,
+    /// A JSON object a line
+    Json,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum When {
+    Auto,
+    Always,
+    Never,
+}
+
+/// See the module documentation.
+pub struct Context {
+    pub events: Events,
+    terminal: Option<Arc<Terminal>>,
+    json: bool,
+    quiet: bool,
+    color: bool,
+}
+
+impl Context {
+    pub fn new(global: &Global) -> Context {
+        let is_terminal = std::io::stderr().is_terminal();
+        let json = global.log_format == LogFormat::Json;
+        let terminal = (is_terminal && !json && !global.quiet).then(|| Arc::new(Terminal::default()));
+        let events: Events = match &terminal {
+            Some(terminal) => terminal.clone(),
+            None if json => Arc::new(Json::default()),
+            None => Arc::new(Lines::new(global.quiet)),
+        };
+        let color = match global.color {
+            When::Auto => is_terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()),
+            When::Always => true,
+            When::Never => false,
+        };
+        let context = Context { events, terminal, json, quiet: global.quiet, color };
+        context.trace(global.verbose);
+        context
+    }
+
+    /// Logs of the library go where bars and messages go, so that they do not tear each other.
+    fn trace(&self, verbose: u8) {
+        let filter = match verbose {
+            0 => return,
+            1 => "gapferry=debug",
+            _ => "trace,h2=info,mio=info",
+        };
+        let terminal = self.terminal.clone();
+        let writer = move || LogWriter { terminal: terminal.clone() };
+        let logs = tracing_subscriber::fmt().with_env_filter(EnvFilter::new(filter)).with_writer(writer);
+        // A second subscriber in one process is only possible in tests.
+        let _ = match self.json {
+            true => logs.json().try_init(),
+            false => logs.with_ansi(self.color).with_target(false).try_init(),
+        };
+    }
+
+    /// Bars go away; what is printed next stands alone.
+    pub fn end(&self) {
+        if let Some(terminal) = &self.terminal {
+            terminal.clear();
+        }
+    }
+
+    /// A line for people, unless they want quiet.
+    pub fn say(&self, line: &str) {
+        if self.quiet {
+            return;
+        }
+        if self.json {
+            return self.events.report(Event::Notice(line.to_owned()));
+        }
+        match &self.terminal {
+            Some(terminal) => terminal.aside(|| to_stderr(line)),
+            None => to_stderr(line),
+        }
+    }
+
+    /// The error that ends the run, its causes and what to do.
+    pub fn failed(&self, error: &Error) {
+        let hint = hint::for_error(error);
+        if self.json {
+            let line = serde_json::json!({ "event": "error", "text": error.chain(), "hint": hint });
+            return to_stderr(&line.to_string());
+        }
+        let (red, cyan, reset) = if self.color { ("\x1b[1;31m", "\x1b[1;36m", "\x1b[0m") } else { ("", "", "") };
+        to_stderr(&format!("{red}error:{reset} {}", error.chain()));
+        if let Some(hint) = hint {
+            to_stderr(&format!("{cyan}hint:{reset} {hint}"));
+        }
+    }
+
+    /// One image that failed, among others that did not.
+    pub fn failed_image(&self, text: &str, remedy: Option<&str>) {
+        if self.json {
+            let line = serde_json::json!({ "event": "image-failed", "text": text, "hint": remedy });
+            return to_stderr(&line.to_string());
+        }
+        let (red, reset) = if self.color { ("\x1b[1;31m", "\x1b[0m") } else { ("", "") };
+        to_stderr(&format!("{red}failed:{reset} {text}"));
+        if let Some(remedy) = remedy {
+            to_stderr(&format!("  {remedy}"));
+        }
+    }
+
+    /// Data to standard output. A reader that has gone away (`| head`) is no failure.
+    pub fn print(&self, text: &str) -> Result<()> {
+        self.print_bytes(text.as_bytes())
+    }
+
+    pub fn print_bytes(&self, bytes: &[u8]) -> Result<()> {
+        self.end();
+        let mut stdout = std::io::stdout().lock();
+        match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
+            Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+                Err(Error::new(Kind::Disk, "writing to standard output").because(error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Pretty JSON and a newline to standard output.
+    pub fn print_json(&self, value: &impl serde::Serialize) -> Result<()> {
+        let text = serde_json::to_string_pretty(value);
+        self.print(&(text.map_err(|e| Error::input("writing JSON").because(e))? + "\n"))
+    }
+
+    /// The time that is written into bundles: now, or `SOURCE_DATE_EPOCH`; whole seconds. `true`: it was prescribed.
+    pub fn now(&self) -> Result<(Timestamp, bool)> {
+        let Some(text) = env("SOURCE_DATE_EPOCH").filter(|text| !text.is_empty()) else {
+            let now = Timestamp::now().as_second();
+            return Ok((Timestamp::from_second(now).unwrap_or(Timestamp::UNIX_EPOCH), false));
+        };
+        let seconds = text.parse().ok().filter(|seconds: &i64| *seconds >= 0);
+        let time = seconds.and_then(|seconds| Timestamp::from_second(seconds).ok());
+        let fail = || Error::input(format!("SOURCE_DATE_EPOCH is {text:?}, not seconds since 1970"));
+        Ok((time.ok_or_else(fail)?, true))
+    }
+}
+
+/// A variable of the environment, if it is text.
+pub fn env(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+/// Writes a small file at once: no reader ever sees half of it.
+pub fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let write = || -> std::io::Result<()> {
+        let mut file = tempfile::Builder::new().prefix(".gapferry-").tempfile_in(directory)?;
+        file.write_all(bytes)?;
+        file.as_file().sync_all()?;
+        // Temporary files are for their owner only; this one is like any other file.
+        let readable = std::os::unix::fs::PermissionsExt::from_mode(0o644);
+        file.as_file().set_permissions(readable)?;
+        file.persist(path).map_err(|e| e.error)?;
+        Ok(())
+    };
+    // A pipe or a device cannot be replaced.
+    let special = path.metadata().is_ok_and(|metadata| !metadata.is_file());
+    let written = if special { std::fs::write(path, bytes) } else { write() };
+    written.map_err(|e| Error::disk("writing", path, e))
+}
+
+fn to_stderr(line: &str) {
+    // Nobody is left to tell when standard error is closed.
+    let _ = writeln!(std::io::stderr().lock(), "{line}");
+}
+
+struct LogWriter {
+    terminal: Option<Arc<Terminal>>,
+}
+
+impl Write for LogWriter {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let print = || std::io::stderr().lock().write_all(bytes).map(|()| bytes.len());
+        match &self.terminal {
+            Some(terminal) => terminal.aside(print),
+            None => print(),
+        }
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,43 @@
+//! How a command ended, and its exit code.
+
+use crate::error::Kind;
+
+/// Wrong use or input, or the local file system refused.
+pub const WRONG_USE: u8 = 2;
+
+/// How a command ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    Done,
+    SomeImagesFailed,
+    /// A check found problems and has listed them.
+    Damaged,
+    Failed(Kind),
+    /// By Ctrl-C.
+    Interrupted,
+    /// By SIGTERM.
+    Terminated,
+}
+
+impl Outcome {
+    pub fn code(self) -> u8 {
+        match self {
+            Outcome::Done => 0,
+            Outcome::SomeImagesFailed => 1,
+            Outcome::Damaged => 3,
+            Outcome::Failed(kind) => code_of(kind),
+            Outcome::Interrupted => 130,
+            Outcome::Terminated => 143,
+        }
+    }
+}
+
+fn code_of(kind: Kind) -> u8 {
+    match kind {
+        Kind::Input | Kind::Disk => WRONG_USE,
+        Kind::Damaged => 3,
+        Kind::NotFound | Kind::Unauthorized | Kind::Refused | Kind::RateLimited => 4,
+        Kind::Network => 5,
+        Kind::Interrupted => 130,
+    }
+}

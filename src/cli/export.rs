@@ -1,0 +1,251 @@
+//! `gapferry export`: registries → bundle.
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use super::allowlist::{AllowlistArgs, connect_for, earlier, read_file};
+use super::context::{Context, write_file};
+use super::exit::Outcome;
+use super::registry::RegistryArgs;
+use super::table;
+use crate::bundle::{Bundle, Contents, Finished, Options, Survey, Writer};
+use crate::content::Cached;
+use crate::error::{Error, Kind, Result};
+use crate::graph::Graph;
+use crate::lock::Lock;
+use crate::oci::Platform;
+use crate::plan::{Inventory, OnExisting, Plan};
+use crate::progress::units::{bytes, duration};
+use crate::resolve::Failures;
+use crate::transfer::{self, Transfer};
+use crate::transport::registry::Registries;
+
+const ABOUT: &str = "\
+Exports images from registries into one self-verifying bundle.
+
+First every reference is resolved and every manifest read; then it is known what has to be fetched, and each blob is \
+fetched once however many images share it, hashed while it arrives, and written where it belongs. The bundle gets its name \
+when it is whole and on the medium: until then it is called OUT.partial.
+
+Interrupted, by whatever? Run the same command again: finished blobs are kept (after they were hashed), an unfinished one \
+continues where it stopped. Run again with nothing changed, it moves nothing.
+
+If OUT ends in .tar the bundle is one file, else a directory. An older bundle of that name is replaced only when the new one \
+is complete, and what both have in common is not fetched again.";
+
+const AFTER: &str = "\
+Examples:
+  gapferry export nginx:1.27 registry.k8s.io/pause:3.10 -o images.tar
+  gapferry export -f images.txt --platform linux/amd64 -o /mnt/usb/images.tar --lock images.lock
+  gapferry export --locked images.lock -o again.tar      # the same bytes
+  gapferry export -f skopeo-sync.yaml -o bundle --dry-run
+
+An allowlist as text:
+  registry.k8s.io/pause:3.10
+  nginx:1.27  platform=linux/amd64,linux/arm64  as=base/nginx:1.27
+  ghcr.io/org/tool      # all its tags
+
+Index modes (with --platform):
+  trim    a smaller index is written; its digest is new, old and new stand in the lock
+  sparse  the index stays byte for byte, children are missing on purpose; Harbor and docker-registry refuse it
+  single  the one manifest that remains takes the tag";
+
+/// Export images from registries into a bundle
+#[derive(clap::Args)]
+#[command(long_about = ABOUT, after_long_help = AFTER)]
+pub struct Args {
+    #[command(flatten)]
+    allowlist: AllowlistArgs,
+    /// The bundle: a file if it ends in .tar, else a directory
+    #[arg(short, long, value_name = "OUT", help_heading = "Output")]
+    output: PathBuf,
+    /// Also write the lock (what each reference meant) to this file
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    lock: Option<PathBuf>,
+    /// Export exactly what this lock says, or fail and name what moved
+    #[arg(long, value_name = "FILE", help_heading = "What to carry")]
+    #[arg(conflicts_with_all = ["references", "files", "platforms", "index", "no_referrers", "foreign_layers"])]
+    locked: Option<PathBuf>,
+    /// Print the plan (images, platforms, bytes to fetch, bytes saved by sharing) and write nothing
+    #[arg(long, help_heading = "Output")]
+    dry_run: bool,
+    /// Print the result, or with --dry-run the plan, as JSON on standard output
+    #[arg(long, help_heading = "Output")]
+    json: bool,
+    #[command(flatten)]
+    registry: RegistryArgs,
+}
+
+pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
+    let started = Instant::now();
+    let former = Bundle::open(&args.output).ok();
+    let (registries, ask) = ask(&args, context)?;
+    let source = Cached::new(&registries, earlier(former.as_ref()));
+    let (lock, graph) = match ask {
+        Ask::Locked(lock) => {
+            let graph = args.allowlist.follow(&lock, &source, &args.registry, context).await?;
+            (*lock, graph)
+        }
+        Ask::Resolve(sources) => args.allowlist.resolve(&sources, &source, &args.registry, context).await?,
+    };
+    // A prescribed time has to be in the bundle; another time of resolution alone is no reason to write a new one.
+    let exact = args.locked.is_some() || context.now()?.1;
+    let up_to_date = Writer::up_to_date(&args.output, &lock, exact);
+    let contents = Contents::new(lock.clone(), &graph)?;
+    let options = Options { tool: concat!("gapferry ", env!("CARGO_PKG_VERSION")).to_owned() };
+    if args.dry_run {
+        let survey = Writer::survey(&args.output, &contents, &options)?;
+        return print_plan(&args, &lock, &graph, &survey, up_to_date.is_some(), context);
+    }
+    let (finished, moved) = match up_to_date {
+        Some(finished) => (finished, 0),
+        None => write(&args, contents, options, &graph, &source, context).await?,
+    };
+    if let Some(path) = &args.lock {
+        write_file(path, lock.to_json().as_bytes())?;
+    }
+    finish(&args, &graph, &finished, moved, started, context)
+}
+
+/// Where the images come from.
+enum Ask {
+    Locked(Box<Lock>),
+    Resolve(Box<super::allowlist::Sources>),
+}
+
+fn ask(args: &Args, context: &Context) -> Result<(Registries, Ask)> {
+    let Some(path) = &args.locked else {
+        let sources = args.allowlist.read(&args.registry, context)?;
+        return Ok((sources.registries.clone(), Ask::Resolve(Box::new(sources))));
+    };
+    let (name, bytes) = read_file(path)?;
+    let lock = Lock::parse(&bytes, &name)?;
+    let registries = connect_for(&lock, &args.registry, context)?;
+    Ok((registries, Ask::Locked(Box::new(lock))))
+}
+
+/// Fetches what is missing and seals the bundle; gives the bytes that moved.
+async fn write(
+    args: &Args,
+    contents: Contents,
+    options: Options,
+    graph: &Graph,
+    source: &Cached<'_>,
+    context: &Context,
+) -> Result<(Finished, u64)> {
+    let (out, events) = (args.output.clone(), context.events.clone());
+    let create = move || Writer::create(&out, contents, options, events);
+    let writer = tokio::task::spawn_blocking(create).await.map_err(stopped)??;
+    let plan = plan_for(graph, &writer);
+    let options = transfer::Options { jobs: args.registry.jobs(), fail_fast: false };
+    let moved = {
+        let transfer = Transfer::new(source, &writer, options, context.events.clone());
+        transfer.blobs(&plan).await?;
+        let failures = transfer.failures();
+        if !failures.is_empty() {
+            return Err(Failures(failures).into_error("fetching blobs (run again to fetch only these)"));
+        }
+        transfer.moved()
+    };
+    let finished = tokio::task::spawn_blocking(move || writer.finish()).await.map_err(stopped)??;
+    Ok((finished, moved))
+}
+
+fn plan_for(graph: &Graph, writer: &Writer) -> Plan {
+    let targets = graph.images.iter().map(|image| image.locked.reference.clone()).collect();
+    let held = graph.images.iter().flat_map(|image| {
+        let repository = &image.locked.reference.repository;
+        let held = image.blobs.iter().filter(|blob| writer.holds(&blob.digest));
+        held.map(|blob| (repository.clone(), blob.digest))
+    });
+    let inventory = Inventory { blobs: held.collect(), ..Inventory::default() };
+    Plan::new(graph, &targets, &inventory, OnExisting::Overwrite)
+}
+
+fn stopped(error: tokio::task::JoinError) -> Error {
+    Error::new(Kind::Interrupted, "writing the bundle").because(error)
+}
+
+fn print_plan(
+    args: &Args,
+    lock: &Lock,
+    graph: &Graph,
+    survey: &Survey,
+    up_to_date: bool,
+    context: &Context,
+) -> Result<Outcome> {
+    let to_fetch = if up_to_date { 0 } else { blob_bytes(graph).saturating_sub(survey.present) };
+    let saved = graph.unshared_size().saturating_sub(graph.total_size());
+    if args.json {
+        context.print_json(&serde_json::json!({
+            "output": args.output, "upToDate": up_to_date, "images": lock.images,
+            "bytes": survey.total, "bytesToFetch": to_fetch, "bytesSavedBySharing": saved,
+            "bytesNeeded": survey.needed, "bytesFree": survey.free,
+        }))?;
+        return Ok(Outcome::Done);
+    }
+    context.print(&images_table(lock))?;
+    let text = format!(
+        "\n{} images, {} in the bundle; {} to fetch, {} saved by sharing\n{} needs {} more, {} free\n",
+        lock.images.len(),
+        bytes(survey.total),
+        bytes(to_fetch),
+        bytes(saved),
+        args.output.display(),
+        bytes(if up_to_date { 0 } else { survey.needed }),
+        bytes(survey.free),
+    );
+    context.print(&text)?;
+    Ok(Outcome::Done)
+}
+
+/// Bytes of every distinct blob, manifests apart.
+fn blob_bytes(graph: &Graph) -> u64 {
+    graph.blobs().iter().map(|blob| blob.size).fold(0, u64::saturating_add)
+}
+
+/// What a lock holds, for people.
+pub fn images_table(lock: &Lock) -> String {
+    let rows: Vec<Vec<String>> = lock
+        .images
+        .iter()
+        .map(|image| {
+            let platforms: Vec<String> = image.platforms.iter().map(Platform::to_string).collect();
+            let platforms = if platforms.is_empty() { "-".to_owned() } else { platforms.join(",") };
+            vec![image.reference.to_string(), platforms, bytes(image.total_size), image.digest.short()]
+        })
+        .collect();
+    table::render(&["IMAGE", "PLATFORMS", "SIZE", "DIGEST"], &rows)
+}
+
+fn finish(
+    args: &Args,
+    graph: &Graph,
+    finished: &Finished,
+    moved: u64,
+    started: Instant,
+    context: &Context,
+) -> Result<Outcome> {
+    context.end();
+    let saved = graph.unshared_size().saturating_sub(graph.total_size());
+    let seconds = started.elapsed();
+    if args.json {
+        context.print_json(&serde_json::json!({
+            "bundle": finished.path, "identity": finished.identity, "bytes": finished.size,
+            "unchanged": finished.unchanged, "images": graph.images.len(), "bytesMoved": moved,
+            "bytesSavedBySharing": saved, "seconds": seconds.as_secs_f64(),
+        }))?;
+    }
+    let what = if finished.unchanged { "unchanged" } else { "written" };
+    context.say(&format!(
+        "{}: {what}, {} images, {}; {} fetched, {} saved by sharing, {}",
+        finished.path.display(),
+        graph.images.len(),
+        bytes(finished.size),
+        bytes(moved),
+        bytes(saved),
+        duration(seconds),
+    ));
+    context.say(&format!("identity {}", finished.identity));
+    Ok(Outcome::Done)
+}

@@ -1,0 +1,56 @@
+//! What to do about an error; added here, at the edge, so that the library's errors stay plain.
+
+use rustix::io::Errno;
+
+use crate::error::{Error, Kind};
+
+/// Advice for whoever sees this error, if there is any that is better than none.
+pub fn for_error(error: &Error) -> Option<&'static str> {
+    let chain = error.chain();
+    match error.kind() {
+        Kind::Disk => for_disk(error),
+        Kind::Unauthorized => Some(
+            "check user and password: --creds USER, --authfile FILE, or `skopeo login`; on Harbor a missing project \
+             answers the same way",
+        ),
+        Kind::NotFound => Some("check the spelling of registry, repository and tag, and whether you may read it"),
+        Kind::RateLimited => {
+            Some("wait and run the same command again: what is done is kept; logging in raises limits")
+        }
+        Kind::Network => for_network(&chain),
+        Kind::Refused if chain.contains("quota") || chain.contains("upper limit") => {
+            Some("raise the project's quota, or clean it up; then run the same command again")
+        }
+        Kind::Refused if chain.contains("read-only") || chain.contains("readonly") => {
+            Some("the registry is in read-only mode: ask its administrator, then run the same command again")
+        }
+        Kind::Damaged => Some("run the same command again; if it stays, the source itself is damaged"),
+        Kind::Refused | Kind::Input | Kind::Interrupted => None,
+    }
+}
+
+fn for_disk(error: &Error) -> Option<&'static str> {
+    match error.os_error().map(Errno::from_raw_os_error) {
+        Some(Errno::NOSPC | Errno::DQUOT) => Some("make room, or write elsewhere; then run the same command again"),
+        Some(Errno::ACCESS | Errno::PERM) => Some("check the permissions, or run as a user who may"),
+        Some(Errno::ROFS) => Some("the file system is mounted read-only"),
+        Some(Errno::NOENT) => Some("check the path"),
+        Some(Errno::IO) => Some("the medium may be failing: try to read it elsewhere, or use another one"),
+        Some(Errno::FBIG) => {
+            Some("the file system cannot hold a file this large (FAT32: 4 GiB); write a directory, or format it anew")
+        }
+        _ => None,
+    }
+}
+
+fn for_network(chain: &str) -> Option<&'static str> {
+    let certificate = ["certificate", "UnknownIssuer", "CaUsedAsEndEntity"].iter().any(|word| chain.contains(word));
+    if certificate {
+        return Some(
+            "add the registry's CA with --ca-file FILE, or (not over a network you do not trust) --tls-verify=false",
+        );
+    }
+    Some(
+        "check name, port and proxy (HTTPS_PROXY, NO_PROXY); for a registry without TLS: --plain-http. Run again to continue",
+    )
+}

@@ -1,0 +1,139 @@
+//! What an import prints and writes.
+
+use std::time::Instant;
+
+use jiff::Timestamp;
+use serde_json::json;
+
+use super::super::context::{Context, write_file};
+use super::super::exit::Outcome;
+use super::super::table;
+use super::Args;
+use crate::bundle::Bundle;
+use crate::error::{Kind, Result};
+use crate::graph::{Graph, Image};
+use crate::lock::IndexMode;
+use crate::plan::{Action, Plan, TagState};
+use crate::progress::units::{bytes, duration};
+use crate::receipt::Receipt;
+use crate::transfer::{self, Done};
+
+/// What to do about an index whose children are missing on purpose.
+pub const SPARSE_REMEDY: &str =
+    "its index is sparse, which many registries refuse; if so, export it again with --index trim";
+
+/// The plan, for `--dry-run`.
+pub fn plan(graph: &Graph, plan: &Plan, notes: &[String], as_json: bool, context: &Context) -> Result<Outcome> {
+    let (new, mounted) = (plan.new_bytes(), plan.mounted_bytes());
+    let present = blob_bytes(graph).saturating_sub(new);
+    if as_json {
+        let images = graph.images.iter().zip(&plan.images).map(|(image, step)| {
+            json!({
+                "source": image.locked.reference, "reference": step.to, "digest": image.locked.digest,
+                "action": step.action, "tag": step.tag,
+            })
+        });
+        context.print_json(&json!({
+            "images": images.collect::<Vec<_>>(), "notes": notes,
+            "newBytes": new, "mountedBytes": mounted, "presentBytes": present,
+        }))?;
+        return Ok(Outcome::Done);
+    }
+    let rows: Vec<Vec<String>> = graph
+        .images
+        .iter()
+        .zip(&plan.images)
+        .map(|(image, step)| {
+            let action = action(step.action, step.tag).to_owned();
+            vec![step.to.to_string(), action, bytes(image.locked.total_size), image.locked.digest.short()]
+        })
+        .collect();
+    context.print(&table::render(&["TARGET", "ACTION", "SIZE", "DIGEST"], &rows))?;
+    for note in notes {
+        context.print(&format!("{note}\n"))?;
+    }
+    let (new, mounted, present) = (bytes(new), bytes(mounted), bytes(present));
+    let images = graph.images.len();
+    context.print(&format!("\n{images} images; {new} to upload, {mounted} to mount, {present} there already\n"))?;
+    Ok(Outcome::Done)
+}
+
+fn action(action: Action, tag: TagState) -> &'static str {
+    match (action, tag) {
+        (Action::Push, TagState::Other(_)) => "overwrite",
+        (Action::Push, TagState::Same) => "complete",
+        (Action::Push, TagState::New) => "push",
+        (Action::Nothing, _) => "present",
+        (Action::Skip, _) => "skip",
+        (Action::Refuse, _) => "fail",
+    }
+}
+
+/// Bytes of every distinct blob.
+fn blob_bytes(graph: &Graph) -> u64 {
+    graph.blobs().iter().map(|blob| blob.size).fold(0, u64::saturating_add)
+}
+
+/// Receipt and digest file, where they were asked for.
+pub fn files(
+    args: &Args,
+    bundle: &Bundle,
+    graph: &Graph,
+    plan: &Plan,
+    outcome: &transfer::Outcome,
+    context: &Context,
+) -> Result<()> {
+    let receipt = Receipt::new(bundle.identity(), &args.to, graph, plan, outcome, Timestamp::now());
+    if let Some(path) = &args.receipt {
+        write_file(path, receipt.to_json().as_bytes())?;
+    }
+    if args.json {
+        context.print(&receipt.to_json())?;
+    }
+    if let Some(path) = &args.digestfile {
+        let there = graph.images.iter().zip(&plan.images).zip(&outcome.images);
+        let there = there.filter(|(_, result)| matches!(result, Ok(Done::Pushed | Done::Present)));
+        let lines = there.map(|((image, step), _)| format!("{} docker://{}\n", image.locked.digest, step.to));
+        write_file(path, lines.collect::<String>().as_bytes())?;
+    }
+    Ok(())
+}
+
+/// The last lines: what failed and why, then the sum of it.
+pub fn summary(
+    graph: &Graph,
+    plan: &Plan,
+    outcome: &transfer::Outcome,
+    started: Instant,
+    context: &Context,
+) -> Outcome {
+    let count =
+        |wanted: Done| outcome.images.iter().filter(|result| matches!(result, Ok(done) if *done == wanted)).count();
+    let mut failed = 0;
+    for ((image, step), result) in graph.images.iter().zip(&plan.images).zip(&outcome.images) {
+        if let Err(error) = result {
+            failed += 1;
+            context.failed_image(&format!("{}: {}", step.to, error.chain()), remedy(image, error.kind()));
+        }
+    }
+    let pushed = count(Done::Pushed);
+    let mut parts = vec![format!("{pushed} images pushed")];
+    for (number, what) in [(count(Done::Present), "present"), (count(Done::Skipped), "skipped"), (failed, "failed")] {
+        if number > 0 {
+            parts.push(format!("{number} {what}"));
+        }
+    }
+    context.say(&format!(
+        "{}; {} uploaded, {} mounted, {}",
+        parts.join(", "),
+        bytes(outcome.moved),
+        bytes(outcome.mounted),
+        duration(started.elapsed()),
+    ));
+    if failed > 0 { Outcome::SomeImagesFailed } else { Outcome::Done }
+}
+
+fn remedy(image: &Image, kind: Kind) -> Option<&'static str> {
+    let sparse = image.locked.selection.as_ref().is_some_and(|selection| selection.index == IndexMode::Sparse);
+    (sparse && matches!(kind, Kind::Refused | Kind::NotFound)).then_some(SPARSE_REMEDY)
+}

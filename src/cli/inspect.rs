@@ -1,0 +1,193 @@
+//! `gapferry inspect`: one image, at a registry or in a bundle.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use bytes::Bytes;
+use serde_json::{Value, json};
+
+use super::context::Context;
+use super::exit::Outcome;
+use super::registry::RegistryArgs;
+use super::table;
+use crate::bundle::{Bundle, image_name};
+use crate::content::{Cached, Source};
+use crate::error::{Error, Kind, Result};
+use crate::oci::{Child, Kind as ManifestKind, Manifest, Platform, Reference, Repository, Role};
+use crate::progress::units::bytes;
+use crate::select::{self, lacks, offered_platform};
+
+/// The largest config that is shown, in bytes.
+const MAX_CONFIG: u64 = 4 * 1024 * 1024;
+
+const ABOUT: &str = "\
+Shows one image, at a registry or in a bundle: digest, media type, platforms, layers, config. Of an index its manifests are \
+shown; --platform goes down to one of them.";
+
+const AFTER: &str = "\
+Examples:
+  gapferry inspect nginx:1.27
+  gapferry inspect images.tar#docker.io/library/nginx:1.27
+  gapferry inspect nginx:1.27 --raw | sha256sum
+  gapferry inspect nginx:1.27 --platform linux/arm64 --config | jq .config.Env";
+
+/// Show an image at a registry or in a bundle
+#[derive(clap::Args)]
+#[command(long_about = ABOUT, after_long_help = AFTER)]
+pub struct Args {
+    /// A reference, a bundle, or BUNDLE#REF for one image of a bundle
+    #[arg(value_name = "REF|BUNDLE[#REF]")]
+    image: String,
+    /// Print the manifest's exact bytes
+    #[arg(long, conflicts_with_all = ["config", "json"])]
+    raw: bool,
+    /// Print the config's exact bytes
+    #[arg(long, conflicts_with = "json")]
+    config: bool,
+    /// Print as JSON
+    #[arg(long)]
+    json: bool,
+    /// Of an index, look at the manifest of this platform
+    #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
+    platform: Option<Platform>,
+    #[command(flatten)]
+    registry: RegistryArgs,
+}
+
+pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
+    let (path, name) = match args.image.split_once('#') {
+        Some((path, name)) => (path, Some(name)),
+        None => (args.image.as_str(), None),
+    };
+    if name.is_some() || Path::new(path).exists() {
+        let bundle = Bundle::open(Path::new(path))?;
+        let reference = in_bundle(&bundle, name)?;
+        return show(&args, &bundle, &reference, context).await;
+    }
+    let reference = at_registry(&args.image)?;
+    let names = [reference.repository.registry().to_owned()];
+    let registries = args.registry.connect(names, &BTreeMap::new(), context)?;
+    show(&args, &registries, &reference, context).await
+}
+
+/// A reference; without tag and digest, `latest`, as everywhere.
+fn at_registry(text: &str) -> Result<Reference> {
+    let parse = |text: &str| text.parse::<Reference>().map_err(|e| Error::input("reading what to inspect").because(e));
+    let reference = parse(text)?;
+    if reference.target().is_some() { Ok(reference) } else { parse(&format!("{text}:latest")) }
+}
+
+/// The image of a bundle that is meant: by its full name, its short name, or because it is the only one.
+fn in_bundle(bundle: &Bundle, name: Option<&str>) -> Result<Reference> {
+    let images = &bundle.lock().images;
+    let by_digest = |image: &crate::lock::LockedImage| image.reference.repository.with_digest(image.digest);
+    let names = || images.iter().map(|image| format!("\n  {}", image_name(image))).collect::<String>();
+    let Some(name) = name else {
+        return match images.as_slice() {
+            [only] => Ok(by_digest(only)),
+            several => {
+                let text =
+                    format!("the bundle has {} images; name one of them as BUNDLE#REF:{}", several.len(), names());
+                Err(Error::input(text))
+            }
+        };
+    };
+    let full = name.parse::<Reference>().map(|reference| reference.to_string()).unwrap_or_default();
+    let found = images.iter().find(|image| {
+        let own = image_name(image);
+        own == name || own == full || image.reference.to_string() == full
+    });
+    found.map(by_digest).ok_or_else(|| Error::input(format!("the bundle has no {name}; it has:{}", names())))
+}
+
+async fn show(args: &Args, source: &dyn Source, reference: &Reference, context: &Context) -> Result<Outcome> {
+    let source = Cached::new(source, None);
+    let root = need(&source, reference).await?;
+    let manifest = match &args.platform {
+        Some(platform) => child_of(&source, reference, &root, platform).await?,
+        None => root,
+    };
+    if args.raw {
+        context.print_bytes(manifest.bytes())?;
+    } else if args.config {
+        context.print_bytes(&config_of(&source, &reference.repository, &manifest).await?)?;
+    } else if args.json {
+        context.print_json(&as_json(reference, &manifest))?;
+    } else {
+        context.print(&as_text(reference, &manifest))?;
+    }
+    Ok(Outcome::Done)
+}
+
+async fn need(source: &Cached<'_>, reference: &Reference) -> Result<Manifest> {
+    let missing = || Error::new(Kind::NotFound, format!("inspecting {reference}: it is not there"));
+    source.manifest(reference).await?.ok_or_else(missing)
+}
+
+async fn child_of(source: &Cached<'_>, reference: &Reference, root: &Manifest, wanted: &Platform) -> Result<Manifest> {
+    if !select::is_selectable(root) {
+        return Ok(root.clone());
+    }
+    let children = root.children();
+    let found = children.iter().find(|child| offered_platform(child).is_some_and(|has| wanted.selects(has)));
+    let Some(Child { descriptor, .. }) = found else {
+        let has = children.iter().filter_map(offered_platform);
+        return Err(lacks(&[wanted.to_string()], has).while_doing(format!("inspecting {reference}")));
+    };
+    need(source, &reference.repository.with_digest(descriptor.digest)).await
+}
+
+async fn config_of(source: &Cached<'_>, repository: &Repository, manifest: &Manifest) -> Result<Bytes> {
+    let none = || Error::input("it has no config; of an index, name one image with --platform");
+    source.small_blob(repository, manifest.config().ok_or_else(none)?, MAX_CONFIG).await
+}
+
+fn as_json(reference: &Reference, manifest: &Manifest) -> Value {
+    let children: Vec<Value> = manifest.children().iter().map(|child| json!(child.descriptor)).collect();
+    let of = |role: fn(Role) -> bool| -> Vec<Value> {
+        let children = manifest.children();
+        children.iter().filter(|child| role(child.role)).map(|child| json!(child.descriptor)).collect()
+    };
+    let mut value = json!({
+        "reference": reference.to_string(),
+        "digest": manifest.digest(),
+        "mediaType": manifest.media_type(),
+        "size": manifest.size(),
+    });
+    if manifest.kind() == ManifestKind::Index {
+        value["manifests"] = Value::Array(children);
+    } else {
+        value["config"] = json!(manifest.config());
+        value["layers"] = Value::Array(of(|role| matches!(role, Role::Layer | Role::ForeignLayer)));
+    }
+    if let Some(subject) = manifest.subject() {
+        value["subject"] = json!(subject);
+    }
+    if let Some(artifact_type) = manifest.artifact_type() {
+        value["artifactType"] = json!(artifact_type);
+    }
+    value
+}
+
+fn as_text(reference: &Reference, manifest: &Manifest) -> String {
+    let mut text = format!("{reference}\n");
+    let mut line = |name: &str, value: String| text.push_str(&format!("  {name:<10} {value}\n"));
+    line("digest", manifest.digest().to_string());
+    line("type", manifest.media_type().to_owned());
+    line("size", bytes(manifest.size()));
+    manifest.artifact_type().into_iter().for_each(|artifact| line("artifact", artifact));
+    manifest.subject().into_iter().for_each(|subject| line("subject", subject.digest.to_string()));
+    let row = |child: &Child| {
+        let what = match (child.role, &child.descriptor.platform) {
+            (_, Some(platform)) => platform.to_string(),
+            (Role::Config, None) => "config".to_owned(),
+            (Role::ForeignLayer, None) => "foreign layer".to_owned(),
+            (Role::Layer, None) => "layer".to_owned(),
+            (Role::Manifest, None) => "manifest".to_owned(),
+        };
+        vec![what, bytes(child.descriptor.size), child.descriptor.digest.to_string()]
+    };
+    let rows: Vec<Vec<String>> = manifest.children().iter().map(row).collect();
+    text.push('\n');
+    text + &table::render(&["CONTENT", "SIZE", "DIGEST"], &rows)
+}

@@ -1,0 +1,54 @@
+//! `gapferry list`: the images of a bundle.
+
+use std::path::PathBuf;
+
+use super::context::Context;
+use super::exit::Outcome;
+use super::export::images_table;
+use crate::bundle::Bundle;
+use crate::error::Result;
+use crate::progress::units::bytes;
+
+const ABOUT: &str = "\
+Lists the images of a bundle: reference, platforms, size of everything below it, digest. Reads the digest manifest only; \
+whether the bytes are what it says is for `gapferry verify` to prove.";
+
+const AFTER: &str = "\
+Examples:
+  gapferry list images.tar
+  gapferry list images.tar --json | jq -r '.images[] | .reference + \" \" + .digest'";
+
+/// List the images of a bundle
+#[derive(clap::Args)]
+#[command(long_about = ABOUT, after_long_help = AFTER)]
+pub struct Args {
+    /// The bundle, a directory or a tar
+    bundle: PathBuf,
+    /// Print identity and lock as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub fn run(args: &Args, context: &Context) -> Result<Outcome> {
+    let bundle = Bundle::open(&args.bundle)?;
+    let (lock, json) = (bundle.lock(), bundle.json());
+    if args.json {
+        context.print_json(&serde_json::json!({
+            "identity": bundle.identity(), "tool": json.tool, "created": json.created, "images": lock.images,
+        }))?;
+        return Ok(Outcome::Done);
+    }
+    let total = bundle.files().iter().map(|file| file.size).fold(0, u64::saturating_add);
+    let unshared = lock.images.iter().map(|image| image.total_size).fold(0, u64::saturating_add);
+    let summary = format!(
+        "\n{} images, {} (they would take {} without sharing), made {} by {}\nidentity {}\n",
+        lock.images.len(),
+        bytes(total),
+        bytes(unshared.max(total)),
+        json.created,
+        json.tool,
+        bundle.identity(),
+    );
+    context.print(&(images_table(lock) + &summary))?;
+    Ok(Outcome::Done)
+}

@@ -1,0 +1,46 @@
+//! `gapferry man`: manual pages.
+
+use std::path::PathBuf;
+
+use super::context::{Context, write_file};
+use super::exit::Outcome;
+use crate::error::{Error, Kind, Result};
+
+const AFTER: &str = "\
+Examples:
+  gapferry man | man -l -
+  gapferry man --dir /usr/local/share/man/man1";
+
+/// Print the manual page, or write one for each command
+#[derive(clap::Args)]
+#[command(after_long_help = AFTER)]
+pub struct Args {
+    /// Write gapferry.1, gapferry-export.1 and so on into this directory
+    #[arg(long, value_name = "DIR")]
+    dir: Option<PathBuf>,
+}
+
+pub fn run(args: &Args, context: &Context) -> Result<Outcome> {
+    let mut command = super::command();
+    command.build();
+    let Some(directory) = &args.dir else {
+        context.print_bytes(&page(command)?)?;
+        return Ok(Outcome::Done);
+    };
+    std::fs::create_dir_all(directory).map_err(|e| Error::disk("creating", directory, e))?;
+    for sub in command.get_subcommands().filter(|sub| sub.get_name() != "help") {
+        let name = format!("gapferry-{}", sub.get_name());
+        // clap wants names that live as long as the program; these are a handful.
+        let leaked: &'static str = name.clone().leak();
+        write_file(&directory.join(format!("{name}.1")), &page(sub.clone().name(leaked))?)?;
+    }
+    write_file(&directory.join("gapferry.1"), &page(command)?)?;
+    Ok(Outcome::Done)
+}
+
+fn page(command: clap::Command) -> Result<Vec<u8>> {
+    let mut text = Vec::new();
+    let rendered = clap_mangen::Man::new(command).render(&mut text);
+    rendered.map_err(|e| Error::new(Kind::Disk, "writing a manual page").because(e))?;
+    Ok(text)
+}

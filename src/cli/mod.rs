@@ -1,0 +1,149 @@
+//! The command line: one file per command, `Args` and a `run` that reads as a sentence.
+//!
+//! The only room that joins concrete transports with stages, and the only one that prints. Data goes to standard output,
+//! everything for people to standard error.
+
+mod allowlist;
+mod completions;
+mod context;
+mod exit;
+mod export;
+mod hint;
+mod import;
+mod inspect;
+mod list;
+mod lock;
+mod man;
+mod registry;
+mod table;
+mod verify;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser, Subcommand};
+
+use crate::error::{Error, Kind, Result};
+use context::{Context, Global};
+use exit::Outcome;
+
+const ABOUT: &str = "\
+Carries container images across an air gap.
+
+On the connected side, `export` turns an allowlist of images into one self-verifying bundle. Somebody carries the bundle. \
+On the isolated side, `verify` proves every byte and `import` pushes the images to the internal registry, Harbor 2.x or any \
+other that speaks the OCI distribution protocol. Digests never change unless you ask for it; a command that was \
+interrupted is run again and continues.";
+
+const AFTER: &str = "\
+Examples:
+  gapferry export -f images.txt -o /mnt/usb/images.tar
+  gapferry verify /mnt/usb/images.tar
+  gapferry import /mnt/usb/images.tar --to harbor.internal/mirror --create-projects
+
+Exit codes:
+  0  done
+  1  some images failed; the others are there; running again does what is missing
+  2  wrong use or input, or the local file system refused
+  3  damaged or untrusted
+  4  refused by the registry
+  5  network
+  130, 143  stopped by Ctrl-C or SIGTERM; run again to continue
+
+Environment:
+  REGISTRY_AUTH_FILE, DOCKER_CONFIG  where credentials are kept
+  SOURCE_DATE_EPOCH  seconds since 1970: the time written into bundles and locks
+  NO_COLOR  no colours
+  HTTP_PROXY, HTTPS_PROXY, NO_PROXY  proxies";
+
+#[derive(Parser)]
+#[command(name = "gapferry", version, about = "Carries container images across an air gap", long_about = ABOUT)]
+#[command(after_long_help = AFTER, max_term_width = 100)]
+pub struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Export(export::Args),
+    Lock(lock::Args),
+    Verify(verify::Args),
+    List(list::Args),
+    Inspect(inspect::Args),
+    Import(import::Args),
+    Completions(completions::Args),
+    Man(man::Args),
+}
+
+/// The whole program.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are no failures; clap knows which stream each belongs to.
+            let _ = error.print();
+            return if error.use_stderr() { ExitCode::from(exit::WRONG_USE) } else { ExitCode::SUCCESS };
+        }
+    };
+    let context = Context::new(&cli.global);
+    let outcome = runtime().and_then(|runtime| {
+        let outcome = runtime.block_on(until_stopped(run(cli.command, &context), &context));
+        // Threads that still read or write must not hold up the exit; what they leave is an interruption's.
+        runtime.shutdown_background();
+        outcome
+    });
+    context.end();
+    let outcome = outcome.unwrap_or_else(|error| {
+        context.failed(&error);
+        Outcome::Failed(error.kind())
+    });
+    ExitCode::from(outcome.code())
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    runtime.map_err(|e| Error::new(Kind::Disk, "starting").because(e))
+}
+
+async fn run(command: Command, context: &Context) -> Result<Outcome> {
+    match command {
+        Command::Export(args) => export::run(args, context).await,
+        Command::Lock(args) => lock::run(args, context).await,
+        Command::Verify(args) => verify::run(args, context),
+        Command::List(args) => list::run(&args, context),
+        Command::Inspect(args) => inspect::run(args, context).await,
+        Command::Import(args) => import::run(args, context).await,
+        Command::Completions(args) => completions::run(&args, context),
+        Command::Man(args) => man::run(&args, context),
+    }
+}
+
+/// Runs a command until it ends or the process is asked to stop; a second request ends it at once.
+async fn until_stopped(command: impl Future<Output = Result<Outcome>>, context: &Context) -> Result<Outcome> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let listen = |kind| signal(kind).map_err(|e| Error::new(Kind::Disk, "listening for signals").because(e));
+    let (mut interrupt, mut terminate) = (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?);
+    let stopped = tokio::select! {
+        outcome = command => return outcome,
+        _ = interrupt.recv() => Outcome::Interrupted,
+        _ = terminate.recv() => Outcome::Terminated,
+    };
+    context.end();
+    context.say("stopped; nothing is lost: run the same command again to continue");
+    Ok(stopped)
+}
+
+/// The command as clap sees it, for completions and manual pages.
+fn command() -> clap::Command {
+    Cli::command()
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_command_line_is_consistent() {
+        super::command().debug_assert();
+    }
+}

@@ -1,0 +1,86 @@
+//! `gapferry verify`: every byte of a bundle, and every defect.
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use super::context::Context;
+use super::exit::Outcome;
+use crate::check::{self, Depth, Problem, Report};
+use crate::error::Result;
+use crate::progress::units::{bytes, duration};
+
+const ABOUT: &str = "\
+Proves every byte of a bundle, a directory or a tar, which is read by offset and never extracted.
+
+Checks the digest manifest, the size and sha256 of every file, that every child of every manifest is there or was left out \
+on purpose, that nothing undeclared is there, and that bundle.json, SHA256SUMS and index.json agree. It does not stop at \
+the first problem: all are listed, each with its path, what was expected, what was found, the images it affects and what to \
+do.
+
+Exit code 0: clean. 3: damaged. 2: not a bundle.";
+
+const AFTER: &str = "\
+Examples:
+  gapferry verify /mnt/usb/images.tar
+  gapferry verify bundle --json | jq -r '.problems[].path'
+
+Without gapferry, inside the directory form (or after `tar xf`):
+  sha256sum -c SHA256SUMS";
+
+/// Prove every byte of a bundle and list every problem
+#[derive(clap::Args)]
+#[command(long_about = ABOUT, after_long_help = AFTER)]
+pub struct Args {
+    /// The bundle, a directory or a tar
+    bundle: PathBuf,
+    /// Print the report as JSON on standard output
+    #[arg(long)]
+    json: bool,
+}
+
+pub fn run(args: Args, context: &Context) -> Result<Outcome> {
+    let started = Instant::now();
+    let report = check::check(&args.bundle, Depth::Full, &context.events)?;
+    context.end();
+    if args.json {
+        context.print_json(&report)?;
+    } else {
+        print(&args, &report, started, context)?;
+    }
+    Ok(if report.is_clean() { Outcome::Done } else { Outcome::Damaged })
+}
+
+fn print(args: &Args, report: &Report, started: Instant, context: &Context) -> Result<()> {
+    for problem in &report.problems {
+        context.print(&shown(problem))?;
+    }
+    let (count, bundle) = (report.problems.len(), args.bundle.display());
+    let summary = if count == 0 {
+        let (size, time) = (bytes(report.bytes), duration(started.elapsed()));
+        let identity = report.identity.map(|identity| format!("\nidentity {identity}")).unwrap_or_default();
+        format!("OK: {bundle}: {} images, {} files, {size}, {time}{identity}\n", report.images, report.files)
+    } else {
+        let affected = report.problems.iter().flat_map(|problem| &problem.images);
+        let affected = affected.collect::<std::collections::BTreeSet<_>>().len();
+        let plural = if count == 1 { "problem" } else { "problems" };
+        format!("DAMAGED: {bundle}: {count} {plural}, {affected} of {} images affected\n", report.images)
+    };
+    context.print(&summary)
+}
+
+/// A problem as a person reads it.
+pub fn shown(problem: &Problem) -> String {
+    let path = if problem.path.is_empty() { "the tar" } else { &problem.path };
+    let mut text = format!("{path}: {}\n", problem.kind.label());
+    let mut line = |name: &str, value: &str| text.push_str(&format!("  {name:<9} {value}\n"));
+    problem.expected.iter().for_each(|expected| line("expected", expected));
+    problem.found.iter().for_each(|found| line("found", found));
+    for (at, image) in problem.images.iter().enumerate().take(5) {
+        line(if at == 0 { "affects" } else { "" }, image);
+    }
+    if problem.images.len() > 5 {
+        line("", &format!("and {} more", problem.images.len() - 5));
+    }
+    line("do", problem.remedy);
+    text
+}

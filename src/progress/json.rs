@@ -1,0 +1,66 @@
+//! One JSON object a line on standard error, for machines that read logs.
+
+use std::io::Write;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use super::tally::Tally;
+use super::{Event, Reporter};
+
+/// How often progress within a phase is told.
+const EVERY: Duration = Duration::from_secs(1);
+
+pub struct Json {
+    state: Mutex<(Tally, Instant)>,
+}
+
+impl Default for Json {
+    fn default() -> Json {
+        Json { state: Mutex::new((Tally::default(), Instant::now())) }
+    }
+}
+
+impl Reporter for Json {
+    fn report(&self, event: Event) {
+        let progress = {
+            let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+            state.0.count(&event);
+            let due = state.1.elapsed() >= EVERY;
+            if due {
+                state.1 = Instant::now();
+            }
+            due.then(|| {
+                let Tally { phase, items, items_done, bytes, bytes_done } = &state.0;
+                let phase = phase.map(super::Phase::label);
+                json!({ "event": "progress", "phase": phase, "items": items, "itemsDone": items_done,
+                        "bytes": bytes, "bytesDone": bytes_done })
+            })
+        };
+        for line in described(&event).into_iter().chain(progress) {
+            // Nobody is left to tell when standard error is closed.
+            let _ = writeln!(std::io::stderr().lock(), "{line}");
+        }
+    }
+}
+
+fn described(event: &Event) -> Option<Value> {
+    Some(match event {
+        Event::Phase { phase, items, bytes } => {
+            json!({ "event": "phase", "phase": phase.label(), "items": items, "bytes": bytes })
+        }
+        Event::BlobStarted { digest, size, present } => {
+            json!({ "event": "blob-started", "digest": digest, "size": size, "present": present })
+        }
+        Event::BlobRestarted { digest, .. } => json!({ "event": "blob-restarted", "digest": digest }),
+        Event::BlobFinished { digest } => json!({ "event": "blob-finished", "digest": digest }),
+        Event::Notice(text) => json!({ "event": "notice", "text": text }),
+        Event::Warning(text) => json!({ "event": "warning", "text": text }),
+        Event::Failure(text) => json!({ "event": "failure", "text": text }),
+        Event::Waiting { what, why, delay } => {
+            json!({ "event": "waiting", "what": what, "why": why, "seconds": delay.as_secs_f64() })
+        }
+        Event::ItemDone | Event::BlobAdvanced { .. } => return None,
+    })
+}

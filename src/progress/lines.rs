@@ -1,0 +1,82 @@
+//! Plain lines on standard error, for logs: each phase, now and then how far it is, and everything worth knowing.
+
+use std::io::Write;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::tally::Tally;
+use super::units::{bytes, duration};
+use super::{Event, Phase, Reporter};
+
+/// How often a long phase says where it stands.
+const EVERY: Duration = Duration::from_secs(10);
+
+pub struct Lines {
+    quiet: bool,
+    state: Mutex<State>,
+}
+
+struct State {
+    tally: Tally,
+    last: Instant,
+    began: Instant,
+}
+
+impl Lines {
+    /// With `quiet` only warnings and waits are printed.
+    pub fn new(quiet: bool) -> Lines {
+        let now = Instant::now();
+        Lines { quiet, state: Mutex::new(State { tally: Tally::default(), last: now, began: now }) }
+    }
+}
+
+impl Reporter for Lines {
+    fn report(&self, event: Event) {
+        let line = match &event {
+            Event::Notice(text) if !self.quiet => Some(format!("note: {text}")),
+            Event::Warning(text) => Some(format!("warning: {text}")),
+            Event::Waiting { what, why, delay } => Some(format!("waiting {} before {what}: {why}", duration(*delay))),
+            _ => None,
+        };
+        let progress = {
+            let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+            if state.tally.count(&event) {
+                (state.last, state.began) = (Instant::now(), Instant::now());
+                opening(&state.tally)
+            } else if state.last.elapsed() >= EVERY {
+                state.last = Instant::now();
+                Some(standing(&state.tally, state.began.elapsed()))
+            } else {
+                None
+            }
+        };
+        let progress = progress.filter(|_| !self.quiet);
+        for line in line.into_iter().chain(progress) {
+            // Nobody is left to tell when standard error is closed.
+            let _ = writeln!(std::io::stderr().lock(), "{line}");
+        }
+    }
+}
+
+/// What a phase has before it; short ones are not worth a line.
+fn opening(tally: &Tally) -> Option<String> {
+    let phase = tally.phase?;
+    let what = match phase {
+        Phase::Resolve | Phase::Publish | Phase::Sync | Phase::Inventory => return None,
+        Phase::Walk => format!("of {} images", tally.items),
+        Phase::Recheck | Phase::Transfer => format!("{} blobs, {}", tally.items, bytes(tally.bytes)),
+        Phase::Verify => format!("{} files, {}", tally.items, bytes(tally.bytes)),
+    };
+    (tally.items > 0).then(|| format!("{} {what}", phase.label()))
+}
+
+fn standing(tally: &Tally, elapsed: Duration) -> String {
+    let label = tally.phase.map_or("working", Phase::label);
+    let items = format!("{} of {}", tally.items_done, tally.items);
+    if tally.bytes == 0 {
+        return format!("{label}: {items}");
+    }
+    let rate = tally.bytes_done as f64 / elapsed.as_secs_f64().max(0.001);
+    let (done, all, rate) = (bytes(tally.bytes_done), bytes(tally.bytes), bytes(rate as u64));
+    format!("{label}: {items}, {done} of {all}, {rate}/s")
+}

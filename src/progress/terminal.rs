@@ -1,0 +1,151 @@
+//! Bars on a terminal: one for the phase, some for the blobs on their way. Lines are printed above them.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+
+use super::units::duration;
+use super::{Event, Phase, Reporter};
+use crate::oci::Digest;
+
+/// How many blobs have a bar of their own.
+const BLOB_BARS: usize = 4;
+/// Smaller blobs are gone before a bar could be read, in bytes.
+const WORTH_A_BAR: u64 = 4 * 1024 * 1024;
+
+pub struct Terminal {
+    bars: MultiProgress,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    main: Option<ProgressBar>,
+    counts_bytes: bool,
+    blobs: HashMap<Digest, ProgressBar>,
+}
+
+impl Default for Terminal {
+    fn default() -> Terminal {
+        Terminal { bars: MultiProgress::new(), state: Mutex::default() }
+    }
+}
+
+impl Terminal {
+    /// Something else is printed to the terminal: bars step aside meanwhile.
+    pub fn aside<R>(&self, print: impl FnOnce() -> R) -> R {
+        self.bars.suspend(print)
+    }
+
+    /// The job is over: bars go, so that what is printed next stands alone.
+    pub fn clear(&self) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.end(&self.bars);
+    }
+
+    fn say(&self, line: &str) {
+        self.aside(|| eprintln_quietly(line));
+    }
+}
+
+impl State {
+    fn end(&mut self, bars: &MultiProgress) {
+        for (_, bar) in self.blobs.drain() {
+            bars.remove(&bar);
+        }
+        if let Some(main) = self.main.take() {
+            main.finish_and_clear();
+            bars.remove(&main);
+        }
+    }
+
+    fn begin(&mut self, bars: &MultiProgress, phase: Phase, items: u64, bytes: u64) {
+        self.end(bars);
+        self.counts_bytes = bytes > 0;
+        let (length, style) = if bytes > 0 { (bytes, bytes_style()) } else { (items, items_style()) };
+        if length == 0 {
+            return;
+        }
+        let main = bars.add(ProgressBar::new(length).with_style(style).with_prefix(phase.label()));
+        main.enable_steady_tick(Duration::from_millis(200));
+        self.main = Some(main);
+    }
+
+    fn blob(&mut self, bars: &MultiProgress, digest: Digest, size: u64, present: u64) {
+        if size < WORTH_A_BAR || self.blobs.len() >= BLOB_BARS {
+            return;
+        }
+        let bar = bars.add(ProgressBar::new(size).with_style(blob_style()).with_prefix(digest.short()));
+        bar.set_position(present);
+        self.blobs.insert(digest, bar);
+    }
+
+    fn count(&self, bytes: u64, digest: &Digest) {
+        if self.counts_bytes {
+            self.main.iter().for_each(|main| main.inc(bytes));
+        }
+        self.blobs.get(digest).into_iter().for_each(|bar| bar.inc(bytes));
+    }
+}
+
+impl Reporter for Terminal {
+    fn report(&self, event: Event) {
+        match event {
+            Event::Notice(text) => return self.say(&format!("note: {text}")),
+            Event::Warning(text) => return self.say(&format!("warning: {text}")),
+            Event::Waiting { what, why, delay } => {
+                return self.say(&format!("waiting {} before {what}: {why}", duration(delay)));
+            }
+            _ => {}
+        }
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        match event {
+            Event::Phase { phase, items, bytes } => state.begin(&self.bars, phase, items, bytes),
+            Event::ItemDone if !state.counts_bytes => state.main.iter().for_each(|main| main.inc(1)),
+            Event::BlobStarted { digest, size, present } => {
+                state.blob(&self.bars, digest, size, present);
+                if state.counts_bytes {
+                    state.main.iter().for_each(|main| main.inc(present));
+                }
+            }
+            Event::BlobAdvanced { digest, bytes } => state.count(bytes, &digest),
+            Event::BlobRestarted { digest, bytes } => {
+                if state.counts_bytes {
+                    state.main.iter().for_each(|main| main.set_position(main.position().saturating_sub(bytes)));
+                }
+                state.blobs.get(&digest).into_iter().for_each(|bar| bar.set_position(0));
+            }
+            Event::BlobFinished { digest } => {
+                if let Some(bar) = state.blobs.remove(&digest) {
+                    self.bars.remove(&bar);
+                }
+            }
+            Event::ItemDone | Event::Failure(_) | Event::Notice(_) | Event::Warning(_) | Event::Waiting { .. } => {}
+        }
+    }
+}
+
+/// Standard error may be closed; then nobody is left to tell.
+fn eprintln_quietly(line: &str) {
+    use std::io::Write;
+    let _ = writeln!(std::io::stderr().lock(), "{line}");
+}
+
+fn style(template: &str) -> ProgressStyle {
+    // The templates below are constant; a wrong one would show as a plain bar.
+    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("=> ")
+}
+
+fn bytes_style() -> ProgressStyle {
+    style("{prefix:<14} [{bar:16}] {binary_bytes:>10} of {binary_total_bytes} {binary_bytes_per_sec}, {eta} left")
+}
+
+fn items_style() -> ProgressStyle {
+    style("{prefix:<20} [{bar:20}] {pos} of {len}, {eta} left")
+}
+
+fn blob_style() -> ProgressStyle {
+    style("  {prefix} [{bar:16}] {binary_bytes:>10} of {binary_total_bytes}")
+}
