@@ -5,9 +5,13 @@ use gapferry::credentials::{Credentials, Store};
 use gapferry::error::Kind;
 use gapferry::transport::registry::{Config, RegistryConfig};
 
-use crate::docker::DockerRegistry;
 use crate::shelf::{self, Shelf, read, repository, tag};
+use crate::support::registry::{Options, Registry};
 use crate::{client, config};
+
+fn with_password() -> Registry {
+    Registry::with(Options { credentials: Some(("pusher".into(), "secret".into())), ..Options::default() })
+}
 
 fn config_with(registry: &str, password: &str) -> Config {
     let mut credentials = Store::anonymous();
@@ -17,41 +21,41 @@ fn config_with(registry: &str, password: &str) -> Config {
 
 #[tokio::test]
 async fn the_right_password_opens_the_registry() {
-    let server = DockerRegistry::with_password();
-    let registries = client(config_with(&server.address, "secret"));
-    let repo = repository(&server.address, "a");
+    let server = with_password();
+    let registries = client(config_with(server.host(), "secret"));
+    let repo = repository(server.host(), "a");
     let shelf = Shelf::default();
     let blob = shelf.add("content");
     shelf::push(&registries, &repo, &shelf, &[&blob]).await.unwrap();
     assert_eq!(read(&registries, &repo, &blob).await.unwrap(), "content");
     let request = ApiRequest { method: "GET", path: "/v2/_catalog".into(), ..ApiRequest::default() };
-    let answer = registries.call(&server.address, request).await.unwrap();
+    let answer = registries.call(server.host(), request).await.unwrap();
     assert_eq!((answer.status, answer.body.as_ref()), (200, &b"{\"repositories\":[\"a\"]}\n"[..]));
 }
 
 #[tokio::test]
 async fn a_password_for_one_registry_is_stronger_than_that_of_all() {
-    let server = DockerRegistry::with_password();
-    let mut config = config_with(&server.address, "wrong");
+    let server = with_password();
+    let mut config = config_with(server.host(), "wrong");
     let own = RegistryConfig { credentials: Some(Credentials::basic("pusher", "secret")), ..Default::default() };
-    config.per_registry.insert(server.address.clone(), own);
-    let reference = tag(&repository(&server.address, "a"), "v1");
+    config.per_registry.insert(server.host().to_owned(), own);
+    let reference = tag(&repository(server.host(), "a"), "v1");
     assert!(client(config).manifest(&reference).await.unwrap().is_none());
 }
 
 #[tokio::test]
 async fn a_wrong_or_missing_password_is_unauthorized_and_never_shown() {
-    let server = DockerRegistry::with_password();
-    let repo = repository(&server.address, "a");
+    let server = with_password();
+    let repo = repository(server.host(), "a");
     let shelf = Shelf::default();
     let blob = shelf.add("content");
-    for config in [config_with(&server.address, "hunter2"), config()] {
+    for config in [config_with(server.host(), "hunter2"), config()] {
         let registries = client(config);
         let pulled = registries.manifest(&tag(&repo, "v1")).await.unwrap_err();
         let pushed = shelf::push(&registries, &repo, &shelf, &[&blob]).await.unwrap_err();
         for error in [pulled, pushed] {
             assert_eq!(error.kind(), Kind::Unauthorized, "{error:?}");
-            assert!(error.to_string().contains(&server.address), "{error}");
+            assert!(error.to_string().contains(server.host()), "{error}");
             assert!(!format!("{error:?}").contains("hunter2"), "{error:?}");
         }
     }

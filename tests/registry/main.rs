@@ -2,11 +2,12 @@
 //! does what a real one will not do on demand.
 
 mod auth;
-mod docker;
 mod faults;
 mod pull_and_push;
 mod scripted;
 mod shelf;
+#[path = "../support/mod.rs"]
+mod support;
 mod tls;
 
 use std::sync::Arc;

@@ -6,15 +6,15 @@ use gapferry::error::Kind;
 use gapferry::oci::{Digest, Tag};
 use gapferry::transport::registry::Registries;
 
-use crate::docker::DockerRegistry;
 use crate::shelf::{self, Shelf, image, noise, read, repository, tag};
+use crate::support::registry::Registry;
 use crate::{client, config};
 
 #[tokio::test]
 async fn an_image_comes_back_as_it_was_pushed() {
-    let server = DockerRegistry::start();
+    let server = Registry::start();
     let registries = client(config());
-    let repo = repository(&server.address, "deep/er/app");
+    let repo = repository(server.host(), "deep/er/app");
     let shelf = Shelf::default();
     let layers = [shelf.add(noise(3_000_000)), shelf.add("x"), shelf.add("")];
     let config = shelf.add(r#"{"os":"linux","architecture":"amd64"}"#);
@@ -43,14 +43,14 @@ async fn an_image_comes_back_as_it_was_pushed() {
 
 #[tokio::test]
 async fn a_blob_goes_from_registry_to_registry_without_a_stop() {
-    let (from, to) = (DockerRegistry::start(), DockerRegistry::start());
+    let (from, to) = (Registry::start(), Registry::start());
     let registries = client(gapferry::transport::registry::Config { per_host: 1, ..config() });
-    let (there, here) = (repository(&from.address, "a"), repository(&to.address, "b"));
+    let (there, here) = (repository(from.host(), "a"), repository(to.host(), "b"));
     let shelf = Shelf::default();
     let blob = shelf.add(noise(2_000_000));
     shelf::push(&registries, &there, &shelf, &[&blob]).await.unwrap();
     // Also within one registry, where upload and download share what the host allows.
-    for target in [&here, &repository(&from.address, "c")] {
+    for target in [&here, &repository(from.host(), "c")] {
         let origin = gapferry::content::Origin { source: &registries, repository: &there };
         registries.put_blob(target, &blob, &origin).await.unwrap();
         assert!(registries.has_blob(target, &blob).await.unwrap());
@@ -59,9 +59,9 @@ async fn a_blob_goes_from_registry_to_registry_without_a_stop() {
 
 #[tokio::test]
 async fn a_blob_is_mounted_or_else_uploaded() {
-    let server = DockerRegistry::start();
+    let server = Registry::start();
     let registries = client(config());
-    let (first, second) = (repository(&server.address, "first"), repository(&server.address, "second"));
+    let (first, second) = (repository(server.host(), "first"), repository(server.host(), "second"));
     let shelf = Shelf::default();
     let (here, nowhere) = (shelf.add(noise(1000)), shelf.add(noise(2000)));
     shelf::push(&registries, &first, &shelf, &[&here]).await.unwrap();
@@ -75,9 +75,9 @@ async fn a_blob_is_mounted_or_else_uploaded() {
 
 #[tokio::test]
 async fn a_wrong_blob_is_never_completed() {
-    let server = DockerRegistry::start();
+    let server = Registry::start();
     let registries = client(config());
-    let repo = repository(&server.address, "a");
+    let repo = repository(server.host(), "a");
     let shelf = Shelf::default();
     for (right, served) in [(&b"right"[..], &b"wrong"[..]), (b"longer", b"long"), (b"", b"not empty"), (b"1", b"")] {
         let blob = shelf.add_wrong(right, served);
@@ -89,9 +89,9 @@ async fn a_wrong_blob_is_never_completed() {
 
 #[tokio::test]
 async fn a_download_continues_where_it_stopped() {
-    let server = DockerRegistry::start();
+    let server = Registry::start();
     let registries = client(config());
-    let repo = repository(&server.address, "a");
+    let repo = repository(server.host(), "a");
     let shelf = Shelf::default();
     let content = noise(300_000);
     let blob = shelf.add(content.clone());
@@ -106,16 +106,16 @@ async fn a_download_continues_where_it_stopped() {
 
 #[tokio::test]
 async fn all_tags_are_listed() {
-    let server = DockerRegistry::start();
+    let server = Registry::start();
     let registries = client(config());
-    let repo = repository(&server.address, "a");
+    let repo = repository(server.host(), "a");
     let names = push_tags(&registries, &repo, 12).await;
     let mut listed: Vec<String> = registries.tags(&repo).await.unwrap().iter().map(Tag::to_string).collect();
     listed.sort();
     assert_eq!(listed, names);
-    let missing = registries.tags(&repository(&server.address, "none")).await.unwrap_err();
+    let missing = registries.tags(&repository(server.host(), "none")).await.unwrap_err();
     assert_eq!(missing.kind(), Kind::NotFound);
-    assert!(missing.to_string().contains(&format!("{}/none", server.address)), "{missing}");
+    assert!(missing.to_string().contains(&format!("{}/none", server.host())), "{missing}");
 }
 
 async fn push_tags(registries: &Registries, repo: &gapferry::oci::Repository, count: u32) -> Vec<String> {
@@ -132,9 +132,9 @@ async fn push_tags(registries: &Registries, repo: &gapferry::oci::Repository, co
 
 #[tokio::test]
 async fn referrers_are_kept_under_the_fallback_tag_of_a_registry_without_the_api() {
-    let server = DockerRegistry::start();
+    let server = Registry::start();
     let registries = client(config());
-    let repo = repository(&server.address, "a");
+    let repo = repository(server.host(), "a");
     let shelf = Shelf::default();
     let config = shelf.add("{}");
     let layers: Vec<_> = (0..5).map(|n| shelf.add(format!("signature {n}"))).collect();
@@ -167,9 +167,9 @@ async fn referrers_are_kept_under_the_fallback_tag_of_a_registry_without_the_api
 
 #[tokio::test]
 async fn a_refused_manifest_is_told_in_the_registrys_words() {
-    let server = DockerRegistry::start();
+    let server = Registry::start();
     let registries = client(config());
-    let repo = repository(&server.address, "a");
+    let repo = repository(server.host(), "a");
     let shelf = Shelf::default();
     let manifest = image(&shelf.add("{}"), &[], None);
     let error = registries.put_manifest(&tag(&repo, "v1"), &manifest).await.unwrap_err();
@@ -180,19 +180,34 @@ async fn a_refused_manifest_is_told_in_the_registrys_words() {
 
 #[tokio::test]
 async fn what_is_not_there_is_absent_and_who_is_not_there_is_an_error() {
-    let server = DockerRegistry::start();
+    let server = Registry::start();
     let registries = client(config());
-    let repo = repository(&server.address, "a");
+    let repo = repository(server.host(), "a");
     assert!(registries.manifest(&tag(&repo, "none")).await.unwrap().is_none());
     let blob = Shelf::default().add("nowhere");
     let error = registries.blob(&repo, &blob, 0).await.err().unwrap();
     assert_eq!(error.kind(), Kind::NotFound);
     assert!(error.to_string().contains(&blob.digest.to_string()), "{error}");
 
-    let address = server.address.clone();
+    let address = server.host().to_owned();
     drop(server);
     let quick = gapferry::transport::registry::Config { retries: 1, ..config() };
     let error = client(quick).manifest(&tag(&repository(&address, "a"), "v1")).await.unwrap_err();
     assert_eq!(error.kind(), Kind::Network);
     assert!(error.chain().contains("refused") && error.chain().contains(&address), "{error:?}");
+}
+
+#[tokio::test]
+async fn no_request_is_made_that_is_not_needed() {
+    let server = Registry::start();
+    let registries = client(config());
+    let repo = repository(server.host(), "a");
+    let shelf = Shelf::default();
+    let (config, layer) = (shelf.add("{}"), shelf.add(noise(200_000)));
+    shelf::push(&registries, &repo, &shelf, &[&layer, &config]).await.unwrap();
+    registries.put_manifest(&tag(&repo, "v1"), &image(&config, &[layer.clone()], None)).await.unwrap();
+    Source::resolve(&registries, &tag(&repo, "v1")).await.unwrap();
+    read(&registries, &repo, &layer).await.unwrap();
+    let made: Vec<String> = server.requests().into_iter().map(|request| request.method).collect();
+    assert_eq!(made, ["GET", "POST", "PUT", "POST", "PUT", "PUT", "HEAD", "GET"]);
 }

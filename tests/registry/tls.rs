@@ -1,1 +1,237 @@
+//! Real TLS listeners, with certificates as sites have them.
 
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use gapferry::content::Source;
+use gapferry::credentials::{Credentials, Store};
+use gapferry::error::{Kind, Result};
+use gapferry::transport::registry::{Config, RegistryConfig, TlsConfig};
+
+use crate::scripted::{Answer, Server};
+use crate::shelf::{self, Shelf, read, repository, tag};
+use crate::support::registry::{Options, Registry};
+use crate::{client, config};
+
+fn trusting(ca_files: &[&Path]) -> Config {
+    let ca_files = ca_files.iter().map(|path| path.to_path_buf()).collect();
+    Config { tls: TlsConfig { verify: true, ca_files }, ..config() }
+}
+
+fn unverified() -> Config {
+    Config { tls: TlsConfig { verify: false, ca_files: vec![] }, ..config() }
+}
+
+/// Whether the registry can be spoken to at all.
+async fn reach(host: &str, config: Config) -> Result<()> {
+    client(config).manifest(&tag(&repository(host, "a"), "v1")).await.map(|found| assert!(found.is_none()))
+}
+
+async fn refused(host: &str, config: Config) -> String {
+    let error = reach(host, config).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::Network);
+    assert!(error.to_string().contains(host), "{error}");
+    error.chain()
+}
+
+#[tokio::test]
+async fn a_private_authority_is_trusted_when_its_file_is_given() {
+    let server =
+        Registry::with(Options { tls: true, credentials: Some(("me".into(), "secret".into())), ..Options::default() });
+    let mut credentials = Store::anonymous();
+    credentials.set(server.host(), Credentials::basic("me", "secret"));
+    let registries = client(Config { credentials, ..trusting(&[&server.ca_file()]) });
+    let repo = repository(server.host(), "a");
+    let shelf = Shelf::default();
+    let blob = shelf.add(shelf::noise(1_000_000));
+    shelf::push(&registries, &repo, &shelf, &[&blob]).await.unwrap();
+    assert_eq!(read(&registries, &repo, &blob).await.unwrap().len(), 1_000_000);
+
+    let told = refused(server.host(), config()).await;
+    assert!(told.contains("certificate"), "{told}");
+}
+
+#[tokio::test]
+async fn verification_can_be_turned_off_for_all_or_for_one() {
+    let server = Registry::with(Options { tls: true, ..Options::default() });
+    reach(server.host(), unverified()).await.unwrap();
+    let one = |verify| {
+        let own = RegistryConfig { tls_verify: Some(verify), ..RegistryConfig::default() };
+        [(server.host().to_owned(), own)].into_iter().collect()
+    };
+    reach(server.host(), Config { per_registry: one(false), ..config() }).await.unwrap();
+    refused(server.host(), Config { per_registry: one(true), ..unverified() }).await;
+}
+
+#[tokio::test]
+async fn a_self_signed_authority_as_server_is_trusted_when_it_is_the_very_certificate() {
+    let directory = tempfile::tempdir().unwrap();
+    let [own, other] = ["own", "other"].map(|name| self_signed(directory.path(), name, "IP:127.0.0.1"));
+    let server = Listener::start(directory.path(), &own, None);
+    reach(&server.host, trusting(&[&own.certificate])).await.unwrap();
+    reach(&server.host, trusting(&[&other.certificate, &own.certificate])).await.unwrap();
+    refused(&server.host, trusting(&[&other.certificate])).await;
+    refused(&server.host, config()).await;
+}
+
+#[tokio::test]
+async fn the_very_certificate_must_still_have_the_name_and_be_in_date() {
+    let directory = tempfile::tempdir().unwrap();
+    let elsewhere = self_signed(directory.path(), "elsewhere", "DNS:registry.example.com");
+    let expired = self_signed(directory.path(), "expired", "IP:127.0.0.1").expire();
+    for (pair, says) in [(elsewhere, "not valid for name"), (expired, "expired")] {
+        let server = Listener::start(directory.path(), &pair, None);
+        let told = refused(&server.host, trusting(&[&pair.certificate])).await;
+        assert!(told.to_lowercase().contains(says), "{told}");
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_wants_to_know_us_is_shown_our_certificate() {
+    let directory = tempfile::tempdir().unwrap();
+    let [server_pair, us] = ["server", "us"].map(|name| self_signed(directory.path(), name, "IP:127.0.0.1"));
+    let server = Listener::start(directory.path(), &server_pair, Some(&us.certificate));
+    let certs_d = directory.path().join("certs.d");
+    std::fs::create_dir(&certs_d).unwrap();
+    std::fs::copy(&server_pair.certificate, certs_d.join("ca.crt")).unwrap();
+    std::fs::copy(&us.certificate, certs_d.join("client.cert")).unwrap();
+    let with_directory = || {
+        let own = RegistryConfig { cert_dir: Some(certs_d.clone()), ..RegistryConfig::default() };
+        Config { per_registry: [(server.host.clone(), own)].into_iter().collect(), ..config() }
+    };
+    let recorder = std::sync::Arc::new(gapferry::progress::Recorder::default());
+    let half = gapferry::transport::registry::Registries::new(with_directory(), recorder).err().unwrap();
+    assert!(half.to_string().contains("client.cert") && half.to_string().contains(".key"), "{half}");
+
+    std::fs::copy(&us.key, certs_d.join("client.key")).unwrap();
+    reach(&server.host, with_directory()).await.unwrap();
+    refused(&server.host, trusting(&[&server_pair.certificate])).await;
+}
+
+#[tokio::test]
+async fn a_file_without_certificates_is_named_before_any_request() {
+    let directory = tempfile::tempdir().unwrap();
+    let empty = directory.path().join("empty.pem");
+    std::fs::write(&empty, "nothing here").unwrap();
+    for path in [empty, directory.path().join("missing.pem")] {
+        let recorder = std::sync::Arc::new(gapferry::progress::Recorder::default());
+        let error = gapferry::transport::registry::Registries::new(trusting(&[&path]), recorder).err().unwrap();
+        assert_eq!(error.kind(), Kind::Input);
+        assert!(error.to_string().contains(&path.display().to_string()), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn plain_http_is_spoken_to_another_machine_only_when_told() {
+    // Stands for another machine: a name that is not this machine's, reached through a proxy that is.
+    let answer = |request: &crate::scripted::Seen, _| match request.target.ends_with("/v2/") {
+        true => Answer::new(200),
+        false => Answer::new(404),
+    };
+    let server = Server::start(answer).await;
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command
+        .args(["--ignored", "--exact", "tls::as_another_machine", "--test-threads=1"])
+        .env("http_proxy", format!("http://{}", server.address))
+        .env("https_proxy", format!("http://{}", server.address))
+        .env_remove("no_proxy")
+        .env_remove("NO_PROXY");
+    command.stdout(Stdio::null());
+    let status = tokio::task::spawn_blocking(move || command.status().unwrap()).await.unwrap();
+    assert!(status.success());
+    let asked = server.seen();
+    assert!(asked.iter().any(|request| request.target == "http://registry.invalid/v2/a/manifests/plain"), "{asked:?}");
+    assert!(!asked.iter().any(|request| request.target.ends_with("/tls")), "{asked:?}");
+    assert!(asked.iter().all(|request| request.header("authorization").is_empty()), "{asked:?}");
+}
+
+/// Run by the test above, with its proxy in the environment.
+#[tokio::test]
+#[ignore = "the other half of plain_http_is_spoken_to_another_machine_only_when_told"]
+async fn as_another_machine() {
+    let repo = repository("registry.invalid", "a");
+    let quick = || Config { retries: 0, ..config() };
+    assert!(client(quick()).manifest(&tag(&repo, "tls")).await.is_err());
+    let plain = Config { plain_http: true, ..quick() };
+    let _ = client(plain).manifest(&tag(&repo, "plain")).await;
+}
+
+/// A certificate and its key.
+struct Pair {
+    certificate: PathBuf,
+    key: PathBuf,
+}
+
+impl Pair {
+    /// The same certificate, valid until yesterday.
+    fn expire(self) -> Pair {
+        let mut command = Command::new("openssl");
+        command.args(["x509", "-days", "-1", "-in"]).arg(&self.certificate).arg("-signkey").arg(&self.key);
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        std::fs::write(&self.certificate, output.stdout).unwrap();
+        self
+    }
+}
+
+/// As `openssl req -x509` makes them: self-signed and, by its default, an authority.
+fn self_signed(directory: &Path, name: &str, subject_alternative: &str) -> Pair {
+    let (certificate, key) = (directory.join(format!("{name}.pem")), directory.join(format!("{name}.key")));
+    let extension = format!("subjectAltName={subject_alternative}");
+    let output = Command::new("openssl")
+        .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"])
+        .args(["-subj", &format!("/CN={name}"), "-addext", &extension, "-days", "2"])
+        .arg("-out")
+        .arg(&certificate)
+        .arg("-keyout")
+        .arg(&key)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    Pair { certificate, key }
+}
+
+/// `docker-registry` with a certificate of ours.
+struct Listener {
+    process: Child,
+    host: String,
+}
+
+impl Listener {
+    fn start(directory: &Path, pair: &Pair, client_authority: Option<&Path>) -> Listener {
+        let clients = client_authority.map(|path| format!(", clientcas: [{}]", path.display())).unwrap_or_default();
+        let config = format!(
+            "version: 0.1\nlog: {{level: info}}\nstorage: {{inmemory: {{}}}}\nhttp:\n  addr: 127.0.0.1:0\n  \
+             secret: test\n  tls: {{certificate: {}, key: {}{clients}}}\n",
+            pair.certificate.display(),
+            pair.key.display()
+        );
+        let file = directory.join("config.yml");
+        std::fs::write(&file, config).unwrap();
+        let mut process = Command::new("docker-registry")
+            .arg("serve")
+            .arg(&file)
+            .env("OTEL_TRACES_EXPORTER", "none")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("docker-registry must be installed: scripts/test does it");
+        let mut lines = BufReader::new(process.stderr.take().unwrap()).lines().map_while(|line| line.ok());
+        let host = lines
+            .find_map(|line| line.split_once("listening on ").map(|(_, rest)| rest.to_owned()))
+            .map(|rest| rest.chars().take_while(|c| !matches!(c, '"' | ',')).collect())
+            .expect("docker-registry listens");
+        // What it says later is read and dropped, or it would be stopped by a full pipe.
+        std::thread::spawn(move || lines.for_each(drop));
+        Listener { process, host }
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}

@@ -11,7 +11,7 @@ use tokio::sync::{OnceCell, Semaphore};
 use super::answer::refusal;
 use super::auth::{Auth, Challenge, Scopes};
 use super::retry::{Failure, Retry, Tries, is_transient};
-use super::wire::{Call, Payload, Reply, Wire, is_distrust, is_loopback};
+use super::wire::{Call, Payload, Reply, Wire, is_loopback, spoke_tls};
 use crate::credentials::Store;
 use crate::error::{Error, Kind, Result};
 use crate::oci::{Digest, Repository};
@@ -206,7 +206,7 @@ impl Host {
         match self.ping_at(&second, what).await {
             Ok(base) => Ok(base),
             // It does speak TLS, then, and has told what is wrong.
-            Err(other) if is_distrust(&other) => Err(other),
+            Err(other) if spoke_tls(&other) => Err(other),
             Err(_) => Err(failure),
         }
     }

@@ -51,9 +51,10 @@ pub(super) fn client_config(settings: &TlsSettings) -> Result<ClientConfig> {
     builder.with_client_auth_cert(certificates(&certificate)?, private).map_err(pair)
 }
 
-/// Whether the other side spoke TLS and its certificate failed our checks.
-pub(super) fn is_distrust(fault: &rustls::Error) -> bool {
-    matches!(fault, rustls::Error::InvalidCertificate(_) | rustls::Error::Other(_))
+/// Whether it is a TLS server that failed: its certificate our checks, or ours its.
+pub(super) fn spoke_tls(fault: &rustls::Error) -> bool {
+    use rustls::Error::{AlertReceived, InvalidCertificate, Other, PeerIncompatible};
+    matches!(fault, InvalidCertificate(_) | Other(_) | AlertReceived(_) | PeerIncompatible(_))
 }
 
 /// What TLS has against the other side, if that is why a connection failed: trying again would not help.

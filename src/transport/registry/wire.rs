@@ -310,7 +310,7 @@ pub(super) fn is_loopback(url: &Url) -> bool {
 fn broken(what: &str, error: reqwest::Error) -> Failure {
     let error = error.without_url();
     let tls = tls::fault(&error);
-    let cause = Broken { reason: bottom(&error), distrusted: tls.is_some_and(tls::is_distrust) };
+    let cause = Broken { reason: bottom(&error), spoke_tls: tls.is_some_and(tls::spoke_tls) };
     let permanent = error.is_builder() || tls.is_some();
     let error = Error::new(Kind::Network, what).because(cause);
     if permanent { Failure::never(error) } else { Failure::soon(error) }
@@ -321,14 +321,14 @@ fn broken(what: &str, error: reqwest::Error) -> Failure {
 #[error("{reason}")]
 struct Broken {
     reason: String,
-    /// The other side does speak TLS, but failed our checks.
-    distrusted: bool,
+    /// The other side does speak TLS, and one of us does not trust the other.
+    spoke_tls: bool,
 }
 
-/// Whether the failure is that the other side's certificate is not trusted.
-pub(super) fn is_distrust(failure: &Failure) -> bool {
+/// Whether the connection failed although the other side does speak TLS.
+pub(super) fn spoke_tls(failure: &Failure) -> bool {
     let cause = std::error::Error::source(&failure.error);
-    cause.and_then(|cause| cause.downcast_ref::<Broken>()).is_some_and(|broken| broken.distrusted)
+    cause.and_then(|cause| cause.downcast_ref::<Broken>()).is_some_and(|broken| broken.spoke_tls)
 }
 
 fn bottom(error: &(dyn std::error::Error + 'static)) -> String {
