@@ -52,12 +52,15 @@ impl<'a> Cached<'a> {
                 format!("reading blob {} of {repository}: it has {} bytes, more than {limit}", blob.digest, blob.size);
             return Err(Error::damaged(text));
         }
-        let mut reader = BlobReader::new(blob, self.blob(repository, blob, 0).await?)?;
-        let mut all = Vec::with_capacity(usize::try_from(blob.size).unwrap_or_default());
-        while let Some(piece) = reader.next().await {
-            all.extend_from_slice(&piece?);
-        }
-        let bytes = Bytes::from(all);
+        // What is at hand may be damaged; then the primary has it still.
+        let at_hand = match self.local {
+            Some(local) => read_whole(local, repository, blob).await.ok(),
+            None => None,
+        };
+        let bytes = match at_hand {
+            Some(bytes) => bytes,
+            None => read_whole(self.primary, repository, blob).await?,
+        };
         self.remember(blob, &bytes);
         Ok(bytes)
     }
@@ -100,6 +103,15 @@ impl<'a> Cached<'a> {
             Err(Some(error)) => Err(error),
         }
     }
+}
+
+async fn read_whole(source: &dyn Source, repository: &Repository, blob: &Descriptor) -> Result<Bytes> {
+    let mut reader = BlobReader::new(blob, source.blob(repository, blob, 0).await?)?;
+    let mut all = Vec::with_capacity(usize::try_from(blob.size).unwrap_or_default());
+    while let Some(piece) = reader.next().await {
+        all.extend_from_slice(&piece?);
+    }
+    Ok(all.into())
 }
 
 #[async_trait]

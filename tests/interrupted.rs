@@ -1,0 +1,132 @@
+//! `kill -9` in the middle of export and of import: run again, and nothing is lost or wrong.
+
+mod support;
+
+use std::path::Path;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use support::images::{self, Image};
+use support::registry::Registry;
+use support::{gapferry, gapferry_process, tempdir};
+
+/// Images large enough to be caught in the middle, content that does not compress.
+fn large_images(source: &Registry) -> Vec<Image> {
+    (0..6)
+        .map(|n| {
+            let contents: Vec<String> = (0..3u64).map(|layer| noise(n * 10 + layer, 3 << 20)).collect();
+            let contents: Vec<&str> = contents.iter().map(String::as_str).collect();
+            let image = images::oci(&format!("team/app{n}"), "1", &contents);
+            image.push(source);
+            image
+        })
+        .collect()
+}
+
+fn noise(seed: u64, length: usize) -> String {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        char::from(b' ' + (state >> 32) as u8 % 90)
+    };
+    (0..length).map(|_| next()).collect()
+}
+
+/// Runs gapferry and kills it as soon as `reached` is true; `true` if it was killed before it ended by itself.
+fn kill_when(arguments: &[&str], reached: impl Fn() -> bool) -> bool {
+    let mut process = gapferry_process().args(arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let deadline = Instant::now() + Duration::from_secs(60);
+    loop {
+        if process.try_wait().unwrap().is_some() {
+            return false;
+        }
+        assert!(Instant::now() < deadline, "neither ended nor reached its middle");
+        if reached() {
+            process.kill().unwrap();
+            process.wait().unwrap();
+            return true;
+        }
+        std::thread::yield_now();
+    }
+}
+
+fn blob_gets(registry: &Registry) -> usize {
+    registry.requests().iter().filter(|r| r.method == "GET" && r.path.contains("/blobs/")).count()
+}
+
+#[test]
+fn export_killed_at_any_point_continues_and_gives_the_same_bundle() {
+    let source = Registry::start();
+    let images = large_images(&source);
+    let references: Vec<String> = images.iter().map(|i| format!("{}/{}", source.host(), i.name())).collect();
+    let directory = tempdir();
+    let lock = directory.path().join("lock");
+    let whole = directory.path().join("whole.tar");
+    let mut command = gapferry();
+    command.arg("export").args(&references).arg("-o").arg(&whole).arg("--lock").arg(&lock);
+    command.assert().success();
+    let expected = support::sha256_file(&whole);
+
+    for name in ["killed.tar", "killed"] {
+        let out = directory.path().join(name);
+        let arguments =
+            ["export", "--locked", lock.to_str().unwrap(), "-o", out.to_str().unwrap(), "-j", "2"].map(str::to_owned);
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        let mut killed = 0;
+        for more in [1, 4, 5] {
+            let goal = blob_gets(&source) + more;
+            killed += usize::from(kill_when(&arguments, || blob_gets(&source) >= goal));
+            assert!(!out.exists() || killed < 3, "nothing is published before it is complete");
+        }
+        let before = blob_gets(&source);
+        gapferry().args(&arguments).assert().success();
+        assert!(blob_gets(&source) - before < 24, "finished blobs are fetched again");
+        gapferry().arg("verify").arg(&out).assert().success();
+        if name.ends_with(".tar") {
+            assert_eq!(support::sha256_file(&out), expected);
+        }
+        assert_only(directory.path(), &["lock", "whole.tar", "killed.tar", "killed"]);
+    }
+}
+
+/// No leftovers beside the results.
+fn assert_only(directory: &Path, allowed: &[&str]) {
+    for entry in std::fs::read_dir(directory).unwrap() {
+        let name = entry.unwrap().file_name().to_string_lossy().into_owned();
+        assert!(allowed.contains(&name.as_str()), "left behind: {name}");
+    }
+}
+
+#[test]
+fn import_killed_at_any_point_never_leaves_a_tag_that_cannot_be_pulled() {
+    let source = Registry::start();
+    let images = large_images(&source);
+    let references: Vec<String> = images.iter().map(|i| format!("{}/{}", source.host(), i.name())).collect();
+    let directory = tempdir();
+    let bundle = directory.path().join("b.tar");
+    gapferry().arg("export").args(&references).arg("-o").arg(&bundle).assert().success();
+
+    let target = Registry::start();
+    let to = target.host().to_owned();
+    let arguments = ["import", bundle.to_str().unwrap(), "--to", &to, "-j", "2"];
+    for more in [1, 5, 9] {
+        let goal = target.uploads() + more;
+        kill_when(&arguments, || target.uploads() >= goal);
+        for image in &images {
+            let tag = image.tag.as_deref().unwrap();
+            if target.digest(&image.repository, tag).is_some() {
+                for blob in image.blob_digests() {
+                    let path = format!("/v2/{}/blobs/{blob}", image.repository);
+                    target.request("HEAD", &path).send().expect(200);
+                }
+            }
+        }
+    }
+    gapferry().args(arguments).assert().success();
+    for image in &images {
+        let tag = image.tag.as_deref().unwrap();
+        assert_eq!(target.digest(&image.repository, tag), Some(image.digest()));
+    }
+}
