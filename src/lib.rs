@@ -6,6 +6,7 @@ pub mod content;
 pub mod credentials;
 pub mod error;
 pub mod graph;
+pub mod harbor;
 pub mod lock;
 pub mod naming;
 pub mod oci;

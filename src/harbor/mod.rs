@@ -1,0 +1,166 @@
+//! What Harbor needs beyond the distribution protocol: to be recognized, to have its projects before anything is pushed,
+//! and to be asked about rights, read-only mode and quotas while nothing has moved yet.
+//!
+//! Everything goes through [`Api`]; this room knows neither HTTP nor credentials, and nothing of images. What could not
+//! be found out is never reported as missing or denied: an account that may push need not be allowed to read the project
+//! API (most robots are not), and then the push itself decides.
+//!
+//! Threats: the answers come from a server that may be something else, broken or hostile. They are bounded below
+//! ([`ApiAnswer`](crate::content::ApiAnswer)), read into small structures, and text of theirs is shortened and stripped
+//! of control characters before it is shown. The token of the rights check is decoded without verifying it: it is used
+//! to warn early, never to grant anything.
+//!
+//! Facts: Harbor 2.0–2.15 `api/v2.0/swagger.yaml`, `src/server/v2.0/handler`, `src/core/service/token`.
+
+mod preflight;
+mod projects;
+mod rights;
+
+use bytes::Bytes;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+use crate::content::{Api, ApiAnswer, ApiRequest};
+use crate::error::{Error, Kind, Result};
+
+pub use preflight::{Preflight, Problem, QuotaShort, Severity, preflight};
+pub use projects::{Created, ProjectOptions, create_projects, is_project_name, project_of};
+
+/// A Harbor 2.x that answered, and what it told of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Harbor {
+    registry: String,
+    version: Option<String>,
+    read_only: Option<bool>,
+    ill: Vec<String>,
+}
+
+impl Harbor {
+    /// `host[:port]`.
+    pub fn registry(&self) -> &str {
+        &self.registry
+    }
+
+    /// Such as `v2.11.0-5cbb1b01`; `None` where it is not told to this account.
+    pub fn version(&self) -> Option<&str> {
+        self.version.as_deref()
+    }
+
+    /// Whether an administrator has forbidden every change; `None` where it is not told to this account.
+    pub fn read_only(&self) -> Option<bool> {
+        self.read_only
+    }
+
+    /// Components that report themselves unhealthy, such as `database`.
+    pub fn ill(&self) -> &[String] {
+        &self.ill
+    }
+}
+
+/// Finds out whether a Harbor 2.x stands behind `registry` (`host[:port]`). `None`: any other registry.
+///
+/// # Errors
+/// If no answer was to be had, or if it is Harbor 1.x, which has no API that this program speaks.
+pub async fn detect(api: &dyn Api, registry: &str) -> Result<Option<Harbor>> {
+    let client = Client { api, registry };
+    #[derive(Deserialize)]
+    struct Version {
+        version: String,
+    }
+    let answer = client.get("/api/version").await?;
+    match json::<Version>(&answer) {
+        Some(found) if found.version.starts_with("v2") => {}
+        _ => return client.first_generation().await.map_or(Ok(None), Err),
+    }
+    let system = client.system().await?;
+    Ok(Some(Harbor {
+        registry: registry.to_owned(),
+        version: system.harbor_version.map(|version| shown(&version)),
+        read_only: system.read_only,
+        ill: client.ill().await?,
+    }))
+}
+
+/// One server, asked with the account of this run.
+#[derive(Clone, Copy)]
+struct Client<'a> {
+    api: &'a dyn Api,
+    registry: &'a str,
+}
+
+#[derive(Default, Deserialize)]
+struct SystemInfo {
+    harbor_version: Option<String>,
+    read_only: Option<bool>,
+}
+
+impl Client<'_> {
+    async fn call(&self, request: ApiRequest) -> Result<ApiAnswer> {
+        self.api.call(self.registry, request).await
+    }
+
+    async fn get(&self, path: impl Into<String>) -> Result<ApiAnswer> {
+        self.call(ApiRequest { method: "GET", path: path.into(), ..ApiRequest::default() }).await
+    }
+
+    async fn system(&self) -> Result<SystemInfo> {
+        Ok(json(&self.get("/api/v2.0/systeminfo").await?).unwrap_or_default())
+    }
+
+    /// The status is 200 whatever the health; the body tells.
+    async fn ill(&self) -> Result<Vec<String>> {
+        #[derive(Default, Deserialize)]
+        struct Health {
+            #[serde(default)]
+            components: Vec<Component>,
+        }
+        #[derive(Deserialize)]
+        struct Component {
+            name: String,
+            status: String,
+        }
+        let health: Health = json(&self.get("/api/v2.0/health").await?).unwrap_or_default();
+        let ill = health.components.into_iter().filter(|component| component.status != "healthy");
+        Ok(ill.map(|component| shown(&component.name)).collect())
+    }
+
+    /// Harbor 1.x has no `/api/version` and tells its version without a version in the path.
+    async fn first_generation(&self) -> Option<Error> {
+        let answer = self.get("/api/systeminfo").await.ok()?;
+        let version = json::<SystemInfo>(&answer)?.harbor_version?;
+        if !version.trim_start_matches('v').starts_with("1.") {
+            return None;
+        }
+        let text = format!(
+            "preparing {}: it is Harbor {}, whose API differs; upgrade it to 2.x, or add the images to its storage \
+             directory, which Harbor 1.x treats as authoritative",
+            self.registry,
+            shown(&version)
+        );
+        Some(Error::new(Kind::Refused, text))
+    }
+}
+
+/// The body of a 200, if it is what was expected: a login page with status 200 is not.
+fn json<T: DeserializeOwned>(answer: &ApiAnswer) -> Option<T> {
+    (answer.status == 200).then(|| serde_json::from_slice(&answer.body).ok()).flatten()
+}
+
+/// What Harbor's error body says: `{"errors":[{"code","message"}]}`.
+fn message(body: &Bytes) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Errors {
+        errors: Vec<One>,
+    }
+    #[derive(Deserialize)]
+    struct One {
+        message: String,
+    }
+    let errors: Errors = serde_json::from_slice(body).ok()?;
+    errors.errors.first().map(|error| shown(&error.message)).filter(|text| !text.is_empty())
+}
+
+/// A server's text as it may stand on a person's terminal.
+fn shown(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).take(300).collect()
+}

@@ -1,0 +1,349 @@
+//! Everything that would stop a push to Harbor, found before the first byte moves, all of it in one go.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use futures_util::stream::{StreamExt, TryStreamExt};
+use serde::Deserialize;
+
+use crate::content::{Api, ApiRequest};
+use crate::error::{Error, Kind, Result};
+use crate::oci::Repository;
+
+use super::rights::Push;
+use super::{Client, Harbor, is_project_name, json, project_of};
+
+/// Projects asked about at the same time.
+const AT_ONCE: usize = 8;
+
+/// What was found. Empty lists and `false` mean: nothing stands in the way that could be seen from here.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Preflight {
+    registry: String,
+    /// The credentials, or the lack of them, are refused. Nothing else can be known then.
+    pub unauthorized: bool,
+    pub read_only: bool,
+    /// Projects that do not exist.
+    pub missing: Vec<String>,
+    /// Projects that do not exist or that this account has no right to see: Harbor tells nobody which.
+    pub hidden: Vec<String>,
+    /// Projects this account can see and not push to.
+    pub denied: Vec<String>,
+    /// Projects that cache another registry; nobody can push to them.
+    pub proxy_cache: Vec<String>,
+    /// Repositories that Harbor would not take: without a project, or below one that can't be created.
+    pub bad_names: Vec<Repository>,
+    /// Projects whose storage limit will probably not do.
+    pub quota: Vec<QuotaShort>,
+    /// Projects whose rights could not be found out; the push will tell.
+    pub unknown: Vec<String>,
+    /// Components of Harbor that report themselves unhealthy.
+    pub ill: Vec<String>,
+}
+
+/// A storage limit that will probably be exceeded. In bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QuotaShort {
+    pub project: String,
+    pub limit: u64,
+    pub used: u64,
+    /// What the import would add at most.
+    pub needed: u64,
+}
+
+/// One thing that was found, and what a person can do about it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    pub severity: Severity,
+    pub text: String,
+    pub remedy: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Severity {
+    /// The push can't succeed.
+    Stops,
+    /// The push may succeed.
+    Warns,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.text, self.remedy)
+    }
+}
+
+/// Asks Harbor about every project that `targets` need. `bytes` is what a push would add, per project; projects that are
+/// not in it are not checked for quota.
+///
+/// # Errors
+/// If no answer was to be had. What stands in the way is no error: see [`Preflight::problems`] and [`Preflight::check`].
+pub async fn preflight(
+    api: &dyn Api,
+    harbor: &Harbor,
+    targets: &[Repository],
+    bytes: &BTreeMap<String, u64>,
+) -> Result<Preflight> {
+    let attempt = || format!("checking what {} allows", harbor.registry());
+    look(api, harbor, targets, bytes).await.map_err(|error| error.while_doing(attempt()))
+}
+
+async fn look(
+    api: &dyn Api,
+    harbor: &Harbor,
+    targets: &[Repository],
+    bytes: &BTreeMap<String, u64>,
+) -> Result<Preflight> {
+    let client = Client { api, registry: harbor.registry() };
+    let mut found = Preflight {
+        registry: harbor.registry().to_owned(),
+        read_only: harbor.read_only() == Some(true),
+        ill: harbor.ill().to_vec(),
+        ..Preflight::default()
+    };
+    let mut projects: BTreeMap<String, String> = BTreeMap::new();
+    for target in targets {
+        match project_of(target) {
+            Some(project) => _ = projects.entry(project.to_owned()).or_insert_with(|| target.path().to_owned()),
+            None if found.bad_names.contains(target) => {}
+            None => found.bad_names.push(target.clone()),
+        }
+    }
+    // Everything below reads “not allowed” as a fact about projects; with wrong credentials it would be about those.
+    if client.get("/v2/").await?.status == 401 {
+        found.unauthorized = true;
+        return Ok(found);
+    }
+    let rights = client.push_rights(&projects).await?;
+    let views: Vec<(String, View)> = futures_util::stream::iter(projects.keys().cloned())
+        .map(|project| async move { client.view(&project).await.map(|view| (project, view)) })
+        .buffered(AT_ONCE)
+        .try_collect()
+        .await?;
+    for (project, view) in views {
+        let mut right = rights.get(&project).copied().unwrap_or(Push::Unknown);
+        if let (Push::Unknown, Some(id)) = (right, view.id) {
+            right = client.push_permission(id).await?;
+        }
+        found.judge(&project, &view, right, targets, bytes);
+    }
+    Ok(found)
+}
+
+impl Preflight {
+    fn judge(&mut self, name: &str, view: &View, push: Push, targets: &[Repository], bytes: &BTreeMap<String, u64>) {
+        let project = name.to_owned();
+        let absent = view.existence == Existence::No && push != Push::Allowed;
+        match push {
+            _ if absent && is_project_name(name) => self.missing.push(project.clone()),
+            _ if absent => {
+                let below = targets.iter().filter(|target| project_of(target) == Some(name));
+                self.bad_names.extend(below.cloned());
+            }
+            Push::Allowed => {}
+            Push::Nothing if view.existence == Existence::Unknown => self.hidden.push(project.clone()),
+            Push::Denied | Push::Nothing => self.denied.push(project.clone()),
+            Push::Unknown => self.unknown.push(project.clone()),
+        }
+        if view.proxy_cache {
+            self.proxy_cache.push(project.clone());
+        }
+        let needed = bytes.get(name).copied().unwrap_or(0);
+        if let Some((limit, used)) =
+            view.quota.filter(|(limit, used)| used.saturating_add(needed) > *limit && needed > 0)
+        {
+            self.quota.push(QuotaShort { project, limit, used, needed });
+        }
+    }
+
+    /// The projects worth creating: those that are missing, and those that may be.
+    pub fn to_create(&self) -> Vec<String> {
+        self.missing.iter().chain(&self.hidden).cloned().collect()
+    }
+
+    /// Everything found, what stops the push first.
+    pub fn problems(&self) -> Vec<Problem> {
+        let mut problems = self.stops();
+        problems.extend(self.warnings());
+        problems
+    }
+
+    /// # Errors
+    /// One, naming everything that stops the push, if anything does.
+    pub fn check(&self) -> Result<()> {
+        let stops = self.stops();
+        if stops.is_empty() {
+            return Ok(());
+        }
+        let kind = if self.unauthorized { Kind::Unauthorized } else { Kind::Refused };
+        let list: Vec<String> = stops.iter().map(|problem| format!("\n  {problem}")).collect();
+        let text = format!("preparing {}: nothing was pushed, because{}", self.registry, list.concat());
+        Err(Error::new(kind, text))
+    }
+
+    fn stops(&self) -> Vec<Problem> {
+        let mut list = Vec::new();
+        let mut add = |text: String, remedy: &str| {
+            list.push(Problem { severity: Severity::Stops, text, remedy: remedy.to_owned() });
+        };
+        if self.unauthorized {
+            let text = format!("{} does not accept the credentials, or got none", self.registry);
+            add(text, "log in, or give --creds (a robot's name is whole, as robot$project+name)");
+        }
+        if self.read_only {
+            let text = format!("{} is in read-only mode", self.registry);
+            add(text, "an administrator ends it under Configuration, System Settings");
+        }
+        for name in &self.missing {
+            add(format!("project {name} does not exist"), "create it, or let --create-projects do so");
+        }
+        for name in &self.hidden {
+            let remedy = "give it the right to push there; if the project is missing, --create-projects may help";
+            add(format!("project {name} does not exist, or this account has no right there"), remedy);
+        }
+        for name in &self.denied {
+            let remedy = "give it the role Developer or higher, or a robot the permission to push";
+            add(format!("this account may not push to project {name}"), remedy);
+        }
+        for name in &self.proxy_cache {
+            let remedy = "choose another project, by --to HOST/PROJECT or --map";
+            add(format!("project {name} is a proxy cache, to which nobody can push"), remedy);
+        }
+        for name in &self.bad_names {
+            match project_of(name) {
+                None => add(
+                    format!("{name} has no project, and Harbor's repositories need one"),
+                    "add a prefix, as in --to HOST/PROJECT, or a --map rule",
+                ),
+                Some(project) => add(
+                    format!("{name}: Harbor takes no project named {project}"),
+                    "give it another name by --map; separators can't be doubled there",
+                ),
+            }
+        }
+        list
+    }
+
+    fn warnings(&self) -> Vec<Problem> {
+        let mut list = Vec::new();
+        let mut add = |text: String, remedy: &str| {
+            list.push(Problem { severity: Severity::Warns, text, remedy: remedy.to_owned() });
+        };
+        for QuotaShort { project, limit, used, needed } in &self.quota {
+            let text = format!(
+                "project {project} will probably exceed its quota: {} of {} used, up to {} to add",
+                readable(*used),
+                readable(*limit),
+                readable(*needed)
+            );
+            add(text, "raise the quota, or free space and run Harbor's garbage collection");
+        }
+        for name in &self.unknown {
+            let text = format!("whether this account may push to project {name} could not be found out");
+            add(text, "the push will tell");
+        }
+        if !self.ill.is_empty() {
+            add(format!("{} reports as unhealthy: {}", self.registry, self.ill.join(", ")), "look at Harbor's logs");
+        }
+        list
+    }
+}
+
+/// Bytes for a person.
+fn readable(bytes: u64) -> String {
+    let units = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+    let mut amount = bytes as f64;
+    let mut unit = "bytes";
+    for next in units.iter().take_while(|_| bytes >= 1024) {
+        if amount < 1024.0 {
+            break;
+        }
+        amount /= 1024.0;
+        unit = next;
+    }
+    if unit == "bytes" { format!("{bytes} bytes") } else { format!("{amount:.1} {unit}") }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Existence {
+    Yes,
+    No,
+    Unknown,
+}
+
+/// What the project API shows this account of one project.
+struct View {
+    existence: Existence,
+    id: Option<u64>,
+    proxy_cache: bool,
+    /// Limit and use, in bytes, where there is a limit.
+    quota: Option<(u64, u64)>,
+}
+
+impl Client<'_> {
+    async fn view(&self, project: &str) -> Result<View> {
+        let path = format!("/api/v2.0/projects?project_name={project}");
+        let head = self.call(ApiRequest { method: "HEAD", path, ..ApiRequest::default() }).await?;
+        let existence = match head.status {
+            200 => Existence::Yes,
+            404 => Existence::No,
+            _ => Existence::Unknown,
+        };
+        let mut view = View { existence, id: None, proxy_cache: false, quota: None };
+        if existence == Existence::Yes {
+            self.details(project, &mut view).await?;
+        }
+        Ok(view)
+    }
+
+    async fn details(&self, project: &str, view: &mut View) -> Result<()> {
+        #[derive(Deserialize)]
+        struct Details {
+            project_id: u64,
+            registry_id: Option<u64>,
+        }
+        #[derive(Deserialize)]
+        struct Summary {
+            quota: Option<Quota>,
+        }
+        #[derive(Deserialize)]
+        struct Quota {
+            hard: Amounts,
+            used: Amounts,
+        }
+        #[derive(Deserialize)]
+        struct Amounts {
+            storage: i64,
+        }
+        if let Some(details) = json::<Details>(&self.named(project, "").await?) {
+            view.id = Some(details.project_id);
+            view.proxy_cache = details.registry_id.is_some_and(|id| id > 0);
+        }
+        let summary = json::<Summary>(&self.named(project, "/summary").await?);
+        if let Some(quota) = summary.and_then(|summary| summary.quota) {
+            // A limit of -1 is none.
+            let limit = u64::try_from(quota.hard.storage).ok();
+            view.quota = limit.map(|limit| (limit, u64::try_from(quota.used.storage).unwrap_or(0)));
+        }
+        Ok(())
+    }
+
+    /// By name, also where the name is a number.
+    async fn named(&self, project: &str, tail: &str) -> Result<crate::content::ApiAnswer> {
+        let headers = vec![("X-Is-Resource-Name", "true".to_owned())];
+        let path = format!("/api/v2.0/projects/{project}{tail}");
+        self.call(ApiRequest { method: "GET", path, headers, json: None }).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_are_readable() {
+        for (bytes, text) in [(0, "0 bytes"), (1023, "1023 bytes"), (1024, "1.0 KiB"), (u64::MAX, "16.0 EiB")] {
+            assert_eq!(readable(bytes), text);
+        }
+    }
+}
