@@ -44,9 +44,11 @@ async fn from_api(host: &Host, repository: &Repository, subject: &Digest) -> Res
         let next = link::next(reply.headers("link")).map(|target| wire::resolve(&url, target));
         let next = next.transpose().map_err(|reason| strange(&what, format!("the next page leads {reason}")))?;
         let body = reply.body(&what, MAX_MANIFEST_SIZE).await.map_err(|failure| failure.error)?;
-        let index = Manifest::parse(body.clone(), Some(media_type::OCI_INDEX), None)
-            .map_err(|e| strange(&what, format!("the answer is no index: {}", excerpt(&body))).because(e))?;
-        take(&mut found, &index);
+        if !is_nothing(&body) {
+            let index = Manifest::parse(body.clone(), Some(media_type::OCI_INDEX), None)
+                .map_err(|e| strange(&what, format!("the answer is no index: {}", excerpt(&body))).because(e))?;
+            take(&mut found, &index);
+        }
         match next {
             None => return Ok(Some(found)),
             Some(next) if next == url => break,
@@ -54,6 +56,15 @@ async fn from_api(host: &Host, repository: &Repository, subject: &Digest) -> Res
         }
     }
     Err(strange(&what, "the list does not end"))
+}
+
+/// Harbor answers `{}` about a subject it does not have (Harbor 2.15 `src/server/registry/referrers.go`); a nil list of
+/// Go is `null`. Any other object without a list is no answer.
+fn is_nothing(body: &[u8]) -> bool {
+    match serde_json::from_slice::<Value>(body) {
+        Ok(Value::Object(fields)) => fields.is_empty() || fields.get("manifests").is_some_and(Value::is_null),
+        _ => false,
+    }
 }
 
 async fn from_fallback(host: &Host, repository: &Repository, subject: &Digest) -> Result<Vec<Descriptor>> {

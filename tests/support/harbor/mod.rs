@@ -5,8 +5,6 @@
 //! project API and the token service. Facts from Harbor 2.15 (`src/server/registry`, `src/server/middleware`,
 //! `src/server/v2.0/handler`, `src/core/service/token`) and distribution 2.8. It never sleeps and it keeps a log.
 
-#![allow(dead_code)]
-
 mod access;
 mod answer;
 mod api;
@@ -231,6 +229,11 @@ impl Harbor {
     /// `host:port`.
     pub fn registry(&self) -> String {
         self.address.to_string()
+    }
+
+    /// A request to be completed and sent by hand.
+    pub fn request(&self, method: &'static str, path: &str) -> super::http::Request {
+        super::http::request(method, format!("http://{}{path}", self.address))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
