@@ -14,6 +14,7 @@
 
 mod preflight;
 mod projects;
+mod quota;
 mod rights;
 
 use bytes::Bytes;
@@ -23,8 +24,12 @@ use serde::de::DeserializeOwned;
 use crate::content::{Api, ApiAnswer, ApiRequest};
 use crate::error::{Error, Kind, Result};
 
-pub use preflight::{Preflight, Problem, QuotaShort, Severity, preflight};
+pub use preflight::{Preflight, Problem, Severity, preflight};
 pub use projects::{Created, ProjectOptions, create_projects, is_project_name, project_of};
+pub use quota::{QuotaShort, quotas};
+
+/// Projects asked about at the same time.
+const AT_ONCE: usize = 8;
 
 /// A Harbor 2.x that answered, and what it told of itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -101,6 +106,13 @@ impl Client<'_> {
 
     async fn get(&self, path: impl Into<String>) -> Result<ApiAnswer> {
         self.call(ApiRequest { method: "GET", path: path.into(), ..ApiRequest::default() }).await
+    }
+
+    /// A project (`tail` empty) or what is below it; by name, also where the name is a number.
+    async fn project(&self, name: &str, tail: &str) -> Result<ApiAnswer> {
+        let headers = vec![("X-Is-Resource-Name", "true".to_owned())];
+        let path = format!("/api/v2.0/projects/{name}{tail}");
+        self.call(ApiRequest { method: "GET", path, headers, json: None }).await
     }
 
     async fn system(&self) -> Result<SystemInfo> {

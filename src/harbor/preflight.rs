@@ -1,6 +1,6 @@
 //! Everything that would stop a push to Harbor, found before the first byte moves, all of it in one go.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use futures_util::stream::{StreamExt, TryStreamExt};
@@ -11,10 +11,7 @@ use crate::error::{Error, Kind, Result};
 use crate::oci::Repository;
 
 use super::rights::Push;
-use super::{Client, Harbor, is_project_name, json, project_of};
-
-/// Projects asked about at the same time.
-const AT_ONCE: usize = 8;
+use super::{AT_ONCE, Client, Harbor, is_project_name, json, project_of};
 
 /// What was found. Empty lists and `false` mean: nothing stands in the way that could be seen from here.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -33,22 +30,10 @@ pub struct Preflight {
     pub proxy_cache: Vec<String>,
     /// Repositories that Harbor would not take: without a project, or below one that can't be created.
     pub bad_names: Vec<Repository>,
-    /// Projects whose storage limit will probably not do.
-    pub quota: Vec<QuotaShort>,
     /// Projects whose rights could not be found out; the push will tell.
     pub unknown: Vec<String>,
     /// Components of Harbor that report themselves unhealthy.
     pub ill: Vec<String>,
-}
-
-/// A storage limit that will probably be exceeded. In bytes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct QuotaShort {
-    pub project: String,
-    pub limit: u64,
-    pub used: u64,
-    /// What the import would add at most.
-    pub needed: u64,
 }
 
 /// One thing that was found, and what a person can do about it.
@@ -73,27 +58,17 @@ impl fmt::Display for Problem {
     }
 }
 
-/// Asks Harbor about every project that `targets` need. `bytes` is what a push would add, per project; projects that are
-/// not in it are not checked for quota.
+/// Asks Harbor about every project that `targets` need. What a push would add is not known yet: quotas are for
+/// [`quotas`](super::quotas), once it is planned.
 ///
 /// # Errors
 /// If no answer was to be had. What stands in the way is no error: see [`Preflight::problems`] and [`Preflight::check`].
-pub async fn preflight(
-    api: &dyn Api,
-    harbor: &Harbor,
-    targets: &[Repository],
-    bytes: &BTreeMap<String, u64>,
-) -> Result<Preflight> {
+pub async fn preflight(api: &dyn Api, harbor: &Harbor, targets: &[Repository]) -> Result<Preflight> {
     let attempt = || format!("checking what {} allows", harbor.registry());
-    look(api, harbor, targets, bytes).await.map_err(|error| error.while_doing(attempt()))
+    look(api, harbor, targets).await.map_err(|error| error.while_doing(attempt()))
 }
 
-async fn look(
-    api: &dyn Api,
-    harbor: &Harbor,
-    targets: &[Repository],
-    bytes: &BTreeMap<String, u64>,
-) -> Result<Preflight> {
+async fn look(api: &dyn Api, harbor: &Harbor, targets: &[Repository]) -> Result<Preflight> {
     let client = Client { api, registry: harbor.registry() };
     let mut found = Preflight {
         registry: harbor.registry().to_owned(),
@@ -101,12 +76,12 @@ async fn look(
         ill: harbor.ill().to_vec(),
         ..Preflight::default()
     };
+    let targets: BTreeSet<&Repository> = targets.iter().collect();
     let mut projects: BTreeMap<String, String> = BTreeMap::new();
-    for target in targets {
+    for target in &targets {
         match project_of(target) {
             Some(project) => _ = projects.entry(project.to_owned()).or_insert_with(|| target.path().to_owned()),
-            None if found.bad_names.contains(target) => {}
-            None => found.bad_names.push(target.clone()),
+            None => found.bad_names.push((*target).clone()),
         }
     }
     // Everything below reads “not allowed” as a fact about projects; with wrong credentials it would be about those.
@@ -125,20 +100,20 @@ async fn look(
         if let (Push::Unknown, Some(id)) = (right, view.id) {
             right = client.push_permission(id).await?;
         }
-        found.judge(&project, &view, right, targets, bytes);
+        found.judge(&project, &view, right, &targets);
     }
     Ok(found)
 }
 
 impl Preflight {
-    fn judge(&mut self, name: &str, view: &View, push: Push, targets: &[Repository], bytes: &BTreeMap<String, u64>) {
+    fn judge(&mut self, name: &str, view: &View, push: Push, targets: &BTreeSet<&Repository>) {
         let project = name.to_owned();
         let absent = view.existence == Existence::No && push != Push::Allowed;
         match push {
             _ if absent && is_project_name(name) => self.missing.push(project.clone()),
             _ if absent => {
                 let below = targets.iter().filter(|target| project_of(target) == Some(name));
-                self.bad_names.extend(below.cloned());
+                self.bad_names.extend(below.map(|target| (*target).clone()));
             }
             Push::Allowed => {}
             Push::Nothing if view.existence == Existence::Unknown => self.hidden.push(project.clone()),
@@ -146,13 +121,7 @@ impl Preflight {
             Push::Unknown => self.unknown.push(project.clone()),
         }
         if view.proxy_cache {
-            self.proxy_cache.push(project.clone());
-        }
-        let needed = bytes.get(name).copied().unwrap_or(0);
-        if let Some((limit, used)) =
-            view.quota.filter(|(limit, used)| used.saturating_add(needed) > *limit && needed > 0)
-        {
-            self.quota.push(QuotaShort { project, limit, used, needed });
+            self.proxy_cache.push(project);
         }
     }
 
@@ -229,15 +198,6 @@ impl Preflight {
         let mut add = |text: String, remedy: &str| {
             list.push(Problem { severity: Severity::Warns, text, remedy: remedy.to_owned() });
         };
-        for QuotaShort { project, limit, used, needed } in &self.quota {
-            let text = format!(
-                "project {project} will probably exceed its quota: {} of {} used, up to {} to add",
-                readable(*used),
-                readable(*limit),
-                readable(*needed)
-            );
-            add(text, "raise the quota, or free space and run Harbor's garbage collection");
-        }
         for name in &self.unknown {
             let text = format!("whether this account may push to project {name} could not be found out");
             add(text, "the push will tell");
@@ -247,21 +207,6 @@ impl Preflight {
         }
         list
     }
-}
-
-/// Bytes for a person.
-fn readable(bytes: u64) -> String {
-    let units = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
-    let mut amount = bytes as f64;
-    let mut unit = "bytes";
-    for next in units.iter().take_while(|_| bytes >= 1024) {
-        if amount < 1024.0 {
-            break;
-        }
-        amount /= 1024.0;
-        unit = next;
-    }
-    if unit == "bytes" { format!("{bytes} bytes") } else { format!("{amount:.1} {unit}") }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -276,8 +221,6 @@ struct View {
     existence: Existence,
     id: Option<u64>,
     proxy_cache: bool,
-    /// Limit and use, in bytes, where there is a limit.
-    quota: Option<(u64, u64)>,
 }
 
 impl Client<'_> {
@@ -289,7 +232,7 @@ impl Client<'_> {
             404 => Existence::No,
             _ => Existence::Unknown,
         };
-        let mut view = View { existence, id: None, proxy_cache: false, quota: None };
+        let mut view = View { existence, id: None, proxy_cache: false };
         if existence == Existence::Yes {
             self.details(project, &mut view).await?;
         }
@@ -302,48 +245,10 @@ impl Client<'_> {
             project_id: u64,
             registry_id: Option<u64>,
         }
-        #[derive(Deserialize)]
-        struct Summary {
-            quota: Option<Quota>,
-        }
-        #[derive(Deserialize)]
-        struct Quota {
-            hard: Amounts,
-            used: Amounts,
-        }
-        #[derive(Deserialize)]
-        struct Amounts {
-            storage: i64,
-        }
-        if let Some(details) = json::<Details>(&self.named(project, "").await?) {
+        if let Some(details) = json::<Details>(&self.project(project, "").await?) {
             view.id = Some(details.project_id);
             view.proxy_cache = details.registry_id.is_some_and(|id| id > 0);
         }
-        let summary = json::<Summary>(&self.named(project, "/summary").await?);
-        if let Some(quota) = summary.and_then(|summary| summary.quota) {
-            // A limit of -1 is none.
-            let limit = u64::try_from(quota.hard.storage).ok();
-            view.quota = limit.map(|limit| (limit, u64::try_from(quota.used.storage).unwrap_or(0)));
-        }
         Ok(())
-    }
-
-    /// By name, also where the name is a number.
-    async fn named(&self, project: &str, tail: &str) -> Result<crate::content::ApiAnswer> {
-        let headers = vec![("X-Is-Resource-Name", "true".to_owned())];
-        let path = format!("/api/v2.0/projects/{project}{tail}");
-        self.call(ApiRequest { method: "GET", path, headers, json: None }).await
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn bytes_are_readable() {
-        for (bytes, text) in [(0, "0 bytes"), (1023, "1023 bytes"), (1024, "1.0 KiB"), (u64::MAX, "16.0 EiB")] {
-            assert_eq!(readable(bytes), text);
-        }
     }
 }

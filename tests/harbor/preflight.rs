@@ -16,14 +16,9 @@ fn targets(server: &Server, paths: &[&str]) -> Vec<Repository> {
 }
 
 async fn check(server: &Server, creds: Creds, paths: &[&str]) -> Preflight {
-    check_bytes(server, creds, paths, &[]).await
-}
-
-async fn check_bytes(server: &Server, creds: Creds, paths: &[&str], bytes: &[(&str, u64)]) -> Preflight {
     let api = client(server, creds);
     let found = harbor::detect(&api, &server.registry()).await.unwrap().expect("a Harbor");
-    let bytes: BTreeMap<String, u64> = bytes.iter().map(|(name, bytes)| ((*name).to_owned(), *bytes)).collect();
-    harbor::preflight(&api, &found, &targets(server, paths), &bytes).await.unwrap()
+    harbor::preflight(&api, &found, &targets(server, paths)).await.unwrap()
 }
 
 #[tokio::test]
@@ -137,25 +132,40 @@ async fn wrong_credentials_are_named_and_not_mistaken_for_missing_projects() {
 
 #[tokio::test]
 async fn everything_that_stops_a_push_is_told_together() {
-    let setup = three_projects().with(Project::new("hub").proxy_cache()).with(Project::new("small").quota(1000));
+    let setup = three_projects().with(Project::new("hub").proxy_cache());
     let server = Server::start(Setup { read_only: true, ..setup });
-    let paths = ["alone", "a__b/x", "hub/x", "nowhere/x", "small/x"];
-    let found = check_bytes(&server, ADMIN, &paths, &[("small", 1001), ("base", 1 << 40)]).await;
+    let found = check(&server, ADMIN, &["alone", "a__b/x", "a__b/x", "hub/x", "nowhere/x"]).await;
     assert!(found.read_only);
     assert_eq!(found.proxy_cache, ["hub"]);
     assert_eq!(found.missing, ["nowhere"]);
-    assert_eq!(found.bad_names, targets(&server, &["alone", "a__b/x"]));
-    assert_eq!(found.quota.len(), 1);
+    assert_eq!(found.bad_names, targets(&server, &["a__b/x", "alone"]));
     let text = found.check().unwrap_err().to_string();
     for said in
         ["read-only mode", "hub is a proxy cache", "nowhere does not exist", "alone has no project", "named a__b"]
     {
         assert!(text.contains(said), "{text}");
     }
-    assert!(!text.contains("quota"), "a guess does not stop a push: {text}");
-    assert!(
-        found.problems().iter().any(|problem| problem.text.contains("0 bytes of 1000 bytes used, up to 1001 bytes"))
-    );
+}
+
+#[tokio::test]
+async fn a_quota_that_will_not_do_is_a_warning_with_figures() {
+    let setup = three_projects()
+        .with(Project::new("small").quota(1000).member("ci", Right::Pull))
+        .with(Project::new("2026").quota(1000));
+    let server = Server::start(setup);
+    let needed = |amounts: &[(&str, u64)]| -> BTreeMap<String, u64> {
+        amounts.iter().map(|(name, bytes)| ((*name).to_owned(), *bytes)).collect()
+    };
+    let api = client(&server, ADMIN);
+    let found = harbor::detect(&api, &server.registry()).await.unwrap().unwrap();
+    let bytes = needed(&[("small", 1001), ("2026", 1001), ("base", 1 << 40), ("nowhere", 1)]);
+    let short = harbor::quotas(&api, &found, &bytes).await.unwrap();
+    assert_eq!(short.iter().map(|quota| quota.project.as_str()).collect::<Vec<_>>(), ["2026", "small"]);
+    assert_eq!(short[0].problem().severity, Severity::Warns);
+    assert!(short[0].problem().text.contains("0 B of 1000 B used, 1001 B to add"), "{}", short[0].problem());
+    assert_eq!(harbor::quotas(&api, &found, &needed(&[("small", 1000)])).await.unwrap(), []);
+    let robot = client(&server, ROBOT);
+    assert_eq!(harbor::quotas(&robot, &found, &bytes).await.unwrap(), [], "what may not be read is not guessed");
 }
 
 #[tokio::test]
