@@ -138,7 +138,7 @@ async fn everything_that_stops_a_push_is_told_together() {
     assert!(found.read_only);
     assert_eq!(found.proxy_cache, ["hub"]);
     assert_eq!(found.missing, ["nowhere"]);
-    assert_eq!(found.bad_names, targets(&server, &["a__b/x", "alone"]));
+    assert_eq!(found.bad_names, targets(&server, &["alone", "a__b/x"]));
     let text = found.check().unwrap_err().to_string();
     for said in
         ["read-only mode", "hub is a proxy cache", "nowhere does not exist", "alone has no project", "named a__b"]
