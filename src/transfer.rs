@@ -50,6 +50,8 @@ pub enum Done {
     Skipped,
 }
 
+type Once = Arc<OnceCell<()>>;
+
 /// A transfer under way.
 pub struct Transfer<'a> {
     source: Observed<'a>,
@@ -60,7 +62,7 @@ pub struct Transfer<'a> {
     mounted: AtomicU64,
     failed: Mutex<HashMap<(Repository, Digest), Arc<Error>>>,
     /// Each manifest is put once per repository, however many images share it.
-    published: Mutex<HashMap<(Repository, Digest), Arc<OnceCell<()>>>>,
+    published: Mutex<HashMap<(Repository, Digest), Once>>,
 }
 
 impl<'a> Transfer<'a> {
