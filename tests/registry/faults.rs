@@ -492,3 +492,13 @@ async fn another_size_at_the_target_means_absent() {
     assert!(registries.has_blob(&repo(&server), &Shelf::default().add("12345")).await.unwrap());
     assert!(events.events().iter().any(|e| matches!(e, Event::Warning(text) if text.contains("5 bytes instead of 4"))));
 }
+
+#[tokio::test]
+async fn a_registry_is_reached_by_its_ipv6_address() {
+    let answer = |request: &Seen, _| if request.target == "/v2/" { Answer::new(200) } else { manifest() };
+    // A machine without IPv6 cannot try.
+    let Ok(server) = Server::at("[::1]:0", answer).await else { return };
+    assert!(server.address.starts_with("[::1]:"));
+    assert!(client(config()).manifest(&tag(&repo(&server), "v1")).await.unwrap().is_some());
+    assert_eq!(server.seen()[0].header("host"), server.address);
+}

@@ -205,7 +205,7 @@ async fn no_request_is_made_that_is_not_needed() {
     let shelf = Shelf::default();
     let (config, layer) = (shelf.add("{}"), shelf.add(noise(200_000)));
     shelf::push(&registries, &repo, &shelf, &[&layer, &config]).await.unwrap();
-    registries.put_manifest(&tag(&repo, "v1"), &image(&config, &[layer.clone()], None)).await.unwrap();
+    registries.put_manifest(&tag(&repo, "v1"), &image(&config, std::slice::from_ref(&layer), None)).await.unwrap();
     Source::resolve(&registries, &tag(&repo, "v1")).await.unwrap();
     read(&registries, &repo, &layer).await.unwrap();
     let made: Vec<String> = server.requests().into_iter().map(|request| request.method).collect();

@@ -92,7 +92,15 @@ pub struct Server {
 impl Server {
     /// `answer` is given each request and how many came before it.
     pub async fn start(answer: impl Fn(&Seen, usize) -> Answer + Send + Sync + 'static) -> Server {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Server::at("127.0.0.1:0", answer).await.unwrap()
+    }
+
+    /// At an address of which the machine may know nothing.
+    pub async fn at(
+        address: &str,
+        answer: impl Fn(&Seen, usize) -> Answer + Send + Sync + 'static,
+    ) -> io::Result<Server> {
+        let listener = TcpListener::bind(address).await?;
         let address = listener.local_addr().unwrap().to_string();
         let seen = Arc::new(Mutex::new(Vec::new()));
         let (answer, log) = (Arc::new(answer), seen.clone());
@@ -102,7 +110,7 @@ impl Server {
                 tokio::spawn(async move { converse(connection, &*answer, &log).await });
             }
         });
-        Server { address, seen }
+        Ok(Server { address, seen })
     }
 
     /// As [`Server::start`]; pings are answered with 200 and neither shown to `answer` nor remembered.

@@ -9,7 +9,7 @@ use gapferry::credentials::{Credentials, Store};
 use gapferry::error::{Kind, Result};
 use gapferry::transport::registry::{Config, RegistryConfig, TlsConfig};
 
-use crate::scripted::{Answer, Server};
+use crate::scripted::{Answer, Seen, Server};
 use crate::shelf::{self, Shelf, read, repository, tag};
 use crate::support::registry::{Options, Registry};
 use crate::{client, config};
@@ -125,25 +125,18 @@ async fn a_file_without_certificates_is_named_before_any_request() {
 #[tokio::test]
 async fn plain_http_is_spoken_to_another_machine_only_when_told() {
     // Stands for another machine: a name that is not this machine's, reached through a proxy that is.
-    let answer = |request: &crate::scripted::Seen, _| match request.target.ends_with("/v2/") {
+    let answer = |request: &Seen, _| match request.target.ends_with("/v2/") {
         true => Answer::new(200),
         false => Answer::new(404),
     };
     let server = Server::start(answer).await;
-    let mut command = Command::new(std::env::current_exe().unwrap());
-    command
-        .args(["--ignored", "--exact", "tls::as_another_machine", "--test-threads=1"])
-        .env("http_proxy", format!("http://{}", server.address))
-        .env("https_proxy", format!("http://{}", server.address))
-        .env_remove("no_proxy")
-        .env_remove("NO_PROXY");
-    command.stdout(Stdio::null());
-    let status = tokio::task::spawn_blocking(move || command.status().unwrap()).await.unwrap();
-    assert!(status.success());
+    let proxy = format!("http://{}", server.address);
+    run_in_environment("tls::as_another_machine", &[("http_proxy", &proxy), ("https_proxy", &proxy)]).await;
     let asked = server.seen();
-    assert!(asked.iter().any(|request| request.target == "http://registry.invalid/v2/a/manifests/plain"), "{asked:?}");
-    assert!(!asked.iter().any(|request| request.target.ends_with("/tls")), "{asked:?}");
-    assert!(asked.iter().all(|request| request.header("authorization").is_empty()), "{asked:?}");
+    let was_asked = |end: &str| asked.iter().any(|request| request.target.ends_with(end));
+    assert!(was_asked("http://registry.invalid/v2/a/manifests/plain"), "{asked:?}");
+    assert!(was_asked("http://registry.invalid/v2/a/manifests/unverified"), "{asked:?}");
+    assert!(!was_asked("/tls"), "{asked:?}");
 }
 
 /// Run by the test above, with its proxy in the environment.
@@ -151,10 +144,38 @@ async fn plain_http_is_spoken_to_another_machine_only_when_told() {
 #[ignore = "the other half of plain_http_is_spoken_to_another_machine_only_when_told"]
 async fn as_another_machine() {
     let repo = repository("registry.invalid", "a");
-    let quick = || Config { retries: 0, ..config() };
-    assert!(client(quick()).manifest(&tag(&repo, "tls")).await.is_err());
-    let plain = Config { plain_http: true, ..quick() };
-    let _ = client(plain).manifest(&tag(&repo, "plain")).await;
+    let quick = |config: Config| client(Config { retries: 0, ..config });
+    assert!(quick(config()).manifest(&tag(&repo, "tls")).await.is_err());
+    quick(Config { plain_http: true, ..config() }).manifest(&tag(&repo, "plain")).await.unwrap();
+    quick(unverified()).manifest(&tag(&repo, "unverified")).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_machine_without_certificate_store_still_speaks_plain_http() {
+    let plain = Server::registry(|_, _| Answer::new(404)).await;
+    let secure = Registry::with(Options { tls: true, ..Options::default() });
+    let hosts = [("PLAIN_HOST", plain.address.as_str()), ("TLS_HOST", secure.host())];
+    let store = [("SSL_CERT_FILE", "/nonexistent"), ("SSL_CERT_DIR", "/nonexistent")];
+    run_in_environment("tls::without_certificate_store", &[hosts, store].concat()).await;
+}
+
+/// Run by the test above, on a machine that trusts nobody.
+#[tokio::test]
+#[ignore = "the other half of a_machine_without_certificate_store_still_speaks_plain_http"]
+async fn without_certificate_store() {
+    reach(&std::env::var("PLAIN_HOST").unwrap(), config()).await.unwrap();
+    let told = refused(&std::env::var("TLS_HOST").unwrap(), config()).await;
+    assert!(told.contains("trusts no certificate authority"), "{told}");
+}
+
+/// Runs an ignored test of this file in a process of its own: an environment cannot be changed under other tests.
+async fn run_in_environment(test: &str, variables: &[(&str, &str)]) {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--ignored", "--exact", test, "--test-threads=1"]).env_remove("no_proxy").env_remove("NO_PROXY");
+    command.envs(variables.iter().copied());
+    let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && said.contains("1 passed"), "{said}");
 }
 
 /// A certificate and its key.
