@@ -58,6 +58,15 @@ impl LockedImage {
         Descriptor::new(&self.media_type, self.digest, self.size)
     }
 
+    /// The name it has in a bundle: `repository:tag`, else `repository@digest`.
+    pub fn name(&self) -> String {
+        let Reference { repository, tag, .. } = &self.reference;
+        match tag {
+            Some(tag) => repository.with_tag(tag.clone()).to_string(),
+            None => repository.with_digest(self.digest).to_string(),
+        }
+    }
+
     /// The digest under which the registry has (or had) it.
     pub fn source_digest(&self) -> Digest {
         self.selection.as_ref().map_or(self.digest, |selection| selection.original.digest)

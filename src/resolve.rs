@@ -10,7 +10,7 @@ use crate::content::Source;
 use crate::error::{Error, Kind, Result};
 use crate::graph::{Graph, Image};
 use crate::lock::{LOCK_VERSION, Lock, Rename};
-use crate::oci::{Reference, Repository, Tag};
+use crate::oci::{Digest, Reference, Repository, Tag};
 use crate::progress::{Event, Events, Phase};
 use crate::walk::{Origin, Walk, Wanted};
 
@@ -139,8 +139,29 @@ pub async fn discover(
     events: &Events,
 ) -> Result<(Lock, Graph), Failures> {
     let images = each(wanted, jobs, events, |wanted| walk.discover(wanted)).await?;
+    let images = merge_names(images, events)?;
     let locked = images.iter().map(|image| image.locked.clone()).collect();
     Ok((Lock { version: LOCK_VERSION, created: now, images: locked }, Graph { images }))
+}
+
+/// `name:tag` and `name:tag@digest` are one name: one image if they are the same, else an error.
+fn merge_names(images: Vec<Image>, events: &Events) -> Result<Vec<Image>, Failures> {
+    let mut seen: HashMap<String, Digest> = HashMap::new();
+    let (mut merged, mut failures) = (Vec::with_capacity(images.len()), Vec::new());
+    for image in images {
+        let (name, digest) = (image.locked.name(), image.locked.digest);
+        match seen.insert(name.clone(), digest) {
+            None => merged.push(image),
+            Some(first) if first == digest => {
+                events.report(Event::Notice(format!("{} is {name}, which is carried already", image.locked.reference)));
+            }
+            Some(first) => failures.push(Error::input(format!(
+                "{} and another entry have one name and different digests, {first} and {digest}",
+                image.locked.reference
+            ))),
+        }
+    }
+    if failures.is_empty() { Ok(merged) } else { Err(Failures(failures)) }
 }
 
 /// Makes the graph of a lock again.

@@ -17,7 +17,7 @@ use crate::content::{Origin, Sink, Source};
 use crate::error::{Error, Kind, Result};
 use crate::graph::{Graph, Image};
 use crate::oci::{Digest, Manifest, Reference, Repository};
-use crate::plan::{Action, BlobStep, ImageStep, Plan, companion_tags};
+use crate::plan::{Action, BlobStep, ImageStep, Plan, TagState, companion_tags};
 use crate::progress::{Event, Events, Phase};
 use observed::Observed;
 
@@ -197,9 +197,12 @@ impl<'a> Transfer<'a> {
             self.put_once(repository, manifest).await?;
         }
         for (tag, digest) in companion_tags(image, repository) {
-            self.tag(&tag, image, digest).await?;
+            // An immutable tag would refuse even the same digest.
+            if self.sink.resolve(&tag).await?.is_none_or(|found| found.digest != digest) {
+                self.tag(&tag, image, digest).await?;
+            }
         }
-        if step.to.digest.is_none() {
+        if step.to.digest.is_none() && step.tag != TagState::Same {
             self.tag(&step.to, image, image.locked.digest).await?;
         }
         Ok(())
@@ -214,12 +217,8 @@ impl<'a> Transfer<'a> {
         cell.get_or_try_init(|| self.sink.put_manifest(&reference, manifest)).await.copied()
     }
 
-    /// Gives `tag` its meaning and reads it back. A tag that has it already is left alone: an immutable one would refuse
-    /// even the same digest.
+    /// Gives `tag` its meaning and reads it back.
     async fn tag(&self, tag: &Reference, image: &Image, digest: Digest) -> Result<()> {
-        if self.sink.resolve(tag).await?.is_some_and(|found| found.digest == digest) {
-            return Ok(());
-        }
         let Some(manifest) = image.manifests.iter().find(|manifest| manifest.digest() == digest) else {
             return Err(Error::damaged(format!("{digest} is not among the image's manifests")));
         };

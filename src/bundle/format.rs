@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 
 use super::Contents;
 use crate::error::{Error, Result};
-use crate::lock::{Lock, LockedImage};
-use crate::oci::{Algorithm, Descriptor, Digest, Kind, Manifest, Reference, Role, media_type};
+use crate::lock::Lock;
+use crate::oci::{Algorithm, Descriptor, Digest, Kind, Manifest, Role, media_type};
 use crate::select::offered_platform;
 
 /// The version of the bundle format this program writes and the only one it reads.
@@ -136,21 +136,12 @@ fn entry(path: &str, bytes: &[u8]) -> FileEntry {
     FileEntry { path: path.to_owned(), size: bytes.len() as u64, sha256: Digest::sha256(bytes).hex() }
 }
 
-/// The name an image has in the bundle: `repository:tag`, else `repository@digest`.
-pub fn image_name(image: &LockedImage) -> String {
-    let Reference { repository, tag, .. } = &image.reference;
-    match tag {
-        Some(tag) => repository.with_tag(tag.clone()).to_string(),
-        None => repository.with_digest(image.digest).to_string(),
-    }
-}
-
 /// `index.json`: a descriptor for each image under its full name, and for whatever is attached to it.
 fn index_json(lock: &Lock, manifests: &[Manifest]) -> Value {
     let by_digest: HashMap<Digest, &Manifest> = manifests.iter().map(|m| (m.digest(), m)).collect();
     let mut list: Vec<Value> = Vec::new();
     for image in &lock.images {
-        list.push(named(&image.descriptor(), &image_name(image)));
+        list.push(named(&image.descriptor(), &image.name()));
         for attached in &image.attached {
             let descriptor = match by_digest.get(&attached.digest) {
                 Some(manifest) => manifest.descriptor(),
@@ -193,7 +184,7 @@ fn docker_json(lock: &Lock, manifests: &[Manifest]) -> Value {
         let foreign = children.iter().any(|child| child.role == Role::ForeignLayer);
         let layers = children.iter().filter(|child| child.role == Role::Layer);
         let layers: Vec<String> = layers.map(|child| blob_path(&child.descriptor.digest)).collect();
-        let tags: Vec<String> = image.reference.tag.iter().map(|_| image_name(image)).collect();
+        let tags: Vec<String> = image.reference.tag.iter().map(|_| image.name()).collect();
         (!foreign).then(|| json!({ "Config": blob_path(&config.digest), "RepoTags": tags, "Layers": layers }))
     });
     Value::Array(images.collect())

@@ -17,8 +17,7 @@ mod tarfile;
 mod writer;
 
 pub use format::{
-    BUNDLE_JSON, BundleJson, DOCKER_JSON, FORMAT_VERSION, FileEntry, INDEX_JSON, OCI_LAYOUT, SIGNATURE, SUMS,
-    blob_path, image_name,
+    BUNDLE_JSON, BundleJson, DOCKER_JSON, FORMAT_VERSION, FileEntry, INDEX_JSON, OCI_LAYOUT, SIGNATURE, SUMS, blob_path,
 };
 pub use open::Bundle;
 pub use writer::{Finished, Options, Survey, Writer};
@@ -48,7 +47,7 @@ impl Contents {
     pub fn new(lock: Lock, graph: &Graph) -> Result<Contents> {
         let mut names = HashSet::new();
         for image in &lock.images {
-            let name = image_name(image);
+            let name = image.name();
             if !names.insert(name.clone()) {
                 return Err(Error::input(format!(
                     "two images would be called {name} in the bundle; take one of them out"

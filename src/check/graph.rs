@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use super::{Problem, ProblemKind};
-use crate::bundle::{BundleJson, INDEX_JSON, blob_path, image_name};
+use crate::bundle::{BundleJson, INDEX_JSON, blob_path};
 use crate::lock::LockedImage;
 use crate::oci::{Descriptor, Digest, Manifest, Role};
 use crate::transport::layout::{IMAGE_NAME, Layout, REF_NAME};
@@ -23,7 +23,7 @@ pub fn check(layout: &Layout, bundle: &BundleJson, problems: &mut Vec<Problem>) 
         follow.run();
         complete &= follow.complete;
         problems.append(&mut follow.problems);
-        reach.images.push((image_name(image), follow.paths));
+        reach.images.push((image.name(), follow.paths));
     }
     if complete {
         unreachable(bundle, &reach, problems);
@@ -98,7 +98,7 @@ impl<'a> Follow<'a> {
         let there = match self.layout.size_of(&path) {
             None if self.absent.contains(&descriptor.digest) => return false,
             None => {
-                let expected = format!("{} bytes, for {}", descriptor.size, image_name(self.image));
+                let expected = format!("{} bytes, for {}", descriptor.size, self.image.name());
                 self.problems.push(Problem::new(&path, ProblemKind::Missing).expected(expected));
                 self.complete = false;
                 false
@@ -146,7 +146,7 @@ fn index_agrees(layout: &Layout, bundle: &BundleJson, problems: &mut Vec<Problem
     let named = |d: &Descriptor, key: &str| d.annotations.get(key).map(|name| (name.clone(), d.digest));
     let mut expected: BTreeMap<String, Digest> = BTreeMap::new();
     for image in &bundle.lock.images {
-        expected.insert(image_name(image), image.digest);
+        expected.insert(image.name(), image.digest);
         for attached in &image.attached {
             if let Some(tag) = &attached.tag {
                 expected.insert(image.reference.repository.with_tag(tag.clone()).to_string(), attached.digest);

@@ -10,15 +10,24 @@ use super::context::Context;
 use super::exit::Outcome;
 use super::registry::RegistryArgs;
 use super::table;
-use crate::bundle::{Bundle, image_name};
+use crate::bundle::Bundle;
 use crate::content::{Cached, Source};
 use crate::error::{Error, Kind, Result};
-use crate::oci::{Child, Kind as ManifestKind, Manifest, Platform, Reference, Repository, Role};
+use crate::oci::{Child, Kind as ManifestKind, Manifest, Platform, Reference, Repository, Role, media_type};
 use crate::progress::units::bytes;
 use crate::select::{self, lacks, offered_platform};
 
 /// The largest config that is shown, in bytes.
 const MAX_CONFIG: u64 = 4 * 1024 * 1024;
+
+/// What of a config is shown, as JSON pointers.
+const CONFIG_LINES: [(&str, &str); 5] = [
+    ("created", "/created"),
+    ("user", "/config/User"),
+    ("entrypoint", "/config/Entrypoint"),
+    ("command", "/config/Cmd"),
+    ("directory", "/config/WorkingDir"),
+];
 
 const ABOUT: &str = "\
 Shows one image, at a registry or in a bundle: digest, media type, platforms, layers, config. Of an index its manifests are \
@@ -81,7 +90,7 @@ fn at_registry(text: &str) -> Result<Reference> {
 fn in_bundle(bundle: &Bundle, name: Option<&str>) -> Result<Reference> {
     let images = &bundle.lock().images;
     let by_digest = |image: &crate::lock::LockedImage| image.reference.repository.with_digest(image.digest);
-    let names = || images.iter().map(|image| format!("\n  {}", image_name(image))).collect::<String>();
+    let names = || images.iter().map(|image| format!("\n  {}", image.name())).collect::<String>();
     let Some(name) = name else {
         return match images.as_slice() {
             [only] => Ok(by_digest(only)),
@@ -94,7 +103,7 @@ fn in_bundle(bundle: &Bundle, name: Option<&str>) -> Result<Reference> {
     };
     let full = name.parse::<Reference>().map(|reference| reference.to_string()).unwrap_or_default();
     let found = images.iter().find(|image| {
-        let own = image_name(image);
+        let own = image.name();
         own == name || own == full || image.reference.to_string() == full
     });
     found.map(by_digest).ok_or_else(|| Error::input(format!("the bundle has no {name}; it has:{}", names())))
@@ -112,9 +121,11 @@ async fn show(args: &Args, source: &dyn Source, reference: &Reference, context: 
     } else if args.config {
         context.print_bytes(&config_of(&source, &reference.repository, &manifest).await?)?;
     } else if args.json {
-        context.print_json(&as_json(reference, &manifest))?;
+        let config = read_config(&source, &reference.repository, &manifest).await?;
+        context.print_json(&as_json(reference, &manifest, config.as_ref()))?;
     } else {
-        context.print(&as_text(reference, &manifest))?;
+        let config = read_config(&source, &reference.repository, &manifest).await?;
+        context.print(&as_text(reference, &manifest, config.as_ref()))?;
     }
     Ok(Outcome::Done)
 }
@@ -142,7 +153,27 @@ async fn config_of(source: &Cached<'_>, repository: &Repository, manifest: &Mani
     source.small_blob(repository, manifest.config().ok_or_else(none)?, MAX_CONFIG).await
 }
 
-fn as_json(reference: &Reference, manifest: &Manifest) -> Value {
+/// The config of an image, as JSON; an artifact's config is its own affair.
+async fn read_config(source: &Cached<'_>, repository: &Repository, manifest: &Manifest) -> Result<Option<Value>> {
+    match manifest.config() {
+        Some(config) if media_type::is_image_config(&config.media_type) => {
+            let bytes = source.small_blob(repository, config, MAX_CONFIG).await?;
+            Ok(serde_json::from_slice(&bytes).ok())
+        }
+        _ => Ok(None),
+    }
+}
+
+/// The platforms of an index, or the one an image's config names.
+fn platforms(manifest: &Manifest, config: Option<&Value>) -> Vec<String> {
+    let children = manifest.children();
+    let offered = children.iter().filter_map(offered_platform).map(Platform::to_string);
+    let own = config.and_then(|config| serde_json::from_value::<Platform>(config.clone()).ok());
+    let own = own.filter(|platform| !platform.is_unknown()).map(|platform| platform.to_string());
+    offered.chain(own).collect()
+}
+
+fn as_json(reference: &Reference, manifest: &Manifest, config: Option<&Value>) -> Value {
     let children: Vec<Value> = manifest.children().iter().map(|child| json!(child.descriptor)).collect();
     let of = |role: fn(Role) -> bool| -> Vec<Value> {
         let children = manifest.children();
@@ -153,11 +184,13 @@ fn as_json(reference: &Reference, manifest: &Manifest) -> Value {
         "digest": manifest.digest(),
         "mediaType": manifest.media_type(),
         "size": manifest.size(),
+        "platforms": platforms(manifest, config),
     });
     if manifest.kind() == ManifestKind::Index {
         value["manifests"] = Value::Array(children);
     } else {
         value["config"] = json!(manifest.config());
+        value["imageConfig"] = config.cloned().unwrap_or_default();
         value["layers"] = Value::Array(of(|role| matches!(role, Role::Layer | Role::ForeignLayer)));
     }
     if let Some(subject) = manifest.subject() {
@@ -169,12 +202,19 @@ fn as_json(reference: &Reference, manifest: &Manifest) -> Value {
     value
 }
 
-fn as_text(reference: &Reference, manifest: &Manifest) -> String {
+fn as_text(reference: &Reference, manifest: &Manifest, config: Option<&Value>) -> String {
     let mut text = format!("{reference}\n");
     let mut line = |name: &str, value: String| text.push_str(&format!("  {name:<10} {value}\n"));
     line("digest", manifest.digest().to_string());
     line("type", manifest.media_type().to_owned());
     line("size", bytes(manifest.size()));
+    let platforms = platforms(manifest, config);
+    if !platforms.is_empty() {
+        line("platforms", platforms.join(", "));
+    }
+    for (name, pointer) in CONFIG_LINES {
+        config_line(config, pointer).into_iter().for_each(|value| line(name, value));
+    }
     manifest.artifact_type().into_iter().for_each(|artifact| line("artifact", artifact));
     manifest.subject().into_iter().for_each(|subject| line("subject", subject.digest.to_string()));
     let row = |child: &Child| {
@@ -190,4 +230,15 @@ fn as_text(reference: &Reference, manifest: &Manifest) -> String {
     let rows: Vec<Vec<String>> = manifest.children().iter().map(row).collect();
     text.push('\n');
     text + &table::render(&["CONTENT", "SIZE", "DIGEST"], &rows)
+}
+
+/// A field of the config on one line; empty ones are not worth it. Control characters stay escaped, as JSON has them.
+fn config_line(config: Option<&Value>, pointer: &str) -> Option<String> {
+    match config?.pointer(pointer)? {
+        Value::String(text) if text.is_empty() => None,
+        Value::String(text) => Some(text.escape_debug().to_string()),
+        Value::Array(list) if list.is_empty() => None,
+        Value::Null => None,
+        other => Some(other.to_string()),
+    }
 }
