@@ -174,7 +174,8 @@ fn blob_steps(graph: &Graph, images: &[ImageStep], inventory: &Inventory) -> Vec
     steps
 }
 
-/// Asks the target about every blob, manifest and tag, `jobs` questions at a time.
+/// Asks the target about every blob, manifest and tag, `jobs` questions at a time. Repositories that are `closed` are
+/// not asked about: nothing is there.
 ///
 /// # Errors
 /// Any question without a clear answer.
@@ -182,11 +183,12 @@ pub async fn take_inventory(
     sink: &dyn Sink,
     graph: &Graph,
     targets: &Targets,
+    closed: &(dyn Fn(&Repository) -> bool + Sync),
     jobs: usize,
     events: &Events,
 ) -> Result<Inventory> {
     let (mut blobs, mut references) = (HashMap::new(), BTreeSet::new());
-    for (image, to) in graph.images.iter().zip(targets) {
+    for (image, to) in graph.images.iter().zip(targets).filter(|(_, to)| !closed(&to.repository)) {
         let repository = &to.repository;
         references.insert(to.clone());
         references.extend(companion_tags(image, repository).map(|(tag, _)| tag));

@@ -21,6 +21,7 @@ use crate::error::{Error, Result};
 use crate::graph::Graph;
 use crate::lock::IndexMode;
 use crate::naming::{Map, Naming, Style, Target, landing, parse_target};
+use crate::oci::Repository;
 use crate::plan::{self, OnExisting, Plan, Targets};
 use crate::progress::Event;
 use crate::resolve;
@@ -131,10 +132,11 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
     let graph = read_graph(&bundle, context).await?;
     let targets = name_images(&graph, &naming, &target, context)?;
     let registries = args.registry.connect([target.registry.clone()], &BTreeMap::new(), context)?;
-    let notes = target::prepare(&args.harbor, &registries, &target, &targets, &graph, args.dry_run, context).await?;
-    let plan = make_plan(&args, &registries, &graph, &targets, context).await?;
+    let mut prepared = target::prepare(&args.harbor, &registries, &target, &targets, args.dry_run, context).await?;
+    let plan = make_plan(&args, &registries, &graph, &targets, &prepared, context).await?;
+    target::check_quotas(&mut prepared, &registries, &plan, context).await?;
     if args.dry_run {
-        return report::plan(&graph, &plan, &notes, args.json, context);
+        return report::plan(&graph, &plan, &prepared.notes, args.json, context);
     }
     check_incomplete_indexes(&graph, context);
     let options = transfer::Options { jobs: args.registry.jobs(), fail_fast: args.fail_fast };
@@ -219,9 +221,12 @@ async fn make_plan(
     registries: &Registries,
     graph: &Graph,
     targets: &Targets,
+    prepared: &target::Prepared,
     context: &Context,
 ) -> Result<Plan> {
-    let inventory = plan::take_inventory(registries, graph, targets, args.registry.jobs(), &context.events).await?;
+    let closed = |repository: &Repository| prepared.is_closed(repository);
+    let jobs = args.registry.jobs();
+    let inventory = plan::take_inventory(registries, graph, targets, &closed, jobs, &context.events).await?;
     let plan = Plan::new(graph, targets, &inventory, args.on_existing.into());
     for step in &plan.images {
         if let (plan::TagState::Other(digest), plan::Action::Push) = (step.tag, step.action) {

@@ -130,6 +130,16 @@ impl Preflight {
         self.missing.iter().chain(&self.hidden).cloned().collect()
     }
 
+    /// The same, had the projects of [`Preflight::to_create`] been created.
+    pub fn once_created(&self) -> Preflight {
+        Preflight { missing: Vec::new(), hidden: Vec::new(), ..self.clone() }
+    }
+
+    /// The projects whose repositories cannot be asked about: Harbor answers as if the credentials were wrong.
+    pub fn closed(&self) -> BTreeSet<String> {
+        self.missing.iter().chain(&self.hidden).chain(&self.denied).cloned().collect()
+    }
+
     /// Everything found, what stops the push first.
     pub fn problems(&self) -> Vec<Problem> {
         let mut problems = self.stops();

@@ -1,12 +1,16 @@
-//! What the target wants before anything is pushed.
+//! What the target wants before anything is pushed. Only Harbor wants more than the distribution protocol.
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use clap::Args;
 
 use super::super::context::Context;
 use crate::error::Result;
-use crate::graph::Graph;
+use crate::harbor::{self, Harbor, Preflight, ProjectOptions};
 use crate::naming::Target;
-use crate::plan::Targets;
+use crate::oci::Repository;
+use crate::plan::{Plan, Targets};
+use crate::progress::Event;
 use crate::progress::units::parse_bytes;
 use crate::transport::registry::Registries;
 
@@ -24,7 +28,16 @@ pub struct HarborArgs {
     project_quota: Option<u64>,
 }
 
-/// Finds out what the target is, and makes ready what it wants. Gives notes for the plan.
+/// A target that was asked what it wants.
+pub struct Prepared {
+    harbor: Option<Harbor>,
+    /// Projects that are not there yet, or not for us: nothing can be asked about their repositories.
+    closed: BTreeSet<String>,
+    /// For the plan: what would be created, what could go wrong.
+    pub notes: Vec<String>,
+}
+
+/// Finds out what the target is and makes ready what it wants; with `dry_run` only says so.
 ///
 /// # Errors
 /// Everything that would make pushes fail, at once.
@@ -33,10 +46,85 @@ pub async fn prepare(
     registries: &Registries,
     target: &Target,
     targets: &Targets,
-    graph: &Graph,
     dry_run: bool,
     context: &Context,
-) -> Result<Vec<String>> {
-    let _ = (args, registries, target, targets, graph, dry_run, context);
-    Ok(Vec::new())
+) -> Result<Prepared> {
+    let Some(harbor) = harbor::detect(registries, &target.registry).await? else {
+        return Ok(Prepared { harbor: None, closed: BTreeSet::new(), notes: Vec::new() });
+    };
+    let repositories: BTreeSet<Repository> = targets.iter().map(|to| to.repository.clone()).collect();
+    let repositories: Vec<Repository> = repositories.into_iter().collect();
+    let found = harbor::preflight(registries, &harbor, &repositories).await?;
+    let mut notes = vec![format!("{} is Harbor {}", target.registry, harbor.version().unwrap_or("2.x"))];
+    let wanted = found.to_create();
+    if dry_run && !found.unauthorized {
+        notes.extend(found.problems().iter().map(|problem| told(args, &found, problem)));
+        return Ok(Prepared { harbor: Some(harbor), closed: found.closed(), notes });
+    }
+    let found = match args.create_projects && !wanted.is_empty() {
+        true => create(args, registries, &harbor, &found, &repositories, context).await?,
+        false => found,
+    };
+    found.check()?;
+    for problem in found.problems() {
+        context.events.report(Event::Warning(problem.to_string()));
+    }
+    Ok(Prepared { harbor: Some(harbor), closed: BTreeSet::new(), notes })
+}
+
+impl Prepared {
+    /// Whether nothing of this repository can be at the target.
+    pub fn is_closed(&self, repository: &Repository) -> bool {
+        harbor::project_of(repository).is_some_and(|project| self.closed.contains(project))
+    }
+}
+
+/// In a plan, what `--create-projects` will mend is no problem.
+fn told(args: &HarborArgs, found: &Preflight, problem: &harbor::Problem) -> String {
+    let mended = args.create_projects && found.to_create().iter().any(|name| problem.text.contains(name.as_str()));
+    if mended { format!("{}: it will be created", problem.text) } else { problem.to_string() }
+}
+
+/// Creates what is missing, unless something else stops the import anyway; gives what is found then.
+async fn create(
+    args: &HarborArgs,
+    registries: &Registries,
+    harbor: &Harbor,
+    found: &Preflight,
+    repositories: &[Repository],
+    context: &Context,
+) -> Result<Preflight> {
+    found.once_created().check()?;
+    let options = ProjectOptions { public: args.project_public, quota: args.project_quota };
+    for project in harbor::create_projects(registries, harbor, &found.to_create(), options).await? {
+        if !project.existed {
+            context.events.report(Event::Notice(format!("project {} created", project.name)));
+        }
+    }
+    harbor::preflight(registries, harbor, repositories).await
+}
+
+/// Quotas that the planned push will probably exceed.
+pub async fn check_quotas(
+    prepared: &mut Prepared,
+    registries: &Registries,
+    plan: &Plan,
+    context: &Context,
+) -> Result<()> {
+    let Some(harbor) = &prepared.harbor else { return Ok(()) };
+    let mut adding: BTreeMap<String, u64> = BTreeMap::new();
+    for step in &plan.blobs {
+        // A project counts each blob once.
+        let projects: BTreeSet<&str> = step.missing.iter().filter_map(harbor::project_of).collect();
+        for project in projects {
+            let bytes = adding.entry(project.to_owned()).or_default();
+            *bytes = bytes.saturating_add(step.blob.size);
+        }
+    }
+    for short in harbor::quotas(registries, harbor, &adding).await? {
+        let text = short.problem().to_string();
+        context.events.report(Event::Warning(text.clone()));
+        prepared.notes.push(text);
+    }
+    Ok(())
 }
