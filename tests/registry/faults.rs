@@ -12,6 +12,9 @@ use gapferry::oci::{Digest, Repository, media_type};
 use gapferry::progress::Event;
 use gapferry::transport::registry::Config;
 
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{TcpListener, TcpStream};
+
 use crate::scripted::{Answer, Seen, Server, ranged};
 use crate::shelf::{self, Shelf, image, noise, read, repository, tag};
 use crate::{client, config, watched};
@@ -501,4 +504,47 @@ async fn a_registry_is_reached_by_its_ipv6_address() {
     assert!(server.address.starts_with("[::1]:"));
     assert!(client(config()).manifest(&tag(&repo(&server), "v1")).await.unwrap().is_some());
     assert_eq!(server.seen()[0].header("host"), server.address);
+}
+
+#[tokio::test]
+async fn a_refusal_that_comes_before_the_body_was_read_is_still_told() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let puts = Arc::new(AtomicUsize::new(0));
+    let seen = puts.clone();
+    tokio::spawn(async move {
+        while let Ok((connection, _)) = listener.accept().await {
+            let puts = seen.clone();
+            tokio::spawn(async move { refuse_uploads_early(connection, &puts).await });
+        }
+    });
+    let shelf = Shelf::default();
+    let blob = shelf.add(noise(20_000_000));
+    let error = shelf::push(&client(config()), &repository(&address, "a"), &shelf, &[&blob]).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::Refused, "{error:?}");
+    assert!(error.chain().contains("the quota is used up"), "{error:?}");
+    assert_eq!(puts.load(Ordering::SeqCst), 1);
+}
+
+/// Answers PUT after its head, leaves the body unread and closes.
+async fn refuse_uploads_early(connection: TcpStream, puts: &AtomicUsize) -> std::io::Result<()> {
+    let mut connection = BufReader::new(connection);
+    let mut head = String::new();
+    while connection.read_line(&mut head).await? > 0 {
+        if !head.ends_with("\r\n\r\n") {
+            continue;
+        }
+        let answer = match head.split(' ').next() {
+            Some("GET") => "200 OK\r\nContent-Length: 0\r\n\r\n",
+            Some("POST") => "202 Accepted\r\nLocation: /u\r\nContent-Length: 0\r\n\r\n",
+            _ => "403 Forbidden\r\nConnection: close\r\nContent-Length: 20\r\n\r\nthe quota is used up",
+        };
+        connection.write_all(format!("HTTP/1.1 {answer}").as_bytes()).await?;
+        if head.starts_with("PUT") {
+            puts.fetch_add(1, Ordering::SeqCst);
+            return Ok(());
+        }
+        head.clear();
+    }
+    Ok(())
 }

@@ -10,7 +10,7 @@ use tokio::sync::{OnceCell, Semaphore};
 
 use super::answer::refusal;
 use super::auth::{Auth, Challenge, Scopes};
-use super::retry::{Failure, Retry, Tries, is_transient};
+use super::retry::{Failure, Tries, is_transient};
 use super::wire::{Call, Payload, Reply, Wire, is_loopback, spoke_tls};
 use crate::credentials::Store;
 use crate::error::{Error, Kind, Result};
@@ -106,23 +106,12 @@ impl Host {
 
     /// Sends until there is an answer that is not transient, and gives it back whatever its status.
     pub async fn ask(&self, ask: &Ask<'_>) -> Result<Reply> {
-        self.ask_until(ask, |_| false).await
-    }
-
-    /// As [`Host::ask`], and asks again after what `unsettled` says of an answer.
-    pub async fn ask_until(&self, ask: &Ask<'_>, unsettled: fn(&Reply) -> bool) -> Result<Reply> {
         let lane = if ask.method == Method::GET || ask.method == Method::HEAD { &self.reads } else { &self.writes };
         let mut tries = self.tries(ask.what);
         loop {
             let permit = lane.clone().acquire_owned().await.ok();
             let failure = match self.once(ask).await {
-                Ok(reply) if is_transient(reply.status()) || unsettled(&reply) => {
-                    let mut failure = refusal(ask.what, reply).await;
-                    if failure.retry == Retry::Never {
-                        failure.retry = Retry::Soon;
-                    }
-                    failure
-                }
+                Ok(reply) if is_transient(reply.status()) => refusal(ask.what, reply).await,
                 Ok(mut reply) => {
                     reply.permit = permit;
                     return Ok(reply);
@@ -152,7 +141,7 @@ impl Host {
     }
 
     /// One try with a body that cannot be sent twice. When the token was refused a new one is got, and the failure says
-    /// [`Retry::Now`].
+    /// that another try may be made now.
     pub async fn once_with(&self, ask: &Ask<'_>, url: Url, body: Payload) -> Result<Reply, Failure> {
         let sent = self.auth.header(&self.wire, &ask.scopes).await?;
         let reply = self.send(ask, url, body, sent.as_ref()).await?;

@@ -43,4 +43,11 @@ mod tests {
             assert_eq!(next([header].into_iter()), target, "{header}");
         }
     }
+
+    proptest::proptest! {
+        #[test]
+        fn no_header_makes_it_panic(header in "[<>;,=\" a-zé/]{0,60}") {
+            let _ = next([header.as_str()].into_iter());
+        }
+    }
 }

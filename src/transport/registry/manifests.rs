@@ -122,9 +122,7 @@ pub(super) async fn store(host: &Host, reference: &Reference, body: &Bytes, medi
     ask.body = body.clone();
     let reply = host.ask(&ask).await?;
     if !matches!(reply.status(), 200..=202 | 204) {
-        let error = refusal(&what, reply).await.error;
-        // Here 404 is the project or repository that must exist first.
-        return Err(error);
+        return Err(refusal(&what, reply).await.error);
     }
     let told = reply.header(CONTENT_DIGEST).and_then(|header| header.parse::<Digest>().ok());
     match told.map(|told| (told, Digest::of(told.algorithm(), body))) {

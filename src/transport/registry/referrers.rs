@@ -1,6 +1,8 @@
 //! What speaks of a manifest: the referrers API, or the fallback tag where there is none (distribution-spec 1.1, "Listing
 //! Referrers", "Referrers Tag Schema"). distribution 2.x and 3.1 have no such API.
 
+use std::collections::HashSet;
+
 use bytes::Bytes;
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -31,6 +33,7 @@ async fn from_api(host: &Host, repository: &Repository, subject: &Digest) -> Res
     let what = format!("listing what refers to {repository}@{subject}");
     let mut url = host.url(&format!("/v2/{}/referrers/{subject}", repository.path())).await?;
     let mut found: Vec<Descriptor> = Vec::new();
+    let mut visited = HashSet::from([url.clone()]);
     for page in 0..MOST_PAGES {
         let mut ask = Ask::new(Method::GET, String::new(), Scopes::pull(repository), &what)
             .header("accept", media_type::OCI_INDEX)?;
@@ -51,7 +54,7 @@ async fn from_api(host: &Host, repository: &Repository, subject: &Digest) -> Res
         }
         match next {
             None => return Ok(Some(found)),
-            Some(next) if next == url => break,
+            Some(next) if !visited.insert(next.clone()) => break,
             Some(next) => url = next,
         }
     }

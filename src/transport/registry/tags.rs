@@ -1,5 +1,7 @@
 //! The tags of a repository (distribution-spec, "Listing Tags").
 
+use std::collections::HashSet;
+
 use reqwest::Method;
 use serde::Deserialize;
 
@@ -29,6 +31,7 @@ pub(super) async fn list(host: &Host, repository: &Repository) -> Result<Vec<Tag
     let path = format!("/v2/{}/tags/list?n={PAGE}", repository.path());
     let mut url = host.url(&path).await?;
     let mut tags = Vec::new();
+    let mut visited = HashSet::from([url.clone()]);
     for _ in 0..MOST_PAGES {
         let mut ask = Ask::new(Method::GET, String::new(), Scopes::pull(repository), &what);
         ask.target = Target::Url(url.clone());
@@ -46,7 +49,7 @@ pub(super) async fn list(host: &Host, repository: &Repository) -> Result<Vec<Tag
         tags.extend(page.tags.unwrap_or_default().iter().filter_map(|tag| checked(host, &what, tag)));
         match next {
             None => return Ok(tags),
-            Some(next) if next == url => break,
+            Some(next) if !visited.insert(next.clone()) => break,
             Some(next) => url = next,
         }
     }

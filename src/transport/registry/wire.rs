@@ -95,9 +95,10 @@ impl Wire {
     /// Sends `call` and follows its redirects. Any status is an answer.
     pub async fn send(&self, mut call: Call<'_>) -> Result<Reply, Failure> {
         let mut visited = vec![call.url.clone()];
+        let repeatable = matches!(call.body, Payload::Bytes(_));
         loop {
             let response = self.exchange(&mut call).await?;
-            let Some(next) = redirect(&call, &response)? else {
+            let Some(next) = redirect(&call, &response, repeatable)? else {
                 return Ok(Reply { response, stall: self.limits.stall, permit: None });
             };
             let reason = match () {
@@ -257,12 +258,11 @@ impl Reply {
     }
 }
 
-/// Where a redirect leads, if the answer is one that this call may follow.
-fn redirect(call: &Call<'_>, response: &Response) -> Result<Option<Url>, Failure> {
+/// Where a redirect leads, if the answer is one that this call may follow; a streamed body cannot be sent again.
+fn redirect(call: &Call<'_>, response: &Response, repeatable: bool) -> Result<Option<Url>, Failure> {
     let follows = match response.status().as_u16() {
         301..=303 => matches!(call.method, Method::GET | Method::HEAD),
-        // The body of an upload is gone by now.
-        307 | 308 => matches!(call.body, Payload::Bytes(ref bytes) if !bytes.is_empty() || call.method != Method::PUT),
+        307 | 308 => repeatable,
         _ => false,
     };
     let Some(location) = response.headers().get(LOCATION).and_then(|l| l.to_str().ok()).filter(|_| follows) else {
