@@ -344,3 +344,26 @@ fn foreign_layers_are_left_out_and_said_so() {
     assert!(stderr.contains("foreign layer"), "{stderr}");
     verify(&out);
 }
+
+#[test]
+fn foreign_layers_are_fetched_from_where_they_are_when_asked_for() {
+    let (source, elsewhere) = (Registry::start(), Registry::start());
+    let layer = images::layer_tar("windows", b"a base layer that registries do not hold");
+    images::push_blob(&elsewhere, "base", &layer);
+    let digest = support::sha256(&layer);
+    let mut image = images::oci("win", "1", &["own layer"]);
+    let mut manifest: serde_json::Value = serde_json::from_slice(&image.manifest).unwrap();
+    let layers = manifest["layers"].as_array_mut().unwrap();
+    layers.push(serde_json::json!({
+        "mediaType": "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip",
+        "digest": digest, "size": layer.len(),
+        "urls": ["http://127.0.0.1:9/nowhere", format!("{}/v2/base/blobs/{digest}", elsewhere.url())],
+    }));
+    image.manifest = serde_json::to_vec(&manifest).unwrap();
+    image.push(&source);
+    let directory = tempdir();
+    let out = directory.path().join("b");
+    export(&[&format!("{}/win:1", source.host())], &out, &["--foreign-layers"]);
+    verify(&out);
+    assert!(out.join("blobs").join(digest.replace(':', "/")).exists());
+}

@@ -2,20 +2,22 @@
 //!
 //! **Threats.** The server may break off, stall, ignore Range, answer another range, or serve something of another length.
 //! What it says of lengths must agree with the descriptor; what it sends is counted here and proven by
-//! [`BlobReader`](crate::content::BlobReader) above.
+//! [`BlobReader`](crate::content::BlobReader) above. The URLs of a foreign layer come from whoever made the image: they are
+//! asked only where the registry does not have the layer, without credentials, and only over HTTP.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::stream::{self, BoxStream, StreamExt};
-use reqwest::Method;
+use reqwest::header::{HeaderMap, HeaderValue, RANGE};
+use reqwest::{Method, Url};
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::answer::refusal;
 use super::auth::Scopes;
 use super::host::{Ask, Host};
 use super::retry::{Failure, Tries};
-use super::wire::Reply;
+use super::wire::{Call, Payload, Reply};
 use crate::content::Body;
 use crate::error::{Error, Kind, Result};
 use crate::oci::{Descriptor, Repository};
@@ -151,12 +153,43 @@ impl Wanted {
             ask = ask.header("range", &format!("bytes={from}-")).map_err(Failure::never)?;
         }
         let reply = self.host.once(&ask).await?;
+        let reply = match reply.status() {
+            404 if !self.blob.urls.is_empty() => self.elsewhere(from).await?,
+            _ => reply,
+        };
         match reply.status() {
             200 => self.whole(reply),
             206 => self.part(reply, from),
             416 => Ok(Opened::Elsewhere("the registry refused the range".into())),
             _ => Err(refusal(&self.what, reply).await),
         }
+    }
+
+    /// A foreign layer from one of the places its descriptor names; the last answer if none has it.
+    async fn elsewhere(&self, from: u64) -> Result<Reply, Failure> {
+        let wrong = |reason: String| Failure::never(Error::new(Kind::NotFound, format!("{}: {reason}", self.what)));
+        let mut outcome = Err(wrong("its descriptor names no place to fetch it from".into()));
+        for text in &self.blob.urls {
+            let url = match Url::parse(text) {
+                Ok(url) if matches!(url.scheme(), "http" | "https") => url,
+                _ => {
+                    outcome = Err(wrong(format!("its descriptor names {text:?}, which is no web address")));
+                    continue;
+                }
+            };
+            let mut headers = HeaderMap::new();
+            if from > 0 {
+                let range = HeaderValue::try_from(format!("bytes={from}-"));
+                headers.insert(RANGE, range.map_err(|e| wrong(e.to_string()))?);
+            }
+            let (method, body, authorization) = (Method::GET, Payload::none(), None);
+            let call = Call { method, url, headers, body, authorization, what: &self.what };
+            outcome = self.host.wire.send(call).await;
+            if outcome.as_ref().is_ok_and(|reply| matches!(reply.status(), 200 | 206)) {
+                break;
+            }
+        }
+        outcome
     }
 
     fn whole(&self, reply: Reply) -> Result<Opened, Failure> {
