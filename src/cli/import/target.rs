@@ -50,6 +50,10 @@ pub async fn prepare(
     context: &Context,
 ) -> Result<Prepared> {
     let Some(harbor) = harbor::detect(registries, &target.registry).await? else {
+        if args.create_projects {
+            let text = format!("{} is not Harbor: --create-projects has no effect", target.registry);
+            context.events.report(Event::Warning(text));
+        }
         return Ok(Prepared { harbor: None, closed: BTreeSet::new(), notes: Vec::new() });
     };
     let repositories: BTreeSet<Repository> = targets.iter().map(|to| to.repository.clone()).collect();
@@ -81,7 +85,7 @@ impl Prepared {
 
 /// In a plan, what `--create-projects` will mend is no problem.
 fn told(args: &HarborArgs, found: &Preflight, problem: &harbor::Problem) -> String {
-    let mended = args.create_projects && found.to_create().iter().any(|name| problem.text.contains(name.as_str()));
+    let mended = args.create_projects && !found.once_created().problems().contains(problem);
     if mended { format!("{}: it will be created", problem.text) } else { problem.to_string() }
 }
 
@@ -114,10 +118,12 @@ pub async fn check_quotas(
     let Some(harbor) = &prepared.harbor else { return Ok(()) };
     let mut adding: BTreeMap<String, u64> = BTreeMap::new();
     for step in &plan.blobs {
-        // A project counts each blob once.
-        let projects: BTreeSet<&str> = step.missing.iter().filter_map(harbor::project_of).collect();
-        for project in projects {
-            let bytes = adding.entry(project.to_owned()).or_default();
+        // A project counts each blob once, in whichever of its repositories it is.
+        let projects_of = |repositories: &[Repository]| -> BTreeSet<String> {
+            repositories.iter().filter_map(harbor::project_of).map(str::to_owned).collect()
+        };
+        for project in projects_of(&step.missing).difference(&projects_of(&step.present)) {
+            let bytes = adding.entry(project.clone()).or_default();
             *bytes = bytes.saturating_add(step.blob.size);
         }
     }

@@ -1,0 +1,334 @@
+//! `gapferry import` into a server that behaves as Harbor does: what it finds out before pushing, what it says when Harbor
+//! refuses, and that nothing is pushed when it can't succeed.
+
+mod support;
+
+use std::path::{Path, PathBuf};
+
+use support::harbor::{Account, Harbor, Project, Right, Setup};
+use support::images::{self, Corpus, Image, Pushed};
+use support::registry::Registry;
+use support::{gapferry, tempdir};
+use tempfile::TempDir;
+
+const ADMIN: &str = "admin:Harbor12345";
+/// Pushes to `base`, pulls from `apps`.
+const CI: &str = "ci:Ci123456";
+/// The same, and may not read the project API.
+const ROBOT: &str = "robot$base+ci:secret";
+
+fn setup() -> Setup {
+    Setup::default()
+        .account(Account::user("ci", "Ci123456"))
+        .account(Account::robot("base+ci", "secret"))
+        .with(Project::new("base").member("ci", Right::Push).member("robot$base+ci", Right::Push))
+        .with(Project::new("apps").member("ci", Right::Pull).member("robot$base+ci", Right::Pull))
+}
+
+/// A bundle of what stands in a registry of the connected side.
+struct Bundle {
+    path: PathBuf,
+    _directory: TempDir,
+}
+
+fn bundle_of(source: &Registry, references: &[String], options: &[&str]) -> Bundle {
+    let directory = tempdir();
+    let path = directory.path().join("bundle");
+    let output = gapferry().arg("export").args(references).arg("-o").arg(&path).args(options).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(source.requests().len() > 1);
+    Bundle { path, _directory: directory }
+}
+
+fn bundle(images: &[&Image]) -> Bundle {
+    let source = Registry::start();
+    images.iter().for_each(|image| image.push(&source));
+    let references: Vec<String> = images.iter().map(|image| format!("{}/{}", source.host(), image.name())).collect();
+    bundle_of(&source, &references, &[])
+}
+
+/// What a run ended with and said.
+#[derive(Debug)]
+struct Ran {
+    code: Option<i32>,
+    stdout: String,
+    stderr: String,
+}
+
+fn import(bundle: &Bundle, server: &Harbor, prefix: &str, creds: &str, options: &[&str]) -> Ran {
+    let to = format!("{}{prefix}", server.registry());
+    let mut command = gapferry();
+    command.arg("import").arg(&bundle.path).args(["--to", &to, "--creds", creds, "--retries", "1"]).args(options);
+    let output = command.output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+    Ran { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
+}
+
+impl Ran {
+    #[track_caller]
+    fn ended(self, code: i32) -> Ran {
+        assert_eq!(self.code, Some(code), "{self:#?}");
+        self
+    }
+
+    #[track_caller]
+    fn said(self, words: &[&str]) -> Ran {
+        let missing = words.iter().find(|words| !self.stderr.contains(**words));
+        assert_eq!(missing, None, "{}", self.stderr);
+        self
+    }
+}
+
+/// A map file that sends each repository of `rules` elsewhere.
+fn map_file(directory: &Path, source_is_any: &[(&str, &str)]) -> String {
+    let path = directory.join("names.map");
+    let rules: String = source_is_any.iter().map(|(from, to)| format!("~ ^[^/]+/{from}$ -> {to}\n")).collect();
+    std::fs::write(&path, rules).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
+fn small(name: &str) -> Image {
+    images::oci(&format!("team/{name}"), "1", &["what all share", name])
+}
+
+#[test]
+fn every_kind_of_image_arrives_whatever_the_version_and_the_account() {
+    let source = Registry::start();
+    let pushed: Vec<Pushed> = Corpus::everything().push(&source);
+    let references: Vec<String> = pushed.iter().map(|image| image.reference.clone()).collect();
+    let bundle = bundle_of(&source, &references, &[]);
+    for (version, creds) in [((2, 7), ADMIN), ((2, 8), CI), ((2, 11), ROBOT)] {
+        let server = Harbor::start(Setup { version, ..setup() });
+        import(&bundle, &server, "/base", creds, &[]).ended(0);
+        for image in pushed.iter().filter(|image| !image.reference.contains('@')) {
+            let (repository, tag) = image.reference.split_once('/').unwrap().1.rsplit_once(':').unwrap();
+            let there = server.tag(&format!("base/{repository}"), tag).map(|digest| digest.to_string());
+            assert_eq!(there.as_deref(), Some(image.digest.as_str()), "{}", image.reference);
+        }
+        assert_eq!(server.violations(), Vec::<String>::new());
+        let uploads = server.uploads();
+        import(&bundle, &server, "/base", creds, &[]).ended(0);
+        assert_eq!(server.uploads(), uploads, "what is there is not pushed again");
+    }
+}
+
+#[test]
+fn a_blob_is_uploaded_once_and_mounted_into_other_projects() {
+    let images = ["one", "two", "three"].map(small);
+    let bundle = bundle(&[&images[0], &images[1], &images[2]]);
+    let server = Harbor::start(setup().with(Project::new("p1")).with(Project::new("p2")).with(Project::new("p3")));
+    let directory = tempdir();
+    let map = map_file(directory.path(), &[("team/one", "p1/one"), ("team/two", "p2/two"), ("team/three", "p3/three")]);
+    import(&bundle, &server, "", ADMIN, &["--map", &map]).ended(0);
+    // The shared layer once, three layers of their own, three configs.
+    assert_eq!((server.uploads(), server.mounts()), (7, 2));
+}
+
+#[test]
+fn all_missing_projects_are_named_at_once_and_nothing_is_pushed() {
+    let images = ["one", "two", "three"].map(small);
+    let bundle = bundle(&[&images[0], &images[1], &images[2]]);
+    let server = Harbor::start(setup());
+    let directory = tempdir();
+    let map =
+        map_file(directory.path(), &[("team/one", "new/one"), ("team/two", "other/two"), ("team/three", "base/x")]);
+    import(&bundle, &server, "", ADMIN, &["--map", &map]).ended(4).said(&[
+        "project new does not exist",
+        "project other does not exist",
+        "--create-projects",
+    ]);
+    assert_eq!(server.pushes(), []);
+    assert_eq!(server.projects().len(), 2);
+}
+
+#[test]
+fn denied_rights_are_named_with_the_missing_projects() {
+    let images = ["one", "two", "three"].map(small);
+    let bundle = bundle(&[&images[0], &images[1], &images[2]]);
+    let directory = tempdir();
+    let map =
+        map_file(directory.path(), &[("team/one", "base/one"), ("team/two", "apps/two"), ("team/three", "new/x")]);
+    for (creds, absent) in [(CI, "project new does not exist"), (ROBOT, "project new does not exist")] {
+        let server = Harbor::start(setup());
+        import(&bundle, &server, "", creds, &["--map", &map]).ended(4).said(&["may not push to project apps", absent]);
+        assert_eq!(server.pushes(), []);
+    }
+}
+
+#[test]
+fn missing_projects_are_created_as_asked_for() {
+    let bundle = bundle(&[&small("one")]);
+    let server = Harbor::start(setup());
+    let options = ["--create-projects", "--project-public", "--project-quota", "2GiB"];
+    import(&bundle, &server, "/2026", ADMIN, &options).ended(0).said(&["project 2026 created"]);
+    let made = server.projects().into_iter().find(|project| project.name == "2026").unwrap();
+    assert_eq!((made.public, made.quota), (true, Some(2 << 30)));
+    assert!(server.tag("2026/team/one", "1").is_some());
+    // Again, and for a project that is there.
+    import(&bundle, &server, "/2026", ADMIN, &options).ended(0);
+}
+
+#[test]
+fn nothing_is_created_for_an_import_that_would_fail_all_the_same() {
+    let images = ["one", "two"].map(small);
+    let bundle = bundle(&[&images[0], &images[1]]);
+    let server = Harbor::start(setup());
+    let directory = tempdir();
+    let map = map_file(directory.path(), &[("team/one", "new/one"), ("team/two", "apps/two")]);
+    import(&bundle, &server, "", CI, &["--map", &map, "--create-projects"])
+        .ended(4)
+        .said(&["may not push to project apps"]);
+    assert_eq!(server.projects().len(), 2);
+}
+
+#[test]
+fn who_may_not_create_projects_is_told_so() {
+    let bundle = bundle(&[&small("one")]);
+    let server = Harbor::start(Setup { everyone_creates: false, ..setup() });
+    import(&bundle, &server, "/new", CI, &["--create-projects"])
+        .ended(4)
+        .said(&["project new", "Only system admin can create project"]);
+    assert_eq!(server.pushes(), []);
+}
+
+#[test]
+fn a_dry_run_creates_no_project_and_still_gives_the_plan() {
+    let bundle = bundle(&[&small("one")]);
+    let server = Harbor::start(setup());
+    let ran = import(&bundle, &server, "/new", ADMIN, &["--create-projects", "--dry-run"]).ended(0);
+    assert!(
+        ran.stdout.contains("project new does not exist: it will be created") && ran.stdout.contains("new/team/one:1"),
+        "{ran:#?}"
+    );
+    assert_eq!((server.projects().len(), server.pushes()), (2, vec![]));
+}
+
+#[test]
+fn a_dry_run_names_all_that_would_stop_the_import() {
+    let images = ["one", "two", "three"].map(small);
+    let bundle = bundle(&[&images[0], &images[1], &images[2]]);
+    let server = Harbor::start(Setup { read_only: true, ..setup() });
+    let directory = tempdir();
+    // `ap` is to be created, `apps` is denied: the one is not taken for the other.
+    let map = map_file(directory.path(), &[("team/one", "ap/one"), ("team/two", "apps/two"), ("team/three", "base/x")]);
+    let options = ["--map", &map, "--dry-run", "--create-projects"];
+    let ran = import(&bundle, &server, "", CI, &options).ended(0);
+    for said in ["read-only mode", "project ap does not exist: it will be", "may not push to project apps: give it"] {
+        assert!(ran.stdout.contains(said), "{said}: {}", ran.stdout);
+    }
+    assert_eq!(server.pushes(), []);
+}
+
+#[test]
+fn read_only_mode_is_named_before_any_push() {
+    let bundle = bundle(&[&small("one")]);
+    let server = Harbor::start(Setup { read_only: true, ..setup() });
+    for options in [&[][..], &["--create-projects"]] {
+        import(&bundle, &server, "/base", CI, options).ended(4).said(&["read-only mode"]);
+    }
+    assert_eq!(server.pushes(), []);
+}
+
+#[test]
+fn wrong_credentials_are_named_and_not_taken_for_a_missing_project() {
+    let bundle = bundle(&[&small("one")]);
+    let server = Harbor::start(setup());
+    let ran = import(&bundle, &server, "/base", "ci:secret-that-is-wrong", &[]).ended(4);
+    let ran = ran.said(&["does not accept the credentials"]);
+    assert!(!ran.stderr.contains("does not exist") && !ran.stderr.contains("secret-that-is-wrong"), "{}", ran.stderr);
+}
+
+#[test]
+fn a_name_without_a_project_is_refused_with_the_remedy() {
+    let bundle = bundle(&[&small("one")]);
+    let server = Harbor::start(setup());
+    import(&bundle, &server, "", CI, &["--flatten"]).ended(4).said(&["has no project", "--to HOST/PROJECT"]);
+    assert_eq!(server.pushes(), []);
+}
+
+#[test]
+fn an_immutable_tag_with_the_same_digest_is_left_alone() {
+    let image = images::oci_index("team/app", "1.0", "content");
+    let signature = images::cosign_signature(&image);
+    let source = Registry::start();
+    image.push(&source);
+    let reference = [format!("{}/team/app:1.0", source.host())];
+    let before = bundle_of(&source, &reference, &[]);
+    signature.push(&source);
+    let after = bundle_of(&source, &reference, &[]);
+    let server = Harbor::start(setup());
+    server.change("base", |project| project.immutable.push("*".to_owned()));
+    import(&before, &server, "/base", CI, &[]).ended(0);
+    // The signature is new, the tag is not.
+    import(&after, &server, "/base", CI, &[]).ended(0);
+    import(&after, &server, "/base", CI, &[]).ended(0);
+    assert!(server.tag("base/team/app", signature.tag.as_deref().unwrap()).is_some());
+    assert!(!server.log().iter().any(|entry| entry.status == 412), "{:#?}", server.pushes());
+}
+
+#[test]
+fn an_immutable_tag_with_another_digest_fails_alone() {
+    let server = Harbor::start(setup());
+    server.change("base", |project| project.immutable.push("1*".to_owned()));
+    let old = images::oci("team/app", "1.0", &["old"]);
+    import(&bundle(&[&old]), &server, "/base", CI, &[]).ended(0);
+    let new = images::oci("team/app", "1.0", &["new"]);
+    let ran = import(&bundle(&[&new, &small("one")]), &server, "/base", CI, &[]);
+    ran.ended(1).said(&["base/team/app:1.0", "configured as immutable", "1 failed"]);
+    assert_eq!(server.tag("base/team/app", "1.0").unwrap().to_string(), old.digest());
+    assert!(server.tag("base/team/one", "1").is_some(), "the other image arrives");
+}
+
+#[test]
+fn an_exceeded_quota_is_warned_of_and_told_in_harbors_words() {
+    let images = ["one", "two"].map(small);
+    let bundle = bundle(&[&images[0], &images[1]]);
+    let server = Harbor::start(setup().with(Project::new("tight").quota(100)));
+    let directory = tempdir();
+    let map = map_file(directory.path(), &[("team/one", "tight/one"), ("team/two", "base/two")]);
+    import(&bundle, &server, "", ADMIN, &["--map", &map]).ended(1).said(&[
+        "project tight will probably exceed its quota",
+        "will exceed the configured upper limit",
+        "raise the quota",
+        "tight/one:1",
+    ]);
+    assert!(server.tag("base/two", "1").is_some() && server.tag("tight/one", "1").is_none());
+    // Once there is room, the same command does the rest.
+    server.change("tight", |project| project.quota = None);
+    import(&bundle, &server, "", ADMIN, &["--map", &map]).ended(0);
+}
+
+#[test]
+fn a_sparse_index_is_refused_with_the_remedy() {
+    let image = images::oci_index("team/app", "1.0", "content");
+    let source = Registry::start();
+    image.push(&source);
+    small("one").push(&source);
+    let references = ["team/app:1.0", "team/one:1"].map(|name| format!("{}/{name}", source.host()));
+    let sparse = bundle_of(&source, &references[..1], &["--platform", "linux/amd64", "--index", "sparse"]);
+    let server = Harbor::start(setup());
+    import(&sparse, &server, "/base", CI, &[]).ended(1).said(&["base/team/app:1.0", "--index trim"]);
+    assert!(server.tag("base/team/app", "1.0").is_none());
+    let trimmed = bundle_of(&source, &references[..1], &["--platform", "linux/amd64", "--index", "trim"]);
+    import(&trimmed, &server, "/base", CI, &[]).ended(0);
+    assert!(server.tag("base/team/app", "1.0").is_some());
+}
+
+#[test]
+fn a_proxy_cache_is_no_target() {
+    let bundle = bundle(&[&small("one")]);
+    let server = Harbor::start(setup().with(Project::new("hub").proxy_cache()));
+    import(&bundle, &server, "/hub", ADMIN, &[]).ended(4).said(&["hub is a proxy cache"]);
+    assert_eq!(server.pushes(), []);
+}
+
+#[test]
+fn another_registry_is_asked_nothing_of_harbors() {
+    let bundle = bundle(&[&small("one")]);
+    let target = Registry::start();
+    let to = format!("{}/any", target.host());
+    let output = gapferry().arg("import").arg(&bundle.path).args(["--to", &to, "--create-projects"]).output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && stderr.contains("is not Harbor"), "{stderr}");
+    assert!(!target.requests().iter().any(|entry| entry.path.contains("/api/v2.0/")));
+}
