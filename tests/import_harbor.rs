@@ -113,6 +113,33 @@ fn every_kind_of_image_arrives_whatever_the_version_and_the_account() {
 }
 
 #[test]
+fn what_lies_in_harbor_can_be_carried_on_with_all_that_speaks_of_it() {
+    let image = images::oci_index("team/app", "1.0", "content");
+    let sbom = images::referrer(&image, "application/spdx+json", b"sbom");
+    let signature = images::cosign_signature(&image);
+    let source = Registry::start();
+    for pushed in [&image, &sbom, &images::referrers_tag(&image, std::slice::from_ref(&sbom)), &signature] {
+        pushed.push(&source);
+    }
+    let first = bundle_of(&source, &[format!("{}/team/app:1.0", source.host())], &[]);
+    for version in [(2, 7), (2, 8), (2, 11)] {
+        let (one, two) = (Harbor::start(Setup { version, ..setup() }), Harbor::start(setup()));
+        import(&first, &one, "/base", CI, &[]).ended(0);
+        let directory = tempdir();
+        let path = directory.path().join("bundle.tar");
+        let reference = format!("{}/base/team/app:1.0", one.registry());
+        gapferry().args(["export", &reference, "--creds", CI, "-o"]).arg(&path).assert().success();
+        gapferry().arg("verify").arg(&path).assert().success();
+        let second = Bundle { path, _directory: directory };
+        import(&second, &two, "", CI, &[]).ended(0);
+        for carried in [&image, &sbom, &signature] {
+            let digest = carried.digest().parse().unwrap();
+            assert!(two.manifest("base/team/app", &digest).is_some(), "{version:?}: {}", carried.name());
+        }
+    }
+}
+
+#[test]
 fn a_blob_is_uploaded_once_and_mounted_into_other_projects() {
     let images = ["one", "two", "three"].map(small);
     let bundle = bundle(&[&images[0], &images[1], &images[2]]);
