@@ -135,6 +135,30 @@ async fn an_identity_token_is_exchanged_by_post_or_else_by_get() {
 }
 
 #[tokio::test]
+async fn a_token_that_lacks_a_scope_is_fetched_again_with_it() {
+    let server = Server::start(|request, _| {
+        let special = "repository%3Aa%2Fb%3Aspecial";
+        let challenge = |rest: &str| format!(r#"Bearer realm="http://{}/token"{rest}"#, request.header("host"));
+        let lacking = r#",error="insufficient_scope",scope="repository:a/b:pull repository:a/b:special""#;
+        match request.header("authorization") {
+            _ if request.target.starts_with("/token") && request.target.contains(special) => {
+                Answer::new(200).body(r#"{"token":"wide"}"#)
+            }
+            _ if request.target.starts_with("/token") => Answer::new(200).body(r#"{"token":"narrow"}"#),
+            "Bearer wide" => manifest(),
+            "Bearer narrow" => Answer::new(403).with("WWW-Authenticate", challenge(lacking)),
+            _ => Answer::new(401).with("WWW-Authenticate", challenge("")),
+        }
+    });
+    let server = server.await;
+    let registries = client(config());
+    for _ in 0..2 {
+        assert!(registries.manifest(&tag(&repo(&server), "v1")).await.unwrap().is_some());
+    }
+    assert_eq!(server.count("GET", "/token"), 2);
+}
+
+#[tokio::test]
 async fn credentials_do_not_go_to_a_token_server_by_plain_http() {
     let server = Server::start(|_, _| {
         Answer::new(401).with("WWW-Authenticate", r#"Bearer realm="http://token.invalid/t",service="s""#)
@@ -508,16 +532,8 @@ async fn a_registry_is_reached_by_its_ipv6_address() {
 
 #[tokio::test]
 async fn a_refusal_that_comes_before_the_body_was_read_is_still_told() {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap().to_string();
-    let puts = Arc::new(AtomicUsize::new(0));
-    let seen = puts.clone();
-    tokio::spawn(async move {
-        while let Ok((connection, _)) = listener.accept().await {
-            let puts = seen.clone();
-            tokio::spawn(async move { refuse_uploads_early(connection, &puts).await });
-        }
-    });
+    let refusal = "403 Forbidden\r\nConnection: close\r\nContent-Length: 20\r\n\r\nthe quota is used up";
+    let (address, puts) = leaves_uploads_unread(Some(refusal)).await;
     let shelf = Shelf::default();
     let blob = shelf.add(noise(20_000_000));
     let error = shelf::push(&client(config()), &repository(&address, "a"), &shelf, &[&blob]).await.unwrap_err();
@@ -526,8 +542,35 @@ async fn a_refusal_that_comes_before_the_body_was_read_is_still_told() {
     assert_eq!(puts.load(Ordering::SeqCst), 1);
 }
 
-/// Answers PUT after its head, leaves the body unread and closes.
-async fn refuse_uploads_early(connection: TcpStream, puts: &AtomicUsize) -> std::io::Result<()> {
+#[tokio::test]
+async fn a_registry_that_stops_taking_an_upload_is_given_up() {
+    let (address, puts) = leaves_uploads_unread(None).await;
+    let shelf = Shelf::default();
+    let blob = shelf.add(noise(20_000_000));
+    let quick = Config { stall_timeout: Duration::from_millis(300), retries: 1, ..config() };
+    let error = shelf::push(&client(quick), &repository(&address, "a"), &shelf, &[&blob]).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::Network, "{error:?}");
+    assert!(error.chain().contains(&blob.digest.to_string()), "{error:?}");
+    assert_eq!(puts.load(Ordering::SeqCst), 2);
+}
+
+/// A registry that reads only the head of a PUT, then answers and closes, or does nothing more. With it, how many PUTs
+/// there were.
+async fn leaves_uploads_unread(answer: Option<&'static str>) -> (String, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let puts = Arc::new(AtomicUsize::new(0));
+    let counter = puts.clone();
+    tokio::spawn(async move {
+        while let Ok((connection, _)) = listener.accept().await {
+            let counter = counter.clone();
+            tokio::spawn(async move { read_heads(connection, answer, &counter).await });
+        }
+    });
+    (address, puts)
+}
+
+async fn read_heads(connection: TcpStream, to_put: Option<&str>, puts: &AtomicUsize) -> std::io::Result<()> {
     let mut connection = BufReader::new(connection);
     let mut head = String::new();
     while connection.read_line(&mut head).await? > 0 {
@@ -537,13 +580,13 @@ async fn refuse_uploads_early(connection: TcpStream, puts: &AtomicUsize) -> std:
         let answer = match head.split(' ').next() {
             Some("GET") => "200 OK\r\nContent-Length: 0\r\n\r\n",
             Some("POST") => "202 Accepted\r\nLocation: /u\r\nContent-Length: 0\r\n\r\n",
-            _ => "403 Forbidden\r\nConnection: close\r\nContent-Length: 20\r\n\r\nthe quota is used up",
+            _ => {
+                puts.fetch_add(1, Ordering::SeqCst);
+                let Some(answer) = to_put else { return std::future::pending().await };
+                return connection.write_all(format!("HTTP/1.1 {answer}").as_bytes()).await;
+            }
         };
         connection.write_all(format!("HTTP/1.1 {answer}").as_bytes()).await?;
-        if head.starts_with("PUT") {
-            puts.fetch_add(1, Ordering::SeqCst);
-            return Ok(());
-        }
         head.clear();
     }
     Ok(())

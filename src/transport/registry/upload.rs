@@ -241,21 +241,24 @@ impl Watch {
         self.state().lost.take()
     }
 
-    /// Ends when the registry has taken nothing for `stall`, or, once it has all, not answered for `commit`.
-    pub async fn stalled(&self, stall: Duration, commit: Duration) {
+    /// Ends when the registry has taken nothing for `stall`, or, once it has all, not answered for `commit`. While the
+    /// source keeps it waiting it has `source` of time.
+    pub async fn stalled(&self, stall: Duration, commit: Duration, source: Duration) {
         loop {
-            let patience = {
+            let left = {
                 let state = self.state();
-                match (state.starved, state.left) {
-                    (true, _) => stall,
-                    (false, 0) => commit.saturating_sub(state.moved.elapsed()),
-                    (false, _) => stall.saturating_sub(state.moved.elapsed()),
-                }
+                let patience = match (state.starved, state.left) {
+                    (true, _) => source,
+                    (false, 0) => commit,
+                    (false, _) => stall,
+                };
+                patience.saturating_sub(state.moved.elapsed())
             };
-            if patience.is_zero() {
+            if left.is_zero() {
                 return;
             }
-            tokio::time::sleep(patience).await;
+            // Looked at again and again, because the state may change to a shorter patience.
+            tokio::time::sleep(left.min(stall)).await;
         }
     }
 }

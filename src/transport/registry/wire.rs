@@ -134,10 +134,11 @@ impl Wire {
             }
             Payload::Stream(outflow) => {
                 let watch = outflow.watch();
+                let (stall, source) = (self.limits.stall, self.limits.max_wait + COMMIT_TIME);
                 let request = request.header(reqwest::header::CONTENT_LENGTH, outflow.size()).body(outflow.into_body());
                 tokio::select! {
                     answer = request.send() => answer,
-                    () = watch.stalled(self.limits.stall, COMMIT_TIME) => return Err(self.silence(call.what)),
+                    () = watch.stalled(stall, COMMIT_TIME, source) => return Err(self.silence(call.what)),
                 }
             }
         };

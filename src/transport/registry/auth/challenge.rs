@@ -25,6 +25,16 @@ impl Challenge {
     pub fn first<'a>(headers: impl Iterator<Item = &'a str>) -> Option<Challenge> {
         headers.flat_map(parse).next()
     }
+
+    /// What the token lacked, if that is why the request was refused (RFC 6750 §3.1).
+    pub fn missing_scope(&self) -> Option<&str> {
+        match self {
+            Challenge::Bearer(bearer) if bearer.error.as_deref() == Some("insufficient_scope") => {
+                Some(bearer.scope.as_deref().unwrap_or_default())
+            }
+            _ => None,
+        }
+    }
 }
 
 /// All known challenges of one header: one header may hold several, separated by commas like their parameters.

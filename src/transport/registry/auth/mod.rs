@@ -44,6 +44,16 @@ impl Auth {
     /// The `Authorization` for a request, if one is wanted and can be had. Without credentials a Bearer token is fetched
     /// anonymously; for Basic nothing is sent and the registry decides.
     pub async fn header(&self, wire: &Wire, scopes: &Scopes) -> Result<Option<HeaderValue>, Failure> {
+        self.header_with(wire, scopes, None).await
+    }
+
+    /// A token that has to be fetched is asked for with what `extra` says, too.
+    async fn header_with(
+        &self,
+        wire: &Wire,
+        scopes: &Scopes,
+        extra: Option<String>,
+    ) -> Result<Option<HeaderValue>, Failure> {
         let challenge = self.challenge.lock().unwrap_or_else(PoisonError::into_inner).clone();
         match challenge {
             None => Ok(None),
@@ -55,8 +65,8 @@ impl Auth {
                     return token::header("Bearer", token.secret.expose()).map(Some);
                 }
                 let credentials = self.credentials(scopes.path()).await.map_err(Failure::never)?;
-                let wanted =
-                    Wanted { registry: &self.registry, bearer: &bearer, scopes, credentials: credentials.as_ref() };
+                let (registry, credentials) = (self.registry.as_str(), credentials.as_ref());
+                let wanted = Wanted { registry, bearer: &bearer, scopes, extra: extra.as_deref(), credentials };
                 let token = held.insert(wanted.fetch(wire).await?);
                 token::header("Bearer", token.secret.expose()).map(Some)
             }
@@ -71,13 +81,9 @@ impl Auth {
 
     /// Whether the answer is about who we are, and so may differ with another token.
     pub fn concerns(reply: &Reply) -> bool {
-        let insufficient = || {
-            let challenge = Challenge::first(reply.headers("www-authenticate"));
-            matches!(challenge, Some(Challenge::Bearer(b)) if b.error.as_deref() == Some("insufficient_scope"))
-        };
         match reply.status() {
             401 => true,
-            403 => insufficient(),
+            403 => Challenge::first(reply.headers("www-authenticate")).is_some_and(|c| c.missing_scope().is_some()),
             _ => false,
         }
     }
@@ -91,11 +97,13 @@ impl Auth {
         sent: Option<&HeaderValue>,
         reply: &Reply,
     ) -> Result<Option<HeaderValue>, Failure> {
-        if let Some(challenge) = Challenge::first(reply.headers("www-authenticate")) {
-            self.set_challenge(Some(challenge));
+        let challenge = Challenge::first(reply.headers("www-authenticate"));
+        let extra = challenge.as_ref().and_then(Challenge::missing_scope).map(str::to_owned);
+        if challenge.is_some() {
+            self.set_challenge(challenge);
         }
         self.forget(scopes, sent).await;
-        let other = self.header(wire, scopes).await?;
+        let other = self.header_with(wire, scopes, extra).await?;
         Ok(other.filter(|other| Some(other) != sent))
     }
 

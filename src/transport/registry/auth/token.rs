@@ -44,6 +44,8 @@ pub(super) struct Wanted<'a> {
     pub registry: &'a str,
     pub bearer: &'a Bearer,
     pub scopes: &'a Scopes,
+    /// Scopes the registry missed in an earlier token, separated by spaces.
+    pub extra: Option<&'a str>,
     pub credentials: Option<&'a Credentials>,
 }
 
@@ -64,6 +66,16 @@ impl Wanted<'_> {
             None => self.get(wire, &realm, &what).await?,
         };
         read(reply, &what, sent).await
+    }
+
+    fn words(&self) -> Vec<String> {
+        let mut words = self.scopes.words();
+        for extra in self.extra.unwrap_or_default().split_whitespace() {
+            if !words.iter().any(|word| word == extra) {
+                words.push(extra.to_owned());
+            }
+        }
+        words
     }
 
     fn server(&self) -> String {
@@ -90,7 +102,7 @@ impl Wanted<'_> {
             if let Some(service) = &self.bearer.service {
                 query.append_pair("service", service);
             }
-            for scope in self.scopes.words() {
+            for scope in self.words() {
                 query.append_pair("scope", &scope);
             }
         }
@@ -105,7 +117,7 @@ impl Wanted<'_> {
         form.query_pairs_mut()
             .append_pair("grant_type", "refresh_token")
             .append_pair("service", self.bearer.service.as_deref().unwrap_or_default())
-            .append_pair("scope", &self.scopes.words().join(" "))
+            .append_pair("scope", &self.words().join(" "))
             .append_pair("client_id", "gapferry")
             .append_pair("refresh_token", identity.expose());
         let body = Bytes::from(form.query().unwrap_or_default().to_owned());
