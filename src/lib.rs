@@ -15,6 +15,7 @@ pub mod progress;
 pub mod receipt;
 pub mod resolve;
 pub mod select;
+pub mod serve;
 pub mod transfer;
 pub mod transport;
 pub mod walk;

@@ -48,6 +48,12 @@ impl Slice {
         &self.path
     }
 
+    /// The same, ending after its first `end` bytes.
+    pub fn until(mut self, end: u64) -> Slice {
+        self.size = self.size.min(end);
+        self
+    }
+
     /// Reads at most `buffer.len()` bytes from `position` on; 0 at the end of the slice.
     ///
     /// # Errors

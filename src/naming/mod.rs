@@ -110,7 +110,7 @@ impl Style {
 }
 
 /// A registry's `host[:port]` as one path component. See the documentation of the room.
-fn host_component(registry: &str) -> String {
+pub(crate) fn host_component(registry: &str) -> String {
     let ipv6 = registry.strip_prefix('[').and_then(|rest| rest.split_once(']'));
     let address = ipv6.and_then(|(address, port)| Some((address.parse::<std::net::Ipv6Addr>().ok()?, port)));
     let Some((address, port)) = address else {

@@ -6,13 +6,21 @@ use std::process::{Command, Stdio};
 use gapferry::oci::{Digest, Tag, media_type};
 use serde_json::{Value, json};
 
-use super::registry::Registry;
+use super::http::Request;
 use super::sha256;
 
 pub const OCI_LAYER_GZIP: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
 pub const OCI_LAYER_ZSTD: &str = "application/vnd.oci.image.layer.v1.tar+zstd";
 pub const OCI_LAYER_FOREIGN: &str = "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip";
 pub const DOCKER_LAYER: &str = "application/vnd.docker.image.rootfs.diff.tar.gzip";
+
+/// A registry that takes pushes: the real one, our own, a fake of another.
+pub trait Host {
+    /// `127.0.0.1:PORT`
+    fn host(&self) -> &str;
+    /// A request to it, with credentials where it wants some; `path` begins with `/`.
+    fn request(&self, method: &'static str, path: &str) -> Request;
+}
 
 /// One manifest with everything below it.
 #[derive(Clone, Debug)]
@@ -75,7 +83,7 @@ impl Image {
     }
 
     /// Uploads everything as it is. Panics if the registry refuses anything.
-    pub fn push(&self, registry: &Registry) {
+    pub fn push(&self, registry: &impl Host) {
         for blob in &self.blobs {
             push_blob(registry, &self.repository, blob);
         }
@@ -93,14 +101,15 @@ impl Image {
 }
 
 /// Uploads one blob; asks before, so that shared ones go once.
-pub fn push_blob(registry: &Registry, repository: &str, blob: &[u8]) {
+pub fn push_blob(registry: &impl Host, repository: &str, blob: &[u8]) {
     let digest = sha256(blob);
     if registry.request("HEAD", &format!("/v2/{repository}/blobs/{digest}")).send().status == 200 {
         return;
     }
     let answer = registry.request("POST", &format!("/v2/{repository}/blobs/uploads/")).send().expect(202);
     let location = answer.header("location").expect("Location");
-    let path = location.strip_prefix(&registry.url()).unwrap_or(location);
+    // Absolute or not: what stands before the path is this registry.
+    let path = location.find("/v2/").map_or(location, |at| &location[at..]);
     let separator = if path.contains('?') { '&' } else { '?' };
     registry
         .request("PUT", &format!("{path}{separator}digest={digest}"))
@@ -336,7 +345,7 @@ impl Corpus {
 
     /// Pushes everything verbatim. Only tagged images are listed, without the tags that stand beside another image
     /// (`sha256-…`): an allowlist would name these.
-    pub fn push(&self, registry: &Registry) -> Vec<Pushed> {
+    pub fn push(&self, registry: &impl Host) -> Vec<Pushed> {
         self.images.iter().for_each(|image| image.push(registry));
         self.images
             .iter()

@@ -148,6 +148,16 @@ impl Registry {
     }
 }
 
+impl super::images::Host for Registry {
+    fn host(&self) -> &str {
+        Registry::host(self)
+    }
+
+    fn request(&self, method: &'static str, path: &str) -> Request {
+        Registry::request(self, method, path)
+    }
+}
+
 impl Drop for Registry {
     fn drop(&mut self) {
         let _ = self.process.kill();

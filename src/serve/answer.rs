@@ -1,0 +1,111 @@
+//! Answers, and refusals in the form of distribution-spec 1.1, "Error Codes".
+
+use axum::body::Body;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde_json::{Value, json};
+
+use crate::error::{Error, Kind};
+
+/// Why a request is not done: a status, one of the spec's codes, and words for a person.
+#[derive(Debug)]
+pub struct Refusal {
+    status: StatusCode,
+    code: &'static str,
+    message: String,
+    headers: Vec<(&'static str, String)>,
+}
+
+impl Refusal {
+    pub fn new(status: u16, code: &'static str, message: impl Into<String>) -> Refusal {
+        let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        Refusal { status, code, message: message.into(), headers: vec![] }
+    }
+
+    pub fn with(mut self, name: &'static str, value: impl Into<String>) -> Refusal {
+        self.headers.push((name, value.into()));
+        self
+    }
+
+    /// What went wrong, if it was not the client's doing.
+    pub fn own_fault(&self) -> Option<&str> {
+        self.status.is_server_error().then_some(self.message.as_str())
+    }
+
+    pub fn read_only() -> Refusal {
+        Refusal::new(
+            405,
+            "UNSUPPORTED",
+            "this registry is read-only; serve a directory with --writable to push into it",
+        )
+        .with("allow", "GET, HEAD")
+    }
+
+    pub fn not_allowed(allowed: &str) -> Refusal {
+        Refusal::new(405, "UNSUPPORTED", "this is not done here").with("allow", allowed)
+    }
+
+    pub fn unknown_manifest(what: &dyn std::fmt::Display) -> Refusal {
+        Refusal::new(404, "MANIFEST_UNKNOWN", format!("there is no manifest {what}"))
+    }
+
+    pub fn unknown_name(name: &str) -> Refusal {
+        Refusal::new(404, "NAME_UNKNOWN", format!("there is no repository {name}"))
+    }
+
+    pub fn unknown_blob(digest: &dyn std::fmt::Display) -> Refusal {
+        Refusal::new(404, "BLOB_UNKNOWN", format!("there is no blob {digest}"))
+    }
+}
+
+/// Whatever fails inside is the server's fault, not the client's.
+impl From<Error> for Refusal {
+    fn from(error: Error) -> Refusal {
+        let status = if error.kind() == Kind::Interrupted { 503 } else { 500 };
+        Refusal::new(status, "UNKNOWN", error.chain())
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let body = json!({"errors": [{"code": self.code, "message": self.message, "detail": null}]});
+        let mut response = json(&body);
+        *response.status_mut() = self.status;
+        for (name, value) in self.headers {
+            if let Ok(value) = HeaderValue::try_from(value) {
+                response.headers_mut().insert(name, value);
+            }
+        }
+        response
+    }
+}
+
+/// 200 with a JSON body.
+pub fn json(body: &Value) -> Response {
+    let mut response = Response::new(Body::from(body.to_string()));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+/// An answer from parts; a header that HTTP cannot carry is our own mistake, answered as such.
+pub fn build(status: u16, headers: &[(&'static str, &str)], body: Body) -> Result<Response, Refusal> {
+    let mut builder = Response::builder().status(status);
+    for (name, value) in headers {
+        builder = builder.header(*name, *value);
+    }
+    builder.body(body).map_err(|e| Refusal::new(500, "UNKNOWN", format!("making an answer: {e}")))
+}
+
+/// What every answer has, and what an answer to HEAD has not.
+pub fn finish(response: &mut Response, head: bool) {
+    let version = HeaderValue::from_static("registry/2.0");
+    response.headers_mut().insert("docker-distribution-api-version", version);
+    if !head {
+        return;
+    }
+    let length = axum::body::HttpBody::size_hint(response.body()).exact();
+    if let Some(length) = length.filter(|_| !response.headers().contains_key(header::CONTENT_LENGTH)) {
+        response.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+    }
+    *response.body_mut() = Body::empty();
+}

@@ -1,0 +1,197 @@
+//! The embedded registry: an OCI layout, directory or tar, under the distribution protocol (distribution-spec 1.1).
+//!
+//! What the demo and quick tests push to and pull from, and what a site without a registry can pull from. It knows layouts
+//! and the protocol; it must not know of allowlists, plans or other registries, and offers no authentication.
+//!
+//! # Names
+//! A bundle names its images in full (`docker.io/library/nginx:1.27`). A repository answers to three spellings:
+//!
+//! - in full, `docker.io/library/nginx`; the colon before a port may be written as `-`, for clients that take none;
+//! - as Docker shortens it: `library/nginx` and `nginx` mean docker.io first;
+//! - without its host, `org/app` for `quay.io/org/app`. A tag that several hosts have there with different digests is not
+//!   served under the short name.
+//!
+//! Entries with a bare tag (`skopeo copy … oci:DIR:1.27`) are served as `DIR:1.27`. Content asked for by digest is served
+//! under any name: a layout does not know repositories, and nobody is kept from anything here.
+//!
+//! # Writing
+//! With [`Options::writable`] a directory takes pushes. A name without host is recorded as Docker would (`docker.io/…`).
+//! The first write *unseals* a bundle: `SHA256SUMS`, `bundle.json` and `manifest.json` are removed, since they would no
+//! longer be true, and `verify` says that it is no bundle any more. Blobs are hashed while they are written to `.uploads/` and
+//! named when they are proven; `index.json` is replaced as a whole. One process writes at a time.
+//!
+//! # Threats
+//! Everybody who reaches the port may read, and write where that is allowed: so it listens on loopback unless told
+//! otherwise. Requests are bounded: connections, their idle time, headers, manifests (4 MiB), open uploads. No part of a
+//! request becomes part of a path: a digest and an upload's number do, after they were parsed. Blobs are served as they
+//! lie there; a client proves their digest, as it has to with any registry.
+
+mod answer;
+mod connection;
+mod deletion;
+mod lists;
+mod names;
+mod publish;
+mod pull;
+mod request;
+mod shelf;
+mod uploads;
+mod writer;
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::{Method, Request};
+use axum::response::{IntoResponse, Response};
+use tokio::net::TcpListener;
+
+use crate::error::{Error, Kind, Result};
+use crate::progress::Events;
+use answer::Refusal;
+use request::{Endpoint, Query};
+use shelf::Shelf;
+
+/// How long requests in flight may take to end once the server was told to stop.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// What is served how.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Port 0 takes a free one: see [`Server::address`].
+    pub listen: SocketAddr,
+    /// Takes pushes and deletions; directories only.
+    pub writable: bool,
+}
+
+/// A registry that is bound to its port and not yet running.
+pub struct Server {
+    listener: TcpListener,
+    address: SocketAddr,
+    shelf: Arc<Shelf>,
+}
+
+impl Server {
+    /// Opens the layout at `path` and binds the port. A writable directory that is absent or empty becomes an empty layout.
+    ///
+    /// # Errors
+    /// Not a layout, a tar that is to be writable, a directory that another process writes to, or a port that is taken.
+    pub async fn bind(path: &Path, options: &Options, events: Events) -> Result<Server> {
+        let (path, writable) = (path.to_owned(), options.writable);
+        let shelf = blocking(move || Shelf::open(&path, writable, events)).await?;
+        let fail = |e: std::io::Error| Error::new(Kind::Input, format!("listening on {}", options.listen)).because(e);
+        let listener = TcpListener::bind(options.listen).await.map_err(fail)?;
+        let address = listener.local_addr().map_err(fail)?;
+        Ok(Server { listener, address, shelf: Arc::new(shelf) })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The references that can be pulled, as `repository:tag` below the server's address, sorted.
+    pub fn references(&self) -> Vec<String> {
+        let names = self.shelf.names();
+        let tagged = |repository: String| {
+            let tags = names.tags(&repository).unwrap_or_default();
+            tags.into_keys().map(move |tag| format!("{repository}:{tag}"))
+        };
+        names.catalog().into_iter().flat_map(tagged).collect()
+    }
+
+    /// Serves until `shutdown` is done; requests in flight get ten more seconds.
+    ///
+    /// # Errors
+    /// None so far: a failing connection is its client's business.
+    pub async fn run(self, shutdown: impl Future<Output = ()> + Send + 'static) -> Result<()> {
+        let shelf = Arc::clone(&self.shelf);
+        let router = axum::Router::new().fallback(handle).with_state(self.shelf);
+        let (stopping, stopped) = tokio::sync::oneshot::channel();
+        let signal = async move {
+            shutdown.await;
+            let _ = stopping.send(());
+        };
+        let listener = connection::Bounded::new(self.listener);
+        let server = axum::serve(listener, router).with_graceful_shutdown(signal);
+        let too_long = async move {
+            // An error means that the server has ended by itself: then this must not.
+            if stopped.await.is_err() {
+                std::future::pending::<()>().await;
+            }
+            tokio::time::sleep(GRACE).await;
+        };
+        tokio::select! {
+            outcome = server => outcome.map_err(|e| Error::new(Kind::Network, "serving").because(e))?,
+            () = too_long => {}
+        }
+        shelf.close();
+        Ok(())
+    }
+}
+
+/// Opens, binds and serves until `shutdown` is done. See [`Server`].
+///
+/// # Errors
+/// As [`Server::bind`].
+pub async fn serve(
+    path: &Path,
+    options: &Options,
+    events: Events,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> Result<()> {
+    Server::bind(path, options, events).await?.run(shutdown).await
+}
+
+async fn handle(State(shelf): State<Arc<Shelf>>, request: Request<Body>) -> Response {
+    let method = request.method().clone();
+    let path = request.uri().path().to_owned();
+    let mut response = answer(&shelf, request).await.unwrap_or_else(|refusal| {
+        if let Some(text) = refusal.own_fault() {
+            shelf.warn(format!("answering {method} {path}: {text}"));
+        }
+        refusal.into_response()
+    });
+    tracing::debug!(%method, path, status = response.status().as_u16(), "request");
+    answer::finish(&mut response, method == Method::HEAD);
+    response
+}
+
+async fn answer(shelf: &Arc<Shelf>, request: Request<Body>) -> Result<Response, Refusal> {
+    let endpoint = Endpoint::parse(request.uri().path())?;
+    let query = Query::parse(request.uri().query().unwrap_or_default());
+    let reading = matches!(*request.method(), Method::GET | Method::HEAD);
+    match endpoint {
+        Endpoint::Upload { .. } => {}
+        _ if !reading => {}
+        Endpoint::Ping => return Ok(answer::json(&serde_json::json!({}))),
+        Endpoint::Catalog => return lists::catalog(shelf, &query),
+        Endpoint::Tags { name } => return lists::tags(shelf, &name, &query),
+        Endpoint::Referrers { digest, .. } => return lists::referrers(shelf, digest, &query).await,
+        Endpoint::Manifest { name, target } => return pull::manifest(shelf, &name, &target).await,
+        Endpoint::Blob { digest, .. } => return pull::blob(shelf, digest, request.headers()).await,
+        Endpoint::Uploads { .. } => return Err(Refusal::not_allowed("POST")),
+    }
+    let writer = shelf.writer().ok_or_else(Refusal::read_only)?;
+    match (request.method().as_str(), endpoint) {
+        ("POST", Endpoint::Uploads { name }) => uploads::start(shelf, writer, &name, &query, request).await,
+        ("GET" | "HEAD", Endpoint::Upload { name, id }) => uploads::status(writer, &name, &id).await,
+        ("PATCH", Endpoint::Upload { name, id }) => uploads::append(writer, &name, &id, request).await,
+        ("PUT", Endpoint::Upload { name, id }) => uploads::finish(shelf, writer, &name, &id, &query, request).await,
+        ("DELETE", Endpoint::Upload { name, id }) => uploads::cancel(writer, &name, &id).await,
+        ("PUT", Endpoint::Manifest { name, target }) => publish::put(shelf, writer, name, target, request).await,
+        ("DELETE", Endpoint::Manifest { name, target }) => deletion::manifest(shelf, name, target).await,
+        ("DELETE", Endpoint::Blob { digest, .. }) => deletion::blob(shelf, digest).await,
+        _ => Err(Refusal::not_allowed("GET, HEAD")),
+    }
+}
+
+/// File work, off the threads that serve connections.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.unwrap_or_else(|e| Err(Error::new(Kind::Interrupted, "serving a request").because(e)))
+}

@@ -1,0 +1,101 @@
+//! Manifests that are pushed. One is taken only when everything it points to is there, so that whatever has a name can
+//! be pulled.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::http::{Request, header};
+use axum::response::Response;
+
+use crate::oci::{Digest, MAX_MANIFEST_SIZE, Manifest, ManifestError, Role};
+
+use super::answer::{Refusal, build};
+use super::request::Target;
+use super::shelf::Shelf;
+use super::writer::Writer;
+
+/// PUT of a manifest under a tag or its digest.
+pub async fn put(
+    shelf: &Arc<Shelf>,
+    writer: &Writer,
+    name: String,
+    target: Target,
+    request: Request<Body>,
+) -> Result<Response, Refusal> {
+    let media_type = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let media_type = media_type.map(str::to_owned);
+    let limit = usize::try_from(MAX_MANIFEST_SIZE).unwrap_or(usize::MAX);
+    let too_large = |e| {
+        let text = format!("the manifest broke off or has more than {MAX_MANIFEST_SIZE} bytes: {e}");
+        Refusal::new(413, "SIZE_INVALID", text)
+    };
+    let bytes = axum::body::to_bytes(request.into_body(), limit).await.map_err(too_large)?;
+    let expected = match &target {
+        Target::Digest(digest) => Some(*digest),
+        Target::Tag(_) => None,
+    };
+    let manifest = Manifest::parse(bytes, media_type.as_deref(), expected.as_ref()).map_err(|e| refused(&e))?;
+    writer.unseal()?;
+    let (own, parsed, repository) = (Arc::clone(shelf), manifest.clone(), name.clone());
+    let change = move || record(&own, &repository, &target, &parsed);
+    tokio::task::spawn_blocking(change).await.map_err(|e| Refusal::new(503, "UNKNOWN", e.to_string()))??;
+    let digest = manifest.digest().to_string();
+    let place = format!("/v2/{name}/manifests/{digest}");
+    let subject = manifest.subject().map(|subject| subject.digest.to_string());
+    let mut headers = vec![("location", place.as_str()), ("docker-content-digest", digest.as_str())];
+    headers.extend(subject.as_deref().map(|subject| ("oci-subject", subject)));
+    build(201, &headers, Body::empty())
+}
+
+/// Stores the manifest and lists it.
+fn record(shelf: &Shelf, name: &str, target: &Target, manifest: &Manifest) -> Result<(), Refusal> {
+    let writer = shelf.writer().ok_or_else(Refusal::read_only)?;
+    let _turn = writer.turn();
+    let children = check_children(shelf, manifest)?;
+    if shelf.slice(&manifest.digest())?.is_none() {
+        writer.store(&manifest.digest(), manifest.bytes())?;
+    }
+    let mut names = (*shelf.names()).clone();
+    let repository = names.recorded(name).ok_or_else(|| Refusal::unknown_name(name))?;
+    match target {
+        Target::Tag(tag) => names.put_tag(&repository, tag, &manifest.descriptor()),
+        Target::Digest(_) => names.put_untagged(&repository, &manifest.descriptor(), manifest.subject().is_some()),
+    }
+    names.unlist_children(&repository, &children);
+    writer.publish(shelf, names)?;
+    Ok(())
+}
+
+/// Everything the manifest points to must be there with the size it says; gives the manifests among it.
+fn check_children(shelf: &Shelf, manifest: &Manifest) -> Result<Vec<Digest>, Refusal> {
+    let mut manifests = Vec::new();
+    for child in manifest.children() {
+        let wanted = child.descriptor;
+        match shelf.slice(&wanted.digest)? {
+            Some(slice) if slice.size() != wanted.size => {
+                let text = format!("{} has {} bytes here, not {}", wanted.digest, slice.size(), wanted.size);
+                return Err(Refusal::new(400, "MANIFEST_INVALID", text));
+            }
+            None if child.role != Role::ForeignLayer => {
+                let text = format!("{} is not there; push it first", wanted.digest);
+                return Err(Refusal::new(400, "MANIFEST_BLOB_UNKNOWN", text));
+            }
+            _ => {}
+        }
+        if child.role == Role::Manifest {
+            manifests.push(wanted.digest);
+        }
+    }
+    Ok(manifests)
+}
+
+fn refused(error: &ManifestError) -> Refusal {
+    match error {
+        ManifestError::TooLarge(_) => Refusal::new(413, "SIZE_INVALID", error.to_string()),
+        ManifestError::Digest { .. } => Refusal::new(400, "DIGEST_INVALID", error.to_string()),
+        ManifestError::Malformed { .. }
+        | ManifestError::Schema1
+        | ManifestError::MediaType(_)
+        | ManifestError::MediaTypeConflict { .. } => Refusal::new(400, "MANIFEST_INVALID", error.to_string()),
+    }
+}

@@ -1,0 +1,148 @@
+//! Manifests and blobs on their way out.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::http::{HeaderMap, header};
+use axum::response::Response;
+
+use crate::content::Slice;
+use crate::oci::Digest;
+
+use super::answer::{Refusal, build};
+use super::blocking;
+use super::request::Target;
+use super::shelf::Shelf;
+
+/// GET or HEAD of a manifest: its exact bytes, under its own media type.
+pub async fn manifest(shelf: &Arc<Shelf>, name: &str, target: &Target) -> Result<Response, Refusal> {
+    let digest = match target {
+        Target::Digest(digest) => *digest,
+        Target::Tag(tag) => {
+            let tags = shelf.names().tags(name).ok_or_else(|| Refusal::unknown_name(name))?;
+            tags.get(tag).ok_or_else(|| Refusal::unknown_manifest(&format!("{name}:{tag}")))?.digest
+        }
+    };
+    let own = Arc::clone(shelf);
+    let manifest = blocking(move || own.manifest(&digest)).await?;
+    let manifest = manifest.ok_or_else(|| Refusal::unknown_manifest(&format!("{name}@{digest}")))?;
+    let headers = [
+        ("content-type", manifest.media_type()),
+        ("content-length", &manifest.size().to_string()),
+        ("docker-content-digest", &digest.to_string()),
+        ("etag", &format!("\"{digest}\"")),
+    ];
+    build(200, &headers, Body::from(manifest.bytes().clone()))
+}
+
+/// GET or HEAD of a blob, whole or one range of it.
+pub async fn blob(shelf: &Arc<Shelf>, digest: Digest, headers: &HeaderMap) -> Result<Response, Refusal> {
+    let own = Arc::clone(shelf);
+    let slice = blocking(move || own.slice(&digest)).await?.ok_or_else(|| Refusal::unknown_blob(&digest))?;
+    let (size, etag) = (slice.size(), format!("\"{digest}\""));
+    let (status, from, until) = match wanted(headers, size, &etag) {
+        Wanted::Whole => (200, 0, size),
+        Wanted::Part { from, until } => (206, from, until),
+        Wanted::Nothing => {
+            let refusal = Refusal::new(416, "RANGE_INVALID", format!("{digest} has {size} bytes"));
+            return Err(refusal.with("content-range", format!("bytes */{size}")));
+        }
+    };
+    let (length, digest) = ((until - from).to_string(), digest.to_string());
+    let part = format!("bytes {from}-{}/{size}", until.saturating_sub(1));
+    let mut fields = vec![
+        ("content-type", "application/octet-stream"),
+        ("content-length", length.as_str()),
+        ("docker-content-digest", digest.as_str()),
+        ("accept-ranges", "bytes"),
+        ("etag", etag.as_str()),
+    ];
+    if status == 206 {
+        fields.push(("content-range", &part));
+    }
+    build(status, &fields, body(slice, from, until))
+}
+
+fn body(slice: Slice, from: u64, until: u64) -> Body {
+    if from == until { Body::empty() } else { Body::from_stream(slice.until(until).stream(from).stream) }
+}
+
+/// What of a blob a request asks for.
+#[derive(Debug, PartialEq, Eq)]
+enum Wanted {
+    Whole,
+    /// The bytes from `from` up to, not including, `until`.
+    Part {
+        from: u64,
+        until: u64,
+    },
+    /// A range that begins behind the end.
+    Nothing,
+}
+
+/// One range of bytes, as RFC 9110 14.2 has it; several, or another unit, are ignored as it allows.
+fn wanted(headers: &HeaderMap, size: u64, etag: &str) -> Wanted {
+    let field = |name: header::HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
+    if field(header::IF_RANGE).is_some_and(|condition| condition != etag) {
+        return Wanted::Whole;
+    }
+    let range = field(header::RANGE).and_then(|text| text.strip_prefix("bytes="));
+    let Some((first, last)) = range.and_then(|text| text.trim().split_once('-')) else { return Wanted::Whole };
+    let (first, last) = (first.trim(), last.trim());
+    match (first.parse::<u64>(), last.parse::<u64>()) {
+        (Ok(first), Ok(last)) if first > last => Wanted::Whole,
+        (Ok(first), _) if first >= size && (last.is_empty() || last.parse::<u64>().is_ok()) => Wanted::Nothing,
+        (Ok(first), Ok(last)) => Wanted::Part { from: first, until: size.min(last.saturating_add(1)) },
+        (Ok(first), Err(_)) if last.is_empty() => Wanted::Part { from: first, until: size },
+        (Err(_), Ok(0)) if first.is_empty() => Wanted::Nothing,
+        (Err(_), Ok(_)) if first.is_empty() && size == 0 => Wanted::Nothing,
+        (Err(_), Ok(count)) if first.is_empty() => Wanted::Part { from: size.saturating_sub(count), until: size },
+        _ => Wanted::Whole,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_resumed_download_gets_exactly_the_bytes_it_lacks() {
+        let ask = |range: &str, size| {
+            let headers = [(header::RANGE, range.parse().unwrap())].into_iter().collect();
+            wanted(&headers, size, "\"x\"")
+        };
+        let part = |from, until| Wanted::Part { from, until };
+        for (range, size, expected) in [
+            ("bytes=4-", 10, part(4, 10)),
+            ("bytes=0-3", 10, part(0, 4)),
+            ("bytes=0-99", 10, part(0, 10)),
+            ("bytes=9-9", 10, part(9, 10)),
+            ("bytes=-3", 10, part(7, 10)),
+            ("bytes=-30", 10, part(0, 10)),
+            ("bytes=10-", 10, Wanted::Nothing),
+            ("bytes=10-12", 10, Wanted::Nothing),
+            ("bytes=0-", 0, Wanted::Nothing),
+            ("bytes=-0", 10, Wanted::Nothing),
+            ("bytes=-5", 0, Wanted::Nothing),
+            ("bytes=5-2", 10, Wanted::Whole),
+            ("bytes=0-1,4-5", 10, Wanted::Whole),
+            ("bytes=x-", 10, Wanted::Whole),
+            ("bytes=-", 10, Wanted::Whole),
+            ("lines=1-2", 10, Wanted::Whole),
+            ("bytes=0-18446744073709551615", 10, part(0, 10)),
+            ("bytes=0-99999999999999999999", 10, Wanted::Whole),
+        ] {
+            assert_eq!(ask(range, size), expected, "{range} of {size}");
+        }
+    }
+
+    #[test]
+    fn a_range_of_other_content_is_not_mixed_in() {
+        let headers: HeaderMap =
+            [(header::RANGE, "bytes=4-".parse().unwrap()), (header::IF_RANGE, "\"old\"".parse().unwrap())]
+                .into_iter()
+                .collect();
+        assert_eq!(wanted(&headers, 10, "\"new\""), Wanted::Whole);
+        assert_eq!(wanted(&headers, 10, "\"old\""), Wanted::Part { from: 4, until: 10 });
+    }
+}

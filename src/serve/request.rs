@@ -1,0 +1,196 @@
+//! What a request is about: the path and query, parsed and checked once.
+//!
+//! # Threats
+//! Names, tags, digests and upload numbers come from anybody. They are validated here into types; nothing else of a
+//! request is used to find a file.
+
+use crate::oci::{Digest, Repository, Tag};
+
+use super::answer::Refusal;
+
+/// What a path names. `name` is a repository in any spelling that parses as one.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Endpoint {
+    Ping,
+    Catalog,
+    Tags { name: String },
+    Referrers { digest: Digest },
+    Manifest { name: String, target: Target },
+    Blob { digest: Digest },
+    Uploads { name: String },
+    Upload { name: String, id: String },
+}
+
+/// A manifest by tag or by digest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    Tag(Tag),
+    Digest(Digest),
+}
+
+impl std::fmt::Display for Target {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Target::Tag(tag) => tag.fmt(f),
+            Target::Digest(digest) => digest.fmt(f),
+        }
+    }
+}
+
+impl Endpoint {
+    pub fn parse(path: &str) -> Result<Endpoint, Refusal> {
+        let unknown = || Refusal::new(404, "NAME_UNKNOWN", "no such path; everything is below /v2/");
+        let decoded = percent_decode(path).ok_or_else(unknown)?;
+        let rest = match decoded.strip_prefix("/v2").ok_or_else(unknown)? {
+            "" | "/" => return Ok(Endpoint::Ping),
+            "/_catalog" => return Ok(Endpoint::Catalog),
+            rest => rest.strip_prefix('/').ok_or_else(unknown)?,
+        };
+        let (front, last) = rest.rsplit_once('/').ok_or_else(unknown)?;
+        // Longest first: `…/blobs/uploads/` is also a `…/blobs/` of something.
+        for (words, make) in SHAPES {
+            if let Some(name) = front.strip_suffix(words) {
+                return make(repository(name)?, last);
+            }
+        }
+        Err(unknown())
+    }
+}
+
+type Make = fn(String, &str) -> Result<Endpoint, Refusal>;
+
+/// What stands between the repository and the last component, and what it makes of both.
+const SHAPES: [(&str, Make); 5] = [
+    ("/blobs/uploads", |name, last| {
+        Ok(match last {
+            "" => Endpoint::Uploads { name },
+            id => Endpoint::Upload { name, id: id.to_owned() },
+        })
+    }),
+    ("/blobs", |name, last| match last {
+        "uploads" => Ok(Endpoint::Uploads { name }),
+        digest => Ok(Endpoint::Blob { digest: parse_digest(digest)? }),
+    }),
+    ("/manifests", |name, last| Ok(Endpoint::Manifest { name, target: target(last)? })),
+    ("/referrers", |_, last| Ok(Endpoint::Referrers { digest: parse_digest(last)? })),
+    ("/tags", |name, last| match last {
+        "list" => Ok(Endpoint::Tags { name }),
+        _ => Err(Refusal::new(404, "NAME_UNKNOWN", "no such path; tags are at /tags/list")),
+    }),
+];
+
+fn repository(name: &str) -> Result<String, Refusal> {
+    match name.parse::<Repository>() {
+        Ok(_) => Ok(name.to_owned()),
+        Err(e) => Err(Refusal::new(400, "NAME_INVALID", e.to_string())),
+    }
+}
+
+/// A digest as it stands in a path or query.
+pub fn parse_digest(text: &str) -> Result<Digest, Refusal> {
+    text.parse().map_err(|e: crate::oci::DigestError| Refusal::new(400, "DIGEST_INVALID", e.to_string()))
+}
+
+fn target(text: &str) -> Result<Target, Refusal> {
+    if text.contains(':') {
+        return parse_digest(text).map(Target::Digest);
+    }
+    let tag = text.parse::<Tag>().map_err(|e| Refusal::new(400, "TAG_INVALID", e.to_string()))?;
+    Ok(Target::Tag(tag))
+}
+
+/// The query's parameters, decoded; the first of a name counts.
+pub struct Query(Vec<(String, String)>);
+
+impl Query {
+    pub fn parse(text: &str) -> Query {
+        let pair = |part: &str| {
+            let (name, value) = part.split_once('=').unwrap_or((part, ""));
+            Some((percent_decode(name)?, percent_decode(&value.replace('+', " "))?))
+        };
+        Query(text.split('&').filter(|part| !part.is_empty()).filter_map(pair).collect())
+    }
+
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.0.iter().find(|(own, _)| own == name).map(|(_, value)| value.as_str())
+    }
+
+    /// The digest given as `name`, if any.
+    pub fn digest(&self, name: &str) -> Result<Option<Digest>, Refusal> {
+        self.get(name).map(parse_digest).transpose()
+    }
+}
+
+/// `None` for what is not UTF-8 afterwards, has a control character, or a `%` without two digits.
+fn percent_decode(text: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let [first, tail @ ..] = rest {
+        rest = tail;
+        if *first != b'%' {
+            bytes.push(*first);
+            continue;
+        }
+        let digit = |byte: &u8| char::from(*byte).to_digit(16);
+        let (high, low) = (digit(tail.first()?)?, digit(tail.get(1)?)?);
+        bytes.push(u8::try_from(high * 16 + low).ok()?);
+        rest = &tail[2..];
+    }
+    let text = String::from_utf8(bytes).ok()?;
+    (!text.chars().any(char::is_control)).then_some(text)
+}
+
+/// Percent-encodes what could end a query value early.
+pub fn percent_encode(text: &str) -> String {
+    let plain = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'.' | b'_' | b'~' | b'/');
+    text.bytes().map(|c| if plain(c) { char::from(c).to_string() } else { format!("%{c:02X}") }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn repositories_of_any_depth_are_told_from_what_follows() {
+        let digest = Digest::sha256(b"");
+        let name = "a/b/manifests".to_owned();
+        let parse = |path: &str| Endpoint::parse(path).unwrap();
+        assert_eq!(parse("/v2/"), Endpoint::Ping);
+        assert_eq!(parse("/v2"), Endpoint::Ping);
+        assert_eq!(parse("/v2/a/tags/list"), Endpoint::Tags { name: "a".into() });
+        let target = Target::Tag("1.0".parse().unwrap());
+        assert_eq!(parse("/v2/a/b/manifests/manifests/1.0"), Endpoint::Manifest { name, target });
+        let encoded = format!("/v2/a/blobs/{}", digest.to_string().replace(':', "%3A"));
+        assert_eq!(parse(&encoded), Endpoint::Blob { digest });
+        assert_eq!(parse("/v2/a/b/blobs/uploads/"), Endpoint::Uploads { name: "a/b".into() });
+        assert_eq!(parse("/v2/a/blobs/uploads/7f"), Endpoint::Upload { name: "a".into(), id: "7f".into() });
+    }
+
+    #[test]
+    fn names_that_could_leave_the_layout_never_get_further() {
+        for path in [
+            "/v2/../etc/manifests/x",
+            "/v2/a/%2e%2e/blobs/uploads/",
+            "/v2/a/blobs/sha256:..",
+            "/v2/a/blobs/md5:00",
+            "/v2/a/manifests/%2e%2e",
+            "/v2/a/manifests/x%00",
+            "/v2//manifests/x",
+            "/v2/A/tags/list",
+            "/v3/",
+            "/v2/a/manifests/%zz",
+            "/v2x/",
+            "/",
+        ] {
+            assert!(Endpoint::parse(path).is_err(), "{path}");
+        }
+    }
+
+    #[test]
+    fn parameters_are_decoded() {
+        let query = Query::parse("n=5&last=a%2Fb&digest=sha256:zz&x");
+        assert_eq!((query.get("n"), query.get("last"), query.get("y")), (Some("5"), Some("a/b"), None));
+        assert!(query.digest("digest").is_err());
+        assert_eq!(percent_encode("a/b:c&d"), "a/b%3Ac%26d");
+    }
+}

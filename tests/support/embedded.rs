@@ -1,0 +1,97 @@
+//! Our own registry, running in this process: a layout or bundle that can be pulled from, and pushed to when writable.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use gapferry::progress::{Events, Recorder};
+use gapferry::serve::{Options, Server};
+
+use super::http::{self, Request};
+use super::images::Host;
+
+/// Stopped when dropped.
+pub struct Embedded {
+    host: String,
+    events: Arc<Recorder>,
+    references: Vec<String>,
+    stop: Option<tokio::sync::oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Embedded {
+    pub fn serve(path: &Path) -> Embedded {
+        Embedded::try_serve(path, false).expect("serving")
+    }
+
+    pub fn writable(path: &Path) -> Embedded {
+        Embedded::try_serve(path, true).expect("serving")
+    }
+
+    pub fn try_serve(path: &Path, writable: bool) -> gapferry::Result<Embedded> {
+        let events = Arc::new(Recorder::default());
+        let reporter: Events = events.clone();
+        let path = path.to_owned();
+        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+        let (bound, address) = std::sync::mpsc::channel();
+        let thread = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+            runtime.expect("a runtime").block_on(async move {
+                let options = Options { listen: ([127, 0, 0, 1], 0).into(), writable };
+                match Server::bind(&path, &options, reporter).await {
+                    Ok(server) => {
+                        let _ = bound.send(Ok((server.address(), server.references())));
+                        let shutdown = async { stopped.await.unwrap_or(()) };
+                        server.run(shutdown).await.expect("serving");
+                    }
+                    Err(error) => {
+                        let _ = bound.send(Err(error));
+                    }
+                }
+            });
+        });
+        let (address, references) = address.recv().expect("an outcome")?;
+        Ok(Embedded { host: address.to_string(), events, references, stop: Some(stop), thread: Some(thread) })
+    }
+
+    /// `127.0.0.1:PORT`
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    pub fn request(&self, method: &'static str, path: &str) -> Request {
+        http::request(method, format!("http://{}{path}", self.host))
+    }
+
+    pub fn get(&self, path: &str) -> http::Answer {
+        self.request("GET", path).send()
+    }
+
+    /// What it said could be pulled when it started.
+    pub fn references(&self) -> &[String] {
+        &self.references
+    }
+
+    pub fn events(&self) -> Vec<gapferry::progress::Event> {
+        self.events.events()
+    }
+}
+
+impl Drop for Embedded {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Host for Embedded {
+    fn host(&self) -> &str {
+        Embedded::host(self)
+    }
+
+    fn request(&self, method: &'static str, path: &str) -> Request {
+        Embedded::request(self, method, path)
+    }
+}
