@@ -90,6 +90,7 @@ impl<'a> Walk<'a> {
         let (root, absent, selection) = self.apply_platforms(&found, wanted).await?;
         let mut tree = Tree::of(self.source, repository, root.clone(), &absent).await?;
         let platforms = self.platforms(repository, &tree, &root).await?;
+        check_has(&wanted.platforms, &platforms)?;
         let attached = match self.options.referrers {
             true => self.find_attached(repository, &mut tree).await?,
             false => Vec::new(),
@@ -242,6 +243,13 @@ impl<'a> Walk<'a> {
     async fn tag_may_exist(&self, repository: &Repository, tag: &Tag) -> bool {
         attached::may_exist(self, repository, tag).await
     }
+}
+
+/// Every platform that was asked for is there; what names no platform at all (a chart, an SBOM) runs anywhere.
+fn check_has(asked: &[Platform], carried: &[Platform]) -> Result<()> {
+    let lacks = |asked: &&Platform| !carried.iter().any(|has| asked.selects(has));
+    let missing: Vec<String> = asked.iter().filter(lacks).map(Platform::to_string).collect();
+    if missing.is_empty() || carried.is_empty() { Ok(()) } else { Err(select::lacks(&missing, carried.iter())) }
 }
 
 /// The platform an image config names, if it names one. A config that is not JSON belongs to some artifact.

@@ -268,8 +268,10 @@ fn a_platform_it_lacks_or_a_pin_it_would_break_is_refused() {
     index.push(&source);
     let directory = tempdir();
     let out = directory.path().join("b.tar");
+    images::oci("single", "1", &["amd64 only"]).push(&source);
     for (reference, platform, says) in [
         (format!("{}/a:1", source.host()), "linux/s390x", "it has linux/amd64, linux/arm64"),
+        (format!("{}/single:1", source.host()), "linux/arm64", "it has linux/amd64"),
         (format!("{}/a@{}", source.host(), index.digest()), "linux/amd64", "pinned by digest"),
     ] {
         let run = gapferry().args(["export", &reference, "--platform", platform, "-o"]).arg(&out).output().unwrap();

@@ -20,6 +20,7 @@ use crate::content::{Origin, Sink, Slice};
 use crate::error::{Error, Kind, Result};
 use crate::lock::Lock;
 use crate::oci::{Algorithm, Descriptor, Digest, Manifest, Reference, Repository};
+use crate::progress::units::bytes;
 use crate::progress::{Event, Events, Phase};
 
 /// One form of an unfinished bundle: where each blob goes, and how all of it is published.
@@ -136,10 +137,10 @@ impl Writer {
         if survey.needed > survey.free {
             let place = medium::parent(out).display();
             let text = format!(
-                "writing {}: it needs {} more bytes, {place} has {} left",
+                "writing {}: it needs {} more, {place} has {} left",
                 out.display(),
-                survey.needed,
-                survey.free
+                bytes(survey.needed),
+                bytes(survey.free)
             );
             return Err(Error::disk_full(text));
         }

@@ -15,7 +15,7 @@ use crate::graph::Graph;
 use crate::lock::Lock;
 use crate::oci::Platform;
 use crate::plan::{Inventory, OnExisting, Plan};
-use crate::progress::units::{bytes, duration};
+use crate::progress::units::{bytes, count, duration};
 use crate::resolve::Failures;
 use crate::transfer::{self, Transfer};
 use crate::transport::registry::Registries;
@@ -186,8 +186,8 @@ fn print_plan(
     }
     context.print(&images_table(lock))?;
     let text = format!(
-        "\n{} images, {} in the bundle; {} to fetch, {} saved by sharing\n{} needs {} more, {} free\n",
-        lock.images.len(),
+        "\n{}, {} in the bundle; {} to fetch, {} saved by sharing\n{} needs {} more, {} free\n",
+        count(lock.images.len(), "image"),
         bytes(survey.total),
         bytes(to_fetch),
         bytes(saved),
@@ -238,9 +238,9 @@ fn finish(
     }
     let what = if finished.unchanged { "unchanged" } else { "written" };
     context.say(&format!(
-        "{}: {what}, {} images, {}; {} fetched, {} saved by sharing, {}",
+        "{}: {what}, {}, {}; {} fetched, {} saved by sharing, {}",
         finished.path.display(),
-        graph.images.len(),
+        count(graph.images.len(), "image"),
         bytes(finished.size),
         bytes(moved),
         bytes(saved),

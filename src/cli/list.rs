@@ -7,7 +7,7 @@ use super::exit::Outcome;
 use super::export::images_table;
 use crate::bundle::Bundle;
 use crate::error::Result;
-use crate::progress::units::bytes;
+use crate::progress::units::{bytes, count};
 
 const ABOUT: &str = "\
 Lists the images of a bundle: reference, platforms, size of everything below it, digest. Reads the digest manifest only; \
@@ -41,8 +41,8 @@ pub fn run(args: &Args, context: &Context) -> Result<Outcome> {
     let total = bundle.files().iter().map(|file| file.size).fold(0, u64::saturating_add);
     let unshared = lock.images.iter().map(|image| image.total_size).fold(0, u64::saturating_add);
     let summary = format!(
-        "\n{} images, {} (they would take {} without sharing), made {} by {}\nidentity {}\n",
-        lock.images.len(),
+        "\n{}, {} ({} without sharing), made {} by {}\nidentity {}\n",
+        count(lock.images.len(), "image"),
         bytes(total),
         bytes(unshared.max(total)),
         json.created,

@@ -8,6 +8,7 @@ use super::exit::Outcome;
 use super::registry::RegistryArgs;
 use crate::content::Cached;
 use crate::error::Result;
+use crate::progress::units::count;
 
 const ABOUT: &str = "\
 Resolves an allowlist and prints (or writes) the lock: for each reference its digest, media type, platforms, sizes, what \
@@ -42,6 +43,6 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
         Some(path) => write_file(path, lock.to_json().as_bytes())?,
         None => context.print(&lock.to_json())?,
     }
-    context.say(&format!("{} images resolved", lock.images.len()));
+    context.say(&format!("{} resolved", count(lock.images.len(), "image")));
     Ok(Outcome::Done)
 }

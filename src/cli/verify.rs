@@ -7,7 +7,7 @@ use super::context::Context;
 use super::exit::Outcome;
 use crate::check::{self, Depth, Problem, Report};
 use crate::error::Result;
-use crate::progress::units::{bytes, duration};
+use crate::progress::units::{bytes, count, duration};
 
 const ABOUT: &str = "\
 Proves every byte of a bundle, a directory or a tar, which is read by offset and never extracted.
@@ -54,16 +54,17 @@ fn print(args: &Args, report: &Report, started: Instant, context: &Context) -> R
     for problem in &report.problems {
         context.print(&shown(problem))?;
     }
-    let (count, bundle) = (report.problems.len(), args.bundle.display());
-    let summary = if count == 0 {
+    let (problems, bundle) = (report.problems.len(), args.bundle.display());
+    let summary = if problems == 0 {
         let (size, time) = (bytes(report.bytes), duration(started.elapsed()));
         let identity = report.identity.map(|identity| format!("\nidentity {identity}")).unwrap_or_default();
-        format!("OK: {bundle}: {} images, {} files, {size}, {time}{identity}\n", report.images, report.files)
+        let (images, files) = (count(report.images, "image"), count(report.files, "file"));
+        format!("OK: {bundle}: {images}, {files}, {size}, {time}{identity}\n")
     } else {
         let affected = report.problems.iter().flat_map(|problem| &problem.images);
         let affected = affected.collect::<std::collections::BTreeSet<_>>().len();
-        let plural = if count == 1 { "problem" } else { "problems" };
-        format!("DAMAGED: {bundle}: {count} {plural}, {affected} of {} images affected\n", report.images)
+        let problems = count(problems, "problem");
+        format!("DAMAGED: {bundle}: {problems}, {affected} of {} affected\n", count(report.images, "image"))
     };
     context.print(&summary)
 }

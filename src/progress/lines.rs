@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::tally::Tally;
-use super::units::{bytes, duration};
+use super::units::{bytes, count, duration};
 use super::{Event, Phase, Reporter};
 
 /// How often a long phase says where it stands.
@@ -61,11 +61,12 @@ impl Reporter for Lines {
 /// What a phase has before it; short ones are not worth a line.
 fn opening(tally: &Tally) -> Option<String> {
     let phase = tally.phase?;
+    let items = |what: &str| count(usize::try_from(tally.items).unwrap_or(usize::MAX), what);
     let what = match phase {
         Phase::Resolve | Phase::Publish | Phase::Sync | Phase::Inventory => return None,
-        Phase::Walk => format!("of {} images", tally.items),
-        Phase::Recheck | Phase::Transfer => format!("{} blobs, {}", tally.items, bytes(tally.bytes)),
-        Phase::Verify => format!("{} files, {}", tally.items, bytes(tally.bytes)),
+        Phase::Walk => format!("of {}", items("image")),
+        Phase::Recheck | Phase::Transfer => format!("{}, {}", items("blob"), bytes(tally.bytes)),
+        Phase::Verify => format!("{}, {}", items("file"), bytes(tally.bytes)),
     };
     (tally.items > 0).then(|| format!("{} {what}", phase.label()))
 }

@@ -18,6 +18,11 @@ pub fn bytes(count: u64) -> String {
     format!("{value:.1} {}", UNITS[unit])
 }
 
+/// `1 image`, `3 images`.
+pub fn count(number: usize, what: &str) -> String {
+    if number == 1 { format!("1 {what}") } else { format!("{number} {what}s") }
+}
+
 /// `0.4 s`, `12.0 s`, `3 min 5 s`, `2 h 10 min`.
 pub fn duration(time: Duration) -> String {
     let seconds = time.as_secs();

@@ -14,7 +14,7 @@ use crate::error::{Kind, Result};
 use crate::graph::{Graph, Image};
 use crate::lock::IndexMode;
 use crate::plan::{Action, Plan, TagState};
-use crate::progress::units::{bytes, duration};
+use crate::progress::units::{self, bytes, duration};
 use crate::receipt::Receipt;
 use crate::transfer::{self, Done};
 
@@ -53,8 +53,8 @@ pub fn plan(graph: &Graph, plan: &Plan, notes: &[String], as_json: bool, context
         context.print(&format!("{note}\n"))?;
     }
     let (new, mounted, present) = (bytes(new), bytes(mounted), bytes(present));
-    let images = graph.images.len();
-    context.print(&format!("\n{images} images; {new} to upload, {mounted} to mount, {present} there already\n"))?;
+    let images = units::count(graph.images.len(), "image");
+    context.print(&format!("\n{images}; {new} to upload, {mounted} to mount, {present} there already\n"))?;
     Ok(Outcome::Done)
 }
 
@@ -117,7 +117,7 @@ pub fn summary(
         }
     }
     let pushed = count(Done::Pushed);
-    let mut parts = vec![format!("{pushed} images pushed")];
+    let mut parts = vec![format!("{} pushed", units::count(pushed, "image"))];
     for (number, what) in [(count(Done::Present), "present"), (count(Done::Skipped), "skipped"), (failed, "failed")] {
         if number > 0 {
             parts.push(format!("{number} {what}"));
