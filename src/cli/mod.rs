@@ -15,6 +15,7 @@ mod list;
 mod lock;
 mod man;
 mod registry;
+mod serve;
 mod table;
 mod verify;
 
@@ -73,6 +74,7 @@ enum Command {
     List(list::Args),
     Inspect(inspect::Args),
     Import(import::Args),
+    Serve(serve::Args),
     Completions(completions::Args),
     Man(man::Args),
 }
@@ -89,7 +91,11 @@ pub fn main() -> ExitCode {
     };
     let context = Context::new(&cli.global);
     let outcome = runtime().and_then(|runtime| {
-        let outcome = runtime.block_on(until_stopped(run(cli.command, &context), &context));
+        let outcome = match cli.command {
+            // Being stopped is how it ends.
+            command @ Command::Serve(_) => runtime.block_on(run(command, &context)),
+            command => runtime.block_on(until_stopped(run(command, &context), &context)),
+        };
         // Threads that still read or write must not hold up the exit; what they leave is an interruption's.
         runtime.shutdown_background();
         outcome
@@ -115,6 +121,7 @@ async fn run(command: Command, context: &Context) -> Result<Outcome> {
         Command::List(args) => list::run(&args, context),
         Command::Inspect(args) => inspect::run(args, context).await,
         Command::Import(args) => import::run(args, context).await,
+        Command::Serve(args) => serve::run(args, context).await,
         Command::Completions(args) => completions::run(&args, context),
         Command::Man(args) => man::run(&args, context),
     }

@@ -1,0 +1,98 @@
+//! `gapferry serve`: a bundle or layout as a registry.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use super::context::Context;
+use super::exit::Outcome;
+use crate::error::{Error, Kind, Result};
+use crate::progress::Event;
+use crate::serve::{Options, Server};
+
+const ABOUT: &str = "\
+Serves a bundle, or any OCI image layout, as a registry: a directory or a tar, which is read by offset and never extracted.
+
+Whatever speaks to registries can pull from it: docker, podman, containerd, skopeo, and gapferry itself. An image answers to \
+its full name below the server's address (127.0.0.1:5000/quay.io/org/app:1; the colon before a port becomes a hyphen) and to \
+the name without its host (127.0.0.1:5000/org/app:1), where docker.io comes first and a tag that other hosts have with \
+different digests is left out.
+
+With --writable a directory takes pushes and deletions too; one that is absent or empty becomes an empty layout. The first \
+write to a bundle removes bundle.json, SHA256SUMS and manifest.json, which would no longer be true: it is a plain layout from \
+then on.
+
+There is no authentication and no TLS: whoever reaches the address may read everything, and with --writable change \
+everything. So it listens on loopback; another address has to be given with --listen, and should be behind something that \
+asks who is there.
+
+The address is printed on standard output once connections are taken. Ctrl-C or SIGTERM ends it: requests in flight get ten \
+seconds, exit code 0.";
+
+const AFTER: &str = "\
+Examples:
+  gapferry serve /mnt/usb/images.tar
+  skopeo list-tags --tls-verify=false docker://127.0.0.1:5000/library/nginx
+
+  gapferry serve ./new-layout --writable
+  docker push 127.0.0.1:5000/team/app:1.0
+
+In a script, on a free port:
+  coproc SERVER { gapferry serve images.tar --listen 127.0.0.1:0; }
+  read -r address <&\"${SERVER[0]}\"";
+
+/// Serve a bundle or layout as a registry
+#[derive(clap::Args)]
+#[command(long_about = ABOUT, after_long_help = AFTER)]
+pub struct Args {
+    /// A bundle or OCI layout, a directory or a tar
+    bundle: PathBuf,
+    /// Address and port to listen on; port 0 takes a free one
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:5000")]
+    listen: SocketAddr,
+    /// Take pushes and deletions; directories only
+    #[arg(long)]
+    writable: bool,
+}
+
+pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
+    // Before anything is said, so that nobody can stop it too early.
+    let stopped = stopped()?;
+    let options = Options { listen: args.listen, writable: args.writable };
+    let server = Server::bind(&args.bundle, &options, context.events.clone()).await?;
+    introduce(&args, &server, context)?;
+    server.run(stopped).await?;
+    context.say("stopped");
+    Ok(Outcome::Done)
+}
+
+fn introduce(args: &Args, server: &Server, context: &Context) -> Result<()> {
+    let address = server.address();
+    if !address.ip().is_loopback() {
+        let may = if args.writable { "read and change" } else { "read" };
+        context.events.report(Event::Warning(format!("whoever reaches {address} may {may} everything")));
+    }
+    let references = server.references();
+    let how = if args.writable { "pull and push" } else { "read-only" };
+    let count = references.len();
+    let plural = if count == 1 { "tag" } else { "tags" };
+    context.say(&format!("serving {} ({how}, {count} {plural}); Ctrl-C ends it", args.bundle.display()));
+    if let Some(first) = references.first() {
+        context.say(&format!("for example: {address}/{first}"));
+    }
+    context.print(&format!("{address}\n"))
+}
+
+/// Done when the process is asked to stop.
+fn stopped() -> Result<impl Future<Output = ()> + Send + 'static> {
+    let listen = |kind| signal(kind).map_err(|e| Error::new(Kind::Disk, "listening for signals").because(e));
+    let (mut interrupt, mut terminate): (Signal, Signal) =
+        (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?);
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    })
+}
