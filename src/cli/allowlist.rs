@@ -22,27 +22,30 @@ use crate::walk::{Options, Origin, Walk};
 #[derive(Args)]
 #[command(next_help_heading = "What to carry")]
 pub struct AllowlistArgs {
-    /// Images: name:tag, name@digest, name:tag@digest, or a repository alone for all its tags
+    /// Images: name:tag, name@digest, or name alone for all its tags
     ///
+    /// name:tag@digest is pinned, and keeps its tag.
     /// Short names mean what they mean to Docker: nginx is docker.io/library/nginx.
     #[arg(value_name = "REF")]
     references: Vec<String>,
-    /// File with an allowlist, `-` for standard input; repeatable
+    /// Allowlist file, `-` for standard input; repeatable
     ///
     /// Text (one reference a line, # comments, then platform=… and as=…), a YAML list with the same keys, or the file
     /// of `skopeo sync --src yaml` as it is.
     #[arg(short, long = "file", value_name = "FILE")]
     files: Vec<PathBuf>,
-    /// Take only this platform, such as linux/amd64; repeatable; an entry's own platform= counts more
-    #[arg(long = "platform", value_name = "OS/ARCH[/VARIANT]")]
+    /// Take only OS/ARCH[/VARIANT], as linux/arm64; repeatable
+    ///
+    /// An entry's own platform= counts more. A platform that an image lacks is an error.
+    #[arg(long = "platform", value_name = "PLATFORM")]
     platforms: Vec<Platform>,
-    /// What becomes of an index of which only some platforms are taken
+    /// What becomes of an index when platforms are left out
     #[arg(long, value_name = "MODE", default_value = "trim")]
     index: IndexMode,
-    /// Leave signatures, SBOMs and other referrers behind
+    /// Leave signatures, SBOMs and referrers behind
     #[arg(long)]
     no_referrers: bool,
-    /// Fetch layers that registries do not hold (Windows base layers)
+    /// Fetch layers kept outside registries (Windows base layers)
     #[arg(long)]
     foreign_layers: bool,
     /// A tag pattern that matches nothing is no error

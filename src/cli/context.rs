@@ -18,14 +18,16 @@ pub struct Global {
     /// Print only errors and warnings
     #[arg(short, long, global = true, conflicts_with = "verbose", help_heading = "Global options")]
     quiet: bool,
-    /// Say what is done and asked, with secrets masked; twice: everything
+    /// Say what is done and asked, secrets masked; twice: everything
     #[arg(short, long, global = true, action = clap::ArgAction::Count, help_heading = "Global options")]
     verbose: u8,
     /// How progress and messages are written to standard error
-    #[arg(long, global = true, value_name = "FORMAT", default_value = "text", help_heading = "Global options")]
+    #[arg(long, global = true, value_name = "FORMAT", default_value = "text", hide_short_help = true)]
+    #[arg(help_heading = "Global options")]
     log_format: LogFormat,
-    /// Colours in messages
-    #[arg(long, global = true, value_name = "WHEN", default_value = "auto", help_heading = "Global options")]
+    /// Colours in messages; auto: on a terminal, unless NO_COLOR is set
+    #[arg(long, global = true, value_name = "WHEN", default_value = "auto", hide_short_help = true)]
+    #[arg(help_heading = "Global options")]
     color: When,
 }
 

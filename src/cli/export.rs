@@ -59,17 +59,19 @@ pub struct Args {
     /// The bundle: a file if it ends in .tar, else a directory
     #[arg(short, long, value_name = "OUT", help_heading = "Output")]
     output: PathBuf,
-    /// Also write the lock (what each reference meant) to this file
+    /// Also write the lock: what each reference meant
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     lock: Option<PathBuf>,
-    /// Export exactly what this lock says, or fail and name what moved
+    /// Export exactly this lock, or fail and name what moved
     #[arg(long, value_name = "FILE", help_heading = "What to carry")]
     #[arg(conflicts_with_all = ["references", "files", "platforms", "index", "no_referrers", "foreign_layers"])]
     locked: Option<PathBuf>,
-    /// Print the plan (images, platforms, bytes to fetch, bytes saved by sharing) and write nothing
+    /// Print the plan and write nothing
+    ///
+    /// Images, platforms, bytes to fetch, bytes saved by sharing, and the room it needs.
     #[arg(long, help_heading = "Output")]
     dry_run: bool,
-    /// Print the result, or with --dry-run the plan, as JSON on standard output
+    /// Print the result (or the plan) as JSON on standard output
     #[arg(long, help_heading = "Output")]
     json: bool,
     #[command(flatten)]

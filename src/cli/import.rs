@@ -61,13 +61,15 @@ A map file has one rule a line, the first that matches counts:
 pub struct Args {
     /// The bundle, a directory or a tar
     bundle: PathBuf,
-    /// Where to push, and a path that begins every name (on Harbor: the project)
+    /// Where to push; PREFIX begins every name (on Harbor: the project)
     #[arg(long, value_name = "HOST[:PORT][/PREFIX]")]
     to: String,
-    /// Prove every byte before the first push, not while pushing
+    /// Prove every byte before the first push, not on the way
     #[arg(long, help_heading = "What may enter")]
     verify_first: bool,
-    /// Refuse images that are not on this allowlist, before any push; same files as export
+    /// Refuse images that are not on this allowlist, before any push
+    ///
+    /// The same kinds of file as for export. `-` is standard input.
     #[arg(long, value_name = "FILE", help_heading = "What may enter")]
     allow: Option<PathBuf>,
     /// Keep the source host as the first part of the path
@@ -81,22 +83,29 @@ pub struct Args {
     map: Option<PathBuf>,
     #[command(flatten)]
     harbor: target::HarborArgs,
-    /// What to do with a tag that means another image at the target
+    /// What to do with a tag that means another image there
     #[arg(long, value_name = "WHAT", default_value = "overwrite", help_heading = "Pushing")]
     on_existing: Existing,
     /// Stop at the first failure
     #[arg(long, help_heading = "Pushing")]
     fail_fast: bool,
-    /// Print the plan, with new and present bytes, and push nothing
+    /// Print the plan and push nothing
+    ///
+    /// What would be pushed, skipped or overwritten, with new, mounted and present bytes.
     #[arg(long, help_heading = "Pushing")]
     dry_run: bool,
-    /// Write what arrived where, as JSON: for the records, and for the connected side to build on
+    /// Write what arrived where, as JSON
+    ///
+    /// For the records, and for the connected side to build on: bundle identity, target, each image's reference, digest and
+    /// outcome, and the blobs that are known to be there now.
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     receipt: Option<PathBuf>,
-    /// Write a line `DIGEST docker://REFERENCE` for each image that is at the target, as skopeo sync does
+    /// Write the digest of each image, as skopeo sync does
+    ///
+    /// A line `DIGEST docker://REFERENCE` for each image that is at the target.
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     digestfile: Option<PathBuf>,
-    /// Print the plan (with --dry-run) or the receipt as JSON on standard output
+    /// Print the receipt (or the plan) as JSON on standard output
     #[arg(long, help_heading = "Output")]
     json: bool,
     #[command(flatten)]

@@ -57,7 +57,7 @@ pub struct Args {
     #[arg(long)]
     json: bool,
     /// Of an index, look at the manifest of this platform
-    #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
+    #[arg(long, value_name = "PLATFORM")]
     platform: Option<Platform>,
     #[command(flatten)]
     registry: RegistryArgs,

@@ -40,7 +40,9 @@ pub fn run(args: &Args, context: &Context) -> Result<Outcome> {
 
 fn page(command: clap::Command) -> Result<Vec<u8>> {
     let mut text = Vec::new();
-    let rendered = clap_mangen::Man::new(command).render(&mut text);
+    let title = command.get_name().to_uppercase();
+    let page = clap_mangen::Man::new(command).title(title).source(concat!("gapferry ", env!("CARGO_PKG_VERSION")));
+    let rendered = page.manual("gapferry manual").render(&mut text);
     rendered.map_err(|e| Error::new(Kind::Disk, "writing a manual page").because(e))?;
     Ok(text)
 }

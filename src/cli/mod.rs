@@ -11,6 +11,7 @@ mod export;
 mod hint;
 mod import;
 mod inspect;
+mod interrupt;
 mod list;
 mod lock;
 mod man;
@@ -20,8 +21,10 @@ mod table;
 mod verify;
 
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::{CommandFactory, Parser, Subcommand};
+use tokio::runtime::Runtime;
 
 use crate::error::{Error, Kind, Result};
 use context::{Context, Global};
@@ -39,11 +42,13 @@ const AFTER: &str = "\
 Examples:
   gapferry export -f images.txt -o /mnt/usb/images.tar
   gapferry verify /mnt/usb/images.tar
-  gapferry import /mnt/usb/images.tar --to harbor.internal/mirror --create-projects
+  gapferry import /mnt/usb/images.tar --to harbor.internal/mirror
+
+`gapferry help COMMAND` is the manual of a command; `gapferry man` is for man.
 
 Exit codes:
   0  done
-  1  some images failed; the others are there; running again does what is missing
+  1  some images failed; the others are there; run again for what is missing
   2  wrong use or input, or the local file system refused
   3  damaged or untrusted
   4  refused by the registry
@@ -52,9 +57,10 @@ Exit codes:
 
 Environment:
   REGISTRY_AUTH_FILE, DOCKER_CONFIG  where credentials are kept
-  SOURCE_DATE_EPOCH  seconds since 1970: the time written into bundles and locks
-  NO_COLOR  no colours
-  HTTP_PROXY, HTTPS_PROXY, NO_PROXY  proxies";
+  GAPFERRY_CREDS  the same as --creds, not seen by other users
+  SOURCE_DATE_EPOCH  seconds since 1970: the time in bundles and locks
+  HTTP_PROXY, HTTPS_PROXY, NO_PROXY  proxies
+  NO_COLOR  no colours";
 
 #[derive(Parser)]
 #[command(name = "gapferry", version, about = "Carries container images across an air gap", long_about = ABOUT)]
@@ -89,12 +95,15 @@ pub fn main() -> ExitCode {
             return if error.use_stderr() { ExitCode::from(exit::WRONG_USE) } else { ExitCode::SUCCESS };
         }
     };
-    let context = Context::new(&cli.global);
+    let context = Arc::new(Context::new(&cli.global));
     let outcome = runtime().and_then(|runtime| {
         let outcome = match cli.command {
             // Being stopped is how it ends.
-            command @ Command::Serve(_) => runtime.block_on(run(command, &context)),
-            command => runtime.block_on(until_stopped(run(command, &context), &context)),
+            Command::Serve(args) => runtime.block_on(serve::run(args, &context)),
+            command => {
+                let work = |context: Arc<Context>| async move { run(command, &context).await };
+                interrupt::run_until_stopped(&runtime, &context, work)
+            }
         };
         // Threads that still read or write must not hold up the exit; what they leave is an interruption's.
         runtime.shutdown_background();
@@ -108,7 +117,7 @@ pub fn main() -> ExitCode {
     ExitCode::from(outcome.code())
 }
 
-fn runtime() -> Result<tokio::runtime::Runtime> {
+fn runtime() -> Result<Runtime> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     runtime.map_err(|e| Error::new(Kind::Disk, "starting").because(e))
 }
@@ -125,21 +134,6 @@ async fn run(command: Command, context: &Context) -> Result<Outcome> {
         Command::Completions(args) => completions::run(&args, context),
         Command::Man(args) => man::run(&args, context),
     }
-}
-
-/// Runs a command until it ends or the process is asked to stop; a second request ends it at once.
-async fn until_stopped(command: impl Future<Output = Result<Outcome>>, context: &Context) -> Result<Outcome> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let listen = |kind| signal(kind).map_err(|e| Error::new(Kind::Disk, "listening for signals").because(e));
-    let (mut interrupt, mut terminate) = (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?);
-    let stopped = tokio::select! {
-        outcome = command => return outcome,
-        _ = interrupt.recv() => Outcome::Interrupted,
-        _ = terminate.recv() => Outcome::Terminated,
-    };
-    context.end();
-    context.say("stopped; nothing is lost: run the same command again to continue");
-    Ok(stopped)
 }
 
 /// The command as clap sees it, for completions and manual pages.

@@ -12,7 +12,8 @@ pub fn scan(root: &Path, found: &mut Found) -> Result<()> {
     for entry in walkdir::WalkDir::new(root).min_depth(1).max_depth(16).follow_links(false).sort_by_file_name() {
         let entry = entry.map_err(|e| {
             let path = e.path().unwrap_or(root).to_owned();
-            Error::disk("reading", &path, e.into())
+            let cause = e.into_io_error();
+            Error::disk("reading", &path, cause.unwrap_or_else(|| std::io::Error::other("a loop of links")))
         })?;
         let relative = entry.path().strip_prefix(root).unwrap_or(entry.path());
         let name = relative.as_os_str().as_encoded_bytes();

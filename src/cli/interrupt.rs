@@ -1,0 +1,109 @@
+//! Ctrl-C and SIGTERM: a command is stopped cleanly, a second time it ends at once.
+//!
+//! The command has a thread of its own: some commands compute or wait for input, and would not hear a signal.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::runtime::Runtime;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::oneshot;
+
+use super::context::Context;
+use super::exit::Outcome;
+use super::registry;
+use crate::error::{Error, Kind, Result};
+
+/// How long a stopped command may take to close what it has open; what it computes or reads is not waited for.
+const TO_LET_GO: Duration = Duration::from_secs(2);
+/// Of the command's thread, in bytes; as much as the main thread has.
+const STACK: usize = 8 << 20;
+
+/// Runs a command until it ends or the process is asked to stop.
+///
+/// # Errors
+/// The command's own, and what keeps it from starting.
+pub fn run_until_stopped<F>(
+    runtime: &Runtime,
+    context: &Arc<Context>,
+    command: impl FnOnce(Arc<Context>) -> F + Send + 'static,
+) -> Result<Outcome>
+where
+    F: Future<Output = Result<Outcome>>,
+{
+    let signals = {
+        let _runtime = runtime.enter();
+        Signals::listen()?
+    };
+    let (stop, stopped) = oneshot::channel::<()>();
+    let (end, ended) = oneshot::channel();
+    let (handle, its_context) = (runtime.handle().clone(), context.clone());
+    let work = move || {
+        let outcome = handle.block_on(async {
+            tokio::select! {
+                outcome = command(its_context) => Some(outcome),
+                // The command is dropped, which closes what it has open.
+                _ = stopped => None,
+            }
+        });
+        // After a second signal nobody listens.
+        let _ = end.send(outcome);
+    };
+    let thread = std::thread::Builder::new().name("command".to_owned()).stack_size(STACK).spawn(work);
+    let thread = thread.map_err(|e| Error::new(Kind::Disk, "starting").because(e))?;
+    match runtime.block_on(wait(ended, stop, signals, context)) {
+        End::Itself(outcome) => outcome,
+        End::Stopped(outcome) => Ok(outcome),
+        End::Panicked => match thread.join() {
+            Err(panic) => std::panic::resume_unwind(panic),
+            Ok(()) => Err(Error::new(Kind::Interrupted, "running")),
+        },
+    }
+}
+
+enum End {
+    Itself(Result<Outcome>),
+    Stopped(Outcome),
+    /// A defect of this program, which it has shown itself.
+    Panicked,
+}
+
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    fn listen() -> Result<Signals> {
+        let listen = |kind| signal(kind).map_err(|e| Error::new(Kind::Disk, "listening for signals").because(e));
+        Ok(Signals { interrupt: listen(SignalKind::interrupt())?, terminate: listen(SignalKind::terminate())? })
+    }
+
+    async fn next(&mut self) -> Outcome {
+        tokio::select! {
+            _ = self.interrupt.recv() => Outcome::Interrupted,
+            _ = self.terminate.recv() => Outcome::Terminated,
+        }
+    }
+}
+
+async fn wait(
+    mut ended: oneshot::Receiver<Option<Result<Outcome>>>,
+    stop: oneshot::Sender<()>,
+    mut signals: Signals,
+    context: &Context,
+) -> End {
+    let outcome = tokio::select! {
+        outcome = &mut ended => return outcome.ok().flatten().map_or(End::Panicked, End::Itself),
+        outcome = signals.next() => outcome,
+    };
+    context.end();
+    context.say("stopped; nothing is lost: run the same command again to continue");
+    let _ = stop.send(());
+    tokio::select! {
+        _ = tokio::time::timeout(TO_LET_GO, ended) => {}
+        _ = signals.next() => {}
+    }
+    registry::restore_terminal();
+    End::Stopped(outcome)
+}
