@@ -58,7 +58,6 @@ pub struct Transfer<'a> {
     sink: &'a dyn Sink,
     options: Options,
     events: Events,
-    moved: AtomicU64,
     mounted: AtomicU64,
     failed: Mutex<HashMap<(Repository, Digest), Arc<Error>>>,
     /// Each manifest is put once per repository, however many images share it.
@@ -72,7 +71,6 @@ impl<'a> Transfer<'a> {
             sink,
             options,
             events,
-            moved: AtomicU64::new(0),
             mounted: AtomicU64::new(0),
             failed: Mutex::default(),
             published: Mutex::default(),
@@ -100,8 +98,7 @@ impl<'a> Transfer<'a> {
             }
             images.push(outcome);
         }
-        let (moved, mounted) = (self.moved.load(Ordering::Relaxed), self.mounted.load(Ordering::Relaxed));
-        Ok(Outcome { images, moved, mounted })
+        Ok(Outcome { images, moved: self.moved(), mounted: self.mounted.load(Ordering::Relaxed) })
     }
 
     /// Only the blobs.
@@ -130,9 +127,9 @@ impl<'a> Transfer<'a> {
         all.into_iter().map(again).collect()
     }
 
-    /// Bytes of blobs that moved so far.
+    /// Bytes of blobs that moved so far, those of failed tries included.
     pub fn moved(&self) -> u64 {
-        self.moved.load(Ordering::Relaxed)
+        self.source.read()
     }
 
     /// Brings one blob to every repository that lacks it: moved once, then mounted.
@@ -163,9 +160,7 @@ impl<'a> Transfer<'a> {
         let origin = Origin { source: &self.source, repository: &step.from };
         let put = self.sink.put_blob(repository, &step.blob, &origin).await;
         self.source.close(&step.blob.digest);
-        put?;
-        self.moved.fetch_add(step.blob.size, Ordering::Relaxed);
-        Ok(())
+        put
     }
 
     async fn image(&self, image: &Image, step: &ImageStep) -> Result<Done, Arc<Error>> {

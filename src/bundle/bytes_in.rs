@@ -16,7 +16,7 @@ use crate::oci::{Descriptor, Hasher};
 /// How much is gathered before it is written, in bytes: large enough that a hop to another thread costs nothing.
 const BATCH: usize = 512 * 1024;
 /// How often the journal hears of a blob under way, in bytes.
-const CHECKPOINT: u64 = 8 * 1024 * 1024;
+const CHECKPOINT: u64 = 1024 * 1024;
 
 /// Fetches `blob` from `origin` into its place.
 ///

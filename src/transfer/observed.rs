@@ -18,11 +18,18 @@ pub struct Observed<'a> {
     events: Events,
     /// Bytes reported for each blob that is open.
     open: Mutex<HashMap<Digest, Arc<AtomicU64>>>,
+    /// Bytes read in all.
+    read: Arc<AtomicU64>,
 }
 
 impl<'a> Observed<'a> {
     pub fn new(inner: &'a dyn Source, events: Events) -> Observed<'a> {
-        Observed { inner, events, open: Mutex::default() }
+        Observed { inner, events, open: Mutex::default(), read: Arc::default() }
+    }
+
+    /// Bytes read so far, those of failed tries included.
+    pub fn read(&self) -> u64 {
+        self.read.load(Ordering::Relaxed)
     }
 
     /// Says that nobody will read this blob any more.
@@ -67,11 +74,12 @@ impl Source for Observed<'_> {
     async fn blob(&self, repository: &Repository, blob: &Descriptor, offset: u64) -> Result<Body> {
         let body = self.inner.blob(repository, blob, offset).await?;
         let counted = self.begin(blob, body.offset);
-        let (events, digest) = (self.events.clone(), blob.digest);
+        let (events, digest, all) = (self.events.clone(), blob.digest, self.read.clone());
         let stream = body.stream.inspect(move |piece| {
             if let Ok(piece) = piece {
                 let bytes = piece.len() as u64;
                 counted.fetch_add(bytes, Ordering::Relaxed);
+                all.fetch_add(bytes, Ordering::Relaxed);
                 events.report(Event::BlobAdvanced { digest, bytes });
             }
         });
