@@ -9,7 +9,7 @@ use futures_util::StreamExt;
 use tokio::task::JoinHandle;
 
 use super::writer::{Place, Slot};
-use crate::content::{BlobReader, Body, Origin, Slice};
+use crate::content::{Body, Origin, Prover, Slice};
 use crate::error::{Error, Kind, Result};
 use crate::oci::{Descriptor, Hasher};
 
@@ -46,8 +46,8 @@ async fn fetch_into(
     hasher: Hasher,
 ) -> Result<()> {
     let body = origin.source.blob(origin.repository, blob, slot.present).await?;
-    let (slot, reader) = continued(blob, slot, hasher, body, &**place)?;
-    let written = write_all(place, blob, &slot, reader).await;
+    let (slot, prover) = continued(blob, slot, hasher, &body, &**place)?;
+    let written = write_all(place, blob, &slot, prover, body).await;
     if written.as_ref().is_err_and(|error| error.kind() == Kind::Damaged) {
         // Wrong bytes are of no use to anybody.
         place.restarted(&slot)?;
@@ -84,56 +84,69 @@ fn continued(
     blob: &Descriptor,
     mut slot: Slot,
     hasher: Hasher,
-    body: Body,
+    body: &Body,
     place: &dyn Place,
-) -> Result<(Slot, BlobReader)> {
-    if body.offset == 0 && slot.present > 0 {
-        place.restarted(&slot)?;
-        slot.present = 0;
+) -> Result<(Slot, Prover)> {
+    if body.offset == slot.present {
+        let prover = Prover::resume(blob, slot.present, hasher);
+        return Ok((slot, prover));
     }
-    let reader = match slot.present {
-        0 => BlobReader::new(blob, body)?,
-        present => BlobReader::resume(blob, body, present, hasher)?,
-    };
-    Ok((slot, reader))
+    if body.offset != 0 {
+        let (at, asked) = (body.offset, slot.present);
+        return Err(Error::damaged(format!("reading blob {}: it begins at byte {at}, not {asked}", blob.digest)));
+    }
+    place.restarted(&slot)?;
+    slot.present = 0;
+    Ok((slot, Prover::new(blob)))
 }
 
-/// Reads and writes at the same time: while one batch is written on a thread of its own, the next is gathered.
-async fn write_all(place: &Arc<dyn Place>, blob: &Descriptor, slot: &Slot, mut reader: BlobReader) -> Result<()> {
-    let mut writing: Option<JoinHandle<Result<()>>> = None;
+/// Reads, proves and writes at the same time: while one batch is hashed and written on a thread of its own, the next is
+/// gathered.
+async fn write_all(
+    place: &Arc<dyn Place>,
+    blob: &Descriptor,
+    slot: &Slot,
+    prover: Prover,
+    mut body: Body,
+) -> Result<()> {
+    let mut writing: Option<JoinHandle<Result<Prover>>> = None;
+    let mut idle = Some(prover);
     let (mut at, mut told) = (slot.present, slot.present);
     let outcome = loop {
-        let (batch, ended) = gather(&mut reader).await;
+        let (batch, ended) = gather(&mut body).await;
         if let Some(job) = writing.take() {
-            job.await.map_err(stopped)??;
+            idle = Some(job.await.map_err(stopped)??);
             if at - told >= CHECKPOINT {
                 place.advanced(&blob.digest, at)?;
                 told = at;
             }
         }
-        if !batch.is_empty() {
+        if let Some(prover) = idle.take_if(|_| !batch.is_empty()) {
             let (slot, from) = (slot.clone(), at);
             at += batch.iter().map(|piece| piece.len() as u64).sum::<u64>();
-            writing = Some(tokio::task::spawn_blocking(move || write_batch(&slot, from, &batch)));
+            writing = Some(tokio::task::spawn_blocking(move || prove_and_write(prover, &slot, from, &batch)));
         }
         if let Some(end) = ended {
             break end;
         }
     };
     if let Some(job) = writing {
-        job.await.map_err(stopped)??;
+        idle = Some(job.await.map_err(stopped)??);
     }
-    if outcome.is_err() {
-        place.advanced(&blob.digest, at)?;
+    match (outcome, idle) {
+        (Ok(()), Some(prover)) => prover.finish(),
+        (outcome, _) => {
+            place.advanced(&blob.digest, at)?;
+            outcome
+        }
     }
-    outcome
 }
 
 /// Pieces up to [`BATCH`] bytes, and how the reading ended, if it did.
-async fn gather(reader: &mut BlobReader) -> (Vec<Bytes>, Option<Result<()>>) {
+async fn gather(body: &mut Body) -> (Vec<Bytes>, Option<Result<()>>) {
     let (mut batch, mut length) = (Vec::new(), 0);
     while length < BATCH {
-        match reader.next().await {
+        match body.stream.next().await {
             Some(Ok(piece)) => {
                 length += piece.len();
                 batch.push(piece);
@@ -145,12 +158,14 @@ async fn gather(reader: &mut BlobReader) -> (Vec<Bytes>, Option<Result<()>>) {
     (batch, None)
 }
 
-fn write_batch(slot: &Slot, mut at: u64, batch: &[Bytes]) -> Result<()> {
+/// A piece that is too much is not written: it would fall into the next blob's place.
+fn prove_and_write(mut prover: Prover, slot: &Slot, mut at: u64, batch: &[Bytes]) -> Result<Prover> {
     for piece in batch {
+        prover.absorb(piece)?;
         slot.file.write_all_at(piece, slot.base + at).map_err(|e| Error::disk("writing", &slot.path, e))?;
         at += piece.len() as u64;
     }
-    Ok(())
+    Ok(prover)
 }
 
 async fn blocking(

@@ -18,15 +18,65 @@ pub struct Body {
     pub stream: BoxStream<'static, Result<Bytes>>,
 }
 
+/// Proves bytes against a descriptor, piece by piece: the one place where size and digest decide what a blob is.
+#[derive(Debug)]
+pub struct Prover {
+    blob: Descriptor,
+    hasher: Hasher,
+    seen: u64,
+}
+
+impl Prover {
+    pub fn new(blob: &Descriptor) -> Prover {
+        Prover::resume(blob, 0, Hasher::new(blob.digest.algorithm()))
+    }
+
+    /// Continues after `present` bytes that `hasher` has seen already.
+    pub fn resume(blob: &Descriptor, present: u64, hasher: Hasher) -> Prover {
+        Prover { blob: blob.clone(), hasher, seen: present }
+    }
+
+    /// Takes the next piece.
+    ///
+    /// # Errors
+    /// More bytes than the descriptor says.
+    pub fn absorb(&mut self, piece: &[u8]) -> Result<()> {
+        self.seen += piece.len() as u64;
+        if self.seen > self.blob.size {
+            return Err(self.wrong(format!("it is longer than the {} bytes its descriptor says", self.blob.size)));
+        }
+        self.hasher.update(piece);
+        Ok(())
+    }
+
+    /// That was all.
+    ///
+    /// # Errors
+    /// Fewer bytes than the descriptor says, or others.
+    pub fn finish(self) -> Result<()> {
+        if self.seen < self.blob.size {
+            return Err(self.wrong(format!("it ended after {} of {} bytes", self.seen, self.blob.size)));
+        }
+        let found = self.hasher.clone().finish();
+        if found == self.blob.digest {
+            Ok(())
+        } else {
+            Err(self.wrong(format!("wrong digest: the bytes have {found}")))
+        }
+    }
+
+    fn wrong(&self, reason: String) -> Error {
+        Error::damaged(format!("reading blob {}: {reason}", self.blob.digest))
+    }
+}
+
 /// The bytes of a blob, hashed while they pass.
 ///
 /// A stream of pieces; the last piece is handed out only once size and digest are proven, so a consumer that has got
 /// `descriptor.size` bytes has got the right ones.
 pub struct BlobReader {
-    blob: Descriptor,
     body: BoxStream<'static, Result<Bytes>>,
-    hasher: Option<Hasher>,
-    seen: u64,
+    prover: Option<Prover>,
     ready: VecDeque<Bytes>,
     held: Option<Bytes>,
     failed: bool,
@@ -36,43 +86,19 @@ impl BlobReader {
     /// Reads `body` from its start.
     ///
     /// # Errors
-    /// If the body does not begin at 0: use [`BlobReader::resume`].
+    /// If the body does not begin at 0.
     pub fn new(blob: &Descriptor, body: Body) -> Result<BlobReader> {
-        let hasher = Hasher::new(blob.digest.algorithm());
-        BlobReader::resume(blob, body, 0, hasher)
-    }
-
-    /// Continues after `present` bytes that `hasher` has already seen.
-    ///
-    /// # Errors
-    /// If the body begins elsewhere.
-    pub fn resume(blob: &Descriptor, body: Body, present: u64, hasher: Hasher) -> Result<BlobReader> {
-        if body.offset != present {
-            let text = format!("reading blob {}: it begins at byte {}, not {present}", blob.digest, body.offset);
+        if body.offset != 0 {
+            let text = format!("reading blob {}: it begins at byte {}, not 0", blob.digest, body.offset);
             return Err(Error::damaged(text));
         }
-        Ok(BlobReader {
-            blob: blob.clone(),
-            body: body.stream,
-            hasher: Some(hasher),
-            seen: present,
-            ready: VecDeque::new(),
-            held: None,
-            failed: false,
-        })
-    }
-
-    pub fn descriptor(&self) -> &Descriptor {
-        &self.blob
+        let (prover, ready) = (Some(Prover::new(blob)), VecDeque::new());
+        Ok(BlobReader { body: body.stream, prover, ready, held: None, failed: false })
     }
 
     fn absorb(&mut self, piece: Bytes) -> Result<()> {
-        self.seen += piece.len() as u64;
-        if self.seen > self.blob.size {
-            return Err(self.wrong(format!("it is longer than the {} bytes its descriptor says", self.blob.size)));
-        }
-        if let Some(hasher) = &mut self.hasher {
-            hasher.update(&piece);
+        if let Some(prover) = &mut self.prover {
+            prover.absorb(&piece)?;
         }
         if !piece.is_empty() {
             self.ready.extend(self.held.replace(piece));
@@ -81,21 +107,11 @@ impl BlobReader {
     }
 
     fn complete(&mut self) -> Result<()> {
-        if self.seen < self.blob.size {
-            return Err(self.wrong(format!("it ended after {} of {} bytes", self.seen, self.blob.size)));
-        }
-        if let Some(hasher) = self.hasher.take() {
-            let found = hasher.finish();
-            if found != self.blob.digest {
-                return Err(self.wrong(format!("wrong digest: the bytes have {found}")));
-            }
+        if let Some(prover) = self.prover.take() {
+            prover.finish()?;
         }
         self.ready.extend(self.held.take());
         Ok(())
-    }
-
-    fn wrong(&self, reason: String) -> Error {
-        Error::damaged(format!("reading blob {}: {reason}", self.blob.digest))
     }
 }
 
@@ -107,7 +123,7 @@ impl Stream for BlobReader {
             if let Some(piece) = self.ready.pop_front() {
                 return Poll::Ready(Some(Ok(piece)));
             }
-            if self.failed || self.hasher.is_none() {
+            if self.failed || self.prover.is_none() {
                 return Poll::Ready(None);
             }
             let outcome = match self.body.poll_next_unpin(context) {

@@ -13,7 +13,7 @@ mod slice;
 use async_trait::async_trait;
 
 pub use api::{Api, ApiAnswer, ApiRequest};
-pub use blob::{BlobReader, Body};
+pub use blob::{BlobReader, Body, Prover};
 pub use cached::Cached;
 pub use slice::{Slice, in_parallel};
 
