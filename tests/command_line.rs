@@ -231,6 +231,27 @@ fn a_full_disk_below_stdout_is_no_success() {
     assert_code(&output, 2);
 }
 
+#[test]
+fn on_a_terminal_bars_logs_and_lines_share_the_screen_and_the_result_stands_alone() {
+    let site = site();
+    let out = site.directory.path().join("other.tar");
+    let program = env!("CARGO_BIN_EXE_gapferry");
+    for (verbose, log) in [("", false), ("-v", true)] {
+        let export = format!("{program} {verbose} export {0} {0} -o {1}", site.reference, out.display());
+        // script(1) gives it a terminal.
+        let mut script = std::process::Command::new("script");
+        script.args(["-qec", &export, "/dev/null"]).env("TERM", "xterm").env("COLUMNS", "80").stdin(Stdio::null());
+        let output = script.output().unwrap();
+        assert_code(&output, 0);
+        let screen = text(&output.stdout);
+        assert!(screen.contains("note: ") && screen.contains("1 image"), "{screen:?}");
+        assert_eq!(screen.contains("DEBUG"), log, "{screen:?}");
+        let last: Vec<&str> = screen.trim_end().lines().rev().take(2).collect();
+        assert!(last[0].starts_with("identity sha256:"), "{last:?}");
+        std::fs::remove_file(&out).unwrap();
+    }
+}
+
 /// Returns once the process handles SIGINT and SIGTERM itself.
 fn until_signals_are_heeded(process: &Child) {
     let wanted = 1u64 << (Signal::TERM.as_raw() - 1) | 1u64 << (Signal::INT.as_raw() - 1);

@@ -88,7 +88,7 @@ impl Context {
         // A second subscriber in one process is only possible in tests.
         let _ = match self.json {
             true => logs.json().try_init(),
-            false => logs.with_ansi(self.color).with_target(false).try_init(),
+            false => logs.with_ansi(false).with_target(false).try_init(),
         };
     }
 

@@ -139,13 +139,13 @@ fn style(template: &str) -> ProgressStyle {
 }
 
 fn bytes_style() -> ProgressStyle {
-    style("{prefix:<14} [{bar:16}] {binary_bytes:>10} of {binary_total_bytes} {binary_bytes_per_sec}, {eta} left")
+    style("{prefix} [{wide_bar}] {binary_bytes} of {binary_total_bytes} {binary_bytes_per_sec}, {eta} left")
 }
 
 fn items_style() -> ProgressStyle {
-    style("{prefix:<20} [{bar:20}] {pos} of {len}, {eta} left")
+    style("{prefix} [{wide_bar}] {pos} of {len}, {eta} left")
 }
 
 fn blob_style() -> ProgressStyle {
-    style("  {prefix} [{bar:16}] {binary_bytes:>10} of {binary_total_bytes}")
+    style("  {prefix} [{wide_bar}] {binary_bytes:>10} of {binary_total_bytes:>10}")
 }
