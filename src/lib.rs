@@ -1,3 +1,56 @@
+//! `gapferry` carries container images across an air gap.
+//!
+//! # The pipeline
+//!
+//! Discovery ends before transfer begins. Manifests are small: all of them are read first, a plan is made once, then flat
+//! phases carry it out. Every arrow is one function, every box a value that can be printed and tested.
+//!
+//! ```text
+//! Allowlist ─expand, discover→ Lock, Graph ─plan→ Plan ─transfer→ bundle              export
+//! bundle    ─open, assemble→   Lock, Graph ─plan (what the target has)→ Plan
+//!                                                  ─transfer→ registry → Receipt      import
+//! bundle    ─check→ Problems                                                          verify
+//! ```
+//!
+//! Export and import are the *same* walk, plan and transfer between a different [`content::Source`] and
+//! [`content::Sink`].
+//!
+//! # The rooms
+//!
+//! Dependencies point one way: `oci ← content ← transport ← stages ← cli`; a test keeps it. Stages never name a concrete
+//! transport and transports never name each other: only the command line joins them. In the order data flows:
+//!
+//! | room | what it is for |
+//! |---|---|
+//! | [`oci`] | vocabulary without I/O: digest, descriptor, platform, reference, manifest |
+//! | [`error`], [`progress`] | the one error; events instead of printing |
+//! | [`content`] | the contract for reading and writing; a blob is proven while it is read |
+//! | [`credentials`] | who we are to a registry; secrets masked by type |
+//! | [`transport`] | registries, and OCI layouts as directory or tar |
+//! | [`allowlist`] | text, YAML and skopeo's YAML to rules that know their line |
+//! | [`resolve`], [`walk`], [`select`] | rules to references, references to complete images, platforms from an index |
+//! | [`lock`], [`graph`] | what each reference meant; everything below it |
+//! | [`plan`], [`transfer`] | what has to move where; moving it |
+//! | [`bundle`] | the format, the writer, the reader |
+//! | [`check`] | every defect of a bundle, as data |
+//! | [`naming`], [`harbor`], [`receipt`] | names at the target, what Harbor wants, what arrived |
+//! | [`serve`] | the embedded registry |
+//! | [`cli`] | one file per command; the only room that prints |
+//!
+//! # Decisions
+//!
+//! - **Raw bytes are the truth.** A manifest travels as the bytes received. Digests change only where the user asked for
+//!   it (platform selection), and then old and new are in the lock.
+//! - **The tar is laid out before the first byte is fetched**: every size stands in a descriptor, so downloads write in
+//!   place, in parallel, into one preallocated file, and the same lock gives the same bytes.
+//! - **Inventory before push**: the target is asked about every node; a parent that exists says nothing of its children.
+//! - **Defects are data**: a check returns problems and keeps going; an error means that it could not check.
+//! - **Nothing is published early**: `*.partial`, sync, rename; the digest manifest is written last.
+//! - **A blob's last piece is withheld until its digest is proven** ([`content::BlobReader`]), so a wrong blob cannot be
+//!   completed at a registry even if that registry proves nothing itself.
+//! - The OCI structures are read by small types of our own rather than a library's: digests are validated newtypes, and
+//!   nothing is ever written back from a parsed view.
+
 pub mod allowlist;
 pub mod bundle;
 pub mod check;

@@ -6,7 +6,7 @@
 //! API (most robots are not), and then the push itself decides.
 //!
 //! Threats: the answers come from a server that may be something else, broken or hostile. They are bounded below
-//! ([`ApiAnswer`](crate::content::ApiAnswer)), read into small structures, and text of theirs is shortened and stripped
+//! ([`ApiAnswer`]), read into small structures, and text of theirs is shortened and stripped
 //! of control characters before it is shown. The token of the rights check is decoded without verifying it: it is used
 //! to warn early, never to grant anything.
 //!

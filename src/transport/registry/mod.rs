@@ -5,7 +5,7 @@
 //! counted; what a registry says is believed only where the bytes agree. The room knows nothing of bundles, plans and
 //! progress bars.
 //!
-//! From the outside in: [`Registries`] picks a [`host::Host`]; `manifests`, `tags`, `referrers`, `download` and `upload` each
+//! From the outside in: [`Registries`] picks a `host::Host`; `manifests`, `tags`, `referrers`, `download` and `upload` each
 //! know one part of the protocol; `host` adds authentication (`auth`) and retries (`retry`); `wire` makes one HTTP exchange,
 //! trusting whom `tls` trusts; `answer` reads refusals.
 
