@@ -126,8 +126,7 @@ impl Cable {
 
 fn pass(mut far: TcpStream, mut near: TcpStream, left: &AtomicI64) {
     let mut buffer = [0; 16 * 1024];
-    loop {
-        let Ok(read) = far.read(&mut buffer) else { break };
+    while let Ok(read) = far.read(&mut buffer) {
         if read == 0 || left.fetch_sub(read as i64, Ordering::SeqCst) < read as i64 {
             break;
         }
