@@ -279,6 +279,35 @@ fn an_upload_in_pieces_keeps_its_order_and_can_be_resumed() {
 }
 
 #[test]
+fn what_arrived_before_a_connection_broke_is_kept() {
+    use std::io::{Read, Write};
+    let work = tempdir();
+    let server = Embedded::writable(work.path());
+    let answer = server.request("POST", "/v2/a/blobs/uploads/").send().expect(202);
+    let place = answer.header("location").unwrap().to_owned();
+    let mut connection = std::net::TcpStream::connect(server.host()).unwrap();
+    write!(connection, "PATCH {place} HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nfirst").unwrap();
+    connection.shutdown(std::net::Shutdown::Write).unwrap();
+    // Until the server has closed its side, too: then it is done with this request.
+    let _ = connection.read_to_end(&mut Vec::new());
+    assert_eq!(server.get(&place).expect(204).header("range"), Some("0-4"));
+    let rest = format!("{place}?digest={}", sha256(b"firstlater"));
+    server.request("PUT", &rest).header("Content-Range", "5-9").body("later").send().expect(201);
+}
+
+#[test]
+fn what_a_killed_server_left_unfinished_is_removed() {
+    let work = tempdir();
+    let image = images::oci("team/app", "1", &["x"]);
+    layout_of(work.path(), std::slice::from_ref(&image));
+    std::fs::create_dir(work.path().join(".uploads")).unwrap();
+    std::fs::write(work.path().join(".uploads/1234"), "half a blob").unwrap();
+    let server = Embedded::writable(work.path());
+    assert!(!work.path().join(".uploads").exists());
+    assert_eq!(server.get("/v2/team/app/manifests/1").expect(200).body, image.manifest);
+}
+
+#[test]
 fn bytes_that_are_not_what_was_promised_get_no_name() {
     let work = tempdir();
     let server = Embedded::writable(work.path());

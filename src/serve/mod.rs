@@ -14,6 +14,8 @@
 //! Entries with a bare tag (`skopeo copy … oci:DIR:1.27`) are served as `DIR:1.27`. Content asked for by digest is served
 //! under any name: a layout does not know repositories, and nobody is kept from anything here.
 //!
+//! A layout that is served read-only is served as it was when it was opened.
+//!
 //! # Writing
 //! With [`Options::writable`] a directory takes pushes. A name without host is recorded as Docker would (`docker.io/…`).
 //! The first write *unseals* a bundle: `SHA256SUMS`, `bundle.json` and `manifest.json` are removed, since they would no
@@ -173,7 +175,7 @@ async fn answer(shelf: &Arc<Shelf>, request: Request<Body>) -> Result<Response, 
         Endpoint::Tags { name } => return lists::tags(shelf, &name, &query),
         Endpoint::Referrers { digest, .. } => return lists::referrers(shelf, digest, &query).await,
         Endpoint::Manifest { name, target } => return pull::manifest(shelf, &name, &target).await,
-        Endpoint::Blob { digest, .. } => return pull::blob(shelf, digest, request.headers()).await,
+        Endpoint::Blob { digest, .. } => return pull::blob(shelf, digest, request.method(), request.headers()).await,
         Endpoint::Uploads { .. } => return Err(Refusal::not_allowed("POST")),
     }
     let writer = shelf.writer().ok_or_else(Refusal::read_only)?;

@@ -286,6 +286,19 @@ mod tests {
     }
 
     #[test]
+    fn a_name_that_is_no_name_keeps_nobody_from_the_others() {
+        let hostile = ["../../etc/passwd:1", "a b", "/", "\n", "docker.io/A:1", "x@sha256:12", ""];
+        let named: Vec<(&str, &[u8])> = hostile.iter().map(|name| (*name, name.as_bytes())).collect();
+        let names = index(&[&named[..], &[("docker.io/library/nginx:1", b"a")]].concat());
+        assert_eq!(names.catalog().into_iter().collect::<Vec<_>>(), ["library/nginx"]);
+        for broken in
+            ["", "[]", "{}", r#"{"manifests":{}}"#, r#"{"manifests":[1]}"#, r#"{"manifests":[{"digest":"x"}]}"#]
+        {
+            assert!(Names::parse(broken.as_bytes(), Path::new("x")).is_err(), "{broken}");
+        }
+    }
+
+    #[test]
     fn a_push_keeps_what_others_wrote_into_the_index() {
         let mut names = index(&[("docker.io/library/nginx:1", b"a")]);
         let repository = names.recorded("team/app").unwrap();

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::body::Body;
-use axum::http::{HeaderMap, header};
+use axum::http::{HeaderMap, Method, header};
 use axum::response::Response;
 
 use crate::content::Slice;
@@ -36,11 +36,18 @@ pub async fn manifest(shelf: &Arc<Shelf>, name: &str, target: &Target) -> Result
 }
 
 /// GET or HEAD of a blob, whole or one range of it.
-pub async fn blob(shelf: &Arc<Shelf>, digest: Digest, headers: &HeaderMap) -> Result<Response, Refusal> {
+pub async fn blob(
+    shelf: &Arc<Shelf>,
+    digest: Digest,
+    method: &Method,
+    headers: &HeaderMap,
+) -> Result<Response, Refusal> {
     let own = Arc::clone(shelf);
     let slice = blocking(move || own.slice(&digest)).await?.ok_or_else(|| Refusal::unknown_blob(&digest))?;
     let (size, etag) = (slice.size(), format!("\"{digest}\""));
-    let (status, from, until) = match wanted(headers, size, &etag) {
+    // Only a GET has ranges.
+    let wanted = if method == Method::GET { wanted(headers, size, &etag) } else { Wanted::Whole };
+    let (status, from, until) = match wanted {
         Wanted::Whole => (200, 0, size),
         Wanted::Part { from, until } => (206, from, until),
         Wanted::Nothing => {

@@ -186,6 +186,14 @@ mod tests {
         }
     }
 
+    proptest::proptest! {
+        #[test]
+        fn any_path_and_query_is_answered_not_a_panic(path in "/v2/[a-z%/.:A-F0-9_-]{0,60}|\\PC{0,60}", query in "\\PC{0,60}") {
+            let _ = Endpoint::parse(&path);
+            let _ = Query::parse(&query).get("n");
+        }
+    }
+
     #[test]
     fn parameters_are_decoded() {
         let query = Query::parse("n=5&last=a%2Fb&digest=sha256:zz&x");
