@@ -4,7 +4,7 @@ use std::fs::{self, File, OpenOptions};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::format::{Metadata, blob_path};
+use super::format::Metadata;
 use super::medium;
 use super::writer::{Place, Slot};
 use crate::error::{Error, Result};
@@ -30,7 +30,7 @@ impl Directory {
 
     /// Where a finished blob is.
     pub fn path_of(&self, digest: &Digest) -> PathBuf {
-        self.root.join(blob_path(digest))
+        self.root.join(digest.blob_path())
     }
 
     fn unfinished(&self, digest: &Digest) -> PathBuf {

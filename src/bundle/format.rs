@@ -12,6 +12,7 @@ use crate::error::{Error, Result};
 use crate::lock::Lock;
 use crate::oci::{Algorithm, Descriptor, Digest, Kind, Manifest, Role, media_type};
 use crate::select::offered_platform;
+use crate::transport::layout::{IMAGE_NAME, REF_NAME};
 
 /// The version of the bundle format this program writes and the only one it reads.
 pub const FORMAT_VERSION: u32 = 1;
@@ -22,9 +23,6 @@ pub const INDEX_JSON: &str = "index.json";
 pub const DOCKER_JSON: &str = "manifest.json";
 pub const SUMS: &str = "SHA256SUMS";
 pub const SIGNATURE: &str = "SHA256SUMS.sig";
-
-const REF_NAME: &str = "org.opencontainers.image.ref.name";
-const IMAGE_NAME: &str = "io.containerd.image.name";
 
 /// `bundle.json`: the digest manifest. See `FORMAT.md`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -93,7 +91,7 @@ pub fn metadata(contents: &Contents, tool: &str, sha256_of: &HashMap<Digest, Dig
             Algorithm::Sha256 => digest.hex(),
             Algorithm::Sha512 => sha256_of.get(&digest).map_or_else(|| "0".repeat(64), Digest::hex),
         };
-        files.push(FileEntry { path: blob_path(&digest), size, sha256 });
+        files.push(FileEntry { path: digest.blob_path(), size, sha256 });
     }
     let bundle = BundleJson {
         gapferry_bundle: FORMAT_VERSION,
@@ -114,11 +112,6 @@ pub fn metadata(contents: &Contents, tool: &str, sha256_of: &HashMap<Digest, Dig
         Metadata { path: DOCKER_JSON, bytes: docker },
         Metadata { path: SUMS, bytes: sums },
     ])
-}
-
-/// `blobs/<algorithm>/<hex>`
-pub fn blob_path(digest: &Digest) -> String {
-    format!("blobs/{}/{}", digest.algorithm().name(), digest.hex())
 }
 
 /// coreutils' format, in the order of the tar.
@@ -183,9 +176,9 @@ fn docker_json(lock: &Lock, manifests: &[Manifest]) -> Value {
         let children = manifest.children();
         let foreign = children.iter().any(|child| child.role == Role::ForeignLayer);
         let layers = children.iter().filter(|child| child.role == Role::Layer);
-        let layers: Vec<String> = layers.map(|child| blob_path(&child.descriptor.digest)).collect();
+        let layers: Vec<String> = layers.map(|child| child.descriptor.digest.blob_path()).collect();
         let tags: Vec<String> = image.reference.tag.iter().map(|_| image.name()).collect();
-        (!foreign).then(|| json!({ "Config": blob_path(&config.digest), "RepoTags": tags, "Layers": layers }))
+        (!foreign).then(|| json!({ "Config": config.digest.blob_path(), "RepoTags": tags, "Layers": layers }))
     });
     Value::Array(images.collect())
 }

@@ -7,12 +7,12 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 
+use super::Contents;
 use super::directory::{self, Directory};
 use super::journal::Claims;
 use super::open::Bundle;
 use super::tarfile::{self, TarFile};
 use super::writer::Place;
-use super::{Contents, blob_path};
 use crate::content::{Slice, in_parallel};
 use crate::error::{Error, Result};
 use crate::oci::{Digest, Hasher};
@@ -95,8 +95,8 @@ fn claims_elsewhere(out: &Path, wanted: &HashMap<Digest, u64>) -> Result<Vec<Cla
     if let Ok(bundle) = Bundle::open(out) {
         let whole_file = !bundle.layout().is_tar();
         for (digest, size) in wanted {
-            if bundle.layout().size_of(&blob_path(digest)) == Some(*size)
-                && let Some(slice) = bundle.layout().slice(&blob_path(digest))?
+            if bundle.layout().size_of(&digest.blob_path()) == Some(*size)
+                && let Some(slice) = bundle.layout().slice(&digest.blob_path())?
             {
                 claims.push(Claim { digest: *digest, slice, from: From::Elsewhere { whole_file } });
             }

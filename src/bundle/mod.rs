@@ -2,8 +2,8 @@
 //!
 //! # This room
 //!
-//! Writing a bundle ([`Writer`], a [`Sink`](crate::content::Sink)) and opening one ([`Bundle`], a
-//! [`Source`](crate::content::Source)). It knows the format and the file system, no registry and no command line.
+//! Writing a bundle ([`Writer`], a [`Sink`](crate::content::Sink)) and opening one ([`Bundle`], whose
+//! layout is a [`Source`](crate::content::Source)). It knows the format and the file system, no registry and no command line.
 
 mod bytes_in;
 mod directory;
@@ -17,7 +17,7 @@ mod tarfile;
 mod writer;
 
 pub use format::{
-    BUNDLE_JSON, BundleJson, DOCKER_JSON, FORMAT_VERSION, FileEntry, INDEX_JSON, OCI_LAYOUT, SIGNATURE, SUMS, blob_path,
+    BUNDLE_JSON, BundleJson, DOCKER_JSON, FORMAT_VERSION, FileEntry, INDEX_JSON, OCI_LAYOUT, SIGNATURE, SUMS,
 };
 pub use open::Bundle;
 pub use writer::{Finished, Options, Survey, Writer};

@@ -7,13 +7,10 @@
 
 use std::path::Path;
 
-use async_trait::async_trait;
-
 use super::format::{BUNDLE_JSON, BundleJson, FileEntry, SIGNATURE, SUMS};
-use crate::content::{Body, Source};
 use crate::error::{Error, Result};
 use crate::lock::Lock;
-use crate::oci::{Descriptor, Digest, Manifest, Reference, Repository, Tag};
+use crate::oci::Digest;
 use crate::transport::layout::Layout;
 
 /// The largest `bundle.json` that is read, in bytes: room for a million files.
@@ -65,6 +62,7 @@ impl Bundle {
         self.identity
     }
 
+    /// The content, as a [`Source`](crate::content::Source).
     pub fn layout(&self) -> &Layout {
         &self.layout
     }
@@ -75,28 +73,5 @@ impl Bundle {
         let there = self.layout.entries().filter(|(path, _)| !own(path)).count();
         let agree = |file: &FileEntry| self.layout.size_of(&file.path) == Some(file.size);
         there == self.json.files.len() && self.json.files.iter().all(agree)
-    }
-}
-
-#[async_trait]
-impl Source for Bundle {
-    async fn tags(&self, repository: &Repository) -> Result<Vec<Tag>> {
-        self.layout.tags(repository).await
-    }
-
-    async fn resolve(&self, reference: &Reference) -> Result<Option<Descriptor>> {
-        self.layout.resolve(reference).await
-    }
-
-    async fn manifest(&self, reference: &Reference) -> Result<Option<Manifest>> {
-        self.layout.manifest(reference).await
-    }
-
-    async fn referrers(&self, repository: &Repository, subject: &Digest) -> Result<Vec<Descriptor>> {
-        self.layout.referrers(repository, subject).await
-    }
-
-    async fn blob(&self, repository: &Repository, blob: &Descriptor, offset: u64) -> Result<Body> {
-        self.layout.blob(repository, blob, offset).await
     }
 }

@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::format::{Metadata, blob_path};
+use super::format::Metadata;
 use super::journal::{Claims, Journal};
 use super::medium;
 use super::offsets::TarPlan;
@@ -63,7 +63,7 @@ impl TarFile {
             Some(_) => Journal::resume(&journal_path)?,
             None => {
                 let place = |digest: Digest| {
-                    let file = &plan.files[*position.get(&blob_path(&digest))?];
+                    let file = &plan.files[*position.get(&digest.blob_path())?];
                     Some((digest, file.data, file.size))
                 };
                 Journal::begin(&journal_path, &fingerprint, blobs.filter_map(place))?
@@ -86,7 +86,7 @@ impl TarFile {
     }
 
     fn slice(&self, digest: &Digest) -> Option<Slice> {
-        let file = &self.plan.files[*self.position.get(&blob_path(digest))?];
+        let file = &self.plan.files[*self.position.get(&digest.blob_path())?];
         Some(Slice::new(self.file.clone(), &self.path, file.data, file.size))
     }
 
@@ -97,7 +97,7 @@ impl TarFile {
 
 impl Place for TarFile {
     fn slot(&self, digest: &Digest, size: u64) -> Result<Slot> {
-        let Some(at) = self.position.get(&blob_path(digest)) else {
+        let Some(at) = self.position.get(&digest.blob_path()) else {
             return Err(Error::input(format!("writing {}: {digest} is not part of it", self.path.display())));
         };
         let present = self.claims.part.get(digest).copied().unwrap_or_default().min(size);
@@ -121,7 +121,7 @@ impl Place for TarFile {
         for file in &self.plan.files {
             self.write(&file.header_blocks(mtime), file.header)?;
         }
-        let whole = manifests.iter().map(|m| (blob_path(&m.digest()), &m.bytes()[..]));
+        let whole = manifests.iter().map(|m| (m.digest().blob_path(), &m.bytes()[..]));
         for (path, bytes) in whole.chain(metadata.iter().map(|m| (m.path.to_owned(), &m.bytes[..]))) {
             if let Some(at) = self.position.get(&path) {
                 self.write(bytes, self.plan.files[*at].data)?;

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use async_trait::async_trait;
 
 use super::directory::Directory;
-use super::format::{self, Metadata, blob_path};
+use super::format::{self, Metadata};
 use super::leftovers::{self, Target};
 use super::medium::{self, WriteLock};
 use super::offsets::TarPlan;
@@ -205,7 +205,7 @@ impl Writer {
 
     fn stored(&self, digest: &Digest, size: u64) -> Result<Slice> {
         if !is_tar(&self.out) {
-            let path = medium::beside(&self.out, ".partial").join(blob_path(digest));
+            let path = medium::beside(&self.out, ".partial").join(digest.blob_path());
             let file = File::open(&path).map_err(|e| Error::disk("opening", &path, e))?;
             return Ok(Slice::new(Arc::new(file), path, 0, size));
         }
@@ -248,7 +248,7 @@ impl Sink for Writer {
 
 fn tar_plan(contents: &Contents, metadata: &[Metadata]) -> Result<TarPlan> {
     let files = metadata.iter().map(|file| (file.path.to_owned(), file.bytes.len() as u64));
-    TarPlan::new(files.chain(contents.all().map(|(digest, size)| (blob_path(&digest), size))))
+    TarPlan::new(files.chain(contents.all().map(|(digest, size)| (digest.blob_path(), size))))
 }
 
 /// Only a bundle may be replaced by one.
@@ -270,7 +270,7 @@ fn at_hand(out: &Path, contents: &Contents) -> Vec<(Digest, u64)> {
     let blobs = contents.blobs.iter().map(|blob| (blob.digest, blob.size));
     blobs
         .filter(|(digest, size)| {
-            let path = blob_path(digest);
+            let path = digest.blob_path();
             claims.done.contains(digest)
                 || finished.as_ref().is_some_and(|bundle| bundle.layout().size_of(&path) == Some(*size))
                 || partial.join(&path).metadata().is_ok_and(|metadata| metadata.len() == *size)

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use super::{Problem, ProblemKind};
-use crate::bundle::{BundleJson, INDEX_JSON, blob_path};
+use crate::bundle::{BundleJson, INDEX_JSON};
 use crate::lock::LockedImage;
 use crate::oci::{Descriptor, Digest, Manifest, Role};
 use crate::transport::layout::{IMAGE_NAME, Layout, REF_NAME};
@@ -66,7 +66,7 @@ impl<'a> Follow<'a> {
         if !self.visit(descriptor) {
             return Vec::new();
         }
-        let path = blob_path(&descriptor.digest);
+        let path = descriptor.digest.blob_path();
         let manifest: Manifest = match self.layout.manifest_by_digest(&descriptor.digest, Some(&descriptor.media_type))
         {
             Ok(Some(manifest)) => manifest,
@@ -94,7 +94,7 @@ impl<'a> Follow<'a> {
 
     /// Notes that the image needs this; `false` when it is not there.
     fn visit(&mut self, descriptor: &Descriptor) -> bool {
-        let path = blob_path(&descriptor.digest);
+        let path = descriptor.digest.blob_path();
         let there = match self.layout.size_of(&path) {
             None if self.absent.contains(&descriptor.digest) => return false,
             None => {

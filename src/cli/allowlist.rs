@@ -129,7 +129,7 @@ pub fn connect_for(lock: &Lock, registry: &RegistryArgs, context: &Context) -> R
 
 /// A bundle at `path` as a source of what has not changed since.
 pub fn earlier(bundle: Option<&crate::bundle::Bundle>) -> Option<&dyn Source> {
-    bundle.map(|bundle| bundle as &dyn Source)
+    bundle.map(|bundle| bundle.layout() as &dyn Source)
 }
 
 /// Content and name of a file, `-` being standard input; not more than an allowlist may have.

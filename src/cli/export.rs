@@ -135,6 +135,14 @@ async fn write(
     source: &Cached<'_>,
     context: &Context,
 ) -> Result<(Finished, u64)> {
+    let survey = Writer::survey(&args.output, &contents, &options)?;
+    context.say(&format!(
+        "{}: {} in all, takes {} more, {} free",
+        args.output.display(),
+        bytes(survey.total),
+        bytes(survey.needed),
+        bytes(survey.free),
+    ));
     let (out, events) = (args.output.clone(), context.events.clone());
     let create = move || Writer::create(&out, contents, options, events);
     let writer = tokio::task::spawn_blocking(create).await.map_err(stopped)??;

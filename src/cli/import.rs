@@ -149,7 +149,7 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
     }
     check_incomplete_indexes(&graph, context);
     let options = transfer::Options { jobs: args.registry.jobs(), fail_fast: args.fail_fast };
-    let transfer = Transfer::new(&bundle, &registries, options, context.events.clone());
+    let transfer = Transfer::new(bundle.layout(), &registries, options, context.events.clone());
     let outcome = transfer.run(&graph, &plan).await?;
     context.end();
     report::files(&args, &bundle, &graph, &plan, &outcome, context)?;
@@ -201,7 +201,7 @@ fn check_allowed(args: &Args, bundle: &Bundle) -> Result<()> {
 }
 
 async fn read_graph(bundle: &Bundle, context: &Context) -> Result<Graph> {
-    let cached = Cached::new(bundle, None);
+    let cached = Cached::new(bundle.layout(), None);
     let options = Options { index: IndexMode::Trim, referrers: false, foreign_layers: true };
     let walk = Walk::new(&cached, options, context.events.clone());
     // Files are read one after the other fast enough.

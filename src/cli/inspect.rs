@@ -71,7 +71,7 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
     if name.is_some() || Path::new(path).exists() {
         let bundle = Bundle::open(Path::new(path))?;
         let reference = in_bundle(&bundle, name)?;
-        return show(&args, &bundle, &reference, context).await;
+        return show(&args, bundle.layout(), &reference, context).await;
     }
     let reference = at_registry(&args.image)?;
     let names = [reference.repository.registry().to_owned()];

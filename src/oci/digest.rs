@@ -79,6 +79,11 @@ impl Digest {
         text
     }
 
+    /// Where an OCI image layout keeps the content (image-spec `image-layout.md`): `blobs/<algorithm>/<hex>`.
+    pub fn blob_path(&self) -> String {
+        format!("blobs/{}/{}", self.algorithm().name(), self.hex())
+    }
+
     fn raw(&self) -> &[u8] {
         match self {
             Digest::Sha256(raw) => raw,

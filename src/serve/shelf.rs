@@ -89,7 +89,7 @@ impl Shelf {
 
     /// The bytes of some content, if it is there.
     pub fn slice(&self, digest: &Digest) -> Result<Option<Slice>> {
-        let path = Layout::blob_path(digest);
+        let path = digest.blob_path();
         match &self.content {
             Content::Fixed(layout) => layout.slice(&path),
             Content::Growing(root) => open_file(&root.join(path)),

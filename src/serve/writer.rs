@@ -9,7 +9,6 @@ use crate::bundle::{BUNDLE_JSON, DOCKER_JSON, INDEX_JSON, OCI_LAYOUT, SIGNATURE,
 use crate::error::{Error, Result};
 use crate::oci::{Algorithm, Digest};
 use crate::progress::{Event, Events};
-use crate::transport::layout::Layout;
 
 use super::names::Names;
 use super::shelf::{MAX_INDEX, Shelf};
@@ -118,7 +117,7 @@ impl Writer {
     /// Gives a proven file the name of its digest.
     pub fn adopt(&self, file: &File, from: &Path, digest: &Digest) -> Result<()> {
         file.sync_data().map_err(|e| Error::disk("syncing", from, e))?;
-        let to = self.root.join(Layout::blob_path(digest));
+        let to = self.root.join(digest.blob_path());
         make_directory(&self.root.join("blobs"))?;
         make_directory(&self.root.join("blobs").join(digest.algorithm().name()))?;
         fs::rename(from, &to).map_err(|e| Error::disk("naming", &to, e))
@@ -134,7 +133,7 @@ impl Writer {
 
     /// Removes content.
     pub fn remove(&self, digest: &Digest) -> Result<()> {
-        remove_if_there(&self.root.join(Layout::blob_path(digest)))
+        remove_if_there(&self.root.join(digest.blob_path()))
     }
 
     /// Makes `names` the layout's index, on disk and then for readers.

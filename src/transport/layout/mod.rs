@@ -132,11 +132,6 @@ impl Layout {
         self.slice(path)?.map(|slice| slice.read_all(limit)).transpose()
     }
 
-    /// The path of a blob in any layout.
-    pub fn blob_path(digest: &Digest) -> String {
-        format!("blobs/{}/{}", digest.algorithm().name(), digest.hex())
-    }
-
     /// The descriptors of `index.json`, with their annotations.
     ///
     /// # Errors
@@ -163,7 +158,7 @@ impl Layout {
     /// # Errors
     /// Its bytes are not what its name says, or no manifest.
     pub fn manifest_by_digest(&self, digest: &Digest, media_type: Option<&str>) -> Result<Option<Manifest>> {
-        let path = Layout::blob_path(digest);
+        let path = digest.blob_path();
         let Some(bytes) = self.read(&path, MAX_MANIFEST_SIZE)? else { return Ok(None) };
         let shown = self.path.join(&path);
         let manifest = Manifest::parse(bytes, media_type, Some(digest));
@@ -173,7 +168,7 @@ impl Layout {
     fn described(&self, reference: &Reference) -> Result<Option<Descriptor>> {
         if let Some(digest) = &reference.digest {
             let listed = self.index()?.into_iter().find(|descriptor| descriptor.digest == *digest);
-            let size = self.size_of(&Layout::blob_path(digest));
+            let size = self.size_of(&digest.blob_path());
             return Ok(listed.or(size.map(|size| Descriptor::new("", *digest, size))));
         }
         let name = reference.to_string();
@@ -303,7 +298,7 @@ impl Source for Layout {
     }
 
     async fn blob(&self, _: &Repository, blob: &Descriptor, offset: u64) -> Result<Body> {
-        let path = Layout::blob_path(&blob.digest);
+        let path = blob.digest.blob_path();
         match self.slice(&path)? {
             Some(slice) if slice.size() == blob.size => Ok(slice.stream(offset)),
             Some(slice) => {
