@@ -7,6 +7,7 @@
 //! The bundle may be forged as a whole; that it agrees with itself is all that is shown here. Whether it is the bundle
 //! somebody made is a question for its identity and signature.
 
+mod declared;
 mod files;
 mod graph;
 
@@ -15,7 +16,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use crate::bundle::{BUNDLE_JSON, Bundle, BundleJson, SUMS};
+use crate::bundle::{BUNDLE_JSON, Bundle, BundleJson, MAX_BUNDLE_JSON, SUMS, refuse_unfinished};
 use crate::error::{Error, Kind, Result};
 use crate::oci::Digest;
 use crate::progress::Events;
@@ -35,7 +36,7 @@ pub enum Depth {
 pub struct Report {
     /// sha256 of `bundle.json`, if it could be read.
     pub identity: Option<Digest>,
-    /// Images of the lock.
+    /// Images of the lock; without one, those that `index.json` names.
     pub images: usize,
     /// Files that are there.
     pub files: usize,
@@ -136,24 +137,26 @@ impl Report {
 /// # Errors
 /// It is not a bundle at all, or one of a format this program does not read.
 pub fn check(path: &Path, depth: Depth, events: &Events) -> Result<Report> {
+    refuse_unfinished(path)?;
     let layout = Layout::open(path)?;
     let mut problems: Vec<Problem> = Vec::new();
     let bundle = open_json(&layout, &mut problems)?;
     for fault in layout.faults() {
         problems.push(Problem::new(&fault.path, ProblemKind::Unsafe).found(&fault.what));
     }
-    let declared = files::declared(&layout, bundle.as_ref(), &mut problems);
+    let identity = layout.read(BUNDLE_JSON, MAX_BUNDLE_JSON).ok().flatten().map(|bytes| Digest::sha256(&bytes));
+    let declared = declared::declared(&layout, bundle.as_ref(), identity, &mut problems);
     files::check(&layout, &declared, depth, events, &mut problems);
     let reach = match &bundle {
         Some(bundle) => graph::check(&layout, bundle, &mut problems),
-        None => graph::Reach::default(),
+        None => graph::by_index(&layout),
     };
     name_images(&mut problems, &reach);
     problems.sort();
     problems.dedup();
     Ok(Report {
-        identity: layout.read(BUNDLE_JSON, u64::MAX).ok().flatten().map(|bytes| Digest::sha256(&bytes)),
-        images: bundle.map_or(0, |bundle| bundle.lock.images.len()),
+        identity,
+        images: reach.images.len(),
         files: layout.entries().count(),
         bytes: layout.entries().map(|(_, size)| size).fold(0, u64::saturating_add),
         problems,
@@ -171,7 +174,7 @@ fn open_json(layout: &Layout, problems: &mut Vec<Problem>) -> Result<Option<Bund
         return Ok(None);
     }
     let read = || -> Result<BundleJson> {
-        let bytes = layout.read(BUNDLE_JSON, 256 * 1024 * 1024)?.unwrap_or_default();
+        let bytes = layout.read(BUNDLE_JSON, MAX_BUNDLE_JSON)?.unwrap_or_default();
         BundleJson::parse(&bytes, BUNDLE_JSON)
     };
     match read() {

@@ -19,7 +19,7 @@ mod writer;
 pub use format::{
     BUNDLE_JSON, BundleJson, DOCKER_JSON, FORMAT_VERSION, FileEntry, INDEX_JSON, OCI_LAYOUT, SIGNATURE, SUMS,
 };
-pub use open::Bundle;
+pub use open::{Bundle, MAX_BUNDLE_JSON, refuse_unfinished};
 pub use writer::{Finished, Options, Survey, Writer};
 
 use std::collections::HashSet;

@@ -14,7 +14,7 @@ use crate::oci::Digest;
 use crate::transport::layout::Layout;
 
 /// The largest `bundle.json` that is read, in bytes: room for a million files.
-const MAX_BUNDLE_JSON: u64 = 256 * 1024 * 1024;
+pub const MAX_BUNDLE_JSON: u64 = 256 * 1024 * 1024;
 
 /// A bundle, opened.
 #[derive(Debug)]
@@ -30,6 +30,7 @@ impl Bundle {
     /// # Errors
     /// Not a bundle (`Input`), or a `bundle.json` that cannot be understood (`Damaged`).
     pub fn open(path: &Path) -> Result<Bundle> {
+        refuse_unfinished(path)?;
         Bundle::in_layout(Layout::open(path)?)
     }
 
@@ -37,9 +38,7 @@ impl Bundle {
     pub fn in_layout(layout: Layout) -> Result<Bundle> {
         let path = layout.path().to_owned();
         let Some(bytes) = layout.read(BUNDLE_JSON, MAX_BUNDLE_JSON)? else {
-            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            let why = if name.ends_with(".partial") { "it is unfinished" } else { "it has no bundle.json" };
-            return Err(Error::input(format!("{} is not a bundle: {why}", path.display())));
+            return Err(Error::input(format!("{} is not a bundle: it has no bundle.json", path.display())));
         };
         let json = BundleJson::parse(&bytes, &path.join(BUNDLE_JSON).display().to_string())?;
         Ok(Bundle { layout, json, identity: Digest::sha256(&bytes) })
@@ -74,4 +73,17 @@ impl Bundle {
         let agree = |file: &FileEntry| self.layout.size_of(&file.path) == Some(file.size);
         there == self.json.files.len() && self.json.files.iter().all(agree)
     }
+}
+
+/// A name that ends in `.partial` is unfinished, however whole it may look: it was not yet known to be on the medium.
+///
+/// # Errors
+/// It ends so.
+pub fn refuse_unfinished(path: &Path) -> Result<()> {
+    let name = path.file_name().unwrap_or_default();
+    if name.as_encoded_bytes().ends_with(b".partial") && path.exists() {
+        let text = "is not a bundle: it is unfinished; run its export again to finish it";
+        return Err(Error::input(format!("{} {text}", path.display())));
+    }
+    Ok(())
 }

@@ -1,100 +1,14 @@
 //! Files against what is declared of them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
+use super::declared::Declared;
 use super::{Depth, Problem, ProblemKind};
-use crate::bundle::{BUNDLE_JSON, BundleJson, SIGNATURE, SUMS};
+use crate::bundle::{BUNDLE_JSON, SIGNATURE, SUMS};
 use crate::content::{Slice, in_parallel};
 use crate::oci::{Algorithm, Digest, MAX_MANIFEST_SIZE};
 use crate::progress::{Event, Events, Phase};
 use crate::transport::layout::Layout;
-
-/// The largest `SHA256SUMS` that is read, in bytes: room for a million files.
-const MAX_SUMS: u64 = 256 * 1024 * 1024;
-
-/// What is said of a file.
-pub struct Declared {
-    pub path: String,
-    /// In bytes, where it is said.
-    pub size: Option<u64>,
-    pub sha256: String,
-}
-
-/// Brings together what `bundle.json` and `SHA256SUMS` declare; where they differ is a problem.
-pub fn declared(layout: &Layout, bundle: Option<&BundleJson>, problems: &mut Vec<Problem>) -> Vec<Declared> {
-    let sums = read_sums(layout, problems);
-    let mut list: Vec<Declared> = Vec::new();
-    let mut named = BTreeSet::new();
-    if let Some(bundle) = bundle {
-        for file in &bundle.files {
-            if !named.insert(file.path.clone()) {
-                problems.push(Problem::new(&file.path, ProblemKind::Disagreement).found("bundle.json names it twice"));
-                continue;
-            }
-            list.push(Declared { path: file.path.clone(), size: Some(file.size), sha256: file.sha256.clone() });
-        }
-    }
-    let Some(sums) = sums else { return list };
-    let by_bundle: BTreeMap<&str, &str> = list.iter().map(|d| (d.path.as_str(), d.sha256.as_str())).collect();
-    let mut only_in_sums = Vec::new();
-    for (path, sha256) in &sums {
-        match by_bundle.get(path.as_str()) {
-            Some(own) if *own == sha256 => {}
-            Some(own) => problems.push(
-                Problem::new(path, ProblemKind::Disagreement)
-                    .expected(format!("{own} (bundle.json)"))
-                    .found(format!("{sha256} (SHA256SUMS)")),
-            ),
-            None => only_in_sums.push((path.clone(), sha256.clone())),
-        }
-    }
-    if bundle.is_some() {
-        for path in by_bundle.keys().filter(|path| !sums.contains_key(**path)) {
-            problems.push(Problem::new(path, ProblemKind::Disagreement).found("SHA256SUMS does not name it"));
-        }
-        if !sums.contains_key(BUNDLE_JSON) {
-            problems.push(Problem::new(BUNDLE_JSON, ProblemKind::Disagreement).found("SHA256SUMS does not name it"));
-        }
-        for (path, _) in only_in_sums.iter().filter(|(path, _)| path != BUNDLE_JSON) {
-            problems.push(Problem::new(path, ProblemKind::Disagreement).found("only SHA256SUMS names it"));
-        }
-    }
-    list.extend(only_in_sums.into_iter().map(|(path, sha256)| Declared { path, size: None, sha256 }));
-    list
-}
-
-fn read_sums(layout: &Layout, problems: &mut Vec<Problem>) -> Option<BTreeMap<String, String>> {
-    let bytes = match layout.read(SUMS, MAX_SUMS) {
-        Ok(Some(bytes)) => bytes,
-        Ok(None) => {
-            problems.push(Problem::new(SUMS, ProblemKind::Missing));
-            return None;
-        }
-        Err(error) => {
-            problems.push(Problem::new(SUMS, ProblemKind::Unreadable).found(error.chain()));
-            return None;
-        }
-    };
-    let mut sums = BTreeMap::new();
-    for (at, line) in String::from_utf8_lossy(&bytes).lines().enumerate() {
-        let parsed = line.split_once("  ").filter(|(sum, path)| is_sum(sum) && !path.is_empty());
-        match parsed {
-            Some((sum, path)) if sums.insert(path.to_owned(), sum.to_owned()).is_none() => {}
-            Some((_, path)) => {
-                problems.push(Problem::new(SUMS, ProblemKind::Malformed).found(format!("{path} is named twice")));
-            }
-            None => {
-                let found = format!("line {} is not `<sha256>  <path>`", at + 1);
-                problems.push(Problem::new(SUMS, ProblemKind::Malformed).found(found));
-            }
-        }
-    }
-    Some(sums)
-}
-
-fn is_sum(text: &str) -> bool {
-    format!("sha256:{text}").parse::<Digest>().is_ok()
-}
 
 /// Every declared file against its size and digest, and every file against the declarations.
 pub fn check(layout: &Layout, declared: &[Declared], depth: Depth, events: &Events, problems: &mut Vec<Problem>) {

@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use super::{Problem, ProblemKind};
 use crate::bundle::{BundleJson, INDEX_JSON};
-use crate::lock::LockedImage;
 use crate::oci::{Descriptor, Digest, Manifest, Role};
 use crate::transport::layout::{IMAGE_NAME, Layout, REF_NAME};
 
@@ -19,11 +18,13 @@ pub fn check(layout: &Layout, bundle: &BundleJson, problems: &mut Vec<Problem>) 
     let mut reach = Reach::default();
     let mut complete = true;
     for image in &bundle.lock.images {
-        let mut follow = Follow::new(layout, bundle, image);
-        follow.run();
+        let absent = image.absent.iter().map(|absent| absent.digest).chain(bundle.assumed.iter().copied());
+        let mut follow = Follow::new(layout, image.name(), absent.collect());
+        let attached = image.attached.iter().map(|attached| attached.descriptor());
+        follow.run(std::iter::once(image.descriptor()).chain(attached).collect());
         complete &= follow.complete;
         problems.append(&mut follow.problems);
-        reach.images.push((image.name(), follow.paths));
+        reach.images.push((follow.name, follow.paths));
     }
     if complete {
         unreachable(bundle, &reach, problems);
@@ -32,10 +33,23 @@ pub fn check(layout: &Layout, bundle: &BundleJson, problems: &mut Vec<Problem>) 
     reach
 }
 
+/// Which files the images need that `index.json` names: all there is to go by when `bundle.json` cannot be read. What is
+/// missing is no problem here, as nobody says whether it was left out on purpose.
+pub fn by_index(layout: &Layout) -> Reach {
+    let listed = layout.index().unwrap_or_default();
+    let named = listed.into_iter().filter_map(|d| Some((d.annotations.get(IMAGE_NAME)?.clone(), d)));
+    let follow = |(name, descriptor): (String, Descriptor)| {
+        let mut follow = Follow::new(layout, name.clone(), HashSet::new());
+        follow.run(vec![descriptor]);
+        (name, follow.paths)
+    };
+    Reach { images: named.map(follow).collect() }
+}
+
 /// One image on its way down.
 struct Follow<'a> {
     layout: &'a Layout,
-    image: &'a LockedImage,
+    name: String,
     absent: HashSet<Digest>,
     paths: BTreeSet<String>,
     problems: Vec<Problem>,
@@ -44,14 +58,12 @@ struct Follow<'a> {
 }
 
 impl<'a> Follow<'a> {
-    fn new(layout: &'a Layout, bundle: &BundleJson, image: &'a LockedImage) -> Follow<'a> {
-        let absent = image.absent.iter().map(|absent| absent.digest).chain(bundle.assumed.iter().copied()).collect();
-        Follow { layout, image, absent, paths: BTreeSet::new(), problems: Vec::new(), complete: true }
+    /// `absent` is what the image may lack.
+    fn new(layout: &'a Layout, name: String, absent: HashSet<Digest>) -> Follow<'a> {
+        Follow { layout, name, absent, paths: BTreeSet::new(), problems: Vec::new(), complete: true }
     }
 
-    fn run(&mut self) {
-        let attached = self.image.attached.iter().map(|attached| attached.descriptor());
-        let mut ahead: Vec<Descriptor> = std::iter::once(self.image.descriptor()).chain(attached).collect();
+    fn run(&mut self, mut ahead: Vec<Descriptor>) {
         let mut seen = HashSet::new();
         // Each digest once: a cycle, were there one, would end too.
         while let Some(descriptor) = ahead.pop() {
@@ -98,7 +110,7 @@ impl<'a> Follow<'a> {
         let there = match self.layout.size_of(&path) {
             None if self.absent.contains(&descriptor.digest) => return false,
             None => {
-                let expected = format!("{} bytes, for {}", descriptor.size, self.image.name());
+                let expected = format!("{} bytes, for {}", descriptor.size, self.name);
                 self.problems.push(Problem::new(&path, ProblemKind::Missing).expected(expected));
                 self.complete = false;
                 false
