@@ -84,7 +84,7 @@ def images(corpus, base, runtime, own):
             layers = bottom + [runtimes[number % len(runtimes)]] + mine
             children.append(image(corpus, number, platform, layers))
         top = children[0] if len(children) == 1 else index(corpus, children)
-        repository = f"team{number % 5}/app{number // 2:02}"
+        repository = f"team{number // 2 % 5}/app{number // 2:02}"
         tags.append({"name": f"{repository}:1.{number % 2}", "digest": top["digest"]})
         if number < 2 * SECOND_TAGS and number % 2:
             tags.append({"name": f"{repository}:latest", "digest": top["digest"]})
