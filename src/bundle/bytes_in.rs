@@ -24,14 +24,15 @@ const CHECKPOINT: u64 = 1024 * 1024;
 /// The origin's, the disk's, or bytes that are not the blob's; what has arrived stays for the next run, unless it is
 /// wrong.
 pub async fn fetch(place: Arc<dyn Place>, blob: &Descriptor, origin: &Origin<'_>) -> Result<()> {
-    let (slot, hasher) = begin(place.clone(), blob.clone()).await?;
-    let resumed = slot.present > 0;
+    let Begun::Missing(slot, hasher) = begin(place.clone(), blob.clone()).await? else {
+        return blocking(move |digest| place.completed(&digest), blob).await;
+    };
+    let (resumed, from_the_start) = (slot.present > 0, Slot { present: 0, ..slot.clone() });
     match fetch_into(&place, blob, origin, slot, hasher).await {
         // What an interrupted run had left may have been wrong: once more, from the start.
         Err(error) if resumed && error.kind() == Kind::Damaged => {
             tracing::debug!("{}: starting again: {}", blob.digest, error.chain());
-            let (slot, hasher) = begin(place.clone(), blob.clone()).await?;
-            fetch_into(&place, blob, origin, slot, hasher).await?;
+            fetch_into(&place, blob, origin, from_the_start, Hasher::new(blob.digest.algorithm())).await?;
         }
         other => other?,
     }
@@ -56,25 +57,30 @@ async fn fetch_into(
     written
 }
 
+/// What an earlier run has left of a blob.
+enum Begun {
+    /// All of it, and right: only its name was missing.
+    Whole,
+    /// The first `present` bytes, hashed; perhaps none.
+    Missing(Slot, Hasher),
+}
+
 /// Opens the place and hashes what is there already.
-async fn begin(place: Arc<dyn Place>, blob: Descriptor) -> Result<(Slot, Hasher)> {
+async fn begin(place: Arc<dyn Place>, blob: Descriptor) -> Result<Begun> {
     let open = move || {
         let mut slot = place.slot(&blob.digest, blob.size)?;
-        // A complete prefix would leave nothing to ask for, and a wrong one could not be told from a short one.
-        if slot.present >= blob.size {
-            place.restarted(&slot)?;
-            slot.present = 0;
-        }
         let there = Slice::new(slot.file.clone(), &slot.path, slot.base, slot.present);
-        let hasher = there.hash_prefix(blob.digest.algorithm(), slot.present, &|_| ());
-        match hasher {
-            Ok(hasher) => Ok((slot, hasher)),
-            Err(_) => {
-                // Shorter than the journal says, or unreadable: from the start.
-                slot.present = 0;
-                Ok((slot, Hasher::new(blob.digest.algorithm())))
+        let length = slot.present.min(blob.size);
+        match there.hash_prefix(blob.digest.algorithm(), length, &|_| ()) {
+            Ok(hasher) if slot.present < blob.size => return Ok(Begun::Missing(slot, hasher)),
+            Ok(hasher) if slot.present == blob.size && hasher.clone().finish() == blob.digest => {
+                return Ok(Begun::Whole);
             }
+            // Too much, wrong, or not readable to where the journal says: from the start.
+            _ => place.restarted(&slot)?,
         }
+        slot.present = 0;
+        Ok(Begun::Missing(slot, Hasher::new(blob.digest.algorithm())))
     };
     tokio::task::spawn_blocking(open).await.map_err(stopped)?
 }

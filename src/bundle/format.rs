@@ -104,7 +104,7 @@ pub fn metadata(contents: &Contents, tool: &str, sha256_of: &HashMap<Digest, Dig
     };
     let mut bundle_json = serde_json::to_vec_pretty(&bundle).map_err(internal)?;
     bundle_json.push(b'\n');
-    let sums = sums(&bundle.files, &bundle_json).into_bytes();
+    let sums = sums(&bundle.files, &Digest::sha256(&bundle_json)).into_bytes();
     Ok(vec![
         Metadata { path: OCI_LAYOUT, bytes: layout },
         Metadata { path: BUNDLE_JSON, bytes: bundle_json },
@@ -115,10 +115,9 @@ pub fn metadata(contents: &Contents, tool: &str, sha256_of: &HashMap<Digest, Dig
 }
 
 /// coreutils' format, in the order of the tar.
-fn sums(files: &[FileEntry], bundle_json: &[u8]) -> String {
-    let own = entry(BUNDLE_JSON, bundle_json);
-    let mut text = String::new();
-    for FileEntry { path, sha256, .. } in std::iter::once(&own).chain(files) {
+pub(super) fn sums(files: &[FileEntry], bundle_json: &Digest) -> String {
+    let mut text = format!("{}  {BUNDLE_JSON}\n", bundle_json.hex());
+    for FileEntry { path, sha256, .. } in files {
         // Writing to a String cannot fail.
         let _ = writeln!(text, "{sha256}  {path}");
     }

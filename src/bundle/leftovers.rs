@@ -15,7 +15,7 @@ use super::tarfile::{self, TarFile};
 use super::writer::Place;
 use crate::content::{Slice, in_parallel};
 use crate::error::{Error, Result};
-use crate::oci::{Digest, Hasher};
+use crate::oci::{Algorithm, Digest, Hasher};
 use crate::progress::{Event, Events, Phase};
 
 /// A blob that is said to be somewhere.
@@ -71,6 +71,28 @@ pub fn adopt(
         }
     }
     Ok(present)
+}
+
+/// Whether every byte of a finished bundle is what `bundle.json` and `SHA256SUMS` say.
+pub fn is_proven(bundle: &Bundle, events: &Events) -> bool {
+    if !bundle.sums_agree() {
+        return false;
+    }
+    let files = bundle.files();
+    let bytes = files.iter().map(|file| file.size).fold(0, u64::saturating_add);
+    events.report(Event::Phase { phase: Phase::Recheck, items: files.len() as u64, bytes });
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let proven = in_parallel(files, threads, |file| {
+        let Ok(digest) = format!("sha256:{}", file.sha256).parse::<Digest>() else { return false };
+        let Ok(Some(slice)) = bundle.layout().slice(&file.path) else { return false };
+        events.report(Event::BlobStarted { digest, size: file.size, present: 0 });
+        let progress = |bytes| events.report(Event::BlobAdvanced { digest, bytes });
+        let right = slice.hash(Algorithm::Sha256, &progress).is_ok_and(|found| found == digest);
+        events.report(Event::BlobFinished { digest });
+        events.report(Event::ItemDone);
+        right
+    });
+    proven.into_iter().all(|right| right)
 }
 
 fn claims_here(target: &Target<'_>, wanted: &HashMap<Digest, u64>) -> Result<Vec<Claim>> {

@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{CWD, FallocateFlags, RenameFlags};
+use rustix::fs::{AtFlags, CWD, FallocateFlags, RenameFlags, StatxAttributes, StatxFlags};
 
 use crate::error::{Error, Kind, Result};
 
@@ -44,6 +44,25 @@ pub fn sync_directory(directory: &Path) -> Result<()> {
     }
 }
 
+/// `out` with a name of its own that can be given and taken: without `/` at its end, `.` written out, a link followed.
+///
+/// # Errors
+/// A link that leads nowhere.
+pub fn settle(out: &Path) -> Result<PathBuf> {
+    let plain: PathBuf = out.components().collect();
+    let is_link = plain.symlink_metadata().is_ok_and(|metadata| metadata.is_symlink());
+    if plain.file_name().is_some() && !is_link {
+        return Ok(plain);
+    }
+    fs::canonicalize(&plain).map_err(|e| Error::disk("opening", &plain, e))
+}
+
+/// Whether another file system, or another part of one, begins here: its name cannot be given to something else.
+pub fn is_mount_point(path: &Path) -> bool {
+    let asked = rustix::fs::statx(CWD, path, AtFlags::empty(), StatxFlags::BASIC_STATS);
+    asked.is_ok_and(|answer| answer.stx_attributes.contains(StatxAttributes::MOUNT_ROOT))
+}
+
 /// `path` gets what `new` is; what was there before is removed. Never is there a moment without one of the two, where
 /// the file system can exchange names; else one that is short.
 pub fn replace_directory(new: &Path, path: &Path) -> Result<()> {
@@ -54,9 +73,17 @@ pub fn replace_directory(new: &Path, path: &Path) -> Result<()> {
     if exchanged.is_ok() {
         return fs::remove_dir_all(new).map_err(|e| Error::disk("removing the former bundle", new, e));
     }
-    let aside = beside(path, ".old");
+    let aside = beside(path, ".partial.old");
+    if aside.exists() {
+        // A run that was killed between the two renames below, or just after.
+        fs::remove_dir_all(&aside).map_err(|e| Error::disk("removing a former bundle", &aside, e))?;
+    }
     fs::rename(path, &aside).map_err(|e| Error::disk("moving aside", path, e))?;
-    fs::rename(new, path).map_err(|e| Error::disk("naming the finished bundle", path, e))?;
+    if let Err(error) = fs::rename(new, path) {
+        // Rather the former one than none; the error to tell is the first.
+        let _ = fs::rename(&aside, path);
+        return Err(Error::disk("naming the finished bundle", path, error));
+    }
     fs::remove_dir_all(&aside).map_err(|e| Error::disk("removing the former bundle", &aside, e))
 }
 

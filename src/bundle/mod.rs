@@ -20,7 +20,7 @@ pub use format::{
     BUNDLE_JSON, BundleJson, DOCKER_JSON, FORMAT_VERSION, FileEntry, INDEX_JSON, OCI_LAYOUT, SIGNATURE, SUMS,
 };
 pub use open::{Bundle, MAX_BUNDLE_JSON, refuse_unfinished};
-pub use writer::{Finished, Options, Survey, Writer};
+pub use writer::{Finished, Options, Survey, Whole, Writer};
 
 use std::collections::HashSet;
 

@@ -7,7 +7,7 @@
 
 use std::path::Path;
 
-use super::format::{BUNDLE_JSON, BundleJson, FileEntry, SIGNATURE, SUMS};
+use super::format::{self, BUNDLE_JSON, BundleJson, FileEntry, SIGNATURE, SUMS};
 use crate::error::{Error, Result};
 use crate::lock::Lock;
 use crate::oci::Digest;
@@ -64,6 +64,13 @@ impl Bundle {
     /// The content, as a [`Source`](crate::content::Source).
     pub fn layout(&self) -> &Layout {
         &self.layout
+    }
+
+    /// Whether `SHA256SUMS` is what has to be said of `bundle.json` and of the files it declares.
+    pub(super) fn sums_agree(&self) -> bool {
+        let sums = format::sums(&self.json.files, &self.identity);
+        let there = self.layout.read(SUMS, MAX_BUNDLE_JSON);
+        matches!(there, Ok(Some(bytes)) if bytes == sums.as_bytes())
     }
 
     /// Whether exactly the declared files are there, with their sizes.

@@ -41,6 +41,13 @@ pub fn former(out: &Path) -> (PathBuf, PathBuf) {
     (path, journal)
 }
 
+/// Removes what [`former`] names, once its blobs have moved. There may be none.
+pub fn drop_former(out: &Path) {
+    let (old, journal) = former(out);
+    let _ = fs::remove_file(old);
+    let _ = fs::remove_file(journal);
+}
+
 impl TarFile {
     /// Continues the unfinished tar of the same layout, or begins one; one of another layout is set aside as
     /// [`former`].
@@ -58,7 +65,14 @@ impl TarFile {
         }
         let file = OpenOptions::new().create(true).truncate(false).read(true).write(true).open(&path);
         let file = file.map_err(|e| Error::disk("creating", &path, e))?;
-        medium::reserve(&file, &path, plan.length)?;
+        let mut reserved = medium::reserve(&file, &path, plan.length);
+        let is_full = |error: &Error| error.os_error() == Some(rustix::io::Errno::NOSPC.raw_os_error());
+        if reserved.as_ref().is_err_and(is_full) && former(out).0.exists() {
+            tracing::debug!("{}: no room for what a run with another plan has left", out.display());
+            drop_former(out);
+            reserved = medium::reserve(&file, &path, plan.length);
+        }
+        reserved?;
         let journal = match &same {
             Some(_) => Journal::resume(&journal_path)?,
             None => {
@@ -100,7 +114,9 @@ impl Place for TarFile {
         let Some(at) = self.position.get(&digest.blob_path()) else {
             return Err(Error::input(format!("writing {}: {digest} is not part of it", self.path.display())));
         };
-        let present = self.claims.part.get(digest).copied().unwrap_or_default().min(size);
+        let part = self.claims.part.get(digest).copied().unwrap_or_default().min(size);
+        // Said to be finished, and wanted all the same: it was found wrong.
+        let present = if self.claims.done.contains(digest) { 0 } else { part };
         let base = self.plan.files[*at].data;
         Ok(Slot { file: self.file.clone(), path: self.path.clone(), base, present })
     }
@@ -131,11 +147,8 @@ impl Place for TarFile {
         self.file.set_len(self.plan.length).map_err(|e| Error::disk("ending", &self.path, e))?;
         self.file.sync_all().map_err(|e| Error::disk("syncing", &self.path, e))?;
         fs::rename(&self.path, &self.out).map_err(|e| Error::disk("naming the finished bundle", &self.out, e))?;
-        let (old, old_journal) = former(&self.out);
-        for leftover in [partial(&self.out).1, old, old_journal] {
-            // There may be none; that one is left cannot harm a finished bundle.
-            let _ = fs::remove_file(leftover);
-        }
+        // That it is left cannot harm a finished bundle.
+        let _ = fs::remove_file(partial(&self.out).1);
         medium::sync_directory(medium::parent(&self.out))
     }
 }

@@ -54,6 +54,15 @@ pub struct Options {
     pub tool: String,
 }
 
+/// How much is read to call a bundle whole.
+#[derive(Clone, Copy)]
+pub enum Whole<'a> {
+    /// That every file is there, with its size.
+    BySizes,
+    /// Every byte.
+    Proven(&'a Events),
+}
+
 /// What writing a bundle would take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Survey {
@@ -97,14 +106,21 @@ fn is_tar(out: &Path) -> bool {
 }
 
 impl Writer {
-    /// Whether `out` is already the bundle that `lock` describes, whole by its sizes. With `exact`, times count too.
-    pub fn up_to_date(out: &Path, lock: &Lock, exact: bool) -> Option<Finished> {
+    /// Whether `out` is already the bundle that `lock` describes, and whole. With `exact`, times count too.
+    pub fn up_to_date(out: &Path, lock: &Lock, exact: bool, whole: Whole<'_>) -> Option<Finished> {
         let bundle = Bundle::open(out).ok()?;
+        let right_form = bundle.layout().is_tar() == is_tar(out);
         let same = if exact { *bundle.lock() == *lock } else { bundle.lock().same_content(lock) };
-        let whole = bundle.layout().faults().is_empty() && bundle.sizes_agree();
-        let size = bundle.layout().entries().map(|(_, size)| size).sum();
-        let identity = bundle.identity();
-        (same && whole).then(|| Finished { path: out.to_owned(), identity, size, unchanged: true })
+        if !right_form || !same || !bundle.layout().faults().is_empty() || !bundle.sizes_agree() {
+            return None;
+        }
+        if let Whole::Proven(events) = whole
+            && !leftovers::is_proven(&bundle, events)
+        {
+            return None;
+        }
+        let size = bundle.layout().entries().map(|(_, size)| size).fold(0, u64::saturating_add);
+        Some(Finished { path: out.to_owned(), identity: bundle.identity(), size, unchanged: true })
     }
 
     /// What writing `contents` to `out` would take; nothing is written.
@@ -112,6 +128,7 @@ impl Writer {
     /// # Errors
     /// `out` is something that must not be replaced, or its file system does not answer.
     pub fn survey(out: &Path, contents: &Contents, options: &Options) -> Result<Survey> {
+        let out = &medium::settle(out)?;
         refuse_foreign(out)?;
         let metadata = format::metadata(contents, &options.tool, &HashMap::new())?;
         let total = tar_plan(contents, &metadata)?.length;
@@ -134,6 +151,7 @@ impl Writer {
     /// No room, no right to write, another run on the same output, or an `out` that is not a bundle.
     pub fn create(out: &Path, contents: Contents, options: Options, events: Events) -> Result<Writer> {
         let survey = Writer::survey(out, &contents, &options)?;
+        let out = &medium::settle(out)?;
         if survey.needed > survey.free {
             let place = medium::parent(out).display();
             let text = format!(
@@ -152,6 +170,7 @@ impl Writer {
             let plan = tar_plan(&contents, &metadata)?;
             let tar = TarFile::create(out, plan, contents.blobs.iter().map(|blob| blob.digest))?;
             let present = leftovers::adopt(out, &Target::Tar(&tar), &tar, &contents, &events)?;
+            tarfile::drop_former(out);
             (Arc::new(tar), present)
         } else {
             let directory = Directory::create(out)?;
@@ -254,12 +273,25 @@ fn tar_plan(contents: &Contents, metadata: &[Metadata]) -> Result<TarPlan> {
 /// Only a bundle may be replaced by one.
 fn refuse_foreign(out: &Path) -> Result<()> {
     let Ok(metadata) = out.symlink_metadata() else { return Ok(()) };
-    let empty = metadata.is_dir() && std::fs::read_dir(out).is_ok_and(|mut entries| entries.next().is_none());
-    if empty || Bundle::open(out).is_ok() {
-        return Ok(());
+    let refuse = |why: &str| Err(Error::input(format!("writing {}: {why}", out.display())));
+    if metadata.is_dir() && medium::is_mount_point(out) {
+        return refuse("a file system is mounted there; name a file or a directory on it");
     }
-    let text = format!("writing {}: something is there that is not a bundle, and it is not overwritten", out.display());
-    Err(Error::input(text))
+    let empty = metadata.is_dir() && std::fs::read_dir(out).is_ok_and(|mut entries| entries.next().is_none());
+    if metadata.is_dir() && is_tar(out) {
+        return refuse("a tar is to be written, and there is a directory; remove it or take another name");
+    }
+    match Bundle::open(out) {
+        Ok(_) if metadata.is_file() && !is_tar(out) => {
+            refuse("a directory is to be written, and there is a tar; remove it or take another name")
+        }
+        Ok(_) => Ok(()),
+        Err(_) if empty => Ok(()),
+        Err(error) if error.kind() == Kind::Damaged => {
+            refuse("a damaged bundle is there; remove it, and all of it is fetched again")
+        }
+        Err(_) => refuse("something is there that is not a bundle, and it is not overwritten"),
+    }
 }
 
 /// Wanted blobs that seem to be there, with their sizes in bytes.

@@ -19,12 +19,12 @@ pub fn check(layout: &Layout, bundle: &BundleJson, problems: &mut Vec<Problem>) 
     let mut complete = true;
     for image in &bundle.lock.images {
         let absent = image.absent.iter().map(|absent| absent.digest).chain(bundle.assumed.iter().copied());
-        let mut follow = Follow::new(layout, absent.collect());
+        let mut follow = Follow::new(layout, image.name(), absent.collect());
         let attached = image.attached.iter().map(|attached| attached.descriptor());
         follow.run(std::iter::once(image.descriptor()).chain(attached).collect());
         complete &= follow.complete;
         problems.append(&mut follow.problems);
-        reach.images.push((image.name(), follow.paths));
+        reach.images.push((follow.name, follow.paths));
     }
     if complete {
         unreachable(bundle, &reach, problems);
@@ -37,10 +37,10 @@ pub fn check(layout: &Layout, bundle: &BundleJson, problems: &mut Vec<Problem>) 
 /// missing is no problem here, as nobody says whether it was left out on purpose.
 pub fn by_index(layout: &Layout) -> Reach {
     let listed = layout.index().unwrap_or_default();
-    let named = listed.into_iter().filter_map(|d| Some((d.annotations.get(IMAGE_NAME)?.clone(), d)));
-    let follow = |(name, descriptor): (String, Descriptor)| {
-        let mut follow = Follow::new(layout, HashSet::new());
-        follow.run(vec![descriptor]);
+    let named = listed.iter().filter_map(|d| Some((d.annotations.get(IMAGE_NAME)?.clone(), d)));
+    let follow = |(name, descriptor): (String, &Descriptor)| {
+        let mut follow = Follow::new(layout, name.clone(), HashSet::new());
+        follow.run(vec![descriptor.clone()]);
         (name, follow.paths)
     };
     Reach { images: named.map(follow).collect() }
@@ -49,6 +49,7 @@ pub fn by_index(layout: &Layout) -> Reach {
 /// One image on its way down.
 struct Follow<'a> {
     layout: &'a Layout,
+    name: String,
     absent: HashSet<Digest>,
     paths: BTreeSet<String>,
     problems: Vec<Problem>,
@@ -58,8 +59,8 @@ struct Follow<'a> {
 
 impl<'a> Follow<'a> {
     /// `absent` is what the image may lack.
-    fn new(layout: &'a Layout, absent: HashSet<Digest>) -> Follow<'a> {
-        Follow { layout, absent, paths: BTreeSet::new(), problems: Vec::new(), complete: true }
+    fn new(layout: &'a Layout, name: String, absent: HashSet<Digest>) -> Follow<'a> {
+        Follow { layout, name, absent, paths: BTreeSet::new(), problems: Vec::new(), complete: true }
     }
 
     fn run(&mut self, mut ahead: Vec<Descriptor>) {
@@ -75,7 +76,6 @@ impl<'a> Follow<'a> {
     /// Notes one manifest and its blobs; gives its child manifests.
     fn manifest(&mut self, descriptor: &Descriptor) -> Vec<Descriptor> {
         if !self.visit(descriptor) {
-            self.complete &= self.absent.contains(&descriptor.digest);
             return Vec::new();
         }
         let path = descriptor.digest.blob_path();
@@ -110,9 +110,9 @@ impl<'a> Follow<'a> {
         let there = match self.layout.size_of(&path) {
             None if self.absent.contains(&descriptor.digest) => return false,
             None => {
-                // Said as where files are checked, so that one missing file is one problem.
-                let expected = format!("{} bytes", descriptor.size);
+                let expected = format!("{} bytes, for {}", descriptor.size, self.name);
                 self.problems.push(Problem::new(&path, ProblemKind::Missing).expected(expected));
+                self.complete = false;
                 false
             }
             Some(size) if size != descriptor.size => {
@@ -166,6 +166,15 @@ fn index_agrees(layout: &Layout, bundle: &BundleJson, problems: &mut Vec<Problem
         }
     }
     for key in [REF_NAME, IMAGE_NAME] {
+        let mut seen: BTreeMap<&str, Digest> = BTreeMap::new();
+        for descriptor in listed {
+            let Some(name) = descriptor.annotations.get(key) else { continue };
+            // Readers differ in which of the two they take.
+            if seen.insert(name, descriptor.digest).is_some_and(|former| former != descriptor.digest) {
+                let found = format!("{name} is named twice, with different digests ({key})");
+                problems.push(Problem::new(INDEX_JSON, ProblemKind::Disagreement).found(found));
+            }
+        }
         let found: BTreeMap<String, Digest> = listed.iter().filter_map(|d| named(d, key)).collect();
         let differs = expected.iter().find(|(name, digest)| found.get(*name) != Some(digest));
         let extra = found.iter().find(|(name, _)| !expected.contains_key(*name));

@@ -8,7 +8,7 @@ use super::context::{Context, write_file};
 use super::exit::Outcome;
 use super::registry::RegistryArgs;
 use super::table;
-use crate::bundle::{Bundle, Contents, Finished, Options, Survey, Writer};
+use crate::bundle::{Bundle, Contents, Finished, Options, Survey, Whole, Writer};
 use crate::content::Cached;
 use crate::error::{Error, Kind, Result};
 use crate::graph::Graph;
@@ -28,7 +28,8 @@ fetched once however many images share it, hashed while it arrives, and written 
 when it is whole and on the medium: until then it is called OUT.partial.
 
 Interrupted, by whatever? Run the same command again: finished blobs are kept (after they were hashed), an unfinished one \
-continues where it stopped. Run again with nothing changed, it moves nothing.
+continues where it stopped. Run again with nothing changed, it proves the bundle and moves nothing; what is damaged in it \
+is fetched again.
 
 If OUT ends in .tar the bundle is one file, else a directory. An older bundle of that name is replaced only when the new one \
 is complete, and what both have in common is not fetched again.";
@@ -92,7 +93,8 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
     };
     // A prescribed time has to be in the bundle; another time of resolution alone is no reason to write a new one.
     let exact = args.locked.is_some() || context.now()?.1;
-    let up_to_date = Writer::up_to_date(&args.output, &lock, exact);
+    let whole = if args.dry_run { Whole::BySizes } else { Whole::Proven(&context.events) };
+    let up_to_date = Writer::up_to_date(&args.output, &lock, exact, whole);
     let contents = Contents::new(lock.clone(), &graph)?;
     let options = Options { tool: concat!("gapferry ", env!("CARGO_PKG_VERSION")).to_owned() };
     if args.dry_run {

@@ -18,7 +18,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -44,6 +44,18 @@ pub struct Layout {
     form: Form,
     entries: BTreeMap<String, Place>,
     faults: Vec<Fault>,
+    index: OnceLock<Listed>,
+}
+
+/// `index.json`, read once: a layout of thousands of images is asked for each of them.
+#[derive(Debug)]
+struct Listed {
+    descriptors: Vec<Descriptor>,
+    /// Position in `descriptors` by either name; of two with one name, the first.
+    by_name: HashMap<String, usize>,
+    by_digest: HashMap<Digest, usize>,
+    /// Descriptors of what refers to a digest.
+    referrers: OnceLock<HashMap<Digest, Vec<Descriptor>>>,
 }
 
 #[derive(Debug)]
@@ -84,7 +96,8 @@ impl Layout {
             tar::scan(path, &file, metadata.len(), &mut found)?;
             Form::Tar(Arc::new(file))
         };
-        Ok(Layout { path: path.to_owned(), form, entries: found.entries, faults: found.faults })
+        let Found { entries, faults, .. } = found;
+        Ok(Layout { path: path.to_owned(), form, entries, faults, index: OnceLock::new() })
     }
 
     pub fn path(&self) -> &Path {
@@ -136,7 +149,19 @@ impl Layout {
     ///
     /// # Errors
     /// There is none, or it is not an index.
-    pub fn index(&self) -> Result<Vec<Descriptor>> {
+    pub fn index(&self) -> Result<&[Descriptor]> {
+        Ok(&self.listed()?.descriptors)
+    }
+
+    fn listed(&self) -> Result<&Listed> {
+        if let Some(listed) = self.index.get() {
+            return Ok(listed);
+        }
+        let listed = Listed::new(self.read_index()?);
+        Ok(self.index.get_or_init(|| listed))
+    }
+
+    fn read_index(&self) -> Result<Vec<Descriptor>> {
         #[derive(Deserialize)]
         struct Index {
             manifests: Vec<Descriptor>,
@@ -167,13 +192,45 @@ impl Layout {
 
     fn described(&self, reference: &Reference) -> Result<Option<Descriptor>> {
         if let Some(digest) = &reference.digest {
-            let listed = self.index()?.into_iter().find(|descriptor| descriptor.digest == *digest);
+            let listed = self.listed()?;
+            let found = listed.by_digest.get(digest).map(|at| listed.descriptors[*at].clone());
             let size = self.size_of(&digest.blob_path());
-            return Ok(listed.or(size.map(|size| Descriptor::new("", *digest, size))));
+            return Ok(found.or(size.map(|size| Descriptor::new("", *digest, size))));
         }
-        let name = reference.to_string();
-        let named = |d: &Descriptor| [IMAGE_NAME, REF_NAME].iter().any(|key| d.annotations.get(*key) == Some(&name));
-        Ok(self.index()?.into_iter().find(named))
+        let listed = self.listed()?;
+        Ok(listed.by_name.get(&reference.to_string()).map(|at| listed.descriptors[*at].clone()))
+    }
+
+    /// Every listed manifest is read, once, to see what it refers to.
+    fn read_referrers(&self) -> Result<HashMap<Digest, Vec<Descriptor>>> {
+        let listed = self.listed()?;
+        let mut referrers: HashMap<Digest, Vec<Descriptor>> = HashMap::new();
+        // A manifest that is listed under several names refers once.
+        for (at, descriptor) in listed.descriptors.iter().enumerate() {
+            if listed.by_digest.get(&descriptor.digest) != Some(&at) {
+                continue;
+            }
+            let manifest = self.manifest_by_digest(&descriptor.digest, Some(&descriptor.media_type))?;
+            let Some(manifest) = manifest else { continue };
+            if let Some(subject) = manifest.subject() {
+                let found = Descriptor { annotations: manifest.annotations(), ..manifest.descriptor() };
+                referrers.entry(subject.digest).or_default().push(found);
+            }
+        }
+        Ok(referrers)
+    }
+}
+
+impl Listed {
+    fn new(descriptors: Vec<Descriptor>) -> Listed {
+        let (mut by_name, mut by_digest) = (HashMap::new(), HashMap::new());
+        for (at, descriptor) in descriptors.iter().enumerate() {
+            by_digest.entry(descriptor.digest).or_insert(at);
+            for name in [IMAGE_NAME, REF_NAME].iter().filter_map(|key| descriptor.annotations.get(*key)) {
+                by_name.entry(name.clone()).or_insert(at);
+            }
+        }
+        Listed { descriptors, by_name, by_digest, referrers: OnceLock::new() }
     }
 }
 
@@ -286,15 +343,15 @@ impl Source for Layout {
     }
 
     async fn referrers(&self, _: &Repository, subject: &Digest) -> Result<Vec<Descriptor>> {
-        let mut found = Vec::new();
-        for descriptor in self.index()? {
-            let manifest = self.manifest_by_digest(&descriptor.digest, Some(&descriptor.media_type))?;
-            let refers = |manifest: &Manifest| manifest.subject().is_some_and(|s| s.digest == *subject);
-            if let Some(manifest) = manifest.filter(refers) {
-                found.push(Descriptor { annotations: manifest.annotations(), ..manifest.descriptor() });
+        let listed = self.listed()?;
+        let referrers = match listed.referrers.get() {
+            Some(referrers) => referrers,
+            None => {
+                let read = self.read_referrers()?;
+                listed.referrers.get_or_init(|| read)
             }
-        }
-        Ok(found)
+        };
+        Ok(referrers.get(subject).cloned().unwrap_or_default())
     }
 
     async fn blob(&self, _: &Repository, blob: &Descriptor, offset: u64) -> Result<Body> {

@@ -24,11 +24,9 @@ pub(super) struct Host {
     pub auth: Auth,
     base: OnceCell<Url>,
     /// Concurrent requests. Uploads have a lane of their own: while one holds it, it may wait for a download from this
-    /// same registry, never the other way round. So have mounts, manifests and tags, which are small and shall not wait
-    /// behind large blobs.
+    /// same registry, never the other way round.
     pub reads: Arc<Semaphore>,
-    pub uploads: Arc<Semaphore>,
-    pub changes: Arc<Semaphore>,
+    pub writes: Arc<Semaphore>,
     pub memory: Memory,
 }
 
@@ -79,7 +77,7 @@ impl<'a> Ask<'a> {
 impl Host {
     pub fn new(registry: &str, wire: Arc<Wire>, store: Store) -> Host {
         let lane = || Arc::new(Semaphore::new(wire.config.per_host.max(1)));
-        let (reads, uploads, changes) = (lane(), lane(), lane());
+        let (reads, writes) = (lane(), lane());
         let auth = Auth::new(registry, store);
         Host {
             registry: registry.to_owned(),
@@ -87,8 +85,7 @@ impl Host {
             auth,
             base: OnceCell::new(),
             reads,
-            uploads,
-            changes,
+            writes,
             memory: Memory::default(),
         }
     }
@@ -109,7 +106,7 @@ impl Host {
 
     /// Sends until there is an answer that is not transient, and gives it back whatever its status.
     pub async fn ask(&self, ask: &Ask<'_>) -> Result<Reply> {
-        let lane = if ask.method == Method::GET || ask.method == Method::HEAD { &self.reads } else { &self.changes };
+        let lane = if ask.method == Method::GET || ask.method == Method::HEAD { &self.reads } else { &self.writes };
         let mut tries = self.tries(ask.what);
         loop {
             let permit = lane.clone().acquire_owned().await.ok();
