@@ -7,11 +7,13 @@
 mod observed;
 
 use std::collections::{HashMap, HashSet};
+use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use futures_util::future::try_join;
 use futures_util::stream::{self, StreamExt};
-use tokio::sync::OnceCell;
+use tokio::sync::mpsc;
 
 use crate::content::{Origin, Sink, Source};
 use crate::error::{Error, Kind, Result};
@@ -50,7 +52,18 @@ pub enum Done {
     Skipped,
 }
 
-type Once = Arc<OnceCell<()>>;
+/// A manifest of one repository: whether it was put there, and who may do so now.
+type Turn = Arc<tokio::sync::Mutex<bool>>;
+
+/// A blob of the plan that one repository of the target has.
+struct Landed<'p> {
+    step: &'p BlobStep,
+    /// The repository that has it; `None` when all have refused it.
+    at: Option<&'p Repository>,
+    /// Those that still lack it.
+    lacking: &'p [Repository],
+    failed: Option<Arc<Error>>,
+}
 
 /// A transfer under way.
 pub struct Transfer<'a> {
@@ -60,8 +73,9 @@ pub struct Transfer<'a> {
     events: Events,
     mounted: AtomicU64,
     failed: Mutex<HashMap<(Repository, Digest), Arc<Error>>>,
-    /// Each manifest is put once per repository, however many images share it.
-    published: Mutex<HashMap<(Repository, Digest), Once>>,
+    /// Each manifest is put once per repository, however many images share it, and tagged by one image at a time:
+    /// distribution 2.8 rewrites its link in place, and whoever reads that moment gets a 500.
+    published: Mutex<HashMap<(Repository, Digest), Turn>>,
 }
 
 impl<'a> Transfer<'a> {
@@ -108,15 +122,29 @@ impl<'a> Transfer<'a> {
     pub async fn blobs(&self, plan: &Plan) -> Result<()> {
         let items = plan.blobs.len() as u64;
         self.events.report(Event::Phase { phase: Phase::Transfer, items, bytes: plan.new_bytes() });
-        let mut steps =
-            stream::iter(&plan.blobs).map(|step| self.blob(step)).buffer_unordered(self.options.jobs.max(1));
-        while let Some(outcome) = steps.next().await {
-            self.events.report(Event::ItemDone);
-            if let (Err(error), true) = (outcome, self.options.fail_fast) {
-                return Err(again(&error));
+        let jobs = self.options.jobs.max(1);
+        let (landed, to_spread) = mpsc::unbounded_channel();
+        let moving = async move {
+            let mut moved = stream::iter(&plan.blobs).map(|step| self.land(step)).buffer_unordered(jobs);
+            while let Some(blob) = moved.next().await {
+                // Nobody hears any more only when the other side has failed.
+                let _ = landed.send(blob);
             }
-        }
-        Ok(())
+            Ok(())
+        };
+        let to_spread = stream::unfold(to_spread, |mut blobs| async move { Some((blobs.recv().await?, blobs)) });
+        let spreading = async {
+            let mut spread = pin!(to_spread.map(|blob| self.spread(blob)).buffer_unordered(jobs));
+            while let Some(outcome) = spread.next().await {
+                self.events.report(Event::ItemDone);
+                if let (Err(error), true) = (outcome, self.options.fail_fast) {
+                    return Err(again(&error));
+                }
+            }
+            Ok(())
+        };
+        // Mounting is many small requests: beside the uploads, not in their way.
+        try_join(moving, spreading).await.map(|_| ())
     }
 
     /// Every blob that failed so far.
@@ -132,35 +160,53 @@ impl<'a> Transfer<'a> {
         self.source.read()
     }
 
-    /// Brings one blob to every repository that lacks it: moved once, then mounted.
-    async fn blob(&self, step: &BlobStep) -> Result<(), Arc<Error>> {
-        let mut from = step.present.first();
-        let mut first_error = None;
-        for repository in &step.missing {
-            match self.blob_into(step, repository, from).await {
-                Ok(()) => from = from.or(Some(repository)),
-                Err(error) => {
-                    let error = Arc::new(error.while_doing(format!("blob {} to {repository}", step.blob.digest)));
-                    let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
-                    failed.insert((repository.clone(), step.blob.digest), error.clone());
-                    first_error.get_or_insert(error);
-                }
+    /// Brings one blob to the first repository that takes it, unless one has it already.
+    async fn land<'p>(&self, step: &'p BlobStep) -> Landed<'p> {
+        let mut landed = Landed { step, at: step.present.first(), lacking: &step.missing, failed: None };
+        while let (None, [repository, others @ ..]) = (landed.at, landed.lacking) {
+            landed.lacking = others;
+            match self.upload(step, repository).await {
+                Ok(()) => landed.at = Some(repository),
+                Err(error) => landed.failed = Some(self.note_failure(step, repository, error)),
             }
         }
-        first_error.map_or(Ok(()), Err)
+        landed
     }
 
-    async fn blob_into(&self, step: &BlobStep, repository: &Repository, from: Option<&Repository>) -> Result<()> {
-        if let Some(from) = from
-            && self.sink.mount(repository, &step.blob, from).await?
-        {
-            self.mounted.fetch_add(step.blob.size, Ordering::Relaxed);
-            return Ok(());
+    /// Mounts what has landed into the other repositories; where that is not possible, it is moved again.
+    async fn spread(&self, landed: Landed<'_>) -> Result<(), Arc<Error>> {
+        let Landed { step, at, lacking, mut failed } = landed;
+        let Some(from) = at else { return failed.map_or(Ok(()), Err) };
+        let mounts = stream::iter(lacking).map(|to| async move { (to, self.sink.mount(to, &step.blob, from).await) });
+        let mounts: Vec<_> = mounts.buffered(self.options.jobs.max(1)).collect().await;
+        for (repository, mounted) in mounts {
+            let outcome = match mounted {
+                Ok(true) => {
+                    self.mounted.fetch_add(step.blob.size, Ordering::Relaxed);
+                    Ok(())
+                }
+                Ok(false) => self.upload(step, repository).await,
+                Err(error) => Err(error),
+            };
+            if let Err(error) = outcome {
+                failed = Some(self.note_failure(step, repository, error));
+            }
         }
+        failed.map_or(Ok(()), Err)
+    }
+
+    async fn upload(&self, step: &BlobStep, repository: &Repository) -> Result<()> {
         let origin = Origin { source: &self.source, repository: &step.from };
         let put = self.sink.put_blob(repository, &step.blob, &origin).await;
         self.source.close(&step.blob.digest);
         put
+    }
+
+    fn note_failure(&self, step: &BlobStep, repository: &Repository, error: Error) -> Arc<Error> {
+        let error = Arc::new(error.while_doing(format!("blob {} to {repository}", step.blob.digest)));
+        let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
+        failed.insert((repository.clone(), step.blob.digest), error.clone());
+        error
     }
 
     async fn image(&self, image: &Image, step: &ImageStep) -> Result<Done, Arc<Error>> {
@@ -188,8 +234,13 @@ impl<'a> Transfer<'a> {
     /// Manifests children first, companions after their subjects; tags when everything is there.
     async fn publish(&self, image: &Image, step: &ImageStep) -> Result<()> {
         let repository = &step.to.repository;
-        for manifest in image.manifests.iter().filter(|manifest| !step.present.contains(&manifest.digest())) {
-            self.put_once(repository, manifest).await?;
+        let gets_tag = step.to.digest.is_none() && step.tag != TagState::Same;
+        // What nothing else refers to comes with its tag, in one request.
+        let by_tag = (gets_tag && image.locked.attached.is_empty()).then_some(image.locked.digest);
+        for manifest in &image.manifests {
+            if !step.present.contains(&manifest.digest()) && by_tag != Some(manifest.digest()) {
+                self.put_once(repository, manifest).await?;
+            }
         }
         for (tag, digest) in companion_tags(image, repository) {
             // An immutable tag would refuse even the same digest.
@@ -197,19 +248,25 @@ impl<'a> Transfer<'a> {
                 self.tag(&tag, image, digest).await?;
             }
         }
-        if step.to.digest.is_none() && step.tag != TagState::Same {
+        if gets_tag {
             self.tag(&step.to, image, image.locked.digest).await?;
         }
         Ok(())
     }
 
+    fn turn(&self, repository: &Repository, digest: Digest) -> Turn {
+        let mut published = self.published.lock().unwrap_or_else(PoisonError::into_inner);
+        published.entry((repository.clone(), digest)).or_default().clone()
+    }
+
     async fn put_once(&self, repository: &Repository, manifest: &Manifest) -> Result<()> {
-        let cell = {
-            let mut published = self.published.lock().unwrap_or_else(PoisonError::into_inner);
-            published.entry((repository.clone(), manifest.digest())).or_default().clone()
-        };
-        let reference = repository.with_digest(manifest.digest());
-        cell.get_or_try_init(|| self.sink.put_manifest(&reference, manifest)).await.copied()
+        let turn = self.turn(repository, manifest.digest());
+        let mut is_there = turn.lock().await;
+        if !*is_there {
+            self.sink.put_manifest(&repository.with_digest(manifest.digest()), manifest).await?;
+            *is_there = true;
+        }
+        Ok(())
     }
 
     /// Gives `tag` its meaning and reads it back.
@@ -217,7 +274,10 @@ impl<'a> Transfer<'a> {
         let Some(manifest) = image.manifests.iter().find(|manifest| manifest.digest() == digest) else {
             return Err(Error::damaged(format!("{digest} is not among the image's manifests")));
         };
+        let turn = self.turn(&tag.repository, digest);
+        let mut is_there = turn.lock().await;
         self.sink.put_manifest(tag, manifest).await?;
+        *is_there = true;
         match self.sink.resolve(tag).await? {
             Some(found) if found.digest == digest => Ok(()),
             Some(found) => {

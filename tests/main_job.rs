@@ -369,3 +369,23 @@ fn foreign_layers_are_fetched_from_where_they_are_when_asked_for() {
     verify(&out);
     assert!(out.join("blobs").join(digest.replace(':', "/")).exists());
 }
+
+#[test]
+fn one_missing_blob_is_one_problem_however_many_images_need_it() {
+    let source = Registry::start();
+    let shared = images::oci("one", "1", &["shared by both", "own"]);
+    shared.push(&source);
+    images::oci("two", "1", &["shared by both"]).push(&source);
+    let directory = tempdir();
+    let out = directory.path().join("b");
+    export(&[&format!("{}/one:1", source.host()), &format!("{}/two:1", source.host())], &out, &[]);
+    let manifest: serde_json::Value = serde_json::from_slice(&shared.manifest).unwrap();
+    let layer = manifest["layers"][0]["digest"].as_str().unwrap().replace(':', "/");
+    std::fs::remove_file(out.join("blobs").join(&layer)).unwrap();
+    let run = gapferry().arg("verify").arg(&out).arg("--json").output().unwrap();
+    assert_eq!(run.status.code(), Some(3));
+    let report: serde_json::Value = serde_json::from_slice(&run.stdout).unwrap();
+    let problems = report["problems"].as_array().unwrap();
+    assert_eq!(problems.len(), 1, "{report}");
+    assert_eq!(problems[0]["images"].as_array().unwrap().len(), 2, "{report}");
+}

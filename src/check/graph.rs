@@ -19,12 +19,12 @@ pub fn check(layout: &Layout, bundle: &BundleJson, problems: &mut Vec<Problem>) 
     let mut complete = true;
     for image in &bundle.lock.images {
         let absent = image.absent.iter().map(|absent| absent.digest).chain(bundle.assumed.iter().copied());
-        let mut follow = Follow::new(layout, image.name(), absent.collect());
+        let mut follow = Follow::new(layout, absent.collect());
         let attached = image.attached.iter().map(|attached| attached.descriptor());
         follow.run(std::iter::once(image.descriptor()).chain(attached).collect());
         complete &= follow.complete;
         problems.append(&mut follow.problems);
-        reach.images.push((follow.name, follow.paths));
+        reach.images.push((image.name(), follow.paths));
     }
     if complete {
         unreachable(bundle, &reach, problems);
@@ -39,7 +39,7 @@ pub fn by_index(layout: &Layout) -> Reach {
     let listed = layout.index().unwrap_or_default();
     let named = listed.iter().filter_map(|d| Some((d.annotations.get(IMAGE_NAME)?.clone(), d)));
     let follow = |(name, descriptor): (String, &Descriptor)| {
-        let mut follow = Follow::new(layout, name.clone(), HashSet::new());
+        let mut follow = Follow::new(layout, HashSet::new());
         follow.run(vec![descriptor.clone()]);
         (name, follow.paths)
     };
@@ -49,7 +49,6 @@ pub fn by_index(layout: &Layout) -> Reach {
 /// One image on its way down.
 struct Follow<'a> {
     layout: &'a Layout,
-    name: String,
     absent: HashSet<Digest>,
     paths: BTreeSet<String>,
     problems: Vec<Problem>,
@@ -59,8 +58,8 @@ struct Follow<'a> {
 
 impl<'a> Follow<'a> {
     /// `absent` is what the image may lack.
-    fn new(layout: &'a Layout, name: String, absent: HashSet<Digest>) -> Follow<'a> {
-        Follow { layout, name, absent, paths: BTreeSet::new(), problems: Vec::new(), complete: true }
+    fn new(layout: &'a Layout, absent: HashSet<Digest>) -> Follow<'a> {
+        Follow { layout, absent, paths: BTreeSet::new(), problems: Vec::new(), complete: true }
     }
 
     fn run(&mut self, mut ahead: Vec<Descriptor>) {
@@ -76,6 +75,7 @@ impl<'a> Follow<'a> {
     /// Notes one manifest and its blobs; gives its child manifests.
     fn manifest(&mut self, descriptor: &Descriptor) -> Vec<Descriptor> {
         if !self.visit(descriptor) {
+            self.complete &= self.absent.contains(&descriptor.digest);
             return Vec::new();
         }
         let path = descriptor.digest.blob_path();
@@ -110,9 +110,9 @@ impl<'a> Follow<'a> {
         let there = match self.layout.size_of(&path) {
             None if self.absent.contains(&descriptor.digest) => return false,
             None => {
-                let expected = format!("{} bytes, for {}", descriptor.size, self.name);
+                // Said as where files are checked, so that one missing file is one problem.
+                let expected = format!("{} bytes", descriptor.size);
                 self.problems.push(Problem::new(&path, ProblemKind::Missing).expected(expected));
-                self.complete = false;
                 false
             }
             Some(size) if size != descriptor.size => {

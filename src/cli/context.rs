@@ -10,7 +10,7 @@ use tracing_subscriber::EnvFilter;
 
 use super::hint;
 use crate::error::{Error, Kind, Result};
-use crate::progress::{Event, Events, Json, Lines, Terminal};
+use crate::progress::{Event, Events, Json, Lines, Terminal, plain};
 
 /// Options of every command.
 #[derive(Args)]
@@ -108,8 +108,8 @@ impl Context {
             return self.events.report(Event::Notice(line.to_owned()));
         }
         match &self.terminal {
-            Some(terminal) => terminal.aside(|| to_stderr(line)),
-            None => to_stderr(line),
+            Some(terminal) => terminal.aside(|| to_stderr(&plain(line))),
+            None => to_stderr(&plain(line)),
         }
     }
 
@@ -121,7 +121,7 @@ impl Context {
             return to_stderr(&line.to_string());
         }
         let (red, cyan, reset) = if self.color { ("\x1b[1;31m", "\x1b[1;36m", "\x1b[0m") } else { ("", "", "") };
-        to_stderr(&format!("{red}error:{reset} {}", error.chain()));
+        to_stderr(&format!("{red}error:{reset} {}", plain(&error.chain())));
         if let Some(hint) = hint {
             to_stderr(&format!("{cyan}hint:{reset} {hint}"));
         }
@@ -134,7 +134,7 @@ impl Context {
             return to_stderr(&line.to_string());
         }
         let (red, reset) = if self.color { ("\x1b[1;31m", "\x1b[0m") } else { ("", "") };
-        to_stderr(&format!("{red}failed:{reset} {text}"));
+        to_stderr(&format!("{red}failed:{reset} {}", plain(text)));
         if let Some(remedy) = remedy {
             to_stderr(&format!("  {remedy}"));
         }
@@ -142,7 +142,7 @@ impl Context {
 
     /// Data to standard output. A reader that has gone away (`| head`) is no failure.
     pub fn print(&self, text: &str) -> Result<()> {
-        self.print_bytes(text.as_bytes())
+        self.print_bytes(plain(text).as_bytes())
     }
 
     pub fn print_bytes(&self, bytes: &[u8]) -> Result<()> {

@@ -14,6 +14,7 @@ use crate::bundle::Bundle;
 use crate::content::{Cached, Source};
 use crate::error::{Error, Kind, Result};
 use crate::oci::{Child, Kind as ManifestKind, Manifest, Platform, Reference, Repository, Role, media_type};
+use crate::progress::plain_piece;
 use crate::progress::units::bytes;
 use crate::select::{self, lacks, offered_platform};
 
@@ -204,7 +205,7 @@ fn as_json(reference: &Reference, manifest: &Manifest, config: Option<&Value>) -
 
 fn as_text(reference: &Reference, manifest: &Manifest, config: Option<&Value>) -> String {
     let mut text = format!("{reference}\n");
-    let mut line = |name: &str, value: String| text.push_str(&format!("  {name:<10} {value}\n"));
+    let mut line = |name: &str, value: String| text.push_str(&format!("  {name:<10} {}\n", plain_piece(&value)));
     line("digest", manifest.digest().to_string());
     line("type", manifest.media_type().to_owned());
     line("size", bytes(manifest.size()));

@@ -7,6 +7,7 @@ use super::exit::Outcome;
 use super::export::images_table;
 use crate::bundle::Bundle;
 use crate::error::Result;
+use crate::progress::plain_piece;
 use crate::progress::units::{bytes, count};
 
 const ABOUT: &str = "\
@@ -46,7 +47,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Outcome> {
         bytes(total),
         bytes(unshared.max(total)),
         json.created,
-        json.tool,
+        plain_piece(&json.tool),
         bundle.identity(),
     );
     context.print(&(images_table(lock) + &summary))?;

@@ -43,7 +43,7 @@ pub struct RegistryArgs {
     /// Images and blobs handled at once
     #[arg(short, long, value_name = "N", default_value_t = 6, value_parser = clap::value_parser!(u16).range(1..=256))]
     jobs: u16,
-    /// Requests to one registry at the same time
+    /// Requests to one registry at the same time, of each kind: reading, uploading, mounting and tagging
     #[arg(long, value_name = "N", default_value_t = 6, value_parser = clap::value_parser!(u16).range(1..=256))]
     #[arg(hide_short_help = true)]
     per_host: u16,

@@ -1,7 +1,11 @@
 //! Tables of text: columns as wide as they need to be.
 
-/// Rows below a heading; the last column is not padded.
+use crate::progress::plain_piece;
+
+/// Rows below a heading; the last column is not padded. What a cell holds cannot leave it.
 pub fn render(heading: &[&str], rows: &[Vec<String>]) -> String {
+    let plain_row = |row: &Vec<String>| row.iter().map(|cell| plain_piece(cell).into_owned()).collect();
+    let rows: Vec<Vec<String>> = rows.iter().map(plain_row).collect();
     let columns = heading.len();
     let width = |column: usize| {
         let cells = rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count());
@@ -10,7 +14,7 @@ pub fn render(heading: &[&str], rows: &[Vec<String>]) -> String {
     let widths: Vec<usize> = (0..columns).map(width).collect();
     let heading: Vec<String> = heading.iter().map(|cell| (*cell).to_owned()).collect();
     let mut text = String::new();
-    for row in std::iter::once(&heading).chain(rows) {
+    for row in std::iter::once(&heading).chain(&rows) {
         let mut line = String::new();
         for (cell, width) in row.iter().zip(&widths) {
             line.push_str(&format!("{cell:<width$}  "));

@@ -7,6 +7,7 @@ use super::context::Context;
 use super::exit::Outcome;
 use crate::check::{self, Depth, Problem, Report};
 use crate::error::Result;
+use crate::progress::plain_piece;
 use crate::progress::units::{bytes, count, duration};
 
 const ABOUT: &str = "\
@@ -72,8 +73,8 @@ fn print(args: &Args, report: &Report, started: Instant, context: &Context) -> R
 /// A problem as a person reads it.
 pub fn shown(problem: &Problem) -> String {
     let path = if problem.path.is_empty() { "the tar" } else { &problem.path };
-    let mut text = format!("{path}: {}\n", problem.kind.label());
-    let mut line = |name: &str, value: &str| text.push_str(&format!("  {name:<9} {value}\n"));
+    let mut text = format!("{}: {}\n", plain_piece(path), problem.kind.label());
+    let mut line = |name: &str, value: &str| text.push_str(&format!("  {name:<9} {}\n", plain_piece(value)));
     problem.expected.iter().for_each(|expected| line("expected", expected));
     problem.found.iter().for_each(|found| line("found", found));
     for (at, image) in problem.images.iter().enumerate().take(5) {

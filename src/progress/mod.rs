@@ -5,12 +5,14 @@
 
 mod json;
 mod lines;
+mod plain;
 mod tally;
 mod terminal;
 pub mod units;
 
 pub use json::Json;
 pub use lines::Lines;
+pub use plain::{plain, plain_piece};
 pub use terminal::Terminal;
 
 use std::sync::{Arc, Mutex};

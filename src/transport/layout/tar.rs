@@ -42,7 +42,9 @@ pub fn scan(path: &Path, file: &File, length: u64, found: &mut Found) -> Result<
             }
         };
         let offset = position + BLOCK;
-        let size = extended.size.unwrap_or(header.size);
+        // An extended header speaks of the entry after it, not of the extended headers in between.
+        let size = if matches!(header.kind, b'L' | b'K' | b'x' | b'g') { None } else { extended.size };
+        let size = size.unwrap_or(header.size);
         let Some(next) = padded(size).and_then(|padded| offset.checked_add(padded)) else {
             found.fault(&header.name, "its size overflows");
             return Ok(());
@@ -64,7 +66,11 @@ pub fn scan(path: &Path, file: &File, length: u64, found: &mut Found) -> Result<
                     return Ok(());
                 }
             },
-            b'g' => {}
+            // What speaks of all entries is read differently by different programs; ours writes none.
+            b'g' => match read_extended(path, file, &header, offset)? {
+                Some(data) if pax_records(&data).iter().all(|(key, _)| *key == b"comment") => {}
+                _ => found.fault(&header.name, "it is a header that changes all entries after it"),
+            },
             _ => add(found, header, std::mem::take(&mut extended), Place { offset, size }),
         }
         found.check_count(path)?;
@@ -105,7 +111,8 @@ fn add(found: &mut Found, header: Header, extended: Extended, place: Place) {
     match header.kind {
         _ if extended.sparse => found.fault(&name, "it is a sparse file"),
         b'0' | 0 if !name.ends_with(b"/") => found.add(&name, place),
-        b'5' | b'0' | 0 => {}
+        b'5' | b'0' | 0 if place.size == 0 => {}
+        b'5' | b'0' | 0 => found.fault(&name, "it is a directory with content"),
         b'1' => found.fault(&name, "it is a hard link"),
         b'2' => found.fault(&name, "it is a symbolic link"),
         b'3' | b'4' | b'6' => found.fault(&name, "it is a device"),

@@ -24,9 +24,11 @@ pub(super) struct Host {
     pub auth: Auth,
     base: OnceCell<Url>,
     /// Concurrent requests. Uploads have a lane of their own: while one holds it, it may wait for a download from this
-    /// same registry, never the other way round.
+    /// same registry, never the other way round. So have mounts, manifests and tags, which are small and shall not wait
+    /// behind large blobs.
     pub reads: Arc<Semaphore>,
-    pub writes: Arc<Semaphore>,
+    pub uploads: Arc<Semaphore>,
+    pub changes: Arc<Semaphore>,
     pub memory: Memory,
 }
 
@@ -77,7 +79,7 @@ impl<'a> Ask<'a> {
 impl Host {
     pub fn new(registry: &str, wire: Arc<Wire>, store: Store) -> Host {
         let lane = || Arc::new(Semaphore::new(wire.config.per_host.max(1)));
-        let (reads, writes) = (lane(), lane());
+        let (reads, uploads, changes) = (lane(), lane(), lane());
         let auth = Auth::new(registry, store);
         Host {
             registry: registry.to_owned(),
@@ -85,7 +87,8 @@ impl Host {
             auth,
             base: OnceCell::new(),
             reads,
-            writes,
+            uploads,
+            changes,
             memory: Memory::default(),
         }
     }
@@ -106,7 +109,7 @@ impl Host {
 
     /// Sends until there is an answer that is not transient, and gives it back whatever its status.
     pub async fn ask(&self, ask: &Ask<'_>) -> Result<Reply> {
-        let lane = if ask.method == Method::GET || ask.method == Method::HEAD { &self.reads } else { &self.writes };
+        let lane = if ask.method == Method::GET || ask.method == Method::HEAD { &self.reads } else { &self.changes };
         let mut tries = self.tries(ask.what);
         loop {
             let permit = lane.clone().acquire_owned().await.ok();

@@ -69,7 +69,7 @@ pub(super) async fn mount(host: &Host, to: &Repository, blob: &Descriptor, from:
 /// Uploads the blob, reading it from `origin` again for every try.
 pub(super) async fn put(host: &Host, repository: &Repository, blob: &Descriptor, origin: &Origin<'_>) -> Result<()> {
     let what = format!("uploading blob {} to {repository}", blob.digest);
-    let _lane = host.writes.acquire().await.ok();
+    let _lane = host.uploads.acquire().await.ok();
     let mut session = host.memory.take_session(repository, &blob.digest);
     let mut tries = host.tries(&what);
     let upload = Upload { host, repository, blob, what: &what };

@@ -169,7 +169,7 @@ impl Wire {
             .user_agent(&self.config.user_agent)
             .connect_timeout(self.config.connect_timeout)
             .tcp_keepalive(Duration::from_secs(30))
-            .pool_max_idle_per_host(self.config.per_host * 2 + 2);
+            .pool_max_idle_per_host(self.config.per_host * 3 + 2);
         if direct {
             builder = builder.no_proxy();
         }

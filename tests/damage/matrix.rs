@@ -1,16 +1,12 @@
 //! The damage matrix: whatever happens to any file of a bundle, in either form, `verify` finds it and names the file and
 //! the images that cannot be used; `import` never lets a wrong byte or an unpullable tag through.
 
-#[path = "damage/bundle.rs"]
-mod bundle;
-mod support;
-
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use bundle::{Fixture, Form, Parts, verify};
-use support::registry::Registry;
-use support::{gapferry, tempdir};
+use super::bundle::{Fixture, Form, Parts, verify};
+use super::support::registry::Registry;
+use super::support::{gapferry, sha256, tempdir};
 
 /// What happens to one file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,7 +96,7 @@ fn import_is_harmless(fixture: &Fixture, damaged: &Path, target: &Registry, proj
         }
         for digest in image.blob_digests() {
             let blob = target.request("GET", &format!("/v2/{repository}/blobs/{digest}")).send();
-            if blob.status != 200 || support::sha256(&blob.body) != digest {
+            if blob.status != 200 || sha256(&blob.body) != digest {
                 failures.push(format!("{}: {repository}:{tag} cannot be pulled: {digest}", damaged.display()));
             }
         }

@@ -1,0 +1,50 @@
+//! Text that was written by others, before it meets a terminal.
+//!
+//! # Threats
+//! A bundle or a registry may send escape sequences that move the cursor, rename the window or hide a line, and
+//! characters that turn the direction of writing around. They are shown as `\u001b`, which inside JSON still means what it
+//! was.
+
+use std::borrow::Cow;
+
+/// Text of one or more lines of our own: every control character but the end of a line is shown, not obeyed.
+pub fn plain(text: &str) -> Cow<'_, str> {
+    shown(text, |c| c != '\n' && speaks_to_terminal(c))
+}
+
+/// A piece of text from outside, to stand within a line of ours: it cannot end that line either.
+pub fn plain_piece(text: &str) -> Cow<'_, str> {
+    shown(text, speaks_to_terminal)
+}
+
+fn speaks_to_terminal(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+fn shown(text: &str, hidden: impl Fn(char) -> bool) -> Cow<'_, str> {
+    if !text.contains(&hidden) {
+        return Cow::Borrowed(text);
+    }
+    let mut plain = String::with_capacity(text.len() + 16);
+    for c in text.chars() {
+        if hidden(c) {
+            plain.push_str(&format!("\\u{:04x}", u32::from(c)));
+        } else {
+            plain.push(c);
+        }
+    }
+    Cow::Owned(plain)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn escapes_and_changed_directions_are_shown_and_ends_of_lines_only_where_they_are_ours() {
+        let text = "a\u{1b}[2J\u{7}\u{9b}\u{202e}é\nb";
+        assert_eq!(plain(text), "a\\u001b[2J\\u0007\\u009b\\u202eé\nb");
+        assert_eq!(plain_piece("x\ny\rz"), "x\\u000ay\\u000dz");
+        assert!(matches!(plain("well\nand good"), Cow::Borrowed(_)));
+    }
+}

@@ -1,0 +1,94 @@
+//! A tar that ends too early, or in which a single bit has changed: wherever that is.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use gapferry::check::{self, Depth};
+use gapferry::error::Kind;
+use gapferry::progress::Silent;
+
+use super::bundle::{Fixture, Form, Parts, verify};
+use super::support::{gapferry, tempdir};
+
+/// Whether the check finds something, by its own verdict; never a panic.
+fn is_found(path: &Path) -> bool {
+    match check::check(path, Depth::Full, &(Arc::new(Silent) as gapferry::progress::Events)) {
+        Ok(report) => !report.is_clean(),
+        Err(error) => matches!(error.kind(), Kind::Input | Kind::Damaged),
+    }
+}
+
+#[test]
+fn a_tar_cut_at_any_block_is_never_taken_for_a_whole_one() {
+    let tar = Fixture::new().parts.tar();
+    let directory = tempdir();
+    let path = directory.path().join("cut.tar");
+    let blocks = (0..tar.len()).step_by(512);
+    // Also in the middle of blocks: a medium does not end at one.
+    for length in blocks.chain((0..tar.len()).step_by(997)).chain([tar.len() - 1]) {
+        std::fs::write(&path, &tar[..length]).unwrap();
+        assert!(is_found(&path), "cut at {length} of {}", tar.len());
+    }
+}
+
+#[test]
+fn a_cut_tar_ends_every_command_with_an_exit_code_that_says_so() {
+    let tar = Fixture::new().parts.tar();
+    let directory = tempdir();
+    let path = directory.path().join("cut.tar");
+    for length in (0..8192.min(tar.len())).step_by(512).chain([1, 100, 511, 513, 7000, tar.len() - 700]) {
+        std::fs::write(&path, &tar[..length]).unwrap();
+        let report = verify(&path);
+        assert!(matches!(report.code, 2 | 3), "verify, cut at {length}: {report:#?}");
+        // Nobody listens on port 9: it must not come that far.
+        for command in [&["list"][..], &["import", "--to", "127.0.0.1:9"]] {
+            let output = gapferry().args(command).arg(&path).output().unwrap();
+            let stderr = String::from_utf8_lossy(&output.stderr);
+            let whole_json = command == ["list"] && output.status.code() == Some(0);
+            assert!(whole_json || matches!(output.status.code(), Some(2 | 3)), "{command:?}, {length}: {stderr}");
+            assert!(!stderr.contains("panicked"), "{command:?}, cut at {length}: {stderr}");
+        }
+    }
+}
+
+#[test]
+fn a_single_flipped_bit_anywhere_in_a_tar_is_found() {
+    let parts = Fixture::new().parts;
+    let tar = parts.tar();
+    let directory = tempdir();
+    let path = directory.path().join("flipped.tar");
+    // Step by step through headers, padding, content and the end mark, with a bit that changes all the time.
+    for (at, bit) in (0..tar.len()).step_by(61).zip((0..8).cycle()) {
+        let mut flipped = tar.clone();
+        flipped[at] ^= 1 << bit;
+        std::fs::write(&path, &flipped).unwrap();
+        // Byte 155 of a header ends its checksum: some programs write a space there, some a zero, and nobody minds.
+        assert!(is_found(&path) || at % 512 == 155, "bit {bit} of byte {at}, in {}", place(&parts, at));
+    }
+}
+
+#[test]
+fn a_single_flipped_bit_anywhere_in_bundle_json_is_found_and_bundle_json_named() {
+    let fixture = Fixture::new();
+    let length = fixture.parts.clone().bytes("bundle.json").len();
+    for (at, bit) in (0..length).step_by(length / 40).zip((0..7).cycle()) {
+        let mut parts = fixture.parts.clone();
+        parts.bytes("bundle.json")[at] ^= 1 << bit;
+        let directory = tempdir();
+        let report = verify(&parts.write(directory.path(), Form::Directory));
+        let named = report.paths().contains("bundle.json") || report.stderr.contains("bundle.json");
+        assert!(matches!(report.code, 2 | 3) && named, "bit {bit} of byte {at}: {report:#?}");
+    }
+}
+
+/// For the message: the file that this byte of the tar belongs to.
+fn place(parts: &Parts, at: usize) -> String {
+    let mut end = 0;
+    for (path, bytes) in &parts.0 {
+        end += 512 + bytes.len().next_multiple_of(512);
+        if at < end {
+            return format!("{path}, {} bytes before its end", end - at);
+        }
+    }
+    "the end mark".to_owned()
+}

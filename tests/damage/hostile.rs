@@ -1,0 +1,283 @@
+//! Bundles that somebody made on purpose: names that lead elsewhere, links, devices, contradictions, numbers and nesting
+//! beyond measure. Each is refused with its reason, nothing is pushed, nothing outside is touched, and nothing panics.
+
+use std::path::Path;
+
+use serde_json::{Value, json};
+use tar::EntryType;
+
+use super::bundle::{Fixture, Form, Parts, Report, header, verify};
+use super::support::registry::Registry;
+use super::support::{gapferry, sha256, tempdir};
+
+/// One entry of a tar, with whatever header.
+struct Entry {
+    name: Vec<u8>,
+    kind: EntryType,
+    data: Vec<u8>,
+}
+
+fn entry(name: &str, kind: EntryType, data: &[u8]) -> Entry {
+    Entry { name: name.as_bytes().to_vec(), kind, data: data.to_vec() }
+}
+
+/// The tar of `parts` with `entries` before its end mark.
+fn tar_with(parts: &Parts, entries: &[Entry]) -> Vec<u8> {
+    let mut tar = parts.tar();
+    tar.truncate(tar.len() - 1024);
+    for Entry { name, kind, data } in entries {
+        let mut header = header(name, data.len() as u64, *kind);
+        if matches!(kind, EntryType::Link | EntryType::Symlink) {
+            header.as_old_mut().linkname[..11].copy_from_slice(b"/etc/passwd");
+            header.set_cksum();
+        }
+        tar.extend_from_slice(header.as_bytes());
+        tar.extend_from_slice(data);
+        tar.resize(tar.len().next_multiple_of(512), 0);
+    }
+    tar.resize(tar.len() + 1024, 0);
+    tar
+}
+
+/// Both commands refuse it, and a registry hears nothing but questions.
+#[track_caller]
+fn refused(bundle: &Path, target: &Registry, case: &str) -> Report {
+    let report = verify(bundle);
+    assert_eq!(report.code, 3, "{case}: {report:#?}");
+    let output = gapferry().arg("import").arg(bundle).args(["--to", target.host()]).output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(3), "{case}: {stderr}");
+    let pushes: Vec<_> =
+        target.requests().into_iter().filter(|r| !matches!(r.method.as_str(), "GET" | "HEAD")).collect();
+    assert!(pushes.is_empty(), "{case}: {pushes:#?}");
+    report
+}
+
+#[test]
+fn a_tar_with_names_that_lead_elsewhere_links_devices_or_doubles_is_refused() {
+    let fixture = Fixture::new();
+    let target = Registry::start();
+    let regular = EntryType::Regular;
+    let long = "x/".repeat(600) + "x";
+    let cases = [
+        ("../outside", entry("../outside", regular, b"x"), "leads out"),
+        ("a/../../outside", entry("a/../../outside", regular, b"x"), "leads out"),
+        ("/etc/gapferry-test", entry("/etc/gapferry-test", regular, b"x"), "absolute"),
+        ("blobs//x", entry("blobs//x", regular, b"x"), "plain path"),
+        ("blobs/./x", entry("blobs/./x", regular, b"x"), "plain path"),
+        ("blobs\\\\x", entry("blobs\\x", regular, b"x"), "characters"),
+        ("\\u{1b}[2J", entry("\u{1b}[2J", regular, b"x"), "characters"),
+        ("index.json", entry("index.json", regular, b"{}"), "twice"),
+        ("index.json", entry("./index.json", regular, b"{}"), "twice"),
+        ("INDEX.json", entry("INDEX.json", regular, b"{}"), "only in case"),
+        ("link", entry("link", EntryType::Symlink, b""), "symbolic link"),
+        ("hard", entry("hard", EntryType::Link, b""), "hard link"),
+        ("tty", entry("tty", EntryType::Char, b""), "device"),
+        ("disk", entry("disk", EntryType::Block, b""), "device"),
+        ("pipe", entry("pipe", EntryType::Fifo, b""), "device"),
+        ("sparse", entry("sparse", EntryType::GNUSparse, b""), "sparse"),
+        ("blobs", entry("blobs", EntryType::Directory, b"content"), "directory with content"),
+        ("other", entry("other", EntryType::new(b'V'), b""), "unknown type"),
+        ("all", entry("all", EntryType::XGlobalHeader, b"11 size=99\n"), "all entries"),
+    ];
+    let directory = tempdir();
+    for (at, (path, entry, says)) in cases.iter().enumerate() {
+        let bundle = directory.path().join(format!("{at}.tar"));
+        std::fs::write(&bundle, tar_with(&fixture.parts, std::slice::from_ref(entry))).unwrap();
+        let report = refused(&bundle, &target, says);
+        let named =
+            report.problems.iter().any(|p| p["path"] == *path && p["found"].as_str().unwrap_or("").contains(says));
+        assert!(named, "{path}: {says}: {report:#?}");
+    }
+    let name = [entry("././@LongLink", EntryType::GNULongName, long.as_bytes()), entry("x", regular, b"x")];
+    let bundle = directory.path().join("long.tar");
+    std::fs::write(&bundle, tar_with(&fixture.parts, &name)).unwrap();
+    refused(&bundle, &target, "a name that is too long");
+    assert!(!Path::new("/etc/gapferry-test").exists());
+}
+
+#[test]
+fn an_extended_header_cannot_make_two_programs_read_two_tars() {
+    let fixture = Fixture::new();
+    let target = Registry::start();
+    let directory = tempdir();
+    // A size of its own for the entry after it, with a long name in between: the name's own size counts for the name.
+    let size = entry("pax", EntryType::XHeader, b"12 size=512\n");
+    let name = entry("././@LongLink", EntryType::GNULongName, b"smuggled\0");
+    let file = entry("x", EntryType::Regular, &[b'x'; 512]);
+    let bundle = directory.path().join("b.tar");
+    std::fs::write(&bundle, tar_with(&fixture.parts, &[size, name, file])).unwrap();
+    let report = refused(&bundle, &target, "smuggled");
+    assert_eq!(report.paths(), ["smuggled".to_owned()].into(), "{report:#?}");
+}
+
+#[test]
+fn links_and_pipes_in_a_directory_are_refused_and_never_followed() {
+    let fixture = Fixture::new();
+    let target = Registry::start();
+    let layer = fixture.locations()[0].path.clone();
+    let secret = tempdir();
+    std::fs::write(secret.path().join("file"), b"of the machine, not of the bundle").unwrap();
+    type Prepare<'a> = &'a dyn Fn(&Path);
+    let cases: [(&str, Prepare<'_>); 5] = [
+        ("link", &|root| std::os::unix::fs::symlink(secret.path().join("file"), root.join("link")).unwrap()),
+        ("tree", &|root| std::os::unix::fs::symlink(secret.path(), root.join("tree")).unwrap()),
+        ("loop", &|root| std::os::unix::fs::symlink(".", root.join("loop")).unwrap()),
+        (&layer, &|root| {
+            // The right content, but not a file of the bundle's own.
+            let (inside, outside) = (root.join(&layer), secret.path().join("layer"));
+            std::fs::rename(&inside, &outside).unwrap();
+            std::os::unix::fs::symlink(outside, inside).unwrap();
+        }),
+        ("pipe", &|root| {
+            let made = std::process::Command::new("mkfifo").arg(root.join("pipe")).status().unwrap();
+            assert!(made.success());
+        }),
+    ];
+    for (path, prepare) in cases {
+        let directory = tempdir();
+        let root = fixture.parts.write(directory.path(), Form::Directory);
+        prepare(&root);
+        let report = refused(&root, &target, path);
+        assert_eq!(report.paths(), [path.to_owned()].into(), "{report:#?}");
+        assert!(report.problems.iter().any(|problem| problem["kind"] == "unsafe"), "{report:#?}");
+    }
+}
+
+/// `bundle.json` changed by `edit`, with `SHA256SUMS` made right again: only the content can betray it.
+fn forge(fixture: &Fixture, edit: impl FnOnce(&mut Value)) -> Parts {
+    let mut parts = fixture.parts.clone();
+    let mut json: Value = serde_json::from_slice(parts.bytes("bundle.json")).unwrap();
+    edit(&mut json);
+    parts.bytes("bundle.json").clone_from(&serde_json::to_vec_pretty(&json).unwrap());
+    resum(&mut parts);
+    parts
+}
+
+/// Makes `SHA256SUMS` fit `bundle.json` again.
+fn resum(parts: &mut Parts) {
+    let json = parts.bytes("bundle.json").clone();
+    let sums = String::from_utf8(parts.bytes("SHA256SUMS").clone()).unwrap();
+    let own = sha256(&json).replace("sha256:", "");
+    let lines = sums.lines().map(|line| match line.ends_with("  bundle.json") {
+        true => format!("{own}  bundle.json\n"),
+        false => format!("{line}\n"),
+    });
+    *parts.bytes("SHA256SUMS") = lines.collect::<String>().into_bytes();
+}
+
+#[test]
+fn numbers_and_nesting_beyond_measure_are_refused_in_bundle_json() {
+    let fixture = Fixture::new();
+    let target = Registry::start();
+    let text = String::from_utf8(fixture.parts.clone().bytes("bundle.json").clone()).unwrap();
+    let deep = "[".repeat(200_000);
+    let cases = [
+        ("a size beyond 64 bits", text.replacen("\"size\": ", "\"size\": 99999999999999999999999", 1)),
+        ("a size without end", text.replacen("\"size\": ", "\"size\": 1e999, \"x\": ", 1)),
+        ("a negative size", text.replacen("\"size\": ", "\"size\": -", 1)),
+        ("a version beyond 32 bits", text.replacen("\"gapferryBundle\": 1", "\"gapferryBundle\": 4294967297", 1)),
+        ("a key nobody knows", text.replacen("\"tool\"", "\"surprise\": 1, \"tool\"", 1)),
+        ("deep nesting", text.replacen("\"tool\": ", &format!("\"tool\": {deep}"), 1)),
+        ("nothing but nesting", deep.clone()),
+        ("a digest that is a path", text.replacen("\"digest\": \"sha256:", "\"digest\": \"sha256:../../", 1)),
+    ];
+    for (case, text) in cases {
+        let mut parts = fixture.parts.clone();
+        *parts.bytes("bundle.json") = text.into_bytes();
+        resum(&mut parts);
+        let directory = tempdir();
+        let report = refused(&parts.write(directory.path(), Form::Tar), &target, case);
+        assert_eq!(report.paths(), ["bundle.json".to_owned()].into(), "{case}: {report:#?}");
+    }
+}
+
+#[test]
+fn a_bundle_of_another_format_is_not_called_damaged() {
+    let fixture = Fixture::new();
+    let parts = forge(&fixture, |json| json["gapferryBundle"] = json!(2));
+    for form in [Form::Directory, Form::Tar] {
+        let directory = tempdir();
+        let path = parts.write(directory.path(), form);
+        for command in [&["verify"][..], &["list"], &["import", "--to", "127.0.0.1:9"]] {
+            let output = gapferry().args(command).arg(&path).output().unwrap();
+            let stderr = String::from_utf8_lossy(&output.stderr);
+            assert_eq!(output.status.code(), Some(2), "{stderr}");
+            assert!(stderr.contains("format 2") && stderr.contains("reads format 1"), "{stderr}");
+        }
+    }
+}
+
+#[test]
+fn files_larger_than_any_honest_one_are_refused_unread() {
+    let fixture = Fixture::new();
+    let target = Registry::start();
+    let size = 1 << 40;
+    for name in ["bundle.json", "SHA256SUMS", "index.json"] {
+        let directory = tempdir();
+        let root = fixture.parts.write(directory.path(), Form::Directory);
+        // Nothing but a hole: it takes no room, and reading it as a whole would take the memory.
+        let file = std::fs::OpenOptions::new().write(true).open(root.join(name)).unwrap();
+        if file.set_len(size).is_err() {
+            eprintln!(
+                "skipped {name}: the file system of the temporary directory has no room for a file of {size} bytes"
+            );
+            continue;
+        }
+        let list = gapferry().arg("list").arg(&root).output().unwrap();
+        let code = if name == "bundle.json" { 3 } else { 0 };
+        assert_eq!(list.status.code(), Some(code), "{name}: {}", String::from_utf8_lossy(&list.stderr));
+        let output = gapferry().arg("import").arg(&root).args(["--to", target.host()]).output().unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(3), "{name}: {stderr}");
+        assert!(stderr.contains(name), "{stderr}");
+    }
+}
+
+#[test]
+fn a_bundle_that_agrees_with_itself_but_not_with_its_manifests_is_refused() {
+    let fixture = Fixture::new();
+    let target = Registry::start();
+    let nowhere = sha256(b"not in the bundle");
+    type Edit<'a> = &'a dyn Fn(&mut Value);
+    let cases: [(&str, Edit<'_>); 7] = [
+        ("an image that is not there", &|json| json["lock"]["images"][0]["digest"] = json!(nowhere)),
+        ("another name for an image", &|json| json["lock"]["images"][0]["reference"] = json!("evil.example/other:1")),
+        ("a file above the root", &|json| json["files"][5]["path"] = json!("../../../etc/passwd")),
+        ("an absolute file", &|json| json["files"][5]["path"] = json!("/etc/passwd")),
+        ("an image left out", &|json| drop(json["lock"]["images"].as_array_mut().unwrap().pop())),
+        ("a file named twice", &|json| {
+            let file = json["files"][0].clone();
+            json["files"].as_array_mut().unwrap().push(file);
+        }),
+        ("the size of a manifest", &|json| json["lock"]["images"][0]["size"] = json!(1u64 << 60)),
+    ];
+    for (case, edit) in cases {
+        let parts = forge(&fixture, edit);
+        let directory = tempdir();
+        refused(&parts.write(directory.path(), Form::Tar), &target, case);
+    }
+}
+
+#[test]
+fn text_from_a_bundle_cannot_speak_to_the_terminal() {
+    let fixture = Fixture::new();
+    let escape = "\u{1b}]0;owned\u{7}\u{1b}[2J\u{9b}31m";
+    let parts = forge(&fixture, |json| {
+        json["tool"] = json!(escape);
+        json["lock"]["images"][0]["source"] = json!(escape);
+        json["lock"]["images"][0]["mediaType"] = json!(escape);
+        json["lock"]["images"][0]["platforms"] = json!([{"os": escape, "architecture": escape}]);
+        json["files"][3]["path"] = json!(format!("blobs/{escape}"));
+    });
+    let directory = tempdir();
+    let path = parts.write(directory.path(), Form::Tar);
+    for command in [&["list"][..], &["verify"], &["inspect"], &["import", "--to", "127.0.0.1:9"]] {
+        let output = gapferry().args(command).arg(&path).output().unwrap();
+        for stream in [&output.stdout, &output.stderr] {
+            let text = String::from_utf8_lossy(stream);
+            let bad = text.chars().find(|c| c.is_control() && *c != '\n');
+            assert_eq!(bad, None, "{command:?}: {text:?}");
+        }
+    }
+}
