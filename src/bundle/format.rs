@@ -1,6 +1,6 @@
 //! The files of a bundle that are not blobs: made from a lock and its manifests, the same bytes every time.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt::Write as _;
 
 use jiff::Timestamp;
@@ -132,19 +132,20 @@ fn entry(path: &str, bytes: &[u8]) -> FileEntry {
 fn index_json(lock: &Lock, manifests: &[Manifest]) -> Value {
     let by_digest: HashMap<Digest, &Manifest> = manifests.iter().map(|m| (m.digest(), m)).collect();
     let mut list: Vec<Value> = Vec::new();
+    // A signature can be an image of the allowlist too.
+    let mut listed: HashSet<(Digest, Option<String>)> = HashSet::new();
     for image in &lock.images {
-        list.push(named(&image.descriptor(), &image.name()));
+        if listed.insert((image.digest, Some(image.name()))) {
+            list.push(named(&image.descriptor(), &image.name()));
+        }
         for attached in &image.attached {
             let descriptor = match by_digest.get(&attached.digest) {
                 Some(manifest) => manifest.descriptor(),
                 None => attached.descriptor(),
             };
-            let value = match &attached.tag {
-                Some(tag) => named(&descriptor, &image.reference.repository.with_tag(tag.clone()).to_string()),
-                None => plain(&descriptor),
-            };
-            if !list.contains(&value) {
-                list.push(value);
+            let name = attached.tag.as_ref().map(|tag| image.reference.repository.with_tag(tag.clone()).to_string());
+            if listed.insert((attached.digest, name.clone())) {
+                list.push(name.map_or_else(|| plain(&descriptor), |name| named(&descriptor, &name)));
             }
         }
     }

@@ -71,6 +71,8 @@ pub fn replace_directory(new: &Path, path: &Path) -> Result<()> {
     }
     let exchanged = rustix::fs::renameat_with(CWD, new, CWD, path, RenameFlags::EXCHANGE);
     if exchanged.is_ok() {
+        // Or a power cut could find the former one in its place again, with files missing.
+        sync_directory(parent(path))?;
         return fs::remove_dir_all(new).map_err(|e| Error::disk("removing the former bundle", new, e));
     }
     let aside = beside(path, ".partial.old");
@@ -84,6 +86,7 @@ pub fn replace_directory(new: &Path, path: &Path) -> Result<()> {
         let _ = fs::rename(&aside, path);
         return Err(Error::disk("naming the finished bundle", path, error));
     }
+    sync_directory(parent(path))?;
     fs::remove_dir_all(&aside).map_err(|e| Error::disk("removing the former bundle", &aside, e))
 }
 

@@ -22,7 +22,7 @@ pub use format::{
 pub use open::{Bundle, MAX_BUNDLE_JSON, refuse_unfinished};
 pub use writer::{Finished, Options, Survey, Whole, Writer};
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use crate::error::{Error, Result};
 use crate::graph::Graph;
@@ -62,7 +62,26 @@ impl Contents {
             let blobs = graph.blobs().into_iter().filter(|blob| !known.contains(&blob.digest));
             blobs.partition(|blob| configs.contains(&blob.digest))
         };
-        Ok(Contents { lock, manifests, blobs: configs.into_iter().chain(layers).collect() })
+        let contents = Contents { lock, manifests, blobs: configs.into_iter().chain(layers).collect() };
+        contents.check_sizes()?;
+        Ok(contents)
+    }
+
+    /// One digest has one size, in every manifest: else the bundle would be written and then be found damaged.
+    fn check_sizes(&self) -> Result<()> {
+        let sizes: HashMap<Digest, u64> = self.all().collect();
+        for manifest in &self.manifests {
+            for child in manifest.children() {
+                let Descriptor { digest, size, .. } = child.descriptor;
+                if let Some(other) = sizes.get(&digest).filter(|other| **other != size) {
+                    let parent = manifest.digest();
+                    return Err(Error::damaged(format!(
+                        "the manifest {parent} says that {digest} has {size} bytes, it has {other} elsewhere"
+                    )));
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Digest and size of every file below `blobs/`, in the order of the tar.

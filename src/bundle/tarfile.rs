@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -48,6 +48,26 @@ pub fn drop_former(out: &Path) {
     let _ = fs::remove_file(journal);
 }
 
+/// Bytes that the file system has given to an unfinished tar of this layout already.
+pub fn reserved(out: &Path, plan: &TarPlan) -> u64 {
+    let (path, journal) = partial(out);
+    let same = Claims::read(&journal).is_some_and(|claims| claims.fingerprint == plan.fingerprint().to_string());
+    if same { path.metadata().map_or(0, |metadata| metadata.blocks().saturating_mul(512)) } else { 0 }
+}
+
+/// Keeps an unfinished tar of another layout, in which `done` blobs are finished, unless more are in one that is kept
+/// already: a run that failed early must not cost what an earlier one has fetched.
+fn set_aside(out: &Path, done: usize) -> Result<()> {
+    let (path, journal) = partial(out);
+    let (old, old_journal) = former(out);
+    let kept = Claims::read(&old_journal).filter(|_| old.exists()).map_or(0, |claims| claims.done.len());
+    if done == 0 || done < kept {
+        return fs::remove_file(&path).map_err(|e| Error::disk("removing", &path, e));
+    }
+    fs::rename(&path, &old).map_err(|e| Error::disk("setting aside", &path, e))?;
+    fs::rename(&journal, &old_journal).map_err(|e| Error::disk("setting aside", &journal, e))
+}
+
 impl TarFile {
     /// Continues the unfinished tar of the same layout, or begins one; one of another layout is set aside as
     /// [`former`].
@@ -56,12 +76,13 @@ impl TarFile {
         let fingerprint = plan.fingerprint().to_string();
         let position: HashMap<String, usize> =
             plan.files.iter().enumerate().map(|(at, f)| (f.path.clone(), at)).collect();
-        let claims = Claims::read(&journal_path);
-        let same = claims.filter(|claims| claims.fingerprint == fingerprint && path.exists());
+        let claims = Claims::read(&journal_path).filter(|_| path.exists());
+        let (same, other) = match claims {
+            Some(claims) if claims.fingerprint == fingerprint => (Some(claims), None),
+            other => (None, other),
+        };
         if same.is_none() && path.exists() {
-            let (old, old_journal) = former(out);
-            fs::rename(&journal_path, &old_journal).ok();
-            fs::rename(&path, &old).map_err(|e| Error::disk("setting aside", &path, e))?;
+            set_aside(out, other.map_or(0, |claims| claims.done.len()))?;
         }
         let file = OpenOptions::new().create(true).truncate(false).read(true).write(true).open(&path);
         let file = file.map_err(|e| Error::disk("creating", &path, e))?;
@@ -150,5 +171,42 @@ impl Place for TarFile {
         // That it is left cannot harm a finished bundle.
         let _ = fs::remove_file(partial(&self.out).1);
         medium::sync_directory(medium::parent(&self.out))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn create(out: &Path, content: &[u8]) -> TarFile {
+        let digest = Digest::sha256(content);
+        let plan = TarPlan::new([(digest.blob_path(), content.len() as u64)]).unwrap();
+        TarFile::create(out, plan, [digest].into_iter()).unwrap()
+    }
+
+    #[test]
+    fn a_run_that_failed_early_does_not_cost_what_an_earlier_one_has_fetched() {
+        let directory = tempfile::tempdir().unwrap();
+        let out = directory.path().join("b.tar");
+        let fetched = Digest::sha256(b"fetched for an hour");
+        create(&out, b"fetched for an hour").completed(&fetched).unwrap();
+        // The allowlist has changed, and the disk is too full for the new layout: no journal was begun.
+        create(&out, b"another layout");
+        fs::remove_file(partial(&out).1).unwrap();
+        // Then with room, but killed before anything was finished; then with yet another allowlist.
+        create(&out, b"the third layout");
+        create(&out, b"the fourth layout, of another length");
+        let kept = Claims::read(&former(&out).1).unwrap();
+        assert!(kept.done.contains(&fetched) && former(&out).0.exists());
+    }
+
+    #[test]
+    fn only_room_that_was_reserved_for_this_layout_counts() {
+        let directory = tempfile::tempdir().unwrap();
+        let out = directory.path().join("b.tar");
+        let tar = create(&out, &[1; 100_000]);
+        assert!(reserved(&out, &tar.plan) >= 100_000);
+        let other = TarPlan::new([("other".to_owned(), 100_000)]).unwrap();
+        assert_eq!(reserved(&out, &other), 0, "it is kept until its blobs have moved");
     }
 }

@@ -2,7 +2,6 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -131,14 +130,14 @@ impl Writer {
         let out = &medium::settle(out)?;
         refuse_foreign(out)?;
         let metadata = format::metadata(contents, &options.tool, &HashMap::new())?;
-        let total = tar_plan(contents, &metadata)?.length;
+        let plan = tar_plan(contents, &metadata)?;
+        let total = plan.length;
         let directory = existing_ancestor(out);
         let free = medium::free_space(&directory)?;
         let at_hand = at_hand(out, contents);
         let present = at_hand.iter().map(|(_, size)| size).sum();
         let needed = if is_tar(out) {
-            let reserved = tarfile::partial(out).0.metadata().map_or(0, |m| m.blocks() * 512);
-            total.saturating_sub(reserved)
+            total.saturating_sub(tarfile::reserved(out, &plan))
         } else {
             total.saturating_sub(present)
         };

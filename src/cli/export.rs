@@ -106,7 +106,9 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
         None => write(&args, contents, options, &graph, &source, context).await?,
     };
     if let Some(path) = &args.lock {
-        write_file(path, lock.to_json().as_bytes())?;
+        // An unchanged bundle keeps its time: with its own lock, --locked gives its bytes.
+        let kept = former.filter(|_| finished.unchanged).map(|former| former.lock().clone());
+        write_file(path, kept.unwrap_or(lock).to_json().as_bytes())?;
     }
     finish(&args, &graph, &finished, moved, started, context)
 }

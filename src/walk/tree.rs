@@ -1,13 +1,13 @@
 //! Everything below one manifest, and what is attached to it.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 
 use crate::content::{Cached, Source};
 use crate::error::{Error, Kind, Result};
 use crate::lock::{Absent, AbsentReason};
-use crate::oci::{Descriptor, Digest, Manifest, Repository, Role};
+use crate::oci::{Child, Descriptor, Digest, Manifest, Repository, Role};
 
 /// How deep indexes may nest. Real images have two levels.
 const MAX_DEPTH: usize = 8;
@@ -57,16 +57,20 @@ impl Tree {
 
     /// Every blob once, by first use; and, unless they are `wanted` too, the foreign layers left out.
     pub fn blobs(&self, foreign_wanted: bool) -> (Vec<Descriptor>, Vec<Absent>) {
-        let mut seen = HashMap::new();
+        let mut seen = HashSet::new();
         let (mut blobs, mut foreign) = (Vec::new(), Vec::new());
         let manifests = self.image.iter().chain(self.attached.iter().flatten());
-        for child in manifests.flat_map(Manifest::children) {
+        let children: Vec<Child> = manifests.flat_map(Manifest::children).collect();
+        // What one manifest calls foreign, another may need.
+        let needed = |child: &&Child| matches!(child.role, Role::Config | Role::Layer);
+        let needed: HashSet<Digest> = children.iter().filter(needed).map(|child| child.descriptor.digest).collect();
+        for child in children {
             let Descriptor { digest, size, .. } = child.descriptor;
-            if child.role == Role::Manifest || seen.insert(digest, ()).is_some() {
+            if child.role == Role::Manifest || !seen.insert(digest) {
                 continue;
             }
             match child.role {
-                Role::ForeignLayer if !foreign_wanted => {
+                Role::ForeignLayer if !foreign_wanted && !needed.contains(&digest) => {
                     foreign.push(Absent { digest, size, reason: AbsentReason::ForeignLayer });
                 }
                 _ => blobs.push(child.descriptor),

@@ -1,0 +1,63 @@
+//! Where an export is written, and what was there before: nobody is told "done" of a bundle that is not.
+
+mod support;
+
+use std::path::Path;
+
+use assert_cmd::assert::Assert;
+use serde_json::Value;
+use support::images;
+use support::registry::Registry;
+use support::{gapferry, tempdir};
+
+fn export(registry: &Registry, names: &[&str], directory: &Path, out: &str) -> Assert {
+    let references = names.iter().map(|name| format!("{}/{name}", registry.host()));
+    gapferry().current_dir(directory).arg("export").args(references).args(["-o", out]).assert()
+}
+
+fn one_image() -> Registry {
+    let registry = Registry::start();
+    images::oci("team/app", "1", &["content of the only layer"]).push(&registry);
+    registry
+}
+
+#[test]
+fn the_lock_of_an_unchanged_bundle_is_its_own() {
+    let registry = one_image();
+    let directory = tempdir();
+    let export = |epoch: Option<&str>| {
+        let mut command = gapferry();
+        if let Some(epoch) = epoch {
+            command.env("SOURCE_DATE_EPOCH", epoch);
+        }
+        command.current_dir(directory.path()).arg("export").arg(format!("{}/team/app:1", registry.host()));
+        command.args(["-o", "b.tar", "--lock", "b.lock"]).assert().success();
+    };
+    export(Some("1000000000"));
+    let first = std::fs::read(directory.path().join("b.lock")).unwrap();
+    export(None);
+    assert_eq!(std::fs::read(directory.path().join("b.lock")).unwrap(), first);
+}
+
+/// Pushes a copy of `image` under another tag in which the size of its last layer is a lie. docker-registry does not
+/// check sizes.
+fn push_with_wrong_size(image: &images::Image, registry: &Registry) {
+    let mut forged = image.named("team/liar", "1");
+    let mut manifest: Value = serde_json::from_slice(&forged.manifest).unwrap();
+    let size = manifest["layers"][0]["size"].as_u64().unwrap();
+    manifest["layers"][0]["size"] = (size + 1).into();
+    forged.manifest = serde_json::to_vec(&manifest).unwrap();
+    forged.push(registry);
+}
+
+#[test]
+fn a_digest_with_two_sizes_fails_the_export_not_the_verification_far_away() {
+    let registry = Registry::start();
+    let image = images::oci("team/app", "1", &["content"]);
+    image.push(&registry);
+    push_with_wrong_size(&image, &registry);
+    let directory = tempdir();
+    let failed = export(&registry, &["team/app:1", "team/liar:1"], directory.path(), "bundle").code(3);
+    let stderr = String::from_utf8_lossy(&failed.get_output().stderr).into_owned();
+    assert!(stderr.contains("bytes elsewhere") || stderr.contains("elsewhere"), "{stderr}");
+}
