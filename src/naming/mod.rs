@@ -21,7 +21,7 @@ pub use map::Map;
 
 use crate::error::{Error, Result};
 use crate::lock::LockedImage;
-use crate::oci::{Reference, Repository};
+use crate::oci::{NO_PASSWORD_HERE, Reference, Repository, without_password};
 
 /// What becomes of a source name that no rule speaks of.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -59,6 +59,9 @@ pub struct Naming {
 /// [`crate::error::Kind::Input`], saying what is wrong with the host or the prefix.
 pub fn parse_target(text: &str) -> Result<Target> {
     let fail = |reason: &str| Error::input(format!("reading the target {text:?}: {reason}"));
+    if let Some(masked) = without_password(text) {
+        return Err(Error::input(format!("reading the target {masked:?}: {NO_PASSWORD_HERE}")));
+    }
     if let Some((scheme, rest)) = text.split_once("://") {
         return Err(fail(&format!("write it without {scheme}://, as {rest}")));
     }

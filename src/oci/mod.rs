@@ -11,9 +11,11 @@ mod manifest;
 pub mod media_type;
 mod platform;
 mod reference;
+mod userinfo;
 
 pub use descriptor::Descriptor;
 pub use digest::{Algorithm, Digest, DigestError, Hasher};
 pub use manifest::{Child, Kind, MAX_MANIFEST_SIZE, Manifest, ManifestError, Role};
 pub use platform::{Platform, PlatformError};
 pub use reference::{Reference, ReferenceError, Repository, Tag};
+pub use userinfo::{NO_PASSWORD_HERE, without_password};

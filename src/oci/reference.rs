@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::Digest;
+use super::{Digest, NO_PASSWORD_HERE, without_password};
 
 /// The registry Docker's short names mean.
 const DOCKER_HUB: &str = "docker.io";
@@ -21,7 +21,11 @@ pub struct ReferenceError {
 }
 
 fn error(text: &str, reason: impl Into<String>) -> ReferenceError {
-    ReferenceError { text: text.chars().take(300).collect(), reason: reason.into() }
+    let (text, reason) = match without_password(text) {
+        Some(masked) => (masked, NO_PASSWORD_HERE.to_owned()),
+        None => (text.to_owned(), reason.into()),
+    };
+    ReferenceError { text: text.chars().take(300).collect(), reason }
 }
 
 /// A repository in a registry: `registry` is `host[:port]` (an IPv6 literal in brackets), `path` one or more components.

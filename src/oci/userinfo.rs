@@ -1,0 +1,40 @@
+//! Passwords where they do not belong: people write `user:password@host/name`, as they do for git. No message repeats it.
+
+/// What to tell whoever does that.
+pub const NO_PASSWORD_HERE: &str =
+    "a name holds no password; give it with --creds, in an --authfile, or by `skopeo login`";
+
+/// `text` with the password of `user:password@host` as `***`; `None` when there is none in it.
+pub fn without_password(text: &str) -> Option<String> {
+    let (scheme, rest) = text.split_once("://").map_or(("", text), |(scheme, rest)| (&text[..scheme.len() + 3], rest));
+    let (before, host) = rest.rsplit_once('@')?;
+    let (user, _) = before.split_once(':')?;
+    // `host:5000/name@sha256:…` has an @ and a colon too, but nothing below its digest, and a path before it.
+    let is_digest = !host.contains('/') && (before.contains('/') || host.contains(':'));
+    let is_user_info = !scheme.is_empty() || !is_digest;
+    is_user_info.then(|| format!("{scheme}{user}:***@{host}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn passwords_before_a_host_are_masked_and_digests_are_not_passwords() {
+        for (text, masked) in [
+            ("user:pass@host/a:1", Some("user:***@host/a:1")),
+            ("user:pa/ss@host:5000/a", Some("user:***@host:5000/a")),
+            ("user:p@ss@host/a", Some("user:***@host/a")),
+            ("https://user:pass@host:5000", Some("https://user:***@host:5000")),
+            ("user:pass@host", Some("user:***@host")),
+            ("nginx:1.27", None),
+            ("nginx:1@sha256:12", None),
+            ("host:5000/a/b:1@sha256:12", None),
+            ("host:5000/a@md5:12", None),
+            ("user@host/a", None),
+            ("https://host:5000/a", None),
+        ] {
+            assert_eq!(without_password(text).as_deref(), masked, "{text}");
+        }
+    }
+}
