@@ -18,24 +18,13 @@ use support::{gapferry, gapferry_process, tempdir};
 fn large_images(source: &Registry) -> Vec<Image> {
     (0..6)
         .map(|n| {
-            let contents: Vec<String> = (0..3u64).map(|layer| noise(n * 10 + layer, 3 << 20)).collect();
+            let contents: Vec<String> = (0..3u64).map(|layer| images::noise(n * 10 + layer, 3 << 20)).collect();
             let contents: Vec<&str> = contents.iter().map(String::as_str).collect();
             let image = images::oci(&format!("team/app{n}"), "1", &contents);
             image.push(source);
             image
         })
         .collect()
-}
-
-fn noise(seed: u64, length: usize) -> String {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    let mut next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        char::from(b' ' + (state >> 32) as u8 % 90)
-    };
-    (0..length).map(|_| next()).collect()
 }
 
 /// Runs gapferry and kills it as soon as `reached` is true; `true` if it was killed before it ended by itself.
@@ -141,7 +130,7 @@ fn pass(mut far: TcpStream, mut near: TcpStream, left: &AtomicI64) {
 #[test]
 fn a_blob_whose_cable_was_pulled_continues_by_range() {
     let source = Registry::start();
-    let image = images::oci("team/app", "1", &[&noise(1, 12 << 20)]);
+    let image = images::oci("team/app", "1", &[&images::noise(1, 12 << 20)]);
     image.push(&source);
     let directory = tempdir();
     for name in ["pulled.tar", "pulled"] {
@@ -167,7 +156,7 @@ fn a_blob_whose_cable_was_pulled_continues_by_range() {
 #[test]
 fn what_an_interrupted_run_left_is_proven_before_it_counts() {
     let source = Registry::start();
-    let image = images::oci("team/app", "1", &[&noise(1, 3 << 20)]);
+    let image = images::oci("team/app", "1", &[&images::noise(1, 3 << 20)]);
     image.push(&source);
     let directory = tempdir();
     let (out, partial) = (directory.path().join("b"), directory.path().join("b.partial"));

@@ -119,6 +119,18 @@ pub fn push_blob(registry: &impl Host, repository: &str, blob: &[u8]) {
         .expect(201);
 }
 
+/// Text that does not compress: the same for the same seed.
+pub fn noise(seed: u64, length: usize) -> String {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        char::from(b' ' + (state >> 32) as u8 % 90)
+    };
+    (0..length).map(|_| next()).collect()
+}
+
 /// A layer: a tar with one file.
 pub fn layer_tar(name: &str, content: &[u8]) -> Vec<u8> {
     let mut builder = tar::Builder::new(Vec::new());
