@@ -124,6 +124,19 @@ fn a_blob_that_images_share_crosses_each_network_once() {
 }
 
 #[test]
+fn a_config_that_many_tags_share_is_read_once() {
+    let source = Registry::start();
+    let image = images::oci("a", "0", &["x"]);
+    let tags: Vec<String> = (0..12).map(|n| n.to_string()).collect();
+    tags.iter().for_each(|tag| image.named("a", tag).push(&source));
+    let directory = tempdir();
+    let before = source.requests().len();
+    export(&[&format!("{}/a", source.host())], &directory.path().join("b"), &["-j", "12"]);
+    let gets = source.requests()[before..].iter().filter(|r| r.method == "GET" && r.path.contains("/blobs/")).count();
+    assert_eq!(gets, 2, "one config, one layer");
+}
+
+#[test]
 fn running_again_moves_nothing() {
     let source = Registry::start();
     let pushed = Corpus::everything().push(&source);

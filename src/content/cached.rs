@@ -1,7 +1,8 @@
 //! A source that remembers: manifests and configs read once are not asked for again.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -13,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::oci::{Descriptor, Digest, Manifest, Reference, Repository, Tag};
 
 /// The largest blob worth remembering, in bytes; image configs are a few KiB.
-const MAX_REMEMBERED: u64 = 64 * 1024;
+const MAX_REMEMBERED: usize = 64 * 1024;
 /// How many bytes of blobs are remembered in all; beyond that they are read twice.
 const REMEMBER_IN_ALL: usize = 16 * 1024 * 1024;
 
@@ -25,56 +26,52 @@ pub struct Cached<'a> {
     primary: &'a dyn Source,
     local: Option<&'a dyn Source>,
     manifests: Mutex<HashMap<Digest, Arc<OnceCell<Option<Manifest>>>>>,
-    blobs: Mutex<Blobs>,
-}
-
-#[derive(Default)]
-struct Blobs {
-    bytes: usize,
-    held: HashMap<Digest, Bytes>,
+    /// Small blobs that were read or are being read.
+    blobs: Mutex<HashMap<Digest, Arc<OnceCell<Bytes>>>>,
+    /// Bytes of blobs that are remembered.
+    remembered: AtomicUsize,
 }
 
 impl<'a> Cached<'a> {
     pub fn new(primary: &'a dyn Source, local: Option<&'a dyn Source>) -> Cached<'a> {
-        Cached { primary, local, manifests: Mutex::default(), blobs: Mutex::default() }
+        Cached { primary, local, manifests: Mutex::default(), blobs: Mutex::default(), remembered: AtomicUsize::new(0) }
     }
 
-    /// A small blob as a whole, proven, and remembered for whoever reads it next.
+    /// A small blob as a whole, proven, and remembered for whoever reads it next; whoever asks meanwhile waits for it.
     ///
     /// # Errors
     /// If it is larger than `limit` bytes, or cannot be read.
     pub async fn small_blob(&self, repository: &Repository, blob: &Descriptor, limit: u64) -> Result<Bytes> {
-        if let Some(bytes) = self.remembered(&blob.digest) {
-            return Ok(bytes);
-        }
-        if blob.size > limit {
-            let text =
-                format!("reading blob {} of {repository}: it has {} bytes, more than {limit}", blob.digest, blob.size);
+        let Descriptor { digest, size, .. } = *blob;
+        if size > limit {
+            let text = format!("reading blob {digest} of {repository}: it has {size} bytes, more than {limit}");
             return Err(Error::damaged(text));
         }
-        // What is at hand may be damaged; then the primary has it still.
-        let at_hand = match self.local {
-            Some(local) => read_whole(local, repository, blob).await.ok(),
-            None => None,
-        };
-        let bytes = match at_hand {
-            Some(bytes) => bytes,
-            None => read_whole(self.primary, repository, blob).await?,
-        };
-        self.remember(blob, &bytes);
+        let cell = self.lock_blobs().entry(digest).or_default().clone();
+        let first = cell.get().is_none();
+        let bytes = cell.get_or_try_init(|| self.read_small(repository, blob)).await?.clone();
+        if first && !self.is_worth_remembering(bytes.len()) {
+            self.lock_blobs().remove(&digest);
+        }
         Ok(bytes)
     }
 
-    fn remembered(&self, digest: &Digest) -> Option<Bytes> {
-        self.blobs.lock().unwrap_or_else(PoisonError::into_inner).held.get(digest).cloned()
+    async fn read_small(&self, repository: &Repository, blob: &Descriptor) -> Result<Bytes> {
+        // What is at hand may be damaged; then the primary has it still.
+        if let Some(local) = self.local
+            && let Ok(bytes) = read_whole(local, repository, blob).await
+        {
+            return Ok(bytes);
+        }
+        read_whole(self.primary, repository, blob).await
     }
 
-    fn remember(&self, blob: &Descriptor, bytes: &Bytes) {
-        let mut blobs = self.blobs.lock().unwrap_or_else(PoisonError::into_inner);
-        if blob.size <= MAX_REMEMBERED && blobs.bytes + bytes.len() <= REMEMBER_IN_ALL {
-            blobs.bytes += bytes.len();
-            blobs.held.insert(blob.digest, bytes.clone());
-        }
+    fn is_worth_remembering(&self, bytes: usize) -> bool {
+        bytes <= MAX_REMEMBERED && self.remembered.fetch_add(bytes, Ordering::Relaxed) + bytes <= REMEMBER_IN_ALL
+    }
+
+    fn lock_blobs(&self) -> MutexGuard<'_, HashMap<Digest, Arc<OnceCell<Bytes>>>> {
+        self.blobs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn by_digest(&self, reference: &Reference, digest: Digest) -> Result<Option<Manifest>> {
@@ -149,7 +146,8 @@ impl Source for Cached<'_> {
     }
 
     async fn blob(&self, repository: &Repository, blob: &Descriptor, offset: u64) -> Result<Body> {
-        if let Some(bytes) = self.remembered(&blob.digest) {
+        let remembered = self.lock_blobs().get(&blob.digest).and_then(|cell| cell.get().cloned());
+        if let Some(bytes) = remembered {
             let from = usize::try_from(offset).unwrap_or(usize::MAX).min(bytes.len());
             let rest = bytes.slice(from..);
             return Ok(Body { offset, stream: stream::iter([Ok(rest)]).boxed() });
