@@ -402,3 +402,21 @@ fn one_missing_blob_is_one_problem_however_many_images_need_it() {
     assert_eq!(problems.len(), 1, "{report}");
     assert_eq!(problems[0]["images"].as_array().unwrap().len(), 2, "{report}");
 }
+
+/// One bundle of every format version that was ever written is kept; `fixtures/bundle-format-N.tar`.
+#[test]
+fn bundles_of_every_format_version_stay_readable() {
+    let version = gapferry::bundle::FORMAT_VERSION;
+    for number in 1..=version {
+        let name = format!("fixtures/bundle-format-{number}.tar");
+        let kept = Path::new(env!("CARGO_MANIFEST_DIR")).join(&name);
+        assert!(kept.is_file(), "{name} is missing: keep a bundle of every version");
+        verify(&kept);
+        let target = Registry::start();
+        import(&kept, &target, &[]);
+        assert_eq!(target.tags("project/team/legacy"), ["7"], "{name}");
+        // An index of two platforms, with an attestation and an SBOM that refers to it.
+        let index = target.manifest("project/team/app", "2.1").expect(200).json();
+        assert_eq!(index["manifests"].as_array().map(Vec::len), Some(3), "{name}: {index}");
+    }
+}
