@@ -66,11 +66,6 @@ impl LockedImage {
             None => repository.with_digest(self.digest).to_string(),
         }
     }
-
-    /// The digest under which the registry has (or had) it.
-    pub fn source_digest(&self) -> Digest {
-        self.selection.as_ref().map_or(self.digest, |selection| selection.original.digest)
-    }
 }
 
 /// A name below the target's prefix: `path` or `path:tag`.

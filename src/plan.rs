@@ -11,7 +11,7 @@ use serde::Serialize;
 use crate::content::Sink;
 use crate::error::Result;
 use crate::graph::{Graph, Image};
-use crate::oci::{Descriptor, Digest, Reference, Repository};
+use crate::oci::{Descriptor, Digest, Manifest, Reference, Repository};
 use crate::progress::{Event, Events, Phase};
 
 /// Where each image of a graph goes: the reference (tag or digest) it is to have at the target, in the graph's order.
@@ -105,6 +105,17 @@ impl Plan {
     pub fn new_bytes(&self) -> u64 {
         let absent = self.blobs.iter().filter(|step| step.present.is_empty());
         absent.map(|step| step.blob.size).fold(0, u64::saturating_add)
+    }
+
+    /// Bytes of blobs that pushed images need and that need not cross: the target has them.
+    pub fn present_bytes(&self, graph: &Graph) -> u64 {
+        let new: HashSet<Digest> =
+            self.blobs.iter().filter(|step| step.present.is_empty()).map(|step| step.blob.digest).collect();
+        let images = graph.images.iter().zip(&self.images);
+        let wanted = images.filter(|(_, step)| matches!(step.action, Action::Push | Action::Nothing));
+        let mut seen = HashSet::new();
+        let present = wanted.flat_map(|(image, _)| &image.blobs).filter(|blob| !new.contains(&blob.digest));
+        present.filter(|blob| seen.insert(blob.digest)).map(|blob| blob.size).fold(0, u64::saturating_add)
     }
 
     /// The same blob in another repository: bytes that are mounted, not moved.
@@ -218,9 +229,11 @@ pub async fn take_inventory(
         .try_collect()
         .await?;
     let mut inventory = Inventory { blobs: blobs.into_iter().flatten().collect(), ..Inventory::default() };
+    let unlisted = unlisted(sink, graph, targets, &references, jobs).await?;
     for (reference, found) in references {
         let Some(found) = found else { continue };
         match reference.digest {
+            Some(_) if unlisted.contains(&reference) => {}
             Some(digest) => {
                 inventory.manifests.insert((reference.repository.clone(), digest));
                 inventory.tags.insert(reference, digest);
@@ -231,4 +244,31 @@ pub async fn take_inventory(
         }
     }
     Ok(inventory)
+}
+
+/// Manifests that are there, but not found by what they speak of: they are put again, which enters them.
+async fn unlisted(
+    sink: &dyn Sink,
+    graph: &Graph,
+    targets: &Targets,
+    references: &[(Reference, Option<Descriptor>)],
+    jobs: usize,
+) -> Result<HashSet<Reference>> {
+    let there: HashSet<&Reference> = references.iter().filter(|(_, found)| found.is_some()).map(|(r, _)| r).collect();
+    let mut speaking: HashMap<Reference, &Manifest> = HashMap::new();
+    for (image, to) in graph.images.iter().zip(targets) {
+        for manifest in image.manifests.iter().filter(|manifest| manifest.subject().is_some()) {
+            speaking.insert(to.repository.with_digest(manifest.digest()), manifest);
+        }
+    }
+    speaking.retain(|reference, _| there.contains(reference));
+    stream::iter(speaking)
+        .map(|(reference, manifest)| async move {
+            let listed = sink.is_listed(&reference.repository, manifest).await?;
+            Ok::<_, crate::Error>((!listed).then_some(reference))
+        })
+        .buffer_unordered(jobs.max(1))
+        .try_filter_map(|reference| async move { Ok(reference) })
+        .try_collect()
+        .await
 }

@@ -93,10 +93,21 @@ impl<'a> Transfer<'a> {
 
     /// Blobs and manifests; the plan's images end pushed, present, skipped or failed.
     ///
-    /// # Errors
-    /// Only with `fail_fast`: the first failure of any image.
-    pub async fn run(&self, graph: &Graph, plan: &Plan) -> Result<Outcome> {
-        self.blobs(plan).await?;
+    /// With `fail_fast`, what was not tried after the first failure has failed too, and says so.
+    pub async fn run(&self, graph: &Graph, plan: &Plan) -> Outcome {
+        let pairs = || graph.images.iter().zip(&plan.images);
+        let mut images = match self.blobs(plan).await {
+            Ok(()) => self.images(graph, plan).await,
+            Err(_) => Vec::new(),
+        };
+        for (image, step) in pairs().skip(images.len()) {
+            images.push(self.untried(image, step));
+        }
+        Outcome { images, moved: self.moved(), mounted: self.mounted.load(Ordering::Relaxed) }
+    }
+
+    /// Manifests and tags of all images; with `fail_fast`, of those up to the first failure.
+    async fn images(&self, graph: &Graph, plan: &Plan) -> Vec<Result<Done, Arc<Error>>> {
         let items = plan.images.len() as u64;
         self.events.report(Event::Phase { phase: Phase::Publish, items, bytes: 0 });
         let pairs = stream::iter(graph.images.iter().zip(&plan.images));
@@ -104,15 +115,29 @@ impl<'a> Transfer<'a> {
         let mut images = Vec::new();
         while let Some(outcome) = outcomes.next().await {
             self.events.report(Event::ItemDone);
+            let failed = outcome.is_err();
             if let Err(error) = &outcome {
                 self.events.report(Event::Failure(error.chain()));
-                if self.options.fail_fast {
-                    return Err(again(error));
-                }
             }
             images.push(outcome);
+            if failed && self.options.fail_fast {
+                break;
+            }
         }
-        Ok(Outcome { images, moved: self.moved(), mounted: self.mounted.load(Ordering::Relaxed) })
+        images
+    }
+
+    /// What is known of an image that was not reached.
+    fn untried(&self, image: &Image, step: &ImageStep) -> Result<Done, Arc<Error>> {
+        let context = |error: Error| error.while_doing(format!("image {} to {}", image.locked.reference, step.to));
+        match step.action {
+            Action::Nothing => return Ok(Done::Present),
+            Action::Skip => return Ok(Done::Skipped),
+            Action::Refuse | Action::Push => {}
+        }
+        self.check_blobs(image, step).map_err(|error| Arc::new(context(again(&error))))?;
+        let text = "it was not finished, because another failure ended the run; running again continues";
+        Err(Arc::new(context(Error::new(Kind::Interrupted, text))))
     }
 
     /// Only the blobs.

@@ -22,7 +22,7 @@ use crate::select::{self, Root};
 use tree::Tree;
 
 /// The largest image config that is read for its platform, in bytes (as in docker-archive readers).
-const MAX_CONFIG: u64 = 4 * 1024 * 1024;
+pub const MAX_CONFIG: u64 = 4 * 1024 * 1024;
 
 /// One reference to carry, with what was said about it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -253,7 +253,7 @@ fn check_has(asked: &[Platform], carried: &[Platform]) -> Result<()> {
 }
 
 /// The platform an image config names, if it names one. A config that is not JSON belongs to some artifact.
-fn platform_of_config(bytes: &[u8]) -> Option<Platform> {
+pub fn platform_of_config(bytes: &[u8]) -> Option<Platform> {
     #[derive(Deserialize)]
     struct Config {
         #[serde(flatten)]

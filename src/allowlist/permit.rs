@@ -12,11 +12,12 @@ impl Allowlist {
 
     /// Why an image may not enter, or nothing if a rule covers it.
     ///
-    /// A rule covers an image whose source reference it selects; a digest in the rule has to be the image's, as carried
-    /// or as the source registry had it. Where the rule names platforms, the image may carry no other.
+    /// A rule covers an image whose source reference it selects; a digest in the rule has to be that of what is carried:
+    /// what the source registry had before platforms were selected is only said, not shown. Where the rule names
+    /// platforms, the image may carry no other.
     pub fn refusal(&self, image: &LockedImage) -> Option<String> {
-        let digests = [image.digest, image.source_digest()];
-        let mut covering = self.rules.iter().filter(|rule| rule.select.covers(&image.reference, &digests)).peekable();
+        let covers = |rule: &&Rule| rule.select.covers(&image.reference, &image.digest);
+        let mut covering = self.rules.iter().filter(covers).peekable();
         if covering.peek().is_none() {
             return Some(self.absence(image));
         }

@@ -45,9 +45,8 @@ impl Select {
 
     /// Whether the selection, used as a permission, covers an image of this name and content.
     ///
-    /// `digests` are the names its content goes by: as carried, and as the source registry had it. A pinned digest has to
-    /// be one of them. An image without a tag is covered by a pin or by a whole repository only.
-    pub fn covers(&self, reference: &Reference, digests: &[Digest]) -> bool {
+    /// `digest` is that of its content, which a pinned digest has to be. An image without a tag is covered by a pin or by a whole repository only.
+    pub fn covers(&self, reference: &Reference, digest: &Digest) -> bool {
         if *self.repository() != reference.repository {
             return false;
         }
@@ -55,7 +54,7 @@ impl Select {
         match self {
             Select::One(own) => {
                 let tag_fits = own.tag.is_none() || own.tag.as_ref() == tag;
-                tag_fits && own.digest.is_none_or(|pinned| digests.contains(&pinned))
+                tag_fits && own.digest.is_none_or(|pinned| pinned == *digest)
             }
             Select::AllTags(_) => true,
             Select::TagsMatching { .. } | Select::TagsInRange { .. } => tag.is_some_and(|tag| self.matches(tag)),

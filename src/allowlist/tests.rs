@@ -364,4 +364,12 @@ fn the_isolated_side_lets_in_what_its_list_covers_and_says_why_not() {
         let image = locked(refused, &["linux/amd64", "linux/arm64"]);
         assert_eq!(list.refusal(&image).as_deref(), Some(why));
     }
+    // That it was made from what is pinned is only said: nothing shows it.
+    let mut forged = locked("q.io/wrong:1", &["linux/amd64"]);
+    forged.selection = Some(crate::lock::Selection {
+        platforms: forged.platforms.clone(),
+        index: crate::lock::IndexMode::Trim,
+        original: crate::oci::Descriptor::new("x", other, 1),
+    });
+    assert!(!list.permits(&forged));
 }

@@ -3,9 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use super::{Problem, ProblemKind};
-use crate::bundle::{BundleJson, INDEX_JSON};
-use crate::oci::{Descriptor, Digest, Manifest, Role};
+use crate::bundle::{BUNDLE_JSON, BundleJson, INDEX_JSON};
+use crate::lock::{AbsentReason, LockedImage};
+use crate::oci::{Descriptor, Digest, Kind, Manifest, Platform, Role, media_type};
+use crate::select::offered_platform;
 use crate::transport::layout::{IMAGE_NAME, Layout, REF_NAME};
+use crate::walk::{MAX_CONFIG, platform_of_config};
 
 /// Which files each image needs.
 #[derive(Default)]
@@ -18,8 +21,12 @@ pub fn check(layout: &Layout, bundle: &BundleJson, problems: &mut Vec<Problem>) 
     let mut reach = Reach::default();
     let mut complete = true;
     for image in &bundle.lock.images {
-        let absent = image.absent.iter().map(|absent| absent.digest).chain(bundle.assumed.iter().copied());
-        let mut follow = Follow::new(layout, absent.collect());
+        if let Some(pinned) = image.reference.digest.filter(|pinned| *pinned != image.digest) {
+            let problem = Problem::new(BUNDLE_JSON, ProblemKind::Disagreement).expected(&image.reference);
+            problems.push(problem.found(format!("{} in place of {pinned}", image.digest)));
+        }
+        platforms_agree(layout, image, problems);
+        let mut follow = Follow::new(layout, LeftOut::of(image, bundle));
         let attached = image.attached.iter().map(|attached| attached.descriptor());
         follow.run(std::iter::once(image.descriptor()).chain(attached).collect());
         complete &= follow.complete;
@@ -39,17 +46,50 @@ pub fn by_index(layout: &Layout) -> Reach {
     let listed = layout.index().unwrap_or_default();
     let named = listed.iter().filter_map(|d| Some((d.annotations.get(IMAGE_NAME)?.clone(), d)));
     let follow = |(name, descriptor): (String, &Descriptor)| {
-        let mut follow = Follow::new(layout, HashSet::new());
+        let mut follow = Follow::new(layout, LeftOut::default());
         follow.run(vec![descriptor.clone()]);
         (name, follow.paths)
     };
     Reach { images: named.map(follow).collect() }
 }
 
+/// What an image may lack. That something was left out on purpose is believed only where it can be true: else a bundle
+/// could say so of any layer, and be called whole.
+#[derive(Default)]
+struct LeftOut {
+    platforms: HashSet<Digest>,
+    foreign_layers: HashSet<Digest>,
+    /// At the target already.
+    assumed: HashSet<Digest>,
+}
+
+impl LeftOut {
+    fn of(image: &LockedImage, bundle: &BundleJson) -> LeftOut {
+        let because = |reason: AbsentReason| {
+            image.absent.iter().filter(move |absent| absent.reason == reason).map(|absent| absent.digest)
+        };
+        LeftOut {
+            platforms: because(AbsentReason::PlatformNotSelected).collect(),
+            foreign_layers: because(AbsentReason::ForeignLayer).collect(),
+            assumed: bundle.assumed.iter().copied().collect(),
+        }
+    }
+
+    /// `role`: what it is to its parent; the image itself and what is attached to it have none.
+    fn covers(&self, digest: &Digest, role: Option<Role>) -> bool {
+        let on_purpose = match role {
+            Some(Role::Manifest) => self.platforms.contains(digest),
+            Some(Role::ForeignLayer) => self.foreign_layers.contains(digest),
+            Some(Role::Config | Role::Layer) | None => false,
+        };
+        on_purpose || self.assumed.contains(digest)
+    }
+}
+
 /// One image on its way down.
 struct Follow<'a> {
     layout: &'a Layout,
-    absent: HashSet<Digest>,
+    left_out: LeftOut,
     paths: BTreeSet<String>,
     problems: Vec<Problem>,
     /// Whether every manifest could be read.
@@ -57,25 +97,27 @@ struct Follow<'a> {
 }
 
 impl<'a> Follow<'a> {
-    /// `absent` is what the image may lack.
-    fn new(layout: &'a Layout, absent: HashSet<Digest>) -> Follow<'a> {
-        Follow { layout, absent, paths: BTreeSet::new(), problems: Vec::new(), complete: true }
+    fn new(layout: &'a Layout, left_out: LeftOut) -> Follow<'a> {
+        Follow { layout, left_out, paths: BTreeSet::new(), problems: Vec::new(), complete: true }
     }
 
-    fn run(&mut self, mut ahead: Vec<Descriptor>) {
+    /// Follows the image's own manifest and those attached to it.
+    fn run(&mut self, roots: Vec<Descriptor>) {
+        let mut ahead: Vec<(Descriptor, Option<Role>)> = roots.into_iter().map(|root| (root, None)).collect();
         let mut seen = HashSet::new();
         // Each digest once: a cycle, were there one, would end too.
-        while let Some(descriptor) = ahead.pop() {
+        while let Some((descriptor, role)) = ahead.pop() {
             if seen.insert(descriptor.digest) {
-                ahead.extend(self.manifest(&descriptor));
+                let children = self.manifest(&descriptor, role);
+                ahead.extend(children.into_iter().map(|child| (child, Some(Role::Manifest))));
             }
         }
     }
 
     /// Notes one manifest and its blobs; gives its child manifests.
-    fn manifest(&mut self, descriptor: &Descriptor) -> Vec<Descriptor> {
-        if !self.visit(descriptor) {
-            self.complete &= self.absent.contains(&descriptor.digest);
+    fn manifest(&mut self, descriptor: &Descriptor, role: Option<Role>) -> Vec<Descriptor> {
+        if !self.visit(descriptor, role) {
+            self.complete &= self.left_out.covers(&descriptor.digest, role);
             return Vec::new();
         }
         let path = descriptor.digest.blob_path();
@@ -98,17 +140,17 @@ impl<'a> Follow<'a> {
             if child.role == Role::Manifest {
                 manifests.push(child.descriptor);
             } else {
-                self.visit(&child.descriptor);
+                self.visit(&child.descriptor, Some(child.role));
             }
         }
         manifests
     }
 
     /// Notes that the image needs this; `false` when it is not there.
-    fn visit(&mut self, descriptor: &Descriptor) -> bool {
+    fn visit(&mut self, descriptor: &Descriptor, role: Option<Role>) -> bool {
         let path = descriptor.digest.blob_path();
         let there = match self.layout.size_of(&path) {
-            None if self.absent.contains(&descriptor.digest) => return false,
+            None if self.left_out.covers(&descriptor.digest, role) => return false,
             None => {
                 // Said as where files are checked, so that one missing file is one problem.
                 let expected = format!("{} bytes", descriptor.size);
@@ -125,6 +167,37 @@ impl<'a> Follow<'a> {
         };
         self.paths.insert(path);
         there
+    }
+}
+
+/// The platforms an image carries are those the lock says: an allowlist is asked about them.
+fn platforms_agree(layout: &Layout, image: &LockedImage, problems: &mut Vec<Problem>) {
+    // What cannot be read is found elsewhere.
+    let Some(carried) = platforms(layout, image) else { return };
+    if carried != image.platforms {
+        let list = |platforms: &[Platform]| platforms.iter().map(Platform::to_string).collect::<Vec<_>>().join(", ");
+        let what = format!("{} with {:?}", image.name(), list(&carried));
+        let problem = Problem::new(BUNDLE_JSON, ProblemKind::Disagreement).expected(what);
+        problems.push(problem.found(format!("{:?} in the lock", list(&image.platforms))));
+    }
+}
+
+fn platforms(layout: &Layout, image: &LockedImage) -> Option<Vec<Platform>> {
+    let root = layout.manifest_by_digest(&image.digest, Some(&image.media_type)).ok()??;
+    if root.kind() == Kind::Index {
+        let absent = |digest: &Digest| image.absent.iter().any(|absent| absent.digest == *digest);
+        let children = root.children();
+        let carried = children.iter().filter(|child| !absent(&child.descriptor.digest));
+        return Some(carried.filter_map(offered_platform).cloned().collect());
+    }
+    match root.config() {
+        Some(config) if media_type::is_image_config(&config.media_type) => {
+            let bytes = layout.read(&config.digest.blob_path(), MAX_CONFIG).ok()??;
+            // A damaged one says nothing.
+            let is_right = Digest::of(config.digest.algorithm(), &bytes) == config.digest;
+            is_right.then(|| platform_of_config(&bytes).into_iter().collect())
+        }
+        _ => Some(Vec::new()),
     }
 }
 

@@ -150,7 +150,7 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
     check_incomplete_indexes(&graph, context);
     let options = transfer::Options { jobs: args.registry.jobs(), fail_fast: args.fail_fast };
     let transfer = Transfer::new(bundle.layout(), &registries, options, context.events.clone());
-    let outcome = transfer.run(&graph, &plan).await?;
+    let outcome = transfer.run(&graph, &plan).await;
     context.end();
     report::files(&args, &bundle, &graph, &plan, &outcome, context)?;
     Ok(report::summary(&graph, &plan, &outcome, started, context))

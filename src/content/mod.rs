@@ -59,6 +59,12 @@ pub trait Sink: Send + Sync {
     /// Stores a blob, proven, reading it from `origin` as often as a retry needs.
     async fn put_blob(&self, repository: &Repository, blob: &Descriptor, origin: &Origin<'_>) -> Result<()>;
 
+    /// Whether `manifest`, which is in `repository`, is also found as a referrer of its subject, if it has one. A push that
+    /// was interrupted may have stored it and not yet entered it in the list.
+    async fn is_listed(&self, _repository: &Repository, _manifest: &Manifest) -> Result<bool> {
+        Ok(true)
+    }
+
     /// Stores a manifest under the tag or digest of `reference`. Its children are there already.
     async fn put_manifest(&self, reference: &Reference, manifest: &Manifest) -> Result<()>;
 }

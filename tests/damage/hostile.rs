@@ -240,7 +240,14 @@ fn a_bundle_that_agrees_with_itself_but_not_with_its_manifests_is_refused() {
     let target = Registry::start();
     let nowhere = sha256(b"not in the bundle");
     type Edit<'a> = &'a dyn Fn(&mut Value);
-    let cases: [(&str, Edit<'_>); 7] = [
+    let cases: [(&str, Edit<'_>); 9] = [
+        ("another image than the one pinned", &|json| {
+            let reference = json["lock"]["images"][0]["reference"].as_str().unwrap().to_owned();
+            json["lock"]["images"][0]["reference"] = json!(format!("{reference}@{nowhere}"));
+        }),
+        ("platforms that are not carried", &|json| {
+            json["lock"]["images"][0]["platforms"] = json!([{"os": "plan9", "architecture": "mips"}]);
+        }),
         ("an image that is not there", &|json| json["lock"]["images"][0]["digest"] = json!(nowhere)),
         ("another name for an image", &|json| json["lock"]["images"][0]["reference"] = json!("evil.example/other:1")),
         ("a file above the root", &|json| json["files"][5]["path"] = json!("../../../etc/passwd")),
@@ -256,6 +263,33 @@ fn a_bundle_that_agrees_with_itself_but_not_with_its_manifests_is_refused() {
         let parts = forge(&fixture, edit);
         let directory = tempdir();
         refused(&parts.write(directory.path(), Form::Tar), &target, case);
+    }
+}
+
+#[test]
+fn a_layer_cannot_be_said_to_be_left_out_on_purpose() {
+    let fixture = Fixture::new();
+    let target = Registry::start();
+    let json: Value = serde_json::from_slice(fixture.parts.clone().bytes("bundle.json")).unwrap();
+    for reason in ["foreign-layer", "platform-not-selected"] {
+        for file in json["files"].as_array().unwrap().iter().filter(|f| f["path"].as_str().unwrap().contains("blobs/"))
+        {
+            let path = file["path"].as_str().unwrap();
+            let absent =
+                json!({"digest": path.replace("blobs/sha256/", "sha256:"), "size": file["size"], "reason": reason});
+            let mut parts = forge(&fixture, |json| {
+                json["files"].as_array_mut().unwrap().retain(|file| file["path"] != path);
+                for image in json["lock"]["images"].as_array_mut().unwrap() {
+                    image["absent"] = json!([absent]);
+                }
+            });
+            parts.remove(path);
+            let sums = String::from_utf8(parts.bytes("SHA256SUMS").clone()).unwrap();
+            let left: Vec<&str> = sums.lines().filter(|line| !line.ends_with(path)).collect();
+            *parts.bytes("SHA256SUMS") = (left.join("\n") + "\n").into_bytes();
+            let directory = tempdir();
+            refused(&parts.write(directory.path(), Form::Tar), &target, &format!("{path} {reason}"));
+        }
     }
 }
 

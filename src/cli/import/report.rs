@@ -25,7 +25,7 @@ pub const SPARSE_REMEDY: &str =
 /// The plan, for `--dry-run`.
 pub fn plan(graph: &Graph, plan: &Plan, notes: &[String], as_json: bool, context: &Context) -> Result<Outcome> {
     let (new, mounted) = (plan.new_bytes(), plan.mounted_bytes());
-    let present = blob_bytes(graph).saturating_sub(new);
+    let present = plan.present_bytes(graph);
     if as_json {
         let images = graph.images.iter().zip(&plan.images).map(|(image, step)| {
             json!({
@@ -67,11 +67,6 @@ fn action(action: Action, tag: TagState) -> &'static str {
         (Action::Skip, _) => "skip",
         (Action::Refuse, _) => "fail",
     }
-}
-
-/// Bytes of every distinct blob.
-fn blob_bytes(graph: &Graph) -> u64 {
-    graph.blobs().iter().map(|blob| blob.size).fold(0, u64::saturating_add)
 }
 
 /// Receipt and digest file, where they were asked for.

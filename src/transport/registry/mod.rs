@@ -121,6 +121,12 @@ impl Sink for Registries {
         upload::put(&self.host(repository.registry()), repository, blob, origin).await
     }
 
+    async fn is_listed(&self, repository: &Repository, manifest: &Manifest) -> Result<bool> {
+        let Some(subject) = manifest.subject() else { return Ok(true) };
+        let listed = referrers::list(&self.host(repository.registry()), repository, &subject.digest).await?;
+        Ok(listed.iter().any(|descriptor| descriptor.digest == manifest.digest()))
+    }
+
     async fn put_manifest(&self, reference: &Reference, manifest: &Manifest) -> Result<()> {
         manifests::put(&self.host(reference.repository.registry()), reference, manifest).await
     }
