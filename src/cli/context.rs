@@ -1,7 +1,7 @@
 //! What every command stands in: where events go, what is printed how, the clock and the environment.
 
-use std::io::{IsTerminal, Write};
-use std::path::Path;
+use std::io::{self, IsTerminal, Write};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
@@ -180,11 +180,31 @@ pub fn env(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
 
+/// Whether [`write_file`] will be able to write these: better known before hours of work than after them.
+///
+/// # Errors
+/// The first that cannot be written.
+pub fn check_writable<'a>(paths: impl IntoIterator<Item = &'a PathBuf>) -> Result<()> {
+    let check = |path: &Path| match path.metadata() {
+        Ok(metadata) if metadata.is_dir() => Err(io::ErrorKind::IsADirectory.into()),
+        Ok(metadata) if !metadata.is_file() => Ok(()),
+        _ => beside(path).map(drop),
+    };
+    paths.into_iter().try_for_each(|path| check(path).map_err(|e| Error::disk("writing", path, e)))
+}
+
+/// A file in the same directory, removed unless it takes the name of `path`.
+fn beside(path: &Path) -> io::Result<tempfile::NamedTempFile> {
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    // Its own error would name the temporary file.
+    let created = tempfile::Builder::new().prefix(".gapferry-").tempfile_in(directory);
+    created.map_err(|e| e.raw_os_error().map_or(e, io::Error::from_raw_os_error))
+}
+
 /// Writes a small file at once: no reader ever sees half of it.
 pub fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
-    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let write = || -> std::io::Result<()> {
-        let mut file = tempfile::Builder::new().prefix(".gapferry-").tempfile_in(directory)?;
+    let write = || -> io::Result<()> {
+        let mut file = beside(path)?;
         file.write_all(bytes)?;
         file.as_file().sync_all()?;
         // Temporary files are for their owner only; this one is like any other file.

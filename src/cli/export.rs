@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use super::allowlist::{AllowlistArgs, connect_for, earlier, read_file};
-use super::context::{Context, write_file};
+use super::context::{Context, check_writable, write_file};
 use super::exit::Outcome;
 use super::registry::RegistryArgs;
 use super::table;
@@ -81,6 +81,7 @@ pub struct Args {
 
 pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
     let started = Instant::now();
+    check_writable(&args.lock)?;
     let former = Bundle::open(&args.output).ok();
     let (registries, ask) = ask(&args, context)?;
     let source = Cached::new(&registries, earlier(former.as_ref()));

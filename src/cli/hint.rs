@@ -30,7 +30,9 @@ pub fn for_error(error: &Error) -> Option<&'static str> {
 }
 
 fn for_disk(error: &Error) -> Option<&'static str> {
-    match error.os_error().map(Errno::from_raw_os_error) {
+    // Of several failures only the text is left; the first speaks for all.
+    let code = error.os_error().or_else(|| named_in(&error.chain()));
+    match code.map(Errno::from_raw_os_error) {
         Some(Errno::NOSPC | Errno::DQUOT) => Some("make room, or write elsewhere; then run the same command again"),
         Some(Errno::ACCESS | Errno::PERM) => Some("check the permissions, or run as a user who may"),
         Some(Errno::ROFS) => Some("the file system is mounted read-only"),
@@ -41,6 +43,12 @@ fn for_disk(error: &Error) -> Option<&'static str> {
         }
         _ => None,
     }
+}
+
+/// The number in `… (os error 28)`, as the standard library writes it.
+fn named_in(chain: &str) -> Option<i32> {
+    let (_, after) = chain.split_once("(os error ")?;
+    after.split_once(')')?.0.parse().ok()
 }
 
 fn for_network(chain: &str) -> Option<&'static str> {

@@ -10,7 +10,7 @@ use std::time::Instant;
 use clap::ValueEnum;
 
 use super::allowlist::read_file;
-use super::context::Context;
+use super::context::{Context, check_writable};
 use super::exit::Outcome;
 use super::registry::RegistryArgs;
 use crate::allowlist::{Allowlist, refused};
@@ -135,6 +135,7 @@ impl From<Existing> for OnExisting {
 pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
     let started = Instant::now();
     let target = parse_target(&args.to)?;
+    check_writable(args.receipt.iter().chain(&args.digestfile))?;
     let naming = naming(&args, &target)?;
     let bundle = prove(&args, context)?;
     check_allowed(&args, &bundle)?;

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::allowlist::AllowlistArgs;
-use super::context::{Context, write_file};
+use super::context::{Context, check_writable, write_file};
 use super::exit::Outcome;
 use super::registry::RegistryArgs;
 use crate::content::Cached;
@@ -35,6 +35,7 @@ pub struct Args {
 }
 
 pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
+    check_writable(&args.output)?;
     let sources = args.allowlist.read(&args.registry, context)?;
     let cached = Cached::new(&sources.registries, None);
     let (lock, _) = args.allowlist.resolve(&sources, &cached, &args.registry, context).await?;
