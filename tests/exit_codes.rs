@@ -215,10 +215,12 @@ fn stop_at(gate: &Gate, arguments: &[&str], signal: Signal) -> Output {
 #[test]
 fn an_export_stopped_in_the_middle_of_a_blob_is_130_or_143_and_continues() {
     let registry = Registry::start();
-    images::oci("team/app", "1", &[&noise(1, 1 << 20), &noise(2, 1 << 20)]).push(&registry);
+    let image = images::oci("team/app", "1", &[&noise(1, 1 << 20), &noise(2, 1 << 20)]);
+    image.push(&registry);
+    let layer = format!("GET /v2/team/app/blobs/{}", support::sha256(&image.blobs[2]));
     for (signal, code) in [(Signal::INT, 130), (Signal::TERM, 143)] {
         for name in ["b.tar", "b"] {
-            let gate = Gate::before(registry.host(), "GET /v2/team/app/blobs/");
+            let gate = Gate::before(registry.host(), &layer);
             let directory = tempdir();
             let out = directory.path().join(name);
             let reference = format!("{}/team/app:1", gate.host());

@@ -1,0 +1,228 @@
+//! Where the bundle is to go: a disk that is full or becomes so, a medium that cannot be written, something that is there
+//! already, another run on the same output. Nothing is lost, and the message says what to do.
+
+mod support;
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use support::gate::Gate;
+use support::images::{self, Image, noise};
+use support::registry::Registry;
+use support::{files_below, gapferry, gapferry_process, tempdir};
+
+/// A file system of its own, gone when dropped.
+struct Disk {
+    directory: tempfile::TempDir,
+}
+
+impl Disk {
+    /// `None` where mounting is not allowed; the test says so and ends.
+    fn of(kibibytes: u64) -> Option<Disk> {
+        let directory = tempdir();
+        let options = format!("size={kibibytes}k");
+        let mut mount = Command::new("mount");
+        let output = mount.args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(directory.path()).output();
+        match output {
+            Ok(output) if output.status.success() => Some(Disk { directory }),
+            Ok(output) => skipped(&String::from_utf8_lossy(&output.stderr)),
+            Err(error) => skipped(&error.to_string()),
+        }
+    }
+
+    fn path(&self) -> &Path {
+        self.directory.path()
+    }
+
+    fn make_read_only(&self) {
+        let status = Command::new("mount").args(["-o", "remount,ro"]).arg(self.path()).status().unwrap();
+        assert!(status.success());
+    }
+}
+
+fn skipped(why: &str) -> Option<Disk> {
+    eprintln!("skipped: only root can mount a small file system: {}", why.trim());
+    None
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg(self.path()).status();
+    }
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// A registry with an image of about 5 MiB in two layers.
+fn large() -> (Registry, Image) {
+    let registry = Registry::start();
+    let image = images::oci("team/app", "1", &[&noise(1, 3 << 20), &noise(2, 3 << 20)]);
+    image.push(&registry);
+    (registry, image)
+}
+
+/// Holds the export where it fetches the second layer.
+fn gate_before_a_layer(registry: &Registry, image: &Image) -> Gate {
+    let layer = support::sha256(&image.blobs[2]);
+    Gate::before(registry.host(), &format!("GET /v2/team/app/blobs/{layer}"))
+}
+
+fn export(host: &str, out: &Path) -> Output {
+    let reference = format!("{host}/team/app:1");
+    gapferry().args(["export", &reference, "-j", "1", "-o"]).arg(out).output().unwrap()
+}
+
+/// How often a layer was asked for: configs are read to know the platform, before it is known what has to be fetched.
+fn layer_requests(registry: &Registry, image: &Image) -> usize {
+    let layers: Vec<String> = image.blobs[1..].iter().map(|blob| support::sha256(blob)).collect();
+    registry.requests().iter().filter(|request| layers.iter().any(|layer| request.path.ends_with(layer))).count()
+}
+
+#[test]
+fn a_disk_without_room_is_found_out_before_anything_is_fetched_and_the_bytes_are_named() {
+    let Some(disk) = Disk::of(2048) else { return };
+    let (registry, image) = large();
+    let before = layer_requests(&registry, &image);
+    for name in ["b.tar", "b"] {
+        let output = export(registry.host(), &disk.path().join(name));
+        let said = stderr(&output);
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(said.contains("needs 4.9 MiB more") && said.contains("has 2.0 MiB left"), "{said}");
+        assert!(said.contains("hint: make room"), "{said}");
+    }
+    assert_eq!(layer_requests(&registry, &image), before);
+    assert_eq!(files_below(disk.path()), []);
+}
+
+#[test]
+fn a_disk_that_fills_up_in_the_middle_loses_nothing() {
+    let Some(disk) = Disk::of(9 * 1024) else { return };
+    let (registry, image) = large();
+    let gate = gate_before_a_layer(&registry, &image);
+    let out = disk.path().join("b");
+    let reference = format!("{}/team/app:1", gate.host());
+    let mut command = gapferry_process();
+    command.args(["export", &reference, "-j", "1", "-o"]).arg(&out).stderr(Stdio::piped());
+    let process = command.spawn().unwrap();
+    gate.wait();
+    let filler = disk.path().join("filler");
+    std::fs::write(&filler, vec![7; 5 << 20]).unwrap();
+    gate.open();
+    let output = process.wait_with_output().unwrap();
+    let said = stderr(&output);
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(said.contains("No space left") && said.contains("hint: make room"), "{said}");
+    assert!(!out.exists());
+    std::fs::remove_file(filler).unwrap();
+    let output = export(gate.host(), &out);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    gapferry().arg("verify").arg(&out).assert().success();
+}
+
+#[test]
+fn a_read_only_medium_cannot_be_written_but_verified_and_imported_from() {
+    let Some(disk) = Disk::of(32 * 1024) else { return };
+    let (registry, _) = large();
+    let bundles = ["b.tar", "b"].map(|name| disk.path().join(name));
+    for bundle in &bundles {
+        assert!(export(registry.host(), bundle).status.success());
+    }
+    disk.make_read_only();
+    let target = Registry::start();
+    for bundle in &bundles {
+        for command in [&["verify"][..], &["list"], &["inspect"], &["import", "--to", target.host()]] {
+            gapferry().args(command).arg(bundle).assert().success();
+        }
+    }
+    for name in ["new.tar", "new"] {
+        let output = export(registry.host(), &disk.path().join(name));
+        let said = stderr(&output);
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(said.contains(name) && said.contains("hint: the file system is mounted read-only"), "{said}");
+    }
+}
+
+#[test]
+fn a_receipt_or_lock_that_could_not_be_written_is_told_before_the_work_not_after_it() {
+    let (registry, image) = large();
+    let directory = tempdir();
+    let (bundle, nowhere) = (directory.path().join("b.tar"), directory.path().join("no/such/directory/file"));
+    let nowhere = nowhere.to_str().unwrap();
+    let reference = format!("{}/team/app:1", registry.host());
+    let out = bundle.to_str().unwrap();
+    let before = layer_requests(&registry, &image);
+    let output = gapferry().args(["export", &reference, "-o", out, "--lock", nowhere]).output().unwrap();
+    assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
+    assert_eq!(layer_requests(&registry, &image), before);
+    assert!(export(registry.host(), &bundle).status.success());
+    let target = Registry::start();
+    for option in ["--receipt", "--digestfile"] {
+        let output = gapferry().args(["import", out, "--to", target.host(), option, nowhere]).output().unwrap();
+        let said = stderr(&output);
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(said.contains(nowhere), "{said}");
+        assert_eq!(target.uploads(), 0, "{option}");
+    }
+    for arguments in [["lock", &reference, "-o", nowhere], ["man", "--dir", "/dev/null/x", "-q"]] {
+        assert_eq!(gapferry().args(arguments).output().unwrap().status.code(), Some(2), "{arguments:?}");
+    }
+}
+
+#[test]
+fn what_is_there_and_no_bundle_is_not_overwritten() {
+    let (registry, _) = large();
+    let directory = tempdir();
+    let root = directory.path();
+    std::fs::write(root.join("notes.tar"), "not a tar").unwrap();
+    std::fs::write(root.join("notes"), "a file").unwrap();
+    std::fs::create_dir(root.join("photos")).unwrap();
+    std::fs::write(root.join("photos/one"), "precious").unwrap();
+    std::fs::create_dir(root.join("photos.tar")).unwrap();
+    std::fs::write(root.join("photos.tar/one"), "precious").unwrap();
+    std::os::unix::fs::symlink("nowhere", root.join("dangling")).unwrap();
+    let before = files_below(root);
+    for name in ["notes.tar", "notes", "photos", "photos.tar", "dangling"] {
+        let output = export(registry.host(), &root.join(name));
+        let said = stderr(&output);
+        assert_eq!(output.status.code(), Some(2), "{name}: {said}");
+        assert!(
+            said.contains(name)
+                && (name == "dangling"
+                    || said.contains("that is not a bundle, and it is not overwritten")
+                    || said.contains("there is a directory")),
+            "{said}"
+        );
+    }
+    assert_eq!(files_below(root), before);
+    assert_eq!(std::fs::read_link(root.join("dangling")).unwrap(), PathBuf::from("nowhere"));
+    // Nothing is there: an empty directory, made for the bundle.
+    std::fs::create_dir(root.join("empty")).unwrap();
+    assert!(export(registry.host(), &root.join("empty")).status.success());
+}
+
+#[test]
+fn a_second_run_on_the_same_output_is_told_so_and_disturbs_nothing() {
+    let (registry, image) = large();
+    let directory = tempdir();
+    for name in ["b.tar", "b"] {
+        let gate = gate_before_a_layer(&registry, &image);
+        let out = directory.path().join(name);
+        let reference = format!("{}/team/app:1", gate.host());
+        let mut command = gapferry_process();
+        command.args(["export", &reference, "-o"]).arg(&out).stderr(Stdio::piped());
+        let first = command.spawn().unwrap();
+        gate.wait();
+        let second = export(gate.host(), &out);
+        let said = stderr(&second);
+        assert_eq!(second.status.code(), Some(2), "{said}");
+        assert!(said.contains("another gapferry is writing it") && said.contains(name), "{said}");
+        gate.open();
+        let first = first.wait_with_output().unwrap();
+        assert!(first.status.success(), "{}", stderr(&first));
+        gapferry().arg("verify").arg(&out).assert().success();
+    }
+    let names: Vec<_> = std::fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(names.len(), 2, "{names:?}");
+}
