@@ -61,3 +61,12 @@ fn a_digest_with_two_sizes_fails_the_export_not_the_verification_far_away() {
     let stderr = String::from_utf8_lossy(&failed.get_output().stderr).into_owned();
     assert!(stderr.contains("bytes elsewhere") || stderr.contains("elsewhere"), "{stderr}");
 }
+
+#[test]
+fn a_name_that_means_unfinished_is_refused_as_nobody_could_use_the_bundle() {
+    let registry = one_image();
+    let directory = tempdir();
+    let refused = export(&registry, &["team/app:1"], directory.path(), "b.partial").code(2);
+    let stderr = String::from_utf8_lossy(&refused.get_output().stderr).into_owned();
+    assert!(stderr.contains("take another one"), "{stderr}");
+}

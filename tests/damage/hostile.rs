@@ -119,7 +119,13 @@ fn links_and_pipes_in_a_directory_are_refused_and_never_followed() {
     let secret = tempdir();
     std::fs::write(secret.path().join("file"), b"of the machine, not of the bundle").unwrap();
     type Prepare<'a> = &'a dyn Fn(&Path);
-    let cases: [(&str, Prepare<'_>); 5] = [
+    let depths = "d/".repeat(16);
+    let deep = depths.trim_end_matches('/');
+    let cases: [(&str, Prepare<'_>); 6] = [
+        (deep, &|root| {
+            std::fs::create_dir_all(root.join(deep)).unwrap();
+            std::fs::write(root.join(deep).join("hidden"), b"declared by nobody").unwrap();
+        }),
         ("link", &|root| std::os::unix::fs::symlink(secret.path().join("file"), root.join("link")).unwrap()),
         ("tree", &|root| std::os::unix::fs::symlink(secret.path(), root.join("tree")).unwrap()),
         ("loop", &|root| std::os::unix::fs::symlink(".", root.join("loop")).unwrap()),

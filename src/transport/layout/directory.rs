@@ -7,9 +7,12 @@ use std::path::Path;
 use super::{Found, Place};
 use crate::error::{Error, Result};
 
+/// How deep directories are read; a layout has three levels.
+const MAX_DEPTH: usize = 16;
+
 /// Finds every regular file below `root`.
 pub fn scan(root: &Path, found: &mut Found) -> Result<()> {
-    for entry in walkdir::WalkDir::new(root).min_depth(1).max_depth(16).follow_links(false).sort_by_file_name() {
+    for entry in walkdir::WalkDir::new(root).min_depth(1).max_depth(MAX_DEPTH).follow_links(false).sort_by_file_name() {
         let entry = entry.map_err(|e| {
             let path = e.path().unwrap_or(root).to_owned();
             let cause = e.into_io_error();
@@ -25,6 +28,8 @@ pub fn scan(root: &Path, found: &mut Found) -> Result<()> {
             found.fault(name, "it is a symbolic link");
         } else if !kind.is_dir() {
             found.fault(name, "it is neither a file nor a directory");
+        } else if entry.depth() == MAX_DEPTH {
+            found.fault(name, "directories nest deeper than in any layout; what is in it is not read");
         }
         found.check_count(root)?;
     }
