@@ -66,7 +66,13 @@ impl BundleJson {
             let text = format!("{shown} has format {gapferry_bundle}; this program reads format {FORMAT_VERSION}");
             return Err(Error::input(text));
         }
-        serde_json::from_slice(bytes).map_err(fail)
+        let json: BundleJson = serde_json::from_slice(bytes).map_err(fail)?;
+        if json.parent.is_some() || !json.assumed.is_empty() {
+            let text =
+                format!("{shown} builds on another bundle; this program reads bundles that are complete in themselves");
+            return Err(Error::input(text));
+        }
+        Ok(json)
     }
 }
 
@@ -201,4 +207,24 @@ fn to_bytes(value: &Value) -> Result<Vec<u8>> {
 
 fn internal(error: serde_json::Error) -> Error {
     Error::input("writing the bundle's metadata").because(error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bundle_that_is_not_complete_in_itself_is_refused_and_so_is_another_format() {
+        let json = |version: u32, assumed: &str| {
+            format!(
+                r#"{{"gapferryBundle":{version},"tool":"t","created":"2026-11-21T00:00:00Z","parent":null,"assumed":[{assumed}],
+                "lock":{{"version":1,"created":"2026-11-21T00:00:00Z","images":[]}},"files":[]}}"#
+            )
+        };
+        let parse = |text: String| BundleJson::parse(text.as_bytes(), "bundle.json").map_err(|error| error.to_string());
+        assert!(parse(json(1, "")).is_ok());
+        let digest = format!("\"{}\"", Digest::sha256(b"elsewhere"));
+        assert!(parse(json(1, &digest)).unwrap_err().contains("builds on another bundle"));
+        assert!(parse(json(2, "")).unwrap_err().contains("format 2"));
+    }
 }

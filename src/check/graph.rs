@@ -26,7 +26,7 @@ pub fn check(layout: &Layout, bundle: &BundleJson, problems: &mut Vec<Problem>) 
             problems.push(problem.found(format!("{} in place of {pinned}", image.digest)));
         }
         platforms_agree(layout, image, problems);
-        let mut follow = Follow::new(layout, LeftOut::of(image, bundle));
+        let mut follow = Follow::new(layout, LeftOut::of(image));
         let attached = image.attached.iter().map(|attached| attached.descriptor());
         follow.run(std::iter::once(image.descriptor()).chain(attached).collect());
         complete &= follow.complete;
@@ -59,30 +59,26 @@ pub fn by_index(layout: &Layout) -> Reach {
 struct LeftOut {
     platforms: HashSet<Digest>,
     foreign_layers: HashSet<Digest>,
-    /// At the target already.
-    assumed: HashSet<Digest>,
 }
 
 impl LeftOut {
-    fn of(image: &LockedImage, bundle: &BundleJson) -> LeftOut {
+    fn of(image: &LockedImage) -> LeftOut {
         let because = |reason: AbsentReason| {
             image.absent.iter().filter(move |absent| absent.reason == reason).map(|absent| absent.digest)
         };
         LeftOut {
             platforms: because(AbsentReason::PlatformNotSelected).collect(),
             foreign_layers: because(AbsentReason::ForeignLayer).collect(),
-            assumed: bundle.assumed.iter().copied().collect(),
         }
     }
 
     /// `role`: what it is to its parent; the image itself and what is attached to it have none.
     fn covers(&self, digest: &Digest, role: Option<Role>) -> bool {
-        let on_purpose = match role {
+        match role {
             Some(Role::Manifest) => self.platforms.contains(digest),
             Some(Role::ForeignLayer) => self.foreign_layers.contains(digest),
             Some(Role::Config | Role::Layer) | None => false,
-        };
-        on_purpose || self.assumed.contains(digest)
+        }
     }
 }
 

@@ -47,7 +47,8 @@ An allowlist as text:
   ghcr.io/org/tool      # all its tags
 
 Index modes (with --platform):
-  trim    a smaller index is written; its digest is new, old and new stand in the lock
+  trim    a smaller index is written; its digest is new, old and new stand in the lock, and
+          signatures of the whole index do not fit it and stay behind
   sparse  the index stays byte for byte, children are missing on purpose; Harbor and docker-registry refuse it
   single  the one manifest that remains takes the tag";
 
