@@ -104,7 +104,9 @@ async fn select(source: &dyn Source, rule: &Rule, allow_empty: bool, events: &Ev
         Select::AllTags(repository) => repository,
         Select::TagsMatching { repository, .. } | Select::TagsInRange { repository, .. } => repository,
     };
-    let tags = source.tags(repository).await?;
+    let mut tags = source.tags(repository).await?;
+    // Registries should sort them; distribution 2.8 does not, and the order of a bundle must not depend on its mood.
+    tags.sort();
     let found: Vec<Reference> =
         tags.iter().filter(|tag| rule.select.matches(tag)).map(|tag| repository.with_tag(tag.clone())).collect();
     if !found.is_empty() {
