@@ -108,7 +108,7 @@ fn a_malformed_allowlist_is_2_with_every_error_and_its_line_at_once() {
     let text = directory.path().join("list.txt");
     std::fs::write(&text, "a:1\nUPPER:1\nb:1 nonsense=1\nc:1 platform=linux\nd@sha256:12\n").unwrap();
     let yaml = directory.path().join("list.yaml");
-    std::fs::write(&yaml, "- image: UPPER:1\n- image: b:1\n  nonsense: 1\n- c:1\n").unwrap();
+    std::fs::write(&yaml, "- ref: UPPER:1\n- ref: b:1\n  nonsense: 1\n- c:1\n").unwrap();
     let out = directory.path().join("out.tar");
     let bundle = site();
     let rows: &[&[&str]] = &[

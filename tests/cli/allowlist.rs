@@ -1,0 +1,156 @@
+//! Allowlists as people write them: text, YAML, skopeo's file, standard input; on both sides of the gap.
+
+use serde_json::Value;
+
+use super::support::registry::{Options, Registry};
+use super::support::{gapferry, images};
+use super::{Source, ends_with, everything, json, names, run, stderr, succeed};
+
+fn lock_of(arguments: &[&str]) -> Value {
+    json(&succeed(&[&["lock"], arguments].concat()))
+}
+
+/// The references of a lock, without the registry.
+fn tags(lock: &Value) -> Vec<String> {
+    let images = lock["images"].as_array().unwrap().iter();
+    images.map(|image| image["reference"].as_str().unwrap().split_once('/').unwrap().1.to_owned()).collect()
+}
+
+fn four() -> Source {
+    Source::of(&[
+        images::oci_index("team/multi", "1.0", "m"),
+        images::oci("team/app", "1.0", &["a"]),
+        images::oci("team/app", "1.1", &["b"]),
+        images::oci("team/app", "edge", &["c"]),
+    ])
+}
+
+#[test]
+fn a_text_file_selects_platforms_and_names_with_comments_bom_and_crlf() {
+    let source = four();
+    let host = source.host();
+    let text = format!(
+        "\u{feff}# the base images\r\n{host}/team/multi:1.0 platform=linux/arm64 as=base/multi:new  # one only\r\n\r\n\
+         {host}/team/app:1.1\r\n"
+    );
+    let list = source.file("list.txt", &text);
+    let lock = lock_of(&["-f", &list]);
+    assert_eq!(tags(&lock), ["team/multi:1.0", "team/app:1.1"]);
+    let multi = &lock["images"][0];
+    assert_eq!(multi["as"], "base/multi:new");
+    assert_eq!(multi["platforms"][0]["architecture"], "arm64");
+    assert_eq!(multi["selection"]["index"], "trim");
+    // The name counts at the target.
+    let out = source.path("b.tar");
+    let out = out.to_str().unwrap();
+    succeed(&["export", "-f", &list, "-o", out]);
+    let target = Registry::start();
+    succeed(&["import", out, "--to", &format!("{}/mirror", target.host())]);
+    assert_eq!(names(&target), ["mirror/base/multi:new", "mirror/team/app:1.1"]);
+}
+
+#[test]
+fn a_yaml_list_and_standard_input_mean_the_same_as_the_text() {
+    let source = four();
+    let host = source.host();
+    let text = format!("{host}/team/multi:1.0 platform=linux/arm64 as=base/multi\n{host}/team/app:edge\n");
+    let yaml =
+        format!("- ref: {host}/team/multi:1.0\n  platform: [linux/arm64]\n  as: base/multi\n- {host}/team/app:edge\n");
+    let expected = lock_of(&["-f", &source.file("list.txt", &text)])["images"].clone();
+    assert_eq!(lock_of(&["-f", &source.file("list.yaml", &yaml)])["images"], expected);
+    for input in [text, yaml] {
+        let output = gapferry().args(["lock", "-f", "-"]).write_stdin(input).output().unwrap();
+        assert_eq!(json(&output)["images"], expected, "{}", stderr(&output));
+    }
+    let output = gapferry().args(["lock", "-f", "-"]).write_stdin("UPPER:1\n").output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("standard input:1"), "{}", stderr(&output));
+}
+
+#[test]
+fn a_repository_alone_is_all_its_tags_and_a_pattern_that_matches_nothing_is_an_error_unless_allowed() {
+    let source = four();
+    let host = source.host();
+    let lock = lock_of(&[&format!("{host}/team/app")]);
+    assert_eq!(tags(&lock), ["team/app:1.0", "team/app:1.1", "team/app:edge"]);
+    let list = format!("{host}:\n  images-by-semver: {{team/app: '>= 1.1'}}\n");
+    assert_eq!(tags(&lock_of(&["-f", &source.file("semver.yaml", &list)])), ["team/app:1.1"]);
+    let none = format!("{host}:\n  images: {{team/multi: []}}\n  images-by-tag-regex: {{team/app: ^nothing$}}\n");
+    let none = source.file("none.yaml", &none);
+    let output = run(&["lock", "-f", &none]);
+    assert!(!output.status.success() && stderr(&output).contains("none.yaml:"), "{}", stderr(&output));
+    assert_eq!(tags(&lock_of(&["-f", &none, "--allow-empty"])), ["team/multi:1.0"]);
+}
+
+#[test]
+fn skopeos_file_brings_its_credentials_and_its_tls_settings() {
+    let options = Options { credentials: Some(("user".into(), "secret".into())), tls: true, ..Options::default() };
+    let closed = Registry::with(options);
+    images::oci("team/app", "1.0", &["a"]).push(&closed);
+    let source = four();
+    let file = |tls_verify: bool, password: &str| {
+        let text = format!(
+            "{}:\n  tls-verify: {tls_verify}\n  credentials: {{username: user, password: {password}}}\n  \
+             images: {{team/app: ['1.0']}}\n{}:\n  images: {{team/app: [edge]}}\n",
+            closed.host(),
+            source.host()
+        );
+        source.file("sync.yaml", &text)
+    };
+    assert_eq!(tags(&lock_of(&["-f", &file(false, "secret")])), ["team/app:1.0", "team/app:edge"]);
+    ends_with(4, &["lock", "-f", &file(false, "wrong")]);
+    // Its certificate is of nobody's authority.
+    let output = ends_with(5, &["lock", "-f", &file(true, "secret"), "--retries", "0"]);
+    assert!(stderr(&output).contains("--ca-file"), "{}", stderr(&output));
+    succeed(&["lock", "-f", &file(true, "secret"), "--ca-file", closed.ca_file().to_str().unwrap()]);
+}
+
+#[test]
+fn duplicates_are_merged_and_short_names_written_out_and_both_are_said() {
+    let source = four();
+    let reference = format!("{}/team/app:1.0", source.host());
+    let list = source.file("list.txt", &format!("{reference}\n{reference}\n"));
+    let output = succeed(&["lock", &reference, "-f", &list]);
+    assert_eq!(tags(&json(&output)), ["team/app:1.0"]);
+    assert!(stderr(&output).contains("note:") && stderr(&output).contains(&reference), "{}", stderr(&output));
+    // Nobody is behind this proxy: what counts is what was said before.
+    let mut offline = gapferry();
+    offline.env("HTTPS_PROXY", "http://127.0.0.1:9").args(["lock", "nginx:1", "--retries", "0"]);
+    let output = offline.output().unwrap();
+    assert_eq!(output.status.code(), Some(5), "{}", stderr(&output));
+    assert!(stderr(&output).contains("nginx:1 is docker.io/library/nginx:1"), "{}", stderr(&output));
+}
+
+#[test]
+fn an_image_that_is_not_on_the_isolated_sides_list_is_refused_before_any_request() {
+    let source = four();
+    let bundle = source.bundle("b.tar");
+    let target = Registry::start();
+    let host = source.host();
+    let list = source.file("allow.txt", &format!("{host}/team/multi:1.0\n{host}/team/app:1.0\n"));
+    let output = ends_with(3, &["import", &bundle, "--to", target.host(), "--allow", &list]);
+    let said = stderr(&output);
+    assert!(
+        said.contains(&format!("{host}/team/app:1.1")) && said.contains(&format!("{host}/team/app:edge")),
+        "{said}"
+    );
+    assert!(!said.contains(&format!("{host}/team/app:1.0")), "only what is refused is named: {said}");
+    assert_eq!(target.requests(), []);
+    let whole = source.file("allow.txt", &format!("{host}/team/multi:1.0\n{host}/team/app # all its tags\n"));
+    succeed(&["import", &bundle, "--to", target.host(), "--allow", &whole]);
+    assert_eq!(everything(&target).len(), 4);
+}
+
+#[test]
+fn a_list_that_allows_a_tag_with_a_digest_refuses_the_tag_with_another_one() {
+    let source = Source::of(&[images::oci("team/app", "1.0", &["a"])]);
+    let bundle = source.bundle("b.tar");
+    let target = Registry::start();
+    let right = images::oci("team/app", "1.0", &["a"]).digest();
+    let wrong = images::oci("team/app", "1.0", &["b"]).digest();
+    for (digest, code) in [(wrong, 3), (right, 0)] {
+        let list = source.file("allow.txt", &format!("{}/team/app:1.0@{digest}\n", source.host()));
+        ends_with(code, &["import", &bundle, "--to", target.host(), "--allow", &list]);
+        assert_eq!(everything(&target).len(), usize::from(code == 0));
+    }
+}
