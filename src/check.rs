@@ -8,6 +8,7 @@
 //! somebody made is a question for its identity and signature.
 
 mod declared;
+mod docker;
 mod files;
 mod graph;
 
@@ -151,6 +152,9 @@ pub fn check(path: &Path, depth: Depth, events: &Events) -> Result<Report> {
         Some(bundle) => graph::check(&layout, bundle, &mut problems),
         None => graph::by_index(&layout),
     };
+    if let Some(bundle) = &bundle {
+        docker::agrees(&layout, bundle, &mut problems);
+    }
     name_images(&mut problems, &reach);
     problems.sort();
     problems.dedup();

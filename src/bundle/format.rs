@@ -174,7 +174,7 @@ fn named(descriptor: &Descriptor, name: &str) -> Value {
 }
 
 /// `manifest.json`, for `docker load` without the containerd store: the images of which one platform can be named.
-fn docker_json(lock: &Lock, manifests: &[Manifest]) -> Value {
+pub fn docker_json(lock: &Lock, manifests: &[Manifest]) -> Value {
     let by_digest: HashMap<Digest, &Manifest> = manifests.iter().map(|m| (m.digest(), m)).collect();
     let images = lock.images.iter().filter_map(|image| {
         let manifest = single_platform(by_digest.get(&image.digest)?, &by_digest)?;

@@ -16,6 +16,7 @@ mod open;
 mod tarfile;
 mod writer;
 
+pub(crate) use format::docker_json;
 pub use format::{
     BUNDLE_JSON, BundleJson, DOCKER_JSON, FORMAT_VERSION, FileEntry, INDEX_JSON, OCI_LAYOUT, SIGNATURE, SUMS,
 };
