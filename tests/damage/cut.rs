@@ -81,6 +81,40 @@ fn a_single_flipped_bit_anywhere_in_bundle_json_is_found_and_bundle_json_named()
     }
 }
 
+/// What happens to a file on a bad medium or a bad line: bytes overwritten, lost, doubled, moved.
+#[test]
+fn nothing_that_happens_to_the_bytes_of_a_tar_goes_unnoticed_or_ends_in_a_panic() {
+    use proptest::prelude::*;
+    let tar = Fixture::new().parts.tar();
+    let directory = tempdir();
+    let path = directory.path().join("b.tar");
+    let place = || 0..tar.len();
+    let accident = (0..4u8, place(), 1..4096usize, place(), any::<u8>());
+    let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig {
+        failure_persistence: None,
+        ..ProptestConfig::with_cases(300)
+    });
+    let outcome = runner.run(&accident, |(kind, at, length, other, byte)| {
+        let (end, mut bytes) = ((at + length).min(tar.len()), tar.clone());
+        match kind {
+            0 => bytes[at..end].fill(byte),
+            1 => drop(bytes.drain(at..end)),
+            2 => drop(bytes.splice(at..at, tar[at..end].iter().copied())),
+            _ => bytes.copy_within(at..end, other.min(tar.len() - (end - at))),
+        }
+        std::fs::write(&path, &bytes).expect("writing");
+        prop_assert!(means_the_same(&bytes, &tar) || is_found(&path), "unnoticed");
+        Ok(())
+    });
+    outcome.unwrap();
+}
+
+/// More zeros at the end, or another end of a header's checksum, change nothing for anybody.
+fn means_the_same(bytes: &[u8], tar: &[u8]) -> bool {
+    let longer = bytes.get(tar.len()..).is_some_and(|more| more.iter().all(|byte| *byte == 0));
+    longer && bytes.iter().zip(tar).enumerate().all(|(at, (one, other))| one == other || at % 512 == 155)
+}
+
 /// For the message: the file that this byte of the tar belongs to.
 fn place(parts: &Parts, at: usize) -> String {
     let mut end = 0;

@@ -112,6 +112,26 @@ fn an_extended_header_cannot_make_two_programs_read_two_tars() {
 }
 
 #[test]
+fn names_that_are_no_text_and_directories_without_end_are_refused() {
+    use std::os::unix::ffi::OsStrExt;
+    let fixture = Fixture::new();
+    let target = Registry::start();
+    for (case, name) in [
+        ("no text", std::ffi::OsStr::from_bytes(b"\xff\xfe").to_owned()),
+        ("a line of its own", "OK: all is well\nOK".into()),
+        ("deep", "d/".repeat(40).into()),
+        ("too long", format!("{}/{}", "a".repeat(200), "b/".repeat(10)).into()),
+    ] {
+        let directory = tempdir();
+        let root = fixture.parts.write(directory.path(), Form::Directory);
+        let file = root.join(&name).join("file");
+        std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+        std::fs::write(file, b"x").unwrap();
+        refused(&root, &target, case);
+    }
+}
+
+#[test]
 fn links_and_pipes_in_a_directory_are_refused_and_never_followed() {
     let fixture = Fixture::new();
     let target = Registry::start();
@@ -163,13 +183,56 @@ fn forge(fixture: &Fixture, edit: impl FnOnce(&mut Value)) -> Parts {
 /// Makes `SHA256SUMS` fit `bundle.json` again.
 fn resum(parts: &mut Parts) {
     let json = parts.bytes("bundle.json").clone();
+    resum_file(parts, "bundle.json", &json);
+}
+
+fn resum_file(parts: &mut Parts, path: &str, bytes: &[u8]) {
     let sums = String::from_utf8(parts.bytes("SHA256SUMS").clone()).unwrap();
-    let own = sha256(&json).replace("sha256:", "");
-    let lines = sums.lines().map(|line| match line.ends_with("  bundle.json") {
-        true => format!("{own}  bundle.json\n"),
+    let own = sha256(bytes).replace("sha256:", "");
+    let lines = sums.lines().map(|line| match line.ends_with(&format!("  {path}")) {
+        true => format!("{own}  {path}\n"),
         false => format!("{line}\n"),
     });
     *parts.bytes("SHA256SUMS") = lines.collect::<String>().into_bytes();
+}
+
+/// One file replaced, with every sum and size made right again.
+fn replace(fixture: &Fixture, path: &str, bytes: &[u8]) -> Parts {
+    let mut parts = forge(fixture, |json| {
+        let files = json["files"].as_array_mut().unwrap();
+        let file = files.iter_mut().find(|file| file["path"] == path).unwrap();
+        file["size"] = json!(bytes.len());
+        file["sha256"] = json!(sha256(bytes).replace("sha256:", ""));
+    });
+    *parts.bytes(path) = bytes.to_vec();
+    resum_file(&mut parts, path, bytes);
+    parts
+}
+
+#[test]
+fn a_file_whose_sums_are_right_must_still_tell_the_same_story() {
+    let fixture = Fixture::new();
+    let target = Registry::start();
+    let text = |path: &str| String::from_utf8(fixture.parts.clone().bytes(path).clone()).unwrap();
+    let swapped = text("manifest.json").replace("team/one:1", "x").replace("team/three:1", "team/one:1");
+    let renamed = text("index.json").replace("team/one:1", "team/first:1");
+    let exchanged = text("index.json").replace("team/one:1", "x").replace("team/three:1", "team/one:1");
+    let deep = format!("{{\"manifests\": {}", "[".repeat(100_000));
+    let cases = [
+        ("manifest.json", "another image under a name", swapped),
+        ("manifest.json", "no list", "{}".to_owned()),
+        ("manifest.json", "nesting", "[".repeat(100_000)),
+        ("index.json", "another name", renamed),
+        ("index.json", "another image under a name", exchanged.replace("\"x\"", "\"127.0.0.1/team/three:1\"")),
+        ("index.json", "nothing", "{\"schemaVersion\": 2, \"manifests\": []}".to_owned()),
+        ("index.json", "nesting", deep),
+    ];
+    for (path, case, text) in cases {
+        let directory = tempdir();
+        let report =
+            refused(&replace(&fixture, path, text.as_bytes()).write(directory.path(), Form::Tar), &target, case);
+        assert_eq!(report.paths(), [path.to_owned()].into(), "{case}: {report:#?}");
+    }
 }
 
 #[test]

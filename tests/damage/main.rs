@@ -3,6 +3,7 @@
 
 mod bundle;
 mod cut;
+mod during;
 mod hostile;
 mod matrix;
 #[path = "../support/mod.rs"]
