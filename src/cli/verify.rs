@@ -14,7 +14,7 @@ const ABOUT: &str = "\
 Proves every byte of a bundle, a directory or a tar, which is read by offset and never extracted.
 
 Checks the digest manifest, the size and sha256 of every file, that every child of every manifest is there or was left out \
-on purpose, that nothing undeclared is there, and that bundle.json, SHA256SUMS and index.json agree. It does not stop at \
+on purpose, that nothing undeclared is there, and that bundle.json, SHA256SUMS, index.json and manifest.json agree. It does not stop at \
 the first problem: all are listed, each with its path, what was expected, what was found, the images it affects and what to \
 do.
 
