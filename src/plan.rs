@@ -148,6 +148,12 @@ fn image_step(image: &Image, to: &Reference, inventory: &Inventory, on_existing:
     ImageStep { from, to: to.clone(), tag, action, present }
 }
 
+/// The image's root, where it can be put by its tag alone: one request less. What refers to it must find it before the tag
+/// tells of it; then this is `None`.
+pub fn put_by_tag(image: &Image, to: &Reference) -> Option<Digest> {
+    (to.digest.is_none() && image.locked.attached.is_empty()).then_some(image.locked.digest)
+}
+
 /// The tags that attached manifests have beside the image in `repository`.
 pub fn companion_tags(image: &Image, repository: &Repository) -> impl Iterator<Item = (Reference, Digest)> {
     let tagged = image.locked.attached.iter().filter_map(|a| Some((a.tag.clone()?, a.digest)));
@@ -203,7 +209,10 @@ pub async fn take_inventory(
         let repository = &to.repository;
         references.insert(to.clone());
         references.extend(companion_tags(image, repository).map(|(tag, _)| tag));
-        references.extend(image.manifests.iter().map(|manifest| repository.with_digest(manifest.digest())));
+        // A tag that means the root says that it is there; any other is put anew, and the root with it.
+        let asked =
+            image.manifests.iter().map(Manifest::digest).filter(|digest| put_by_tag(image, to) != Some(*digest));
+        references.extend(asked.map(|digest| repository.with_digest(digest)));
         for blob in &image.blobs {
             blobs.entry((repository.clone(), blob.digest)).or_insert_with(|| blob.clone());
         }
@@ -239,6 +248,7 @@ pub async fn take_inventory(
                 inventory.tags.insert(reference, digest);
             }
             None => {
+                inventory.manifests.insert((reference.repository.clone(), found.digest));
                 inventory.tags.insert(reference, found.digest);
             }
         }

@@ -19,7 +19,7 @@ use crate::content::{Origin, Sink, Source};
 use crate::error::{Error, Kind, Result};
 use crate::graph::{Graph, Image};
 use crate::oci::{Digest, Manifest, Reference, Repository};
-use crate::plan::{Action, BlobStep, ImageStep, Plan, TagState, companion_tags};
+use crate::plan::{Action, BlobStep, ImageStep, Plan, TagState, companion_tags, put_by_tag};
 use crate::progress::{Event, Events, Phase};
 use observed::Observed;
 
@@ -260,8 +260,7 @@ impl<'a> Transfer<'a> {
     async fn publish(&self, image: &Image, step: &ImageStep) -> Result<()> {
         let repository = &step.to.repository;
         let gets_tag = step.to.digest.is_none() && step.tag != TagState::Same;
-        // What nothing else refers to comes with its tag, in one request.
-        let by_tag = (gets_tag && image.locked.attached.is_empty()).then_some(image.locked.digest);
+        let by_tag = put_by_tag(image, &step.to).filter(|_| gets_tag);
         for manifest in &image.manifests {
             if !step.present.contains(&manifest.digest()) && by_tag != Some(manifest.digest()) {
                 self.put_once(repository, manifest).await?;

@@ -99,10 +99,13 @@ impl Place for Directory {
             self.write(&self.root.join(file.path), &file.bytes)?;
         }
         medium::sync_all(&self.root)?;
+        // Syncing all once more would wait for whatever others have written meanwhile.
         for file in metadata.iter().filter(is_last) {
-            self.write(&self.root.join(file.path), &file.bytes)?;
+            let path = self.root.join(file.path);
+            self.write(&path, &file.bytes)?;
+            medium::sync_file(&path)?;
         }
-        medium::sync_all(&self.root)?;
+        medium::sync_directory(&self.root)?;
         medium::replace_directory(&self.root, &self.out)?;
         medium::sync_directory(medium::parent(&self.out))
     }

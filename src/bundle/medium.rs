@@ -34,6 +34,12 @@ pub fn sync_all(directory: &Path) -> Result<()> {
     rustix::fs::syncfs(&file).map_err(|e| Error::disk("syncing", directory, e.into()))
 }
 
+/// The bytes of one file reach the medium.
+pub fn sync_file(path: &Path) -> Result<()> {
+    let file = File::open(path).map_err(|e| Error::disk("opening", path, e))?;
+    file.sync_all().map_err(|e| Error::disk("syncing", path, e))
+}
+
 /// A name that was given, taken or changed in `directory` reaches the medium.
 pub fn sync_directory(directory: &Path) -> Result<()> {
     let file = File::open(directory).map_err(|e| Error::disk("opening", directory, e))?;

@@ -10,9 +10,10 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream;
+use rustix::buffer::spare_capacity;
 
 use super::Body;
 use crate::error::{Error, Kind, Result};
@@ -65,9 +66,24 @@ impl Slice {
             return Ok(0);
         }
         match self.file.read_at(&mut buffer[..want], self.offset.saturating_add(position))? {
-            0 => Err(io::Error::new(io::ErrorKind::UnexpectedEof, format!("the file ends {left} bytes too early"))),
+            0 => Err(cut_short(left)),
             read => Ok(read),
         }
+    }
+
+    /// Up to [`PIECE`] bytes from `position` on, into memory that was not zeroed for it; never empty.
+    fn read_piece(&self, position: u64) -> io::Result<Bytes> {
+        let left = self.size.saturating_sub(position);
+        let want = usize::try_from(left).unwrap_or(PIECE).min(PIECE);
+        let mut buffer = Vec::with_capacity(want);
+        let from = self.offset.saturating_add(position);
+        rustix::io::retry_on_intr(|| rustix::io::pread(&self.file, spare_capacity(&mut buffer), from))?;
+        if buffer.is_empty() {
+            return Err(cut_short(left));
+        }
+        // The allocator may have given more room than was asked for: what lies behind is another entry's.
+        buffer.truncate(want);
+        Ok(buffer.into())
     }
 
     /// All of it, when it is no larger than `limit` bytes.
@@ -121,16 +137,8 @@ impl Slice {
         tokio::task::spawn_blocking(move || {
             let mut position = offset;
             while position < self.size {
-                let want = usize::try_from(self.size - position).unwrap_or(PIECE).min(PIECE);
-                let mut buffer = BytesMut::zeroed(want);
-                let piece = match self.read_at(position, &mut buffer) {
-                    Ok(read) => {
-                        buffer.truncate(read);
-                        position += read as u64;
-                        Ok(buffer.freeze())
-                    }
-                    Err(error) => Err(Error::disk("reading", &self.path, error)),
-                };
+                let piece = self.read_piece(position).map_err(|e| Error::disk("reading", &self.path, e));
+                position += piece.as_ref().map_or(0, |piece| piece.len() as u64);
                 let failed = piece.is_err();
                 if sender.blocking_send(piece).is_err() || failed {
                     return;
@@ -140,6 +148,10 @@ impl Slice {
         let pieces = stream::unfold(receiver, |mut receiver| async move { Some((receiver.recv().await?, receiver)) });
         Body { offset, stream: pieces.boxed() }
     }
+}
+
+fn cut_short(left: u64) -> io::Error {
+    io::Error::new(io::ErrorKind::UnexpectedEof, format!("the file ends {left} bytes too early"))
 }
 
 /// Does `work` for every item on `threads` threads; results come in the items' order. Hashing is the work it is for.

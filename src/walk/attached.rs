@@ -3,7 +3,6 @@
 use std::collections::{HashSet, VecDeque};
 use std::sync::{Arc, PoisonError};
 
-use futures_util::future::try_join;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use tokio::sync::OnceCell;
 
@@ -68,8 +67,9 @@ fn entry(subject: Digest, tag: Option<Tag>, manifest: &Manifest) -> Attached {
 }
 
 async fn companions(walk: &Walk<'_>, repository: &Repository, subject: Digest) -> Result<Vec<Companion>> {
-    let (mut by_subject, by_tag) =
-        try_join(referrers(walk, repository, subject), cosign(walk, repository, subject)).await?;
+    // First what needs the list of tags: the source then knows which fallback lists of referrers cannot exist.
+    let by_tag = cosign(walk, repository, subject).await?;
+    let mut by_subject = referrers(walk, repository, subject).await?;
     by_subject.extend(by_tag);
     Ok(by_subject)
 }

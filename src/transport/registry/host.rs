@@ -14,7 +14,7 @@ use super::retry::{Failure, Tries, is_transient};
 use super::wire::{Call, Payload, Reply, Wire, is_loopback, spoke_tls};
 use crate::credentials::Store;
 use crate::error::{Error, Kind, Result};
-use crate::oci::{Digest, Repository};
+use crate::oci::{Digest, Repository, Tag};
 
 /// A registry as this run knows it.
 pub(super) struct Host {
@@ -40,6 +40,8 @@ type Turn = Arc<tokio::sync::Mutex<()>>;
 pub(super) struct Memory {
     /// Repositories that have no referrers API.
     pub without_referrers: Mutex<HashSet<Repository>>,
+    /// Of repositories whose tags were listed: those named after a digest.
+    pub companion_tags: Mutex<HashMap<Repository, HashSet<Tag>>>,
     /// Upload sessions that a refused mount has opened.
     pub sessions: Mutex<HashMap<(Repository, Digest), Url>>,
     /// Held while the fallback list of a subject is read, changed and written.
@@ -257,6 +259,19 @@ impl Memory {
         } else {
             without.insert(repository.clone())
         };
+    }
+
+    /// Remembers which of a repository's `tags` may speak of a manifest.
+    pub fn note_tags(&self, repository: &Repository, tags: &[Tag]) {
+        let companions = tags.iter().filter(|tag| tag.as_str().starts_with("sha")).cloned().collect();
+        let mut known = self.companion_tags.lock().unwrap_or_else(PoisonError::into_inner);
+        known.insert(repository.clone(), companions);
+    }
+
+    /// Whether a tag named after a digest is missing in the repository's list; `false` when there is no list.
+    pub fn lacks_tag(&self, repository: &Repository, tag: &Tag) -> bool {
+        let known = self.companion_tags.lock().unwrap_or_else(PoisonError::into_inner);
+        known.get(repository).is_some_and(|tags| !tags.contains(tag))
     }
 
     pub fn keep_session(&self, repository: &Repository, blob: &Digest, location: Url) {

@@ -71,7 +71,11 @@ fn is_nothing(body: &[u8]) -> bool {
 }
 
 async fn from_fallback(host: &Host, repository: &Repository, subject: &Digest) -> Result<Vec<Descriptor>> {
-    let reference = repository.with_tag(Tag::referrers(subject));
+    let tag = Tag::referrers(subject);
+    if host.memory.lacks_tag(repository, &tag) {
+        return Ok(Vec::new());
+    }
+    let reference = repository.with_tag(tag);
     let mut found = Vec::new();
     match manifests::get(host, &reference, Scopes::pull(repository)).await? {
         Some(index) if index.kind() == oci::Kind::Index => take(&mut found, &index),

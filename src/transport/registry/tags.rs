@@ -48,7 +48,10 @@ pub(super) async fn list(host: &Host, repository: &Repository) -> Result<Vec<Tag
         })?;
         tags.extend(page.tags.unwrap_or_default().iter().filter_map(|tag| checked(host, &what, tag)));
         match next {
-            None => return Ok(tags),
+            None => {
+                host.memory.note_tags(repository, &tags);
+                return Ok(tags);
+            }
             Some(next) if !visited.insert(next.clone()) => break,
             Some(next) => url = next,
         }
