@@ -11,6 +11,7 @@ import json
 import os
 import random
 import subprocess
+import sys
 import tarfile
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -188,3 +189,7 @@ def directory_tree(corpus, target):
             os.link(corpus.blob(digest), os.path.join(directory, digest.partition(":")[2]))
         with open(os.path.join(directory, "version"), "w") as file:
             file.write("Directory Transport Version: 1.1\n")
+
+
+if __name__ == "__main__":
+    make(sys.argv[1])
