@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use super::context::Context;
+use super::context::{Context, take_stdin};
 use super::registry::RegistryArgs;
 use crate::allowlist::{Allowlist, MAX_FILE_SIZE, refused};
 use crate::content::{Cached, Source};
@@ -65,6 +65,7 @@ impl AllowlistArgs {
         if self.references.is_empty() && self.files.is_empty() {
             return Err(Error::input("nothing to carry: name images, or a file of them with -f"));
         }
+        registry.claim_stdin()?;
         let files: Result<Vec<(String, Vec<u8>)>> = self.files.iter().map(|path| read_file(path)).collect();
         let mut allowlist = Allowlist::parse_sources(&self.references, &files?)
             .map_err(|problems| refused("the allowlist", &problems))?;
@@ -137,6 +138,7 @@ pub fn read_file(path: &Path) -> Result<(String, Vec<u8>)> {
     let limit = MAX_FILE_SIZE as u64 + 1;
     let mut bytes = Vec::new();
     let (name, read) = if path == Path::new("-") {
+        take_stdin("a file to read (`-`)")?;
         ("standard input".to_owned(), std::io::stdin().lock().take(limit).read_to_end(&mut bytes))
     } else {
         let file = std::fs::File::open(path).map_err(|e| Error::disk("opening", path, e))?;

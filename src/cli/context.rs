@@ -2,7 +2,7 @@
 
 use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use clap::{Args, ValueEnum};
 use jiff::Timestamp;
@@ -178,6 +178,24 @@ impl Context {
 /// A variable of the environment, if it is text.
 pub fn env(name: &str) -> Option<String> {
     std::env::var(name).ok()
+}
+
+/// All variables of the environment that are text.
+pub fn environment() -> impl Iterator<Item = (String, String)> {
+    std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+}
+
+/// Claims standard input, which can be read once only, for `what`; the same may claim it again.
+///
+/// # Errors
+/// It is claimed for something else.
+pub fn take_stdin(what: &'static str) -> Result<()> {
+    static TAKEN: OnceLock<&'static str> = OnceLock::new();
+    let first = *TAKEN.get_or_init(|| what);
+    if first == what {
+        return Ok(());
+    }
+    Err(Error::input(format!("standard input cannot be both {first} and {what}: put one of them in a file")))
 }
 
 /// Whether [`write_file`] will be able to write these: better known before hours of work than after them.

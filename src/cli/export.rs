@@ -126,6 +126,7 @@ fn ask(args: &Args, context: &Context) -> Result<(Registries, Ask)> {
         let sources = args.allowlist.read(&args.registry, context)?;
         return Ok((sources.registries.clone(), Ask::Resolve(Box::new(sources))));
     };
+    args.registry.claim_stdin()?;
     let (name, bytes) = read_file(path)?;
     let lock = Lock::parse(&bytes, &name)?;
     let registries = connect_for(&lock, &args.registry, context)?;

@@ -135,6 +135,7 @@ impl From<Existing> for OnExisting {
 pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
     let started = Instant::now();
     let target = parse_target(&args.to)?;
+    args.registry.claim_stdin()?;
     check_writable(args.receipt.iter().chain(&args.digestfile))?;
     let naming = naming(&args, &target)?;
     let bundle = prove(&args, context)?;

@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 
 use super::context::Context;
 use super::exit::Outcome;
-use super::registry;
+use super::password;
 use crate::error::{Error, Kind, Result};
 
 /// How long a stopped command may take to close what it has open; what it computes or reads is not waited for.
@@ -104,6 +104,6 @@ async fn wait(
         _ = tokio::time::timeout(TO_LET_GO, ended) => {}
         _ = signals.next() => {}
     }
-    registry::restore_terminal();
+    password::restore_terminal();
     End::Stopped(outcome)
 }

@@ -15,6 +15,7 @@ mod interrupt;
 mod list;
 mod lock;
 mod man;
+mod password;
 mod registry;
 mod serve;
 mod table;
@@ -58,6 +59,7 @@ Exit codes:
 Environment:
   REGISTRY_AUTH_FILE, DOCKER_CONFIG  where credentials are kept
   GAPFERRY_CREDS  the same as --creds, not seen by other users
+  GAPFERRY_CREDS_HOST  the same for one registry: GAPFERRY_CREDS_QUAY_IO; `_` stands for `.` and `:`, `__` for `-`
   SOURCE_DATE_EPOCH  seconds since 1970: the time in bundles and locks
   HTTP_PROXY, HTTPS_PROXY, NO_PROXY  proxies
   NO_COLOR  no colours";

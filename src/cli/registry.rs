@@ -1,18 +1,16 @@
 //! Options about registries, the same for every command that speaks to one.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, IsTerminal, Write};
 use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use clap::Args;
-use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
 
-use super::context::{Context, env};
+use super::context::{Context, env, environment, take_stdin};
+use super::password::{CREDS, explicit, from_stdin};
 use crate::allowlist::RegistrySettings;
-use crate::credentials::{Credentials, Store};
-use crate::error::{Error, Kind, Result};
+use crate::credentials::{AMBIENT, Store, Variables};
+use crate::error::Result;
 use crate::transport::registry::{Config, Registries, RegistryConfig, TlsConfig};
 
 #[derive(Args, Clone)]
@@ -27,9 +25,15 @@ pub struct RegistryArgs {
     /// Credentials for the registries; PASS is asked for if left out
     ///
     /// They count for every registry of this command. On the command line other users of this machine can see them: prefer
-    /// the question, the variable GAPFERRY_CREDS, or --authfile.
+    /// the question, --creds-stdin, --authfile, `gapferry login`, or a variable: GAPFERRY_CREDS for every registry,
+    /// GAPFERRY_CREDS_HOST for one, HOST in capitals with `_` for `.` and `:` and `__` for `-`
+    /// (GAPFERRY_CREDS_MY__HARBOR_EXAMPLE_COM_5000). --creds and --creds-stdin count most, then the variable of the
+    /// registry, then GAPFERRY_CREDS, then files; --authfile counts more than variables.
     #[arg(long, value_name = "USER[:PASS]", conflicts_with = "authfile")]
     creds: Option<String>,
+    /// Read credentials for the registries, USER:PASS, from standard input
+    #[arg(long, conflicts_with_all = ["authfile", "creds"])]
+    creds_stdin: bool,
     /// Check certificates; =false allows plain HTTP as well
     #[arg(long, value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1)]
     #[arg(default_missing_value = "true", require_equals = true, hide_possible_values = true)]
@@ -61,10 +65,37 @@ impl RegistryArgs {
         usize::from(self.jobs)
     }
 
-    /// What the command line says counts more than the environment.
-    fn creds(&self) -> Option<String> {
-        let ambient = || if self.authfile.is_none() { env("GAPFERRY_CREDS") } else { None };
-        self.creds.clone().or_else(ambient).filter(|text| !text.is_empty())
+    /// To be called before files are read: what is meant to be credentials is parsed, and shown, as nothing else.
+    ///
+    /// # Errors
+    /// Standard input is something else already.
+    pub fn claim_stdin(&self) -> Result<()> {
+        if self.creds_stdin { take_stdin(CREDS) } else { Ok(()) }
+    }
+
+    /// What is known of credentials for `registries`. What the command line says counts more than the environment.
+    ///
+    /// # Errors
+    /// Credentials or files of them that cannot be read.
+    pub fn credentials(&self, registries: impl IntoIterator<Item = String>) -> Result<Store> {
+        let mut store = Store::load(self.authfile.as_deref(), &env)?;
+        let given = match (&self.creds, self.creds_stdin) {
+            (_, true) => Some(from_stdin()?),
+            (Some(text), false) if !text.is_empty() => Some(explicit(text)?),
+            _ => None,
+        };
+        if let Some(credentials) = given {
+            registries.into_iter().for_each(|registry| store.set(&registry, credentials.clone()));
+        } else if self.authfile.is_none() {
+            let variables = Variables::of(environment());
+            let others: Vec<String> = registries.into_iter().filter(|registry| !variables.has(registry)).collect();
+            store.set_variables(variables);
+            let ambient = env(AMBIENT).filter(|text| !text.is_empty() && !others.is_empty());
+            if let Some(credentials) = ambient.map(|text| explicit(&text)).transpose()? {
+                others.iter().for_each(|registry| store.set_ambient(registry, credentials.clone()));
+            }
+        }
+        Ok(store)
     }
 
     /// The client for `registries`, to each of which `--creds` applies, with what an allowlist says of them.
@@ -74,15 +105,18 @@ impl RegistryArgs {
         settings: &BTreeMap<String, RegistrySettings>,
         context: &Context,
     ) -> Result<Registries> {
-        let mut store = Store::load(self.authfile.as_deref(), &env)?;
-        if let Some(text) = self.creds() {
-            let credentials = explicit(&text)?;
-            for registry in registries {
-                store.set(&registry, credentials.clone());
-            }
-        }
+        self.connect_as(self.credentials(registries)?, settings, context)
+    }
+
+    /// The client with these credentials.
+    pub fn connect_as(
+        &self,
+        credentials: Store,
+        settings: &BTreeMap<String, RegistrySettings>,
+        context: &Context,
+    ) -> Result<Registries> {
         let config = Config {
-            credentials: store,
+            credentials,
             tls: TlsConfig { verify: self.tls_verify, ca_files: self.ca_file.clone() },
             plain_http: self.plain_http,
             per_registry: settings.iter().map(|(name, own)| (name.clone(), per_registry(own))).collect(),
@@ -102,46 +136,4 @@ fn per_registry(settings: &RegistrySettings) -> RegistryConfig {
         cert_dir: settings.cert_dir.clone(),
         credentials: settings.credentials.clone(),
     }
-}
-
-/// `USER:PASSWORD`, or `USER` and a question.
-fn explicit(text: &str) -> Result<Credentials> {
-    if text.contains(':') {
-        return Credentials::parse(text);
-    }
-    let password = ask_password(text)?;
-    Ok(Credentials::basic(text, password))
-}
-
-/// How the terminal was before a question without echo, while it is asked.
-static ASKING: Mutex<Option<Termios>> = Mutex::new(None);
-
-/// Echo comes back if the program is stopped while it asks for a password.
-pub fn restore_terminal() {
-    if let Some(former) = ASKING.lock().unwrap_or_else(PoisonError::into_inner).take() {
-        // It fails if the terminal is gone.
-        let _ = tcsetattr(std::io::stdin(), OptionalActions::Flush, &former);
-    }
-}
-
-/// Asks on the terminal, without echo.
-fn ask_password(user: &str) -> Result<String> {
-    let stdin = std::io::stdin();
-    if !stdin.is_terminal() {
-        let text = "--creds names no password, and there is no terminal to ask on: write --creds USER:PASSWORD";
-        return Err(Error::input(text));
-    }
-    let fail = |e: std::io::Error| Error::new(Kind::Input, "asking for the password").because(e);
-    let former = tcgetattr(&stdin).map_err(|e| fail(e.into()))?;
-    let mut hidden = former.clone();
-    hidden.local_modes.remove(LocalModes::ECHO);
-    *ASKING.lock().unwrap_or_else(PoisonError::into_inner) = Some(former);
-    tcsetattr(&stdin, OptionalActions::Flush, &hidden).map_err(|e| fail(e.into()))?;
-    let _ = write!(std::io::stderr(), "Password of {user}: ");
-    let mut line = String::new();
-    let read = stdin.lock().read_line(&mut line);
-    restore_terminal();
-    let _ = writeln!(std::io::stderr());
-    read.map_err(fail)?;
-    Ok(line.trim_end_matches(['\r', '\n']).to_owned())
 }

@@ -11,7 +11,7 @@ use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use serde::Deserialize;
 
-use super::{Credentials, HUB_KEY, Secret, canonical, helper};
+use super::{Credentials, Found, HUB_KEY, Origin, Secret, canonical, helper};
 use crate::error::{Error, Result};
 
 /// Larger files are no credential files.
@@ -77,14 +77,14 @@ impl AuthFile {
     }
 
     /// `credHelpers` first, then `auths`, then `credsStore`; in each, the longest namespace first.
-    pub(super) fn find(&self, registry: &str, path: &str) -> Result<Option<Credentials>> {
+    pub(super) fn find(&self, registry: &str, path: &str) -> Result<Option<Found>> {
         let keys = candidates(registry, path);
-        if let Some((key, name)) = keys.iter().find_map(|key| Some((key, self.content.cred_helpers.get(key)?))) {
-            return self.ask(name, key);
+        if let Some((server, name)) = keys.iter().find_map(|key| self.helper(key)) {
+            return self.ask(name, server);
         }
         for key in &keys {
-            if let Some(credentials) = self.entry(key)? {
-                return Ok(Some(credentials));
+            if let Some(found) = self.entry(key)? {
+                return Ok(Some(found));
             }
         }
         match &self.content.creds_store {
@@ -96,24 +96,44 @@ impl AuthFile {
         }
     }
 
-    fn ask(&self, name: &str, server: &str) -> Result<Option<Credentials>> {
-        helper::get(name, server).map_err(|e| e.while_doing(format!("as {} asks for", self.path.display())))
+    /// The `credHelpers` line for this key, with the key as it is written there.
+    fn helper(&self, key: &str) -> Option<(&str, &str)> {
+        let helpers = self.content.cred_helpers.iter().map(|(written, name)| (written.as_str(), name.as_str()));
+        let (exact, same): (Vec<_>, Vec<_>) =
+            helpers.filter(|(written, _)| means(written, key)).partition(|(written, _)| *written == key);
+        exact.into_iter().chain(same).next()
+    }
+
+    fn ask(&self, name: &str, server: &str) -> Result<Option<Found>> {
+        let path = || self.path.clone();
+        let answer =
+            helper::get(name, server).map_err(|e| e.while_doing(format!("as {} asks for", path().display())))?;
+        let origin = || Origin::Helper { program: helper::program(name), server: server.to_owned(), path: path() };
+        Ok(answer.map(|credentials| Found { credentials, origin: origin() }))
     }
 
     /// The entry with exactly this key, or one that docker wrote as a URL of the same host.
-    fn entry(&self, key: &str) -> Result<Option<Credentials>> {
-        let same = |written: &&String| written.as_str() != key && canonical(host_of_url(written)) == key;
+    fn entry(&self, key: &str) -> Result<Option<Found>> {
+        let same = |written: &&String| written.as_str() != key && means(written, key);
         let written = self.content.auths.keys().filter(same);
         for written in self.content.auths.get_key_value(key).map(|(k, _)| k).into_iter().chain(written) {
             let found = self.content.auths.get(written).map(|entry| entry.credentials());
             let attempt = || format!("reading credentials from {}: entry {written:?}", self.path.display());
             match found.transpose().map_err(|reason| Error::input(format!("{}: {reason}", attempt())))?.flatten() {
                 None => {}
-                found => return Ok(found),
+                Some(credentials) => {
+                    let origin = Origin::File { path: self.path.clone(), key: written.clone() };
+                    return Ok(Some(Found { credentials, origin }));
+                }
             }
         }
         Ok(None)
     }
+}
+
+/// Whether a file's key, which docker may have written as a URL, is about `key`.
+pub(super) fn means(written: &str, key: &str) -> bool {
+    canonical(host_of_url(written)) == key
 }
 
 impl Entry {

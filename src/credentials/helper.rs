@@ -21,9 +21,14 @@ struct Answer {
     secret: String,
 }
 
-/// Asks the helper; blocks until it answers. `name` is the suffix of a program on `PATH`, or a path to one.
+/// The program that a file's name for a helper means: the suffix of one on `PATH`, or a path.
+pub(super) fn program(name: &str) -> String {
+    if name.contains('/') { name.to_owned() } else { format!("docker-credential-{name}") }
+}
+
+/// Asks the helper; blocks until it answers.
 pub(super) fn get(name: &str, server: &str) -> Result<Option<Credentials>> {
-    let program = if name.contains('/') { name.to_owned() } else { format!("docker-credential-{name}") };
+    let program = program(name);
     let attempt = format!("asking credential helper {program} about {server}");
     let fail = |e: std::io::Error| Error::input(attempt.clone()).because(e);
     let mut child = Command::new(&program)

@@ -1,26 +1,36 @@
-//! Credentials: where they come from and how they stay secret.
+//! Credentials: where they come from, where they are kept, and how they stay secret.
 //!
 //! A [`Store`] answers one question, “what is known for this registry and repository?”, from what was said on the
-//! command line, from the files that docker, podman and skopeo write, and from their credential helpers. A password or
-//! token is a [`Secret`], which prints as `***`; only whoever builds an `Authorization` header exposes it. The room knows
-//! nothing of HTTP: it neither asks a registry nor judges whether credentials are right.
+//! command line and in the environment, from the files that docker, podman and skopeo write, and from their credential
+//! helpers. A password or token is a [`Secret`], which prints as `***`; only whoever builds an `Authorization` header or
+//! writes a file of credentials exposes it. The room knows nothing of HTTP: it neither asks a registry nor judges whether
+//! credentials are right.
 //!
 //! The environment is passed in; files are read once, in [`Store::load`].
 
 mod file;
 mod helper;
+mod places;
 mod secret;
+#[cfg(test)]
+mod tests;
+mod variables;
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 pub use secret::Secret;
+pub use variables::{Variables, variable_name};
 
 use crate::error::{Error, Result};
 use file::AuthFile;
 
 /// The key under which docker files keep the credentials of Docker Hub.
 const HUB_KEY: &str = "https://index.docker.io/v1/";
+
+/// The variable whose credentials count for every registry of a command.
+pub const AMBIENT: &str = "GAPFERRY_CREDS";
 
 /// What a registry or its token server is shown.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -58,10 +68,45 @@ impl Credentials {
     }
 }
 
+/// Where credentials were found; says nothing of what they are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// The command line or the allowlist.
+    Given,
+    /// A variable of the environment, by its name.
+    Variable(String),
+    /// The entry with this key in a file of credentials.
+    File { path: PathBuf, key: String },
+    /// A credential helper, named by a file, which was asked about `server`.
+    Helper { program: String, server: String, path: PathBuf },
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Origin::Given => f.write_str("the command line"),
+            Origin::Variable(name) => write!(f, "the variable {name}"),
+            Origin::File { path, key } => write!(f, "{}, entry {key}", path.display()),
+            Origin::Helper { program, server, path } => {
+                write!(f, "{program}, asked about {server} as {} says", path.display())
+            }
+        }
+    }
+}
+
+/// Credentials, and where they were.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    pub credentials: Credentials,
+    pub origin: Origin,
+}
+
 /// Everything known about credentials in this run. Cheap to clone for a handful of files.
 #[derive(Clone, Debug, Default)]
 pub struct Store {
     explicit: BTreeMap<String, Credentials>,
+    variables: Variables,
+    ambient: BTreeMap<String, Credentials>,
     files: Vec<AuthFile>,
 }
 
@@ -74,63 +119,72 @@ impl Store {
     /// Reads the credential files that apply, in the order of containers/image `pkg/docker/config`:
     ///
     /// one file alone if it was named: `authfile`, else `REGISTRY_AUTH_FILE`, else `DOCKER_CONFIG/config.json`; otherwise
-    /// `$XDG_RUNTIME_DIR/containers/auth.json`, `$XDG_CONFIG_HOME/containers/auth.json` (`~/.config` by default) and
-    /// `~/.docker/config.json`, the first that knows a registry deciding.
+    /// `$XDG_RUNTIME_DIR/containers/auth.json` (without that variable on Linux: `/run/containers/UID/auth.json`),
+    /// `$XDG_CONFIG_HOME/containers/auth.json` (`~/.config` by default) and `~/.docker/config.json`, the first that knows
+    /// a registry deciding.
     ///
     /// # Errors
     /// A file that is no JSON of that kind or cannot be read; a file named by `authfile` or `REGISTRY_AUTH_FILE` that
     /// does not exist. Every error names the file.
     pub fn load(authfile: Option<&Path>, env: &dyn Fn(&str) -> Option<String>) -> Result<Store> {
-        let env = |name: &str| env(name).filter(|value| !value.is_empty());
-        let named = authfile.map(Path::to_path_buf).or_else(|| env("REGISTRY_AUTH_FILE").map(PathBuf::from));
-        if let Some(path) = named {
-            let file = AuthFile::read(&path)?;
-            let missing = || Error::input(format!("reading credentials from {}: no such file", path.display()));
-            return Ok(Store { explicit: BTreeMap::new(), files: vec![file.ok_or_else(missing)?] });
-        }
-        let paths = match env("DOCKER_CONFIG") {
-            Some(directory) => vec![Path::new(&directory).join("config.json")],
-            None => default_paths(&env),
+        let files = match places::named(authfile, env) {
+            Some(path) => {
+                let missing = || Error::input(format!("reading credentials from {}: no such file", path.display()));
+                vec![AuthFile::read(&path)?.ok_or_else(missing)?]
+            }
+            None => {
+                let files: Result<Vec<_>> = places::to_read(env).iter().map(|path| AuthFile::read(path)).collect();
+                files?.into_iter().flatten().collect()
+            }
         };
-        let files: Result<Vec<Option<AuthFile>>> = paths.iter().map(|path| AuthFile::read(path)).collect();
-        Ok(Store { explicit: BTreeMap::new(), files: files?.into_iter().flatten().collect() })
+        Ok(Store { files, ..Store::default() })
     }
 
-    /// Credentials given for one registry (`host[:port]`), stronger than every file.
+    /// Credentials given for one registry (`host[:port]`), stronger than all else.
     pub fn set(&mut self, registry: &str, credentials: Credentials) {
         self.explicit.insert(canonical(registry).to_owned(), credentials);
+    }
+
+    /// Credentials in variables for one registry each, stronger than those of [`set_ambient`](Store::set_ambient) and files.
+    pub fn set_variables(&mut self, variables: Variables) {
+        self.variables = variables;
+    }
+
+    /// For one registry what the variable [`AMBIENT`] holds for all, stronger than files.
+    pub fn set_ambient(&mut self, registry: &str, credentials: Credentials) {
+        self.ambient.insert(canonical(registry).to_owned(), credentials);
     }
 
     /// What is known for `path` (may be empty) at `registry`. May run a credential helper, so it can block.
     ///
     /// # Errors
-    /// An entry that matches but cannot be read, or a helper that fails; never “not found”, which is `None`.
+    /// An entry or variable that matches but cannot be read, or a helper that fails; never “not found”, which is `None`.
     pub fn find(&self, registry: &str, path: &str) -> Result<Option<Credentials>> {
+        Ok(self.locate(registry, path)?.map(|found| found.credentials))
+    }
+
+    /// [`find`](Store::find), and where it was.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn locate(&self, registry: &str, path: &str) -> Result<Option<Found>> {
         let registry = canonical(registry);
-        if let Some(credentials) = self.explicit.get(registry) {
-            return Ok(Some(credentials.clone()));
+        if let Some(credentials) = self.explicit.get(registry).cloned() {
+            return Ok(Some(Found { credentials, origin: Origin::Given }));
+        }
+        if let Some(found) = self.variables.find(registry)? {
+            return Ok(Some(found));
+        }
+        if let Some(credentials) = self.ambient.get(registry).cloned() {
+            return Ok(Some(Found { credentials, origin: Origin::Variable(AMBIENT.to_owned()) }));
         }
         for file in &self.files {
-            if let Some(credentials) = file.find(registry, path)? {
-                return Ok(Some(credentials));
+            if let Some(found) = file.find(registry, path)? {
+                return Ok(Some(found));
             }
         }
         Ok(None)
     }
-}
-
-fn default_paths(env: &dyn Fn(&str) -> Option<String>) -> Vec<PathBuf> {
-    let home = env("HOME").map(PathBuf::from);
-    let config = env("XDG_CONFIG_HOME").map(PathBuf::from).or_else(|| home.as_ref().map(|home| home.join(".config")));
-    let containers = |directory: PathBuf| directory.join("containers/auth.json");
-    [
-        env("XDG_RUNTIME_DIR").map(PathBuf::from).map(containers),
-        config.map(containers),
-        home.map(|home| home.join(".docker/config.json")),
-    ]
-    .into_iter()
-    .flatten()
-    .collect()
 }
 
 /// One name for Docker Hub, whatever it is called.
@@ -138,154 +192,5 @@ fn canonical(registry: &str) -> &str {
     match registry {
         "index.docker.io" | "registry-1.docker.io" => "docker.io",
         other => other,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn write(directory: &Path, name: &str, json: &str) -> PathBuf {
-        let path = directory.join(name);
-        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        std::fs::write(&path, json).unwrap();
-        path
-    }
-
-    /// base64 of `user:user-secret` for every name used here.
-    fn auth(user: &str) -> String {
-        use base64::Engine;
-        base64::engine::general_purpose::STANDARD.encode(format!("{user}:{user}-secret"))
-    }
-
-    fn user_for(store: &Store, registry: &str, path: &str) -> Option<String> {
-        store.find(registry, path).unwrap().map(|found| found.username)
-    }
-
-    #[test]
-    fn a_file_that_was_named_is_the_only_one_read() {
-        let home = tempfile::tempdir().unwrap();
-        let json = |user: &str| format!(r#"{{"auths":{{"r.io":{{"auth":"{}"}}}}}}"#, auth(user));
-        let flag = write(home.path(), "flag.json", &json("flag"));
-        let named = write(home.path(), "named.json", &json("named"));
-        write(home.path(), "docker/config.json", &json("docker"));
-        write(home.path(), "run/containers/auth.json", &json("run"));
-        write(home.path(), ".config/containers/auth.json", &json("config"));
-        write(home.path(), ".docker/config.json", &json("home"));
-
-        let vars = |names: &'static [&'static str]| {
-            let home = home.path().to_path_buf();
-            let named = named.clone();
-            move |name: &str| {
-                let value = match name {
-                    "HOME" => home.clone(),
-                    "REGISTRY_AUTH_FILE" => named.clone(),
-                    "DOCKER_CONFIG" => home.join("docker"),
-                    "XDG_RUNTIME_DIR" => home.join("run"),
-                    _ => return None,
-                };
-                names.contains(&name).then(|| value.display().to_string())
-            }
-        };
-        let found =
-            |authfile: Option<&Path>, names| user_for(&Store::load(authfile, &vars(names)).unwrap(), "r.io", "a");
-        let all: &[&str] = &["HOME", "REGISTRY_AUTH_FILE", "DOCKER_CONFIG", "XDG_RUNTIME_DIR"];
-        assert_eq!(found(Some(&flag), all).as_deref(), Some("flag"));
-        assert_eq!(found(None, all).as_deref(), Some("named"));
-        assert_eq!(found(None, &["HOME", "DOCKER_CONFIG", "XDG_RUNTIME_DIR"]).as_deref(), Some("docker"));
-        assert_eq!(found(None, &["HOME", "XDG_RUNTIME_DIR"]).as_deref(), Some("run"));
-        assert_eq!(found(None, &["HOME"]).as_deref(), Some("config"));
-        std::fs::remove_dir_all(home.path().join(".config")).unwrap();
-        assert_eq!(found(None, &["HOME"]).as_deref(), Some("home"));
-        assert_eq!(found(None, &[]), None);
-    }
-
-    #[test]
-    fn the_longest_matching_namespace_decides() {
-        let home = tempfile::tempdir().unwrap();
-        let json = format!(
-            r#"{{"auths":{{"r.io":{{"auth":"{}"}},"r.io/team":{{"auth":"{}"}},"r.io/team/app":{{"auth":"{}"}}}}}}"#,
-            auth("host"),
-            auth("team"),
-            auth("app")
-        );
-        let store = Store::load(Some(&write(home.path(), "a.json", &json)), &|_| None).unwrap();
-        assert_eq!(user_for(&store, "r.io", "team/app").as_deref(), Some("app"));
-        assert_eq!(user_for(&store, "r.io", "team/other").as_deref(), Some("team"));
-        assert_eq!(user_for(&store, "r.io", "teams/app").as_deref(), Some("host"));
-        assert_eq!(user_for(&store, "r.io", "").as_deref(), Some("host"));
-        assert_eq!(user_for(&store, "r.io:5000", "team/app"), None);
-    }
-
-    #[test]
-    fn docker_hub_is_found_under_its_old_key() {
-        let home = tempfile::tempdir().unwrap();
-        let json = format!(
-            r#"{{"auths":{{"https://index.docker.io/v1/":{{"auth":"{}"}},"https://old.io/v2/":{{"auth":"{}"}}}}}}"#,
-            auth("hub"),
-            auth("old")
-        );
-        let store = Store::load(Some(&write(home.path(), "a.json", &json)), &|_| None).unwrap();
-        assert_eq!(user_for(&store, "docker.io", "library/nginx").as_deref(), Some("hub"));
-        assert_eq!(user_for(&store, "old.io", "x").as_deref(), Some("old"));
-    }
-
-    #[test]
-    fn an_explicit_credential_is_stronger_than_a_file_and_never_printed() {
-        let home = tempfile::tempdir().unwrap();
-        let json = format!(r#"{{"auths":{{"r.io":{{"auth":"{}"}}}}}}"#, auth("file"));
-        let mut store = Store::load(Some(&write(home.path(), "a.json", &json)), &|_| None).unwrap();
-        store.set("r.io", Credentials::parse("me:top:secret").unwrap());
-        let found = store.find("r.io", "a").unwrap().unwrap();
-        assert_eq!((found.username.as_str(), found.password.expose()), ("me", "top:secret"));
-        let printed = format!("{store:?} {:?}", Credentials::identity("top:secret"));
-        assert!(!printed.contains("top") && !printed.contains("file-secret"), "{printed}");
-        assert!(!printed.contains(&auth("file")), "{printed}");
-    }
-
-    #[test]
-    fn identity_tokens_and_empty_entries_are_understood() {
-        let home = tempfile::tempdir().unwrap();
-        let json = r#"{"auths":{"a.io":{"auth":"MDA6","identitytoken":"tok"},"b.io":{}},"unknown":[1]}"#;
-        let store = Store::load(Some(&write(home.path(), "a.json", json)), &|_| None).unwrap();
-        let found = store.find("a.io", "x").unwrap().unwrap();
-        assert_eq!(found.identity_token.unwrap().expose(), "tok");
-        assert_eq!(store.find("b.io", "x").unwrap(), None);
-    }
-
-    #[test]
-    fn every_broken_file_is_named() {
-        let home = tempfile::tempdir().unwrap();
-        for json in ["", "[]", r#"{"auths":{"r.io":{"auth":"!!!"}}}"#, r#"{"auths":{"r.io":{"auth":"bm9jb2xvbg=="}}}"#]
-        {
-            let path = write(home.path(), "broken.json", json);
-            let error = Store::load(Some(&path), &|_| None).and_then(|store| store.find("r.io", "a")).unwrap_err();
-            assert!(error.to_string().contains("broken.json"), "{error:?}");
-            assert!(!error.chain().contains("nocolon"), "{error:?}");
-        }
-        let missing = Store::load(Some(Path::new("/nowhere/auth.json")), &|_| None).unwrap_err();
-        assert!(missing.to_string().contains("/nowhere/auth.json"), "{missing}");
-    }
-
-    #[test]
-    fn a_credential_helper_is_asked_and_its_no_is_not_an_error() {
-        use std::os::unix::fs::PermissionsExt;
-        let home = tempfile::tempdir().unwrap();
-        let script = "#!/bin/sh\nread server\ncase \"$server\" in\n\
-            r.io) echo '{\"ServerURL\":\"r.io\",\"Username\":\"helped\",\"Secret\":\"s3\"}';;\n\
-            t.io) echo '{\"Username\":\"<token>\",\"Secret\":\"tok\"}';;\n\
-            x.io) echo 'the keyring is locked' >&2; exit 1;;\n\
-            *) echo 'credentials not found in native keychain'; exit 1;;\nesac\n";
-        let helper = write(home.path(), "docker-credential-test", script);
-        std::fs::set_permissions(&helper, std::fs::Permissions::from_mode(0o755)).unwrap();
-        // A helper is named by its suffix and found on PATH; a path works there too, which keeps this test off PATH.
-        let suffix = format!("{}", helper.display());
-        let json = format!(r#"{{"credHelpers":{{"x.io":"{suffix}"}},"credsStore":"{suffix}"}}"#);
-        let store = Store::load(Some(&write(home.path(), "a.json", &json)), &|_| None).unwrap();
-        assert_eq!(user_for(&store, "r.io", "a").as_deref(), Some("helped"));
-        assert_eq!(store.find("t.io", "a").unwrap().unwrap().identity_token.unwrap().expose(), "tok");
-        assert_eq!(store.find("none.io", "a").unwrap(), None);
-        let error = store.find("x.io", "a").unwrap_err();
-        assert!(error.chain().contains("the keyring is locked"), "{error:?}");
     }
 }

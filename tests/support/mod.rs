@@ -33,7 +33,14 @@ fn clean_environment() -> Vec<(&'static str, PathBuf)> {
     let home = Path::new(env!("CARGO_TARGET_TMPDIR")).join("empty-home");
     std::fs::create_dir_all(&home).expect("the test home");
     let path = std::env::var_os("PATH").unwrap_or_default();
-    vec![("PATH", path.into()), ("HOME", home), ("NO_COLOR", "1".into()), ("LC_ALL", "C.UTF-8".into())]
+    let runtime = home.join("run");
+    vec![
+        ("PATH", path.into()),
+        ("HOME", home),
+        ("XDG_RUNTIME_DIR", runtime),
+        ("NO_COLOR", "1".into()),
+        ("LC_ALL", "C.UTF-8".into()),
+    ]
 }
 
 /// A directory of this test's own, removed when dropped.

@@ -1,0 +1,92 @@
+//! Passwords that are typed or piped: a question without echo, and standard input.
+
+use std::io::{BufRead, IsTerminal, Read, Write};
+use std::sync::{Mutex, PoisonError};
+
+use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
+
+use super::context::take_stdin;
+use crate::credentials::Credentials;
+use crate::error::{Error, Kind, Result};
+
+/// Longer is no password, in bytes; tokens of cloud registries have some thousand.
+const MOST: u64 = 64 * 1024;
+
+/// What standard input is with `--creds-stdin`.
+pub const CREDS: &str = "the credentials (--creds-stdin)";
+
+/// `USER:PASSWORD` from standard input.
+///
+/// # Errors
+/// Nothing there, or something else; nothing of it is repeated.
+pub fn from_stdin() -> Result<Credentials> {
+    Credentials::parse(&secret_from_stdin(CREDS)?)
+        .map_err(|_| Error::input("--creds-stdin: standard input is not USER:PASS"))
+}
+
+/// All of standard input but one line end at its end. `what` it is, for errors.
+///
+/// # Errors
+/// Nothing there, too much, or no text; standard input is read for something else already.
+pub fn secret_from_stdin(what: &'static str) -> Result<String> {
+    take_stdin(what)?;
+    let attempt = || format!("reading {what} from standard input");
+    let mut bytes = Vec::new();
+    let read = std::io::stdin().lock().take(MOST + 1).read_to_end(&mut bytes);
+    read.map_err(|e| Error::new(Kind::Disk, attempt()).because(e))?;
+    if bytes.len() as u64 > MOST {
+        return Err(Error::input(format!("{}: more than {MOST} bytes", attempt())));
+    }
+    let mut text = String::from_utf8(bytes).map_err(|_| Error::input(format!("{}: it is not UTF-8", attempt())))?;
+    if text.ends_with('\n') {
+        text.pop();
+        if text.ends_with('\r') {
+            text.pop();
+        }
+    }
+    if text.is_empty() {
+        return Err(Error::input(format!("{}: it is empty", attempt())));
+    }
+    Ok(text)
+}
+
+/// `USER:PASSWORD`, or `USER` and a question.
+pub fn explicit(text: &str) -> Result<Credentials> {
+    if text.contains(':') {
+        return Credentials::parse(text);
+    }
+    let password = ask_password(text, "--creds names no password", "write --creds USER:PASSWORD or use --creds-stdin")?;
+    Ok(Credentials::basic(text, password))
+}
+
+/// How the terminal was before a question without echo, while it is asked.
+static ASKING: Mutex<Option<Termios>> = Mutex::new(None);
+
+/// Echo comes back if the program is stopped while it asks for a password.
+pub fn restore_terminal() {
+    if let Some(former) = ASKING.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        // It fails if the terminal is gone.
+        let _ = tcsetattr(std::io::stdin(), OptionalActions::Flush, &former);
+    }
+}
+
+/// Asks on the terminal, without echo. `why` it has to, and what to do `instead` where there is no terminal.
+pub fn ask_password(user: &str, why: &str, instead: &str) -> Result<String> {
+    let stdin = std::io::stdin();
+    if !stdin.is_terminal() {
+        return Err(Error::input(format!("{why}, and there is no terminal to ask on: {instead}")));
+    }
+    let fail = |e: std::io::Error| Error::new(Kind::Input, "asking for the password").because(e);
+    let former = tcgetattr(&stdin).map_err(|e| fail(e.into()))?;
+    let mut hidden = former.clone();
+    hidden.local_modes.remove(LocalModes::ECHO);
+    *ASKING.lock().unwrap_or_else(PoisonError::into_inner) = Some(former);
+    tcsetattr(&stdin, OptionalActions::Flush, &hidden).map_err(|e| fail(e.into()))?;
+    let _ = write!(std::io::stderr(), "Password of {user}: ");
+    let mut line = String::new();
+    let read = stdin.lock().read_line(&mut line);
+    restore_terminal();
+    let _ = writeln!(std::io::stderr());
+    read.map_err(fail)?;
+    Ok(line.trim_end_matches(['\r', '\n']).to_owned())
+}

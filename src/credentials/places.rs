@@ -1,0 +1,41 @@
+//! Which files hold credentials: those that are read, and the one that is written (containers/image `pkg/docker/config`,
+//! `getAuthFilePaths` and `getPathToAuth`).
+
+use std::path::{Path, PathBuf};
+
+/// The environment, asked by name.
+type Env<'a> = &'a dyn Fn(&str) -> Option<String>;
+
+/// The one file that was named, if one was: nothing else is read.
+pub(super) fn named(authfile: Option<&Path>, env: Env) -> Option<PathBuf> {
+    authfile.map(Path::to_path_buf).or_else(|| variable(env, "REGISTRY_AUTH_FILE"))
+}
+
+/// Where to look when no file was named, in this order. Some may not exist.
+pub(super) fn to_read(env: Env) -> Vec<PathBuf> {
+    if let Some(directory) = variable(env, "DOCKER_CONFIG") {
+        return vec![directory.join("config.json")];
+    }
+    let home = variable(env, "HOME");
+    let config = variable(env, "XDG_CONFIG_HOME").or_else(|| home.as_ref().map(|home| home.join(".config")));
+    let others = [config.map(|config| config.join(CONTAINERS)), home.map(|home| home.join(".docker/config.json"))];
+    let mut places: Vec<PathBuf> = std::iter::once(of_this_login(env)).chain(others).flatten().collect();
+    places.dedup();
+    places
+}
+
+const CONTAINERS: &str = "containers/auth.json";
+
+/// The file that lives as long as the user is logged in to this machine, or what stands for it.
+fn of_this_login(env: Env) -> Option<PathBuf> {
+    if !cfg!(target_os = "linux") {
+        return variable(env, "HOME").map(|home| home.join(".config").join(CONTAINERS));
+    }
+    let user = rustix::process::getuid().as_raw();
+    let runtime = variable(env, "XDG_RUNTIME_DIR").map(|directory| directory.join(CONTAINERS));
+    Some(runtime.unwrap_or_else(|| PathBuf::from(format!("/run/containers/{user}/auth.json"))))
+}
+
+fn variable(env: Env, name: &str) -> Option<PathBuf> {
+    env(name).filter(|value| !value.is_empty()).map(PathBuf::from)
+}

@@ -1,0 +1,147 @@
+//! Credentials as a run finds them.
+
+use std::path::Path;
+
+use super::*;
+
+fn write(directory: &Path, name: &str, json: &str) -> PathBuf {
+    let path = directory.join(name);
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    std::fs::write(&path, json).unwrap();
+    path
+}
+
+/// base64 of `user:user-secret` for every name used here.
+fn auth(user: &str) -> String {
+    use base64::Engine;
+    base64::engine::general_purpose::STANDARD.encode(format!("{user}:{user}-secret"))
+}
+
+fn user_for(store: &Store, registry: &str, path: &str) -> Option<String> {
+    store.find(registry, path).unwrap().map(|found| found.username)
+}
+
+#[test]
+fn a_file_that_was_named_is_the_only_one_read() {
+    let home = tempfile::tempdir().unwrap();
+    let json = |user: &str| format!(r#"{{"auths":{{"r.io":{{"auth":"{}"}}}}}}"#, auth(user));
+    let flag = write(home.path(), "flag.json", &json("flag"));
+    let named = write(home.path(), "named.json", &json("named"));
+    write(home.path(), "docker/config.json", &json("docker"));
+    write(home.path(), "run/containers/auth.json", &json("run"));
+    write(home.path(), ".config/containers/auth.json", &json("config"));
+    write(home.path(), ".docker/config.json", &json("home"));
+
+    let vars = |names: &'static [&'static str]| {
+        let home = home.path().to_path_buf();
+        let named = named.clone();
+        move |name: &str| {
+            let value = match name {
+                "HOME" => home.clone(),
+                "REGISTRY_AUTH_FILE" => named.clone(),
+                "DOCKER_CONFIG" => home.join("docker"),
+                "XDG_RUNTIME_DIR" => home.join("run"),
+                _ => return None,
+            };
+            names.contains(&name).then(|| value.display().to_string())
+        }
+    };
+    let found = |authfile: Option<&Path>, names| user_for(&Store::load(authfile, &vars(names)).unwrap(), "r.io", "a");
+    let all: &[&str] = &["HOME", "REGISTRY_AUTH_FILE", "DOCKER_CONFIG", "XDG_RUNTIME_DIR"];
+    assert_eq!(found(Some(&flag), all).as_deref(), Some("flag"));
+    assert_eq!(found(None, all).as_deref(), Some("named"));
+    assert_eq!(found(None, &["HOME", "DOCKER_CONFIG", "XDG_RUNTIME_DIR"]).as_deref(), Some("docker"));
+    assert_eq!(found(None, &["HOME", "XDG_RUNTIME_DIR"]).as_deref(), Some("run"));
+    assert_eq!(found(None, &["HOME"]).as_deref(), Some("config"));
+    std::fs::remove_dir_all(home.path().join(".config")).unwrap();
+    assert_eq!(found(None, &["HOME"]).as_deref(), Some("home"));
+    assert_eq!(found(None, &[]), None);
+}
+
+#[test]
+fn the_longest_matching_namespace_decides() {
+    let home = tempfile::tempdir().unwrap();
+    let json = format!(
+        r#"{{"auths":{{"r.io":{{"auth":"{}"}},"r.io/team":{{"auth":"{}"}},"r.io/team/app":{{"auth":"{}"}}}}}}"#,
+        auth("host"),
+        auth("team"),
+        auth("app")
+    );
+    let store = Store::load(Some(&write(home.path(), "a.json", &json)), &|_| None).unwrap();
+    assert_eq!(user_for(&store, "r.io", "team/app").as_deref(), Some("app"));
+    assert_eq!(user_for(&store, "r.io", "team/other").as_deref(), Some("team"));
+    assert_eq!(user_for(&store, "r.io", "teams/app").as_deref(), Some("host"));
+    assert_eq!(user_for(&store, "r.io", "").as_deref(), Some("host"));
+    assert_eq!(user_for(&store, "r.io:5000", "team/app"), None);
+}
+
+#[test]
+fn docker_hub_is_found_under_its_old_key() {
+    let home = tempfile::tempdir().unwrap();
+    let json = format!(
+        r#"{{"auths":{{"https://index.docker.io/v1/":{{"auth":"{}"}},"https://old.io/v2/":{{"auth":"{}"}}}}}}"#,
+        auth("hub"),
+        auth("old")
+    );
+    let store = Store::load(Some(&write(home.path(), "a.json", &json)), &|_| None).unwrap();
+    assert_eq!(user_for(&store, "docker.io", "library/nginx").as_deref(), Some("hub"));
+    assert_eq!(user_for(&store, "old.io", "x").as_deref(), Some("old"));
+}
+
+#[test]
+fn an_explicit_credential_is_stronger_than_a_file_and_never_printed() {
+    let home = tempfile::tempdir().unwrap();
+    let json = format!(r#"{{"auths":{{"r.io":{{"auth":"{}"}}}}}}"#, auth("file"));
+    let mut store = Store::load(Some(&write(home.path(), "a.json", &json)), &|_| None).unwrap();
+    store.set("r.io", Credentials::parse("me:top:secret").unwrap());
+    let found = store.find("r.io", "a").unwrap().unwrap();
+    assert_eq!((found.username.as_str(), found.password.expose()), ("me", "top:secret"));
+    let printed = format!("{store:?} {:?}", Credentials::identity("top:secret"));
+    assert!(!printed.contains("top") && !printed.contains("file-secret"), "{printed}");
+    assert!(!printed.contains(&auth("file")), "{printed}");
+}
+
+#[test]
+fn identity_tokens_and_empty_entries_are_understood() {
+    let home = tempfile::tempdir().unwrap();
+    let json = r#"{"auths":{"a.io":{"auth":"MDA6","identitytoken":"tok"},"b.io":{}},"unknown":[1]}"#;
+    let store = Store::load(Some(&write(home.path(), "a.json", json)), &|_| None).unwrap();
+    let found = store.find("a.io", "x").unwrap().unwrap();
+    assert_eq!(found.identity_token.unwrap().expose(), "tok");
+    assert_eq!(store.find("b.io", "x").unwrap(), None);
+}
+
+#[test]
+fn every_broken_file_is_named() {
+    let home = tempfile::tempdir().unwrap();
+    for json in ["", "[]", r#"{"auths":{"r.io":{"auth":"!!!"}}}"#, r#"{"auths":{"r.io":{"auth":"bm9jb2xvbg=="}}}"#] {
+        let path = write(home.path(), "broken.json", json);
+        let error = Store::load(Some(&path), &|_| None).and_then(|store| store.find("r.io", "a")).unwrap_err();
+        assert!(error.to_string().contains("broken.json"), "{error:?}");
+        assert!(!error.chain().contains("nocolon"), "{error:?}");
+    }
+    let missing = Store::load(Some(Path::new("/nowhere/auth.json")), &|_| None).unwrap_err();
+    assert!(missing.to_string().contains("/nowhere/auth.json"), "{missing}");
+}
+
+#[test]
+fn a_credential_helper_is_asked_and_its_no_is_not_an_error() {
+    use std::os::unix::fs::PermissionsExt;
+    let home = tempfile::tempdir().unwrap();
+    let script = "#!/bin/sh\nread server\ncase \"$server\" in\n\
+        r.io) echo '{\"ServerURL\":\"r.io\",\"Username\":\"helped\",\"Secret\":\"s3\"}';;\n\
+        t.io) echo '{\"Username\":\"<token>\",\"Secret\":\"tok\"}';;\n\
+        x.io) echo 'the keyring is locked' >&2; exit 1;;\n\
+        *) echo 'credentials not found in native keychain'; exit 1;;\nesac\n";
+    let helper = write(home.path(), "docker-credential-test", script);
+    std::fs::set_permissions(&helper, std::fs::Permissions::from_mode(0o755)).unwrap();
+    // A helper is named by its suffix and found on PATH; a path works there too, which keeps this test off PATH.
+    let suffix = format!("{}", helper.display());
+    let json = format!(r#"{{"credHelpers":{{"x.io":"{suffix}"}},"credsStore":"{suffix}"}}"#);
+    let store = Store::load(Some(&write(home.path(), "a.json", &json)), &|_| None).unwrap();
+    assert_eq!(user_for(&store, "r.io", "a").as_deref(), Some("helped"));
+    assert_eq!(store.find("t.io", "a").unwrap().unwrap().identity_token.unwrap().expose(), "tok");
+    assert_eq!(store.find("none.io", "a").unwrap(), None);
+    let error = store.find("x.io", "a").unwrap_err();
+    assert!(error.chain().contains("the keyring is locked"), "{error:?}");
+}
