@@ -35,11 +35,14 @@ pub(super) struct Host {
 /// Whoever holds it may change what it stands for.
 type Turn = Arc<tokio::sync::Mutex<()>>;
 
+/// Something that is found out once, by whoever holds it first.
+type Known = Arc<tokio::sync::Mutex<Option<bool>>>;
+
 /// What earlier answers taught about a registry's repositories.
 #[derive(Default)]
 pub(super) struct Memory {
-    /// Repositories that have no referrers API.
-    pub without_referrers: Mutex<HashSet<Repository>>,
+    /// Which repositories have a referrers API; locked while the first question finds it out.
+    pub referrers_apis: Mutex<HashMap<Repository, Known>>,
     /// Of repositories whose tags were listed: those named after a digest.
     pub companion_tags: Mutex<HashMap<Repository, HashSet<Tag>>>,
     /// Upload sessions that a refused mount has opened.
@@ -248,17 +251,9 @@ impl Memory {
         lists.entry((repository.clone(), *subject)).or_default().clone()
     }
 
-    pub fn has_referrers_api(&self, repository: &Repository) -> bool {
-        !self.without_referrers.lock().unwrap_or_else(PoisonError::into_inner).contains(repository)
-    }
-
-    pub fn note_referrers_api(&self, repository: &Repository, present: bool) {
-        let mut without = self.without_referrers.lock().unwrap_or_else(PoisonError::into_inner);
-        if present {
-            without.remove(repository)
-        } else {
-            without.insert(repository.clone())
-        };
+    pub fn referrers_api(&self, repository: &Repository) -> Known {
+        let mut known = self.referrers_apis.lock().unwrap_or_else(PoisonError::into_inner);
+        known.entry(repository.clone()).or_default().clone()
     }
 
     /// Remembers which of a repository's `tags` may speak of a manifest.

@@ -102,7 +102,7 @@ pub(super) async fn put(host: &Host, reference: &Reference, manifest: &Manifest)
     let reply = store(host, reference, manifest.bytes(), manifest.media_type()).await?;
     let Some(subject) = manifest.subject() else { return Ok(()) };
     if reply.header("oci-subject").is_some() {
-        host.memory.note_referrers_api(&reference.repository, true);
+        *host.memory.referrers_api(&reference.repository).lock().await = Some(true);
         return Ok(());
     }
     drop(reply);

@@ -19,13 +19,33 @@ const MOST_PAGES: usize = 10_000;
 
 /// All manifests whose subject is `subject`. “None” is said only by a registry that could be asked.
 pub(super) async fn list(host: &Host, repository: &Repository, subject: &Digest) -> Result<Vec<Descriptor>> {
-    if host.memory.has_referrers_api(repository) {
-        match from_api(host, repository, subject).await? {
-            Some(found) => return Ok(found),
-            None => host.memory.note_referrers_api(repository, false),
+    match by_api(host, repository, subject).await? {
+        Some(found) => Ok(found),
+        None => from_fallback(host, repository, subject).await,
+    }
+}
+
+/// `None`: no such API here, as this question or an earlier one found out.
+async fn by_api(host: &Host, repository: &Repository, subject: &Digest) -> Result<Option<Vec<Descriptor>>> {
+    let known = host.memory.referrers_api(repository);
+    {
+        // The first question tells for all that wait here.
+        let mut has_api = known.lock().await;
+        match *has_api {
+            Some(false) => return Ok(None),
+            Some(true) => {}
+            None => {
+                let found = from_api(host, repository, subject).await?;
+                *has_api = Some(found.is_some());
+                return Ok(found);
+            }
         }
     }
-    from_fallback(host, repository, subject).await
+    let found = from_api(host, repository, subject).await?;
+    if found.is_none() {
+        *known.lock().await = Some(false);
+    }
+    Ok(found)
 }
 
 /// `None`: no such API here.
