@@ -13,6 +13,7 @@ mod leftovers;
 mod medium;
 mod offsets;
 mod open;
+mod stamp;
 mod tarfile;
 mod writer;
 

@@ -14,7 +14,7 @@ use super::medium::{self, WriteLock};
 use super::offsets::TarPlan;
 use super::open::Bundle;
 use super::tarfile::{self, TarFile};
-use super::{BUNDLE_JSON, Contents, bytes_in};
+use super::{BUNDLE_JSON, Contents, bytes_in, stamp};
 use crate::content::{Origin, Sink, Slice};
 use crate::error::{Error, Kind, Result};
 use crate::lock::Lock;
@@ -58,7 +58,7 @@ pub struct Options {
 pub enum Whole<'a> {
     /// That every file is there, with its size.
     BySizes,
-    /// Every byte.
+    /// Every byte, here and now or, where no file was touched since, earlier on this machine.
     Proven(&'a Events),
 }
 
@@ -114,9 +114,12 @@ impl Writer {
             return None;
         }
         if let Whole::Proven(events) = whole
-            && !leftovers::is_proven(&bundle, events)
+            && !(bundle.sums_agree() && stamp::is_set(&bundle))
         {
-            return None;
+            if !leftovers::is_proven(&bundle, events) {
+                return None;
+            }
+            stamp::set(&bundle);
         }
         let size = bundle.layout().entries().map(|(_, size)| size).fold(0, u64::saturating_add);
         Some(Finished { path: out.to_owned(), identity: bundle.identity(), size, unchanged: true })
@@ -201,6 +204,9 @@ impl Writer {
         let mtime = u64::try_from(self.contents.lock.created.as_second()).unwrap_or_default();
         self.place.seal(&metadata, &self.contents.manifests, mtime)?;
         self.events.report(Event::ItemDone);
+        if let Ok(bundle) = Bundle::open(&self.out) {
+            stamp::set(&bundle);
+        }
         Ok(Finished { path: self.out, identity, size: self.total, unchanged: false })
     }
 
