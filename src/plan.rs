@@ -3,6 +3,7 @@
 //! Pure but for [`take_inventory`], which asks the target about every node: a parent that exists says nothing about what
 //! is below it (an interrupted push, a garbage collection).
 
+use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use futures_util::stream::{self, StreamExt, TryStreamExt};
@@ -40,7 +41,8 @@ pub struct Inventory {
 pub struct Plan {
     /// One for each image of the graph, in its order.
     pub images: Vec<ImageStep>,
-    /// Blobs that some repository of the target lacks, largest first.
+    /// Blobs that some repository of the target lacks: those of the largest image first, so that images are complete one
+    /// after the other and what is left at the end is small.
     pub blobs: Vec<BlobStep>,
 }
 
@@ -187,12 +189,32 @@ fn blob_steps(graph: &Graph, images: &[ImageStep], inventory: &Inventory) -> Vec
         }
     }
     steps.retain(|step| !step.missing.is_empty());
-    steps.sort_by_key(|step| (std::cmp::Reverse(step.blob.size), step.blob.digest));
+    let weight = weights(graph);
+    steps.sort_by_key(|step| {
+        let image = weight.get(&step.blob.digest).copied().unwrap_or_default();
+        (Reverse(image), Reverse(step.blob.size), step.blob.digest)
+    });
     steps
 }
 
-/// Asks the target about every blob, manifest and tag, `jobs` questions at a time. Repositories that are `closed` are
+/// For each blob the largest image that has it, by its bytes; among equals the one that comes first.
+fn weights(graph: &Graph) -> HashMap<Digest, (u64, Reverse<usize>)> {
+    let mut weights = HashMap::new();
+    for (at, image) in graph.images.iter().enumerate() {
+        let weight = (image.locked.total_size, Reverse(at));
+        for blob in &image.blobs {
+            weights.entry(blob.digest).and_modify(|known: &mut _| *known = weight.max(*known)).or_insert(weight);
+        }
+    }
+    weights
+}
+
+/// Asks the target about every tag, manifest and blob, `jobs` questions at a time. Repositories that are `closed` are
 /// not asked about: nothing is there.
+///
+/// A repository without any tag is new, or what an interrupted push left. A blob lands first in the first repository of
+/// the graph that wants it, so each is asked for there; the other repositories that are new get it by a mount, which moves
+/// nothing even where it is already there.
 ///
 /// # Errors
 /// Any question without a clear answer.
@@ -204,35 +226,19 @@ pub async fn take_inventory(
     jobs: usize,
     events: &Events,
 ) -> Result<Inventory> {
-    let (mut blobs, mut references) = (HashMap::new(), BTreeSet::new());
-    for (image, to) in graph.images.iter().zip(targets).filter(|(_, to)| !closed(&to.repository)) {
-        let repository = &to.repository;
-        references.insert(to.clone());
-        references.extend(companion_tags(image, repository).map(|(tag, _)| tag));
-        // A tag that means the root says that it is there; any other is put anew, and the root with it.
-        let asked =
-            image.manifests.iter().map(Manifest::digest).filter(|digest| put_by_tag(image, to) != Some(*digest));
-        references.extend(asked.map(|digest| repository.with_digest(digest)));
-        for blob in &image.blobs {
-            blobs.entry((repository.clone(), blob.digest)).or_insert_with(|| blob.clone());
-        }
-    }
-    let items = (blobs.len() + references.len()) as u64;
+    let Questions { tags, mut manifests, mut blobs } = questions(graph, targets, closed);
+    let items = (tags.len() + manifests.len() + blobs.len()) as u64;
     events.report(Event::Phase { phase: Phase::Inventory, items, bytes: 0 });
+    let mut references = resolve_all(sink, tags, jobs, events).await?;
+    let new = untagged(sink, &references, jobs).await?;
+    manifests.retain(|reference| !new.contains(&reference.repository) || skipped(events));
+    blobs.retain(|(repository, _), (_, first)| *first || !new.contains(repository) || skipped(events));
+    references.extend(resolve_all(sink, manifests, jobs, events).await?);
     let blobs: Vec<Option<(Repository, Digest)>> = stream::iter(blobs)
-        .map(|((repository, digest), blob)| async move {
+        .map(|((repository, digest), (blob, _))| async move {
             let has = sink.has_blob(&repository, &blob).await?;
             events.report(Event::ItemDone);
             Ok::<_, crate::Error>(has.then_some((repository, digest)))
-        })
-        .buffer_unordered(jobs.max(1))
-        .try_collect()
-        .await?;
-    let references: Vec<(Reference, Option<Descriptor>)> = stream::iter(references)
-        .map(|reference| async move {
-            let found = sink.resolve(&reference).await?;
-            events.report(Event::ItemDone);
-            Ok::<_, crate::Error>((reference, found))
         })
         .buffer_unordered(jobs.max(1))
         .try_collect()
@@ -254,6 +260,76 @@ pub async fn take_inventory(
         }
     }
     Ok(inventory)
+}
+
+/// What the target may be asked.
+#[derive(Default)]
+struct Questions {
+    tags: BTreeSet<Reference>,
+    manifests: BTreeSet<Reference>,
+    /// `true`: the first repository that wants the blob.
+    blobs: HashMap<(Repository, Digest), (Descriptor, bool)>,
+}
+
+fn questions(graph: &Graph, targets: &Targets, closed: &(dyn Fn(&Repository) -> bool + Sync)) -> Questions {
+    let mut questions = Questions::default();
+    let mut wanted = HashSet::new();
+    for (image, to) in graph.images.iter().zip(targets).filter(|(_, to)| !closed(&to.repository)) {
+        let repository = &to.repository;
+        let named = if to.digest.is_none() { &mut questions.tags } else { &mut questions.manifests };
+        named.insert(to.clone());
+        questions.tags.extend(companion_tags(image, repository).map(|(tag, _)| tag));
+        // A tag that means the root says that it is there; any other is put anew, and the root with it.
+        let asked =
+            image.manifests.iter().map(Manifest::digest).filter(|digest| put_by_tag(image, to) != Some(*digest));
+        questions.manifests.extend(asked.map(|digest| repository.with_digest(digest)));
+        for blob in &image.blobs {
+            let question = questions.blobs.entry((repository.clone(), blob.digest));
+            question.or_insert_with(|| (blob.clone(), wanted.insert(blob.digest)));
+        }
+    }
+    questions
+}
+
+/// Counts a question that need not be asked; `false`.
+fn skipped(events: &Events) -> bool {
+    events.report(Event::ItemDone);
+    false
+}
+
+async fn resolve_all(
+    sink: &dyn Sink,
+    references: BTreeSet<Reference>,
+    jobs: usize,
+    events: &Events,
+) -> Result<Vec<(Reference, Option<Descriptor>)>> {
+    stream::iter(references)
+        .map(|reference| async move {
+            let found = sink.resolve(&reference).await?;
+            events.report(Event::ItemDone);
+            Ok::<_, crate::Error>((reference, found))
+        })
+        .buffer_unordered(jobs.max(1))
+        .try_collect()
+        .await
+}
+
+/// The repositories of which none of the tags asked for exists, nor any other.
+async fn untagged(
+    sink: &dyn Sink,
+    tags: &[(Reference, Option<Descriptor>)],
+    jobs: usize,
+) -> Result<HashSet<Repository>> {
+    let mut candidates: HashSet<Repository> = tags.iter().map(|(tag, _)| tag.repository.clone()).collect();
+    for (tag, _) in tags.iter().filter(|(_, found)| found.is_some()) {
+        candidates.remove(&tag.repository);
+    }
+    stream::iter(candidates)
+        .map(|repository| async move { Ok(sink.has_no_tags(&repository).await?.then_some(repository)) })
+        .buffer_unordered(jobs.max(1))
+        .try_filter_map(|repository| async move { Ok(repository) })
+        .try_collect()
+        .await
 }
 
 /// Manifests that are there, but not found by what they speak of: they are put again, which enters them.

@@ -1,18 +1,19 @@
 //! The transfer: carries out a plan between any source and any sink.
 //!
-//! Flat phases: all blobs, largest first, each read once and then mounted; then, image by image, manifests children first,
-//! companions after what they speak of, and the tag last. Whatever the moment of an interruption, a tag that exists can
-//! be pulled. A failure belongs to the images it touches; the others go on.
+//! Each blob is read once and then mounted. As soon as the blobs of an image are there, its manifests follow, children
+//! first, companions after what they speak of, and the tag last. Whatever the moment of an interruption, a tag that exists
+//! can be pulled, and what was complete has its tag. A failure belongs to the images it touches; the others go on.
 
+mod awaited;
 mod observed;
 
 use std::collections::{HashMap, HashSet};
 use std::pin::pin;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::future::try_join;
-use futures_util::stream::{self, StreamExt};
+use futures_util::stream::{self, Stream, StreamExt};
 use tokio::sync::mpsc;
 
 use crate::content::{Origin, Sink, Source};
@@ -21,6 +22,7 @@ use crate::graph::{Graph, Image};
 use crate::oci::{Digest, Manifest, Reference, Repository};
 use crate::plan::{Action, BlobStep, ImageStep, Plan, TagState, companion_tags, put_by_tag};
 use crate::progress::{Event, Events, Phase};
+use awaited::Awaited;
 use observed::Observed;
 
 /// How to run a transfer.
@@ -65,6 +67,34 @@ struct Landed<'p> {
     failed: Option<Arc<Error>>,
 }
 
+/// What became of the images so far, by their place in the plan.
+#[derive(Default)]
+struct Outcomes {
+    known: Mutex<HashMap<usize, Result<Done, Arc<Error>>>>,
+    /// Images are what is counted now, not blobs.
+    counting: AtomicBool,
+}
+
+impl Outcomes {
+    /// Whether the image is to be counted.
+    fn note(&self, at: usize, outcome: Result<Done, Arc<Error>>) -> bool {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.insert(at, outcome);
+        self.counting.load(Ordering::Relaxed)
+    }
+
+    /// How many are known already.
+    fn begin_counting(&self) -> usize {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        self.counting.store(true, Ordering::Relaxed);
+        known.len()
+    }
+
+    fn known(self) -> HashMap<usize, Result<Done, Arc<Error>>> {
+        self.known.into_inner().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// A transfer under way.
 pub struct Transfer<'a> {
     source: Observed<'a>,
@@ -93,38 +123,57 @@ impl<'a> Transfer<'a> {
 
     /// Blobs and manifests; the plan's images end pushed, present, skipped or failed.
     ///
-    /// With `fail_fast`, what was not tried after the first failure has failed too, and says so.
+    /// With `fail_fast`, what was not finished at the first failure has failed too, and says so.
     pub async fn run(&self, graph: &Graph, plan: &Plan) -> Outcome {
-        let pairs = || graph.images.iter().zip(&plan.images);
-        let mut images = match self.blobs(plan).await {
-            Ok(()) => self.images(graph, plan).await,
-            Err(_) => Vec::new(),
+        let (complete, to_publish) = mpsc::unbounded_channel();
+        let awaited = Awaited::new(graph, plan, complete);
+        let outcomes = Outcomes::default();
+        let blobs = async {
+            // It is dropped at the end: then no further image is to be published.
+            let awaited = awaited;
+            let moved = self.move_blobs(plan, |step| awaited.settle(step)).await;
+            let items = plan.images.len().saturating_sub(outcomes.begin_counting()) as u64;
+            self.events.report(Event::Phase { phase: Phase::Publish, items, bytes: 0 });
+            moved
         };
-        for (image, step) in pairs().skip(images.len()) {
-            images.push(self.untried(image, step));
-        }
-        Outcome { images, moved: self.moved(), mounted: self.mounted.load(Ordering::Relaxed) }
+        // It ends early only with `fail_fast`; every failure is noted where it belongs.
+        let _ = try_join(blobs, self.images(graph, plan, received(to_publish), &outcomes)).await;
+        let mut outcomes = outcomes.known();
+        let pairs = graph.images.iter().zip(&plan.images).enumerate();
+        let images = pairs.map(|(at, (image, step))| outcomes.remove(&at).unwrap_or_else(|| self.untried(image, step)));
+        Outcome { images: images.collect(), moved: self.moved(), mounted: self.mounted.load(Ordering::Relaxed) }
     }
 
-    /// Manifests and tags of all images; with `fail_fast`, of those up to the first failure.
-    async fn images(&self, graph: &Graph, plan: &Plan) -> Vec<Result<Done, Arc<Error>>> {
-        let items = plan.images.len() as u64;
-        self.events.report(Event::Phase { phase: Phase::Publish, items, bytes: 0 });
-        let pairs = stream::iter(graph.images.iter().zip(&plan.images));
-        let mut outcomes = pairs.map(|(image, step)| self.image(image, step)).buffered(self.options.jobs.max(1));
-        let mut images = Vec::new();
-        while let Some(outcome) = outcomes.next().await {
-            self.events.report(Event::ItemDone);
-            let failed = outcome.is_err();
-            if let Err(error) = &outcome {
-                self.events.report(Event::Failure(error.chain()));
+    /// Manifests and tags of the images that `complete` names by their place.
+    ///
+    /// # Errors
+    /// Only with `fail_fast`: the first failure.
+    async fn images(
+        &self,
+        graph: &Graph,
+        plan: &Plan,
+        complete: impl Stream<Item = usize>,
+        outcomes: &Outcomes,
+    ) -> Result<()> {
+        let publish = |at: usize| async move {
+            let (image, step) = graph.images.get(at).zip(plan.images.get(at))?;
+            Some((at, self.image(image, step).await))
+        };
+        let mut published = pin!(complete.map(publish).buffer_unordered(self.options.jobs.max(1)));
+        while let Some(image) = published.next().await {
+            let Some((at, outcome)) = image else { continue };
+            let failure = outcome.as_ref().err().cloned();
+            if outcomes.note(at, outcome) {
+                self.events.report(Event::ItemDone);
             }
-            images.push(outcome);
-            if failed && self.options.fail_fast {
-                break;
+            if let Some(error) = failure {
+                self.events.report(Event::Failure(error.chain()));
+                if self.options.fail_fast {
+                    return Err(again(&error));
+                }
             }
         }
-        images
+        Ok(())
     }
 
     /// What is known of an image that was not reached.
@@ -145,6 +194,11 @@ impl<'a> Transfer<'a> {
     /// # Errors
     /// Only with `fail_fast`: the first blob that failed.
     pub async fn blobs(&self, plan: &Plan) -> Result<()> {
+        self.move_blobs(plan, |_| ()).await
+    }
+
+    /// `settled` hears of every blob that is where it was to go or has failed.
+    async fn move_blobs(&self, plan: &Plan, settled: impl Fn(&BlobStep)) -> Result<()> {
         let items = plan.blobs.len() as u64;
         self.events.report(Event::Phase { phase: Phase::Transfer, items, bytes: plan.new_bytes() });
         let jobs = self.options.jobs.max(1);
@@ -157,11 +211,11 @@ impl<'a> Transfer<'a> {
             }
             Ok(())
         };
-        let to_spread = stream::unfold(to_spread, |mut blobs| async move { Some((blobs.recv().await?, blobs)) });
         let spreading = async {
-            let mut spread = pin!(to_spread.map(|blob| self.spread(blob)).buffer_unordered(jobs));
-            while let Some(outcome) = spread.next().await {
+            let mut spread = pin!(received(to_spread).map(|blob| self.settle(blob)).buffer_unordered(jobs));
+            while let Some((step, outcome)) = spread.next().await {
                 self.events.report(Event::ItemDone);
+                settled(step);
                 if let (Err(error), true) = (outcome, self.options.fail_fast) {
                     return Err(again(&error));
                 }
@@ -196,6 +250,10 @@ impl<'a> Transfer<'a> {
             }
         }
         landed
+    }
+
+    async fn settle<'p>(&self, landed: Landed<'p>) -> (&'p BlobStep, Result<(), Arc<Error>>) {
+        (landed.step, self.spread(landed).await)
     }
 
     /// Mounts what has landed into the other repositories; where that is not possible, it is moved again.
@@ -324,6 +382,10 @@ pub fn confirmed(graph: &Graph, outcome: &Outcome) -> HashSet<Digest> {
         image.blobs.iter().map(|blob| blob.digest).chain(image.manifests.iter().map(Manifest::digest))
     })
     .collect()
+}
+
+fn received<T>(channel: mpsc::UnboundedReceiver<T>) -> impl Stream<Item = T> {
+    stream::unfold(channel, |mut channel| async move { Some((channel.recv().await?, channel)) })
 }
 
 /// The same failure for one more image that needed the same thing.

@@ -51,6 +51,7 @@ fn an_import_that_stops_at_the_first_failure_still_says_what_became_of_every_ima
     let bundle =
         export(&source, &names.map(|name| format!("{name}:1")).each_ref().map(String::as_str), directory.path());
     let target = Registry::start();
+    images[0].push(&target);
     images::oci("team/two", "1", &["something else"]).push(&target);
     let receipt = directory.path().join("receipt.json");
     let ended = gapferry()
@@ -62,13 +63,13 @@ fn an_import_that_stops_at_the_first_failure_still_says_what_became_of_every_ima
         .code(1);
     let stderr = String::from_utf8_lossy(&ended.get_output().stderr).into_owned();
     assert!(
-        stderr.contains("1 image pushed, 2 failed") && stderr.contains("another failure ended the run"),
+        stderr.contains("0 images pushed, 1 present, 2 failed") && stderr.contains("another failure ended the run"),
         "{stderr}"
     );
     let receipt: Value = serde_json::from_slice(&std::fs::read(receipt).unwrap()).unwrap();
     let outcomes: Vec<&str> =
         receipt["images"].as_array().unwrap().iter().map(|image| image["outcome"].as_str().unwrap()).collect();
-    assert_eq!(outcomes, ["pushed", "failed", "failed"]);
+    assert_eq!(outcomes, ["present", "failed", "failed"]);
     assert_eq!(target.digest("team/three", "1"), None);
 }
 

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
+use support::gate::Gate;
 use support::images::{self, Image};
 use support::registry::Registry;
 use support::{gapferry, gapferry_process, tempdir};
@@ -220,4 +221,24 @@ fn import_killed_at_any_point_never_leaves_a_tag_that_cannot_be_pulled() {
         let tag = image.tag.as_deref().unwrap();
         assert_eq!(target.digest(&image.repository, tag), Some(image.digest()));
     }
+}
+
+#[test]
+fn what_was_complete_when_an_import_was_killed_can_be_pulled_already() {
+    let (source, target) = (Registry::start(), Registry::start());
+    let images = [("team/one", "the larger of the two"), ("team/two", "the smaller")].map(|(name, content)| {
+        let image = images::oci(name, "1", &[content]);
+        image.push(&source);
+        image
+    });
+    let directory = tempdir();
+    let bundle = directory.path().join("bundle");
+    let references = images.each_ref().map(|image| format!("{}/{}", source.host(), image.name()));
+    gapferry().arg("export").args(references).arg("-o").arg(&bundle).assert().success();
+    // The upload of the second image never gets through.
+    let gate = Gate::before(target.host(), "POST /v2/team/two/blobs/uploads/");
+    let arguments = ["import", bundle.to_str().unwrap(), "--to", gate.host(), "--tls-verify=false", "-j", "2"];
+    let whole = || target.digest("team/one", "1").as_deref() == Some(images[0].digest().as_str());
+    assert!(kill_when(&arguments, whole), "it ended without its second image");
+    assert_eq!(target.digest("team/two", "1"), None);
 }

@@ -53,6 +53,12 @@ pub trait Sink: Send + Sync {
     /// What a tag or digest means at the target now.
     async fn resolve(&self, reference: &Reference) -> Result<Option<Descriptor>>;
 
+    /// Whether `repository` is known to have no tag at all; it may have what an interrupted push left. `false` where that
+    /// cannot be told at once.
+    async fn has_no_tags(&self, _repository: &Repository) -> Result<bool> {
+        Ok(false)
+    }
+
     /// Makes a blob that `from` holds available in `repository` without moving bytes. `false`: not possible, upload it.
     async fn mount(&self, repository: &Repository, blob: &Descriptor, from: &Repository) -> Result<bool>;
 

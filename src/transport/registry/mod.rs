@@ -110,6 +110,10 @@ impl Sink for Registries {
         manifests::resolve(&self.host(repository.registry()), reference, Scopes::push(repository)).await
     }
 
+    async fn has_no_tags(&self, repository: &Repository) -> Result<bool> {
+        tags::none(&self.host(repository.registry()), repository).await
+    }
+
     async fn mount(&self, repository: &Repository, blob: &Descriptor, from: &Repository) -> Result<bool> {
         if repository.registry() != from.registry() || repository == from {
             return Ok(false);

@@ -59,6 +59,23 @@ pub(super) async fn list(host: &Host, repository: &Repository) -> Result<Vec<Tag
     Err(Error::new(crate::error::Kind::Network, format!("{what}: the list does not end, at {}", trace::shown(&url))))
 }
 
+/// Whether the registry says that the repository has no tag: 404 of a name it does not know, or an empty list. Any other
+/// answer, a refusal included, leaves it open.
+pub(super) async fn none(host: &Host, repository: &Repository) -> Result<bool> {
+    let what = format!("asking whether {repository} has tags");
+    let path = format!("/v2/{}/tags/list?n=1", repository.path());
+    let reply = host.ask(&Ask::new(Method::GET, path, Scopes::push(repository), &what)).await?;
+    match reply.status() {
+        404 => Ok(true),
+        200 => {
+            let body = reply.body(&what, MOST_BYTES).await.map_err(|failure| failure.error)?;
+            let page = serde_json::from_slice(&body).ok();
+            Ok(page.is_some_and(|page: Page| page.tags.unwrap_or_default().is_empty()))
+        }
+        _ => Ok(false),
+    }
+}
+
 fn checked(host: &Host, what: &str, tag: &str) -> Option<Tag> {
     let parsed = tag.parse();
     if let Err(e) = &parsed {
