@@ -3,7 +3,8 @@
 //! # The pipeline
 //!
 //! Discovery ends before transfer begins. Manifests are small: all of them are read first, a plan is made once, then
-//! carried out: each blob moves once, an image gets its tag when its blobs are there. Every arrow is one function, every box a value that can be printed and tested.
+//! carried out: each blob moves once, an image gets its tag when its blobs are there. Every arrow is one function, every
+//! box a value that can be printed and tested.
 //!
 //! ```text
 //! Allowlist ─expand, discover→ Lock, Graph ─plan→ Plan ─transfer→ bundle              export
