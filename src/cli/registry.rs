@@ -58,6 +58,9 @@ pub struct RegistryArgs {
     /// Seconds to wait at most in all when a registry asks for patience
     #[arg(long, value_name = "SECONDS", default_value_t = 600, hide_short_help = true)]
     max_wait: u64,
+    /// Show every request and answer, secrets masked
+    #[arg(long, hide_short_help = true)]
+    log_http: bool,
 }
 
 impl RegistryArgs {
@@ -123,6 +126,7 @@ impl RegistryArgs {
             per_host: usize::from(self.per_host),
             retries: self.retries,
             max_wait: Duration::from_secs(self.max_wait),
+            log_http: self.log_http,
             ..Config::default()
         };
         Registries::new(config, context.events.clone())

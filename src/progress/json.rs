@@ -61,6 +61,7 @@ fn described(event: &Event) -> Option<Value> {
         Event::Waiting { what, why, delay } => {
             json!({ "event": "waiting", "what": what, "why": why, "seconds": delay.as_secs_f64() })
         }
+        Event::Http(exchange) => exchange.to_json(),
         Event::ItemDone | Event::BlobAdvanced { .. } => return None,
     })
 }

@@ -36,6 +36,8 @@ impl Reporter for Lines {
             Event::Notice(text) if !self.quiet => Some(format!("note: {text}")),
             Event::Warning(text) => Some(format!("warning: {text}")),
             Event::Waiting { what, why, delay } => Some(format!("waiting {} before {what}: {why}", duration(*delay))),
+            // Asked for by an option of its own.
+            Event::Http(exchange) => Some(exchange.to_string()),
             _ => None,
         };
         let progress = {

@@ -3,6 +3,7 @@
 //! Stages and transports say what they do through a [`Reporter`]; they never print. Renderers (terminal bars, periodic
 //! log lines, JSON lines, nothing) live below this module; tests use [`Recorder`].
 
+mod http;
 mod json;
 mod lines;
 mod plain;
@@ -10,6 +11,7 @@ mod tally;
 mod terminal;
 pub mod units;
 
+pub use http::{Exchange, Headers, Moment};
 pub use json::Json;
 pub use lines::Lines;
 pub use plain::{plain, plain_piece};
@@ -62,6 +64,8 @@ pub enum Event {
         why: String,
         delay: Duration,
     },
+    /// A moment of an HTTP exchange; only where that was asked for.
+    Http(Box<Exchange>),
 }
 
 /// The parts a job is made of.

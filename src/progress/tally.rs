@@ -27,7 +27,8 @@ impl Tally {
             | Event::Notice(_)
             | Event::Warning(_)
             | Event::Failure(_)
-            | Event::Waiting { .. } => {}
+            | Event::Waiting { .. }
+            | Event::Http(_) => {}
         }
         false
     }

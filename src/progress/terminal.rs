@@ -98,6 +98,7 @@ impl Reporter for Terminal {
             Event::Waiting { what, why, delay } => {
                 return self.say(&format!("waiting {} before {what}: {why}", duration(delay)));
             }
+            Event::Http(exchange) => return self.say(&exchange.to_string()),
             _ => {}
         }
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
@@ -122,7 +123,12 @@ impl Reporter for Terminal {
                     self.bars.remove(&bar);
                 }
             }
-            Event::ItemDone | Event::Failure(_) | Event::Notice(_) | Event::Warning(_) | Event::Waiting { .. } => {}
+            Event::ItemDone
+            | Event::Failure(_)
+            | Event::Notice(_)
+            | Event::Warning(_)
+            | Event::Waiting { .. }
+            | Event::Http(_) => {}
         }
     }
 }

@@ -31,6 +31,8 @@ pub struct Config {
     /// Before the second try; doubles from there, up to 30 s.
     pub first_delay: Duration,
     pub user_agent: String,
+    /// Report every exchange, secrets masked.
+    pub log_http: bool,
 }
 
 /// Whom to trust.
@@ -72,6 +74,7 @@ impl Default for Config {
             connect_timeout: Duration::from_secs(15),
             first_delay: Duration::from_millis(500),
             user_agent: concat!("gapferry/", env!("CARGO_PKG_VERSION")).to_owned(),
+            log_http: false,
         }
     }
 }

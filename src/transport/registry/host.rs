@@ -109,7 +109,7 @@ impl Host {
     }
 
     pub fn tries(&self, what: &str) -> Tries {
-        Tries::new(what, &self.wire.limits, &self.wire.events)
+        Tries::new(what, &self.wire.limits, &self.wire.events, &self.wire.log)
     }
 
     /// Sends until there is an answer that is not transient, and gives it back whatever its status.

@@ -1,9 +1,11 @@
 //! Whether and when a request is made again.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 
+use super::trace::Log;
 use super::wire::Limits;
 use crate::error::{Error, Kind, Result};
 use crate::progress::{Event, Events};
@@ -48,6 +50,7 @@ impl Failure {
 pub(super) struct Tries {
     what: String,
     events: Events,
+    log: Arc<Log>,
     backoff: ExponentialBackoff,
     limits: Limits,
     failed: u32,
@@ -57,11 +60,11 @@ pub(super) struct Tries {
 
 impl Tries {
     /// `what` is the attempt as errors name it: `reading blob … of …`.
-    pub fn new(what: &str, limits: &Limits, events: &Events) -> Tries {
-        let what = what.to_owned();
+    pub fn new(what: &str, limits: &Limits, events: &Events, log: &Arc<Log>) -> Tries {
+        let (what, events, log) = (what.to_owned(), events.clone(), log.clone());
         let backoff = backoff(limits);
         let limits = limits.clone();
-        Tries { what, events: events.clone(), backoff, limits, failed: 0, at_once: 0, asked: Duration::ZERO }
+        Tries { what, events, log, backoff, limits, failed: 0, at_once: 0, asked: Duration::ZERO }
     }
 
     /// Forgets earlier failures: the transfer has moved on since.
@@ -79,6 +82,7 @@ impl Tries {
     /// than was granted.
     pub async fn again(&mut self, failure: Failure) -> Result<()> {
         self.failed += 1;
+        self.log.note_failures(&self.what, self.failed);
         let delay = match failure.retry {
             Retry::Never => return Err(failure.error),
             Retry::Now if self.at_once < MOST_AT_ONCE => {
@@ -118,6 +122,12 @@ impl Tries {
     }
 }
 
+impl Drop for Tries {
+    fn drop(&mut self) {
+        self.log.note_failures(&self.what, 0);
+    }
+}
+
 fn backoff(limits: &Limits) -> ExponentialBackoff {
     ExponentialBuilder::default()
         .with_min_delay(limits.first_delay)
@@ -147,7 +157,6 @@ pub(super) fn retry_after(header: &str, now: std::time::SystemTime) -> Option<Du
 mod tests {
     use super::*;
     use crate::progress::Recorder;
-    use std::sync::Arc;
 
     #[test]
     fn retry_after_is_read_in_both_forms() {
@@ -163,7 +172,8 @@ mod tests {
         let (max_wait, first_delay) = (Duration::from_millis(max_wait), Duration::from_millis(1));
         let recorder = Arc::new(Recorder::default());
         let events: Events = recorder.clone();
-        (Tries::new("x", &Limits { retries, max_wait, first_delay, ..Limits::default() }, &events), recorder)
+        let limits = Limits { retries, max_wait, first_delay, ..Limits::default() };
+        (Tries::new("x", &limits, &events, &Log::new(false, &events)), recorder)
     }
 
     fn failed(retry: Retry) -> Failure {

@@ -1,36 +1,266 @@
-//! URLs as logs and errors may show them.
+//! What logs and errors may show of requests: URLs without their secrets, and every exchange for `--log-http`.
+//!
+//! **Threats.** A log is sent to colleagues and to vendors. Storage URLs are signed in many ways, upload URLs carry state,
+//! tokens come as headers: of a query only values known to be harmless are shown, of headers only those listed here.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use reqwest::Url;
+use reqwest::header::HeaderMap;
 
-/// Query keys of the distribution protocol whose values are no secrets; every other value is masked, since storage URLs
-/// are signed in many ways.
+use crate::error::Error;
+use crate::progress::{Event, Events, Exchange, Headers, Moment};
+
+/// Query keys of the distribution protocol whose values are no secrets; every other value is masked.
 const OPEN: [&str; 8] = ["digest", "mount", "from", "n", "last", "scope", "service", "artifactType"];
+
+/// Headers worth a place in the log.
+const SHOWN: [&str; 22] = [
+    "accept",
+    "authorization",
+    "content-length",
+    "content-range",
+    "content-type",
+    "cookie",
+    "date",
+    "docker-content-digest",
+    "link",
+    "location",
+    "oci-chunk-min-length",
+    "oci-filters-applied",
+    "oci-subject",
+    "range",
+    "ratelimit-limit",
+    "ratelimit-remaining",
+    "retry-after",
+    "server",
+    "set-cookie",
+    "www-authenticate",
+    "x-request-id",
+    "x-served-by",
+];
 
 /// The URL with the values of its query masked.
 pub(super) fn shown(url: &Url) -> String {
     let mut shown = url.clone();
-    let _ = shown.set_password(None);
     shown.set_fragment(None);
-    let Some(query) = url.query() else { return shown.to_string() };
-    let masked: Vec<String> = query
-        .split('&')
-        .map(|pair| match pair.split_once('=') {
-            Some((key, value)) if OPEN.contains(&key) => format!("{key}={value}"),
-            Some((key, _)) => format!("{key}=***"),
-            None => "***".to_owned(),
+    masked(shown.as_str())
+}
+
+/// A text that may hold URLs, with users and passwords in them, and the values of their queries, masked.
+fn masked(text: &str) -> String {
+    let ends_url = |c: char| c.is_whitespace() || matches!(c, '"' | '\'' | '<' | '>');
+    text.split_inclusive(ends_url)
+        .map(|piece| {
+            let end = piece.rfind(ends_url).unwrap_or(piece.len());
+            let (piece, mark) = piece.split_at(end);
+            let (place, query) = match piece.split_once('?') {
+                Some((place, query)) => (place, format!("?{}", masked_query(query))),
+                None => (piece, String::new()),
+            };
+            without_user(place) + &query + mark
         })
-        .collect();
-    shown.set_query(Some(&masked.join("&")));
-    shown.to_string()
+        .collect()
+}
+
+fn without_user(place: &str) -> String {
+    if let Some((scheme, rest)) = place.split_once("//")
+        && let Some((_, host)) = rest.split('/').next().and_then(|authority| authority.rsplit_once('@'))
+    {
+        let path = rest.find('/').map_or("", |at| &rest[at..]);
+        return format!("{scheme}//***@{host}{path}");
+    }
+    place.to_owned()
+}
+
+fn masked_query(query: &str) -> String {
+    let masked = query.split('&').map(|pair| match pair.split_once('=') {
+        Some((key, _)) if OPEN.contains(&key) => pair.to_owned(),
+        Some((key, _)) => format!("{key}=***"),
+        None => "***".to_owned(),
+    });
+    masked.collect::<Vec<_>>().join("&")
+}
+
+/// The headers worth telling, their secrets masked.
+fn selected(headers: &HeaderMap) -> Headers {
+    let known = headers.iter().filter(|(name, _)| SHOWN.contains(&name.as_str()));
+    let value = |name: &str, value: &reqwest::header::HeaderValue| {
+        let text = String::from_utf8_lossy(value.as_bytes()).into_owned();
+        match name {
+            "authorization" => format!("{} ***", text.split(' ').next().filter(|_| text.contains(' ')).unwrap_or("")),
+            "cookie" | "set-cookie" => "***".to_owned(),
+            _ => masked(&text),
+        }
+    };
+    known.map(|(name, v)| (name.to_string(), value(name.as_str(), v))).collect()
+}
+
+/// Tells every exchange of a run, if that is wanted.
+pub(super) struct Log {
+    events: Option<Events>,
+    count: AtomicU64,
+    /// How often the attempt of this name has failed, for those under way that have.
+    failed: Mutex<HashMap<String, u32>>,
+}
+
+impl Log {
+    pub fn new(wanted: bool, events: &Events) -> Arc<Log> {
+        let events = wanted.then(|| events.clone());
+        Arc::new(Log { events, count: AtomicU64::new(0), failed: Mutex::default() })
+    }
+
+    /// The attempt of this name has failed so often; 0 when it is over.
+    pub fn note_failures(&self, what: &str, failed: u32) {
+        if self.events.is_none() {
+            return;
+        }
+        let mut known = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
+        match failed {
+            0 => drop(known.remove(what)),
+            failed => drop(known.insert(what.to_owned(), failed)),
+        }
+    }
+
+    /// A request goes out, with `bytes` of body.
+    pub fn asked(&self, what: &str, method: &str, url: &Url, headers: &HeaderMap, bytes: u64) -> Talk {
+        let Some(events) = self.events.clone() else { return Talk(None) };
+        let failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner).get(what).copied();
+        let number = self.count.fetch_add(1, Ordering::Relaxed) + 1;
+        let talk = Talk(Some(Told { events, number, began: Instant::now(), read: 0, whole: false }));
+        talk.tell(Moment::Asked {
+            method: method.to_owned(),
+            url: shown(url),
+            attempt: failed.unwrap_or_default().saturating_add(1),
+            bytes,
+            headers: selected(headers),
+        });
+        talk
+    }
+}
+
+/// One exchange under way. Dropped, it tells how much of the answer's body was read.
+pub(super) struct Talk(Option<Told>);
+
+struct Told {
+    events: Events,
+    number: u64,
+    began: Instant,
+    read: u64,
+    whole: bool,
+}
+
+impl Talk {
+    pub fn answered(&self, status: u16, headers: &HeaderMap) {
+        if let Some(told) = &self.0 {
+            let (after, headers) = (told.began.elapsed(), selected(headers));
+            self.tell(Moment::Answered { status, after, headers });
+        }
+    }
+
+    pub fn failed(&self, error: &Error) {
+        if let Some(told) = &self.0 {
+            self.tell(Moment::Failed { why: masked(&error.chain()), after: told.began.elapsed() });
+        }
+    }
+
+    /// More of the body was read; `None`: it is at its end.
+    pub fn read(&mut self, bytes: Option<usize>) {
+        if let Some(told) = &mut self.0 {
+            told.read += bytes.unwrap_or_default() as u64;
+            told.whole = bytes.is_none();
+        }
+    }
+
+    fn tell(&self, moment: Moment) {
+        if let Some(Told { events, number, .. }) = &self.0 {
+            events.report(Event::Http(Box::new(Exchange { number: *number, moment })));
+        }
+    }
+}
+
+impl Drop for Talk {
+    fn drop(&mut self) {
+        if let Some(Told { read, whole, began, .. }) = self.0
+            && read > 0
+        {
+            self.tell(Moment::Read { bytes: read, whole, after: began.elapsed() });
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::progress::Recorder;
 
     #[test]
     fn a_signed_url_does_not_show_its_signature() {
-        let url = "https://s3/x?X-Amz-Signature=abc&digest=sha256:00&token=def&ghi".parse().unwrap();
+        let url = "https://s3/x?X-Amz-Signature=abc&digest=sha256:00&token=def&ghi#jkl".parse().unwrap();
         assert_eq!(shown(&url), "https://s3/x?X-Amz-Signature=***&digest=sha256:00&token=***&***");
+        let url = "https://ghp_token:x-oauth@git:8443/a@b?n=1".parse().unwrap();
+        assert_eq!(shown(&url), "https://***@git:8443/a@b?n=1");
+    }
+
+    #[test]
+    fn a_url_inside_a_header_does_not_show_its_secrets_either() {
+        assert_eq!(masked(r#"</v2/a/tags/list?n=2&last=b&sig=c>; rel="next""#), {
+            r#"</v2/a/tags/list?n=2&last=b&sig=***>; rel="next""#
+        });
+        assert_eq!(masked(r#"Bearer realm="https://u:p@h/t?key=k",scope="s:a:pull""#), {
+            r#"Bearer realm="https://***@h/t?key=***",scope="s:a:pull""#
+        });
+    }
+
+    #[test]
+    fn of_headers_only_the_harmless_part_is_told() {
+        let mut headers = HeaderMap::new();
+        for (name, value) in [
+            ("authorization", "Bearer s3cret"),
+            ("set-cookie", "sid=s3cret"),
+            ("x-unknown", "s3cret"),
+            ("location", "/upload?_state=s3cret"),
+            ("content-length", "12"),
+        ] {
+            headers.insert(name, value.parse().unwrap());
+        }
+        let told = selected(&headers);
+        assert!(!format!("{told:?}").contains("s3cret"), "{told:?}");
+        assert!(told.contains(&("authorization".into(), "Bearer ***".into())), "{told:?}");
+        assert!(told.contains(&("content-length".into(), "12".into())), "{told:?}");
+        headers.insert("authorization", "s3cret".parse().unwrap());
+        assert!(!format!("{:?}", selected(&headers)).contains("s3cret"));
+    }
+
+    #[test]
+    fn an_exchange_is_told_from_request_to_last_byte_and_only_if_wanted() {
+        let recorder = Arc::new(Recorder::default());
+        let events: Events = recorder.clone();
+        let url = "http://h/v2/".parse().unwrap();
+        let talk = |wanted| {
+            let log = Log::new(wanted, &events);
+            log.note_failures("asking", 2);
+            let mut talk = log.asked("asking", "GET", &url, &HeaderMap::new(), 0);
+            talk.answered(200, &HeaderMap::new());
+            talk.read(Some(10));
+            talk.read(None);
+        };
+        talk(false);
+        assert_eq!(recorder.events(), []);
+        talk(true);
+        let told: Vec<String> = recorder
+            .events()
+            .into_iter()
+            .map(|event| match event {
+                Event::Http(exchange) => exchange.to_string(),
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        assert_eq!(told[0], "http 1 > GET http://h/v2/ (try 3)");
+        assert!(told[1].starts_with("http 1 < 200 after "), "{told:?}");
+        assert!(told[2].starts_with("http 1 = 10 bytes after ") && told.len() == 3, "{told:?}");
     }
 }

@@ -5,7 +5,7 @@
 //! of a body is bounded.
 
 use std::collections::HashMap;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -15,6 +15,7 @@ use reqwest::{Client, Method, Response, Url};
 
 use super::retry::Failure;
 use super::tls::{self, TlsSettings};
+use super::trace::{Log, Talk};
 use super::upload::Outflow;
 use super::{Config, trace};
 use crate::error::{Error, Kind, Result};
@@ -52,6 +53,7 @@ pub(super) struct Wire {
     pub config: Config,
     pub limits: Limits,
     pub events: Events,
+    pub log: Arc<Log>,
     clients: Mutex<HashMap<(TlsSettings, bool), Client>>,
 }
 
@@ -77,19 +79,28 @@ impl Payload {
     pub fn none() -> Payload {
         Payload::Bytes(Bytes::new())
     }
+
+    fn size(&self) -> u64 {
+        match self {
+            Payload::Bytes(bytes) => bytes.len() as u64,
+            Payload::Stream(outflow) => outflow.size(),
+        }
+    }
 }
 
 /// An answer, its body unread.
 pub(super) struct Reply {
     response: Response,
     stall: Duration,
+    talk: Talk,
     /// Frees the host's lane when the answer is dropped.
     pub permit: Option<tokio::sync::OwnedSemaphorePermit>,
 }
 
 impl Wire {
     pub fn new(config: Config, events: Events) -> Wire {
-        Wire { limits: Limits::of(&config), config, events, clients: Mutex::default() }
+        let log = Log::new(config.log_http, &events);
+        Wire { limits: Limits::of(&config), config, events, log, clients: Mutex::default() }
     }
 
     /// Sends `call` and follows its redirects. Any status is an answer.
@@ -97,9 +108,9 @@ impl Wire {
         let mut visited = vec![call.url.clone()];
         let repeatable = matches!(call.body, Payload::Bytes(_));
         loop {
-            let response = self.exchange(&mut call).await?;
+            let (response, talk) = self.exchange(&mut call).await?;
             let Some(next) = redirect(&call, &response, repeatable)? else {
-                return Ok(Reply { response, stall: self.limits.stall, permit: None });
+                return Ok(Reply { response, stall: self.limits.stall, talk, permit: None });
             };
             let reason = match () {
                 () if visited.contains(&next) => "a redirect loop",
@@ -115,14 +126,29 @@ impl Wire {
         }
     }
 
-    async fn exchange(&self, call: &mut Call<'_>) -> Result<Response, Failure> {
-        let client = self.client(&call.url).map_err(Failure::never)?;
-        let mut request = client.request(call.method.clone(), call.url.clone()).headers(call.headers.clone());
+    async fn exchange(&self, call: &mut Call<'_>) -> Result<(Response, Talk), Failure> {
+        let mut headers = call.headers.clone();
         if let Some((value, home)) = &call.authorization
             && home.origin() == call.url.origin()
         {
-            request = request.header(AUTHORIZATION, value.clone());
+            headers.insert(AUTHORIZATION, value.clone());
         }
+        let talk = self.log.asked(call.what, call.method.as_str(), &call.url, &headers, call.body.size());
+        match self.transmit(call, headers).await {
+            Ok(response) => {
+                talk.answered(response.status().as_u16(), response.headers());
+                Ok((response, talk))
+            }
+            Err(failure) => {
+                talk.failed(&failure.error);
+                Err(failure)
+            }
+        }
+    }
+
+    async fn transmit(&self, call: &mut Call<'_>, headers: HeaderMap) -> Result<Response, Failure> {
+        let client = self.client(&call.url).map_err(Failure::never)?;
+        let mut request = client.request(call.method.clone(), call.url.clone()).headers(headers);
         let body = std::mem::replace(&mut call.body, Payload::none());
         let answer = match body {
             Payload::Bytes(bytes) => {
@@ -239,20 +265,28 @@ impl Reply {
 
     /// The body in pieces; a pause longer than the stall limit is a failure.
     pub fn stream(self, what: &str) -> BoxStream<'static, Result<Bytes, Failure>> {
-        let Reply { response, stall, permit } = self;
+        let Reply { response, stall, talk, permit } = self;
         let what = what.to_owned();
         let pieces = Box::pin(response.bytes_stream());
-        futures_util::stream::unfold((pieces, permit), move |(mut pieces, permit)| {
+        futures_util::stream::unfold((pieces, talk, permit), move |(mut pieces, mut talk, permit)| {
             let what = what.clone();
             async move {
                 let next = match tokio::time::timeout(stall, pieces.next()).await {
-                    Ok(next) => next?.map_err(|e| broken(&what, e)),
+                    Ok(None) => {
+                        talk.read(None);
+                        return None;
+                    }
+                    Ok(Some(piece)) => piece.map_err(|e| broken(&what, e)),
                     Err(_) => {
                         let text = format!("{what}: the other side fell silent for {} s", stall.as_secs_f32());
                         Err(Failure::soon(Error::new(Kind::Network, text)))
                     }
                 };
-                Some((next, (pieces, permit)))
+                match &next {
+                    Ok(piece) => talk.read(Some(piece.len())),
+                    Err(failure) => talk.failed(&failure.error),
+                }
+                Some((next, (pieces, talk, permit)))
             }
         })
         .boxed()
