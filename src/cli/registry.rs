@@ -59,6 +59,9 @@ pub struct RegistryArgs {
     #[arg(long, value_name = "SECONDS", default_value_t = 600, hide_short_help = true)]
     max_wait: u64,
     /// Show every request and answer, secrets masked
+    ///
+    /// A line for each request (>), each answer (<), the bytes read of its body (=), and each failure (!); the number in front
+    /// says which belong together. With --log-format json they are objects.
     #[arg(long, hide_short_help = true)]
     log_http: bool,
 }
