@@ -26,9 +26,7 @@ impl Shop {
         let (repository, tag) = name.split_once(':').unwrap();
         let layer = content.as_bytes().to_vec();
         let config = format!(r#"{{"architecture":"amd64","os":"linux","of":"{}"}}"#, sha256(&layer)).into_bytes();
-        let part = |media_type: &str, bytes: &[u8]| {
-            serde_json::json!({ "mediaType": media_type, "digest": sha256(bytes), "size": bytes.len() })
-        };
+        let part = |media_type: &str, bytes: &[u8]| serde_json::json!({ "mediaType": media_type, "digest": sha256(bytes), "size": bytes.len() });
         let manifest = serde_json::json!({
             "schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
             "config": part("application/vnd.oci.image.config.v1+json", &config),
@@ -59,9 +57,4 @@ impl Shop {
             _ => Answer::new(404),
         }
     }
-}
-
-/// A request that Docker Hub counts.
-pub fn is_pull(request: &Seen) -> bool {
-    request.method == "GET" && request.target.contains("/manifests/")
 }
