@@ -2,8 +2,8 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::scripted::{Answer, Seen, Server};
 use crate::shop::Shop;
+use crate::support::faulty::{Answer, Seen, Server};
 use crate::{gapferry, said, support};
 
 const PASSWORD: &str = "hunter2secret";

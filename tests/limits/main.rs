@@ -2,9 +2,6 @@
 //! log of what was asked.
 
 mod log;
-#[allow(dead_code)] // another test file uses the rest
-#[path = "../registry/scripted.rs"]
-mod scripted;
 mod shop;
 #[path = "../support/mod.rs"]
 mod support;

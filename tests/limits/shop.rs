@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::scripted::{Answer, Seen, ranged};
+use crate::support::faulty::{Answer, Seen, ranged};
 use crate::support::sha256;
 
 /// What the registry has: manifests by tag and digest, and blobs.

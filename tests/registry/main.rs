@@ -4,7 +4,6 @@
 mod auth;
 mod faults;
 mod pull_and_push;
-mod scripted;
 mod shelf;
 #[path = "../support/mod.rs"]
 mod support;

@@ -9,8 +9,8 @@ use gapferry::credentials::{Credentials, Store};
 use gapferry::error::{Kind, Result};
 use gapferry::transport::registry::{Config, RegistryConfig, TlsConfig};
 
-use crate::scripted::{Answer, Seen, Server};
 use crate::shelf::{self, Shelf, read, repository, tag};
+use crate::support::faulty::{Answer, Seen, Server};
 use crate::support::registry::{Options, Registry};
 use crate::{client, config};
 

@@ -4,6 +4,7 @@
 #![allow(dead_code)] // every test file uses another part
 
 pub mod embedded;
+pub mod faulty;
 pub mod gate;
 pub mod harbor;
 pub mod http;

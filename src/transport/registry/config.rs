@@ -27,6 +27,8 @@ pub struct Config {
     pub max_wait: Duration,
     /// How long the other side may be silent, in an answer or a body.
     pub stall_timeout: Duration,
+    /// How long a registry may take to store an upload after its last byte: an object store may copy it first.
+    pub commit_timeout: Duration,
     pub connect_timeout: Duration,
     /// Before the second try; doubles from there, up to 30 s.
     pub first_delay: Duration,
@@ -71,6 +73,7 @@ impl Default for Config {
             retries: 5,
             max_wait: Duration::from_secs(10 * 60),
             stall_timeout: Duration::from_secs(60),
+            commit_timeout: Duration::from_secs(15 * 60),
             connect_timeout: Duration::from_secs(15),
             first_delay: Duration::from_millis(500),
             user_agent: concat!("gapferry/", env!("CARGO_PKG_VERSION")).to_owned(),

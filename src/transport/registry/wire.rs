@@ -22,8 +22,6 @@ use crate::error::{Error, Kind, Result};
 use crate::progress::Events;
 
 const MOST_REDIRECTS: usize = 10;
-/// How long a registry may take to store an upload after its last byte: an object store may copy it first.
-const COMMIT_TIME: Duration = Duration::from_secs(15 * 60);
 
 /// How patient to be.
 #[derive(Clone, Debug)]
@@ -32,6 +30,7 @@ pub(super) struct Limits {
     pub max_wait: Duration,
     pub first_delay: Duration,
     pub stall: Duration,
+    pub commit: Duration,
 }
 
 impl Default for Limits {
@@ -44,7 +43,8 @@ impl Default for Limits {
 impl Limits {
     pub fn of(config: &Config) -> Limits {
         let (retries, max_wait) = (config.retries, config.max_wait);
-        Limits { retries, max_wait, first_delay: config.first_delay, stall: config.stall_timeout }
+        let (stall, commit) = (config.stall_timeout, config.commit_timeout);
+        Limits { retries, max_wait, first_delay: config.first_delay, stall, commit }
     }
 }
 
@@ -160,11 +160,12 @@ impl Wire {
             }
             Payload::Stream(outflow) => {
                 let watch = outflow.watch();
-                let (stall, source) = (self.limits.stall, self.limits.max_wait + COMMIT_TIME);
+                let (stall, commit) = (self.limits.stall, self.limits.commit);
+                let source = self.limits.max_wait + commit;
                 let request = request.header(reqwest::header::CONTENT_LENGTH, outflow.size()).body(outflow.into_body());
                 tokio::select! {
                     answer = request.send() => answer,
-                    () = watch.stalled(stall, COMMIT_TIME, source) => return Err(self.silence(call.what)),
+                    () = watch.stalled(stall, commit, source) => return Err(self.silence(call.what)),
                 }
             }
         };

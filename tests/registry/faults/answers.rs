@@ -1,0 +1,109 @@
+//! Manifests, tags and referrers that are not what they should be.
+
+use gapferry::content::{Sink, Source};
+use gapferry::error::Kind;
+use gapferry::oci::{Digest, media_type};
+use gapferry::progress::Event;
+
+use super::{INDEX, manifest, repo};
+use crate::shelf::{Shelf, image, tag};
+use crate::support::faulty::{Answer, Seen, Server};
+use crate::{client, config, watched};
+
+#[tokio::test]
+async fn a_page_instead_of_a_manifest_is_told_as_such() {
+    let server =
+        Server::registry(|_, _| Answer::new(200).with("Content-Type", "text/html").body("<h1>Please log in</h1>"));
+    let server = server.await;
+    let reference = repo(&server).with_digest(Digest::sha256(b"x"));
+    for error in [
+        client(config()).manifest(&reference).await.unwrap_err(),
+        client(config()).manifest(&tag(&repo(&server), "v1")).await.unwrap_err(),
+    ] {
+        assert_eq!(error.kind(), Kind::Damaged);
+        assert!(error.to_string().contains("Please log in"), "{error}");
+        assert!(error.to_string().contains(&repo(&server).to_string()), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_manifest_is_bounded_and_must_be_what_the_registry_says_it_is() {
+    let huge = |_: &Seen, _| Answer::new(200).body(vec![b' '; 4 * 1024 * 1024 + 1]);
+    let endless =
+        |_: &Seen, _| Answer::new(200).with("Content-Length", "99999999999").body(vec![b' '; 5 * 1024 * 1024]);
+    let lying = |_: &Seen, _| manifest().with("Docker-Content-Digest", Digest::sha256(b"other").to_string());
+    for server in [Server::registry(huge).await, Server::registry(endless).await, Server::registry(lying).await] {
+        let error = client(config()).manifest(&tag(&repo(&server), "v1")).await.unwrap_err();
+        assert_eq!(error.kind(), Kind::Damaged, "{error:?}");
+    }
+    let server = Server::registry(|_, _| manifest()).await;
+    let asked = repo(&server).with_digest(Digest::sha256(b"asked for"));
+    let error = client(config()).manifest(&asked).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::Damaged);
+    assert!(error.chain().contains(&Digest::sha256(INDEX.as_bytes()).to_string()), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_head_that_says_too_little_is_followed_by_get() {
+    let server = Server::registry(|request, _| match request.method.as_str() {
+        "HEAD" => Answer::new(200).with("Content-Type", media_type::OCI_INDEX).body(INDEX),
+        _ => manifest(),
+    });
+    let server = server.await;
+    let found = Source::resolve(&client(config()), &tag(&repo(&server), "v1")).await.unwrap().unwrap();
+    assert_eq!((found.digest, found.size), (Digest::sha256(INDEX.as_bytes()), INDEX.len() as u64));
+}
+
+#[tokio::test]
+async fn tags_are_followed_over_relative_and_absolute_links() {
+    let server = Server::registry(|request, _| match request.target.split_once("last=").map(|(_, last)| last) {
+        None => Answer::new(200).with("Link", r#"</v2/a/b/tags/list?last=1>; rel="next""#).body(r#"{"tags":["1"]}"#),
+        Some("1") => {
+            let link = format!("<http://{}/v2/a/b/tags/list?last=2>; rel=next", request.header("host"));
+            Answer::new(200).with("Link", link).body(r#"{"tags":["2","not a tag"]}"#)
+        }
+        Some(_) => Answer::new(200).body(r#"{"tags":null}"#),
+    });
+    let server = server.await;
+    let (registries, events) = watched(config());
+    let tags: Vec<String> =
+        registries.tags(&repo(&server)).await.unwrap().iter().map(|tag| tag.as_str().to_owned()).collect();
+    assert_eq!(tags, ["1", "2"]);
+    assert!(events.events().iter().any(|e| matches!(e, Event::Warning(text) if text.contains("not a tag"))));
+
+    let server =
+        Server::registry(|r, _| Answer::new(200).with("Link", format!("<{}>; rel=next", r.target)).body("{}")).await;
+    assert!(client(config()).tags(&repo(&server)).await.unwrap_err().to_string().contains("does not end"));
+}
+
+#[tokio::test]
+async fn unreadable_referrers_are_an_error_and_a_missing_api_is_asked_for_once() {
+    let subject = Digest::sha256(b"x");
+    for status in [401, 403, 500] {
+        let server = Server::registry(move |_, _| Answer::new(status)).await;
+        assert!(client(config()).referrers(&repo(&server), &subject).await.is_err(), "{status}");
+    }
+    let page = Server::registry(|_, _| Answer::new(200).body("<html>")).await;
+    assert!(client(config()).referrers(&repo(&page), &subject).await.is_err());
+
+    let server = Server::registry(|_, _| Answer::new(404)).await;
+    let registries = client(config());
+    for _ in 0..3 {
+        assert_eq!(registries.referrers(&repo(&server), &subject).await.unwrap(), []);
+    }
+    assert_eq!(server.count("GET", "/v2/a/b/referrers/"), 1);
+    assert_eq!(server.count("GET", "/v2/a/b/manifests/sha256-"), 3);
+}
+
+#[tokio::test]
+async fn a_registry_that_lists_referrers_itself_gets_no_fallback_tag() {
+    let server = Server::registry(|_, _| Answer::new(201).with("OCI-Subject", "sha256:x")).await;
+    let shelf = Shelf::default();
+    let config_blob = shelf.add("{}");
+    let signature = image(&config_blob, &[], Some(&image(&config_blob, &[], None)));
+    let registries = client(config());
+    registries.put_manifest(&repo(&server).with_digest(signature.digest()), &signature).await.unwrap();
+    let seen = server.seen();
+    assert_eq!(seen.len(), 1);
+    assert_eq!(seen[0].header("content-type"), media_type::OCI_MANIFEST);
+}

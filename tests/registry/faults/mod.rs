@@ -1,0 +1,33 @@
+//! What bad days bring, served by the scripted server or on the way to a real registry.
+
+mod answers;
+mod bodies;
+mod matrix;
+mod redirects;
+mod retries;
+mod tokens;
+mod uploads;
+
+use gapferry::credentials::{Credentials, Store};
+use gapferry::oci::{Repository, media_type};
+use gapferry::transport::registry::Config;
+
+use crate::config;
+use crate::shelf::repository;
+use crate::support::faulty::{Answer, Server};
+
+fn repo(server: &Server) -> Repository {
+    repository(&server.address, "a/b")
+}
+
+fn with_credentials(server: &Server) -> Config {
+    let mut credentials = Store::anonymous();
+    credentials.set(&server.address, Credentials::basic("me", "hunter2"));
+    Config { credentials, ..config() }
+}
+
+const INDEX: &str = r#"{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[]}"#;
+
+fn manifest() -> Answer {
+    Answer::new(200).with("Content-Type", media_type::OCI_INDEX).body(INDEX)
+}

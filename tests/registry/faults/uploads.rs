@@ -1,0 +1,113 @@
+//! Uploads that are cut, cancelled, refused or lost.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use gapferry::content::Sink;
+use gapferry::error::Kind;
+use gapferry::progress::Event;
+use gapferry::transport::registry::Config;
+
+use super::repo;
+use crate::shelf::{self, Shelf, noise, repository};
+use crate::support::faulty::{Answer, Fault, Server, Stage};
+use crate::{client, config, watched};
+
+#[tokio::test]
+async fn an_upload_that_the_registry_cancels_starts_again_from_post() {
+    let server = Server::registry(|request, before| match request.method.as_str() {
+        "POST" => Answer::new(202).with("Location", format!("/u/{before}")),
+        _ if before < 4 => Answer::new(404).body(r#"{"errors":[{"code":"BLOB_UPLOAD_INVALID"}]}"#),
+        _ => Answer::new(201),
+    });
+    let server = server.await;
+    let shelf = Shelf::default();
+    let blob = shelf.add(noise(200_000));
+    shelf::push(&client(config()), &repo(&server), &shelf, &[&blob]).await.unwrap();
+    let order: Vec<String> = server.seen().into_iter().map(|request| request.method).collect();
+    assert_eq!(order, ["POST", "PUT", "POST", "PUT", "POST", "PUT"]);
+    assert_eq!(server.seen()[0].header("content-length"), "0");
+}
+
+#[tokio::test]
+async fn a_refused_upload_is_told_in_the_registrys_words_and_not_repeated() {
+    for (status, kind) in [(403, Kind::Refused), (413, Kind::Refused), (412, Kind::Refused), (405, Kind::Refused)] {
+        let body = r#"{"errors":[{"code":"DENIED","message":"quota will exceed the configured upper limit"}]}"#;
+        let server = Server::registry(move |_, _| Answer::new(status).body(body)).await;
+        let shelf = Shelf::default();
+        let blob = shelf.add("x");
+        let error = shelf::push(&client(config()), &repo(&server), &shelf, &[&blob]).await.unwrap_err();
+        assert_eq!(error.kind(), kind);
+        assert!(error.to_string().contains("configured upper limit"), "{error}");
+        assert_eq!(server.seen().len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_failed_mount_is_only_a_reason_to_upload() {
+    let answers = Arc::new(AtomicUsize::new(0));
+    let statuses = [401, 403, 404, 405, 202];
+    let turn = answers.clone();
+    let server = Server::registry(move |request, _| match request.target.contains("mount=") {
+        true => Answer::new(statuses[turn.fetch_add(1, Ordering::SeqCst)]).with("Location", "/expired"),
+        false if request.target.starts_with("/expired") => Answer::new(404),
+        false if request.method == "POST" => Answer::new(202).with("Location", "/u"),
+        false => Answer::new(201),
+    });
+    let server = server.await;
+    let registries = client(config());
+    let shelf = Shelf::default();
+    let blob = shelf.add("content");
+    for _ in statuses {
+        let other = repository(&server.address, "other");
+        assert!(!registries.mount(&repo(&server), &blob, &other).await.unwrap());
+    }
+    shelf::push(&registries, &repo(&server), &shelf, &[&blob]).await.unwrap();
+    assert_eq!(server.count("PUT", "/expired"), 1);
+    assert_eq!(server.count("PUT", "/u"), 1);
+}
+
+#[tokio::test]
+async fn another_size_at_the_target_means_absent() {
+    let server = Server::registry(|_, _| Answer::new(200).body("12345")).await;
+    let (registries, events) = watched(config());
+    assert!(!registries.has_blob(&repo(&server), &Shelf::default().add("1234")).await.unwrap());
+    assert!(registries.has_blob(&repo(&server), &Shelf::default().add("12345")).await.unwrap());
+    assert!(events.events().iter().any(|e| matches!(e, Event::Warning(text) if text.contains("5 bytes instead of 4"))));
+}
+
+/// Takes every upload, unless told otherwise.
+async fn taking() -> Server {
+    Server::start(|request, _| match request.method.as_str() {
+        "POST" => Answer::new(202).with("Location", "/u"),
+        "PUT" => Answer::new(201),
+        _ => Answer::new(200),
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_refusal_that_comes_before_the_body_was_read_is_still_told() {
+    let server = taking().await;
+    server.when("PUT", "/u").always().fault(Fault::Hasty(403));
+    let shelf = Shelf::default();
+    let blob = shelf.add(noise(20_000_000));
+    let error = shelf::push(&client(config()), &repo(&server), &shelf, &[&blob]).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::Refused, "{error:?}");
+    assert!(error.chain().contains("by order of the test"), "{error:?}");
+    assert_eq!(server.count("PUT", "/u"), 1);
+}
+
+#[tokio::test]
+async fn a_registry_that_stops_taking_an_upload_is_given_up() {
+    let server = taking().await;
+    server.when("PUT", "/u").always().fault(Fault::Stall(Stage::RequestBody(1000)));
+    let shelf = Shelf::default();
+    let blob = shelf.add(noise(20_000_000));
+    let quick = Config { stall_timeout: Duration::from_millis(300), retries: 1, ..config() };
+    let error = shelf::push(&client(quick), &repo(&server), &shelf, &[&blob]).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::Network, "{error:?}");
+    assert!(error.chain().contains(&blob.digest.to_string()), "{error:?}");
+    assert_eq!(server.count("PUT", "/u"), 2);
+}

@@ -1,0 +1,191 @@
+//! Requests and answers of HTTP/1.1, read and written by hand: a fault needs every byte in its own hands.
+
+use std::collections::BTreeMap;
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+
+use super::Fault;
+
+/// One request as it arrived.
+#[derive(Clone, Debug, Default)]
+pub struct Seen {
+    pub method: String,
+    /// Path and query.
+    pub target: String,
+    /// Names in lower case.
+    pub headers: BTreeMap<String, String>,
+    pub body: Vec<u8>,
+}
+
+impl Seen {
+    pub fn new(method: &str, target: impl Into<String>) -> Seen {
+        Seen { method: method.to_owned(), target: target.into(), ..Seen::default() }
+    }
+
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", String::as_str)
+    }
+
+    pub fn is(&self, method: &str, start: &str) -> bool {
+        self.method == method && self.target.starts_with(start)
+    }
+
+    /// The start of `Range: bytes=N-`.
+    pub fn range(&self) -> Option<usize> {
+        self.header("range").strip_prefix("bytes=")?.strip_suffix('-')?.parse().ok()
+    }
+
+    pub fn length(&self) -> usize {
+        self.header("content-length").parse().unwrap_or(0)
+    }
+}
+
+/// What is sent back.
+#[derive(Clone, Debug, Default)]
+pub struct Answer {
+    pub status: u16,
+    pub headers: Vec<(String, String)>,
+    pub body: Vec<u8>,
+    /// What happens to it on its way.
+    pub fault: Option<Fault>,
+}
+
+impl Answer {
+    pub fn new(status: u16) -> Answer {
+        Answer { status, ..Answer::default() }
+    }
+
+    pub fn with(mut self, name: &str, value: impl Into<String>) -> Answer {
+        self.headers.push((name.to_owned(), value.into()));
+        self
+    }
+
+    pub fn body(mut self, body: impl Into<Vec<u8>>) -> Answer {
+        self.body = body.into();
+        self
+    }
+
+    /// This, but on its way that happens to it.
+    pub fn but(mut self, fault: Fault) -> Answer {
+        self.fault = Some(fault);
+        self
+    }
+
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
+    }
+
+    pub fn remove(&mut self, name: &str) -> Option<String> {
+        let at = self.headers.iter().position(|(key, _)| key.eq_ignore_ascii_case(name))?;
+        Some(self.headers.remove(at).1)
+    }
+
+    /// Status line and headers, with a length where none is told.
+    pub fn head(&self) -> String {
+        let mut head = format!("HTTP/1.1 {} x\r\n", self.status);
+        if self.status != 204 && self.header("content-length").is_none() {
+            head += &format!("Content-Length: {}\r\n", self.body.len());
+        }
+        for (name, value) in &self.headers {
+            head += &format!("{name}: {value}\r\n");
+        }
+        head + "\r\n"
+    }
+}
+
+/// 200, or 206 from where the request wants it.
+pub fn ranged(request: &Seen, content: &[u8]) -> Answer {
+    match request.range() {
+        None => Answer::new(200).body(content),
+        Some(start) => {
+            let range = format!("bytes {start}-{}/{}", content.len() - 1, content.len());
+            Answer::new(206).with("Content-Range", range).body(&content[start..])
+        }
+    }
+}
+
+/// Asks `host` (`host:port`) on a connection of its own. The answer's body is whole, or it is an error.
+pub fn exchange(host: &str, request: &Seen) -> io::Result<Answer> {
+    let stream = TcpStream::connect(host)?;
+    // A server that refuses early may have stopped reading; what it said is read all the same.
+    let _ = send_request(&stream, host, request);
+    receive_answer(&stream, &request.method)
+}
+
+/// With the length its headers tell, which may be more than it has.
+pub fn send_request(mut stream: &TcpStream, host: &str, request: &Seen) -> io::Result<()> {
+    let mut head = format!("{} {} HTTP/1.1\r\nconnection: close\r\n", request.method, request.target);
+    if !request.headers.contains_key("host") {
+        head += &format!("host: {host}\r\n");
+    }
+    if !request.headers.contains_key("content-length") && !request.body.is_empty() {
+        head += &format!("content-length: {}\r\n", request.body.len());
+    }
+    for (name, value) in request.headers.iter().filter(|(name, _)| *name != "connection") {
+        head += &format!("{name}: {value}\r\n");
+    }
+    stream.write_all((head + "\r\n").as_bytes())?;
+    stream.write_all(&request.body)
+}
+
+fn receive_answer(stream: &TcpStream, method: &str) -> io::Result<Answer> {
+    let mut reader = BufReader::new(stream);
+    let mut line = String::new();
+    reader.read_line(&mut line)?;
+    let status = line.split(' ').nth(1).and_then(|status| status.parse().ok());
+    let mut answer = Answer::new(status.ok_or(io::ErrorKind::UnexpectedEof)?);
+    answer.headers = read_headers(&mut reader)?;
+    answer.remove("connection");
+    if method == "HEAD" || answer.status == 204 {
+        return Ok(answer);
+    }
+    let length = answer.remove("content-length").and_then(|length| length.parse().ok());
+    let chunked = answer.remove("transfer-encoding").is_some();
+    match length {
+        Some(length) => {
+            answer.body = vec![0; length];
+            reader.read_exact(&mut answer.body)?;
+        }
+        None if chunked => answer.body = read_chunks(&mut reader)?,
+        None => {
+            reader.read_to_end(&mut answer.body)?;
+        }
+    }
+    Ok(answer)
+}
+
+/// The next request on a connection, without its body; `None` when there is none.
+pub fn receive_head(reader: &mut impl BufRead) -> io::Result<Option<Seen>> {
+    let mut line = String::new();
+    if reader.read_line(&mut line)? == 0 {
+        return Ok(None);
+    }
+    let mut words = line.split(' ').map(str::to_owned);
+    let (method, target) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+    let headers = read_headers(reader)?.into_iter().map(|(name, value)| (name.to_ascii_lowercase(), value)).collect();
+    Ok(Some(Seen { method, target, headers, body: Vec::new() }))
+}
+
+fn read_headers(reader: &mut impl BufRead) -> io::Result<Vec<(String, String)>> {
+    let mut headers = Vec::new();
+    loop {
+        let mut line = String::new();
+        reader.read_line(&mut line)?;
+        let Some((name, value)) = line.trim_end().split_once(':') else { return Ok(headers) };
+        headers.push((name.to_owned(), value.trim().to_owned()));
+    }
+}
+
+fn read_chunks(reader: &mut impl BufRead) -> io::Result<Vec<u8>> {
+    let mut body = Vec::new();
+    loop {
+        let mut line = String::new();
+        reader.read_line(&mut line)?;
+        let length = u64::from_str_radix(line.trim(), 16).map_err(|_| io::ErrorKind::InvalidData)?;
+        reader.by_ref().take(length).read_to_end(&mut body)?;
+        reader.read_line(&mut line)?;
+        if length == 0 {
+            return Ok(body);
+        }
+    }
+}

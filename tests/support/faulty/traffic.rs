@@ -1,0 +1,58 @@
+//! What has passed a faulty host so far, to be waited for: so a test can act in the middle of a transfer without guessing
+//! when that is.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Condvar, Mutex, PoisonError};
+use std::time::Duration;
+
+/// Counts since the host was started.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Traffic {
+    pub requests: usize,
+    /// Of bodies, both ways.
+    pub bytes: usize,
+    /// Connections that have fallen silent.
+    pub stalls: usize,
+}
+
+#[derive(Default)]
+pub(super) struct Meter {
+    counts: Mutex<Traffic>,
+    changed: Condvar,
+    over: AtomicBool,
+}
+
+impl Meter {
+    pub fn add(&self, change: impl FnOnce(&mut Traffic)) {
+        change(&mut self.counts.lock().unwrap_or_else(PoisonError::into_inner));
+        self.changed.notify_all();
+    }
+
+    pub fn now(&self) -> Traffic {
+        *self.counts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The host is gone: whoever waits goes too.
+    pub fn end(&self) {
+        let _held = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        self.over.store(true, Ordering::SeqCst);
+        self.changed.notify_all();
+    }
+
+    pub fn is_over(&self) -> bool {
+        self.over.load(Ordering::SeqCst)
+    }
+
+    pub fn until_over(&self) {
+        let counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        drop(self.changed.wait_while(counts, |_| !self.is_over()));
+    }
+
+    /// Until `reached`, or a moment long at most: `true` when it is reached.
+    pub fn wait(&self, moment: Duration, reached: impl Fn(&Traffic) -> bool) -> bool {
+        let counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let waited = self.changed.wait_timeout_while(counts, moment, |counts| !reached(counts));
+        let (counts, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        reached(&counts)
+    }
+}
