@@ -13,6 +13,9 @@ mod answer;
 mod auth;
 mod config;
 mod download;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 mod host;
 mod link;
 mod manifests;

@@ -14,6 +14,8 @@ use super::retry::Failure;
 use super::wire::{Reply, Wire};
 use crate::credentials::{Credentials, Store};
 use crate::error::Error;
+#[cfg(fuzzing)]
+pub(super) use challenge::Bearer;
 pub(super) use challenge::Challenge;
 pub(super) use scope::Scopes;
 use token::{Token, Wanted};

@@ -1,0 +1,22 @@
+//! Tag patterns, version ranges and maps of names: a first line that says what, further lines that are asked about.
+#![no_main]
+
+use gapferry::allowlist::Pattern;
+use gapferry::allowlist::semver::Range;
+use gapferry::naming::Map;
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|text: &str| gapferry_fuzz::bounded(64 << 20, || {
+    let (first, rest) = text.split_once('\n').unwrap_or((text, "1.2.3"));
+    if let Ok(range) = first.parse::<Range>() {
+        let again: Range = range.to_string().parse().expect("its own words");
+        rest.lines().for_each(|tag| assert_eq!(range.contains_tag(tag), again.contains_tag(tag), "{range} {tag}"));
+    }
+    match Pattern::new(first) {
+        Ok(pattern) => rest.lines().for_each(|tag| drop(pattern.is_match(tag))),
+        Err(error) => assert!(!error.to_string().contains('\n'), "{error}"),
+    }
+    if let Err(problems) = Map::parse(text, "map") {
+        assert!(!problems.is_empty());
+    }
+}));

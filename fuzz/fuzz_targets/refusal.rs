@@ -1,0 +1,11 @@
+//! What a registry says when it refuses: shown as one short line that cannot speak to the terminal.
+#![no_main]
+
+use gapferry::transport::registry::fuzzing;
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|body: &[u8]| gapferry_fuzz::bounded(1 << 20 | 64 * body.len(), || {
+    let said = fuzzing::excerpt(body);
+    gapferry_fuzz::is_harmless(&said);
+    assert!(said.chars().count() <= 300 * 10 + 1, "{said}");
+}));

@@ -1,0 +1,33 @@
+//! A way in for the fuzz targets, to what is otherwise nobody's business: the texts a registry sends.
+//!
+//! Compiled for fuzzing only (`--cfg fuzzing`), so that nothing of it is part of the crate.
+
+use std::time::{Duration, SystemTime};
+
+use super::auth::{Bearer, Challenge};
+
+/// The next page a `Link` header names.
+pub fn next_page(header: &str) -> Option<&str> {
+    super::link::next([header].into_iter())
+}
+
+/// The first challenge of a `WWW-Authenticate` header: realm, then service, scope and error as far as there are any;
+/// empty for Basic.
+pub fn challenge(header: &str) -> Option<Vec<String>> {
+    Some(match Challenge::first([header].into_iter())? {
+        Challenge::Basic => Vec::new(),
+        Challenge::Bearer(Bearer { realm, service, scope, error }) => {
+            [Some(realm), service, scope, error].into_iter().flatten().collect()
+        }
+    })
+}
+
+/// How long a `Retry-After` header asks to wait.
+pub fn retry_after(header: &str, now: SystemTime) -> Option<Duration> {
+    super::retry::retry_after(header, now)
+}
+
+/// What is shown of a refusal's body.
+pub fn excerpt(body: &[u8]) -> String {
+    super::answer::excerpt(body)
+}
