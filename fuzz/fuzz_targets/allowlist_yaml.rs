@@ -9,7 +9,7 @@ fuzz_target!(|data: &[u8]| gapferry_fuzz::bounded(256 << 20 | 600 * data.len(), 
         Ok(list) => list.rules.iter().for_each(|rule| gapferry_fuzz::is_harmless(&rule.select.repository().to_string())),
         Err(problems) => {
             assert!(!problems.is_empty());
-            problems.iter().for_each(|problem| assert!(!problem.to_string().contains('\n'), "{problem}"));
+            problems.iter().for_each(|problem| gapferry_fuzz::is_harmless(&problem.to_string()));
         }
     }
 }));

@@ -28,6 +28,11 @@ fn error(text: &str, reason: impl Into<String>) -> ReferenceError {
     ReferenceError { text: text.chars().take(300).collect(), reason }
 }
 
+/// For a reason: in quotes, what could speak to a terminal escaped, shortened to 300 characters.
+fn quoted(text: &str) -> String {
+    format!("{:?}", text.chars().take(300).collect::<String>())
+}
+
 /// A repository in a registry: `registry` is `host[:port]` (an IPv6 literal in brackets), `path` one or more components.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Repository {
@@ -177,6 +182,9 @@ impl FromStr for Reference {
             return Err(error(text, "it is empty"));
         }
         if let Some((scheme, _)) = text.split_once("://") {
+            // "https" may stand there as it is; nobody knows what else would.
+            let plain = scheme.len() <= 20 && scheme.bytes().all(|c| c.is_ascii_alphanumeric());
+            let scheme = if plain { scheme } else { "" };
             return Err(error(text, format!("write it without {scheme}://, as host/repository:tag")));
         }
         let (rest, digest) = match text.split_once('@') {
@@ -221,7 +229,7 @@ fn check_registry(registry: &str) -> Result<(), String> {
                 return Err("the IPv6 address has no closing bracket".into());
             };
             if address.parse::<std::net::Ipv6Addr>().is_err() {
-                return Err(format!("{address:?} is not an IPv6 address"));
+                return Err(format!("{} is not an IPv6 address", quoted(address)));
             }
             (None, port.strip_prefix(':').or((!port.is_empty()).then_some("")))
         }
@@ -237,10 +245,10 @@ fn check_registry(registry: &str) -> Result<(), String> {
             && !label.ends_with('-')
     };
     if host.is_some_and(|host| host.len() > 253 || !host.split('.').all(label)) {
-        return Err(format!("{registry:?} is not a registry host"));
+        return Err(format!("{} is not a registry host", quoted(registry)));
     }
     if port.is_some_and(|port| port.parse::<u16>().is_err() || port.starts_with('+')) {
-        return Err(format!("{registry:?} has no valid port"));
+        return Err(format!("{} has no valid port", quoted(registry)));
     }
     Ok(())
 }
@@ -367,6 +375,33 @@ mod tests {
         }
         assert!(format!("a:{}", "x".repeat(129)).parse::<Reference>().is_err());
         assert!("x".repeat(256).parse::<Reference>().is_err());
+    }
+
+    #[test]
+    fn what_is_said_of_a_wrong_name_is_one_short_line_that_cannot_speak_to_the_terminal() {
+        let (control, long) = ("\u{1b}[2J\n\u{202e}x", "x".repeat(100_000));
+        let places = [
+            format!("{control}://host/a"),
+            format!("{control}.io/a"),
+            format!("[{control}]/a"),
+            format!("host.io:{control}/a"),
+            format!("host.io/{control}"),
+            format!("host.io/a:{control}"),
+            format!("host.io/a@{control}"),
+            format!("{long}://host/a"),
+            format!("{long}_.io/a"),
+            format!("[{long}]/a"),
+            format!("host.io:{long}/a"),
+            format!("host.io/{long}"),
+            format!("host.io/a:{long}"),
+            format!("host.io/a@{long}"),
+            format!("host.io/a@{long}:{long}"),
+        ];
+        for text in places {
+            let said = text.parse::<Reference>().unwrap_err().to_string();
+            assert!(!said.chars().any(|c| c.is_control() || c == '\u{202e}'), "{said:?}");
+            assert!(said.len() < 1000, "{} bytes: {said}", said.len());
+        }
     }
 
     #[test]
