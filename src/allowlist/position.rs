@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::error::Error;
+use crate::progress::plain_piece;
 
 /// Where a rule was written.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -29,7 +30,7 @@ impl fmt::Display for Position {
     }
 }
 
-/// Something wrong in a file that a person wrote; prints as `file:line: what`, on one line.
+/// Something wrong in a file that a person wrote; prints as `file:line: what`, on one line that cannot speak to a terminal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
     pub at: Position,
@@ -38,7 +39,7 @@ pub struct Problem {
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.at, self.text)
+        write!(f, "{}: {}", self.at, plain_piece(&self.text))
     }
 }
 
@@ -49,4 +50,16 @@ pub fn refused(what: &str, problems: &[Problem]) -> Error {
         text.push_str(&format!("\n{problem}"));
     }
     Error::input(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_problem_is_one_line_whatever_stands_in_the_file() {
+        let at = Position::line("list.yaml", 3);
+        let problem = Problem { at, text: "as=a\nlist.yaml:9: forged\u{1b}[2J".to_owned() };
+        assert_eq!(problem.to_string(), "list.yaml:3: as=a\\u000alist.yaml:9: forged\\u001b[2J");
+    }
 }

@@ -21,6 +21,9 @@ pub struct Directory {
 impl Directory {
     pub fn create(out: &Path) -> Result<Directory> {
         let root = medium::beside(out, ".partial");
+        for path in [root.clone(), root.join("blobs"), root.join("blobs/sha256"), root.join("blobs/sha512")] {
+            medium::refuse_other_than_directory(&path)?;
+        }
         for algorithm in ["sha256", "sha512"] {
             let path = root.join("blobs").join(algorithm);
             fs::create_dir_all(&path).map_err(|e| Error::disk("creating", &path, e))?;
@@ -51,7 +54,8 @@ impl Directory {
             let hex = name.strip_suffix(UNFINISHED).unwrap_or(&name);
             let algorithm = entry.path().parent().and_then(Path::file_name).unwrap_or_default().to_string_lossy();
             let digest = format!("{algorithm}:{hex}").parse::<Digest>();
-            let keep = entry.file_type().is_dir() || digest.is_ok_and(|digest| wanted(&digest));
+            let is_wanted = entry.file_type().is_file() && digest.is_ok_and(|digest| wanted(&digest));
+            let keep = entry.file_type().is_dir() || is_wanted;
             if !keep {
                 fs::remove_file(entry.path()).map_err(|e| Error::disk("removing", entry.path(), e))?;
             }
@@ -67,8 +71,7 @@ impl Directory {
 impl Place for Directory {
     fn slot(&self, digest: &Digest, _: u64) -> Result<Slot> {
         let path = self.unfinished(digest);
-        let file = OpenOptions::new().create(true).truncate(false).read(true).write(true).open(&path);
-        let file = file.map_err(|e| Error::disk("creating", &path, e))?;
+        let file = medium::open_own(&path, OpenOptions::new().create(true).truncate(false).read(true).write(true))?;
         let present = file.metadata().map_err(|e| Error::disk("reading", &path, e))?.len();
         Ok(Slot { file: Arc::new(file), path, base: 0, present })
     }

@@ -5,10 +5,11 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fs::{File, OpenOptions};
-use std::io::Write;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
+use super::medium;
 use crate::error::{Error, Result};
 use crate::oci::Digest;
 
@@ -31,11 +32,13 @@ pub struct Claims {
 impl Claims {
     /// Reads a journal; `None` when there is none that is whole enough to use.
     pub fn read(path: &Path) -> Option<Claims> {
-        let length = std::fs::metadata(path).ok()?.len();
-        if length > MAX_JOURNAL {
+        let file = medium::open_own(path, OpenOptions::new().read(true)).ok()?;
+        let mut bytes = Vec::new();
+        let read = file.take(MAX_JOURNAL + 1).read_to_end(&mut bytes).ok()?;
+        if read as u64 > MAX_JOURNAL {
             return None;
         }
-        Claims::parse(&String::from_utf8_lossy(&std::fs::read(path).ok()?))
+        Claims::parse(&String::from_utf8_lossy(&bytes))
     }
 
     fn parse(text: &str) -> Option<Claims> {
@@ -94,8 +97,7 @@ impl Journal {
     }
 
     fn open(path: &Path, anew: bool) -> Result<Journal> {
-        let file = OpenOptions::new().create(true).append(!anew).write(true).truncate(anew).open(path);
-        let file = file.map_err(|e| Error::disk("opening", path, e))?;
+        let file = medium::open_own(path, OpenOptions::new().create(true).append(!anew).write(true).truncate(anew))?;
         Ok(Journal { file: Mutex::new(file), path: path.to_owned() })
     }
 

@@ -2,7 +2,7 @@
 //! before it counts.
 
 use std::collections::{HashMap, HashSet};
-use std::fs::File;
+use std::fs::OpenOptions;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -10,6 +10,7 @@ use std::sync::Arc;
 use super::Contents;
 use super::directory::{self, Directory};
 use super::journal::Claims;
+use super::medium;
 use super::open::Bundle;
 use super::tarfile::{self, TarFile};
 use super::writer::Place;
@@ -125,7 +126,8 @@ fn claims_elsewhere(out: &Path, wanted: &HashMap<Digest, u64>) -> Result<Vec<Cla
         }
     }
     let (old, journal) = tarfile::former(out);
-    if let (Ok(file), Some(journal)) = (File::open(&old), Claims::read(&journal)) {
+    let opened = medium::open_own(&old, OpenOptions::new().read(true));
+    if let (Ok(file), Some(journal)) = (opened, Claims::read(&journal)) {
         let file = Arc::new(file);
         for digest in &journal.done {
             if let Some((offset, size)) = journal.places.get(digest)

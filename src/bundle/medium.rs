@@ -1,12 +1,45 @@
 //! What is asked of the file system: room, durability, and names that change at once.
 
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, FallocateFlags, RenameFlags, StatxAttributes, StatxFlags};
+use rustix::fs::{AtFlags, CWD, FallocateFlags, OFlags, RenameFlags, StatxAttributes, StatxFlags};
+use rustix::io::Errno;
 
 use crate::error::{Error, Kind, Result};
+
+/// Opens what only an export makes beside its output. The medium may have been in other hands: a link there would lead the
+/// writing elsewhere, and a pipe would never let go.
+///
+/// # Errors
+/// The disk's, or it is anything but a plain file.
+pub fn open_own(path: &Path, options: &mut OpenOptions) -> Result<File> {
+    let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits();
+    let opened = options.custom_flags(i32::from_ne_bytes(flags.to_ne_bytes())).open(path);
+    let is_other = |errno: Errno| matches!(errno, Errno::LOOP | Errno::NXIO | Errno::ISDIR);
+    match opened {
+        Ok(file) if file.metadata().is_ok_and(|metadata| metadata.is_file()) => Ok(file),
+        Err(error) if !Errno::from_io_error(&error).is_some_and(is_other) => Err(Error::disk("opening", path, error)),
+        _ => Err(not_ours(path, "file")),
+    }
+}
+
+/// The same for a directory; there may be none.
+///
+/// # Errors
+/// It is anything but a directory.
+pub fn refuse_other_than_directory(path: &Path) -> Result<()> {
+    match path.symlink_metadata() {
+        Ok(metadata) if !metadata.is_dir() => Err(not_ours(path, "directory")),
+        _ => Ok(()),
+    }
+}
+
+fn not_ours(path: &Path, wanted: &str) -> Error {
+    Error::input(format!("opening {}: it is no plain {wanted}, so no export has made it; remove it", path.display()))
+}
 
 /// Bytes that may still be written below `directory` by this user.
 pub fn free_space(directory: &Path) -> Result<u64> {
@@ -123,7 +156,7 @@ impl WriteLock {
     pub fn take(out: &Path) -> Result<WriteLock> {
         let path = beside(out, ".partial.lock");
         loop {
-            let file = File::create(&path).map_err(|e| Error::disk("creating", &path, e))?;
+            let file = open_own(&path, OpenOptions::new().create(true).truncate(false).write(true))?;
             match file.try_lock() {
                 Ok(()) if !is_still(&file, &path) => {} // its former owner has just removed it
                 Ok(()) => return Ok(WriteLock { _file: file, path }),

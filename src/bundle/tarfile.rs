@@ -84,8 +84,7 @@ impl TarFile {
         if same.is_none() && path.exists() {
             set_aside(out, other.map_or(0, |claims| claims.done.len()))?;
         }
-        let file = OpenOptions::new().create(true).truncate(false).read(true).write(true).open(&path);
-        let file = file.map_err(|e| Error::disk("creating", &path, e))?;
+        let file = medium::open_own(&path, OpenOptions::new().create(true).truncate(false).read(true).write(true))?;
         let mut reserved = medium::reserve(&file, &path, plan.length);
         let is_full = |error: &Error| error.os_error() == Some(rustix::io::Errno::NOSPC.raw_os_error());
         if reserved.as_ref().is_err_and(is_full) && former(out).0.exists() {

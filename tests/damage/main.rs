@@ -4,6 +4,7 @@
 mod bundle;
 mod cut;
 mod during;
+mod export_over;
 mod hostile;
 mod matrix;
 #[path = "../support/mod.rs"]

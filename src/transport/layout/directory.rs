@@ -4,6 +4,8 @@ use std::fs::{File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
+use rustix::fs::OFlags;
+
 use super::{Found, Place};
 use crate::error::{Error, Result};
 
@@ -38,7 +40,8 @@ pub fn scan(root: &Path, found: &mut Found) -> Result<()> {
 
 /// Opens a file that the scan has found, unless it has become a link since.
 pub fn open(path: &Path) -> Result<File> {
-    let flags = rustix::fs::OFlags::NOFOLLOW.bits();
+    // A pipe that has taken its place does not keep anybody waiting, and cannot be read by position.
+    let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits();
     let file = OpenOptions::new().read(true).custom_flags(i32::from_ne_bytes(flags.to_ne_bytes())).open(path);
     file.map_err(|e| Error::disk("opening", path, e))
 }

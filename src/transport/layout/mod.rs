@@ -90,6 +90,9 @@ impl Layout {
         let form = if metadata.is_dir() {
             directory::scan(path, &mut found)?;
             Form::Directory
+        } else if !metadata.is_file() {
+            // Opening a pipe would wait for whoever writes to it.
+            return Err(neither(path));
         } else {
             let file = File::open(path).map_err(|e| Error::disk("opening", path, e))?;
             check_looks_like_tar(path, &file, metadata.len())?;
@@ -317,9 +320,13 @@ fn check_looks_like_tar(path: &Path, file: &File, length: u64) -> Result<()> {
         return Err(Error::input(text));
     }
     if length < 512 || &start[257..262] != b"ustar" {
-        return Err(Error::input(format!("{} is neither a directory nor a tar", path.display())));
+        return Err(neither(path));
     }
     Ok(())
+}
+
+fn neither(path: &Path) -> Error {
+    Error::input(format!("{} is neither a directory nor a tar", path.display()))
 }
 
 #[async_trait]
