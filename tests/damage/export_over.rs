@@ -39,7 +39,7 @@ impl Ground {
         command.args(["export", &self.reference, "-o"]).arg(out).timeout(Duration::from_secs(60));
         let output = command.output().unwrap();
         let stderr = String::from_utf8_lossy(&output.stderr);
-        assert!(matches!(output.status.code(), Some(0 | 1 | 2 | 3)), "{trap}: {:?}: {stderr}", output.status);
+        assert!(matches!(output.status.code(), Some(0..=3)), "{trap}: {:?}: {stderr}", output.status);
         assert!(!stderr.contains("panicked"), "{trap}: {stderr}");
         if output.status.success() {
             assert_eq!(verify(out).code, 0, "{trap}: what was written is right");
