@@ -1,19 +1,17 @@
 //! The plan: what has to move where, decided before anything moves.
 //!
-//! Pure but for [`take_inventory`], which asks the target about every node: a parent that exists says nothing about what
-//! is below it (an interrupted push, a garbage collection).
+//! Pure but for [`take_inventory`], which asks the target.
+
+mod inventory;
 
 use std::cmp::Reverse;
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 
-use futures_util::stream::{self, StreamExt, TryStreamExt};
 use serde::Serialize;
 
-use crate::content::Sink;
-use crate::error::Result;
 use crate::graph::{Graph, Image};
-use crate::oci::{Descriptor, Digest, Manifest, Reference, Repository};
-use crate::progress::{Event, Events, Phase};
+use crate::oci::{Descriptor, Digest, Reference, Repository};
+pub use inventory::{Inventory, take_inventory};
 
 /// Where each image of a graph goes: the reference (tag or digest) it is to have at the target, in the graph's order.
 pub type Targets = Vec<Reference>;
@@ -25,15 +23,6 @@ pub enum OnExisting {
     Overwrite,
     Skip,
     Fail,
-}
-
-/// What the target has of the content of a job.
-#[derive(Clone, Debug, Default)]
-pub struct Inventory {
-    pub blobs: HashSet<(Repository, Digest)>,
-    pub manifests: HashSet<(Repository, Digest)>,
-    /// What each tag means there now; tags that do not exist are missing.
-    pub tags: HashMap<Reference, Digest>,
 }
 
 /// Everything that has to be done, in flat lists.
@@ -207,154 +196,4 @@ fn weights(graph: &Graph) -> HashMap<Digest, (u64, Reverse<usize>)> {
         }
     }
     weights
-}
-
-/// Asks the target about every tag, manifest and blob, `jobs` questions at a time. Repositories that are `closed` are
-/// not asked about: nothing is there.
-///
-/// A repository without any tag is new, or what an interrupted push left. A blob lands first in the first repository of
-/// the graph that wants it, so each is asked for there; the other repositories that are new get it by a mount, which moves
-/// nothing even where it is already there.
-///
-/// # Errors
-/// Any question without a clear answer.
-pub async fn take_inventory(
-    sink: &dyn Sink,
-    graph: &Graph,
-    targets: &Targets,
-    closed: &(dyn Fn(&Repository) -> bool + Sync),
-    jobs: usize,
-    events: &Events,
-) -> Result<Inventory> {
-    let Questions { tags, mut manifests, mut blobs } = questions(graph, targets, closed);
-    let items = (tags.len() + manifests.len() + blobs.len()) as u64;
-    events.report(Event::Phase { phase: Phase::Inventory, items, bytes: 0 });
-    let mut references = resolve_all(sink, tags, jobs, events).await?;
-    let new = untagged(sink, &references, jobs).await?;
-    manifests.retain(|reference| !new.contains(&reference.repository) || skipped(events));
-    blobs.retain(|(repository, _), (_, first)| *first || !new.contains(repository) || skipped(events));
-    references.extend(resolve_all(sink, manifests, jobs, events).await?);
-    let blobs: Vec<Option<(Repository, Digest)>> = stream::iter(blobs)
-        .map(|((repository, digest), (blob, _))| async move {
-            let has = sink.has_blob(&repository, &blob).await?;
-            events.report(Event::ItemDone);
-            Ok::<_, crate::Error>(has.then_some((repository, digest)))
-        })
-        .buffer_unordered(jobs.max(1))
-        .try_collect()
-        .await?;
-    let mut inventory = Inventory { blobs: blobs.into_iter().flatten().collect(), ..Inventory::default() };
-    let unlisted = unlisted(sink, graph, targets, &references, jobs).await?;
-    for (reference, found) in references {
-        let Some(found) = found else { continue };
-        match reference.digest {
-            Some(_) if unlisted.contains(&reference) => {}
-            Some(digest) => {
-                inventory.manifests.insert((reference.repository.clone(), digest));
-                inventory.tags.insert(reference, digest);
-            }
-            None => {
-                inventory.manifests.insert((reference.repository.clone(), found.digest));
-                inventory.tags.insert(reference, found.digest);
-            }
-        }
-    }
-    Ok(inventory)
-}
-
-/// What the target may be asked.
-#[derive(Default)]
-struct Questions {
-    tags: BTreeSet<Reference>,
-    manifests: BTreeSet<Reference>,
-    /// `true`: the first repository that wants the blob.
-    blobs: HashMap<(Repository, Digest), (Descriptor, bool)>,
-}
-
-fn questions(graph: &Graph, targets: &Targets, closed: &(dyn Fn(&Repository) -> bool + Sync)) -> Questions {
-    let mut questions = Questions::default();
-    let mut wanted = HashSet::new();
-    for (image, to) in graph.images.iter().zip(targets).filter(|(_, to)| !closed(&to.repository)) {
-        let repository = &to.repository;
-        let named = if to.digest.is_none() { &mut questions.tags } else { &mut questions.manifests };
-        named.insert(to.clone());
-        questions.tags.extend(companion_tags(image, repository).map(|(tag, _)| tag));
-        // A tag that means the root says that it is there; any other is put anew, and the root with it.
-        let asked =
-            image.manifests.iter().map(Manifest::digest).filter(|digest| put_by_tag(image, to) != Some(*digest));
-        questions.manifests.extend(asked.map(|digest| repository.with_digest(digest)));
-        for blob in &image.blobs {
-            let question = questions.blobs.entry((repository.clone(), blob.digest));
-            question.or_insert_with(|| (blob.clone(), wanted.insert(blob.digest)));
-        }
-    }
-    questions
-}
-
-/// Counts a question that need not be asked; `false`.
-fn skipped(events: &Events) -> bool {
-    events.report(Event::ItemDone);
-    false
-}
-
-async fn resolve_all(
-    sink: &dyn Sink,
-    references: BTreeSet<Reference>,
-    jobs: usize,
-    events: &Events,
-) -> Result<Vec<(Reference, Option<Descriptor>)>> {
-    stream::iter(references)
-        .map(|reference| async move {
-            let found = sink.resolve(&reference).await?;
-            events.report(Event::ItemDone);
-            Ok::<_, crate::Error>((reference, found))
-        })
-        .buffer_unordered(jobs.max(1))
-        .try_collect()
-        .await
-}
-
-/// The repositories of which none of the tags asked for exists, nor any other.
-async fn untagged(
-    sink: &dyn Sink,
-    tags: &[(Reference, Option<Descriptor>)],
-    jobs: usize,
-) -> Result<HashSet<Repository>> {
-    let mut candidates: HashSet<Repository> = tags.iter().map(|(tag, _)| tag.repository.clone()).collect();
-    for (tag, _) in tags.iter().filter(|(_, found)| found.is_some()) {
-        candidates.remove(&tag.repository);
-    }
-    stream::iter(candidates)
-        .map(|repository| async move { Ok(sink.has_no_tags(&repository).await?.then_some(repository)) })
-        .buffer_unordered(jobs.max(1))
-        .try_filter_map(|repository| async move { Ok(repository) })
-        .try_collect()
-        .await
-}
-
-/// Manifests that are there, but not found by what they speak of: they are put again, which enters them.
-async fn unlisted(
-    sink: &dyn Sink,
-    graph: &Graph,
-    targets: &Targets,
-    references: &[(Reference, Option<Descriptor>)],
-    jobs: usize,
-) -> Result<HashSet<Reference>> {
-    let there: HashSet<&Reference> = references.iter().filter(|(_, found)| found.is_some()).map(|(r, _)| r).collect();
-    let mut speaking: HashMap<Reference, &Manifest> = HashMap::new();
-    for (image, to) in graph.images.iter().zip(targets) {
-        for manifest in image.manifests.iter().filter(|manifest| manifest.subject().is_some()) {
-            speaking.insert(to.repository.with_digest(manifest.digest()), manifest);
-        }
-    }
-    speaking.retain(|reference, _| there.contains(reference));
-    stream::iter(speaking)
-        .map(|(reference, manifest)| async move {
-            let listed = sink.is_listed(&reference.repository, manifest).await?;
-            Ok::<_, crate::Error>((!listed).then_some(reference))
-        })
-        .buffer_unordered(jobs.max(1))
-        .try_filter_map(|reference| async move { Ok(reference) })
-        .try_collect()
-        .await
 }

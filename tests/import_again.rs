@@ -90,3 +90,38 @@ fn a_plan_does_not_count_what_skipped_images_need_as_being_there() {
     let plan: Value = serde_json::from_slice(&plan.stdout).unwrap();
     assert_eq!((&plan["newBytes"], &plan["presentBytes"]), (&0.into(), &0.into()), "{plan}");
 }
+
+#[test]
+fn blobs_of_an_import_that_never_got_to_a_tag_are_not_sent_again() {
+    let source = Registry::start();
+    let image = images::oci("team/app", "1", &[&images::noise(1, 400_000), "a small layer"]);
+    image.push(&source);
+    let directory = tempdir();
+    let bundle = export(&source, &["team/app:1"], directory.path());
+    let target = Registry::start();
+    image.blobs.iter().for_each(|blob| images::push_blob(&target, &image.repository, blob));
+    let before = target.requests().len();
+    gapferry().arg("import").arg(&bundle).args(["--to", target.host()]).assert().success();
+    let uploads = target.requests().split_off(before).into_iter().filter(|r| r.path.contains("/blobs/uploads/"));
+    assert_eq!(uploads.count(), 0, "they were there");
+    assert_eq!(target.digest("team/app", "1").as_deref(), Some(image.digest().as_str()));
+}
+
+#[test]
+fn nothing_is_asked_of_a_new_registry_but_what_could_save_an_upload() {
+    let source = Registry::start();
+    let images = ["team/one:1", "team/one:2", "team/two:1"].map(|name| {
+        let (repository, tag) = name.split_once(':').unwrap();
+        let image = images::oci(repository, tag, &[&images::noise(1, 400_000), name]);
+        image.push(&source);
+        name
+    });
+    let directory = tempdir();
+    let bundle = export(&source, &images, directory.path());
+    let target = Registry::start();
+    gapferry().arg("import").arg(&bundle).args(["--to", target.host()]).assert().success();
+    let requests = target.requests();
+    let first = requests.iter().position(|r| r.method == "POST").unwrap();
+    let about = |part: &str| requests[..first].iter().filter(|r| r.path.contains(part)).count();
+    assert_eq!((about("/blobs/"), about("/manifests/"), about("/tags/list")), (1, 2, 2), "{requests:?}");
+}

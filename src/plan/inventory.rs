@@ -1,0 +1,215 @@
+//! What the target has of a job already.
+//!
+//! Every node is asked about: a parent that exists says nothing about what is below it (an interrupted push, a garbage
+//! collection). Only a repository without any tag is asked less: it is new, or what an interrupted push left.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+
+use futures_util::stream::{self, StreamExt, TryStreamExt};
+
+use super::{Targets, companion_tags, put_by_tag};
+use crate::content::Sink;
+use crate::error::Result;
+use crate::graph::Graph;
+use crate::oci::{Descriptor, Digest, Manifest, Reference, Repository};
+use crate::progress::{Event, Events, Phase};
+
+/// Bytes of a blob from which on it is asked for even in a repository that seems to be new: far more work to send than to
+/// ask for. An interrupted import has sent such blobs first.
+const LARGE: u64 = 256 * 1024;
+
+/// What the target has of the content of a job.
+#[derive(Clone, Debug, Default)]
+pub struct Inventory {
+    pub blobs: HashSet<(Repository, Digest)>,
+    pub manifests: HashSet<(Repository, Digest)>,
+    /// What each tag means there now; tags that do not exist are missing.
+    pub tags: HashMap<Reference, Digest>,
+}
+
+/// Asks the target about tags, manifests and blobs, `jobs` questions at a time. Repositories that are `closed` are not
+/// asked about: nothing is there.
+///
+/// In a repository without any tag no manifest is asked for. A blob lands first in the first repository of the graph that
+/// wants it and is asked for there; the other new repositories get it by a mount, which moves nothing even where it is
+/// there already. Small blobs are asked for in new repositories only if a large one was found in one.
+///
+/// # Errors
+/// Any question without a clear answer.
+pub async fn take_inventory(
+    sink: &dyn Sink,
+    graph: &Graph,
+    targets: &Targets,
+    closed: &(dyn Fn(&Repository) -> bool + Sync),
+    jobs: usize,
+    events: &Events,
+) -> Result<Inventory> {
+    let Questions { mut tags, mut manifests, blobs } = questions(graph, targets, closed);
+    let items = (tags.len() + manifests.len() + blobs.len()) as u64;
+    events.report(Event::Phase { phase: Phase::Inventory, items, bytes: 0 });
+    let asker = Asker { sink, jobs: jobs.max(1), events };
+
+    let mut references = asker.resolve_all(one_of_each_repository(&mut tags)).await?;
+    let new = asker.untagged(&references).await?;
+    let before = tags.len() + manifests.len();
+    tags.retain(|tag| !new.contains(&tag.repository));
+    manifests.retain(|manifest| !new.contains(&manifest.repository));
+    asker.skip(before - tags.len() - manifests.len());
+    references.extend(asker.resolve_all(tags).await?);
+    references.extend(asker.resolve_all(manifests).await?);
+
+    let (mut likely, mut unlikely) = (Vec::new(), Vec::new());
+    for (place, question) in blobs {
+        if !new.contains(&place.0) || question.first && question.blob.size >= LARGE {
+            likely.push((place, question.blob));
+        } else if question.first {
+            unlikely.push((place, question.blob));
+        } else {
+            asker.skip(1);
+        }
+    }
+    let mut inventory = Inventory { blobs: asker.find_blobs(likely).await?, ..Inventory::default() };
+    if inventory.blobs.iter().any(|(repository, _)| new.contains(repository)) {
+        inventory.blobs.extend(asker.find_blobs(unlikely).await?);
+    } else {
+        asker.skip(unlikely.len());
+    }
+    let unlisted = asker.unlisted(graph, targets, &references).await?;
+    for (reference, found) in references {
+        let Some(found) = found else { continue };
+        match reference.digest {
+            Some(_) if unlisted.contains(&reference) => {}
+            Some(digest) => {
+                inventory.manifests.insert((reference.repository.clone(), digest));
+                inventory.tags.insert(reference, digest);
+            }
+            None => {
+                inventory.manifests.insert((reference.repository.clone(), found.digest));
+                inventory.tags.insert(reference, found.digest);
+            }
+        }
+    }
+    Ok(inventory)
+}
+
+/// What the target may be asked.
+#[derive(Default)]
+struct Questions {
+    tags: BTreeSet<Reference>,
+    manifests: BTreeSet<Reference>,
+    blobs: HashMap<(Repository, Digest), BlobQuestion>,
+}
+
+struct BlobQuestion {
+    blob: Descriptor,
+    /// No image before wants the blob in another repository.
+    first: bool,
+}
+
+fn questions(graph: &Graph, targets: &Targets, closed: &(dyn Fn(&Repository) -> bool + Sync)) -> Questions {
+    let mut questions = Questions::default();
+    let mut wanted = HashSet::new();
+    for (image, to) in graph.images.iter().zip(targets).filter(|(_, to)| !closed(&to.repository)) {
+        let repository = &to.repository;
+        let named = if to.digest.is_none() { &mut questions.tags } else { &mut questions.manifests };
+        named.insert(to.clone());
+        questions.tags.extend(companion_tags(image, repository).map(|(tag, _)| tag));
+        // A tag that means the root says that it is there; any other is put anew, and the root with it.
+        let asked =
+            image.manifests.iter().map(Manifest::digest).filter(|digest| put_by_tag(image, to) != Some(*digest));
+        questions.manifests.extend(asked.map(|digest| repository.with_digest(digest)));
+        for blob in &image.blobs {
+            let question = questions.blobs.entry((repository.clone(), blob.digest));
+            question.or_insert_with(|| BlobQuestion { blob: blob.clone(), first: wanted.insert(blob.digest) });
+        }
+    }
+    questions
+}
+
+/// Takes them out of `tags`.
+fn one_of_each_repository(tags: &mut BTreeSet<Reference>) -> BTreeSet<Reference> {
+    let mut seen = HashSet::new();
+    let ones: BTreeSet<Reference> = tags.iter().filter(|tag| seen.insert(tag.repository.clone())).cloned().collect();
+    tags.retain(|tag| !ones.contains(tag));
+    ones
+}
+
+/// Asks, several questions at a time.
+struct Asker<'a> {
+    sink: &'a dyn Sink,
+    jobs: usize,
+    events: &'a Events,
+}
+
+impl Asker<'_> {
+    /// Counts questions that need not be asked.
+    fn skip(&self, questions: usize) {
+        (0..questions).for_each(|_| self.events.report(Event::ItemDone));
+    }
+
+    async fn resolve_all(&self, references: BTreeSet<Reference>) -> Result<Vec<(Reference, Option<Descriptor>)>> {
+        stream::iter(references)
+            .map(|reference| async move {
+                let found = self.sink.resolve(&reference).await?;
+                self.events.report(Event::ItemDone);
+                Ok((reference, found))
+            })
+            .buffer_unordered(self.jobs)
+            .try_collect()
+            .await
+    }
+
+    /// Of the repositories in which a tag was not found, those that have none at all.
+    async fn untagged(&self, tags: &[(Reference, Option<Descriptor>)]) -> Result<HashSet<Repository>> {
+        let missing = tags.iter().filter(|(_, found)| found.is_none()).map(|(tag, _)| tag.repository.clone());
+        stream::iter(missing)
+            .map(|repository| async move { Ok(self.sink.has_no_tags(&repository).await?.then_some(repository)) })
+            .buffer_unordered(self.jobs)
+            .try_filter_map(|repository| async move { Ok(repository) })
+            .try_collect()
+            .await
+    }
+
+    async fn find_blobs(
+        &self,
+        blobs: Vec<((Repository, Digest), Descriptor)>,
+    ) -> Result<HashSet<(Repository, Digest)>> {
+        stream::iter(blobs)
+            .map(|(place, blob)| async move {
+                let has = self.sink.has_blob(&place.0, &blob).await?;
+                self.events.report(Event::ItemDone);
+                Ok(has.then_some(place))
+            })
+            .buffer_unordered(self.jobs)
+            .try_filter_map(|place| async move { Ok(place) })
+            .try_collect()
+            .await
+    }
+
+    /// Manifests that are there, but not found by what they speak of: they are put again, which enters them.
+    async fn unlisted(
+        &self,
+        graph: &Graph,
+        targets: &Targets,
+        references: &[(Reference, Option<Descriptor>)],
+    ) -> Result<HashSet<Reference>> {
+        let there: HashSet<&Reference> =
+            references.iter().filter(|(_, found)| found.is_some()).map(|(r, _)| r).collect();
+        let mut speaking: HashMap<Reference, &Manifest> = HashMap::new();
+        for (image, to) in graph.images.iter().zip(targets) {
+            for manifest in image.manifests.iter().filter(|manifest| manifest.subject().is_some()) {
+                speaking.insert(to.repository.with_digest(manifest.digest()), manifest);
+            }
+        }
+        speaking.retain(|reference, _| there.contains(reference));
+        stream::iter(speaking)
+            .map(|(reference, manifest)| async move {
+                let listed = self.sink.is_listed(&reference.repository, manifest).await?;
+                Ok((!listed).then_some(reference))
+            })
+            .buffer_unordered(self.jobs)
+            .try_filter_map(|reference| async move { Ok(reference) })
+            .try_collect()
+            .await
+    }
+}
