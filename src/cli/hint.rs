@@ -55,7 +55,8 @@ fn for_network(chain: &str) -> Option<&'static str> {
     let certificate = ["certificate", "UnknownIssuer", "CaUsedAsEndEntity"].iter().any(|word| chain.contains(word));
     if certificate {
         return Some(
-            "add the registry's CA with --ca-file FILE, or (not over a network you do not trust) --tls-verify=false",
+            "add the registry's CA with --ca-file FILE, or as FILE.crt in /etc/containers/certs.d/HOST[:PORT]; or (not over a \
+             network you do not trust) --tls-verify=false",
         );
     }
     Some(

@@ -41,6 +41,12 @@ pub struct RegistryArgs {
     /// PEM file of a certificate authority to trust as well; repeatable
     #[arg(long, value_name = "FILE")]
     ca_file: Vec<PathBuf>,
+    /// Directory of certificates for the registries: *.crt (authorities), *.cert with *.key (ours)
+    ///
+    /// Default, for each registry: the directory HOST[:PORT] in ~/.config/containers/certs.d, else /etc/containers/certs.d,
+    /// else /etc/docker/certs.d.
+    #[arg(long, value_name = "DIR")]
+    cert_dir: Option<PathBuf>,
     /// Speak plain HTTP; registries on this machine are tried that way anyway
     #[arg(long, hide_short_help = true)]
     plain_http: bool,
@@ -104,6 +110,15 @@ impl RegistryArgs {
         Ok(store)
     }
 
+    fn tls(&self) -> TlsConfig {
+        TlsConfig {
+            verify: self.tls_verify,
+            ca_files: self.ca_file.clone(),
+            cert_dir: self.cert_dir.clone(),
+            certs_d: TlsConfig::default_certs_d(&env),
+        }
+    }
+
     /// The client for `registries`, to each of which `--creds` applies, with what an allowlist says of them.
     pub fn connect(
         &self,
@@ -123,7 +138,7 @@ impl RegistryArgs {
     ) -> Result<Registries> {
         let config = Config {
             credentials,
-            tls: TlsConfig { verify: self.tls_verify, ca_files: self.ca_file.clone() },
+            tls: self.tls(),
             plain_http: self.plain_http,
             per_registry: settings.iter().map(|(name, own)| (name.clone(), per_registry(own))).collect(),
             per_host: usize::from(self.per_host),

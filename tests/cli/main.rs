@@ -7,6 +7,7 @@ mod looking;
 mod names;
 #[path = "../support/mod.rs"]
 mod support;
+mod trust;
 
 use std::path::{Path, PathBuf};
 use std::process::Output;

@@ -2,6 +2,7 @@
 //! does what a real one will not do on demand.
 
 mod auth;
+mod certs;
 mod faults;
 mod pull_and_push;
 mod shelf;

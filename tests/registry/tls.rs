@@ -16,15 +16,15 @@ use crate::{client, config};
 
 fn trusting(ca_files: &[&Path]) -> Config {
     let ca_files = ca_files.iter().map(|path| path.to_path_buf()).collect();
-    Config { tls: TlsConfig { verify: true, ca_files }, ..config() }
+    Config { tls: TlsConfig { ca_files, ..TlsConfig::default() }, ..config() }
 }
 
 fn unverified() -> Config {
-    Config { tls: TlsConfig { verify: false, ca_files: vec![] }, ..config() }
+    Config { tls: TlsConfig { verify: false, ..TlsConfig::default() }, ..config() }
 }
 
 /// Whether the registry can be spoken to at all.
-async fn reach(host: &str, config: Config) -> Result<()> {
+pub async fn reach(host: &str, config: Config) -> Result<()> {
     client(config).manifest(&tag(&repository(host, "a"), "v1")).await.map(|found| assert!(found.is_none()))
 }
 
@@ -102,7 +102,7 @@ async fn a_server_that_wants_to_know_us_is_shown_our_certificate() {
     };
     let recorder = std::sync::Arc::new(gapferry::progress::Recorder::default());
     let half = gapferry::transport::registry::Registries::new(with_directory(), recorder).err().unwrap();
-    assert!(half.to_string().contains("client.cert") && half.to_string().contains(".key"), "{half}");
+    assert!(half.to_string().contains("client.cert: client.key is missing"), "{half}");
 
     std::fs::copy(&us.key, certs_d.join("client.key")).unwrap();
     reach(&server.host, with_directory()).await.unwrap();
@@ -179,9 +179,9 @@ async fn run_in_environment(test: &str, variables: &[(&str, &str)]) {
 }
 
 /// A certificate and its key.
-struct Pair {
-    certificate: PathBuf,
-    key: PathBuf,
+pub struct Pair {
+    pub certificate: PathBuf,
+    pub key: PathBuf,
 }
 
 impl Pair {
@@ -214,13 +214,13 @@ fn self_signed(directory: &Path, name: &str, subject_alternative: &str) -> Pair 
 }
 
 /// `docker-registry` with a certificate of ours.
-struct Listener {
+pub struct Listener {
     process: Child,
-    host: String,
+    pub host: String,
 }
 
 impl Listener {
-    fn start(directory: &Path, pair: &Pair, client_authority: Option<&Path>) -> Listener {
+    pub fn start(directory: &Path, pair: &Pair, client_authority: Option<&Path>) -> Listener {
         let clients = client_authority.map(|path| format!(", clientcas: [{}]", path.display())).unwrap_or_default();
         let config = format!(
             "version: 0.1\nlog: {{level: info}}\nstorage: {{inmemory: {{}}}}\nhttp:\n  addr: 127.0.0.1:0\n  \

@@ -9,6 +9,7 @@ use reqwest::Url;
 use super::tls::{self, TlsSettings};
 use crate::credentials::{Credentials, Store};
 use crate::error::Result;
+use crate::oci::Repository;
 
 /// How registries are spoken to.
 #[derive(Clone, Debug)]
@@ -44,6 +45,10 @@ pub struct TlsConfig {
     pub verify: bool,
     /// PEM files trusted beside the system's authorities.
     pub ca_files: Vec<PathBuf>,
+    /// A directory in the form of `certs.d/<host>`, for every registry and instead of `certs_d`.
+    pub cert_dir: Option<PathBuf>,
+    /// Where directories named `host[:port]` are looked for; the first that has one for a registry counts.
+    pub certs_d: Vec<PathBuf>,
 }
 
 /// What differs for one registry.
@@ -58,7 +63,16 @@ pub struct RegistryConfig {
 
 impl Default for TlsConfig {
     fn default() -> TlsConfig {
-        TlsConfig { verify: true, ca_files: Vec::new() }
+        TlsConfig { verify: true, ca_files: Vec::new(), cert_dir: None, certs_d: Vec::new() }
+    }
+}
+
+impl TlsConfig {
+    /// The places of containers/image `docker/docker_client.go` (`perHostCertDirs`), for `certs_d`.
+    pub fn default_certs_d(env: &dyn Fn(&str) -> Option<String>) -> Vec<PathBuf> {
+        let home = env("HOME").filter(|home| !home.is_empty());
+        let own = home.map(|home| PathBuf::from(home).join(".config/containers/certs.d"));
+        own.into_iter().chain(["/etc/containers/certs.d", "/etc/docker/certs.d"].map(PathBuf::from)).collect()
     }
 }
 
@@ -83,20 +97,43 @@ impl Default for Config {
 }
 
 impl Config {
-    /// Reads every certificate file once, so that a wrong one is told before the first request.
+    /// Reads every certificate file that was named once, so that a wrong one is told before the first request.
     pub(super) fn check(&self) -> Result<()> {
-        tls::client_config(&self.tls_with(None))?;
-        self.per_registry.values().try_for_each(|registry| tls::client_config(&self.tls_with(Some(registry))).map(drop))
+        tls::client_config(&self.tls_named(None))?;
+        self.per_registry
+            .values()
+            .try_for_each(|registry| tls::client_config(&self.tls_named(Some(registry))).map(drop))
     }
 
-    /// The settings for whatever host stands in `url`: a registry, its token server or its storage.
-    pub(super) fn tls_for(&self, url: &Url) -> TlsSettings {
-        self.tls_with(self.registry(url))
+    /// The settings for requests on behalf of `registry`.
+    ///
+    /// Token servers and storage are trusted as what is known of their own host says; where nothing is, as the registry
+    /// that sent us there, but our certificate is for the registry alone.
+    pub(super) fn tls_for(&self, registry: &str, url: &Url) -> TlsSettings {
+        let names = names(url);
+        if names.iter().any(|name| name.eq_ignore_ascii_case(registry)) {
+            return self.tls_of(registry);
+        }
+        match names.iter().find(|name| self.per_registry.contains_key(*name) || self.in_certs_d(name).is_some()) {
+            Some(known) => self.tls_of(known),
+            None => TlsSettings { identify: false, ..self.tls_of(registry) },
+        }
     }
 
-    /// Whether credentials may go to `url`'s host without TLS.
-    pub(super) fn may_be_plain(&self, url: &Url) -> bool {
-        self.plain_http || !self.tls_for(url).verify
+    fn tls_of(&self, registry: &str) -> TlsSettings {
+        let mut settings = self.tls_named(self.per_registry.get(registry));
+        if settings.cert_dir.is_none() {
+            settings.cert_dir = self.in_certs_d(registry);
+        }
+        settings
+    }
+
+    /// The first directory of that name; one that may not be looked into is passed over, as in containers/image.
+    fn in_certs_d(&self, registry: &str) -> Option<PathBuf> {
+        // A server may send us to any host: `..` is no name of a directory of ours.
+        Repository::new(registry, "any").ok()?;
+        let directories = self.tls.certs_d.iter().map(|place| place.join(registry));
+        directories.into_iter().find(|directory| std::fs::read_dir(directory).is_ok())
     }
 
     /// The credentials that count for one registry.
@@ -108,22 +145,61 @@ impl Config {
         store
     }
 
-    fn registry(&self, url: &Url) -> Option<&RegistryConfig> {
-        let host = match url.host_str()? {
-            "registry-1.docker.io" => "docker.io",
-            host => host,
-        };
-        let with_port = url.port_or_known_default().map(|port| format!("{host}:{port}"));
-        let bare = url.port().is_none().then_some(host);
-        with_port.as_deref().into_iter().chain(bare).find_map(|key| self.per_registry.get(key))
-    }
-
-    fn tls_with(&self, registry: Option<&RegistryConfig>) -> TlsSettings {
+    /// What was said by name, whatever lies in `certs_d`.
+    fn tls_named(&self, registry: Option<&RegistryConfig>) -> TlsSettings {
         let own = registry.cloned().unwrap_or_default();
         TlsSettings {
             verify: own.tls_verify.unwrap_or(self.tls.verify),
             ca_files: self.tls.ca_files.iter().cloned().chain(own.ca_files).collect(),
-            cert_dir: own.cert_dir,
+            cert_dir: own.cert_dir.or_else(|| self.tls.cert_dir.clone()),
+            identify: true,
         }
+    }
+}
+
+/// `host:port`, and `host` alone where the port is that of the scheme: how a reference may name this place.
+fn names(url: &Url) -> Vec<String> {
+    let Some(host) = url.host_str() else { return Vec::new() };
+    let host = if host == "registry-1.docker.io" { "docker.io" } else { host };
+    let with_port = url.port_or_known_default().map(|port| format!("{host}:{port}"));
+    let bare = url.port().is_none().then(|| host.to_owned());
+    with_port.into_iter().chain(bare).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn where_a_registry_sends_us_its_authorities_are_trusted_but_our_certificate_is_not_shown() {
+        let place = tempfile::tempdir().unwrap();
+        for known in ["registry.internal:5000", "tokens.internal"] {
+            std::fs::create_dir(place.path().join(known)).unwrap();
+        }
+        let certs_d = vec![place.path().to_owned()];
+        let config = Config { tls: TlsConfig { certs_d, ..TlsConfig::default() }, ..Config::default() };
+        for (url, directory, identify) in [
+            ("https://registry.internal:5000/v2/", "registry.internal:5000", true),
+            ("https://storage.internal/x", "registry.internal:5000", false),
+            ("https://registry.internal/x", "registry.internal:5000", false),
+            ("https://tokens.internal/token", "tokens.internal", true),
+        ] {
+            let settings = config.tls_for("registry.internal:5000", &url.parse().unwrap());
+            assert_eq!(settings.cert_dir, Some(place.path().join(directory)), "{url}");
+            assert_eq!(settings.identify, identify, "{url}");
+        }
+        let stranger = config.tls_for("other.internal", &"https://../x".parse().unwrap());
+        assert_eq!(stranger.cert_dir, None);
+    }
+
+    #[test]
+    fn the_places_are_those_of_containers_and_docker_in_their_order() {
+        let places = |home: Option<&'static str>| {
+            TlsConfig::default_certs_d(&|name| home.filter(|_| name == "HOME").map(Into::into))
+        };
+        let system = ["/etc/containers/certs.d", "/etc/docker/certs.d"].map(PathBuf::from);
+        assert_eq!(places(None), system);
+        assert_eq!(places(Some("/home/me")).first(), Some(&PathBuf::from("/home/me/.config/containers/certs.d")));
+        assert_eq!(places(Some("/home/me"))[1..], system);
     }
 }

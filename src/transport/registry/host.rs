@@ -219,11 +219,10 @@ impl Host {
             Url::parse(&format!("{scheme}://{host}/")).map_err(fail)
         };
         let (http, https) = (at("http")?, at("https")?);
-        let config = &self.wire.config;
         Ok(match () {
-            () if config.plain_http => (http, None),
+            () if self.wire.config.plain_http => (http, None),
             () if is_loopback(&https) => (http, Some(https)),
-            () if config.may_be_plain(&https) => (https, Some(http)),
+            () if self.wire.may_be_plain(&https) => (https, Some(http)),
             () => (https, None),
         })
     }

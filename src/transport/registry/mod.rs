@@ -7,10 +7,11 @@
 //!
 //! From the outside in: [`Registries`] picks a `host::Host`; `manifests`, `tags`, `referrers`, `download` and `upload` each
 //! know one part of the protocol; `host` adds authentication (`auth`) and retries (`retry`); `wire` makes one HTTP exchange,
-//! trusting whom `tls` trusts; `answer` reads refusals.
+//! trusting whom `tls` and `certs` say; `answer` reads refusals.
 
 mod answer;
 mod auth;
+mod certs;
 mod config;
 mod download;
 #[cfg(fuzzing)]
@@ -68,7 +69,7 @@ impl Registries {
     fn host(&self, registry: &str) -> Arc<Host> {
         let mut hosts = self.0.hosts.lock().unwrap_or_else(PoisonError::into_inner);
         let new = || {
-            let wire = self.0.wire.clone();
+            let wire = Arc::new(self.0.wire.on_behalf_of(registry));
             let store = wire.config.store_for(registry);
             Arc::new(Host::new(registry, wire, store))
         };

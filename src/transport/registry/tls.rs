@@ -12,10 +12,11 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::client::{WebPkiServerVerifier, verify_server_name};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, OtherError, RootCertStore, SignatureScheme};
 
+use super::certs::{CertDir, Identities};
 use crate::error::{Error, Kind, Result};
 
 /// What decides which servers are trusted; equal settings share connections.
@@ -24,6 +25,8 @@ pub(super) struct TlsSettings {
     pub verify: bool,
     pub ca_files: Vec<PathBuf>,
     pub cert_dir: Option<PathBuf>,
+    /// Whether to show our certificate to a server that asks for one.
+    pub identify: bool,
 }
 
 /// # Errors
@@ -45,10 +48,11 @@ pub(super) fn client_config(settings: &TlsSettings) -> Result<ClientConfig> {
         .map_err(setup)?
         .dangerous()
         .with_custom_certificate_verifier(verifier);
-    let Some((certificate, key)) = directory.pair else { return Ok(builder.with_no_client_auth()) };
-    let private = PrivateKeyDer::from_pem_file(&key).map_err(|e| unreadable(&key, e))?;
-    let pair = |e| Error::input(format!("reading client certificate {}", certificate.display())).because(e);
-    builder.with_client_auth_cert(certificates(&certificate)?, private).map_err(pair)
+    if directory.pairs.is_empty() || !settings.identify {
+        return Ok(builder.with_no_client_auth());
+    }
+    let identities = Identities::read(&directory.pairs, builder.crypto_provider())?;
+    Ok(builder.with_client_cert_resolver(Arc::new(identities)))
 }
 
 /// Whether it is a TLS server that failed: its certificate our checks, or ours its.
@@ -74,40 +78,7 @@ pub(super) fn fault<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<
     None
 }
 
-/// The files of one `certs.d/<host>` (containers-certs.d(5)): `*.crt` authorities, `x.cert` with `x.key`.
-#[derive(Default)]
-struct CertDir {
-    authorities: Vec<PathBuf>,
-    pair: Option<(PathBuf, PathBuf)>,
-}
-
-impl CertDir {
-    fn read(path: &Path) -> Result<CertDir> {
-        let fail = |e| Error::disk("reading certificates in", path, e);
-        let mut files = Vec::new();
-        for entry in std::fs::read_dir(path).map_err(fail)? {
-            files.push(entry.map_err(fail)?.path());
-        }
-        files.sort();
-        let has = |extension: &str| {
-            let matching = move |file: &&PathBuf| file.extension().is_some_and(|e| e == extension);
-            files.iter().filter(matching).cloned().collect::<Vec<_>>()
-        };
-        let half = |file: &Path, other: &str| {
-            Error::input(format!("reading client certificate {}: its .{other} is missing", file.display()))
-        };
-        if let Some(lone) = has("key").into_iter().find(|key| !files.contains(&key.with_extension("cert"))) {
-            return Err(half(&lone, "cert"));
-        }
-        if let Some(lone) = has("cert").into_iter().find(|cert| !files.contains(&cert.with_extension("key"))) {
-            return Err(half(&lone, "key"));
-        }
-        let pair = has("cert").into_iter().next().map(|cert| (cert.clone(), cert.with_extension("key")));
-        Ok(CertDir { authorities: has("crt"), pair })
-    }
-}
-
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>> {
+pub(super) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>> {
     let list: Result<Vec<_>, _> =
         CertificateDer::pem_file_iter(path).and_then(|found| found.collect()).map_err(|e| unreadable(path, e));
     let list = list?;
@@ -117,7 +88,7 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>> {
     Ok(list)
 }
 
-fn unreadable(path: &Path, error: rustls::pki_types::pem::Error) -> Error {
+pub(super) fn unreadable(path: &Path, error: rustls::pki_types::pem::Error) -> Error {
     Error::input(format!("reading certificates from {}", path.display())).because(error)
 }
 

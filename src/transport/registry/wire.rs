@@ -48,14 +48,20 @@ impl Limits {
     }
 }
 
-/// The connections of this run: one pool per distinct TLS setting.
+/// The connections of this run, on behalf of one registry.
 pub(super) struct Wire {
-    pub config: Config,
+    pub config: Arc<Config>,
     pub limits: Limits,
     pub events: Events,
     pub log: Arc<Log>,
-    clients: Mutex<HashMap<(TlsSettings, bool), Client>>,
+    registry: String,
+    /// By origin: what was found out for the hosts that were asked.
+    known: Mutex<HashMap<String, Client>>,
+    pools: Arc<Pools>,
 }
+
+/// One pool of connections per distinct TLS setting, and whether a proxy may be used.
+type Pools = Mutex<HashMap<(TlsSettings, bool), Client>>;
 
 /// What is to be sent.
 pub(super) struct Call<'a> {
@@ -99,8 +105,27 @@ pub(super) struct Reply {
 
 impl Wire {
     pub fn new(config: Config, events: Events) -> Wire {
-        let log = Log::new(config.log_http, &events);
-        Wire { limits: Limits::of(&config), config, events, log, clients: Mutex::default() }
+        let (limits, log) = (Limits::of(&config), Log::new(config.log_http, &events));
+        let (registry, known, pools) = Default::default();
+        Wire { config: Arc::new(config), limits, events, log, registry, known, pools }
+    }
+
+    /// The same connections; whom to trust is what is known of `registry`, also at the servers it sends us to.
+    pub fn on_behalf_of(&self, registry: &str) -> Wire {
+        Wire {
+            config: self.config.clone(),
+            limits: self.limits.clone(),
+            events: self.events.clone(),
+            log: self.log.clone(),
+            registry: registry.to_owned(),
+            known: Mutex::default(),
+            pools: self.pools.clone(),
+        }
+    }
+
+    /// Whether credentials may go to `url`'s host without TLS.
+    pub fn may_be_plain(&self, url: &Url) -> bool {
+        self.config.plain_http || !self.config.tls_for(&self.registry, url).verify
     }
 
     /// Sends `call` and follows its redirects. Any status is an answer.
@@ -179,13 +204,22 @@ impl Wire {
         Failure::soon(Error::new(Kind::Network, format!("{what}: no answer for {seconds} s")))
     }
 
-    /// The pool for this URL's host.
+    /// The pool for this URL's host. Certificates are looked for at the first request to it only.
     fn client(&self, url: &Url) -> Result<Client> {
-        let settings = self.config.tls_for(url);
-        let direct = is_loopback(url);
+        let mut known = self.known.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let origin = url.origin().ascii_serialization();
+        if let Some(client) = known.get(&origin) {
+            return Ok(client.clone());
+        }
+        let client = self.pool(self.config.tls_for(&self.registry, url), is_loopback(url))?;
+        known.insert(origin, client.clone());
+        Ok(client)
+    }
+
+    fn pool(&self, settings: TlsSettings, direct: bool) -> Result<Client> {
+        let mut pools = self.pools.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         let key = (settings, direct);
-        let mut clients = self.clients.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        if let Some(client) = clients.get(&key) {
+        if let Some(client) = pools.get(&key) {
             return Ok(client.clone());
         }
         let mut builder = Client::builder()
@@ -203,7 +237,7 @@ impl Wire {
         let client = builder
             .build()
             .map_err(|e| Error::new(Kind::Network, "setting up HTTP connections").because(e.without_url()))?;
-        clients.insert(key, client.clone());
+        pools.insert(key, client.clone());
         Ok(client)
     }
 }

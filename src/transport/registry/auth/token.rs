@@ -84,7 +84,7 @@ impl Wanted<'_> {
 
     fn refuse_to_leak(&self, wire: &Wire, realm: &Url, what: &str) -> Result<(), Failure> {
         let open = realm.scheme() != "https" && !is_loopback(realm);
-        if open && self.credentials.is_some() && !wire.config.may_be_plain(realm) {
+        if open && self.credentials.is_some() && !wire.may_be_plain(realm) {
             let text = format!("{what}: it is asked by plain HTTP, where credentials must not go");
             return Err(Failure::never(Error::new(Kind::Unauthorized, text)));
         }

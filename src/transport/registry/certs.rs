@@ -1,0 +1,98 @@
+//! A directory of certificates for one registry, as `certs.d/<host>` and `--cert-dir` name it (containers-certs.d(5)): `*.crt`
+//! are authorities to trust, `x.cert` with `x.key` is a certificate of ours.
+//!
+//! The directory belongs to the user or the machine's administrator and is trusted; a mistake in it is an error that names
+//! the file, because a connection that fails for it would not.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustls::SignatureScheme;
+use rustls::client::ResolvesClientCert;
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::PrivateKeyDer;
+use rustls::pki_types::pem::PemObject;
+use rustls::sign::CertifiedKey;
+
+use super::tls::{certificates, unreadable};
+use crate::error::{Error, Result};
+
+/// The files of one directory, by name.
+#[derive(Debug, Default)]
+pub(super) struct CertDir {
+    pub authorities: Vec<PathBuf>,
+    /// Certificate and key.
+    pub pairs: Vec<(PathBuf, PathBuf)>,
+}
+
+impl CertDir {
+    /// # Errors
+    /// Half a pair; the file and the missing one are named.
+    pub fn read(path: &Path) -> Result<CertDir> {
+        let fail = |e| Error::disk("reading certificates in", path, e);
+        let mut files = Vec::new();
+        for entry in std::fs::read_dir(path).map_err(fail)? {
+            files.push(entry.map_err(fail)?.path());
+        }
+        files.sort();
+        let mut found = CertDir::default();
+        for file in &files {
+            match file.extension().and_then(|extension| extension.to_str()) {
+                Some("crt") => found.authorities.push(file.clone()),
+                Some("cert") => found.pairs.push((file.clone(), other_half(file, "key", &files)?)),
+                Some("key") => drop(other_half(file, "cert", &files)?),
+                _ => {}
+            }
+        }
+        Ok(found)
+    }
+}
+
+fn other_half(file: &Path, extension: &str, files: &[PathBuf]) -> Result<PathBuf> {
+    let other = file.with_extension(extension);
+    if files.contains(&other) {
+        return Ok(other);
+    }
+    let (half, missing) = (file.display(), other.file_name().unwrap_or_default().display());
+    let text =
+        format!("reading client certificate {half}: {missing} is missing beside it (an authority is called *.crt)");
+    Err(Error::input(text))
+}
+
+/// Our certificates for one registry.
+#[derive(Debug)]
+pub(super) struct Identities(Vec<Arc<CertifiedKey>>);
+
+impl Identities {
+    /// # Errors
+    /// A file that is no certificate or no key, and a key that is not the certificate's.
+    pub fn read(pairs: &[(PathBuf, PathBuf)], provider: &CryptoProvider) -> Result<Identities> {
+        let read = |(certificate, key): &(PathBuf, PathBuf)| {
+            let private = PrivateKeyDer::from_pem_file(key).map_err(|e| unreadable(key, e))?;
+            let pair = CertifiedKey::from_der(certificates(certificate)?, private, provider);
+            let attempt = || format!("reading client certificate {} with {}", certificate.display(), key.display());
+            pair.map(Arc::new).map_err(|e| Error::input(attempt()).because(e))
+        };
+        pairs.iter().map(read).collect::<Result<_>>().map(Identities)
+    }
+}
+
+impl ResolvesClientCert for Identities {
+    /// The first certificate from one of the authorities the server names; where none is, the first that can sign: the
+    /// server will say what it has against it.
+    fn resolve(&self, authorities: &[&[u8]], schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        let usable = || self.0.iter().filter(|own| own.key.choose_scheme(schemes).is_some());
+        usable().find(|own| is_from(own, authorities)).or_else(|| usable().next()).cloned()
+    }
+
+    fn has_certs(&self) -> bool {
+        !self.0.is_empty()
+    }
+}
+
+fn is_from(own: &CertifiedKey, authorities: &[&[u8]]) -> bool {
+    own.cert.iter().filter_map(|link| webpki::EndEntityCert::try_from(link).ok()).any(|link| {
+        let issuer = rustls::DistinguishedName::in_sequence(link.issuer());
+        authorities.contains(&issuer.as_ref())
+    })
+}

@@ -1,0 +1,47 @@
+//! Whom the program trusts, set up as docker, podman and skopeo have it set up already.
+
+use std::path::Path;
+
+use super::*;
+use crate::support::images;
+use crate::support::registry::{Options, Registry};
+
+/// A registry whose certificate only the site's own authority vouches for, with one image.
+fn secured() -> (Registry, String) {
+    let registry = Registry::with(Options { tls: true, ..Options::default() });
+    images::oci("team/app", "1.0", &["content"]).push(&registry);
+    let reference = format!("{}/team/app:1.0", registry.host());
+    (registry, reference)
+}
+
+fn inspect(reference: &str, home: &Path, more: &[&str]) -> Output {
+    gapferry().args(["inspect", reference]).args(more).env("HOME", home).output().unwrap()
+}
+
+#[test]
+fn what_the_user_set_up_for_podman_needs_no_option() {
+    let (registry, reference) = secured();
+    let home = tempdir();
+    let refused = inspect(&reference, home.path(), &[]);
+    assert_eq!(refused.status.code(), Some(5));
+    assert!(stderr(&refused).contains("certs.d"), "the hint says where: {}", stderr(&refused));
+    let directory = home.path().join(".config/containers/certs.d").join(registry.host());
+    std::fs::create_dir_all(&directory).unwrap();
+    std::fs::copy(registry.ca_file(), directory.join("ca.crt")).unwrap();
+    let output = inspect(&reference, home.path(), &[]);
+    assert!(output.status.success(), "{}", stderr(&output));
+}
+
+#[test]
+fn a_directory_of_certificates_can_be_named_and_a_half_pair_in_it_is_wrong_input() {
+    let (registry, reference) = secured();
+    let (home, certificates) = (tempdir(), tempdir());
+    std::fs::copy(registry.ca_file(), certificates.path().join("site.crt")).unwrap();
+    let named = ["--cert-dir", certificates.path().to_str().unwrap()];
+    let output = inspect(&reference, home.path(), &named);
+    assert!(output.status.success(), "{}", stderr(&output));
+    std::fs::write(certificates.path().join("us.key"), "").unwrap();
+    let output = inspect(&reference, home.path(), &named);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("us.key: us.cert is missing"), "{}", stderr(&output));
+}
