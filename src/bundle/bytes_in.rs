@@ -8,6 +8,7 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use tokio::task::JoinHandle;
 
+use super::medium;
 use super::writer::{Place, Slot};
 use crate::content::{Body, Origin, Prover, Slice};
 use crate::error::{Error, Kind, Result};
@@ -17,6 +18,8 @@ use crate::oci::{Descriptor, Hasher};
 const BATCH: usize = 512 * 1024;
 /// How often the journal hears of a blob under way, in bytes.
 const CHECKPOINT: u64 = 1024 * 1024;
+/// How much of a blob is handed to the medium at once, in bytes: few ways for the head of a disk.
+const STRETCH: u64 = 8 * 1024 * 1024;
 
 /// Fetches `blob` from `origin` into its place.
 ///
@@ -128,9 +131,13 @@ async fn write_all(
             }
         }
         if let Some(prover) = idle.take_if(|_| !batch.is_empty()) {
-            let (slot, from) = (slot.clone(), at);
+            let (slot, from, size) = (slot.clone(), at, blob.size);
             at += batch.iter().map(|piece| piece.len() as u64).sum::<u64>();
-            writing = Some(tokio::task::spawn_blocking(move || prove_and_write(prover, &slot, from, &batch)));
+            writing = Some(tokio::task::spawn_blocking(move || {
+                let prover = prove_and_write(prover, &slot, from, &batch)?;
+                begin_writing_out(&slot, from, at, size);
+                Ok(prover)
+            }));
         }
         if let Some(end) = ended {
             break end;
@@ -172,6 +179,15 @@ fn prove_and_write(mut prover: Prover, slot: &Slot, mut at: u64, batch: &[Bytes]
         at += piece.len() as u64;
     }
     Ok(prover)
+}
+
+/// The medium need not wait for the end of the export: each stretch that `from..to` completes is its business from now on,
+/// while the next bytes arrive.
+fn begin_writing_out(slot: &Slot, from: u64, to: u64, size: u64) {
+    let begin = from - from % STRETCH;
+    if to - begin >= STRETCH || to == size {
+        medium::begin_writing_out(&slot.file, slot.base + begin, to - begin);
+    }
 }
 
 async fn blocking(

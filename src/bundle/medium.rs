@@ -2,10 +2,11 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
+use std::num::NonZeroU64;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, FallocateFlags, OFlags, RenameFlags, StatxAttributes, StatxFlags};
+use rustix::fs::{Advice, AtFlags, CWD, FallocateFlags, OFlags, RenameFlags, StatxAttributes, StatxFlags};
 use rustix::io::Errno;
 
 use crate::error::{Error, Kind, Result};
@@ -59,6 +60,13 @@ pub fn reserve(file: &File, path: &Path, length: u64) -> Result<()> {
         }
         Err(error) => Err(Error::disk("reserving room for", path, error.into())),
     }
+}
+
+/// The kernel begins to write these bytes out, where it would gather them for half a minute; nobody waits for it. Linux does
+/// so when it hears that they are not needed in memory; what is still being written stays there.
+pub fn begin_writing_out(file: &File, offset: u64, length: u64) {
+    // Only advice: what cannot take it is synced at the end all the same.
+    let _ = rustix::fs::fadvise(file, offset, NonZeroU64::new(length), Advice::DontNeed);
 }
 
 /// Everything of the file system that `directory` is on reaches the medium.
