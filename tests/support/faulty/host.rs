@@ -103,6 +103,11 @@ impl Host {
         self.shared.meter.now()
     }
 
+    /// Connections that have fallen silent end.
+    pub fn release(&self) {
+        self.shared.meter.release();
+    }
+
     /// Until `reached`, or a moment long at most: `true` when it is reached.
     pub fn wait(&self, moment: Duration, reached: impl Fn(&Traffic) -> bool) -> bool {
         self.shared.meter.wait(moment, reached)

@@ -164,9 +164,9 @@ fn pieces<'a>(body: &'a [u8], fault: Option<&Fault>) -> impl Iterator<Item = &'a
     })
 }
 
-/// Says and takes nothing more until the test is over.
+/// Says and takes nothing more until the test is over or has seen enough.
 pub(super) fn silence(meter: &Meter) -> Then {
     meter.add(|counts| counts.stalls += 1);
-    meter.until_over();
+    meter.until_released();
     Then::Ends
 }

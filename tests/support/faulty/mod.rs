@@ -103,3 +103,20 @@ pub enum Form {
     /// With something more in its query, another thing each time.
     Changing,
 }
+
+impl Fault {
+    /// What it is, without how much and where.
+    pub fn name(&self) -> String {
+        let whole = format!("{self:?}");
+        let numbers = ["Status", "Hasty"].iter().any(|name| whole.starts_with(name));
+        match self {
+            Fault::Reset(stage) | Fault::Stall(stage) => {
+                let stage = format!("{stage:?}");
+                let stage = stage.split('(').next().unwrap_or_default();
+                format!("{} {stage}", whole.split('(').next().unwrap_or_default())
+            }
+            _ if numbers => whole,
+            _ => whole.split('(').next().unwrap_or_default().to_owned(),
+        }
+    }
+}

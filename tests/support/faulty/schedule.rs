@@ -159,7 +159,9 @@ fn severe(dice: &mut Dice, what: What, request: &Seen) -> Vec<Fault> {
             let at = dice.size();
             faults.extend([Fault::Hasty(413), Fault::WrongDigest, Fault::Stall(Stage::RequestBody(at))]);
         }
-        What::Stored => faults.extend([Fault::Status(412), Fault::WrongDigest]),
+        // A registry can tell a wrong manifest only where its digest is in the path; under a tag it is what was sent.
+        What::Stored if request.target.contains("sha256:") => faults.push(Fault::WrongDigest),
+        What::Stored => faults.push(Fault::Status(412)),
         // "Not there" about anything that refers to an image cannot be told from the truth.
         What::Manifest if !request.target.contains("sha256") => faults.push(Fault::Status(404)),
         _ => {}

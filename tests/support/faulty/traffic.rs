@@ -1,7 +1,7 @@
 //! What has passed a faulty host so far, to be waited for: so a test can act in the middle of a transfer without guessing
 //! when that is.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -20,6 +20,7 @@ pub(super) struct Meter {
     counts: Mutex<Traffic>,
     changed: Condvar,
     over: AtomicBool,
+    releases: AtomicUsize,
 }
 
 impl Meter {
@@ -43,9 +44,18 @@ impl Meter {
         self.over.load(Ordering::SeqCst)
     }
 
-    pub fn until_over(&self) {
+    /// Whoever waits goes on.
+    pub fn release(&self) {
+        let _held = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        self.releases.fetch_add(1, Ordering::SeqCst);
+        self.changed.notify_all();
+    }
+
+    pub fn until_released(&self) {
         let counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        drop(self.changed.wait_while(counts, |_| !self.is_over()));
+        let before = self.releases.load(Ordering::SeqCst);
+        let waits = || !self.is_over() && self.releases.load(Ordering::SeqCst) == before;
+        drop(self.changed.wait_while(counts, |_| waits()));
     }
 
     /// Until `reached`, or a moment long at most: `true` when it is reached.

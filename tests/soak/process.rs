@@ -1,0 +1,102 @@
+//! One run of the program, which may not be let come to its end.
+
+use std::io::Read;
+use std::process::{Child, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::site::EPOCH;
+use crate::support::faulty::{Dice, Proxy, Traffic};
+use crate::support::gapferry_process;
+
+/// Between two looks at what is going on.
+const TICK: Duration = Duration::from_millis(3);
+/// Longer than any run may take, and than any takes to stop.
+const FOREVER: Duration = Duration::from_secs(120);
+
+/// When the program is stopped, and how.
+#[derive(Clone, Copy, Debug)]
+pub struct Kill {
+    signal: Signal,
+    /// After so many requests, or so many bytes, from its start.
+    requests: usize,
+    bytes: usize,
+}
+
+impl Kill {
+    /// Somewhere in the first `requests`.
+    pub fn by(dice: &mut Dice, requests: usize) -> Kill {
+        let signal = dice.choose(vec![Signal::KILL, Signal::KILL, Signal::TERM, Signal::INT]);
+        let bytes = if dice.one_in(3) { dice.size() } else { usize::MAX };
+        Kill { signal, requests: 1 + dice.below(requests), bytes }
+    }
+
+    fn is_due(&self, before: &Traffic, now: &Traffic) -> bool {
+        now.requests - before.requests >= self.requests || now.bytes - before.bytes >= self.bytes
+    }
+}
+
+/// How a run ended.
+#[derive(Debug)]
+pub struct End {
+    pub status: ExitStatus,
+    /// What it was sent.
+    pub signal: Option<Signal>,
+    /// What it said.
+    pub said: String,
+}
+
+/// Runs the program on a way where things go wrong. One that waits for a silent registry is killed: its user has no
+/// patience left. `watch` looks at what is to be seen from outside meanwhile.
+pub fn run(
+    arguments: &[String],
+    proxy: &Proxy,
+    kill: Option<Kill>,
+    mut watch: impl FnMut() -> Result<(), String>,
+) -> Result<End, String> {
+    let before = proxy.traffic();
+    let mut process = gapferry_process();
+    process.args(arguments).env("SOURCE_DATE_EPOCH", EPOCH);
+    process.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut child = process.spawn().map_err(|e| e.to_string())?;
+    let ended = listen(&mut child);
+    let (started, mut signal) = (Instant::now(), None);
+    let said = loop {
+        match ended.recv_timeout(TICK) {
+            Ok(said) => break said,
+            Err(RecvTimeoutError::Disconnected) => break String::new(),
+            Err(RecvTimeoutError::Timeout) => {}
+        }
+        let now = proxy.traffic();
+        let due = kill.filter(|kill| kill.is_due(&before, &now)).map(|kill| kill.signal);
+        let due = due.or((now.stalls > before.stalls).then_some(Signal::INT));
+        if let (None, Some(due)) = (signal, due) {
+            kill_process(Pid::from_child(&child), due).map_err(|e| e.to_string())?;
+            signal = Some(due);
+        }
+        let seen = if started.elapsed() > FOREVER { Err("it does not end".to_owned()) } else { watch() };
+        if let Err(what) = seen {
+            let _ = child.kill();
+            let _ = child.wait();
+            let said = ended.recv().unwrap_or_default();
+            return Err(format!("{what}\n{said}"));
+        }
+    };
+    let status = child.wait().map_err(|e| e.to_string())?;
+    proxy.release();
+    Ok(End { status, signal, said })
+}
+
+/// What it says, once it has said all.
+fn listen(child: &mut Child) -> Receiver<String> {
+    let (sender, receiver) = channel();
+    let mut stderr = child.stderr.take().expect("a pipe");
+    std::thread::spawn(move || {
+        let mut said = Vec::new();
+        let _ = stderr.read_to_end(&mut said);
+        let _ = sender.send(String::from_utf8_lossy(&said).into_owned());
+    });
+    receiver
+}
