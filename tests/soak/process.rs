@@ -1,7 +1,7 @@
 //! One run of the program, which may not be let come to its end.
 
 use std::io::Read;
-use std::process::{Child, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
@@ -9,10 +9,12 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::site::EPOCH;
 use crate::support::faulty::{Dice, Proxy, Traffic};
-use crate::support::gapferry_process;
+use crate::support::gapferry_process_of;
 
-/// Between two looks at what is going on.
-const TICK: Duration = Duration::from_millis(3);
+/// How exactly the moment of a kill is met.
+const TICK: Duration = Duration::from_millis(2);
+/// Between two looks at what is to be seen from outside, in ticks.
+const LOOK: u32 = 5;
 /// Longer than any run may take, and than any takes to stop.
 const FOREVER: Duration = Duration::from_secs(120);
 
@@ -57,12 +59,12 @@ pub fn run(
     mut watch: impl FnMut() -> Result<(), String>,
 ) -> Result<End, String> {
     let before = proxy.traffic();
-    let mut process = gapferry_process();
+    let mut process = program();
     process.args(arguments).env("SOURCE_DATE_EPOCH", EPOCH);
     process.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
     let mut child = process.spawn().map_err(|e| e.to_string())?;
     let ended = listen(&mut child);
-    let (started, mut signal) = (Instant::now(), None);
+    let (started, mut ticks, mut signal) = (Instant::now(), 0, None);
     let said = loop {
         match ended.recv_timeout(TICK) {
             Ok(said) => break said,
@@ -76,7 +78,12 @@ pub fn run(
             kill_process(Pid::from_child(&child), due).map_err(|e| e.to_string())?;
             signal = Some(due);
         }
-        let seen = if started.elapsed() > FOREVER { Err("it does not end".to_owned()) } else { watch() };
+        ticks += 1;
+        let seen = match () {
+            () if started.elapsed() > FOREVER => Err("it does not end".to_owned()),
+            () if ticks % LOOK == 0 => watch(),
+            () => Ok(()),
+        };
         if let Err(what) = seen {
             let _ = child.kill();
             let _ = child.wait();
@@ -87,6 +94,12 @@ pub fn run(
     let status = child.wait().map_err(|e| e.to_string())?;
     proxy.release();
     Ok(End { status, signal, said })
+}
+
+/// The program of this build, or the one that `GAPFERRY` names.
+pub fn program() -> Command {
+    let given = std::env::var_os("GAPFERRY").filter(|path| !path.is_empty());
+    gapferry_process_of(given.as_deref().unwrap_or(env!("CARGO_BIN_EXE_gapferry").as_ref()).as_ref())
 }
 
 /// What it says, once it has said all.

@@ -6,7 +6,7 @@ use std::path::Path;
 use rustix::process::Signal;
 
 use crate::campaign::Tally;
-use crate::process::{End, Kill, run};
+use crate::process::{End, Kill, program, run};
 use crate::site::{Site, look, prove};
 use crate::support::faulty::{Dice, Proxy, Schedule};
 use crate::support::registry::Registry;
@@ -69,7 +69,7 @@ impl Round<'_> {
     }
 
     fn verify(&self, out: &Path) -> Result<(), String> {
-        let output = crate::support::gapferry().arg("verify").arg(out).output().map_err(|e| e.to_string())?;
+        let output = program().arg("verify").arg(out).output().map_err(|e| e.to_string())?;
         match output.status.success() {
             true => Ok(()),
             false => Err(format!("verify: {}", String::from_utf8_lossy(&output.stdout))),
@@ -129,7 +129,7 @@ impl Round<'_> {
     }
 
     fn schedule(&mut self, attempt: usize, proxy: &Proxy) -> Option<Schedule> {
-        let (seed, one_in, most) = (self.dice.next(), 4 + self.dice.below(20), 1 + self.dice.below(8));
+        let (seed, one_in, most) = (self.dice.next(), 5 + self.dice.below(20), 3 + self.dice.below(15));
         let severe = attempt < SEVERE && self.dice.one_in(2);
         let schedule = Schedule::new(seed, one_in, most).severe(severe).elsewhere(&proxy.elsewhere().address);
         (attempt < DISTURBED).then_some(schedule)

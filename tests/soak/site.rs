@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 use gapferry::oci::media_type;
 use serde_json::Value;
 
+use crate::process::program;
 use crate::support::faulty::{Answer, Proxy, Seen, exchange};
 use crate::support::images::{self, Image};
 use crate::support::registry::Registry;
-use crate::support::{files_below, gapferry, sha256, tempdir};
+use crate::support::{files_below, sha256, tempdir};
 
 /// The time in every bundle, so that all are the same bytes.
 pub const EPOCH: &str = "1767225600";
@@ -37,9 +38,11 @@ impl Site {
         let kept = tempdir();
         let at = |name: &str| kept.path().join(name);
         for out in ["bundle.tar", "bundle"] {
-            let mut export = gapferry();
+            let mut export = program();
             export.env("SOURCE_DATE_EPOCH", EPOCH).arg("export").args(&references);
-            export.arg("-o").arg(at(out)).arg("--lock").arg(at("lock")).assert().success();
+            export.arg("-o").arg(at(out)).arg("--lock").arg(at("lock"));
+            let output = export.output().expect("the program");
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         }
         let (tar, directory) = (std::fs::read(at("bundle.tar")).expect("the tar"), files_below(&at("bundle")));
         Site { proxy, images, references, tar, directory, lock: at("lock"), _kept: kept, _source: source }
@@ -135,4 +138,39 @@ fn ask(registry: &str, method: &str, path: &str) -> Result<Answer, String> {
     let mut request = Seen::new(method, path);
     request.headers.insert("accept".into(), media_type::ACCEPT_MANIFESTS.into());
     exchange(registry, &request).map_err(|e| format!("{method} {path}: {e}"))
+}
+
+#[test]
+fn a_look_sees_what_is_missing_or_wrong() {
+    let registry = Registry::start();
+    let images = corpus(1);
+    let (multi, app) = (&images[2], images.last().expect("the app"));
+    assert_eq!(look(registry.host(), multi), Ok(false));
+    images.iter().for_each(|image| image.push(&registry));
+    for image in &images {
+        assert_eq!(look(registry.host(), image), Ok(true));
+        assert_eq!(prove(registry.host(), image), Ok(()));
+    }
+    // Half: a layer of a child is gone.
+    let layer = multi.children[1].blob_digests().pop().expect("a layer");
+    registry.request("DELETE", &format!("/v2/{}/blobs/{layer}", multi.repository)).send().expect(202);
+    assert!(look(registry.host(), multi).unwrap_err().contains(&layer));
+    // Wrong: the tag means another image.
+    images[0].named(&app.repository, "1").push(&registry);
+    assert!(look(registry.host(), app).unwrap_err().contains("instead of"));
+}
+
+#[test]
+fn a_bundle_with_one_wrong_byte_is_seen() {
+    let site = Site::new(1);
+    let directory = tempdir();
+    let out = directory.path().join("bundle.tar");
+    std::fs::write(&out, &site.tar).expect("writing");
+    assert_eq!(site.judge_bundle(&out), Ok(()));
+    let mut wrong = site.tar.clone();
+    let last = wrong.len() - 2000;
+    wrong[last] ^= 1;
+    std::fs::write(&out, &wrong).expect("writing");
+    assert!(site.judge_bundle(&out).is_err());
+    assert!(site.judge_bundle(&directory.path().join("absent.tar")).is_err());
 }

@@ -25,7 +25,12 @@ pub fn gapferry() -> assert_cmd::Command {
 
 /// The same for [`std::process::Command`]: for tests that kill it or talk to it while it runs.
 pub fn gapferry_process() -> std::process::Command {
-    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_gapferry"));
+    gapferry_process_of(env!("CARGO_BIN_EXE_gapferry").as_ref())
+}
+
+/// Another build of the program, in the same environment.
+pub fn gapferry_process_of(program: &Path) -> std::process::Command {
+    let mut command = std::process::Command::new(program);
     command.env_clear().envs(clean_environment());
     command
 }

@@ -105,8 +105,12 @@ impl Schedule {
         Dice::new(mixed ^ *times)
     }
 
-    /// What a patient client survives.
+    /// What a patient client survives: half of it what may befall any request, half what befalls this kind.
     fn passing(&self, dice: &mut Dice, what: What) -> Vec<Fault> {
+        let own = self.passing_of(dice, what);
+        if !own.is_empty() && dice.one_in(2) {
+            return own;
+        }
         let transient = dice.choose(vec![500, 502, 503, 504, 408]);
         let mut faults = vec![
             Fault::Reset(Stage::Request),
@@ -120,6 +124,11 @@ impl Schedule {
             faults.push(Fault::TooMany(After::Seconds(1)));
             faults.push(Fault::TooMany(After::Date(Duration::from_secs(1))));
         }
+        faults
+    }
+
+    fn passing_of(&self, dice: &mut Dice, what: What) -> Vec<Fault> {
+        let mut faults = Vec::new();
         if what.is_read() {
             faults.push(Fault::Reset(Stage::Body(dice.size())));
             faults.push(Fault::Truncate(dice.size()));
