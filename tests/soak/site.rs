@@ -133,11 +133,19 @@ fn manifest(registry: &str, repository: &str, reference: &str) -> Result<Option<
     }
 }
 
-/// Asks the registry itself, not by the way on which things go wrong.
+/// Asks the registry itself, not by the way on which things go wrong. distribution 2.8 answers 500 for a moment while the
+/// same blob is uploaded once more: it does not replace its link files at once.
 fn ask(registry: &str, method: &str, path: &str) -> Result<Answer, String> {
     let mut request = Seen::new(method, path);
     request.headers.insert("accept".into(), media_type::ACCEPT_MANIFESTS.into());
-    exchange(registry, &request).map_err(|e| format!("{method} {path}: {e}"))
+    let mut answer = exchange(registry, &request);
+    for _ in 0..100 {
+        if answer.as_ref().is_ok_and(|answer| answer.status != 500) {
+            break;
+        }
+        answer = exchange(registry, &request);
+    }
+    answer.map_err(|e| format!("{method} {path}: {e}"))
 }
 
 #[test]
