@@ -6,8 +6,8 @@
 use reqwest::header::RETRY_AFTER;
 use serde_json::Value;
 
+use super::reply::Reply;
 use super::retry::{Failure, Retry, is_transient, retry_after};
-use super::wire::Reply;
 use crate::error::{Error, Kind};
 
 /// Read of a refusal's body, in bytes.

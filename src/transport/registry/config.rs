@@ -26,10 +26,12 @@ pub struct Config {
     pub retries: u32,
     /// How long in all one request may wait because the registry asked for it (Retry-After).
     pub max_wait: Duration,
-    /// How long the other side may be silent, in an answer or a body.
+    /// How long an answer may take, and how long 32 KiB of a body may, in either direction.
     pub stall_timeout: Duration,
     /// How long a registry may take to store an upload after its last byte: an object store may copy it first.
     pub commit_timeout: Duration,
+    /// Blobs of at least this many bytes are uploaded so that an upload that breaks can go on, for one request more.
+    pub large_blob: u64,
     pub connect_timeout: Duration,
     /// Before the second try; doubles from there, up to 30 s.
     pub first_delay: Duration,
@@ -88,6 +90,7 @@ impl Default for Config {
             max_wait: Duration::from_secs(10 * 60),
             stall_timeout: Duration::from_secs(60),
             commit_timeout: Duration::from_secs(15 * 60),
+            large_blob: 32 * 1024 * 1024,
             connect_timeout: Duration::from_secs(15),
             first_delay: Duration::from_millis(500),
             user_agent: concat!("gapferry/", env!("CARGO_PKG_VERSION")).to_owned(),

@@ -1,6 +1,7 @@
 //! One registry: how it is reached, and requests to it with authentication and retries.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
@@ -10,8 +11,9 @@ use tokio::sync::{OnceCell, Semaphore};
 
 use super::answer::refusal;
 use super::auth::{Auth, Challenge, Scopes};
+use super::reply::Reply;
 use super::retry::{Failure, Tries, is_transient};
-use super::wire::{Call, Payload, Reply, Wire, is_loopback, spoke_tls};
+use super::wire::{Call, Payload, Wire, is_loopback, spoke_tls};
 use crate::credentials::Store;
 use crate::error::{Error, Kind, Result};
 use crate::oci::{Digest, Repository, Tag};
@@ -47,6 +49,8 @@ pub(super) struct Memory {
     pub companion_tags: Mutex<HashMap<Repository, HashSet<Tag>>>,
     /// Upload sessions that a refused mount has opened.
     pub sessions: Mutex<HashMap<(Repository, Digest), Url>>,
+    /// PATCH was refused as such: uploads go in one request.
+    pub patchless: AtomicBool,
     /// Held while the fallback list of a subject is read, changed and written.
     pub fallback_lists: Mutex<HashMap<(Repository, Digest), Turn>>,
 }
@@ -266,6 +270,14 @@ impl Memory {
     pub fn lacks_tag(&self, repository: &Repository, tag: &Tag) -> bool {
         let known = self.companion_tags.lock().unwrap_or_else(PoisonError::into_inner);
         known.get(repository).is_some_and(|tags| !tags.contains(tag))
+    }
+
+    pub fn refuses_patch(&self) -> bool {
+        self.patchless.load(Ordering::Relaxed)
+    }
+
+    pub fn set_refuses_patch(&self) {
+        self.patchless.store(true, Ordering::Relaxed);
     }
 
     pub fn keep_session(&self, repository: &Repository, blob: &Digest, location: Url) {

@@ -10,8 +10,8 @@ use super::answer::{excerpt, refusal};
 use super::auth::Scopes;
 use super::host::{Ask, Host};
 use super::referrers;
+use super::reply::Reply;
 use super::retry::Failure;
-use super::wire::Reply;
 use crate::error::{Error, Kind, Result};
 use crate::oci::{Descriptor, Digest, MAX_MANIFEST_SIZE, Manifest, ManifestError, Reference, media_type};
 

@@ -6,8 +6,9 @@
 //! progress bars.
 //!
 //! From the outside in: [`Registries`] picks a `host::Host`; `manifests`, `tags`, `referrers`, `download` and `upload` each
-//! know one part of the protocol; `host` adds authentication (`auth`) and retries (`retry`); `wire` makes one HTTP exchange,
-//! trusting whom `tls` and `certs` say; `answer` reads refusals.
+//! know one part of the protocol (`session`: uploads that go on after a break; `outflow`: what they send); `host` adds
+//! authentication (`auth`) and retries (`retry`); `wire` makes one HTTP exchange, trusting whom `tls` and `certs` say, and
+//! gives its `reply`; `patience` is how slow the other side may be; `answer` reads refusals; `trace` shows it all, masked.
 
 mod answer;
 mod auth;
@@ -20,8 +21,12 @@ pub mod fuzzing;
 mod host;
 mod link;
 mod manifests;
+mod outflow;
+mod patience;
 mod referrers;
+mod reply;
 mod retry;
+mod session;
 mod tags;
 mod tls;
 mod trace;

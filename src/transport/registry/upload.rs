@@ -1,27 +1,32 @@
 //! Blobs into a registry: looked for, mounted, uploaded (distribution-spec, "Pushing blobs").
 //!
-//! An upload is one POST and one PUT of the whole body with its exact length. distribution 2.8, which every Harbor 2.x embeds,
-//! cancels an upload whose state it lost, so a failed one starts again from POST. The body comes out of a
-//! [`BlobReader`], which keeps back the last piece until all is proven: a wrong blob can never be completed.
+//! A small blob is one POST and one PUT of the whole body with its exact length. A large one goes by PATCH in one stream,
+//! so that a registry that keeps what it got before a break can be asked how much that is, and only the rest is sent again
+//! (`session`); the closing PUT is empty then, because Harbor counts what it brings a second time. Where the registry
+//! cancels the upload instead (distribution 2.8, which every Harbor 2.x embeds), it starts again from POST. A chunk's least
+//! size (`OCI-Chunk-Min-Length`) never matters: what is sent is always all the rest.
+//!
+//! The body comes out of a [`BlobReader`](crate::content::BlobReader), which keeps back the last piece until all is proven:
+//! a wrong blob can never be completed. When an upload continues, the blob is read and proven again from its first byte.
 
-use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
-
-use bytes::Bytes;
-use futures_util::{Stream, StreamExt};
+use futures_util::StreamExt;
 use reqwest::{Method, Url};
 
 use super::answer::refusal;
 use super::auth::Scopes;
-use super::host::{Ask, Host, Target, strange};
+use super::host::{Ask, Host, strange};
+use super::outflow::Outflow;
+use super::reply::Reply;
 use super::retry::{Failure, Retry};
-use super::wire::{self, Payload, Reply};
-use crate::content::{BlobReader, Origin};
+use super::session::Session;
+use super::wire::{self, Payload};
+use crate::content::Origin;
 use crate::error::{Error, Kind, Result};
 use crate::oci::{Descriptor, Digest, Repository};
 use crate::progress::Event;
+
+/// This much progress after a break makes the earlier breaks forgotten, in bytes.
+const ENOUGH: u64 = 1024 * 1024;
 
 /// Whether the registry has the whole blob.
 pub(super) async fn has(host: &Host, repository: &Repository, blob: &Descriptor) -> Result<bool> {
@@ -70,79 +75,141 @@ pub(super) async fn mount(host: &Host, to: &Repository, blob: &Descriptor, from:
 pub(super) async fn put(host: &Host, repository: &Repository, blob: &Descriptor, origin: &Origin<'_>) -> Result<()> {
     let what = format!("uploading blob {} to {repository}", blob.digest);
     let _lane = host.uploads.acquire().await.ok();
-    let mut session = host.memory.take_session(repository, &blob.digest);
+    let session = host.memory.take_session(repository, &blob.digest).map(Session::at);
     let mut tries = host.tries(&what);
-    let upload = Upload { host, repository, blob, what: &what };
+    let mut upload = Upload {
+        host,
+        repository,
+        blob,
+        origin,
+        what: &what,
+        inherited: session.is_some(),
+        session,
+        all_sent: false,
+        continued: false,
+        far: 0,
+    };
     loop {
-        let opened_before = session.is_some();
-        let mut failure = match upload.attempt(session.take(), origin).await {
-            Ok(()) => return Ok(()),
-            Err(failure) => failure,
-        };
+        let inherited = upload.inherited;
+        let Err(mut failure) = upload.attempt().await else { return Ok(()) };
         // A session may have expired since the mount that opened it; the usual way is still to be tried.
-        if opened_before && failure.retry == Retry::Never && failure.error.kind() != Kind::Damaged {
+        if inherited && failure.retry == Retry::Never && failure.error.kind() != Kind::Damaged {
+            upload.session = None;
             failure.retry = Retry::Now;
+        }
+        if upload.has_got_on() {
+            tries.renew();
         }
         tries.again(failure).await?;
     }
 }
 
-struct Upload<'a> {
-    host: &'a Host,
-    repository: &'a Repository,
-    blob: &'a Descriptor,
-    what: &'a str,
+/// A blob on its way, over as many connections and sessions as it takes.
+pub(super) struct Upload<'a> {
+    pub host: &'a Host,
+    pub repository: &'a Repository,
+    pub blob: &'a Descriptor,
+    pub origin: &'a Origin<'a>,
+    /// The attempt, for errors.
+    pub what: &'a str,
+    pub session: Option<Session>,
+    /// The session was opened by a mount.
+    inherited: bool,
+    /// A session that is lost now had got everything: the blob may be there.
+    pub all_sent: bool,
+    /// What the registry has came over more than one connection.
+    pub continued: bool,
+    /// The most that the registry has had of it, in bytes.
+    far: u64,
 }
 
 impl Upload<'_> {
-    async fn attempt(&self, session: Option<Url>, origin: &Origin<'_>) -> Result<(), Failure> {
-        let location = match session {
-            Some(location) => location,
-            None => self.begin().await?,
-        };
-        let reader = origin.open(self.blob).await.map_err(Failure::never)?;
-        let (payload, watch) = payload(self.blob, reader).await?;
-        let answer = self.send(location, payload).await;
-        // Our own failure to read makes the connection break; it is the one to tell.
-        if let Some(lost) = watch.and_then(|watch| watch.take_lost()) {
-            return Err(Failure::never(lost));
+    /// Goes on from what the registry has, as far as that is known.
+    async fn attempt(&mut self) -> Result<(), Failure> {
+        if self.session.as_ref().is_some_and(|session| session.unsure) {
+            self.ask_what_it_has().await?;
         }
-        self.accepted(answer?).await
+        if self.session.is_none() {
+            if self.all_sent && matches!(has(self.host, self.repository, self.blob).await, Ok(true)) {
+                return Ok(());
+            }
+            self.session = Some(self.begin().await?);
+            self.inherited = false;
+        }
+        if !self.is_large() {
+            return self.send_whole().await;
+        }
+        self.send_rest().await?;
+        self.close().await
     }
 
-    async fn begin(&self) -> Result<Url, Failure> {
+    /// Worth a request more, because starting again would hurt.
+    fn is_large(&self) -> bool {
+        self.blob.size >= self.host.wire.config.large_blob.max(1) && !self.host.memory.refuses_patch()
+    }
+
+    /// Whether enough has arrived since the last time for earlier breaks to be forgotten.
+    fn has_got_on(&mut self) -> bool {
+        let has = self.session.as_ref().map_or(0, |session| session.has);
+        let enough = has >= self.far.saturating_add(ENOUGH);
+        self.far = self.far.max(has);
+        enough
+    }
+
+    async fn begin(&self) -> Result<Session, Failure> {
         let path = format!("/v2/{}/blobs/uploads/", self.repository.path());
         let ask = Ask::new(Method::POST, path, Scopes::push(self.repository), self.what);
         let reply = self.host.once(&ask).await?;
         match reply.status() {
-            202 => location(&reply, self.what).map_err(Failure::never),
+            202 => location(&reply, self.what).map(Session::at).map_err(Failure::never),
             _ => Err(refusal(self.what, reply).await),
         }
     }
 
-    async fn send(&self, mut location: Url, payload: Payload) -> Result<Reply, Failure> {
-        location.query_pairs_mut().append_pair("digest", &self.blob.digest.to_string());
-        let mut ask = Ask::new(Method::PUT, String::new(), Scopes::push(self.repository), self.what)
-            .header("content-type", "application/octet-stream")
-            .map_err(Failure::never)?;
-        ask.target = Target::Url(location.clone());
-        match payload {
-            Payload::Stream(_) => self.host.once_with(&ask, location, payload).await,
-            Payload::Bytes(_) => self.host.once(&ask).await,
+    /// The whole blob in the closing request.
+    async fn send_whole(&mut self) -> Result<(), Failure> {
+        let Some(session) = self.session.take() else { return Ok(()) };
+        let mut reader = self.origin.open(self.blob).await.map_err(Failure::never)?;
+        if self.blob.size == 0 {
+            // Nothing will be sent that could be held back.
+            while let Some(piece) = reader.next().await {
+                piece.map_err(Failure::never)?;
+            }
+        }
+        let body = Outflow::after(0, self.blob.size, reader).await.map_err(Failure::never)?;
+        let watch = body.watch();
+        let payload = if self.blob.size == 0 { Payload::Closing } else { Payload::Stream(Box::new(body)) };
+        let answer = self.finish(session.location.clone(), payload).await;
+        // Our own failure to read makes the connection break; it is the one to tell.
+        if let Some(lost) = watch.take_lost() {
+            return Err(Failure::never(lost));
+        }
+        // Refused for an old token, before a byte was taken: the session is as good as before.
+        if answer.as_ref().is_err_and(|failure| failure.retry == Retry::Now) {
+            self.session = Some(session);
+        }
+        let reply = answer?;
+        match reply.status() {
+            201 | 204 => self.accepted(&reply),
+            // The session is gone (BLOB_UPLOAD_UNKNOWN, BLOB_UPLOAD_INVALID): a new one may do.
+            404 | 416 => Err(Failure { retry: Retry::Soon, ..refusal(self.what, reply).await }),
+            _ => Err(refusal(self.what, reply).await),
         }
     }
 
-    async fn accepted(&self, reply: Reply) -> Result<(), Failure> {
-        match reply.status() {
-            201 | 204 => {}
-            // The session is gone (BLOB_UPLOAD_UNKNOWN, BLOB_UPLOAD_INVALID): a new one may do.
-            404 | 416 => {
-                let mut failure = refusal(self.what, reply).await;
-                failure.retry = Retry::Soon;
-                return Err(failure);
-            }
-            _ => return Err(refusal(self.what, reply).await),
-        }
+    /// The request that makes a blob of an upload.
+    pub async fn finish(&self, mut location: Url, payload: Payload) -> Result<Reply, Failure> {
+        location.query_pairs_mut().append_pair("digest", &self.blob.digest.to_string());
+        self.host.once_with(&self.request(Method::PUT)?, location, payload).await
+    }
+
+    pub fn request(&self, method: Method) -> Result<Ask<'_>, Failure> {
+        let ask = Ask::new(method, String::new(), Scopes::push(self.repository), self.what);
+        ask.header("content-type", "application/octet-stream").map_err(Failure::never)
+    }
+
+    /// What a registry says it has stored must be what was sent.
+    pub fn accepted(&self, reply: &Reply) -> Result<(), Failure> {
         let told = reply.header("docker-content-digest").and_then(|header| header.parse::<Digest>().ok());
         match told {
             Some(told) if told.algorithm() == self.blob.digest.algorithm() && told != self.blob.digest => {
@@ -154,111 +221,8 @@ impl Upload<'_> {
     }
 }
 
-/// A body for the request. What fits in one piece is proven here and sent as such.
-async fn payload(blob: &Descriptor, mut reader: BlobReader) -> Result<(Payload, Option<Arc<Watch>>), Failure> {
-    if blob.size == 0 {
-        while let Some(piece) = reader.next().await {
-            piece.map_err(Failure::never)?;
-        }
-        return Ok((Payload::none(), None));
-    }
-    let outflow = Outflow::new(blob.size, reader);
-    let watch = outflow.watch();
-    Ok((Payload::Stream(Box::new(outflow)), Some(watch)))
-}
-
 /// Where an upload continues: Location against what was asked, its query kept.
-fn location(reply: &Reply, what: &str) -> Result<Url> {
+pub(super) fn location(reply: &Reply, what: &str) -> Result<Url> {
     let header = reply.header("location").ok_or_else(|| strange(what, "the registry gave no Location"))?;
     wire::resolve(reply.url(), header).map_err(|reason| strange(what, format!("the registry leads {reason}")))
-}
-
-/// A blob on its way out.
-pub(super) struct Outflow {
-    size: u64,
-    reader: BlobReader,
-    watch: Arc<Watch>,
-}
-
-/// How an upload is getting on, seen from outside.
-pub(super) struct Watch(Mutex<State>);
-
-struct State {
-    /// When the connection last took a piece.
-    moved: Instant,
-    /// We wait for the source, not for the registry.
-    starved: bool,
-    left: u64,
-    lost: Option<Error>,
-}
-
-impl Outflow {
-    fn new(size: u64, reader: BlobReader) -> Outflow {
-        let state = State { moved: Instant::now(), starved: false, left: size, lost: None };
-        Outflow { size, reader, watch: Arc::new(Watch(Mutex::new(state))) }
-    }
-
-    pub fn size(&self) -> u64 {
-        self.size
-    }
-
-    pub fn watch(&self) -> Arc<Watch> {
-        self.watch.clone()
-    }
-
-    pub fn into_body(self) -> reqwest::Body {
-        reqwest::Body::wrap_stream(self)
-    }
-}
-
-impl Stream for Outflow {
-    type Item = Result<Bytes, std::io::Error>;
-
-    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let polled = self.reader.poll_next_unpin(context);
-        let mut state = self.watch.state();
-        state.moved = Instant::now();
-        state.starved = polled.is_pending();
-        polled.map(|next| match next? {
-            Ok(piece) => {
-                state.left = state.left.saturating_sub(piece.len() as u64);
-                Some(Ok(piece))
-            }
-            Err(error) => {
-                state.lost = Some(error);
-                Some(Err(std::io::Error::other("the blob could not be read")))
-            }
-        })
-    }
-}
-
-impl Watch {
-    fn state(&self) -> std::sync::MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn take_lost(&self) -> Option<Error> {
-        self.state().lost.take()
-    }
-
-    /// Ends when the registry has taken nothing for `stall`, or, once it has all, not answered for `commit`. While the
-    /// source keeps it waiting it has `source` of time.
-    pub async fn stalled(&self, stall: Duration, commit: Duration, source: Duration) {
-        loop {
-            let left = {
-                let state = self.state();
-                let patience = match (state.starved, state.left) {
-                    (true, _) => source,
-                    (false, 0) => commit,
-                    (false, _) => stall,
-                };
-                patience.saturating_sub(state.moved.elapsed())
-            };
-            if left.is_zero() {
-                return;
-            }
-            // Looked at again and again, because the state may change to a shorter patience.
-            tokio::time::sleep(left.min(stall)).await;
-        }
-    }
 }

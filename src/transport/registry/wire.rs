@@ -1,22 +1,22 @@
 //! One HTTP exchange: sends a request, follows redirects, says what went wrong. Knows nothing of repositories and tokens.
 //!
 //! **Threats.** A redirect may lead anywhere: `Authorization` goes only to the origin it was made for, at most ten hops are
-//! followed, none twice, and none from TLS to plain HTTP. A server may stall: waiting for an answer and between two pieces
-//! of a body is bounded.
+//! followed, none twice, and none from TLS to plain HTTP. A server may stall or trickle: waiting for an answer is bounded,
+//! and so is how slow a body may be (`patience`).
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
-use futures_util::stream::{BoxStream, StreamExt};
+use bytes::Bytes;
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue, LOCATION};
 use reqwest::{Client, Method, Response, Url};
 
+use super::outflow::Outflow;
+use super::reply::Reply;
 use super::retry::Failure;
 use super::tls::{self, TlsSettings};
 use super::trace::{Log, Talk};
-use super::upload::Outflow;
 use super::{Config, trace};
 use crate::error::{Error, Kind, Result};
 use crate::progress::Events;
@@ -79,6 +79,8 @@ pub(super) enum Payload {
     Bytes(Bytes),
     /// Can be sent once only.
     Stream(Box<Outflow>),
+    /// Nothing, to end an upload with; the answer may take as long as storing the whole upload does.
+    Closing,
 }
 
 impl Payload {
@@ -89,18 +91,10 @@ impl Payload {
     fn size(&self) -> u64 {
         match self {
             Payload::Bytes(bytes) => bytes.len() as u64,
-            Payload::Stream(outflow) => outflow.size(),
+            Payload::Stream(outflow) => outflow.length(),
+            Payload::Closing => 0,
         }
     }
-}
-
-/// An answer, its body unread.
-pub(super) struct Reply {
-    response: Response,
-    stall: Duration,
-    talk: Talk,
-    /// Frees the host's lane when the answer is dropped.
-    pub permit: Option<tokio::sync::OwnedSemaphorePermit>,
 }
 
 impl Wire {
@@ -131,11 +125,11 @@ impl Wire {
     /// Sends `call` and follows its redirects. Any status is an answer.
     pub async fn send(&self, mut call: Call<'_>) -> Result<Reply, Failure> {
         let mut visited = vec![call.url.clone()];
-        let repeatable = matches!(call.body, Payload::Bytes(_));
+        let repeatable = !matches!(call.body, Payload::Stream(_));
         loop {
             let (response, talk) = self.exchange(&mut call).await?;
             let Some(next) = redirect(&call, &response, repeatable)? else {
-                return Ok(Reply { response, stall: self.limits.stall, talk, permit: None });
+                return Ok(Reply::new(response, self.limits.stall, talk));
             };
             let reason = match () {
                 () if visited.contains(&next) => "a redirect loop",
@@ -181,27 +175,34 @@ impl Wire {
                 if !bytes.is_empty() || matches!(call.method, Method::POST | Method::PUT | Method::PATCH) {
                     request = request.header(reqwest::header::CONTENT_LENGTH, bytes.len()).body(bytes);
                 }
-                tokio::time::timeout(self.limits.stall, request.send()).await.map_err(|_| self.silence(call.what))?
+                tokio::time::timeout(self.limits.stall, request.send())
+                    .await
+                    .map_err(|_| silence(call.what, self.limits.stall))?
+            }
+            Payload::Closing => {
+                call.body = Payload::Closing;
+                let request = request.header(reqwest::header::CONTENT_LENGTH, 0).body(Bytes::new());
+                let patience = self.limits.commit.max(self.limits.stall);
+                tokio::time::timeout(patience, request.send()).await.map_err(|_| silence(call.what, patience))?
             }
             Payload::Stream(outflow) => {
                 let watch = outflow.watch();
                 let (stall, commit) = (self.limits.stall, self.limits.commit);
                 let source = self.limits.max_wait + commit;
-                let request = request.header(reqwest::header::CONTENT_LENGTH, outflow.size()).body(outflow.into_body());
+                let request =
+                    request.header(reqwest::header::CONTENT_LENGTH, outflow.length()).body(outflow.into_body());
                 tokio::select! {
                     answer = request.send() => answer,
-                    () = watch.stalled(stall, commit, source) => return Err(self.silence(call.what)),
+                    told = watch.stalled(stall, commit, source) => {
+                        let text = format!("{}: {told}", call.what);
+                        return Err(Failure::soon(Error::new(Kind::Network, text)));
+                    }
                 }
             }
         };
         let response = answer.map_err(|e| broken(call.what, e))?;
         tracing::debug!(method = %call.method, url = %trace::shown(&call.url), status = response.status().as_u16(), "answer");
         Ok(response)
-    }
-
-    fn silence(&self, what: &str) -> Failure {
-        let seconds = self.limits.stall.as_secs_f32();
-        Failure::soon(Error::new(Kind::Network, format!("{what}: no answer for {seconds} s")))
     }
 
     /// The pool for this URL's host. Certificates are looked for at the first request to it only.
@@ -242,90 +243,8 @@ impl Wire {
     }
 }
 
-impl Reply {
-    pub fn status(&self) -> u16 {
-        self.response.status().as_u16()
-    }
-
-    /// Where the answer came from, after redirects.
-    pub fn url(&self) -> &Url {
-        self.response.url()
-    }
-
-    /// A header's value, if it is there and readable text.
-    pub fn header(&self, name: &str) -> Option<&str> {
-        self.response.headers().get(name)?.to_str().ok()
-    }
-
-    pub fn headers(&self, name: &str) -> impl Iterator<Item = &str> {
-        self.response.headers().get_all(name).into_iter().filter_map(|value| value.to_str().ok())
-    }
-
-    pub fn content_length(&self) -> Option<u64> {
-        self.header("content-length")?.trim().parse().ok()
-    }
-
-    /// The whole body.
-    ///
-    /// # Errors
-    /// If it is longer than `limit` bytes, breaks off or stalls.
-    pub async fn body(self, what: &str, limit: u64) -> Result<Bytes, Failure> {
-        let too_long = || Failure::never(Error::damaged(format!("{what}: the answer is longer than {limit} bytes")));
-        if self.content_length().is_some_and(|length| length > limit) {
-            return Err(too_long());
-        }
-        let mut stream = self.stream(what);
-        let mut all = BytesMut::new();
-        while let Some(piece) = stream.next().await {
-            all.extend_from_slice(&piece?);
-            if all.len() as u64 > limit {
-                return Err(too_long());
-            }
-        }
-        Ok(all.freeze())
-    }
-
-    /// The beginning of the body, whatever becomes of the rest.
-    pub async fn body_start(self, limit: usize) -> Vec<u8> {
-        let mut stream = self.stream("");
-        let mut start = Vec::new();
-        while start.len() < limit
-            && let Some(Ok(piece)) = stream.next().await
-        {
-            start.extend_from_slice(&piece);
-        }
-        start.truncate(limit);
-        start
-    }
-
-    /// The body in pieces; a pause longer than the stall limit is a failure.
-    pub fn stream(self, what: &str) -> BoxStream<'static, Result<Bytes, Failure>> {
-        let Reply { response, stall, talk, permit } = self;
-        let what = what.to_owned();
-        let pieces = Box::pin(response.bytes_stream());
-        futures_util::stream::unfold((pieces, talk, permit), move |(mut pieces, mut talk, permit)| {
-            let what = what.clone();
-            async move {
-                let next = match tokio::time::timeout(stall, pieces.next()).await {
-                    Ok(None) => {
-                        talk.read(None);
-                        return None;
-                    }
-                    Ok(Some(piece)) => piece.map_err(|e| broken(&what, e)),
-                    Err(_) => {
-                        let text = format!("{what}: the other side fell silent for {} s", stall.as_secs_f32());
-                        Err(Failure::soon(Error::new(Kind::Network, text)))
-                    }
-                };
-                match &next {
-                    Ok(piece) => talk.read(Some(piece.len())),
-                    Err(failure) => talk.failed(&failure.error),
-                }
-                Some((next, (pieces, talk, permit)))
-            }
-        })
-        .boxed()
-    }
+fn silence(what: &str, limit: Duration) -> Failure {
+    Failure::soon(Error::new(Kind::Network, format!("{what}: no answer for {} s", limit.as_secs_f32())))
 }
 
 /// Where a redirect leads, if the answer is one that this call may follow; a streamed body cannot be sent again.
@@ -377,7 +296,7 @@ pub(super) fn is_loopback(url: &Url) -> bool {
 
 /// A connection that could not be made or broke. reqwest's own texts repeat the URL, secrets of its query included, and
 /// several layers that say nothing; what is at the bottom is told.
-fn broken(what: &str, error: reqwest::Error) -> Failure {
+pub(super) fn broken(what: &str, error: reqwest::Error) -> Failure {
     let error = error.without_url();
     let tls = tls::fault(&error);
     let cause = Broken { reason: bottom(&error), spoke_tls: tls.is_some_and(tls::spoke_tls) };

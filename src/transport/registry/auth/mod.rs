@@ -10,8 +10,9 @@ use std::time::Instant;
 
 use reqwest::header::HeaderValue;
 
+use super::reply::Reply;
 use super::retry::Failure;
-use super::wire::{Reply, Wire};
+use super::wire::Wire;
 use crate::credentials::{Credentials, Store};
 use crate::error::Error;
 #[cfg(fuzzing)]

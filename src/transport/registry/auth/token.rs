@@ -18,8 +18,9 @@ use super::scope::Scopes;
 use crate::credentials::{Credentials, Secret};
 use crate::error::{Error, Kind};
 use crate::transport::registry::answer::refusal;
+use crate::transport::registry::reply::Reply;
 use crate::transport::registry::retry::{Failure, is_transient};
-use crate::transport::registry::wire::{Call, Payload, Reply, Wire, is_loopback};
+use crate::transport::registry::wire::{Call, Payload, Wire, is_loopback};
 
 /// Default and minimum of `expires_in`, as the specification has it.
 const SHORTEST_LIFE: u64 = 60;

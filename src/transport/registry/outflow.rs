@@ -1,0 +1,144 @@
+//! A blob's bytes on their way to a registry, and how they are getting on. Knows nothing of requests and sessions.
+//!
+//! **Threats.** A registry may stop taking bytes, or take one now and then for ever. Bytes leave in pieces of at most
+//! [`LEAST`], and each must be taken within the stall limit: the rule of [`patience`](super::patience).
+
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt};
+
+use super::patience::LEAST;
+use crate::content::BlobReader;
+use crate::error::{Error, Result};
+
+/// A blob, or the end of one, on its way out.
+pub(super) struct Outflow {
+    length: u64,
+    /// What comes before the next piece of `reader`.
+    ready: Bytes,
+    reader: BlobReader,
+    watch: Arc<Watch>,
+}
+
+/// How an upload is getting on, seen from outside.
+pub(super) struct Watch(Mutex<State>);
+
+struct State {
+    /// When the connection last took a piece.
+    moved: Instant,
+    /// We wait for the source, not for the registry.
+    starved: bool,
+    sent: u64,
+    left: u64,
+    lost: Option<Error>,
+}
+
+impl Outflow {
+    /// What is left of a blob of `size` bytes after its first `from`, which are read and proven like the others, before
+    /// anything is sent: a registry shall not wait for them.
+    ///
+    /// # Errors
+    /// What `reader` finds wrong up to there.
+    pub async fn after(from: u64, size: u64, mut reader: BlobReader) -> Result<Outflow> {
+        let (mut ready, mut known) = (Bytes::new(), from);
+        while known > 0
+            && let Some(piece) = reader.next().await
+        {
+            ready = piece?;
+            let skipped = known.min(ready.len() as u64);
+            ready = ready.split_off(skipped as usize);
+            known -= skipped;
+        }
+        let length = size.saturating_sub(from);
+        let state = State { moved: Instant::now(), starved: false, sent: 0, left: length, lost: None };
+        Ok(Outflow { length, ready, reader, watch: Arc::new(Watch(Mutex::new(state))) })
+    }
+
+    /// In bytes.
+    pub fn length(&self) -> u64 {
+        self.length
+    }
+
+    pub fn watch(&self) -> Arc<Watch> {
+        self.watch.clone()
+    }
+
+    pub fn into_body(self) -> reqwest::Body {
+        reqwest::Body::wrap_stream(self)
+    }
+
+    fn poll_piece(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes>>> {
+        if self.ready.is_empty() {
+            match self.reader.poll_next_unpin(context) {
+                Poll::Ready(Some(Ok(piece))) => self.ready = piece,
+                other => return other,
+            }
+        }
+        let piece = self.ready.split_to(self.ready.len().min(LEAST as usize));
+        Poll::Ready(Some(Ok(piece)))
+    }
+}
+
+impl Stream for Outflow {
+    type Item = Result<Bytes, std::io::Error>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let polled = self.poll_piece(context);
+        let mut state = self.watch.state();
+        state.moved = Instant::now();
+        state.starved = polled.is_pending();
+        polled.map(|next| match next? {
+            Ok(piece) => {
+                state.sent += piece.len() as u64;
+                state.left = state.left.saturating_sub(piece.len() as u64);
+                Some(Ok(piece))
+            }
+            Err(error) => {
+                state.lost = Some(error);
+                Some(Err(std::io::Error::other("the blob could not be read")))
+            }
+        })
+    }
+}
+
+impl Watch {
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Why the source gave no more.
+    pub fn take_lost(&self) -> Option<Error> {
+        self.state().lost.take()
+    }
+
+    /// Bytes that the connection took; the registry need not have got them all.
+    pub fn sent(&self) -> u64 {
+        self.state().sent
+    }
+
+    /// Ends, telling why, when the registry has taken no piece for `stall`, or, once it has all, not answered for
+    /// `commit`. While the source keeps it waiting it has `source` of time.
+    pub async fn stalled(&self, stall: Duration, commit: Duration, source: Duration) -> String {
+        loop {
+            let (patience, told, moved) = {
+                let state = self.state();
+                let (patience, told) = match (state.starved, state.left) {
+                    (true, _) => (source, "what is to be sent did not come"),
+                    (false, 0) => (commit, "everything is sent, and no answer came"),
+                    (false, _) => (stall, "the registry took fewer than 32 KiB"),
+                };
+                (patience, told, state.moved)
+            };
+            let left = patience.saturating_sub(moved.elapsed());
+            if left.is_zero() {
+                return format!("{told} in {} s", patience.as_secs_f32());
+            }
+            // Looked at again and again, because the state may change to a shorter patience.
+            tokio::time::sleep(left.min(stall)).await;
+        }
+    }
+}

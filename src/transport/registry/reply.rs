@@ -1,0 +1,111 @@
+//! An answer while it is read: its status, its headers, and a body that is bounded in length and in time.
+
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use futures_util::stream::{BoxStream, StreamExt};
+use reqwest::{Response, Url};
+
+use super::patience::Patience;
+use super::retry::Failure;
+use super::trace::Talk;
+use super::wire::broken;
+use crate::error::{Error, Kind};
+
+/// An answer, its body unread.
+pub(super) struct Reply {
+    response: Response,
+    stall: Duration,
+    talk: Talk,
+    /// Frees the host's lane when the answer is dropped.
+    pub permit: Option<tokio::sync::OwnedSemaphorePermit>,
+}
+
+impl Reply {
+    /// `stall`: the limit that `patience` keeps to.
+    pub fn new(response: Response, stall: Duration, talk: Talk) -> Reply {
+        Reply { response, stall, talk, permit: None }
+    }
+
+    pub fn status(&self) -> u16 {
+        self.response.status().as_u16()
+    }
+
+    /// Where the answer came from, after redirects.
+    pub fn url(&self) -> &Url {
+        self.response.url()
+    }
+
+    /// A header's value, if it is there and readable text.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.response.headers().get(name)?.to_str().ok()
+    }
+
+    pub fn headers(&self, name: &str) -> impl Iterator<Item = &str> {
+        self.response.headers().get_all(name).into_iter().filter_map(|value| value.to_str().ok())
+    }
+
+    pub fn content_length(&self) -> Option<u64> {
+        self.header("content-length")?.trim().parse().ok()
+    }
+
+    /// The whole body.
+    ///
+    /// # Errors
+    /// If it is longer than `limit` bytes, breaks off or stalls.
+    pub async fn body(self, what: &str, limit: u64) -> Result<Bytes, Failure> {
+        let too_long = || Failure::never(Error::damaged(format!("{what}: the answer is longer than {limit} bytes")));
+        if self.content_length().is_some_and(|length| length > limit) {
+            return Err(too_long());
+        }
+        let mut stream = self.stream(what);
+        let mut all = BytesMut::new();
+        while let Some(piece) = stream.next().await {
+            all.extend_from_slice(&piece?);
+            if all.len() as u64 > limit {
+                return Err(too_long());
+            }
+        }
+        Ok(all.freeze())
+    }
+
+    /// The beginning of the body, whatever becomes of the rest.
+    pub async fn body_start(self, limit: usize) -> Vec<u8> {
+        let mut stream = self.stream("");
+        let mut start = Vec::new();
+        while start.len() < limit
+            && let Some(Ok(piece)) = stream.next().await
+        {
+            start.extend_from_slice(&piece);
+        }
+        start.truncate(limit);
+        start
+    }
+
+    /// The body in pieces; one that comes too slowly is a failure.
+    pub fn stream(self, what: &str) -> BoxStream<'static, Result<Bytes, Failure>> {
+        let Reply { response, stall, talk, permit } = self;
+        let what = what.to_owned();
+        let pieces = Box::pin(response.bytes_stream());
+        let begun = (pieces, Patience::new(stall), talk, permit);
+        futures_util::stream::unfold(begun, move |(mut pieces, mut patience, mut talk, permit)| {
+            let what = what.clone();
+            async move {
+                let next = match patience.next(&mut pieces).await {
+                    Ok(None) => {
+                        talk.read(None);
+                        return None;
+                    }
+                    Ok(Some(piece)) => piece.map_err(|e| broken(&what, e)),
+                    Err(told) => Err(Failure::soon(Error::new(Kind::Network, format!("{what}: {told}")))),
+                };
+                match &next {
+                    Ok(piece) => talk.read(Some(piece.len())),
+                    Err(failure) => talk.failed(&failure.error),
+                }
+                Some((next, (pieces, patience, talk, permit)))
+            }
+        })
+        .boxed()
+    }
+}

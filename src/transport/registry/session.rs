@@ -1,0 +1,195 @@
+//! An upload that lives over several requests (distribution-spec, "Pushing a blob in chunks"): what the registry has of it,
+//! and going on from there.
+//!
+//! **Threats.** What a registry says of its state is believed only where it can be true; everything else starts the upload
+//! again. How often that happens is bounded by the tries of the request.
+//!
+//! A break leaves open how much the registry has taken. It is asked by GET; distribution 3 answers 204 with Range and a
+//! fresh Location. distribution 2.8 cancels an upload whose state the Location does not carry, with 404: then a new one
+//! begins. A PATCH at another place than the registry stands is 416, and asks again.
+
+use reqwest::{Method, Url};
+
+use super::answer::refusal;
+use super::auth::Scopes;
+use super::host::{Ask, Target};
+use super::outflow::Outflow;
+use super::reply::Reply;
+use super::retry::{Failure, Retry, is_transient};
+use super::upload::{Upload, location};
+use super::wire::Payload;
+use crate::error::{Error, Kind};
+
+/// An upload as the registry is known to have it.
+pub(super) struct Session {
+    /// Where the next request goes; another one after every answer.
+    pub location: Url,
+    /// Bytes that are there.
+    pub has: u64,
+    /// A request broke off: how much came of it has to be asked.
+    pub unsure: bool,
+    /// The most that can be there.
+    sent: u64,
+}
+
+impl Session {
+    /// A new one.
+    pub fn at(location: Url) -> Session {
+        Session { location, has: 0, unsure: false, sent: 0 }
+    }
+}
+
+impl Upload<'_> {
+    /// Sends what the registry lacks.
+    pub async fn send_rest(&mut self) -> Result<(), Failure> {
+        let Some(Session { location, has, .. }) = &self.session else { return Ok(()) };
+        let (location, from, size) = (location.clone(), *has, self.blob.size);
+        if from == size {
+            return Ok(());
+        }
+        let reader = self.origin.open(self.blob).await.map_err(Failure::never)?;
+        let rest = Outflow::after(from, size, reader).await.map_err(Failure::never)?;
+        let watch = rest.watch();
+        let mut ask = self.request(Method::PATCH)?;
+        if from > 0 {
+            ask = ask.header("content-range", &format!("{from}-{}", size - 1)).map_err(Failure::never)?;
+        }
+        let answer = self.host.once_with(&ask, location, Payload::Stream(Box::new(rest))).await;
+        if let Some(lost) = watch.take_lost() {
+            return Err(Failure::never(lost));
+        }
+        let reply = self.heard(answer, from + watch.sent())?;
+        match reply.status() {
+            200..=202 | 204 => self.has_taken(&reply),
+            405 | 501 => {
+                self.host.memory.set_refuses_patch();
+                self.keep(|session| session.unsure = false);
+                Err(Failure { retry: Retry::Now, ..refusal(self.what, reply).await })
+            }
+            _ => Err(self.refused(reply).await),
+        }
+    }
+
+    /// Ends the upload: an empty PUT with the digest.
+    pub async fn close(&mut self) -> Result<(), Failure> {
+        let Some(session) = &self.session else { return Ok(()) };
+        let answer = self.finish(session.location.clone(), Payload::Closing).await;
+        let reply = self.heard(answer, self.blob.size)?;
+        match reply.status() {
+            201 | 204 => self.accepted(&reply),
+            _ => Err(self.refused(reply).await),
+        }
+    }
+
+    /// Finds out what a request that broke off has left; afterwards the session is sure, or there is none.
+    pub async fn ask_what_it_has(&mut self) -> Result<(), Failure> {
+        let Some(session) = &self.session else { return Ok(()) };
+        let mut ask = Ask::new(Method::GET, String::new(), Scopes::push(self.repository), self.what);
+        ask.target = Target::Url(session.location.clone());
+        let reply = self.host.once(&ask).await?;
+        let status = reply.status();
+        if is_transient(status) {
+            return Err(refusal(self.what, reply).await);
+        }
+        let next = location(&reply, self.what).ok();
+        let has = reply.header("range").and_then(range_end).filter(|_| matches!(status, 200 | 202 | 204));
+        tracing::debug!(what = self.what, status, has, "asked what the registry has of the upload");
+        let sent = session.sent;
+        match has {
+            Some(has) if has <= sent => {
+                self.continued = true;
+                self.keep(|session| {
+                    (session.has, session.unsure) = (has, false);
+                    session.location = next.unwrap_or_else(|| session.location.clone());
+                });
+            }
+            _ => self.lose(),
+        }
+        Ok(())
+    }
+
+    /// After a request that carried the blob up to `sent` there is an answer, or the session is unsure. It is not when a
+    /// token was refused: that happens before the registry looks at a body.
+    fn heard(&mut self, answer: Result<Reply, Failure>, sent: u64) -> Result<Reply, Failure> {
+        let before_the_body = answer.as_ref().is_err_and(|failure| failure.retry == Retry::Now);
+        if !before_the_body {
+            self.keep(|session| (session.unsure, session.sent) = (true, sent));
+        }
+        answer
+    }
+
+    /// After a PATCH that the registry took.
+    fn has_taken(&mut self, reply: &Reply) -> Result<(), Failure> {
+        let size = self.blob.size;
+        let next = location(reply, self.what).ok();
+        let has = reply.header("range").and_then(range_end).filter(|has| *has < size).unwrap_or(size);
+        self.keep(|session| {
+            session.location = next.unwrap_or_else(|| session.location.clone());
+            (session.has, session.unsure) = (has, has < size);
+        });
+        if has == size {
+            return Ok(());
+        }
+        let text = format!("{}: the registry says that it has {has} of {size} bytes", self.what);
+        Err(Failure::soon(Error::new(Kind::Network, text)))
+    }
+
+    /// The failure that an answer stands for, and what it means for the session.
+    async fn refused(&mut self, reply: Reply) -> Failure {
+        let status = reply.status();
+        let failure = refusal(self.what, reply).await;
+        // What was put together from several connections has another digest (DIGEST_INVALID): once more in one piece.
+        let misjoined = status == 400 && std::mem::take(&mut self.continued);
+        // Cancelled or expired (BLOB_UPLOAD_UNKNOWN, BLOB_UPLOAD_INVALID): a new one may do.
+        let gone = matches!(status, 404 | 410) || misjoined;
+        if gone {
+            self.lose();
+        }
+        // With 416 the registry stands elsewhere, and will be asked where.
+        if gone || status == 416 { Failure { retry: Retry::Soon, ..failure } } else { failure }
+    }
+
+    fn keep(&mut self, change: impl FnOnce(&mut Session)) {
+        if let Some(session) = &mut self.session {
+            change(session);
+        }
+    }
+
+    fn lose(&mut self) {
+        if let Some(session) = self.session.take() {
+            self.all_sent |= session.sent >= self.blob.size;
+        }
+    }
+}
+
+/// How many bytes `Range: 0-<last>` stands for. `0-0` may be none or one: not worth telling apart.
+fn range_end(header: &str) -> Option<u64> {
+    let header = header.trim();
+    let range = header.strip_prefix("bytes").map_or(header, |rest| rest.trim_start_matches(['=', ' ']));
+    let (first, last) = range.split_once('-')?;
+    let last: u64 = last.trim().parse().ok()?;
+    (first.trim() == "0" && last > 0).then(|| last.saturating_add(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_range_is_how_much_there_is() {
+        for (header, bytes) in [
+            ("0-99", Some(100)),
+            (" bytes=0-99", Some(100)),
+            ("bytes 0-99", Some(100)),
+            ("0-18446744073709551615", Some(u64::MAX)),
+            ("0-0", None),
+            ("5-99", None),
+            ("0-", None),
+            ("0--1", None),
+            ("", None),
+            ("bytes", None),
+        ] {
+            assert_eq!(range_end(header), bytes, "{header:?}");
+        }
+    }
+}
