@@ -5,6 +5,7 @@ mod auth;
 mod certs;
 mod faults;
 mod pull_and_push;
+mod sessions;
 mod shelf;
 #[path = "../support/mod.rs"]
 mod support;

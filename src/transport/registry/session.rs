@@ -73,7 +73,9 @@ impl Upload<'_> {
     /// Ends the upload: an empty PUT with the digest.
     pub async fn close(&mut self) -> Result<(), Failure> {
         let Some(session) = &self.session else { return Ok(()) };
-        let answer = self.finish(session.location.clone(), Payload::Closing).await;
+        let location = session.location.clone();
+        self.may_be_there = true;
+        let answer = self.finish(location, Payload::Closing).await;
         let reply = self.heard(answer, self.blob.size)?;
         match reply.status() {
             201 | 204 => self.accepted(&reply),
@@ -103,7 +105,7 @@ impl Upload<'_> {
                     session.location = next.unwrap_or_else(|| session.location.clone());
                 });
             }
-            _ => self.lose(),
+            _ => self.session = None,
         }
         Ok(())
     }
@@ -143,7 +145,7 @@ impl Upload<'_> {
         // Cancelled or expired (BLOB_UPLOAD_UNKNOWN, BLOB_UPLOAD_INVALID): a new one may do.
         let gone = matches!(status, 404 | 410) || misjoined;
         if gone {
-            self.lose();
+            self.session = None;
         }
         // With 416 the registry stands elsewhere, and will be asked where.
         if gone || status == 416 { Failure { retry: Retry::Soon, ..failure } } else { failure }
@@ -152,12 +154,6 @@ impl Upload<'_> {
     fn keep(&mut self, change: impl FnOnce(&mut Session)) {
         if let Some(session) = &mut self.session {
             change(session);
-        }
-    }
-
-    fn lose(&mut self) {
-        if let Some(session) = self.session.take() {
-            self.all_sent |= session.sent >= self.blob.size;
         }
     }
 }

@@ -85,7 +85,7 @@ pub(super) async fn put(host: &Host, repository: &Repository, blob: &Descriptor,
         what: &what,
         inherited: session.is_some(),
         session,
-        all_sent: false,
+        may_be_there: false,
         continued: false,
         far: 0,
     };
@@ -115,8 +115,8 @@ pub(super) struct Upload<'a> {
     pub session: Option<Session>,
     /// The session was opened by a mount.
     inherited: bool,
-    /// A session that is lost now had got everything: the blob may be there.
-    pub all_sent: bool,
+    /// It was asked to be closed; without an answer nobody knows.
+    pub may_be_there: bool,
     /// What the registry has came over more than one connection.
     pub continued: bool,
     /// The most that the registry has had of it, in bytes.
@@ -130,7 +130,7 @@ impl Upload<'_> {
             self.ask_what_it_has().await?;
         }
         if self.session.is_none() {
-            if self.all_sent && matches!(has(self.host, self.repository, self.blob).await, Ok(true)) {
+            if self.may_be_there && matches!(has(self.host, self.repository, self.blob).await, Ok(true)) {
                 return Ok(());
             }
             self.session = Some(self.begin().await?);

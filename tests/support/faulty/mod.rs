@@ -11,6 +11,7 @@ mod proxy;
 mod rules;
 mod schedule;
 mod scripted;
+mod sessions;
 mod tokens;
 mod traffic;
 
@@ -24,6 +25,7 @@ pub use {
     proxy::Proxy,
     schedule::{Dice, Schedule},
     scripted::Server,
+    sessions::Sessions,
     tokens::Tokens,
     traffic::Traffic,
 };

@@ -1,0 +1,204 @@
+//! Large uploads that break: they go on where the registry keeps what it has got, and start again where it does not.
+
+use gapferry::content::Sink;
+use gapferry::error::Kind;
+use gapferry::oci::Descriptor;
+use gapferry::transport::registry::Config;
+
+use crate::shelf::{self, Shelf, noise, repository};
+use crate::support::embedded::Embedded;
+use crate::support::faulty::{Fault, Form, Host, Proxy, Sessions, Stage};
+use crate::support::registry::Registry;
+use crate::support::tempdir;
+use crate::{client, config};
+
+const SIZE: usize = 2_000_000;
+
+fn large() -> Config {
+    Config { large_blob: 100_000, ..config() }
+}
+
+async fn push(host: &Host, content: Vec<u8>, config: Config) -> gapferry::Result<Descriptor> {
+    let shelf = Shelf::default();
+    let blob = shelf.add(content);
+    shelf::push(&client(config), &repository(&host.address, "a/b"), &shelf, &[&blob]).await?;
+    Ok(blob)
+}
+
+fn methods(server: &Sessions) -> Vec<String> {
+    server.asked().into_iter().map(|(method, _)| method).collect()
+}
+
+#[tokio::test]
+async fn a_large_blob_is_one_stream_and_an_empty_close_and_a_small_one_two_requests() {
+    let server = Sessions::start();
+    let blob = push(&server, noise(SIZE), large()).await.unwrap();
+    assert!(server.blob(&blob.digest).unwrap() == noise(SIZE));
+    let asked: Vec<_> = server.asked().into_iter().map(|(method, length)| format!("{method} {length}")).collect();
+    assert_eq!(asked, ["POST 0", "PATCH 2000000", "PUT 0"]);
+    let seen = server.seen();
+    // Harbor counts the size of an upload by what its requests announce.
+    assert_eq!(seen[1].header("content-length"), "2000000");
+    assert_eq!(seen[1].header("content-range"), "", "a stream from the start");
+    assert_eq!(seen[2].header("content-length"), "0");
+
+    let server = Sessions::start();
+    push(&server, noise(99_999), large()).await.unwrap();
+    assert_eq!(methods(&server), ["POST", "PUT"]);
+}
+
+#[tokio::test]
+async fn an_upload_that_breaks_goes_on_where_the_registry_has_got_to() {
+    let server = Sessions::start();
+    server.when("PATCH", "").fault(Fault::Reset(Stage::RequestBody(700_000)));
+    let blob = push(&server, noise(SIZE), large()).await.unwrap();
+    assert!(server.blob(&blob.digest).unwrap() == noise(SIZE));
+    let asked: Vec<_> = server.asked().into_iter().map(|(method, length)| format!("{method} {length}")).collect();
+    assert_eq!(asked, ["POST 0", "PATCH 700000", "GET 0", "PATCH 1300000", "PUT 0"]);
+    assert_eq!(server.seen()[3].header("content-range"), "700000-1999999");
+}
+
+#[tokio::test]
+async fn breaks_are_forgotten_when_enough_came_between_them() {
+    let server = Sessions::start();
+    server.when("PATCH", "").times(4).fault(Fault::Reset(Stage::RequestBody(1_500_000)));
+    let impatient = Config { retries: 1, ..large() };
+    let blob = push(&server, noise(7_000_000), impatient.clone()).await.unwrap();
+    assert!(server.blob(&blob.digest).unwrap() == noise(7_000_000));
+    assert_eq!(server.count("POST", "/v2/a/b/blobs/uploads/"), 1);
+    // A registry that takes next to nothing each time is given up.
+    let server = Sessions::start();
+    server.when("PATCH", "").always().fault(Fault::Reset(Stage::RequestBody(1000)));
+    let error = push(&server, noise(SIZE), impatient).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::Network, "{error:?}");
+    assert_eq!(server.count("PATCH", "/"), 2);
+}
+
+#[tokio::test]
+async fn a_token_that_expires_anywhere_in_an_upload_does_not_restart_it() {
+    let server = Sessions::with_tokens();
+    server.when("PATCH", "").fault(Fault::ExpireTokens);
+    server.when("PATCH", "").nth(2).fault(Fault::Reset(Stage::RequestBody(700_000)));
+    server.when("GET", "/blobs/").fault(Fault::ExpireTokens);
+    server.when("PUT", "").fault(Fault::ExpireTokens);
+    let blob = push(&server, noise(SIZE), large()).await.unwrap();
+    assert!(server.blob(&blob.digest).unwrap() == noise(SIZE));
+    // Each is made again with the new token; nothing that the registry has taken is sent again.
+    assert_eq!(methods(&server), ["POST", "PATCH", "PATCH", "GET", "GET", "PATCH", "PUT", "PUT"]);
+    assert_eq!(server.asked().iter().filter(|(_, length)| *length == 1_300_000).count(), 1);
+}
+
+#[tokio::test]
+async fn a_closing_request_whose_answer_is_lost_is_not_taken_for_a_lost_upload() {
+    let server = Sessions::start();
+    server.when("PUT", "").fault(Fault::Reset(Stage::BeforeAnswer));
+    let blob = push(&server, noise(SIZE), large()).await.unwrap();
+    assert!(server.blob(&blob.digest).is_some());
+    assert_eq!(methods(&server), ["POST", "PATCH", "PUT", "GET", "HEAD"]);
+
+    let server = Sessions::start();
+    server.when("PUT", "").fault(Fault::Status(503));
+    push(&server, noise(SIZE), large()).await.unwrap();
+    assert_eq!(methods(&server), ["POST", "PATCH", "PUT", "GET", "PUT"]);
+}
+
+#[tokio::test]
+async fn a_registry_that_stands_elsewhere_is_asked_where() {
+    let server = Sessions::start();
+    // The registry has all, and says it is not where the request is.
+    server.when("PUT", "").fault(Fault::Status(416));
+    push(&server, noise(SIZE), large()).await.unwrap();
+    assert_eq!(methods(&server), ["POST", "PATCH", "PUT", "GET", "PUT"]);
+    // Nothing came of it: a new upload costs as much as going on.
+    let server = Sessions::start();
+    server.when("PATCH", "").fault(Fault::Status(416));
+    push(&server, noise(SIZE), large()).await.unwrap();
+    assert_eq!(methods(&server), ["POST", "PATCH", "GET", "POST", "PATCH", "PUT"]);
+}
+
+#[tokio::test]
+async fn an_upload_that_is_cancelled_when_asked_for_starts_again() {
+    let server = Sessions::start();
+    server.when("PATCH", "").fault(Fault::Reset(Stage::RequestBody(700_000)));
+    server.when("GET", "/blobs/").fault(Fault::Cancelled);
+    let blob = push(&server, noise(SIZE), large()).await.unwrap();
+    assert!(server.blob(&blob.digest).is_some());
+    assert_eq!(methods(&server), ["POST", "PATCH", "GET", "POST", "PATCH", "PUT"]);
+}
+
+#[tokio::test]
+async fn an_outage_while_the_registry_is_asked_does_not_cost_the_upload() {
+    let server = Sessions::start();
+    server.when("PATCH", "").fault(Fault::Reset(Stage::RequestBody(700_000)));
+    server.when("GET", "/blobs/").times(2).fault(Fault::Status(502));
+    push(&server, noise(SIZE), large()).await.unwrap();
+    assert_eq!(methods(&server), ["POST", "PATCH", "GET", "GET", "GET", "PATCH", "PUT"]);
+}
+
+#[tokio::test]
+async fn a_location_of_every_form_is_followed_from_answer_to_answer() {
+    for form in [Form::Relative, Form::Absolute, Form::Changing] {
+        let server = Sessions::start();
+        server.when("PATCH", "").fault(Fault::Reset(Stage::RequestBody(700_000)));
+        server.when("*", "/blobs/uploads/").always().fault(Fault::Location(form));
+        let blob = push(&server, noise(SIZE), large()).await.unwrap();
+        assert!(server.blob(&blob.digest).unwrap() == noise(SIZE), "{form:?}");
+        assert_eq!(methods(&server), ["POST", "PATCH", "GET", "PATCH", "PUT"], "{form:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_blob_that_was_joined_wrongly_is_sent_once_more_in_one_piece() {
+    let server = Sessions::start();
+    server.when("PATCH", "").fault(Fault::Reset(Stage::RequestBody(700_000)));
+    server.when("PATCH", "").nth(2).fault(Fault::WrongDigest);
+    let blob = push(&server, noise(SIZE), large()).await.unwrap();
+    assert!(server.blob(&blob.digest).unwrap() == noise(SIZE));
+    assert_eq!(server.count("POST", "/"), 2);
+    // In one piece it is simply refused.
+    let server = Sessions::start();
+    server.when("PATCH", "").fault(Fault::WrongDigest);
+    let error = push(&server, noise(SIZE), large()).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::Refused, "{error:?}");
+    assert_eq!(server.count("POST", "/"), 1);
+}
+
+#[tokio::test]
+async fn a_registry_without_patch_gets_large_blobs_in_one_request() {
+    let server = Sessions::start();
+    server.when("PATCH", "").always().fault(Fault::Status(405));
+    let (registries, shelf) = (client(large()), Shelf::default());
+    let blobs = [shelf.add(noise(SIZE)), shelf.add(noise(SIZE + 1))];
+    let repo = repository(&server.address, "a/b");
+    shelf::push(&registries, &repo, &shelf, &[&blobs[0], &blobs[1]]).await.unwrap();
+    assert!(blobs.iter().all(|blob| server.blob(&blob.digest).is_some()));
+    assert_eq!(methods(&server), ["POST", "PATCH", "PUT", "POST", "PUT"]);
+}
+
+#[tokio::test]
+async fn a_large_blob_with_wrong_bytes_is_never_closed() {
+    let server = Sessions::start();
+    let shelf = Shelf::default();
+    let wrong: &'static [u8] = vec![1; SIZE].leak();
+    let blob = shelf.add_wrong(&noise(SIZE), wrong);
+    let error = shelf::push(&client(large()), &repository(&server.address, "a"), &shelf, &[&blob]).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::Damaged, "{error:?}");
+    assert_eq!(server.count("PUT", "/"), 0);
+}
+
+#[tokio::test]
+async fn distribution_2_8_starts_again_and_our_own_registry_goes_on() {
+    let registry = Registry::start();
+    let directory = tempdir();
+    let own = Embedded::writable(directory.path());
+    for (host, sessions) in [(registry.host(), 2), (own.host(), 1)] {
+        let proxy = Proxy::before(host);
+        proxy.when("PATCH", "").fault(Fault::Reset(Stage::RequestBody(700_000)));
+        let blob = push(&proxy, noise(SIZE), large()).await.unwrap();
+        assert_eq!(proxy.count("POST", "/"), sessions, "{host}");
+        let registries = client(config());
+        let read = shelf::read(&registries, &repository(host, "a/b"), &blob).await.unwrap();
+        assert!(read == noise(SIZE));
+        assert!(registries.has_blob(&repository(host, "a/b"), &blob).await.unwrap());
+    }
+}
