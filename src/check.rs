@@ -5,23 +5,28 @@
 //!
 //! # Threats
 //! The bundle may be forged as a whole; that it agrees with itself is all that is shown here. Whether it is the bundle
-//! somebody made is a question for its identity and signature.
+//! somebody made is a question for its identity and signature. It may also be made to be endless: a million contradictions,
+//! thousands of images that share thousands of layers. What is alike is counted after the first ones, and what would not
+//! fit into memory is refused.
 
 mod declared;
 mod docker;
 mod files;
 mod graph;
+mod problems;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::sync::Arc;
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use crate::bundle::{BUNDLE_JSON, Bundle, BundleJson, MAX_BUNDLE_JSON, SUMS, refuse_unfinished};
 use crate::error::{Error, Kind, Result};
 use crate::oci::Digest;
 use crate::progress::Events;
 use crate::transport::layout::Layout;
+use problems::Problems;
 
 /// How much is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,8 +62,9 @@ pub struct Problem {
     pub expected: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub found: Option<String>,
-    /// The images that cannot be used because of it.
-    pub images: BTreeSet<String>,
+    /// The images that cannot be used because of it; the same set for all problems that affect the same.
+    #[serde(serialize_with = "shared")]
+    pub images: Arc<BTreeSet<String>>,
     /// What to do.
     pub remedy: &'static str,
 }
@@ -112,19 +118,24 @@ impl ProblemKind {
 
 impl Problem {
     fn new(path: &str, kind: ProblemKind) -> Problem {
-        let path = path.to_owned();
-        Problem { path, kind, expected: None, found: None, images: BTreeSet::new(), remedy: kind.remedy() }
+        let path = shortened(path);
+        Problem { path, kind, expected: None, found: None, images: Arc::default(), remedy: kind.remedy() }
     }
 
     fn expected(mut self, expected: impl ToString) -> Problem {
-        self.expected = Some(expected.to_string());
+        self.expected = Some(shortened(&expected.to_string()));
         self
     }
 
     fn found(mut self, found: impl ToString) -> Problem {
-        self.found = Some(found.to_string());
+        self.found = Some(shortened(&found.to_string()));
         self
     }
+}
+
+/// A damaged or forged file can say anything at any length.
+fn shortened(text: &str) -> String {
+    if text.len() <= 2_000 { text.to_owned() } else { text.chars().take(1_999).chain(['…']).collect() }
 }
 
 impl Report {
@@ -140,7 +151,7 @@ impl Report {
 pub fn check(path: &Path, depth: Depth, events: &Events) -> Result<Report> {
     refuse_unfinished(path)?;
     let layout = Layout::open(path)?;
-    let mut problems: Vec<Problem> = Vec::new();
+    let mut problems = Problems::default();
     let bundle = open_json(&layout, &mut problems)?;
     for fault in layout.faults() {
         problems.push(Problem::new(&fault.path, ProblemKind::Unsafe).found(&fault.what));
@@ -152,12 +163,11 @@ pub fn check(path: &Path, depth: Depth, events: &Events) -> Result<Report> {
         Some(bundle) => graph::check(&layout, bundle, &mut problems),
         None => graph::by_index(&layout),
     };
-    if let Some(bundle) = &bundle {
+    if let Some(bundle) = bundle.as_ref().filter(|_| !reach.too_much) {
         docker::agrees(&layout, bundle, &mut problems);
     }
+    let mut problems = problems.into_sorted();
     name_images(&mut problems, &reach);
-    problems.sort();
-    problems.dedup();
     Ok(Report {
         identity,
         images: reach.images.len(),
@@ -168,7 +178,7 @@ pub fn check(path: &Path, depth: Depth, events: &Events) -> Result<Report> {
 }
 
 /// `bundle.json`; without it, `SHA256SUMS` shows that this was to be a bundle.
-fn open_json(layout: &Layout, problems: &mut Vec<Problem>) -> Result<Option<BundleJson>> {
+fn open_json(layout: &Layout, problems: &mut Problems) -> Result<Option<BundleJson>> {
     if layout.size_of(BUNDLE_JSON).is_none() {
         if layout.size_of(SUMS).is_none() && layout.faults().is_empty() {
             // Gives the error that says what is missing.
@@ -193,21 +203,30 @@ fn open_json(layout: &Layout, problems: &mut Vec<Problem>) -> Result<Option<Bund
 
 /// Every problem gets the images it affects; one of a file that concerns the whole bundle, all of them.
 fn name_images(problems: &mut [Problem], reach: &graph::Reach) {
-    let mut users: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
+    let mut users: BTreeMap<String, BTreeSet<String>> =
+        problems.iter().map(|problem| (problem.path.clone(), BTreeSet::new())).collect();
     for (image, paths) in &reach.images {
         for path in paths {
-            users.entry(path.as_str()).or_default().insert(image.clone());
+            if let Some(images) = users.get_mut(&**path) {
+                images.insert(image.clone());
+            }
         }
     }
-    let all = || reach.images.iter().map(|(image, _)| image.clone()).collect();
-    for problem in problems.iter_mut().filter(|problem| problem.images.is_empty()) {
-        problem.images = match users.get(problem.path.as_str()) {
+    let users: BTreeMap<String, Arc<BTreeSet<String>>> =
+        users.into_iter().map(|(path, images)| (path, Arc::new(images))).collect();
+    let all: Arc<BTreeSet<String>> = Arc::new(reach.images.iter().map(|(image, _)| image.clone()).collect());
+    for problem in problems {
+        let of_whole = !matches!(problem.kind, ProblemKind::Undeclared) && !problem.path.starts_with("blobs/");
+        problem.images = match users.get(&problem.path).filter(|images| !images.is_empty()) {
             Some(images) => images.clone(),
-            None if matches!(problem.kind, ProblemKind::Undeclared) => BTreeSet::new(),
-            None if problem.path.starts_with("blobs/") => BTreeSet::new(),
-            None => all(),
+            None if of_whole => all.clone(),
+            None => Arc::default(),
         };
     }
+}
+
+fn shared<S: Serializer>(images: &Arc<BTreeSet<String>>, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+    images.serialize(serializer)
 }
 
 /// One error for a bundle that must not be used.

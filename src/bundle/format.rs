@@ -9,13 +9,16 @@ use serde_json::{Value, json};
 
 use super::Contents;
 use crate::error::{Error, Result};
-use crate::lock::Lock;
-use crate::oci::{Algorithm, Descriptor, Digest, Kind, Manifest, Role, media_type};
+use crate::lock::{Lock, LockedImage};
+use crate::oci::{Algorithm, Descriptor, Digest, Kind, Manifest, Role, has_at_most_values, media_type};
 use crate::select::offered_platform;
 use crate::transport::layout::{IMAGE_NAME, REF_NAME};
 
 /// The version of the bundle format this program writes and the only one it reads.
 pub const FORMAT_VERSION: u32 = 1;
+
+/// The most values in a `bundle.json` that is read: a million files, and their images.
+const MOST_VALUES: usize = 8_000_000;
 
 pub const OCI_LAYOUT: &str = "oci-layout";
 pub const BUNDLE_JSON: &str = "bundle.json";
@@ -59,6 +62,9 @@ impl BundleJson {
         #[serde(rename_all = "camelCase")]
         struct Version {
             gapferry_bundle: u32,
+        }
+        if !has_at_most_values(bytes, MOST_VALUES) {
+            return Err(Error::damaged(format!("{shown} has more entries than any bundle")));
         }
         let fail = |e: serde_json::Error| Error::damaged(format!("reading {shown}")).because(e);
         let Version { gapferry_bundle } = serde_json::from_slice(bytes).map_err(fail)?;
@@ -174,31 +180,36 @@ fn named(descriptor: &Descriptor, name: &str) -> Value {
 }
 
 /// `manifest.json`, for `docker load` without the containerd store: the images of which one platform can be named.
-pub fn docker_json(lock: &Lock, manifests: &[Manifest]) -> Value {
+fn docker_json(lock: &Lock, manifests: &[Manifest]) -> Value {
     let by_digest: HashMap<Digest, &Manifest> = manifests.iter().map(|m| (m.digest(), m)).collect();
-    let images = lock.images.iter().filter_map(|image| {
-        let manifest = single_platform(by_digest.get(&image.digest)?, &by_digest)?;
-        let config = manifest.config().filter(|config| media_type::is_image_config(&config.media_type))?;
-        let children = manifest.children();
-        let foreign = children.iter().any(|child| child.role == Role::ForeignLayer);
-        let layers = children.iter().filter(|child| child.role == Role::Layer);
-        let layers: Vec<String> = layers.map(|child| child.descriptor.digest.blob_path()).collect();
-        let tags: Vec<String> = image.reference.tag.iter().map(|_| image.name()).collect();
-        (!foreign).then(|| json!({ "Config": config.digest.blob_path(), "RepoTags": tags, "Layers": layers }))
-    });
-    Value::Array(images.collect())
+    let find = |wanted: &Descriptor| by_digest.get(&wanted.digest).copied().cloned();
+    Value::Array(lock.images.iter().filter_map(|image| docker_entry(image, &find)).collect())
+}
+
+/// What `manifest.json` has to say of an image, if anything; `find` gives a manifest that is carried.
+pub fn docker_entry(image: &LockedImage, find: &dyn Fn(&Descriptor) -> Option<Manifest>) -> Option<Value> {
+    let manifest = single_platform(find(&image.descriptor())?, find)?;
+    let config = manifest.config().filter(|config| media_type::is_image_config(&config.media_type))?;
+    let children = manifest.children();
+    let foreign = children.iter().any(|child| child.role == Role::ForeignLayer);
+    let layers = children.iter().filter(|child| child.role == Role::Layer);
+    let layers: Vec<String> = layers.map(|child| child.descriptor.digest.blob_path()).collect();
+    let tags: Vec<String> = image.reference.tag.iter().map(|_| image.name()).collect();
+    (!foreign).then(|| json!({ "Config": config.digest.blob_path(), "RepoTags": tags, "Layers": layers }))
 }
 
 /// The manifest itself, or the one real platform of an index.
-fn single_platform<'a>(root: &'a Manifest, all: &HashMap<Digest, &'a Manifest>) -> Option<&'a Manifest> {
+fn single_platform(root: Manifest, find: &dyn Fn(&Descriptor) -> Option<Manifest>) -> Option<Manifest> {
     if root.kind() == Kind::Image {
         return Some(root);
     }
     let children = root.children();
     let mut real = children.iter().filter(|child| offered_platform(child).is_some());
     let (only, more) = (real.next()?, real.next());
-    let manifest = all.get(&only.descriptor.digest).copied()?;
-    (more.is_none() && manifest.kind() == Kind::Image).then_some(manifest)
+    if more.is_some() {
+        return None;
+    }
+    find(&only.descriptor).filter(|manifest| manifest.kind() == Kind::Image)
 }
 
 fn to_bytes(value: &Value) -> Result<Vec<u8>> {

@@ -17,7 +17,7 @@ mod stamp;
 mod tarfile;
 mod writer;
 
-pub(crate) use format::docker_json;
+pub(crate) use format::docker_entry;
 pub use format::{
     BUNDLE_JSON, BundleJson, DOCKER_JSON, FORMAT_VERSION, FileEntry, INDEX_JSON, OCI_LAYOUT, SIGNATURE, SUMS,
 };

@@ -3,13 +3,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Problem, ProblemKind};
+use super::{Problem, ProblemKind, Problems};
 use crate::bundle::{BUNDLE_JSON, BundleJson, SUMS};
 use crate::oci::Digest;
 use crate::transport::layout::Layout;
 
 /// The largest `SHA256SUMS` that is read, in bytes: room for a million files.
-const MAX_SUMS: u64 = 256 * 1024 * 1024;
+const MAX_SUMS: u64 = 160 * 1024 * 1024;
+/// And of so many lines, since short ones take more memory than room.
+const MAX_LINES: usize = 1_100_000;
 
 /// What is said of a file.
 pub struct Declared {
@@ -30,7 +32,7 @@ pub fn declared(
     layout: &Layout,
     bundle: Option<&BundleJson>,
     json: Option<Digest>,
-    problems: &mut Vec<Problem>,
+    problems: &mut Problems,
 ) -> Vec<Declared> {
     let sums = read_sums(layout, problems);
     let Some(bundle) = bundle else {
@@ -55,7 +57,7 @@ pub fn declared(
     list
 }
 
-fn by_bundle(bundle: &BundleJson, problems: &mut Vec<Problem>) -> Vec<Declared> {
+fn by_bundle(bundle: &BundleJson, problems: &mut Problems) -> Vec<Declared> {
     let mut list: Vec<Declared> = Vec::new();
     let mut named = BTreeSet::new();
     for file in &bundle.files {
@@ -70,7 +72,7 @@ fn by_bundle(bundle: &BundleJson, problems: &mut Vec<Problem>) -> Vec<Declared> 
 }
 
 /// Notes every difference between the two on the one that is `to_blame`.
-fn compare(list: &[Declared], sums: &Sums, to_blame: &str, problems: &mut Vec<Problem>) {
+fn compare(list: &[Declared], sums: &Sums, to_blame: &str, problems: &mut Problems) {
     let disagreement = || Problem::new(to_blame, ProblemKind::Disagreement);
     for file in list {
         if let Some(sum) = sums.get(&file.path).filter(|sum| **sum != file.sha256) {
@@ -101,7 +103,7 @@ fn some_of(items: &[&str]) -> Option<String> {
 }
 
 /// `None` when there is nothing to go by. What is wrong in it is told once, however long it is.
-fn read_sums(layout: &Layout, problems: &mut Vec<Problem>) -> Option<Sums> {
+fn read_sums(layout: &Layout, problems: &mut Problems) -> Option<Sums> {
     let bytes = match layout.read(SUMS, MAX_SUMS) {
         Ok(Some(bytes)) => bytes,
         Ok(None) => {
@@ -114,12 +116,16 @@ fn read_sums(layout: &Layout, problems: &mut Vec<Problem>) -> Option<Sums> {
         }
     };
     let (mut sums, mut wrong) = (Sums::new(), Vec::new());
-    for (at, line) in String::from_utf8_lossy(&bytes).lines().enumerate() {
+    for (at, line) in String::from_utf8_lossy(&bytes).lines().enumerate().take(MAX_LINES) {
         let parsed = line.split_once("  ").filter(|(sum, path)| is_sum(sum) && !path.is_empty());
         let fits = parsed.is_some_and(|(sum, path)| sums.insert(path.to_owned(), sum.to_owned()).is_none());
         if !fits {
             wrong.push(at + 1);
         }
+    }
+    if sums.len() + wrong.len() >= MAX_LINES {
+        let found = format!("it has more lines than a bundle has files; no more than {MAX_LINES} are read");
+        problems.push(Problem::new(SUMS, ProblemKind::Malformed).found(found));
     }
     if let Some(first) = wrong.first() {
         let more = if wrong.len() > 1 { format!(", nor are {} others", wrong.len() - 1) } else { String::new() };

@@ -4,18 +4,23 @@
 //! Its sums may be right and its story another one: under a name that somebody has looked at and allowed, `docker load`
 //! would take what `manifest.json` says.
 
-use serde_json::Value;
+use std::cell::Cell;
+use std::collections::HashSet;
 
-use super::{Problem, ProblemKind};
-use crate::bundle::{BundleJson, DOCKER_JSON, docker_json};
-use crate::oci::{Manifest, Role};
+use serde_json::{Value, json};
+
+use super::{Problem, ProblemKind, Problems};
+use crate::bundle::{BundleJson, DOCKER_JSON, docker_entry};
+use crate::oci::{Descriptor, Digest, has_at_most_values};
 use crate::transport::layout::Layout;
 
 /// The largest `manifest.json` that is read, in bytes: room for 100,000 images.
 const MAX_DOCKER_JSON: u64 = 64 * 1024 * 1024;
+/// The most values in it: as many images of twenty layers.
+const MOST_VALUES: usize = 2_500_000;
 
 /// Notes every entry that is not what the lock makes of one of its images. Images may be left out.
-pub fn agrees(layout: &Layout, bundle: &BundleJson, problems: &mut Vec<Problem>) {
+pub fn agrees(layout: &Layout, bundle: &BundleJson, problems: &mut Problems) {
     // Missing is found where files are checked.
     let bytes = match layout.read(DOCKER_JSON, MAX_DOCKER_JSON) {
         Ok(Some(bytes)) => bytes,
@@ -24,30 +29,42 @@ pub fn agrees(layout: &Layout, bundle: &BundleJson, problems: &mut Vec<Problem>)
             return problems.push(Problem::new(DOCKER_JSON, ProblemKind::Unreadable).found(error.chain()));
         }
     };
+    let malformed = |found: &str| Problem::new(DOCKER_JSON, ProblemKind::Malformed).found(found);
+    if !has_at_most_values(&bytes, MOST_VALUES) {
+        return problems.push(malformed("it has more entries than any bundle"));
+    }
     let Ok(entries) = serde_json::from_slice::<Vec<Value>>(&bytes) else {
-        let problem = Problem::new(DOCKER_JSON, ProblemKind::Malformed);
-        return problems.push(problem.found("it is not a list of images as `docker save` writes it"));
+        return problems.push(malformed("it is not a list of images as `docker save` writes it"));
     };
     // What cannot be read is found elsewhere.
-    let Some(manifests) = manifests(layout, bundle) else { return };
-    let expected = docker_json(&bundle.lock, &manifests);
-    let expected = expected.as_array().map_or(&[][..], Vec::as_slice);
-    for entry in entries.iter().filter(|entry| !expected.contains(entry)) {
+    let Some(expected) = expected(layout, bundle) else { return };
+    for entry in entries.iter().filter(|entry| fingerprint(entry).is_none_or(|known| !expected.contains(&known))) {
         let found = format!("{} with config {}, which the lock does not say", entry["RepoTags"], entry["Config"]);
         problems.push(Problem::new(DOCKER_JSON, ProblemKind::Disagreement).found(found));
     }
 }
 
-/// The manifest of every image, and those an index of them lists, as far as they are carried.
-fn manifests(layout: &Layout, bundle: &BundleJson) -> Option<Vec<Manifest>> {
-    let mut manifests = Vec::new();
-    for image in &bundle.lock.images {
-        let root = layout.manifest_by_digest(&image.digest, Some(&image.media_type)).ok()??;
-        for child in root.children().iter().filter(|child| child.role == Role::Manifest) {
-            let child = &child.descriptor;
-            manifests.extend(layout.manifest_by_digest(&child.digest, Some(&child.media_type)).ok()?);
+/// The fingerprints of all entries that the lock makes; one manifest in memory at a time.
+fn expected(layout: &Layout, bundle: &BundleJson) -> Option<HashSet<Digest>> {
+    let failed = Cell::new(false);
+    let find = |wanted: &Descriptor| match layout.manifest_by_digest(&wanted.digest, Some(&wanted.media_type)) {
+        Ok(found) => found,
+        Err(_) => {
+            failed.set(true);
+            None
         }
-        manifests.push(root);
+    };
+    let mut expected = HashSet::new();
+    for image in &bundle.lock.images {
+        failed.set(failed.get() || layout.size_of(&image.digest.blob_path()).is_none());
+        expected.extend(docker_entry(image, &find).and_then(|entry| fingerprint(&entry)));
     }
-    Some(manifests)
+    (!failed.get()).then_some(expected)
+}
+
+/// The same for entries that say the same, in whatever order; `None` for what says less or more.
+fn fingerprint(entry: &Value) -> Option<Digest> {
+    let fields = entry.as_object().filter(|fields| fields.len() == 3)?;
+    let said = json!([fields.get("Config")?, fields.get("RepoTags")?, fields.get("Layers")?]);
+    Some(Digest::sha256(said.to_string().as_bytes()))
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::declared::Declared;
-use super::{Depth, Problem, ProblemKind};
+use super::{Depth, Problem, ProblemKind, Problems};
 use crate::bundle::{BUNDLE_JSON, SIGNATURE, SUMS};
 use crate::content::{Slice, in_parallel};
 use crate::oci::{Algorithm, Digest, MAX_MANIFEST_SIZE};
@@ -11,7 +11,7 @@ use crate::progress::{Event, Events, Phase};
 use crate::transport::layout::Layout;
 
 /// Every declared file against its size and digest, and every file against the declarations.
-pub fn check(layout: &Layout, declared: &[Declared], depth: Depth, events: &Events, problems: &mut Vec<Problem>) {
+pub fn check(layout: &Layout, declared: &[Declared], depth: Depth, events: &Events, problems: &mut Problems) {
     let names: BTreeSet<&str> = declared.iter().map(|declared| declared.path.as_str()).collect();
     for (path, _) in layout.entries().filter(|(path, _)| !names.contains(path)) {
         if !matches!(path, BUNDLE_JSON | SUMS | SIGNATURE) {

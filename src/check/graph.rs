@@ -1,8 +1,9 @@
 //! Images against what is there: every child present or left out on purpose, and one story in every file.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::sync::Arc;
 
-use super::{Problem, ProblemKind};
+use super::{Problem, ProblemKind, Problems};
 use crate::bundle::{BUNDLE_JSON, BundleJson, INDEX_JSON};
 use crate::lock::{AbsentReason, LockedImage};
 use crate::oci::{Descriptor, Digest, Kind, Manifest, Platform, Role, media_type};
@@ -10,15 +11,22 @@ use crate::select::offered_platform;
 use crate::transport::layout::{IMAGE_NAME, Layout, REF_NAME};
 use crate::walk::{MAX_CONFIG, platform_of_config};
 
+/// So many times a manifest or blob is looked at, all images together: 100,000 images of forty each.
+const MOST_VISITS: usize = 4_000_000;
+
 /// Which files each image needs.
 #[derive(Default)]
 pub struct Reach {
-    pub images: Vec<(String, BTreeSet<String>)>,
+    /// In every image the same path is the same text.
+    pub images: Vec<(String, BTreeSet<Arc<str>>)>,
+    /// The images refer to so much that they were not all followed.
+    pub too_much: bool,
 }
 
 /// Follows every image of the lock to its last blob.
-pub fn check(layout: &Layout, bundle: &BundleJson, problems: &mut Vec<Problem>) -> Reach {
+pub fn check(layout: &Layout, bundle: &BundleJson, problems: &mut Problems) -> Reach {
     let mut reach = Reach::default();
+    let mut walk = Walk { layout, names: HashSet::new(), visits: 0 };
     let mut complete = true;
     for image in &bundle.lock.images {
         if let Some(pinned) = image.reference.digest.filter(|pinned| *pinned != image.digest) {
@@ -26,12 +34,18 @@ pub fn check(layout: &Layout, bundle: &BundleJson, problems: &mut Vec<Problem>) 
             problems.push(problem.found(format!("{} in place of {pinned}", image.digest)));
         }
         platforms_agree(layout, image, problems);
-        let mut follow = Follow::new(layout, LeftOut::of(image));
+        let mut follow = Follow::new(&mut walk, LeftOut::of(image));
         let attached = image.attached.iter().map(|attached| attached.descriptor());
         follow.run(std::iter::once(image.descriptor()).chain(attached).collect());
         complete &= follow.complete;
-        problems.append(&mut follow.problems);
+        problems.extend(follow.problems);
         reach.images.push((image.name(), follow.paths));
+        if walk.visits > MOST_VISITS {
+            reach.too_much = true;
+            let found = format!("its images refer to more than {MOST_VISITS} blobs; no more are followed");
+            problems.push(Problem::new(BUNDLE_JSON, ProblemKind::Malformed).found(found));
+            return reach;
+        }
     }
     if complete {
         unreachable(bundle, &reach, problems);
@@ -44,13 +58,19 @@ pub fn check(layout: &Layout, bundle: &BundleJson, problems: &mut Vec<Problem>) 
 /// missing is no problem here, as nobody says whether it was left out on purpose.
 pub fn by_index(layout: &Layout) -> Reach {
     let listed = layout.index().unwrap_or_default();
-    let named = listed.iter().filter_map(|d| Some((d.annotations.get(IMAGE_NAME)?.clone(), d)));
-    let follow = |(name, descriptor): (String, &Descriptor)| {
-        let mut follow = Follow::new(layout, LeftOut::default());
+    let mut walk = Walk { layout, names: HashSet::new(), visits: 0 };
+    let mut reach = Reach::default();
+    for descriptor in listed {
+        let Some(name) = descriptor.annotations.get(IMAGE_NAME) else { continue };
+        let mut follow = Follow::new(&mut walk, LeftOut::default());
         follow.run(vec![descriptor.clone()]);
-        (name, follow.paths)
-    };
-    Reach { images: named.map(follow).collect() }
+        reach.images.push((name.clone(), follow.paths));
+        reach.too_much = walk.visits > MOST_VISITS;
+        if reach.too_much {
+            break;
+        }
+    }
+    reach
 }
 
 /// What an image may lack. That something was left out on purpose is believed only where it can be true: else a bundle
@@ -82,19 +102,37 @@ impl LeftOut {
     }
 }
 
-/// One image on its way down.
-struct Follow<'a> {
+/// What is common to the ways of all images.
+struct Walk<'a> {
     layout: &'a Layout,
+    names: HashSet<Arc<str>>,
+    visits: usize,
+}
+
+impl Walk<'_> {
+    fn name(&mut self, path: String) -> Arc<str> {
+        if let Some(known) = self.names.get(path.as_str()) {
+            return known.clone();
+        }
+        let name: Arc<str> = path.into();
+        self.names.insert(name.clone());
+        name
+    }
+}
+
+/// One image on its way down.
+struct Follow<'a, 'w> {
+    walk: &'w mut Walk<'a>,
     left_out: LeftOut,
-    paths: BTreeSet<String>,
+    paths: BTreeSet<Arc<str>>,
     problems: Vec<Problem>,
     /// Whether every manifest could be read.
     complete: bool,
 }
 
-impl<'a> Follow<'a> {
-    fn new(layout: &'a Layout, left_out: LeftOut) -> Follow<'a> {
-        Follow { layout, left_out, paths: BTreeSet::new(), problems: Vec::new(), complete: true }
+impl<'a, 'w> Follow<'a, 'w> {
+    fn new(walk: &'w mut Walk<'a>, left_out: LeftOut) -> Follow<'a, 'w> {
+        Follow { walk, left_out, paths: BTreeSet::new(), problems: Vec::new(), complete: true }
     }
 
     /// Follows the image's own manifest and those attached to it.
@@ -102,7 +140,8 @@ impl<'a> Follow<'a> {
         let mut ahead: Vec<(Descriptor, Option<Role>)> = roots.into_iter().map(|root| (root, None)).collect();
         let mut seen = HashSet::new();
         // Each digest once: a cycle, were there one, would end too.
-        while let Some((descriptor, role)) = ahead.pop() {
+        while let Some((descriptor, role)) = ahead.pop().filter(|_| self.walk.visits <= MOST_VISITS) {
+            self.walk.visits += 1;
             if seen.insert(descriptor.digest) {
                 let children = self.manifest(&descriptor, role);
                 ahead.extend(children.into_iter().map(|child| (child, Some(Role::Manifest))));
@@ -117,22 +156,23 @@ impl<'a> Follow<'a> {
             return Vec::new();
         }
         let path = descriptor.digest.blob_path();
-        let manifest: Manifest = match self.layout.manifest_by_digest(&descriptor.digest, Some(&descriptor.media_type))
-        {
-            Ok(Some(manifest)) => manifest,
-            Ok(None) => return Vec::new(),
-            Err(error) => {
-                self.complete = false;
-                let found = std::error::Error::source(&error).map_or_else(|| error.chain(), ToString::to_string);
-                // A wrong digest is found, and named better, where all files are hashed; this is for what passes there.
-                if !found.starts_with("wrong digest") {
-                    self.problems.push(Problem::new(&path, ProblemKind::Malformed).found(found));
+        let manifest: Manifest =
+            match self.walk.layout.manifest_by_digest(&descriptor.digest, Some(&descriptor.media_type)) {
+                Ok(Some(manifest)) => manifest,
+                Ok(None) => return Vec::new(),
+                Err(error) => {
+                    self.complete = false;
+                    let found = std::error::Error::source(&error).map_or_else(|| error.chain(), ToString::to_string);
+                    // A wrong digest is found, and named better, where all files are hashed; this is for what passes there.
+                    if !found.starts_with("wrong digest") {
+                        self.problems.push(Problem::new(&path, ProblemKind::Malformed).found(found));
+                    }
+                    return Vec::new();
                 }
-                return Vec::new();
-            }
-        };
-        let mut manifests = Vec::new();
-        for child in manifest.children() {
+            };
+        let (mut manifests, children) = (Vec::new(), manifest.children());
+        self.walk.visits += children.len();
+        for child in children {
             if child.role == Role::Manifest {
                 manifests.push(child.descriptor);
             } else {
@@ -145,7 +185,7 @@ impl<'a> Follow<'a> {
     /// Notes that the image needs this; `false` when it is not there.
     fn visit(&mut self, descriptor: &Descriptor, role: Option<Role>) -> bool {
         let path = descriptor.digest.blob_path();
-        let there = match self.layout.size_of(&path) {
+        let there = match self.walk.layout.size_of(&path) {
             None if self.left_out.covers(&descriptor.digest, role) => return false,
             None => {
                 // Said as where files are checked, so that one missing file is one problem.
@@ -161,13 +201,13 @@ impl<'a> Follow<'a> {
             }
             Some(_) => true,
         };
-        self.paths.insert(path);
+        self.paths.insert(self.walk.name(path));
         there
     }
 }
 
 /// The platforms an image carries are those the lock says: an allowlist is asked about them.
-fn platforms_agree(layout: &Layout, image: &LockedImage, problems: &mut Vec<Problem>) {
+fn platforms_agree(layout: &Layout, image: &LockedImage, problems: &mut Problems) {
     // What cannot be read is found elsewhere.
     let Some(carried) = platforms(layout, image) else { return };
     if carried != image.platforms {
@@ -198,8 +238,8 @@ fn platforms(layout: &Layout, image: &LockedImage) -> Option<Vec<Platform>> {
 }
 
 /// Content that no image needs: declared, but smuggled in.
-fn unreachable(bundle: &BundleJson, reach: &Reach, problems: &mut Vec<Problem>) {
-    let needed: BTreeSet<&str> = reach.images.iter().flat_map(|(_, paths)| paths.iter().map(String::as_str)).collect();
+fn unreachable(bundle: &BundleJson, reach: &Reach, problems: &mut Problems) {
+    let needed: BTreeSet<&str> = reach.images.iter().flat_map(|(_, paths)| paths.iter().map(|path| &**path)).collect();
     for file in bundle.files.iter().filter(|file| file.path.starts_with("blobs/")) {
         if !needed.contains(file.path.as_str()) {
             problems.push(Problem::new(&file.path, ProblemKind::Undeclared).found("no image of the lock needs it"));
@@ -213,7 +253,7 @@ fn unreachable(bundle: &BundleJson, reach: &Reach, problems: &mut Vec<Problem>) 
 }
 
 /// `index.json` names exactly the images of the lock.
-fn index_agrees(layout: &Layout, bundle: &BundleJson, problems: &mut Vec<Problem>) {
+fn index_agrees(layout: &Layout, bundle: &BundleJson, problems: &mut Problems) {
     let listed = match layout.index() {
         Ok(listed) => listed,
         // Missing and damaged are found where files are checked.

@@ -62,7 +62,7 @@ fn print(args: &Args, report: &Report, started: Instant, context: &Context) -> R
         let (images, files) = (count(report.images, "image"), count(report.files, "file"));
         format!("OK: {bundle}: {images}, {files}, {size}, {time}{identity}\n")
     } else {
-        let affected = report.problems.iter().flat_map(|problem| &problem.images);
+        let affected = report.problems.iter().flat_map(|problem| problem.images.iter());
         let affected = affected.collect::<std::collections::BTreeSet<_>>().len();
         let problems = count(problems, "problem");
         format!("DAMAGED: {bundle}: {problems}, {affected} of {} affected\n", count(report.images, "image"))

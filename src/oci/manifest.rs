@@ -81,7 +81,7 @@ struct View {
     subject: Option<Descriptor>,
     annotations: Option<std::collections::BTreeMap<String, String>>,
     #[serde(rename = "fsLayers")]
-    fs_layers: Option<serde_json::Value>,
+    fs_layers: Option<serde::de::IgnoredAny>,
 }
 
 impl Manifest {

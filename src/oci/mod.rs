@@ -7,6 +7,7 @@
 
 mod descriptor;
 mod digest;
+mod json;
 mod manifest;
 pub mod media_type;
 mod platform;
@@ -15,6 +16,7 @@ mod userinfo;
 
 pub use descriptor::Descriptor;
 pub use digest::{Algorithm, Digest, DigestError, Hasher};
+pub use json::has_at_most_values;
 pub use manifest::{Child, Kind, MAX_MANIFEST_SIZE, Manifest, ManifestError, Role};
 pub use platform::{Platform, PlatformError};
 pub use reference::{Reference, ReferenceError, Repository, Tag};

@@ -7,8 +7,11 @@ use serde_json::{Map, Value, json};
 
 use crate::error::{Error, Result};
 use crate::naming::host_component;
-use crate::oci::{Descriptor, Digest, Reference, Repository, Tag};
+use crate::oci::{Descriptor, Digest, Reference, Repository, Tag, has_at_most_values};
 use crate::transport::layout::{IMAGE_NAME, REF_NAME};
+
+/// The most values in an index that is read: 100,000 images of twenty each.
+const MOST_VALUES: usize = 2_000_000;
 
 /// The content of `index.json`, and what is derived from it.
 #[derive(Clone)]
@@ -38,6 +41,9 @@ impl Names {
     /// Not an index.
     pub fn parse(index: &[u8], layout: &Path) -> Result<Names> {
         let fail = || format!("reading {}", layout.join("index.json").display());
+        if !has_at_most_values(index, MOST_VALUES) {
+            return Err(Error::damaged(format!("{}: it has more entries than any index", fail())));
+        }
         let mut rest: Map<String, Value> =
             serde_json::from_slice(index).map_err(|e| Error::damaged(fail()).because(e))?;
         let Some(Value::Array(manifests)) = rest.remove("manifests") else {

@@ -14,7 +14,7 @@ const MAX_DEPTH: usize = 16;
 
 /// Finds every regular file below `root`.
 pub fn scan(root: &Path, found: &mut Found) -> Result<()> {
-    for entry in walkdir::WalkDir::new(root).min_depth(1).max_depth(MAX_DEPTH).follow_links(false).sort_by_file_name() {
+    for entry in walkdir::WalkDir::new(root).min_depth(1).max_depth(MAX_DEPTH).follow_links(false) {
         let entry = entry.map_err(|e| {
             let path = e.path().unwrap_or(root).to_owned();
             let cause = e.into_io_error();
@@ -33,8 +33,9 @@ pub fn scan(root: &Path, found: &mut Found) -> Result<()> {
         } else if entry.depth() == MAX_DEPTH {
             found.fault(name, "directories nest deeper than in any layout; what is in it is not read");
         }
-        found.check_count(root)?;
+        found.count(root)?;
     }
+    found.faults.sort_by(|one, other| one.path.cmp(&other.path));
     Ok(())
 }
 

@@ -12,6 +12,7 @@
 //! bounded; a JSON file is read only up to a limit.
 
 mod directory;
+mod found;
 mod tar;
 
 use std::collections::{BTreeMap, HashMap};
@@ -26,7 +27,8 @@ use serde::Deserialize;
 
 use crate::content::{Body, Slice, Source};
 use crate::error::{Error, Kind, Result};
-use crate::oci::{Descriptor, Digest, MAX_MANIFEST_SIZE, Manifest, Reference, Repository, Tag};
+use crate::oci::{Descriptor, Digest, MAX_MANIFEST_SIZE, Manifest, Reference, Repository, Tag, has_at_most_values};
+use found::Found;
 
 /// The annotation skopeo, podman and oras look for.
 pub const REF_NAME: &str = "org.opencontainers.image.ref.name";
@@ -34,8 +36,8 @@ pub const REF_NAME: &str = "org.opencontainers.image.ref.name";
 pub const IMAGE_NAME: &str = "io.containerd.image.name";
 /// The largest index.json that is read, in bytes: room for 100,000 images.
 const MAX_INDEX: u64 = 64 * 1024 * 1024;
-/// More files than any real layout has; bounds the memory an index of them can take.
-const MAX_ENTRIES: usize = 2_000_000;
+/// And the most values in it, of which each takes memory: twenty for each of these images.
+const MOST_VALUES: usize = 2_000_000;
 
 /// A layout that was opened: what is in it, and where.
 #[derive(Debug)]
@@ -99,7 +101,7 @@ impl Layout {
             tar::scan(path, &file, metadata.len(), &mut found)?;
             Form::Tar(Arc::new(file))
         };
-        let Found { entries, faults, .. } = found;
+        let (entries, faults) = found.finish();
         Ok(Layout { path: path.to_owned(), form, entries, faults, index: OnceLock::new() })
     }
 
@@ -176,6 +178,9 @@ impl Layout {
                 self.path.display()
             )));
         };
+        if !has_at_most_values(&bytes, MOST_VALUES) {
+            return Err(Error::damaged(format!("{} has more entries than any index", shown.display())));
+        }
         let index: Index = serde_json::from_slice(&bytes)
             .map_err(|e| Error::damaged(format!("reading {}", shown.display())).because(e))?;
         Ok(index.manifests)
@@ -235,67 +240,6 @@ impl Listed {
         }
         Listed { descriptors, by_name, by_digest, referrers: OnceLock::new() }
     }
-}
-
-/// What a scan brings together.
-#[derive(Default)]
-struct Found {
-    entries: BTreeMap<String, Place>,
-    faults: Vec<Fault>,
-    /// Lower-case names, to see those that a case-insensitive file system would make one.
-    folded: HashMap<String, String>,
-}
-
-impl Found {
-    fn add(&mut self, path: &[u8], place: Place) {
-        match safe_path(path) {
-            Err(what) => self.fault(path, what),
-            Ok(path) if self.entries.contains_key(&path) => self.fault(path.as_bytes(), "it is there twice"),
-            Ok(path) => {
-                if let Some(other) = self.folded.insert(path.to_lowercase(), path.clone()) {
-                    self.fault(path.as_bytes(), format!("its name differs from {other} only in case"));
-                }
-                self.entries.insert(path, place);
-            }
-        }
-    }
-
-    fn fault(&mut self, path: &[u8], what: impl Into<String>) {
-        // A layout made of faults must not fill the memory either.
-        if self.faults.len() < 10_000 {
-            let path = String::from_utf8_lossy(path).chars().take(300).flat_map(char::escape_debug).collect();
-            self.faults.push(Fault { path, what: what.into() });
-        }
-    }
-
-    fn check_count(&self, path: &Path) -> Result<()> {
-        if self.entries.len() <= MAX_ENTRIES {
-            return Ok(());
-        }
-        Err(Error::damaged(format!("{} has more than {MAX_ENTRIES} files", path.display())))
-    }
-}
-
-/// A relative path of plain components, `./` in front tolerated.
-fn safe_path(path: &[u8]) -> Result<String, &'static str> {
-    let text = std::str::from_utf8(path).map_err(|_| "its name is not UTF-8")?;
-    let text = text.strip_prefix("./").unwrap_or(text);
-    if text.is_empty() || text.len() > 1024 {
-        return Err("its name is empty or too long");
-    }
-    if text.starts_with('/') {
-        return Err("its name is an absolute path");
-    }
-    if text.split('/').any(|component| component == "..") {
-        return Err("its name leads out of the bundle");
-    }
-    if text.split('/').any(|component| component.is_empty() || component == ".") {
-        return Err("its name is not a plain path");
-    }
-    if text.chars().any(|c| c.is_control() || c == '\\') {
-        return Err("its name has characters that no layout uses");
-    }
-    Ok(text.to_owned())
 }
 
 fn check_looks_like_tar(path: &Path, file: &File, length: u64) -> Result<()> {

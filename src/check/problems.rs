@@ -1,0 +1,84 @@
+//! Problems while they are found: each once, and of those that are alike only the first, with the number of the others.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+
+use super::{Problem, ProblemKind};
+
+/// Blobs are named one by one, as somebody may want to fetch just these.
+const MOST_BLOBS: usize = 100_000;
+/// Of what concerns the bundle as a whole nobody reads more.
+const MOST_OTHERS: usize = 100;
+
+#[derive(Default)]
+pub struct Problems {
+    list: BTreeSet<Problem>,
+    /// Blobs that have a problem of this kind already: who finds it again may only know less of it.
+    blobs: HashSet<(ProblemKind, String)>,
+    others: BTreeMap<ProblemKind, usize>,
+    unsaid: BTreeMap<ProblemKind, usize>,
+}
+
+impl Problems {
+    pub fn push(&mut self, problem: Problem) {
+        if self.list.contains(&problem) {
+            return;
+        }
+        let fits = match is_of_blob(&problem) {
+            true if self.blobs.len() >= MOST_BLOBS => false,
+            true if !self.blobs.insert((problem.kind, problem.path.clone())) => return,
+            true => true,
+            false => {
+                let known = self.others.entry(problem.kind).or_default();
+                *known += 1;
+                *known <= MOST_OTHERS
+            }
+        };
+        if fits {
+            self.list.insert(problem);
+        } else {
+            *self.unsaid.entry(problem.kind).or_default() += 1;
+        }
+    }
+
+    /// By path; the others that were only counted under the path `.`.
+    pub fn into_sorted(mut self) -> Vec<Problem> {
+        for (kind, more) in self.unsaid {
+            self.list.insert(Problem::new(".", kind).found(format!("and {more} more of this kind")));
+        }
+        self.list.into_iter().collect()
+    }
+}
+
+impl Extend<Problem> for Problems {
+    fn extend<T: IntoIterator<Item = Problem>>(&mut self, problems: T) {
+        problems.into_iter().for_each(|problem| self.push(problem));
+    }
+}
+
+/// What nobody declared can have any name.
+fn is_of_blob(problem: &Problem) -> bool {
+    problem.path.starts_with("blobs/") && problem.kind != ProblemKind::Undeclared && problem.kind != ProblemKind::Unsafe
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_alike_is_counted_and_every_bad_blob_is_named() {
+        let mut problems = Problems::default();
+        for at in 0..1_000 {
+            problems.push(Problem::new("bundle.json", ProblemKind::Disagreement).found(at));
+            problems.push(Problem::new(&format!("blobs/sha256/{at}"), ProblemKind::Missing).expected("5 bytes"));
+            problems.push(Problem::new(&format!("blobs/sha256/{at}"), ProblemKind::Missing));
+            problems.push(Problem::new(&format!("blobs/sha256/{at}.bak"), ProblemKind::Undeclared));
+            problems.push(Problem::new("SHA256SUMS", ProblemKind::Missing));
+        }
+        let list = problems.into_sorted();
+        let of = |kind| list.iter().filter(|problem| problem.kind == kind).count();
+        assert_eq!(of(ProblemKind::Disagreement), MOST_OTHERS + 1);
+        assert_eq!(of(ProblemKind::Undeclared), MOST_OTHERS + 1);
+        assert_eq!(of(ProblemKind::Missing), 1_001, "each blob once, and the sums");
+        assert!(list.iter().any(|p| p.path == "." && p.found.as_deref() == Some("and 900 more of this kind")));
+    }
+}

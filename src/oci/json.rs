@@ -1,0 +1,31 @@
+//! How much a JSON text can become when it is read.
+
+/// Whether a JSON text has at most `most` values, by its punctuation (that within strings counts too).
+///
+/// Two bytes make a value that takes a hundred once it is read: the length of a text says nothing of the memory it needs.
+pub fn has_at_most_values(json: &[u8], most: usize) -> bool {
+    json.iter().filter(|byte| matches!(byte, b',' | b'[' | b'{')).nth(most).is_none()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_short_text_of_many_values_is_told_from_a_long_one_of_few() {
+        let many = format!("[{}0]", "0,".repeat(1_000));
+        assert!(!has_at_most_values(many.as_bytes(), 1_000));
+        assert!(has_at_most_values(many.as_bytes(), 1_001));
+        assert!(has_at_most_values(format!("{:?}", "x".repeat(100_000)).as_bytes(), 0));
+        assert!(!has_at_most_values("[".repeat(9).as_bytes(), 8));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_text_has_more_values_than_are_counted(numbers: Vec<u8>, deep in 0..20_usize) {
+            let text = format!("{}{numbers:?}{}", "[".repeat(deep), "]".repeat(deep));
+            proptest::prop_assert!(has_at_most_values(text.as_bytes(), deep + 1 + numbers.len()));
+            proptest::prop_assert!(!has_at_most_values(text.as_bytes(), (deep + numbers.len()).saturating_sub(1)));
+        }
+    }
+}

@@ -1,0 +1,190 @@
+//! What a scan brings together: names that are safe, everything odd as a fault, and both bounded.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::hash::{BuildHasher, Hash, Hasher, RandomState};
+use std::path::Path;
+
+use super::{Fault, Place};
+use crate::error::{Error, Result};
+
+/// More entries than any real layout has.
+const MAX_ENTRIES: usize = 1_000_000;
+/// And longer names altogether, in bytes: this and the number of entries bound the memory that a list of them takes.
+const MAX_NAMES: usize = 160 * 1024 * 1024;
+/// More oddities than anybody reads one by one.
+const MAX_FAULTS: usize = 100;
+
+/// Entries and faults so far.
+#[derive(Default)]
+pub struct Found {
+    pub entries: BTreeMap<String, Place>,
+    pub faults: Vec<Fault>,
+    /// Faults that are only counted.
+    unsaid: usize,
+    /// Entries of any kind, and bytes of the names that are kept.
+    seen: usize,
+    names: usize,
+}
+
+impl Found {
+    /// A regular file.
+    pub fn add(&mut self, path: &[u8], place: Place) {
+        match safe_path(path) {
+            Err(what) => self.fault(path, what),
+            Ok(path) if self.entries.contains_key(&path) => self.fault(path.as_bytes(), "it is there twice"),
+            Ok(path) => {
+                self.names += path.len();
+                self.entries.insert(path, place);
+            }
+        }
+    }
+
+    /// A directory, which is needed for nothing: but whoever unpacks it would get it.
+    pub fn directory(&mut self, path: &[u8]) {
+        let plain = path.strip_suffix(b"/").unwrap_or(path);
+        if matches!(plain, b"." | b"") && path != b"/" {
+            return;
+        }
+        match safe_path(plain) {
+            Err(what) => self.fault(path, what),
+            Ok(plain) if self.entries.contains_key(&plain) => self.fault(path, "it is a directory and a file"),
+            Ok(_) => {}
+        }
+    }
+
+    pub fn fault(&mut self, path: &[u8], what: impl Into<String>) {
+        // A layout made of faults must not fill the memory either.
+        if self.faults.len() == MAX_FAULTS {
+            self.unsaid += 1;
+            return;
+        }
+        let path = String::from_utf8_lossy(path).chars().take(300).flat_map(char::escape_debug).collect();
+        self.faults.push(Fault { path, what: what.into() });
+    }
+
+    /// To be called for every entry, whatever it is.
+    pub fn count(&mut self, path: &Path) -> Result<()> {
+        self.seen += 1;
+        if self.seen > MAX_ENTRIES {
+            return Err(Error::damaged(format!(
+                "{} has more than {MAX_ENTRIES} entries, more than any bundle",
+                path.display()
+            )));
+        }
+        if self.names > MAX_NAMES {
+            let text = format!("{} has longer names than any bundle: over {MAX_NAMES} bytes", path.display());
+            return Err(Error::damaged(text));
+        }
+        Ok(())
+    }
+
+    pub fn finish(mut self) -> (BTreeMap<String, Place>, Vec<Fault>) {
+        self.find_names_that_differ_in_case_only();
+        if self.unsaid > 0 {
+            let what = format!("and {} more that do not belong there", self.unsaid);
+            self.faults.push(Fault { path: String::new(), what });
+        }
+        (self.entries, self.faults)
+    }
+
+    /// A case-insensitive file system would make one of them. Looked for at the end, among hashes: a second copy of every
+    /// name would take more than the names.
+    fn find_names_that_differ_in_case_only(&mut self) {
+        let state = RandomState::new();
+        let folded = |name: &str| {
+            let mut hasher = state.build_hasher();
+            name.chars().flat_map(char::to_lowercase).for_each(|c| c.hash(&mut hasher));
+            hasher.finish()
+        };
+        let mut hashes: Vec<u64> = self.entries.keys().map(|name| folded(name)).collect();
+        hashes.sort_unstable();
+        let common: HashSet<u64> = hashes.windows(2).filter(|pair| pair[0] == pair[1]).map(|pair| pair[0]).collect();
+        if common.is_empty() {
+            return;
+        }
+        // In the order of the tar: the later one is to blame.
+        let mut names: Vec<(u64, &str)> = self.entries.iter().map(|(name, place)| (place.offset, &**name)).collect();
+        names.retain(|(_, name)| common.contains(&folded(name)));
+        names.sort_unstable();
+        let mut first: HashMap<String, &str> = HashMap::new();
+        let mut odd = Vec::new();
+        for (_, name) in names {
+            match first.get(&name.to_lowercase()) {
+                Some(other) => odd.push((name.to_owned(), format!("its name differs from {other} only in case"))),
+                None => drop(first.insert(name.to_lowercase(), name)),
+            }
+        }
+        odd.into_iter().for_each(|(name, what)| self.fault(name.as_bytes(), what));
+    }
+}
+
+/// A relative path of plain components, `./` in front tolerated.
+fn safe_path(path: &[u8]) -> Result<String, &'static str> {
+    let text = std::str::from_utf8(path).map_err(|_| "its name is not UTF-8")?;
+    let text = text.strip_prefix("./").unwrap_or(text);
+    if text.is_empty() || text.len() > 1024 {
+        return Err("its name is empty or too long");
+    }
+    if text.starts_with('/') {
+        return Err("its name is an absolute path");
+    }
+    if text.split('/').any(|component| component == "..") {
+        return Err("its name leads out of the bundle");
+    }
+    if text.split('/').any(|component| component.is_empty() || component == ".") {
+        return Err("its name is not a plain path");
+    }
+    if text.chars().any(|c| c.is_control() || c == '\\') {
+        return Err("its name has characters that no layout uses");
+    }
+    Ok(text.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn add(found: &mut Found, name: &str, offset: u64) {
+        found.add(name.as_bytes(), Place { offset, size: 0 });
+    }
+
+    #[test]
+    fn of_names_that_differ_in_case_the_later_is_blamed_and_named_with_the_former() {
+        let mut found = Found::default();
+        for (at, name) in
+            ["index.json", "Blobs/x", "blobs/X", "INDEX.json", "İ", "other", "Index.JSON"].iter().enumerate()
+        {
+            add(&mut found, name, at as u64);
+        }
+        let (entries, faults) = found.finish();
+        let said: Vec<_> = faults.iter().map(|fault| (fault.path.as_str(), fault.what.as_str())).collect();
+        assert_eq!(entries.len(), 7);
+        assert_eq!(
+            said,
+            [
+                ("blobs/X", "its name differs from Blobs/x only in case"),
+                ("INDEX.json", "its name differs from index.json only in case"),
+                ("Index.JSON", "its name differs from index.json only in case"),
+            ]
+        );
+    }
+
+    #[test]
+    fn a_layout_made_of_oddities_names_the_first_and_counts_the_others() {
+        let mut found = Found::default();
+        (0..5_000).for_each(|_| found.fault(b"link", "it is a symbolic link"));
+        let (_, faults) = found.finish();
+        assert_eq!(faults.len(), MAX_FAULTS + 1);
+        assert_eq!(faults[MAX_FAULTS].what, format!("and {} more that do not belong there", 5_000 - MAX_FAULTS));
+    }
+
+    #[test]
+    fn entries_and_their_names_are_bounded_whatever_they_are() {
+        let mut found = Found::default();
+        let refused = (0..=MAX_ENTRIES).find_map(|_| found.count(Path::new("b.tar")).err()).unwrap();
+        assert!(refused.to_string().contains("b.tar has more than 1000000 entries"), "{refused}");
+        let mut found = Found { names: MAX_NAMES, ..Found::default() };
+        add(&mut found, "one more", 0);
+        assert!(found.count(Path::new("b.tar")).unwrap_err().to_string().contains("longer names"));
+    }
+}

@@ -1,0 +1,204 @@
+use super::*;
+
+fn header(kind: u8, name: &str, size: u64) -> [u8; 512] {
+    let mut header = ::tar::Header::new_gnu();
+    header.set_path(name).unwrap();
+    header.set_size(size);
+    header.set_entry_type(::tar::EntryType::new(kind));
+    header.set_mode(0o644);
+    header.set_cksum();
+    *header.as_bytes()
+}
+
+fn scan_bytes(bytes: &[u8]) -> Found {
+    let file = tempfile::tempfile().unwrap();
+    file.write_all_at(bytes, 0).unwrap();
+    let mut found = Found::default();
+    scan(Path::new("x.tar"), &file, bytes.len() as u64, &mut found).unwrap();
+    found
+}
+
+#[test]
+fn sizes_beyond_eight_gibibytes_are_read() {
+    let size = 20 << 30;
+    assert_eq!(Header::parse(&header(b'0', "a", size)).unwrap(), Header { name: b"a".to_vec(), size, kind: b'0' });
+}
+
+#[test]
+fn links_devices_and_sparse_files_are_faults_and_never_offered() {
+    for kind in [b'1', b'2', b'3', b'4', b'6', b'7', b'S', b'V'] {
+        let found = scan_bytes(&[header(kind, "blobs/x", 0), [0; 512], [0; 512]].concat());
+        assert_eq!((found.entries.len(), found.faults.len()), (0, 1), "{}", char::from(kind));
+    }
+}
+
+#[test]
+fn a_size_that_overflows_or_passes_the_end_is_a_fault() {
+    for size in [513, u64::MAX >> 1, (u64::MAX >> 1) - 511] {
+        let found = scan_bytes(&[header(b'0', "a", size), [0; 512]].concat());
+        assert_eq!((found.entries.len(), found.faults.len()), (0, 1), "{size}");
+    }
+}
+
+#[test]
+fn a_tar_cut_anywhere_is_a_fault_and_never_a_panic() {
+    let whole = [header(b'0', "a", 10), [0; 512], header(b'0', "b", 0), [0; 512], [0; 512]].concat();
+    for length in 0..whole.len() {
+        let found = scan_bytes(&whole[..length]);
+        assert!(!found.faults.is_empty(), "{length}");
+    }
+    assert!(scan_bytes(&whole).faults.is_empty());
+}
+
+#[test]
+fn data_that_no_digest_covers_is_a_fault() {
+    let whole = [header(b'0', "a", 10), [0; 512], [0; 512], [0; 512]].concat();
+    assert!(scan_bytes(&whole).faults.is_empty());
+    for hidden in [512 + 10, 1023, 1024 + 512 + 3, whole.len() - 1] {
+        let mut forged = whole.clone();
+        forged[hidden] = 1;
+        assert!(!scan_bytes(&forged).faults.is_empty(), "{hidden}");
+    }
+    let longer = [whole, vec![0; 9000], vec![1]].concat();
+    assert!(!scan_bytes(&longer).faults.is_empty());
+}
+
+/// The faults of a tar with these blocks before its end mark.
+#[track_caller]
+fn faults(blocks: &[[u8; 512]]) -> Vec<String> {
+    let found = scan_bytes(&[blocks.concat(), vec![0; 1024]].concat());
+    found.faults.into_iter().map(|fault| fault.what).collect()
+}
+
+/// A block that holds `data`.
+fn block(data: &[u8]) -> [u8; 512] {
+    let mut block = [0; 512];
+    block[..data.len()].copy_from_slice(data);
+    block
+}
+
+/// A header with this name, however indecent.
+fn named(kind: u8, name: &[u8]) -> [u8; 512] {
+    let mut header = header(kind, "x", 0);
+    header[..name.len()].copy_from_slice(name);
+    summed(header)
+}
+
+fn summed(mut header: [u8; 512]) -> [u8; 512] {
+    header[148..156].fill(b' ');
+    let sum: u32 = header.iter().map(|byte| u32::from(*byte)).sum();
+    header[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+    header
+}
+
+#[test]
+fn a_directory_that_unpacking_would_make_elsewhere_or_in_place_of_a_file_is_a_fault() {
+    for plain in ["./", ".", "blobs/", "./blobs/sha256/", "blobs"] {
+        assert_eq!(faults(&[named(b'5', plain.as_bytes())]), [""; 0], "{plain}");
+    }
+    for (name, says) in [
+        ("../up/", "leads out"),
+        ("..", "leads out"),
+        ("/", "empty"),
+        ("/root/", "absolute"),
+        ("a/../../up/", "leads out"),
+        ("a//b/", "plain path"),
+        ("a\u{1b}[2J/", "characters"),
+    ] {
+        for kind in [b'5', b'0'] {
+            let name = format!("{}/", name.trim_end_matches('/'));
+            let said = faults(&[named(kind, name.as_bytes())]);
+            assert!(said.len() == 1 && said[0].contains(says), "{name}: {said:?}");
+        }
+    }
+    let said = faults(&[header(b'0', "index.json", 0), named(b'5', b"index.json/")]);
+    assert_eq!(said, ["it is a directory and a file"]);
+}
+
+#[test]
+fn a_number_or_an_extended_header_that_others_may_read_differently_is_a_fault() {
+    for size in
+        [&b"+0000000000\0"[..], b"-0000000001\0", b"0x000000000\0", b"00000000008\0", b"0000 000000\0", b"\xff\xff"]
+    {
+        let mut forged = header(b'0', "a", 0);
+        forged[124..124 + size.len()].copy_from_slice(size);
+        assert_eq!(faults(&[summed(forged)]).len(), 1, "{}", size.escape_ascii());
+    }
+    for record in [
+        &b"9 path=b"[..],
+        b"9 path=b\n\0",
+        b"+9 path=b\n",
+        b" 9 path=b\n",
+        b"8 path=b\n",
+        b"11 path=b\n",
+        b"5 ab\n",
+        b"0 path=b\n",
+        b"99999999999999999999 path=b\n",
+        b"path=b\n",
+    ] {
+        let pax = header(b'x', "pax", record.len() as u64);
+        let said = faults(&[pax, block(record), header(b'0', "a", 0)]);
+        assert_eq!(said, ["its extended header is malformed"], "{}", record.escape_ascii());
+    }
+    for size in
+        [&b"11 size=+0\n"[..], b"11 size=-1\n", b"11 size= 0\n", b"11 size=0x\n", b"30 size=18446744073709551616\n"]
+    {
+        let pax = header(b'x', "pax", size.len() as u64);
+        assert_eq!(faults(&[pax, block(size), header(b'0', "a", 0)]).len(), 1, "{}", size.escape_ascii());
+    }
+    let name = block(b"one\0two");
+    let said = faults(&[header(b'L', "long", 8), name, header(b'0', "a", 0)]);
+    assert_eq!(said[0], "its extended header is malformed", "{said:?}");
+}
+
+#[test]
+fn sparse_members_of_every_kind_are_faults_and_never_offered() {
+    for record in
+        ["22 GNU.sparse.major=1\n", "25 GNU.sparse.size=1000000\n", "21 GNU.sparse.map=0,1\n", "21 GNU.sparse.name=x\n"]
+    {
+        let record = record.split_once(' ').map(|(_, rest)| format!("{} {rest}", rest.len() + 3)).unwrap();
+        let pax = header(b'x', "pax", record.len() as u64);
+        let tar = [pax, block(record.as_bytes()), header(b'0', "blobs/x", 0), [0; 512], [0; 512]].concat();
+        let found = scan_bytes(&tar);
+        assert_eq!((found.entries.len(), found.faults[0].what.as_str()), (0, "it is a sparse file"), "{record}");
+    }
+}
+
+#[test]
+fn what_follows_the_end_mark_is_not_read_without_end() {
+    let file = tempfile::tempfile().unwrap();
+    file.write_all_at(&header(b'0', "a", 0), 0).unwrap();
+    // A hole, which takes no room and, read as a whole, the rest of the day.
+    file.set_len(1 << 42).unwrap();
+    let mut found = Found::default();
+    scan(Path::new("x.tar"), &file, 1 << 42, &mut found).unwrap();
+    assert!(found.faults[0].what.contains("after its end mark"), "{:?}", found.faults);
+}
+
+proptest::proptest! {
+    #[test]
+    fn no_bytes_make_it_panic(mut bytes: Vec<u8>, kind: u8, fix: bool) {
+        bytes.resize(2048, 0);
+        bytes[156] = kind;
+        if fix {
+            let sum: u64 = bytes[..512].iter().enumerate()
+                .map(|(at, b)| if (148..156).contains(&at) { 32 } else { u64::from(*b) }).sum();
+            bytes[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+        }
+        scan_bytes(&bytes);
+    }
+
+    #[test]
+    fn no_pax_record_makes_it_panic(data: Vec<u8>) {
+        pax_records(&data);
+    }
+
+    #[test]
+    fn a_pax_record_is_read_as_it_was_written(key in "[^=\n]{1,20}", value in "[^\n]{0,40}") {
+        let rest = format!(" {key}={value}\n");
+        let length = (1..6).map(|digits| digits + rest.len()).find(|n| n.to_string().len() + rest.len() == *n).unwrap();
+        let record = format!("{length}{rest}");
+        proptest::prop_assert_eq!(pax_records(record.as_bytes()), Some(vec![(key.as_bytes(), value.as_bytes())]));
+        proptest::prop_assert_eq!(pax_records(&record.as_bytes()[..length - 1]), None);
+    }
+}
