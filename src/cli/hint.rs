@@ -15,7 +15,10 @@ pub fn for_error(error: &Error) -> Option<&'static str> {
         ),
         Kind::NotFound => Some("check the spelling of registry, repository and tag, and whether you may read it"),
         Kind::RateLimited => {
-            Some("wait and run the same command again: what is done is kept; logging in raises limits")
+            Some(
+                "run the same command again later: what is done is kept (of `lock`: with -o); --max-wait 6h waits instead; \
+                 logging in raises most limits",
+            )
         }
         Kind::Network => for_network(&chain),
         Kind::Refused if chain.contains("quota") || chain.contains("upper limit") => {

@@ -11,6 +11,7 @@ use super::password::{CREDS, explicit, from_stdin};
 use crate::allowlist::RegistrySettings;
 use crate::credentials::{AMBIENT, Store, Variables};
 use crate::error::Result;
+use crate::progress::units::parse_duration;
 use crate::transport::registry::{Config, Registries, RegistryConfig, TlsConfig};
 
 #[derive(Args, Clone)]
@@ -61,9 +62,12 @@ pub struct RegistryArgs {
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(0..=100))]
     #[arg(hide_short_help = true)]
     retries: u32,
-    /// Seconds to wait at most in all when a registry asks for patience
-    #[arg(long, value_name = "SECONDS", default_value_t = 600, hide_short_help = true)]
-    max_wait: u64,
+    /// How long to wait when a registry's limit is reached, such as 90s, 10m or 6h
+    ///
+    /// So long in all without getting on. If the registry wants more patience the command stops, what is done is kept, and the
+    /// same command continues.
+    #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = parse_duration, hide_short_help = true)]
+    max_wait: Duration,
     /// Show every request and answer, secrets masked
     ///
     /// A line for each request (>), each answer (<), the bytes read of its body (=), and each failure (!); the number in front
@@ -143,7 +147,7 @@ impl RegistryArgs {
             per_registry: settings.iter().map(|(name, own)| (name.clone(), per_registry(own))).collect(),
             per_host: usize::from(self.per_host),
             retries: self.retries,
-            max_wait: Duration::from_secs(self.max_wait),
+            max_wait: self.max_wait,
             log_http: self.log_http,
             ..Config::default()
         };

@@ -55,6 +55,31 @@ pub fn parse_bytes(text: &str) -> Result<u64, String> {
     if bytes >= i64::MAX as f64 { Err(format!("{text:?} is too much")) } else { Ok(bytes as u64) }
 }
 
+/// Time as people write it: `90` and `90s` are seconds, `10m`, `6h`, `1d`, `1h30m`; at most a year.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    const LONGEST: u64 = 365 * 24 * 3600;
+    let fail = || format!("{text:?} is no time: write 90s, 10m, 6h, 1d or 1h30m");
+    let mut rest = text.trim();
+    let mut seconds: u64 = 0;
+    while !rest.is_empty() || text.trim().is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+        let (number, unit) = rest.split_at(digits);
+        let end = unit.find(|c: char| c.is_ascii_digit()).unwrap_or(unit.len());
+        let (unit, after) = unit.split_at(end);
+        let factor = match unit.trim() {
+            "" | "s" => 1,
+            "m" | "min" => 60,
+            "h" => 3600,
+            "d" => 24 * 3600,
+            _ => return Err(fail()),
+        };
+        let part = number.parse::<u64>().map_err(|_| fail())?.saturating_mul(factor);
+        seconds = seconds.saturating_add(part);
+        rest = after;
+    }
+    if seconds > LONGEST { Err(format!("{text:?} is more than a year")) } else { Ok(Duration::from_secs(seconds)) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -74,10 +99,18 @@ mod tests {
     }
 
     #[test]
-    fn units_of_1000_and_1024_are_told_apart() {
+    fn sizes_and_times_are_read_as_people_write_them() {
         assert_eq!(parse_bytes("1.5GiB"), Ok(3 << 29));
         assert_eq!(parse_bytes("10 GB"), Ok(10_000_000_000));
         assert_eq!(parse_bytes("7"), Ok(7));
+        for (text, seconds) in
+            [("0", 0), ("90", 90), ("90s", 90), ("10m", 600), ("6h", 21600), ("1h30m", 5400), ("2 d", 172_800)]
+        {
+            assert_eq!(parse_duration(text), Ok(Duration::from_secs(seconds)), "{text}");
+        }
+        for wrong in ["", " ", "h", "-1", "1.5h", "6 hours", "400d", "99999999999999999999", "99999999999999999d"] {
+            assert!(parse_duration(wrong).is_err(), "{wrong}");
+        }
         for wrong in ["", "x", "5 potatoes", "1e99", "-1", "99999999TiB"] {
             assert!(parse_bytes(wrong).is_err(), "{wrong}");
         }

@@ -2,6 +2,7 @@
 //! log of what was asked.
 
 mod log;
+mod patience;
 mod shop;
 #[path = "../support/mod.rs"]
 mod support;

@@ -58,3 +58,8 @@ impl Shop {
         }
     }
 }
+
+/// A request that Docker Hub counts.
+pub fn is_pull(request: &Seen) -> bool {
+    request.method == "GET" && request.target.contains("/manifests/")
+}

@@ -3,7 +3,9 @@
 //! **Threats.** A body is text from outside: it may be huge (only the first 64 KiB are read), an HTML page, or hold terminal
 //! control characters (escaped). It never holds our secrets, so it may be shown.
 
-use reqwest::header::RETRY_AFTER;
+use std::time::SystemTime;
+
+use reqwest::header::{DATE, RETRY_AFTER};
 use serde_json::Value;
 
 use super::reply::Reply;
@@ -18,7 +20,10 @@ const SHOWN: usize = 300;
 /// The failure that a status other than the wanted one stands for. Decides by the status; the body is only shown.
 pub(super) async fn refusal(what: &str, reply: Reply) -> Failure {
     let status = reply.status();
-    let after = reply.header(RETRY_AFTER.as_str()).and_then(|h| retry_after(h, std::time::SystemTime::now()));
+    // By the registry's own clock, which may be wrong: the time between its two dates is what it means.
+    let date = reply.header(DATE.as_str()).and_then(|date| httpdate::parse_http_date(date).ok());
+    let now = date.unwrap_or_else(SystemTime::now);
+    let after = reply.header(RETRY_AFTER.as_str()).and_then(|header| retry_after(header, now));
     let body = reply.body_start(READ).await;
     let mut text = format!("{what}: {}", spoken(status));
     let said = excerpt(&body);

@@ -11,6 +11,7 @@ use tokio::sync::{OnceCell, Semaphore};
 
 use super::answer::refusal;
 use super::auth::{Auth, Challenge, Scopes};
+use super::limit::Gate;
 use super::reply::Reply;
 use super::retry::{Failure, Tries, is_transient};
 use super::wire::{Call, Payload, Wire, is_loopback, spoke_tls};
@@ -31,6 +32,8 @@ pub(super) struct Host {
     pub reads: Arc<Semaphore>,
     pub uploads: Arc<Semaphore>,
     pub changes: Arc<Semaphore>,
+    /// What the registry's limits allow.
+    pub gate: Arc<Gate>,
     pub memory: Memory,
 }
 
@@ -85,11 +88,23 @@ impl<'a> Ask<'a> {
     }
 }
 
+impl Ask<'_> {
+    /// Whether registries that count pulls count this one.
+    fn is_pull(&self) -> bool {
+        let path = match &self.target {
+            Target::Path(path) => path,
+            Target::Url(url) => url.path(),
+        };
+        self.method == Method::GET && path.contains("/manifests/")
+    }
+}
+
 impl Host {
     pub fn new(registry: &str, wire: Arc<Wire>, store: Store) -> Host {
         let lane = || Arc::new(Semaphore::new(wire.config.per_host.max(1)));
         let (reads, uploads, changes) = (lane(), lane(), lane());
         let auth = Auth::new(registry, store);
+        let gate = Arc::new(Gate::new(registry, &wire.limits, &wire.events));
         Host {
             registry: registry.to_owned(),
             wire,
@@ -98,6 +113,7 @@ impl Host {
             reads,
             uploads,
             changes,
+            gate,
             memory: Memory::default(),
         }
     }
@@ -113,14 +129,15 @@ impl Host {
     }
 
     pub fn tries(&self, what: &str) -> Tries {
-        Tries::new(what, &self.wire.limits, &self.wire.events, &self.wire.log)
+        Tries::new(what, false, &self.gate, &self.wire)
     }
 
     /// Sends until there is an answer that is not transient, and gives it back whatever its status.
     pub async fn ask(&self, ask: &Ask<'_>) -> Result<Reply> {
         let lane = if ask.method == Method::GET || ask.method == Method::HEAD { &self.reads } else { &self.changes };
-        let mut tries = self.tries(ask.what);
+        let mut tries = Tries::new(ask.what, ask.is_pull(), &self.gate, &self.wire);
         loop {
+            let _turn = if ask.is_pull() { Some(self.gate.pull(ask.what).await?) } else { None };
             let permit = lane.clone().acquire_owned().await.ok();
             let failure = match self.once(ask).await {
                 Ok(reply) if is_transient(reply.status()) => refusal(ask.what, reply).await,
@@ -137,6 +154,7 @@ impl Host {
 
     /// One try, and a second one with a new token if the first was refused for the old.
     pub async fn once(&self, ask: &Ask<'_>) -> Result<Reply, Failure> {
+        self.gate.pass(ask.what).await.map_err(Failure::never)?;
         let url = match &ask.target {
             Target::Path(path) => self.url(path).await.map_err(Failure::never)?,
             Target::Url(url) => url.clone(),
@@ -175,7 +193,11 @@ impl Host {
         let home = self.base().await.map_err(Failure::never)?;
         let authorization = authorization.cloned().map(|value| (value, home.clone()));
         let (method, headers) = (ask.method.clone(), ask.headers.clone());
-        self.wire.send(Call { method, url, headers, body, authorization, what: ask.what }).await
+        let reply = self.wire.send(Call { method, url, headers, body, authorization, what: ask.what }).await?;
+        if self.is_own(&reply) {
+            self.gate.note(&reply, ask.is_pull());
+        }
+        Ok(reply)
     }
 
     /// Whether the registry itself answered, not a storage server it redirected to.

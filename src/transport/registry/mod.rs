@@ -7,8 +7,9 @@
 //!
 //! From the outside in: [`Registries`] picks a `host::Host`; `manifests`, `tags`, `referrers`, `download` and `upload` each
 //! know one part of the protocol (`session`: uploads that go on after a break; `outflow`: what they send); `host` adds
-//! authentication (`auth`) and retries (`retry`); `wire` makes one HTTP exchange, trusting whom `tls` and `certs` say, and
-//! gives its `reply`; `patience` is how slow the other side may be; `answer` reads refusals; `trace` shows it all, masked.
+//! authentication (`auth`), retries (`retry`) and the gate that a registry's limits close (`limit`); `wire` makes one HTTP
+//! exchange, trusting whom `tls` and `certs` say, and gives its `reply`; `patience` is how slow the other side may be;
+//! `answer` reads refusals; `trace` shows it all, masked.
 
 mod answer;
 mod auth;
@@ -19,6 +20,7 @@ mod download;
 #[doc(hidden)]
 pub mod fuzzing;
 mod host;
+mod limit;
 mod link;
 mod manifests;
 mod outflow;

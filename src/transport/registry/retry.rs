@@ -5,13 +5,18 @@ use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 
+use super::limit::Gate;
 use super::trace::Log;
-use super::wire::Limits;
+use super::wire::{Limits, Wire};
 use crate::error::{Error, Kind, Result};
+use crate::progress::units::duration;
 use crate::progress::{Event, Events};
 
 /// The most often a request is repeated at once, without waiting: after a token was renewed, after a stale session.
 const MOST_AT_ONCE: u32 = 3;
+
+/// The longest wait that is believed; anything beyond means “not today” just as well.
+const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// A try that failed, and what may be done about it.
 #[derive(Debug)]
@@ -49,22 +54,36 @@ impl Failure {
 /// The tries of one request.
 pub(super) struct Tries {
     what: String,
+    /// It is a pull, which registries count apart.
+    pull: bool,
+    gate: Arc<Gate>,
     events: Events,
     log: Arc<Log>,
     backoff: ExponentialBackoff,
     limits: Limits,
     failed: u32,
     at_once: u32,
+    /// How often the registry refused for its limit without saying how long.
+    unsaid: u32,
     asked: Duration,
 }
 
 impl Tries {
     /// `what` is the attempt as errors name it: `reading blob … of …`.
-    pub fn new(what: &str, limits: &Limits, events: &Events, log: &Arc<Log>) -> Tries {
-        let (what, events, log) = (what.to_owned(), events.clone(), log.clone());
-        let backoff = backoff(limits);
-        let limits = limits.clone();
-        Tries { what, events, log, backoff, limits, failed: 0, at_once: 0, asked: Duration::ZERO }
+    pub fn new(what: &str, pull: bool, gate: &Arc<Gate>, wire: &Wire) -> Tries {
+        Tries {
+            what: what.to_owned(),
+            pull,
+            gate: gate.clone(),
+            events: wire.events.clone(),
+            log: wire.log.clone(),
+            backoff: backoff(&wire.limits),
+            limits: wire.limits.clone(),
+            failed: 0,
+            at_once: 0,
+            unsaid: 0,
+            asked: Duration::ZERO,
+        }
     }
 
     /// Forgets earlier failures: the transfer has moved on since.
@@ -72,6 +91,7 @@ impl Tries {
         self.backoff = backoff(&self.limits);
         self.failed = 0;
         self.at_once = 0;
+        self.unsaid = 0;
         self.asked = Duration::ZERO;
     }
 
@@ -83,6 +103,7 @@ impl Tries {
     pub async fn again(&mut self, failure: Failure) -> Result<()> {
         self.failed += 1;
         self.log.note_failures(&self.what, self.failed);
+        let limited = failure.error.kind() == Kind::RateLimited;
         let delay = match failure.retry {
             Retry::Never => return Err(failure.error),
             Retry::Now if self.at_once < MOST_AT_ONCE => {
@@ -90,35 +111,69 @@ impl Tries {
                 return Ok(());
             }
             Retry::Now => return Err(failure.error),
-            Retry::Soon => self.backoff.next().ok_or(failure.error.kind()),
-            Retry::After(wanted) => {
-                self.asked += wanted;
-                if self.asked > self.limits.max_wait {
-                    return Err(self.too_long(wanted, failure.error));
-                }
-                // Everybody was told the same: do not all come back in the same instant.
-                let jitter = backoff(&self.limits).next().unwrap_or_default() / 4;
-                Ok(wanted + jitter)
-            }
+            Retry::After(wanted) => return self.wait_as_told(wanted, failure.error).await,
+            Retry::Soon => match self.gate.refill().filter(|_| limited) {
+                Some(refill) => return self.wait_for_refill(refill, failure.error).await,
+                None => self.backoff.next(),
+            },
         };
-        let Ok(delay) = delay else {
-            return Err(match self.failed {
+        let Some(delay) = delay else {
+            let error = match self.failed {
                 1 => failure.error,
                 tries => failure.error.while_doing(format!("giving up after {tries} tries")),
-            });
+            };
+            if limited {
+                self.gate.give_up(&self.reason(&error));
+            }
+            return Err(error);
         };
-        let why = failure.error.chain();
-        let why = why.strip_prefix(&self.what).map_or(why.as_str(), |rest| rest.trim_start_matches(": ")).to_owned();
-        self.events.report(Event::Waiting { what: self.what.clone(), why, delay });
+        if limited && self.gate.close(delay, self.pull).is_err() {
+            return Err(self.too_long(delay, failure.error));
+        }
+        self.events.report(Event::Waiting { what: self.what.clone(), why: self.reason(&failure.error), delay });
         tokio::time::sleep(delay).await;
         Ok(())
     }
 
+    /// The registry said how long: that long nobody asks it anything.
+    async fn wait_as_told(&mut self, wanted: Duration, error: Error) -> Result<()> {
+        self.asked = self.asked.saturating_add(wanted);
+        let closed = match self.asked > self.limits.max_wait {
+            true => Err(()),
+            false => self.gate.close(wanted, self.pull),
+        };
+        let Ok(news) = closed else { return Err(self.too_long(wanted, error)) };
+        // Everybody was told the same: do not all come back in the same instant.
+        let delay = wanted + backoff(&self.limits).next().unwrap_or_default() / 4;
+        if news {
+            self.events.report(Event::Waiting { what: self.what.clone(), why: self.reason(&error), delay });
+        }
+        tokio::time::sleep(delay).await;
+        Ok(())
+    }
+
+    /// The registry did not say how long, but how many pulls it allows in which time: ever longer, as long as allowed.
+    async fn wait_for_refill(&mut self, refill: Duration, error: Error) -> Result<()> {
+        let wanted = refill.saturating_mul(1 << self.unsaid.min(16));
+        let left = self.limits.max_wait.saturating_sub(self.asked);
+        if left.is_zero() || (self.unsaid == 0 && left < wanted) {
+            return Err(self.too_long(wanted, error));
+        }
+        self.unsaid += 1;
+        self.wait_as_told(wanted.min(left), error).await
+    }
+
+    /// Why a try failed, without what was tried.
+    fn reason(&self, error: &Error) -> String {
+        let why = error.chain();
+        why.strip_prefix(&self.what).map_or(why.as_str(), |rest| rest.trim_start_matches(": ")).to_owned()
+    }
+
     fn too_long(&self, wanted: Duration, error: Error) -> Error {
-        let (wanted, allowed) = (wanted.as_secs(), self.limits.max_wait.as_secs());
-        let text =
-            format!("{}: the registry asks to wait {wanted} s, and at most {allowed} s in all are allowed", self.what);
-        Error::new(Kind::RateLimited, text).because(error)
+        let (wanted, allowed) = (duration(wanted), duration(self.limits.max_wait));
+        let why = format!("the registry asks to wait {wanted}, and at most {allowed} in all are allowed");
+        self.gate.give_up(&why);
+        Error::new(Kind::RateLimited, format!("{}: {why}", self.what)).because(error)
     }
 }
 
@@ -143,20 +198,23 @@ pub(super) fn is_transient(status: u16) -> bool {
     matches!(status, 408 | 429 | 499 | 500 | 502 | 503 | 504 | 522)
 }
 
-/// Retry-After, in seconds or as an HTTP date (RFC 9110 §10.2.3); a date in the past means now.
+/// Retry-After, in seconds or as an HTTP date (RFC 9110 §10.2.3); a date in the past means now. `now` is the time as the
+/// registry has it: what counts is how much later it wants us back.
 pub(super) fn retry_after(header: &str, now: std::time::SystemTime) -> Option<Duration> {
     let header = header.trim();
-    if let Ok(seconds) = header.parse::<u32>() {
-        return Some(Duration::from_secs(seconds.into()));
+    if !header.is_empty() && header.bytes().all(|byte| byte.is_ascii_digit()) {
+        let seconds = header.parse().unwrap_or(u64::MAX);
+        return Some(Duration::from_secs(seconds).min(LONGEST));
     }
     let date = httpdate::parse_http_date(header).ok()?;
-    Some(date.duration_since(now).unwrap_or_default())
+    Some(date.duration_since(now).unwrap_or_default().min(LONGEST))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::progress::Recorder;
+    use crate::transport::registry::Config;
 
     #[test]
     fn retry_after_is_read_in_both_forms() {
@@ -166,14 +224,19 @@ mod tests {
         assert_eq!(retry_after("Sat, 21 Nov 2026 03:00:00 GMT", now), Some(Duration::ZERO));
         assert_eq!(retry_after("soon", now), None);
         assert_eq!(retry_after("-1", now), None);
+        assert_eq!(retry_after("", now), None);
+        for absurd in ["99999999999999999999999", "Fri, 31 Dec 9999 23:59:59 GMT"] {
+            assert_eq!(retry_after(absurd, now), Some(LONGEST), "{absurd}");
+        }
     }
 
     fn tries(retries: u32, max_wait: u64) -> (Tries, Arc<Recorder>) {
         let (max_wait, first_delay) = (Duration::from_millis(max_wait), Duration::from_millis(1));
         let recorder = Arc::new(Recorder::default());
         let events: Events = recorder.clone();
-        let limits = Limits { retries, max_wait, first_delay, ..Limits::default() };
-        (Tries::new("x", &limits, &events, &Log::new(false, &events)), recorder)
+        let wire = Wire::new(Config { retries, max_wait, first_delay, ..Config::default() }, events.clone());
+        let gate = Arc::new(Gate::new("h", &wire.limits, &events));
+        (Tries::new("x", false, &gate, &wire), recorder)
     }
 
     fn failed(retry: Retry) -> Failure {

@@ -1,0 +1,261 @@
+//! How much one registry lets us ask: a gate that all requests to it pass.
+//!
+//! What a registry refuses to one worker it refuses to all: one answer that asks for patience pauses every request to that
+//! registry, and when patience ends, it ends for all. Docker Hub counts pulls, which are GETs of manifests (HEADs are free),
+//! and says after each how many are left (`ratelimit-limit: 100;w=21600`, `ratelimit-remaining: 4;w=21600`;
+//! docs.docker.com, "Docker Hub pull usage and limits"): the last of them are taken one at a time, ever more slowly.
+//!
+//! **Threats.** Numbers come from outside: times are bounded, and no wait is longer than the user allows.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::reply::Reply;
+use super::wire::Limits;
+use crate::error::{Error, Kind, Result};
+use crate::progress::units::duration;
+use crate::progress::{Event, Events};
+
+/// When so small a part of the limit is left, pulls are spread.
+const SCARCE: u64 = 20;
+/// The longest window that is believed.
+const LONGEST_WINDOW: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// See the module documentation.
+pub(super) struct Gate {
+    registry: String,
+    max_wait: Duration,
+    events: Events,
+    state: Mutex<State>,
+    /// Held by the one pull that is under way while few are left.
+    turn: tokio::sync::Mutex<()>,
+}
+
+#[derive(Default)]
+struct State {
+    closed_until: Option<Instant>,
+    /// Since when there were only refusals.
+    refused: Option<Refused>,
+    /// Nothing more is asked in this run, and why.
+    given_up: Option<String>,
+    budget: Option<Budget>,
+}
+
+struct Refused {
+    since: Instant,
+    /// Pulls were refused: that other requests succeed proves nothing.
+    pull: bool,
+}
+
+/// What the registry said of its limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Budget {
+    limit: u64,
+    remaining: u64,
+    window: Duration,
+}
+
+/// The right to pull, while few pulls are left.
+pub(super) struct Turn<'a>(#[allow(dead_code)] Option<tokio::sync::MutexGuard<'a, ()>>);
+
+impl Gate {
+    pub fn new(registry: &str, limits: &Limits, events: &Events) -> Gate {
+        let (state, turn) = (Mutex::default(), tokio::sync::Mutex::default());
+        Gate { registry: registry.to_owned(), max_wait: limits.max_wait, events: events.clone(), state, turn }
+    }
+
+    /// Returns when something may be asked.
+    ///
+    /// # Errors
+    /// [`Kind::RateLimited`] when nothing more may be asked in this run.
+    pub async fn pass(&self, what: &str) -> Result<()> {
+        while let Some(delay) = self.closed_for(Instant::now()).map_err(|why| limited(what, &why))? {
+            tokio::time::sleep(delay).await;
+        }
+        Ok(())
+    }
+
+    /// Returns when a manifest may be pulled; while few pulls are left, one at a time.
+    ///
+    /// # Errors
+    /// As [`Gate::pass`].
+    pub async fn pull(&self, what: &str) -> Result<Turn<'_>> {
+        self.pass(what).await?;
+        if self.pause().is_none() {
+            return Ok(Turn(None));
+        }
+        let turn = self.turn.lock().await;
+        self.pass(what).await?;
+        // Meanwhile others have pulled, and know better.
+        if let Some((delay, budget)) = self.pause() {
+            let Budget { limit, remaining, window } = budget;
+            let (registry, window) = (&self.registry, duration(window));
+            let why = format!("{registry} allows {limit} pulls in {window}, and {remaining} are left");
+            self.events.report(Event::Waiting { what: what.to_owned(), why, delay });
+            tokio::time::sleep(delay).await;
+        }
+        Ok(Turn(Some(turn)))
+    }
+
+    /// An answer that asks for patience closes the gate for everybody. `true`: it was not known before.
+    ///
+    /// # Errors
+    /// Since the last request that succeeded it would be longer than was allowed.
+    pub fn close(&self, delay: Duration, pull: bool) -> Result<bool, ()> {
+        let now = Instant::now();
+        let mut state = self.state();
+        let since = state.refused.get_or_insert(Refused { since: now, pull }).since;
+        let until = now.checked_add(delay).ok_or(())?;
+        if until.duration_since(since) > self.max_wait {
+            return Err(());
+        }
+        let known = state.closed_until.is_some_and(|known| known + Duration::from_secs(1) >= until && known > now);
+        state.closed_until = state.closed_until.max(Some(until));
+        Ok(!known)
+    }
+
+    /// Nothing more is asked in this run: others would only be told the same.
+    pub fn give_up(&self, why: &str) {
+        self.state().given_up.get_or_insert_with(|| why.to_owned());
+    }
+
+    /// Notes what an answer of the registry itself says of its limits.
+    pub fn note(&self, reply: &Reply, pull: bool) {
+        let budget = Budget::read(reply.header("ratelimit-limit"), reply.header("ratelimit-remaining"));
+        let mut state = self.state();
+        state.budget = budget.or(state.budget);
+        let succeeded = matches!(reply.status(), 200..=399 | 404);
+        if succeeded && state.refused.as_ref().is_some_and(|refused| pull || !refused.pull) {
+            state.refused = None;
+        }
+    }
+
+    /// How long it takes until a pull is allowed again, on average, if the registry told its limit.
+    pub fn refill(&self) -> Option<Duration> {
+        self.state().budget.map(|budget| budget.refill())
+    }
+
+    /// Whether this registry is known to count pulls.
+    pub fn counts_pulls(&self) -> bool {
+        self.registry == "docker.io" || self.state().budget.is_some()
+    }
+
+    fn closed_for(&self, now: Instant) -> Result<Option<Duration>, String> {
+        let state = self.state();
+        if let Some(why) = &state.given_up {
+            return Err(why.clone());
+        }
+        Ok(state.closed_until.map(|until| until.saturating_duration_since(now)).filter(|left| !left.is_zero()))
+    }
+
+    /// How long to hold back a pull because few are left. Longer than was allowed is no use: then the registry decides.
+    fn pause(&self) -> Option<(Duration, Budget)> {
+        let budget = self.state().budget?;
+        budget.pause().filter(|delay| *delay <= self.max_wait).map(|delay| (delay, budget))
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn limited(what: &str, why: &str) -> Error {
+    Error::new(Kind::RateLimited, format!("{what}: not asked any more: {why}"))
+}
+
+impl Budget {
+    /// From `100;w=21600` and `4;w=21600`; what is told without a window, or in another way, is no budget.
+    fn read(limit: Option<&str>, remaining: Option<&str>) -> Option<Budget> {
+        let (limit, window) = quota(limit?)?;
+        let (remaining, other) = quota(remaining?)?;
+        let window = Duration::from_secs(window.or(other)?).min(LONGEST_WINDOW);
+        (limit > 0 && !window.is_zero()).then_some(Budget { limit, remaining, window })
+    }
+
+    /// The time in which one pull is allowed, on average.
+    fn refill(self) -> Duration {
+        self.window.div_f64(self.limit as f64)
+    }
+
+    /// From nothing, while many are left, to [`Budget::refill`] when none is.
+    fn pause(self) -> Option<Duration> {
+        let few = self.limit / SCARCE;
+        let missing = (few + 1).checked_sub(self.remaining).filter(|missing| *missing > 0)?;
+        Some(self.refill().mul_f64(missing as f64 / (few + 1) as f64))
+    }
+}
+
+/// A number, perhaps with the window it counts for, in seconds; of several the first.
+fn quota(header: &str) -> Option<(u64, Option<u64>)> {
+    let mut parts = header.split(',').next()?.split(';').map(str::trim);
+    let number = parts.next()?.parse().ok()?;
+    let window = parts.find_map(|part| part.strip_prefix("w=")?.parse().ok());
+    Some((number, window))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::progress::Silent;
+    use std::sync::Arc;
+
+    fn gate(max_wait: u64) -> Gate {
+        let max_wait = Duration::from_secs(max_wait);
+        let events: Events = Arc::new(Silent);
+        Gate::new("docker.io", &Limits { max_wait, ..Limits::default() }, &events)
+    }
+
+    fn budget(remaining: u64) -> Budget {
+        Budget { limit: 100, remaining, window: Duration::from_secs(21600) }
+    }
+
+    #[test]
+    fn docker_hubs_limit_is_read_and_nonsense_is_none() {
+        let read = |limit, remaining| Budget::read(Some(limit), Some(remaining));
+        assert_eq!(read("100;w=21600", "76;w=21600"), Some(budget(76)));
+        assert_eq!(read("100, 100;w=60", "76"), None);
+        assert_eq!(read(" 100 ; w=21600", "76"), Some(budget(76)));
+        for (limit, remaining) in [("", ""), ("0;w=1", "0;w=1"), ("5;w=0", "1;w=0"), ("-1;w=9", "1"), ("5", "5")] {
+            assert_eq!(read(limit, remaining), None, "{limit} {remaining}");
+        }
+        assert_eq!(read("1;w=18446744073709551615", "0").unwrap().window, LONGEST_WINDOW);
+        assert_eq!(Budget::read(Some("100;w=21600"), None), None);
+    }
+
+    #[test]
+    fn the_last_pulls_are_taken_ever_more_slowly() {
+        assert_eq!(budget(100).pause(), None);
+        assert_eq!(budget(6).pause(), None);
+        assert_eq!(budget(5).pause(), Some(Duration::from_secs(36)));
+        assert_eq!(budget(0).pause(), Some(Duration::from_secs(216)));
+        assert_eq!(Budget { limit: 1, remaining: 7, window: Duration::from_secs(9) }.pause(), None);
+    }
+
+    #[test]
+    fn a_pause_longer_than_allowed_is_left_to_the_registry() {
+        let gate = gate(60);
+        gate.state().budget = Some(budget(5));
+        assert!(gate.pause().is_some());
+        gate.state().budget = Some(budget(1));
+        assert!(gate.pause().is_none());
+    }
+
+    #[test]
+    fn a_refusal_to_one_closes_the_gate_for_all_and_is_told_once() {
+        let gate = gate(600);
+        assert_eq!(gate.close(Duration::from_secs(60), true), Ok(true));
+        assert_eq!(gate.close(Duration::from_secs(60), true), Ok(false), "six workers are told the same");
+        assert_eq!(gate.close(Duration::from_secs(120), true), Ok(true));
+        let left = gate.closed_for(Instant::now()).unwrap().unwrap();
+        assert!(left > Duration::from_secs(60), "{left:?}");
+    }
+
+    #[test]
+    fn patience_ends_for_all_together() {
+        let gate = gate(100);
+        assert_eq!(gate.close(Duration::from_secs(101), true), Err(()));
+        assert_eq!(gate.close(Duration::MAX, true), Err(()));
+        gate.give_up("docker.io asks to wait 6 h");
+        assert!(gate.closed_for(Instant::now()).is_err_and(|why| why.contains("6 h")));
+    }
+}
