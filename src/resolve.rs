@@ -26,7 +26,14 @@ impl Failures {
             return errors.remove(0);
         }
         let kind = errors.first().map_or(Kind::Input, Error::kind);
-        let lines: Vec<String> = errors.iter().map(|error| format!("\n  {}", error.chain())).collect();
+        // A limit that was reached says the same of all that comes after it.
+        let is_limit = |error: &&Error| error.kind() == Kind::RateLimited;
+        let limited = errors.iter().filter(is_limit).count();
+        let told = errors.iter().filter(|error| !is_limit(error)).chain(errors.iter().find(is_limit));
+        let mut lines: Vec<String> = told.map(|error| format!("\n  {}", error.chain())).collect();
+        if limited > 1 {
+            lines.push(format!("\n  and {} more that were not asked for any more", limited - 1));
+        }
         Error::new(kind, format!("{what}: {} of them failed{}", errors.len(), lines.concat()))
     }
 }
@@ -144,6 +151,23 @@ pub async fn discover(
     let images = merge_names(images, events)?;
     let locked = images.iter().map(|image| image.locked.clone()).collect();
     Ok((Lock { version: LOCK_VERSION, created: now, images: locked }, Graph { images }))
+}
+
+/// As [`discover`], for whoever needs no more than the lock: known images are not read.
+///
+/// # Errors
+/// Every image that could not be resolved.
+pub async fn pin(
+    walk: &Walk<'_>,
+    wanted: &[Wanted],
+    now: Timestamp,
+    jobs: usize,
+    events: &Events,
+) -> Result<Lock, Failures> {
+    let bare = |locked| Image { locked, manifests: Vec::new(), blobs: Vec::new() };
+    let images = each(wanted, jobs, events, async |wanted| walk.pin(wanted).await.map(bare)).await?;
+    let images = merge_names(images, events)?;
+    Ok(Lock { version: LOCK_VERSION, created: now, images: images.into_iter().map(|image| image.locked).collect() })
 }
 
 /// `name:tag` and `name:tag@digest` are one name: one image if they are the same, else an error.

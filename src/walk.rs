@@ -5,10 +5,12 @@
 //! their platform): when the walk is over, every size is known and nothing has been transferred.
 
 mod attached;
+mod recall;
 mod tree;
 
 use std::collections::HashMap;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde::Deserialize;
 
@@ -19,6 +21,7 @@ use crate::lock::{Attached, IndexMode, LockedImage, Rename, Selection};
 use crate::oci::{Descriptor, Kind as ManifestKind, Manifest, Platform, Reference, Repository, Tag, media_type};
 use crate::progress::{Event, Events};
 use crate::select::{self, Root};
+pub use recall::Known;
 use tree::Tree;
 
 /// The largest image config that is read for its platform, in bytes (as in docker-archive readers).
@@ -56,13 +59,27 @@ pub struct Walk<'a> {
     source: &'a Cached<'a>,
     options: Options,
     events: Events,
+    /// What is not asked about.
+    known: Known,
+    recalled: AtomicUsize,
     /// The tags of each repository, where it would tell: which companions cannot exist.
     tags: Mutex<HashMap<Repository, attached::KnownTags>>,
 }
 
 impl<'a> Walk<'a> {
     pub fn new(source: &'a Cached<'a>, options: Options, events: Events) -> Walk<'a> {
-        Walk { source, options, events, tags: Mutex::default() }
+        let (known, recalled, tags) = Default::default();
+        Walk { source, options, events, known, recalled, tags }
+    }
+
+    /// Takes the entries of `known` over wherever they are what is wanted, without asking what their tags mean now.
+    pub fn with_known(self, known: Known) -> Walk<'a> {
+        Walk { known, ..self }
+    }
+
+    /// How many images were not asked about.
+    pub fn recalled(&self) -> usize {
+        self.recalled.load(Ordering::Relaxed)
     }
 
     /// Finds out what `wanted` means now.
@@ -70,8 +87,26 @@ impl<'a> Walk<'a> {
     /// # Errors
     /// Not there, not readable, not a manifest, or a platform it does not have; the message begins with the reference.
     pub async fn discover(&self, wanted: &Wanted) -> Result<Image> {
+        if let Some(image) = recall::image(self, wanted).await {
+            self.recalled.fetch_add(1, Ordering::Relaxed);
+            return Ok(image);
+        }
         let image = self.discover_inner(wanted).await;
         image.map_err(|error| error.while_doing(format!("image {}", wanted.reference)))
+    }
+
+    /// Only the lock entry: of what is known already, nothing is read.
+    ///
+    /// # Errors
+    /// As [`Walk::discover`].
+    pub async fn pin(&self, wanted: &Wanted) -> Result<LockedImage> {
+        match recall::entry(self, wanted) {
+            Some(locked) => {
+                self.recalled.fetch_add(1, Ordering::Relaxed);
+                Ok(locked)
+            }
+            None => self.discover(wanted).await.map(|image| image.locked),
+        }
     }
 
     /// Makes the image of a lock entry again, exactly.

@@ -25,11 +25,18 @@ pub use open::{Bundle, MAX_BUNDLE_JSON, refuse_unfinished};
 pub use writer::{Finished, Options, Survey, Whole, Writer};
 
 use std::collections::{HashMap, HashSet};
+use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 use crate::graph::Graph;
 use crate::lock::Lock;
 use crate::oci::{Descriptor, Digest, Manifest};
+
+/// Where the manifests are kept that a run which writes `out` has read, until it is done: beside it.
+pub fn walk_file(out: &Path) -> PathBuf {
+    let settled = medium::settle(out);
+    medium::beside(settled.as_deref().unwrap_or(out), ".walk")
+}
 
 /// What a bundle is made of.
 #[derive(Clone, Debug)]

@@ -8,16 +8,17 @@ use clap::Args;
 
 use super::context::{Context, take_stdin};
 use super::registry::RegistryArgs;
-use crate::allowlist::{Allowlist, MAX_FILE_SIZE, refused};
-use crate::content::{Cached, Source};
-use crate::error::{Error, Result};
+use crate::allowlist::{Allowlist, MAX_FILE_SIZE, Pattern, refused};
+use crate::content::{Cached, Kept, Source};
+use crate::error::{Error, Kind, Result};
 use crate::graph::Graph;
 use crate::lock::{IndexMode, Lock};
 use crate::oci::Platform;
 use crate::progress::Event;
+use crate::progress::units::count;
 use crate::resolve::{self, Failures};
 use crate::transport::registry::Registries;
-use crate::walk::{Options, Origin, Walk};
+use crate::walk::{Known, Options, Origin, Walk, Wanted};
 
 #[derive(Args)]
 #[command(next_help_heading = "What to carry")]
@@ -51,6 +52,13 @@ pub struct AllowlistArgs {
     /// A tag pattern that matches nothing is no error
     #[arg(long)]
     allow_empty: bool,
+    /// Tags that never move: what the earlier lock says of them is not asked again; repeatable
+    ///
+    /// A pattern, as in images-by-tag-regex: found anywhere in the tag unless anchored, such as '^v?[0-9]+[.]'. An image with such
+    /// a tag that stands in the lock of the bundle to be replaced, or in the lock file to be replaced, is taken as it stands
+    /// there, with what travelled along then; no request is made for it.
+    #[arg(long, value_name = "PATTERN", value_parser = Pattern::new)]
+    immutable_tags: Vec<Pattern>,
 }
 
 /// An allowlist that was read, and the client for its registries.
@@ -82,21 +90,60 @@ impl AllowlistArgs {
         Ok(Sources { allowlist, registries })
     }
 
-    /// Finds out what everything means now. `local` is a bundle that may hold much of it already.
+    /// Finds out what everything means now, but for immutable tags that `earlier` locks know.
     pub async fn resolve(
         &self,
         sources: &Sources,
+        earlier: Vec<Lock>,
         cached: &Cached<'_>,
         registry: &RegistryArgs,
         context: &Context,
     ) -> Result<(Lock, Graph)> {
         let (now, _) = context.now()?;
-        let walk = self.walk(cached, context);
-        let jobs = registry.jobs();
-        let rules = &sources.allowlist.rules;
-        let wanted = resolve::expand(cached, rules, self.allow_empty, jobs, &context.events).await;
-        let wanted = wanted.map_err(unresolved)?;
-        resolve::discover(&walk, &wanted, now, jobs, &context.events).await.map_err(unresolved)
+        let walk = self.walk(cached, context).with_known(self.known(earlier));
+        let wanted = self.expand(sources, cached, registry, context).await?;
+        let found = resolve::discover(&walk, &wanted, now, registry.jobs(), &context.events).await;
+        tell_recalled(&walk, context);
+        found.map_err(unresolved)
+    }
+
+    /// The same for a lock alone.
+    pub async fn pin(
+        &self,
+        sources: &Sources,
+        earlier: Vec<Lock>,
+        cached: &Cached<'_>,
+        registry: &RegistryArgs,
+        context: &Context,
+    ) -> Result<Lock> {
+        let (now, _) = context.now()?;
+        let walk = self.walk(cached, context).with_known(self.known(earlier));
+        let wanted = self.expand(sources, cached, registry, context).await?;
+        let found = resolve::pin(&walk, &wanted, now, registry.jobs(), &context.events).await;
+        tell_recalled(&walk, context);
+        found.map_err(unresolved)
+    }
+
+    async fn expand(
+        &self,
+        sources: &Sources,
+        cached: &Cached<'_>,
+        registry: &RegistryArgs,
+        context: &Context,
+    ) -> Result<Vec<Wanted>> {
+        let (rules, jobs) = (&sources.allowlist.rules, registry.jobs());
+        resolve::expand(cached, rules, self.allow_empty, jobs, &context.events).await.map_err(unresolved)
+    }
+
+    fn known(&self, earlier: Vec<Lock>) -> Known {
+        Known::new(earlier, |tag| self.immutable_tags.iter().any(|pattern| pattern.is_match(tag)))
+    }
+
+    /// The lock in a file that is to be replaced, if that matters and there is one.
+    pub fn earlier_lock(&self, path: Option<&PathBuf>) -> Option<Lock> {
+        let path = path.filter(|path| !self.immutable_tags.is_empty() && path.is_file())?;
+        let bytes = std::fs::read(path).ok()?;
+        Lock::parse(&bytes, &path.display().to_string()).ok()
     }
 
     /// Makes the graph of a lock that exists.
@@ -116,6 +163,32 @@ impl AllowlistArgs {
         let options = Options { index: self.index, referrers: !self.no_referrers, foreign_layers: self.foreign_layers };
         Walk::new(cached, options, context.events.clone())
     }
+}
+
+fn tell_recalled(walk: &Walk<'_>, context: &Context) {
+    let recalled = walk.recalled();
+    if recalled > 0 {
+        let text = format!("{} taken from the earlier lock, unasked (--immutable-tags)", count(recalled, "image"));
+        context.events.report(Event::Notice(text));
+    }
+}
+
+/// After the work: what was read is kept where the same command, run again, can go on with it; else it is removed.
+pub fn settle<T>(kept: &Kept<'_>, outcome: Result<T>, context: &Context) -> Result<T> {
+    let hopeless = |kind: Kind| match kind {
+        Kind::Input | Kind::Damaged | Kind::NotFound | Kind::Unauthorized | Kind::Refused => kept.found() == 0,
+        Kind::Disk | Kind::RateLimited | Kind::Network | Kind::Interrupted => false,
+    };
+    match &outcome {
+        Err(error) if !hopeless(error.kind()) => {
+            if let Some((number, path)) = kept.left() {
+                let (what, path) = (count(number, "manifest"), path.display());
+                context.say(&format!("{what} kept in {path}: the same command, run again, continues from there"));
+            }
+        }
+        _ => kept.remove(),
+    }
+    outcome
 }
 
 fn unresolved(failures: Failures) -> Error {

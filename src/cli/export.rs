@@ -3,13 +3,13 @@
 use std::path::PathBuf;
 use std::time::Instant;
 
-use super::allowlist::{AllowlistArgs, connect_for, earlier, read_file};
+use super::allowlist::{AllowlistArgs, connect_for, earlier, read_file, settle};
 use super::context::{Context, check_writable, write_file};
 use super::exit::Outcome;
 use super::registry::RegistryArgs;
 use super::table;
-use crate::bundle::{Bundle, Contents, Finished, Options, Survey, Whole, Writer};
-use crate::content::Cached;
+use crate::bundle::{Bundle, Contents, Finished, Options, Survey, Whole, Writer, walk_file};
+use crate::content::{Cached, Kept};
 use crate::error::{Error, Kind, Result};
 use crate::graph::Graph;
 use crate::lock::Lock;
@@ -66,7 +66,7 @@ pub struct Args {
     lock: Option<PathBuf>,
     /// Export exactly this lock, or fail and name what moved
     #[arg(long, value_name = "FILE", help_heading = "What to carry")]
-    #[arg(conflicts_with_all = ["references", "files", "platforms", "index", "no_referrers", "foreign_layers"])]
+    #[arg(conflicts_with_all = ["references", "files", "platforms", "index", "no_referrers", "foreign_layers", "immutable_tags"])]
     locked: Option<PathBuf>,
     /// Print the plan and write nothing
     ///
@@ -85,13 +85,33 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
     check_writable(&args.lock)?;
     let former = Bundle::open(&args.output).ok();
     let (registries, ask) = ask(&args, context)?;
-    let source = Cached::new(&registries, earlier(former.as_ref()));
+    let kept = match args.dry_run {
+        true => Kept::reading(&registries, &walk_file(&args.output)),
+        false => Kept::new(&registries, Some(walk_file(&args.output))),
+    };
+    let outcome = export(&args, ask, former, &kept, started, context).await;
+    settle(&kept, outcome, context)
+}
+
+async fn export(
+    args: &Args,
+    ask: Ask,
+    former: Option<Bundle>,
+    registries: &Kept<'_>,
+    started: Instant,
+    context: &Context,
+) -> Result<Outcome> {
+    let source = Cached::new(registries, earlier(former.as_ref()));
     let (lock, graph) = match ask {
         Ask::Locked(lock) => {
             let graph = args.allowlist.follow(&lock, &source, &args.registry, context).await?;
             (*lock, graph)
         }
-        Ask::Resolve(sources) => args.allowlist.resolve(&sources, &source, &args.registry, context).await?,
+        Ask::Resolve(sources) => {
+            let locks = former.iter().map(|former| former.lock().clone());
+            let locks = locks.chain(args.allowlist.earlier_lock(args.lock.as_ref())).collect();
+            args.allowlist.resolve(&sources, locks, &source, &args.registry, context).await?
+        }
     };
     // A prescribed time has to be in the bundle; another time of resolution alone is no reason to write a new one.
     let exact = args.locked.is_some() || context.now()?.1;
@@ -101,18 +121,18 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
     let options = Options { tool: concat!("gapferry ", env!("CARGO_PKG_VERSION")).to_owned() };
     if args.dry_run {
         let survey = Writer::survey(&args.output, &contents, &options)?;
-        return print_plan(&args, &lock, &graph, &survey, up_to_date.is_some(), context);
+        return print_plan(args, &lock, &graph, &survey, up_to_date.is_some(), context);
     }
     let (finished, moved) = match up_to_date {
         Some(finished) => (finished, 0),
-        None => write(&args, contents, options, &graph, &source, context).await?,
+        None => write(args, contents, options, &graph, &source, context).await?,
     };
     if let Some(path) = &args.lock {
         // An unchanged bundle keeps its time: with its own lock, --locked gives its bytes.
         let kept = former.filter(|_| finished.unchanged).map(|former| former.lock().clone());
         write_file(path, kept.unwrap_or(lock).to_json().as_bytes())?;
     }
-    finish(&args, &graph, &finished, moved, started, context)
+    finish(args, &graph, &finished, moved, started, context)
 }
 
 /// Where the images come from.

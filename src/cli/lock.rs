@@ -2,11 +2,12 @@
 
 use std::path::PathBuf;
 
-use super::allowlist::AllowlistArgs;
+use super::allowlist::{AllowlistArgs, settle};
 use super::context::{Context, check_writable, write_file};
 use super::exit::Outcome;
 use super::registry::RegistryArgs;
-use crate::content::Cached;
+use crate::bundle::walk_file;
+use crate::content::{Cached, Kept};
 use crate::error::Result;
 use crate::progress::units::count;
 
@@ -37,8 +38,13 @@ pub struct Args {
 pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
     check_writable(&args.output)?;
     let sources = args.allowlist.read(&args.registry, context)?;
-    let cached = Cached::new(&sources.registries, None);
-    let (lock, _) = args.allowlist.resolve(&sources, &cached, &args.registry, context).await?;
+    // Into a pipe or a device nothing can be continued.
+    let file = args.output.as_ref().filter(|path| path.is_file() || !path.exists());
+    let earlier = args.allowlist.earlier_lock(file);
+    let kept = Kept::new(&sources.registries, file.map(|path| walk_file(path)));
+    let cached = Cached::new(&kept, None);
+    let lock = args.allowlist.pin(&sources, Vec::from_iter(earlier), &cached, &args.registry, context).await;
+    let lock = settle(&kept, lock, context)?;
     context.end();
     match &args.output {
         Some(path) => write_file(path, lock.to_json().as_bytes())?,

@@ -37,6 +37,14 @@ impl<'a> Cached<'a> {
         Cached { primary, local, manifests: Mutex::default(), blobs: Mutex::default(), remembered: AtomicUsize::new(0) }
     }
 
+    /// Whether what is at hand has this manifest, by digest.
+    pub async fn is_at_hand(&self, reference: &Reference) -> bool {
+        match self.local {
+            Some(local) => matches!(local.manifest(reference).await, Ok(Some(_))),
+            None => false,
+        }
+    }
+
     /// A small blob as a whole, proven, and remembered for whoever reads it next; whoever asks meanwhile waits for it.
     ///
     /// # Errors
@@ -121,13 +129,13 @@ impl Source for Cached<'_> {
         self.primary.resolve(reference).await
     }
 
-    /// By tag: with a bundle at hand the tag is only resolved, in the hope that the manifest is in it; without one the
-    /// manifest comes with the first answer.
+    /// By tag: with a bundle at hand, or where pulls are counted, the tag is only resolved, in the hope that its manifest is
+    /// known; else the manifest comes with the first answer.
     async fn manifest(&self, reference: &Reference) -> Result<Option<Manifest>> {
         if let Some(digest) = reference.digest {
             return self.by_digest(reference, digest).await;
         }
-        if self.local.is_some() {
+        if self.local.is_some() || self.primary.counts_pulls(&reference.repository) {
             let Some(found) = self.primary.resolve(reference).await? else { return Ok(None) };
             return self.by_digest(&reference.repository.with_digest(found.digest), found.digest).await;
         }

@@ -8,6 +8,7 @@
 mod api;
 mod blob;
 mod cached;
+mod kept;
 mod slice;
 
 use async_trait::async_trait;
@@ -15,6 +16,7 @@ use async_trait::async_trait;
 pub use api::{Api, ApiAnswer, ApiRequest};
 pub use blob::{BlobReader, Body, Prover};
 pub use cached::Cached;
+pub use kept::Kept;
 pub use slice::{Slice, in_parallel};
 
 use crate::error::Result;
@@ -40,6 +42,11 @@ pub trait Source: Send + Sync {
     /// The bytes of a blob from `offset` on, unproven: use [`Origin::open`]. A source that cannot begin there begins at 0
     /// and says so in [`Body::offset`].
     async fn blob(&self, repository: &Repository, blob: &Descriptor, offset: u64) -> Result<Body>;
+
+    /// Whether [`Source::manifest`] costs there what [`Source::resolve`] does not, so that a tag is better resolved first.
+    fn counts_pulls(&self, _repository: &Repository) -> bool {
+        false
+    }
 }
 
 /// Where content goes: a registry, a bundle, a directory.

@@ -107,6 +107,11 @@ impl Source for Registries {
     async fn blob(&self, repository: &Repository, blob: &Descriptor, offset: u64) -> Result<Body> {
         download::blob(self.host(repository.registry()), repository, blob, offset).await
     }
+
+    /// Docker Hub, and whoever else tells a limit.
+    fn counts_pulls(&self, repository: &Repository) -> bool {
+        self.host(repository.registry()).gate.counts_pulls()
+    }
 }
 
 /// Every request to a target is made with the right to push, so that one token serves looking and writing.

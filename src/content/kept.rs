@@ -1,0 +1,347 @@
+//! A source that keeps the manifests it has read in a file, so that a run that had to stop while reading them is continued
+//! by the next: a registry that counts pulls would otherwise let neither ever come to an end.
+//!
+//! The file is a row of entries: a line `DIGEST SIZE MEDIA-TYPE`, so many bytes, a line feed. It is only ever added to, and
+//! removed when the job is done.
+//!
+//! **Threats.** The file lies about; it may be cut off, damaged or forged. Nothing counts that its digest does not prove when
+//! it is read; what cannot be understood, and all after it, is as if it were not there. Lines and entries are bounded. That
+//! nothing can be kept is no failure of the job.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+
+use super::{Body, Slice, Source};
+use crate::error::Result;
+use crate::oci::{Descriptor, Digest, MAX_MANIFEST_SIZE, Manifest, Reference, Repository, Tag, media_type};
+
+/// The longest line before an entry, in bytes; a digest of sha512 and the longest media type need less than half of it.
+const MAX_LINE: u64 = 512;
+/// More manifests than any job has.
+const MAX_ENTRIES: usize = 1_000_000;
+
+/// See the module documentation.
+pub struct Kept<'a> {
+    primary: &'a dyn Source,
+    /// `None`: nothing is kept.
+    path: Option<PathBuf>,
+    /// How many an earlier run has left.
+    found: usize,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    entries: HashMap<Digest, Entry>,
+    /// Open for reading and writing; not before there is something to keep.
+    file: Option<Arc<File>>,
+    /// Where the next entry goes.
+    end: u64,
+    /// The file could not be written: nothing more is kept.
+    broken: bool,
+}
+
+#[derive(Clone)]
+struct Entry {
+    offset: u64,
+    size: u64,
+    media_type: String,
+}
+
+impl<'a> Kept<'a> {
+    /// Before `primary`, with what an earlier run has left in `path`. The file is made when there is something to keep.
+    pub fn new(primary: &'a dyn Source, path: Option<PathBuf>) -> Kept<'a> {
+        let state = path.as_deref().and_then(|path| State::read(path).ok()).unwrap_or_default();
+        Kept { primary, path, found: state.entries.len(), state: Mutex::new(state) }
+    }
+
+    /// The same, adding nothing.
+    pub fn reading(primary: &'a dyn Source, path: &Path) -> Kept<'a> {
+        Kept { path: None, ..Kept::new(primary, Some(path.to_owned())) }
+    }
+
+    /// How many manifests an earlier run has left.
+    pub fn found(&self) -> usize {
+        self.found
+    }
+
+    /// How many manifests the next run will find, and where.
+    pub fn left(&self) -> Option<(usize, &Path)> {
+        let state = self.state();
+        let count = state.entries.len();
+        self.path.as_deref().filter(|_| count > 0 && !state.broken).map(|path| (count, path))
+    }
+
+    /// The job is done: nobody needs the file any more.
+    pub fn remove(&self) {
+        let Some(path) = &self.path else { return };
+        let state = std::mem::take(&mut *self.state());
+        if state.file.is_some()
+            && let Err(error) = std::fs::remove_file(path)
+        {
+            tracing::debug!("removing {}: {error}", path.display());
+        }
+    }
+
+    fn get(&self, digest: &Digest) -> Option<Manifest> {
+        let (entry, file) = {
+            let state = self.state();
+            (state.entries.get(digest)?.clone(), state.file.clone()?)
+        };
+        let bytes = Slice::new(file, "", entry.offset, entry.size).read_all(MAX_MANIFEST_SIZE).ok()?;
+        Manifest::parse(bytes, Some(&entry.media_type), Some(digest)).ok()
+    }
+
+    fn keep(&self, manifest: &Manifest) {
+        let Some(path) = &self.path else { return };
+        let mut state = self.state();
+        if state.broken || state.entries.contains_key(&manifest.digest()) {
+            return;
+        }
+        if let Err(error) = state.add(path, manifest) {
+            tracing::debug!("keeping manifests in {}: {error}", path.display());
+            state.broken = true;
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn read(path: &Path) -> io::Result<State> {
+        let file = open(path, false)?;
+        let length = file.metadata()?.len();
+        let mut state = State::default();
+        let mut reader = BufReader::new(&file);
+        while state.entries.len() < MAX_ENTRIES
+            && let Some((digest, entry)) = next(&mut reader, state.end)
+            && entry.offset.saturating_add(entry.size) < length
+        {
+            state.end = entry.offset + entry.size + 1;
+            reader.seek(SeekFrom::Start(state.end))?;
+            state.entries.insert(digest, entry);
+        }
+        state.file = Some(Arc::new(file));
+        Ok(state)
+    }
+
+    fn add(&mut self, path: &Path, manifest: &Manifest) -> io::Result<()> {
+        let file = match &self.file {
+            Some(file) => file.clone(),
+            None => {
+                if let Some(parent) = path.parent() {
+                    std::fs::create_dir_all(parent)?;
+                }
+                let file = Arc::new(open(path, true)?);
+                self.file = Some(file.clone());
+                file
+            }
+        };
+        let (digest, size, media_type) = (manifest.digest(), manifest.size(), manifest.media_type());
+        let line = format!("{digest} {size} {media_type}\n");
+        let bytes = [line.as_bytes(), manifest.bytes(), b"\n"].concat();
+        // What stands there is the torn end of an earlier run.
+        file.set_len(self.end)?;
+        file.write_all_at(&bytes, self.end)?;
+        let entry = Entry { offset: self.end + line.len() as u64, size, media_type: media_type.to_owned() };
+        self.end += bytes.len() as u64;
+        self.entries.insert(digest, entry);
+        Ok(())
+    }
+}
+
+/// Only a regular file, never through a link: it is written to.
+fn open(path: &Path, create: bool) -> io::Result<File> {
+    let no_follow = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
+    let mut options = File::options();
+    options.read(true).write(true).create(create).custom_flags(no_follow.bits().cast_signed());
+    let file = options.open(path)?;
+    if file.metadata()?.is_file() { Ok(file) } else { Err(io::ErrorKind::InvalidInput.into()) }
+}
+
+/// The line at `at`, where `reader` stands.
+fn next(reader: &mut impl BufRead, at: u64) -> Option<(Digest, Entry)> {
+    let mut line = Vec::new();
+    reader.take(MAX_LINE).read_until(b'\n', &mut line).ok()?;
+    let text = std::str::from_utf8(line.strip_suffix(b"\n")?).ok()?;
+    let (digest, rest) = text.split_once(' ')?;
+    let (size, media_type) = rest.split_once(' ')?;
+    let size: u64 = size.parse().ok().filter(|size| *size <= MAX_MANIFEST_SIZE)?;
+    let entry = Entry { offset: at + line.len() as u64, size, media_type: media_type.to_owned() };
+    media_type::is_manifest(media_type).then_some((digest.parse().ok()?, entry))
+}
+
+#[async_trait]
+impl Source for Kept<'_> {
+    async fn tags(&self, repository: &Repository) -> Result<Vec<Tag>> {
+        self.primary.tags(repository).await
+    }
+
+    async fn resolve(&self, reference: &Reference) -> Result<Option<Descriptor>> {
+        self.primary.resolve(reference).await
+    }
+
+    async fn manifest(&self, reference: &Reference) -> Result<Option<Manifest>> {
+        if let Some(kept) = reference.digest.and_then(|digest| self.get(&digest)) {
+            return Ok(Some(kept));
+        }
+        let found = self.primary.manifest(reference).await?;
+        found.iter().for_each(|manifest| self.keep(manifest));
+        Ok(found)
+    }
+
+    async fn referrers(&self, repository: &Repository, subject: &Digest) -> Result<Vec<Descriptor>> {
+        self.primary.referrers(repository, subject).await
+    }
+
+    async fn blob(&self, repository: &Repository, blob: &Descriptor, offset: u64) -> Result<Body> {
+        self.primary.blob(repository, blob, offset).await
+    }
+
+    fn counts_pulls(&self, repository: &Repository) -> bool {
+        self.found > 0 || self.primary.counts_pulls(repository)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    /// A registry that has every manifest of the form below, and counts.
+    #[derive(Default)]
+    struct Pulls(AtomicUsize);
+
+    fn manifest(n: usize) -> Manifest {
+        let text = format!(r#"{{"schemaVersion":2,"mediaType":"{}","manifests":[],"n":{n}}}"#, media_type::OCI_INDEX);
+        Manifest::parse(Bytes::from(text), None, None).unwrap()
+    }
+
+    fn by_digest(n: usize) -> Reference {
+        Repository::new("h", "a").unwrap().with_digest(manifest(n).digest())
+    }
+
+    #[async_trait]
+    impl Source for Pulls {
+        async fn tags(&self, _: &Repository) -> Result<Vec<Tag>> {
+            Ok(Vec::new())
+        }
+        async fn resolve(&self, _: &Reference) -> Result<Option<Descriptor>> {
+            Ok(None)
+        }
+        async fn manifest(&self, reference: &Reference) -> Result<Option<Manifest>> {
+            self.0.fetch_add(1, Ordering::SeqCst);
+            Ok((0..10).map(manifest).find(|manifest| Some(manifest.digest()) == reference.digest))
+        }
+        async fn referrers(&self, _: &Repository, _: &Digest) -> Result<Vec<Descriptor>> {
+            Ok(Vec::new())
+        }
+        async fn blob(&self, _: &Repository, blob: &Descriptor, _: u64) -> Result<Body> {
+            panic!("{blob:?}")
+        }
+    }
+
+    struct Ground {
+        directory: tempfile::TempDir,
+        pulls: Pulls,
+    }
+
+    impl Ground {
+        fn new() -> Ground {
+            Ground { directory: tempfile::tempdir().unwrap(), pulls: Pulls::default() }
+        }
+
+        fn path(&self) -> PathBuf {
+            self.directory.path().join("deep/out.tar.walk")
+        }
+
+        /// One run that reads these; gives how many of them were pulled.
+        async fn run(&self, wanted: &[usize]) -> usize {
+            let before = self.pulls.0.load(Ordering::SeqCst);
+            let kept = Kept::new(&self.pulls, Some(self.path()));
+            for n in wanted {
+                assert_eq!(kept.manifest(&by_digest(*n)).await.unwrap().unwrap().bytes(), manifest(*n).bytes());
+            }
+            self.pulls.0.load(Ordering::SeqCst) - before
+        }
+    }
+
+    #[tokio::test]
+    async fn what_one_run_has_read_the_next_does_not_ask_for() {
+        let ground = Ground::new();
+        assert_eq!(ground.run(&[1, 2]).await, 2);
+        assert_eq!(ground.run(&[1, 2, 3]).await, 1);
+        assert_eq!(ground.run(&[3, 2, 1]).await, 0);
+        let kept = Kept::new(&ground.pulls, Some(ground.path()));
+        assert_eq!(kept.left(), Some((3, ground.path().as_path())));
+        kept.remove();
+        assert!(!ground.path().exists());
+    }
+
+    #[tokio::test]
+    async fn a_file_cut_anywhere_gives_what_is_whole_and_is_added_to_there() {
+        let ground = Ground::new();
+        ground.run(&[1, 2]).await;
+        let whole = std::fs::read(ground.path()).unwrap();
+        for cut in 0..whole.len() {
+            std::fs::write(ground.path(), &whole[..cut]).unwrap();
+            ground.run(&[1, 2]).await;
+            assert_eq!(std::fs::read(ground.path()).unwrap(), whole, "cut at {cut}");
+        }
+    }
+
+    #[tokio::test]
+    async fn damaged_and_forged_entries_are_pulled_again() {
+        let ground = Ground::new();
+        ground.run(&[1]).await;
+        let text = std::fs::read_to_string(ground.path()).unwrap();
+        let digest = manifest(1).digest().to_string();
+        for wrong in [
+            text.replace("\"n\":1", "\"n\":2"),
+            text.replace(&digest, &manifest(2).digest().to_string()),
+            text.replace(&digest, "sha256:../../x"),
+            text.replace(' ', " 9"),
+            text.replace(' ', "  "),
+            text.replace("application/vnd.oci.image.index", "text/html"),
+            "x".repeat(10_000),
+            format!("{digest} 18446744073709551615 {}\n", media_type::OCI_INDEX),
+        ] {
+            std::fs::write(ground.path(), &wrong).unwrap();
+            assert_eq!(ground.run(&[1]).await, 1, "{wrong}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_link_in_its_place_is_not_followed_and_the_job_goes_on() {
+        let ground = Ground::new();
+        std::fs::create_dir(ground.path().parent().unwrap()).unwrap();
+        let target = ground.directory.path().join("precious");
+        std::fs::write(&target, "precious").unwrap();
+        std::os::unix::fs::symlink(&target, ground.path()).unwrap();
+        assert_eq!(ground.run(&[1]).await, 1);
+        assert_eq!(std::fs::read_to_string(&target).unwrap(), "precious");
+    }
+
+    #[tokio::test]
+    async fn a_dry_run_reads_what_is_kept_and_writes_nothing() {
+        let ground = Ground::new();
+        ground.run(&[1]).await;
+        let before = std::fs::read(ground.path()).unwrap();
+        let kept = Kept::reading(&ground.pulls, &ground.path());
+        kept.manifest(&by_digest(1)).await.unwrap();
+        kept.manifest(&by_digest(2)).await.unwrap();
+        kept.remove();
+        assert_eq!(ground.pulls.0.load(Ordering::SeqCst), 2);
+        assert_eq!(std::fs::read(ground.path()).unwrap(), before);
+    }
+}
