@@ -1,6 +1,8 @@
 //! Registries that limit what may be asked: waiting, going on later, and asking for nothing that is known already. And the
 //! log of what was asked.
 
+mod checkpoint;
+mod known;
 mod log;
 mod patience;
 mod shop;

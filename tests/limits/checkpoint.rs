@@ -1,0 +1,132 @@
+//! A limit that ends a run does not end the job: the next run goes on where this one stopped.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crate::shop::{Shop, is_pull};
+use crate::support::faulty::{Answer, Server};
+use crate::{gapferry, said, support};
+
+const IMAGES: usize = 10;
+
+/// A registry of ten images that lets only so many pulls through, then asks for six hours; more are granted by the test.
+struct Limited {
+    server: Server,
+    left: Arc<AtomicUsize>,
+}
+
+impl Limited {
+    async fn start() -> Limited {
+        let images: Vec<(String, String)> =
+            (0..IMAGES).map(|n| (format!("team/app:{n}"), format!("layer {n}"))).collect();
+        let named: Vec<(&str, &str)> = images.iter().map(|(name, content)| (&name[..], &content[..])).collect();
+        let (shop, left) = (Shop::with(&named), Arc::new(AtomicUsize::new(0)));
+        let granted = left.clone();
+        let take = move || granted.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok();
+        let server = Server::registry(move |request, _| match is_pull(request) && !take() {
+            true => Answer::new(429).with("Retry-After", "21600"),
+            false => shop.answer(request),
+        });
+        Limited { server: server.await, left }
+    }
+
+    fn grant(&self, pulls: usize) {
+        self.left.store(pulls, Ordering::SeqCst);
+    }
+
+    fn list(&self) -> Vec<String> {
+        (0..IMAGES).map(|n| format!("{}/team/app:{n}", self.server.address)).collect()
+    }
+
+    /// How often each tag or digest was asked for by GET, refusals included.
+    fn pulls(&self) -> BTreeMap<String, usize> {
+        let mut pulls = BTreeMap::new();
+        for request in self.server.seen().iter().filter(|request| is_pull(request)) {
+            *pulls.entry(request.target.clone()).or_default() += 1;
+        }
+        pulls
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_export_that_hits_the_limit_again_and_again_comes_to_its_end() {
+    for name in ["b.tar", "b"] {
+        let limited = Limited::start().await;
+        let directory = support::tempdir();
+        let out = directory.path().join("deep").join(name).display().to_string();
+        let references = limited.list();
+        let mut arguments = vec!["export", "-o", &out];
+        arguments.extend(references.iter().map(String::as_str));
+        for _ in 0..2 {
+            limited.grant(4);
+            let output = gapferry(&arguments).await;
+            let text = said(&output);
+            assert_eq!(output.status.code(), Some(4), "{text}");
+            assert!(text.contains("run again, continues") && text.contains("6 h 0 min"), "{text}");
+            assert!(text.lines().count() < 10, "one limit is told once: {text}");
+        }
+        limited.grant(2);
+        let output = gapferry(&arguments).await;
+        assert!(output.status.success(), "{}", said(&output));
+        let refused: usize = limited.pulls().values().sum::<usize>() - IMAGES;
+        assert!((2..=4).contains(&refused), "no image was pulled twice: {:?}", limited.pulls());
+        assert!(gapferry(&["verify", &out]).await.status.success());
+        let left: Vec<_> = std::fs::read_dir(directory.path().join("deep")).unwrap().collect();
+        assert_eq!(left.len(), 1, "{left:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lock_file_that_hits_the_limit_is_finished_by_the_next_run() {
+    let limited = Limited::start().await;
+    let directory = support::tempdir();
+    let lock = directory.path().join("images.lock");
+    let (path, references) = (lock.display().to_string(), limited.list());
+    let mut arguments = vec!["lock", "-o", &path];
+    arguments.extend(references.iter().map(String::as_str));
+    limited.grant(9);
+    assert_eq!(gapferry(&arguments).await.status.code(), Some(4));
+    assert!(!lock.exists());
+    limited.grant(1);
+    let output = gapferry(&arguments).await;
+    assert!(output.status.success(), "{}", said(&output));
+    assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_killed_while_it_waits_for_the_limit_is_continued() {
+    let limited = Limited::start().await;
+    let directory = support::tempdir();
+    let out = directory.path().join("b.tar").display().to_string();
+    let references = limited.list();
+    // One after the other: what is asked when the limit is reached has been answered but for one.
+    let mut arguments = vec!["export", "-j", "1", "-o", &out];
+    arguments.extend(references.iter().map(String::as_str));
+    limited.grant(5);
+    let patient = [&arguments[..], &["--max-wait", "12h"]].concat();
+    let mut process = support::gapferry_process().args(&patient).stderr(Stdio::piped()).spawn().unwrap();
+    let lines = BufReader::new(process.stderr.take().unwrap()).lines();
+    let waiting = lines.map_while(Result::ok).find(|line| line.starts_with("waiting "));
+    let waiting = waiting.expect("it says that it waits");
+    assert!(waiting.contains("6 h 0 min") && waiting.contains("429"), "{waiting}");
+    process.kill().unwrap();
+    process.wait().unwrap();
+    limited.grant(5);
+    let output = gapferry(&arguments).await;
+    assert!(output.status.success(), "{}", said(&output));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_continued_leaves_nothing_behind() {
+    let limited = Limited::start().await;
+    limited.grant(IMAGES);
+    let directory = support::tempdir();
+    let out = directory.path().join("b.tar").display().to_string();
+    let (there, gone) = (limited.list().remove(0), format!("{}/team/app:gone", limited.server.address));
+    let output = gapferry(&["export", "-o", &out, &there, &gone]).await;
+    assert_eq!(output.status.code(), Some(4), "{}", said(&output));
+    assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
+}

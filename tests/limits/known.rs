@@ -1,0 +1,168 @@
+//! What is known already is not pulled again: tags are looked up for nothing (HEAD), immutable ones not even that.
+
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use crate::shop::{Shop, is_pull};
+use crate::support::faulty::{Seen, Server};
+use crate::support::images;
+use crate::support::registry::Registry;
+use crate::{gapferry, said, support};
+
+/// Runs it; it has to succeed.
+#[track_caller]
+fn well(output: std::process::Output) -> String {
+    let text = said(&output);
+    assert_eq!(output.status.code(), Some(0), "{text}");
+    text
+}
+
+/// A registry whose images a test may change.
+async fn changing(shop: Shop) -> (Server, Arc<Mutex<Shop>>) {
+    let shop = Arc::new(Mutex::new(shop));
+    let answers = shop.clone();
+    (Server::registry(move |request, _| answers.lock().unwrap().answer(request)).await, shop)
+}
+
+fn allowlist(directory: &Path, host: &str, names: &[&str]) -> String {
+    let file = directory.join("images.txt");
+    let lines: Vec<String> = names.iter().map(|name| format!("{host}/{name}\n")).collect();
+    std::fs::write(&file, lines.concat()).unwrap();
+    file.display().to_string()
+}
+
+const NAMES: [&str; 3] = ["team/app:1.0", "team/app:1.1", "team/app:edge"];
+
+fn shop() -> Shop {
+    Shop::with(&[(NAMES[0], "one"), (NAMES[1], "two"), (NAMES[2], "three")])
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_export_with_nothing_changed_costs_no_pull() {
+    let (server, shop) = changing(shop()).await;
+    let directory = support::tempdir();
+    let list = allowlist(directory.path(), &server.address, &NAMES);
+    for out in ["b.tar", "b"] {
+        let out = directory.path().join(out).display().to_string();
+        well(gapferry(&["export", "-f", &list, "-o", &out]).await);
+        let pulls = || server.seen().iter().filter(|request| is_pull(request)).count();
+        let (pulled, heads) = (pulls(), server.count("HEAD", "/v2/team/app/manifests/"));
+        well(gapferry(&["export", "-f", &list, "-o", &out]).await);
+        assert_eq!(pulls(), pulled, "{out}");
+        assert_eq!(server.count("HEAD", "/v2/team/app/manifests/"), heads + NAMES.len());
+        // What has changed costs one.
+        shop.lock().unwrap().add(NAMES[2], &format!("other content of {out}"));
+        well(gapferry(&["export", "-f", &list, "-o", &out]).await);
+        assert_eq!(pulls(), pulled + 1, "{out}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tags_of_one_image_cost_one_pull_where_pulls_are_counted() {
+    let shop = Shop::with(&[("team/app:1", "same"), ("team/app:1.2", "same"), ("team/app:latest", "same")]);
+    let answer = move |request: &_| shop.answer(request).with("ratelimit-limit", "100;w=1");
+    let server = Server::registry(move |request, _| answer(request).with("ratelimit-remaining", "50;w=1")).await;
+    let reference = |tag| format!("{}/team/app:{tag}", server.address);
+    // One after the other: of the first answer it is known that pulls are counted.
+    well(gapferry(&["lock", "-j", "1", &reference("1"), &reference("1.2"), &reference("latest")]).await);
+    assert_eq!(server.seen().iter().filter(|request| is_pull(request)).count(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_immutable_tag_costs_no_request_at_all() {
+    let (server, shop) = changing(shop()).await;
+    let directory = support::tempdir();
+    let list = allowlist(directory.path(), &server.address, &NAMES);
+    let out = directory.path().join("b.tar").display().to_string();
+    let export = ["export", "-f", &list, "-o", &out];
+    well(gapferry(&export).await);
+    let before = support::sha256_file(Path::new(&out));
+
+    let asked = server.traffic().requests;
+    let text = well(gapferry(&[&export[..], &["--immutable-tags", "."]].concat()).await);
+    assert_eq!(server.traffic().requests, asked, "{:?}", server.seen());
+    assert!(text.contains("3 images taken from the earlier lock"), "{text}");
+    assert_eq!(support::sha256_file(Path::new(&out)), before);
+
+    // Only what matches: `edge` has moved, and so, against all promises, has 1.0.
+    shop.lock().unwrap().add(NAMES[0], "moved");
+    shop.lock().unwrap().add(NAMES[2], "moved");
+    let versions = ["--immutable-tags", r"^\d+[.]0$", "--immutable-tags", r"^\d+[.]1$"];
+    let asked = server.seen().len();
+    well(gapferry(&[&export[..], &versions].concat()).await);
+    let about_versions = |request: &&_| is_about(request, "/1.0") || is_about(request, "/1.1");
+    assert_eq!(server.seen().iter().skip(asked).filter(about_versions).count(), 0);
+    let digests = |text: &str| text.matches("sha256:").count();
+    let listed = well(gapferry(&["list", "--json", &out]).await);
+    assert!(digests(&listed) > 0 && listed.contains(NAMES[2]), "{listed}");
+    assert_ne!(support::sha256_file(Path::new(&out)), before, "edge was taken as it is now");
+    well(gapferry(&["verify", &out]).await);
+}
+
+fn is_about(request: &Seen, end: &str) -> bool {
+    request.target.ends_with(end)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_entry_that_is_not_what_is_asked_for_now_is_not_taken_over() {
+    let (server, _) = changing(shop()).await;
+    let directory = support::tempdir();
+    let reference = format!("{}/{}", server.address, NAMES[0]);
+    let lock = directory.path().join("images.lock").display().to_string();
+    let pin = ["lock", &reference, "-o", &lock, "--immutable-tags", "."];
+    well(gapferry(&pin).await);
+    let asked = server.traffic().requests;
+    well(gapferry(&pin).await);
+    assert_eq!(server.traffic().requests, asked);
+    // It is an image for amd64: only the registry can say that there is no other.
+    let output = gapferry(&[&pin[..], &["--platform", "linux/arm64"]].concat()).await;
+    assert_ne!(output.status.code(), Some(0), "{}", said(&output));
+    assert!(server.traffic().requests > asked);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lock_without_a_bundle_saves_the_questions_and_the_manifests_are_pulled_by_digest() {
+    let (server, shop) = changing(shop()).await;
+    let directory = support::tempdir();
+    let list = allowlist(directory.path(), &server.address, &NAMES);
+    let (lock, out) = (directory.path().join("lock").display().to_string(), directory.path().join("b"));
+    let out = out.display().to_string();
+    well(gapferry(&["lock", "-f", &list, "-o", &lock]).await);
+    shop.lock().unwrap().add(NAMES[0], "moved");
+    let before = server.seen().len();
+    well(gapferry(&["export", "-f", &list, "-o", &out, "--lock", &lock, "--immutable-tags", "."]).await);
+    let asked = server.seen().split_off(before);
+    assert!(asked.iter().all(|request| request.target.contains("sha256:")), "{asked:?}");
+    assert_eq!(asked.iter().filter(|request| is_pull(request)).count(), NAMES.len());
+}
+
+#[test]
+fn at_a_real_registry_a_second_export_pulls_nothing_and_an_immutable_one_asks_nothing() {
+    let registry = Registry::start();
+    images::oci("team/app", "1.0", &["content"]).push(&registry);
+    let multi = images::oci_index("team/multi", "2.0", "content");
+    multi.push(&registry);
+    images::cosign_signature(&multi).push(&registry);
+    let directory = support::tempdir();
+    let list = allowlist(directory.path(), registry.host(), &["team/app:1.0", "team/multi:2.0"]);
+    let out = directory.path().join("b").display().to_string();
+    let export = |more: &[&str]| {
+        support::gapferry().args(["export", "-f", &list, "-o", &out]).args(more).assert().success();
+    };
+    let pulls = || registry.requests().iter().filter(|r| r.method == "GET" && r.path.contains("/manifests/")).count();
+    export(&[]);
+    assert!(pulls() >= 4);
+    let pulled = pulls();
+    export(&[]);
+    assert_eq!(pulls(), pulled);
+    let asked = registry.requests().len();
+    export(&["--immutable-tags", r"\A\d+\.\d+\z"]);
+    assert_eq!(registry.requests().len(), asked);
+}
+
+#[test]
+fn a_pattern_that_is_none_is_refused_before_anything_is_asked() {
+    let output = support::gapferry().args(["lock", "nobody.invalid/a:1", "--immutable-tags", "("]).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(said(&output).contains("invalid pattern"), "{}", said(&output));
+}
