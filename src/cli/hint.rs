@@ -14,12 +14,10 @@ pub fn for_error(error: &Error) -> Option<&'static str> {
              answers the same way",
         ),
         Kind::NotFound => Some("check the spelling of registry, repository and tag, and whether you may read it"),
-        Kind::RateLimited => {
-            Some(
-                "run the same command again later: what is done is kept (of `lock`: with -o); --max-wait 6h waits instead; \
+        Kind::RateLimited => Some(
+            "run the same command again later: what is done is kept (of `lock`: with -o); --max-wait 6h waits instead; \
                  logging in raises most limits",
-            )
-        }
+        ),
         Kind::Network => for_network(&chain),
         Kind::Refused if chain.contains("quota") || chain.contains("upper limit") => {
             Some("raise the project's quota, or clean it up; then run the same command again")
