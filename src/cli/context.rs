@@ -136,7 +136,7 @@ impl Context {
         let (red, reset) = if self.color { ("\x1b[1;31m", "\x1b[0m") } else { ("", "") };
         to_stderr(&format!("{red}failed:{reset} {}", plain(text)));
         if let Some(remedy) = remedy {
-            to_stderr(&format!("  {remedy}"));
+            to_stderr(&format!("  hint: {remedy}"));
         }
     }
 

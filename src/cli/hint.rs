@@ -18,7 +18,15 @@ pub fn for_error(error: &Error) -> Option<&'static str> {
             "run the same command again later: what is done is kept (of `lock`: with -o); --max-wait 6h waits instead; \
                  logging in raises most limits",
         ),
+        Kind::Refused | Kind::Network if is_full(&chain) => {
+            Some("the registry has no room left: have room made there, then run the same command again")
+        }
         Kind::Network => for_network(&chain),
+        // nginx refuses uploads over 1 MiB unless told otherwise.
+        Kind::Refused if chain.contains(": 413 ") => Some(
+            "the registry, or a proxy before it, limits the size of uploads (nginx: client_max_body_size 0; in \
+             Kubernetes the annotation proxy-body-size of the ingress): have that lifted, then run the same command again",
+        ),
         Kind::Refused if chain.contains("quota") || chain.contains("upper limit") => {
             Some("raise the project's quota, or clean it up; then run the same command again")
         }
@@ -52,6 +60,12 @@ fn named_in(chain: &str) -> Option<i32> {
     after.split_once(')')?.0.parse().ok()
 }
 
+/// distribution tells of a full disk in a 500, with the number of ENOSPC or EDQUOT.
+fn is_full(chain: &str) -> bool {
+    const SIGNS: [&str; 5] = [": 507 ", "no space left", "disk quota exceeded", r#""Err":28,"#, r#""Err":122,"#];
+    SIGNS.iter().any(|sign| chain.contains(sign))
+}
+
 fn for_network(chain: &str) -> Option<&'static str> {
     let certificate = ["certificate", "UnknownIssuer", "CaUsedAsEndEntity"].iter().any(|word| chain.contains(word));
     if certificate {
@@ -63,4 +77,33 @@ fn for_network(chain: &str) -> Option<&'static str> {
     Some(
         "check name, port and proxy (HTTPS_PROXY, NO_PROXY); for a registry without TLS: --plain-http. Run again to continue",
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refused_upload_says_whose_limit_it_hit() {
+        let text = "uploading blob sha256:aa to r/a:";
+        for (kind, said, helps) in [
+            (
+                Kind::Refused,
+                "413 Payload Too Large: (a web page) 413 Request Entity Too Large nginx",
+                "client_max_body_size",
+            ),
+            (Kind::Refused, "507 Insufficient Storage", "no room left"),
+            (
+                Kind::Network,
+                r#"500 Internal Server Error: UNKNOWN: unknown error: {"DriverName":"filesystem","Enclosed":{"Err":28,"Op":"mkdir"}}"#,
+                "no room left",
+            ),
+            (Kind::Refused, "403 Forbidden: DENIED: will exceed the configured upper limit of 1.0 GiB", "quota"),
+        ] {
+            let hint = for_error(&Error::new(kind, format!("{text} {said}"))).unwrap_or_default();
+            assert!(hint.contains(helps), "{said}: {hint}");
+        }
+        let other = Error::new(Kind::Refused, format!("{text} 403 Forbidden: DENIED: no"));
+        assert_eq!(for_error(&other), None);
+    }
 }

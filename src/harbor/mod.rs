@@ -28,6 +28,8 @@ pub use preflight::{Preflight, Problem, Severity, preflight};
 pub use projects::{Created, ProjectOptions, create_projects, is_project_name, project_of};
 pub use quota::{QuotaShort, quotas};
 
+/// Uploads into one project that Harbor copes with: each locks the project's row of its database.
+pub const UPLOADS_PER_PROJECT: u16 = 4;
 /// Projects asked about at the same time.
 const AT_ONCE: usize = 8;
 

@@ -4,6 +4,7 @@
 mod auth;
 mod certs;
 mod faults;
+mod load;
 mod pull_and_push;
 mod sessions;
 mod shelf;

@@ -1,5 +1,6 @@
 //! What an import prints and writes.
 
+use std::collections::HashSet;
 use std::time::Instant;
 
 use jiff::Timestamp;
@@ -7,10 +8,11 @@ use serde_json::json;
 
 use super::super::context::{Context, write_file};
 use super::super::exit::Outcome;
+use super::super::hint;
 use super::super::table;
 use super::Args;
 use crate::bundle::Bundle;
-use crate::error::{Kind, Result};
+use crate::error::{Error, Kind, Result};
 use crate::graph::{Graph, Image};
 use crate::lock::IndexMode;
 use crate::plan::{Action, Plan, TagState};
@@ -104,11 +106,13 @@ pub fn summary(
 ) -> Outcome {
     let count =
         |wanted: Done| outcome.images.iter().filter(|result| matches!(result, Ok(done) if *done == wanted)).count();
-    let mut failed = 0;
+    let (mut failed, mut told) = (0, HashSet::new());
     for ((image, step), result) in graph.images.iter().zip(&plan.images).zip(&outcome.images) {
         if let Err(error) = result {
             failed += 1;
-            context.failed_image(&format!("{}: {}", step.to, error.chain()), remedy(image, error.kind()));
+            // What helps many images is said once.
+            let remedy = remedy(image, error).filter(|remedy| told.insert(*remedy));
+            context.failed_image(&format!("{}: {}", step.to, error.chain()), remedy);
         }
     }
     let pushed = count(Done::Pushed);
@@ -128,7 +132,10 @@ pub fn summary(
     if failed > 0 { Outcome::SomeImagesFailed } else { Outcome::Done }
 }
 
-fn remedy(image: &Image, kind: Kind) -> Option<&'static str> {
+fn remedy(image: &Image, error: &Error) -> Option<&'static str> {
     let sparse = image.locked.selection.as_ref().is_some_and(|selection| selection.index == IndexMode::Sparse);
-    (sparse && matches!(kind, Kind::Refused | Kind::NotFound)).then_some(SPARSE_REMEDY)
+    if sparse && matches!(error.kind(), Kind::Refused | Kind::NotFound) {
+        return Some(SPARSE_REMEDY);
+    }
+    hint::for_error(error)
 }

@@ -20,6 +20,9 @@ pub struct HarborArgs {
     /// Create projects that are missing
     #[arg(long)]
     create_projects: bool,
+    /// Uploads into one project at the same time; more only fail and come again [default: 4 on Harbor, else no limit]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
+    per_project: Option<u16>,
     /// Created projects can be pulled from by everybody
     #[arg(long, requires = "create_projects")]
     project_public: bool,
@@ -49,13 +52,16 @@ pub async fn prepare(
     dry_run: bool,
     context: &Context,
 ) -> Result<Prepared> {
+    let limit = |at_once: u16| registries.limit_uploads_per_project(&target.registry, at_once.into());
     let Some(harbor) = harbor::detect(registries, &target.registry).await? else {
+        args.per_project.map(limit);
         if args.create_projects {
             let text = format!("{} is not Harbor: --create-projects has no effect", target.registry);
             context.events.report(Event::Warning(text));
         }
         return Ok(Prepared { harbor: None, closed: BTreeSet::new(), notes: Vec::new() });
     };
+    limit(args.per_project.unwrap_or(harbor::UPLOADS_PER_PROJECT));
     let repositories: BTreeSet<Repository> = targets.iter().map(|to| to.repository.clone()).collect();
     let repositories: Vec<Repository> = repositories.into_iter().collect();
     let found = harbor::preflight(registries, &harbor, &repositories).await?;

@@ -10,8 +10,10 @@ use reqwest::{Method, Url};
 use tokio::sync::{OnceCell, Semaphore};
 
 use super::answer::refusal;
+use super::arrived::Arrived;
 use super::auth::{Auth, Challenge, Scopes};
 use super::limit::Gate;
+use super::projects::Projects;
 use super::reply::Reply;
 use super::retry::{Failure, Tries, is_transient};
 use super::wire::{Call, Payload, Wire, is_loopback, spoke_tls};
@@ -34,6 +36,8 @@ pub(super) struct Host {
     pub changes: Arc<Semaphore>,
     /// What the registry's limits allow.
     pub gate: Arc<Gate>,
+    /// Uploads of one project, which wait here before they take a lane.
+    pub projects: Projects,
     pub memory: Memory,
 }
 
@@ -52,6 +56,7 @@ pub(super) struct Memory {
     pub companion_tags: Mutex<HashMap<Repository, HashSet<Tag>>>,
     /// Upload sessions that a refused mount has opened.
     pub sessions: Mutex<HashMap<(Repository, Digest), Url>>,
+    pub arrived: Arrived,
     /// PATCH was refused as such: uploads go in one request.
     pub patchless: AtomicBool,
     /// Held while the fallback list of a subject is read, changed and written.
@@ -114,6 +119,7 @@ impl Host {
             uploads,
             changes,
             gate,
+            projects: Projects::default(),
             memory: Memory::default(),
         }
     }

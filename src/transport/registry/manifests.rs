@@ -11,12 +11,28 @@ use super::auth::Scopes;
 use super::host::{Ask, Host};
 use super::referrers;
 use super::reply::Reply;
-use super::retry::Failure;
+use super::retry::{Failure, Retry};
 use crate::error::{Error, Kind, Result};
 use crate::oci::{Descriptor, Digest, MAX_MANIFEST_SIZE, Manifest, ManifestError, Reference, media_type};
 
 /// What the registry says a manifest is, beside its body.
 const CONTENT_DIGEST: &str = "docker-content-digest";
+
+/// What a tag or digest means at a target. What has just been stored is asked for again if it is said not to be there.
+pub(super) async fn look_up(host: &Host, reference: &Reference) -> Result<Option<Descriptor>> {
+    let what = format!("looking up {reference}");
+    let mut tries = host.tries(&what);
+    loop {
+        let found = resolve(host, reference, Scopes::push(&reference.repository)).await?;
+        if found.is_some() || !host.memory.arrived.has_manifest(reference) {
+            return Ok(found);
+        }
+        let denied = Error::new(Kind::NotFound, format!("{what}: it was stored, and is said not to be there"));
+        if tries.again(Failure::soon(denied)).await.is_err() {
+            return Ok(None);
+        }
+    }
+}
 
 /// HEAD where that tells all, GET where it does not. `None`: the registry has no such tag or digest.
 pub(super) async fn resolve(host: &Host, reference: &Reference, scopes: Scopes) -> Result<Option<Descriptor>> {
@@ -120,10 +136,22 @@ pub(super) async fn store(host: &Host, reference: &Reference, body: &Bytes, medi
     let mut ask =
         Ask::new(Method::PUT, path, Scopes::push(&reference.repository), &what).header("content-type", media_type)?;
     ask.body = body.clone();
-    let reply = host.ask(&ask).await?;
-    if !matches!(reply.status(), 200..=202 | 204) {
-        return Err(refusal(&what, reply).await.error);
-    }
+    let mut tries = host.tries(&what);
+    let reply = loop {
+        let reply = host.ask(&ask).await?;
+        let status = reply.status();
+        if matches!(status, 200..=202 | 204) {
+            break reply;
+        }
+        let mut failure = refusal(&what, reply).await;
+        let told = failure.error.to_string();
+        let told = told.strip_prefix(&what).unwrap_or(&told);
+        if is_for_want_of_content(status, told) && host.memory.arrived.is_denied(&reference.repository, told) {
+            failure.retry = Retry::Soon;
+        }
+        tries.again(failure).await?;
+    };
+    host.memory.arrived.note_manifest(reference, Digest::sha256(body));
     let told = reply.header(CONTENT_DIGEST).and_then(|header| header.parse::<Digest>().ok());
     match told.map(|told| (told, Digest::of(told.algorithm(), body))) {
         Some((told, sent)) if told != sent => {
@@ -132,6 +160,11 @@ pub(super) async fn store(host: &Host, reference: &Reference, body: &Bytes, medi
         }
         _ => Ok(reply),
     }
+}
+
+/// MANIFEST_BLOB_UNKNOWN, BLOB_UNKNOWN, MANIFEST_UNKNOWN; Harbor has a 404 of its own.
+fn is_for_want_of_content(status: u16, told: &str) -> bool {
+    status == 404 || (status == 400 && (told.contains("BLOB_UNKNOWN") || told.contains("MANIFEST_UNKNOWN")))
 }
 
 /// `/v2/<name>/manifests/<digest, else tag>`

@@ -6,12 +6,13 @@
 //! progress bars.
 //!
 //! From the outside in: [`Registries`] picks a `host::Host`; `manifests`, `tags`, `referrers`, `download` and `upload` each
-//! know one part of the protocol (`session`: uploads that go on after a break; `outflow`: what they send); `host` adds
-//! authentication (`auth`), retries (`retry`) and the gate that a registry's limits close (`limit`); `wire` makes one HTTP
-//! exchange, trusting whom `tls` and `certs` say, and gives its `reply`; `patience` is how slow the other side may be;
-//! `answer` reads refusals; `trace` shows it all, masked.
+//! know one part of the protocol (`session`: uploads that go on after a break; `outflow`: what they send; `projects`: how
+//! many at once; `arrived`: what may be denied for a moment); `host` adds authentication (`auth`), retries (`retry`) and the
+//! gate that a registry's limits close (`limit`); `wire` makes one HTTP exchange, trusting whom `tls` and `certs` say, and
+//! gives its `reply`; `patience` is how slow the other side may be; `answer` reads refusals; `trace` shows it all, masked.
 
 mod answer;
+mod arrived;
 mod auth;
 mod certs;
 mod config;
@@ -25,6 +26,7 @@ mod link;
 mod manifests;
 mod outflow;
 mod patience;
+mod projects;
 mod referrers;
 mod reply;
 mod retry;
@@ -71,6 +73,11 @@ impl Registries {
         config.check()?;
         let wire = Arc::new(Wire::new(config, events));
         Ok(Registries(Arc::new(Shared { wire, hosts: Mutex::default() })))
+    }
+
+    /// At most `at_once` uploads into one project of `registry` at the same time, from the next upload on.
+    pub fn limit_uploads_per_project(&self, registry: &str, at_once: usize) {
+        self.host(registry).projects.limit(at_once);
     }
 
     fn host(&self, registry: &str) -> Arc<Host> {
@@ -123,7 +130,7 @@ impl Sink for Registries {
 
     async fn resolve(&self, reference: &Reference) -> Result<Option<Descriptor>> {
         let repository = &reference.repository;
-        manifests::resolve(&self.host(repository.registry()), reference, Scopes::push(repository)).await
+        manifests::look_up(&self.host(repository.registry()), reference).await
     }
 
     async fn has_no_tags(&self, repository: &Repository) -> Result<bool> {

@@ -28,22 +28,37 @@ use crate::progress::Event;
 /// This much progress after a break makes the earlier breaks forgotten, in bytes.
 const ENOUGH: u64 = 1024 * 1024;
 
-/// Whether the registry has the whole blob.
+/// Whether the registry has the whole blob. One that has just arrived is asked for again if it is said not to be there.
 pub(super) async fn has(host: &Host, repository: &Repository, blob: &Descriptor) -> Result<bool> {
     let what = format!("looking for blob {} in {repository}", blob.digest);
+    let mut tries = host.tries(&what);
+    loop {
+        if let Some(found) = look_for(host, repository, blob, &what).await? {
+            return Ok(found);
+        }
+        let denied = Error::new(Kind::NotFound, format!("{what}: it was uploaded, and is said not to be there"));
+        if !host.memory.arrived.has_blob(repository, &blob.digest) || tries.again(Failure::soon(denied)).await.is_err()
+        {
+            return Ok(false);
+        }
+    }
+}
+
+/// `None`: it is not there. `false`: something is there that will not do.
+async fn look_for(host: &Host, repository: &Repository, blob: &Descriptor, what: &str) -> Result<Option<bool>> {
     let path = format!("/v2/{}/blobs/{}", repository.path(), blob.digest);
-    let reply = host.ask(&Ask::new(Method::HEAD, path, Scopes::push(repository), &what)).await?;
+    let reply = host.ask(&Ask::new(Method::HEAD, path, Scopes::push(repository), what)).await?;
     match (reply.status(), reply.content_length()) {
         (200, Some(length)) if length != blob.size => {
             let text = format!("{what}: there it has {length} bytes instead of {}; uploading it again", blob.size);
             host.wire.events.report(Event::Warning(text));
-            Ok(false)
+            Ok(Some(false))
         }
-        (200, _) => Ok(true),
-        (404, _) => Ok(false),
+        (200, _) => Ok(Some(true)),
+        (404, _) => Ok(None),
         // Storage behind a redirect may not answer HEAD; then an upload is the way to be sure.
-        _ if !host.is_own(&reply) => Ok(false),
-        _ => Err(refusal(&what, reply).await.error),
+        _ if !host.is_own(&reply) => Ok(Some(false)),
+        _ => Err(refusal(what, reply).await.error),
     }
 }
 
@@ -54,7 +69,10 @@ pub(super) async fn mount(host: &Host, to: &Repository, blob: &Descriptor, from:
     let path = format!("/v2/{}/blobs/uploads/?mount={}&from={}", to.path(), blob.digest, from.path());
     let scopes = Scopes::push(to).and_pull(from);
     match host.ask(&Ask::new(Method::POST, path, scopes, &what)).await {
-        Ok(reply) if reply.status() == 201 => Ok(true),
+        Ok(reply) if reply.status() == 201 => {
+            host.memory.arrived.note_blob(to, blob.digest);
+            Ok(true)
+        }
         Ok(reply) => {
             tracing::debug!(what, status = reply.status(), "not mounted");
             if reply.status() == 202
@@ -74,6 +92,7 @@ pub(super) async fn mount(host: &Host, to: &Repository, blob: &Descriptor, from:
 /// Uploads the blob, reading it from `origin` again for every try.
 pub(super) async fn put(host: &Host, repository: &Repository, blob: &Descriptor, origin: &Origin<'_>) -> Result<()> {
     let what = format!("uploading blob {} to {repository}", blob.digest);
+    let _turn = host.projects.turn(repository).await;
     let _lane = host.uploads.acquire().await.ok();
     let session = host.memory.take_session(repository, &blob.digest).map(Session::at);
     let mut tries = host.tries(&what);
@@ -91,7 +110,10 @@ pub(super) async fn put(host: &Host, repository: &Repository, blob: &Descriptor,
     };
     loop {
         let inherited = upload.inherited;
-        let Err(mut failure) = upload.attempt().await else { return Ok(()) };
+        let Err(mut failure) = upload.attempt().await else {
+            host.memory.arrived.note_blob(repository, blob.digest);
+            return Ok(());
+        };
         // A session may have expired since the mount that opened it; the usual way is still to be tried.
         if inherited && failure.retry == Retry::Never && failure.error.kind() != Kind::Damaged {
             upload.session = None;

@@ -1,0 +1,84 @@
+//! What this run has brought to a registry. Under load a registry may deny for a moment what it has just taken: Harbor with
+//! several instances, caches or an object store behind it. Only then is “not there” worth asking again.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crate::oci::{Digest, Reference, Repository, Tag};
+
+#[derive(Default)]
+pub(super) struct Arrived(Mutex<HashMap<Repository, Here>>);
+
+#[derive(Default)]
+struct Here {
+    /// Of blobs and manifests.
+    digests: HashSet<Digest>,
+    tags: HashSet<Tag>,
+}
+
+impl Arrived {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Repository, Here>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn note_blob(&self, repository: &Repository, digest: Digest) {
+        self.lock().entry(repository.clone()).or_default().digests.insert(digest);
+    }
+
+    pub fn note_manifest(&self, reference: &Reference, digest: Digest) {
+        let mut all = self.lock();
+        let here = all.entry(reference.repository.clone()).or_default();
+        here.digests.insert(digest);
+        here.tags.extend(reference.tag.clone());
+    }
+
+    pub fn has_blob(&self, repository: &Repository, digest: &Digest) -> bool {
+        self.lock().get(repository).is_some_and(|here| here.digests.contains(digest))
+    }
+
+    pub fn has_manifest(&self, reference: &Reference) -> bool {
+        let all = self.lock();
+        let Some(here) = all.get(&reference.repository) else { return false };
+        match (&reference.digest, &reference.tag) {
+            (Some(digest), _) => here.digests.contains(digest),
+            (None, Some(tag)) => here.tags.contains(tag),
+            (None, None) => false,
+        }
+    }
+
+    /// Whether a refusal to store a manifest for want of what it names may pass: all that `told` names has been brought
+    /// there, or, if it names nothing, anything has.
+    pub fn is_denied(&self, repository: &Repository, told: &str) -> bool {
+        let all = self.lock();
+        let Some(here) = all.get(repository) else { return false };
+        let named = told.split(|c: char| !c.is_ascii_alphanumeric() && c != ':');
+        let mut named = named.filter_map(|word| word.parse::<Digest>().ok()).peekable();
+        match named.peek() {
+            Some(_) => named.all(|digest| here.digests.contains(&digest)),
+            None => !here.digests.is_empty(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_was_brought_can_be_denied() {
+        let (here, elsewhere) = (Repository::new("r", "a").unwrap(), Repository::new("r", "b").unwrap());
+        let (blob, other) = (Digest::sha256(b"blob"), Digest::sha256(b"other"));
+        let arrived = Arrived::default();
+        assert!(!arrived.is_denied(&here, "BLOB_UNKNOWN"));
+        arrived.note_blob(&here, blob);
+        assert!(arrived.is_denied(&here, "BLOB_UNKNOWN"));
+        assert!(arrived.is_denied(&here, &format!("BLOB_UNKNOWN: blob unknown to registry: {blob}; x")));
+        assert!(!arrived.is_denied(&here, &format!("BLOB_UNKNOWN: {blob}; BLOB_UNKNOWN: {{\"digest\":\"{other}\"}}")));
+        assert!(!arrived.is_denied(&elsewhere, "BLOB_UNKNOWN"));
+        let tag = here.with_tag("v1".parse().unwrap());
+        assert!(!arrived.has_manifest(&tag));
+        arrived.note_manifest(&tag, other);
+        assert!(arrived.has_manifest(&tag) && arrived.has_manifest(&here.with_digest(other)));
+        assert!(arrived.has_blob(&here, &blob) && !arrived.has_blob(&elsewhere, &blob));
+    }
+}

@@ -1,0 +1,40 @@
+//! Few uploads at once into one project. Harbor keeps one row of its database for a project's quota and locks it for every
+//! upload: more of them at once only fail (500) and come again.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::oci::Repository;
+
+/// The projects of one registry; a project is what stands before the first `/` of a repository's path.
+#[derive(Default)]
+pub(super) struct Projects {
+    /// 0: as many as the registry is asked at once anyway.
+    at_once: AtomicUsize,
+    turns: Mutex<HashMap<String, Arc<Semaphore>>>,
+}
+
+impl Projects {
+    /// Counts for projects that nothing was uploaded to so far.
+    pub fn limit(&self, at_once: usize) {
+        self.at_once.store(at_once, Ordering::Relaxed);
+    }
+
+    /// Waits until one more upload may go to `repository`'s project, and holds the place.
+    pub async fn turn(&self, repository: &Repository) -> Option<OwnedSemaphorePermit> {
+        let at_once = self.at_once.load(Ordering::Relaxed);
+        if at_once == 0 {
+            return None;
+        }
+        let path = repository.path();
+        let project = path.split_once('/').map_or(path, |(project, _)| project);
+        let turn = {
+            let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+            turns.entry(project.to_owned()).or_insert_with(|| Arc::new(Semaphore::new(at_once))).clone()
+        };
+        turn.acquire_owned().await.ok()
+    }
+}

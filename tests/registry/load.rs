@@ -1,0 +1,164 @@
+//! A registry under load: few uploads at once into one project, and patience with what it denies right after taking it.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Condvar, Mutex};
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use gapferry::content::Sink;
+use gapferry::error::Kind;
+use gapferry::oci::{Descriptor, Digest};
+
+use crate::shelf::{self, Shelf, image, noise, repository, tag};
+use crate::support::faulty::{Answer, Seen, Server, Sessions};
+use crate::{client, config};
+
+/// Takes blobs; what else is asked goes to `other`, with how often it was asked before.
+async fn taking(other: impl Fn(&Seen, usize) -> Answer + Send + Sync + 'static) -> Server {
+    let asked = AtomicUsize::new(0);
+    Server::registry(move |request, _| match request.method.as_str() {
+        "POST" => Answer::new(202).with("Location", "/u"),
+        "PUT" if request.target.starts_with("/u") => Answer::new(201),
+        _ => other(request, asked.fetch_add(1, Ordering::SeqCst)),
+    })
+    .await
+}
+
+#[tokio::test]
+async fn uploads_into_one_project_take_turns() {
+    let server = taking(|_, _| Answer::new(404)).await;
+    let registries = client(config());
+    registries.limit_uploads_per_project(&server.address, 1);
+    let shelf = Shelf::default();
+    let blobs: Vec<Descriptor> = (1..7).map(|n| shelf.add(noise(n * 1000))).collect();
+    let pushes = blobs.iter().enumerate().map(|(n, blob)| {
+        let (registries, shelf, repo) = (&registries, &shelf, repository(&server.address, &format!("project/app{n}")));
+        async move { shelf::push(registries, &repo, shelf, &[blob]).await }
+    });
+    assert!(join_all(pushes).await.into_iter().all(|pushed| pushed.is_ok()));
+    let order: Vec<String> = server.seen().into_iter().map(|request| request.method).collect();
+    assert_eq!(order, ["POST", "PUT"].repeat(6));
+}
+
+#[tokio::test]
+async fn projects_do_not_wait_for_each_other() {
+    // Each POST is answered when the other project's has come, too.
+    let (arrived, changed) = (Mutex::new(0), Condvar::new());
+    let server = Server::registry(move |request, _| {
+        if request.method == "POST" {
+            let mut arrived = arrived.lock().unwrap();
+            *arrived += 1;
+            changed.notify_all();
+            let (_arrived, waited) =
+                changed.wait_timeout_while(arrived, Duration::from_secs(30), |arrived| *arrived < 2).unwrap();
+            return Answer::new(if waited.timed_out() { 403 } else { 202 }).with("Location", "/u");
+        }
+        Answer::new(201)
+    })
+    .await;
+    let registries = client(config());
+    registries.limit_uploads_per_project(&server.address, 1);
+    let (shelf, registries) = (&Shelf::default(), &registries);
+    let blob = &shelf.add("content");
+    let pushes = ["one/app", "two/app"].map(|path| {
+        let repo = repository(&server.address, path);
+        async move { shelf::push(registries, &repo, shelf, &[blob]).await }
+    });
+    for pushed in join_all(pushes).await {
+        pushed.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_manifest_that_misses_what_has_just_arrived_is_stored_a_moment_later() {
+    let shelf = Shelf::default();
+    let blob = shelf.add("{}");
+    let denials = [
+        (404, r#"{"errors":[{"code":"NOT_FOUND","message":"blob not found"}]}"#.to_owned()),
+        (400, r#"{"errors":[{"code":"BLOB_UNKNOWN","message":"blob unknown to registry"}]}"#.to_owned()),
+        (400, format!(r#"{{"errors":[{{"code":"MANIFEST_BLOB_UNKNOWN","detail":{{"digest":"{}"}}}}]}}"#, blob.digest)),
+    ];
+    for (status, told) in denials {
+        let server = taking(move |_, before| match before {
+            0 | 1 => Answer::new(status).body(told.clone()),
+            _ => Answer::new(201),
+        });
+        let server = server.await;
+        let repo = repository(&server.address, "a/b");
+        let registries = client(config());
+        let manifest = image(&blob, &[], None);
+        // What this run has not brought there is simply missing.
+        let error = registries.put_manifest(&tag(&repo, "v1"), &manifest).await.unwrap_err();
+        assert!(matches!(error.kind(), Kind::Refused | Kind::NotFound), "{error:?}");
+        shelf::push(&registries, &repo, &shelf, &[&blob]).await.unwrap();
+        registries.put_manifest(&tag(&repo, "v1"), &manifest).await.unwrap();
+        assert_eq!(server.count("PUT", "/v2/a/b/manifests/v1"), 3);
+    }
+}
+
+#[tokio::test]
+async fn a_manifest_that_misses_something_else_is_refused_at_once() {
+    let missing = Digest::sha256(b"never uploaded");
+    let told = format!(r#"{{"errors":[{{"code":"MANIFEST_BLOB_UNKNOWN","detail":"{missing}"}}]}}"#);
+    let server = taking(move |_, _| Answer::new(400).body(told.clone())).await;
+    let (registries, shelf) = (client(config()), Shelf::default());
+    let (repo, blob) = (repository(&server.address, "a/b"), shelf.add("{}"));
+    shelf::push(&registries, &repo, &shelf, &[&blob]).await.unwrap();
+    let error = registries.put_manifest(&tag(&repo, "v1"), &image(&blob, &[], None)).await.unwrap_err();
+    assert!(error.to_string().contains(&missing.to_string()), "{error}");
+    assert_eq!(server.count("PUT", "/v2/a/b/manifests/"), 1);
+}
+
+#[tokio::test]
+async fn what_has_just_arrived_and_is_said_to_be_missing_is_asked_for_again() {
+    let looked_for = AtomicUsize::new(0);
+    let server = taking(move |request, _| match request.method.as_str() {
+        "PUT" => Answer::new(201),
+        _ if request.target.contains("/blobs/") && looked_for.fetch_add(1, Ordering::SeqCst) == 3 => {
+            Answer::new(200).body("{}")
+        }
+        _ => Answer::new(404),
+    });
+    let server = server.await;
+    let (registries, shelf) = (client(config()), Shelf::default());
+    let (repo, blob) = (repository(&server.address, "a/b"), shelf.add("{}"));
+    assert!(!registries.has_blob(&repo, &blob).await.unwrap());
+    assert_eq!(server.count("HEAD", "/v2/a/b/blobs/"), 1, "absent is absent");
+    shelf::push(&registries, &repo, &shelf, &[&blob]).await.unwrap();
+    assert!(registries.has_blob(&repo, &blob).await.unwrap());
+    assert_eq!(server.count("HEAD", "/v2/a/b/blobs/"), 4);
+    registries.put_manifest(&tag(&repo, "v1"), &image(&blob, &[], None)).await.unwrap();
+    // Five tries, then it is believed.
+    assert_eq!(Sink::resolve(&registries, &tag(&repo, "v1")).await.unwrap(), None);
+    assert_eq!(server.count("HEAD", "/v2/a/b/manifests/v1"), 5);
+}
+
+#[tokio::test]
+async fn a_mount_that_ends_in_an_outage_is_uploaded() {
+    let server = Server::registry(|request, _| match request.method.as_str() {
+        "POST" if request.target.contains("mount=") => Answer::new(500),
+        "POST" => Answer::new(202).with("Location", "/u"),
+        _ => Answer::new(201),
+    });
+    let server = server.await;
+    let (registries, shelf) = (client(config()), Shelf::default());
+    let (repo, blob) = (repository(&server.address, "a/b"), shelf.add("content"));
+    assert!(!registries.mount(&repo, &blob, &repository(&server.address, "a/c")).await.unwrap());
+    shelf::push(&registries, &repo, &shelf, &[&blob]).await.unwrap();
+    assert_eq!(server.count("PUT", "/u"), 1);
+}
+
+#[tokio::test]
+async fn a_session_that_a_mount_opened_instead_takes_the_upload_small_or_large() {
+    for (large_blob, methods) in [(1, &["POST", "PATCH", "PUT"][..]), (u64::MAX, &["POST", "PUT"])] {
+        let server = Sessions::start();
+        let registries = client(gapferry::transport::registry::Config { large_blob, ..config() });
+        let (shelf, repo) = (Shelf::default(), repository(&server.address, "a/b"));
+        let blob = shelf.add(noise(10_000));
+        assert!(!registries.mount(&repo, &blob, &repository(&server.address, "a/c")).await.unwrap());
+        shelf::push(&registries, &repo, &shelf, &[&blob]).await.unwrap();
+        assert!(server.blob(&blob.digest).unwrap() == noise(10_000));
+        let made: Vec<String> = server.asked().into_iter().map(|(method, _)| method).collect();
+        assert_eq!(made, methods);
+    }
+}
