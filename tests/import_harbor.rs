@@ -317,12 +317,24 @@ fn an_exceeded_quota_is_warned_of_and_told_in_harbors_words() {
         "project tight will probably exceed its quota",
         "will exceed the configured upper limit",
         "raise the quota",
+        "hint: raise the project's quota",
         "tight/one:1",
     ]);
     assert!(server.tag("base/two", "1").is_some() && server.tag("tight/one", "1").is_none());
     // Once there is room, the same command does the rest.
     server.change("tight", |project| project.quota = None);
     import(&bundle, &server, "", ADMIN, &["--map", &map]).ended(0);
+}
+
+#[test]
+fn uploads_into_one_project_take_turns_if_that_is_asked_for() {
+    let images = ["one", "two", "three"].map(small);
+    let bundle = bundle(&[&images[0], &images[1], &images[2]]);
+    let server = Harbor::start(setup());
+    import(&bundle, &server, "/base", ADMIN, &["--per-project", "1"]).ended(0);
+    let uploads = server.pushes().into_iter().filter(|push| push.path.contains("/blobs/uploads/"));
+    let order: Vec<String> = uploads.filter(|push| !push.path.contains("mount=")).map(|push| push.method).collect();
+    assert_eq!(order, ["POST", "PUT"].repeat(7), "each is ended before the next begins");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Large uploads that break: they go on where the registry keeps what it has got, and start again where it does not.
 
 use gapferry::content::Sink;
+use gapferry::credentials::{Credentials, Store};
 use gapferry::error::Kind;
 use gapferry::oci::Descriptor;
 use gapferry::transport::registry::Config;
@@ -8,6 +9,7 @@ use gapferry::transport::registry::Config;
 use crate::shelf::{self, Shelf, noise, repository};
 use crate::support::embedded::Embedded;
 use crate::support::faulty::{Fault, Form, Host, Proxy, Sessions, Stage};
+use crate::support::harbor::{Harbor, Project, Setup};
 use crate::support::registry::Registry;
 use crate::support::tempdir;
 use crate::{client, config};
@@ -184,6 +186,21 @@ async fn a_large_blob_with_wrong_bytes_is_never_closed() {
     let error = shelf::push(&client(large()), &repository(&server.address, "a"), &shelf, &[&blob]).await.unwrap_err();
     assert_eq!(error.kind(), Kind::Damaged, "{error:?}");
     assert_eq!(server.count("PUT", "/"), 0);
+}
+
+#[tokio::test]
+async fn harbor_counts_a_large_blob_once() {
+    let harbor = Harbor::start(Setup::default().with(Project::new("base")));
+    let (address, shelf) = (harbor.registry(), Shelf::default());
+    let mut credentials = Store::anonymous();
+    credentials.set(&address, Credentials::basic("admin", "Harbor12345"));
+    let blob = shelf.add(noise(SIZE));
+    let registries = client(Config { credentials, ..large() });
+    shelf::push(&registries, &repository(&address, "base/app"), &shelf, &[&blob]).await.unwrap();
+    assert!(harbor.has_blob("base/app", &blob.digest));
+    // A closing request that brings bytes after a PATCH would be one.
+    assert_eq!(harbor.violations(), Vec::<String>::new());
+    assert!(harbor.pushes().iter().any(|push| push.method == "PATCH"));
 }
 
 #[tokio::test]
