@@ -11,8 +11,22 @@ use support::images;
 use support::registry::{Options, Registry};
 use support::{gapferry, gapferry_process, tempdir};
 
-const COMMANDS: [&str; 10] =
-    ["", "export", "lock", "verify", "list", "inspect", "import", "serve", "completions", "man"];
+const COMMANDS: [&str; 14] = [
+    "",
+    "export",
+    "lock",
+    "verify",
+    "list",
+    "inspect",
+    "import",
+    "serve",
+    "login",
+    "logout",
+    "auth",
+    "auth check",
+    "completions",
+    "man",
+];
 
 fn run(arguments: &[&str]) -> Output {
     gapferry().args(arguments).output().unwrap()
@@ -306,8 +320,7 @@ fn an_interrupted_export_publishes_nothing_and_continues() {
 fn every_help_fits_80_columns_has_examples_and_the_short_one_fits_a_screen() {
     for command in COMMANDS {
         let help = |option: &str| {
-            let arguments = [command, option];
-            let arguments = arguments.iter().filter(|argument| !argument.is_empty());
+            let arguments = command.split_whitespace().chain([option]);
             let output = gapferry().env("COLUMNS", "80").args(arguments).output().unwrap();
             assert_code(&output, 0);
             text(&output.stdout)
@@ -341,7 +354,11 @@ fn there_is_a_manual_page_for_every_command() {
     let there = directory.path().join("man1");
     gapferry().args(["man", "--dir"]).arg(&there).assert().success();
     for command in COMMANDS {
-        let name = if command.is_empty() { "gapferry.1".to_owned() } else { format!("gapferry-{command}.1") };
+        let name = if command.is_empty() {
+            "gapferry.1".to_owned()
+        } else {
+            format!("gapferry-{}.1", command.replace(' ', "-"))
+        };
         let page = std::fs::read_to_string(there.join(&name)).unwrap();
         assert!(page.contains(".SH NAME") && page.contains("Examples:"), "{name}");
     }

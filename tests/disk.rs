@@ -4,52 +4,13 @@
 mod support;
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Output, Stdio};
 
+use support::disk::Disk;
 use support::gate::Gate;
 use support::images::{self, Image, noise};
 use support::registry::Registry;
 use support::{files_below, gapferry, gapferry_process, tempdir};
-
-/// A file system of its own, gone when dropped.
-struct Disk {
-    directory: tempfile::TempDir,
-}
-
-impl Disk {
-    /// `None` where mounting is not allowed; the test says so and ends.
-    fn of(kibibytes: u64) -> Option<Disk> {
-        let directory = tempdir();
-        let options = format!("size={kibibytes}k");
-        let mut mount = Command::new("mount");
-        let output = mount.args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(directory.path()).output();
-        match output {
-            Ok(output) if output.status.success() => Some(Disk { directory }),
-            Ok(output) => skipped(&String::from_utf8_lossy(&output.stderr)),
-            Err(error) => skipped(&error.to_string()),
-        }
-    }
-
-    fn path(&self) -> &Path {
-        self.directory.path()
-    }
-
-    fn make_read_only(&self) {
-        let status = Command::new("mount").args(["-o", "remount,ro"]).arg(self.path()).status().unwrap();
-        assert!(status.success());
-    }
-}
-
-fn skipped(why: &str) -> Option<Disk> {
-    eprintln!("skipped: only root can mount a small file system: {}", why.trim());
-    None
-}
-
-impl Drop for Disk {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg(self.path()).status();
-    }
-}
 
 fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()

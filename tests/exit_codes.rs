@@ -67,6 +67,7 @@ fn success_is_0_for_every_command() {
     let (tar, man) = (directory.join("b.tar"), directory.join("man"));
     let target = Registry::start();
     let named = format!("{bundle}#{}", site.reference);
+    let auth = directory.join("auth.json");
     let rows: &[&[&str]] = &[
         &["--help"],
         &["--version"],
@@ -79,6 +80,9 @@ fn success_is_0_for_every_command() {
         &["inspect", &site.reference],
         &["inspect", &named],
         &["import", bundle, "--to", target.host()],
+        &["login", target.host(), "-u", "me", "-p", "x", "--authfile", path(&auth)],
+        &["auth", "check", target.host(), "--push", "a"],
+        &["logout", target.host(), "--authfile", path(&auth)],
         &["completions", "bash"],
         &["man", "--dir", path(&man)],
     ];
@@ -173,15 +177,17 @@ fn nobody_listening_is_5_and_the_address_is_named() {
     let site = site();
     let host = nobody();
     let reference = format!("{host}/team/app:1");
-    let out = site.directory.path().join("never.tar");
+    let (out, auth) = (site.directory.path().join("never.tar"), site.directory.path().join("never.json"));
     let rows: &[&[&str]] = &[
         &["export", &reference, "-o", path(&out), "--retries", "0"],
         &["lock", &reference, "--retries", "0"],
         &["inspect", &reference, "--retries", "0"],
         &["import", path(&site.bundle), "--to", &host, "--retries", "0"],
+        &["login", &host, "-u", "me", "-p", "x", "--authfile", path(&auth), "--retries", "0"],
+        &["auth", "check", &host, "--retries", "0"],
     ];
     all_end_with(5, rows, &[&host, "hint:"]);
-    assert!(!out.exists());
+    assert!(!out.exists() && !auth.exists());
 }
 
 #[test]
@@ -302,6 +308,10 @@ fn no_command_tells_a_secret_whatever_it_is_asked_to_say() {
         (&["inspect", &reference, "--creds", &format!("{creds}wrong")], 4),
         (&["import", &out, "--to", closed.host(), "--creds", &creds, "--receipt", &receipt], 0),
         (&["import", &out, "--to", other.host(), "--creds", &creds], 0),
+        (&["login", closed.host(), "-u", "user", "-p", PASSWORD, "--authfile", &log], 0),
+        (&["login", closed.host(), "--creds", &creds], 2),
+        (&["auth", "check", closed.host(), "--authfile", &log, "--push", "new/app"], 0),
+        (&["auth", "check", closed.host(), "--json", "--creds", &creds], 0),
         // Mistakes that people make: the secret where it does not belong.
         (&["lock", &format!("{creds}@{reference}")], 2),
         (&["import", &out, "--to", &format!("http://{creds}@{}", closed.host())], 2),

@@ -9,9 +9,12 @@ pub fn for_error(error: &Error) -> Option<&'static str> {
     let chain = error.chain();
     match error.kind() {
         Kind::Disk => for_disk(error),
+        Kind::Unauthorized if chain.starts_with("logging in") => {
+            Some("check user and password, and on Harbor whether the robot has expired; nothing was kept")
+        }
         Kind::Unauthorized => Some(
-            "check user and password: --creds USER, --authfile FILE, or `skopeo login`; on Harbor a missing project \
-             answers the same way",
+            "`gapferry auth check HOST` says which user is shown; give another by --creds USER, --authfile FILE or \
+             `gapferry login HOST`; on Harbor a missing project answers the same way",
         ),
         Kind::NotFound => Some("check the spelling of registry, repository and tag, and whether you may read it"),
         Kind::RateLimited => Some(

@@ -1,6 +1,6 @@
 //! `gapferry man`: manual pages.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::context::{Context, write_file};
 use super::exit::Outcome;
@@ -28,14 +28,21 @@ pub fn run(args: &Args, context: &Context) -> Result<Outcome> {
         return Ok(Outcome::Done);
     };
     std::fs::create_dir_all(directory).map_err(|e| Error::disk("creating", directory, e))?;
+    write_below(&command, "gapferry", directory)?;
+    write_file(&directory.join("gapferry.1"), &page(command)?)?;
+    Ok(Outcome::Done)
+}
+
+/// The pages of a command's commands, and of theirs.
+fn write_below(command: &clap::Command, name: &str, directory: &Path) -> Result<()> {
     for sub in command.get_subcommands().filter(|sub| sub.get_name() != "help") {
-        let name = format!("gapferry-{}", sub.get_name());
+        let name = format!("{name}-{}", sub.get_name());
         // clap wants names that live as long as the program; these are a handful.
         let leaked: &'static str = name.clone().leak();
         write_file(&directory.join(format!("{name}.1")), &page(sub.clone().name(leaked))?)?;
+        write_below(sub, &name, directory)?;
     }
-    write_file(&directory.join("gapferry.1"), &page(command)?)?;
-    Ok(Outcome::Done)
+    Ok(())
 }
 
 fn page(command: clap::Command) -> Result<Vec<u8>> {

@@ -4,6 +4,7 @@
 //! everything for people to standard error.
 
 mod allowlist;
+mod auth;
 mod completions;
 mod context;
 mod exit;
@@ -14,10 +15,13 @@ mod inspect;
 mod interrupt;
 mod list;
 mod lock;
+mod login;
+mod logout;
 mod man;
 mod password;
 mod registry;
 mod serve;
+mod site;
 mod table;
 mod verify;
 
@@ -83,6 +87,9 @@ enum Command {
     Inspect(inspect::Args),
     Import(import::Args),
     Serve(serve::Args),
+    Login(login::Args),
+    Logout(logout::Args),
+    Auth(auth::Args),
     Completions(completions::Args),
     Man(man::Args),
 }
@@ -133,6 +140,9 @@ async fn run(command: Command, context: &Context) -> Result<Outcome> {
         Command::Inspect(args) => inspect::run(args, context).await,
         Command::Import(args) => import::run(args, context).await,
         Command::Serve(args) => serve::run(args, context).await,
+        Command::Login(args) => login::run(args, context).await,
+        Command::Logout(args) => logout::run(args, context),
+        Command::Auth(args) => auth::run(args, context).await,
         Command::Completions(args) => completions::run(&args, context),
         Command::Man(args) => man::run(&args, context),
     }

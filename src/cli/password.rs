@@ -59,6 +59,19 @@ pub fn explicit(text: &str) -> Result<Credentials> {
     Ok(Credentials::basic(text, password))
 }
 
+/// Asks on the terminal. `why` it has to is as for [`ask_password`].
+pub fn ask_user(registry: &str, why: &str, instead: &str) -> Result<String> {
+    let stdin = std::io::stdin();
+    if !stdin.is_terminal() {
+        return Err(Error::input(format!("{why}, and there is no terminal to ask on: {instead}")));
+    }
+    let _ = write!(std::io::stderr(), "User at {registry}: ");
+    let mut line = String::new();
+    let read = stdin.lock().read_line(&mut line);
+    read.map_err(|e| Error::new(Kind::Input, "asking for the user").because(e))?;
+    Ok(line.trim().to_owned())
+}
+
 /// How the terminal was before a question without echo, while it is asked.
 static ASKING: Mutex<Option<Termios>> = Mutex::new(None);
 

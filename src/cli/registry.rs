@@ -1,7 +1,7 @@
 //! Options about registries, the same for every command that speaks to one.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
@@ -9,7 +9,7 @@ use clap::Args;
 use super::context::{Context, env, environment, take_stdin};
 use super::password::{CREDS, explicit, from_stdin};
 use crate::allowlist::RegistrySettings;
-use crate::credentials::{AMBIENT, Store, Variables};
+use crate::credentials::{AMBIENT, Credentials, Store, Variables};
 use crate::error::Result;
 use crate::progress::units::parse_duration;
 use crate::transport::registry::{Config, Registries, RegistryConfig, TlsConfig};
@@ -95,12 +95,7 @@ impl RegistryArgs {
     /// Credentials or files of them that cannot be read.
     pub fn credentials(&self, registries: impl IntoIterator<Item = String>) -> Result<Store> {
         let mut store = Store::load(self.authfile.as_deref(), &env)?;
-        let given = match (&self.creds, self.creds_stdin) {
-            (_, true) => Some(from_stdin()?),
-            (Some(text), false) if !text.is_empty() => Some(explicit(text)?),
-            _ => None,
-        };
-        if let Some(credentials) = given {
+        if let Some(credentials) = self.given()? {
             registries.into_iter().for_each(|registry| store.set(&registry, credentials.clone()));
         } else if self.authfile.is_none() {
             let variables = Variables::of(environment());
@@ -121,6 +116,23 @@ impl RegistryArgs {
             cert_dir: self.cert_dir.clone(),
             certs_d: TlsConfig::default_certs_d(&env),
         }
+    }
+
+    /// What the command line itself says of credentials, or lets standard input say.
+    ///
+    /// # Errors
+    /// It is something else.
+    pub fn given(&self) -> Result<Option<Credentials>> {
+        match (&self.creds, self.creds_stdin) {
+            (_, true) => from_stdin().map(Some),
+            (Some(text), false) if !text.is_empty() => explicit(text).map(Some),
+            _ => Ok(None),
+        }
+    }
+
+    /// The file of credentials that the command line names.
+    pub fn authfile(&self) -> Option<&Path> {
+        self.authfile.as_deref()
     }
 
     /// The client for `registries`, to each of which `--creds` applies, with what an allowlist says of them.

@@ -26,12 +26,21 @@ pub(super) struct AuthFile {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Content {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_null")]
     auths: BTreeMap<String, Entry>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_null")]
     cred_helpers: BTreeMap<String, String>,
     #[serde(default)]
     creds_store: Option<String>,
+}
+
+/// Programs written in Go write an empty map as `null`, and read it so.
+fn or_null<'de, D, T>(value: D) -> Result<T, D::Error>
+where
+    D: serde::Deserializer<'de>,
+    T: Default + Deserialize<'de>,
+{
+    Option::deserialize(value).map(Option::unwrap_or_default)
 }
 
 #[derive(Clone, Default, Deserialize)]
@@ -55,25 +64,19 @@ impl std::fmt::Debug for Entry {
 impl AuthFile {
     /// `None` if there is no such file.
     pub(super) fn read(path: &Path) -> Result<Option<AuthFile>> {
+        bytes_of(path)?.map(|bytes| AuthFile::parse(path, &bytes)).transpose()
+    }
+
+    /// `bytes` are what is at `path`, which is only named in errors and origins.
+    pub(super) fn parse(path: &Path, bytes: &[u8]) -> Result<AuthFile> {
         let attempt = || format!("reading credentials from {}", path.display());
-        let size = match std::fs::metadata(path) {
-            Ok(metadata) => metadata.len(),
-            Err(e) if matches!(e.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => {
-                return Ok(None);
-            }
-            Err(e) => return Err(Error::disk("reading credentials from", path, e)),
-        };
-        if size > MAX_SIZE {
-            return Err(Error::input(format!("{}: it has {size} bytes, more than {MAX_SIZE}", attempt())));
-        }
-        let bytes = std::fs::read(path).map_err(|e| Error::disk("reading credentials from", path, e))?;
         if bytes.trim_ascii_start().first() != Some(&b'{') {
             return Err(Error::input(format!("{}: it is no JSON object", attempt())));
         }
         // serde's own text may quote a value, which may be a secret.
         let place = |e: serde_json::Error| format!("no credentials file, at line {} column {}", e.line(), e.column());
-        let content = serde_json::from_slice(&bytes).map_err(|e| Error::input(attempt()).because(place(e)))?;
-        Ok(Some(AuthFile { path: path.to_owned(), content }))
+        let content = serde_json::from_slice(bytes).map_err(|e| Error::input(attempt()).because(place(e)))?;
+        Ok(AuthFile { path: path.to_owned(), content })
     }
 
     /// `credHelpers` first, then `auths`, then `credsStore`; in each, the longest namespace first.
@@ -87,20 +90,30 @@ impl AuthFile {
                 return Ok(Some(found));
             }
         }
-        match &self.content.creds_store {
-            Some(name) if !name.is_empty() => {
-                let server = if registry == "docker.io" { HUB_KEY } else { registry };
-                self.ask(name, server)
-            }
-            _ => Ok(None),
-        }
+        self.creds_store().map_or(Ok(None), |name| self.ask(name, server_of(registry)))
+    }
+
+    /// The name of the helper for whatever `credHelpers` and `auths` do not know.
+    pub(super) fn creds_store(&self) -> Option<&str> {
+        self.content.creds_store.as_deref().filter(|name| !name.is_empty())
+    }
+
+    /// All `credHelpers` lines: the key as it is written there, and the name of the helper.
+    pub(super) fn helpers(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.content.cred_helpers.iter().map(|(written, name)| (written.as_str(), name.as_str()))
+    }
+
+    /// The keys of `auths` as they are written; `true`: there is a secret in the entry.
+    pub(super) fn entries(&self) -> impl Iterator<Item = (&str, bool)> {
+        // One that cannot be read holds something.
+        let holds = |entry: &Entry| !matches!(entry.credentials(), Ok(None));
+        self.content.auths.iter().map(move |(written, entry)| (written.as_str(), holds(entry)))
     }
 
     /// The `credHelpers` line for this key, with the key as it is written there.
-    fn helper(&self, key: &str) -> Option<(&str, &str)> {
-        let helpers = self.content.cred_helpers.iter().map(|(written, name)| (written.as_str(), name.as_str()));
+    pub(super) fn helper(&self, key: &str) -> Option<(&str, &str)> {
         let (exact, same): (Vec<_>, Vec<_>) =
-            helpers.filter(|(written, _)| means(written, key)).partition(|(written, _)| *written == key);
+            self.helpers().filter(|(written, _)| means(written, key)).partition(|(written, _)| *written == key);
         exact.into_iter().chain(same).next()
     }
 
@@ -129,6 +142,33 @@ impl AuthFile {
         }
         Ok(None)
     }
+}
+
+/// All of the file; `None` if there is none.
+///
+/// # Errors
+/// It cannot be read, or is too large for what it should be.
+pub(super) fn bytes_of(path: &Path) -> Result<Option<Vec<u8>>> {
+    let fail = |e| Error::disk("reading credentials from", path, e);
+    let size = match std::fs::metadata(path) {
+        Ok(metadata) => metadata.len(),
+        Err(e) if matches!(e.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => {
+            return Ok(None);
+        }
+        Err(e) => return Err(fail(e)),
+    };
+    if size > MAX_SIZE {
+        let path = path.display();
+        return Err(Error::input(format!(
+            "reading credentials from {path}: it has {size} bytes, more than {MAX_SIZE}"
+        )));
+    }
+    std::fs::read(path).map(Some).map_err(fail)
+}
+
+/// What a `credsStore` knows a registry as.
+pub(super) fn server_of(registry: &str) -> &str {
+    if registry == "docker.io" { HUB_KEY } else { registry }
 }
 
 /// Whether a file's key, which docker may have written as a URL, is about `key`.
@@ -161,7 +201,7 @@ fn decode(auth: &str) -> Result<(String, String), &'static str> {
 }
 
 /// `host/a/b`, `host/a`, `host`.
-fn candidates(registry: &str, path: &str) -> Vec<String> {
+pub(super) fn candidates(registry: &str, path: &str) -> Vec<String> {
     let mut keys = Vec::new();
     let mut path = path;
     while !path.is_empty() {

@@ -1,12 +1,14 @@
-//! Credential helpers: `docker-credential-<name> get`, the server on its standard input, JSON on its standard output
-//! (docker-credential-helpers, `client/client.go`).
+//! Credential helpers: `docker-credential-<name> get`, the server on its standard input, JSON on its standard output; `store`,
+//! `erase` and `list` likewise (docker-credential-helpers, `client/client.go`).
 
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::process::{Command, Stdio};
 
 use serde::Deserialize;
+use serde_json::json;
 
-use super::Credentials;
+use super::{Credentials, Secret};
 use crate::error::{Error, Result};
 
 /// What helpers print when they know nothing; the exit code is the same as for a failure.
@@ -28,34 +30,74 @@ pub(super) fn program(name: &str) -> String {
 
 /// Asks the helper; blocks until it answers.
 pub(super) fn get(name: &str, server: &str) -> Result<Option<Credentials>> {
-    let program = program(name);
-    let attempt = format!("asking credential helper {program} about {server}");
-    let fail = |e: std::io::Error| Error::input(attempt.clone()).because(e);
-    let mut child = Command::new(&program)
-        .arg("get")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .map_err(fail)?;
-    if let Some(mut input) = child.stdin.take() {
-        // A helper that answers without reading is no failure.
-        let _ = writeln!(input, "{server}");
-    }
-    let output = child.wait_with_output().map_err(fail)?;
-    if !output.status.success() {
-        let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-        if said.contains(NOT_FOUND) {
-            return Ok(None);
-        }
-        let said: String = said.trim().chars().take(300).flat_map(char::escape_debug).collect();
-        return Err(Error::input(format!("{attempt}: {}: {said}", output.status)));
-    }
-    let answer: Answer = serde_json::from_slice(&output.stdout)
-        .map_err(|_| Error::input(format!("{attempt}: its answer is not the JSON expected of a helper")))?;
+    let attempt = format!("asking credential helper {} about {server}", program(name));
+    let Some(said) = run(name, "get", server, &attempt)? else { return Ok(None) };
+    let answer: Answer = serde_json::from_slice(&said).map_err(|_| strange(&attempt))?;
     match answer.username.as_str() {
         "<token>" => Ok(Some(Credentials::identity(answer.secret))),
         "" if answer.secret.is_empty() => Ok(None),
         username => Ok(Some(Credentials::basic(username, answer.secret))),
     }
+}
+
+/// Gives user name and password to the helper to keep.
+pub(super) fn store(name: &str, server: &str, username: &str, password: &Secret) -> Result<()> {
+    let attempt = format!("giving credentials for {server} to credential helper {}", program(name));
+    let input = json!({ "ServerURL": server, "Username": username, "Secret": password.expose() }).to_string();
+    match run(name, "store", &input, &attempt) {
+        Ok(_) => Ok(()),
+        // A helper may repeat what it was given.
+        Err(error) if error.to_string().contains(password.expose()) => {
+            Err(Error::input(format!("{attempt}: it failed, and what it says holds the password")))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Makes the helper forget what it knows of a server; `false` if that is nothing.
+pub(super) fn erase(name: &str, server: &str) -> Result<bool> {
+    // Some helpers say nothing of it when there was nothing.
+    if get(name, server)?.is_none() {
+        return Ok(false);
+    }
+    let attempt = format!("telling credential helper {} to forget {server}", program(name));
+    Ok(run(name, "erase", server, &attempt)?.is_some())
+}
+
+/// The servers a helper knows.
+pub(super) fn list(name: &str) -> Result<Vec<String>> {
+    let attempt = format!("asking credential helper {} what it knows", program(name));
+    let Some(said) = run(name, "list", "", &attempt)? else { return Ok(Vec::new()) };
+    let known: BTreeMap<String, String> = serde_json::from_slice(&said).map_err(|_| strange(&attempt))?;
+    Ok(known.into_keys().collect())
+}
+
+/// What the helper answers; `None` if it knows nothing.
+fn run(name: &str, verb: &str, input: &str, attempt: &str) -> Result<Option<Vec<u8>>> {
+    let fail = |e: std::io::Error| Error::input(attempt).because(e);
+    let mut child = Command::new(program(name))
+        .arg(verb)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(fail)?;
+    if let Some(mut stdin) = child.stdin.take() {
+        // A helper that answers without reading is no failure.
+        let _ = writeln!(stdin, "{input}");
+    }
+    let output = child.wait_with_output().map_err(fail)?;
+    if output.status.success() {
+        return Ok(Some(output.stdout));
+    }
+    let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    if said.contains(NOT_FOUND) {
+        return Ok(None);
+    }
+    let said: String = said.trim().chars().take(300).flat_map(char::escape_debug).collect();
+    Err(Error::input(format!("{attempt}: {}: {said}", output.status)))
+}
+
+fn strange(attempt: &str) -> Error {
+    Error::input(format!("{attempt}: its answer is not the JSON expected of a helper"))
 }

@@ -2,14 +2,16 @@
 //!
 //! A [`Store`] answers one question, “what is known for this registry and repository?”, from what was said on the
 //! command line and in the environment, from the files that docker, podman and skopeo write, and from their credential
-//! helpers. A password or token is a [`Secret`], which prints as `***`; only whoever builds an `Authorization` header or
+//! helpers. A [`Kept`] is one of those files, to log in and out. A password or token is a [`Secret`], which prints as `***`; only whoever builds an `Authorization` header or
 //! writes a file of credentials exposes it. The room knows nothing of HTTP: it neither asks a registry nor judges whether
 //! credentials are right.
 //!
 //! The environment is passed in; files are read once, in [`Store::load`].
 
+mod document;
 mod file;
 mod helper;
+mod kept;
 mod places;
 mod secret;
 #[cfg(test)]
@@ -20,8 +22,11 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+pub use kept::Kept;
 pub use secret::Secret;
 pub use variables::{Variables, variable_name};
+
+use serde::{Serialize, Serializer};
 
 use crate::error::{Error, Result};
 use file::AuthFile;
@@ -62,33 +67,64 @@ impl Credentials {
         }
     }
 
+    /// Whether a file or a helper gives the same user name and password back that it was given.
+    ///
+    /// # Errors
+    /// It does not: a user name with a colon would be read as a shorter one, and what is empty is as good as not there.
+    pub fn check_keepable(&self) -> Result<()> {
+        let reason = match &self.username {
+            user if user.is_empty() => "the user name is empty",
+            user if user.contains(|c: char| c == ':' || c.is_control()) => "a user name has no colon and no line end",
+            _ if self.password.is_empty() => "the password is empty",
+            _ if self.password.expose().ends_with('\0') => "the password ends with NUL",
+            _ => return Ok(()),
+        };
+        Err(Error::input(format!("keeping credentials: {reason}")))
+    }
+
     /// Whether there is a user name to send as Basic authentication.
     pub fn has_basic(&self) -> bool {
         !self.username.is_empty() && !self.password.is_empty()
     }
 }
 
-/// Where credentials were found; says nothing of what they are.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Where credentials were found or are kept; says nothing of what they are.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "from", rename_all = "kebab-case")]
 pub enum Origin {
     /// The command line or the allowlist.
+    #[serde(rename = "command-line")]
     Given,
-    /// A variable of the environment, by its name.
-    Variable(String),
+    /// A variable of the environment.
+    Variable { name: String },
     /// The entry with this key in a file of credentials.
-    File { path: PathBuf, key: String },
-    /// A credential helper, named by a file, which was asked about `server`.
-    Helper { program: String, server: String, path: PathBuf },
+    File {
+        #[serde(serialize_with = "shown")]
+        path: PathBuf,
+        key: String,
+    },
+    /// A credential helper, named by the file at `path`, which knows the registry as `server`.
+    Helper {
+        program: String,
+        server: String,
+        #[serde(serialize_with = "shown")]
+        path: PathBuf,
+    },
+}
+
+/// A path that is no text is no reason to show nothing.
+fn shown<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&path.display())
 }
 
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Origin::Given => f.write_str("the command line"),
-            Origin::Variable(name) => write!(f, "the variable {name}"),
+            Origin::Variable { name } => write!(f, "the variable {name}"),
             Origin::File { path, key } => write!(f, "{}, entry {key}", path.display()),
             Origin::Helper { program, server, path } => {
-                write!(f, "{program}, asked about {server} as {} says", path.display())
+                write!(f, "{program} for {server}, which {} names", path.display())
             }
         }
     }
@@ -176,7 +212,7 @@ impl Store {
             return Ok(Some(found));
         }
         if let Some(credentials) = self.ambient.get(registry).cloned() {
-            return Ok(Some(Found { credentials, origin: Origin::Variable(AMBIENT.to_owned()) }));
+            return Ok(Some(Found { credentials, origin: Origin::Variable { name: AMBIENT.to_owned() } }));
         }
         for file in &self.files {
             if let Some(found) = file.find(registry, path)? {
@@ -187,8 +223,8 @@ impl Store {
     }
 }
 
-/// One name for Docker Hub, whatever it is called.
-fn canonical(registry: &str) -> &str {
+/// One name for Docker Hub, whatever it is called; every other registry is what it is called.
+pub fn canonical(registry: &str) -> &str {
     match registry {
         "index.docker.io" | "registry-1.docker.io" => "docker.io",
         other => other,

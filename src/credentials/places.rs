@@ -3,6 +3,8 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::error::{Error, Result};
+
 /// The environment, asked by name.
 type Env<'a> = &'a dyn Fn(&str) -> Option<String>;
 
@@ -22,6 +24,30 @@ pub(super) fn to_read(env: Env) -> Vec<PathBuf> {
     let mut places: Vec<PathBuf> = std::iter::once(of_this_login(env)).chain(others).flatten().collect();
     places.dedup();
     places
+}
+
+/// The file that logins are written to; it need not exist yet.
+///
+/// # Errors
+/// The directory it should be in is promised by the environment and not there, or nothing says where it should be.
+pub(super) fn to_write(authfile: Option<&Path>, env: Env) -> Result<PathBuf> {
+    if let Some(path) = named(authfile, env) {
+        return Ok(path);
+    }
+    if let Some(directory) = variable(env, "DOCKER_CONFIG") {
+        return Ok(directory.join("config.json"));
+    }
+    // Made by us it would not vanish with the login, nor have the owner it should have.
+    if let Some(directory) =
+        variable(env, "XDG_RUNTIME_DIR").filter(|directory| cfg!(target_os = "linux") && !directory.is_dir())
+    {
+        let text = format!(
+            "finding where credentials are kept: XDG_RUNTIME_DIR is {}, which is no directory",
+            directory.display()
+        );
+        return Err(Error::input(text));
+    }
+    of_this_login(env).ok_or_else(|| Error::input("finding where credentials are kept: HOME is not set"))
 }
 
 const CONTAINERS: &str = "containers/auth.json";

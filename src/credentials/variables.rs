@@ -47,7 +47,7 @@ impl Variables {
         let Some(value) = self.0.get(&name) else { return Ok(None) };
         let parsed = Credentials::parse(value.expose());
         let credentials = parsed.map_err(|_| Error::input(format!("the variable {name} is not USER:PASS")))?;
-        Ok(Some(Found { credentials, origin: Origin::Variable(name) }))
+        Ok(Some(Found { credentials, origin: Origin::Variable { name } }))
     }
 }
 

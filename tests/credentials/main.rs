@@ -1,9 +1,16 @@
 //! Who we are to a registry: credentials that are piped, in variables and in files, `login`, `logout` and `auth check`,
 //! beside skopeo, which reads what we write and writes what we read.
 
+mod failures;
 mod given;
+mod helper;
+mod home;
+mod kept;
+mod login;
+mod places;
 #[path = "../support/mod.rs"]
 mod support;
+mod verdict;
 
 use std::process::Output;
 
@@ -34,7 +41,12 @@ fn ended(code: i32, output: &Output) -> String {
     text
 }
 
-fn base64(text: &str) -> String {
+/// `me` and this password, as files have it.
+fn base64(password: &str) -> String {
+    base64_of("me", password)
+}
+
+fn base64_of(user: &str, password: &str) -> String {
     use ::base64::Engine;
-    ::base64::engine::general_purpose::STANDARD.encode(format!("me:{text}"))
+    ::base64::engine::general_purpose::STANDARD.encode(format!("{user}:{password}"))
 }

@@ -10,7 +10,10 @@
 //! many at once; `arrived`: what may be denied for a moment); `host` adds authentication (`auth`), retries (`retry`) and the
 //! gate that a registry's limits close (`limit`); `wire` makes one HTTP exchange, trusting whom `tls` and `certs` say, and
 //! gives its `reply`; `patience` is how slow the other side may be; `answer` reads refusals; `trace` shows it all, masked.
+//!
+//! `admission` asks only whether we are let in.
 
+mod admission;
 mod answer;
 mod arrived;
 mod auth;
@@ -48,6 +51,7 @@ use crate::content::{Api, ApiAnswer, ApiRequest, Body, Origin, Sink, Source};
 use crate::error::{Error, Result};
 use crate::oci::{Descriptor, Digest, Manifest, Reference, Repository, Tag};
 use crate::progress::Events;
+pub use admission::Admission;
 use auth::Scopes;
 pub use config::{Config, RegistryConfig, TlsConfig};
 use host::Host;

@@ -44,6 +44,11 @@ impl Auth {
         *self.challenge.lock().unwrap_or_else(PoisonError::into_inner) = challenge;
     }
 
+    /// Whether the registry has asked who we are.
+    pub fn is_asked(&self) -> bool {
+        self.challenge.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+
     /// The `Authorization` for a request, if one is wanted and can be had. Without credentials a Bearer token is fetched
     /// anonymously; for Basic nothing is sent and the registry decides.
     pub async fn header(&self, wire: &Wire, scopes: &Scopes) -> Result<Option<HeaderValue>, Failure> {

@@ -9,11 +9,18 @@ pub(in crate::transport::registry) struct Scopes(Vec<(String, Action)>);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Action {
+    /// Only being let in: no right to a repository is asked for.
+    Enter,
     Pull,
     Push,
 }
 
 impl Scopes {
+    /// With the credentials that count for `path`, which may be empty.
+    pub fn enter(path: &str) -> Scopes {
+        Scopes(vec![(path.to_owned(), Action::Enter)])
+    }
+
     pub fn pull(repository: &Repository) -> Scopes {
         Scopes(vec![(repository.path().to_owned(), Action::Pull)])
     }
@@ -37,9 +44,10 @@ impl Scopes {
     /// As the token server takes them.
     pub fn words(&self) -> Vec<String> {
         let word = |(path, action): &(String, Action)| match action {
-            Action::Pull => format!("repository:{path}:pull"),
-            Action::Push => format!("repository:{path}:pull,push"),
+            Action::Enter => None,
+            Action::Pull => Some(format!("repository:{path}:pull")),
+            Action::Push => Some(format!("repository:{path}:pull,push")),
         };
-        self.0.iter().map(word).collect()
+        self.0.iter().filter_map(word).collect()
     }
 }

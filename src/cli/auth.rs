@@ -1,0 +1,193 @@
+//! `gapferry auth check`: whom a registry takes us for, and what it lets us do.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use super::context::{Context, env};
+use super::exit::Outcome;
+use super::registry::RegistryArgs;
+use super::site::Site;
+use crate::credentials::{Found, Kept, Origin, Store};
+use crate::error::{Error, Kind, Result};
+use crate::oci::Repository;
+use crate::transport::registry::{Admission, Registries};
+
+const ABOUT: &str = "\
+Says which credentials a registry is shown: the place they come from and the user, never the password. Then asks the registry \
+whether it accepts them, with a repository whether it may be pulled from, and with --push whether it may be pushed to, by an \
+upload that is begun and given up. Nothing is changed there.";
+
+const AFTER: &str = "\
+Examples:
+  gapferry auth check harbor.internal
+  gapferry auth check quay.io/team/app
+  gapferry auth check harbor.internal --push mirror/app
+  gapferry auth check harbor.internal --json | jq -r .user
+
+Exit code 0: all that was asked may be done. 4: refused. 5: not reached. 2: a file of credentials or a helper is at fault.";
+
+/// Look at who we are to a registry
+#[derive(clap::Args)]
+#[command(after_long_help = "Examples:\n  gapferry auth check harbor.internal --push mirror/app")]
+pub struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(clap::Subcommand)]
+enum Command {
+    Check(Check),
+}
+
+/// Say which credentials a registry is shown and whether it accepts them
+#[derive(clap::Args)]
+#[command(long_about = ABOUT, after_long_help = AFTER)]
+struct Check {
+    /// The registry, or a repository there
+    #[arg(value_name = "HOST[/REPOSITORY]")]
+    host: String,
+    /// Ask as well whether this repository of HOST may be pulled from and pushed to
+    #[arg(long, value_name = "REPOSITORY")]
+    push: Option<String>,
+    /// Print as JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    registry: RegistryArgs,
+}
+
+/// What was found out; `null` is what was not asked, or could not be.
+#[derive(Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Report {
+    registry: String,
+    repository: Option<String>,
+    credentials: Option<Origin>,
+    user: Option<String>,
+    identity_token: bool,
+    /// `false`: the registry asks nobody who they are.
+    asked: Option<bool>,
+    accepted: Option<bool>,
+    pull: Option<bool>,
+    push: Option<bool>,
+    error: Option<String>,
+}
+
+pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
+    let Command::Check(check) = args.command;
+    let site = check.site()?;
+    let mut store = check.registry.credentials([site.registry.clone()])?;
+    let found = locate(&store, &site).await?;
+    if let Some(found) = &found {
+        // What is reported is what is shown, and a helper is asked once.
+        store.set(&site.registry, found.credentials.clone());
+    }
+    let registries = check.registry.connect_as(store, &BTreeMap::new(), context)?;
+    let mut report = Report::of(&site, found);
+    let asked = report.ask(&registries, &site, check.push.is_some()).await;
+    report.error = asked.as_ref().err().map(Error::chain);
+    context.end();
+    match check.json {
+        true => context.print_json(&report)?,
+        false => context.print(&report.text(&check))?,
+    }
+    asked.map(|()| Outcome::Done)
+}
+
+/// A helper may wait for its user.
+async fn locate(store: &Store, site: &Site) -> Result<Option<Found>> {
+    let (store, registry, path) = (store.clone(), site.registry.clone(), site.path.clone());
+    let looking_up = tokio::task::spawn_blocking(move || store.locate(&registry, &path)).await;
+    looking_up.map_err(|e| Error::input(format!("looking up credentials for {site}")).because(e))?
+}
+
+impl Check {
+    /// The repository may be named with its host or without.
+    fn site(&self) -> Result<Site> {
+        let site = Site::parse(&self.host)?;
+        let Some(push) = self.push.as_deref() else { return Ok(site) };
+        let path = push.strip_prefix(&format!("{}/", self.host)).unwrap_or(push);
+        if !site.path.is_empty() && site.path != path {
+            let text = format!("checking {site}: --push names another repository, {path:?}; name one of them");
+            return Err(Error::input(text));
+        }
+        let named = |e| Error::input("reading --push").because(e);
+        let repository = Repository::new(&site.registry, path).map_err(named)?;
+        Ok(Site { registry: site.registry, path: repository.path().to_owned() })
+    }
+}
+
+impl Report {
+    fn of(site: &Site, found: Option<Found>) -> Report {
+        let repository = Some(site.path.clone()).filter(|path| !path.is_empty());
+        let mut report = Report { registry: site.registry.clone(), repository, ..Report::default() };
+        if let Some(Found { credentials, origin }) = found {
+            report.identity_token = credentials.identity_token.is_some();
+            report.user = Some(credentials.username).filter(|user| !user.is_empty());
+            report.credentials = Some(origin);
+        }
+        report
+    }
+
+    /// Asks one thing after the other, up to the first that is not so.
+    async fn ask(&mut self, registries: &Registries, site: &Site, push: bool) -> Result<()> {
+        let admission = registries.admission(&site.registry, &site.path).await;
+        self.accepted = verdict(&admission);
+        self.asked = self.accepted.map(|_| !matches!(admission, Ok(Admission::NotAsked)));
+        admission?;
+        if site.path.is_empty() {
+            return Ok(());
+        }
+        let named = |e| Error::input(format!("checking {site}")).because(e);
+        let repository = Repository::new(&site.registry, &site.path).map_err(named)?;
+        let pull = registries.may_pull(&repository).await;
+        self.pull = verdict(&pull);
+        pull?;
+        if push {
+            let push = registries.may_push(&repository).await;
+            self.push = verdict(&push);
+            push?;
+        }
+        Ok(())
+    }
+
+    fn text(&self, check: &Check) -> String {
+        let mut text = format!("{}\n", self.registry);
+        let mut line = |name: &str, value: &str| text.push_str(&format!("  {name:<12} {value}\n"));
+        match &self.credentials {
+            Some(origin) => line("credentials", &origin.to_string()),
+            None => {
+                line("credentials", "none; looked in");
+                let files = Kept::all(check.registry.authfile(), &env);
+                files.iter().for_each(|file| line("", &file.path().display().to_string()));
+            }
+        }
+        let user = self.user.as_deref().or(self.identity_token.then_some("by identity token"));
+        line("user", user.unwrap_or("nobody"));
+        let repository = self.repository.as_deref().unwrap_or_default();
+        match (self.accepted, self.asked) {
+            (Some(true), Some(false)) => line("accepted", "everybody is"),
+            (accepted, _) => line("accepted", spoken(accepted)),
+        }
+        for (name, may) in [("pull", self.pull), ("push", self.push)] {
+            may.into_iter().for_each(|may| line(name, &format!("{}, {repository}", spoken(Some(may)))));
+        }
+        text
+    }
+}
+
+fn verdict<T>(answer: &Result<T>) -> Option<bool> {
+    match answer {
+        Ok(_) => Some(true),
+        Err(e) => matches!(e.kind(), Kind::Unauthorized | Kind::Refused | Kind::NotFound).then_some(false),
+    }
+}
+
+fn spoken(verdict: Option<bool>) -> &'static str {
+    match verdict {
+        Some(true) => "yes",
+        Some(false) => "no",
+        None => "not known",
+    }
+}

@@ -1,0 +1,39 @@
+//! Whom one logs in to: `HOST[:PORT][/NAMESPACE]`.
+
+use std::fmt;
+
+use crate::credentials::canonical;
+use crate::error::Result;
+use crate::naming::parse_target;
+
+/// The name under which docker keeps the Hub, and which people therefore type.
+const HUB_URLS: [&str; 3] = ["https://index.docker.io/v1/", "https://index.docker.io/v1", "https://docker.io"];
+
+/// A registry, or a namespace or repository there.
+pub struct Site {
+    /// `host[:port]`, `docker.io` for Docker Hub.
+    pub registry: String,
+    /// Empty if the whole registry is meant.
+    pub path: String,
+}
+
+impl Site {
+    /// Not by clap, whose errors would repeat a password that stands where it does not belong.
+    ///
+    /// # Errors
+    /// It is not of that form.
+    pub fn parse(text: &str) -> Result<Site> {
+        let target = parse_target(if HUB_URLS.contains(&text) { "docker.io" } else { text })?;
+        let (registry, path) = (canonical(&target.registry).to_owned(), target.prefix.unwrap_or_default());
+        Ok(Site { registry, path })
+    }
+}
+
+impl fmt::Display for Site {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.path.as_str() {
+            "" => f.write_str(&self.registry),
+            path => write!(f, "{}/{path}", self.registry),
+        }
+    }
+}

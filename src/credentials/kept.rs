@@ -1,0 +1,170 @@
+//! One file of credentials as something that is changed: what `login` keeps there and `logout` removes.
+//!
+//! Only the entries in question change: every other entry and every field this program does not know stays, in its order.
+//! The file is replaced at once and readable by its owner alone; two of us do not overwrite each other's changes. Where the
+//! file names a credential helper for a registry, the secret goes there and not into the file.
+
+use std::path::{Path, PathBuf};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+
+use super::document::Document;
+use super::file::{AuthFile, bytes_of, candidates, means, server_of};
+use super::{Credentials, HUB_KEY, Origin, canonical, helper, places};
+use crate::error::{Error, Result};
+
+/// See the module documentation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Kept {
+    path: PathBuf,
+}
+
+impl Kept {
+    /// The file that skopeo and podman would write: the one that was named (`authfile`, `REGISTRY_AUTH_FILE`), else
+    /// `DOCKER_CONFIG/config.json`, else the first that is read. It need not exist.
+    ///
+    /// # Errors
+    /// `XDG_RUNTIME_DIR` decides and is no directory.
+    pub fn to_write(authfile: Option<&Path>, env: &dyn Fn(&str) -> Option<String>) -> Result<Kept> {
+        Ok(Kept { path: places::to_write(authfile, env)? })
+    }
+
+    /// All files that count in this environment, the strongest first. Some may not exist.
+    pub fn all(authfile: Option<&Path>, env: &dyn Fn(&str) -> Option<String>) -> Vec<Kept> {
+        let paths = places::named(authfile, env).map_or_else(|| places::to_read(env), |path| vec![path]);
+        paths.into_iter().map(|path| Kept { path }).collect()
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether [`log_in`](Kept::log_in) could keep credentials for `path` (empty: all) at `registry`, as far as can be known
+    /// without changing anything: better known before somebody types a password.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn check(&self, registry: &str, path: &str) -> Result<()> {
+        let file = match bytes_of(&self.path)? {
+            Some(bytes) => Document::parse(&self.path, &bytes)?.0,
+            None => return Ok(()),
+        };
+        responsible(&file, canonical(registry), path).map(drop)
+    }
+
+    /// Keeps user name and password of `credentials` for `path` (empty: for all) at `registry`; says where. Entries that mean the same by
+    /// another name get them too, so that every reader finds what is right.
+    ///
+    /// # Errors
+    /// Credentials that cannot be kept; a file that is malformed, or cannot be read or replaced; a helper that fails or
+    /// that knows no namespaces. The file is then as it was.
+    pub fn log_in(&self, registry: &str, path: &str, credentials: &Credentials) -> Result<Origin> {
+        credentials.check_keepable()?;
+        let (username, password) = (&credentials.username, &credentials.password);
+        let registry = canonical(registry);
+        let key = key_of(registry, path);
+        let mut document = Document::open(&self.path)?;
+        let same: Vec<String> = document.keys(|written| means(written, &key));
+        if let Some((server, name)) = responsible(document.file(), registry, path)? {
+            helper::store(&name, &server, username, password).map_err(|e| self.asked_for(e))?;
+            // An old secret would count more than a credsStore, and should not lie about.
+            document.set(&same, None)?;
+            return Ok(self.origin(server, &name));
+        }
+        let keys = if same.is_empty() { vec![self.new_key(key)] } else { same };
+        document.set(&keys, Some(&STANDARD.encode(format!("{username}:{}", password.expose()))))?;
+        let key = keys.into_iter().next().unwrap_or_default();
+        Ok(Origin::File { path: self.path.clone(), key })
+    }
+
+    /// Forgets what is kept for `path` (empty: for all) at `registry`, at helpers too, and with `below` for every namespace
+    /// below it; says what that was, perhaps nothing.
+    ///
+    /// # Errors
+    /// As of [`log_in`](Kept::log_in); when a helper fails, the entries of the file are gone already.
+    pub fn log_out(&self, registry: &str, path: &str, below: bool) -> Result<Vec<Origin>> {
+        let registry = canonical(registry);
+        let key = key_of(registry, path);
+        let inner = format!("{key}/");
+        let meant = |written: &str| means(written, &key) || (below && canonical_prefix(written).starts_with(&inner));
+        self.forget(&meant, |file| {
+            let store = file.creds_store().filter(|_| path.is_empty() && file.helper(registry).is_none());
+            Ok(store.map(|_| server_of(registry).to_owned()).into_iter().collect())
+        })
+    }
+
+    /// Forgets all that is kept, at helpers too; says what that was.
+    ///
+    /// # Errors
+    /// As of [`log_out`](Kept::log_out).
+    pub fn log_out_of_all(&self) -> Result<Vec<Origin>> {
+        self.forget(&|_| true, |file| file.creds_store().map_or(Ok(Vec::new()), helper::list))
+    }
+
+    fn forget(
+        &self,
+        meant: &dyn Fn(&str) -> bool,
+        in_store: impl FnOnce(&AuthFile) -> Result<Vec<String>>,
+    ) -> Result<Vec<Origin>> {
+        if bytes_of(&self.path)?.is_none() {
+            return Ok(Vec::new());
+        }
+        let mut document = Document::open(&self.path)?;
+        let file = document.file().clone();
+        document.remove(&document.keys(meant))?;
+        let secrets = file.entries().filter(|(key, holds)| *holds && meant(key));
+        let entry = |(key, _): (&str, bool)| Origin::File { path: self.path.clone(), key: key.to_owned() };
+        let mut forgotten: Vec<Origin> = secrets.map(entry).collect();
+        let stored = in_store(&file).map_err(|e| self.asked_for(e))?;
+        let stored = file.creds_store().into_iter().flat_map(|name| stored.iter().map(move |key| (key.as_str(), name)));
+        for (server, name) in file.helpers().filter(|(key, _)| meant(key)).chain(stored) {
+            if helper::erase(name, server).map_err(|e| self.asked_for(e))? {
+                forgotten.push(self.origin(server.to_owned(), name));
+            }
+        }
+        Ok(forgotten)
+    }
+
+    fn asked_for(&self, error: Error) -> Error {
+        error.while_doing(format!("as {} asks for", self.path.display()))
+    }
+
+    fn origin(&self, server: String, name: &str) -> Origin {
+        Origin::Helper { program: helper::program(name), server, path: self.path.clone() }
+    }
+
+    /// As the programs write it whose file it is: docker knows its Hub by a key of its own, and skopeo removes none but
+    /// `docker.io`.
+    fn new_key(&self, key: String) -> String {
+        let docker = self.path.file_name().is_some_and(|name| name == "config.json");
+        if docker && key == "docker.io" { HUB_KEY.to_owned() } else { key }
+    }
+}
+
+fn key_of(registry: &str, path: &str) -> String {
+    if path.is_empty() { registry.to_owned() } else { format!("{registry}/{path}") }
+}
+
+/// A namespaced key with the one name for Docker Hub.
+fn canonical_prefix(written: &str) -> String {
+    match written.split_once('/') {
+        Some((host, rest)) => format!("{}/{rest}", canonical(host)),
+        None => written.to_owned(),
+    }
+}
+
+/// The helper that the file names for this registry, as (server, name).
+fn responsible(file: &AuthFile, registry: &str, path: &str) -> Result<Option<(String, String)>> {
+    let key = key_of(registry, path);
+    let of_line = candidates(registry, path).iter().find_map(|key| file.helper(key));
+    let of_store = || file.creds_store().map(|name| (server_of(registry), name));
+    let Some((server, name)) = of_line.or_else(of_store) else { return Ok(None) };
+    if !path.is_empty() && !means(server, &key) {
+        let program = helper::program(name);
+        let text =
+            format!("keeping credentials for {key}: {program} keeps those of {registry}, and knows no namespaces");
+        return Err(Error::input(text));
+    }
+    Ok(Some((server.to_owned(), name.to_owned())))
+}

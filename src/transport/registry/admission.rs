@@ -1,0 +1,75 @@
+//! Whether a registry lets us in, with the credentials this run has for it, and what we may do there. Nothing is changed.
+
+use reqwest::Method;
+
+use super::Registries;
+use super::answer::refusal;
+use super::auth::Scopes;
+use super::host::{Ask, Host, Target};
+use super::reply::Reply;
+use super::wire;
+use crate::error::Result;
+use crate::oci::Repository;
+
+/// How a registry took what it was shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Admission {
+    /// It has looked at the credentials and accepts them, or anybody where there are none.
+    Accepted,
+    /// It asks nobody who they are, so nothing is known of the credentials.
+    NotAsked,
+}
+
+impl Registries {
+    /// Shows the registry the credentials that count for `path` (may be empty): `GET /v2/`, answering its challenge
+    /// (distribution-spec, "Determining Support").
+    ///
+    /// # Errors
+    /// [`Unauthorized`](crate::error::Kind::Unauthorized) if it, or its token server, does not accept them; what keeps it
+    /// from being asked.
+    pub async fn admission(&self, registry: &str, path: &str) -> Result<Admission> {
+        let host = self.host(registry);
+        let what = format!("asking {registry} whether it accepts the credentials");
+        expect(&host, &Ask::new(Method::GET, "/v2/".to_owned(), Scopes::enter(path), &what), &[200]).await?;
+        Ok(if host.auth.is_asked() { Admission::Accepted } else { Admission::NotAsked })
+    }
+
+    /// Whether we may read a repository, which need not exist.
+    ///
+    /// # Errors
+    /// Its refusal, or what keeps it from being asked.
+    pub async fn may_pull(&self, repository: &Repository) -> Result<()> {
+        let host = self.host(repository.registry());
+        let what = format!("asking whether {repository} may be pulled from");
+        let path = format!("/v2/{}/tags/list?n=1", repository.path());
+        let ask = Ask::new(Method::GET, path, Scopes::pull(repository), &what);
+        expect(&host, &ask, &[200, 404]).await.map(drop)
+    }
+
+    /// Whether we may write to a repository: an upload is begun and given up at once, before any byte of it.
+    ///
+    /// # Errors
+    /// Its refusal, or what keeps it from being asked.
+    pub async fn may_push(&self, repository: &Repository) -> Result<()> {
+        let host = self.host(repository.registry());
+        let what = format!("asking whether {repository} may be pushed to");
+        let path = format!("/v2/{}/blobs/uploads/", repository.path());
+        let reply = expect(&host, &Ask::new(Method::POST, path, Scopes::push(repository), &what), &[202]).await?;
+        let session = reply.header("location").and_then(|to| wire::resolve(reply.url(), to).ok());
+        drop(reply);
+        if let Some(session) = session {
+            let mut ask = Ask::new(Method::DELETE, String::new(), Scopes::push(repository), &what);
+            ask.target = Target::Url(session);
+            // Registries forget unfinished uploads themselves, after some days.
+            let given_up = host.once(&ask).await.map(|reply| reply.status());
+            tracing::debug!(what, given_up = given_up.as_ref().ok(), "upload given up");
+        }
+        Ok(())
+    }
+}
+
+/// The answer, if its status is one of these.
+async fn expect(host: &Host, ask: &Ask<'_>, statuses: &[u16]) -> Result<Reply> {
+    let reply = host.ask(ask).await?;
+    if statuses.contains(&reply.status()) { Ok(reply) } else { Err(refusal(ask.what, reply).await.error) }
+}

@@ -1,0 +1,146 @@
+//! A login that fails: the message helps, and nothing that was kept is lost.
+
+use super::home::Home;
+use super::{PASSWORD, base64, closed, ended};
+use crate::support::disk::Disk;
+
+/// A file with a login of the past.
+fn kept(home: &Home, host: &str) -> (String, String) {
+    let text = format!("{{ \"auths\": {{\"{host}\": {{ \"auth\": \"{}\"}} }},\n \"more\": 1}}", base64("former"));
+    (home.write("auth.json", &text), text)
+}
+
+fn log_in(home: &Home, host: &str, file: &str, password: &str) -> std::process::Output {
+    let arguments = ["login", host, "-u", "me", "--password-stdin", "--authfile", file, "--retries", "0", "-vv"];
+    home.gapferry(&arguments, password)
+}
+
+#[test]
+fn a_refused_password_is_4_and_is_not_kept() {
+    let (registry, home) = (closed(), Home::new());
+    let (file, before) = kept(&home, registry.host());
+    let text = ended(4, &log_in(&home, registry.host(), &file, "hunter2"));
+    assert!(text.contains("logging in to") && text.contains("nothing was kept"), "{text}");
+    assert!(!text.contains("hunter2") && !text.contains(&base64("hunter2")), "{text}");
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), before);
+    let never = home.path("never/auth.json");
+    ended(4, &log_in(&home, registry.host(), never.to_str().unwrap(), "hunter2"));
+    assert!(!home.path("never").exists());
+}
+
+#[test]
+fn a_registry_that_is_not_reached_is_5_and_nothing_is_kept() {
+    let home = Home::new();
+    let host = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let (file, before) = kept(&home, &host);
+    let text = ended(5, &log_in(&home, &host, &file, PASSWORD));
+    assert!(text.contains(&host) && text.contains("hint: "), "{text}");
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), before);
+}
+
+#[test]
+fn a_malformed_file_is_2_is_named_and_stays_as_it_is_before_anything_is_asked() {
+    let (registry, home) = (closed(), Home::new());
+    for before in [
+        "nonsense",
+        "[]",
+        r#"{"auths": {"#,
+        r#"{"auths": []}"#,
+        r#"{"auths": {"r.io": "me:hunter2"}}"#,
+        r#"{"auths": {"r.io": {"auth": 1}}}"#,
+        r#"{"credHelpers": "pass"}"#,
+        "\u{feff}{}",
+    ] {
+        let file = home.write("broken.json", before);
+        let asked = registry.requests().len();
+        for output in [
+            log_in(&home, registry.host(), &file, PASSWORD),
+            home.gapferry(&["logout", registry.host(), "--authfile", &file], ""),
+            home.gapferry(&["logout", "--all", "--authfile", &file], ""),
+            home.gapferry(&["auth", "check", registry.host(), "--authfile", &file], ""),
+        ] {
+            let text = ended(2, &output);
+            assert!(text.contains("broken.json") && !text.contains("hunter2"), "{before}: {text}");
+        }
+        assert_eq!(registry.requests().len(), asked, "{before}");
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), before);
+    }
+}
+
+#[test]
+fn a_file_that_cannot_be_written_is_2_is_named_and_told_before_the_password_is_sent() {
+    let (registry, home) = (closed(), Home::new());
+    let Some(disk) = Disk::of(64) else { return };
+    let file = disk.path().join("auth.json").display().to_string();
+    std::fs::write(&file, format!(r#"{{"auths":{{"{}":{{"auth":"{}"}}}}}}"#, registry.host(), base64("old"))).unwrap();
+    let before = std::fs::read_to_string(&file).unwrap();
+    disk.make_read_only();
+    let asked = registry.requests().len();
+    let text = ended(2, &log_in(&home, registry.host(), &file, PASSWORD));
+    assert!(text.contains(&file) && text.contains("mounted read-only"), "{text}");
+    assert_eq!(registry.requests().len(), asked);
+    let text = ended(2, &home.gapferry(&["logout", registry.host(), "--authfile", &file], ""));
+    assert!(text.contains(&file) && text.contains("mounted read-only"), "{text}");
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), before);
+}
+
+#[test]
+fn a_full_disk_loses_nothing() {
+    let (registry, home) = (closed(), Home::new());
+    let Some(disk) = Disk::of(64) else { return };
+    let file = disk.path().join("auth.json").display().to_string();
+    let before = format!(r#"{{"auths":{{}},"more":"{}"}}"#, "x".repeat(20_000));
+    std::fs::write(&file, &before).unwrap();
+    std::fs::write(disk.path().join("filling"), vec![0; 32 << 10]).unwrap();
+    let text = ended(2, &log_in(&home, registry.host(), &file, PASSWORD));
+    assert!(text.contains(&file) && text.contains("make room"), "{text}");
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), before);
+    assert_eq!(std::fs::read_dir(disk.path()).unwrap().count(), 2, "something is left");
+}
+
+#[test]
+fn a_runtime_directory_that_is_not_there_is_named() {
+    let (registry, home) = (closed(), Home::new().with([("XDG_RUNTIME_DIR", "/nowhere/at/all")]));
+    let text = ended(2, &home.gapferry(&["login", registry.host(), "-u", "me", "--password-stdin"], PASSWORD));
+    assert!(text.contains("XDG_RUNTIME_DIR") && text.contains("/nowhere/at/all"), "{text}");
+}
+
+#[test]
+fn wrong_use_is_2_and_repeats_no_password() {
+    let (registry, home) = (closed(), Home::new());
+    let host = registry.host();
+    let url = format!("https://{host}");
+    let inside = format!("me:hunter2@{host}");
+    let asked = registry.requests().len();
+    for (arguments, stdin, says) in [
+        (&["login", host][..], "", "--username"),
+        (&["login", host, "-u", "me"], "", "--password-stdin"),
+        (&["login", host, "--password-stdin"], "hunter2", "--username"),
+        (&["login", host, "-u", "me", "--password-stdin"], "", "empty"),
+        (&["login", host, "-u", "", "--password-stdin"], "hunter2", "user name is empty"),
+        (&["login", host, "-u", "a:b", "--password-stdin"], "hunter2", "no colon"),
+        (&["login", host, "-u", "me", "-p", "hunter2", "--password-stdin"], "hunter2", "cannot be used with"),
+        (&["login", host, "-u", "me", "--creds", "me:hunter2"], "", "cannot be used with"),
+        (&["login", &url, "-u", "me", "--password-stdin"], "hunter2", "without https://"),
+        (&["login", &inside], "", "a name holds no password"),
+        (&["logout", &inside], "", "a name holds no password"),
+        (&["auth", "check", &inside], "", "a name holds no password"),
+        (&["login", "UPPER/Case", "-u", "me", "--password-stdin"], "hunter2", "lower case"),
+        (&["auth", "check", host, "--push", "UPPER"], "", "lower case"),
+        (&["auth", "check", &format!("{host}/a"), "--push", "b"], "", "name one of them"),
+    ] {
+        let text = ended(2, &home.gapferry(arguments, stdin));
+        assert!(text.contains(says) && !text.contains("hunter2"), "{arguments:?}: {text}");
+    }
+    assert_eq!(registry.requests().len(), asked);
+    assert!(!home.path("run/containers").exists());
+}
+
+#[test]
+fn a_password_among_the_arguments_works_with_a_warning() {
+    let (registry, home) = (closed(), Home::new());
+    let text = ended(0, &home.gapferry(&["login", registry.host(), "-u", "me", "-p", PASSWORD], ""));
+    assert!(text.contains("warning: other users of this machine can see --password"), "{text}");
+    let pair = format!("me:{PASSWORD}");
+    ended(0, &home.gapferry(&["login", registry.host(), "--creds-stdin"], &pair));
+}

@@ -1,0 +1,123 @@
+//! Credential helpers keep what the file says they keep, and the file keeps nothing of it.
+
+use serde_json::json;
+
+use super::home::{Home, read_json};
+use super::login::log_in;
+use super::{PASSWORD, base64, closed, ended};
+
+#[test]
+fn a_login_goes_to_the_helper_of_the_registry_and_skopeo_finds_it_there() {
+    let (registry, home) = (closed(), Home::new());
+    let host = registry.host();
+    home.install_helper("vault");
+    let before = json!({ "auths": { "a.io": { "auth": base64("a") } }, "credHelpers": { host: "vault" } }).to_string();
+    home.write("run/containers/auth.json", &before);
+    let text = log_in(&home, host, &["-vv"]);
+    assert!(text.contains("kept by docker-credential-vault"), "{text}");
+    assert_eq!(std::fs::read_to_string(home.authfile()).unwrap(), before);
+    let expected = json!({ "ServerURL": host, "Username": "me", "Secret": PASSWORD });
+    assert_eq!(home.kept("vault"), [(host.to_owned(), expected)]);
+
+    let output = home.gapferry(&["auth", "check", host, "--json"], "");
+    ended(0, &output);
+    let said: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let path = home.authfile().display().to_string();
+    let origin = json!({ "from": "helper", "program": "docker-credential-vault", "server": host, "path": path });
+    assert_eq!((&said["credentials"], &said["user"]), (&origin, &json!("me")));
+    assert_eq!(home.asked("vault"), [format!("store {host}"), format!("get {host}")]);
+    ended(0, &home.gapferry(&["lock", &format!("{host}/team/app:1")], ""));
+    assert_eq!(home.skopeo_user(host, &[]).as_deref(), Some("me"));
+
+    let text = ended(0, &home.gapferry(&["logout", host], ""));
+    assert!(text.contains("forgotten: docker-credential-vault"), "{text}");
+    assert_eq!(home.kept("vault"), []);
+    assert_eq!(std::fs::read_to_string(home.authfile()).unwrap(), before);
+    ended(2, &home.gapferry(&["logout", host], ""));
+}
+
+#[test]
+fn what_skopeo_gives_to_a_helper_gapferry_finds_and_forgets() {
+    let (registry, home) = (closed(), Home::new());
+    let host = registry.host();
+    home.install_helper("vault");
+    home.write("run/containers/auth.json", &json!({ "credHelpers": { host: "vault" } }).to_string());
+    let arguments = ["login", "--tls-verify=false", "-u", "me", "--password-stdin", host];
+    assert!(home.skopeo(&arguments, PASSWORD).status.success());
+    assert_eq!(home.kept("vault").len(), 1);
+    ended(0, &home.gapferry(&["lock", &format!("{host}/team/app:1")], ""));
+    ended(0, &home.gapferry(&["logout", host], ""));
+    assert_eq!(home.skopeo_user(host, &[]), None);
+}
+
+#[test]
+fn the_helper_for_all_registries_takes_over_what_the_file_kept() {
+    let (registry, home) = (closed(), Home::new().with([("DOCKER_CONFIG", "")]));
+    let host = registry.host();
+    home.install_helper("store");
+    let file = json!({ "auths": { host: { "auth": base64("old"), "email": "e" } }, "credsStore": "store" });
+    let file = home.write("docker/config.json", &file.to_string());
+    log_in(&home, host, &["--authfile", &file]);
+    // The old secret would count more than the new one.
+    let left = json!({ "auths": { host: { "email": "e" } }, "credsStore": "store" });
+    assert_eq!(read_json(&home.path("docker/config.json")), left);
+    let check = ["auth", "check", host, "--authfile", &file];
+    assert!(ended(0, &home.gapferry(&check, "")).contains("docker-credential-store"));
+    ended(0, &home.gapferry(&["logout", host, "--authfile", &file], ""));
+    assert_eq!(home.kept("store"), []);
+    assert!(ended(4, &home.gapferry(&check, "")).contains("none; looked in"));
+}
+
+#[test]
+fn logging_out_of_all_asks_every_helper_to_forget() {
+    let (registry, home) = (closed(), Home::new());
+    let host = registry.host();
+    ["vault", "store"].iter().for_each(|name| home.install_helper(name));
+    let other = super::closed();
+    let file = json!({ "auths": { "a.io": { "auth": base64("a") } }, "credHelpers": { host: "vault", "b.io": "vault" }, "credsStore": "store" });
+    let file = home.write("auth.json", &file.to_string());
+    for host in [host, other.host()] {
+        log_in(&home, host, &["--authfile", &file]);
+    }
+    assert_eq!((home.kept("vault").len(), home.kept("store").len()), (1, 1));
+    let text = ended(0, &home.gapferry(&["logout", "--all", "--authfile", &file], ""));
+    assert_eq!(text.matches("forgotten: ").count(), 3, "{text}");
+    assert_eq!((home.kept("vault"), home.kept("store")), (vec![], vec![]));
+    let left = json!({ "auths": {}, "credHelpers": { host: "vault", "b.io": "vault" }, "credsStore": "store" });
+    assert_eq!(read_json(&home.path("auth.json")), left);
+}
+
+#[test]
+fn a_helper_that_fails_is_2_its_words_are_told_but_no_password() {
+    let (registry, home) = (closed(), Home::new());
+    let host = registry.host();
+    home.install_helper("vault");
+    home.break_helper("vault");
+    let before = json!({ "auths": { host: { "auth": base64("old") } }, "credHelpers": { host: "vault" } }).to_string();
+    let file = home.write("auth.json", &before);
+    let arguments = ["login", host, "-u", "me", "--password-stdin", "--authfile", &file, "-vv"];
+    let text = ended(2, &home.gapferry(&arguments, PASSWORD));
+    assert!(text.contains("docker-credential-vault") && text.contains("auth.json"), "{text}");
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), before);
+    let text = ended(2, &home.gapferry(&["auth", "check", host, "--authfile", &file], ""));
+    assert!(text.contains("the keyring is locked"), "{text}");
+    std::fs::remove_file(home.path("bin/docker-credential-vault")).unwrap();
+    let text = ended(2, &home.gapferry(&arguments, PASSWORD));
+    assert!(text.contains("docker-credential-vault") && text.contains("No such file"), "{text}");
+}
+
+#[test]
+fn a_namespace_is_not_given_to_a_helper_that_knows_none() {
+    let (registry, home) = (closed(), Home::new());
+    home.install_helper("vault");
+    let asked = registry.requests().len();
+    for before in [json!({ "credHelpers": { registry.host(): "vault" } }), json!({ "credsStore": "vault" })] {
+        let file = home.write("auth.json", &before.to_string());
+        let site = format!("{}/team", registry.host());
+        let arguments = ["login", &site, "-u", "me", "--password-stdin", "--authfile", &file];
+        let text = ended(2, &home.gapferry(&arguments, PASSWORD));
+        assert!(text.contains("docker-credential-vault") && text.contains("knows no namespaces"), "{text}");
+        assert_eq!(read_json(&home.path("auth.json")), before);
+    }
+    assert_eq!((home.asked("vault").len(), registry.requests().len()), (0, asked));
+}

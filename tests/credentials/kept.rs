@@ -1,0 +1,70 @@
+//! Docker Hub, which nobody here can ask: under which of its names a login is kept, and found again.
+
+use gapferry::credentials::{Credentials, Kept, Origin, Store};
+use serde_json::json;
+
+use super::base64_of;
+use super::home::{Home, read_json};
+
+/// The key that docker itself looks for.
+const HUB: &str = "https://index.docker.io/v1/";
+
+fn kept(path: &str) -> Kept {
+    Kept::to_write(Some(path.as_ref()), &|_| None).unwrap()
+}
+
+fn user(path: &str) -> String {
+    let store = Store::load(Some(path.as_ref()), &|_| None).unwrap();
+    store.find("docker.io", "library/nginx").unwrap().unwrap().username
+}
+
+#[test]
+fn a_login_to_docker_hub_is_found_by_whoever_owns_the_file() {
+    let home = Home::new();
+    for (name, key) in [("config.json", HUB), ("auth.json", "docker.io")] {
+        let file = home.write(name, "{}");
+        for alias in ["docker.io", "index.docker.io"] {
+            kept(&file).log_in(alias, "", &Credentials::basic("me", "x")).unwrap();
+            assert_eq!(read_json(&home.path(name)), json!({ "auths": { key: { "auth": base64_of("me", "x") } } }));
+        }
+        assert_eq!(user(&file), "me");
+        assert_eq!(home.skopeo_user("docker.io", &["--authfile", &file]).as_deref(), Some("me"));
+        kept(&file).log_out("docker.io", "", false).unwrap();
+        assert_eq!(read_json(&home.path(name)), json!({ "auths": {} }));
+    }
+    // As skopeo removes it.
+    let file = home.write("auth.json", "{}");
+    kept(&file).log_in("docker.io", "", &Credentials::basic("me", "x")).unwrap();
+    assert!(home.skopeo(&["logout", "--authfile", &file, "docker.io"], "").status.success());
+    assert_eq!(kept(&file).log_out("docker.io", "", false).unwrap(), []);
+}
+
+#[test]
+fn every_name_the_file_has_for_docker_hub_gets_the_new_login_so_that_no_reader_finds_the_old_one() {
+    let home = Home::new();
+    let old = json!({ "auth": base64_of("old", "x") });
+    let file = json!({ "auths": { HUB: &old, "docker.io": &old, "index.docker.io": &old, "docker.io/team": &old } });
+    let file = home.write("auth.json", &file.to_string());
+    kept(&file).log_in("docker.io", "", &Credentials::basic("me", "x")).unwrap();
+    let new = json!({ "auth": base64_of("me", "x") });
+    let expected = json!({ HUB: &new, "docker.io": &new, "index.docker.io": &new, "docker.io/team": &old });
+    assert_eq!(read_json(&home.path("auth.json"))["auths"], expected);
+    let forgotten = kept(&file).log_out("docker.io", "", false).unwrap();
+    assert_eq!(forgotten.len(), 3);
+    assert_eq!(read_json(&home.path("auth.json"))["auths"], json!({ "docker.io/team": &old }));
+}
+
+#[test]
+fn helpers_know_docker_hub_by_its_old_name() {
+    let home = Home::new();
+    home.install_helper("vault");
+    // A helper may be named by its path, which keeps this test off PATH.
+    let helper = home.path("bin/docker-credential-vault").display().to_string();
+    let file = home.write("config.json", &json!({ "credsStore": helper }).to_string());
+    let origin = kept(&file).log_in("docker.io", "", &Credentials::basic("me", "x")).unwrap();
+    assert_eq!(origin, Origin::Helper { program: helper, server: HUB.to_owned(), path: file.as_str().into() });
+    assert_eq!(home.kept("vault")[0].0, HUB);
+    assert_eq!(user(&file), "me");
+    kept(&file).log_out("docker.io", "", false).unwrap();
+    assert_eq!(home.kept("vault"), []);
+}

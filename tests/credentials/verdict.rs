@@ -1,0 +1,130 @@
+//! `auth check`: what a registry thinks of the credentials, and what it lets them do.
+
+use serde_json::{Value, json};
+
+use super::home::Home;
+use super::{PASSWORD, base64_of, closed, ended};
+use crate::support::faulty::{Answer, Server};
+use crate::support::harbor::{Account, Harbor, Project, Right, Setup};
+use crate::support::registry::{Options, Registry};
+
+/// The report of `auth check ARGUMENTS --json`, which ends with `code`.
+#[track_caller]
+fn report(code: i32, home: &Home, arguments: &[&str], stdin: &str) -> Value {
+    let output = home.gapferry(&[&["auth", "check", "--json", "--retries", "0"], arguments].concat(), stdin);
+    ended(code, &output);
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+#[track_caller]
+fn verdicts(report: &Value) -> [&Value; 3] {
+    [&report["accepted"], &report["pull"], &report["push"]]
+}
+
+#[test]
+fn the_verdict_is_told_with_place_and_user_and_leaves_nothing_at_the_registry() {
+    let (registry, home) = (closed(), Home::new());
+    let host = registry.host();
+    let right = format!("me:{PASSWORD}");
+    let said = report(0, &home, &[host, "--push", "new/app", "--creds-stdin"], &right);
+    assert_eq!(verdicts(&said), [&json!(true); 3]);
+    assert_eq!((&said["credentials"], &said["user"]), (&json!({ "from": "command-line" }), &json!("me")));
+    assert_eq!((&said["repository"], &said["error"]), (&json!("new/app"), &Value::Null));
+    assert_eq!(registry.count("DELETE", "/v2/new/app/blobs/uploads/", 204), 1);
+    let catalog = registry.request("GET", "/v2/_catalog").send().json();
+    assert_eq!(catalog, json!({ "repositories": ["team/app"] }));
+
+    let said = report(4, &home, &[host, "--push", "new/app", "--creds-stdin"], "me:hunter2");
+    assert_eq!(verdicts(&said), [&json!(false), &Value::Null, &Value::Null]);
+    assert!(said["error"].as_str().unwrap().contains("401"), "{said}");
+    assert!(!said.to_string().contains("hunter2"), "{said}");
+    let variable = format!("GAPFERRY_CREDS_{}", host.replace(['.', ':'], "_"));
+    let home = home.with([(variable.as_str(), right.as_str())]);
+    let said = report(0, &home, &[&format!("{host}/team/app")], "");
+    assert_eq!(verdicts(&said), [&json!(true), &json!(true), &Value::Null]);
+    assert_eq!(said["credentials"], json!({ "from": "variable", "name": variable }));
+}
+
+#[test]
+fn a_registry_that_takes_no_pushes_says_so_and_one_that_is_gone_is_5() {
+    let home = Home::new();
+    let read_only = Registry::with(Options { read_only: true, ..Options::default() });
+    let said = report(4, &home, &[read_only.host(), "--push", "a"], "");
+    assert_eq!(verdicts(&said), [&json!(true), &json!(true), &json!(false)]);
+    assert_eq!((&said["asked"], &said["credentials"]), (&json!(false), &Value::Null));
+    let gone = read_only.host().to_owned();
+    drop(read_only);
+    let said = report(5, &home, &[&gone], "");
+    assert_eq!(verdicts(&said), [&Value::Null; 3]);
+    assert!(said["error"].as_str().unwrap().contains(&gone), "{said}");
+}
+
+#[test]
+fn a_robot_that_may_only_pull_learns_it_before_an_import_does() {
+    let setup = Setup::default().account(Account::robot("reader", PASSWORD));
+    let project = Project::new("apps").member("robot$reader", Right::Pull);
+    let harbor = Harbor::start(setup.with(project));
+    let (home, host) = (Home::new(), harbor.registry());
+    let arguments = ["login", &host, "-u", "robot$reader", "--password-stdin"];
+    ended(4, &home.gapferry(&arguments, "hunter2"));
+    ended(0, &home.gapferry(&arguments, PASSWORD));
+    let said = report(4, &home, &[&host, "--push", "apps/a"], "");
+    assert_eq!(verdicts(&said), [&json!(true), &json!(true), &json!(false)]);
+    assert_eq!(said["user"], json!("robot$reader"));
+    let text = ended(4, &home.gapferry(&["auth", "check", &host, "--push", "apps/a"], ""));
+    for line in ["accepted     yes", "pull         yes, apps/a", "push         no, apps/a", "hint: "] {
+        assert!(text.contains(line), "{text}");
+    }
+    ended(4, &home.gapferry(&["auth", "check", &format!("{host}/other/a")], ""));
+}
+
+/// A token server that knows the identity token `refresh` by POST, or else nobody but by GET.
+async fn token_server(knows_post: bool) -> Server {
+    let server = Server::start(move |request, _| match (request.method.as_str(), &request.target[..]) {
+        ("POST", "/token") if !knows_post => Answer::new(404),
+        ("POST", "/token") => match String::from_utf8_lossy(&request.body).contains("refresh_token=refresh") {
+            true => Answer::new(200).body(r#"{"access_token":"t"}"#),
+            false => Answer::new(401),
+        },
+        ("GET", target) if target.starts_with("/token") => {
+            let basic = format!("Basic {}", base64_of("00000000-0000", "refresh"));
+            if request.header("authorization") == basic {
+                Answer::new(200).body(r#"{"token":"t"}"#)
+            } else {
+                Answer::new(401)
+            }
+        }
+        _ if request.header("authorization") == "Bearer t" => Answer::new(200),
+        _ => {
+            let realm = format!(r#"Bearer realm="http://{}/token",service="s""#, request.header("host"));
+            Answer::new(401).with("WWW-Authenticate", realm)
+        }
+    });
+    server.await
+}
+
+#[tokio::test]
+async fn an_identity_token_of_a_file_or_a_helper_opens_the_registry() {
+    let home = Home::new();
+    home.install_helper("vault");
+    for knows_post in [true, false] {
+        let server = token_server(knows_post).await;
+        let host = server.address.as_str();
+        let pair = base64_of("00000000-0000", "refresh");
+        let file = json!({ "auths": { host: { "auth": pair, "identitytoken": "refresh" } } });
+        home.write("run/containers/auth.json", &file.to_string());
+        let said = report(0, &home, &[host], "");
+        assert_eq!((&said["identityToken"], &said["accepted"]), (&json!(true), &json!(true)));
+        assert_eq!(server.count("POST", "/token"), 1);
+        assert_eq!(server.count("GET", "/token"), usize::from(!knows_post));
+    }
+    let server = token_server(true).await;
+    let host = server.address.as_str();
+    home.write("run/containers/auth.json", &json!({ "credHelpers": { host: "vault" } }).to_string());
+    let kept = json!({ "ServerURL": host, "Username": "<token>", "Secret": "refresh" });
+    home.write(&format!("bin/docker-credential-vault.kept/{host}"), &kept.to_string());
+    let said = report(0, &home, &[host], "");
+    assert_eq!((&said["user"], &said["identityToken"]), (&Value::Null, &json!(true)));
+    let text = ended(0, &home.gapferry(&["auth", "check", host], ""));
+    assert!(text.contains("by identity token"), "{text}");
+}
