@@ -9,7 +9,7 @@
 //! nothing can be kept is no failure of the job.
 
 use std::collections::HashMap;
-use std::fs::File;
+use std::fs::{File, TryLockError};
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -63,7 +63,10 @@ impl<'a> Kept<'a> {
 
     /// The same, adding nothing.
     pub fn reading(primary: &'a dyn Source, path: &Path) -> Kept<'a> {
-        Kept { path: None, ..Kept::new(primary, Some(path.to_owned())) }
+        let kept = Kept { path: None, ..Kept::new(primary, Some(path.to_owned())) };
+        // Whoever begins meanwhile may add to it.
+        kept.state().file.iter().for_each(|file| drop(file.unlock()));
+        kept
     }
 
     /// How many manifests an earlier run has left.
@@ -158,13 +161,20 @@ impl State {
     }
 }
 
-/// Only a regular file, never through a link: it is written to.
+/// Only a regular file, never through a link: it is written to. One run at a time: another would take our entries away.
 fn open(path: &Path, create: bool) -> io::Result<File> {
     let no_follow = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
     let mut options = File::options();
     options.read(true).write(true).create(create).custom_flags(no_follow.bits().cast_signed());
     let file = options.open(path)?;
-    if file.metadata()?.is_file() { Ok(file) } else { Err(io::ErrorKind::InvalidInput.into()) }
+    if !file.metadata()?.is_file() {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    match file.try_lock() {
+        Err(TryLockError::WouldBlock) => Err(io::ErrorKind::WouldBlock.into()),
+        // Not every file system has locks.
+        _ => Ok(file),
+    }
 }
 
 /// The line at `at`, where `reader` stands.
@@ -330,6 +340,20 @@ mod tests {
         std::os::unix::fs::symlink(&target, ground.path()).unwrap();
         assert_eq!(ground.run(&[1]).await, 1);
         assert_eq!(std::fs::read_to_string(&target).unwrap(), "precious");
+    }
+
+    #[tokio::test]
+    async fn two_runs_at_once_do_not_spoil_each_others_entries() {
+        let ground = Ground::new();
+        let first = Kept::new(&ground.pulls, Some(ground.path()));
+        first.manifest(&by_digest(1)).await.unwrap();
+        let second = Kept::new(&ground.pulls, Some(ground.path()));
+        assert_eq!(second.found(), 0);
+        second.manifest(&by_digest(2)).await.unwrap();
+        second.remove();
+        first.manifest(&by_digest(3)).await.unwrap();
+        drop(first);
+        assert_eq!(ground.run(&[1, 3]).await, 0);
     }
 
     #[tokio::test]

@@ -7,7 +7,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::shop::{Shop, is_pull};
-use crate::support::faulty::{Answer, Server};
+use crate::support::faulty::{After, Answer, Fault, Proxy, Server};
+use crate::support::images;
+use crate::support::registry::Registry;
 use crate::{gapferry, said, support};
 
 const IMAGES: usize = 10;
@@ -117,6 +119,28 @@ async fn a_run_killed_while_it_waits_for_the_limit_is_continued() {
     limited.grant(5);
     let output = gapferry(&arguments).await;
     assert!(output.status.success(), "{}", said(&output));
+}
+
+#[test]
+fn an_import_that_hits_a_limit_stops_asking_and_the_next_run_does_the_rest() {
+    let (source, target) = (Registry::start(), Registry::start());
+    let names: Vec<String> = (0..IMAGES).map(|n| format!("team/app{n}")).collect();
+    names.iter().for_each(|name| images::oci(name, "1", &[name]).push(&source));
+    let directory = support::tempdir();
+    let bundle = directory.path().join("b").display().to_string();
+    let references: Vec<String> = names.iter().map(|name| format!("{}/{name}:1", source.host())).collect();
+    support::gapferry().arg("export").args(&references).args(["-o", &bundle]).assert().success();
+    let proxy = Proxy::before(target.host());
+    proxy.when("PUT", "/blobs/uploads/").nth(4).always().fault(Fault::TooMany(After::Seconds(21600)));
+    let import = |to: &str| support::gapferry().args(["import", &bundle, "--to", to]).output().unwrap();
+    let output = import(&proxy.address);
+    let text = said(&output);
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    // Those under way were told, nobody after them.
+    assert!(proxy.done().len() <= 6, "{:?}", proxy.done());
+    assert!(text.contains("6 h 0 min"), "{text}");
+    assert!(import(target.host()).status.success());
+    assert!(names.iter().all(|name| target.tags(name) == ["1"]));
 }
 
 #[tokio::test(flavor = "multi_thread")]

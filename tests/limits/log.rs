@@ -80,6 +80,32 @@ async fn the_log_shows_every_exchange_and_no_secret() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn on_a_terminal_the_log_and_the_bars_do_not_tear_each_other() {
+    let server = registry().await;
+    let directory = support::tempdir();
+    let (out, typescript) = (directory.path().join("b").display().to_string(), directory.path().join("typescript"));
+    let creds = format!("user:{PASSWORD}");
+    let program = env!("CARGO_BIN_EXE_gapferry");
+    let command = format!("{program} export {}/team/app:1 -o {out} --log-http --creds {creds}", server.address);
+    // Gives the program a terminal.
+    let mut script = std::process::Command::new("script");
+    script.args(["-qec", &command]).arg(&typescript).stdout(std::process::Stdio::null()).env("TERM", "xterm");
+    let status = tokio::task::spawn_blocking(move || script.status().unwrap()).await.unwrap();
+    let text = std::fs::read_to_string(&typescript).unwrap();
+    assert!(status.success(), "{text}");
+    assert!(text.contains("[2K"), "there were bars to step aside: {text:?}");
+    let asked: Vec<&str> = text.lines().filter(|line| line.contains("> GET ")).collect();
+    assert!(asked.len() > 5, "{text}");
+    for line in asked {
+        let (before, url) = line.split_once(" > GET ").unwrap();
+        // What moves the bars out of the way ends with an escape sequence.
+        let number = before.rsplit_once("http ").unwrap().1;
+        assert!(number.parse::<u32>().is_ok() && url.starts_with("http://"), "{line:?}");
+    }
+    assert!(![PASSWORD, TOKEN, SIGNATURE].iter().any(|secret| text.replace(&creds, "").contains(secret)), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn without_the_option_nothing_is_logged() {
     let server = registry().await;
     let creds = format!("user:{PASSWORD}");

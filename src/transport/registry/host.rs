@@ -179,6 +179,7 @@ impl Host {
     /// One try with a body that cannot be sent twice. When the token was refused a new one is got, and the failure says
     /// that another try may be made now.
     pub async fn once_with(&self, ask: &Ask<'_>, url: Url, body: Payload) -> Result<Reply, Failure> {
+        self.gate.pass(ask.what).await.map_err(Failure::never)?;
         let sent = self.auth.header(&self.wire, &ask.scopes).await?;
         let reply = self.send(ask, url, body, sent.as_ref()).await?;
         if !self.is_own(&reply) || !Auth::concerns(&reply) {

@@ -21,6 +21,9 @@ const SCARCE: u64 = 20;
 /// The longest window that is believed.
 const LONGEST_WINDOW: Duration = Duration::from_secs(7 * 24 * 3600);
 
+/// When nothing was refused for so long after a wait, it is over: another refusal begins anew.
+const FORGOTTEN: Duration = Duration::from_secs(120);
+
 /// See the module documentation.
 pub(super) struct Gate {
     registry: String,
@@ -104,6 +107,9 @@ impl Gate {
     pub fn close(&self, delay: Duration, pull: bool) -> Result<bool, ()> {
         let now = Instant::now();
         let mut state = self.state();
+        if state.closed_until.is_some_and(|until| now.saturating_duration_since(until) > FORGOTTEN) {
+            state.refused = None;
+        }
         let since = state.refused.get_or_insert(Refused { since: now, pull }).since;
         let until = now.checked_add(delay).ok_or(())?;
         if until.duration_since(since) > self.max_wait {
@@ -248,6 +254,17 @@ mod tests {
         assert_eq!(gate.close(Duration::from_secs(120), true), Ok(true));
         let left = gate.closed_for(Instant::now()).unwrap().unwrap();
         assert!(left > Duration::from_secs(60), "{left:?}");
+    }
+
+    #[test]
+    fn a_refusal_long_after_the_last_one_begins_anew() {
+        let gate = gate(600);
+        let long_ago = |seconds| Instant::now().checked_sub(Duration::from_secs(seconds)).unwrap();
+        gate.state().refused = Some(Refused { since: long_ago(5000), pull: true });
+        gate.state().closed_until = Some(long_ago(1));
+        assert_eq!(gate.close(Duration::from_secs(5), true), Err(()));
+        gate.state().closed_until = Some(long_ago(3000));
+        assert_eq!(gate.close(Duration::from_secs(5), true), Ok(true));
     }
 
     #[test]

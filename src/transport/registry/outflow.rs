@@ -121,8 +121,10 @@ impl Watch {
     }
 
     /// Ends, telling why, when the registry has taken no piece for `stall`, or, once it has all, not answered for
-    /// `commit`. While the source keeps it waiting it has `source` of time.
+    /// `commit`. While the source keeps it waiting it has `source` of time. What passed before the request was sent does not
+    /// count.
     pub async fn stalled(&self, stall: Duration, commit: Duration, source: Duration) -> String {
+        self.state().moved = Instant::now();
         loop {
             let (patience, told, moved) = {
                 let state = self.state();
