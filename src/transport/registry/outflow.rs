@@ -144,3 +144,43 @@ impl Watch {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use futures_util::stream;
+
+    use super::*;
+    use crate::content::Body;
+    use crate::oci::{Descriptor, Digest};
+
+    fn reader(content: &'static [u8], piece: usize) -> BlobReader {
+        let blob = Descriptor::new("x", Digest::sha256(content), content.len() as u64);
+        let pieces = stream::iter(content.chunks(piece).map(|piece| Ok(Bytes::from_static(piece))));
+        BlobReader::new(&blob, Body { offset: 0, stream: pieces.boxed() }).unwrap()
+    }
+
+    #[tokio::test]
+    async fn what_the_registry_has_is_left_out_wherever_pieces_end() {
+        let content = b"abcdefghij";
+        for (from, piece) in [(0, 3), (1, 3), (3, 3), (4, 3), (9, 3), (9, 10), (5, 100)] {
+            let rest = Outflow::after(from, 10, reader(content, piece)).await.unwrap();
+            assert_eq!(rest.length(), 10 - from);
+            let sent: Vec<Bytes> = rest.map(Result::unwrap).collect().await;
+            assert_eq!(sent.concat(), content[from as usize..], "from {from} in pieces of {piece}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_slow_line_is_given_small_pieces_and_a_registry_that_takes_none_is_told() {
+        static CONTENT: [u8; 100_000] = [7; 100_000];
+        let mut rest = Outflow::after(0, 100_000, reader(&CONTENT, 70_000)).await.unwrap();
+        let watch = rest.watch();
+        let taken = rest.next().await.unwrap().unwrap();
+        assert_eq!((taken.len() as u64, watch.sent()), (LEAST, LEAST));
+        let (short, long) = (Duration::from_millis(1), Duration::from_secs(600));
+        assert!(watch.stalled(short, long, long).await.contains("fewer than 32 KiB"));
+        while rest.next().await.is_some() {}
+        assert_eq!(watch.sent(), 100_000);
+        assert!(watch.stalled(long, short, long).await.contains("no answer came"));
+    }
+}

@@ -99,3 +99,22 @@ async fn a_length_other_than_the_descriptors_is_refused_before_the_first_byte() 
         assert!(error.to_string().contains("text/html"), "{error}");
     }
 }
+
+#[tokio::test]
+async fn a_registry_that_trickles_is_found_out_and_one_that_is_only_slow_is_not() {
+    let content = noise(300_000);
+    for (pieces, arrives) in [(usize::MAX, false), (30, true)] {
+        let served = content.clone();
+        let server = Server::registry(move |request, _| ranged(request, &served).but(Fault::Drip(pieces))).await;
+        let blob = Shelf::default().add(content.clone());
+        let stall_timeout = Duration::from_millis(500);
+        let quick = Config { stall_timeout, retries: 1, ..config() };
+        match read(&client(quick), &repo(&server), &blob).await {
+            Ok(read) => assert!(arrives && read == content),
+            Err(error) => {
+                assert!(!arrives && error.kind() == Kind::Network, "{error:?}");
+                assert!(error.chain().contains("sent only"), "{error:?}");
+            }
+        }
+    }
+}

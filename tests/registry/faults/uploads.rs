@@ -111,3 +111,18 @@ async fn a_registry_that_stops_taking_an_upload_is_given_up() {
     assert!(error.chain().contains(&blob.digest.to_string()), "{error:?}");
     assert_eq!(server.count("PUT", "/u"), 2);
 }
+
+#[tokio::test]
+async fn a_registry_that_takes_an_upload_in_sips_is_found_out_small_and_large() {
+    for (large_blob, method) in [(u64::MAX, "PUT"), (1, "PATCH")] {
+        let server = taking().await;
+        server.when(method, "/u").always().fault(Fault::Drip(usize::MAX));
+        let shelf = Shelf::default();
+        let blob = shelf.add(noise(20_000_000));
+        let stall_timeout = Duration::from_millis(200);
+        let quick = Config { stall_timeout, retries: 1, large_blob, ..config() };
+        let error = shelf::push(&client(quick), &repo(&server), &shelf, &[&blob]).await.unwrap_err();
+        assert_eq!(error.kind(), Kind::Network, "{error:?}");
+        assert!(error.chain().contains("fewer than 32 KiB"), "{error:?}");
+    }
+}

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::message::receive_head;
-use super::misbehave::{Then, instead, send, silence, spoil_answer, spoil_request};
+use super::misbehave::{Then, instead, pause, send, silence, spoil_answer, spoil_request};
 use super::rules::{self, Rule, When};
 use super::schedule::Schedule;
 use super::tokens::Tokens;
@@ -156,6 +156,7 @@ impl Shared {
                     _ => Then::Breaks,
                 });
             }
+            Some(Fault::Drip(pieces)) if request.length() > 0 => self.sip_body(reader, &mut request, pieces)?,
             _ => self.read_body(reader, &mut request, usize::MAX)?,
         }
         let before = self.remember(&request);
@@ -176,6 +177,17 @@ impl Shared {
         let picked = by_rule.or_else(|| lock(&self.schedule).as_mut()?.pick(request))?;
         lock(&self.done).push((format!("{} {}", request.method, request.target), picked.clone()));
         Some(picked)
+    }
+
+    /// The body in so many pieces.
+    fn sip_body(&self, reader: &mut impl BufRead, request: &mut Seen, pieces: usize) -> io::Result<()> {
+        let size = request.length().div_ceil(pieces.max(1)).max(1);
+        while request.body.len() < request.length() && !self.meter.is_over() {
+            let limit = request.body.len() + size;
+            self.read_body(reader, request, limit)?;
+            pause();
+        }
+        Ok(())
     }
 
     /// As much of the body as there is, at most `limit`.

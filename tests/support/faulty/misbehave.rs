@@ -76,6 +76,13 @@ pub(super) fn spoil_answer(fault: &Fault, request: &Seen, answer: &mut Answer) {
             answer.remove("content-type");
             answer.headers.push(("Content-Type".into(), (*name).into()));
         }
+        Fault::WrongRange => {
+            if let Some(range) = answer.remove("content-range") {
+                let (start, rest) = range.trim_start_matches("bytes ").split_once('-').unwrap_or(("0", "0/0"));
+                let start: usize = start.parse().unwrap_or(0);
+                answer.headers.push(("Content-Range".into(), format!("bytes {}-{rest}", start + 1)));
+            }
+        }
         Fault::Location(form) => {
             if let Some(location) = answer.remove("location") {
                 answer.headers.push(("Location".into(), rewritten(*form, &location, request.header("host"))));
@@ -157,11 +164,15 @@ fn pieces<'a>(body: &'a [u8], fault: Option<&Fault>) -> impl Iterator<Item = &'a
     let size = drips.map_or(PIECE, |drips| body.len().div_ceil(drips).max(1));
     body.chunks(size).inspect(move |_| {
         if drips.is_some() {
-            // Long enough to arrive alone: this is the slow line itself, nobody waits for anything.
-            #[allow(clippy::disallowed_methods)]
-            std::thread::sleep(Duration::from_millis(2));
+            pause();
         }
     })
+}
+
+/// Long enough for a piece to travel alone: this is the slow line itself, nobody waits for anything.
+pub(super) fn pause() {
+    #[allow(clippy::disallowed_methods)]
+    std::thread::sleep(Duration::from_millis(2));
 }
 
 /// Says and takes nothing more until the test is over or has seen enough.

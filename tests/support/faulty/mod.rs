@@ -36,7 +36,7 @@ pub enum Fault {
     Reset(Stage),
     /// From there on nothing happens until the client gives up.
     Stall(Stage),
-    /// The body comes in so many pieces, each on its own.
+    /// The body comes in so many pieces, each on its own: that of the request if it has one, else that of the answer.
     Drip(usize),
     /// The connection ends in good order after so many bytes of the body, fewer than were announced.
     Truncate(usize),
@@ -60,6 +60,8 @@ pub enum Fault {
     ExpireTokens,
     /// 429 with Retry-After.
     TooMany(After),
+    /// 206 with a Content-Range one byte off.
+    WrongRange,
     /// The whole body with 200, whatever was asked for.
     IgnoreRange,
     /// 307 to the same path at this `host:port`.
