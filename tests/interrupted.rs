@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
+use support::faulty::{Fault, Proxy};
 use support::gate::Gate;
 use support::images::{self, Image};
 use support::registry::Registry;
@@ -151,6 +152,35 @@ fn a_blob_whose_cable_was_pulled_continues_by_range() {
         assert_eq!(source.count("GET", "/blobs/", 206), ranges + 1, "{name}");
         assert!(result["bytesMoved"].as_u64().unwrap() < 10 << 20, "{name}: {result}");
         gapferry().arg("verify").arg(&out).assert().success();
+    }
+}
+
+/// What a registry may answer when a new run wants to continue where an earlier one was cut.
+#[test]
+fn a_registry_that_does_not_continue_where_the_last_run_stopped_starts_that_blob_again() {
+    let source = Registry::start();
+    let image = images::oci("team/app", "1", &[&images::noise(1, 12 << 20)]);
+    image.push(&source);
+    let directory = tempdir();
+    let layer = &image.blob_digests()[1];
+    for (n, fault) in [Fault::IgnoreRange, Fault::WrongRange, Fault::Status(416)].into_iter().enumerate() {
+        for name in [format!("{n}.tar"), format!("{n}")] {
+            let proxy = Proxy::before(source.host());
+            let (reference, out) = (format!("{}/team/app:1", proxy.address), directory.path().join(&name));
+            let export = || {
+                let mut command = gapferry();
+                command.args(["export", &reference, "--retries", "0", "--json", "-o"]).arg(&out);
+                command
+            };
+            proxy.when("GET", layer).fault(Fault::Truncate(8 << 20));
+            export().assert().code(5);
+            proxy.when("GET", layer).fault(fault.clone());
+            let result: serde_json::Value = serde_json::from_slice(&export().output().unwrap().stdout).unwrap();
+            assert!(proxy.seen().iter().any(|request| request.range().is_some_and(|from| from >= 4 << 20)), "{name}");
+            // All of the layer, which compresses a little.
+            assert!(result["bytesMoved"].as_u64().unwrap() >= 10_000_000, "{fault:?}, {name}: {result}");
+            gapferry().arg("verify").arg(&out).assert().success();
+        }
     }
 }
 

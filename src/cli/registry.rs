@@ -68,6 +68,12 @@ pub struct RegistryArgs {
     /// same command continues.
     #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = parse_duration, hide_short_help = true)]
     max_wait: Duration,
+    /// How long an answer, or 32 KiB of a body, may take in either direction
+    ///
+    /// A line slower than that, about 550 bytes a second for each blob, is taken for broken and tried again. Raise it, and
+    /// lower --jobs, for a line that is honestly so slow.
+    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = parse_stall, hide_short_help = true)]
+    stall_timeout: Duration,
     /// Show every request and answer, secrets masked
     ///
     /// A line for each request (>), each answer (<), the bytes read of its body (=), and each failure (!); the number in front
@@ -160,11 +166,16 @@ impl RegistryArgs {
             per_host: usize::from(self.per_host),
             retries: self.retries,
             max_wait: self.max_wait,
+            stall_timeout: self.stall_timeout,
             log_http: self.log_http,
             ..Config::default()
         };
         Registries::new(config, context.events.clone())
     }
+}
+
+fn parse_stall(text: &str) -> Result<Duration, String> {
+    parse_duration(text).and_then(|time| if time.is_zero() { Err("at least 1s".to_owned()) } else { Ok(time) })
 }
 
 fn per_registry(settings: &RegistrySettings) -> RegistryConfig {
