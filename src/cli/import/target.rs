@@ -20,8 +20,10 @@ pub struct HarborArgs {
     /// Create projects that are missing
     #[arg(long)]
     create_projects: bool,
-    /// Uploads into one project at the same time; more only fail and come again [default: 4 on Harbor, else no limit]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256), hide_short_help = true)]
+    /// Uploads into one project at the same time
+    ///
+    /// Default: 4 on Harbor, where more only fail and come again; elsewhere no limit.
+    #[arg(long, value_name = "N", hide_short_help = true, value_parser = clap::value_parser!(u16).range(1..=256))]
     per_project: Option<u16>,
     /// Created projects can be pulled from by everybody
     #[arg(long, requires = "create_projects")]
