@@ -286,7 +286,9 @@ impl<'a> Transfer<'a> {
     }
 
     fn note_failure(&self, step: &BlobStep, repository: &Repository, error: Error) -> Arc<Error> {
-        let error = Arc::new(error.while_doing(format!("blob {} to {repository}", step.blob.digest)));
+        // A bundle has no repositories of its own: there the blob goes under the name it came from.
+        let way = if *repository == step.from { "of" } else { "to" };
+        let error = Arc::new(error.while_doing(format!("blob {} {way} {repository}", step.blob.digest)));
         let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
         failed.insert((repository.clone(), step.blob.digest), error.clone());
         error

@@ -2,6 +2,7 @@
 //! allowlists in every notation, and decide at import what enters, under which name, and what becomes of what is there.
 
 mod allowlist;
+mod bad_days;
 mod existing;
 mod looking;
 mod names;

@@ -80,6 +80,11 @@ impl Host {
         lock(&self.shared.rules).push(rule);
     }
 
+    /// No rule counts any more.
+    pub fn heal(&self) {
+        lock(&self.shared.rules).clear();
+    }
+
     /// Faults by chance from now on, until another schedule or none is set.
     pub fn schedule(&self, schedule: Option<Schedule>) {
         *lock(&self.shared.schedule) = schedule;
