@@ -120,12 +120,14 @@ fn pulls() -> Vec<(At, Row)> {
 fn pushes() -> Vec<(At, Row)> {
     let forms = [Form::Relative, Form::Absolute, Form::Changing];
     let session = forms.map(|form| (Fault::Location(form), ALWAYS, Well)).into_iter();
-    let session = session.chain([(Fault::Status(404), 1, With(1)), (Fault::Status(413), 1, With(1))]);
+    let session =
+        session.chain([(Fault::Page, 1, With(1)), (Fault::Status(404), 1, With(1)), (Fault::Status(413), 1, With(1))]);
     let upload = [
         (Fault::Reset(Stage::RequestBody(0)), 1, Well),
         (Fault::Reset(Stage::RequestBody(LAYER / 2)), 2, Well),
         (Fault::Cancelled, 1, Well),
         (Fault::Status(416), 1, Well),
+        (Fault::Page, 1, With(1)),
         (Fault::Hasty(503), 1, Well),
         (Fault::Hasty(413), 1, With(1)),
         (Fault::Status(412), 1, With(1)),
@@ -135,6 +137,8 @@ fn pushes() -> Vec<(At, Row)> {
         (Fault::Status(412), 1, With(1)),
         (Fault::Status(413), 1, With(1)),
         (Fault::ExtraBytes(1), 1, Well),
+        (Fault::Page, 1, Well),
+        (Fault::Page, ALWAYS, With(1)),
         (Fault::ExtraBytes(1), ALWAYS, With(1)),
     ];
     let anywhere = || anywhere().into_iter().map(|(fault, times, ends)| (fault, times, ends.of_an_image()));

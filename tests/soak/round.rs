@@ -23,6 +23,8 @@ struct Round<'a> {
     site: &'a Site,
     dice: Dice,
     tally: Tally,
+    /// What happened so far, for whoever has to find out why something is wrong.
+    story: String,
 }
 
 /// Plays it to its end.
@@ -31,10 +33,11 @@ struct Round<'a> {
 /// What was seen that must never be.
 pub fn play(site: &Site, number: u64, dice: Dice) -> Result<Tally, String> {
     let directory = tempdir();
-    let mut round = Round { site, dice, tally: Tally { rounds: 1, ..Tally::default() } };
+    let mut round = Round { site, dice, tally: Tally { rounds: 1, ..Tally::default() }, story: String::new() };
     let out = directory.path().join(if round.dice.one_in(2) { "out.tar" } else { "out" });
-    round.export(&out).map_err(|what| format!("export: {what}"))?;
-    round.import(&out).map_err(|what| format!("import: {what}"))?;
+    if let Err(what) = round.export(&out).and_then(|()| round.import(&out)) {
+        return Err(format!("{what}\n{}", round.story));
+    }
     let leaked = site.proxy.elsewhere().seen().iter().any(|request| !request.header("authorization").is_empty());
     match leaked {
         true => Err(format!("round {number}: a redirect took credentials to another host")),
@@ -115,9 +118,12 @@ impl Round<'_> {
             arguments.extend(["-j".into(), (1 + self.dice.below(6)).to_string()]);
             let end = run(&arguments, proxy, kill, &mut watch)?;
             proxy.schedule(None);
-            for (_, fault) in proxy.done().drain(before..) {
+            for (request, fault) in proxy.done().drain(before..) {
                 Tally::count(&mut self.tally.faults, fault.name());
+                self.story += &format!("    {fault:?}: {request}\n");
             }
+            let code = (end.status, end.signal);
+            self.story += &format!("  {}: {code:?}\n{}", arguments[0], end.said);
             watch()?;
             self.judge_end(&arguments[0], &end, &proxy.address)?;
             if end.status.code() == Some(0) {

@@ -8,7 +8,7 @@ use reqwest::Method;
 
 use super::answer::{excerpt, refusal};
 use super::auth::Scopes;
-use super::host::{Ask, Host};
+use super::host::{Ask, Host, strange};
 use super::referrers;
 use super::reply::Reply;
 use super::retry::{Failure, Retry};
@@ -17,6 +17,8 @@ use crate::oci::{Descriptor, Digest, MAX_MANIFEST_SIZE, Manifest, ManifestError,
 
 /// What the registry says a manifest is, beside its body.
 const CONTENT_DIGEST: &str = "docker-content-digest";
+/// Read of a body that is no answer, in bytes.
+const MOST_SHOWN: usize = 64 * 1024;
 
 /// What a tag or digest means at a target. What has just been stored is asked for again if it is said not to be there.
 pub(super) async fn look_up(host: &Host, reference: &Reference) -> Result<Option<Descriptor>> {
@@ -125,41 +127,70 @@ pub(super) async fn put(host: &Host, reference: &Reference, manifest: &Manifest)
     referrers::enter(host, &reference.repository, &subject.digest, manifest).await
 }
 
+/// Puts a manifest under its tag, or else its digest, and believes that it is there only when the registry says which one
+/// it has (distribution-spec, "Pushing Manifests": 201 Created).
+///
+/// # Errors
+/// Besides refusals: [`Kind::Damaged`] when every try has stored other bytes than were sent.
 pub(super) async fn store(host: &Host, reference: &Reference, body: &Bytes, media_type: &str) -> Result<Reply> {
     let what = format!("storing manifest {reference}");
+    let repository = &reference.repository;
     let name = match (&reference.tag, &reference.digest) {
-        (Some(tag), _) => tag.to_string(),
-        (None, Some(digest)) => digest.to_string(),
+        (Some(tag), _) => repository.with_tag(tag.clone()),
+        (None, Some(digest)) => repository.with_digest(*digest),
         (None, None) => return Err(Error::input(format!("{what}: neither tag nor digest"))),
     };
-    let path = format!("/v2/{}/manifests/{name}", reference.repository.path());
     let mut ask =
-        Ask::new(Method::PUT, path, Scopes::push(&reference.repository), &what).header("content-type", media_type)?;
+        Ask::new(Method::PUT, path(&name)?, Scopes::push(repository), &what).header("content-type", media_type)?;
     ask.body = body.clone();
     let mut tries = host.tries(&what);
-    let reply = loop {
+    loop {
         let reply = host.ask(&ask).await?;
-        let status = reply.status();
-        if matches!(status, 200..=202 | 204) {
-            break reply;
+        match stored(host, &name, body, reply, &what).await {
+            Ok(reply) => {
+                host.memory.arrived.note_manifest(reference, Digest::sha256(body));
+                return Ok(reply);
+            }
+            Err(failure) => tries.again(failure).await?,
         }
-        let mut failure = refusal(&what, reply).await;
-        let told = failure.error.to_string();
-        let told = told.strip_prefix(&what).unwrap_or(&told);
-        if is_for_want_of_content(status, told) && host.memory.arrived.is_denied(&reference.repository, told) {
-            failure.retry = Retry::Soon;
-        }
-        tries.again(failure).await?;
-    };
-    host.memory.arrived.note_manifest(reference, Digest::sha256(body));
+    }
+}
+
+/// Whether the answer to a PUT means that these bytes are there now.
+async fn stored(host: &Host, name: &Reference, body: &Bytes, reply: Reply, what: &str) -> Result<Reply, Failure> {
+    if !matches!(reply.status(), 200..=202 | 204) {
+        return Err(denied(host, name, reply, what).await);
+    }
     let told = reply.header(CONTENT_DIGEST).and_then(|header| header.parse::<Digest>().ok());
     match told.map(|told| (told, Digest::of(told.algorithm(), body))) {
-        Some((told, sent)) if told != sent => {
+        Some((told, sent)) if told == sent => return Ok(reply),
+        // What lies between may have changed it on its way.
+        Some((told, sent)) => {
             let text = format!("{what}: the registry stored another manifest, {told} instead of {sent}");
-            Err(Error::new(Kind::Damaged, text))
+            return Err(Failure::soon(Error::damaged(text)));
         }
-        _ => Ok(reply),
+        None if reply.status() == 201 => return Ok(reply),
+        None => {}
     }
+    // Not the answer of the specification: a registry of its own mind, or a page of somebody who stands between.
+    let found = resolve(host, name, Scopes::push(&name.repository)).await.map_err(Failure::never)?;
+    if found.is_some_and(|found| found.digest == Digest::of(found.digest.algorithm(), body)) {
+        return Ok(reply);
+    }
+    let (status, said) = (reply.status(), excerpt(&reply.body_start(MOST_SHOWN).await));
+    Err(Failure::soon(strange(what, format!("the answer is {status}, but it is not there: {said}"))))
+}
+
+/// A refusal; one for want of what this run has put there may pass.
+async fn denied(host: &Host, name: &Reference, reply: Reply, what: &str) -> Failure {
+    let status = reply.status();
+    let mut failure = refusal(what, reply).await;
+    let told = failure.error.to_string();
+    let told = told.strip_prefix(what).unwrap_or(&told);
+    if is_for_want_of_content(status, told) && host.memory.arrived.is_denied(&name.repository, told) {
+        failure.retry = Retry::Soon;
+    }
+    failure
 }
 
 /// MANIFEST_BLOB_UNKNOWN, BLOB_UNKNOWN, MANIFEST_UNKNOWN; Harbor has a 404 of its own.

@@ -107,3 +107,55 @@ async fn a_registry_that_lists_referrers_itself_gets_no_fallback_tag() {
     assert_eq!(seen.len(), 1);
     assert_eq!(seen[0].header("content-type"), media_type::OCI_MANIFEST);
 }
+
+#[tokio::test]
+async fn a_page_instead_of_created_does_not_pass_for_a_stored_manifest() {
+    let page = |r: &Seen| Answer::new(200).with("Content-Type", "text/html").body(format!("<h1>Hi {}</h1>", r.method));
+    let shelf = Shelf::default();
+    let pushed = image(&shelf.add("{}"), &[], None);
+    // Whoever asks for what was stored gets a page too, or hears that it is not there.
+    for status in [200, 404] {
+        let server = Server::registry(move |request, _| match request.method.as_str() {
+            "PUT" => page(request),
+            _ if status == 200 => page(request),
+            _ => Answer::new(status),
+        });
+        let server = server.await;
+        let error = client(config()).put_manifest(&tag(&repo(&server), "v1"), &pushed).await.unwrap_err();
+        assert!(matches!(error.kind(), Kind::Network | Kind::Damaged), "{error:?}");
+        assert!(error.chain().contains(&format!("{}:v1", repo(&server))), "{error:?}");
+    }
+    // A registry that says 200 and has it is believed.
+    let (bytes, digest) = (pushed.bytes().clone(), pushed.digest().to_string());
+    let server = Server::registry(move |request, _| match request.method.as_str() {
+        "PUT" => Answer::new(200),
+        _ => {
+            let answer = Answer::new(200).with("Content-Type", media_type::OCI_MANIFEST).body(&bytes[..]);
+            answer.with("Docker-Content-Digest", digest.clone())
+        }
+    });
+    let server = server.await;
+    client(config()).put_manifest(&tag(&repo(&server), "v1"), &pushed).await.unwrap();
+    assert_eq!(server.count("PUT", "/v2/"), 1);
+}
+
+#[tokio::test]
+async fn a_manifest_that_was_changed_on_its_way_is_stored_once_more() {
+    let other = Digest::sha256(b"other").to_string();
+    let shelf = Shelf::default();
+    let pushed = image(&shelf.add("{}"), &[], None);
+    let wrong = other.clone();
+    let server = Server::registry(move |request, before| {
+        let stored = if before == 0 { wrong.clone() } else { Digest::sha256(&request.body).to_string() };
+        Answer::new(201).with("Docker-Content-Digest", stored)
+    });
+    let server = server.await;
+    client(config()).put_manifest(&tag(&repo(&server), "v1"), &pushed).await.unwrap();
+    assert_eq!(server.count("PUT", "/v2/"), 2);
+
+    let wrong = other.clone();
+    let server = Server::registry(move |_, _| Answer::new(201).with("Docker-Content-Digest", wrong.clone())).await;
+    let error = client(config()).put_manifest(&tag(&repo(&server), "v1"), &pushed).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::Damaged);
+    assert!(error.chain().contains(&other), "{error:?}");
+}
