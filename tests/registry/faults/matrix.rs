@@ -53,10 +53,10 @@ impl Site {
     }
 }
 
-/// Stalls are noticed soon.
+/// Stalls are noticed soon; on a busy machine more is taken for one, which costs only tries.
 fn patience() -> Config {
-    let soon = Duration::from_millis(300);
-    Config { stall_timeout: soon, commit_timeout: soon, ..config() }
+    let soon = Duration::from_secs(1);
+    Config { stall_timeout: soon, commit_timeout: soon, retries: 9, ..config() }
 }
 
 /// `None`: it ends well; else the kind of failure.
