@@ -161,6 +161,37 @@ async fn whatever_befalls_an_upload_the_registry_gets_the_blob_or_an_error_says_
 }
 
 #[tokio::test]
+async fn whatever_befalls_a_large_upload_the_registry_gets_the_blob_or_an_error_says_why_not() {
+    let site = Site::new().await;
+    let mut sending = anywhere();
+    for at in [0, 1, 100_000, BLOB - 1] {
+        sending.push((Fault::Reset(Stage::RequestBody(at)), None));
+        sending.push((Fault::Stall(Stage::RequestBody(at)), None));
+    }
+    sending.extend([Form::Relative, Form::Absolute, Form::Changing].map(|form| (Fault::Location(form), None)));
+    sending.push((Fault::WrongDigest, Some(Kind::Refused)));
+    let mut closing = anywhere();
+    for rows in [&mut sending, &mut closing] {
+        rows.extend([
+            (Fault::Cancelled, None),
+            (Fault::Status(416), None),
+            (Fault::Hasty(503), None),
+            (Fault::Hasty(413), Some(Kind::Refused)),
+            (Fault::Status(412), Some(Kind::Refused)),
+        ]);
+    }
+    let large = Config { large_blob: BLOB as u64, ..patience() };
+    let digest = site.blobs[1].digest.to_string();
+    let closed = digest.replace(':', "%3A");
+    let sending = sending.into_iter().map(|row| ("PATCH", "/blobs/uploads/", row));
+    let rows = sending.chain(closing.into_iter().map(|row| ("PUT", &closed[..], row)));
+    for (n, (method, part, (fault, expected))) in rows.enumerate() {
+        site.proxy.when(method, part).fault(fault.clone());
+        pushed_with(large.clone(), &site, n, &fault, expected, &digest).await;
+    }
+}
+
+#[tokio::test]
 async fn whatever_befalls_the_beginning_of_an_upload_the_registry_gets_the_blob_or_an_error_says_why_not() {
     let site = Site::new().await;
     let mut rows = anywhere();
@@ -191,14 +222,20 @@ async fn whatever_befalls_a_manifest_on_its_way_in_the_registry_has_it_or_an_err
 
 /// Pushes into a fresh repository; what the client believes is compared with what the registry says itself.
 async fn pushed(site: &Site, n: usize, fault: &Fault, expected: Option<Kind>, says: &str) {
+    pushed_with(patience(), site, n, fault, expected, says).await;
+}
+
+async fn pushed_with(config: Config, site: &Site, n: usize, fault: &Fault, expected: Option<Kind>, says: &str) {
     let path = format!("to-{n}");
     let before = site.proxy.done().len();
-    let outcome = site.push(&client(patience()), &repository(&site.proxy.address, &path)).await;
+    let outcome = site.push(&client(config), &repository(&site.proxy.address, &path)).await;
     assert_eq!(site.proxy.done().len(), before + 1, "{fault:?} has happened");
     judge(fault, expected, &outcome, says);
-    if outcome.is_ok() {
-        let direct = repository(site.registry.host(), &path);
-        site.pull(&client(config()), &direct).await.unwrap_or_else(|e| panic!("{fault:?}: {}", e.chain()));
+    let (direct, straight) = (repository(site.registry.host(), &path), client(crate::config()));
+    let visible = Source::resolve(&straight, &tag(&direct, "v1")).await.unwrap().is_some();
+    assert_eq!(visible, outcome.is_ok(), "{fault:?}: a tag, and nothing but a whole image");
+    if visible {
+        site.pull(&straight, &direct).await.unwrap_or_else(|e| panic!("{fault:?}: {}", e.chain()));
     }
 }
 
