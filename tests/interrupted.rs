@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
-use support::faulty::{Fault, Proxy};
+use support::faulty::{Fault, Proxy, Stage};
 use support::gate::Gate;
 use support::images::{self, Image};
 use support::registry::Registry;
@@ -153,6 +153,22 @@ fn a_blob_whose_cable_was_pulled_continues_by_range() {
         assert!(result["bytesMoved"].as_u64().unwrap() < 10 << 20, "{name}: {result}");
         gapferry().arg("verify").arg(&out).assert().success();
     }
+}
+
+#[test]
+fn an_import_whose_connection_breaks_inside_a_large_blob_ends_well() {
+    let (source, target) = (Registry::start(), Registry::start());
+    // Compressed, it is a little more than what counts as large.
+    let image = images::oci("team/app", "1", &[&images::noise(1, 42 << 20)]);
+    image.push(&source);
+    let directory = tempdir();
+    let bundle = directory.path().join("b");
+    gapferry().args(["export", &format!("{}/team/app:1", source.host()), "-o"]).arg(&bundle).assert().success();
+    let proxy = Proxy::before(target.host());
+    proxy.when("PATCH", "/blobs/").times(2).fault(Fault::Reset(Stage::RequestBody(20 << 20)));
+    gapferry().arg("import").arg(&bundle).args(["--to", &proxy.address]).assert().success();
+    assert_eq!(target.digest("team/app", "1"), Some(image.digest()));
+    assert_eq!(proxy.count("PATCH", "/"), 3);
 }
 
 /// What a registry may answer when a new run wants to continue where an earlier one was cut.

@@ -166,6 +166,25 @@ async fn a_blob_that_was_joined_wrongly_is_sent_once_more_in_one_piece() {
 }
 
 #[tokio::test]
+async fn a_registry_that_loses_what_it_took_before_the_close_gets_it_in_one_request() {
+    let server = Sessions::start();
+    server.when("PUT", "").fault(Fault::Cancelled);
+    let blob = push(&server, noise(SIZE), large()).await.unwrap();
+    assert!(server.blob(&blob.digest).unwrap() == noise(SIZE));
+    assert_eq!(methods(&server), ["POST", "PATCH", "PUT", "HEAD", "POST", "PUT"]);
+}
+
+#[tokio::test]
+async fn a_refusal_in_the_middle_of_a_large_upload_is_told() {
+    let server = Sessions::start();
+    server.when("PATCH", "").always().fault(Fault::Hasty(413));
+    let error = push(&server, noise(20_000_000), large()).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::Refused, "{error:?}");
+    assert!(error.chain().contains(": 413 "), "{error:?}");
+    assert_eq!(methods(&server), ["POST", "PATCH"]);
+}
+
+#[tokio::test]
 async fn a_registry_without_patch_gets_large_blobs_in_one_request() {
     let server = Sessions::start();
     server.when("PATCH", "").always().fault(Fault::Status(405));

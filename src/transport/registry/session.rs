@@ -79,6 +79,12 @@ impl Upload<'_> {
         let reply = self.heard(answer, self.blob.size)?;
         match reply.status() {
             201 | 204 => self.accepted(&reply),
+            // The registry itself loses uploads between requests: some object stores behind distribution 2.8 list too few
+            // of the parts that they have got.
+            404 => {
+                self.in_one = true;
+                Err(self.refused(reply).await)
+            }
             _ => Err(self.refused(reply).await),
         }
     }
@@ -142,6 +148,7 @@ impl Upload<'_> {
         let failure = refusal(self.what, reply).await;
         // What was put together from several connections has another digest (DIGEST_INVALID): once more in one piece.
         let misjoined = status == 400 && std::mem::take(&mut self.continued);
+        self.in_one |= misjoined;
         // Cancelled or expired (BLOB_UPLOAD_UNKNOWN, BLOB_UPLOAD_INVALID): a new one may do.
         let gone = matches!(status, 404 | 410) || misjoined;
         if gone {

@@ -106,6 +106,7 @@ pub(super) async fn put(host: &Host, repository: &Repository, blob: &Descriptor,
         session,
         may_be_there: false,
         continued: false,
+        in_one: false,
         far: 0,
     };
     loop {
@@ -141,6 +142,8 @@ pub(super) struct Upload<'a> {
     pub may_be_there: bool,
     /// What the registry has came over more than one connection.
     pub continued: bool,
+    /// Several requests have failed to make a blob of it: one shall do.
+    pub in_one: bool,
     /// The most that the registry has had of it, in bytes.
     far: u64,
 }
@@ -167,7 +170,8 @@ impl Upload<'_> {
 
     /// Worth a request more, because starting again would hurt.
     fn is_large(&self) -> bool {
-        self.blob.size >= self.host.wire.config.large_blob.max(1) && !self.host.memory.refuses_patch()
+        let large = self.blob.size >= self.host.wire.config.large_blob.max(1);
+        large && !self.in_one && !self.host.memory.refuses_patch()
     }
 
     /// Whether enough has arrived since the last time for earlier breaks to be forgotten.
