@@ -2,12 +2,8 @@
 
 mod support;
 
-use std::io::{Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::Stdio;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
 use support::faulty::{Fault, Proxy, Stage};
@@ -86,49 +82,6 @@ fn export_killed_at_any_point_continues_and_gives_the_same_bundle() {
     }
 }
 
-/// A cable between gapferry and a registry that can be pulled: after so many bytes to the client it passes nothing.
-struct Cable {
-    address: String,
-    left: Arc<AtomicI64>,
-}
-
-impl Cable {
-    fn to(registry: &Registry) -> Cable {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap().to_string();
-        let (left, far) = (Arc::new(AtomicI64::new(i64::MAX)), registry.host().to_owned());
-        let shared = left.clone();
-        std::thread::spawn(move || {
-            for near in listener.incoming().flatten() {
-                let (far, left) = (TcpStream::connect(&far), shared.clone());
-                let Ok(far) = far else { return };
-                let (mut near_in, mut far_in) = (near.try_clone().unwrap(), far.try_clone().unwrap());
-                std::thread::spawn(move || std::io::copy(&mut near_in, &mut far_in));
-                std::thread::spawn(move || pass(far, near, &left));
-            }
-        });
-        Cable { address, left }
-    }
-
-    fn pull_after(&self, bytes: i64) {
-        self.left.store(bytes, Ordering::SeqCst);
-    }
-}
-
-fn pass(mut far: TcpStream, mut near: TcpStream, left: &AtomicI64) {
-    let mut buffer = [0; 16 * 1024];
-    while let Ok(read) = far.read(&mut buffer) {
-        if read == 0 || left.fetch_sub(read as i64, Ordering::SeqCst) < read as i64 {
-            break;
-        }
-        if near.write_all(&buffer[..read]).is_err() {
-            break;
-        }
-    }
-    let _ = near.shutdown(Shutdown::Both);
-    let _ = far.shutdown(Shutdown::Both);
-}
-
 #[test]
 fn a_blob_whose_cable_was_pulled_continues_by_range() {
     let source = Registry::start();
@@ -136,17 +89,17 @@ fn a_blob_whose_cable_was_pulled_continues_by_range() {
     image.push(&source);
     let directory = tempdir();
     for name in ["pulled.tar", "pulled"] {
-        let cable = Cable::to(&source);
-        let (reference, out) = (format!("{}/team/app:1", cable.address), directory.path().join(name));
+        let proxy = Proxy::before(source.host());
+        let (reference, out) = (format!("{}/team/app:1", proxy.address), directory.path().join(name));
         let export = || {
             let mut command = gapferry();
             command.args(["export", &reference, "--retries", "0", "--json", "-o"]).arg(&out);
             command
         };
-        cable.pull_after(6 << 20);
+        let layer = image.blob_digests().pop().unwrap();
+        proxy.when("GET", &format!("/blobs/{layer}")).fault(Fault::Truncate(6 << 20));
         export().assert().code(5);
         assert!(!out.exists());
-        cable.pull_after(i64::MAX);
         let ranges = source.count("GET", "/blobs/", 206);
         let result: serde_json::Value = serde_json::from_slice(&export().output().unwrap().stdout).unwrap();
         assert_eq!(source.count("GET", "/blobs/", 206), ranges + 1, "{name}");

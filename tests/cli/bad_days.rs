@@ -113,6 +113,7 @@ fn pulls() -> Vec<(At, Row)> {
         (Fault::WrongLength(1), 1, With(3)),
         (Fault::WrongType("text/plain"), 1, Well),
         (Fault::IgnoreRange, 1, Well),
+        (Fault::WrongRange, 1, Well),
         (Fault::Redirect("elsewhere".to_owned()), 1, Well),
     ];
     let rows = reading().into_iter().chain(layer).map(|row| (At::Layer, row));
@@ -234,7 +235,7 @@ fn disturb(proxy: &Proxy, at: At, (fault, times, _): &Row, image: &Image) {
         other => other.clone(),
     };
     // Range is asked for only after a break.
-    let breaks = fault == Fault::IgnoreRange;
+    let breaks = matches!(fault, Fault::IgnoreRange | Fault::WrongRange);
     if breaks {
         proxy.when(method, &part).fault(Fault::Truncate(LAYER / 4));
     }

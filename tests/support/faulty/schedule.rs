@@ -136,7 +136,7 @@ impl Schedule {
         }
         match what {
             What::Blob => {
-                faults.extend([Fault::IgnoreRange, Fault::WrongType("text/plain")]);
+                faults.extend([Fault::IgnoreRange, Fault::WrongRange, Fault::WrongType("text/plain")]);
                 if !self.elsewhere.is_empty() {
                     faults.extend(vec![Fault::Redirect(self.elsewhere.clone()); 2]);
                 }
