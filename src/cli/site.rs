@@ -37,3 +37,29 @@ impl fmt::Display for Site {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_site_is_a_registry_or_a_namespace_there_and_docker_hub_has_one_name() {
+        for (text, shown) in [
+            ("harbor.internal", "harbor.internal"),
+            ("harbor.internal:5000/team/", "harbor.internal:5000/team"),
+            ("[::1]:5000", "[::1]:5000"),
+            ("docker.io", "docker.io"),
+            ("index.docker.io", "docker.io"),
+            ("registry-1.docker.io/team", "docker.io/team"),
+            ("https://index.docker.io/v1/", "docker.io"),
+        ] {
+            assert_eq!(Site::parse(text).unwrap().to_string(), shown);
+        }
+        for text in
+            ["", "https://r.io", "r.io/UPPER", "r.io/a:1", "r.io/a//b", "me:hunter2@r.io", "me:hunter2@r.io:5000"]
+        {
+            let error = Site::parse(text).err().unwrap_or_else(|| panic!("{text} is taken"));
+            assert!(!error.chain().contains("hunter2"), "{error}");
+        }
+    }
+}

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::io::Write;
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 
 use serde::Deserialize;
 use serde_json::json;
@@ -31,7 +31,7 @@ pub(super) fn program(name: &str) -> String {
 /// Asks the helper; blocks until it answers.
 pub(super) fn get(name: &str, server: &str) -> Result<Option<Credentials>> {
     let attempt = format!("asking credential helper {} about {server}", program(name));
-    let Some(said) = run(name, "get", server, &attempt)? else { return Ok(None) };
+    let Some(said) = answer(name, "get", server, &attempt)? else { return Ok(None) };
     let answer: Answer = serde_json::from_slice(&said).map_err(|_| strange(&attempt))?;
     match answer.username.as_str() {
         "<token>" => Ok(Some(Credentials::identity(answer.secret))),
@@ -44,13 +44,15 @@ pub(super) fn get(name: &str, server: &str) -> Result<Option<Credentials>> {
 pub(super) fn store(name: &str, server: &str, username: &str, password: &Secret) -> Result<()> {
     let attempt = format!("giving credentials for {server} to credential helper {}", program(name));
     let input = json!({ "ServerURL": server, "Username": username, "Secret": password.expose() }).to_string();
-    match run(name, "store", &input, &attempt) {
-        Ok(_) => Ok(()),
-        // A helper may repeat what it was given.
-        Err(error) if error.to_string().contains(password.expose()) => {
-            Err(Error::input(format!("{attempt}: it failed, and what it says holds the password")))
-        }
-        Err(error) => Err(error),
+    let output = run(name, "store", &input, &attempt)?;
+    if output.status.success() {
+        return Ok(());
+    }
+    // It may repeat what it was given, in whatever quotes and escapes.
+    let bare = |text: &str| text.chars().filter(|c| c.is_alphanumeric()).collect::<String>();
+    match bare(&words(&output)).contains(&bare(password.expose())) {
+        true => Err(Error::input(format!("{attempt}: {}; what it says holds the password", output.status))),
+        false => Err(failed(&attempt, &output)),
     }
 }
 
@@ -61,19 +63,28 @@ pub(super) fn erase(name: &str, server: &str) -> Result<bool> {
         return Ok(false);
     }
     let attempt = format!("telling credential helper {} to forget {server}", program(name));
-    Ok(run(name, "erase", server, &attempt)?.is_some())
+    Ok(answer(name, "erase", server, &attempt)?.is_some())
 }
 
 /// The servers a helper knows.
 pub(super) fn list(name: &str) -> Result<Vec<String>> {
     let attempt = format!("asking credential helper {} what it knows", program(name));
-    let Some(said) = run(name, "list", "", &attempt)? else { return Ok(Vec::new()) };
+    let Some(said) = answer(name, "list", "", &attempt)? else { return Ok(Vec::new()) };
     let known: BTreeMap<String, String> = serde_json::from_slice(&said).map_err(|_| strange(&attempt))?;
     Ok(known.into_keys().collect())
 }
 
 /// What the helper answers; `None` if it knows nothing.
-fn run(name: &str, verb: &str, input: &str, attempt: &str) -> Result<Option<Vec<u8>>> {
+fn answer(name: &str, verb: &str, input: &str, attempt: &str) -> Result<Option<Vec<u8>>> {
+    let output = run(name, verb, input, attempt)?;
+    match output.status.success() {
+        true => Ok(Some(output.stdout)),
+        false if words(&output).contains(NOT_FOUND) => Ok(None),
+        false => Err(failed(attempt, &output)),
+    }
+}
+
+fn run(name: &str, verb: &str, input: &str, attempt: &str) -> Result<Output> {
     let fail = |e: std::io::Error| Error::input(attempt).because(e);
     let mut child = Command::new(program(name))
         .arg(verb)
@@ -86,16 +97,17 @@ fn run(name: &str, verb: &str, input: &str, attempt: &str) -> Result<Option<Vec<
         // A helper that answers without reading is no failure.
         let _ = writeln!(stdin, "{input}");
     }
-    let output = child.wait_with_output().map_err(fail)?;
-    if output.status.success() {
-        return Ok(Some(output.stdout));
-    }
-    let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    if said.contains(NOT_FOUND) {
-        return Ok(None);
-    }
-    let said: String = said.trim().chars().take(300).flat_map(char::escape_debug).collect();
-    Err(Error::input(format!("{attempt}: {}: {said}", output.status)))
+    child.wait_with_output().map_err(fail)
+}
+
+/// All a helper says; reasons come on either stream.
+fn words(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+fn failed(attempt: &str, output: &Output) -> Error {
+    let said: String = words(output).trim().chars().take(300).flat_map(char::escape_debug).collect();
+    Error::input(format!("{attempt}: {}: {said}", output.status))
 }
 
 fn strange(attempt: &str) -> Error {

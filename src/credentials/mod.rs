@@ -160,19 +160,15 @@ impl Store {
     /// a registry deciding.
     ///
     /// # Errors
-    /// A file that is no JSON of that kind or cannot be read; a file named by `authfile` or `REGISTRY_AUTH_FILE` that
-    /// does not exist. Every error names the file.
+    /// A file that is no JSON of that kind or cannot be read; no file where `authfile` names one. Every error names the file.
     pub fn load(authfile: Option<&Path>, env: &dyn Fn(&str) -> Option<String>) -> Result<Store> {
-        let files = match places::named(authfile, env) {
-            Some(path) => {
-                let missing = || Error::input(format!("reading credentials from {}: no such file", path.display()));
-                vec![AuthFile::read(&path)?.ok_or_else(missing)?]
-            }
-            None => {
-                let files: Result<Vec<_>> = places::to_read(env).iter().map(|path| AuthFile::read(path)).collect();
-                files?.into_iter().flatten().collect()
-            }
-        };
+        let places = places::named(authfile, env).map_or_else(|| places::to_read(env), |path| vec![path]);
+        let files: Result<Vec<_>> = places.iter().map(|path| AuthFile::read(path)).collect();
+        let files: Vec<AuthFile> = files?.into_iter().flatten().collect();
+        // A variable may be set before the first login; an option is meant.
+        if let Some(path) = authfile.filter(|_| files.is_empty()) {
+            return Err(Error::input(format!("reading credentials from {}: no such file", path.display())));
+        }
         Ok(Store { files, ..Store::default() })
     }
 

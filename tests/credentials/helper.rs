@@ -5,6 +5,7 @@ use serde_json::json;
 use super::home::{Home, read_json};
 use super::login::log_in;
 use super::{PASSWORD, base64, closed, ended};
+use crate::support::registry::{Options, Registry};
 
 #[test]
 fn a_login_goes_to_the_helper_of_the_registry_and_skopeo_finds_it_there() {
@@ -99,6 +100,13 @@ fn a_helper_that_fails_is_2_its_words_are_told_but_no_password() {
     let text = ended(2, &home.gapferry(&arguments, PASSWORD));
     assert!(text.contains("docker-credential-vault") && text.contains("auth.json"), "{text}");
     assert_eq!(std::fs::read_to_string(&file).unwrap(), before);
+    // As JSON has it.
+    let other = Options { credentials: Some(("me".into(), r#"hun"ter\2"#.into())), ..Options::default() };
+    let other = Registry::with(other);
+    let file_of_other = home.write("other.json", &json!({ "credHelpers": { other.host(): "vault" } }).to_string());
+    let arguments_of_other = ["login", other.host(), "-u", "me", "--password-stdin", "--authfile", &file_of_other];
+    let text = ended(2, &home.gapferry(&arguments_of_other, r#"hun"ter\2"#));
+    assert!(text.contains("holds the password") && !text.contains("ter"), "{text}");
     let text = ended(2, &home.gapferry(&["auth", "check", host, "--authfile", &file], ""));
     assert!(text.contains("the keyring is locked"), "{text}");
     std::fs::remove_file(home.path("bin/docker-credential-vault")).unwrap();

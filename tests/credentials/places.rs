@@ -72,6 +72,19 @@ fn docker_config_is_exclusive_and_files_that_were_not_named_fall_through() {
 }
 
 #[test]
+fn a_file_that_the_environment_names_may_come_later_one_that_an_option_names_may_not() {
+    let registry = crate::support::registry::Registry::start();
+    crate::support::images::oci("a", "1", &["x"]).push(&registry);
+    let image = format!("{}/a:1", registry.host());
+    let home = Home::new().with([("REGISTRY_AUTH_FILE", "/nowhere/at/all.json")]);
+    ended(0, &home.gapferry(&["lock", &image], ""));
+    let text = ended(0, &home.gapferry(&["auth", "check", registry.host()], ""));
+    assert!(text.contains("none; looked in\n") && text.contains("/nowhere/at/all.json"), "{text}");
+    let text = ended(2, &home.gapferry(&["lock", &image, "--authfile", "/nowhere/else.json"], ""));
+    assert!(text.contains("/nowhere/else.json: no such file"), "{text}");
+}
+
+#[test]
 fn in_one_file_helpers_count_before_namespaces_before_the_host_before_the_helper_for_all() {
     let home = Home::new();
     let host = nobody();
