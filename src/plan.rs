@@ -178,6 +178,7 @@ fn blob_steps(graph: &Graph, images: &[ImageStep], inventory: &Inventory) -> Vec
         }
     }
     steps.retain(|step| !step.missing.is_empty());
+    steps.shrink_to_fit();
     let weight = weights(graph);
     steps.sort_by_key(|step| {
         let image = weight.get(&step.blob.digest).copied().unwrap_or_default();

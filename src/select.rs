@@ -74,7 +74,7 @@ pub fn lacks<'a>(missing: &[String], has: impl Iterator<Item = &'a Platform>) ->
 
 /// The platform of a child that is a real image of the index, not an attestation or other artifact.
 pub fn offered_platform(child: &Child) -> Option<&Platform> {
-    let platform = child.descriptor.platform.as_ref()?;
+    let platform = child.descriptor.platform.as_deref()?;
     (child.role == Role::Manifest && !platform.is_unknown()).then_some(platform)
 }
 
@@ -92,7 +92,7 @@ fn single(kept: &[&Child]) -> Result<Selected> {
         [only] => Ok(Selected { root: Root::Child(only.descriptor.clone()), absent: Vec::new(), changed: true }),
         several => {
             let names: Vec<String> =
-                several.iter().filter_map(|c| c.descriptor.platform.as_ref()).map(Platform::to_string).collect();
+                several.iter().filter_map(|c| c.descriptor.platform.as_deref()).map(Platform::to_string).collect();
             Err(Error::input(format!(
                 "a single manifest was asked for, but {} platforms remain: {}",
                 names.len(),

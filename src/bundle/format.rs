@@ -97,26 +97,21 @@ pub fn metadata(contents: &Contents, tool: &str, sha256_of: &HashMap<Digest, Dig
     let layout = br#"{"imageLayoutVersion":"1.0.0"}"#.to_vec();
     let index = to_bytes(&index_json(&contents.lock, &contents.manifests))?;
     let docker = to_bytes(&docker_json(&contents.lock, &contents.manifests))?;
-    let mut files = vec![entry(OCI_LAYOUT, &layout), entry(INDEX_JSON, &index), entry(DOCKER_JSON, &docker)];
-    for (digest, size) in contents.all() {
-        let sha256 = match digest.algorithm() {
-            Algorithm::Sha256 => digest.hex(),
-            Algorithm::Sha512 => sha256_of.get(&digest).map_or_else(|| "0".repeat(64), Digest::hex),
-        };
-        files.push(FileEntry { path: digest.blob_path(), size, sha256 });
-    }
-    let bundle = BundleJson {
+    let whole = [entry(OCI_LAYOUT, &layout), entry(INDEX_JSON, &index), entry(DOCKER_JSON, &docker)];
+    let files = Files { whole: &whole, contents, sha256_of };
+    let mut bundle_json = serde_json::to_vec_pretty(&Draft {
         gapferry_bundle: FORMAT_VERSION,
-        tool: tool.to_owned(),
+        tool,
         created: contents.lock.created,
         parent: None,
-        assumed: Vec::new(),
-        lock: contents.lock.clone(),
-        files,
-    };
-    let mut bundle_json = serde_json::to_vec_pretty(&bundle).map_err(internal)?;
+        assumed: &[],
+        lock: &contents.lock,
+        files: &files,
+    })
+    .map_err(internal)?;
     bundle_json.push(b'\n');
-    let sums = sums(&bundle.files, &Digest::sha256(&bundle_json)).into_bytes();
+    bundle_json.shrink_to_fit();
+    let sums = sums(files.iter(), &Digest::sha256(&bundle_json)).into_bytes();
     Ok(vec![
         Metadata { path: OCI_LAYOUT, bytes: layout },
         Metadata { path: BUNDLE_JSON, bytes: bundle_json },
@@ -126,13 +121,53 @@ pub fn metadata(contents: &Contents, tool: &str, sha256_of: &HashMap<Digest, Dig
     ])
 }
 
+/// [`BundleJson`] while it is written: thousands of images are not copied for it.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Draft<'a> {
+    gapferry_bundle: u32,
+    tool: &'a str,
+    created: Timestamp,
+    parent: Option<Digest>,
+    assumed: &'a [Digest],
+    lock: &'a Lock,
+    files: &'a Files<'a>,
+}
+
+/// Every file that `bundle.json` declares, in the order of the tar.
+struct Files<'a> {
+    whole: &'a [FileEntry],
+    contents: &'a Contents,
+    sha256_of: &'a HashMap<Digest, Digest>,
+}
+
+impl Files<'_> {
+    fn iter(&self) -> impl Iterator<Item = FileEntry> {
+        let blobs = self.contents.all().map(|(digest, size)| {
+            let sha256 = match digest.algorithm() {
+                Algorithm::Sha256 => digest.hex(),
+                Algorithm::Sha512 => self.sha256_of.get(&digest).map_or_else(|| "0".repeat(64), Digest::hex),
+            };
+            FileEntry { path: digest.blob_path(), size, sha256 }
+        });
+        self.whole.iter().cloned().chain(blobs)
+    }
+}
+
+impl Serialize for Files<'_> {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.iter())
+    }
+}
+
 /// coreutils' format, in the order of the tar.
-pub(super) fn sums(files: &[FileEntry], bundle_json: &Digest) -> String {
+pub(super) fn sums(files: impl Iterator<Item = FileEntry>, bundle_json: &Digest) -> String {
     let mut text = format!("{}  {BUNDLE_JSON}\n", bundle_json.hex());
     for FileEntry { path, sha256, .. } in files {
         // Writing to a String cannot fail.
         let _ = writeln!(text, "{sha256}  {path}");
     }
+    text.shrink_to_fit();
     text
 }
 
@@ -213,7 +248,9 @@ fn single_platform(root: Manifest, find: &dyn Fn(&Descriptor) -> Option<Manifest
 }
 
 fn to_bytes(value: &Value) -> Result<Vec<u8>> {
-    serde_json::to_vec(value).map_err(internal)
+    let mut bytes = serde_json::to_vec(value).map_err(internal)?;
+    bytes.shrink_to_fit();
+    Ok(bytes)
 }
 
 fn internal(error: serde_json::Error) -> Error {

@@ -48,6 +48,11 @@ impl Bundle {
         &self.json.lock
     }
 
+    /// What is worth keeping of a bundle that is to be replaced.
+    pub fn into_lock_and_layout(self) -> (Lock, Layout) {
+        (self.json.lock, self.layout)
+    }
+
     pub fn json(&self) -> &BundleJson {
         &self.json
     }
@@ -68,7 +73,7 @@ impl Bundle {
 
     /// Whether `SHA256SUMS` is what has to be said of `bundle.json` and of the files it declares.
     pub(super) fn sums_agree(&self) -> bool {
-        let sums = format::sums(&self.json.files, &self.identity);
+        let sums = format::sums(self.json.files.iter().cloned(), &self.identity);
         let there = self.layout.read(SUMS, MAX_BUNDLE_JSON);
         matches!(there, Ok(Some(bytes)) if bytes == sums.as_bytes())
     }

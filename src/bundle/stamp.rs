@@ -5,50 +5,44 @@
 //! It holds a digest over name, size, inode and time of change of every file, so whatever writes to one of them voids it.
 //! A medium that decays in silence is found by `verify`, which never looks here; nor does anything on the isolated side.
 
-use std::fmt::Write;
-use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use rustix::fs::{XattrFlags, getxattr, setxattr};
+use walkdir::WalkDir;
 
-use super::open::Bundle;
-use crate::oci::Digest;
+use crate::oci::{Algorithm, Digest, Hasher};
 
 const NAME: &str = "user.gapferry.proven";
 
 /// Marks a bundle whose bytes have all been proven. Where the file system keeps no attributes, nothing is marked.
-pub fn set(bundle: &Bundle) {
-    let path = bundle.layout().path();
+pub fn set(bundle: &Path) {
     let Some(state) = state(bundle) else { return };
-    if let Err(error) = setxattr(path, NAME, state.to_string().as_bytes(), XattrFlags::empty()) {
-        tracing::debug!("{} cannot be marked as proven: {error}", path.display());
+    if let Err(error) = setxattr(bundle, NAME, state.to_string().as_bytes(), XattrFlags::empty()) {
+        tracing::debug!("{} cannot be marked as proven: {error}", bundle.display());
     }
 }
 
 /// Whether the bundle was marked and is as it was then.
-pub fn is_set(bundle: &Bundle) -> bool {
+pub fn is_set(bundle: &Path) -> bool {
     let mut buffer = [0_u8; 128];
-    let Ok(length) = getxattr(bundle.layout().path(), NAME, &mut buffer) else { return false };
+    let Ok(length) = getxattr(bundle, NAME, &mut buffer) else { return false };
     state(bundle).is_some_and(|state| buffer.get(..length) == Some(state.to_string().as_bytes()))
 }
 
 /// `None`: a file is gone, or not to be looked at.
-fn state(bundle: &Bundle) -> Option<Digest> {
-    let layout = bundle.layout();
-    let mut listing = String::new();
-    if layout.is_tar() {
-        describe(&mut listing, "", &layout.path().metadata().ok()?);
-    } else {
-        for (path, _) in layout.entries() {
-            describe(&mut listing, path, &Path::new(layout.path()).join(path).symlink_metadata().ok()?);
+fn state(bundle: &Path) -> Option<Digest> {
+    let mut state = Hasher::new(Algorithm::Sha256);
+    for entry in WalkDir::new(bundle).sort_by_file_name() {
+        let entry = entry.ok()?;
+        let file = entry.metadata().ok()?;
+        if file.is_dir() {
+            continue;
         }
+        let name = entry.path().strip_prefix(bundle).ok()?;
+        let (size, inode, device) = (file.size(), file.ino(), file.dev());
+        let line = format!("{name:?} {size} {device} {inode} {}.{:09}\n", file.mtime(), file.mtime_nsec());
+        state.update(line.as_bytes());
     }
-    Some(Digest::sha256(listing.as_bytes()))
-}
-
-fn describe(listing: &mut String, path: &str, file: &Metadata) {
-    let (size, inode, device) = (file.size(), file.ino(), file.dev());
-    // Writing to a String cannot fail.
-    let _ = writeln!(listing, "{path:?} {size} {device} {inode} {}.{:09}", file.mtime(), file.mtime_nsec());
+    Some(state.finish())
 }

@@ -114,12 +114,12 @@ impl Writer {
             return None;
         }
         if let Whole::Proven(events) = whole
-            && !(bundle.sums_agree() && stamp::is_set(&bundle))
+            && !(bundle.sums_agree() && stamp::is_set(out))
         {
             if !leftovers::is_proven(&bundle, events) {
                 return None;
             }
-            stamp::set(&bundle);
+            stamp::set(out);
         }
         let size = bundle.layout().entries().map(|(_, size)| size).fold(0, u64::saturating_add);
         Some(Finished { path: out.to_owned(), identity: bundle.identity(), size, unchanged: true })
@@ -204,9 +204,7 @@ impl Writer {
         let mtime = u64::try_from(self.contents.lock.created.as_second()).unwrap_or_default();
         self.place.seal(&metadata, &self.contents.manifests, mtime)?;
         self.events.report(Event::ItemDone);
-        if let Ok(bundle) = Bundle::open(&self.out) {
-            stamp::set(&bundle);
-        }
+        stamp::set(&self.out);
         Ok(Finished { path: self.out, identity, size: self.total, unchanged: false })
     }
 

@@ -9,7 +9,7 @@ use clap::Args;
 use super::context::{Context, take_stdin};
 use super::registry::RegistryArgs;
 use crate::allowlist::{Allowlist, MAX_FILE_SIZE, Pattern, refused};
-use crate::content::{Cached, Kept, Source};
+use crate::content::{Cached, Kept};
 use crate::error::{Error, Kind, Result};
 use crate::graph::Graph;
 use crate::lock::{IndexMode, Lock};
@@ -199,11 +199,6 @@ fn unresolved(failures: Failures) -> Error {
 pub fn connect_for(lock: &Lock, registry: &RegistryArgs, context: &Context) -> Result<Registries> {
     let names = lock.images.iter().map(|image| image.reference.repository.registry().to_owned());
     registry.connect(names, &BTreeMap::new(), context)
-}
-
-/// A bundle at `path` as a source of what has not changed since.
-pub fn earlier(bundle: Option<&crate::bundle::Bundle>) -> Option<&dyn Source> {
-    bundle.map(|bundle| bundle.layout() as &dyn Source)
 }
 
 /// Content and name of a file, `-` being standard input; not more than an allowlist may have.

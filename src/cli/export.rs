@@ -3,13 +3,13 @@
 use std::path::PathBuf;
 use std::time::Instant;
 
-use super::allowlist::{AllowlistArgs, connect_for, earlier, read_file, settle};
+use super::allowlist::{AllowlistArgs, connect_for, read_file, settle};
 use super::context::{Context, check_writable, write_file};
 use super::exit::Outcome;
 use super::registry::RegistryArgs;
 use super::table;
 use crate::bundle::{Bundle, Contents, Finished, Options, Survey, Whole, Writer, walk_file};
-use crate::content::{Cached, Kept};
+use crate::content::{Cached, Kept, Source};
 use crate::error::{Error, Kind, Result};
 use crate::graph::Graph;
 use crate::lock::Lock;
@@ -101,18 +101,19 @@ async fn export(
     started: Instant,
     context: &Context,
 ) -> Result<Outcome> {
-    let source = Cached::new(registries, earlier(former.as_ref()));
+    let (former_lock, former_layout) = former.map(Bundle::into_lock_and_layout).unzip();
+    let mut source = Cached::new(registries, former_layout.map(|layout| Box::new(layout) as Box<dyn Source>));
     let (lock, graph) = match ask {
         Ask::Locked(lock) => {
             let graph = args.allowlist.follow(&lock, &source, &args.registry, context).await?;
             (*lock, graph)
         }
         Ask::Resolve(sources) => {
-            let locks = former.iter().map(|former| former.lock().clone());
-            let locks = locks.chain(args.allowlist.earlier_lock(args.lock.as_ref())).collect();
+            let locks = former_lock.into_iter().chain(args.allowlist.earlier_lock(args.lock.as_ref())).collect();
             args.allowlist.resolve(&sources, locks, &source, &args.registry, context).await?
         }
     };
+    source.forget_local();
     // A prescribed time has to be in the bundle; another time of resolution alone is no reason to write a new one.
     let exact = args.locked.is_some() || context.now()?.1;
     let whole = if args.dry_run { Whole::BySizes } else { Whole::Proven(&context.events) };
@@ -129,7 +130,7 @@ async fn export(
     };
     if let Some(path) = &args.lock {
         // An unchanged bundle keeps its time: with its own lock, --locked gives its bytes.
-        let kept = former.filter(|_| finished.unchanged).map(|former| former.lock().clone());
+        let kept = Bundle::open(&args.output).ok().filter(|_| finished.unchanged).map(|kept| kept.lock().clone());
         write_file(path, kept.unwrap_or(lock).to_json().as_bytes())?;
     }
     finish(args, &graph, &finished, moved, started, context)
@@ -173,9 +174,9 @@ async fn write(
     let (out, events) = (args.output.clone(), context.events.clone());
     let create = move || Writer::create(&out, contents, options, events);
     let writer = tokio::task::spawn_blocking(create).await.map_err(stopped)??;
-    let plan = plan_for(graph, &writer);
     let options = transfer::Options { jobs: args.registry.jobs(), fail_fast: false };
     let moved = {
+        let plan = plan_for(graph, &writer);
         let transfer = Transfer::new(source, &writer, options, context.events.clone());
         transfer.blobs(&plan).await?;
         let failures = transfer.failures();

@@ -24,7 +24,7 @@ const REMEMBER_IN_ALL: usize = 16 * 1024 * 1024;
 /// question for the tag. A manifest is fetched once however many images share it, also when they ask at the same time.
 pub struct Cached<'a> {
     primary: &'a dyn Source,
-    local: Option<&'a dyn Source>,
+    local: Option<Box<dyn Source + 'a>>,
     manifests: Mutex<HashMap<Digest, Arc<OnceCell<Option<Manifest>>>>>,
     /// Small blobs that were read or are being read.
     blobs: Mutex<HashMap<Digest, Arc<OnceCell<Bytes>>>>,
@@ -33,13 +33,18 @@ pub struct Cached<'a> {
 }
 
 impl<'a> Cached<'a> {
-    pub fn new(primary: &'a dyn Source, local: Option<&'a dyn Source>) -> Cached<'a> {
+    pub fn new(primary: &'a dyn Source, local: Option<Box<dyn Source + 'a>>) -> Cached<'a> {
         Cached { primary, local, manifests: Mutex::default(), blobs: Mutex::default(), remembered: AtomicUsize::new(0) }
+    }
+
+    /// Lets go of what is at hand; what was read of it stays remembered.
+    pub fn forget_local(&mut self) {
+        self.local = None;
     }
 
     /// Whether what is at hand has this manifest, by digest.
     pub async fn is_at_hand(&self, reference: &Reference) -> bool {
-        match self.local {
+        match &self.local {
             Some(local) => matches!(local.manifest(reference).await, Ok(Some(_))),
             None => false,
         }
@@ -66,8 +71,8 @@ impl<'a> Cached<'a> {
 
     async fn read_small(&self, repository: &Repository, blob: &Descriptor) -> Result<Bytes> {
         // What is at hand may be damaged; then the primary has it still.
-        if let Some(local) = self.local
-            && let Ok(bytes) = read_whole(local, repository, blob).await
+        if let Some(local) = &self.local
+            && let Ok(bytes) = read_whole(&**local, repository, blob).await
         {
             return Ok(bytes);
         }
@@ -89,7 +94,7 @@ impl<'a> Cached<'a> {
         };
         let fetched = cell
             .get_or_try_init(|| async {
-                if let Some(local) = self.local
+                if let Some(local) = &self.local
                     && let Ok(Some(manifest)) = local.manifest(reference).await
                 {
                     return Ok(Some(manifest));

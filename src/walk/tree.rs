@@ -76,6 +76,7 @@ impl Tree {
                 _ => blobs.push(child.descriptor),
             }
         }
+        blobs.shrink_to_fit();
         (blobs, foreign)
     }
 
