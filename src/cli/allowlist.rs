@@ -9,7 +9,7 @@ use clap::Args;
 use super::context::{Context, take_stdin};
 use super::registry::RegistryArgs;
 use crate::allowlist::{Allowlist, MAX_FILE_SIZE, Pattern, refused};
-use crate::content::{Cached, Kept};
+use crate::content::{Cached, Checkpoint};
 use crate::error::{Error, Kind, Result};
 use crate::graph::Graph;
 use crate::lock::{IndexMode, Lock};
@@ -174,7 +174,7 @@ fn tell_recalled(walk: &Walk<'_>, context: &Context) {
 }
 
 /// After the work: what was read is kept where the same command, run again, can go on with it; else it is removed.
-pub fn settle<T>(kept: &Kept<'_>, outcome: Result<T>, context: &Context) -> Result<T> {
+pub fn settle<T>(kept: &Checkpoint<'_>, outcome: Result<T>, context: &Context) -> Result<T> {
     let hopeless = |kind: Kind| match kind {
         Kind::Input | Kind::Damaged | Kind::NotFound | Kind::Unauthorized | Kind::Refused => kept.found() == 0,
         Kind::Disk | Kind::RateLimited | Kind::Network | Kind::Interrupted => false,

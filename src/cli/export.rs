@@ -9,7 +9,7 @@ use super::exit::Outcome;
 use super::registry::RegistryArgs;
 use super::table;
 use crate::bundle::{Bundle, Contents, Finished, Options, Survey, Whole, Writer, walk_file};
-use crate::content::{Cached, Kept, Source};
+use crate::content::{Cached, Checkpoint, Source};
 use crate::error::{Error, Kind, Result};
 use crate::graph::Graph;
 use crate::lock::Lock;
@@ -27,8 +27,8 @@ First every reference is resolved and every manifest read; then it is known what
 fetched once however many images share it, hashed while it arrives, and written where it belongs. The bundle gets its name \
 when it is whole and on the medium: until then it is called OUT.partial.
 
-Interrupted, by whatever? Run the same command again: finished blobs are kept (after they were hashed), an unfinished one \
-continues where it stopped. Run again with nothing changed, it proves the bundle and moves nothing; what is damaged in it \
+Interrupted, by whatever? Run the same command again: manifests that were read are kept (in OUT.walk, until the bundle is \
+there), so are finished blobs (after they were hashed), and an unfinished one continues where it stopped. Run again with nothing changed, it proves the bundle and moves nothing; what is damaged in it \
 is fetched again.
 
 If OUT ends in .tar the bundle is one file, else a directory. An older bundle of that name is replaced only when the new one \
@@ -86,8 +86,8 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
     let former = Bundle::open(&args.output).ok();
     let (registries, ask) = ask(&args, context)?;
     let kept = match args.dry_run {
-        true => Kept::reading(&registries, &walk_file(&args.output)),
-        false => Kept::new(&registries, Some(walk_file(&args.output))),
+        true => Checkpoint::reading(&registries, &walk_file(&args.output)),
+        false => Checkpoint::new(&registries, Some(walk_file(&args.output))),
     };
     let outcome = export(&args, ask, former, &kept, started, context).await;
     settle(&kept, outcome, context)
@@ -97,7 +97,7 @@ async fn export(
     args: &Args,
     ask: Ask,
     former: Option<Bundle>,
-    registries: &Kept<'_>,
+    registries: &Checkpoint<'_>,
     started: Instant,
     context: &Context,
 ) -> Result<Outcome> {

@@ -7,7 +7,7 @@ use super::context::{Context, check_writable, write_file};
 use super::exit::Outcome;
 use super::registry::RegistryArgs;
 use crate::bundle::walk_file;
-use crate::content::{Cached, Kept};
+use crate::content::{Cached, Checkpoint};
 use crate::error::Result;
 use crate::progress::units::count;
 
@@ -41,7 +41,7 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
     // Into a pipe or a device nothing can be continued.
     let file = args.output.as_ref().filter(|path| path.is_file() || !path.exists());
     let earlier = args.allowlist.earlier_lock(file);
-    let kept = Kept::new(&sources.registries, file.map(|path| walk_file(path)));
+    let kept = Checkpoint::new(&sources.registries, file.map(|path| walk_file(path)));
     let cached = Cached::new(&kept, None);
     let lock = args.allowlist.pin(&sources, Vec::from_iter(earlier), &cached, &args.registry, context).await;
     let lock = settle(&kept, lock, context)?;

@@ -8,7 +8,7 @@
 mod api;
 mod blob;
 mod cached;
-mod kept;
+mod checkpoint;
 mod slice;
 
 use async_trait::async_trait;
@@ -16,7 +16,7 @@ use async_trait::async_trait;
 pub use api::{Api, ApiAnswer, ApiRequest};
 pub use blob::{BlobReader, Body, Prover};
 pub use cached::Cached;
-pub use kept::Kept;
+pub use checkpoint::Checkpoint;
 pub use slice::{Slice, in_parallel};
 
 use crate::error::Result;

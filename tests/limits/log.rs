@@ -116,8 +116,9 @@ async fn without_the_option_nothing_is_logged() {
 
 #[test]
 fn every_command_that_asks_a_registry_has_the_option() {
-    let help = |command: &str| support::gapferry().args([command, "--help"]).output().unwrap();
-    for command in ["export", "lock", "inspect", "import"] {
-        assert!(said(&help(command)).contains("--log-http"), "{command}");
+    let help = |command: &[&str]| support::gapferry().args(command).arg("--help").output().unwrap();
+    let commands: [&[&str]; 6] = [&["export"], &["lock"], &["inspect"], &["import"], &["login"], &["auth", "check"]];
+    for command in commands {
+        assert!(said(&help(command)).contains("--log-http"), "{command:?}");
     }
 }

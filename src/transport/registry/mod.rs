@@ -196,6 +196,7 @@ async fn api_call(host: &Host, request: &ApiRequest, what: &str) -> Result<ApiAn
         None => Bytes::new(),
     };
     let _lane = host.reads.acquire().await.ok();
+    host.gate.pass(what).await.map_err(retry::Failure::never)?;
     let authorization = host.auth.basic("").await?.zip(Some(url.clone()));
     let call = Call { method, url, headers, body: Payload::Bytes(body), authorization, what };
     let reply = host.wire.send(call).await?;

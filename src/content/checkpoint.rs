@@ -27,7 +27,7 @@ const MAX_LINE: u64 = 512;
 const MAX_ENTRIES: usize = 1_000_000;
 
 /// See the module documentation.
-pub struct Kept<'a> {
+pub struct Checkpoint<'a> {
     primary: &'a dyn Source,
     /// `None`: nothing is kept.
     path: Option<PathBuf>,
@@ -54,16 +54,16 @@ struct Entry {
     media_type: String,
 }
 
-impl<'a> Kept<'a> {
+impl<'a> Checkpoint<'a> {
     /// Before `primary`, with what an earlier run has left in `path`. The file is made when there is something to keep.
-    pub fn new(primary: &'a dyn Source, path: Option<PathBuf>) -> Kept<'a> {
+    pub fn new(primary: &'a dyn Source, path: Option<PathBuf>) -> Checkpoint<'a> {
         let state = path.as_deref().and_then(|path| State::read(path).ok()).unwrap_or_default();
-        Kept { primary, path, found: state.entries.len(), state: Mutex::new(state) }
+        Checkpoint { primary, path, found: state.entries.len(), state: Mutex::new(state) }
     }
 
     /// The same, adding nothing.
-    pub fn reading(primary: &'a dyn Source, path: &Path) -> Kept<'a> {
-        let kept = Kept { path: None, ..Kept::new(primary, Some(path.to_owned())) };
+    pub fn reading(primary: &'a dyn Source, path: &Path) -> Checkpoint<'a> {
+        let kept = Checkpoint { path: None, ..Checkpoint::new(primary, Some(path.to_owned())) };
         // Whoever begins meanwhile may add to it.
         kept.state().file.iter().for_each(|file| drop(file.unlock()));
         kept
@@ -190,7 +190,7 @@ fn next(reader: &mut impl BufRead, at: u64) -> Option<(Digest, Entry)> {
 }
 
 #[async_trait]
-impl Source for Kept<'_> {
+impl Source for Checkpoint<'_> {
     async fn tags(&self, repository: &Repository) -> Result<Vec<Tag>> {
         self.primary.tags(repository).await
     }
@@ -278,7 +278,7 @@ mod tests {
         /// One run that reads these; gives how many of them were pulled.
         async fn run(&self, wanted: &[usize]) -> usize {
             let before = self.pulls.0.load(Ordering::SeqCst);
-            let kept = Kept::new(&self.pulls, Some(self.path()));
+            let kept = Checkpoint::new(&self.pulls, Some(self.path()));
             for n in wanted {
                 assert_eq!(kept.manifest(&by_digest(*n)).await.unwrap().unwrap().bytes(), manifest(*n).bytes());
             }
@@ -292,7 +292,7 @@ mod tests {
         assert_eq!(ground.run(&[1, 2]).await, 2);
         assert_eq!(ground.run(&[1, 2, 3]).await, 1);
         assert_eq!(ground.run(&[3, 2, 1]).await, 0);
-        let kept = Kept::new(&ground.pulls, Some(ground.path()));
+        let kept = Checkpoint::new(&ground.pulls, Some(ground.path()));
         assert_eq!(kept.left(), Some((3, ground.path().as_path())));
         kept.remove();
         assert!(!ground.path().exists());
@@ -345,9 +345,9 @@ mod tests {
     #[tokio::test]
     async fn two_runs_at_once_do_not_spoil_each_others_entries() {
         let ground = Ground::new();
-        let first = Kept::new(&ground.pulls, Some(ground.path()));
+        let first = Checkpoint::new(&ground.pulls, Some(ground.path()));
         first.manifest(&by_digest(1)).await.unwrap();
-        let second = Kept::new(&ground.pulls, Some(ground.path()));
+        let second = Checkpoint::new(&ground.pulls, Some(ground.path()));
         assert_eq!(second.found(), 0);
         second.manifest(&by_digest(2)).await.unwrap();
         second.remove();
@@ -361,7 +361,7 @@ mod tests {
         let ground = Ground::new();
         ground.run(&[1]).await;
         let before = std::fs::read(ground.path()).unwrap();
-        let kept = Kept::reading(&ground.pulls, &ground.path());
+        let kept = Checkpoint::reading(&ground.pulls, &ground.path());
         kept.manifest(&by_digest(1)).await.unwrap();
         kept.manifest(&by_digest(2)).await.unwrap();
         kept.remove();
