@@ -176,8 +176,11 @@ fn tell_recalled(walk: &Walk<'_>, context: &Context) {
 /// After the work: what was read is kept where the same command, run again, can go on with it; else it is removed.
 pub fn settle<T>(kept: &Checkpoint<'_>, outcome: Result<T>, context: &Context) -> Result<T> {
     let hopeless = |kind: Kind| match kind {
-        Kind::Input | Kind::Damaged | Kind::NotFound | Kind::Unauthorized | Kind::Refused => kept.found() == 0,
-        Kind::Disk | Kind::RateLimited | Kind::Network | Kind::Interrupted => false,
+        Kind::RateLimited | Kind::Network | Kind::Interrupted => false,
+        // Somebody has to mend something first; what an earlier run had to stop with is not thrown away for that.
+        Kind::Input | Kind::Disk | Kind::Damaged | Kind::NotFound | Kind::Unauthorized | Kind::Refused => {
+            kept.found() == 0
+        }
     };
     match &outcome {
         Err(error) if !hopeless(error.kind()) => {
