@@ -24,9 +24,10 @@
 //! | room | what it is for |
 //! |---|---|
 //! | [`oci`] | vocabulary without I/O: digest, descriptor, platform, reference, manifest |
-//! | [`error`], [`progress`] | the one error; events instead of printing |
+//! | [`error`], [`progress`], [`position`] | the one error; events instead of printing; a place in a file |
 //! | [`content`] | the contract for reading and writing; a blob is proven while it is read |
 //! | [`credentials`] | who we are to a registry; secrets masked by type |
+//! | [`routes`] | which mirrors stand before a registry (`registries.conf`) |
 //! | [`transport`] | registries, and OCI layouts as directory or tar |
 //! | [`allowlist`] | text, YAML and skopeo's YAML to rules that know their line |
 //! | [`resolve`], [`walk`], [`select`] | rules to references, references to complete images, platforms from an index |
@@ -65,9 +66,11 @@ pub mod lock;
 pub mod naming;
 pub mod oci;
 pub mod plan;
+pub mod position;
 pub mod progress;
 pub mod receipt;
 pub mod resolve;
+pub mod routes;
 pub mod select;
 pub mod serve;
 pub mod transfer;

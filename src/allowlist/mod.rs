@@ -38,7 +38,6 @@ mod list;
 mod merge;
 mod pattern;
 mod permit;
-mod position;
 mod select;
 pub mod semver;
 mod settings;
@@ -51,10 +50,10 @@ use std::collections::BTreeMap;
 use crate::lock::Rename;
 use crate::oci::Platform;
 
+pub use crate::position::{Position, Problem, refused};
 pub(crate) use decode::decode;
 pub use decode::{MAX_FILE_SIZE, Notation};
 pub use pattern::{Pattern, PatternError};
-pub use position::{Position, Problem, refused};
 pub use select::Select;
 pub use settings::RegistrySettings;
 

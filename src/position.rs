@@ -1,4 +1,4 @@
-//! Where something was written, and what is wrong there.
+//! Where something was written by a person, and what is wrong there: the same for every file that people write.
 
 use std::fmt;
 use std::sync::Arc;

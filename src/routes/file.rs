@@ -1,0 +1,221 @@
+//! One `registries.conf`: version 2 of the format.
+//!
+//! **Threats.** The file belongs to the machine's administrator or the user, but it decides where images come from: a
+//! misspelt key must not pass unseen (a warning), nor a broken value be taken for its default (an error), nor a file of
+//! another kind be taken for an empty one. It may be huge (refused above [`MAX_SIZE`]) and nest deeply (the reader's limit).
+
+use toml::Spanned;
+use toml::de::{DeArray, DeTable, DeValue};
+
+use super::prefix::{self, Prefix};
+use super::{Mirror, Routes, Rule, Serves};
+use crate::position::{Position, Problem};
+
+/// Larger files are no such files, in bytes.
+pub(super) const MAX_SIZE: u64 = 4 * 1024 * 1024;
+
+/// Keys whose meaning is decided elsewhere: short names mean what they mean to Docker.
+const ELSEWHERE: [&str; 4] =
+    ["aliases", "short-name-mode", "unqualified-search-registries", "additional-layer-store-auth-helper"];
+
+const VERSION_1: &str = "this is version 1 of the format, which nothing reads any more; write a `[[registry]]` table for \
+    each registry, with `insecure = true` or `blocked = true` (containers-registries.conf(5))";
+
+impl Routes {
+    /// Reads the main file and its drop-ins, in their order, each with the name to show in messages. A later file's table
+    /// takes the place of an earlier one's with the same prefix.
+    ///
+    /// # Errors
+    /// Everything that is wrong in any of them.
+    pub fn parse(files: &[(String, Vec<u8>)]) -> Result<Routes, Vec<Problem>> {
+        let (mut routes, mut problems) = (Routes::default(), Vec::new());
+        for (name, bytes) in files {
+            let mut reader = Reader { name, text: "", problems: Vec::new(), warnings: Vec::new() };
+            let rules = reader.read(bytes);
+            routes.rules.retain(|former| !rules.iter().any(|rule| rule.prefix == former.prefix));
+            routes.rules.extend(rules);
+            routes.warnings.append(&mut reader.warnings);
+            problems.append(&mut reader.problems);
+        }
+        if problems.is_empty() { Ok(routes) } else { Err(problems) }
+    }
+}
+
+struct Reader<'a> {
+    name: &'a str,
+    text: &'a str,
+    problems: Vec<Problem>,
+    warnings: Vec<String>,
+}
+
+type Table<'a> = DeTable<'a>;
+type Value<'a> = Spanned<DeValue<'a>>;
+
+impl<'a> Reader<'a> {
+    fn read(&mut self, bytes: &'a [u8]) -> Vec<Rule> {
+        let Ok(text) = std::str::from_utf8(bytes) else {
+            let line = bytes.utf8_chunks().next().map_or(1, |chunk| self.lines(chunk.valid()));
+            self.problems.push(Problem { at: Position::line(self.name, line), text: "it is not UTF-8".into() });
+            return Vec::new();
+        };
+        self.text = text.strip_prefix('\u{feff}').unwrap_or(text);
+        let (root, errors) = DeTable::parse_recoverable(self.text);
+        for error in errors {
+            let at = error.span().map_or(0, |span| span.start);
+            self.problem(at, error.message().to_owned());
+        }
+        let mut rules = Vec::new();
+        for (key, value) in root.get_ref() {
+            match key.get_ref().as_ref() {
+                "registry" => rules = self.rules(value),
+                "registries" => self.problem(key.span().start, VERSION_1.into()),
+                "credential-helpers" => self.helpers(value),
+                other if ELSEWHERE.contains(&other) => {}
+                other => self.unknown(key.span().start, other),
+            }
+        }
+        self.merged(rules)
+    }
+
+    fn rules(&mut self, value: &Value<'a>) -> Vec<Rule> {
+        let tables = self.tables("registry", value);
+        tables.into_iter().filter_map(|(at, table)| self.rule(at, table)).collect()
+    }
+
+    fn rule(&mut self, at: usize, table: &Table<'a>) -> Option<Rule> {
+        let known = ["prefix", "location", "insecure", "blocked", "mirror", "mirror-by-digest-only"];
+        self.check_keys(table, &known);
+        let before = self.problems.len();
+        let location = self.text_of(table, "location", prefix::location);
+        let prefix = self.text_of(table, "prefix", Prefix::parse);
+        let digests_only = self.flag(table, "mirror-by-digest-only");
+        let mirrors = table.get("mirror").map(|value| self.mirrors(value, digests_only)).unwrap_or_default();
+        let (insecure, blocked) = (self.flag(table, "insecure"), self.flag(table, "blocked"));
+        if self.problems.len() > before {
+            return None;
+        }
+        let prefix = prefix.or_else(|| location.as_deref().and_then(|location| Prefix::parse(location).ok()));
+        let Some(prefix) = prefix else {
+            self.problem(at, "the table has neither `prefix` nor `location`".into());
+            return None;
+        };
+        if location.is_none() && !prefix.is_wildcard() {
+            self.problem(at, format!("{prefix} has no `location`; only a prefix such as *.example.com needs none"));
+        }
+        Some(Rule { at: self.position(at), prefix, location, insecure, blocked, mirrors })
+    }
+
+    fn mirrors(&mut self, value: &Value<'a>, digests_only: bool) -> Vec<Mirror> {
+        let tables = self.tables("mirror", value);
+        tables.into_iter().filter_map(|(at, table)| self.mirror(at, table, digests_only)).collect()
+    }
+
+    fn mirror(&mut self, at: usize, table: &Table<'a>, digests_only: bool) -> Option<Mirror> {
+        self.check_keys(table, &["location", "insecure", "pull-from-mirror"]);
+        let serves = self.text_of(table, "pull-from-mirror", |text| match text {
+            "all" => Ok(Serves::All),
+            "digest-only" => Ok(Serves::Digests),
+            "tag-only" => Ok(Serves::Tags),
+            other => Err(format!("{other:?} is none of all, digest-only and tag-only")),
+        });
+        if digests_only && serves.is_some() {
+            self.problem(
+                at,
+                "`pull-from-mirror` here and `mirror-by-digest-only` above: only one of them can be".into(),
+            );
+        }
+        let insecure = self.flag(table, "insecure");
+        if table.get("location").is_none() {
+            self.problem(at, "the mirror has no `location`".into());
+        }
+        let location = self.text_of(table, "location", prefix::location)?;
+        let serves = if digests_only { Serves::Digests } else { serves.unwrap_or_default() };
+        Some(Mirror { at: self.position(at), location, insecure, serves })
+    }
+
+    /// Of two tables for one prefix in one file the first counts, as in containers/image.
+    fn merged(&mut self, rules: Vec<Rule>) -> Vec<Rule> {
+        let mut merged: Vec<Rule> = Vec::new();
+        for rule in rules {
+            match merged.iter().find(|first| first.prefix == rule.prefix) {
+                Some(first) => {
+                    let text =
+                        format!("{}: a second table for {}; the one at {} counts", rule.at, rule.prefix, first.at);
+                    self.warnings.push(text);
+                }
+                None => merged.push(rule),
+            }
+        }
+        merged
+    }
+
+    /// Helpers for all registries are not named here for this program.
+    fn helpers(&mut self, value: &Value<'a>) {
+        let own = |helper: &Value<'_>| helper.get_ref().as_str() == Some("containers-auth.json");
+        let only_own = value.get_ref().as_array().is_some_and(|list| list.iter().all(own));
+        if !only_own {
+            let text = "`credential-helpers` is not followed; name helpers in auth.json (credsStore, credHelpers)";
+            self.warning(value.span().start, text);
+        }
+    }
+
+    /// The tables of an array of tables, and where each begins.
+    fn tables<'v>(&mut self, key: &str, value: &'v Value<'a>) -> Vec<(usize, &'v Table<'a>)> {
+        let array: Option<&DeArray<'a>> = value.get_ref().as_array();
+        let mut tables = Vec::new();
+        for entry in array.into_iter().flat_map(|array| array.iter()) {
+            match entry.get_ref() {
+                DeValue::Table(table) => tables.push((entry.span().start, table)),
+                _ => self.problem(entry.span().start, format!("`{key}` holds something else than tables")),
+            }
+        }
+        if array.is_none() {
+            self.problem(value.span().start, format!("`{key}` is a list of tables: write [[{key}]] with two brackets"));
+        }
+        tables
+    }
+
+    /// A text of the table, as `read` takes it.
+    fn text_of<T>(&mut self, table: &Table<'a>, key: &str, read: impl Fn(&str) -> Result<T, String>) -> Option<T> {
+        let value = table.get(key)?;
+        let at = value.span().start;
+        let found = value.get_ref().as_str().ok_or_else(|| "it is no text in quotes".to_owned()).and_then(read);
+        found.map_err(|reason| self.problem(at, format!("`{key}`: {reason}"))).ok()
+    }
+
+    fn flag(&mut self, table: &Table<'a>, key: &str) -> bool {
+        let Some(value) = table.get(key) else { return false };
+        value.get_ref().as_bool().unwrap_or_else(|| {
+            self.problem(value.span().start, format!("`{key}` is true or false, without quotes"));
+            false
+        })
+    }
+
+    fn check_keys(&mut self, table: &Table<'a>, known: &[&str]) {
+        for key in table.keys().filter(|key| !known.contains(&key.get_ref().as_ref())) {
+            self.unknown(key.span().start, key.get_ref());
+        }
+    }
+
+    fn unknown(&mut self, at: usize, key: &str) {
+        self.warning(at, &format!("`{}` means nothing to this program", key.escape_debug()));
+    }
+
+    fn problem(&mut self, at: usize, text: String) {
+        let at = self.position(at);
+        self.problems.push(Problem { at, text });
+    }
+
+    fn warning(&mut self, at: usize, text: &str) {
+        self.warnings.push(format!("{}: {text}", self.position(at)));
+    }
+
+    fn position(&self, at: usize) -> Position {
+        Position::line(self.name, self.lines(self.text.get(..at).unwrap_or(self.text)))
+    }
+
+    /// The line after this much text, counted from 1.
+    fn lines(&self, before: &str) -> u64 {
+        before.bytes().filter(|byte| *byte == b'\n').count() as u64 + 1
+    }
+}
