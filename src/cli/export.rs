@@ -7,7 +7,7 @@ use super::allowlist::{AllowlistArgs, connect_for, read_file, settle};
 use super::context::{Context, check_writable, write_file};
 use super::exit::Outcome;
 use super::registry::RegistryArgs;
-use super::table;
+use super::{mirrors, table};
 use crate::bundle::{Bundle, Contents, Finished, Options, Survey, Whole, Writer, walk_file};
 use crate::content::{Cached, Checkpoint, Source};
 use crate::error::{Error, Kind, Result};
@@ -89,7 +89,7 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
         true => Checkpoint::reading(&registries, &walk_file(&args.output)),
         false => Checkpoint::new(&registries, Some(walk_file(&args.output))),
     };
-    let outcome = export(&args, ask, former, &kept, started, context).await;
+    let outcome = export(&args, ask, former, &registries, &kept, started, context).await;
     settle(&kept, outcome, context)
 }
 
@@ -97,12 +97,13 @@ async fn export(
     args: &Args,
     ask: Ask,
     former: Option<Bundle>,
-    registries: &Checkpoint<'_>,
+    registries: &Registries,
+    kept: &Checkpoint<'_>,
     started: Instant,
     context: &Context,
 ) -> Result<Outcome> {
     let (former_lock, former_layout) = former.map(Bundle::into_lock_and_layout).unzip();
-    let mut source = Cached::new(registries, former_layout.map(|layout| Box::new(layout) as Box<dyn Source>));
+    let mut source = Cached::new(kept, former_layout.map(|layout| Box::new(layout) as Box<dyn Source>));
     let (lock, graph) = match ask {
         Ask::Locked(lock) => {
             let graph = args.allowlist.follow(&lock, &source, &args.registry, context).await?;
@@ -122,7 +123,7 @@ async fn export(
     let options = Options { tool: concat!("gapferry ", env!("CARGO_PKG_VERSION")).to_owned() };
     if args.dry_run {
         let survey = Writer::survey(&args.output, &contents, &options)?;
-        return print_plan(args, &lock, &graph, &survey, up_to_date.is_some(), context);
+        return print_plan(args, &lock, &graph, &survey, up_to_date.is_some(), registries, context);
     }
     let (finished, moved) = match up_to_date {
         Some(finished) => (finished, 0),
@@ -133,7 +134,7 @@ async fn export(
         let kept = Bundle::open(&args.output).ok().filter(|_| finished.unchanged).map(|kept| kept.lock().clone());
         write_file(path, kept.unwrap_or(lock).to_json().as_bytes())?;
     }
-    finish(args, &graph, &finished, moved, started, context)
+    finish(args, &graph, &finished, moved, registries, started, context)
 }
 
 /// Where the images come from.
@@ -210,6 +211,7 @@ fn print_plan(
     graph: &Graph,
     survey: &Survey,
     up_to_date: bool,
+    registries: &Registries,
     context: &Context,
 ) -> Result<Outcome> {
     let to_fetch = if up_to_date { 0 } else { blob_bytes(graph).saturating_sub(survey.present) };
@@ -219,10 +221,15 @@ fn print_plan(
             "output": args.output, "upToDate": up_to_date, "images": lock.images,
             "bytes": survey.total, "bytesToFetch": to_fetch, "bytesSavedBySharing": saved,
             "bytesNeeded": survey.needed, "bytesFree": survey.free,
+            "readFrom": mirrors::plan_json(lock, registries),
         }))?;
         return Ok(Outcome::Done);
     }
     context.print(&images_table(lock))?;
+    let places = mirrors::plan(lock, registries);
+    if !places.is_empty() {
+        context.print(&format!("\n{places}"))?;
+    }
     let text = format!(
         "\n{}, {} in the bundle; {} to fetch, {} saved by sharing\n{} needs {} more, {} free\n",
         count(lock.images.len(), "image"),
@@ -261,6 +268,7 @@ fn finish(
     graph: &Graph,
     finished: &Finished,
     moved: u64,
+    registries: &Registries,
     started: Instant,
     context: &Context,
 ) -> Result<Outcome> {
@@ -272,6 +280,7 @@ fn finish(
             "bundle": finished.path, "identity": finished.identity, "bytes": finished.size,
             "unchanged": finished.unchanged, "images": graph.images.len(), "bytesMoved": moved,
             "bytesSavedBySharing": saved, "seconds": seconds.as_secs_f64(),
+            "mirrors": mirrors::report_json(registries),
         }))?;
     }
     let what = if finished.unchanged { "unchanged" } else { "written" };
@@ -284,6 +293,7 @@ fn finish(
         bytes(saved),
         duration(seconds),
     ));
+    mirrors::tell(registries, context);
     context.say(&format!("identity {}", finished.identity));
     Ok(Outcome::Done)
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use super::allowlist::{AllowlistArgs, settle};
 use super::context::{Context, check_writable, write_file};
 use super::exit::Outcome;
+use super::mirrors;
 use super::registry::RegistryArgs;
 use crate::bundle::walk_file;
 use crate::content::{Cached, Checkpoint};
@@ -50,6 +51,7 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
         Some(path) => write_file(path, lock.to_json().as_bytes())?,
         None => context.print(&lock.to_json())?,
     }
+    mirrors::tell(&sources.registries, context);
     context.say(&format!("{} resolved", count(lock.images.len(), "image")));
     Ok(Outcome::Done)
 }

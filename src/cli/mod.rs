@@ -18,6 +18,7 @@ mod lock;
 mod login;
 mod logout;
 mod man;
+mod mirrors;
 mod password;
 mod registry;
 mod serve;
@@ -64,6 +65,7 @@ Environment:
   REGISTRY_AUTH_FILE, DOCKER_CONFIG  where credentials are kept
   GAPFERRY_CREDS  the same as --creds, not seen by other users
   GAPFERRY_CREDS_HOST  the same for one registry: GAPFERRY_CREDS_QUAY_IO; `_` stands for `.` and `:`, `__` for `-`
+  CONTAINERS_REGISTRIES_CONF  the same as --registries-conf
   SOURCE_DATE_EPOCH  seconds since 1970: the time in bundles and locks
   HTTP_PROXY, HTTPS_PROXY, NO_PROXY  proxies
   NO_COLOR  no colours";

@@ -11,7 +11,9 @@ use super::password::{CREDS, explicit, from_stdin};
 use crate::allowlist::RegistrySettings;
 use crate::credentials::{AMBIENT, Credentials, Store, Variables};
 use crate::error::Result;
+use crate::progress::Event;
 use crate::progress::units::parse_duration;
+use crate::routes::Routes;
 use crate::transport::registry::{Config, Registries, RegistryConfig, TlsConfig};
 
 #[derive(Args, Clone)]
@@ -35,10 +37,10 @@ pub struct RegistryArgs {
     /// Read credentials for the registries, USER:PASS, from standard input
     #[arg(long, conflicts_with_all = ["authfile", "creds"])]
     creds_stdin: bool,
-    /// Check certificates; =false allows plain HTTP as well
-    #[arg(long, value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1)]
-    #[arg(default_missing_value = "true", require_equals = true, hide_possible_values = true)]
-    tls_verify: bool,
+    /// Check certificates; =false allows plain HTTP as well [default: what registries.conf says, else true]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    #[arg(hide_possible_values = true)]
+    tls_verify: Option<bool>,
     /// PEM file of a certificate authority to trust as well; repeatable
     #[arg(long, value_name = "FILE")]
     ca_file: Vec<PathBuf>,
@@ -48,6 +50,13 @@ pub struct RegistryArgs {
     /// else /etc/docker/certs.d.
     #[arg(long, value_name = "DIR")]
     cert_dir: Option<PathBuf>,
+    /// Mirrors, moved and blocked registries, in a file as podman and skopeo read it
+    ///
+    /// Mirrors are for reading: the one that comes first is asked first, the registry itself last. Default:
+    /// CONTAINERS_REGISTRIES_CONF, else ~/.config/containers/registries.conf, else /etc/containers/registries.conf, with the
+    /// registries.conf.d/*.conf beside them. Short names mean what they mean to Docker, whatever the file says of them.
+    #[arg(long, value_name = "FILE")]
+    registries_conf: Option<PathBuf>,
     /// Speak plain HTTP; registries on this machine are tried that way anyway
     #[arg(long, hide_short_help = true)]
     plain_http: bool,
@@ -158,9 +167,14 @@ impl RegistryArgs {
         settings: &BTreeMap<String, RegistrySettings>,
         context: &Context,
     ) -> Result<Registries> {
+        let routes = Routes::load(self.registries_conf.as_deref(), &env)?;
+        for warning in &routes.warnings {
+            context.events.report(Event::Warning(warning.clone()));
+        }
         let config = Config {
             credentials,
             tls: self.tls(),
+            routes,
             plain_http: self.plain_http,
             per_registry: settings.iter().map(|(name, own)| (name.clone(), per_registry(own))).collect(),
             per_host: usize::from(self.per_host),

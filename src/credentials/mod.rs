@@ -177,6 +177,12 @@ impl Store {
         self.explicit.insert(canonical(registry).to_owned(), credentials);
     }
 
+    /// The same without credentials that were given for whatever registries a command names: what is left is known of a
+    /// registry by its own name.
+    pub fn looked_up(&self) -> Store {
+        Store { variables: self.variables.clone(), files: self.files.clone(), ..Store::default() }
+    }
+
     /// Credentials in variables for one registry each, stronger than those of [`set_ambient`](Store::set_ambient) and files.
     pub fn set_variables(&mut self, variables: Variables) {
         self.variables = variables;

@@ -97,6 +97,12 @@ impl Routes {
         Ok(Place { repository: repository.clone(), insecure, serves: Serves::All })
     }
 
+    /// Whether that is said of a whole registry, `host[:port]`.
+    pub fn is_insecure(&self, registry: &str) -> bool {
+        let any = Repository::new(registry, "any").ok();
+        any.and_then(|any| self.rule(&any)).is_some_and(|rule| rule.insecure)
+    }
+
     /// The longest prefix that fits.
     fn rule(&self, repository: &Repository) -> Option<&Rule> {
         let fitting = self.rules.iter().filter(|rule| rule.prefix.fits(repository));

@@ -5,6 +5,7 @@ mod allowlist;
 mod bad_days;
 mod existing;
 mod looking;
+mod mirrors;
 mod names;
 #[path = "../support/mod.rs"]
 mod support;

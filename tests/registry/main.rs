@@ -5,6 +5,7 @@ mod auth;
 mod certs;
 mod faults;
 mod load;
+mod mirrors;
 mod pull_and_push;
 mod sessions;
 mod shelf;

@@ -20,7 +20,7 @@ fn trusting(ca_files: &[&Path]) -> Config {
 }
 
 fn unverified() -> Config {
-    Config { tls: TlsConfig { verify: false, ..TlsConfig::default() }, ..config() }
+    Config { tls: TlsConfig { verify: Some(false), ..TlsConfig::default() }, ..config() }
 }
 
 /// Whether the registry can be spoken to at all.

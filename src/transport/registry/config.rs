@@ -10,12 +10,15 @@ use super::tls::{self, TlsSettings};
 use crate::credentials::{Credentials, Store};
 use crate::error::Result;
 use crate::oci::Repository;
+use crate::routes::Routes;
 
 /// How registries are spoken to.
 #[derive(Clone, Debug)]
 pub struct Config {
     pub credentials: Store,
     pub tls: TlsConfig,
+    /// Mirrors, moved and blocked registries.
+    pub routes: Routes,
     /// Plain HTTP for every registry. Hosts of this machine are tried by plain HTTP anyway.
     pub plain_http: bool,
     /// By `host[:port]`, as in references.
@@ -41,10 +44,11 @@ pub struct Config {
 }
 
 /// Whom to trust.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct TlsConfig {
-    /// `false`: any certificate will do, and plain HTTP if there is no TLS at all (as skopeo does).
-    pub verify: bool,
+    /// `false`: any certificate will do, and plain HTTP if there is no TLS at all (as skopeo does). `None`: what the routes
+    /// say of a registry, else `true`.
+    pub verify: Option<bool>,
     /// PEM files trusted beside the system's authorities.
     pub ca_files: Vec<PathBuf>,
     /// A directory in the form of `certs.d/<host>`, for every registry and instead of `certs_d`.
@@ -63,12 +67,6 @@ pub struct RegistryConfig {
     pub credentials: Option<Credentials>,
 }
 
-impl Default for TlsConfig {
-    fn default() -> TlsConfig {
-        TlsConfig { verify: true, ca_files: Vec::new(), cert_dir: None, certs_d: Vec::new() }
-    }
-}
-
 impl TlsConfig {
     /// The places of containers/image `docker/docker_client.go` (`perHostCertDirs`), for `certs_d`.
     pub fn default_certs_d(env: &dyn Fn(&str) -> Option<String>) -> Vec<PathBuf> {
@@ -83,6 +81,7 @@ impl Default for Config {
         Config {
             credentials: Store::anonymous(),
             tls: TlsConfig::default(),
+            routes: Routes::default(),
             plain_http: false,
             per_registry: BTreeMap::new(),
             per_host: 6,
@@ -102,29 +101,29 @@ impl Default for Config {
 impl Config {
     /// Reads every certificate file that was named once, so that a wrong one is told before the first request.
     pub(super) fn check(&self) -> Result<()> {
-        tls::client_config(&self.tls_named(None))?;
+        tls::client_config(&self.tls_named(None, false))?;
         self.per_registry
             .values()
-            .try_for_each(|registry| tls::client_config(&self.tls_named(Some(registry))).map(drop))
+            .try_for_each(|registry| tls::client_config(&self.tls_named(Some(registry), false)).map(drop))
     }
 
-    /// The settings for requests on behalf of `registry`.
+    /// The settings for requests on behalf of `registry`, of which the routes may say that it is `insecure`.
     ///
     /// Token servers and storage are trusted as what is known of their own host says; where nothing is, as the registry
     /// that sent us there, but our certificate is for the registry alone.
-    pub(super) fn tls_for(&self, registry: &str, url: &Url) -> TlsSettings {
+    pub(super) fn tls_for(&self, registry: &str, insecure: bool, url: &Url) -> TlsSettings {
         let names = names(url);
         if names.iter().any(|name| name.eq_ignore_ascii_case(registry)) {
-            return self.tls_of(registry);
+            return self.tls_of(registry, insecure);
         }
         match names.iter().find(|name| self.per_registry.contains_key(*name) || self.in_certs_d(name).is_some()) {
-            Some(known) => self.tls_of(known),
-            None => TlsSettings { identify: false, ..self.tls_of(registry) },
+            Some(known) => self.tls_of(known, false),
+            None => TlsSettings { identify: false, ..self.tls_of(registry, insecure) },
         }
     }
 
-    fn tls_of(&self, registry: &str) -> TlsSettings {
-        let mut settings = self.tls_named(self.per_registry.get(registry));
+    fn tls_of(&self, registry: &str, insecure: bool) -> TlsSettings {
+        let mut settings = self.tls_named(self.per_registry.get(registry), insecure);
         if settings.cert_dir.is_none() {
             settings.cert_dir = self.in_certs_d(registry);
         }
@@ -139,9 +138,10 @@ impl Config {
         directories.into_iter().find(|directory| std::fs::read_dir(directory).is_ok())
     }
 
-    /// The credentials that count for one registry.
-    pub(super) fn store_for(&self, registry: &str) -> Store {
-        let mut store = self.credentials.clone();
+    /// The credentials that count for one registry. Those given for the registries that references name are not for the
+    /// `mirror` of another one; what was given for it by its own name is.
+    pub(super) fn store_for(&self, registry: &str, mirror: bool) -> Store {
+        let mut store = if mirror { self.credentials.looked_up() } else { self.credentials.clone() };
         if let Some(credentials) = self.per_registry.get(registry).and_then(|own| own.credentials.clone()) {
             store.set(registry, credentials);
         }
@@ -149,10 +149,10 @@ impl Config {
     }
 
     /// What was said by name, whatever lies in `certs_d`.
-    fn tls_named(&self, registry: Option<&RegistryConfig>) -> TlsSettings {
+    fn tls_named(&self, registry: Option<&RegistryConfig>, insecure: bool) -> TlsSettings {
         let own = registry.cloned().unwrap_or_default();
         TlsSettings {
-            verify: own.tls_verify.unwrap_or(self.tls.verify),
+            verify: own.tls_verify.or(self.tls.verify).unwrap_or(!insecure),
             ca_files: self.tls.ca_files.iter().cloned().chain(own.ca_files).collect(),
             cert_dir: own.cert_dir.or_else(|| self.tls.cert_dir.clone()),
             identify: true,
@@ -187,11 +187,11 @@ mod tests {
             ("https://registry.internal/x", "registry.internal:5000", false),
             ("https://tokens.internal/token", "tokens.internal", true),
         ] {
-            let settings = config.tls_for("registry.internal:5000", &url.parse().unwrap());
+            let settings = config.tls_for("registry.internal:5000", false, &url.parse().unwrap());
             assert_eq!(settings.cert_dir, Some(place.path().join(directory)), "{url}");
             assert_eq!(settings.identify, identify, "{url}");
         }
-        let stranger = config.tls_for("other.internal", &"https://../x".parse().unwrap());
+        let stranger = config.tls_for("other.internal", false, &"https://../x".parse().unwrap());
         assert_eq!(stranger.cert_dir, None);
     }
 

@@ -5,11 +5,12 @@
 //! counted; what a registry says is believed only where the bytes agree. The room knows nothing of bundles, plans and
 //! progress bars.
 //!
-//! From the outside in: [`Registries`] picks a `host::Host`; `manifests`, `tags`, `referrers`, `download` and `upload` each
-//! know one part of the protocol (`session`: uploads that go on after a break; `outflow`: what they send; `projects`: how
-//! many at once; `arrived`: what may be denied for a moment); `host` adds authentication (`auth`), retries (`retry`) and the
-//! gate that a registry's limits close (`limit`); `wire` makes one HTTP exchange, trusting whom `tls` and `certs` say, and
-//! gives its `reply`; `patience` is how slow the other side may be; `answer` reads refusals; `trace` shows it all, masked.
+//! From the outside in: [`Registries`] picks a `host::Host`, for reading by way of mirrors (`ways`); `manifests`, `tags`,
+//! `referrers`, `download` and `upload` each know one part of the protocol (`session`: uploads that go on after a break;
+//! `outflow`: what they send; `projects`: how many at once; `arrived`: what may be denied for a moment); `host` adds
+//! authentication (`auth`), retries (`retry`) and the gate that a registry's limits close (`limit`); `wire` makes one HTTP
+//! exchange, trusting whom `tls` and `certs` say, and gives its `reply`; `patience` is how slow the other side may be;
+//! `answer` reads refusals; `trace` shows it all, masked.
 //!
 //! `admission` asks only whether we are let in.
 
@@ -38,6 +39,7 @@ mod tags;
 mod tls;
 mod trace;
 mod upload;
+mod ways;
 mod wire;
 
 use std::collections::HashMap;
@@ -51,11 +53,12 @@ use crate::content::{Api, ApiAnswer, ApiRequest, Body, Origin, Sink, Source};
 use crate::error::{Error, Result};
 use crate::oci::{Descriptor, Digest, Manifest, Reference, Repository, Tag};
 use crate::progress::Events;
+use crate::routes::Place;
 pub use admission::Admission;
-use auth::Scopes;
 pub use config::{Config, RegistryConfig, TlsConfig};
 use host::Host;
 use retry::is_transient;
+pub use ways::Served;
 use wire::{Call, Payload, Wire};
 
 /// The largest answer of [`Api::call`], in bytes.
@@ -67,7 +70,19 @@ pub struct Registries(Arc<Shared>);
 
 struct Shared {
     wire: Arc<Wire>,
-    hosts: Mutex<HashMap<String, Arc<Host>>>,
+    hosts: Mutex<HashMap<Reach, Arc<Host>>>,
+    ways: ways::Ways,
+}
+
+/// A registry, and in which part it is spoken to.
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct Reach {
+    registry: String,
+    insecure: bool,
+    /// It stands in for another registry.
+    mirror: bool,
+    /// There is nobody else to ask.
+    patient: bool,
 }
 
 impl Registries {
@@ -76,7 +91,7 @@ impl Registries {
     pub fn new(config: Config, events: Events) -> Result<Registries> {
         config.check()?;
         let wire = Arc::new(Wire::new(config, events));
-        Ok(Registries(Arc::new(Shared { wire, hosts: Mutex::default() })))
+        Ok(Registries(Arc::new(Shared { wire, hosts: Mutex::default(), ways: ways::Ways::default() })))
     }
 
     /// At most `at_once` uploads into one project of `registry` at the same time, from the next upload on.
@@ -85,43 +100,53 @@ impl Registries {
     }
 
     fn host(&self, registry: &str) -> Arc<Host> {
+        let insecure = self.0.wire.config.routes.is_insecure(registry);
+        self.reach(Reach { registry: registry.to_owned(), insecure, mirror: false, patient: true })
+    }
+
+    /// The registry to write to.
+    fn target(&self, repository: &Repository) -> Result<Arc<Host>> {
+        let Place { insecure, .. } = self.0.wire.config.routes.push(repository)?;
+        Ok(self.reach(Reach { registry: repository.registry().to_owned(), insecure, mirror: false, patient: true }))
+    }
+
+    fn reach(&self, reach: Reach) -> Arc<Host> {
         let mut hosts = self.0.hosts.lock().unwrap_or_else(PoisonError::into_inner);
-        let new = || {
-            let wire = Arc::new(self.0.wire.on_behalf_of(registry));
-            let store = wire.config.store_for(registry);
-            Arc::new(Host::new(registry, wire, store))
+        let new = |Reach { registry, insecure, mirror, patient }: &Reach| {
+            let wire = &self.0.wire;
+            let limits = if *patient { wire.limits.clone() } else { wire.limits.for_mirror() };
+            let store = wire.config.store_for(registry, *mirror);
+            Arc::new(Host::new(registry, Arc::new(wire.on_behalf_of(registry, *insecure, limits)), store))
         };
-        hosts.entry(registry.to_owned()).or_insert_with(new).clone()
+        hosts.entry(reach).or_insert_with_key(new).clone()
     }
 }
 
 #[async_trait]
 impl Source for Registries {
     async fn tags(&self, repository: &Repository) -> Result<Vec<Tag>> {
-        tags::list(&self.host(repository.registry()), repository).await
+        self.way(repository)?.tags().await
     }
 
     async fn resolve(&self, reference: &Reference) -> Result<Option<Descriptor>> {
-        let repository = &reference.repository;
-        manifests::resolve(&self.host(repository.registry()), reference, Scopes::pull(repository)).await
+        self.way(&reference.repository)?.resolve(reference).await
     }
 
     async fn manifest(&self, reference: &Reference) -> Result<Option<Manifest>> {
-        let repository = &reference.repository;
-        manifests::get(&self.host(repository.registry()), reference, Scopes::pull(repository)).await
+        self.way(&reference.repository)?.manifest(reference).await
     }
 
     async fn referrers(&self, repository: &Repository, subject: &Digest) -> Result<Vec<Descriptor>> {
-        referrers::list(&self.host(repository.registry()), repository, subject).await
+        self.way(repository)?.referrers(subject).await
     }
 
     async fn blob(&self, repository: &Repository, blob: &Descriptor, offset: u64) -> Result<Body> {
-        download::blob(self.host(repository.registry()), repository, blob, offset).await
+        self.way(repository)?.blob(blob, offset).await
     }
 
     /// Docker Hub, and whoever else tells a limit.
     fn counts_pulls(&self, repository: &Repository) -> bool {
-        self.host(repository.registry()).gate.counts_pulls()
+        self.way(repository).is_ok_and(|way| way.counts_pulls())
     }
 }
 
@@ -129,37 +154,37 @@ impl Source for Registries {
 #[async_trait]
 impl Sink for Registries {
     async fn has_blob(&self, repository: &Repository, blob: &Descriptor) -> Result<bool> {
-        upload::has(&self.host(repository.registry()), repository, blob).await
+        upload::has(&*self.target(repository)?, repository, blob).await
     }
 
     async fn resolve(&self, reference: &Reference) -> Result<Option<Descriptor>> {
         let repository = &reference.repository;
-        manifests::look_up(&self.host(repository.registry()), reference).await
+        manifests::look_up(&*self.target(repository)?, reference).await
     }
 
     async fn has_no_tags(&self, repository: &Repository) -> Result<bool> {
-        tags::none(&self.host(repository.registry()), repository).await
+        tags::none(&*self.target(repository)?, repository).await
     }
 
     async fn mount(&self, repository: &Repository, blob: &Descriptor, from: &Repository) -> Result<bool> {
         if repository.registry() != from.registry() || repository == from {
             return Ok(false);
         }
-        upload::mount(&self.host(repository.registry()), repository, blob, from).await
+        upload::mount(&*self.target(repository)?, repository, blob, from).await
     }
 
     async fn put_blob(&self, repository: &Repository, blob: &Descriptor, origin: &Origin<'_>) -> Result<()> {
-        upload::put(&self.host(repository.registry()), repository, blob, origin).await
+        upload::put(&*self.target(repository)?, repository, blob, origin).await
     }
 
     async fn is_listed(&self, repository: &Repository, manifest: &Manifest) -> Result<bool> {
         let Some(subject) = manifest.subject() else { return Ok(true) };
-        let listed = referrers::list(&self.host(repository.registry()), repository, &subject.digest).await?;
+        let listed = referrers::list(&*self.target(repository)?, repository, &subject.digest).await?;
         Ok(listed.iter().any(|descriptor| descriptor.digest == manifest.digest()))
     }
 
     async fn put_manifest(&self, reference: &Reference, manifest: &Manifest) -> Result<()> {
-        manifests::put(&self.host(reference.repository.registry()), reference, manifest).await
+        manifests::put(&*self.target(&reference.repository)?, reference, manifest).await
     }
 }
 

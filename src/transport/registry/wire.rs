@@ -23,6 +23,11 @@ use crate::progress::Events;
 
 const MOST_REDIRECTS: usize = 10;
 
+/// How often a mirror is asked again after a passing failure: there is somebody else to ask.
+const MIRROR_RETRIES: u32 = 1;
+/// How long a mirror may make a request wait.
+const MIRROR_WAIT: Duration = Duration::from_secs(30);
+
 /// How patient to be.
 #[derive(Clone, Debug)]
 pub(super) struct Limits {
@@ -48,6 +53,14 @@ impl Limits {
     }
 }
 
+impl Limits {
+    /// The same for a place that is not the only one to ask.
+    pub fn for_mirror(&self) -> Limits {
+        let (retries, max_wait) = (self.retries.min(MIRROR_RETRIES), self.max_wait.min(MIRROR_WAIT));
+        Limits { retries, max_wait, ..self.clone() }
+    }
+}
+
 /// The connections of this run, on behalf of one registry.
 pub(super) struct Wire {
     pub config: Arc<Config>,
@@ -55,6 +68,8 @@ pub(super) struct Wire {
     pub events: Events,
     pub log: Arc<Log>,
     registry: String,
+    /// What the routes say of it.
+    insecure: bool,
     /// By origin: what was found out for the hosts that were asked.
     known: Mutex<HashMap<String, Client>>,
     pools: Arc<Pools>,
@@ -100,18 +115,19 @@ impl Payload {
 impl Wire {
     pub fn new(config: Config, events: Events) -> Wire {
         let (limits, log) = (Limits::of(&config), Log::new(config.log_http, &events));
-        let (registry, known, pools) = Default::default();
-        Wire { config: Arc::new(config), limits, events, log, registry, known, pools }
+        let (registry, insecure, known, pools) = Default::default();
+        Wire { config: Arc::new(config), limits, events, log, registry, insecure, known, pools }
     }
 
     /// The same connections; whom to trust is what is known of `registry`, also at the servers it sends us to.
-    pub fn on_behalf_of(&self, registry: &str) -> Wire {
+    pub fn on_behalf_of(&self, registry: &str, insecure: bool, limits: Limits) -> Wire {
         Wire {
             config: self.config.clone(),
-            limits: self.limits.clone(),
+            limits,
             events: self.events.clone(),
             log: self.log.clone(),
             registry: registry.to_owned(),
+            insecure,
             known: Mutex::default(),
             pools: self.pools.clone(),
         }
@@ -119,7 +135,7 @@ impl Wire {
 
     /// Whether credentials may go to `url`'s host without TLS.
     pub fn may_be_plain(&self, url: &Url) -> bool {
-        self.config.plain_http || !self.config.tls_for(&self.registry, url).verify
+        self.config.plain_http || !self.config.tls_for(&self.registry, self.insecure, url).verify
     }
 
     /// Sends `call` and follows its redirects. Any status is an answer.
@@ -212,7 +228,7 @@ impl Wire {
         if let Some(client) = known.get(&origin) {
             return Ok(client.clone());
         }
-        let client = self.pool(self.config.tls_for(&self.registry, url), is_loopback(url))?;
+        let client = self.pool(self.config.tls_for(&self.registry, self.insecure, url), is_loopback(url))?;
         known.insert(origin, client.clone());
         Ok(client)
     }

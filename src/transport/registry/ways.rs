@@ -1,0 +1,280 @@
+//! Reading by way of mirrors: each question goes to the places of a repository in their order until one has the answer.
+//!
+//! A mirror that lacks something, is down or refuses is passed over with a warning; the registry itself comes last, and only
+//! its “no” is believed. What a mirror gives is proven like everything else. What was found at one place is read there to
+//! its end: a tag's manifest says where its children are. A mirror that fails again and again is left alone for a while.
+
+mod relay;
+mod standing;
+mod stop;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::auth::Scopes;
+use super::{Reach, Registries, download, manifests, referrers, tags};
+use crate::content::Body;
+use crate::error::{Error, Kind, Result};
+use crate::oci::{Descriptor, Digest, Manifest, Reference, Repository, Tag};
+use crate::progress::{Event, Events};
+use crate::routes::{Place, Serves};
+use relay::Relay;
+use standing::Standing;
+use stop::Stop;
+
+/// The ways that were taken so far.
+#[derive(Default)]
+pub(super) struct Ways {
+    ways: Mutex<HashMap<Repository, Arc<Way>>>,
+    standings: Mutex<HashMap<Reach, Arc<Standing>>>,
+}
+
+/// What one place gave of a repository that has mirrors or has moved.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Served {
+    /// As references name it.
+    pub repository: Repository,
+    /// Where it was read.
+    pub from: Repository,
+    pub manifests: u64,
+    pub blobs: u64,
+    /// Bytes of blobs.
+    pub bytes: u64,
+}
+
+impl Registries {
+    /// What was read where, of repositories that have mirrors or have moved; sorted.
+    pub fn served(&self) -> Vec<Served> {
+        let ways = self.0.ways.ways.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut served: Vec<Served> =
+            ways.values().filter(|way| !way.is_plain()).flat_map(|way| way.served()).collect();
+        served.sort_by(|a, b| (&a.repository, &a.from).cmp(&(&b.repository, &b.from)));
+        served
+    }
+
+    /// Where the manifest with this digest was read, if that was at a mirror or at the place `repository` has moved to.
+    pub fn served_by(&self, repository: &Repository, digest: &Digest) -> Option<Repository> {
+        let ways = self.0.ways.ways.lock().unwrap_or_else(PoisonError::into_inner);
+        let way = ways.get(repository)?;
+        let from = &way.stops.get(way.found_at(digest)?)?.repository;
+        (from != repository).then(|| from.clone())
+    }
+
+    /// # Errors
+    /// The repository is blocked, or the routes make no name of it.
+    pub(super) fn way(&self, repository: &Repository) -> Result<Arc<Way>> {
+        let known = self.0.ways.ways.lock().unwrap_or_else(PoisonError::into_inner).get(repository).cloned();
+        if let Some(way) = known {
+            return Ok(way);
+        }
+        let places = self.0.wire.config.routes.pull(repository)?;
+        let own = places.len() - 1;
+        let stops = places.into_iter().enumerate().map(|(at, place)| Arc::new(self.stop(repository, place, at == own)));
+        let (stops, events) = (stops.collect(), self.0.wire.events.clone());
+        let way = Arc::new(Way { repository: repository.clone(), stops, found: Mutex::default(), events });
+        let mut ways = self.0.ways.ways.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(ways.entry(repository.clone()).or_insert(way).clone())
+    }
+
+    fn stop(&self, wanted: &Repository, place: Place, last: bool) -> Stop {
+        let Place { repository, insecure, serves } = place;
+        let mirror = !last || repository.registry() != wanted.registry();
+        let reach = Reach { registry: repository.registry().to_owned(), insecure, mirror, patient: last };
+        let mut standings = self.0.ways.standings.lock().unwrap_or_else(PoisonError::into_inner);
+        let standing = standings.entry(reach.clone()).or_default().clone();
+        Stop::new(self.reach(reach), repository, serves, standing)
+    }
+}
+
+/// The places where one repository is read.
+pub(super) struct Way {
+    repository: Repository,
+    /// In the order to ask them; never empty; the last is the registry itself.
+    stops: Vec<Arc<Stop>>,
+    /// Where manifests were found, and what they point to if that is not where it would be looked for.
+    found: Mutex<HashMap<Digest, usize>>,
+    events: Events,
+}
+
+impl Way {
+    /// Nothing stands between: the registry is read as it is named.
+    fn is_plain(&self) -> bool {
+        self.stops.len() == 1 && self.stops.iter().all(|stop| stop.repository == self.repository)
+    }
+
+    pub async fn resolve(&self, reference: &Reference) -> Result<Option<Descriptor>> {
+        let ask = |stop: Arc<Stop>| async move {
+            manifests::resolve(&stop.host, &stop.named(reference), Scopes::pull(&stop.repository)).await
+        };
+        let found = self.first(reference, self.order(reference.digest.as_ref()), ask).await?;
+        Ok(found.map(|(at, descriptor)| {
+            self.note(descriptor.digest, at);
+            descriptor
+        }))
+    }
+
+    pub async fn manifest(&self, reference: &Reference) -> Result<Option<Manifest>> {
+        let ask = |stop: Arc<Stop>| async move {
+            manifests::get(&stop.host, &stop.named(reference), Scopes::pull(&stop.repository)).await
+        };
+        let found = self.first(reference, self.order(reference.digest.as_ref()), ask).await?;
+        Ok(found.map(|(at, manifest)| {
+            self.note_manifest(&manifest, at);
+            manifest
+        }))
+    }
+
+    /// The first list that is not empty. A mirror without one may know less than the registry, so that is asked, too; if it
+    /// cannot be asked, nothing is what is known.
+    pub async fn referrers(&self, subject: &Digest) -> Result<Vec<Descriptor>> {
+        let mut nothing = false;
+        let order = self.order(Some(subject));
+        for (place, at) in order.iter().enumerate() {
+            let stop = self.stop(*at);
+            let asked = referrers::list(&stop.host, &stop.repository, subject);
+            match stop.attempt(asked, self.alone(), &self.events).await {
+                Ok(list) if !list.is_empty() => return Ok(list),
+                Ok(_) => nothing = true,
+                Err(error) if !passes_on(&error) => return Err(error),
+                Err(error) if place + 1 == order.len() && !nothing => return Err(error),
+                Err(error) => self.passed_over(&stop, &error),
+            }
+        }
+        Ok(Vec::new())
+    }
+
+    /// The registry's own list, since a mirror may hold part of it; a mirror's only if the registry cannot be asked.
+    pub async fn tags(&self) -> Result<Vec<Tag>> {
+        let own = self.stops.len() - 1;
+        let stop = self.stop(own);
+        let asked = tags::list(&stop.host, &stop.repository);
+        let error = match stop.attempt(asked, self.alone(), &self.events).await {
+            Ok(tags) => return Ok(tags),
+            Err(error) if error.kind() != Kind::Network => return Err(error),
+            Err(error) => error,
+        };
+        for at in self.order(None).into_iter().filter(|at| *at != own) {
+            let stop = self.stop(at);
+            let asked = tags::list(&stop.host, &stop.repository);
+            match stop.attempt(asked, false, &self.events).await {
+                Ok(tags) => {
+                    let (own, why) = (&self.repository, error.chain());
+                    let text =
+                        format!("the tags of {own} are those {} has, maybe not all of them: {why}", stop.repository);
+                    self.events.report(Event::Warning(text));
+                    return Ok(tags);
+                }
+                Err(other) if !passes_on(&other) => return Err(other),
+                Err(other) => self.passed_over(&stop, &other),
+            }
+        }
+        Err(error)
+    }
+
+    pub async fn blob(self: &Arc<Way>, blob: &Descriptor, offset: u64) -> Result<Body> {
+        if self.is_plain() {
+            let stop = self.stop(0);
+            return download::blob(stop.host.clone(), &stop.repository, blob, offset).await;
+        }
+        Relay::open(self.clone(), blob, offset).await
+    }
+
+    pub fn counts_pulls(&self) -> bool {
+        self.stops.iter().any(|stop| stop.host.gate.counts_pulls())
+    }
+
+    fn alone(&self) -> bool {
+        self.stops.len() == 1
+    }
+
+    /// The stop at a place that [`order`](Way::order) gave.
+    fn stop(&self, at: usize) -> Arc<Stop> {
+        self.stops[at].clone()
+    }
+
+    /// Whom to ask, by digest or by a tag.
+    fn order(&self, digest: Option<&Digest>) -> Vec<usize> {
+        let unfit = if digest.is_some() { Serves::Tags } else { Serves::Digests };
+        let found = digest.and_then(|digest| self.found_at(digest));
+        let fit = (0..self.stops.len()).filter(|at| self.stops[*at].serves != unfit && Some(*at) != found);
+        found.into_iter().chain(fit).collect()
+    }
+
+    fn found_at(&self, digest: &Digest) -> Option<usize> {
+        self.found.lock().unwrap_or_else(PoisonError::into_inner).get(digest).copied()
+    }
+
+    fn note(&self, digest: Digest, at: usize) {
+        if !self.is_plain() {
+            self.found.lock().unwrap_or_else(PoisonError::into_inner).insert(digest, at);
+        }
+    }
+
+    /// What a manifest points to is where the manifest was.
+    fn note_manifest(&self, manifest: &Manifest, at: usize) {
+        if self.is_plain() {
+            return;
+        }
+        self.stops[at].count_manifest();
+        self.note(manifest.digest(), at);
+        let usual = self.stops.iter().position(|stop| stop.serves != Serves::Tags);
+        if usual != Some(at) {
+            manifest.children().iter().for_each(|child| self.note(child.descriptor.digest, at));
+        }
+    }
+
+    fn served(&self) -> Vec<Served> {
+        let served = self.stops.iter().map(|stop| stop.served(&self.repository));
+        served.filter(|served| served.manifests + served.blobs > 0).collect()
+    }
+
+    /// The first answer that is not “no”, and who gave it. Without one the registry's own word counts.
+    async fn first<T, F>(
+        &self,
+        wanted: &Reference,
+        order: Vec<usize>,
+        ask: impl Fn(Arc<Stop>) -> F,
+    ) -> Result<Option<(usize, T)>>
+    where
+        F: Future<Output = Result<Option<T>>>,
+    {
+        let (mut own, mut lacking): (_, Vec<Arc<Stop>>) = (Ok(None), Vec::new());
+        for at in order {
+            let stop = self.stop(at);
+            let is_own = at + 1 == self.stops.len();
+            match stop.attempt(ask(stop.clone()), self.alone(), &self.events).await {
+                Ok(Some(found)) => {
+                    lacking.iter().for_each(|lacking| self.lacks(lacking, wanted, &stop));
+                    return Ok(Some((at, found)));
+                }
+                Ok(None) if is_own => own = Ok(None),
+                Ok(None) => lacking.push(stop),
+                Err(error) if !passes_on(&error) => return Err(error),
+                Err(error) if is_own => own = Err(error),
+                Err(error) => self.passed_over(&stop, &error),
+            }
+        }
+        own
+    }
+
+    fn lacks(&self, mirror: &Stop, wanted: &Reference, found: &Stop) {
+        let text = format!("mirror {} lacks {wanted}; {} has it", mirror.repository, found.repository);
+        self.events.report(Event::Warning(text));
+    }
+
+    /// That a place failed is worth a word, but not that it is left out for a while: that was told.
+    fn passed_over(&self, stop: &Stop, error: &Error) {
+        if !standing::is_left_out(error) {
+            let text = format!("passing over {}: {}", stop.repository, error.chain());
+            self.events.report(Event::Warning(text));
+        }
+    }
+}
+
+/// Whether another place may do better; what is wrong on this side is not mended there.
+fn passes_on(error: &Error) -> bool {
+    match error.kind() {
+        Kind::Input | Kind::Disk | Kind::Interrupted => false,
+        Kind::Damaged | Kind::NotFound | Kind::Unauthorized | Kind::Refused | Kind::RateLimited | Kind::Network => true,
+    }
+}

@@ -1,0 +1,73 @@
+//! One place of a way, and what was read there.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use super::Served;
+use super::standing::Standing;
+use crate::error::Result;
+use crate::oci::{Reference, Repository};
+use crate::progress::Events;
+use crate::routes::Serves;
+use crate::transport::registry::host::Host;
+
+pub(super) struct Stop {
+    pub host: Arc<Host>,
+    /// As it is called here.
+    pub repository: Repository,
+    pub serves: Serves,
+    standing: Arc<Standing>,
+    manifests: AtomicU64,
+    blobs: AtomicU64,
+    bytes: AtomicU64,
+}
+
+impl Stop {
+    pub fn new(host: Arc<Host>, repository: Repository, serves: Serves, standing: Arc<Standing>) -> Stop {
+        let (manifests, blobs, bytes) = Default::default();
+        Stop { host, repository, serves, standing, manifests, blobs, bytes }
+    }
+
+    /// `reference` as it is called here.
+    pub fn named(&self, reference: &Reference) -> Reference {
+        Reference { repository: self.repository.clone(), ..reference.clone() }
+    }
+
+    /// Asks, unless this place has failed too often a moment ago and is not the only one (`alone`).
+    ///
+    /// # Errors
+    /// That of the question, or that it was not asked.
+    pub async fn attempt<T>(
+        &self,
+        question: impl Future<Output = Result<T>>,
+        alone: bool,
+        events: &Events,
+    ) -> Result<T> {
+        if alone {
+            return question.await;
+        }
+        self.standing.check(&self.repository)?;
+        let answer = question.await;
+        self.standing.note(answer.as_ref().err(), &self.host.registry, events);
+        answer
+    }
+
+    pub fn count_manifest(&self) {
+        self.manifests.fetch_add(1, Relaxed);
+    }
+
+    pub fn count_blob(&self) {
+        self.blobs.fetch_add(1, Relaxed);
+    }
+
+    pub fn count_bytes(&self, bytes: u64) {
+        self.bytes.fetch_add(bytes, Relaxed);
+    }
+
+    pub fn served(&self, repository: &Repository) -> Served {
+        let (repository, from) = (repository.clone(), self.repository.clone());
+        let (manifests, blobs, bytes) =
+            (self.manifests.load(Relaxed), self.blobs.load(Relaxed), self.bytes.load(Relaxed));
+        Served { repository, from, manifests, blobs, bytes }
+    }
+}
