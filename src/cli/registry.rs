@@ -37,7 +37,9 @@ pub struct RegistryArgs {
     /// Read credentials for the registries, USER:PASS, from standard input
     #[arg(long, conflicts_with_all = ["authfile", "creds"])]
     creds_stdin: bool,
-    /// Check certificates; =false allows plain HTTP as well [default: what registries.conf says, else true]
+    /// Check certificates; =false allows plain HTTP as well
+    ///
+    /// Default: what registries.conf says of the registry, else true.
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
     #[arg(hide_possible_values = true)]
     tls_verify: Option<bool>,
@@ -48,14 +50,14 @@ pub struct RegistryArgs {
     ///
     /// Default, for each registry: the directory HOST[:PORT] in ~/.config/containers/certs.d, else /etc/containers/certs.d,
     /// else /etc/docker/certs.d.
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", hide_short_help = true)]
     cert_dir: Option<PathBuf>,
     /// Mirrors, moved and blocked registries, in a file as podman and skopeo read it
     ///
     /// Mirrors are for reading: the one that comes first is asked first, the registry itself last. Default:
     /// CONTAINERS_REGISTRIES_CONF, else ~/.config/containers/registries.conf, else /etc/containers/registries.conf, with the
     /// registries.conf.d/*.conf beside them. Short names mean what they mean to Docker, whatever the file says of them.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", hide_short_help = true)]
     registries_conf: Option<PathBuf>,
     /// Speak plain HTTP; registries on this machine are tried that way anyway
     #[arg(long, hide_short_help = true)]
