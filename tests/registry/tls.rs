@@ -168,6 +168,31 @@ async fn without_certificate_store() {
     assert!(told.contains("trusts no certificate authority"), "{told}");
 }
 
+#[tokio::test]
+async fn a_registry_that_takes_itself_for_plain_http_behind_tls_is_pushed_to_by_tls() {
+    let directory = tempfile::tempdir().unwrap();
+    let own = self_signed(directory.path(), "own", "IP:127.0.0.1");
+    // What a proxy before it does not tell it: its Locations begin with http:// and have another port.
+    let server = Listener::saying(directory.path(), &own, None, "  host: http://127.0.0.1\n");
+    let registries = client(trusting(&[&own.certificate]));
+    let (shelf, repo) = (Shelf::default(), repository(&server.host, "a"));
+    let blob = shelf.add(shelf::noise(100_000));
+    shelf::push(&registries, &repo, &shelf, &[&blob]).await.unwrap();
+    assert_eq!(read(&registries, &repo, &blob).await.unwrap().len(), 100_000);
+}
+
+#[tokio::test]
+async fn no_cookie_is_ever_sent_back() {
+    let answer = |_: &Seen, _| Answer::new(404).with("Set-Cookie", "sid=a1b2; Path=/");
+    let server = Server::registry(answer).await;
+    let registries = client(config());
+    for name in ["v1", "v2"] {
+        assert!(registries.manifest(&tag(&repository(&server.address, "a"), name)).await.unwrap().is_none());
+    }
+    assert_eq!(server.seen().len(), 2);
+    assert!(server.seen().iter().all(|request| request.header("cookie").is_empty()), "{:?}", server.seen());
+}
+
 /// Runs an ignored test of this file in a process of its own: an environment cannot be changed under other tests.
 async fn run_in_environment(test: &str, variables: &[(&str, &str)]) {
     let mut command = Command::new(std::env::current_exe().unwrap());
@@ -221,10 +246,15 @@ pub struct Listener {
 
 impl Listener {
     pub fn start(directory: &Path, pair: &Pair, client_authority: Option<&Path>) -> Listener {
+        Listener::saying(directory, pair, client_authority, "")
+    }
+
+    /// With more of its `http` section.
+    fn saying(directory: &Path, pair: &Pair, client_authority: Option<&Path>, more: &str) -> Listener {
         let clients = client_authority.map(|path| format!(", clientcas: [{}]", path.display())).unwrap_or_default();
         let config = format!(
             "version: 0.1\nlog: {{level: info}}\nstorage: {{inmemory: {{}}}}\nhttp:\n  addr: 127.0.0.1:0\n  \
-             secret: test\n  tls: {{certificate: {}, key: {}{clients}}}\n",
+             secret: test\n  tls: {{certificate: {}, key: {}{clients}}}\n{more}",
             pair.certificate.display(),
             pair.key.display()
         );

@@ -11,6 +11,7 @@ pub mod harbor;
 pub mod http;
 pub mod images;
 pub mod registry;
+pub mod road;
 pub mod skopeo;
 
 use std::path::{Path, PathBuf};

@@ -14,7 +14,7 @@ use super::http::{self, Answer, Request};
 pub struct Options {
     /// User and password (htpasswd, Basic).
     pub credentials: Option<(String, String)>,
-    /// HTTPS with a certificate for 127.0.0.1 and localhost of a test CA: see [`Registry::ca_file`].
+    /// HTTPS with a certificate for 127.0.0.1, localhost and registry.invalid of a test CA: see [`Registry::ca_file`].
     pub tls: bool,
     /// An existing root directory to serve, instead of a new one. It is not removed.
     pub storage: Option<PathBuf>,
@@ -210,7 +210,8 @@ fn certify(directory: &Path) {
     let server = ["req", "-subj", "/CN=localhost", "-keyout", "server.key", "-out", "server.csr"];
     openssl(&[&server[..], &key[..]].concat());
     let mut extensions = File::create(directory.join("server.ext")).expect("server.ext");
-    writeln!(extensions, "basicConstraints=CA:FALSE\nsubjectAltName=IP:127.0.0.1,DNS:localhost").expect("server.ext");
+    writeln!(extensions, "basicConstraints=CA:FALSE\nsubjectAltName=IP:127.0.0.1,DNS:localhost,DNS:registry.invalid")
+        .expect("server.ext");
     let sign = ["x509", "-req", "-in", "server.csr", "-CA", "ca.crt", "-CAkey", "ca.key", "-CAcreateserial"];
     openssl(&[&sign[..], &["-days", "2", "-extfile", "server.ext", "-out", "server.crt"]].concat());
 }

@@ -1,0 +1,95 @@
+//! The way to a registry as sites have it: web proxies in the environment, IPv6 addresses.
+
+use super::*;
+use crate::support::images;
+use crate::support::registry::{Options, Registry};
+use crate::support::road::{WebProxy, ipv6_relay};
+
+/// A name that leads nowhere but through a proxy.
+const ELSEWHERE: &str = "registry.invalid/team/app:1.0";
+
+fn registry(tls: bool) -> Registry {
+    let registry = Registry::with(Options { tls, ..Options::default() });
+    images::oci("team/app", "1.0", &["content"]).push(&registry);
+    registry
+}
+
+fn lock(arguments: &[&str], environment: &[(&str, &str)]) -> Output {
+    let mut command = gapferry();
+    command.args(["lock", "--retries", "0"]).args(arguments).envs(environment.iter().copied());
+    command.output().unwrap()
+}
+
+#[test]
+fn tls_goes_through_the_proxy_of_the_environment_in_either_spelling() {
+    let registry = registry(true);
+    let ca_file = registry.ca_file().display().to_string();
+    for variable in ["HTTPS_PROXY", "https_proxy"] {
+        let proxy = WebProxy::to(registry.host(), None);
+        let output = lock(&[ELSEWHERE, "--ca-file", &ca_file], &[(variable, &proxy.url())]);
+        assert!(output.status.success(), "{variable}: {}", stderr(&output));
+        let heads = proxy.heads();
+        assert!(heads.iter().all(|head| head.starts_with("CONNECT registry.invalid:443 ")), "{heads:?}");
+        assert!(!heads.is_empty());
+    }
+}
+
+#[test]
+fn plain_http_goes_through_its_own_proxy() {
+    let registry = registry(false);
+    for variable in ["HTTP_PROXY", "http_proxy"] {
+        let proxy = WebProxy::to(registry.host(), None);
+        let output = lock(&[ELSEWHERE, "--plain-http"], &[(variable, &proxy.url())]);
+        assert!(output.status.success(), "{variable}: {}", stderr(&output));
+        assert!(
+            proxy.heads().iter().any(|head| head.starts_with("GET http://registry.invalid/v2/ ")),
+            "{:?}",
+            proxy.heads()
+        );
+    }
+}
+
+#[test]
+fn what_no_proxy_names_and_this_machine_itself_are_reached_directly() {
+    let registry = registry(false);
+    for variable in ["NO_PROXY", "no_proxy"] {
+        for names in ["registry.invalid", "other.example,.invalid", "*"] {
+            let proxy = WebProxy::to(registry.host(), None);
+            let environment = [("HTTP_PROXY", proxy.url()), (variable, names.to_owned())];
+            let environment = environment.each_ref().map(|(name, value)| (*name, value.as_str()));
+            let output = lock(&[ELSEWHERE, "--plain-http"], &environment);
+            assert_eq!(output.status.code(), Some(5), "{variable}={names}: {}", stderr(&output));
+            assert!(proxy.heads().is_empty(), "{variable}={names}: {:?}", proxy.heads());
+        }
+    }
+    let proxy = WebProxy::to("127.0.0.1:1", None);
+    let output = lock(&[&format!("{}/team/app:1.0", registry.host())], &[("HTTP_PROXY", &proxy.url())]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert!(proxy.heads().is_empty());
+}
+
+#[test]
+fn a_proxy_that_refuses_is_told_and_its_password_is_sent_to_it_alone_and_never_shown() {
+    let registry = registry(true);
+    let proxy = WebProxy::to(registry.host(), Some("407 Proxy Authentication Required"));
+    let url = format!("http://me:hunter2@{}", proxy.address);
+    let output = lock(&[ELSEWHERE, "-vv", "--log-http"], &[("HTTPS_PROXY", &url)]);
+    assert_eq!(output.status.code(), Some(5));
+    let told = stderr(&output);
+    assert!(told.contains("proxy"), "{told}");
+    assert!(!told.contains("hunter2") && !told.contains("bWU6aHVudGVyMg"), "{told}");
+    let heads = proxy.heads();
+    let sent = |head: &String| head.to_ascii_lowercase().contains("proxy-authorization: basic bwu6ahvudgvymg==");
+    assert!(!heads.is_empty() && heads.iter().all(sent), "{heads:?}");
+}
+
+#[test]
+fn a_registry_at_an_ipv6_address_is_read_and_written() {
+    let (from, to) = (registry(false), Registry::start());
+    let (Some(from_6), Some(to_6)) = (ipv6_relay(from.host()), ipv6_relay(to.host())) else { return };
+    let out = tempdir();
+    let bundle = out.path().join("bundle").display().to_string();
+    succeed(&["export", &format!("{from_6}/team/app:1.0"), "-q", "-o", &bundle]);
+    succeed(&["import", &bundle, "--to", &format!("{to_6}/mirror")]);
+    assert_eq!(names(&to), ["mirror/team/app:1.0"]);
+}
