@@ -94,7 +94,7 @@ fn a_plan_does_not_count_what_skipped_images_need_as_being_there() {
 #[test]
 fn blobs_of_an_import_that_never_got_to_a_tag_are_not_sent_again() {
     let source = Registry::start();
-    let image = images::oci("team/app", "1", &[&images::noise(1, 400_000), "a small layer"]);
+    let image = images::oci("team/app", "1", &["not even the largest is worth a question", "a small layer"]);
     image.push(&source);
     let directory = tempdir();
     let bundle = export(&source, &["team/app:1"], directory.path());
@@ -123,5 +123,5 @@ fn nothing_is_asked_of_a_new_registry_but_what_could_save_an_upload() {
     let requests = target.requests();
     let first = requests.iter().position(|r| r.method == "POST").unwrap();
     let about = |part: &str| requests[..first].iter().filter(|r| r.path.contains(part)).count();
-    assert_eq!((about("/blobs/"), about("/manifests/"), about("/tags/list")), (1, 2, 2), "{requests:?}");
+    assert_eq!((about("/blobs/"), about("/manifests/"), about("/tags/list")), (2, 2, 2), "{requests:?}");
 }

@@ -15,7 +15,7 @@ use crate::oci::{Descriptor, Digest, Manifest, Reference, Repository};
 use crate::progress::{Event, Events, Phase};
 
 /// Bytes of a blob from which on it is asked for even in a repository that seems to be new: far more work to send than to
-/// ask for. An interrupted import has sent such blobs first.
+/// ask for.
 const LARGE: u64 = 256 * 1024;
 
 /// What the target has of the content of a job.
@@ -32,7 +32,8 @@ pub struct Inventory {
 ///
 /// In a repository without any tag no manifest is asked for. A blob lands first in the first repository of the graph that
 /// wants it and is asked for there; the other new repositories get it by a mount, which moves nothing even where it is
-/// there already. Small blobs are asked for in new repositories only if a large one was found in one.
+/// there already. Small blobs, but for the largest of each repository, are asked for in new repositories only if another
+/// blob was found in one: an interrupted import sends the large ones first.
 ///
 /// # Errors
 /// Any question without a clear answer.
@@ -58,9 +59,11 @@ pub async fn take_inventory(
     references.extend(asker.resolve_all(tags).await?);
     references.extend(asker.resolve_all(manifests).await?);
 
+    let scouts = largest_of_each_repository(&blobs);
     let (mut likely, mut unlikely) = (Vec::new(), Vec::new());
     for (place, question) in blobs {
-        if !new.contains(&place.0) || question.first && question.blob.size >= LARGE {
+        let worth_it = question.blob.size >= LARGE || scouts.contains(&place);
+        if !new.contains(&place.0) || question.first && worth_it {
             likely.push((place, question.blob));
         } else if question.first {
             unlikely.push((place, question.blob));
@@ -132,6 +135,16 @@ fn one_of_each_repository(tags: &mut BTreeSet<Reference>) -> BTreeSet<Reference>
     let ones: BTreeSet<Reference> = tags.iter().filter(|tag| seen.insert(tag.repository.clone())).cloned().collect();
     tags.retain(|tag| !ones.contains(tag));
     ones
+}
+
+/// Of the blobs that land first in a repository, the one that an interrupted import would have sent first.
+fn largest_of_each_repository(blobs: &HashMap<(Repository, Digest), BlobQuestion>) -> HashSet<(Repository, Digest)> {
+    let mut largest: HashMap<&Repository, (u64, Digest)> = HashMap::new();
+    for ((repository, digest), question) in blobs.iter().filter(|(_, question)| question.first) {
+        let this = (question.blob.size, *digest);
+        largest.entry(repository).and_modify(|known| *known = this.max(*known)).or_insert(this);
+    }
+    largest.into_iter().map(|(repository, (_, digest))| (repository.clone(), digest)).collect()
 }
 
 /// Asks, several questions at a time.
