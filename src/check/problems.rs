@@ -40,10 +40,10 @@ impl Problems {
         }
     }
 
-    /// By path; the others that were only counted under the path `.`.
+    /// By path; the others that were only counted under the path `…`.
     pub fn into_sorted(mut self) -> Vec<Problem> {
         for (kind, more) in self.unsaid {
-            self.list.insert(Problem::new(".", kind).found(format!("and {more} more of this kind")));
+            self.list.insert(Problem::new("…", kind).found(format!("and {more} more of this kind")));
         }
         self.list.into_iter().collect()
     }
@@ -79,6 +79,6 @@ mod tests {
         assert_eq!(of(ProblemKind::Disagreement), MOST_OTHERS + 1);
         assert_eq!(of(ProblemKind::Undeclared), MOST_OTHERS + 1);
         assert_eq!(of(ProblemKind::Missing), 1_001, "each blob once, and the sums");
-        assert!(list.iter().any(|p| p.path == "." && p.found.as_deref() == Some("and 900 more of this kind")));
+        assert!(list.iter().any(|p| p.path == "…" && p.found.as_deref() == Some("and 900 more of this kind")));
     }
 }

@@ -223,6 +223,11 @@ fn decide_type(view: &View, served_as: Option<&str>, bytes: &[u8]) -> Result<Str
     if !needed {
         return Err(malformed(format!("fields that {decided} must have are missing"), bytes));
     }
+    // Registries refuse it, and what it points to would be carried by nobody.
+    let content = view.config.iter().chain(view.layers.iter().flatten()).chain(view.blobs.iter().flatten());
+    if let Some(descriptor) = content.into_iter().find(|descriptor| media_type::is_manifest(&descriptor.media_type)) {
+        return Err(malformed(format!("it lists the manifest {} as a layer", descriptor.digest), bytes));
+    }
     Ok(decided.to_owned())
 }
 
@@ -259,6 +264,24 @@ mod tests {
         assert_eq!(manifest.media_type(), media_type::DOCKER_MANIFEST);
         let roles: Vec<Role> = manifest.children().iter().map(|c| c.role).collect();
         assert_eq!(roles, [Role::Config, Role::ForeignLayer, Role::Layer]);
+    }
+
+    #[test]
+    fn a_manifest_listed_as_a_layer_is_refused_because_nobody_would_carry_its_content() {
+        let descriptor = |t: &str| format!(r#"{{"mediaType":"{t}","digest":"{D}","size":7}}"#);
+        for kind in
+            [media_type::OCI_MANIFEST, media_type::OCI_INDEX, media_type::DOCKER_MANIFEST, media_type::DOCKER_LIST]
+        {
+            let (blob, manifest) = (descriptor("x/y"), descriptor(kind));
+            for json in [
+                format!(r#"{{"config":{blob},"layers":[{blob},{manifest}]}}"#),
+                format!(r#"{{"config":{manifest},"layers":[]}}"#),
+                format!(r#"{{"mediaType":"{}","blobs":[{manifest}]}}"#, media_type::OCI_ARTIFACT),
+            ] {
+                let said = parse(&json, None).unwrap_err().to_string();
+                assert!(said.contains(&format!("it lists the manifest {D} as a layer")), "{json}: {said}");
+            }
+        }
     }
 
     #[test]

@@ -6,52 +6,10 @@ use std::path::Path;
 use serde_json::{Value, json};
 use tar::EntryType;
 
-use super::bundle::{Fixture, Form, Parts, Report, header, verify};
+use super::bundle::{Fixture, Form};
+use super::forged::{entry, forge, refused, replace, resum, tar_with};
 use super::support::registry::Registry;
 use super::support::{gapferry, sha256, tempdir};
-
-/// One entry of a tar, with whatever header.
-struct Entry {
-    name: Vec<u8>,
-    kind: EntryType,
-    data: Vec<u8>,
-}
-
-fn entry(name: &str, kind: EntryType, data: &[u8]) -> Entry {
-    Entry { name: name.as_bytes().to_vec(), kind, data: data.to_vec() }
-}
-
-/// The tar of `parts` with `entries` before its end mark.
-fn tar_with(parts: &Parts, entries: &[Entry]) -> Vec<u8> {
-    let mut tar = parts.tar();
-    tar.truncate(tar.len() - 1024);
-    for Entry { name, kind, data } in entries {
-        let mut header = header(name, data.len() as u64, *kind);
-        if matches!(kind, EntryType::Link | EntryType::Symlink) {
-            header.as_old_mut().linkname[..11].copy_from_slice(b"/etc/passwd");
-            header.set_cksum();
-        }
-        tar.extend_from_slice(header.as_bytes());
-        tar.extend_from_slice(data);
-        tar.resize(tar.len().next_multiple_of(512), 0);
-    }
-    tar.resize(tar.len() + 1024, 0);
-    tar
-}
-
-/// Both commands refuse it, and a registry hears nothing but questions.
-#[track_caller]
-fn refused(bundle: &Path, target: &Registry, case: &str) -> Report {
-    let report = verify(bundle);
-    assert_eq!(report.code, 3, "{case}: {report:#?}");
-    let output = gapferry().arg("import").arg(bundle).args(["--to", target.host()]).output().unwrap();
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(3), "{case}: {stderr}");
-    let pushes: Vec<_> =
-        target.requests().into_iter().filter(|r| !matches!(r.method.as_str(), "GET" | "HEAD")).collect();
-    assert!(pushes.is_empty(), "{case}: {pushes:#?}");
-    report
-}
 
 #[test]
 fn a_tar_with_names_that_lead_elsewhere_links_devices_or_doubles_is_refused() {
@@ -168,45 +126,6 @@ fn links_and_pipes_in_a_directory_are_refused_and_never_followed() {
         assert_eq!(report.paths(), [path.to_owned()].into(), "{report:#?}");
         assert!(report.problems.iter().any(|problem| problem["kind"] == "unsafe"), "{report:#?}");
     }
-}
-
-/// `bundle.json` changed by `edit`, with `SHA256SUMS` made right again: only the content can betray it.
-fn forge(fixture: &Fixture, edit: impl FnOnce(&mut Value)) -> Parts {
-    let mut parts = fixture.parts.clone();
-    let mut json: Value = serde_json::from_slice(parts.bytes("bundle.json")).unwrap();
-    edit(&mut json);
-    parts.bytes("bundle.json").clone_from(&serde_json::to_vec_pretty(&json).unwrap());
-    resum(&mut parts);
-    parts
-}
-
-/// Makes `SHA256SUMS` fit `bundle.json` again.
-fn resum(parts: &mut Parts) {
-    let json = parts.bytes("bundle.json").clone();
-    resum_file(parts, "bundle.json", &json);
-}
-
-fn resum_file(parts: &mut Parts, path: &str, bytes: &[u8]) {
-    let sums = String::from_utf8(parts.bytes("SHA256SUMS").clone()).unwrap();
-    let own = sha256(bytes).replace("sha256:", "");
-    let lines = sums.lines().map(|line| match line.ends_with(&format!("  {path}")) {
-        true => format!("{own}  {path}\n"),
-        false => format!("{line}\n"),
-    });
-    *parts.bytes("SHA256SUMS") = lines.collect::<String>().into_bytes();
-}
-
-/// One file replaced, with every sum and size made right again.
-fn replace(fixture: &Fixture, path: &str, bytes: &[u8]) -> Parts {
-    let mut parts = forge(fixture, |json| {
-        let files = json["files"].as_array_mut().unwrap();
-        let file = files.iter_mut().find(|file| file["path"] == path).unwrap();
-        file["size"] = json!(bytes.len());
-        file["sha256"] = json!(sha256(bytes).replace("sha256:", ""));
-    });
-    *parts.bytes(path) = bytes.to_vec();
-    resum_file(&mut parts, path, bytes);
-    parts
 }
 
 #[test]

@@ -2,10 +2,14 @@
 //! harmless, and neither ever reaches a registry.
 
 mod bundle;
+mod commands;
 mod cut;
 mod during;
 mod export_over;
+mod forged;
 mod hostile;
+mod manifests;
 mod matrix;
+mod memory;
 #[path = "../support/mod.rs"]
 mod support;

@@ -223,12 +223,16 @@ impl Header {
         }
         let size = number(&block[124..136]).ok_or("no valid size")?;
         let mut name = until_nul(&block[..100]).to_vec();
-        let is_posix = &block[257..263] == b"ustar\0";
+        let (dialect, kind) = (&block[257..265], block[156]);
         let prefix = until_nul(&block[345..500]);
-        if is_posix && !prefix.is_empty() {
-            name = [prefix, b"/", &name].concat();
+        match dialect {
+            b"ustar\x0000" if !prefix.is_empty() => name = [prefix, b"/", &name].concat(),
+            b"ustar\x0000" | b"ustar  \0" => {}
+            // The oldest tars have nothing there, and know no extended headers.
+            [0, 0, 0, 0, 0, 0, 0, 0] if !matches!(kind, b'L' | b'K' | b'x' | b'g') => {}
+            _ => return Err("an unknown dialect"),
         }
-        Ok(Header { name, size, kind: block[156] })
+        Ok(Header { name, size, kind })
     }
 }
 

@@ -152,6 +152,20 @@ fn a_number_or_an_extended_header_that_others_may_read_differently_is_a_fault() 
 }
 
 #[test]
+fn a_header_of_no_known_dialect_is_a_fault_because_programs_differ_in_what_they_do_with_it() {
+    let long = header(b'L', "long", 2);
+    for dialect in [&b"ustar( \0"[..], b"ustar\0\0\0", b"ustar\x0001", b"USTAR  \0", b"\0\0\0\0\0\0\0\0"] {
+        let mut forged = long;
+        forged[257..265].copy_from_slice(dialect);
+        let said = faults(&[summed(forged), block(b"b"), header(b'0', "a", 0)]);
+        assert!(said.len() == 1 && said[0].contains("an unknown dialect"), "{}: {said:?}", dialect.escape_ascii());
+    }
+    let mut oldest = header(b'0', "a", 0);
+    oldest[257..265].fill(0);
+    assert_eq!(faults(&[summed(oldest)]), [""; 0]);
+}
+
+#[test]
 fn sparse_members_of_every_kind_are_faults_and_never_offered() {
     for record in
         ["22 GNU.sparse.major=1\n", "25 GNU.sparse.size=1000000\n", "21 GNU.sparse.map=0,1\n", "21 GNU.sparse.name=x\n"]
