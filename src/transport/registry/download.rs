@@ -252,6 +252,12 @@ impl ContentRange {
     }
 }
 
+/// For the fuzz targets: start, end and total of a `Content-Range`.
+#[cfg(fuzzing)]
+pub(super) fn content_range(header: &str) -> Option<(u64, u64, Option<u64>)> {
+    ContentRange::parse(header).map(|range| (range.start, range.end, range.total))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -31,3 +31,23 @@ pub fn retry_after(header: &str, now: SystemTime) -> Option<Duration> {
 pub fn excerpt(body: &[u8]) -> String {
     super::answer::excerpt(body)
 }
+
+/// How long `ratelimit-limit` and `ratelimit-remaining` hold back a pull.
+pub fn pause(limit: &str, remaining: &str) -> Option<Duration> {
+    super::limit::pause(limit, remaining)
+}
+
+/// Start, end and total of a `Content-Range` header.
+pub fn content_range(header: &str) -> Option<(u64, u64, Option<u64>)> {
+    super::download::content_range(header)
+}
+
+/// How much of an upload there is, by its `Range` header.
+pub fn upload_range(header: &str) -> Option<u64> {
+    super::session::range_end(header)
+}
+
+/// A URL as `--log-http` shows it; `None` when it is no URL.
+pub fn shown(url: &str) -> Option<String> {
+    url.parse().ok().map(|url| super::trace::shown(&url))
+}

@@ -191,6 +191,12 @@ impl Budget {
     }
 }
 
+/// For the fuzz targets: how long these headers hold back a pull.
+#[cfg(fuzzing)]
+pub(super) fn pause(limit: &str, remaining: &str) -> Option<Duration> {
+    Budget::read(Some(limit), Some(remaining))?.pause()
+}
+
 /// A number, perhaps with the window it counts for, in seconds; of several the first.
 fn quota(header: &str) -> Option<(u64, Option<u64>)> {
     let mut parts = header.split(',').next()?.split(';').map(str::trim);

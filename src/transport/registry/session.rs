@@ -166,7 +166,7 @@ impl Upload<'_> {
 }
 
 /// How many bytes `Range: 0-<last>` stands for. `0-0` may be none or one: not worth telling apart.
-fn range_end(header: &str) -> Option<u64> {
+pub(super) fn range_end(header: &str) -> Option<u64> {
     let header = header.trim();
     let range = header.strip_prefix("bytes").map_or(header, |rest| rest.trim_start_matches(['=', ' ']));
     let (first, last) = range.split_once('-')?;
