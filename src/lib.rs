@@ -53,6 +53,8 @@
 //! - The OCI structures are read by small types of our own rather than a library's: digests are validated newtypes, and
 //!   nothing is ever written back from a parsed view.
 
+#![forbid(unsafe_code)]
+
 pub mod allowlist;
 pub mod bundle;
 pub mod check;
