@@ -70,6 +70,18 @@ fn an_extended_header_cannot_make_two_programs_read_two_tars() {
 }
 
 #[test]
+fn an_extended_header_that_speaks_of_no_entry_is_refused() {
+    let fixture = Fixture::new();
+    let target = Registry::start();
+    let directory = tempdir();
+    for (kind, data) in [(EntryType::XHeader, &b"12 path=abc\n"[..]), (EntryType::GNULongName, b"abc\0")] {
+        let bundle = directory.path().join("b.tar");
+        std::fs::write(&bundle, tar_with(&fixture.parts, &[entry("last", kind, data)])).unwrap();
+        refused(&bundle, &target, "an extended header at the end");
+    }
+}
+
+#[test]
 fn names_that_are_no_text_and_directories_without_end_are_refused() {
     use std::os::unix::ffi::OsStrExt;
     let fixture = Fixture::new();

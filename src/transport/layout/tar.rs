@@ -39,6 +39,9 @@ pub fn scan(path: &Path, file: &File, length: u64, found: &mut Found) -> Result<
             return Ok(());
         };
         if block.iter().all(|byte| *byte == 0) {
+            if extended.unanswered {
+                found.fault(b"", "an extended header at its end speaks of no entry");
+            }
             return check_end(path, file, position, length, found);
         }
         let header = match Header::parse(&block) {
@@ -137,11 +140,14 @@ struct Extended {
     name: Option<Vec<u8>>,
     size: Option<u64>,
     sparse: bool,
+    /// There was such a header, and the entry is still to come.
+    unanswered: bool,
 }
 
 impl Extended {
     /// `false`: it is malformed.
     fn take(&mut self, kind: u8, data: &[u8]) -> bool {
+        self.unanswered = true;
         if kind == b'L' {
             let name = data.strip_suffix(b"\0").unwrap_or(data);
             self.name = Some(name.to_vec());
