@@ -2,11 +2,14 @@
 //!
 //! An export that changes nothing would otherwise read the whole bundle to be sure of it. The mark is an extended attribute
 //! beside the content, not part of it: it does not travel, a copy has none, and where there is none everything is hashed.
-//! It holds a digest over name, size, inode and time of change of every file, so whatever writes to one of them voids it.
+//! It holds a digest over name, size, inode and times of every file, so whatever writes to one of them voids it. The time of
+//! the last change (ctime) counts: no program can set it back. A tar carries the mark itself, which changes that time; it
+//! has to be the time of marking.
 //! A medium that decays in silence is found by `verify`, which never looks here; nor does anything on the isolated side.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustix::fs::{XattrFlags, getxattr, setxattr};
 use walkdir::WalkDir;
@@ -14,35 +17,61 @@ use walkdir::WalkDir;
 use crate::oci::{Algorithm, Digest, Hasher};
 
 const NAME: &str = "user.gapferry.proven";
+/// How far a file system's clock may be from ours, in seconds.
+const NEAR: i64 = 1;
 
-/// Marks a bundle whose bytes have all been proven. Where the file system keeps no attributes, nothing is marked.
-pub fn set(bundle: &Path) {
-    let Some(state) = state(bundle) else { return };
-    if let Err(error) = setxattr(bundle, NAME, state.to_string().as_bytes(), XattrFlags::empty()) {
-        tracing::debug!("{} cannot be marked as proven: {error}", bundle.display());
+/// How the files of a bundle are at one moment.
+pub struct State(Digest);
+
+impl State {
+    /// `None`: a file is gone, or not to be looked at.
+    pub fn of(bundle: &Path) -> Option<State> {
+        let mut state = Hasher::new(Algorithm::Sha256);
+        for entry in WalkDir::new(bundle).sort_by_file_name() {
+            let entry = entry.ok()?;
+            let file = entry.metadata().ok()?;
+            if file.is_dir() {
+                continue;
+            }
+            let name = entry.path().strip_prefix(bundle).ok()?;
+            let (size, inode, device) = (file.size(), file.ino(), file.dev());
+            let line = format!("{name:?} {size} {device} {inode} {}.{:09}", file.mtime(), file.mtime_nsec());
+            state.update(line.as_bytes());
+            if entry.depth() > 0 {
+                state.update(format!(" {}.{:09}", file.ctime(), file.ctime_nsec()).as_bytes());
+            }
+            state.update(b"\n");
+        }
+        Some(State(state.finish()))
+    }
+
+    /// Marks the bundle, all of whose bytes are proven as they were then. Where the file system keeps no attributes, nothing
+    /// is marked.
+    pub fn mark(&self, bundle: &Path) {
+        let mark = format!("{} {}", self.0, now());
+        if let Err(error) = setxattr(bundle, NAME, mark.as_bytes(), XattrFlags::empty()) {
+            tracing::debug!("{} cannot be marked as proven: {error}", bundle.display());
+        }
     }
 }
 
 /// Whether the bundle was marked and is as it was then.
-pub fn is_set(bundle: &Path) -> bool {
-    let mut buffer = [0_u8; 128];
-    let Ok(length) = getxattr(bundle, NAME, &mut buffer) else { return false };
-    state(bundle).is_some_and(|state| buffer.get(..length) == Some(state.to_string().as_bytes()))
+pub fn is_proven(bundle: &Path) -> bool {
+    read(bundle).is_some_and(|(digest, marked)| {
+        let as_marked = |file: std::fs::Metadata| file.is_dir() || (file.ctime() - marked).abs() <= NEAR;
+        bundle.metadata().is_ok_and(as_marked) && State::of(bundle).is_some_and(|state| state.0 == digest)
+    })
 }
 
-/// `None`: a file is gone, or not to be looked at.
-fn state(bundle: &Path) -> Option<Digest> {
-    let mut state = Hasher::new(Algorithm::Sha256);
-    for entry in WalkDir::new(bundle).sort_by_file_name() {
-        let entry = entry.ok()?;
-        let file = entry.metadata().ok()?;
-        if file.is_dir() {
-            continue;
-        }
-        let name = entry.path().strip_prefix(bundle).ok()?;
-        let (size, inode, device) = (file.size(), file.ino(), file.dev());
-        let line = format!("{name:?} {size} {device} {inode} {}.{:09}\n", file.mtime(), file.mtime_nsec());
-        state.update(line.as_bytes());
-    }
-    Some(state.finish())
+/// The state that was marked, and when, in seconds since the epoch.
+fn read(bundle: &Path) -> Option<(Digest, i64)> {
+    let mut buffer = [0_u8; 256];
+    let length = getxattr(bundle, NAME, &mut buffer).ok()?;
+    let (digest, marked) = std::str::from_utf8(buffer.get(..length)?).ok()?.split_once(' ')?;
+    Some((digest.parse().ok()?, marked.parse().ok()?))
+}
+
+fn now() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_secs()).unwrap_or_default()
 }

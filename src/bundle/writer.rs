@@ -114,12 +114,15 @@ impl Writer {
             return None;
         }
         if let Whole::Proven(events) = whole
-            && !(bundle.sums_agree() && stamp::is_set(out))
+            && !(bundle.sums_agree() && stamp::is_proven(out))
         {
+            let state = stamp::State::of(out);
             if !leftovers::is_proven(&bundle, events) {
                 return None;
             }
-            stamp::set(out);
+            if let Some(state) = state {
+                state.mark(out);
+            }
         }
         let size = bundle.layout().entries().map(|(_, size)| size).fold(0, u64::saturating_add);
         Some(Finished { path: out.to_owned(), identity: bundle.identity(), size, unchanged: true })
@@ -204,7 +207,9 @@ impl Writer {
         let mtime = u64::try_from(self.contents.lock.created.as_second()).unwrap_or_default();
         self.place.seal(&metadata, &self.contents.manifests, mtime)?;
         self.events.report(Event::ItemDone);
-        stamp::set(&self.out);
+        if let Some(state) = stamp::State::of(&self.out) {
+            state.mark(&self.out);
+        }
         Ok(Finished { path: self.out, identity, size: self.total, unchanged: false })
     }
 

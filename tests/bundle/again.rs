@@ -7,10 +7,12 @@ use std::time::SystemTime;
 
 use gapferry::bundle::{Whole, Writer};
 use gapferry::progress::{Event, Events, Phase, Reporter};
-use rustix::fs::{XattrFlags, setxattr};
+use rustix::fs::{XattrFlags, getxattr, setxattr};
 
 use super::ground::{Builder, two_images};
 use super::support::tempdir;
+
+const MARK: &str = "user.gapferry.proven";
 
 /// Remembers whether what is there was read.
 #[derive(Default)]
@@ -67,6 +69,26 @@ fn a_file_that_was_touched_is_read_before_it_counts() {
         assert_eq!(again(&builder, &out), (true, expected), "proven since: {}", out.display());
         file.write_all_at(b"?", file.metadata().unwrap().len() / 2).unwrap();
         assert_eq!(again(&builder, &out), (false, 1), "altered: {}", out.display());
+    }
+}
+
+#[test]
+fn a_file_that_was_altered_and_given_its_old_time_again_is_read_before_it_counts() {
+    let (directory, builder) = (tempdir(), two_images());
+    let [(folder, layer), (tar, _)] = both_forms(&builder, directory.path());
+    let file = std::fs::File::options().write(true).open(layer).unwrap();
+    let time = file.metadata().unwrap().modified().unwrap();
+    file.write_all_at(b"?", file.metadata().unwrap().len() / 2).unwrap();
+    file.set_modified(time).unwrap();
+    assert_eq!(again(&builder, &folder), (false, 1));
+    // A tar carries the mark itself: here it was changed a minute after it was marked.
+    let mut mark = [0; 256];
+    if let Ok(length) = getxattr(&tar, MARK, &mut mark) {
+        let mark = std::str::from_utf8(&mark[..length]).unwrap();
+        let (state, marked) = mark.split_once(' ').unwrap();
+        let earlier = format!("{state} {}", marked.parse::<i64>().unwrap() - 60);
+        setxattr(&tar, MARK, earlier.as_bytes(), XattrFlags::REPLACE).unwrap();
+        assert_eq!(again(&builder, &tar), (true, 1));
     }
 }
 
