@@ -15,7 +15,8 @@ use crate::error::{Error, Kind, Result};
 use crate::oci::{self, Descriptor, Digest, MAX_MANIFEST_SIZE, Manifest, Reference, Repository, Tag, media_type};
 use crate::progress::Event;
 
-const MOST_PAGES: usize = 10_000;
+/// More than all pages about any subject have, in bytes; a server that never ends is stopped here.
+const MOST_IN_ALL: u64 = 64 * 1024 * 1024;
 
 /// All manifests whose subject is `subject`. “None” is said only by a registry that could be asked.
 pub(super) async fn list(host: &Host, repository: &Repository, subject: &Digest) -> Result<Vec<Descriptor>> {
@@ -52,25 +53,27 @@ async fn by_api(host: &Host, repository: &Repository, subject: &Digest) -> Resul
 async fn from_api(host: &Host, repository: &Repository, subject: &Digest) -> Result<Option<Vec<Descriptor>>> {
     let what = format!("listing what refers to {repository}@{subject}");
     let mut url = host.url(&format!("/v2/{}/referrers/{subject}", repository.path())).await?;
-    let mut found: Vec<Descriptor> = Vec::new();
+    let (mut found, mut seen, mut room) = (Vec::new(), HashSet::new(), MOST_IN_ALL);
     let mut visited = HashSet::from([url.clone()]);
-    for page in 0..MOST_PAGES {
+    while room > 0 {
         let mut ask = Ask::new(Method::GET, String::new(), Scopes::pull(repository), &what)
             .header("accept", media_type::OCI_INDEX)?;
         ask.target = Target::Url(url.clone());
         let reply = host.ask(&ask).await?;
         match reply.status() {
             200 => {}
-            400 | 404 | 405 | 501 if page == 0 => return Ok(None),
+            400 | 404 | 405 | 501 if visited.len() == 1 => return Ok(None),
             _ => return Err(refusal(&what, reply).await.error),
         }
         let next = link::next(reply.headers("link")).map(|target| wire::resolve(&url, target));
         let next = next.transpose().map_err(|reason| strange(&what, format!("the next page leads {reason}")))?;
         let body = reply.body(&what, MAX_MANIFEST_SIZE).await.map_err(|failure| failure.error)?;
+        // Short pages without end take room too: that of their addresses.
+        room = room.saturating_sub(1024 + body.len() as u64 + url.as_str().len() as u64);
         if !is_nothing(&body) {
             let index = Manifest::parse(body.clone(), Some(media_type::OCI_INDEX), None)
                 .map_err(|e| strange(&what, format!("the answer is no index: {}", excerpt(&body))).because(e))?;
-            take(&mut found, &index);
+            found.extend(children(&index, &mut seen));
         }
         match next {
             None => return Ok(Some(found)),
@@ -96,25 +99,21 @@ async fn from_fallback(host: &Host, repository: &Repository, subject: &Digest) -
         return Ok(Vec::new());
     }
     let reference = repository.with_tag(tag);
-    let mut found = Vec::new();
     match manifests::get(host, &reference, Scopes::pull(repository)).await? {
-        Some(index) if index.kind() == oci::Kind::Index => take(&mut found, &index),
+        Some(index) if index.kind() == oci::Kind::Index => return Ok(children(&index, &mut HashSet::new())),
         Some(_) => {
             let text = format!("{reference} should list what refers to {subject}, but is an image; it lists nothing");
             host.wire.events.report(Event::Warning(text));
         }
         None => {}
     }
-    Ok(found)
+    Ok(Vec::new())
 }
 
-/// Adds an index's manifests, each once.
-fn take(found: &mut Vec<Descriptor>, index: &Manifest) {
-    for child in index.children() {
-        if !found.iter().any(|known| known.digest == child.descriptor.digest) {
-            found.push(child.descriptor);
-        }
-    }
+/// An index's manifests, each once.
+fn children(index: &Manifest, seen: &mut HashSet<Digest>) -> Vec<Descriptor> {
+    let children = index.children().into_iter().map(|child| child.descriptor);
+    children.filter(|descriptor| seen.insert(descriptor.digest)).collect()
 }
 
 /// Enters `manifest` in the fallback list of `subject`: reads, changes, writes; one at a time for each subject.

@@ -15,8 +15,10 @@ use crate::progress::Event;
 
 /// The largest page, in bytes: servers that ignore `n` send everything at once.
 const MOST_BYTES: u64 = 64 * 1024 * 1024;
-/// More pages than any repository has; a server that never ends is stopped here.
-const MOST_PAGES: usize = 100_000;
+/// More than all pages of any repository have, in bytes; a server that never ends is stopped here.
+const MOST_IN_ALL: u64 = 128 * 1024 * 1024;
+/// Entries that are no tags and are named; of the others it is said how many there are.
+const MOST_NAMED: usize = 5;
 /// Tags asked for at once; ECR refuses more than 1,000.
 const PAGE: usize = 1000;
 
@@ -30,9 +32,9 @@ pub(super) async fn list(host: &Host, repository: &Repository) -> Result<Vec<Tag
     let what = format!("listing the tags of {repository}");
     let path = format!("/v2/{}/tags/list?n={PAGE}", repository.path());
     let mut url = host.url(&path).await?;
-    let mut tags = Vec::new();
+    let (mut tags, mut skipped, mut room) = (Vec::new(), 0, MOST_IN_ALL);
     let mut visited = HashSet::from([url.clone()]);
-    for _ in 0..MOST_PAGES {
+    while room > 0 {
         let mut ask = Ask::new(Method::GET, String::new(), Scopes::pull(repository), &what);
         ask.target = Target::Url(url.clone());
         let reply = host.ask(&ask).await?;
@@ -42,13 +44,28 @@ pub(super) async fn list(host: &Host, repository: &Repository) -> Result<Vec<Tag
         let next = link::next(reply.headers("link")).map(|target| wire::resolve(&url, target));
         let next = next.transpose().map_err(|reason| strange(&what, format!("the next page leads {reason}")))?;
         let body = reply.body(&what, MOST_BYTES).await.map_err(|failure| failure.error)?;
+        // Short pages without end take room too: that of their addresses.
+        room = room.saturating_sub(1024 + body.len() as u64 + url.as_str().len() as u64);
         let page: Page = serde_json::from_slice(&body).map_err(|e| {
             let start = super::answer::excerpt(&body[..body.len().min(4096)]);
             strange(&what, format!("the answer is not a list of tags: {start}")).because(e)
         })?;
-        tags.extend(page.tags.unwrap_or_default().iter().filter_map(|tag| checked(host, &what, tag)));
+        for tag in page.tags.unwrap_or_default() {
+            match tag.parse::<Tag>() {
+                Ok(tag) => tags.push(tag),
+                Err(error) => {
+                    skipped += 1;
+                    if skipped <= MOST_NAMED {
+                        host.wire.events.report(Event::Warning(format!("{what}: skipped an entry: {error}")));
+                    }
+                }
+            }
+        }
         match next {
             None => {
+                if skipped > MOST_NAMED {
+                    host.wire.events.report(Event::Warning(format!("{what}: skipped {skipped} entries in all")));
+                }
                 host.memory.note_tags(repository, &tags);
                 return Ok(tags);
             }
@@ -74,12 +91,4 @@ pub(super) async fn none(host: &Host, repository: &Repository) -> Result<bool> {
         }
         _ => Ok(false),
     }
-}
-
-fn checked(host: &Host, what: &str, tag: &str) -> Option<Tag> {
-    let parsed = tag.parse();
-    if let Err(e) = &parsed {
-        host.wire.events.report(Event::Warning(format!("{what}: skipped an entry: {e}")));
-    }
-    parsed.ok()
 }

@@ -81,7 +81,7 @@ impl Registries {
         let mirror = !last || repository.registry() != wanted.registry();
         let reach = Reach { registry: repository.registry().to_owned(), insecure, mirror, patient: last };
         let mut standings = self.0.ways.standings.lock().unwrap_or_else(PoisonError::into_inner);
-        let standing = standings.entry(reach.clone()).or_default().clone();
+        let standing = (!last).then(|| standings.entry(reach.clone()).or_default().clone());
         Stop::new(self.reach(reach), repository, serves, standing)
     }
 }
@@ -132,7 +132,7 @@ impl Way {
         for (place, at) in order.iter().enumerate() {
             let stop = self.stop(*at);
             let asked = referrers::list(&stop.host, &stop.repository, subject);
-            match stop.attempt(asked, self.alone(), &self.events).await {
+            match stop.attempt(asked, &self.events).await {
                 Ok(list) if !list.is_empty() => return Ok(list),
                 Ok(_) => nothing = true,
                 Err(error) if !passes_on(&error) => return Err(error),
@@ -148,7 +148,7 @@ impl Way {
         let own = self.stops.len() - 1;
         let stop = self.stop(own);
         let asked = tags::list(&stop.host, &stop.repository);
-        let error = match stop.attempt(asked, self.alone(), &self.events).await {
+        let error = match stop.attempt(asked, &self.events).await {
             Ok(tags) => return Ok(tags),
             Err(error) if error.kind() != Kind::Network => return Err(error),
             Err(error) => error,
@@ -156,7 +156,7 @@ impl Way {
         for at in self.order(None).into_iter().filter(|at| *at != own) {
             let stop = self.stop(at);
             let asked = tags::list(&stop.host, &stop.repository);
-            match stop.attempt(asked, false, &self.events).await {
+            match stop.attempt(asked, &self.events).await {
                 Ok(tags) => {
                     let (own, why) = (&self.repository, error.chain());
                     let text =
@@ -181,10 +181,6 @@ impl Way {
 
     pub fn counts_pulls(&self) -> bool {
         self.stops.iter().any(|stop| stop.host.gate.counts_pulls())
-    }
-
-    fn alone(&self) -> bool {
-        self.stops.len() == 1
     }
 
     /// The stop at a place that [`order`](Way::order) gave.
@@ -242,7 +238,7 @@ impl Way {
         for at in order {
             let stop = self.stop(at);
             let is_own = at + 1 == self.stops.len();
-            match stop.attempt(ask(stop.clone()), self.alone(), &self.events).await {
+            match stop.attempt(ask(stop.clone()), &self.events).await {
                 Ok(Some(found)) => {
                     lacking.iter().for_each(|lacking| self.lacks(lacking, wanted, &stop));
                     return Ok(Some((at, found)));

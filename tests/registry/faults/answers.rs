@@ -77,6 +77,28 @@ async fn tags_are_followed_over_relative_and_absolute_links() {
 }
 
 #[tokio::test]
+async fn lists_that_lead_from_page_to_page_for_ever_come_to_an_end_before_the_memory_does() {
+    let page = |kind: &'static str, entry: String| {
+        Server::registry(move |_, at| {
+            let link = format!("</v2/a/b/{kind}?page={at}>; rel=next");
+            Answer::new(200).with("Content-Type", media_type::OCI_INDEX).with("Link", link).body(entry.clone())
+        })
+    };
+    let tags = format!(r#"{{"tags":[{}"last"]}}"#, r#""a-tag-of-some-length","#.repeat(300_000));
+    let server = page("tags/list", tags).await;
+    assert!(client(config()).tags(&repo(&server)).await.unwrap_err().to_string().contains("does not end"));
+    let asked = server.seen().len();
+    assert!(asked < 40, "{asked} pages of 7 MB were read");
+    let index = format!(r#"{{"schemaVersion":2,"manifests":[],"annotations":{{"a":"{}"}}}}"#, "x".repeat(3_000_000));
+    let server = page("referrers", index).await;
+    let subject = Digest::sha256(b"x");
+    let error = client(config()).referrers(&repo(&server), &subject).await.unwrap_err();
+    assert!(error.chain().contains("does not end"), "{error}");
+    let asked = server.seen().len();
+    assert!(asked < 40, "{asked} pages of 3 MB were read");
+}
+
+#[tokio::test]
 async fn unreadable_referrers_are_an_error_and_a_missing_api_is_asked_for_once() {
     let subject = Digest::sha256(b"x");
     for status in [401, 403, 500] {

@@ -47,7 +47,7 @@ impl Relay {
             let Some(at) = self.ahead.next() else { return Err(failure.unwrap_or_else(nobody)) };
             let stop = self.way.stop(at);
             let opening = download::blob(stop.host.clone(), &stop.repository, &self.blob, self.position);
-            match stop.attempt(opening, self.way.alone(), &self.way.events).await {
+            match stop.attempt(opening, &self.way.events).await {
                 Ok(body) => {
                     stop.count_blob();
                     (self.at, self.pieces) = (at, body.stream);

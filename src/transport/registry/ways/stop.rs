@@ -16,14 +16,15 @@ pub(super) struct Stop {
     /// As it is called here.
     pub repository: Repository,
     pub serves: Serves,
-    standing: Arc<Standing>,
+    /// The registry itself has none: after it there is nobody to ask.
+    standing: Option<Arc<Standing>>,
     manifests: AtomicU64,
     blobs: AtomicU64,
     bytes: AtomicU64,
 }
 
 impl Stop {
-    pub fn new(host: Arc<Host>, repository: Repository, serves: Serves, standing: Arc<Standing>) -> Stop {
+    pub fn new(host: Arc<Host>, repository: Repository, serves: Serves, standing: Option<Arc<Standing>>) -> Stop {
         let (manifests, blobs, bytes) = Default::default();
         Stop { host, repository, serves, standing, manifests, blobs, bytes }
     }
@@ -33,22 +34,15 @@ impl Stop {
         Reference { repository: self.repository.clone(), ..reference.clone() }
     }
 
-    /// Asks, unless this place has failed too often a moment ago and is not the only one (`alone`).
+    /// Asks, unless this place has failed too often a moment ago.
     ///
     /// # Errors
     /// That of the question, or that it was not asked.
-    pub async fn attempt<T>(
-        &self,
-        question: impl Future<Output = Result<T>>,
-        alone: bool,
-        events: &Events,
-    ) -> Result<T> {
-        if alone {
-            return question.await;
-        }
-        self.standing.check(&self.repository)?;
+    pub async fn attempt<T>(&self, question: impl Future<Output = Result<T>>, events: &Events) -> Result<T> {
+        let Some(standing) = &self.standing else { return question.await };
+        standing.check(&self.repository)?;
         let answer = question.await;
-        self.standing.note(answer.as_ref().err(), &self.host.registry, events);
+        standing.note(answer.as_ref().err(), &self.host.registry, events);
         answer
     }
 
