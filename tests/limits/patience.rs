@@ -133,3 +133,29 @@ async fn a_limit_without_a_time_to_wait_is_waited_for_by_what_the_registry_told_
     assert_eq!(waits.len(), 3, "{waits:?}");
     assert!(waits[2].1 >= Duration::from_millis(40), "10, 20, 40 ms: {waits:?}");
 }
+
+#[tokio::test]
+async fn a_limit_of_which_nothing_is_told_is_waited_for_as_long_as_was_allowed() {
+    let (shop, refused) = (shop(1), AtomicUsize::new(0));
+    let server = Server::registry(move |request, _| match refused.fetch_add(1, Ordering::SeqCst) < 9 {
+        true => Answer::new(429),
+        false => shop.answer(request),
+    });
+    let server = server.await;
+    let (registries, recorder) = client(Config { retries: 2, ..Config::default() });
+    assert!(registries.manifest(&tags(&server, 1)[0]).await.unwrap().is_some());
+    let waits = waits(&recorder);
+    assert_eq!(waits.len(), 9, "{waits:?}");
+    assert!(waits.iter().all(|(why, _)| why.contains("429")), "{waits:?}");
+}
+
+#[tokio::test]
+async fn a_limit_of_which_nothing_is_told_ends_the_run_when_the_patience_allowed_is_used_up() {
+    let server = Server::registry(|_, _| Answer::new(429)).await;
+    let max_wait = Duration::from_millis(200);
+    let (registries, recorder) = client(Config { retries: 2, max_wait, ..Config::default() });
+    let error = registries.manifest(&tags(&server, 1)[0]).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::RateLimited);
+    assert!(error.chain().contains("does not say for how long"), "{}", error.chain());
+    assert!(waits(&recorder).len() > 3, "{:?}", waits(&recorder));
+}

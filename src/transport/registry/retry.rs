@@ -60,6 +60,8 @@ pub(super) struct Tries {
     events: Events,
     log: Arc<Log>,
     backoff: ExponentialBackoff,
+    /// For refusals for a limit of which nothing is told: not counted, but bounded by what may be waited in all.
+    patience: ExponentialBackoff,
     limits: Limits,
     failed: u32,
     at_once: u32,
@@ -77,7 +79,8 @@ impl Tries {
             gate: gate.clone(),
             events: wire.events.clone(),
             log: wire.log.clone(),
-            backoff: backoff(&wire.limits),
+            backoff: backoff(&wire.limits).build(),
+            patience: patience(&wire.limits),
             limits: wire.limits.clone(),
             failed: 0,
             at_once: 0,
@@ -88,7 +91,8 @@ impl Tries {
 
     /// Forgets earlier failures: the transfer has moved on since.
     pub fn renew(&mut self) {
-        self.backoff = backoff(&self.limits);
+        self.backoff = backoff(&self.limits).build();
+        self.patience = patience(&self.limits);
         self.failed = 0;
         self.at_once = 0;
         self.unsaid = 0;
@@ -112,39 +116,38 @@ impl Tries {
             }
             Retry::Now => return Err(failure.error),
             Retry::After(wanted) => return self.wait_as_told(wanted, failure.error).await,
-            Retry::Soon => match self.gate.refill().filter(|_| limited) {
+            Retry::Soon if limited => match self.gate.refill() {
                 Some(refill) => return self.wait_for_refill(refill, failure.error).await,
-                None => self.backoff.next(),
+                None => return self.wait_untold(failure.error).await,
             },
+            Retry::Soon => self.backoff.next(),
         };
         let Some(delay) = delay else {
-            let error = match self.failed {
+            return Err(match self.failed {
                 1 => failure.error,
                 tries => failure.error.while_doing(format!("giving up after {tries} tries")),
-            };
-            if limited {
-                self.gate.give_up(&self.reason(&error));
-            }
-            return Err(error);
+            });
         };
-        if limited && self.gate.close(delay, self.pull).is_err() {
-            return Err(self.too_long(delay, failure.error));
-        }
         self.events.report(Event::Waiting { what: self.what.clone(), why: self.reason(&failure.error), delay });
         tokio::time::sleep(delay).await;
         Ok(())
     }
 
-    /// The registry said how long: that long nobody asks it anything.
+    /// The registry said how long.
     async fn wait_as_told(&mut self, wanted: Duration, error: Error) -> Result<()> {
+        self.wait(wanted, error, format!("asks to wait {}", duration(wanted))).await
+    }
+
+    /// That long nobody asks the registry anything; it `demands` it, in words.
+    async fn wait(&mut self, wanted: Duration, error: Error, demands: String) -> Result<()> {
         self.asked = self.asked.saturating_add(wanted);
         let closed = match self.asked > self.limits.max_wait {
             true => Err(()),
             false => self.gate.close(wanted, self.pull),
         };
-        let Ok(news) = closed else { return Err(self.too_long(wanted, error)) };
+        let Ok(news) = closed else { return Err(self.too_long(&demands, error)) };
         // Everybody was told the same: do not all come back in the same instant.
-        let delay = wanted + backoff(&self.limits).next().unwrap_or_default() / 4;
+        let delay = wanted + backoff(&self.limits).build().next().unwrap_or_default() / 4;
         if news {
             self.events.report(Event::Waiting { what: self.what.clone(), why: self.reason(&error), delay });
         }
@@ -157,10 +160,20 @@ impl Tries {
         let wanted = refill.saturating_mul(1 << self.unsaid.min(16));
         let left = self.limits.max_wait.saturating_sub(self.asked);
         if left.is_zero() || (self.unsaid == 0 && left < wanted) {
-            return Err(self.too_long(wanted, error));
+            return Err(self.too_long(&format!("asks to wait {}", duration(wanted)), error));
         }
         self.unsaid += 1;
         self.wait_as_told(wanted.min(left), error).await
+    }
+
+    /// The registry said nothing at all of its limit: again and again, as long as allowed.
+    async fn wait_untold(&mut self, error: Error) -> Result<()> {
+        let demands = "refuses and does not say for how long".to_owned();
+        let left = self.limits.max_wait.saturating_sub(self.asked);
+        match self.patience.next().filter(|_| !left.is_zero()) {
+            Some(delay) => self.wait(delay.min(left), error, demands).await,
+            None => Err(self.too_long(&demands, error)),
+        }
     }
 
     /// Why a try failed, without what was tried.
@@ -169,9 +182,9 @@ impl Tries {
         why.strip_prefix(&self.what).map_or(why.as_str(), |rest| rest.trim_start_matches(": ")).to_owned()
     }
 
-    fn too_long(&self, wanted: Duration, error: Error) -> Error {
-        let (wanted, allowed) = (duration(wanted), duration(self.limits.max_wait));
-        let why = format!("the registry asks to wait {wanted}, and at most {allowed} in all are allowed");
+    fn too_long(&self, demands: &str, error: Error) -> Error {
+        let allowed = duration(self.limits.max_wait);
+        let why = format!("the registry {demands}, and at most {allowed} in all are allowed");
         self.gate.give_up(&why);
         Error::new(Kind::RateLimited, format!("{}: {why}", self.what)).because(error)
     }
@@ -183,13 +196,16 @@ impl Drop for Tries {
     }
 }
 
-fn backoff(limits: &Limits) -> ExponentialBackoff {
+fn patience(limits: &Limits) -> ExponentialBackoff {
+    backoff(limits).without_max_times().build()
+}
+
+fn backoff(limits: &Limits) -> ExponentialBuilder {
     ExponentialBuilder::default()
         .with_min_delay(limits.first_delay)
         .with_max_delay(Duration::from_secs(30))
         .with_max_times(limits.retries as usize)
         .with_jitter()
-        .build()
 }
 
 /// The statuses after which the same request may succeed later: the transient ones of HTTP, nginx's 499 and Cloudflare's
