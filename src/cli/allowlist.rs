@@ -52,11 +52,12 @@ pub struct AllowlistArgs {
     /// A tag pattern that matches nothing is no error
     #[arg(long)]
     allow_empty: bool,
-    /// Tags that never move: what the earlier lock says of them is not asked again; repeatable
+    /// Tags that never move: where the earlier lock says what they mean, that is not asked again; repeatable
     ///
     /// A pattern, as in images-by-tag-regex: found anywhere in the tag unless anchored, such as '^v?[0-9]+[.]'. An image with such
     /// a tag that stands in the lock of the bundle to be replaced, or in the lock file to be replaced, is taken as it stands
-    /// there, with what travelled along then; no request is made for it.
+    /// there, with what travelled along then. Nothing is asked about the tag; manifests that the bundle at hand does not have
+    /// are read by their digests.
     #[arg(long, value_name = "PATTERN", value_parser = Pattern::new)]
     immutable_tags: Vec<Pattern>,
 }
@@ -169,6 +170,17 @@ fn tell_recalled(walk: &Walk<'_>, context: &Context) {
     let recalled = walk.recalled();
     if recalled > 0 {
         let text = format!("{} taken from the earlier lock, unasked (--immutable-tags)", count(recalled, "image"));
+        context.events.report(Event::Notice(text));
+    }
+}
+
+/// Before the work: says where nothing can be kept because something else has the name.
+pub fn tell_foreign(kept: &Checkpoint<'_>, context: &Context) {
+    if let Some(path) = kept.foreign() {
+        let text = format!(
+            "{} is no file of gapferry: it stays as it is, and manifests that are read are not kept",
+            path.display()
+        );
         context.events.report(Event::Notice(text));
     }
 }

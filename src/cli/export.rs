@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Instant;
 
-use super::allowlist::{AllowlistArgs, connect_for, read_file, settle};
+use super::allowlist::{AllowlistArgs, connect_for, read_file, settle, tell_foreign};
 use super::context::{Context, check_writable, write_file};
 use super::exit::Outcome;
 use super::registry::RegistryArgs;
@@ -89,6 +89,7 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
         true => Checkpoint::reading(&registries, &walk_file(&args.output)),
         false => Checkpoint::new(&registries, Some(walk_file(&args.output))),
     };
+    tell_foreign(&kept, context);
     let outcome = export(&args, ask, former, &registries, &kept, started, context).await;
     settle(&kept, outcome, context)
 }

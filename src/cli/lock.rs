@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::allowlist::{AllowlistArgs, settle};
+use super::allowlist::{AllowlistArgs, settle, tell_foreign};
 use super::context::{Context, check_writable, write_file};
 use super::exit::Outcome;
 use super::mirrors;
@@ -10,6 +10,7 @@ use super::registry::RegistryArgs;
 use crate::bundle::walk_file;
 use crate::content::{Cached, Checkpoint};
 use crate::error::Result;
+use crate::lock::Lock;
 use crate::progress::units::count;
 
 const ABOUT: &str = "\
@@ -43,15 +44,21 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
     let file = args.output.as_ref().filter(|path| path.is_file() || !path.exists());
     let earlier = args.allowlist.earlier_lock(file);
     let kept = Checkpoint::new(&sources.registries, file.map(|path| walk_file(path)));
+    tell_foreign(&kept, context);
     let cached = Cached::new(&kept, None);
     let lock = args.allowlist.pin(&sources, Vec::from_iter(earlier), &cached, &args.registry, context).await;
-    let lock = settle(&kept, lock, context)?;
-    context.end();
-    match &args.output {
-        Some(path) => write_file(path, lock.to_json().as_bytes())?,
-        None => context.print(&lock.to_json())?,
-    }
+    // Until the lock is written, what was read for it is still needed.
+    let written = lock.and_then(|lock| write(&args, &lock, context).map(|()| lock));
+    let lock = settle(&kept, written, context)?;
     mirrors::tell(&sources.registries, context);
     context.say(&format!("{} resolved", count(lock.images.len(), "image")));
     Ok(Outcome::Done)
+}
+
+fn write(args: &Args, lock: &Lock, context: &Context) -> Result<()> {
+    context.end();
+    match &args.output {
+        Some(path) => write_file(path, lock.to_json().as_bytes()),
+        None => context.print(&lock.to_json()),
+    }
 }

@@ -1,8 +1,9 @@
 //! A source that keeps the manifests it has read in a file, so that a run that had to stop while reading them is continued
 //! by the next: a registry that counts pulls would otherwise let neither ever come to an end.
 //!
-//! The file is a row of entries: a line `DIGEST SIZE MEDIA-TYPE`, so many bytes, a line feed. It is only ever added to, and
-//! removed when the job is done.
+//! The file is a first line, [`FIRST_LINE`], and a row of entries: a line `DIGEST SIZE MEDIA-TYPE`, so many bytes, a line
+//! feed. It is only ever added to, and removed when the job is done. A file of that name that does not begin so is somebody
+//! else's: it stays as it is, and nothing is kept.
 //!
 //! **Threats.** The file lies about; it may be cut off, damaged or forged. Nothing counts that its digest does not prove when
 //! it is read; what cannot be understood, and all after it, is as if it were not there. Lines and entries are bounded. That
@@ -21,6 +22,8 @@ use super::{Body, Slice, Source};
 use crate::error::Result;
 use crate::oci::{Descriptor, Digest, MAX_MANIFEST_SIZE, Manifest, Reference, Repository, Tag, media_type};
 
+/// By this we know our own file, also when only a part of it was written.
+const FIRST_LINE: &[u8] = b"gapferry: manifests that were read, form 1\n";
 /// The longest line before an entry, in bytes; a digest of sha512 and the longest media type need less than half of it.
 const MAX_LINE: u64 = 512;
 /// More manifests than any job has.
@@ -31,6 +34,8 @@ pub struct Checkpoint<'a> {
     primary: &'a dyn Source,
     /// `None`: nothing is kept.
     path: Option<PathBuf>,
+    /// What stands in the file's place and is none of ours.
+    foreign: Option<PathBuf>,
     /// How many an earlier run has left.
     found: usize,
     state: Mutex<State>,
@@ -39,7 +44,7 @@ pub struct Checkpoint<'a> {
 #[derive(Default)]
 struct State {
     entries: HashMap<Digest, Entry>,
-    /// Open for reading and writing; not before there is something to keep.
+    /// Open for reading and writing, and locked; not before there is something to keep.
     file: Option<Arc<File>>,
     /// Where the next entry goes.
     end: u64,
@@ -57,16 +62,29 @@ struct Entry {
 impl<'a> Checkpoint<'a> {
     /// Before `primary`, with what an earlier run has left in `path`. The file is made when there is something to keep.
     pub fn new(primary: &'a dyn Source, path: Option<PathBuf>) -> Checkpoint<'a> {
-        let state = path.as_deref().and_then(|path| State::read(path).ok()).unwrap_or_default();
-        Checkpoint { primary, path, found: state.entries.len(), state: Mutex::new(state) }
+        let read = path.as_deref().map_or_else(|| Ok(State::default()), State::read);
+        let (state, unusable) = match read {
+            Ok(state) => (state, None),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => (State::default(), None),
+            Err(error) => (State::default(), Some(error.kind())),
+        };
+        // What could not be read now, because another run holds it or whyever, is not to be written over later.
+        let (path, unusable) = (path.clone().filter(|_| unusable.is_none()), path.zip(unusable));
+        let foreign = unusable.filter(|(_, why)| *why == io::ErrorKind::InvalidData).map(|(path, _)| path);
+        Checkpoint { primary, path, foreign, found: state.entries.len(), state: Mutex::new(state) }
     }
 
     /// The same, adding nothing.
     pub fn reading(primary: &'a dyn Source, path: &Path) -> Checkpoint<'a> {
-        let kept = Checkpoint { path: None, ..Checkpoint::new(primary, Some(path.to_owned())) };
+        let kept = Checkpoint { path: None, foreign: None, ..Checkpoint::new(primary, Some(path.to_owned())) };
         // Whoever begins meanwhile may add to it.
         kept.state().file.iter().for_each(|file| drop(file.unlock()));
         kept
+    }
+
+    /// The file that stands where ours would and is not ours: nothing is kept, and it stays as it is.
+    pub fn foreign(&self) -> Option<&Path> {
+        self.foreign.as_deref()
     }
 
     /// How many manifests an earlier run has left.
@@ -122,9 +140,10 @@ impl State {
     fn read(path: &Path) -> io::Result<State> {
         let file = open(path, false)?;
         let length = file.metadata()?.len();
-        let mut state = State::default();
         let mut reader = BufReader::new(&file);
-        while state.entries.len() < MAX_ENTRIES
+        let mut state = State { end: begin(&mut reader)?, ..State::default() };
+        while state.end > 0
+            && state.entries.len() < MAX_ENTRIES
             && let Some((digest, entry)) = next(&mut reader, state.end)
             && entry.offset.saturating_add(entry.size) < length
         {
@@ -143,6 +162,7 @@ impl State {
                 if let Some(parent) = path.parent() {
                     std::fs::create_dir_all(parent)?;
                 }
+                // Another run that began meanwhile keeps what it has written.
                 let file = Arc::new(open(path, true)?);
                 self.file = Some(file.clone());
                 file
@@ -150,11 +170,13 @@ impl State {
         };
         let (digest, size, media_type) = (manifest.digest(), manifest.size(), manifest.media_type());
         let line = format!("{digest} {size} {media_type}\n");
-        let bytes = [line.as_bytes(), manifest.bytes(), b"\n"].concat();
+        let first = if self.end == 0 { FIRST_LINE } else { b"" };
+        let bytes = [first, line.as_bytes(), manifest.bytes(), b"\n"].concat();
         // What stands there is the torn end of an earlier run.
         file.set_len(self.end)?;
         file.write_all_at(&bytes, self.end)?;
-        let entry = Entry { offset: self.end + line.len() as u64, size, media_type: media_type.to_owned() };
+        let offset = self.end + (first.len() + line.len()) as u64;
+        let entry = Entry { offset, size, media_type: media_type.to_owned() };
         self.end += bytes.len() as u64;
         self.entries.insert(digest, entry);
         Ok(())
@@ -162,10 +184,10 @@ impl State {
 }
 
 /// Only a regular file, never through a link: it is written to. One run at a time: another would take our entries away.
-fn open(path: &Path, create: bool) -> io::Result<File> {
+fn open(path: &Path, new: bool) -> io::Result<File> {
     let no_follow = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
     let mut options = File::options();
-    options.read(true).write(true).create(create).custom_flags(no_follow.bits().cast_signed());
+    options.read(true).write(true).create_new(new).custom_flags(no_follow.bits().cast_signed());
     let file = options.open(path)?;
     if !file.metadata()?.is_file() {
         return Err(io::ErrorKind::InvalidInput.into());
@@ -174,6 +196,20 @@ fn open(path: &Path, create: bool) -> io::Result<File> {
         Err(TryLockError::WouldBlock) => Err(io::ErrorKind::WouldBlock.into()),
         // Not every file system has locks.
         _ => Ok(file),
+    }
+}
+
+/// Reads the first line; gives where the entries begin, 0 where not even that line is whole.
+///
+/// # Errors
+/// [`io::ErrorKind::InvalidData`]: the file is none of ours.
+fn begin(reader: &mut impl BufRead) -> io::Result<u64> {
+    let mut first = Vec::new();
+    reader.take(FIRST_LINE.len() as u64).read_to_end(&mut first)?;
+    match FIRST_LINE.strip_prefix(&first[..]) {
+        Some(b"") => Ok(FIRST_LINE.len() as u64),
+        Some(_) => Ok(0),
+        None => Err(io::ErrorKind::InvalidData.into()),
     }
 }
 
@@ -315,6 +351,8 @@ mod tests {
         let ground = Ground::new();
         ground.run(&[1]).await;
         let text = std::fs::read_to_string(ground.path()).unwrap();
+        let first = std::str::from_utf8(FIRST_LINE).unwrap();
+        let text = text.strip_prefix(first).unwrap();
         let digest = manifest(1).digest().to_string();
         for wrong in [
             text.replace("\"n\":1", "\"n\":2"),
@@ -326,7 +364,7 @@ mod tests {
             "x".repeat(10_000),
             format!("{digest} 18446744073709551615 {}\n", media_type::OCI_INDEX),
         ] {
-            std::fs::write(ground.path(), &wrong).unwrap();
+            std::fs::write(ground.path(), format!("{first}{wrong}")).unwrap();
             assert_eq!(ground.run(&[1]).await, 1, "{wrong}");
         }
     }
@@ -354,6 +392,42 @@ mod tests {
         first.manifest(&by_digest(3)).await.unwrap();
         drop(first);
         assert_eq!(ground.run(&[1, 3]).await, 0);
+    }
+
+    #[tokio::test]
+    async fn what_another_run_kept_is_not_cut_off_by_one_that_could_not_read_it() {
+        let ground = Ground::new();
+        let first = Checkpoint::new(&ground.pulls, Some(ground.path()));
+        first.manifest(&by_digest(1)).await.unwrap();
+        let locked_out = Checkpoint::new(&ground.pulls, Some(ground.path()));
+        drop(first);
+        locked_out.manifest(&by_digest(2)).await.unwrap();
+        locked_out.remove();
+        assert_eq!(ground.run(&[1]).await, 0);
+    }
+
+    #[tokio::test]
+    async fn what_another_run_began_meanwhile_is_not_cut_off() {
+        let ground = Ground::new();
+        let early = Checkpoint::new(&ground.pulls, Some(ground.path()));
+        ground.run(&[1]).await;
+        early.manifest(&by_digest(2)).await.unwrap();
+        early.remove();
+        assert_eq!(ground.run(&[1]).await, 0);
+    }
+
+    #[tokio::test]
+    async fn a_file_that_is_none_of_ours_is_neither_written_to_nor_removed() {
+        let ground = Ground::new();
+        std::fs::create_dir(ground.path().parent().unwrap()).unwrap();
+        for theirs in ["12 km, sunny", "gapferry is a tool that carries images", "\n"] {
+            std::fs::write(ground.path(), theirs).unwrap();
+            let kept = Checkpoint::new(&ground.pulls, Some(ground.path()));
+            kept.manifest(&by_digest(1)).await.unwrap();
+            assert_eq!(kept.left(), None);
+            kept.remove();
+            assert_eq!(std::fs::read_to_string(ground.path()).unwrap(), theirs);
+        }
     }
 
     #[tokio::test]

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
 use std::process::Stdio;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use crate::shop::{Shop, is_pull};
 use crate::support::faulty::{After, Answer, Fault, Proxy, Server};
@@ -18,7 +18,10 @@ const IMAGES: usize = 10;
 struct Limited {
     server: Server,
     left: Arc<AtomicUsize>,
+    at_the_end: Arc<Mutex<Option<Job>>>,
 }
+
+type Job = Box<dyn FnOnce() + Send>;
 
 impl Limited {
     async fn start() -> Limited {
@@ -26,13 +29,25 @@ impl Limited {
             (0..IMAGES).map(|n| (format!("team/app:{n}"), format!("layer {n}"))).collect();
         let named: Vec<(&str, &str)> = images.iter().map(|(name, content)| (&name[..], &content[..])).collect();
         let (shop, left) = (Shop::with(&named), Arc::new(AtomicUsize::new(0)));
-        let granted = left.clone();
-        let take = move || granted.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok();
+        let (granted, at_the_end) = (left.clone(), Arc::new(Mutex::new(None::<Job>)));
+        let job = at_the_end.clone();
+        let take = move || {
+            let before = granted.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
+            if let Some(job) = job.lock().unwrap().take_if(|_| before == Ok(1)) {
+                job();
+            }
+            before.is_ok()
+        };
         let server = Server::registry(move |request, _| match is_pull(request) && !take() {
             true => Answer::new(429).with("Retry-After", "21600"),
             false => shop.answer(request),
         });
-        Limited { server: server.await, left }
+        Limited { server: server.await, left, at_the_end }
+    }
+
+    /// Done when the last pull that is granted comes in.
+    fn at_the_end(&self, job: impl FnOnce() + Send + 'static) {
+        *self.at_the_end.lock().unwrap() = Some(Box::new(job));
     }
 
     fn grant(&self, pulls: usize) {
@@ -153,4 +168,46 @@ async fn what_cannot_be_continued_leaves_nothing_behind() {
     let output = gapferry(&["export", "-o", &out, &there, &gone]).await;
     assert_eq!(output.status.code(), Some(4), "{}", said(&output));
     assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unrelated_file_of_that_name_stays_as_it_is_and_the_run_says_so_once() {
+    let limited = Limited::start().await;
+    let directory = support::tempdir();
+    let (out, walk) = (directory.path().join("b").display().to_string(), directory.path().join("b.walk"));
+    std::fs::write(&walk, "12 km, sunny\n").unwrap();
+    let references = limited.list();
+    let mut arguments = vec!["export", "-o", &out];
+    arguments.extend(references.iter().map(String::as_str));
+    for (pulls, code) in [(4, 4), (IMAGES, 0)] {
+        limited.grant(pulls);
+        let output = gapferry(&arguments).await;
+        let text = said(&output);
+        assert_eq!(output.status.code(), Some(code), "{text}");
+        assert_eq!(text.matches("b.walk").count(), 1, "{text}");
+        assert_eq!(std::fs::read_to_string(&walk).unwrap(), "12 km, sunny\n");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lock_that_could_not_be_written_leaves_what_was_pulled_for_it() {
+    let limited = Limited::start().await;
+    let directory = support::tempdir();
+    let lock = directory.path().join("images.lock");
+    let (path, references) = (lock.display().to_string(), limited.list());
+    let mut arguments = vec!["lock", "-o", &path];
+    arguments.extend(references.iter().map(String::as_str));
+    limited.grant(9);
+    assert_eq!(gapferry(&arguments).await.status.code(), Some(4));
+    limited.grant(1);
+    // The moment the last manifest is pulled, something else takes the name.
+    limited.at_the_end(move || std::fs::create_dir(&lock).unwrap());
+    let output = gapferry(&arguments).await;
+    assert_eq!(output.status.code(), Some(2), "{}", said(&output));
+    std::fs::remove_dir(directory.path().join("images.lock")).unwrap();
+    let pulled = limited.pulls();
+    let output = gapferry(&arguments).await;
+    assert!(output.status.success(), "{}", said(&output));
+    assert_eq!(limited.pulls(), pulled);
+    assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1);
 }
