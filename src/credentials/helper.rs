@@ -106,8 +106,22 @@ fn words(output: &Output) -> String {
 }
 
 fn failed(attempt: &str, output: &Output) -> Error {
-    let said: String = words(output).trim().chars().take(300).flat_map(char::escape_debug).collect();
+    let words = words(output);
+    if may_hold_secret(&words) {
+        return Error::input(format!(
+            "{attempt}: {}; what it says may hold the secret and is not shown",
+            output.status
+        ));
+    }
+    let said: String = words.trim().chars().take(300).flat_map(char::escape_debug).collect();
     Error::input(format!("{attempt}: {}: {said}", output.status))
+}
+
+/// Whether there is, anywhere, the beginning of a JSON object or the key of an answer's secret: a helper may fail after it has
+/// found the credentials, and what it prints then need not be whole.
+fn may_hold_secret(words: &str) -> bool {
+    let object = |(at, _)| words[at + 1..].trim_start().starts_with('"');
+    words.contains("Secret") || words.match_indices('{').any(object)
 }
 
 fn strange(attempt: &str) -> Error {

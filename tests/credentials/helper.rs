@@ -129,3 +129,27 @@ fn a_namespace_is_not_given_to_a_helper_that_knows_none() {
     }
     assert_eq!((home.asked("vault").len(), registry.requests().len()), (0, asked));
 }
+
+/// Finds the credentials and fails all the same, as a helper does whose session ends while it answers.
+const TALKATIVE: &str = r#"#!/bin/sh
+answer='{"ServerURL":"h","Username":"me","Secret":"pa:ss w0rd"}'
+[ -e "$0.$1.fails" ] || { echo "$answer"; exit 0; }
+echo "warning: session ended"; echo "$answer"; exit 1
+"#;
+
+#[test]
+fn the_secret_that_a_failing_helper_prints_is_not_shown() {
+    let (registry, home) = (closed(), Home::new());
+    let host = registry.host();
+    home.install_helper("vault");
+    home.write("bin/docker-credential-vault", TALKATIVE);
+    let file = home.write("auth.json", &json!({ "credHelpers": { host: "vault" } }).to_string());
+    let ways = [("erase", vec!["logout"]), ("get", vec!["auth", "check"]), ("get", vec!["auth", "check", "-vv"])];
+    for (verb, arguments) in ways {
+        home.write(&format!("bin/docker-credential-vault.{verb}.fails"), "");
+        let arguments = [&arguments[..], &[host, "--authfile", &file]].concat();
+        let text = ended(2, &home.gapferry(&arguments, ""));
+        assert!(text.contains("docker-credential-vault") && text.contains("may hold the secret"), "{text}");
+        assert!(!text.contains("w0rd") && !text.contains("Username"), "{text}");
+    }
+}
