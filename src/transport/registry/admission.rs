@@ -6,8 +6,8 @@ use super::Registries;
 use super::answer::refusal;
 use super::auth::Scopes;
 use super::host::{Ask, Host, Target};
+use super::location;
 use super::reply::Reply;
-use super::wire;
 use crate::error::Result;
 use crate::oci::Repository;
 
@@ -55,7 +55,7 @@ impl Registries {
         let what = format!("asking whether {repository} may be pushed to");
         let path = format!("/v2/{}/blobs/uploads/", repository.path());
         let reply = expect(&host, &Ask::new(Method::POST, path, Scopes::push(repository), &what), &[202]).await?;
-        let session = reply.header("location").and_then(|to| wire::resolve(reply.url(), to).ok());
+        let session = reply.header("location").and_then(|to| location::resolve(reply.url(), to).ok());
         drop(reply);
         if let Some(session) = session {
             let mut ask = Ask::new(Method::DELETE, String::new(), Scopes::push(repository), &what);

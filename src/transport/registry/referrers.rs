@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::answer::{excerpt, refusal};
 use super::auth::Scopes;
 use super::host::{Ask, Host, Target, strange};
-use super::{link, manifests, wire};
+use super::{link, location, manifests};
 use crate::error::{Error, Kind, Result};
 use crate::oci::{self, Descriptor, Digest, MAX_MANIFEST_SIZE, Manifest, Reference, Repository, Tag, media_type};
 use crate::progress::Event;
@@ -65,7 +65,7 @@ async fn from_api(host: &Host, repository: &Repository, subject: &Digest) -> Res
             400 | 404 | 405 | 501 if visited.len() == 1 => return Ok(None),
             _ => return Err(refusal(&what, reply).await.error),
         }
-        let next = link::next(reply.headers("link")).map(|target| wire::resolve(&url, target));
+        let next = link::next(reply.headers("link")).map(|target| location::resolve(&url, target));
         let next = next.transpose().map_err(|reason| strange(&what, format!("the next page leads {reason}")))?;
         let body = reply.body(&what, MAX_MANIFEST_SIZE).await.map_err(|failure| failure.error)?;
         // Short pages without end take room too: that of their addresses.

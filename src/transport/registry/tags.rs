@@ -8,7 +8,7 @@ use serde::Deserialize;
 use super::answer::refusal;
 use super::auth::Scopes;
 use super::host::{Ask, Host, Target, strange};
-use super::{link, trace, wire};
+use super::{link, location, trace};
 use crate::error::{Error, Result};
 use crate::oci::{Repository, Tag};
 use crate::progress::Event;
@@ -41,7 +41,7 @@ pub(super) async fn list(host: &Host, repository: &Repository) -> Result<Vec<Tag
         if reply.status() != 200 {
             return Err(refusal(&what, reply).await.error);
         }
-        let next = link::next(reply.headers("link")).map(|target| wire::resolve(&url, target));
+        let next = link::next(reply.headers("link")).map(|target| location::resolve(&url, target));
         let next = next.transpose().map_err(|reason| strange(&what, format!("the next page leads {reason}")))?;
         let body = reply.body(&what, MOST_BYTES).await.map_err(|failure| failure.error)?;
         // Short pages without end take room too: that of their addresses.

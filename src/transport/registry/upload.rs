@@ -15,11 +15,12 @@ use reqwest::{Method, Url};
 use super::answer::refusal;
 use super::auth::Scopes;
 use super::host::{Ask, Host, strange};
+use super::location;
 use super::outflow::Outflow;
 use super::reply::Reply;
 use super::retry::{Failure, Retry};
 use super::session::Session;
-use super::wire::{self, Payload};
+use super::wire::Payload;
 use crate::content::Origin;
 use crate::error::{Error, Kind, Result};
 use crate::oci::{Descriptor, Digest, Repository};
@@ -250,5 +251,5 @@ impl Upload<'_> {
 /// Where an upload continues: Location against what was asked, its query kept.
 pub(super) fn location(reply: &Reply, what: &str) -> Result<Url> {
     let header = reply.header("location").ok_or_else(|| strange(what, "the registry gave no Location"))?;
-    wire::resolve(reply.url(), header).map_err(|reason| strange(what, format!("the registry leads {reason}")))
+    location::resolve(reply.url(), header).map_err(|reason| strange(what, format!("the registry leads {reason}")))
 }

@@ -1,7 +1,7 @@
 //! One HTTP exchange: sends a request, follows redirects, says what went wrong. Knows nothing of repositories and tokens.
 //!
-//! **Threats.** A redirect may lead anywhere: `Authorization` goes only to the origin it was made for, at most ten hops are
-//! followed, none twice, and none from TLS to plain HTTP. A server may stall or trickle: waiting for an answer is bounded,
+//! **Threats.** A redirect may lead anywhere (`location`): `Authorization` goes only to the origin it was made for, at most
+//! ten hops are followed, none twice. A server may stall or trickle: waiting for an answer is bounded,
 //! and so is how slow a body may be (`patience`).
 
 use std::collections::HashMap;
@@ -9,9 +9,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue, LOCATION};
+use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 use reqwest::{Client, Method, Response, Url};
 
+use super::location::redirect;
 use super::outflow::Outflow;
 use super::reply::Reply;
 use super::retry::Failure;
@@ -103,7 +104,7 @@ impl Payload {
         Payload::Bytes(Bytes::new())
     }
 
-    fn size(&self) -> u64 {
+    pub fn size(&self) -> u64 {
         match self {
             Payload::Bytes(bytes) => bytes.len() as u64,
             Payload::Stream(outflow) => outflow.length(),
@@ -263,44 +264,6 @@ fn silence(what: &str, limit: Duration) -> Failure {
     Failure::soon(Error::new(Kind::Network, format!("{what}: no answer for {} s", limit.as_secs_f32())))
 }
 
-/// Where a redirect leads, if the answer is one that this call may follow; a streamed body cannot be sent again.
-fn redirect(call: &Call<'_>, response: &Response, repeatable: bool) -> Result<Option<Url>, Failure> {
-    let follows = match response.status().as_u16() {
-        301..=303 => matches!(call.method, Method::GET | Method::HEAD),
-        307 | 308 => repeatable,
-        _ => false,
-    };
-    let Some(location) = response.headers().get(LOCATION).and_then(|l| l.to_str().ok()).filter(|_| follows) else {
-        return Ok(None);
-    };
-    let fail = |reason: String| Failure::never(Error::new(Kind::Network, format!("{}: {reason}", call.what)));
-    let next = resolve(&call.url, location).map_err(|reason| fail(format!("redirected, but {reason}")))?;
-    Ok(Some(next))
-}
-
-/// A Location or Link target against the URL that was asked.
-///
-/// Behind a TLS-terminating proxy registries say `http://` of themselves: the same host keeps https. Another host must not
-/// be reached by less than this one.
-pub(super) fn resolve(base: &Url, target: &str) -> Result<Url, String> {
-    let mut url = base.join(target.trim()).map_err(|e| format!("to {target:?}, which is no URL ({e})"))?;
-    if !matches!(url.scheme(), "http" | "https") {
-        return Err(format!("to {}://, which is not HTTP", url.scheme()));
-    }
-    // Credentials in a URL would be sent as Basic to wherever it points.
-    let _ = url.set_username("");
-    let _ = url.set_password(None);
-    if base.scheme() == "https" && url.scheme() == "http" {
-        if url.host_str() != base.host_str() {
-            return Err(format!("from TLS to plain HTTP at {}", trace::shown(&url)));
-        }
-        let port = url.port().or(base.port());
-        let _ = url.set_scheme("https");
-        let _ = url.set_port(port);
-    }
-    Ok(url)
-}
-
 /// `localhost`, 127.0.0.0/8 and `[::1]`.
 pub(super) fn is_loopback(url: &Url) -> bool {
     match url.host_str() {
@@ -355,31 +318,6 @@ fn bottom(error: &(dyn std::error::Error + 'static)) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn resolved(base: &str, target: &str) -> Result<String, String> {
-        resolve(&base.parse().unwrap(), target).map(|url| url.to_string())
-    }
-
-    #[test]
-    fn a_location_keeps_its_query_and_tls() {
-        for (base, target, to) in [
-            ("http://h:5000/v2/a/blobs/uploads/", "/v2/a/u/1?_state=x%2By", "http://h:5000/v2/a/u/1?_state=x%2By"),
-            ("https://h/v2/", "http://h/v2/u", "https://h/v2/u"),
-            ("https://h:8443/v2/", "http://h/v2/u", "https://h:8443/v2/u"),
-            ("https://h:8443/v2/", "http://h:8443/v2/u", "https://h:8443/v2/u"),
-            ("https://h/v2/", "https://u:p@s3/x", "https://s3/x"),
-            ("http://[::1]:5000/v2/", "u?x", "http://[::1]:5000/v2/u?x"),
-        ] {
-            assert_eq!(resolved(base, target).as_deref(), Ok(to));
-        }
-    }
-
-    #[test]
-    fn a_location_cannot_leave_http_or_tls() {
-        assert!(resolved("https://h/v2/", "http://other/x?token=1").is_err_and(|e| !e.contains("token=1")));
-        assert!(resolved("https://h/v2/", "file:///etc/passwd").is_err());
-        assert!(resolved("https://h/v2/", "http://[").is_err());
-    }
 
     #[test]
     fn only_this_machine_is_loopback() {

@@ -1,9 +1,11 @@
 //! Redirects: to storage elsewhere, and round in circles.
 
-use gapferry::content::{Sink, Source};
+use gapferry::content::{Api, ApiRequest, Sink, Source};
+use gapferry::credentials::{Credentials, Store};
 use gapferry::error::Kind;
+use gapferry::transport::registry::Config;
 
-use super::{repo, with_credentials};
+use super::{manifest, repo, with_credentials};
 use crate::shelf::{Shelf, noise, read, tag};
 use crate::support::faulty::{Answer, Server, ranged};
 use crate::{client, config};
@@ -45,4 +47,61 @@ async fn redirects_end() {
         assert!(!error.chain().contains("topsecret"), "{error:?}");
         assert!(server.seen().len() <= 11);
     }
+}
+
+/// A registry whose token server, itself, answers a POST with this status and Location.
+async fn token_server_redirecting(status: u16, location: String) -> Server {
+    Server::start(move |request, _| match (request.method.as_str(), &request.target[..]) {
+        ("POST", "/token") => Answer::new(status).with("Location", location.clone()),
+        ("POST", "/moved") => Answer::new(200).body(r#"{"access_token":"t"}"#),
+        _ if request.header("authorization") == "Bearer t" => manifest(),
+        _ => {
+            let challenge = format!(r#"Bearer realm="http://{}/token",service="s""#, request.header("host"));
+            Answer::new(401).with("WWW-Authenticate", challenge)
+        }
+    })
+    .await
+}
+
+fn with_identity(server: &Server) -> Config {
+    let mut credentials = Store::anonymous();
+    credentials.set(&server.address, Credentials::identity("topsecret"));
+    Config { credentials, ..config() }
+}
+
+#[tokio::test]
+async fn an_identity_token_is_not_handed_to_the_host_a_redirect_names() {
+    for status in [307, 308] {
+        let thief = Server::start(|_, _| Answer::new(200).body(r#"{"access_token":"t"}"#)).await;
+        let server = token_server_redirecting(status, format!("http://{}/token?state=topsecret", thief.address)).await;
+        let error = client(with_identity(&server)).manifest(&tag(&repo(&server), "v1")).await.unwrap_err();
+        assert_eq!(thief.seen().len(), 0, "{error:?}");
+        let text = error.chain();
+        assert!(text.contains(&server.address) && text.contains(&thief.address), "{text}");
+        assert!(!text.contains("topsecret") && !text.contains("refresh_token"), "{text}");
+        assert_eq!(server.count("POST", "/token"), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_token_server_that_moved_on_the_same_host_still_gives_tokens() {
+    for status in [307, 308] {
+        let server = token_server_redirecting(status, "/moved".to_owned()).await;
+        let found = client(with_identity(&server)).manifest(&tag(&repo(&server), "v1")).await;
+        assert!(found.unwrap().is_some());
+        let moved = server.seen().into_iter().find(|request| request.target == "/moved").unwrap();
+        assert!(String::from_utf8_lossy(&moved.body).contains("refresh_token=topsecret"));
+    }
+}
+
+#[tokio::test]
+async fn json_for_a_registrys_api_stays_with_that_registry() {
+    let other = Server::start(|_, _| Answer::new(201)).await;
+    let location = format!("http://{}/elsewhere", other.address);
+    let server = Server::registry(move |_, _| Answer::new(307).with("Location", location.clone())).await;
+    let json = Some(serde_json::json!({ "note": "topsecret" }));
+    let request = ApiRequest { method: "POST", path: "/api/v2.0/projects".into(), json, ..ApiRequest::default() };
+    let error = client(config()).call(&server.address, request).await.unwrap_err();
+    assert_eq!((error.kind(), other.seen().len()), (Kind::Network, 0), "{error:?}");
+    assert!(error.chain().contains(&other.address) && !error.chain().contains("topsecret"), "{error:?}");
 }

@@ -1,0 +1,114 @@
+//! Where an answer leads: redirects, and the targets of Location and Link.
+//!
+//! **Threats.** A server may lead anywhere: never away from HTTP, never from TLS to plain HTTP, never with credentials in the
+//! URL. What was sent in a body (an identity token, JSON for an API) is repeated to the same origin only. A target may be
+//! signed: errors show none of its secrets.
+
+use reqwest::header::LOCATION;
+use reqwest::{Method, Response, Url};
+
+use super::retry::Failure;
+use super::trace;
+use super::wire::Call;
+use crate::error::{Error, Kind};
+
+/// Where a redirect leads, if the answer is one that this call may follow; a streamed body cannot be sent again.
+pub(super) fn redirect(call: &Call<'_>, response: &Response, repeatable: bool) -> Result<Option<Url>, Failure> {
+    let follows = match response.status().as_u16() {
+        301..=303 => matches!(call.method, Method::GET | Method::HEAD),
+        307 | 308 => repeatable,
+        _ => false,
+    };
+    let Some(location) = response.headers().get(LOCATION).and_then(|l| l.to_str().ok()).filter(|_| follows) else {
+        return Ok(None);
+    };
+    let fail = |reason: String| Failure::never(Error::new(Kind::Network, format!("{}: {reason}", call.what)));
+    let next = resolve(&call.url, location).map_err(|reason| fail(format!("redirected, but {reason}")))?;
+    if call.body.size() > 0 && next.origin() != call.url.origin() {
+        let [from, to] = [&call.url, &next].map(|url| url.origin().ascii_serialization());
+        return Err(fail(format!("{from} redirects to {to}, another server, which must not get what was sent")));
+    }
+    Ok(Some(next))
+}
+
+/// A Location or Link target against the URL that was asked.
+///
+/// Behind a TLS-terminating proxy registries say `http://` of themselves: the same host keeps https. Another host must not
+/// be reached by less than this one.
+pub(super) fn resolve(base: &Url, target: &str) -> Result<Url, String> {
+    let mut url = base.join(target.trim()).map_err(|e| format!("to {:?}, which is no URL ({e})", legible(target)))?;
+    if !matches!(url.scheme(), "http" | "https") {
+        return Err(format!("to {}://, which is not HTTP", url.scheme()));
+    }
+    // Credentials in a URL would be sent as Basic to wherever it points.
+    let _ = url.set_username("");
+    let _ = url.set_password(None);
+    if base.scheme() == "https" && url.scheme() == "http" {
+        if url.host_str() != base.host_str() {
+            return Err(format!("from TLS to plain HTTP at {}", trace::shown(&url)));
+        }
+        let port = url.port().or(base.port());
+        let _ = url.set_scheme("https");
+        let _ = url.set_port(port);
+    }
+    Ok(url)
+}
+
+/// Of what cannot be read as a URL, and so not be masked as one: what comes before the query, unless it may name a user.
+fn legible(target: &str) -> String {
+    const LONGEST: usize = 200;
+    let place = target.split(['?', '#']).next().unwrap_or_default();
+    let open = if target.contains('@') { "***" } else { place };
+    let mut shown: String = open.chars().take(LONGEST).collect();
+    if shown != target {
+        shown.push('…');
+    }
+    shown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn resolved(base: &str, target: &str) -> Result<String, String> {
+        resolve(&base.parse().unwrap(), target).map(|url| url.to_string())
+    }
+
+    #[test]
+    fn a_location_keeps_its_query_and_tls() {
+        for (base, target, to) in [
+            ("http://h:5000/v2/a/blobs/uploads/", "/v2/a/u/1?_state=x%2By", "http://h:5000/v2/a/u/1?_state=x%2By"),
+            ("https://h/v2/", "http://h/v2/u", "https://h/v2/u"),
+            ("https://h:8443/v2/", "http://h/v2/u", "https://h:8443/v2/u"),
+            ("https://h:8443/v2/", "http://h:8443/v2/u", "https://h:8443/v2/u"),
+            ("https://h/v2/", "https://u:p@s3/x", "https://s3/x"),
+            ("http://[::1]:5000/v2/", "u?x", "http://[::1]:5000/v2/u?x"),
+        ] {
+            assert_eq!(resolved(base, target).as_deref(), Ok(to));
+        }
+    }
+
+    #[test]
+    fn a_location_cannot_leave_http_or_tls() {
+        assert!(resolved("https://h/v2/", "http://other/x?token=1").is_err_and(|e| !e.contains("token=1")));
+        assert!(resolved("https://h/v2/", "file:///etc/passwd").is_err());
+        assert!(resolved("https://h/v2/", "http://[").is_err());
+    }
+
+    #[test]
+    fn a_location_that_is_no_url_is_told_without_its_secrets() {
+        for (target, told) in [
+            ("https://s3:99999/x?X-Amz-Signature=abc", "https://s3:99999/x…"),
+            ("https://s3:99999/x?X-Amz-Signature=a abc", "https://s3:99999/x…"),
+            ("https://s3:99999/x#abc", "https://s3:99999/x…"),
+            ("https://u:abc@s3:99999/x", "***…"),
+            ("https://u:p?abc@s3:99999/x", "***…"),
+            ("https://s3:99999/x", "https://s3:99999/x\""),
+        ] {
+            let error = resolved("https://h/v2/", target).unwrap_err();
+            assert!(error.contains(told) && !error.contains("abc"), "{error}");
+        }
+        let long = format!("https://s3:99999/{}", "é".repeat(100_000));
+        assert!(resolved("https://h/v2/", &long).unwrap_err().chars().count() < 300);
+    }
+}
