@@ -20,14 +20,12 @@ pub struct Awaited {
 impl Awaited {
     /// Images that wait for nothing are told to `complete` at once.
     pub fn new(graph: &Graph, plan: &Plan, complete: UnboundedSender<usize>) -> Awaited {
-        let missing = |step: &'_ BlobStep| -> Vec<(Repository, Digest)> {
-            step.missing.iter().map(|repository| (repository.clone(), step.blob.digest)).collect()
-        };
-        let missing: HashSet<(Repository, Digest)> = plan.blobs.iter().flat_map(missing).collect();
+        let places = plan.blobs.iter().flat_map(|step| step.missing.iter().map(|place| (place, step.blob.digest)));
+        let missing: HashSet<(&Repository, Digest)> = places.collect();
         let mut waiting: HashMap<Digest, Vec<usize>> = HashMap::new();
         let mut left = Vec::with_capacity(plan.images.len());
         for (at, (image, step)) in graph.images.iter().zip(&plan.images).enumerate() {
-            let lacks = |digest: &Digest| missing.contains(&(step.to.repository.clone(), *digest));
+            let lacks = |digest: &Digest| missing.contains(&(&step.to.repository, *digest));
             let lacking: HashSet<Digest> = image.blobs.iter().map(|blob| blob.digest).filter(lacks).collect();
             left.push(lacking.len());
             if lacking.is_empty() {
