@@ -302,7 +302,9 @@ fn refuse_foreign(out: &Path) -> Result<()> {
         Err(error) if error.kind() == Kind::Damaged => {
             refuse("a damaged bundle is there; remove it, and all of it is fetched again")
         }
-        Err(_) => refuse("something is there that is not a bundle, and it is not overwritten"),
+        Err(_) => refuse(
+            "something is there that is not a bundle, and it is not overwritten; name another output, or take it away",
+        ),
     }
 }
 

@@ -4,7 +4,7 @@
 //! a bad medium must be an error, not a signal.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, IoSliceMut};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,14 +13,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream;
-use rustix::buffer::spare_capacity;
+use rustix::io::ReadWriteFlags;
 
 use super::Body;
 use crate::error::{Error, Kind, Result};
 use crate::oci::{Algorithm, Digest, Hasher};
 
-/// How much is read at a time for a stream.
-const PIECE: usize = 256 * 1024;
+/// How much is read at a time for a stream: what stays in a core's cache until it is hashed and sent.
+const PIECE: usize = 64 * 1024;
 /// How much is read at a time for hashing: enough to keep a disk busy.
 const HASH_BUFFER: usize = 1024 * 1024;
 
@@ -71,21 +71,6 @@ impl Slice {
         }
     }
 
-    /// Up to [`PIECE`] bytes from `position` on, into memory that was not zeroed for it; never empty.
-    fn read_piece(&self, position: u64) -> io::Result<Bytes> {
-        let left = self.size.saturating_sub(position);
-        let want = usize::try_from(left).unwrap_or(PIECE).min(PIECE);
-        let mut buffer = Vec::with_capacity(want);
-        let from = self.offset.saturating_add(position);
-        rustix::io::retry_on_intr(|| rustix::io::pread(&self.file, spare_capacity(&mut buffer), from))?;
-        if buffer.is_empty() {
-            return Err(cut_short(left));
-        }
-        // The allocator may have given more room than was asked for: what lies behind is another entry's.
-        buffer.truncate(want);
-        Ok(buffer.into())
-    }
-
     /// All of it, when it is no larger than `limit` bytes.
     ///
     /// # Errors
@@ -131,22 +116,52 @@ impl Slice {
         Ok(hasher)
     }
 
-    /// The bytes from `offset` on, read ahead on a thread of their own.
+    /// The bytes from `offset` on.
+    ///
+    /// What the system has in memory is taken on the spot, by the thread that wants it; only what has to come from a medium
+    /// is waited for on a thread of its own.
     pub fn stream(self, offset: u64) -> Body {
-        let (sender, receiver) = tokio::sync::mpsc::channel(2);
-        tokio::task::spawn_blocking(move || {
-            let mut position = offset;
-            while position < self.size {
-                let piece = self.read_piece(position).map_err(|e| Error::disk("reading", &self.path, e));
-                position += piece.as_ref().map_or(0, |piece| piece.len() as u64);
-                let failed = piece.is_err();
-                if sender.blocking_send(piece).is_err() || failed {
-                    return;
-                }
+        let pieces = stream::try_unfold((self, offset), |(slice, position)| async move {
+            if position >= slice.size {
+                return Ok(None);
             }
+            let piece = match slice.read_cached(position) {
+                Some(piece) => piece,
+                None => slice.clone().read_waiting(position).await?,
+            };
+            let next = position + piece.len() as u64;
+            Ok(Some((piece, (slice, next))))
         });
-        let pieces = stream::unfold(receiver, |mut receiver| async move { Some((receiver.recv().await?, receiver)) });
         Body { offset, stream: pieces.boxed() }
+    }
+
+    /// Up to [`PIECE`] bytes from `position` on, never none, if they can be had without waiting for a medium. Whatever
+    /// speaks against that, a file system that does not know the question included, is for
+    /// [`read_waiting`](Self::read_waiting) to find out.
+    fn read_cached(&self, position: u64) -> Option<Bytes> {
+        let mut buffer = vec![0; self.piece_at(position)];
+        let mut parts = [IoSliceMut::new(&mut buffer)];
+        let from = self.offset.saturating_add(position);
+        let read = rustix::io::preadv2(&self.file, &mut parts, from, ReadWriteFlags::NOWAIT).ok()?;
+        buffer.truncate(read);
+        (read > 0).then(|| buffer.into())
+    }
+
+    async fn read_waiting(self, position: u64) -> Result<Bytes> {
+        let path = self.path.clone();
+        let read = tokio::task::spawn_blocking(move || {
+            let mut buffer = vec![0; self.piece_at(position)];
+            let read = self.read_at(position, &mut buffer)?;
+            buffer.truncate(read);
+            Ok(buffer.into())
+        });
+        // It is lost only when the run is ending.
+        let piece = read.await.unwrap_or_else(|lost| Err(io::Error::other(lost)));
+        piece.map_err(|e| Error::disk("reading", &path, e))
+    }
+
+    fn piece_at(&self, position: u64) -> usize {
+        usize::try_from(self.size.saturating_sub(position)).unwrap_or(PIECE).min(PIECE)
     }
 }
 
@@ -173,4 +188,46 @@ pub fn in_parallel<T: Sync, R: Send>(items: &[T], threads: usize, work: impl Fn(
     let mut done = done.into_inner().unwrap_or_else(PoisonError::into_inner);
     done.sort_by_key(|(at, _)| *at);
     done.into_iter().map(|(_, result)| result).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn slice(content: &[u8], offset: u64, size: u64) -> (tempfile::NamedTempFile, Slice) {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), content).unwrap();
+        let slice = Slice::new(Arc::new(File::open(file.path()).unwrap()), file.path(), offset, size);
+        (file, slice)
+    }
+
+    async fn all(body: Body) -> Result<Vec<u8>> {
+        let mut stream = body.stream;
+        let mut all = Vec::new();
+        while let Some(piece) = stream.next().await {
+            all.extend_from_slice(&piece?);
+        }
+        Ok(all)
+    }
+
+    #[tokio::test]
+    async fn a_stream_has_exactly_the_bytes_of_its_slice() {
+        let content: Vec<u8> = (0..3 * PIECE).map(|at| (at % 251) as u8).collect();
+        for (offset, size, from) in [(0, content.len(), 0), (7, 2 * PIECE, 0), (7, 2 * PIECE, PIECE + 1), (9, 5, 5)] {
+            let (_file, slice) = slice(&content, offset as u64, size as u64);
+            let waited = slice.clone().read_waiting(from as u64).await;
+            let read = all(slice.stream(from as u64)).await.unwrap();
+            assert_eq!(read, content[offset + from..offset + size], "{size} bytes at {offset}, from {from}");
+            // What is not in memory comes another way, and is the same.
+            assert_eq!(waited.unwrap()[..], read[..read.len().min(PIECE)]);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_file_that_became_shorter_is_an_error_and_not_an_end() {
+        let (file, slice) = slice(&[7; 100], 10, 90);
+        file.as_file().set_len(50).unwrap();
+        let error = all(slice.stream(0)).await.unwrap_err();
+        assert!(error.chain().contains("ends 50 bytes too early"), "{}", error.chain());
+    }
 }

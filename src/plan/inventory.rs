@@ -16,7 +16,7 @@ use crate::progress::{Event, Events, Phase};
 
 /// Bytes of a blob from which on it is asked for even in a repository that seems to be new: far more work to send than to
 /// ask for.
-const LARGE: u64 = 256 * 1024;
+const LARGE: u64 = 8 * 1024 * 1024;
 
 /// What the target has of the content of a job.
 #[derive(Clone, Debug, Default)]
