@@ -58,8 +58,8 @@ struct Budget {
     window: Duration,
 }
 
-/// The right to pull, while few pulls are left.
-pub(super) struct Turn<'a>(#[allow(dead_code)] Option<tokio::sync::MutexGuard<'a, ()>>);
+/// The right to pull: while few pulls are left nobody else has it.
+pub(super) type Turn<'a> = Option<tokio::sync::MutexGuard<'a, ()>>;
 
 impl Gate {
     pub fn new(registry: &str, limits: &Limits, events: &Events) -> Gate {
@@ -85,7 +85,7 @@ impl Gate {
     pub async fn pull(&self, what: &str) -> Result<Turn<'_>> {
         self.pass(what).await?;
         if self.pause().is_none() {
-            return Ok(Turn(None));
+            return Ok(None);
         }
         let turn = self.turn.lock().await;
         self.pass(what).await?;
@@ -97,7 +97,7 @@ impl Gate {
             self.events.report(Event::Waiting { what: what.to_owned(), why, delay });
             tokio::time::sleep(delay).await;
         }
-        Ok(Turn(Some(turn)))
+        Ok(Some(turn))
     }
 
     /// An answer that asks for patience closes the gate for everybody. `true`: it was not known before.

@@ -80,7 +80,8 @@ impl Upload<'_> {
         match reply.status() {
             201 | 204 => self.accepted(&reply),
             // The registry itself loses uploads between requests: some object stores behind distribution 2.8 list too few
-            // of the parts that they have got.
+            // of the parts that they have got. Another PATCH could end the same way, so a new session gets the whole blob
+            // in one PUT, from the first byte.
             404 => {
                 self.in_one = true;
                 Err(self.refused(reply).await)
