@@ -1,8 +1,8 @@
 //! Where an answer leads: redirects, and the targets of Location and Link.
 //!
 //! **Threats.** A server may lead anywhere: never away from HTTP, never from TLS to plain HTTP, never with credentials in the
-//! URL. What was sent in a body (an identity token, JSON for an API) is repeated to the same origin only. A target may be
-//! signed: errors show none of its secrets.
+//! URL. What was sent in a body (an identity token, JSON for an API) is repeated to the same origin only, or by TLS to the host
+//! that has got it without. A target may be signed: errors show none of its secrets.
 
 use reqwest::header::LOCATION;
 use reqwest::{Method, Response, Url};
@@ -24,11 +24,16 @@ pub(super) fn redirect(call: &Call<'_>, response: &Response, repeatable: bool) -
     };
     let fail = |reason: String| Failure::never(Error::new(Kind::Network, format!("{}: {reason}", call.what)));
     let next = resolve(&call.url, location).map_err(|reason| fail(format!("redirected, but {reason}")))?;
-    if call.body.size() > 0 && next.origin() != call.url.origin() {
+    if call.body.size() > 0 && next.origin() != call.url.origin() && !is_upgrade(&call.url, &next) {
         let [from, to] = [&call.url, &next].map(|url| url.origin().ascii_serialization());
         return Err(fail(format!("{from} redirects to {to}, another server, which must not get what was sent")));
     }
     Ok(Some(next))
+}
+
+/// The same host, by TLS from now on; it has the port that was given, or that of https.
+fn is_upgrade(from: &Url, to: &Url) -> bool {
+    (from.scheme(), to.scheme()) == ("http", "https") && from.host_str() == to.host_str()
 }
 
 /// A Location or Link target against the URL that was asked.

@@ -3,11 +3,12 @@
 use gapferry::content::{Api, ApiRequest, Sink, Source};
 use gapferry::credentials::{Credentials, Store};
 use gapferry::error::Kind;
-use gapferry::transport::registry::Config;
+use gapferry::transport::registry::{Config, TlsConfig};
 
 use super::{manifest, repo, with_credentials};
-use crate::shelf::{Shelf, noise, read, tag};
+use crate::shelf::{self, Shelf, noise, read, repository, tag};
 use crate::support::faulty::{Answer, Server, ranged};
+use crate::support::registry::{Options, Registry};
 use crate::{client, config};
 
 #[tokio::test]
@@ -104,4 +105,28 @@ async fn json_for_a_registrys_api_stays_with_that_registry() {
     let error = client(config()).call(&server.address, request).await.unwrap_err();
     assert_eq!((error.kind(), other.seen().len()), (Kind::Network, 0), "{error:?}");
     assert!(error.chain().contains(&other.address) && !error.chain().contains("topsecret"), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_manifest_follows_its_registry_from_plain_http_to_tls_and_nowhere_else() {
+    let secure = Registry::with(Options { tls: true, ..Options::default() });
+    let tls = TlsConfig { ca_files: vec![secure.ca_file()], ..TlsConfig::default() };
+    let client = || client(Config { tls: tls.clone(), ..config() });
+    let shelf = Shelf::default();
+    let (there, blob) = (repository(secure.host(), "a/b"), shelf.add("{}"));
+    shelf::push(&client(), &there, &shelf, &[&blob]).await.unwrap();
+    let image = shelf::image(&blob, &[], None);
+    let port = secure.host().rsplit(':').next().unwrap();
+    for (host, follows) in [("localhost", false), ("127.0.0.1", true)] {
+        let to = format!("https://{host}:{port}");
+        let plain = Server::registry(move |request, _| match request.method.as_str() {
+            "PUT" => Answer::new(308).with("Location", format!("{to}{}", request.target)),
+            _ => Answer::new(404),
+        });
+        let plain = plain.await;
+        let stored = client().put_manifest(&tag(&repo(&plain), "v1"), &image).await;
+        assert_eq!(stored.is_ok(), follows, "{host}: {stored:?}");
+        let found = Sink::resolve(&client(), &tag(&there, "v1")).await.unwrap();
+        assert_eq!(found.map(|found| found.digest), follows.then(|| image.digest()), "{host}");
+    }
 }
