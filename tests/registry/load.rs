@@ -4,10 +4,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex};
 use std::time::Duration;
 
-use futures_util::future::join_all;
+use futures_util::future::{join, join_all};
 use gapferry::content::Sink;
 use gapferry::error::Kind;
 use gapferry::oci::{Descriptor, Digest};
+use gapferry::routes::Routes;
+use gapferry::transport::registry::{Config, Registries};
 
 use crate::shelf::{self, Shelf, image, noise, repository, tag};
 use crate::support::faulty::{Answer, Seen, Server, Sessions};
@@ -24,20 +26,54 @@ async fn taking(other: impl Fn(&Seen, usize) -> Answer + Send + Sync + 'static) 
     .await
 }
 
-#[tokio::test]
-async fn uploads_into_one_project_take_turns() {
-    let server = taking(|_, _| Answer::new(404)).await;
-    let registries = client(config());
+/// What is asked when six blobs go into one project at once, and as many are mounted there.
+async fn asked_by_six_pushes(server: &Server, registries: &Registries, mounting: bool) -> Vec<String> {
     registries.limit_uploads_per_project(&server.address, 1);
     let shelf = Shelf::default();
     let blobs: Vec<Descriptor> = (1..7).map(|n| shelf.add(noise(n * 1000))).collect();
+    let repo = |n: usize| repository(&server.address, &format!("project/app{n}"));
     let pushes = blobs.iter().enumerate().map(|(n, blob)| {
-        let (registries, shelf, repo) = (&registries, &shelf, repository(&server.address, &format!("project/app{n}")));
+        let (shelf, repo) = (&shelf, repo(n));
         async move { shelf::push(registries, &repo, shelf, &[blob]).await }
     });
-    assert!(join_all(pushes).await.into_iter().all(|pushed| pushed.is_ok()));
-    let order: Vec<String> = server.seen().into_iter().map(|request| request.method).collect();
-    assert_eq!(order, ["POST", "PUT"].repeat(6));
+    let mounted = if mounting { &blobs[..] } else { &[] };
+    let mounts = mounted.iter().enumerate().map(|(n, blob)| {
+        let (to, from) = (repo(n + 10), repo(n));
+        async move { registries.mount(&to, blob, &from).await }
+    });
+    let (pushed, mounted) = join(join_all(pushes), join_all(mounts)).await;
+    assert!(pushed.into_iter().all(|pushed| pushed.is_ok()) && mounted.into_iter().all(|mounted| mounted.is_ok()));
+    let word = |request: Seen| if request.target.contains("mount=") { "mount".to_owned() } else { request.method };
+    server.seen().into_iter().map(word).collect()
+}
+
+#[tokio::test]
+async fn uploads_into_one_project_take_turns() {
+    let server = taking(|_, _| Answer::new(404)).await;
+    let asked = asked_by_six_pushes(&server, &client(config()), false).await;
+    assert_eq!(asked, ["POST", "PUT"].repeat(6));
+}
+
+#[tokio::test]
+async fn mounts_into_a_project_take_turns_with_its_uploads() {
+    let server = taking(|_, _| Answer::new(404)).await;
+    let asked = asked_by_six_pushes(&server, &client(config()), true).await;
+    assert_eq!(asked.iter().filter(|word| *word == "mount").count(), 6);
+    let uploads = asked.split(|word| word == "mount").flat_map(|between| between.chunks(2));
+    assert!(uploads.clone().count() == 6 && uploads.clone().all(|upload| upload == ["POST", "PUT"]), "{asked:?}");
+}
+
+#[tokio::test]
+async fn turns_are_taken_also_where_registries_conf_speaks_of_a_part_of_the_registry() {
+    for tls_verify in [None, Some(false)] {
+        let server = taking(|_, _| Answer::new(404)).await;
+        let text = format!("[[registry]]\nlocation = '{}/project'\ninsecure = true\n", server.address);
+        let routes = Routes::parse(&[("registries.conf".into(), text.into())]).unwrap();
+        let mut config = Config { routes, ..config() };
+        config.tls.verify = tls_verify;
+        let asked = asked_by_six_pushes(&server, &client(config), false).await;
+        assert_eq!(asked, ["POST", "PUT"].repeat(6));
+    }
 }
 
 #[tokio::test]

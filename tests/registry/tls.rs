@@ -65,6 +65,20 @@ async fn verification_can_be_turned_off_for_all_or_for_one() {
 }
 
 #[tokio::test]
+async fn whether_a_repository_may_be_used_is_asked_the_way_it_is_used() {
+    let server = Registry::with(Options { tls: true, ..Options::default() });
+    let text = format!("[[registry]]\nlocation = '{}/team'\ninsecure = true\n", server.host());
+    let routes = gapferry::routes::Routes::parse(&[("registries.conf".into(), text.into())]).unwrap();
+    let registries = client(Config { routes, ..config() });
+    let (lax, strict) = (repository(server.host(), "team/app"), repository(server.host(), "other/app"));
+    registries.admission(server.host(), "team/app").await.unwrap();
+    registries.may_pull(&lax).await.unwrap();
+    registries.may_push(&lax).await.unwrap();
+    assert!(registries.may_pull(&strict).await.is_err() && registries.may_push(&strict).await.is_err());
+    assert!(registries.admission(server.host(), "").await.is_err());
+}
+
+#[tokio::test]
 async fn a_self_signed_authority_as_server_is_trusted_when_it_is_the_very_certificate() {
     let directory = tempfile::tempdir().unwrap();
     let [own, other] = ["own", "other"].map(|name| self_signed(directory.path(), name, "IP:127.0.0.1"));

@@ -28,7 +28,10 @@ impl Registries {
     /// [`Unauthorized`](crate::error::Kind::Unauthorized) if it, or its token server, does not accept them; what keeps it
     /// from being asked.
     pub async fn admission(&self, registry: &str, path: &str) -> Result<Admission> {
-        let host = self.host(registry);
+        let host = match Repository::new(registry, path) {
+            Ok(repository) => self.target(&repository)?,
+            Err(_) => self.host(registry),
+        };
         let what = format!("asking {registry} whether it accepts the credentials");
         expect(&host, &Ask::new(Method::GET, "/v2/".to_owned(), Scopes::enter(path), &what), &[200]).await?;
         Ok(if host.auth.is_asked() { Admission::Accepted } else { Admission::NotAsked })
@@ -39,7 +42,7 @@ impl Registries {
     /// # Errors
     /// Its refusal, or what keeps it from being asked.
     pub async fn may_pull(&self, repository: &Repository) -> Result<()> {
-        let host = self.host(repository.registry());
+        let host = self.target(repository)?;
         let what = format!("asking whether {repository} may be pulled from");
         let path = format!("/v2/{}/tags/list?n=1", repository.path());
         let ask = Ask::new(Method::GET, path, Scopes::pull(repository), &what);
@@ -51,7 +54,7 @@ impl Registries {
     /// # Errors
     /// Its refusal, or what keeps it from being asked.
     pub async fn may_push(&self, repository: &Repository) -> Result<()> {
-        let host = self.host(repository.registry());
+        let host = self.target(repository)?;
         let what = format!("asking whether {repository} may be pushed to");
         let path = format!("/v2/{}/blobs/uploads/", repository.path());
         let reply = expect(&host, &Ask::new(Method::POST, path, Scopes::push(repository), &what), &[202]).await?;

@@ -122,6 +122,11 @@ impl Config {
         }
     }
 
+    /// Whether `registry` may be spoken to without proof of who it is, if the routes call it `insecure` or not.
+    pub(super) fn is_lax(&self, registry: &str, insecure: bool) -> bool {
+        !self.tls_named(self.per_registry.get(registry), insecure).verify
+    }
+
     fn tls_of(&self, registry: &str, insecure: bool) -> TlsSettings {
         let mut settings = self.tls_named(self.per_registry.get(registry), insecure);
         if settings.cert_dir.is_none() {

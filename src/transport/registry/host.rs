@@ -36,8 +36,8 @@ pub(super) struct Host {
     pub changes: Arc<Semaphore>,
     /// What the registry's limits allow.
     pub gate: Arc<Gate>,
-    /// Uploads of one project, which wait here before they take a lane.
-    pub projects: Projects,
+    /// Uploads and mounts of one project, which wait here before they take a lane.
+    pub projects: Arc<Projects>,
     pub memory: Memory,
 }
 
@@ -105,7 +105,7 @@ impl Ask<'_> {
 }
 
 impl Host {
-    pub fn new(registry: &str, wire: Arc<Wire>, store: Store) -> Host {
+    pub fn new(registry: &str, wire: Arc<Wire>, store: Store, projects: Arc<Projects>) -> Host {
         let lane = || Arc::new(Semaphore::new(wire.config.per_host.max(1)));
         let (reads, uploads, changes) = (lane(), lane(), lane());
         let auth = Auth::new(registry, store);
@@ -119,7 +119,7 @@ impl Host {
             uploads,
             changes,
             gate,
-            projects: Projects::default(),
+            projects,
             memory: Memory::default(),
         }
     }

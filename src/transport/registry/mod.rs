@@ -58,6 +58,7 @@ use crate::routes::Place;
 pub use admission::Admission;
 pub use config::{Config, RegistryConfig, TlsConfig};
 use host::Host;
+use projects::Projects;
 use retry::is_transient;
 pub use ways::Served;
 use wire::{Call, Payload, Wire};
@@ -72,6 +73,8 @@ pub struct Registries(Arc<Shared>);
 struct Shared {
     wire: Arc<Wire>,
     hosts: Mutex<HashMap<Reach, Arc<Host>>>,
+    /// By registry, `host[:port]`.
+    projects: Mutex<HashMap<String, Arc<Projects>>>,
     ways: ways::Ways,
 }
 
@@ -79,6 +82,7 @@ struct Shared {
 #[derive(Clone, PartialEq, Eq, Hash)]
 struct Reach {
     registry: String,
+    /// It need not prove who it is. The routes may say that of a part of a registry: then there are two of it.
     insecure: bool,
     /// It stands in for another registry.
     mirror: bool,
@@ -92,12 +96,13 @@ impl Registries {
     pub fn new(config: Config, events: Events) -> Result<Registries> {
         config.check()?;
         let wire = Arc::new(Wire::new(config, events));
-        Ok(Registries(Arc::new(Shared { wire, hosts: Mutex::default(), ways: ways::Ways::default() })))
+        let (hosts, projects, ways) = Default::default();
+        Ok(Registries(Arc::new(Shared { wire, hosts, projects, ways })))
     }
 
     /// At most `at_once` uploads into one project of `registry` at the same time, from the next upload on.
     pub fn limit_uploads_per_project(&self, registry: &str, at_once: usize) {
-        self.host(registry).projects.limit(at_once);
+        self.projects(registry).limit(at_once);
     }
 
     fn host(&self, registry: &str) -> Arc<Host> {
@@ -105,19 +110,33 @@ impl Registries {
         self.reach(Reach { registry: registry.to_owned(), insecure, mirror: false, patient: true })
     }
 
-    /// The registry to write to.
+    /// One for all ways to a registry: it is the same Harbor behind them.
+    fn projects(&self, registry: &str) -> Arc<Projects> {
+        let mut projects = self.0.projects.lock().unwrap_or_else(PoisonError::into_inner);
+        projects.entry(registry.to_owned()).or_default().clone()
+    }
+
+    /// The registry itself as it is reached for `repository`, to write there.
     fn target(&self, repository: &Repository) -> Result<Arc<Host>> {
         let Place { insecure, .. } = self.0.wire.config.routes.push(repository)?;
         Ok(self.reach(Reach { registry: repository.registry().to_owned(), insecure, mirror: false, patient: true }))
     }
 
-    fn reach(&self, reach: Reach) -> Arc<Host> {
+    fn reach(&self, mut reach: Reach) -> Arc<Host> {
+        // What was said by name may make this no difference.
+        reach.insecure = self.0.wire.config.is_lax(&reach.registry, reach.insecure);
+        let projects = self.projects(&reach.registry);
         let mut hosts = self.0.hosts.lock().unwrap_or_else(PoisonError::into_inner);
         let new = |Reach { registry, insecure, mirror, patient }: &Reach| {
             let wire = &self.0.wire;
             let limits = if *patient { wire.limits.clone() } else { wire.limits.for_mirror() };
             let store = wire.config.store_for(registry, *mirror);
-            Arc::new(Host::new(registry, Arc::new(wire.on_behalf_of(registry, *insecure, limits)), store))
+            Arc::new(Host::new(
+                registry,
+                Arc::new(wire.on_behalf_of(registry, *insecure, limits)),
+                store,
+                projects.clone(),
+            ))
         };
         hosts.entry(reach).or_insert_with_key(new).clone()
     }

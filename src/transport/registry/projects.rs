@@ -1,5 +1,7 @@
-//! Few uploads at once into one project. Harbor keeps one row of its database for a project's quota and locks it for every
-//! upload: more of them at once only fail (500) and come again.
+//! Few uploads and mounts at once into one project. Harbor keeps one row of its database for a project's quota and locks it
+//! for each of them: more at once only fail (500) and come again.
+//!
+//! Whoever holds a turn waits for nobody who waits for one: a turn is taken before a lane, and never two.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -18,12 +20,12 @@ pub(super) struct Projects {
 }
 
 impl Projects {
-    /// Counts for projects that nothing was uploaded to so far.
+    /// Counts for projects that nothing was sent to so far.
     pub fn limit(&self, at_once: usize) {
         self.at_once.store(at_once, Ordering::Relaxed);
     }
 
-    /// Waits until one more upload may go to `repository`'s project, and holds the place.
+    /// Waits until one more upload or mount may go to `repository`'s project, and holds the place.
     pub async fn turn(&self, repository: &Repository) -> Option<OwnedSemaphorePermit> {
         let at_once = self.at_once.load(Ordering::Relaxed);
         if at_once == 0 {

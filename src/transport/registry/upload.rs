@@ -69,6 +69,7 @@ pub(super) async fn mount(host: &Host, to: &Repository, blob: &Descriptor, from:
     let what = format!("mounting blob {} into {to}", blob.digest);
     let path = format!("/v2/{}/blobs/uploads/?mount={}&from={}", to.path(), blob.digest, from.path());
     let scopes = Scopes::push(to).and_pull(from);
+    let _turn = host.projects.turn(to).await;
     match host.ask(&Ask::new(Method::POST, path, scopes, &what)).await {
         Ok(reply) if reply.status() == 201 => {
             host.memory.arrived.note_blob(to, blob.digest);
