@@ -9,6 +9,7 @@ use gapferry::error::{Error, Kind};
 use gapferry::transport::registry::{Config, RegistryConfig, TlsConfig};
 
 use crate::shelf::{repository, tag};
+use crate::support::faulty::{Answer, Server};
 use crate::tls::{Listener, Pair, reach};
 use crate::{client, config};
 
@@ -184,4 +185,35 @@ async fn a_directory_that_was_named_counts_instead_of_the_places_and_an_allowlis
     let own = RegistryConfig { cert_dir: Some(right), ..RegistryConfig::default() };
     let per_registry = [(server.host.clone(), own)].into_iter().collect();
     reach(&server.host, Config { per_registry, ..named(&wrong) }).await.unwrap();
+}
+
+#[tokio::test]
+async fn storage_that_a_registry_sends_us_to_is_trusted_by_the_named_directory_but_not_shown_its_certificate() {
+    let ground = tempfile::tempdir().unwrap();
+    let site = Authority::new(ground.path(), "site");
+    let server_pair = site.sign("server");
+    let open = Listener::start(ground.path(), &server_pair, None);
+    let asking = listener(ground.path(), &server_pair, &site);
+    let named = ground.path().join("named");
+    std::fs::create_dir(&named).unwrap();
+    put(&named, "ca.crt", &site.certificate());
+    put_pair(&named, "client", &site.sign("us"));
+    // Both speak to whoever names them; the second only to whoever shows a certificate.
+    for (storage, reached) in [(&open, true), (&asking, false)] {
+        let places = Places::new();
+        // That something is known of the storage's own host makes no difference.
+        for known in [false, true] {
+            let mut config = places.config();
+            config.tls.cert_dir = Some(named.clone());
+            if known {
+                put(&places.of("etc", &storage.host), "ca.crt", &site.certificate());
+                let own = RegistryConfig { tls_verify: Some(true), ..RegistryConfig::default() };
+                config.per_registry = [(storage.host.clone(), own)].into_iter().collect();
+            }
+            reach(&storage.host, config.clone()).await.unwrap();
+            let location = format!("https://{}/v2/a/manifests/v1", storage.host);
+            let registry = Server::registry(move |_, _| Answer::new(307).with("Location", location.clone())).await;
+            assert_eq!(reach(&registry.address, config).await.is_ok(), reached, "known: {known}");
+        }
+    }
 }

@@ -110,14 +110,18 @@ impl Config {
     /// The settings for requests on behalf of `registry`, of which the routes may say that it is `insecure`.
     ///
     /// Token servers and storage are trusted as what is known of their own host says; where nothing is, as the registry
-    /// that sent us there, but our certificate is for the registry alone.
+    /// that sent us there. Our certificate is for the registry alone, unless one was set up for that very host.
     pub(super) fn tls_for(&self, registry: &str, insecure: bool, url: &Url) -> TlsSettings {
         let names = names(url);
         if names.iter().any(|name| name.eq_ignore_ascii_case(registry)) {
             return self.tls_of(registry, insecure);
         }
         match names.iter().find(|name| self.per_registry.contains_key(*name) || self.in_certs_d(name).is_some()) {
-            Some(known) => self.tls_of(known, false),
+            Some(known) => {
+                let settings = self.tls_of(known, false);
+                let named_for_all = settings.cert_dir.is_some() && settings.cert_dir == self.tls.cert_dir;
+                TlsSettings { identify: !named_for_all, ..settings }
+            }
             None => TlsSettings { identify: false, ..self.tls_of(registry, insecure) },
         }
     }
