@@ -76,13 +76,17 @@ fn without_user(place: &str) -> String {
     place.to_owned()
 }
 
+/// `;` separates, too: to some servers it does.
 fn masked_query(query: &str) -> String {
-    let masked = query.split('&').map(|pair| match pair.split_once('=') {
-        Some((key, _)) if OPEN.contains(&key) => pair.to_owned(),
-        Some((key, _)) => format!("{key}=***"),
-        None => "***".to_owned(),
+    let masked = query.split_inclusive(['&', ';']).map(|piece| {
+        let (pair, mark) = piece.split_at(piece.trim_end_matches(['&', ';']).len());
+        match pair.split_once('=') {
+            Some((key, _)) if OPEN.contains(&key) => piece.to_owned(),
+            Some((key, _)) => format!("{key}=***{mark}"),
+            None => format!("***{mark}"),
+        }
     });
-    masked.collect::<Vec<_>>().join("&")
+    masked.collect()
 }
 
 /// The headers worth telling, their secrets masked.
@@ -203,6 +207,8 @@ mod tests {
         assert_eq!(shown(&url), "https://s3/x?X-Amz-Signature=***&digest=sha256:00&token=***&***");
         let url = "https://ghp_token:x-oauth@git:8443/a@b?n=1".parse().unwrap();
         assert_eq!(shown(&url), "https://***@git:8443/a@b?n=1");
+        let url = "https://s3/x?n=1;sig=abc;digest=sha256:00;last&token=def;ghi".parse().unwrap();
+        assert_eq!(shown(&url), "https://s3/x?n=1;sig=***;digest=sha256:00;***&token=***;***");
     }
 
     #[test]
