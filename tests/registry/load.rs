@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures_util::future::{join, join_all};
 use gapferry::content::Sink;
 use gapferry::error::Kind;
-use gapferry::oci::{Descriptor, Digest};
+use gapferry::oci::{Algorithm, Descriptor, Digest, Manifest, media_type};
 use gapferry::routes::Routes;
 use gapferry::transport::registry::{Config, Registries};
 
@@ -167,6 +167,25 @@ async fn what_has_just_arrived_and_is_said_to_be_missing_is_asked_for_again() {
     // Five tries, then it is believed.
     assert_eq!(Sink::resolve(&registries, &tag(&repo, "v1")).await.unwrap(), None);
     assert_eq!(server.count("HEAD", "/v2/a/b/manifests/v1"), 5);
+}
+
+#[tokio::test]
+async fn a_manifest_stored_by_its_sha512_has_arrived_like_any_other() {
+    let asked = AtomicUsize::new(0);
+    let server = taking(move |request, _| match request.method.as_str() {
+        "HEAD" if asked.fetch_add(1, Ordering::SeqCst) == 0 => Answer::new(404),
+        "PUT" => Answer::new(201),
+        _ => Answer::new(200).with("Content-Type", media_type::OCI_INDEX).body("{}"),
+    });
+    let server = server.await;
+    let body = format!(r#"{{"schemaVersion":2,"mediaType":"{}","manifests":[]}}"#, media_type::OCI_INDEX);
+    let digest = Digest::of(Algorithm::Sha512, body.as_bytes());
+    let manifest = Manifest::parse(body.into(), None, Some(&digest)).unwrap();
+    let (registries, reference) = (client(config()), repository(&server.address, "a/b").with_digest(digest));
+    registries.put_manifest(&reference, &manifest).await.unwrap();
+    let found = Sink::resolve(&registries, &reference).await.unwrap();
+    assert_eq!(found.map(|found| found.digest), Some(digest));
+    assert_eq!(server.count("HEAD", "/v2/a/b/manifests/"), 2);
 }
 
 #[tokio::test]

@@ -148,7 +148,9 @@ pub(super) async fn store(host: &Host, reference: &Reference, body: &Bytes, medi
         let reply = host.ask(&ask).await?;
         match stored(host, &name, body, reply, &what).await {
             Ok(reply) => {
-                host.memory.arrived.note_manifest(reference, Digest::sha256(body));
+                // By the digest that will be asked for.
+                let digest = reference.digest.unwrap_or_else(|| Digest::sha256(body));
+                host.memory.arrived.note_manifest(reference, digest);
                 return Ok(reply);
             }
             Err(failure) => tries.again(failure).await?,
