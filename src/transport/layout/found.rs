@@ -19,6 +19,8 @@ const MAX_FAULTS: usize = 100;
 pub struct Found {
     pub entries: BTreeMap<String, Place>,
     pub faults: Vec<Fault>,
+    /// Those with an entry of their own.
+    directories: Vec<String>,
     /// Faults that are only counted.
     unsaid: usize,
     /// Entries of any kind, and bytes of the names that are kept.
@@ -47,8 +49,10 @@ impl Found {
         }
         match safe_path(plain) {
             Err(what) => self.fault(path, what),
-            Ok(plain) if self.entries.contains_key(&plain) => self.fault(path, "it is a directory and a file"),
-            Ok(_) => {}
+            Ok(plain) => {
+                self.names += plain.len();
+                self.directories.push(plain);
+            }
         }
     }
 
@@ -79,7 +83,7 @@ impl Found {
     }
 
     pub fn finish(mut self) -> (BTreeMap<String, Place>, Vec<Fault>) {
-        self.find_names_that_differ_in_case_only();
+        self.find_collisions();
         if self.unsaid > 0 {
             let what = format!("and {} more that do not belong there", self.unsaid);
             self.faults.push(Fault { path: String::new(), what });
@@ -87,24 +91,26 @@ impl Found {
         (self.entries, self.faults)
     }
 
-    /// A case-insensitive file system would make one of them. Looked for at the end, among hashes: a second copy of every
-    /// name would take more than the names.
-    fn find_names_that_differ_in_case_only(&mut self) {
+    /// Files that unpacking would put in one place, or where it needs a directory; a case-insensitive file system has fewer
+    /// places. Looked for at the end, when the order does not matter, among hashes: a second copy of every name would take
+    /// more than the names.
+    fn find_collisions(&mut self) {
         let state = RandomState::new();
-        let folded = |name: &str| {
-            let mut hasher = state.build_hasher();
-            name.chars().flat_map(char::to_lowercase).for_each(|c| c.hash(&mut hasher));
-            hasher.finish()
-        };
-        let mut hashes: Vec<u64> = self.entries.keys().map(|name| folded(name)).collect();
-        hashes.sort_unstable();
-        let common: HashSet<u64> = hashes.windows(2).filter(|pair| pair[0] == pair[1]).map(|pair| pair[0]).collect();
+        let mut files: Vec<u64> = self.entries.keys().map(|name| hash(&state, name)).collect();
+        files.sort_unstable();
+        let odd = [self.files_with_one_name(&state, &files), self.files_and_directories(&state, &files)].concat();
+        odd.into_iter().for_each(|(name, what)| self.fault(name.as_bytes(), what));
+    }
+
+    /// Names that differ only in case.
+    fn files_with_one_name(&self, state: &RandomState, files: &[u64]) -> Vec<(String, String)> {
+        let common: HashSet<u64> = files.windows(2).filter(|pair| pair[0] == pair[1]).map(|pair| pair[0]).collect();
         if common.is_empty() {
-            return;
+            return Vec::new();
         }
         // In the order of the tar: the later one is to blame.
         let mut names: Vec<(u64, &str)> = self.entries.iter().map(|(name, place)| (place.offset, &**name)).collect();
-        names.retain(|(_, name)| common.contains(&folded(name)));
+        names.retain(|(_, name)| common.contains(&hash(state, name)));
         names.sort_unstable();
         let mut first: HashMap<String, &str> = HashMap::new();
         let mut odd = Vec::new();
@@ -114,7 +120,47 @@ impl Found {
                 None => drop(first.insert(name.to_lowercase(), name)),
             }
         }
-        odd.into_iter().for_each(|(name, what)| self.fault(name.as_bytes(), what));
+        odd
+    }
+
+    /// Files where there is a directory, too, or something in it.
+    fn files_and_directories(&self, state: &RandomState, files: &[u64]) -> Vec<(String, String)> {
+        let mut directories: HashMap<u64, &str> = HashMap::new();
+        for name in self.entries.keys() {
+            note_above(&mut directories, state, files, name);
+        }
+        for name in &self.directories {
+            note_above(&mut directories, state, files, name);
+            if files.binary_search(&hash(state, name)).is_ok() {
+                directories.insert(hash(state, name), name);
+            }
+        }
+        if directories.is_empty() {
+            return Vec::new();
+        }
+        let what = |name: &str| match *directories.get(&hash(state, name))? {
+            directory if directory == name => Some("it is a file and a directory".to_owned()),
+            directory => Some(format!("its name differs from the directory {directory} only in case")),
+        };
+        self.entries.keys().filter_map(|name| Some((name.clone(), what(name)?))).collect()
+    }
+}
+
+/// Of a name, letters of one kind. The state is new in every run: names that share a hash cannot be chosen.
+fn hash(state: &RandomState, name: &str) -> u64 {
+    let mut hasher = state.build_hasher();
+    name.chars().flat_map(char::to_lowercase).for_each(|c| c.hash(&mut hasher));
+    hasher.finish()
+}
+
+/// Notes, by its hash, every directory above `name` where there is one of `files`, given by their sorted hashes.
+fn note_above<'a>(directories: &mut HashMap<u64, &'a str>, state: &RandomState, files: &[u64], name: &'a str) {
+    let mut hasher = state.build_hasher();
+    for (at, c) in name.char_indices() {
+        if c == '/' && files.binary_search(&hasher.finish()).is_ok() {
+            directories.insert(hasher.finish(), &name[..at]);
+        }
+        c.to_lowercase().for_each(|c| c.hash(&mut hasher));
     }
 }
 
@@ -169,6 +215,40 @@ mod tests {
         );
     }
 
+    /// What is said of these, directories with `/` at their end, whatever their order: it must be the same.
+    #[track_caller]
+    fn said_of(names: &[&str]) -> Vec<String> {
+        let said = |names: &mut dyn Iterator<Item = &&str>| {
+            let mut found = Found::default();
+            for name in names {
+                match name.ends_with('/') {
+                    true => found.directory(name.as_bytes()),
+                    false => add(&mut found, name, 0),
+                }
+            }
+            let faults = found.finish().1.into_iter();
+            faults.map(|fault| format!("{}: {}", fault.path, fault.what)).collect::<Vec<_>>()
+        };
+        let forth = said(&mut names.iter());
+        assert_eq!(said(&mut names.iter().rev()), forth);
+        forth
+    }
+
+    #[test]
+    fn a_file_where_unpacking_needs_a_directory_is_a_fault_whichever_comes_first() {
+        for names in [&["a", "a/"][..], &["a", "a/b"], &["a", "a/b/"], &["a", "a-", "a.b", "a/b/c/d", "a0"]] {
+            assert_eq!(said_of(names), ["a: it is a file and a directory"], "{names:?}");
+        }
+        assert_eq!(said_of(&["a/b", "a/b/c", "a/"]), ["a/b: it is a file and a directory"]);
+        for names in [&["index.json", "INDEX.json/"][..], &["index.json", "INDEX.json/x"], &["index.json", "Index.JSON/x/"]]
+        {
+            let said = said_of(names);
+            assert!(said.len() == 1 && said[0].starts_with("index.json: "), "{said:?}");
+            assert!(said[0].ends_with("only in case") && said[0].contains("the directory I"), "{said:?}");
+        }
+        assert_eq!(said_of(&["blobs/", "blobs/sha256/", "blobs/sha256/x", "blob", "Blobs/y"]), [""; 0]);
+    }
+
     #[test]
     fn a_layout_made_of_oddities_names_the_first_and_counts_the_others() {
         let mut found = Found::default();
@@ -183,8 +263,13 @@ mod tests {
         let mut found = Found::default();
         let refused = (0..=MAX_ENTRIES).find_map(|_| found.count(Path::new("b.tar")).err()).unwrap();
         assert!(refused.to_string().contains("b.tar has more than 1000000 entries"), "{refused}");
-        let mut found = Found { names: MAX_NAMES, ..Found::default() };
-        add(&mut found, "one more", 0);
-        assert!(found.count(Path::new("b.tar")).unwrap_err().to_string().contains("longer names"));
+        for one_more in ["a file", "a directory/"] {
+            let mut found = Found { names: MAX_NAMES, ..Found::default() };
+            match one_more.strip_suffix('/') {
+                Some(directory) => found.directory(directory.as_bytes()),
+                None => add(&mut found, one_more, 0),
+            }
+            assert!(found.count(Path::new("b.tar")).unwrap_err().to_string().contains("longer names"));
+        }
     }
 }

@@ -6,9 +6,9 @@
 //!
 //! # Threats
 //! A layout on the isolated side is untrusted. Its names could leave the directory (`..`, absolute, links), name devices,
-//! come twice or differ only in case; its tar could lie about sizes, hide data in sparse or extended headers, or hold
-//! more entries than fit into memory. So: only regular files below the root are seen, links are never followed, every
-//! oddity is recorded as a [`Fault`] and its entry not offered; names, extended headers and the number of entries are
+//! come twice, differ only in case or need a directory where there is a file; its tar could lie about sizes, hide data in
+//! sparse or extended headers, or hold more entries than fit into memory. So: only regular files below the root are seen,
+//! links are never followed, every oddity is recorded as a [`Fault`]; names, extended headers and the number of entries are
 //! bounded; a JSON file is read only up to a limit.
 
 mod directory;
