@@ -24,7 +24,7 @@
 //! | room | what it is for |
 //! |---|---|
 //! | [`oci`] | vocabulary without I/O: digest, descriptor, platform, reference, manifest |
-//! | [`error`], [`progress`], [`position`] | the one error; events instead of printing; a place in a file |
+//! | [`error`], [`progress`], [`position`], [`durable`] | the one error; events instead of printing; a place in a file; files that are replaced for good |
 //! | [`content`] | the contract for reading and writing; a blob is proven while it is read |
 //! | [`credentials`] | who we are to a registry; secrets masked by type |
 //! | [`routes`] | which mirrors stand before a registry (`registries.conf`) |
@@ -61,6 +61,7 @@ pub mod check;
 pub mod cli;
 pub mod content;
 pub mod credentials;
+pub mod durable;
 pub mod error;
 pub mod graph;
 pub mod harbor;

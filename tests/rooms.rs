@@ -13,6 +13,7 @@ const ROOMS: &[(&str, u8)] = &[
     ("progress", 0),
     ("lock", 0),
     ("position", 0),
+    ("durable", 0),
     ("content", 1),
     ("credentials", 2),
     ("routes", 2),

@@ -1,7 +1,6 @@
 //! What is asked of the file system: room, durability, and names that change at once.
 
 use std::fs::{self, File, OpenOptions};
-use std::io;
 use std::num::NonZeroU64;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -9,6 +8,8 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Advice, AtFlags, CWD, FallocateFlags, OFlags, RenameFlags, StatxAttributes, StatxFlags};
 use rustix::io::Errno;
 
+use crate::durable;
+pub use crate::durable::parent;
 use crate::error::{Error, Kind, Result};
 
 /// Opens what only an export makes beside its output. The medium may have been in other hands: a link there would lead the
@@ -83,12 +84,7 @@ pub fn sync_file(path: &Path) -> Result<()> {
 
 /// A name that was given, taken or changed in `directory` reaches the medium.
 pub fn sync_directory(directory: &Path) -> Result<()> {
-    let file = File::open(directory).map_err(|e| Error::disk("opening", directory, e))?;
-    match file.sync_all() {
-        // Not every file system knows this for directories.
-        Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(()),
-        other => other.map_err(|e| Error::disk("syncing", directory, e)),
-    }
+    durable::sync_directory(directory).map_err(|e| Error::disk("syncing", directory, e))
 }
 
 /// `out` with a name of its own that can be given and taken: without `/` at its end, `.` written out, a link followed.
@@ -142,14 +138,6 @@ pub fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
     PathBuf::from(name)
-}
-
-/// The directory that `path` is in.
-pub fn parent(path: &Path) -> &Path {
-    match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    }
 }
 
 /// Held while a bundle is written; a second run on the same output is told so.

@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use tracing_subscriber::EnvFilter;
 
 use super::hint;
+use crate::durable;
 use crate::error::{Error, Kind, Result};
 use crate::progress::{Event, Events, Json, Lines, Terminal, plain};
 
@@ -206,30 +207,20 @@ pub fn check_writable<'a>(paths: impl IntoIterator<Item = &'a PathBuf>) -> Resul
     let check = |path: &Path| match path.metadata() {
         Ok(metadata) if metadata.is_dir() => Err(io::ErrorKind::IsADirectory.into()),
         Ok(metadata) if !metadata.is_file() => Ok(()),
-        _ => beside(path).map(drop),
+        _ => durable::beside(path).map(drop),
     };
     paths.into_iter().try_for_each(|path| check(path).map_err(|e| Error::disk("writing", path, e)))
-}
-
-/// A file in the same directory, removed unless it takes the name of `path`.
-fn beside(path: &Path) -> io::Result<tempfile::NamedTempFile> {
-    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    // Its own error would name the temporary file.
-    let created = tempfile::Builder::new().prefix(".gapferry-").tempfile_in(directory);
-    created.map_err(|e| e.raw_os_error().map_or(e, io::Error::from_raw_os_error))
 }
 
 /// Writes a small file at once: no reader ever sees half of it.
 pub fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
     let write = || -> io::Result<()> {
-        let mut file = beside(path)?;
+        let mut file = durable::beside(path)?;
         file.write_all(bytes)?;
-        file.as_file().sync_all()?;
         // Temporary files are for their owner only; this one is like any other file.
         let readable = std::os::unix::fs::PermissionsExt::from_mode(0o644);
         file.as_file().set_permissions(readable)?;
-        file.persist(path).map_err(|e| e.error)?;
-        Ok(())
+        durable::replace(file, path)
     };
     // A pipe or a device cannot be replaced.
     let special = path.metadata().is_ok_and(|metadata| !metadata.is_file());

@@ -10,6 +10,7 @@ use serde_json::ser::PrettyFormatter;
 use serde_json::{Map, Serializer, Value};
 
 use super::file::{AuthFile, bytes_of};
+use crate::durable::{self, parent};
 use crate::error::{Error, Result};
 
 /// Fields of an entry that hold a secret or a part of one; others are not ours.
@@ -34,7 +35,7 @@ impl Document {
     /// It is malformed, or cannot be read.
     pub fn open(path: &Path) -> Result<Document> {
         let real = real_path(path);
-        let directory = directory_of(&real);
+        let directory = parent(&real);
         let made = DirBuilder::new().recursive(true).mode(0o700).create(directory);
         made.map_err(|e| Error::disk("making the directory", directory, e))?;
         // Whoever reads, changes and replaces has its turn. Not every file system can lock, and then there is none.
@@ -99,9 +100,7 @@ impl Document {
 
     /// For its owner alone, whatever it was before; who that is stays.
     fn write(&self) -> io::Result<()> {
-        let created = tempfile::Builder::new().prefix(".gapferry-").tempfile_in(directory_of(&self.real));
-        // Its own error would name the temporary file.
-        let mut file = created.map_err(|e| e.raw_os_error().map_or(e, io::Error::from_raw_os_error))?;
+        let mut file = durable::beside(&self.real)?;
         let mut text = Vec::new();
         self.content.serialize(&mut Serializer::with_formatter(&mut text, PrettyFormatter::with_indent(b"\t")))?;
         text.push(b'\n');
@@ -110,20 +109,14 @@ impl Document {
             // Only root can give files away, and only root has somebody else's file to write.
             let _ = fchown(file.as_file(), Some(former.uid()), Some(former.gid()));
         }
-        file.as_file().sync_all()?;
-        file.persist(&self.real).map_err(|e| e.error)?;
-        Ok(())
+        durable::replace(file, &self.real)
     }
 }
 
 /// A link is followed, so that it stays one; so is one that leads to what does not exist yet.
 fn real_path(path: &Path) -> PathBuf {
     std::fs::canonicalize(path).unwrap_or_else(|_| match std::fs::read_link(path) {
-        Ok(target) => directory_of(path).join(target),
+        Ok(target) => parent(path).join(target),
         Err(_) => path.to_owned(),
     })
-}
-
-fn directory_of(path: &Path) -> &Path {
-    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }

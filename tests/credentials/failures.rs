@@ -3,6 +3,7 @@
 use super::home::Home;
 use super::{PASSWORD, base64, closed, ended};
 use crate::support::disk::Disk;
+use crate::support::gapferry_process;
 
 /// A file with a login of the past.
 fn kept(home: &Home, host: &str) -> (String, String) {
@@ -143,4 +144,28 @@ fn a_password_among_the_arguments_works_with_a_warning() {
     assert!(text.contains("warning: other users of this machine can see --password"), "{text}");
     let pair = format!("me:{PASSWORD}");
     ended(0, &home.gapferry(&["login", registry.host(), "--creds-stdin"], &pair));
+}
+
+/// As the kernel is asked: no test can cut the power.
+#[test]
+fn a_login_forgotten_before_a_power_cut_does_not_come_back_after_it() {
+    let home = Home::new();
+    let (file, _) = kept(&home, "a.io");
+    let (program, calls) = (gapferry_process(), home.path("calls").display().to_string());
+    let strace = ["strace", "-f", "-y", "-e", "trace=/^rename,fsync", "-o", &calls];
+    let arguments = ["logout", "a.io", "--authfile", &file];
+    let command: Vec<&str> = strace.into_iter().chain(program.get_program().to_str()).chain(arguments).collect();
+    let output = home.other("env", &command, "");
+    let Ok(calls) = std::fs::read_to_string(&calls) else {
+        eprintln!("skipped: only strace can tell: {}", String::from_utf8_lossy(&output.stderr));
+        return;
+    };
+    assert!(output.status.success(), "{output:?}");
+    let home = home.path("").canonicalize().unwrap();
+    let directory = format!("<{}>", home.display());
+    let orders: Vec<&str> = calls.lines().filter(|call| call.contains("rename") || call.contains("fsync")).collect();
+    let renamed = orders.iter().position(|call| call.contains("rename") && call.contains("auth.json")).unwrap();
+    let written = orders[..renamed].iter().any(|call| call.contains("fsync") && call.contains("/.gapferry-"));
+    let named = orders[renamed..].iter().any(|call| call.contains("fsync") && call.contains(&directory));
+    assert!(written && named, "{orders:#?}");
 }

@@ -240,7 +240,8 @@ mod tests {
             assert_eq!(said_of(names), ["a: it is a file and a directory"], "{names:?}");
         }
         assert_eq!(said_of(&["a/b", "a/b/c", "a/"]), ["a/b: it is a file and a directory"]);
-        for names in [&["index.json", "INDEX.json/"][..], &["index.json", "INDEX.json/x"], &["index.json", "Index.JSON/x/"]]
+        for names in
+            [&["index.json", "INDEX.json/"][..], &["index.json", "INDEX.json/x"], &["index.json", "Index.JSON/x/"]]
         {
             let said = said_of(names);
             assert!(said.len() == 1 && said[0].starts_with("index.json: "), "{said:?}");
