@@ -48,14 +48,20 @@ pub struct LockedImage {
     /// Content that the image points to and that is not carried, on purpose.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub absent: Vec<Absent>,
-    /// Signatures, attestations, SBOMs and other manifests that travel with the image.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub attached: Vec<Attached>,
+    /// Signatures, attestations, SBOMs and other manifests that travel with the image. `None`: nobody looked for any, or an
+    /// older version, which wrote no empty list, found none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attached: Option<Vec<Attached>>,
 }
 
 impl LockedImage {
     pub fn descriptor(&self) -> Descriptor {
         Descriptor::new(&self.media_type, self.digest, self.size)
+    }
+
+    /// What travels with it, looked for or not.
+    pub fn companions(&self) -> &[Attached] {
+        self.attached.as_deref().unwrap_or_default()
     }
 
     /// The name it has in a bundle: `repository:tag`, else `repository@digest`.
@@ -223,12 +229,28 @@ mod tests {
                 platforms: vec!["linux/amd64".parse().unwrap()],
                 selection: None,
                 absent: vec![],
-                attached: vec![],
+                attached: Some(vec![]),
             }],
         };
         assert_eq!(Lock::parse(lock.to_json().as_bytes(), "x").unwrap(), lock);
         let newer = lock.to_json().replace("\"version\": 1", "\"version\": 2");
         assert!(Lock::parse(newer.as_bytes(), "x.lock").unwrap_err().to_string().contains("version 2"));
+    }
+
+    #[test]
+    fn a_lock_tells_images_that_have_no_signature_from_those_nobody_looked_for_one() {
+        let lock = |attached: &str| {
+            let digest = Digest::sha256(b"m");
+            let image = format!(
+                r#"{{"reference":"r.io/a:1","source":"r.io","digest":"{digest}","mediaType":"x","size":1,"totalSize":1{attached}}}"#
+            );
+            let text = format!(r#"{{"version":1,"created":"2026-11-21T04:00:00Z","images":[{image}]}}"#);
+            Lock::parse(text.as_bytes(), "x").unwrap()
+        };
+        let (none, unknown) = (lock(r#","attached":[]"#), lock(""));
+        assert!(none.images[0].attached.is_some() && unknown.images[0].attached.is_none());
+        assert!(none.to_json().contains("attached") && !unknown.to_json().contains("attached"));
+        assert_eq!(none.images[0].companions(), unknown.images[0].companions());
     }
 
     #[test]

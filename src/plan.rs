@@ -142,12 +142,12 @@ fn image_step(image: &Image, to: &Reference, inventory: &Inventory, on_existing:
 /// The image's root, where it can be put by its tag alone: one request less. What refers to it must find it before the tag
 /// tells of it; then this is `None`.
 pub fn put_by_tag(image: &Image, to: &Reference) -> Option<Digest> {
-    (to.digest.is_none() && image.locked.attached.is_empty()).then_some(image.locked.digest)
+    (to.digest.is_none() && image.locked.companions().is_empty()).then_some(image.locked.digest)
 }
 
 /// The tags that attached manifests have beside the image in `repository`.
 pub fn companion_tags(image: &Image, repository: &Repository) -> impl Iterator<Item = (Reference, Digest)> {
-    let tagged = image.locked.attached.iter().filter_map(|a| Some((a.tag.clone()?, a.digest)));
+    let tagged = image.locked.companions().iter().filter_map(|a| Some((a.tag.clone()?, a.digest)));
     tagged.map(|(tag, digest)| (repository.with_tag(tag), digest))
 }
 

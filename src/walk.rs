@@ -127,8 +127,8 @@ impl<'a> Walk<'a> {
         let platforms = self.platforms(repository, &tree, &root).await?;
         check_has(&wanted.platforms, &platforms)?;
         let attached = match self.options.referrers {
-            true => self.find_attached(repository, &mut tree).await?,
-            false => Vec::new(),
+            true => Some(self.find_attached(repository, &mut tree).await?),
+            false => None,
         };
         let (blobs, foreign) = tree.blobs(self.options.foreign_layers);
         self.tell_foreign(&wanted.reference, foreign.len());
@@ -164,7 +164,7 @@ impl<'a> Walk<'a> {
             return Err(Error::damaged(text));
         }
         let mut tree = Tree::of(self.source, repository, root, &locked.absent).await?;
-        for attached in &locked.attached {
+        for attached in locked.companions() {
             let manifest = self.need_locked(locked, &attached.descriptor()).await?;
             tree.add(self.source, repository, manifest).await?;
         }

@@ -41,7 +41,7 @@ fn image(reference: &str, rename: Option<&str>, content: &[u8]) -> LockedImage {
         platforms: Vec::new(),
         selection: None,
         absent: Vec::new(),
-        attached: Vec::new(),
+        attached: None,
     }
 }
 

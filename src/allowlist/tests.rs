@@ -338,7 +338,7 @@ fn locked(reference: &str, platforms: &[&str]) -> crate::lock::LockedImage {
         platforms: platforms.iter().map(|p| p.parse().unwrap()).collect(),
         selection: None,
         absent: Vec::new(),
-        attached: Vec::new(),
+        attached: None,
     }
 }
 

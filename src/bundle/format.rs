@@ -185,7 +185,7 @@ fn index_json(lock: &Lock, manifests: &[Manifest]) -> Value {
         if listed.insert((image.digest, Some(image.name()))) {
             list.push(named(&image.descriptor(), &image.name()));
         }
-        for attached in &image.attached {
+        for attached in image.companions() {
             let descriptor = match by_digest.get(&attached.digest) {
                 Some(manifest) => manifest.descriptor(),
                 None => attached.descriptor(),

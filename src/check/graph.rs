@@ -35,7 +35,7 @@ pub fn check(layout: &Layout, bundle: &BundleJson, problems: &mut Problems) -> R
         }
         platforms_agree(layout, image, problems);
         let mut follow = Follow::new(&mut walk, LeftOut::of(image));
-        let attached = image.attached.iter().map(|attached| attached.descriptor());
+        let attached = image.companions().iter().map(|attached| attached.descriptor());
         follow.run(std::iter::once(image.descriptor()).chain(attached).collect());
         complete &= follow.complete;
         problems.extend(follow.problems);
@@ -268,7 +268,7 @@ fn index_agrees(layout: &Layout, bundle: &BundleJson, problems: &mut Problems) {
     let mut expected: BTreeMap<String, Digest> = BTreeMap::new();
     for image in &bundle.lock.images {
         expected.insert(image.name(), image.digest);
-        for attached in &image.attached {
+        for attached in image.companions() {
             if let Some(tag) = &attached.tag {
                 expected.insert(image.reference.repository.with_tag(tag.clone()).to_string(), attached.digest);
             }

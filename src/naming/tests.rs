@@ -14,7 +14,7 @@ fn image(reference: &str, rename: Option<&str>) -> LockedImage {
         platforms: Vec::new(),
         selection: None,
         absent: Vec::new(),
-        attached: Vec::new(),
+        attached: None,
     }
 }
 

@@ -55,7 +55,7 @@ fn fits(walk: &Walk<'_>, locked: &LockedImage, wanted: &Wanted) -> bool {
     let lacks_foreign = locked.absent.iter().any(|absent| absent.reason == AbsentReason::ForeignLayer);
     same_platforms
         && check_has(&wanted.platforms, &locked.platforms).is_ok()
-        && (options.referrers || locked.attached.is_empty())
+        && locked.attached.is_some() == options.referrers
         && !(options.foreign_layers && lacks_foreign)
 }
 

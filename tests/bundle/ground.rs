@@ -136,7 +136,7 @@ impl Builder {
             platforms: vec!["linux/amd64".parse().unwrap()],
             selection: None,
             absent: vec![],
-            attached: vec![],
+            attached: Some(vec![]),
         });
         self.manifests.push(manifest);
         self.configs.push(config);

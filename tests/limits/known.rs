@@ -161,6 +161,68 @@ fn at_a_real_registry_a_second_export_pulls_nothing_and_an_immutable_one_asks_no
 }
 
 #[test]
+fn signatures_that_were_left_behind_once_are_carried_when_they_are_wanted() {
+    let registry = Registry::start();
+    let image = images::oci("team/app", "1.0", &["content"]);
+    image.push(&registry);
+    let signature = images::cosign_signature(&image);
+    signature.push(&registry);
+    let directory = support::tempdir();
+    let (reference, out) = (format!("{}/team/app:1.0", registry.host()), directory.path().join("b"));
+    let export = |more: &[&str]| {
+        support::gapferry().args(["export", &reference, "-o"]).arg(&out).args(more).assert().success();
+        out.join("blobs").join(signature.digest().replace(':', "/")).exists()
+    };
+    assert!(!export(&["--no-referrers"]));
+    assert!(export(&["--immutable-tags", "."]), "the bundle cannot be verified by cosign beyond the gap");
+}
+
+/// What changes an image's lock entry. One made with others would lack signatures, platforms, the original index or layers,
+/// or bring along what is to stay.
+const OPTIONS: [&[&str]; 7] = [
+    &[],
+    &["--no-referrers"],
+    &["--foreign-layers"],
+    &["--platform", "linux/amd64"],
+    &["--platform", "linux/arm64"],
+    &["--platform", "linux/amd64", "--index", "sparse"],
+    &["--platform", "linux/amd64", "--index", "single"],
+];
+
+#[test]
+fn an_image_is_what_the_options_of_this_run_make_of_it_not_those_of_an_earlier_one() {
+    let registry = Registry::start();
+    let signed = images::oci_index("team/signed", "1.0", "signed");
+    signed.push(&registry);
+    images::cosign_signature(&signed).push(&registry);
+    images::cosign_signature(&signed.children[0]).push(&registry);
+    images::docker_list("team/bare", "1.0", "bare").push(&registry);
+    images::with_foreign_layer("team/windows", "1.0").push(&registry);
+    let directory = support::tempdir();
+    let names = ["team/signed:1.0", "team/bare:1.0", "team/windows:1.0 platform=linux/amd64"];
+    let list = allowlist(directory.path(), registry.host(), &names);
+    let locks: Vec<_> = (0..OPTIONS.len()).map(|n| directory.path().join(format!("{n}.lock"))).collect();
+    for (lock, options) in locks.iter().zip(OPTIONS) {
+        support::gapferry().args(["lock", "-f", &list, "-o"]).arg(lock).args(options).assert().success();
+    }
+    for (lock, now) in locks.iter().zip(OPTIONS) {
+        let wanted = images_of(&std::fs::read(lock).unwrap());
+        for (earlier, before) in locks.iter().zip(OPTIONS) {
+            let plan = ["export", "--dry-run", "--json", "-f", &list, "--immutable-tags", ".", "-o"];
+            let mut run = support::gapferry();
+            let run = run.args(plan).arg(directory.path().join("b")).arg("--lock").arg(earlier).args(now);
+            let got = images_of(&run.assert().success().get_output().stdout);
+            assert_eq!(got, wanted, "wanted {now:?}, the earlier lock was made with {before:?}");
+        }
+    }
+}
+
+fn images_of(json: &[u8]) -> Vec<serde_json::Value> {
+    let json: serde_json::Value = serde_json::from_slice(json).unwrap();
+    json["images"].as_array().unwrap().clone()
+}
+
+#[test]
 fn a_pattern_that_is_none_is_refused_before_anything_is_asked() {
     let output = support::gapferry().args(["lock", "nobody.invalid/a:1", "--immutable-tags", "("]).output().unwrap();
     assert_eq!(output.status.code(), Some(2));
