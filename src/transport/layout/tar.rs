@@ -247,7 +247,8 @@ fn until_nul(field: &[u8]) -> &[u8] {
     &field[..end]
 }
 
-/// Octal digits, or big-endian binary with the first bit set (GNU).
+/// Octal digits, or big-endian binary with the first bit set (GNU). A blank is no zero: GNU tar skips such an entry, others
+/// refuse or take it.
 fn number(field: &[u8]) -> Option<u64> {
     if field.first()? & 0x80 != 0 {
         let (head, tail) = field.split_at(field.len() - 8);
@@ -257,7 +258,7 @@ fn number(field: &[u8]) -> Option<u64> {
         return (rest_is_zero && value <= i64::MAX as u64).then_some(value);
     }
     let text = std::str::from_utf8(until_nul(field)).ok()?.trim_matches(' ');
-    if text.is_empty() { Some(0) } else { digits(text.as_bytes(), 8) }
+    digits(text.as_bytes(), 8)
 }
 
 #[cfg(test)]

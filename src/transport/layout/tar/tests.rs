@@ -115,9 +115,16 @@ fn a_directory_that_unpacking_would_make_elsewhere_is_a_fault() {
 
 #[test]
 fn a_number_or_an_extended_header_that_others_may_read_differently_is_a_fault() {
-    for size in
-        [&b"+0000000000\0"[..], b"-0000000001\0", b"0x000000000\0", b"00000000008\0", b"0000 000000\0", b"\xff\xff"]
-    {
+    for size in [
+        &b"+0000000000\0"[..],
+        b"-0000000001\0",
+        b"0x000000000\0",
+        b"00000000008\0",
+        b"0000 000000\0",
+        b"\xff\xff",
+        b"           \0",
+        b"\0\0\0\0\0\0\0\0\0\0\0\0",
+    ] {
         let mut forged = header(b'0', "a", 0);
         forged[124..124 + size.len()].copy_from_slice(size);
         assert_eq!(faults(&[summed(forged)]).len(), 1, "{}", size.escape_ascii());
