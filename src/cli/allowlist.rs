@@ -5,6 +5,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use jiff::Timestamp;
 
 use super::context::{Context, take_stdin};
 use super::registry::RegistryArgs;
@@ -100,9 +101,7 @@ impl AllowlistArgs {
         registry: &RegistryArgs,
         context: &Context,
     ) -> Result<(Lock, Graph)> {
-        let (now, _) = context.now()?;
-        let walk = self.walk(cached, context).with_known(self.known(earlier));
-        let wanted = self.expand(sources, cached, registry, context).await?;
+        let (walk, wanted, now) = self.begin(sources, earlier, cached, registry, context).await?;
         let found = resolve::discover(&walk, &wanted, now, registry.jobs(), &context.events).await;
         tell_recalled(&walk, context);
         found.map_err(unresolved)
@@ -117,23 +116,26 @@ impl AllowlistArgs {
         registry: &RegistryArgs,
         context: &Context,
     ) -> Result<Lock> {
-        let (now, _) = context.now()?;
-        let walk = self.walk(cached, context).with_known(self.known(earlier));
-        let wanted = self.expand(sources, cached, registry, context).await?;
+        let (walk, wanted, now) = self.begin(sources, earlier, cached, registry, context).await?;
         let found = resolve::pin(&walk, &wanted, now, registry.jobs(), &context.events).await;
         tell_recalled(&walk, context);
         found.map_err(unresolved)
     }
 
-    async fn expand(
+    /// The walk, what it has to find, and the time that stands for now.
+    async fn begin<'a>(
         &self,
         sources: &Sources,
-        cached: &Cached<'_>,
+        earlier: Vec<Lock>,
+        cached: &'a Cached<'a>,
         registry: &RegistryArgs,
         context: &Context,
-    ) -> Result<Vec<Wanted>> {
+    ) -> Result<(Walk<'a>, Vec<Wanted>, Timestamp)> {
+        let (now, _) = context.now()?;
+        let walk = self.walk(cached, context).with_known(self.known(earlier));
         let (rules, jobs) = (&sources.allowlist.rules, registry.jobs());
-        resolve::expand(cached, rules, self.allow_empty, jobs, &context.events).await.map_err(unresolved)
+        let wanted = resolve::expand(cached, rules, self.allow_empty, jobs, &context.events).await;
+        Ok((walk, wanted.map_err(unresolved)?, now))
     }
 
     fn known(&self, earlier: Vec<Lock>) -> Known {
@@ -188,11 +190,10 @@ pub fn tell_foreign(kept: &Checkpoint<'_>, context: &Context) {
 /// After the work: what was read is kept where the same command, run again, can go on with it; else it is removed.
 pub fn settle<T>(kept: &Checkpoint<'_>, outcome: Result<T>, context: &Context) -> Result<T> {
     let hopeless = |kind: Kind| match kind {
-        Kind::RateLimited | Kind::Network | Kind::Interrupted => false,
+        // A disk is made room on, or mounted otherwise, by whoever then runs the same command.
+        Kind::RateLimited | Kind::Network | Kind::Interrupted | Kind::Disk => false,
         // Somebody has to mend something first; what an earlier run had to stop with is not thrown away for that.
-        Kind::Input | Kind::Disk | Kind::Damaged | Kind::NotFound | Kind::Unauthorized | Kind::Refused => {
-            kept.found() == 0
-        }
+        Kind::Input | Kind::Damaged | Kind::NotFound | Kind::Unauthorized | Kind::Refused => kept.found() == 0,
     };
     match &outcome {
         Err(error) if !hopeless(error.kind()) => {

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
-use std::process::Stdio;
+use std::path::Path;
+use std::process::{Output, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -58,6 +59,13 @@ impl Limited {
         (0..IMAGES).map(|n| format!("{}/team/app:{n}", self.server.address)).collect()
     }
 
+    /// Pins all images in this file.
+    async fn lock(&self, file: &Path) -> Output {
+        let (file, references) = (file.display().to_string(), self.list());
+        let arguments = ["lock", "-o", &file].into_iter().chain(references.iter().map(String::as_str));
+        gapferry(&arguments.collect::<Vec<_>>()).await
+    }
+
     /// How often each tag or digest was asked for by GET, refusals included.
     fn pulls(&self) -> BTreeMap<String, usize> {
         let mut pulls = BTreeMap::new();
@@ -101,14 +109,11 @@ async fn a_lock_file_that_hits_the_limit_is_finished_by_the_next_run() {
     let limited = Limited::start().await;
     let directory = support::tempdir();
     let lock = directory.path().join("images.lock");
-    let (path, references) = (lock.display().to_string(), limited.list());
-    let mut arguments = vec!["lock", "-o", &path];
-    arguments.extend(references.iter().map(String::as_str));
     limited.grant(9);
-    assert_eq!(gapferry(&arguments).await.status.code(), Some(4));
+    assert_eq!(limited.lock(&lock).await.status.code(), Some(4));
     assert!(!lock.exists());
     limited.grant(1);
-    let output = gapferry(&arguments).await;
+    let output = limited.lock(&lock).await;
     assert!(output.status.success(), "{}", said(&output));
     assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1);
 }
@@ -194,19 +199,17 @@ async fn a_lock_that_could_not_be_written_leaves_what_was_pulled_for_it() {
     let limited = Limited::start().await;
     let directory = support::tempdir();
     let lock = directory.path().join("images.lock");
-    let (path, references) = (lock.display().to_string(), limited.list());
-    let mut arguments = vec!["lock", "-o", &path];
-    arguments.extend(references.iter().map(String::as_str));
     limited.grant(9);
-    assert_eq!(gapferry(&arguments).await.status.code(), Some(4));
+    assert_eq!(limited.lock(&lock).await.status.code(), Some(4));
     limited.grant(1);
     // The moment the last manifest is pulled, something else takes the name.
-    limited.at_the_end(move || std::fs::create_dir(&lock).unwrap());
-    let output = gapferry(&arguments).await;
+    let taken = lock.clone();
+    limited.at_the_end(move || std::fs::create_dir(taken).unwrap());
+    let output = limited.lock(&lock).await;
     assert_eq!(output.status.code(), Some(2), "{}", said(&output));
-    std::fs::remove_dir(directory.path().join("images.lock")).unwrap();
+    std::fs::remove_dir(&lock).unwrap();
     let pulled = limited.pulls();
-    let output = gapferry(&arguments).await;
+    let output = limited.lock(&lock).await;
     assert!(output.status.success(), "{}", said(&output));
     assert_eq!(limited.pulls(), pulled);
     assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1);

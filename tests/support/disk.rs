@@ -29,7 +29,16 @@ impl Disk {
     }
 
     pub fn make_read_only(&self) {
-        let status = Command::new("mount").args(["-o", "remount,ro"]).arg(self.path()).status().unwrap();
+        self.remount("ro");
+    }
+
+    pub fn resize(&self, kibibytes: u64) {
+        self.remount(&format!("size={kibibytes}k"));
+    }
+
+    fn remount(&self, option: &str) {
+        let option = format!("remount,{option}");
+        let status = Command::new("mount").args(["-o", &option]).arg(self.path()).status().unwrap();
         assert!(status.success());
     }
 }

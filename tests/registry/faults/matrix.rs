@@ -93,6 +93,28 @@ fn reading() -> Vec<Row> {
     rows
 }
 
+/// While the bytes of a blob go out.
+fn sending() -> Vec<Row> {
+    let mut rows = anywhere();
+    for at in [0, 1, 100_000, BLOB - 1] {
+        rows.push((Fault::Reset(Stage::RequestBody(at)), None));
+        rows.push((Fault::Stall(Stage::RequestBody(at)), None));
+    }
+    rows.push((Fault::WrongDigest, Some(Kind::Refused)));
+    rows
+}
+
+/// What a registry says of an upload that it does not want as it is.
+fn refusing() -> [Row; 5] {
+    [
+        (Fault::Cancelled, None),
+        (Fault::Status(416), None),
+        (Fault::Hasty(503), None),
+        (Fault::Hasty(413), Some(Kind::Refused)),
+        (Fault::Status(412), Some(Kind::Refused)),
+    ]
+}
+
 #[tokio::test]
 async fn whatever_befalls_a_blob_on_its_way_out_it_is_right_or_an_error_says_what_is_wrong() {
     let site = Site::new().await;
@@ -139,19 +161,8 @@ async fn whatever_befalls_a_manifest_on_its_way_out_it_is_right_or_an_error_says
 #[tokio::test]
 async fn whatever_befalls_an_upload_the_registry_gets_the_blob_or_an_error_says_why_not() {
     let site = Site::new().await;
-    let mut rows = anywhere();
-    for at in [0, 1, 100_000, BLOB - 1] {
-        rows.push((Fault::Reset(Stage::RequestBody(at)), None));
-        rows.push((Fault::Stall(Stage::RequestBody(at)), None));
-    }
-    rows.extend([
-        (Fault::Cancelled, None),
-        (Fault::Status(416), None),
-        (Fault::Hasty(503), None),
-        (Fault::Hasty(413), Some(Kind::Refused)),
-        (Fault::Status(412), Some(Kind::Refused)),
-        (Fault::WrongDigest, Some(Kind::Refused)),
-    ]);
+    let mut rows = sending();
+    rows.extend(refusing());
     let digest = site.blobs[1].digest.to_string();
     let part = digest.replace(':', "%3A");
     for (n, (fault, expected)) in rows.into_iter().enumerate() {
@@ -163,23 +174,11 @@ async fn whatever_befalls_an_upload_the_registry_gets_the_blob_or_an_error_says_
 #[tokio::test]
 async fn whatever_befalls_a_large_upload_the_registry_gets_the_blob_or_an_error_says_why_not() {
     let site = Site::new().await;
-    let mut sending = anywhere();
-    for at in [0, 1, 100_000, BLOB - 1] {
-        sending.push((Fault::Reset(Stage::RequestBody(at)), None));
-        sending.push((Fault::Stall(Stage::RequestBody(at)), None));
-    }
+    let mut sending = sending();
     sending.extend([Form::Relative, Form::Absolute, Form::Changing].map(|form| (Fault::Location(form), None)));
-    sending.push((Fault::WrongDigest, Some(Kind::Refused)));
+    sending.extend(refusing());
     let mut closing = anywhere();
-    for rows in [&mut sending, &mut closing] {
-        rows.extend([
-            (Fault::Cancelled, None),
-            (Fault::Status(416), None),
-            (Fault::Hasty(503), None),
-            (Fault::Hasty(413), Some(Kind::Refused)),
-            (Fault::Status(412), Some(Kind::Refused)),
-        ]);
-    }
+    closing.extend(refusing());
     let large = Config { large_blob: BLOB as u64, ..patience() };
     let digest = site.blobs[1].digest.to_string();
     let closed = digest.replace(':', "%3A");

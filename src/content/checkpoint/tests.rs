@@ -1,0 +1,184 @@
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use bytes::Bytes;
+
+use super::*;
+
+/// A registry that has every manifest of the form below, and counts.
+#[derive(Default)]
+struct Pulls(AtomicUsize);
+
+fn manifest(n: usize) -> Manifest {
+    let text = format!(r#"{{"schemaVersion":2,"mediaType":"{}","manifests":[],"n":{n}}}"#, media_type::OCI_INDEX);
+    Manifest::parse(Bytes::from(text), None, None).unwrap()
+}
+
+fn by_digest(n: usize) -> Reference {
+    Repository::new("h", "a").unwrap().with_digest(manifest(n).digest())
+}
+
+#[async_trait]
+impl Source for Pulls {
+    async fn tags(&self, _: &Repository) -> Result<Vec<Tag>> {
+        Ok(Vec::new())
+    }
+    async fn resolve(&self, _: &Reference) -> Result<Option<Descriptor>> {
+        Ok(None)
+    }
+    async fn manifest(&self, reference: &Reference) -> Result<Option<Manifest>> {
+        self.0.fetch_add(1, Ordering::SeqCst);
+        Ok((0..10).map(manifest).find(|manifest| Some(manifest.digest()) == reference.digest))
+    }
+    async fn referrers(&self, _: &Repository, _: &Digest) -> Result<Vec<Descriptor>> {
+        Ok(Vec::new())
+    }
+    async fn blob(&self, _: &Repository, blob: &Descriptor, _: u64) -> Result<Body> {
+        panic!("{blob:?}")
+    }
+}
+
+struct Ground {
+    directory: tempfile::TempDir,
+    pulls: Pulls,
+}
+
+impl Ground {
+    fn new() -> Ground {
+        Ground { directory: tempfile::tempdir().unwrap(), pulls: Pulls::default() }
+    }
+
+    fn path(&self) -> PathBuf {
+        self.directory.path().join("deep/out.tar.walk")
+    }
+
+    /// One run that reads these; gives how many of them were pulled.
+    async fn run(&self, wanted: &[usize]) -> usize {
+        let before = self.pulls.0.load(Ordering::SeqCst);
+        let kept = Checkpoint::new(&self.pulls, Some(self.path()));
+        for n in wanted {
+            assert_eq!(kept.manifest(&by_digest(*n)).await.unwrap().unwrap().bytes(), manifest(*n).bytes());
+        }
+        self.pulls.0.load(Ordering::SeqCst) - before
+    }
+}
+
+#[tokio::test]
+async fn what_one_run_has_read_the_next_does_not_ask_for() {
+    let ground = Ground::new();
+    assert_eq!(ground.run(&[1, 2]).await, 2);
+    assert_eq!(ground.run(&[1, 2, 3]).await, 1);
+    assert_eq!(ground.run(&[3, 2, 1]).await, 0);
+    let kept = Checkpoint::new(&ground.pulls, Some(ground.path()));
+    assert_eq!(kept.left(), Some((3, ground.path().as_path())));
+    kept.remove();
+    assert!(!ground.path().exists());
+}
+
+#[tokio::test]
+async fn a_file_cut_anywhere_gives_what_is_whole_and_is_added_to_there() {
+    let ground = Ground::new();
+    ground.run(&[1, 2]).await;
+    let whole = std::fs::read(ground.path()).unwrap();
+    for cut in 0..whole.len() {
+        std::fs::write(ground.path(), &whole[..cut]).unwrap();
+        ground.run(&[1, 2]).await;
+        assert_eq!(std::fs::read(ground.path()).unwrap(), whole, "cut at {cut}");
+    }
+}
+
+#[tokio::test]
+async fn damaged_and_forged_entries_are_pulled_again() {
+    let ground = Ground::new();
+    ground.run(&[1]).await;
+    let text = std::fs::read_to_string(ground.path()).unwrap();
+    let first = std::str::from_utf8(FIRST_LINE).unwrap();
+    let text = text.strip_prefix(first).unwrap();
+    let digest = manifest(1).digest().to_string();
+    for wrong in [
+        text.replace("\"n\":1", "\"n\":2"),
+        text.replace(&digest, &manifest(2).digest().to_string()),
+        text.replace(&digest, "sha256:../../x"),
+        text.replace(' ', " 9"),
+        text.replace(' ', "  "),
+        text.replace("application/vnd.oci.image.index", "text/html"),
+        "x".repeat(10_000),
+        format!("{digest} 18446744073709551615 {}\n", media_type::OCI_INDEX),
+    ] {
+        std::fs::write(ground.path(), format!("{first}{wrong}")).unwrap();
+        assert_eq!(ground.run(&[1]).await, 1, "{wrong}");
+    }
+}
+
+#[tokio::test]
+async fn a_link_in_its_place_is_not_followed_and_the_job_goes_on() {
+    let ground = Ground::new();
+    std::fs::create_dir(ground.path().parent().unwrap()).unwrap();
+    let target = ground.directory.path().join("precious");
+    std::fs::write(&target, "precious").unwrap();
+    std::os::unix::fs::symlink(&target, ground.path()).unwrap();
+    assert_eq!(ground.run(&[1]).await, 1);
+    assert_eq!(std::fs::read_to_string(&target).unwrap(), "precious");
+}
+
+#[tokio::test]
+async fn two_runs_at_once_do_not_spoil_each_others_entries() {
+    let ground = Ground::new();
+    let first = Checkpoint::new(&ground.pulls, Some(ground.path()));
+    first.manifest(&by_digest(1)).await.unwrap();
+    let second = Checkpoint::new(&ground.pulls, Some(ground.path()));
+    assert_eq!(second.found(), 0);
+    second.manifest(&by_digest(2)).await.unwrap();
+    second.remove();
+    first.manifest(&by_digest(3)).await.unwrap();
+    drop(first);
+    assert_eq!(ground.run(&[1, 3]).await, 0);
+}
+
+#[tokio::test]
+async fn what_another_run_kept_is_not_cut_off_by_one_that_could_not_read_it() {
+    let ground = Ground::new();
+    let first = Checkpoint::new(&ground.pulls, Some(ground.path()));
+    first.manifest(&by_digest(1)).await.unwrap();
+    let locked_out = Checkpoint::new(&ground.pulls, Some(ground.path()));
+    drop(first);
+    locked_out.manifest(&by_digest(2)).await.unwrap();
+    locked_out.remove();
+    assert_eq!(ground.run(&[1]).await, 0);
+}
+
+#[tokio::test]
+async fn what_another_run_began_meanwhile_is_not_cut_off() {
+    let ground = Ground::new();
+    let early = Checkpoint::new(&ground.pulls, Some(ground.path()));
+    ground.run(&[1]).await;
+    early.manifest(&by_digest(2)).await.unwrap();
+    early.remove();
+    assert_eq!(ground.run(&[1]).await, 0);
+}
+
+#[tokio::test]
+async fn a_file_that_is_none_of_ours_is_neither_written_to_nor_removed() {
+    let ground = Ground::new();
+    std::fs::create_dir(ground.path().parent().unwrap()).unwrap();
+    for theirs in ["12 km, sunny", "gapferry is a tool that carries images", "\n"] {
+        std::fs::write(ground.path(), theirs).unwrap();
+        let kept = Checkpoint::new(&ground.pulls, Some(ground.path()));
+        kept.manifest(&by_digest(1)).await.unwrap();
+        assert_eq!(kept.left(), None);
+        kept.remove();
+        assert_eq!(std::fs::read_to_string(ground.path()).unwrap(), theirs);
+    }
+}
+
+#[tokio::test]
+async fn a_dry_run_reads_what_is_kept_and_writes_nothing() {
+    let ground = Ground::new();
+    ground.run(&[1]).await;
+    let before = std::fs::read(ground.path()).unwrap();
+    let kept = Checkpoint::reading(&ground.pulls, &ground.path());
+    kept.manifest(&by_digest(1)).await.unwrap();
+    kept.manifest(&by_digest(2)).await.unwrap();
+    kept.remove();
+    assert_eq!(ground.pulls.0.load(Ordering::SeqCst), 2);
+    assert_eq!(std::fs::read(ground.path()).unwrap(), before);
+}
