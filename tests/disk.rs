@@ -154,6 +154,22 @@ fn a_receipt_or_lock_that_could_not_be_written_is_told_before_the_work_not_after
 }
 
 #[test]
+fn another_run_on_the_same_output_is_found_before_anything_is_asked() {
+    let (registry, _) = large();
+    let directory = tempdir();
+    let lock = std::fs::File::create(directory.path().join("b.partial.lock")).unwrap();
+    lock.lock().unwrap();
+    let before = registry.requests().len();
+    let output = export(registry.host(), &directory.path().join("b"));
+    let said = stderr(&output);
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(said.contains("another gapferry is writing it"), "{said}");
+    assert_eq!(registry.requests().len(), before);
+    lock.unlock().unwrap();
+    assert!(export(registry.host(), &directory.path().join("b")).status.success());
+}
+
+#[test]
 fn what_is_there_and_no_bundle_is_not_overwritten() {
     let (registry, _) = large();
     let directory = tempdir();

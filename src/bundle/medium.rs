@@ -148,6 +148,17 @@ pub struct WriteLock {
 
 impl WriteLock {
     /// # Errors
+    /// Another process holds it now.
+    pub fn check(out: &Path) -> Result<()> {
+        let path = beside(out, ".partial.lock");
+        let file = open_own(&path, OpenOptions::new().read(true)).ok();
+        match file.map(|file| file.try_lock_shared()) {
+            Some(Err(fs::TryLockError::WouldBlock)) => Err(held(out)),
+            _ => Ok(()),
+        }
+    }
+
+    /// # Errors
     /// Another process holds it, or the directory cannot be written.
     pub fn take(out: &Path) -> Result<WriteLock> {
         let path = beside(out, ".partial.lock");
@@ -156,10 +167,7 @@ impl WriteLock {
             match file.try_lock() {
                 Ok(()) if !is_still(&file, &path) => {} // its former owner has just removed it
                 Ok(()) => return Ok(WriteLock { _file: file, path }),
-                Err(fs::TryLockError::WouldBlock) => {
-                    let text = format!("writing {}: another gapferry is writing it", out.display());
-                    return Err(Error::new(Kind::Input, text));
-                }
+                Err(fs::TryLockError::WouldBlock) => return Err(held(out)),
                 // Some network file systems cannot lock; two runs at once are then the operator's to avoid.
                 Err(fs::TryLockError::Error(error)) => {
                     tracing::debug!("{} cannot be locked: {error}", path.display());
@@ -168,6 +176,10 @@ impl WriteLock {
             }
         }
     }
+}
+
+fn held(out: &Path) -> Error {
+    Error::new(Kind::Input, format!("writing {}: another gapferry is writing it", out.display()))
 }
 
 /// Whether `path` still names the open file.

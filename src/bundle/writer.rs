@@ -128,6 +128,14 @@ impl Writer {
         Some(Finished { path: out.to_owned(), identity: bundle.identity(), size, unchanged: true })
     }
 
+    /// To be asked before anything that takes time, or somebody's attention.
+    ///
+    /// # Errors
+    /// Another run is writing `out`.
+    pub fn check_free(out: &Path) -> Result<()> {
+        medium::settle(out).map_or(Ok(()), |out| WriteLock::check(&out))
+    }
+
     /// What writing `contents` to `out` would take; nothing is written.
     ///
     /// # Errors

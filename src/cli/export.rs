@@ -83,6 +83,9 @@ pub struct Args {
 pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
     let started = Instant::now();
     check_writable(&args.lock)?;
+    if !args.dry_run {
+        Writer::check_free(&args.output)?;
+    }
     let former = Bundle::open(&args.output).ok();
     let (registries, ask) = ask(&args, context)?;
     let kept = match args.dry_run {

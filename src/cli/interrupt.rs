@@ -12,6 +12,7 @@ use tokio::sync::oneshot;
 use super::context::Context;
 use super::exit::Outcome;
 use super::password;
+use crate::credentials::end_helpers;
 use crate::error::{Error, Kind, Result};
 
 /// How long a stopped command may take to close what it has open; what it computes or reads is not waited for.
@@ -100,10 +101,12 @@ async fn wait(
     context.end();
     context.say("stopped; nothing is lost: run the same command again to continue");
     let _ = stop.send(());
+    end_helpers(false);
     tokio::select! {
         _ = tokio::time::timeout(TO_LET_GO, ended) => {}
         _ = signals.next() => {}
     }
+    end_helpers(true);
     password::restore_terminal();
     End::Stopped(outcome)
 }

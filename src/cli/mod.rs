@@ -32,6 +32,7 @@ use std::sync::Arc;
 use clap::{CommandFactory, Parser, Subcommand};
 use tokio::runtime::Runtime;
 
+use crate::credentials::report_helpers_to;
 use crate::error::{Error, Kind, Result};
 use context::{Context, Global};
 use exit::Outcome;
@@ -107,6 +108,7 @@ pub fn main() -> ExitCode {
         }
     };
     let context = Arc::new(Context::new(&cli.global));
+    report_helpers_to(context.events.clone());
     let outcome = runtime().and_then(|runtime| {
         let outcome = match cli.command {
             // Being stopped is how it ends.

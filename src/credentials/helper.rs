@@ -2,13 +2,12 @@
 //! `erase` and `list` likewise (docker-credential-helpers, `client/client.go`).
 
 use std::collections::BTreeMap;
-use std::io::Write;
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Output};
 
 use serde::Deserialize;
 use serde_json::json;
 
-use super::{Credentials, Secret};
+use super::{Credentials, Secret, running};
 use crate::error::{Error, Result};
 
 /// What helpers print when they know nothing; the exit code is the same as for a failure.
@@ -28,7 +27,7 @@ pub(super) fn program(name: &str) -> String {
     if name.contains('/') { name.to_owned() } else { format!("docker-credential-{name}") }
 }
 
-/// Asks the helper; blocks until it answers.
+/// Asks the helper; blocks until it answers, which may need its user.
 pub(super) fn get(name: &str, server: &str) -> Result<Option<Credentials>> {
     let attempt = format!("asking credential helper {} about {server}", program(name));
     let Some(said) = answer(name, "get", server, &attempt)? else { return Ok(None) };
@@ -85,19 +84,13 @@ fn answer(name: &str, verb: &str, input: &str, attempt: &str) -> Result<Option<V
 }
 
 fn run(name: &str, verb: &str, input: &str, attempt: &str) -> Result<Output> {
-    let fail = |e: std::io::Error| Error::input(attempt).because(e);
-    let mut child = Command::new(program(name))
-        .arg(verb)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .map_err(fail)?;
-    if let Some(mut stdin) = child.stdin.take() {
-        // A helper that answers without reading is no failure.
-        let _ = writeln!(stdin, "{input}");
-    }
-    child.wait_with_output().map_err(fail)
+    let tell = || {
+        running::warn(format!(
+            "still {attempt}: it may wait for you, a PIN, a browser or a smart card; see to it there, or stop with Ctrl-C"
+        ))
+    };
+    let output = running::run(Command::new(program(name)).arg(verb), input, running::PATIENCE, tell);
+    output.map_err(|e| Error::input(attempt).because(e))
 }
 
 /// All a helper says; reasons come on either stream.

@@ -13,6 +13,7 @@ mod file;
 mod helper;
 mod kept;
 mod places;
+mod running;
 mod secret;
 #[cfg(test)]
 mod tests;
@@ -23,6 +24,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 pub use kept::Kept;
+pub use running::{end_helpers, report_helpers_to};
 pub use secret::Secret;
 pub use variables::{Variables, variable_name};
 

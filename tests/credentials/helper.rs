@@ -1,10 +1,18 @@
 //! Credential helpers keep what the file says they keep, and the file keeps nothing of it.
 
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
+
 use serde_json::json;
 
 use super::home::{Home, read_json};
 use super::login::log_in;
 use super::{PASSWORD, base64, closed, ended};
+use crate::support::gapferry_process;
+use crate::support::gate::Gate;
 use crate::support::registry::{Options, Registry};
 
 #[test]
@@ -152,4 +160,67 @@ fn the_secret_that_a_failing_helper_prints_is_not_shown() {
         assert!(text.contains("docker-credential-vault") && text.contains("may hold the secret"), "{text}");
         assert!(!text.contains("w0rd") && !text.contains("Username"), "{text}");
     }
+}
+
+/// Tells that it runs, and waits for a PIN that nobody enters.
+const WAITING: &str = r#"#!/bin/sh
+exec 3> "$0.runs"
+echo "$1" >&3
+read pin < "$0.pin"
+"#;
+
+#[test]
+fn a_command_that_is_stopped_does_not_leave_a_waiting_helper_behind() {
+    let (registry, home) = (closed(), Home::new());
+    let host = registry.host();
+    home.install_helper("vault");
+    let path = home.write("bin/docker-credential-vault", WAITING);
+    let runs = format!("{path}.runs");
+    assert!(Command::new("mkfifo").arg(&runs).arg(format!("{path}.pin")).status().unwrap().success());
+    let file = home.write("auth.json", &json!({ "credHelpers": { host: "vault" } }).to_string());
+    let image = format!("{host}/team/app:1");
+    for arguments in [&["lock", &image][..], &["auth", "check", host], &["logout", host]] {
+        let mut command = gapferry_process();
+        command.envs(home.environment()).args(arguments).args(["--authfile", &file]).stderr(Stdio::piped());
+        let process = command.stdout(Stdio::null()).spawn().unwrap();
+        let mut runs = BufReader::new(File::open(&runs).unwrap());
+        runs.read_line(&mut String::new()).unwrap();
+        let id = rustix::process::Pid::from_child(&process);
+        rustix::process::kill_process(id, rustix::process::Signal::TERM).unwrap();
+        let output = process.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(143), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        // It ends when nobody has it open any more.
+        let (gone, is_gone) = mpsc::channel();
+        std::thread::spawn(move || gone.send(runs.read_line(&mut String::new()).unwrap()));
+        assert_eq!(is_gone.recv_timeout(Duration::from_secs(60)), Ok(0), "{arguments:?}: the helper still runs");
+    }
+}
+
+/// Answers once there is a PIN.
+const PATIENT: &str = r#"#!/bin/sh
+read pin < "$0.pin"
+echo '{"ServerURL":"h","Username":"me","Secret":"pa:ss w0rd"}'
+"#;
+
+#[test]
+fn one_registrys_helper_that_waits_does_not_stop_another_registry() {
+    let (closed, open, home) = (closed(), Registry::start(), Home::new());
+    crate::support::images::oci("team/app", "1", &["y"]).push(&open);
+    home.install_helper("vault");
+    let path = home.write("bin/docker-credential-vault", PATIENT);
+    let pin = format!("{path}.pin");
+    assert!(Command::new("mkfifo").arg(&pin).status().unwrap().success());
+    let file = home.write("auth.json", &json!({ "credHelpers": { closed.host(): "vault" } }).to_string());
+    let images = [closed.host(), open.host()].map(|host| format!("{host}/team/app:1"));
+    let gate = Gate::before(open.host(), "GET /v2/team/app/manifests/");
+    let other = format!("{}/team/app:1", gate.host());
+    let mut command = gapferry_process();
+    command.envs(home.environment()).args(["lock", &images[0], &other, "--authfile", &file]);
+    let process = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    // The other registry is asked while the helper waits.
+    gate.wait();
+    gate.open();
+    std::fs::write(&pin, "1234\n").unwrap();
+    let output = process.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }

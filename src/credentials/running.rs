@@ -1,0 +1,140 @@
+//! Helper programs while they run: they may wait for a PIN, a browser or a smart card. Somebody hears of one that keeps us
+//! waiting, and none outlives us.
+
+use std::io::{self, Read, Write};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread::{self, Builder};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::progress::{Event, Events};
+
+/// A helper that needs nobody has answered by then.
+pub(super) const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Of the process, as its end is: a command that is stopped does not come back to a helper it waits for.
+static HELPERS: Mutex<Helpers> = Mutex::new(Helpers { events: None, ending: false, running: Vec::new() });
+
+struct Helpers {
+    events: Option<Events>,
+    ending: bool,
+    running: Vec<Pid>,
+}
+
+fn helpers() -> MutexGuard<'static, Helpers> {
+    HELPERS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Where it is told, from now on, that a credential helper keeps this process waiting.
+pub fn report_helpers_to(events: Events) {
+    helpers().events = Some(events);
+}
+
+/// The process is about to end: no more helpers are started, those that run are asked to end, or with `now` made to.
+pub fn end_helpers(now: bool) {
+    let mut helpers = helpers();
+    helpers.ending = true;
+    let signal = if now { Signal::KILL } else { Signal::TERM };
+    for pid in &helpers.running {
+        // One that is gone already needs none.
+        let _ = kill_process(*pid, signal);
+    }
+}
+
+/// Tells whoever wants to know.
+pub(super) fn warn(text: String) {
+    let events = helpers().events.clone();
+    if let Some(events) = events {
+        events.report(Event::Warning(text));
+    }
+}
+
+/// What the program says to `input`; `tell` is called once if it has not answered when `patience` is over.
+///
+/// # Errors
+/// It cannot be started or listened to, or the process is about to end.
+pub(super) fn run(
+    command: &mut Command,
+    input: &str,
+    patience: Duration,
+    tell: impl FnOnce() + Send,
+) -> io::Result<Output> {
+    let mut child = start(command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()))?;
+    let pid = Pid::from_child(&child);
+    let said = thread::scope(|scope| {
+        let (over, answered) = mpsc::channel::<()>();
+        let watch = move || {
+            if answered.recv_timeout(patience) == Err(RecvTimeoutError::Timeout) {
+                tell();
+            }
+        };
+        let watching = Builder::new().spawn_scoped(scope, watch);
+        let said = watching.and_then(|_| converse(&mut child, input));
+        drop(over);
+        said
+    });
+    if said.is_err() {
+        let _ = child.kill();
+    }
+    // Before its number can be another's. It has closed what it says, so it is at its end.
+    helpers().running.retain(|running| *running != pid);
+    let status = child.wait()?;
+    said.map(|(stdout, stderr)| Output { status, stdout, stderr })
+}
+
+fn start(command: &mut Command) -> io::Result<Child> {
+    let mut helpers = helpers();
+    if helpers.ending {
+        return Err(io::ErrorKind::Interrupted.into());
+    }
+    let child = command.spawn()?;
+    helpers.running.push(Pid::from_child(&child));
+    Ok(child)
+}
+
+/// All that it says on either stream.
+fn converse(child: &mut Child, input: &str) -> io::Result<(Vec<u8>, Vec<u8>)> {
+    if let Some(mut stdin) = child.stdin.take() {
+        // A helper that answers without reading is no failure.
+        let _ = writeln!(stdin, "{input}");
+    }
+    let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+    thread::scope(|scope| {
+        let complaints = Builder::new().spawn_scoped(scope, || all_of(stderr))?;
+        let answer = all_of(stdout)?;
+        Ok((answer, complaints.join().unwrap_or_else(|_| Err(io::ErrorKind::Other.into()))?))
+    })
+}
+
+fn all_of(stream: Option<impl Read>) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    stream.map_or(Ok(0), |mut stream| stream.read_to_end(&mut bytes))?;
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn somebody_hears_of_a_helper_that_waits_and_its_answer_still_counts() {
+        let directory = tempfile::tempdir().unwrap();
+        let pin = directory.path().join("pin");
+        assert!(Command::new("mkfifo").arg(&pin).status().unwrap().success());
+        let mut helper = Command::new("sh");
+        helper.arg("-c").arg("read server; read pin < \"$0\"; echo \"$server $pin\"; echo more >&2").arg(&pin);
+        // Whoever is told enters it: untold, the helper would wait for ever.
+        let told = run(&mut helper, "h.io", Duration::ZERO, || std::fs::write(&pin, "1234\n").unwrap()).unwrap();
+        assert_eq!((&told.stdout[..], &told.stderr[..]), (&b"h.io 1234\n"[..], &b"more\n"[..]));
+    }
+
+    #[test]
+    fn nobody_hears_of_a_helper_that_answers() {
+        let said = run(&mut Command::new("cat"), "h.io", Duration::from_secs(3600), || panic!("told")).unwrap();
+        assert!(said.status.success() && said.stdout == b"h.io\n");
+        assert!(helpers().running.is_empty());
+    }
+}
