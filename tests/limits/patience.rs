@@ -115,6 +115,32 @@ async fn the_last_pulls_of_docker_hubs_limit_are_taken_slowly_and_visibly() {
 }
 
 #[tokio::test]
+async fn how_slow_the_last_pulls_will_be_is_told_once_if_they_take_longer_than_was_allowed() {
+    for (max_wait, told) in [(Duration::from_secs(1), 1), (Duration::from_secs(60), 0)] {
+        let (shop, left) = (shop(6), AtomicUsize::new(7));
+        let server = Server::registry(move |request, _| {
+            let left = left.fetch_sub(usize::from(is_pull(request)), Ordering::SeqCst);
+            let answer = shop.answer(request).with("ratelimit-limit", "100;w=20");
+            answer.with("ratelimit-remaining", format!("{left};w=20"))
+        });
+        let server = server.await;
+        let (registries, recorder) = client(Config { max_wait, ..Config::default() });
+        for tag in tags(&server, 6) {
+            assert!(registries.manifest(&tag).await.unwrap().is_some());
+        }
+        assert_eq!(waits(&recorder).len(), 3, "7, 6, 5, 4, 3");
+        let warning = |event| match event {
+            Event::Warning(text) => Some(text),
+            _ => None,
+        };
+        let warnings: Vec<String> = recorder.events().into_iter().filter_map(warning).collect();
+        assert_eq!(warnings.len(), told, "{warnings:?}");
+        // 33, 67, 100, 133 and 167 ms.
+        assert!(warnings.iter().all(|text| text.contains("0.5 s in all")), "{warnings:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_limit_without_a_time_to_wait_is_waited_for_by_what_the_registry_told_of_it() {
     let (shop, refused) = (shop(3), AtomicUsize::new(0));
     let server = Server::registry(move |request, before| {

@@ -27,7 +27,8 @@ pub struct Config {
     pub per_host: usize,
     /// Further tries after a passing failure.
     pub retries: u32,
-    /// How long in all one request may wait because the registry asked for it (Retry-After).
+    /// How long in all one request may wait because the registry asked for it (Retry-After). The waits between the last
+    /// pulls of a limit are each bounded by it, and not added up.
     pub max_wait: Duration,
     /// How long an answer may take, and how long 32 KiB of a body may, in either direction.
     pub stall_timeout: Duration,

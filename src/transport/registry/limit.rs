@@ -5,6 +5,9 @@
 //! and says after each how many are left (`ratelimit-limit: 100;w=21600`, `ratelimit-remaining: 4;w=21600`;
 //! docs.docker.com, "Docker Hub pull usage and limits"): the last of them are taken one at a time, ever more slowly.
 //!
+//! After each of these waits a pull gets on, so they are not added up against what the user allows, which is a time without
+//! getting on; but if they may come to more, that is told once, with all of it.
+//!
 //! **Threats.** Numbers come from outside: times are bounded, and no wait is longer than the user allows.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -42,6 +45,8 @@ struct State {
     /// Nothing more is asked in this run, and why.
     given_up: Option<String>,
     budget: Option<Budget>,
+    /// How long it takes when few pulls are left was told.
+    foretold: bool,
 }
 
 struct Refused {
@@ -91,13 +96,25 @@ impl Gate {
         self.pass(what).await?;
         // Meanwhile others have pulled, and know better.
         if let Some((delay, budget)) = self.pause() {
-            let Budget { limit, remaining, window } = budget;
-            let (registry, window) = (&self.registry, duration(window));
-            let why = format!("{registry} allows {limit} pulls in {window}, and {remaining} are left");
+            let why = format!("{} {budget}", self.registry);
+            self.foretell(&why, budget);
             self.events.report(Event::Waiting { what: what.to_owned(), why, delay });
             tokio::time::sleep(delay).await;
         }
         Ok(Some(turn))
+    }
+
+    /// Once, and if it is longer than what is waited without a word.
+    fn foretell(&self, why: &str, budget: Budget) {
+        if budget.window <= self.max_wait || std::mem::replace(&mut self.state().foretold, true) {
+            return;
+        }
+        let (rest, refill) = (duration(budget.rest()), duration(budget.refill()));
+        let text = format!(
+            "{why}: they are taken slowly, {rest} in all, and any further one in {refill}; what is done is kept if this \
+             is stopped and continued later"
+        );
+        self.events.report(Event::Warning(text));
     }
 
     /// An answer that asks for patience closes the gate for everybody. `true`: it was not known before.
@@ -189,6 +206,20 @@ impl Budget {
         let missing = (few + 1).checked_sub(self.remaining).filter(|missing| *missing > 0)?;
         Some(self.refill().mul_f64(missing as f64 / (few + 1) as f64))
     }
+
+    /// All the pauses until none is left: the present one, those that follow, evenly longer, and nearly a refill at last.
+    fn rest(self) -> Duration {
+        let last = Budget { remaining: 1, ..self };
+        let ends = self.pause().unwrap_or_default() + last.pause().unwrap_or_default();
+        ends.mul_f64(self.remaining as f64 / 2.0)
+    }
+}
+
+impl std::fmt::Display for Budget {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Budget { limit, remaining, window } = self;
+        write!(f, "allows {limit} pulls in {}, and {remaining} are left", duration(*window))
+    }
 }
 
 /// For the fuzz targets: how long these headers hold back a pull.
@@ -240,6 +271,8 @@ mod tests {
         assert_eq!(budget(6).pause(), None);
         assert_eq!(budget(5).pause(), Some(Duration::from_secs(36)));
         assert_eq!(budget(0).pause(), Some(Duration::from_secs(216)));
+        assert_eq!(budget(5).rest(), Duration::from_secs(36 + 72 + 108 + 144 + 180));
+        assert_eq!((budget(1).rest(), budget(0).rest()), (Duration::from_secs(180), Duration::ZERO));
         assert_eq!(Budget { limit: 1, remaining: 7, window: Duration::from_secs(9) }.pause(), None);
     }
 
