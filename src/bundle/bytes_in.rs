@@ -27,17 +27,21 @@ const STRETCH: u64 = 8 * 1024 * 1024;
 /// The origin's, the disk's, or bytes that are not the blob's; what has arrived stays for the next run, unless it is
 /// wrong.
 pub async fn fetch(place: Arc<dyn Place>, blob: &Descriptor, origin: &Origin<'_>) -> Result<()> {
-    let Begun::Missing(slot, hasher) = begin(place.clone(), blob.clone()).await? else {
+    let Begun::Missing(mut slot, mut hasher) = begin(place.clone(), blob.clone()).await? else {
         return blocking(move |digest| place.completed(&digest), blob).await;
     };
-    let (resumed, from_the_start) = (slot.present > 0, Slot { present: 0, ..slot.clone() });
-    match fetch_into(&place, blob, origin, slot, hasher).await {
-        // What an interrupted run had left may have been wrong: once more, from the start.
-        Err(error) if resumed && error.kind() == Kind::Damaged => {
-            tracing::debug!("{}: starting again: {}", blob.digest, error.chain());
-            fetch_into(&place, blob, origin, from_the_start, Hasher::new(blob.digest.algorithm())).await?;
+    loop {
+        match fetch_into(&place, blob, origin, slot.clone(), hasher).await {
+            Err(error) if error.kind() == Kind::Damaged => {
+                tracing::debug!("{}: starting again: {}", blob.digest, error.chain());
+                // What an interrupted run had left may have been wrong: then nobody is to blame yet.
+                if slot.present == 0 {
+                    origin.source.gave_wrong(origin.repository, blob, error)?;
+                }
+            }
+            other => break other?,
         }
-        other => other?,
+        (slot.present, hasher) = (0, Hasher::new(blob.digest.algorithm()));
     }
     blocking(move |digest| place.completed(&digest), blob).await
 }

@@ -10,7 +10,7 @@ use futures_util::{StreamExt, stream};
 use tokio::sync::OnceCell;
 
 use super::{BlobReader, Body, Source};
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::oci::{Descriptor, Digest, Manifest, Reference, Repository, Tag};
 
 /// The largest blob worth remembering, in bytes; image configs are a few KiB.
@@ -116,6 +116,15 @@ impl<'a> Cached<'a> {
 }
 
 async fn read_whole(source: &dyn Source, repository: &Repository, blob: &Descriptor) -> Result<Bytes> {
+    loop {
+        match read_once(source, repository, blob).await {
+            Err(error) if error.kind() == Kind::Damaged => source.gave_wrong(repository, blob, error)?,
+            other => return other,
+        }
+    }
+}
+
+async fn read_once(source: &dyn Source, repository: &Repository, blob: &Descriptor) -> Result<Bytes> {
     let mut reader = BlobReader::new(blob, source.blob(repository, blob, 0).await?)?;
     let mut all = Vec::with_capacity(usize::try_from(blob.size).unwrap_or_default());
     while let Some(piece) = reader.next().await {
@@ -166,5 +175,9 @@ impl Source for Cached<'_> {
             return Ok(Body { offset, stream: stream::iter([Ok(rest)]).boxed() });
         }
         self.primary.blob(repository, blob, offset).await
+    }
+
+    fn gave_wrong(&self, repository: &Repository, blob: &Descriptor, error: Error) -> Result<()> {
+        self.primary.gave_wrong(repository, blob, error)
     }
 }

@@ -19,7 +19,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 
 use super::{Body, Slice, Source};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::oci::{Descriptor, Digest, MAX_MANIFEST_SIZE, Manifest, Reference, Repository, Tag, media_type};
 
 /// By this we know our own file, also when only a part of it was written.
@@ -250,6 +250,10 @@ impl Source for Checkpoint<'_> {
 
     async fn blob(&self, repository: &Repository, blob: &Descriptor, offset: u64) -> Result<Body> {
         self.primary.blob(repository, blob, offset).await
+    }
+
+    fn gave_wrong(&self, repository: &Repository, blob: &Descriptor, error: Error) -> Result<()> {
+        self.primary.gave_wrong(repository, blob, error)
     }
 
     fn counts_pulls(&self, repository: &Repository) -> bool {

@@ -19,7 +19,7 @@ pub use cached::Cached;
 pub use checkpoint::Checkpoint;
 pub use slice::{Slice, in_parallel};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::oci::{Descriptor, Digest, Manifest, Reference, Repository, Tag};
 
 /// Where content comes from: one or many registries, a layout, a storage directory.
@@ -42,6 +42,15 @@ pub trait Source: Send + Sync {
     /// The bytes of a blob from `offset` on, unproven: use [`Origin::open`]. A source that cannot begin there begins at 0
     /// and says so in [`Body::offset`].
     async fn blob(&self, repository: &Repository, blob: &Descriptor, offset: u64) -> Result<Body>;
+
+    /// What [`Source::blob`] gave, from the start, proved to be wrong, as `error` says. `Ok`: another place is asked for this
+    /// blob from now on, so whoever can begin again does.
+    ///
+    /// # Errors
+    /// There is no other place: `error`, with where the bytes came from if the source knows.
+    fn gave_wrong(&self, _repository: &Repository, _blob: &Descriptor, error: Error) -> Result<()> {
+        Err(error)
+    }
 
     /// Whether [`Source::manifest`] costs there what [`Source::resolve`] does not, so that a tag is better resolved first.
     fn counts_pulls(&self, _repository: &Repository) -> bool {

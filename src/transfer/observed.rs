@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use futures_util::StreamExt;
 
 use crate::content::{Body, Source};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::oci::{Descriptor, Digest, Manifest, Reference, Repository, Tag};
 use crate::progress::{Event, Events};
 
@@ -84,5 +84,9 @@ impl Source for Observed<'_> {
             }
         });
         Ok(Body { offset: body.offset, stream: stream.boxed() })
+    }
+
+    fn gave_wrong(&self, repository: &Repository, blob: &Descriptor, error: Error) -> Result<()> {
+        self.inner.gave_wrong(repository, blob, error)
     }
 }

@@ -1,6 +1,10 @@
 //! Mirrors at the console: set up once for podman, used here, and shown.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use super::*;
+use crate::support::faulty::{Answer, Fault, Proxy, Server, exchange};
 use crate::support::images;
 use crate::support::registry::Registry;
 
@@ -26,10 +30,12 @@ impl Site {
 
     /// Writes the file and names it.
     fn conf(&self) -> String {
+        self.conf_by_way_of(self.primary.host(), self.mirror.host())
+    }
+
+    fn conf_by_way_of(&self, primary: &str, mirror: &str) -> String {
         let text = format!(
-            "[[registry]]\nprefix = 'registry.example'\nlocation = '{}'\n[[registry.mirror]]\nlocation = '{}'\n",
-            self.primary.host(),
-            self.mirror.host()
+            "[[registry]]\nprefix = 'registry.example'\nlocation = '{primary}'\n[[registry.mirror]]\nlocation = '{mirror}'\n"
         );
         self.write("registries.conf", &text)
     }
@@ -117,4 +123,71 @@ fn a_blocked_registry_is_refused_and_the_file_and_line_are_named() {
     let conf = site.write("block.conf", "[[registry]]\nlocation = 'registry.example'\nblocked = true\n");
     let told = stderr(&ends_with(4, &["lock", HELD, "--registries-conf", &conf]));
     assert!(told.contains("block.conf:1") && told.contains("blocked"), "{told}");
+}
+
+#[test]
+fn a_mirror_that_gives_wrong_bytes_costs_a_warning_and_not_the_image() {
+    for (fault, why) in [(Fault::WrongDigest, "wrong digest"), (Fault::ExtraBytes(5), "its descriptor says")] {
+        let site = Site::new();
+        let lying = Proxy::before(site.mirror.host());
+        lying.when("GET", "/blobs/").always().fault(fault);
+        let (conf, out) = (site.conf_by_way_of(site.primary.host(), &lying.address), site.out());
+        let told = stderr(&succeed(&["export", HELD, "-o", &out, "--registries-conf", &conf]));
+        let named = |line: &str| line.contains(&format!("{}/team/app", lying.address)) && line.contains(why);
+        assert!(told.lines().any(named), "{told}");
+        succeed(&["verify", &out]);
+    }
+}
+
+#[test]
+fn wrong_bytes_from_the_registry_itself_are_an_error_that_names_it() {
+    let site = Site::new();
+    let (mirror, primary) = (Proxy::before(site.mirror.host()), Proxy::before(site.primary.host()));
+    for line in [&mirror, &primary] {
+        line.when("GET", "/blobs/").always().fault(Fault::WrongDigest);
+    }
+    let (conf, out) = (site.conf_by_way_of(&primary.address, &mirror.address), site.out());
+    let output = run(&["export", HELD, "-o", &out, "--registries-conf", &conf]);
+    let (told, named) = (stderr(&output), format!("{}/team/app", primary.address));
+    assert!(!output.status.success(), "{told}");
+    assert!(told.lines().any(|line| line.contains(&named) && line.contains("wrong digest")), "{told}");
+}
+
+#[tokio::test]
+async fn what_a_bad_mirror_has_begun_does_not_spoil_the_blob_for_later_runs() {
+    let site = Site::new();
+    let app = images::oci("team/app", "2.0", &[&images::noise(1, 6_000_000)]);
+    app.push(&site.primary);
+    app.push(&site.mirror);
+    // Its first bytes are wrong, and after some of them it breaks off; what is asked for after that is right.
+    let (host, is_down) = (site.mirror.host().to_owned(), Arc::new(AtomicBool::new(true)));
+    let down = is_down.clone();
+    let mirror = Server::start(move |request, _| {
+        let mut answer = exchange(&host, request).unwrap();
+        if !request.is("GET", "/v2/team/app/blobs/") {
+            return answer;
+        }
+        match request.range() {
+            Some(_) if down.load(Ordering::SeqCst) => Answer::new(503),
+            None if answer.body.len() > 3_000_000 => {
+                answer.body[1000] ^= 1;
+                answer.but(Fault::Truncate(3_000_000))
+            }
+            _ => answer,
+        }
+    });
+    let mirror = mirror.await;
+    let primary = Proxy::before(site.primary.host());
+    primary.when("GET", "/blobs/").always().fault(Fault::Status(503));
+    let (conf, out) = (site.conf_by_way_of(&primary.address, &mirror.address), site.out());
+    let export = ["export", "registry.example/team/app:2.0", "-o", &out, "--registries-conf", &conf, "--retries", "0"];
+    assert!(!run(&export).status.success());
+    let begun = primary.seen().iter().find_map(|request| request.range());
+    assert!(begun.is_some_and(|from| from > 1_000_000), "{begun:?}");
+
+    primary.heal();
+    is_down.store(false, Ordering::SeqCst);
+    let told = stderr(&succeed(&export));
+    assert!(told.lines().any(|line| line.contains(&mirror.address) && line.contains("wrong digest")), "{told}");
+    succeed(&["verify", &out]);
 }

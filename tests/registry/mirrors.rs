@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use gapferry::content::{Origin, Sink, Source};
+use gapferry::content::{Cached, Origin, Sink, Source};
 use gapferry::credentials::{Credentials, Store};
 use gapferry::error::{Kind, Result};
 use gapferry::oci::{Digest, Reference, Repository};
@@ -174,6 +174,14 @@ async fn what_a_mirror_serves_is_proven_and_a_lie_about_a_digest_is_passed_over(
     let (registries, _) = through(primary.host(), &[(&lying.address, "")]);
     let error = pull(&registries, &tag(&named(), "1.0")).await.unwrap_err();
     assert_eq!(error.kind(), Kind::Damaged);
+    // Who has read it all and says that it was wrong gets it elsewhere.
+    let (registries, recorder) = through(primary.host(), &[(&lying.address, "")]);
+    let small = Cached::new(&registries, None);
+    for blob in small.manifest(&tag(&named(), "1.0")).await.unwrap().unwrap().children() {
+        small.small_blob(&named(), &blob.descriptor, 1 << 20).await.unwrap();
+    }
+    let told = warnings(&recorder);
+    assert_eq!(told.iter().filter(|text| text.contains(&lying.address)).count(), image.blobs.len(), "{told:?}");
 }
 
 #[tokio::test]

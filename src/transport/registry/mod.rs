@@ -164,6 +164,13 @@ impl Source for Registries {
         self.way(repository)?.blob(blob, offset).await
     }
 
+    fn gave_wrong(&self, repository: &Repository, blob: &Descriptor, error: Error) -> Result<()> {
+        match self.way(repository) {
+            Ok(way) => way.gave_wrong(blob, error),
+            Err(_) => Err(error),
+        }
+    }
+
     /// Docker Hub, and whoever else tells a limit.
     fn counts_pulls(&self, repository: &Repository) -> bool {
         self.way(repository).is_ok_and(|way| way.counts_pulls())

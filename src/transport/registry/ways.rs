@@ -2,8 +2,10 @@
 //!
 //! A mirror that lacks something, is down or refuses is passed over with a warning; the registry itself comes last, and only
 //! its “no” is believed. What a mirror gives is proven like everything else. What was found at one place is read there to
-//! its end: a tag's manifest says where its children are. A mirror that fails again and again is left alone for a while.
+//! its end: a tag's manifest says where its children are. A mirror that fails again and again is left alone for a while, and
+//! one that gave wrong bytes is not asked for that blob again (`doubts`).
 
+mod doubts;
 mod relay;
 mod standing;
 mod stop;
@@ -18,6 +20,7 @@ use crate::error::{Error, Kind, Result};
 use crate::oci::{Descriptor, Digest, Manifest, Reference, Repository, Tag};
 use crate::progress::{Event, Events};
 use crate::routes::{Place, Serves};
+use doubts::Doubts;
 use relay::Relay;
 use standing::Standing;
 use stop::Stop;
@@ -71,7 +74,8 @@ impl Registries {
         let own = places.len() - 1;
         let stops = places.into_iter().enumerate().map(|(at, place)| Arc::new(self.stop(repository, place, at == own)));
         let (stops, events) = (stops.collect(), self.0.wire.events.clone());
-        let way = Arc::new(Way { repository: repository.clone(), stops, found: Mutex::default(), events });
+        let (found, doubts) = Default::default();
+        let way = Arc::new(Way { repository: repository.clone(), stops, found, doubts, events });
         let mut ways = self.0.ways.ways.lock().unwrap_or_else(PoisonError::into_inner);
         Ok(ways.entry(repository.clone()).or_insert(way).clone())
     }
@@ -93,6 +97,7 @@ pub(super) struct Way {
     stops: Vec<Arc<Stop>>,
     /// Where manifests were found, and what they point to if that is not where it would be looked for.
     found: Mutex<HashMap<Digest, usize>>,
+    doubts: Doubts,
     events: Events,
 }
 
@@ -177,6 +182,21 @@ impl Way {
             return download::blob(stop.host.clone(), &stop.repository, blob, offset).await;
         }
         Relay::open(self.clone(), blob, offset).await
+    }
+
+    /// See [`Source::gave_wrong`](crate::content::Source::gave_wrong).
+    pub fn gave_wrong(&self, blob: &Descriptor, error: Error) -> Result<()> {
+        let accused = self.doubts.accuse(&blob.digest);
+        if accused.is_empty() {
+            let own = &self.stop(self.stops.len() - 1).repository;
+            return Err(error.while_doing(format!("reading from {own}")));
+        }
+        for at in accused {
+            let mirror = &self.stop(at).repository;
+            let text = format!("mirror {mirror} gave wrong bytes and is not asked for them again: {}", error.chain());
+            self.events.report(Event::Warning(text));
+        }
+        Ok(())
     }
 
     pub fn counts_pulls(&self) -> bool {

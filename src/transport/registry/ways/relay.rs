@@ -28,7 +28,9 @@ pub(super) struct Relay {
 impl Relay {
     /// The bytes of `blob` from `offset`, or from 0 if the first place that has it cannot begin there.
     pub async fn open(way: Arc<Way>, blob: &Descriptor, offset: u64) -> Result<Body> {
-        let ahead = way.order(Some(&blob.digest)).into_iter();
+        let mut order = way.order(Some(&blob.digest));
+        order.retain(|at| !way.doubts.has(&blob.digest, *at));
+        let ahead = order.into_iter();
         let pieces = stream::empty().boxed();
         let mut relay = Relay { way, blob: blob.clone(), ahead, at: 0, pieces, position: offset, skip: 0 };
         let begins = relay.next_place(None).await?;
@@ -50,6 +52,9 @@ impl Relay {
             match stop.attempt(opening, &self.way.events).await {
                 Ok(body) => {
                     stop.count_blob();
+                    if at + 1 < self.way.stops.len() {
+                        self.way.doubts.note(&self.blob.digest, at);
+                    }
                     (self.at, self.pieces) = (at, body.stream);
                     return Ok(body.offset);
                 }
