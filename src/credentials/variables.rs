@@ -4,6 +4,7 @@
 //! made so that two hosts never share one.
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 
 use super::{Credentials, Found, Origin, Secret, canonical};
 use crate::error::{Error, Result};
@@ -12,8 +13,8 @@ const PREFIX: &str = "GAPFERRY_CREDS_";
 
 /// The variable for one registry (`host[:port]`): upper case, `-` as `__`, every other sign as `_`.
 ///
-/// No label of a host name is empty or begins or ends with `-`, and none at the end is a number but in IPv4 addresses; so
-/// hosts that differ have variables that differ.
+/// No label of a host name is empty or begins or ends with `-`, and a variable is looked for only where it can be no other
+/// host's; so hosts that differ have variables that differ.
 pub fn variable_name(registry: &str) -> String {
     let mut name = PREFIX.to_owned();
     for c in canonical(registry).chars() {
@@ -24,6 +25,18 @@ pub fn variable_name(registry: &str) -> String {
         }
     }
     name
+}
+
+/// Whether no other host has the same variable. `1.2.3:4` would have that of `1.2.3.4`, and `a.5000` that of `a:5000`: a host
+/// that ends in a number has one only if it is a whole IPv4 address. `[::1.2.3.4]` would have that of `[::1:2:3:4]`: an IPv6
+/// address has one only without dots.
+fn has_own(registry: &str) -> bool {
+    let host = registry.split(':').next().unwrap_or_default();
+    match registry.strip_prefix('[') {
+        Some(address) => !address.contains('.'),
+        None if host.parse::<Ipv4Addr>().is_ok() => true,
+        None => !host.rsplit('.').next().is_some_and(|label| label.bytes().all(|c| c.is_ascii_digit())),
+    }
 }
 
 /// Those variables of an environment that hold the credentials of one registry, `USER:PASS` each.
@@ -39,12 +52,12 @@ impl Variables {
 
     /// Whether there is one for this registry.
     pub fn has(&self, registry: &str) -> bool {
-        self.0.contains_key(&variable_name(registry))
+        has_own(registry) && self.0.contains_key(&variable_name(registry))
     }
 
     pub(super) fn find(&self, registry: &str) -> Result<Option<Found>> {
         let name = variable_name(registry);
-        let Some(value) = self.0.get(&name) else { return Ok(None) };
+        let Some(value) = self.0.get(&name).filter(|_| has_own(registry)) else { return Ok(None) };
         let parsed = Credentials::parse(value.expose());
         let credentials = parsed.map_err(|_| Error::input(format!("the variable {name} is not USER:PASS")))?;
         Ok(Some(Found { credentials, origin: Origin::Variable { name } }))
@@ -73,6 +86,16 @@ mod tests {
         let variables = Variables::of([("GAPFERRY_CREDS_MY_HARBOR_IO".to_owned(), "me:pass".to_owned())]);
         assert!(variables.has("my.harbor.io"));
         assert!(!variables.has("my-harbor.io") && !variables.has("my.harbor-io") && !variables.has("my.harbor.io:443"));
+        // Some resolvers take 1.2.3 for 1.2.0.3.
+        let pair = |name: &str| (format!("GAPFERRY_CREDS_{name}"), "me:pass".to_owned());
+        let variables =
+            Variables::of(["1_2_3_4", "1_2_3_4_5", "A_5000", "__FFFF_1_2_3_4_", "___FFFF_1_2_3_4_"].map(pair));
+        for known in ["1.2.3.4", "1.2.3.4:5", "a:5000", "[::ffff:1:2:3:4]"] {
+            assert!(variables.has(known) && variables.find(known).unwrap().is_some(), "{known}");
+        }
+        for other in ["1.2.3:4", "1.2.3.4.5", "a.5000", "[::ffff:1.2.3.4]"] {
+            assert!(!variables.has(other) && variables.find(other).unwrap().is_none(), "{other}");
+        }
     }
 
     #[test]
