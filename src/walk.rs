@@ -85,13 +85,10 @@ impl<'a> Walk<'a> {
     /// Finds out what `wanted` means now.
     ///
     /// # Errors
-    /// Not there, not readable, not a manifest, or a platform it does not have; the message begins with the reference.
+    /// Not there, not readable, not a manifest, a platform it does not have, or a tag known never to move that has moved;
+    /// the message begins with the reference.
     pub async fn discover(&self, wanted: &Wanted) -> Result<Image> {
-        if let Some(image) = recall::image(self, wanted).await {
-            self.recalled.fetch_add(1, Ordering::Relaxed);
-            return Ok(image);
-        }
-        let image = self.discover_inner(wanted).await;
+        let image = self.recall_or_discover(wanted).await;
         image.map_err(|error| error.while_doing(format!("image {}", wanted.reference)))
     }
 
@@ -116,6 +113,16 @@ impl<'a> Walk<'a> {
     pub async fn assemble(&self, locked: &LockedImage, origin: Origin) -> Result<Image> {
         let image = self.assemble_inner(locked, origin).await;
         image.map_err(|error| error.while_doing(format!("image {}", locked.reference)))
+    }
+
+    async fn recall_or_discover(&self, wanted: &Wanted) -> Result<Image> {
+        if let Some(image) = recall::image(self, wanted).await? {
+            self.recalled.fetch_add(1, Ordering::Relaxed);
+            return Ok(image);
+        }
+        let image = self.discover_inner(wanted).await?;
+        recall::check_unmoved(self, &image.locked)?;
+        Ok(image)
     }
 
     async fn discover_inner(&self, wanted: &Wanted) -> Result<Image> {

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use crate::shop::{Shop, is_pull};
-use crate::support::faulty::{Seen, Server};
+use crate::support::faulty::{Answer, Seen, Server};
 use crate::support::images;
 use crate::support::registry::Registry;
 use crate::{gapferry, said, support};
@@ -136,6 +136,77 @@ async fn a_lock_without_a_bundle_saves_the_questions_and_the_manifests_are_pulle
     assert_eq!(asked.iter().filter(|request| is_pull(request)).count(), NAMES.len());
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tag_said_never_to_move_that_has_moved_is_an_error_not_another_image() {
+    let (server, shop) = changing(shop()).await;
+    let directory = support::tempdir();
+    let list = allowlist(directory.path(), &server.address, &NAMES);
+    let (lock, out) = (directory.path().join("lock").display().to_string(), directory.path().join("b"));
+    let out = out.display().to_string();
+    well(gapferry(&["lock", "-f", &list, "-o", &lock]).await);
+    let before = std::fs::read(&lock).unwrap();
+    let digest_of = |bytes: &[u8]| images_of(bytes)[0]["digest"].as_str().unwrap().to_owned();
+    shop.lock().unwrap().delete(NAMES[0]);
+    shop.lock().unwrap().add(NAMES[0], "moved");
+    let now = directory.path().join("now").display().to_string();
+    well(gapferry(&["lock", "-f", &list, "-o", &now]).await);
+    let moved = digest_of(&std::fs::read(&now).unwrap());
+
+    // Gone by digest; and asked about again because what is wanted of it is something else.
+    for more in [&[][..], &["--no-referrers"]] {
+        let export = ["export", "-f", &list, "-o", &out, "--lock", &lock, "--immutable-tags", r"^1\."];
+        let output = gapferry(&[&export[..], more].concat()).await;
+        let text = said(&output);
+        assert_eq!(output.status.code(), Some(4), "{text}");
+        for told in [NAMES[0], &digest_of(&before), &moved, "without a pattern"] {
+            assert!(text.contains(told), "{told}: {text}");
+        }
+        assert_eq!(std::fs::read(&lock).unwrap(), before);
+        assert!(!Path::new(&out).exists());
+    }
+    // Without a pattern for that tag it is what it means now.
+    well(gapferry(&["export", "-f", &list, "-o", &out, "--lock", &lock, "--immutable-tags", r"^1\.1"]).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_line_that_fails_is_told_as_that_and_not_asked_about_by_tag() {
+    let (server, _) = changing(shop()).await;
+    let directory = support::tempdir();
+    let list = allowlist(directory.path(), &server.address, &NAMES[..1]);
+    let lock = directory.path().join("lock").display().to_string();
+    well(gapferry(&["lock", "-f", &list, "-o", &lock]).await);
+    let refusing = Server::registry(|_, _| Answer::new(401)).await;
+    let moved_away = std::fs::read_to_string(&lock).unwrap().replace(&server.address, &refusing.address);
+    std::fs::write(&lock, moved_away).unwrap();
+    let list = allowlist(directory.path(), &refusing.address, &NAMES[..1]);
+    let out = directory.path().join("b").display().to_string();
+    let output = gapferry(&["export", "-f", &list, "-o", &out, "--lock", &lock, "--immutable-tags", "."]).await;
+    assert_eq!(output.status.code(), Some(4), "{}", said(&output));
+    assert_eq!(
+        refusing.count("HEAD", "/v2/team/app/manifests/1.0") + refusing.count("GET", "/v2/team/app/manifests/1.0"),
+        0
+    );
+    assert!(!refusing.seen().is_empty());
+}
+
+#[test]
+fn platforms_that_are_all_an_index_has_are_not_asked_about_again() {
+    let registry = Registry::start();
+    images::oci_index("team/multi", "2.0", "content").push(&registry);
+    let directory = support::tempdir();
+    let (reference, out) = (format!("{}/team/multi:2.0", registry.host()), directory.path().join("b"));
+    let export = |more: &[&str]| {
+        let asked = registry.requests().len();
+        support::gapferry().args(["export", &reference, "-o"]).arg(&out).args(more).assert().success();
+        registry.requests().len() - asked
+    };
+    let all = ["--platform", "linux/amd64", "--platform", "linux/arm64"];
+    export(&all);
+    assert_eq!(export(&[&all[..], &["--immutable-tags", "."]].concat()), 0);
+    // One of them is less than what the bundle has.
+    assert!(export(&[&all[..2], &["--immutable-tags", "."]].concat()) > 0);
+}
+
 #[test]
 fn at_a_real_registry_a_second_export_pulls_nothing_and_an_immutable_one_asks_nothing() {
     let registry = Registry::start();
@@ -179,12 +250,13 @@ fn signatures_that_were_left_behind_once_are_carried_when_they_are_wanted() {
 
 /// What changes an image's lock entry. One made with others would lack signatures, platforms, the original index or layers,
 /// or bring along what is to stay.
-const OPTIONS: [&[&str]; 7] = [
+const OPTIONS: [&[&str]; 8] = [
     &[],
     &["--no-referrers"],
     &["--foreign-layers"],
     &["--platform", "linux/amd64"],
     &["--platform", "linux/arm64"],
+    &["--platform", "linux/amd64", "--platform", "linux/arm64"],
     &["--platform", "linux/amd64", "--index", "sparse"],
     &["--platform", "linux/amd64", "--index", "single"],
 ];

@@ -44,6 +44,13 @@ impl Shop {
         tags.push(tag.to_owned());
     }
 
+    /// What a tag means is deleted, as registries delete it: by digest.
+    pub fn delete(&mut self, name: &str) {
+        let (repository, tag) = name.split_once(':').unwrap();
+        let manifest = self.manifests[&format!("/v2/{repository}/manifests/{tag}")].clone();
+        self.manifests.retain(|_, other| *other != manifest);
+    }
+
     pub fn answer(&self, request: &Seen) -> Answer {
         let path = request.target.split('?').next().unwrap();
         if let Some(manifest) = self.manifests.get(path) {
