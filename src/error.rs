@@ -5,6 +5,7 @@
 
 use std::error::Error as StdError;
 use std::fmt;
+use std::sync::Arc;
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -32,10 +33,11 @@ pub enum Kind {
 }
 
 /// A failure, with what was attempted and on what. See the module documentation.
+#[derive(Clone)]
 pub struct Error {
     kind: Kind,
     attempt: String,
-    source: Option<Box<dyn StdError + Send + Sync>>,
+    source: Option<Arc<dyn StdError + Send + Sync>>,
 }
 
 impl Error {
@@ -46,7 +48,7 @@ impl Error {
     }
 
     pub fn because(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Error {
-        self.source = Some(source.into());
+        self.source = Some(Arc::from(source.into()));
         self
     }
 
@@ -75,7 +77,7 @@ impl Error {
 
     /// The same failure seen from further out: `self` becomes the cause, the kind stays.
     pub fn while_doing(self, attempt: impl Into<String>) -> Error {
-        Error { kind: self.kind, attempt: attempt.into(), source: Some(Box::new(self)) }
+        Error { kind: self.kind, attempt: attempt.into(), source: Some(Arc::new(self)) }
     }
 
     /// The whole chain on one line, outermost first: `a: b: c`.

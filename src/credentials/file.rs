@@ -11,7 +11,8 @@ use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use serde::Deserialize;
 
-use super::{Credentials, Found, HUB_KEY, Origin, Secret, canonical, helper};
+use super::helper::{self, Answers};
+use super::{Credentials, Found, HUB_KEY, Origin, Secret, canonical};
 use crate::error::{Error, Result};
 
 /// Larger files are no credential files.
@@ -80,17 +81,17 @@ impl AuthFile {
     }
 
     /// `credHelpers` first, then `auths`, then `credsStore`; in each, the longest namespace first.
-    pub(super) fn find(&self, registry: &str, path: &str) -> Result<Option<Found>> {
+    pub(super) fn find(&self, registry: &str, path: &str, answers: &Answers) -> Result<Option<Found>> {
         let keys = candidates(registry, path);
         if let Some((server, name)) = keys.iter().find_map(|key| self.helper(key)) {
-            return self.ask(name, server);
+            return self.ask(name, server, answers);
         }
         for key in &keys {
             if let Some(found) = self.entry(key)? {
                 return Ok(Some(found));
             }
         }
-        self.creds_store().map_or(Ok(None), |name| self.ask(name, server_of(registry)))
+        self.creds_store().map_or(Ok(None), |name| self.ask(name, server_of(registry), answers))
     }
 
     /// The name of the helper for whatever `credHelpers` and `auths` do not know.
@@ -117,10 +118,10 @@ impl AuthFile {
         exact.into_iter().chain(same).next()
     }
 
-    fn ask(&self, name: &str, server: &str) -> Result<Option<Found>> {
+    fn ask(&self, name: &str, server: &str, answers: &Answers) -> Result<Option<Found>> {
         let path = || self.path.clone();
         let answer =
-            helper::get(name, server).map_err(|e| e.while_doing(format!("as {} asks for", path().display())))?;
+            answers.get(name, server).map_err(|e| e.while_doing(format!("as {} asks for", path().display())))?;
         let origin = || Origin::Helper { program: helper::program(name), server: server.to_owned(), path: path() };
         Ok(answer.map(|credentials| Found { credentials, origin: origin() }))
     }

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::process::{Command, Output};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use serde::Deserialize;
 use serde_json::json;
@@ -20,6 +21,23 @@ struct Answer {
     username: String,
     #[serde(default)]
     secret: String,
+}
+
+/// What helpers have answered about servers, failures too: a helper may ask its user, who is not to be asked for every
+/// repository. Whoever changes what a helper holds asks it anew, with [`get`].
+#[derive(Clone, Debug, Default)]
+pub(super) struct Answers(Arc<Mutex<BTreeMap<(String, String), Remembered>>>);
+
+/// Filled by the first to ask; others wait for it.
+type Remembered = Arc<OnceLock<Result<Option<Credentials>>>>;
+
+impl Answers {
+    /// As [`get`], which is called once for each helper and server.
+    pub(super) fn get(&self, name: &str, server: &str) -> Result<Option<Credentials>> {
+        let asked = (program(name), server.to_owned());
+        let answer = self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(asked).or_default().clone();
+        answer.get_or_init(|| get(name, server)).clone()
+    }
 }
 
 /// The program that a file's name for a helper means: the suffix of one on `PATH`, or a path.

@@ -23,6 +23,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use helper::Answers;
 pub use kept::Kept;
 pub use running::{end_helpers, report_helpers_to};
 pub use secret::Secret;
@@ -146,6 +147,8 @@ pub struct Store {
     variables: Variables,
     ambient: BTreeMap<String, Credentials>,
     files: Vec<AuthFile>,
+    /// Shared by all clones: a helper may ask its user.
+    answers: Answers,
 }
 
 impl Store {
@@ -182,7 +185,8 @@ impl Store {
     /// The same without credentials that were given for whatever registries a command names: what is left is known of a
     /// registry by its own name.
     pub fn looked_up(&self) -> Store {
-        Store { variables: self.variables.clone(), files: self.files.clone(), ..Store::default() }
+        let (variables, files, answers) = (self.variables.clone(), self.files.clone(), self.answers.clone());
+        Store { variables, files, answers, ..Store::default() }
     }
 
     /// Credentials in variables for one registry each, stronger than those of [`set_ambient`](Store::set_ambient) and files.
@@ -195,7 +199,8 @@ impl Store {
         self.ambient.insert(canonical(registry).to_owned(), credentials);
     }
 
-    /// What is known for `path` (may be empty) at `registry`. May run a credential helper, so it can block.
+    /// What is known for `path` (may be empty) at `registry`. May run a credential helper, so it can block; this store and its
+    /// clones ask each helper once about one server, and remember what came of it, a failure too.
     ///
     /// # Errors
     /// An entry or variable that matches but cannot be read, or a helper that fails; never “not found”, which is `None`.
@@ -219,7 +224,7 @@ impl Store {
             return Ok(Some(Found { credentials, origin: Origin::Variable { name: AMBIENT.to_owned() } }));
         }
         for file in &self.files {
-            if let Some(found) = file.find(registry, path)? {
+            if let Some(found) = file.find(registry, path, &self.answers)? {
                 return Ok(Some(found));
             }
         }

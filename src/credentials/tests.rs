@@ -145,3 +145,35 @@ fn a_credential_helper_is_asked_and_its_no_is_not_an_error() {
     let error = store.find("x.io", "a").unwrap_err();
     assert!(error.chain().contains("the keyring is locked"), "{error:?}");
 }
+
+#[test]
+fn a_helper_asks_its_user_once_for_all_repositories_and_not_again_when_the_user_says_no() {
+    use std::os::unix::fs::PermissionsExt;
+    let home = tempfile::tempdir().unwrap();
+    let script = "#!/bin/sh\nread server\necho \"$server\" >> \"$0.asked\"\n\
+        [ \"$server\" = no.io ] && { echo 'user cancelled'; exit 1; }\n\
+        echo '{\"Username\":\"helped\",\"Secret\":\"s3\"}'\n";
+    let helper = write(home.path(), "docker-credential-test", script);
+    std::fs::set_permissions(&helper, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let json = format!(r#"{{"credsStore":"{}"}}"#, helper.display());
+    let store = Store::load(Some(&write(home.path(), "a.json", &json)), &|_| None).unwrap();
+    std::thread::scope(|scope| {
+        for at in 0..8 {
+            let store = if at % 2 == 0 { store.clone() } else { store.looked_up() };
+            scope.spawn(move || {
+                assert_eq!(user_for(&store, "yes.io", &format!("team/{at}")).as_deref(), Some("helped"));
+                let error = store.find("no.io", &format!("team/{at}")).unwrap_err();
+                assert!(error.chain().contains("a.json") && error.chain().contains("user cancelled"), "{error:?}");
+            });
+        }
+    });
+    let asked = std::fs::read_to_string(home.path().join("docker-credential-test.asked")).unwrap();
+    let mut asked: Vec<&str> = asked.lines().collect();
+    asked.sort_unstable();
+    assert_eq!(asked, ["no.io", "yes.io"]);
+    assert!(!format!("{store:?}").contains("s3"), "{store:?}");
+    // Another run may find the user of another mind.
+    assert!(Store::load(Some(&home.path().join("a.json")), &|_| None).unwrap().find("no.io", "team/0").is_err());
+    let asked = std::fs::read_to_string(home.path().join("docker-credential-test.asked")).unwrap();
+    assert_eq!(asked.lines().count(), 3);
+}

@@ -26,7 +26,7 @@ pub(super) struct Auth {
     registry: String,
     store: Store,
     challenge: Mutex<Option<Challenge>>,
-    /// By repository path; a helper is asked once.
+    /// By repository path, whose namespaces may have credentials of their own. The store sees to it that no helper is asked twice.
     credentials: tokio::sync::Mutex<HashMap<String, Option<Credentials>>>,
     tokens: Mutex<HashMap<Scopes, TokenSlot>>,
 }
