@@ -12,10 +12,11 @@ use tokio::sync::oneshot;
 use super::context::Context;
 use super::exit::Outcome;
 use super::password;
-use crate::credentials::end_helpers;
+use crate::credentials::{end_helpers, helpers_gone};
 use crate::error::{Error, Kind, Result};
 
-/// How long a stopped command may take to close what it has open; what it computes or reads is not waited for.
+/// How long a stopped command may take to close what it has open, and a helper to put the terminal right; what the command
+/// computes or reads is not waited for.
 const TO_LET_GO: Duration = Duration::from_secs(2);
 /// Of the command's thread, in bytes; as much as the main thread has.
 const STACK: usize = 8 << 20;
@@ -95,18 +96,27 @@ async fn wait(
     context: &Context,
 ) -> End {
     let outcome = tokio::select! {
-        outcome = &mut ended => return outcome.ok().flatten().map_or(End::Panicked, End::Itself),
+        outcome = &mut ended => {
+            // One that failed may have left a helper waiting.
+            let_go(std::future::ready(()), &mut signals).await;
+            return outcome.ok().flatten().map_or(End::Panicked, End::Itself);
+        }
         outcome = signals.next() => outcome,
     };
     context.end();
     context.say("stopped; nothing is lost: run the same command again to continue");
     let _ = stop.send(());
+    let_go(async { drop(ended.await) }, &mut signals).await;
+    password::restore_terminal();
+    End::Stopped(outcome)
+}
+
+/// Asks the helpers to end, waits for them and for the command's end, and makes those end that do not. A signal cuts it short.
+async fn let_go(ended: impl Future<Output = ()>, signals: &mut Signals) {
     end_helpers(false);
     tokio::select! {
-        _ = tokio::time::timeout(TO_LET_GO, ended) => {}
+        _ = tokio::time::timeout(TO_LET_GO, async { tokio::join!(ended, helpers_gone()) }) => {}
         _ = signals.next() => {}
     }
     end_helpers(true);
-    password::restore_terminal();
-    End::Stopped(outcome)
 }

@@ -25,7 +25,7 @@ use std::path::{Path, PathBuf};
 
 use helper::Answers;
 pub use kept::Kept;
-pub use running::{end_helpers, report_helpers_to};
+pub use running::{end_helpers, helpers_gone, report_helpers_to};
 pub use secret::Secret;
 pub use variables::{Variables, variable_name};
 

@@ -8,7 +8,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread::{self, Builder};
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
+use tokio::sync::Notify;
 
 use crate::progress::{Event, Events};
 
@@ -23,6 +24,9 @@ struct Helpers {
     ending: bool,
     running: Vec<Pid>,
 }
+
+/// A helper has ended.
+static GONE: Notify = Notify::const_new();
 
 fn helpers() -> MutexGuard<'static, Helpers> {
     HELPERS.lock().unwrap_or_else(PoisonError::into_inner)
@@ -41,6 +45,18 @@ pub fn end_helpers(now: bool) {
     for pid in &helpers.running {
         // One that is gone already needs none.
         let _ = kill_process(*pid, signal);
+    }
+}
+
+/// Waits until no helper runs. What one has started itself may still.
+pub async fn helpers_gone() {
+    loop {
+        // Hears from here on, so that none ends unheard.
+        let gone = GONE.notified();
+        if helpers().running.is_empty() {
+            return;
+        }
+        gone.await;
     }
 }
 
@@ -71,16 +87,17 @@ pub(super) fn run(
                 tell();
             }
         };
-        let watching = Builder::new().spawn_scoped(scope, watch);
-        let said = watching.and_then(|_| converse(&mut child, input));
+        let threads = Builder::new().spawn_scoped(scope, watch);
+        // It may end before what it says does, which others may hold open, or after.
+        let threads = threads.and_then(|_| Builder::new().spawn_scoped(scope, move || note_end(pid)));
+        let said = threads.and_then(|_| converse(&mut child, input));
         drop(over);
+        if said.is_err() {
+            let _ = child.kill();
+        }
         said
     });
-    if said.is_err() {
-        let _ = child.kill();
-    }
-    // Before its number can be another's. It has closed what it says, so it is at its end.
-    helpers().running.retain(|running| *running != pid);
+    note_end(pid);
     let status = child.wait()?;
     said.map(|(stdout, stderr)| Output { status, stdout, stderr })
 }
@@ -93,6 +110,14 @@ fn start(command: &mut Command) -> io::Result<Child> {
     let child = command.spawn()?;
     helpers.running.push(Pid::from_child(&child));
     Ok(child)
+}
+
+/// Waits for the end, but leaves the status there: the number is not another's before it is off the list.
+fn note_end(pid: Pid) {
+    let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+    while let Err(rustix::io::Errno::INTR) = waitid(WaitId::Pid(pid), options) {}
+    helpers().running.retain(|running| *running != pid);
+    GONE.notify_waiters();
 }
 
 /// All that it says on either stream.
