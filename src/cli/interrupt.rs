@@ -97,7 +97,7 @@ async fn wait(
 ) -> End {
     let outcome = tokio::select! {
         outcome = &mut ended => {
-            // One that failed may have left a helper waiting.
+            // None is left that nobody waits for any more.
             let_go(std::future::ready(()), &mut signals).await;
             return outcome.ok().flatten().map_or(End::Panicked, End::Itself);
         }
