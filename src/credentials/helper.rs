@@ -14,6 +14,9 @@ use crate::error::{Error, Result};
 /// What helpers print when they know nothing; the exit code is the same as for a failure.
 const NOT_FOUND: &str = "credentials not found in native keychain";
 
+/// What a secret is called, in lower case.
+const KEYS: [&str; 3] = ["secret", "password", "token"];
+
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct Answer {
@@ -69,7 +72,8 @@ pub(super) fn store(name: &str, server: &str, username: &str, password: &Secret)
     let bare = |text: &str| text.chars().filter(|c| c.is_alphanumeric()).collect::<String>();
     match bare(&words(&output)).contains(&bare(password.expose())) {
         true => Err(Error::input(format!("{attempt}: {}; what it says holds the password", output.status))),
-        false => Err(failed(&attempt, &output)),
+        // Whether the password is there is known: words about one may be shown.
+        false => Err(failed(&attempt, &output, &KEYS[..1])),
     }
 }
 
@@ -97,7 +101,7 @@ fn answer(name: &str, verb: &str, input: &str, attempt: &str) -> Result<Option<V
     match output.status.success() {
         true => Ok(Some(output.stdout)),
         false if words(&output).contains(NOT_FOUND) => Ok(None),
-        false => Err(failed(attempt, &output)),
+        false => Err(failed(attempt, &output, &KEYS)),
     }
 }
 
@@ -116,25 +120,46 @@ fn words(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
 
-fn failed(attempt: &str, output: &Output) -> Error {
+fn failed(attempt: &str, output: &Output, keys: &[&str]) -> Error {
     let words = words(output);
-    if may_hold_secret(&words) {
-        return Error::input(format!(
-            "{attempt}: {}; what it says may hold the secret and is not shown",
-            output.status
-        ));
+    if may_hold_secret(&words, keys) {
+        return Error::input(format!("{attempt}: {}; what it says may hold the secret and is withheld", output.status));
     }
     let said: String = words.trim().chars().take(300).flat_map(char::escape_debug).collect();
     Error::input(format!("{attempt}: {}: {said}", output.status))
 }
 
-/// Whether there is, anywhere, the beginning of a JSON object or the key of an answer's secret: a helper may fail after it has
-/// found the credentials, and what it prints then need not be whole.
-fn may_hold_secret(words: &str) -> bool {
-    let object = |(at, _)| words[at + 1..].trim_start().starts_with('"');
-    words.contains("Secret") || words.match_indices('{').any(object)
+/// Whether there is, anywhere, the beginning of something like a JSON object or a word that may be the key of a secret: a
+/// helper may fail after it has found the credentials, and what it prints then need be neither whole nor JSON. A secret that
+/// stands alone is not told from other words.
+fn may_hold_secret(words: &str, keys: &[&str]) -> bool {
+    let lower = words.to_ascii_lowercase();
+    lower.contains('{') || keys.iter().any(|key| lower.contains(key))
 }
 
 fn strange(attempt: &str) -> Error {
     Error::input(format!("{attempt}: its answer is not the JSON expected of a helper"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_may_hold_the_secret_is_withheld_and_what_helps_is_shown() {
+        for withheld in [
+            r#"{"ServerURL":"h","Username":"u","Secret":"hunter2"}"#,
+            "{'Username': 'u', 'secret': 'hunter2'}",
+            "ServerURL=x Username=u Password=hunter2",
+            "Username: u\nTOKEN: hunter2",
+            "warning: session ended { hunter2",
+        ] {
+            assert!(may_hold_secret(withheld, &KEYS), "{withheld}");
+        }
+        for shown in [NOT_FOUND, "user cancelled", "exit status 2: gpg: decryption failed: No pinentry"] {
+            assert!(!may_hold_secret(shown, &KEYS), "{shown}");
+        }
+        let unready = "pass not initialized: exit status 1: Error: password store is empty. Try \"pass init\".";
+        assert!(!may_hold_secret(unready, &KEYS[..1]) && may_hold_secret(unready, &KEYS));
+    }
 }
