@@ -50,13 +50,15 @@ pub(super) fn shown(url: &Url) -> String {
     masked(shown.as_str())
 }
 
-/// A text that may hold URLs, with users and passwords in them, and the values of their queries, masked.
+/// A text that may hold URLs, with users and passwords in them, and the values of their queries, masked, and without their
+/// fragments, where tokens are handed over too.
 fn masked(text: &str) -> String {
     let ends_url = |c: char| c.is_whitespace() || matches!(c, '"' | '\'' | '<' | '>');
     text.split_inclusive(ends_url)
         .map(|piece| {
             let end = piece.rfind(ends_url).unwrap_or(piece.len());
             let (piece, mark) = piece.split_at(end);
+            let piece = piece.split('#').next().unwrap_or_default();
             let (place, query) = match piece.split_once('?') {
                 Some((place, query)) => (place, format!("?{}", masked_query(query))),
                 None => (piece, String::new()),
@@ -219,6 +221,17 @@ mod tests {
         assert_eq!(masked(r#"Bearer realm="https://u:p@h/t?key=k",scope="s:a:pull""#), {
             r#"Bearer realm="https://***@h/t?key=***",scope="s:a:pull""#
         });
+    }
+
+    #[test]
+    fn a_token_in_the_fragment_of_a_url_is_not_shown() {
+        for (text, told) in [
+            ("https://h/x#access_token=s3cret", "https://h/x"),
+            ("https://h/x?sig=s3cret#a=s3cret?b=s3cret", "https://h/x?sig=***"),
+            (r#"</v2/x?n=1#s3cret>; rel="next""#, r#"</v2/x?n=1>; rel="next""#),
+        ] {
+            assert_eq!(masked(text), told);
+        }
     }
 
     #[test]
