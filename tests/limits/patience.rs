@@ -185,3 +185,14 @@ async fn a_limit_of_which_nothing_is_told_ends_the_run_when_the_patience_allowed
     assert!(error.chain().contains("does not say for how long"), "{}", error.chain());
     assert!(waits(&recorder).len() > 3, "{:?}", waits(&recorder));
 }
+
+#[tokio::test]
+async fn a_limit_told_without_a_time_to_wait_is_asked_again_until_all_the_patience_is_used_up() {
+    let refuse = |_: &_, _| Answer::new(429).with("ratelimit-limit", "100;w=50").with("ratelimit-remaining", "0;w=50");
+    let server = Server::registry(refuse).await;
+    let config = Config { retries: 0, max_wait: Duration::from_millis(1500), ..Config::default() };
+    let (registries, _) = client(config);
+    let error = registries.manifest(&tags(&server, 1)[0]).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::RateLimited);
+    assert_eq!(server.seen().len(), 3, "at once, after 0.5 s, and after the second that was left: {}", error.chain());
+}

@@ -117,24 +117,27 @@ impl Gate {
         self.events.report(Event::Warning(text));
     }
 
-    /// An answer that asks for patience closes the gate for everybody. `true`: it was not known before.
+    /// An answer that asks for patience closes the gate for everybody: for `most`, or for what is left of the patience, if
+    /// that is at least `least`. Says for how long, and whether that was not known before.
     ///
     /// # Errors
-    /// Since the last request that succeeded it would be longer than was allowed.
-    pub fn close(&self, delay: Duration, pull: bool) -> Result<bool, ()> {
+    /// Less is left, since the last request that succeeded; or nothing.
+    pub fn close(&self, least: Duration, most: Duration, pull: bool) -> Result<(Duration, bool), ()> {
         let now = Instant::now();
         let mut state = self.state();
         if state.closed_until.is_some_and(|until| now.saturating_duration_since(until) > FORGOTTEN) {
             state.refused = None;
         }
         let since = state.refused.get_or_insert(Refused { since: now, pull }).since;
-        let until = now.checked_add(delay).ok_or(())?;
-        if until.duration_since(since) > self.max_wait {
+        let left = self.max_wait.checked_sub(now.saturating_duration_since(since)).ok_or(())?;
+        if left < least {
             return Err(());
         }
+        let delay = most.min(left);
+        let until = now.checked_add(delay).ok_or(())?;
         let known = state.closed_until.is_some_and(|known| known + Duration::from_secs(1) >= until && known > now);
         state.closed_until = state.closed_until.max(Some(until));
-        Ok(!known)
+        Ok((delay, !known))
     }
 
     /// Nothing more is asked in this run: others would only be told the same.
@@ -252,6 +255,11 @@ mod tests {
         Budget { limit: 100, remaining, window: Duration::from_secs(21600) }
     }
 
+    fn close(gate: &Gate, seconds: u64) -> Result<bool, ()> {
+        let wanted = Duration::from_secs(seconds);
+        gate.close(wanted, wanted, true).map(|(_, news)| news)
+    }
+
     #[test]
     fn docker_hubs_limit_is_read_and_nonsense_is_none() {
         let read = |limit, remaining| Budget::read(Some(limit), Some(remaining));
@@ -288,9 +296,9 @@ mod tests {
     #[test]
     fn a_refusal_to_one_closes_the_gate_for_all_and_is_told_once() {
         let gate = gate(600);
-        assert_eq!(gate.close(Duration::from_secs(60), true), Ok(true));
-        assert_eq!(gate.close(Duration::from_secs(60), true), Ok(false), "six workers are told the same");
-        assert_eq!(gate.close(Duration::from_secs(120), true), Ok(true));
+        assert_eq!(close(&gate, 60), Ok(true));
+        assert_eq!(close(&gate, 60), Ok(false), "six workers are told the same");
+        assert_eq!(close(&gate, 120), Ok(true));
         let left = gate.closed_for(Instant::now()).unwrap().unwrap();
         assert!(left > Duration::from_secs(60), "{left:?}");
     }
@@ -301,16 +309,26 @@ mod tests {
         let long_ago = |seconds| Instant::now().checked_sub(Duration::from_secs(seconds)).unwrap();
         gate.state().refused = Some(Refused { since: long_ago(5000), pull: true });
         gate.state().closed_until = Some(long_ago(1));
-        assert_eq!(gate.close(Duration::from_secs(5), true), Err(()));
+        assert_eq!(close(&gate, 5), Err(()));
         gate.state().closed_until = Some(long_ago(3000));
-        assert_eq!(gate.close(Duration::from_secs(5), true), Ok(true));
+        assert_eq!(close(&gate, 5), Ok(true));
+    }
+
+    #[test]
+    fn the_last_wait_takes_all_that_is_left_of_the_patience() {
+        let gate = gate(600);
+        let since = Instant::now().checked_sub(Duration::from_secs(217)).unwrap();
+        gate.state().refused = Some(Refused { since, pull: true });
+        assert_eq!(close(&gate, 432), Err(()), "more than is left");
+        let (delay, _) = gate.close(Duration::from_nanos(1), Duration::from_secs(432), true).unwrap();
+        assert!(delay <= Duration::from_secs(383) && delay > Duration::from_secs(300), "{delay:?}");
     }
 
     #[test]
     fn patience_ends_for_all_together() {
         let gate = gate(100);
-        assert_eq!(gate.close(Duration::from_secs(101), true), Err(()));
-        assert_eq!(gate.close(Duration::MAX, true), Err(()));
+        assert_eq!(close(&gate, 101), Err(()));
+        assert_eq!(close(&gate, u64::MAX), Err(()));
         gate.give_up("docker.io asks to wait 6 h");
         assert!(gate.closed_for(Instant::now()).is_err_and(|why| why.contains("6 h")));
     }

@@ -18,6 +18,9 @@ const MOST_AT_ONCE: u32 = 3;
 /// The longest wait that is believed; anything beyond means “not today” just as well.
 const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
 
+/// The shortest wait of our own choice: when less is left of the patience, it is over.
+const LEAST: Duration = Duration::from_nanos(1);
+
 /// A try that failed, and what may be done about it.
 #[derive(Debug)]
 pub(super) struct Failure {
@@ -135,19 +138,21 @@ impl Tries {
 
     /// The registry said how long.
     async fn wait_as_told(&mut self, wanted: Duration, error: Error) -> Result<()> {
-        self.wait(wanted, error, format!("asks to wait {}", duration(wanted))).await
+        self.wait(wanted, wanted, error, format!("asks to wait {}", duration(wanted))).await
     }
 
-    /// That long nobody asks the registry anything; it `demands` it, in words.
-    async fn wait(&mut self, wanted: Duration, error: Error, demands: String) -> Result<()> {
-        self.asked = self.asked.saturating_add(wanted);
-        let closed = match self.asked > self.limits.max_wait {
+    /// For `most`, or what is left of the patience if that is at least `least`, nobody asks the registry anything; it
+    /// `demands` that, in words.
+    async fn wait(&mut self, least: Duration, most: Duration, error: Error, demands: String) -> Result<()> {
+        let left = self.limits.max_wait.saturating_sub(self.asked);
+        let closed = match left < least {
             true => Err(()),
-            false => self.gate.close(wanted, self.pull),
+            false => self.gate.close(least, most.min(left), self.pull),
         };
-        let Ok(news) = closed else { return Err(self.too_long(&demands, error)) };
+        let Ok((delay, news)) = closed else { return Err(self.too_long(&demands, error)) };
+        self.asked = self.asked.saturating_add(delay);
         // Everybody was told the same: do not all come back in the same instant.
-        let delay = wanted + backoff(&self.limits).build().next().unwrap_or_default() / 4;
+        let delay = delay + backoff(&self.limits).build().next().unwrap_or_default() / 4;
         if news {
             self.events.report(Event::Waiting { what: self.what.clone(), why: self.reason(&error), delay });
         }
@@ -157,23 +162,20 @@ impl Tries {
 
     /// The registry did not say how long, but how many pulls it allows in which time: ever longer, as long as allowed.
     async fn wait_for_refill(&mut self, refill: Duration, error: Error) -> Result<()> {
-        let wanted = refill.saturating_mul(1 << self.unsaid.min(16));
-        let left = self.limits.max_wait.saturating_sub(self.asked);
-        if left.is_zero() || (self.unsaid == 0 && left < wanted) {
-            return Err(self.too_long(&format!("asks to wait {}", duration(wanted)), error));
+        if self.unsaid == 0 {
+            self.unsaid = 1;
+            return self.wait_as_told(refill, error).await;
         }
+        let wanted = refill.saturating_mul(1 << self.unsaid.min(16));
         self.unsaid += 1;
-        self.wait_as_told(wanted.min(left), error).await
+        let demands = format!("still refuses, though it allows a pull in {}", duration(refill));
+        self.wait(LEAST, wanted, error, demands).await
     }
 
     /// The registry said nothing at all of its limit: again and again, as long as allowed.
     async fn wait_untold(&mut self, error: Error) -> Result<()> {
-        let demands = "refuses and does not say for how long".to_owned();
-        let left = self.limits.max_wait.saturating_sub(self.asked);
-        match self.patience.next().filter(|_| !left.is_zero()) {
-            Some(delay) => self.wait(delay.min(left), error, demands).await,
-            None => Err(self.too_long(&demands, error)),
-        }
+        let wanted = self.patience.next().unwrap_or(LONGEST);
+        self.wait(LEAST, wanted, error, "refuses and does not say for how long".to_owned()).await
     }
 
     /// Why a try failed, without what was tried.
