@@ -181,7 +181,33 @@ async fn what_a_mirror_serves_is_proven_and_a_lie_about_a_digest_is_passed_over(
         small.small_blob(&named(), &blob.descriptor, 1 << 20).await.unwrap();
     }
     let told = warnings(&recorder);
-    assert_eq!(told.iter().filter(|text| text.contains(&lying.address)).count(), image.blobs.len(), "{told:?}");
+    let named = |text: &&String| text.contains(&lying.address) && text.contains("wrong digest");
+    assert_eq!(told.iter().filter(named).count(), image.blobs.len(), "{told:?}");
+    // What was thrown away is nobody's merit.
+    let (place, own) = (format!("{}/team/app", lying.address), format!("{}/team/app", primary.host()));
+    let mut told = served(&registries);
+    told.sort_by_key(|(from, ..)| *from == own);
+    assert_eq!(told, [(place, 1, 0), (own.clone(), 0, image.blobs.len() as u64)]);
+    let bytes = registries.served().into_iter().map(|served| (served.from.to_string() == own, served.bytes));
+    assert!(bytes.clone().all(|(own, bytes)| own != (bytes == 0)), "{:?}", bytes.collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn a_mirror_that_alters_every_blob_is_left_alone_and_does_not_double_what_is_fetched() {
+    let layers: Vec<String> = (0..12).map(|n| format!("layer {n}")).collect();
+    let image = images::oci("team/app", "1.0", &layers.iter().map(String::as_str).collect::<Vec<_>>());
+    let (primary, mirror) = (registry_with(&image), registry_with(&image));
+    let lying = Proxy::before(mirror.host());
+    lying.when("GET", "/blobs/").always().fault(Fault::WrongDigest);
+    let (registries, recorder) = through(primary.host(), &[(&lying.address, "")]);
+    let small = Cached::new(&registries, None);
+    for blob in small.manifest(&tag(&named(), "1.0")).await.unwrap().unwrap().children() {
+        small.small_blob(&named(), &blob.descriptor, 1 << 20).await.unwrap();
+    }
+    let asked = lying.seen().iter().filter(|request| request.is("GET", "/v2/team/app/blobs/")).count();
+    assert_eq!(asked, 3, "{:?}", warnings(&recorder));
+    let left_out = |text: &&String| text.contains("gave wrong bytes 3 times and is left out");
+    assert_eq!(warnings(&recorder).iter().filter(left_out).count(), 1, "{:?}", warnings(&recorder));
 }
 
 #[tokio::test]

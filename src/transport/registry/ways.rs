@@ -3,7 +3,7 @@
 //! A mirror that lacks something, is down or refuses is passed over with a warning; the registry itself comes last, and only
 //! its “no” is believed. What a mirror gives is proven like everything else. What was found at one place is read there to
 //! its end: a tag's manifest says where its children are. A mirror that fails again and again is left alone for a while, and
-//! one that gave wrong bytes is not asked for that blob again (`doubts`).
+//! one that gave wrong bytes is not asked for that blob again (`doubts`), nor soon for anything if it does so often.
 
 mod doubts;
 mod relay;
@@ -20,7 +20,7 @@ use crate::error::{Error, Kind, Result};
 use crate::oci::{Descriptor, Digest, Manifest, Reference, Repository, Tag};
 use crate::progress::{Event, Events};
 use crate::routes::{Place, Serves};
-use doubts::Doubts;
+use doubts::{Doubts, Given};
 use relay::Relay;
 use standing::Standing;
 use stop::Stop;
@@ -191,12 +191,22 @@ impl Way {
             let own = &self.stop(self.stops.len() - 1).repository;
             return Err(error.while_doing(format!("reading from {own}")));
         }
-        for at in accused {
-            let mirror = &self.stop(at).repository;
+        for (at, given) in accused {
+            let (stop, error) = (self.stop(at), &error);
+            let mirror = &stop.repository;
             let text = format!("mirror {mirror} gave wrong bytes and is not asked for them again: {}", error.chain());
             self.events.report(Event::Warning(text));
+            stop.gave_wrong(given, error, &self.events);
         }
         Ok(())
+    }
+
+    /// A place gave this of a blob, as far as anybody knows yet.
+    fn note_given(&self, blob: &Digest, at: usize, given: Given) {
+        self.stops[at].count(given);
+        if at + 1 < self.stops.len() {
+            self.doubts.note(blob, at, given);
+        }
     }
 
     pub fn counts_pulls(&self) -> bool {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::stream::{self, BoxStream, StreamExt};
 
+use super::doubts::Given;
 use super::{Way, passes_on};
 use crate::content::Body;
 use crate::error::{Error, Result};
@@ -51,10 +52,7 @@ impl Relay {
             let opening = download::blob(stop.host.clone(), &stop.repository, &self.blob, self.position);
             match stop.attempt(opening, &self.way.events).await {
                 Ok(body) => {
-                    stop.count_blob();
-                    if at + 1 < self.way.stops.len() {
-                        self.way.doubts.note(&self.blob.digest, at);
-                    }
+                    self.way.note_given(&self.blob.digest, at, Given { blobs: 1, bytes: 0 });
                     (self.at, self.pieces) = (at, body.stream);
                     return Ok(body.offset);
                 }
@@ -86,7 +84,8 @@ impl Relay {
             match self.pieces.next().await {
                 None => return Ok(None),
                 Some(Ok(piece)) => {
-                    self.way.stop(self.at).count_bytes(piece.len() as u64);
+                    let given = Given { blobs: 0, bytes: piece.len() as u64 };
+                    self.way.note_given(&self.blob.digest, self.at, given);
                     if let Some(piece) = self.fresh(piece) {
                         return Ok(Some(piece));
                     }

@@ -1,7 +1,7 @@
 //! Whether a place is worth asking: one that fails again and again is left out for a while, so that a mirror that is down
-//! does not cost its patience for every image.
+//! does not cost its patience for every image; so is one that gives wrong bytes again and again.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, Kind, Result};
@@ -20,6 +20,8 @@ pub(super) struct Standing(Mutex<State>);
 struct State {
     /// In a row.
     failures: u32,
+    /// Blobs that were wrong, in all: that others can be opened says nothing for them.
+    wrong: u32,
     why: String,
     /// No question until then.
     pause: Option<Instant>,
@@ -27,7 +29,7 @@ struct State {
 
 /// Why a place was not asked.
 #[derive(Debug, thiserror::Error)]
-#[error("left out for a while, after failing {MOST_FAILURES} times in a row, at last with: {0}")]
+#[error("left out for a while, after failing {MOST_FAILURES} times, at last with: {0}")]
 struct LeftOut(String);
 
 impl Standing {
@@ -53,22 +55,35 @@ impl Standing {
     pub fn note(&self, failure: Option<&Error>, registry: &str, events: &Events) {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(error) = failure.filter(|error| matches!(error.kind(), Kind::Network | Kind::RateLimited)) else {
-            *state = State::default();
+            state.failures = 0;
+            if state.wrong < MOST_FAILURES {
+                state.pause = None;
+            }
             return;
         };
         state.failures += 1;
-        state.why = error.chain();
-        if state.failures < MOST_FAILURES {
-            return;
+        if state.failures >= MOST_FAILURES {
+            leave_out(state, error, &format!("{registry} failed {MOST_FAILURES} times in a row"), events);
         }
-        let news = state.pause.is_none();
-        state.pause = Some(Instant::now() + PAUSE);
-        drop(state);
-        if news {
-            let text =
-                format!("{registry} failed {MOST_FAILURES} times in a row and is left out for {} s", PAUSE.as_secs());
-            events.report(Event::Warning(text));
+    }
+
+    /// A blob from `registry` was wrong.
+    pub fn gave_wrong(&self, error: &Error, registry: &str, events: &Events) {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        state.wrong += 1;
+        if state.wrong >= MOST_FAILURES {
+            leave_out(state, error, &format!("{registry} gave wrong bytes {MOST_FAILURES} times"), events);
         }
+    }
+}
+
+fn leave_out(mut state: MutexGuard<'_, State>, error: &Error, what: &str, events: &Events) {
+    state.why = error.chain();
+    let news = state.pause.is_none();
+    state.pause = Some(Instant::now() + PAUSE);
+    drop(state);
+    if news {
+        events.report(Event::Warning(format!("{what} and is left out for {} s", PAUSE.as_secs())));
     }
 }
 

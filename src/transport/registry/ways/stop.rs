@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use super::Served;
+use super::doubts::Given;
 use super::standing::Standing;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::oci::{Reference, Repository};
 use crate::progress::Events;
 use crate::routes::Serves;
@@ -50,12 +51,18 @@ impl Stop {
         self.manifests.fetch_add(1, Relaxed);
     }
 
-    pub fn count_blob(&self) {
-        self.blobs.fetch_add(1, Relaxed);
+    pub fn count(&self, given: Given) {
+        self.blobs.fetch_add(given.blobs, Relaxed);
+        self.bytes.fetch_add(given.bytes, Relaxed);
     }
 
-    pub fn count_bytes(&self, bytes: u64) {
-        self.bytes.fetch_add(bytes, Relaxed);
+    /// What was counted here of one blob was wrong: it is nobody's merit, and next time others are asked.
+    pub fn gave_wrong(&self, given: Given, error: &Error, events: &Events) {
+        self.blobs.fetch_sub(given.blobs, Relaxed);
+        self.bytes.fetch_sub(given.bytes, Relaxed);
+        if let Some(standing) = &self.standing {
+            standing.gave_wrong(error, &self.host.registry, events);
+        }
     }
 
     pub fn served(&self, repository: &Repository) -> Served {
