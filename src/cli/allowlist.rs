@@ -56,8 +56,9 @@ pub struct AllowlistArgs {
     /// Tags that never move: where the earlier lock says what they mean, that is not asked again; repeatable
     ///
     /// A pattern, as in images-by-tag-regex: found anywhere in the tag unless anchored, such as '^v?[0-9]+[.]'. An image with such
-    /// a tag that stands in the lock of the bundle to be replaced, or in the lock file to be replaced, is taken as it stands
-    /// there, with what travelled along then. Nothing is asked about the tag; manifests that the bundle at hand does not have
+    /// a tag that stands in the lock file to be replaced, or without one in the lock of the bundle to be replaced, is taken as
+    /// it stands there, with what travelled along then. Rely on a bundle only if it never left your hands; else keep a lock on
+    /// your side and name it (export: --lock FILE). Nothing is asked about the tag; manifests that the bundle at hand does not have
     /// are read by their digests. Where the tag has to be asked about after all, because that image is gone or is wanted
     /// otherwise now, and means another image, that is an error.
     #[arg(long, value_name = "PATTERN", value_parser = Pattern::new)]
@@ -143,11 +144,18 @@ impl AllowlistArgs {
         Known::new(earlier, |tag| self.immutable_tags.iter().any(|pattern| pattern.is_match(tag)))
     }
 
-    /// The lock in a file that is to be replaced, if that matters and there is one.
-    pub fn earlier_lock(&self, path: Option<&PathBuf>) -> Option<Lock> {
-        let path = path.filter(|path| !self.immutable_tags.is_empty() && path.is_file())?;
-        let bytes = std::fs::read(path).ok()?;
-        Lock::parse(&bytes, &path.display().to_string()).ok()
+    /// What says what immutable tags mean: the lock in the file at `path`, which is to be replaced; only where there is no
+    /// such file that of a bundle, which may have been in other hands.
+    ///
+    /// # Errors
+    /// A file that is no lock.
+    pub fn earlier(&self, path: Option<&PathBuf>, bundle: Option<Lock>) -> Result<Vec<Lock>> {
+        if self.immutable_tags.is_empty() {
+            return Ok(Vec::new());
+        }
+        let Some(path) = path.filter(|path| path.is_file()) else { return Ok(Vec::from_iter(bundle)) };
+        let bytes = std::fs::read(path).map_err(|e| Error::disk("reading", path, e))?;
+        Ok(vec![Lock::parse(&bytes, &path.display().to_string())?])
     }
 
     /// Makes the graph of a lock that exists.
@@ -178,13 +186,10 @@ fn tell_recalled(walk: &Walk<'_>, context: &Context) {
 }
 
 /// Before the work: says where nothing can be kept because something else has the name.
-pub fn tell_foreign(kept: &Checkpoint<'_>, context: &Context) {
-    if let Some(path) = kept.foreign() {
-        let text = format!(
-            "{} is no file of gapferry: it stays as it is, and manifests that are read are not kept",
-            path.display()
-        );
-        context.events.report(Event::Notice(text));
+pub fn tell_obstacle(kept: &Checkpoint<'_>, context: &Context) {
+    if let Some((path, why)) = kept.obstacle() {
+        let text = format!("{}: {why}; manifests that are read are not kept for the next run", path.display());
+        context.events.report(Event::Warning(text));
     }
 }
 

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Instant;
 
-use super::allowlist::{AllowlistArgs, connect_for, read_file, settle, tell_foreign};
+use super::allowlist::{AllowlistArgs, connect_for, read_file, settle, tell_obstacle};
 use super::context::{Context, check_writable, write_file};
 use super::exit::Outcome;
 use super::registry::RegistryArgs;
@@ -92,7 +92,7 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
         true => Checkpoint::reading(&registries, &walk_file(&args.output)),
         false => Checkpoint::new(&registries, Some(walk_file(&args.output))),
     };
-    tell_foreign(&kept, context);
+    tell_obstacle(&kept, context);
     let outcome = export(&args, ask, former, &registries, &kept, started, context).await;
     settle(&kept, outcome, context)
 }
@@ -114,8 +114,8 @@ async fn export(
             (*lock, graph)
         }
         Ask::Resolve(sources) => {
-            let locks = former_lock.into_iter().chain(args.allowlist.earlier_lock(args.lock.as_ref())).collect();
-            args.allowlist.resolve(&sources, locks, &source, &args.registry, context).await?
+            let earlier = args.allowlist.earlier(args.lock.as_ref(), former_lock)?;
+            args.allowlist.resolve(&sources, earlier, &source, &args.registry, context).await?
         }
     };
     source.forget_local();

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::allowlist::{AllowlistArgs, settle, tell_foreign};
+use super::allowlist::{AllowlistArgs, settle, tell_obstacle};
 use super::context::{Context, check_writable, write_file};
 use super::exit::Outcome;
 use super::mirrors;
@@ -42,11 +42,11 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
     let sources = args.allowlist.read(&args.registry, context)?;
     // Into a pipe or a device nothing can be continued.
     let file = args.output.as_ref().filter(|path| path.is_file() || !path.exists());
-    let earlier = args.allowlist.earlier_lock(file);
+    let earlier = args.allowlist.earlier(file, None)?;
     let kept = Checkpoint::new(&sources.registries, file.map(|path| walk_file(path)));
-    tell_foreign(&kept, context);
+    tell_obstacle(&kept, context);
     let cached = Cached::new(&kept, None);
-    let lock = args.allowlist.pin(&sources, Vec::from_iter(earlier), &cached, &args.registry, context).await;
+    let lock = args.allowlist.pin(&sources, earlier, &cached, &args.registry, context).await;
     // Until the lock is written, what was read for it is still needed.
     let written = lock.and_then(|lock| write(&args, &lock, context).map(|()| lock));
     let lock = settle(&kept, written, context)?;

@@ -2,8 +2,8 @@
 //! by the next: a registry that counts pulls would otherwise let neither ever come to an end.
 //!
 //! The file is a first line, [`FIRST_LINE`], and a row of entries: a line `DIGEST SIZE MEDIA-TYPE`, so many bytes, a line
-//! feed. It is only ever added to, and removed when the job is done. A file of that name that does not begin so is somebody
-//! else's: it stays as it is, and nothing is kept.
+//! feed. It is only ever added to, and removed when the job is done. A file of that name that does not begin so, be it empty,
+//! is somebody else's: it stays as it is, and nothing is kept.
 //!
 //! **Threats.** The file lies about; it may be cut off, damaged or forged. Nothing counts that its digest does not prove when
 //! it is read; what cannot be understood, and all after it, is as if it were not there. Lines and entries are bounded. That
@@ -24,6 +24,8 @@ use crate::oci::{Descriptor, Digest, MAX_MANIFEST_SIZE, Manifest, Reference, Rep
 
 /// By this we know our own file, also when only a part of it was written.
 const FIRST_LINE: &[u8] = b"gapferry: manifests that were read, form 1\n";
+/// So much of it has to be there: less, or nothing, may be anybody's.
+const RECOGNIZABLE: usize = b"gapferry:".len();
 /// The longest line before an entry, in bytes; a digest of sha512 and the longest media type need less than half of it.
 const MAX_LINE: u64 = 512;
 /// More manifests than any job has.
@@ -34,8 +36,8 @@ pub struct Checkpoint<'a> {
     primary: &'a dyn Source,
     /// `None`: nothing is kept.
     path: Option<PathBuf>,
-    /// What stands in the file's place and is none of ours.
-    foreign: Option<PathBuf>,
+    /// What stands in the file's place and cannot be used, and why.
+    obstacle: Option<(PathBuf, io::Error)>,
     /// How many an earlier run has left.
     found: usize,
     state: Mutex<State>,
@@ -63,28 +65,26 @@ impl<'a> Checkpoint<'a> {
     /// Before `primary`, with what an earlier run has left in `path`. The file is made when there is something to keep.
     pub fn new(primary: &'a dyn Source, path: Option<PathBuf>) -> Checkpoint<'a> {
         let read = path.as_deref().map_or_else(|| Ok(State::default()), State::read);
-        let (state, unusable) = match read {
-            Ok(state) => (state, None),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => (State::default(), None),
-            Err(error) => (State::default(), Some(error.kind())),
-        };
         // What could not be read now, because another run holds it or whyever, is not to be written over later.
-        let (path, unusable) = (path.clone().filter(|_| unusable.is_none()), path.zip(unusable));
-        let foreign = unusable.filter(|(_, why)| *why == io::ErrorKind::InvalidData).map(|(path, _)| path);
-        Checkpoint { primary, path, foreign, found: state.entries.len(), state: Mutex::new(state) }
+        let (state, path, obstacle) = match read {
+            Ok(state) => (state, path, None),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => (State::default(), path, None),
+            Err(error) => (State::default(), None, path.map(|path| (path, error))),
+        };
+        Checkpoint { primary, path, obstacle, found: state.entries.len(), state: Mutex::new(state) }
     }
 
     /// The same, adding nothing.
     pub fn reading(primary: &'a dyn Source, path: &Path) -> Checkpoint<'a> {
-        let kept = Checkpoint { path: None, foreign: None, ..Checkpoint::new(primary, Some(path.to_owned())) };
+        let kept = Checkpoint { path: None, obstacle: None, ..Checkpoint::new(primary, Some(path.to_owned())) };
         // Whoever begins meanwhile may add to it.
         kept.state().file.iter().for_each(|file| drop(file.unlock()));
         kept
     }
 
-    /// The file that stands where ours would and is not ours: nothing is kept, and it stays as it is.
-    pub fn foreign(&self) -> Option<&Path> {
-        self.foreign.as_deref()
+    /// What stands where our file would, and why it is not used: it stays as it is, and nothing is kept.
+    pub fn obstacle(&self) -> Option<(&Path, &io::Error)> {
+        self.obstacle.as_ref().map(|(path, why)| (path.as_path(), why))
     }
 
     /// How many manifests an earlier run has left.
@@ -174,7 +174,13 @@ impl State {
         let bytes = [first, line.as_bytes(), manifest.bytes(), b"\n"].concat();
         // What stands there is the torn end of an earlier run.
         file.set_len(self.end)?;
-        file.write_all_at(&bytes, self.end)?;
+        if let Err(error) = file.write_all_at(&bytes, self.end) {
+            // A full disk: so short a file would not be known for ours again.
+            if self.end == 0 && file.metadata().is_ok_and(|now| now.len() < RECOGNIZABLE as u64) {
+                std::fs::remove_file(path)?;
+            }
+            return Err(error);
+        }
         let offset = self.end + (first.len() + line.len()) as u64;
         let entry = Entry { offset, size, media_type: media_type.to_owned() };
         self.end += bytes.len() as u64;
@@ -188,12 +194,16 @@ fn open(path: &Path, new: bool) -> io::Result<File> {
     let no_follow = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
     let mut options = File::options();
     options.read(true).write(true).create_new(new).custom_flags(no_follow.bits().cast_signed());
-    let file = options.open(path)?;
+    let is_link = |error: &io::Error| error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error());
+    let file = options.open(path).map_err(|error| match is_link(&error) {
+        true => io::Error::new(error.kind(), "it is a symbolic link"),
+        false => error,
+    })?;
     if !file.metadata()?.is_file() {
-        return Err(io::ErrorKind::InvalidInput.into());
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file"));
     }
     match file.try_lock() {
-        Err(TryLockError::WouldBlock) => Err(io::ErrorKind::WouldBlock.into()),
+        Err(TryLockError::WouldBlock) => Err(io::Error::new(io::ErrorKind::WouldBlock, "another run is using it")),
         // Not every file system has locks.
         _ => Ok(file),
     }
@@ -208,8 +218,8 @@ fn begin(reader: &mut impl BufRead) -> io::Result<u64> {
     reader.take(FIRST_LINE.len() as u64).read_to_end(&mut first)?;
     match FIRST_LINE.strip_prefix(&first[..]) {
         Some(b"") => Ok(FIRST_LINE.len() as u64),
-        Some(_) => Ok(0),
-        None => Err(io::ErrorKind::InvalidData.into()),
+        Some(_) if first.len() >= RECOGNIZABLE => Ok(0),
+        _ => Err(io::Error::new(io::ErrorKind::InvalidData, "it is no file of gapferry, and stays as it is")),
     }
 }
 

@@ -79,7 +79,7 @@ async fn a_file_cut_anywhere_gives_what_is_whole_and_is_added_to_there() {
     let ground = Ground::new();
     ground.run(&[1, 2]).await;
     let whole = std::fs::read(ground.path()).unwrap();
-    for cut in 0..whole.len() {
+    for cut in RECOGNIZABLE..whole.len() {
         std::fs::write(ground.path(), &whole[..cut]).unwrap();
         ground.run(&[1, 2]).await;
         assert_eq!(std::fs::read(ground.path()).unwrap(), whole, "cut at {cut}");
@@ -118,6 +118,25 @@ async fn a_link_in_its_place_is_not_followed_and_the_job_goes_on() {
     std::os::unix::fs::symlink(&target, ground.path()).unwrap();
     assert_eq!(ground.run(&[1]).await, 1);
     assert_eq!(std::fs::read_to_string(&target).unwrap(), "precious");
+}
+
+#[tokio::test]
+async fn what_is_in_the_way_is_named_so_that_a_limited_run_does_not_start_over_each_time() {
+    let ground = Ground::new();
+    let why = || Checkpoint::new(&ground.pulls, Some(ground.path())).obstacle().map(|(_, why)| why.to_string());
+    assert_eq!(why(), None);
+    std::fs::create_dir_all(ground.path()).unwrap();
+    assert!(why().is_some_and(|why| why.contains("directory")));
+    std::fs::remove_dir(ground.path()).unwrap();
+    std::os::unix::fs::symlink("nowhere", ground.path()).unwrap();
+    assert!(why().is_some_and(|why| why.contains("symbolic link")));
+    std::fs::remove_file(ground.path()).unwrap();
+    rustix::fs::mkfifoat(rustix::fs::CWD, ground.path(), rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR).unwrap();
+    assert!(why().is_some_and(|why| why.contains("no regular file")));
+    std::fs::remove_file(ground.path()).unwrap();
+    let other = Checkpoint::new(&ground.pulls, Some(ground.path()));
+    other.manifest(&by_digest(1)).await.unwrap();
+    assert!(why().is_some_and(|why| why.contains("another run")));
 }
 
 #[tokio::test]
@@ -160,11 +179,12 @@ async fn what_another_run_began_meanwhile_is_not_cut_off() {
 async fn a_file_that_is_none_of_ours_is_neither_written_to_nor_removed() {
     let ground = Ground::new();
     std::fs::create_dir(ground.path().parent().unwrap()).unwrap();
-    for theirs in ["12 km, sunny", "gapferry is a tool that carries images", "\n"] {
+    for theirs in ["12 km, sunny", "gapferry is a tool that carries images", "\n", "", "gap"] {
         std::fs::write(ground.path(), theirs).unwrap();
         let kept = Checkpoint::new(&ground.pulls, Some(ground.path()));
         kept.manifest(&by_digest(1)).await.unwrap();
         assert_eq!(kept.left(), None);
+        assert!(kept.obstacle().is_some_and(|(_, why)| why.to_string().contains("no file of gapferry")), "{theirs}");
         kept.remove();
         assert_eq!(std::fs::read_to_string(ground.path()).unwrap(), theirs);
     }
