@@ -73,7 +73,8 @@ struct Place {
     size: u64,
 }
 
-/// Something that does not belong into a layout. Found while opening; the entry is not offered.
+/// Something that does not belong into a layout. Found while opening; the entry is not offered, unless its only fault is
+/// that unpacking would put it in another's place.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
     /// As found; control characters escaped.
