@@ -288,7 +288,10 @@ impl<'a> Transfer<'a> {
     fn note_failure(&self, step: &BlobStep, repository: &Repository, error: Error) -> Arc<Error> {
         // A bundle has no repositories of its own: there the blob goes under the name it came from.
         let way = if *repository == step.from { "of" } else { "to" };
-        let error = Arc::new(error.while_doing(format!("blob {} {way} {repository}", step.blob.digest)));
+        let blob = format!("blob {} {way} {repository}", step.blob.digest);
+        // Most say that themselves.
+        let is_named = error.to_string().contains(&blob);
+        let error = Arc::new(if is_named { error } else { error.while_doing(blob) });
         let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
         failed.insert((repository.clone(), step.blob.digest), error.clone());
         error

@@ -39,6 +39,24 @@ fn the_lock_of_an_unchanged_bundle_is_its_own() {
     assert_eq!(std::fs::read(directory.path().join("b.lock")).unwrap(), first);
 }
 
+#[test]
+fn an_unchanged_bundle_is_as_large_as_it_was_when_it_was_written() {
+    let registry = one_image();
+    let directory = tempdir();
+    for out in ["b", "b.tar"] {
+        let told = || {
+            let mut command = gapferry();
+            let reference = format!("{}/team/app:1", registry.host());
+            command.current_dir(directory.path()).args(["export", &reference, "--json", "-o", out]);
+            let told: Value = serde_json::from_slice(&command.assert().success().get_output().stdout).unwrap();
+            (told["unchanged"].as_bool().unwrap(), told["bytes"].as_u64().unwrap())
+        };
+        let written = told();
+        assert!(!written.0 && written.1 > 0);
+        assert_eq!(told(), (true, written.1), "{out}");
+    }
+}
+
 /// Pushes a copy of `image` under another tag in which the size of its last layer is a lie. docker-registry does not
 /// check sizes.
 fn push_with_wrong_size(image: &images::Image, registry: &Registry) {

@@ -124,7 +124,10 @@ impl Writer {
                 state.mark(out);
             }
         }
-        let size = bundle.layout().entries().map(|(_, size)| size).fold(0, u64::saturating_add);
+        let size = match is_tar(out) {
+            true => out.metadata().ok()?.len(),
+            false => bundle.layout().entries().map(|(_, size)| size).fold(0, u64::saturating_add),
+        };
         Some(Finished { path: out.to_owned(), identity: bundle.identity(), size, unchanged: true })
     }
 
@@ -145,15 +148,17 @@ impl Writer {
         refuse_foreign(out)?;
         let metadata = format::metadata(contents, &options.tool, &HashMap::new())?;
         let plan = tar_plan(contents, &metadata)?;
-        let total = plan.length;
+        let files = metadata.iter().map(|file| file.bytes.len() as u64).chain(contents.all().map(|(_, size)| size));
+        let total = if is_tar(out) { plan.length } else { files.fold(0, u64::saturating_add) };
         let directory = existing_ancestor(out);
         let free = medium::free_space(&directory)?;
         let at_hand = at_hand(out, contents);
         let present = at_hand.iter().map(|(_, size)| size).sum();
         let needed = if is_tar(out) {
-            total.saturating_sub(tarfile::reserved(out, &plan))
+            plan.length.saturating_sub(tarfile::reserved(out, &plan))
         } else {
-            total.saturating_sub(present)
+            // As in a tar: files take more room than they have bytes.
+            plan.length.saturating_sub(present)
         };
         Ok(Survey { total, present, needed, free })
     }

@@ -16,6 +16,9 @@ pub fn for_error(error: &Error) -> Option<&'static str> {
             "`gapferry auth check HOST` says which user is shown; give another by --creds USER, --authfile FILE or \
              `gapferry login HOST`; on Harbor a missing project answers the same way",
         ),
+        Kind::NotFound if chain.contains("reading blob ") && chain.contains(": 404 ") => Some(
+            "the registry's storage lacks a blob that its own manifest names: the image has to be pushed there again",
+        ),
         Kind::NotFound => Some("check the spelling of registry, repository and tag, and whether you may read it"),
         Kind::RateLimited => Some(
             "run the same command again later: what is done is kept (of `lock`: with -o); --max-wait 6h waits instead; \

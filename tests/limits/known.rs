@@ -189,6 +189,44 @@ async fn a_line_that_fails_is_told_as_that_and_not_asked_about_by_tag() {
     assert!(!refusing.seen().is_empty());
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn the_lock_kept_at_home_counts_not_the_bundle_on_a_stick_that_came_back() {
+    let (server, shop) = changing(shop()).await;
+    let honest = shop.lock().unwrap().clone();
+    let directory = support::tempdir();
+    let list = allowlist(directory.path(), &server.address, &NAMES);
+    let (lock, out) = (directory.path().join("lock").display().to_string(), directory.path().join("b"));
+    let out = out.display().to_string();
+    well(gapferry(&["lock", "-f", &list, "-o", &lock]).await);
+    let before = images_of(&std::fs::read(&lock).unwrap());
+    shop.lock().unwrap().add(NAMES[0], "theirs");
+    well(gapferry(&["export", "-f", &list, "-o", &out]).await);
+    *shop.lock().unwrap() = honest;
+    well(gapferry(&["export", "-f", &list, "-o", &out, "--lock", &lock, "--immutable-tags", "."]).await);
+    assert_eq!(images_of(&std::fs::read(&lock).unwrap()), before);
+    // What cannot be read says nothing; the bundle does not take its place.
+    std::fs::write(&lock, "{").unwrap();
+    let output = gapferry(&["export", "-f", &list, "-o", &out, "--lock", &lock, "--immutable-tags", "."]).await;
+    assert_eq!(output.status.code(), Some(2), "{}", said(&output));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_blob_that_the_registry_has_lost_is_named_once_with_what_helps() {
+    let shop = shop();
+    let layer = support::sha256(b"one");
+    let lost = layer.clone();
+    let answer =
+        move |request: &Seen, _| if is_about(request, &lost) { Answer::new(404) } else { shop.answer(request) };
+    let server = Server::registry(answer).await;
+    let directory = support::tempdir();
+    let out = directory.path().join("b").display().to_string();
+    let output = gapferry(&["export", &format!("{}/{}", server.address, NAMES[0]), "-o", &out]).await;
+    let text = said(&output);
+    assert_eq!(output.status.code(), Some(4), "{text}");
+    assert_eq!(text.matches(&layer).count(), 1, "{text}");
+    assert!(text.contains("pushed there again") && !text.contains("spelling"), "{text}");
+}
+
 #[test]
 fn platforms_that_are_all_an_index_has_are_not_asked_about_again() {
     let registry = Registry::start();
