@@ -52,7 +52,8 @@ pub struct TlsConfig {
     pub verify: Option<bool>,
     /// PEM files trusted beside the system's authorities.
     pub ca_files: Vec<PathBuf>,
-    /// A directory in the form of `certs.d/<host>`, for every registry and instead of `certs_d`.
+    /// A directory in the form of `certs.d/<host>`, for every registry and instead of `certs_d`; where registries send us,
+    /// `certs_d` comes first.
     pub cert_dir: Option<PathBuf>,
     /// Where directories named `host[:port]` are looked for; the first that has one for a registry counts.
     pub certs_d: Vec<PathBuf>,
@@ -121,7 +122,10 @@ impl Config {
             Some(known) => {
                 let settings = self.tls_of(known, false);
                 let named_for_all = settings.cert_dir.is_some() && settings.cert_dir == self.tls.cert_dir;
-                TlsSettings { identify: !named_for_all, ..settings }
+                match self.in_certs_d(known).filter(|_| named_for_all) {
+                    Some(own) => TlsSettings { cert_dir: Some(own), ..settings },
+                    None => TlsSettings { identify: !named_for_all, ..settings },
+                }
             }
             None => TlsSettings { identify: false, ..self.tls_of(registry, insecure) },
         }
@@ -203,6 +207,25 @@ mod tests {
         }
         let stranger = config.tls_for("other.internal", false, &"https://../x".parse().unwrap());
         assert_eq!(stranger.cert_dir, None);
+    }
+
+    #[test]
+    fn a_directory_named_for_all_registries_does_not_hide_what_is_known_of_a_token_server() {
+        let place = tempfile::tempdir().unwrap();
+        for known in ["registry.internal", "tokens.internal"] {
+            std::fs::create_dir(place.path().join(known)).unwrap();
+        }
+        let (named, certs_d) = (place.path().join("named"), vec![place.path().to_owned()]);
+        let tls = TlsConfig { certs_d, cert_dir: Some(named.clone()), ..TlsConfig::default() };
+        let config = Config { tls, ..Config::default() };
+        for (url, directory, identify) in [
+            ("https://registry.internal/v2/", named.clone(), true),
+            ("https://tokens.internal/token", place.path().join("tokens.internal"), true),
+            ("https://storage.internal/x", named, false),
+        ] {
+            let settings = config.tls_for("registry.internal", false, &url.parse().unwrap());
+            assert_eq!((settings.cert_dir, settings.identify), (Some(directory), identify), "{url}");
+        }
     }
 
     #[test]
