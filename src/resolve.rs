@@ -19,15 +19,16 @@ use crate::walk::{Origin, Walk, Wanted};
 pub struct Failures(pub Vec<Error>);
 
 impl Failures {
-    /// One error for all: a single one as it is, several as a list, of the kind of the first.
+    /// One error for all: a single one as it is, several as a list, of the kind of the first. A limit that was reached counts
+    /// before all else: it alone passes by itself.
     pub fn into_error(self, what: &str) -> Error {
         let mut errors = self.0;
         if errors.len() == 1 {
             return errors.remove(0);
         }
-        let kind = errors.first().map_or(Kind::Input, Error::kind);
         // A limit that was reached says the same of all that comes after it.
         let is_limit = |error: &&Error| error.kind() == Kind::RateLimited;
+        let kind = errors.iter().find(is_limit).or(errors.first()).map_or(Kind::Input, Error::kind);
         let limited = errors.iter().filter(is_limit).count();
         let told = errors.iter().filter(|error| !is_limit(error)).chain(errors.iter().find(is_limit));
         let mut lines: Vec<String> = told.map(|error| format!("\n  {}", error.chain())).collect();

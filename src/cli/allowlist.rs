@@ -11,7 +11,7 @@ use super::context::{Context, take_stdin};
 use super::registry::RegistryArgs;
 use crate::allowlist::{Allowlist, MAX_FILE_SIZE, Pattern, refused};
 use crate::content::{Cached, Checkpoint};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
 use crate::graph::Graph;
 use crate::lock::{IndexMode, Lock};
 use crate::oci::Platform;
@@ -193,22 +193,14 @@ pub fn tell_obstacle(kept: &Checkpoint<'_>, context: &Context) {
     }
 }
 
-/// After the work: what was read is kept where the same command, run again, can go on with it; else it is removed.
+/// After the work: what was read is kept for the next run, whatever ended this one. Somebody may first have to mend a word of
+/// the allowlist, make room, or wait.
 pub fn settle<T>(kept: &Checkpoint<'_>, outcome: Result<T>, context: &Context) -> Result<T> {
-    let hopeless = |kind: Kind| match kind {
-        // A disk is made room on, or mounted otherwise, by whoever then runs the same command.
-        Kind::RateLimited | Kind::Network | Kind::Interrupted | Kind::Disk => false,
-        // Somebody has to mend something first; what an earlier run had to stop with is not thrown away for that.
-        Kind::Input | Kind::Damaged | Kind::NotFound | Kind::Unauthorized | Kind::Refused => kept.found() == 0,
-    };
-    match &outcome {
-        Err(error) if !hopeless(error.kind()) => {
-            if let Some((number, path)) = kept.left() {
-                let (what, path) = (count(number, "manifest"), path.display());
-                context.say(&format!("{what} kept in {path}: the same command, run again, continues from there"));
-            }
-        }
-        _ => kept.remove(),
+    if outcome.is_ok() {
+        kept.remove();
+    } else if let Some((number, path)) = kept.left() {
+        let (what, path) = (count(number, "manifest"), path.display());
+        context.say(&format!("{what} kept in {path}: the same command, run again, continues from there"));
     }
     outcome
 }

@@ -164,15 +164,32 @@ fn an_import_that_hits_a_limit_stops_asking_and_the_next_run_does_the_rest() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_cannot_be_continued_leaves_nothing_behind() {
-    let limited = Limited::start().await;
-    limited.grant(IMAGES);
-    let directory = support::tempdir();
-    let out = directory.path().join("b.tar").display().to_string();
-    let (there, gone) = (limited.list().remove(0), format!("{}/team/app:gone", limited.server.address));
-    let output = gapferry(&["export", "-o", &out, &there, &gone]).await;
-    assert_eq!(output.status.code(), Some(4), "{}", said(&output));
-    assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
+async fn a_mistake_in_the_list_costs_no_pull_that_went_well_whether_a_limit_came_too_or_not() {
+    // What is not there costs a pull, too.
+    for first in [IMAGES + 1, 5] {
+        let limited = Limited::start().await;
+        let directory = support::tempdir();
+        let out = directory.path().join("b.tar").display().to_string();
+        let (there, gone) = (limited.list(), format!("{}/team/app:gone", limited.server.address));
+        let with = |more: &[String]| {
+            let all = ["export", "-o", &out].map(str::to_owned).into_iter();
+            all.chain(more.iter().cloned()).chain(there.iter().cloned()).collect::<Vec<_>>()
+        };
+        limited.grant(first);
+        let wrong = with(&[gone]);
+        let output = gapferry(&wrong.iter().map(String::as_str).collect::<Vec<_>>()).await;
+        assert_eq!(output.status.code(), Some(4), "{}", said(&output));
+        let text = said(&output);
+        let kept = text.lines().find_map(|line| line.split_once(" manifests kept")?.0.parse::<usize>().ok());
+        let kept = kept.unwrap_or_else(|| panic!("{text}"));
+        assert!(kept >= first - 1, "{text}");
+        // Every image is granted one pull in all.
+        limited.grant(IMAGES - kept);
+        let right = with(&[]);
+        let output = gapferry(&right.iter().map(String::as_str).collect::<Vec<_>>()).await;
+        assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+        assert!(!directory.path().join("b.tar.walk").exists());
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -6,11 +6,9 @@ use std::path::Path;
 
 use rustix::fs::OFlags;
 
+use super::found::MAX_DEPTH;
 use super::{Found, Place};
 use crate::error::{Error, Result};
-
-/// How deep directories are read; a layout has three levels.
-const MAX_DEPTH: usize = 16;
 
 /// Finds every regular file below `root`.
 pub fn scan(root: &Path, found: &mut Found) -> Result<()> {

@@ -1,5 +1,6 @@
 //! What a scan brings together: names that are safe, everything odd as a fault, and both bounded.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::hash::{BuildHasher, Hash, Hasher, RandomState};
 use std::path::Path;
@@ -11,6 +12,8 @@ use crate::error::{Error, Result};
 const MAX_ENTRIES: usize = 1_000_000;
 /// And longer names altogether, in bytes: this and the number of entries bound the memory that a list of them takes.
 const MAX_NAMES: usize = 160 * 1024 * 1024;
+/// How many parts a name may have; a layout's have three.
+pub const MAX_DEPTH: usize = 16;
 /// More oddities than anybody reads one by one.
 const MAX_FAULTS: usize = 100;
 
@@ -98,33 +101,34 @@ impl Found {
         let state = RandomState::new();
         let mut files: Vec<u64> = self.entries.keys().map(|name| hash(&state, name)).collect();
         files.sort_unstable();
-        let odd = [self.files_with_one_name(&state, &files), self.files_and_directories(&state, &files)].concat();
-        odd.into_iter().for_each(|(name, what)| self.fault(name.as_bytes(), what));
+        let mut odd = Odd { room: MAX_FAULTS - self.faults.len(), ..Odd::default() };
+        self.files_with_one_name(&state, &files, &mut odd);
+        self.files_and_directories(&state, &files, &mut odd);
+        odd.said.into_iter().for_each(|(name, what)| self.fault(name.as_bytes(), what));
+        self.unsaid += odd.unsaid;
     }
 
     /// Names that differ only in case.
-    fn files_with_one_name(&self, state: &RandomState, files: &[u64]) -> Vec<(String, String)> {
+    fn files_with_one_name(&self, state: &RandomState, files: &[u64], odd: &mut Odd) {
         let common: HashSet<u64> = files.windows(2).filter(|pair| pair[0] == pair[1]).map(|pair| pair[0]).collect();
         if common.is_empty() {
-            return Vec::new();
+            return;
         }
         // In the order of the tar: the later one is to blame.
         let mut names: Vec<(u64, &str)> = self.entries.iter().map(|(name, place)| (place.offset, &**name)).collect();
         names.retain(|(_, name)| common.contains(&hash(state, name)));
         names.sort_unstable();
-        let mut first: HashMap<String, &str> = HashMap::new();
-        let mut odd = Vec::new();
+        let mut first: HashMap<u64, &str> = HashMap::new();
         for (_, name) in names {
-            match first.get(&name.to_lowercase()) {
-                Some(other) => odd.push((name.to_owned(), format!("its name differs from {other} only in case"))),
-                None => drop(first.insert(name.to_lowercase(), name)),
+            match first.entry(hash(state, name)) {
+                Entry::Occupied(other) => odd.add(name, || differs_in_case(other.get())),
+                Entry::Vacant(place) => drop(place.insert(name)),
             }
         }
-        odd
     }
 
     /// Files where there is a directory, too, or something in it.
-    fn files_and_directories(&self, state: &RandomState, files: &[u64]) -> Vec<(String, String)> {
+    fn files_and_directories(&self, state: &RandomState, files: &[u64], odd: &mut Odd) {
         let mut directories: HashMap<u64, &str> = HashMap::new();
         for name in self.entries.keys() {
             note_above(&mut directories, state, files, name);
@@ -136,13 +140,37 @@ impl Found {
             }
         }
         if directories.is_empty() {
-            return Vec::new();
+            return;
         }
-        let what = |name: &str| match *directories.get(&hash(state, name))? {
-            directory if directory == name => Some("it is a file and a directory".to_owned()),
-            directory => Some(format!("its name differs from the directory {directory} only in case")),
-        };
-        self.entries.keys().filter_map(|name| Some((name.clone(), what(name)?))).collect()
+        for name in self.entries.keys() {
+            match directories.get(&hash(state, name)) {
+                None => {}
+                Some(directory) if directory == name => odd.add(name, || "it is a file and a directory".to_owned()),
+                Some(directory) => odd.add(name, || differs_in_case(&format!("the directory {directory}"))),
+            }
+        }
+    }
+}
+
+fn differs_in_case(other: &str) -> String {
+    format!("its name differs from {other} only in case")
+}
+
+/// Names that collide: as many as will be said, and the number of the others.
+#[derive(Default)]
+struct Odd {
+    room: usize,
+    said: Vec<(String, String)>,
+    unsaid: usize,
+}
+
+impl Odd {
+    fn add(&mut self, name: &str, what: impl FnOnce() -> String) {
+        if self.said.len() < self.room {
+            self.said.push((name.to_owned(), what()));
+        } else {
+            self.unsaid += 1;
+        }
     }
 }
 
@@ -179,6 +207,9 @@ fn safe_path(path: &[u8]) -> Result<String, &'static str> {
     }
     if text.split('/').any(|component| component.is_empty() || component == ".") {
         return Err("its name is not a plain path");
+    }
+    if text.split('/').count() > MAX_DEPTH {
+        return Err("its name nests deeper than in any layout");
     }
     if text.chars().any(|c| c.is_control() || c == '\\') {
         return Err("its name has characters that no layout uses");
@@ -257,6 +288,37 @@ mod tests {
         let (_, faults) = found.finish();
         assert_eq!(faults.len(), MAX_FAULTS + 1);
         assert_eq!(faults[MAX_FAULTS].what, format!("and {} more that do not belong there", 5_000 - MAX_FAULTS));
+    }
+
+    #[test]
+    fn names_that_collide_without_end_are_counted_and_not_written_down() {
+        let mut found = Found::default();
+        // All upper and lower cases of one name.
+        for bits in 0..1u32 << 12 {
+            let name: String = (0..12).map(|at| if bits >> at & 1 == 0 { 'x' } else { 'X' }).collect();
+            add(&mut found, &name, u64::from(bits));
+        }
+        let mut odd = Odd { room: 3, ..Odd::default() };
+        let state = RandomState::new();
+        let files: Vec<u64> = found.entries.keys().map(|name| hash(&state, name)).collect();
+        found.files_with_one_name(&state, &files, &mut odd);
+        assert_eq!((odd.said.len(), odd.unsaid), (3, (1 << 12) - 4));
+        let (_, faults) = found.finish();
+        assert_eq!(faults.len(), MAX_FAULTS + 1);
+        assert_eq!(
+            faults[MAX_FAULTS].what,
+            format!("and {} more that do not belong there", (1 << 12) - 1 - MAX_FAULTS)
+        );
+    }
+
+    #[test]
+    fn a_name_of_a_thousand_directories_is_refused_before_anything_looks_at_each() {
+        let mut found = Found::default();
+        add(&mut found, &("d/".repeat(400) + "x"), 0);
+        add(&mut found, &(["d/"; MAX_DEPTH - 1].concat() + "x"), 0);
+        let (entries, faults) = found.finish();
+        assert_eq!((entries.len(), faults.len()), (1, 1));
+        assert!(faults[0].what.contains("deeper"), "{faults:?}");
     }
 
     #[test]
