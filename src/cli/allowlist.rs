@@ -58,8 +58,8 @@ pub struct AllowlistArgs {
     /// A pattern, as in images-by-tag-regex: found anywhere in the tag unless anchored, such as '^v?[0-9]+[.]'. An image with such
     /// a tag that stands in the lock file to be replaced, or without one in the lock of the bundle to be replaced, is taken as
     /// it stands there, with what travelled along then. Rely on a bundle only if it never left your hands; else keep a lock on
-    /// your side and name it (export: --lock FILE). Nothing is asked about the tag; manifests that the bundle at hand does not have
-    /// are read by their digests. Where the tag has to be asked about after all, because that image is gone or is wanted
+    /// your side and name it (export: --lock FILE). Nothing is asked about the tag; manifests that the bundle at hand does not
+    /// have are read by their digests. Where the tag has to be asked about after all, because that image is gone or is wanted
     /// otherwise now, and means another image, that is an error.
     #[arg(long, value_name = "PATTERN", value_parser = Pattern::new)]
     immutable_tags: Vec<Pattern>,

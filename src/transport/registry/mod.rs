@@ -9,8 +9,8 @@
 //! `referrers`, `download` and `upload` each know one part of the protocol (`session`: uploads that go on after a break;
 //! `outflow`: what they send; `projects`: how many at once; `arrived`: what may be denied for a moment); `host` adds
 //! authentication (`auth`), retries (`retry`) and the gate that a registry's limits close (`limit`); `wire` makes one HTTP
-//! exchange, trusting whom `tls` and `certs` say, follows where its answer leads (`location`), and gives its `reply`; `patience` is how slow the other side may be;
-//! `answer` reads refusals; `trace` shows it all, masked.
+//! exchange, trusting whom `tls` and `certs` say, follows where its answer leads (`location`), and gives its `reply`;
+//! `patience` is how slow the other side may be; `answer` reads refusals; `trace` shows it all, masked.
 //!
 //! `admission` asks only whether we are let in.
 

@@ -26,7 +26,8 @@ pub(super) struct Auth {
     registry: String,
     store: Store,
     challenge: Mutex<Option<Challenge>>,
-    /// By repository path, whose namespaces may have credentials of their own. The store sees to it that no helper is asked twice.
+    /// By repository path, whose namespaces may have credentials of their own. The store sees to it that no helper is asked
+    /// twice.
     credentials: tokio::sync::Mutex<HashMap<String, Option<Credentials>>>,
     tokens: Mutex<HashMap<Scopes, TokenSlot>>,
 }
