@@ -129,7 +129,7 @@ fn a_credential_helper_is_asked_and_its_no_is_not_an_error() {
     use std::os::unix::fs::PermissionsExt;
     let home = tempfile::tempdir().unwrap();
     let script = "#!/bin/sh\nread server\ncase \"$server\" in\n\
-        r.io) echo '{\"ServerURL\":\"r.io\",\"Username\":\"helped\",\"Secret\":\"s3\"}';;\n\
+        r.io) echo '{\"ServerURL\":\"r.io\",\"Username\":\"helped\",\"Secret\":\"of-the-helper\"}';;\n\
         t.io) echo '{\"Username\":\"<token>\",\"Secret\":\"tok\"}';;\n\
         x.io) echo 'the keyring is locked' >&2; exit 1;;\n\
         *) echo 'credentials not found in native keychain'; exit 1;;\nesac\n";
@@ -152,7 +152,7 @@ fn a_helper_asks_its_user_once_for_all_repositories_and_not_again_when_the_user_
     let home = tempfile::tempdir().unwrap();
     let script = "#!/bin/sh\nread server\necho \"$server\" >> \"$0.asked\"\n\
         [ \"$server\" = no.io ] && { echo 'user cancelled'; exit 1; }\n\
-        echo '{\"Username\":\"helped\",\"Secret\":\"s3\"}'\n";
+        echo '{\"Username\":\"helped\",\"Secret\":\"of-the-helper\"}'\n";
     let helper = write(home.path(), "docker-credential-test", script);
     std::fs::set_permissions(&helper, std::fs::Permissions::from_mode(0o755)).unwrap();
     let json = format!(r#"{{"credsStore":"{}"}}"#, helper.display());
@@ -171,7 +171,7 @@ fn a_helper_asks_its_user_once_for_all_repositories_and_not_again_when_the_user_
     let mut asked: Vec<&str> = asked.lines().collect();
     asked.sort_unstable();
     assert_eq!(asked, ["no.io", "yes.io"]);
-    assert!(!format!("{store:?}").contains("s3"), "{store:?}");
+    assert!(!format!("{store:?}").contains("of-the-helper"), "{store:?}");
     // Another run may find the user of another mind.
     assert!(Store::load(Some(&home.path().join("a.json")), &|_| None).unwrap().find("no.io", "team/0").is_err());
     let asked = std::fs::read_to_string(home.path().join("docker-credential-test.asked")).unwrap();

@@ -109,12 +109,12 @@ fn a_helper_that_fails_is_2_its_words_are_told_but_no_password() {
     assert!(text.contains("docker-credential-vault") && text.contains("auth.json"), "{text}");
     assert_eq!(std::fs::read_to_string(&file).unwrap(), before);
     // As JSON has it.
-    let other = Options { credentials: Some(("me".into(), r#"hun"ter\2"#.into())), ..Options::default() };
+    let other = Options { credentials: Some(("me".into(), r#"hun"terhorn\2"#.into())), ..Options::default() };
     let other = Registry::with(other);
     let file_of_other = home.write("other.json", &json!({ "credHelpers": { other.host(): "vault" } }).to_string());
     let arguments_of_other = ["login", other.host(), "-u", "me", "--password-stdin", "--authfile", &file_of_other];
-    let text = ended(2, &home.gapferry(&arguments_of_other, r#"hun"ter\2"#));
-    assert!(text.contains("holds the password") && !text.contains("ter"), "{text}");
+    let text = ended(2, &home.gapferry(&arguments_of_other, r#"hun"terhorn\2"#));
+    assert!(text.contains("holds the password") && !text.contains("terhorn"), "{text}");
     let text = ended(2, &home.gapferry(&["auth", "check", host, "--authfile", &file], ""));
     assert!(text.contains("the keyring is locked"), "{text}");
     std::fs::remove_file(home.path("bin/docker-credential-vault")).unwrap();
