@@ -181,7 +181,7 @@ fn what_is_there_and_no_bundle_is_not_overwritten() {
     std::fs::create_dir(root.join("photos.tar")).unwrap();
     std::fs::write(root.join("photos.tar/one"), "precious").unwrap();
     std::os::unix::fs::symlink("nowhere", root.join("dangling")).unwrap();
-    let before = files_below(root);
+    let (before, asked) = (files_below(root), registry.requests().len());
     for name in ["notes.tar", "notes", "photos", "photos.tar", "dangling"] {
         let output = export(registry.host(), &root.join(name));
         let said = stderr(&output);
@@ -194,14 +194,39 @@ fn what_is_there_and_no_bundle_is_not_overwritten() {
             "{said}"
         );
     }
-    let mut after = files_below(root);
-    // Whoever mends the link goes on from there.
-    after.retain(|(name, _)| name != "dangling.walk");
-    assert_eq!(after, before);
+    assert_eq!(files_below(root), before);
+    assert_eq!(registry.requests().len(), asked, "what can be known at once does not cost hours of reading first");
     assert_eq!(std::fs::read_link(root.join("dangling")).unwrap(), PathBuf::from("nowhere"));
     // Nothing is there: an empty directory, made for the bundle.
     std::fs::create_dir(root.join("empty")).unwrap();
     assert!(export(registry.host(), &root.join("empty")).status.success());
+}
+
+#[test]
+fn what_no_export_has_made_in_the_place_of_an_unfinished_bundle_is_refused_before_anything_is_asked() {
+    let (registry, _) = large();
+    let directory = tempdir();
+    let root = directory.path();
+    std::fs::create_dir(root.join("theirs")).unwrap();
+    std::fs::write(root.join("theirs/file"), "precious").unwrap();
+    let taken = [
+        ("a", "a.partial", "theirs"),
+        ("b", "b.partial", "theirs/file"),
+        ("c.tar", "c.tar.partial", "theirs/file"),
+        ("d.tar", "d.tar.partial.journal", "nowhere"),
+        ("e", "e.partial.lock", "theirs/file"),
+    ];
+    let (before, asked) = (files_below(&root.join("theirs")), registry.requests().len());
+    for (out, link, to) in taken {
+        std::os::unix::fs::symlink(root.join(to), root.join(link)).unwrap();
+        let output = export(registry.host(), &root.join(out));
+        let said = stderr(&output);
+        assert_eq!(output.status.code(), Some(2), "{out}: {said}");
+        assert!(said.contains(link) && said.contains("no export has made it; remove it"), "{said}");
+        assert!(root.join(link).is_symlink(), "{link}");
+    }
+    assert_eq!(registry.requests().len(), asked);
+    assert_eq!(files_below(&root.join("theirs")), before);
 }
 
 #[test]

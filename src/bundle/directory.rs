@@ -20,10 +20,8 @@ pub struct Directory {
 
 impl Directory {
     pub fn create(out: &Path) -> Result<Directory> {
+        refuse_foreign(out)?;
         let root = medium::beside(out, ".partial");
-        for path in [root.clone(), root.join("blobs"), root.join("blobs/sha256"), root.join("blobs/sha512")] {
-            medium::refuse_other_than_directory(&path)?;
-        }
         for algorithm in ["sha256", "sha512"] {
             let path = root.join("blobs").join(algorithm);
             fs::create_dir_all(&path).map_err(|e| Error::disk("creating", &path, e))?;
@@ -66,6 +64,16 @@ impl Directory {
     fn write(&self, path: &Path, bytes: &[u8]) -> Result<()> {
         fs::write(path, bytes).map_err(|e| Error::disk("writing", path, e))
     }
+}
+
+/// Something else may have the place of an unfinished directory.
+///
+/// # Errors
+/// It has.
+pub fn refuse_foreign(out: &Path) -> Result<()> {
+    let root = medium::beside(out, ".partial");
+    let own = [root.join("blobs"), root.join("blobs/sha256"), root.join("blobs/sha512")];
+    std::iter::once(&root).chain(&own).try_for_each(|path| medium::refuse_other_than_directory(path))
 }
 
 impl Place for Directory {

@@ -39,6 +39,17 @@ pub fn refuse_other_than_directory(path: &Path) -> Result<()> {
     }
 }
 
+/// The same for a file.
+///
+/// # Errors
+/// It is anything but a plain file.
+pub fn refuse_other_than_file(path: &Path) -> Result<()> {
+    match path.symlink_metadata() {
+        Ok(metadata) if !metadata.is_file() => Err(not_ours(path, "file")),
+        _ => Ok(()),
+    }
+}
+
 fn not_ours(path: &Path, wanted: &str) -> Error {
     Error::input(format!("opening {}: it is no plain {wanted}, so no export has made it; remove it", path.display()))
 }
@@ -148,9 +159,10 @@ pub struct WriteLock {
 
 impl WriteLock {
     /// # Errors
-    /// Another process holds it now.
+    /// Another process holds it now, or something else has its name.
     pub fn check(out: &Path) -> Result<()> {
         let path = beside(out, ".partial.lock");
+        refuse_other_than_file(&path)?;
         let file = open_own(&path, OpenOptions::new().read(true)).ok();
         match file.map(|file| file.try_lock_shared()) {
             Some(Err(fs::TryLockError::WouldBlock)) => Err(held(out)),

@@ -41,6 +41,16 @@ pub fn former(out: &Path) -> (PathBuf, PathBuf) {
     (path, journal)
 }
 
+/// Something else may have the place of an unfinished tar or its journal.
+///
+/// # Errors
+/// It has.
+pub fn refuse_foreign(out: &Path) -> Result<()> {
+    let (path, journal) = partial(out);
+    medium::refuse_other_than_file(&path)?;
+    medium::refuse_other_than_file(&journal)
+}
+
 /// Removes what [`former`] names, once its blobs have moved. There may be none.
 pub fn drop_former(out: &Path) {
     let (old, journal) = former(out);

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 
-use super::directory::Directory;
+use super::directory::{self, Directory};
 use super::format::{self, Metadata};
 use super::leftovers::{self, Target};
 use super::medium::{self, WriteLock};
@@ -134,9 +134,23 @@ impl Writer {
     /// To be asked before anything that takes time, or somebody's attention.
     ///
     /// # Errors
-    /// Another run is writing `out`.
+    /// Another run is writing `out`, or something that no export has made is where this one would write.
     pub fn check_free(out: &Path) -> Result<()> {
-        medium::settle(out).map_or(Ok(()), |out| WriteLock::check(&out))
+        let out = &medium::settle(out)?;
+        WriteLock::check(out)?;
+        if is_tar(out) { tarfile::refuse_foreign(out) } else { directory::refuse_foreign(out) }
+    }
+
+    /// The bundle that is to be replaced, if there is one. To be asked as early as [`Writer::check_free`].
+    ///
+    /// # Errors
+    /// `out` is something that must not be replaced. Whether a bundle may be is not asked: it may be the one that is wanted.
+    pub fn former(out: &Path) -> Result<Option<Bundle>> {
+        let former = Bundle::open(out).ok().filter(|bundle| bundle.layout().is_tar() == is_tar(out));
+        if former.is_none() {
+            refuse_foreign(&medium::settle(out)?)?;
+        }
+        Ok(former)
     }
 
     /// What writing `contents` to `out` would take; nothing is written.

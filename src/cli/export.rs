@@ -86,7 +86,7 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
     if !args.dry_run {
         Writer::check_free(&args.output)?;
     }
-    let former = Bundle::open(&args.output).ok();
+    let former = Writer::former(&args.output)?;
     let (registries, ask) = ask(&args, context)?;
     let kept = match args.dry_run {
         true => Checkpoint::reading(&registries, &walk_file(&args.output)),
