@@ -1,10 +1,10 @@
 //! A registry under load: few uploads at once into one project, and patience with what it denies right after taking it.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
-use futures_util::future::{join, join_all};
+use futures_util::future::join_all;
 use gapferry::content::Sink;
 use gapferry::error::Kind;
 use gapferry::oci::{Algorithm, Descriptor, Digest, Manifest, media_type};
@@ -12,7 +12,7 @@ use gapferry::routes::Routes;
 use gapferry::transport::registry::{Config, Registries};
 
 use crate::shelf::{self, Shelf, image, noise, repository, tag};
-use crate::support::faulty::{Answer, Seen, Server, Sessions};
+use crate::support::faulty::{Answer, Fault, Seen, Server, Sessions, Stage};
 use crate::{client, config};
 
 /// Takes blobs; what else is asked goes to `other`, with how often it was asked before.
@@ -26,41 +26,76 @@ async fn taking(other: impl Fn(&Seen, usize) -> Answer + Send + Sync + 'static) 
     .await
 }
 
-/// What is asked when six blobs go into one project at once, and as many are mounted there.
-async fn asked_by_six_pushes(server: &Server, registries: &Registries, mounting: bool) -> Vec<String> {
+/// What is asked when six blobs go into one project at once.
+async fn asked_by_six_pushes(server: &Server, registries: &Registries) -> Vec<String> {
     registries.limit_uploads_per_project(&server.address, 1);
     let shelf = Shelf::default();
     let blobs: Vec<Descriptor> = (1..7).map(|n| shelf.add(noise(n * 1000))).collect();
-    let repo = |n: usize| repository(&server.address, &format!("project/app{n}"));
     let pushes = blobs.iter().enumerate().map(|(n, blob)| {
-        let (shelf, repo) = (&shelf, repo(n));
+        let (shelf, repo) = (&shelf, repository(&server.address, &format!("project/app{n}")));
         async move { shelf::push(registries, &repo, shelf, &[blob]).await }
     });
-    let mounted = if mounting { &blobs[..] } else { &[] };
-    let mounts = mounted.iter().enumerate().map(|(n, blob)| {
-        let (to, from) = (repo(n + 10), repo(n));
-        async move { registries.mount(&to, blob, &from).await }
-    });
-    let (pushed, mounted) = join(join_all(pushes), join_all(mounts)).await;
-    assert!(pushed.into_iter().all(|pushed| pushed.is_ok()) && mounted.into_iter().all(|mounted| mounted.is_ok()));
-    let word = |request: Seen| if request.target.contains("mount=") { "mount".to_owned() } else { request.method };
-    server.seen().into_iter().map(word).collect()
+    assert!(join_all(pushes).await.into_iter().all(|pushed| pushed.is_ok()));
+    server.seen().into_iter().map(|request| request.method).collect()
 }
 
 #[tokio::test]
 async fn uploads_into_one_project_take_turns() {
     let server = taking(|_, _| Answer::new(404)).await;
-    let asked = asked_by_six_pushes(&server, &client(config()), false).await;
+    let asked = asked_by_six_pushes(&server, &client(config())).await;
     assert_eq!(asked, ["POST", "PUT"].repeat(6));
 }
 
-#[tokio::test]
-async fn mounts_into_a_project_take_turns_with_its_uploads() {
-    let server = taking(|_, _| Answer::new(404)).await;
-    let asked = asked_by_six_pushes(&server, &client(config()), true).await;
-    assert_eq!(asked.iter().filter(|word| *word == "mount").count(), 6);
-    let uploads = asked.split(|word| word == "mount").flat_map(|between| between.chunks(2));
-    assert!(uploads.clone().count() == 6 && uploads.clone().all(|upload| upload == ["POST", "PUT"]), "{asked:?}");
+/// A project where one thing is done at a time, on a server where the first request that fits falls silent.
+async fn project_with_one_that_stands(method: &str, part: &str, stage: Stage) -> (Arc<Server>, Registries) {
+    let server = Arc::new(taking(|_, _| Answer::new(201)).await);
+    server.when(method, part).fault(Fault::Stall(stage));
+    let registries = client(config());
+    registries.limit_uploads_per_project(&server.address, 1);
+    (server, registries)
+}
+
+async fn stands(server: &Arc<Server>) -> bool {
+    let server = server.clone();
+    tokio::task::spawn_blocking(move || server.wait(Duration::from_secs(30), |now| now.stalls == 1)).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mount_does_not_wait_until_a_large_upload_into_its_project_is_through() {
+    let (server, registries) = project_with_one_that_stands("PUT", "/u", Stage::RequestBody(1000)).await;
+    let (busy, repo) = (registries.clone(), repository(&server.address, "project/large"));
+    let upload = tokio::spawn(async move {
+        let shelf = Shelf::default();
+        shelf::push(&busy, &repo, &shelf, &[&shelf.add(noise(900_000))]).await
+    });
+    assert!(stands(&server).await, "the upload is under way");
+    let [to, from] = ["project/to", "project/from"].map(|path| repository(&server.address, path));
+    registries.mount(&to, &Shelf::default().add("content"), &from).await.unwrap();
+    let asked: Vec<String> = server.seen().into_iter().map(|request| request.target).collect();
+    assert!(asked.len() == 3 && asked[2].contains("mount="), "{asked:?}");
+    server.release();
+    upload.await.unwrap().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn mounts_into_one_project_take_turns_and_hold_up_no_upload() {
+    let (server, registries) = project_with_one_that_stands("POST", "mount=", Stage::Request).await;
+    let (shelf, repo) = (Shelf::default(), |n: usize| repository(&server.address, &format!("project/app{n}")));
+    let blob = shelf.add("content");
+    let mounts = (1..7).map(|n| {
+        let (registries, blob, to, from) = (registries.clone(), blob.clone(), repo(n), repo(0));
+        tokio::spawn(async move { registries.mount(&to, &blob, &from).await })
+    });
+    let mounts: Vec<_> = mounts.collect();
+    assert!(stands(&server).await, "a mount is under way");
+    shelf::push(&registries, &repo(0), &shelf, &[&blob]).await.unwrap();
+    let mounting = |server: &Server| server.seen().iter().filter(|asked| asked.target.contains("mount=")).count();
+    assert_eq!(mounting(&server), 1);
+    server.release();
+    for mounted in join_all(mounts).await {
+        mounted.unwrap().unwrap();
+    }
+    assert_eq!(mounting(&server), 7, "the first was asked again");
 }
 
 #[tokio::test]
@@ -71,7 +106,7 @@ async fn turns_are_taken_also_where_registries_conf_speaks_of_a_part_of_the_regi
         let routes = Routes::parse(&[("registries.conf".into(), text.into())]).unwrap();
         let mut config = Config { routes, ..config() };
         config.tls.verify = tls_verify;
-        let asked = asked_by_six_pushes(&server, &client(config), false).await;
+        let asked = asked_by_six_pushes(&server, &client(config)).await;
         assert_eq!(asked, ["POST", "PUT"].repeat(6));
     }
 }

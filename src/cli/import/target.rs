@@ -20,7 +20,7 @@ pub struct HarborArgs {
     /// Create projects that are missing
     #[arg(long)]
     create_projects: bool,
-    /// Uploads and mounts into one project at the same time
+    /// Uploads into one project at the same time, and as many mounts
     ///
     /// Default: 4 on Harbor, where more only fail and come again; elsewhere no limit.
     #[arg(long, value_name = "N", hide_short_help = true, value_parser = clap::value_parser!(u16).range(1..=256))]

@@ -30,7 +30,7 @@ pub(super) struct Host {
     base: OnceCell<Url>,
     /// Concurrent requests. Uploads have a lane of their own: while one holds it, it may wait for a download from this
     /// same registry, never the other way round. So have mounts, manifests and tags, which are small and shall not wait
-    /// behind large blobs; mounts do all the same where the uploads of a project are limited (`projects`).
+    /// behind large blobs.
     pub reads: Arc<Semaphore>,
     pub uploads: Arc<Semaphore>,
     pub changes: Arc<Semaphore>,

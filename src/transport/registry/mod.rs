@@ -100,7 +100,7 @@ impl Registries {
         Ok(Registries(Arc::new(Shared { wire, hosts, projects, ways })))
     }
 
-    /// At most `at_once` uploads and mounts into one project of `registry` at the same time, from the next one on.
+    /// At most `at_once` uploads into one project of `registry` at the same time, and as many mounts, from the next one on.
     pub fn limit_uploads_per_project(&self, registry: &str, at_once: usize) {
         self.projects(registry).limit(at_once);
     }

@@ -17,6 +17,7 @@ use super::auth::Scopes;
 use super::host::{Ask, Host, strange};
 use super::location;
 use super::outflow::Outflow;
+use super::projects::Turn;
 use super::reply::Reply;
 use super::retry::{Failure, Retry};
 use super::session::Session;
@@ -69,7 +70,7 @@ pub(super) async fn mount(host: &Host, to: &Repository, blob: &Descriptor, from:
     let what = format!("mounting blob {} into {to}", blob.digest);
     let path = format!("/v2/{}/blobs/uploads/?mount={}&from={}", to.path(), blob.digest, from.path());
     let scopes = Scopes::push(to).and_pull(from);
-    let _turn = host.projects.turn(to).await;
+    let _turn = host.projects.turn(to, Turn::Mount).await;
     match host.ask(&Ask::new(Method::POST, path, scopes, &what)).await {
         Ok(reply) if reply.status() == 201 => {
             host.memory.arrived.note_blob(to, blob.digest);
@@ -94,7 +95,7 @@ pub(super) async fn mount(host: &Host, to: &Repository, blob: &Descriptor, from:
 /// Uploads the blob, reading it from `origin` again for every try.
 pub(super) async fn put(host: &Host, repository: &Repository, blob: &Descriptor, origin: &Origin<'_>) -> Result<()> {
     let what = format!("uploading blob {} to {repository}", blob.digest);
-    let _turn = host.projects.turn(repository).await;
+    let _turn = host.projects.turn(repository, Turn::Upload).await;
     let _lane = host.uploads.acquire().await.ok();
     let session = host.memory.take_session(repository, &blob.digest).map(Session::at);
     let mut tries = host.tries(&what);
