@@ -384,6 +384,28 @@ fn foreign_layers_are_fetched_from_where_they_are_when_asked_for() {
 }
 
 #[test]
+fn a_foreign_layer_that_is_gone_is_named_with_its_address_and_how_to_do_without() {
+    let (source, elsewhere) = (Registry::start(), Registry::start());
+    let mut image = images::with_foreign_layer("win", "1");
+    let (gone, away) = (format!("{}/v2/gone", elsewhere.url()), "http://127.0.0.1:9/away".to_owned());
+    for (url, why, code) in [(gone, "404", 4), (away, "refused", 5)] {
+        let mut manifest: serde_json::Value = serde_json::from_slice(&image.manifest).unwrap();
+        manifest["layers"][0]["urls"] = serde_json::json!([url]);
+        image.manifest = serde_json::to_vec(&manifest).unwrap();
+        image.push(&source);
+        let directory = tempdir();
+        let reference = format!("{}/win:1", source.host());
+        let arguments = ["export", &reference, "--foreign-layers", "--retries", "0", "-o"];
+        let run = gapferry().args(arguments).arg(directory.path().join("b")).output().unwrap();
+        let stderr = String::from_utf8_lossy(&run.stderr);
+        assert_eq!(run.status.code(), Some(code), "{stderr}");
+        assert!(stderr.contains(&url) && stderr.contains(why), "{stderr}");
+        let hint = stderr.split("hint: ").nth(1).unwrap_or_default();
+        assert!(hint.contains("without --foreign-layers") && !stderr.contains("pushed there again"), "{stderr}");
+    }
+}
+
+#[test]
 fn one_missing_blob_is_one_problem_however_many_images_need_it() {
     let source = Registry::start();
     let shared = images::oci("one", "1", &["shared by both", "own"]);

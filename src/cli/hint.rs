@@ -9,6 +9,10 @@ pub fn for_error(error: &Error) -> Option<&'static str> {
     let chain = error.chain();
     match error.kind() {
         Kind::Disk => for_disk(error),
+        Kind::NotFound | Kind::Unauthorized | Kind::Refused | Kind::Network if is_foreign_layer(&chain) => Some(
+            "the registry leaves this layer to an address of its maker's, which may be gone or out of reach from here: leave such \
+             layers out (without --foreign-layers), or let the address be reached",
+        ),
         Kind::Unauthorized if chain.starts_with("logging in") => {
             Some("check user and password, and on Harbor whether the robot has expired; nothing was kept")
         }
@@ -72,9 +76,17 @@ fn is_full(chain: &str) -> bool {
     SIGNS.iter().any(|sign| chain.contains(sign))
 }
 
+/// As the registry client says it of the URLs of a layer; a certificate it does not trust has a remedy of its own.
+fn is_foreign_layer(chain: &str) -> bool {
+    chain.contains("reading blob ") && chain.contains("its manifest names") && !is_of_certificate(chain)
+}
+
+fn is_of_certificate(chain: &str) -> bool {
+    ["certificate", "UnknownIssuer", "CaUsedAsEndEntity"].iter().any(|word| chain.contains(word))
+}
+
 fn for_network(chain: &str) -> Option<&'static str> {
-    let certificate = ["certificate", "UnknownIssuer", "CaUsedAsEndEntity"].iter().any(|word| chain.contains(word));
-    if certificate {
+    if is_of_certificate(chain) {
         return Some(
             "add the registry's CA with --ca-file FILE, or as FILE.crt in /etc/containers/certs.d/HOST[:PORT]; or (not over a \
              network you do not trust) --tls-verify=false",

@@ -18,6 +18,7 @@ use super::auth::Scopes;
 use super::host::{Ask, Host};
 use super::reply::Reply;
 use super::retry::{Failure, Tries};
+use super::trace;
 use super::wire::{Call, Payload};
 use crate::content::Body;
 use crate::error::{Error, Kind, Result};
@@ -166,15 +167,15 @@ impl Wanted {
         }
     }
 
-    /// A foreign layer from one of the places its descriptor names; the last answer if none has it.
+    /// A foreign layer from one of the places its descriptor names; the last failure if none has it.
     async fn elsewhere(&self, from: u64) -> Result<Reply, Failure> {
         let wrong = |reason: String| Failure::never(Error::new(Kind::NotFound, format!("{}: {reason}", self.what)));
-        let mut outcome = Err(wrong("its descriptor names no place to fetch it from".into()));
+        let mut outcome = Err(wrong("its manifest names no place to fetch it from".into()));
         for text in &self.blob.urls {
             let url = match Url::parse(text) {
                 Ok(url) if matches!(url.scheme(), "http" | "https") => url,
                 _ => {
-                    outcome = Err(wrong(format!("its descriptor names {text:?}, which is no web address")));
+                    outcome = Err(wrong(format!("its manifest names {text:?}, which is no web address")));
                     continue;
                 }
             };
@@ -183,12 +184,17 @@ impl Wanted {
                 let range = HeaderValue::try_from(format!("bytes={from}-"));
                 headers.insert(RANGE, range.map_err(|e| wrong(e.to_string()))?);
             }
+            let what = format!("{} at {}, which its manifest names", self.what, trace::shown(&url));
             let (method, body, authorization) = (Method::GET, Payload::none(), None);
-            let call = Call { method, url, headers, body, authorization, what: &self.what };
-            outcome = self.host.wire.send(call).await;
-            if outcome.as_ref().is_ok_and(|reply| matches!(reply.status(), 200 | 206)) {
-                break;
-            }
+            let call = Call { method, url, headers, body, authorization, what: &what };
+            outcome = match self.host.wire.send(call).await {
+                Ok(reply) => match reply.status() {
+                    200 | 206 => return Ok(reply),
+                    416 => Ok(reply),
+                    _ => Err(refusal(&what, reply).await),
+                },
+                Err(failure) => Err(failure),
+            };
         }
         outcome
     }
