@@ -10,6 +10,7 @@ mod blob;
 mod cached;
 mod checkpoint;
 mod slice;
+pub mod tar;
 
 use async_trait::async_trait;
 

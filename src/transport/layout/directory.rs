@@ -6,8 +6,9 @@ use std::path::Path;
 
 use rustix::fs::OFlags;
 
+use super::Found;
 use super::found::MAX_DEPTH;
-use super::{Found, Place};
+use crate::content::tar::{Entries, Place};
 use crate::error::{Error, Result};
 
 /// Finds every regular file below `root`.
@@ -23,7 +24,7 @@ pub fn scan(root: &Path, found: &mut Found) -> Result<()> {
         let kind = entry.file_type();
         if kind.is_file() {
             let size = entry.metadata().map_err(|e| Error::disk("reading", entry.path(), e.into()))?.len();
-            found.add(name, Place { offset: 0, size });
+            found.file(name, Place { offset: 0, size });
         } else if kind.is_symlink() {
             found.fault(name, "it is a symbolic link");
         } else if !kind.is_dir() {

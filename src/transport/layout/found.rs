@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::hash::{BuildHasher, Hash, Hasher, RandomState};
 use std::path::Path;
 
-use super::{Fault, Place};
+use super::Fault;
+use crate::content::tar::{Entries, Place};
 use crate::error::{Error, Result};
 
 /// More entries than any real layout has.
@@ -31,9 +32,8 @@ pub struct Found {
     names: usize,
 }
 
-impl Found {
-    /// A regular file.
-    pub fn add(&mut self, path: &[u8], place: Place) {
+impl Entries for Found {
+    fn file(&mut self, path: &[u8], place: Place) {
         match safe_path(path) {
             Err(what) => self.fault(path, what),
             Ok(path) if self.entries.contains_key(&path) => self.fault(path.as_bytes(), "it is there twice"),
@@ -45,7 +45,7 @@ impl Found {
     }
 
     /// A directory, which is needed for nothing: but whoever unpacks it would get it.
-    pub fn directory(&mut self, path: &[u8]) {
+    fn directory(&mut self, path: &[u8]) {
         let plain = path.strip_suffix(b"/").unwrap_or(path);
         if matches!(plain, b"." | b"") && path != b"/" {
             return;
@@ -59,7 +59,7 @@ impl Found {
         }
     }
 
-    pub fn fault(&mut self, path: &[u8], what: impl Into<String>) {
+    fn fault(&mut self, path: &[u8], what: impl Into<String>) {
         // A layout made of faults must not fill the memory either.
         if self.faults.len() == MAX_FAULTS {
             self.unsaid += 1;
@@ -69,8 +69,7 @@ impl Found {
         self.faults.push(Fault { path, what: what.into() });
     }
 
-    /// To be called for every entry, whatever it is.
-    pub fn count(&mut self, path: &Path) -> Result<()> {
+    fn count(&mut self, path: &Path) -> Result<()> {
         self.seen += 1;
         if self.seen > MAX_ENTRIES {
             return Err(Error::damaged(format!(
@@ -84,7 +83,9 @@ impl Found {
         }
         Ok(())
     }
+}
 
+impl Found {
     pub fn finish(mut self) -> (BTreeMap<String, Place>, Vec<Fault>) {
         self.find_collisions();
         if self.unsaid > 0 {
@@ -222,7 +223,7 @@ mod tests {
     use super::*;
 
     fn add(found: &mut Found, name: &str, offset: u64) {
-        found.add(name.as_bytes(), Place { offset, size: 0 });
+        found.file(name.as_bytes(), Place { offset, size: 0 });
     }
 
     #[test]
@@ -279,6 +280,30 @@ mod tests {
             assert!(said[0].ends_with("only in case") && said[0].contains("the directory I"), "{said:?}");
         }
         assert_eq!(said_of(&["blobs/", "blobs/sha256/", "blobs/sha256/x", "blob", "Blobs/y"]), [""; 0]);
+    }
+
+    #[test]
+    fn a_directory_that_unpacking_would_make_elsewhere_is_a_fault() {
+        let faults = |name: &str| {
+            let mut found = Found::default();
+            found.directory(name.as_bytes());
+            found.finish().1.into_iter().map(|fault| fault.what).collect::<Vec<_>>()
+        };
+        for plain in ["./", ".", "blobs/", "./blobs/sha256/", "blobs"] {
+            assert_eq!(faults(plain), [""; 0], "{plain}");
+        }
+        for (name, says) in [
+            ("../up/", "leads out"),
+            ("../", "leads out"),
+            ("/", "empty"),
+            ("/root/", "absolute"),
+            ("a/../../up/", "leads out"),
+            ("a//b/", "plain path"),
+            ("a\u{1b}[2J/", "characters"),
+        ] {
+            let said = faults(name);
+            assert!(said.len() == 1 && said[0].contains(says), "{name}: {said:?}");
+        }
     }
 
     #[test]

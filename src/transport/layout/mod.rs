@@ -13,11 +13,9 @@
 
 mod directory;
 mod found;
-mod tar;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
@@ -25,6 +23,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use serde::Deserialize;
 
+use crate::content::tar::{self, Place};
 use crate::content::{Body, Slice, Source};
 use crate::error::{Error, Kind, Result};
 use crate::oci::{Descriptor, Digest, MAX_MANIFEST_SIZE, Manifest, Reference, Repository, Tag, has_at_most_values};
@@ -44,6 +43,7 @@ const MOST_VALUES: usize = 2_000_000;
 pub struct Layout {
     path: PathBuf,
     form: Form,
+    /// In a directory every offset is 0.
     entries: BTreeMap<String, Place>,
     faults: Vec<Fault>,
     index: OnceLock<Listed>,
@@ -64,13 +64,6 @@ struct Listed {
 enum Form {
     Directory,
     Tar(Arc<File>),
-}
-
-/// Where an entry's bytes are. In a directory the offset is 0.
-#[derive(Clone, Copy, Debug)]
-struct Place {
-    offset: u64,
-    size: u64,
 }
 
 /// Something that does not belong into a layout. Found while opening; the entry is not offered, unless its only fault is
@@ -98,7 +91,9 @@ impl Layout {
             return Err(neither(path));
         } else {
             let file = File::open(path).map_err(|e| Error::disk("opening", path, e))?;
-            check_looks_like_tar(path, &file, metadata.len())?;
+            if !tar::is_tar(path, &file, metadata.len())? {
+                return Err(neither(path));
+            }
             tar::scan(path, &file, metadata.len(), &mut found)?;
             Form::Tar(Arc::new(file))
         };
@@ -241,33 +236,6 @@ impl Listed {
         }
         Listed { descriptors, by_name, by_digest, referrers: OnceLock::new() }
     }
-}
-
-fn check_looks_like_tar(path: &Path, file: &File, length: u64) -> Result<()> {
-    let mut start = [0; 512];
-    let mut filled = 0;
-    let mut file = file;
-    while filled < start.len() {
-        match file.read(&mut start[filled..]).map_err(|e| Error::disk("reading", path, e))? {
-            0 => break,
-            read => filled += read,
-        }
-    }
-    let compressed = match &start[..4] {
-        [0x1f, 0x8b, ..] => Some("gzip"),
-        [0x28, 0xb5, 0x2f, 0xfd] => Some("zstd"),
-        [b'B', b'Z', b'h', _] => Some("bzip2"),
-        [0xfd, b'7', b'z', b'X'] => Some("xz"),
-        _ => None,
-    };
-    if let Some(program) = compressed {
-        let text = format!("{} is compressed with {program}; decompress it first", path.display());
-        return Err(Error::input(text));
-    }
-    if length < 512 || &start[257..262] != b"ustar" {
-        return Err(neither(path));
-    }
-    Ok(())
 }
 
 fn neither(path: &Path) -> Error {

@@ -1,4 +1,5 @@
-//! The tar form: which entries there are, and at which offset. Only headers are read.
+//! A plain tar: which entries there are, and at which offset. Only headers are read; what an entry means is for
+//! whoever asked, and so is which names are good.
 //!
 //! POSIX ustar with GNU long names (`L`), GNU base-256 numbers and PAX `path` and `size`; the rest of PAX does not concern
 //! us. An entry that is not a regular file or a directory is a fault, and so is a tar that ends in the middle.
@@ -12,7 +13,6 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use super::{Found, Place};
 use crate::error::{Error, Result};
 
 const BLOCK: u64 = 512;
@@ -20,6 +20,31 @@ const BLOCK: u64 = 512;
 const MAX_EXTENDED: u64 = 64 * 1024;
 /// The most that may follow the end mark, in bytes: a tar is filled up to whole records, seldom longer than 10 KiB.
 const MAX_END: u64 = 16 * 1024 * 1024;
+
+/// Where an entry's bytes are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    pub offset: u64,
+    pub size: u64,
+}
+
+/// Takes what a scan comes upon, in the order of the tar. Names are as they stand there.
+pub trait Entries {
+    /// A regular file.
+    fn file(&mut self, name: &[u8], place: Place);
+
+    fn directory(&mut self, name: &[u8]);
+
+    /// Something that does not belong into a tar of plain files, or that programs read differently. Without a name: the tar
+    /// itself is wrong.
+    fn fault(&mut self, name: &[u8], what: impl Into<String>);
+
+    /// Called for every entry, whatever it is. `path` is that of the tar.
+    ///
+    /// # Errors
+    /// That is too much; the scan ends.
+    fn count(&mut self, path: &Path) -> Result<()>;
+}
 
 /// One header block, decoded.
 #[derive(Debug, PartialEq, Eq)]
@@ -29,8 +54,11 @@ pub(super) struct Header {
     pub kind: u8,
 }
 
-/// Finds every entry of the tar in `file`, which has `length` bytes.
-pub fn scan(path: &Path, file: &File, length: u64, found: &mut Found) -> Result<()> {
+/// Finds every entry of the tar in `file`, which has `length` bytes. `path` is what errors call it.
+///
+/// # Errors
+/// Not readable, or `found` has had enough. All else that is wrong is told to `found`.
+pub fn scan(path: &Path, file: &File, length: u64, found: &mut impl Entries) -> Result<()> {
     let mut position = 0;
     let mut extended = Extended::default();
     loop {
@@ -90,7 +118,7 @@ pub fn scan(path: &Path, file: &File, length: u64, found: &mut Found) -> Result<
 }
 
 /// After the end mark comes nothing: readers stop there, so what follows is proven by nobody.
-fn check_end(path: &Path, file: &File, position: u64, length: u64, found: &mut Found) -> Result<()> {
+fn check_end(path: &Path, file: &File, position: u64, length: u64, found: &mut impl Entries) -> Result<()> {
     if position + 2 * BLOCK > length {
         found.fault(b"", format!("the tar ends at byte {length} in the middle of its end mark: it is cut short"));
     } else if length - position > MAX_END {
@@ -99,6 +127,28 @@ fn check_end(path: &Path, file: &File, position: u64, length: u64, found: &mut F
         found.fault(b"", format!("data is hidden after the end mark of the tar at byte {position}"));
     }
     Ok(())
+}
+
+/// Whether `file`, which has `length` bytes, begins like a tar.
+///
+/// # Errors
+/// Not readable, or compressed: what is read by offset has to be plain.
+pub fn is_tar(path: &Path, file: &File, length: u64) -> Result<bool> {
+    let mut start = [0; 512];
+    let known = start.len().min(usize::try_from(length).unwrap_or(usize::MAX));
+    file.read_exact_at(&mut start[..known], 0).map_err(|e| Error::disk("reading", path, e))?;
+    let compressed = match &start[..4] {
+        [0x1f, 0x8b, ..] => Some("gzip"),
+        [0x28, 0xb5, 0x2f, 0xfd] => Some("zstd"),
+        [b'B', b'Z', b'h', _] => Some("bzip2"),
+        [0xfd, b'7', b'z', b'X'] => Some("xz"),
+        _ => None,
+    };
+    if let Some(program) = compressed {
+        let text = format!("{} is compressed with {program}; decompress it first", path.display());
+        return Err(Error::input(text));
+    }
+    Ok(&start[257..262] == b"ustar")
 }
 
 /// Whether these bytes are all zero.
@@ -119,11 +169,11 @@ fn is_empty(path: &Path, file: &File, mut offset: u64, mut length: u64) -> Resul
     Ok(true)
 }
 
-fn add(found: &mut Found, header: Header, extended: Extended, place: Place) {
+fn add(found: &mut impl Entries, header: Header, extended: Extended, place: Place) {
     let name = extended.name.unwrap_or(header.name);
     match header.kind {
         _ if extended.sparse => found.fault(&name, "it is a sparse file"),
-        b'0' | 0 if !name.ends_with(b"/") => found.add(&name, place),
+        b'0' | 0 if !name.ends_with(b"/") => found.file(&name, place),
         b'5' | b'0' | 0 if place.size == 0 => found.directory(&name),
         b'5' | b'0' | 0 => found.fault(&name, "it is a directory with content"),
         b'1' => found.fault(&name, "it is a hard link"),
