@@ -35,8 +35,12 @@ pub trait Entries {
 
     fn directory(&mut self, name: &[u8]);
 
-    /// Something that does not belong into a tar of plain files, or that programs read differently. Without a name: the tar
-    /// itself is wrong.
+    /// An entry that is neither: a link, a device, a sparse file.
+    fn other(&mut self, name: &[u8], what: impl Into<String>) {
+        self.fault(name, what);
+    }
+
+    /// Something that programs may read differently, or that is broken. Without a name: the tar itself is.
     fn fault(&mut self, name: &[u8], what: impl Into<String>);
 
     /// Called for every entry, whatever it is. `path` is that of the tar.
@@ -172,15 +176,15 @@ fn is_empty(path: &Path, file: &File, mut offset: u64, mut length: u64) -> Resul
 fn add(found: &mut impl Entries, header: Header, extended: Extended, place: Place) {
     let name = extended.name.unwrap_or(header.name);
     match header.kind {
-        _ if extended.sparse => found.fault(&name, "it is a sparse file"),
+        _ if extended.sparse => found.other(&name, "it is a sparse file"),
         b'0' | 0 if !name.ends_with(b"/") => found.file(&name, place),
         b'5' | b'0' | 0 if place.size == 0 => found.directory(&name),
         b'5' | b'0' | 0 => found.fault(&name, "it is a directory with content"),
-        b'1' => found.fault(&name, "it is a hard link"),
-        b'2' => found.fault(&name, "it is a symbolic link"),
-        b'3' | b'4' | b'6' => found.fault(&name, "it is a device"),
-        b'S' => found.fault(&name, "it is a sparse file"),
-        kind => found.fault(&name, format!("it has the unknown type {:?}", char::from(kind))),
+        b'1' => found.other(&name, "it is a hard link"),
+        b'2' => found.other(&name, "it is a symbolic link"),
+        b'3' | b'4' | b'6' => found.other(&name, "it is a device"),
+        b'S' => found.other(&name, "it is a sparse file"),
+        kind => found.other(&name, format!("it has the unknown type {:?}", char::from(kind))),
     }
 }
 

@@ -1,0 +1,124 @@
+//! The files of a storage, by their paths below `docker/registry/v2`: in a directory, or in a plain tar that is read by
+//! offset. Knows nothing of what they mean.
+//!
+//! # Threats
+//! Names may lead out (`..`, absolute), links may point anywhere, a pipe may keep a reader waiting. A directory is read
+//! through its open root, and no link is followed below it, not even by a part of a path; in a tar only plain files and
+//! directories below the root count, and both the number of entries and their names are bounded. What is odd is
+//! [`Kind::Other`], never read.
+
+mod directory;
+mod packed;
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use directory::Directory;
+use packed::Packed;
+
+use crate::content::{Slice, tar};
+use crate::error::{Error, Result};
+
+/// Where the tree of a storage lies, seen from what somebody may call its directory: itself, a directory on the way to it, a
+/// registry's `rootdirectory`, Harbor's data volume.
+const ROOTS: [&str; 5] = ["", "v2", "registry/v2", "docker/registry/v2", "registry/docker/registry/v2"];
+
+/// A storage's files.
+#[derive(Debug)]
+pub struct Tree {
+    /// The root, for messages.
+    shown: PathBuf,
+    form: Form,
+}
+
+#[derive(Debug)]
+enum Form {
+    Directory(Directory),
+    Tar(Packed),
+}
+
+/// What a name stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    File,
+    Directory,
+    /// A link, a device, a name that is no text.
+    Other,
+}
+
+/// What is found where a file is expected.
+#[derive(Debug)]
+pub enum Found {
+    File(Slice),
+    /// Something else, which is not read.
+    Odd(&'static str),
+    Nothing,
+}
+
+impl Tree {
+    /// # Errors
+    /// Not readable, compressed, or no storage of distribution in it.
+    pub fn open(path: &Path) -> Result<Tree> {
+        let metadata = std::fs::metadata(path).map_err(|e| Error::disk("opening", path, e))?;
+        if metadata.is_dir() {
+            let (shown, root) = Directory::open(path)?.ok_or_else(|| none(path))?;
+            return Ok(Tree { shown, form: Form::Directory(root) });
+        }
+        // Opening a pipe would wait for whoever writes to it.
+        if !metadata.is_file() {
+            return Err(none(path));
+        }
+        let file = File::open(path).map_err(|e| Error::disk("opening", path, e))?;
+        if !tar::is_tar(path, &file, metadata.len())? {
+            return Err(none(path));
+        }
+        let (shown, packed) = Packed::open(path, Arc::new(file), metadata.len())?.ok_or_else(|| none(path))?;
+        Ok(Tree { shown, form: Form::Tar(packed) })
+    }
+
+    /// A path as messages show it.
+    pub fn shown(&self, path: &str) -> PathBuf {
+        self.shown.join(path)
+    }
+
+    /// What is wrong with the tar itself, with the path of each entry.
+    pub fn faults(&self) -> &[(String, String)] {
+        match &self.form {
+            Form::Directory(_) => &[],
+            Form::Tar(packed) => packed.faults(),
+        }
+    }
+
+    /// The names in a directory, sorted; empty when there is none.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn list(&self, directory: &str) -> Result<Vec<(String, Kind)>> {
+        match &self.form {
+            Form::Directory(root) => {
+                root.list(directory).map_err(|e| Error::disk("reading", &self.shown(directory), e))
+            }
+            Form::Tar(packed) => Ok(packed.list(directory)),
+        }
+    }
+
+    /// # Errors
+    /// It is there and cannot be opened.
+    pub fn file(&self, path: &str) -> Result<Found> {
+        match &self.form {
+            Form::Directory(root) => {
+                let found = root.file(path, self.shown(path));
+                found.map_err(|e| Error::disk("opening", &self.shown(path), e))
+            }
+            Form::Tar(packed) => Ok(packed.file(path, self.shown(path))),
+        }
+    }
+}
+
+fn none(path: &Path) -> Error {
+    Error::input(format!(
+        "{} is no storage of a registry: no docker/registry/v2 with repositories and blobs is in it",
+        path.display()
+    ))
+}

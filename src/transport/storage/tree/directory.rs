@@ -1,0 +1,172 @@
+//! A storage as a directory.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
+
+use super::{Found, Kind, ROOTS};
+use crate::content::Slice;
+use crate::error::{Error, Result};
+
+/// Its open root: whatever happens to names above it, the same tree is read.
+#[derive(Debug)]
+pub struct Directory(OwnedFd);
+
+impl Directory {
+    /// Finds the tree at or below `path`, which itself may be a link.
+    pub fn open(path: &Path) -> Result<Option<(PathBuf, Directory)>> {
+        for below in ROOTS {
+            let root = if below.is_empty() { path.to_owned() } else { path.join(below) };
+            let opened = rustix::fs::open(&root, OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::RDONLY, Mode::empty());
+            let directory = match opened {
+                Ok(directory) => Directory(directory),
+                Err(Errno::NOENT | Errno::NOTDIR) => continue,
+                Err(e) => return Err(Error::disk("opening", &root, e.into())),
+            };
+            let is_there = |name| directory.is_directory(name).map_err(|e| Error::disk("reading", &root, e));
+            if is_there("repositories")? {
+                return Ok(Some((root, directory)));
+            }
+        }
+        Ok(None)
+    }
+
+    pub fn list(&self, directory: &str) -> io::Result<Vec<(String, Kind)>> {
+        let opened = match self.open_below(directory, OFlags::DIRECTORY) {
+            Ok(opened) => opened,
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::XDEV) => return Ok(Vec::new()),
+            Err(e) => return Err(e.into()),
+        };
+        let mut names = Vec::new();
+        for entry in Dir::read_from(&opened)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            if matches!(name.to_bytes(), b"." | b"..") {
+                continue;
+            }
+            let kind = match entry.file_type() {
+                // Not every file system tells.
+                FileType::Unknown => match rustix::fs::statat(&opened, name, AtFlags::SYMLINK_NOFOLLOW) {
+                    Ok(stat) => FileType::from_raw_mode(stat.st_mode),
+                    // Gone meanwhile: the registry may be at work.
+                    Err(Errno::NOENT) => continue,
+                    Err(e) => return Err(e.into()),
+                },
+                known => known,
+            };
+            names.push(match (name.to_str(), kind) {
+                (Ok(name), FileType::RegularFile) => (name.to_owned(), Kind::File),
+                (Ok(name), FileType::Directory) => (name.to_owned(), Kind::Directory),
+                (Ok(name), _) => (name.to_owned(), Kind::Other),
+                (Err(_), _) => (name.to_bytes().escape_ascii().to_string(), Kind::Other),
+            });
+        }
+        names.sort_unstable();
+        Ok(names)
+    }
+
+    pub fn file(&self, path: &str, shown: PathBuf) -> io::Result<Found> {
+        // A pipe does not keep anybody waiting.
+        let opened = match self.open_below(path, OFlags::NONBLOCK) {
+            Ok(opened) => File::from(opened),
+            Err(Errno::NOENT | Errno::NOTDIR) => return Ok(Found::Nothing),
+            Err(Errno::LOOP | Errno::XDEV) => return Ok(Found::Odd("it is, or is reached by, a symbolic link")),
+            Err(Errno::NXIO | Errno::NODEV) => return Ok(Found::Odd("it is neither a file nor a directory")),
+            Err(e) => return Err(e.into()),
+        };
+        let metadata = opened.metadata()?;
+        Ok(match (metadata.is_file(), metadata.is_dir()) {
+            (true, _) => Found::File(Slice::new(Arc::new(opened), shown, 0, metadata.len())),
+            (_, true) => Found::Odd("it is a directory"),
+            _ => Found::Odd("it is neither a file nor a directory"),
+        })
+    }
+
+    fn is_directory(&self, name: &str) -> io::Result<bool> {
+        match rustix::fs::statat(&self.0, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => Ok(FileType::from_raw_mode(stat.st_mode) == FileType::Directory),
+            Err(Errno::NOENT) => Ok(false),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    /// Opens for reading without following a link anywhere below the root.
+    fn open_below(&self, path: &str, flags: OFlags) -> Result<OwnedFd, Errno> {
+        let flags = flags | OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+        match rustix::fs::openat2(&self.0, path, flags, Mode::empty(), resolve) {
+            // Older than Linux 5.6, or a sandbox that does not know it.
+            Err(Errno::NOSYS | Errno::PERM) => self.open_step_by_step(path, flags),
+            other => other,
+        }
+    }
+
+    fn open_step_by_step(&self, path: &str, flags: OFlags) -> Result<OwnedFd, Errno> {
+        let mut at: Option<OwnedFd> = None;
+        let mut parts = path.split('/').peekable();
+        while let Some(part) = parts.next() {
+            if matches!(part, "" | "." | "..") {
+                return Err(Errno::XDEV);
+            }
+            let last = parts.peek().is_none();
+            let step = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::RDONLY | OFlags::CLOEXEC;
+            let from = at.as_ref().map_or(self.0.as_fd(), OwnedFd::as_fd);
+            let opened = rustix::fs::openat(from, part, if last { flags } else { step }, Mode::empty());
+            at = Some(match opened {
+                // With O_DIRECTORY a link is told as no directory.
+                Err(Errno::NOTDIR) => match rustix::fs::statat(from, part, AtFlags::SYMLINK_NOFOLLOW) {
+                    Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Symlink => return Err(Errno::LOOP),
+                    _ => return Err(Errno::NOTDIR),
+                },
+                other => other?,
+            });
+        }
+        at.ok_or(Errno::NOENT)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_link_is_followed_by_either_way_of_opening() {
+        let outside = tempfile::tempdir().unwrap();
+        std::fs::write(outside.path().join("secret"), "secret").unwrap();
+        let place = tempfile::tempdir().unwrap();
+        let root = place.path();
+        std::fs::create_dir_all(root.join("repositories/real/below")).unwrap();
+        std::fs::write(root.join("repositories/real/file"), "content").unwrap();
+        for (link, target) in [("out", outside.path()), ("repositories/file", &outside.path().join("secret"))] {
+            std::os::unix::fs::symlink(target, root.join(link)).unwrap();
+        }
+        let (shown, tree) = Directory::open(root).unwrap().unwrap();
+        assert_eq!(shown, root);
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        for (path, good) in [
+            ("repositories/real/file", true),
+            ("out/secret", false),
+            ("repositories/file", false),
+            ("repositories/real/../real/file", true),
+            ("../x", false),
+            ("/etc/passwd", false),
+        ] {
+            assert_eq!(tree.open_below(path, OFlags::NONBLOCK).is_ok(), good, "{path}");
+            // Without the help of the system nothing is resolved that is not plain.
+            assert_eq!(tree.open_step_by_step(path, flags).is_ok(), good && !path.contains(".."), "{path}");
+        }
+        assert!(matches!(tree.file("out/secret", "x".into()).unwrap(), Found::Odd(_)));
+        assert!(matches!(tree.file("repositories/real/below", "x".into()).unwrap(), Found::Odd("it is a directory")));
+        assert!(matches!(tree.file("repositories/none/file", "x".into()).unwrap(), Found::Nothing));
+        assert_eq!(
+            tree.list("repositories").unwrap(),
+            [("file".into(), Kind::Other), ("real".into(), Kind::Directory)]
+        );
+        assert_eq!(tree.list("out").unwrap(), []);
+    }
+}

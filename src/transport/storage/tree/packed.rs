@@ -1,0 +1,239 @@
+//! A storage in a plain tar.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::ops::Bound;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::{Found, Kind};
+use crate::content::Slice;
+use crate::content::tar::{self, Entries, Place};
+use crate::error::{Error, Result};
+
+/// What is kept of the names, in bytes, and of the faults: more than any real storage needs, less than would hurt.
+const MAX_NAMES: usize = 256 * 1024 * 1024;
+const MAX_FAULTS: usize = 1000;
+
+#[derive(Debug)]
+pub struct Packed {
+    file: Arc<File>,
+    entries: BTreeMap<String, Entry>,
+    faults: Vec<(String, String)>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Entry {
+    File(Place),
+    Directory,
+    Other,
+}
+
+impl Packed {
+    /// # Errors
+    /// Not readable, or it holds more than one storage.
+    pub fn open(path: &Path, file: Arc<File>, length: u64) -> Result<Option<(PathBuf, Packed)>> {
+        let mut seen = Seen::default();
+        tar::scan(path, &file, length, &mut seen)?;
+        let mut roots = seen.roots.into_iter();
+        match (roots.next(), roots.next()) {
+            (None, _) => Ok(None),
+            (Some(root), None) => {
+                Ok(Some((path.join(root), Packed { file, entries: seen.entries, faults: seen.faults })))
+            }
+            (Some(one), Some(other)) => {
+                let [one, other] = [&one, &other].map(|root| if root.is_empty() { "." } else { root });
+                let text = format!("{} holds two storages, in {one} and in {other}", path.display());
+                Err(Error::input(format!("{text}; unpack the right one, or pack it alone")))
+            }
+        }
+    }
+
+    pub fn faults(&self) -> &[(String, String)] {
+        &self.faults
+    }
+
+    pub fn list(&self, directory: &str) -> Vec<(String, Kind)> {
+        let prefix = format!("{directory}/");
+        let mut names: BTreeMap<&str, Kind> = BTreeMap::new();
+        let mut from = Bound::Included(prefix.clone());
+        while let Some((path, entry)) = self.entries.range((from, Bound::Unbounded)).next() {
+            let Some(rest) = path.strip_prefix(&prefix) else { break };
+            let (name, kind) = match (rest.split_once('/'), entry) {
+                (Some((name, _)), _) => (name, Kind::Directory),
+                (None, Entry::File(_)) => (rest, Kind::File),
+                (None, Entry::Directory) => (rest, Kind::Directory),
+                (None, Entry::Other) => (rest, Kind::Other),
+            };
+            // Everything below a directory is passed over at once: '0' comes after '/'.
+            from = match rest.contains('/') {
+                true => Bound::Included(format!("{prefix}{name}0")),
+                false => Bound::Excluded(path.clone()),
+            };
+            names.entry(name).or_insert(kind);
+        }
+        names.into_iter().filter(|(name, _)| !name.is_empty()).map(|(name, kind)| (name.to_owned(), kind)).collect()
+    }
+
+    pub fn file(&self, path: &str, shown: PathBuf) -> Found {
+        match self.entries.get(path) {
+            Some(Entry::File(place)) => Found::File(Slice::new(self.file.clone(), shown, place.offset, place.size)),
+            Some(Entry::Directory) => Found::Odd("it is a directory"),
+            Some(Entry::Other) => Found::Odd("it is no plain file"),
+            None if self.list(path).is_empty() => Found::Nothing,
+            None => Found::Odd("it is a directory"),
+        }
+    }
+}
+
+/// What the scan comes upon.
+#[derive(Default)]
+struct Seen {
+    /// By their paths below the root. Of an entry that is there several times the last one counts, as in whatever unpacks a
+    /// tar.
+    entries: BTreeMap<String, Entry>,
+    roots: BTreeSet<String>,
+    faults: Vec<(String, String)>,
+    names: usize,
+}
+
+impl Seen {
+    fn keep(&mut self, name: &[u8], entry: Entry) {
+        let plain = match plain(name) {
+            Ok(plain) => plain,
+            Err(what) => return self.fault(name, what),
+        };
+        let Some((root, path)) = below_root(plain) else { return };
+        if !self.roots.contains(root) && self.roots.len() < 2 {
+            self.roots.insert(root.to_owned());
+        }
+        // Most of a storage, and nothing is to be learned from it: what an image needs its manifest says.
+        if path.contains("/_layers/") || path.contains("/_uploads/") {
+            return;
+        }
+        self.names += path.len();
+        self.entries.insert(path.to_owned(), entry);
+    }
+}
+
+/// The path of a storage in the tar, and the rest of the name.
+fn below_root(name: &str) -> Option<(&str, &str)> {
+    const TREE: &str = "docker/registry/v2/";
+    if let Some(at) = name.match_indices(TREE).map(|(at, _)| at).find(|at| *at == 0 || name[..*at].ends_with('/')) {
+        let end = at + TREE.len();
+        return Some((&name[..end - 1], &name[end..]));
+    }
+    // Packed from within.
+    ["registry/v2/", "v2/", ""].into_iter().find_map(|root| {
+        let path = name.strip_prefix(root)?;
+        let known = path.starts_with("repositories/") || path.starts_with("blobs/");
+        known.then_some((root.trim_end_matches('/'), path))
+    })
+}
+
+/// A relative path of plain parts, `./` in front tolerated.
+fn plain(name: &[u8]) -> Result<&str, &'static str> {
+    let name = std::str::from_utf8(name).map_err(|_| "its name is not UTF-8")?;
+    let name = name.strip_prefix("./").unwrap_or(name);
+    match name {
+        _ if name.starts_with('/') => Err("its name is an absolute path"),
+        _ if name.split('/').any(|part| part == "..") => Err("its name leads out of the storage"),
+        _ => Ok(name),
+    }
+}
+
+impl Entries for Seen {
+    fn file(&mut self, name: &[u8], place: Place) {
+        self.keep(name, Entry::File(place));
+    }
+
+    fn directory(&mut self, name: &[u8]) {
+        self.keep(name.strip_suffix(b"/").unwrap_or(name), Entry::Directory);
+    }
+
+    /// Told to whoever looks for a file there, and to nobody else.
+    fn other(&mut self, name: &[u8], _: impl Into<String>) {
+        self.keep(name, Entry::Other);
+    }
+
+    fn fault(&mut self, name: &[u8], what: impl Into<String>) {
+        if self.faults.len() < MAX_FAULTS {
+            let name = String::from_utf8_lossy(name).chars().take(300).flat_map(char::escape_debug).collect();
+            self.faults.push((name, what.into()));
+        }
+    }
+
+    fn count(&mut self, path: &Path) -> Result<()> {
+        if self.names > MAX_NAMES {
+            let text = format!("{} has more names than any storage: over {MAX_NAMES} bytes", path.display());
+            return Err(Error::damaged(text));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn packed(names: &[&str]) -> Result<Option<(PathBuf, Packed)>> {
+        let mut tar = ::tar::Builder::new(Vec::new());
+        for name in names {
+            let (kind, data) = match name.ends_with('/') {
+                true => (::tar::EntryType::Directory, ""),
+                false => (::tar::EntryType::Regular, *name),
+            };
+            let mut header = ::tar::Header::new_gnu();
+            header.set_entry_type(kind);
+            header.set_mode(0o644);
+            header.set_size(data.len() as u64);
+            // The builder would refuse bad names.
+            header.as_old_mut().name[..name.len()].copy_from_slice(name.as_bytes());
+            header.set_cksum();
+            tar.append(&header, data.as_bytes()).unwrap();
+        }
+        let bytes = tar.into_inner().unwrap();
+        let file = tempfile::tempfile().unwrap();
+        std::os::unix::fs::FileExt::write_all_at(&file, &bytes, 0).unwrap();
+        Packed::open(Path::new("x.tar"), Arc::new(file), bytes.len() as u64)
+    }
+
+    #[test]
+    fn the_storage_is_found_wherever_it_was_packed_from() {
+        for root in
+            ["", "v2", "registry/v2", "docker/registry/v2", "./docker/registry/v2", "data/registry/docker/registry/v2"]
+        {
+            let name = |path: &str| if root.is_empty() { path.to_owned() } else { format!("{root}/{path}") };
+            let names = [name("repositories/a/b/_manifests/tags/1/current/link"), name("blobs/sha256/x/data")];
+            let (shown, tree) = packed(&[&names[0], &names[1]]).unwrap().unwrap();
+            assert_eq!(shown, Path::new("x.tar").join(root.trim_start_matches("./")));
+            assert_eq!(tree.list("repositories/a"), [("b".into(), Kind::Directory)], "{root}");
+            assert!(matches!(tree.file("blobs/sha256/x/data", "x".into()), Found::File(_)));
+            assert!(matches!(tree.file("blobs/sha256/x", "x".into()), Found::Odd("it is a directory")));
+            assert!(matches!(tree.file("blobs/sha256/y", "x".into()), Found::Nothing));
+        }
+        assert!(packed(&["etc/passwd", "docker/registry/v2x"]).unwrap().is_none());
+        let two = packed(&["a/docker/registry/v2/repositories/x", "b/docker/registry/v2/repositories/x"]).unwrap_err();
+        assert!(two.to_string().contains("two storages"), "{two}");
+    }
+
+    #[test]
+    fn names_are_listed_once_whatever_sorts_between_them() {
+        let names =
+            ["repositories/a", "repositories/a-b/x", "repositories/c/d/e", "repositories/c/f/", "repositories/c-/"];
+        let (_, tree) = packed(&names).unwrap().unwrap();
+        let listed: Vec<String> = tree.list("repositories").into_iter().map(|(name, _)| name).collect();
+        assert_eq!(listed, ["a", "a-b", "c", "c-"]);
+        assert_eq!(tree.list("repositories/c"), [("d".into(), Kind::Directory), ("f".into(), Kind::Directory)]);
+        assert_eq!(tree.list("repositories/none"), []);
+    }
+
+    #[test]
+    fn names_that_lead_out_are_faults_and_never_offered() {
+        let (_, tree) = packed(&["repositories/a", "repositories/../../x", "/repositories/b", "../repositories/c"])
+            .unwrap()
+            .unwrap();
+        assert_eq!(tree.list("repositories"), [("a".into(), Kind::File)]);
+        assert_eq!(tree.faults().len(), 3, "{:?}", tree.faults());
+    }
+}
