@@ -206,7 +206,12 @@ pub async fn assemble(
     Ok(Graph { images })
 }
 
-/// Walks all items, several at a time, and keeps their order; fails with all failures.
+/// As [`discover`], but a failure costs its own image only: for a source that nobody keeps in order.
+pub async fn discover_each(walk: &Walk<'_>, wanted: &[Wanted], jobs: usize, events: &Events) -> Vec<Result<Image>> {
+    walk_all(wanted, jobs, events, |wanted| walk.discover(wanted)).await
+}
+
+/// Walks all items; fails with all failures.
 async fn each<'i, T, F>(
     items: &'i [T],
     jobs: usize,
@@ -216,15 +221,32 @@ async fn each<'i, T, F>(
 where
     F: Future<Output = Result<Image>>,
 {
-    events.report(Event::Phase { phase: Phase::Walk, items: items.len() as u64, bytes: 0 });
-    let mut walks = stream::iter(items.iter().map(walk)).buffered(jobs.max(1));
     let (mut images, mut failures) = (Vec::with_capacity(items.len()), Vec::new());
-    while let Some(image) = walks.next().await {
-        events.report(Event::ItemDone);
+    for image in walk_all(items, jobs, events, walk).await {
         match image {
             Ok(image) => images.push(image),
             Err(error) => failures.push(error),
         }
     }
     if failures.is_empty() { Ok(images) } else { Err(Failures(failures)) }
+}
+
+/// Several at a time, in the order of the items.
+async fn walk_all<'i, T, F>(
+    items: &'i [T],
+    jobs: usize,
+    events: &Events,
+    walk: impl Fn(&'i T) -> F,
+) -> Vec<Result<Image>>
+where
+    F: Future<Output = Result<Image>>,
+{
+    events.report(Event::Phase { phase: Phase::Walk, items: items.len() as u64, bytes: 0 });
+    let mut walks = stream::iter(items.iter().map(walk)).buffered(jobs.max(1));
+    let mut images = Vec::with_capacity(items.len());
+    while let Some(image) = walks.next().await {
+        events.report(Event::ItemDone);
+        images.push(image);
+    }
+    images
 }

@@ -18,6 +18,7 @@ mod lock;
 mod login;
 mod logout;
 mod man;
+mod migrate;
 mod mirrors;
 mod password;
 mod registry;
@@ -89,6 +90,7 @@ enum Command {
     List(list::Args),
     Inspect(inspect::Args),
     Import(import::Args),
+    Migrate(migrate::Args),
     Serve(serve::Args),
     Login(login::Args),
     Logout(logout::Args),
@@ -143,6 +145,7 @@ async fn run(command: Command, context: &Context) -> Result<Outcome> {
         Command::List(args) => list::run(&args, context),
         Command::Inspect(args) => inspect::run(args, context).await,
         Command::Import(args) => import::run(args, context).await,
+        Command::Migrate(args) => migrate::run(args, context).await,
         Command::Serve(args) => serve::run(args, context).await,
         Command::Login(args) => login::run(args, context).await,
         Command::Logout(args) => logout::run(args, context),
