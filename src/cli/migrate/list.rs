@@ -57,11 +57,8 @@ pub fn print(collected: &Collected, context: &Context) -> Result<()> {
     let shares = Shares::of(collected);
     let rows: Vec<Vec<String>> = collected.images.iter().map(|(found, image)| row(found, image, &shares)).collect();
     let mut text = table::render(&["IMAGE", "PLATFORMS", "SIZE", "SHARED", "DIGEST", "STATE"], &rows);
-    let faulty: Vec<String> = collected
-        .images
-        .iter()
-        .filter_map(|(found, image)| Some(format!("image {}: {}\n", name(found), image.as_ref().err()?.chain())))
-        .collect();
+    let faulty = collected.images.iter().filter_map(|(_, image)| Some(image.as_ref().err()?.chain() + "\n"));
+    let faulty: Vec<String> = faulty.collect();
     let odd = collected.faults.iter().map(|fault| match costs(fault) {
         Some(image) => format!("image {image}: {}: {}\n", fault.path, fault.what),
         None => format!("{}: {}\n", fault.path, fault.what),

@@ -128,12 +128,17 @@ impl Source for Storage {
 
     async fn manifest(&self, reference: &Reference) -> Result<Option<Manifest>> {
         let repository = &reference.repository;
-        let digest = match (&reference.digest, &reference.tag) {
-            (Some(digest), _) => Some(*digest),
-            (None, Some(tag)) => self.tagged(repository.path(), tag.as_str())?,
-            (None, None) => None,
+        if let Some(digest) = &reference.digest {
+            return self.manifest_of(repository, digest);
+        }
+        let Some(tag) = &reference.tag else { return Ok(None) };
+        let Some(digest) = self.tagged(repository.path(), tag.as_str())? else { return Ok(None) };
+        let manifest = self.manifest_of(repository, &digest)?;
+        let gone = || {
+            let path = self.tree.shown(&links::of_revision(repository.path(), &digest));
+            Error::damaged(format!("the tag means {digest}, but {} is missing", path.display()))
         };
-        digest.map_or(Ok(None), |digest| self.manifest_of(repository, &digest))
+        manifest.ok_or_else(gone).map(Some)
     }
 
     async fn referrers(&self, repository: &Repository, subject: &Digest) -> Result<Vec<Descriptor>> {
