@@ -102,7 +102,7 @@ pub fn print_json(storage: &Path, collected: &Collected, context: &Context) -> R
             });
             let more = match image {
                 Ok(image) => json!({
-                    "media_type": image.locked.media_type, "platforms": image.locked.platforms,
+                    "mediaType": image.locked.media_type, "platforms": image.locked.platforms,
                     "size": image.total_size(), "shared": shares.shared(image), "state": "ok",
                 }),
                 Err(error) => json!({ "state": "faulty", "fault": error.chain() }),
