@@ -10,6 +10,7 @@ use std::process::Command;
 use gapferry::content::{Origin, Source};
 use gapferry::oci::{Digest, Manifest, Repository};
 use gapferry::transport::storage::Storage;
+use serde_json::json;
 use support::images::{self, Corpus, Image};
 use support::registry::Registry;
 use support::{gapferry, sha256, tempdir};
@@ -76,22 +77,25 @@ async fn read_all(storage: &Storage, repository: &Repository, digest: Digest) {
     }
 }
 
-/// The list as JSON, with the whole of standard output below it.
-fn list(storage: &Path) -> serde_json::Value {
-    let output = gapferry().arg("migrate").arg(storage).args(["--list", "--json"]).output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    serde_json::from_slice(&output.stdout).unwrap()
+/// What a command says of a storage as JSON, which has to be all of standard output; and its exit code.
+fn said(arguments: &[&str], storage: &Path) -> (serde_json::Value, i32) {
+    let output = gapferry().args(arguments).arg(storage).arg("--json").output().unwrap();
+    let said = serde_json::from_slice(&output.stdout);
+    (said.unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&output.stderr))), output.status.code().unwrap())
 }
 
-/// What is wrong with `name`; `None` when it is listed as whole.
-fn wrong_with(listed: &serde_json::Value, name: &str) -> Option<String> {
-    let of_image = listed["images"].as_array().unwrap().iter().find(|image| image["name"] == name);
-    if let Some(image) = of_image {
-        return (image["state"] != "ok").then(|| image["fault"].as_str().unwrap().to_owned());
-    }
-    let faults = listed["faults"].as_array().unwrap().iter();
-    let of_tag = faults.clone().find(|fault| fault["image"] == name);
-    Some(of_tag.unwrap_or_else(|| panic!("nothing is said of {name}: {listed:#}"))["what"].as_str().unwrap().to_owned())
+fn list(storage: &Path) -> serde_json::Value {
+    let (said, code) = said(&["migrate", "--list"], storage);
+    assert_eq!(code, 0);
+    said
+}
+
+/// What is wrong with `name`, by `path: kind: what`; empty when nothing is.
+fn wrong_with(said: &serde_json::Value, name: &str) -> Vec<String> {
+    let faults = said["faults"].as_array().unwrap().iter();
+    let of_image = faults.filter(|fault| fault["images"].as_array().unwrap().iter().any(|image| image == name));
+    let text = |value: &serde_json::Value| value.as_str().unwrap().to_owned();
+    of_image.map(|f| format!("{}: {}: {}", text(&f["path"]), text(&f["kind"]), text(&f["what"]))).collect()
 }
 
 /// Something that happens to the storage of an image, and what has to be said of it.
@@ -116,62 +120,236 @@ fn layer(root: &Path, image: &Image) -> PathBuf {
     data(root, &sha256(image.blobs.last().unwrap()))
 }
 
-const ACCIDENTS: [Accident; 12] = [
-    ("empty", |root, image| fs::write(link(root, image), "").unwrap(), "the link is empty"),
-    ("newline", |root, image| fs::write(link(root, image), image.digest() + "\n").unwrap(), "holds no digest"),
-    ("outside", |root, image| fs::write(link(root, image), "../../../../etc/passwd").unwrap(), "holds no digest"),
-    ("no-link", |root, image| fs::remove_file(link(root, image)).unwrap(), "has no current/link"),
-    ("no-revision", |root, image| fs::remove_file(revision(root, image)).unwrap(), "the tag means sha256:"),
-    ("no-manifest", |root, image| fs::remove_file(data(root, &image.digest())).unwrap(), "is missing"),
-    ("rotten", |root, image| fs::write(data(root, &image.digest()), "{}").unwrap(), "reading"),
-    ("no-layer", |root, image| fs::remove_file(layer(root, image)).unwrap(), "is missing"),
-    ("short", |root, image| fs::write(layer(root, image), "x").unwrap(), "1 bytes instead of"),
+/// Where the registry keeps the link of a layer.
+fn layer_link(root: &Path, image: &Image) -> PathBuf {
+    let hex = sha256(image.blobs.last().unwrap()).replace("sha256:", "");
+    root.join(format!("repositories/{}/_layers/sha256/{hex}/link", image.repository))
+}
+
+fn behind_a_link(path: PathBuf, root: &Path) {
+    let kept = root.parent().unwrap().join(sha256(path.as_os_str().as_encoded_bytes()));
+    fs::rename(&path, &kept).unwrap();
+    std::os::unix::fs::symlink(kept, path).unwrap();
+}
+
+/// Those that cost an image, and that whoever only looks at sizes sees too.
+const ACCIDENTS: [Accident; 18] = [
+    ("empty", |root, image| fs::write(link(root, image), "").unwrap(), "current/link: bad-link: the link is empty"),
+    (
+        "newline",
+        |root, image| fs::write(link(root, image), image.digest() + "\n").unwrap(),
+        "bad-link: the link holds no",
+    ),
+    (
+        "outside",
+        |root, image| fs::write(link(root, image), "../../../../etc/passwd").unwrap(),
+        "the link holds no digest",
+    ),
+    ("long", |root, image| fs::write(link(root, image), "x".repeat(100_000)).unwrap(), "longer than any digest"),
+    ("no-link", |root, image| fs::remove_file(link(root, image)).unwrap(), "tag-without-link: "),
+    (
+        "no-revision",
+        |root, image| fs::remove_file(revision(root, image)).unwrap(),
+        "link: missing: a tag means sha256:",
+    ),
+    ("empty-revision", |root, image| fs::write(revision(root, image), "").unwrap(), "bad-link: the link is empty"),
+    ("other-revision", |root, image| fs::write(revision(root, image), sha256(b"")).unwrap(), "holds another digest"),
+    ("no-manifest", |root, image| fs::remove_file(data(root, &image.digest())).unwrap(), "data: missing: "),
+    ("rotten", |root, image| fs::write(data(root, &image.digest()), "{}").unwrap(), "data: wrong-digest: "),
+    ("no-layer", |root, image| fs::remove_file(layer(root, image)).unwrap(), "data: missing: "),
+    ("no-config", |root, image| fs::remove_file(data(root, &sha256(&image.blobs[0]))).unwrap(), "data: missing: "),
+    ("short", |root, image| fs::write(layer(root, image), "x").unwrap(), "data: wrong-size: 1 bytes instead of"),
+    ("nothing", |root, image| fs::write(layer(root, image), "").unwrap(), "data: wrong-size: 0 bytes instead of"),
     (
         "directory",
         |root, image| {
             fs::remove_file(layer(root, image)).unwrap();
             fs::create_dir(layer(root, image)).unwrap();
         },
-        "it is a directory",
+        "data: wrong-type: it is a directory",
     ),
+    ("symlink", |root, image| behind_a_link(layer(root, image), root), "data: wrong-type: "),
+    ("tag-is-a-link", |root, image| behind_a_link(link(root, image), root), "link: wrong-type: "),
     (
-        "symlink",
+        "child-collected",
         |root, image| {
-            let kept = root.join("kept");
-            fs::rename(layer(root, image), &kept).unwrap();
-            std::os::unix::fs::symlink(kept, layer(root, image)).unwrap();
+            // As `registry garbage-collect --delete-untagged` leaves it.
+            let hex = image.children[0].digest().replace("sha256:", "");
+            let revision = format!("repositories/{}/_manifests/revisions/sha256/{hex}", image.repository);
+            fs::remove_dir_all(root.join(revision)).unwrap();
+            fs::remove_dir_all(data(root, &image.children[0].digest()).parent().unwrap()).unwrap();
         },
-        "symbolic link",
-    ),
-    (
-        "symlinked-directory",
-        |root, image| {
-            let directory = layer(root, image).parent().unwrap().to_owned();
-            let kept = root.join("kept-directory");
-            fs::rename(&directory, &kept).unwrap();
-            std::os::unix::fs::symlink(kept, directory).unwrap();
-        },
-        "symbolic link",
+        "link: missing-child: the index sha256:",
     ),
 ];
 
+/// Those that only a check sees.
+const HIDDEN: [Accident; 3] = [
+    (
+        "flipped",
+        |root, image| {
+            let mut bytes = fs::read(layer(root, image)).unwrap();
+            bytes[10] ^= 1;
+            fs::write(layer(root, image), bytes).unwrap();
+        },
+        "data: wrong-digest: its bytes have sha256:",
+    ),
+    ("empty-layer-link", |root, image| fs::write(layer_link(root, image), "").unwrap(), "bad-link: the link is empty"),
+    (
+        "rotten-twice",
+        |root, image| {
+            for child in &image.children[..2] {
+                fs::write(layer(root, child), "x").unwrap();
+            }
+        },
+        "data: wrong-size: ",
+    ),
+];
+
+fn victim(name: &str) -> Image {
+    let is_index = ["child-collected", "rotten-twice"].contains(&name);
+    if is_index { images::oci_index(name, "1.0", name) } else { images::oci(name, "1.0", &[name]) }
+}
+
 #[test]
-fn each_accident_costs_its_own_image_and_is_told_with_its_reason() {
+fn each_accident_costs_its_own_image_and_is_told_with_its_path_by_list_and_check_from_directory_and_tar() {
     let registry = Registry::start();
     let healthy = images::oci("well", "1.0", &["untouched"]);
     healthy.push(&registry);
-    let victims: Vec<Image> = ACCIDENTS.iter().map(|(name, ..)| images::oci(name, "1.0", &[name])).collect();
-    victims.iter().for_each(|image| image.push(&registry));
+    let befall = |accidents: &[Accident]| {
+        let root = registry.storage().join("docker/registry/v2");
+        for (name, befall, _) in accidents {
+            let image = victim(name);
+            image.push(&registry);
+            befall(&root, &image);
+        }
+    };
+    let directory = tempdir();
+    let expect = |accidents: &[Accident], arguments: &[&str]| {
+        let exit_code = if arguments == ["check"] { 3 } else { 0 };
+        for storage in [registry.storage(), packed(&registry.storage(), ".", directory.path())] {
+            let (said, code) = said(arguments, &storage);
+            assert_eq!(code, exit_code, "{arguments:?}");
+            for (name, _, says) in accidents {
+                let wrong = wrong_with(&said, &victim(name).name());
+                assert!(wrong.iter().any(|wrong| wrong.contains(says)), "{arguments:?} {name}: {wrong:?}\n{said:#}");
+            }
+            assert_eq!(wrong_with(&said, &healthy.name()), [""; 0], "{arguments:?}");
+            let counted: u64 = said["counts"].as_object().unwrap().values().map(|n| n.as_u64().unwrap()).sum();
+            assert_eq!(counted, said["faults"].as_array().unwrap().len() as u64);
+        }
+    };
+    befall(&ACCIDENTS);
+    expect(&ACCIDENTS, &["migrate", "--list"]);
+    expect(&ACCIDENTS, &["check"]);
+    befall(&HIDDEN);
+    expect(&HIDDEN, &["check"]);
+    let (said, _) = said(&["check"], &registry.storage());
+    assert_eq!(wrong_with(&said, "rotten-twice:1.0").len(), 2, "each fault of an image is told: {said:#}");
+}
+
+#[test]
+fn a_healthy_storage_passes_the_check_with_its_foreign_layers_deleted_tags_and_blobs_that_nobody_needs() {
+    let registry = Registry::start();
+    let corpus = Corpus::everything();
+    corpus.push(&registry);
+    let deleted = images::oci("library/oci", "deleted", &["deleted"]);
+    deleted.push(&registry);
+    registry.request("DELETE", &format!("/v2/library/oci/manifests/{}", deleted.digest())).send().expect(202);
+    let directory = tempdir();
+    for storage in [registry.storage(), packed(&registry.storage(), ".", directory.path())] {
+        let output = gapferry().arg("check").arg(&storage).output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert_eq!(output.status.code(), Some(0), "{text}");
+        assert!(text.starts_with("OK: "), "{text}");
+    }
+}
+
+#[test]
+fn what_belongs_to_no_image_is_told_by_the_check_and_costs_none() {
+    let registry = Registry::start();
+    let image = images::oci("a", "1", &["content"]);
+    image.push(&registry);
     let root = registry.storage().join("docker/registry/v2");
-    for ((_, befall, _), image) in ACCIDENTS.iter().zip(&victims) {
-        befall(&root, image);
+    let unused = root.join("blobs/sha256/00").join("0".repeat(64));
+    fs::create_dir_all(&unused).unwrap();
+    fs::write(unused.join("data"), "other bytes").unwrap();
+    fs::write(layer(&root, &image).with_file_name("data.4711.tmp"), "").unwrap();
+    fs::write(link(&root, &image).with_file_name("link.4711.tmp"), "").unwrap();
+    fs::create_dir_all(root.join("blobs/blake3/ab")).unwrap();
+    fs::create_dir_all(root.join("repositories/a/_manifests/revisions/md5")).unwrap();
+    fs::create_dir_all(root.join("repositories/A b/_manifests/tags")).unwrap();
+    fs::create_dir_all(root.join("repositories/a/_manifests/tags/-no tag")).unwrap();
+    fs::write(root.join("repositories/file"), "").unwrap();
+    let outside = tempdir();
+    std::os::unix::fs::symlink(outside.path(), root.join("repositories/elsewhere")).unwrap();
+    let (said, code) = said(&["check"], &registry.storage());
+    assert_eq!(code, 3);
+    let counts = json!({"wrong-type": 1, "wrong-digest": 1, "unknown-algorithm": 2, "bad-name": 2, "stray": 3});
+    assert_eq!(said["counts"], counts, "{said:#}");
+    assert_eq!(said["affected"], 0, "{said:#}");
+}
+
+#[test]
+fn a_schema_1_manifest_and_a_directory_of_tags_behind_a_link_are_told_instead_of_passed_over() {
+    let registry = Registry::start();
+    images::oci("hidden", "1", &["content"]).push(&registry);
+    let root = registry.storage().join("docker/registry/v2");
+    let manifest = br#"{"schemaVersion":1,"name":"old","tag":"1","fsLayers":[]}"#;
+    let digest = sha256(manifest);
+    let hex = digest.replace("sha256:", "");
+    for (path, content) in [
+        (format!("blobs/sha256/{}/{hex}/data", &hex[..2]), &manifest[..]),
+        (format!("repositories/old/_manifests/revisions/sha256/{hex}/link"), digest.as_bytes()),
+        ("repositories/old/_manifests/tags/1/current/link".to_owned(), digest.as_bytes()),
+    ] {
+        fs::create_dir_all(root.join(&path).parent().unwrap()).unwrap();
+        fs::write(root.join(&path), content).unwrap();
     }
-    let listed = list(&registry.storage());
-    for ((name, _, says), image) in ACCIDENTS.iter().zip(&victims) {
-        let wrong = wrong_with(&listed, &image.name()).unwrap_or_else(|| panic!("{name} is called whole"));
-        assert!(wrong.contains(says), "{name}: {wrong}");
+    behind_a_link(root.join("repositories/hidden/_manifests/tags"), &root);
+    for arguments in [&["migrate", "--list"][..], &["check"]] {
+        let (said, _) = said(arguments, &registry.storage());
+        assert!(wrong_with(&said, "old:1")[0].contains("schema1: "), "{said:#}");
+        let faults = said["faults"].as_array().unwrap();
+        assert!(faults.iter().any(|f| f["path"] == "repositories/hidden/_manifests/tags"), "{said:#}");
     }
-    assert_eq!(wrong_with(&listed, &healthy.name()), None);
+}
+
+/// distribution keeps content under its sha256 and links what is called otherwise to that.
+#[test]
+fn a_layer_that_its_manifest_calls_by_sha512_is_found_and_proven() {
+    let registry = Registry::start();
+    images::oci("a", "1", &["content"]).push(&registry);
+    let root = registry.storage().join("docker/registry/v2");
+    let layer = b"a layer";
+    let long = Digest::of(gapferry::oci::Algorithm::Sha512, layer);
+    let manifest = json!({"schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
+        "config": {"mediaType": "application/vnd.oci.empty.v1+json", "digest": sha256(b"{}"), "size": 2},
+        "layers": [{"mediaType": "x/y", "digest": long.to_string(), "size": layer.len()}]})
+    .to_string();
+    let digest = sha256(manifest.as_bytes());
+    let hex = digest.replace("sha256:", "");
+    let stored = |content: &[u8]| data(&root, &sha256(content));
+    let repository = root.join("repositories/long");
+    for (path, content) in [
+        (stored(layer), layer.to_vec()),
+        (stored(b"{}"), b"{}".to_vec()),
+        (stored(manifest.as_bytes()), manifest.clone().into_bytes()),
+        (repository.join(format!("_manifests/revisions/sha256/{hex}/link")), digest.clone().into_bytes()),
+        (repository.join("_manifests/tags/1/current/link"), digest.clone().into_bytes()),
+        (repository.join(format!("_layers/sha512/{}/link", long.hex())), sha256(layer).into_bytes()),
+    ] {
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, content).unwrap();
+    }
+    let directory = tempdir();
+    for storage in [registry.storage(), packed(&registry.storage(), ".", directory.path())] {
+        let (said, code) = said(&["check"], &storage);
+        assert_eq!((code, &said["faults"]), (0, &json!([])), "{said:#}");
+    }
+    fs::write(stored(layer), b"A layer").unwrap();
+    let (said, _) = said(&["check"], &registry.storage());
+    assert!(wrong_with(&said, "long:1")[0].contains("wrong-digest"), "{said:#}");
 }
 
 #[test]

@@ -5,6 +5,7 @@
 
 mod allowlist;
 mod auth;
+mod check;
 mod completions;
 mod context;
 mod exit;
@@ -91,6 +92,7 @@ enum Command {
     Inspect(inspect::Args),
     Import(import::Args),
     Migrate(migrate::Args),
+    Check(check::Args),
     Serve(serve::Args),
     Login(login::Args),
     Logout(logout::Args),
@@ -146,6 +148,7 @@ async fn run(command: Command, context: &Context) -> Result<Outcome> {
         Command::Inspect(args) => inspect::run(args, context).await,
         Command::Import(args) => import::run(args, context).await,
         Command::Migrate(args) => migrate::run(args, context).await,
+        Command::Check(args) => check::run(&args, context),
         Command::Serve(args) => serve::run(args, context).await,
         Command::Login(args) => login::run(args, context).await,
         Command::Logout(args) => logout::run(args, context),

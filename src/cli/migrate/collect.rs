@@ -1,61 +1,60 @@
 //! What of a storage can be carried: every tagged image, complete or with the reason why not.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use crate::cli::context::Context;
-use crate::content::{Cached, in_parallel};
-use crate::error::{Error, Result};
+use crate::content::Cached;
+use crate::error::Result;
 use crate::graph::Image;
 use crate::lock::IndexMode;
-use crate::oci::{Descriptor, Digest};
 use crate::progress::Silent;
 use crate::resolve;
-use crate::transport::storage::{Fault, Storage, Tagged};
+use crate::transport::storage::{Depth, Fault, FaultKind, Scope, Storage, Tagged};
 use crate::walk::{Options, Walk, Wanted};
 
-/// Images by their tags, and what else is wrong.
+/// Images by their tags, and all that is wrong.
 pub struct Collected {
-    pub images: Vec<(Tagged, Result<Image>)>,
+    /// `None`: it is not whole, and the faults that name it say why.
+    pub images: Vec<(Tagged, Option<Image>)>,
     pub repositories: usize,
-    /// What costs no image that could be named, or a tag whose meaning is lost.
+    /// Manifests in all repositories, tagged or not.
+    pub revisions: usize,
     pub faults: Vec<Fault>,
 }
 
-/// Reads every manifest; looks for every blob and at its size.
+/// Reads every manifest; looks for every blob and, at `depth`, at its size or at each of its bytes.
 ///
 /// # Errors
 /// The storage itself cannot be read. What is wrong in it costs the images it touches.
-pub async fn collect(storage: &Storage, jobs: usize, context: &Context) -> Result<Collected> {
+pub async fn collect(storage: &Storage, depth: Depth, jobs: usize, context: &Context) -> Result<Collected> {
     let survey = storage.survey()?;
+    let audit = storage.audit(&survey, Scope::Tagged, depth, &context.events);
     let cached = Cached::new(storage, None);
     // Tags of signatures are images of their own here.
     let options = Options { index: IndexMode::Sparse, referrers: false, foreign_layers: false };
     let walk = Walk::new(&cached, options, std::sync::Arc::new(Silent));
     let reference = |found: &Tagged| found.repository.with_tag(found.tag.clone());
     let wanted = |found: &Tagged| Wanted { reference: reference(found), rename: None, platforms: Vec::new() };
-    let wanted: Vec<Wanted> = survey.tags.iter().map(wanted).collect();
-    let mut images = resolve::discover_each(&walk, &wanted, jobs, &context.events).await;
-    let missing = missing_blobs(storage, &images);
-    for image in &mut images {
-        let lacks = |image: &Image| image.blobs.iter().find_map(|blob| missing.get(&blob.digest));
-        if let Some(reason) = image.as_ref().ok().and_then(lacks) {
-            *image = Err(Error::damaged(reason.clone()));
+    let whole = || survey.tags.iter().zip(&audit.whole).filter(|(_, whole)| **whole).map(|(found, _)| found);
+    let wanted: Vec<Wanted> = whole().map(wanted).collect();
+    let walked = resolve::discover_each(&walk, &wanted, jobs, &context.events).await;
+    let mut faults = audit.faults;
+    let mut images = HashMap::with_capacity(wanted.len());
+    for (found, image) in whole().zip(walked) {
+        match image {
+            Ok(image) => drop(images.insert(found.name(), image)),
+            Err(error) => {
+                let path = format!("repositories/{}/_manifests/tags/{}", found.repository.path(), found.tag);
+                let fault = Fault::new(path, FaultKind::NotAManifest, error.chain());
+                faults.push(Fault { images: vec![found.name().into()], ..fault });
+            }
         }
     }
-    let images = survey.tags.into_iter().zip(images).collect();
-    Ok(Collected { images, repositories: survey.repositories.len(), faults: survey.faults })
-}
-
-/// The blobs that are not there as the manifests say, and why.
-fn missing_blobs(storage: &Storage, images: &[Result<Image>]) -> HashMap<Digest, String> {
-    let mut seen = HashSet::new();
-    let all = images.iter().flatten().flat_map(|image| &image.blobs);
-    let distinct: Vec<&Descriptor> = all.filter(|blob| seen.insert(blob.digest)).collect();
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let looked = in_parallel(&distinct, threads, |blob| match storage.data(&blob.digest) {
-        Ok(slice) if slice.size() == blob.size => None,
-        Ok(slice) => Some(format!("{} has {} bytes instead of {}", slice.path().display(), slice.size(), blob.size)),
-        Err(error) => Some(error.chain()),
+    let revisions = survey.repositories.iter().map(|holding| holding.revisions.len()).sum();
+    let repositories = survey.repositories.len();
+    let images = survey.tags.into_iter().map(|found| {
+        let image = images.remove(&found.name());
+        (found, image)
     });
-    distinct.iter().zip(looked).filter_map(|(blob, wrong)| Some((blob.digest, wrong?))).collect()
+    Ok(Collected { images: images.collect(), repositories, revisions, faults })
 }

@@ -1,6 +1,7 @@
 //! `gapferry migrate`: the storage of a registry → what is in it.
 
 mod collect;
+pub mod faults;
 mod list;
 
 use std::path::PathBuf;
@@ -8,10 +9,10 @@ use std::path::PathBuf;
 use super::context::Context;
 use super::exit::Outcome;
 use crate::error::Result;
-use crate::transport::storage::Storage;
+use crate::transport::storage::{Depth, Storage};
 
 /// What references to a storage's content call the registry it belonged to.
-const REGISTRY: &str = "localhost";
+pub const REGISTRY: &str = "localhost";
 
 const ABOUT: &str = "\
 Reads the storage directory of a docker registry (distribution 2.8 or 3, Harbor's too) without the registry.
@@ -47,7 +48,7 @@ pub struct Args {
 
 pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
     let storage = Storage::open(&args.storage, REGISTRY)?;
-    let collected = collect::collect(&storage, usize::from(args.jobs), context).await?;
+    let collected = collect::collect(&storage, Depth::Size, usize::from(args.jobs), context).await?;
     context.end();
     match args.json {
         true => list::print_json(&args.storage, &collected, context)?,

@@ -9,20 +9,27 @@
 //! A link's content is a digest or nothing; the path beside it is never believed (`_layers/sha512/…/link` holds a sha256).
 //! No manifest is believed before it was hashed. What is wrong is a [`Fault`], which costs only the images it touches.
 
+mod audit;
+mod contents;
+mod fault;
 mod links;
 mod survey;
 mod tree;
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 
 use crate::content::{Body, Slice, Source};
 use crate::error::{Error, Kind, Result};
-use crate::oci::{Descriptor, Digest, MAX_MANIFEST_SIZE, Manifest, Reference, Repository, Tag};
-pub use survey::{Fault, Survey, Tagged};
+use crate::oci::{
+    Algorithm, Descriptor, Digest, MAX_MANIFEST_SIZE, Manifest, ManifestError, Reference, Repository, Tag,
+};
+pub use audit::{Audit, Depth, Scope};
+pub use fault::{Fault, FaultKind};
+pub use survey::{Holding, Survey, Tagged};
 use tree::{Found, Tree};
 
 /// Who refers to what in one repository.
@@ -46,48 +53,81 @@ impl Storage {
         Ok(Storage { tree: Tree::open(path)?, registry: registry.to_owned(), referrers: Mutex::default() })
     }
 
-    /// The file of a blob or manifest, unproven.
+    /// A fault's path as messages show it.
+    pub fn shown(&self, path: &str) -> PathBuf {
+        self.tree.shown(path)
+    }
+
+    /// The file of a blob of `repository`, unproven.
     ///
     /// # Errors
-    /// It is not there, or is no file.
-    pub fn data(&self, digest: &Digest) -> Result<Slice> {
-        let path = data_path(digest);
-        match self.tree.file(&path)? {
-            Found::File(slice) => Ok(slice),
-            Found::Odd(what) => Err(Error::damaged(format!("{}: {what}", self.tree.shown(&path).display()))),
-            Found::Nothing => Err(Error::damaged(format!("{} is missing", self.tree.shown(&path).display()))),
+    /// It is not there, is no file, or cannot be opened.
+    pub fn blob_file(&self, repository: &str, digest: &Digest) -> Result<Slice, Fault> {
+        self.data(&self.stored_as(repository, digest)?)
+    }
+
+    /// Content has one name in a storage, its sha256; what a repository calls otherwise it links to that.
+    fn stored_as(&self, repository: &str, digest: &Digest) -> Result<Digest, Fault> {
+        match digest.algorithm() {
+            Algorithm::Sha256 => Ok(*digest),
+            _ => Ok(links::read(&self.tree, &links::of_layer(repository, digest))?.unwrap_or(*digest)),
         }
     }
 
-    /// What a tag means.
+    /// The file of a blob or manifest by the name it is stored under, unproven.
+    fn data(&self, digest: &Digest) -> Result<Slice, Fault> {
+        let path = data_path(digest);
+        match self.tree.file(&path) {
+            Ok(Found::File(slice)) => Ok(slice),
+            Ok(Found::Odd(what)) => Err(Fault::new(path, FaultKind::WrongType, what)),
+            Ok(Found::Nothing) => Err(Fault::new(path, FaultKind::Missing, "it is missing")),
+            Err(error) => Err(Fault::new(path, FaultKind::Unreadable, error.chain())),
+        }
+    }
+
+    /// The manifest that is stored under `digest`.
     ///
     /// # Errors
-    /// Its link is empty, malformed or no file.
-    fn tagged(&self, repository: &str, tag: &str) -> Result<Option<Digest>> {
-        links::read(&self.tree, &links::of_tag(repository, tag))
+    /// It is not there, cannot be read, or is another one or none.
+    fn stored_manifest(&self, digest: &Digest) -> Result<Manifest, Fault> {
+        let slice = self.data(digest)?;
+        let fault = |kind, what| Fault::new(data_path(digest), kind, what);
+        if slice.size() > MAX_MANIFEST_SIZE {
+            let what = ManifestError::TooLarge(slice.size()).to_string();
+            return Err(fault(FaultKind::NotAManifest, what));
+        }
+        let bytes = slice.read_all(MAX_MANIFEST_SIZE).map_err(|e| fault(FaultKind::Unreadable, e.chain()))?;
+        Manifest::parse(bytes, None, Some(digest)).map_err(|error| {
+            let kind = match error {
+                ManifestError::Digest { .. } => FaultKind::WrongDigest,
+                ManifestError::Schema1 => FaultKind::Schema1,
+                _ => FaultKind::NotAManifest,
+            };
+            fault(kind, error.to_string())
+        })
+    }
+
+    /// A fault that is in somebody's way.
+    fn error(&self, fault: &Fault) -> Error {
+        let kind = if fault.kind == FaultKind::Unreadable { Kind::Disk } else { Kind::Damaged };
+        Error::new(kind, format!("{}: {}", self.tree.shown(&fault.path).display(), fault.what))
     }
 
     fn manifest_of(&self, repository: &Repository, digest: &Digest) -> Result<Option<Manifest>> {
-        if links::read(&self.tree, &links::of_revision(repository.path(), digest))?.is_none() {
-            return Ok(None);
+        let path = links::of_revision(repository.path(), digest);
+        match links::read_own(&self.tree, &path, digest) {
+            Ok(true) => self.stored_manifest(digest).map(Some).map_err(|fault| self.error(&fault)),
+            Ok(false) => Ok(None),
+            Err(fault) => Err(self.error(&fault)),
         }
-        let slice = self.data(digest)?;
-        let manifest = Manifest::parse(slice.read_all(MAX_MANIFEST_SIZE)?, None, Some(digest));
-        manifest.map(Some).map_err(|e| Error::damaged(format!("reading {}", slice.path().display())).because(e))
     }
 
     /// The manifests of a repository, tagged or not.
     fn revisions(&self, repository: &str) -> Result<Vec<Digest>> {
         let directory = format!("repositories/{repository}/_manifests/revisions/sha256");
         let names = self.tree.list(&directory)?.into_iter();
-        let digests = names.filter_map(|(name, _)| format!("sha256:{name}").parse::<Digest>().ok());
-        // A manifest that was deleted leaves its directory behind.
-        digests
-            .filter_map(|digest| match links::read(&self.tree, &links::of_revision(repository, &digest)) {
-                Ok(link) => link.map(Ok),
-                Err(error) => Some(Err(error)),
-            })
-            .collect()
+        // A manifest that was deleted leaves its directory behind: asking for it will say so.
+        Ok(names.filter_map(|(name, _)| format!("sha256:{name}").parse().ok()).collect())
     }
 
     fn referrers_in(&self, repository: &Repository) -> Result<Referrers> {
@@ -106,6 +146,11 @@ impl Storage {
         }
         Ok(known().entry(repository.clone()).or_insert(Arc::new(referrers)).clone())
     }
+}
+
+/// As many as there are cores.
+fn threads() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
 }
 
 /// `blobs/<algorithm>/<first two digits>/<hex>/data`.
@@ -132,7 +177,8 @@ impl Source for Storage {
             return self.manifest_of(repository, digest);
         }
         let Some(tag) = &reference.tag else { return Ok(None) };
-        let Some(digest) = self.tagged(repository.path(), tag.as_str())? else { return Ok(None) };
+        let link = links::read(&self.tree, &links::of_tag(repository.path(), tag.as_str()));
+        let Some(digest) = link.map_err(|fault| self.error(&fault))? else { return Ok(None) };
         let manifest = self.manifest_of(repository, &digest)?;
         let gone = || {
             let path = self.tree.shown(&links::of_revision(repository.path(), &digest));
@@ -145,8 +191,8 @@ impl Source for Storage {
         Ok(self.referrers_in(repository)?.get(subject).cloned().unwrap_or_default())
     }
 
-    async fn blob(&self, _: &Repository, blob: &Descriptor, offset: u64) -> Result<Body> {
-        let slice = self.data(&blob.digest)?;
+    async fn blob(&self, repository: &Repository, blob: &Descriptor, offset: u64) -> Result<Body> {
+        let slice = self.blob_file(repository.path(), &blob.digest).map_err(|fault| self.error(&fault))?;
         if slice.size() != blob.size {
             let text = format!("{} has {} bytes instead of {}", slice.path().display(), slice.size(), blob.size);
             return Err(Error::new(Kind::Damaged, text));

@@ -1,23 +1,17 @@
-//! What is in a storage: every repository, every tag and what it means, and everything odd on the way there. Manifests are
-//! not read.
+//! What is in a storage: every repository, its tags and what they mean, its manifests, and everything odd on the way there.
+//! Manifests are not read.
 
-use super::tree;
+use std::sync::Arc;
+
+use super::fault::{Fault, FaultKind};
+use super::tree::Kind;
 use super::{Storage, links};
+use crate::content::in_parallel;
 use crate::error::Result;
 use crate::oci::{Digest, Repository, Tag};
 
 /// How deep repository names are followed; a name has at most 255 characters.
 const MAX_DEPTH: usize = 128;
-
-/// Something wrong in the storage.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Fault {
-    /// Below the storage's root; empty when it is about a tar as a whole.
-    pub path: String,
-    pub what: String,
-    /// The image it costs, if it is known already.
-    pub image: Option<(Repository, Tag)>,
-}
 
 /// A tag and what it means.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,88 +21,191 @@ pub struct Tagged {
     pub digest: Digest,
 }
 
+/// A repository and all manifests in it, tagged or not, sorted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Holding {
+    pub repository: Repository,
+    pub revisions: Vec<Digest>,
+}
+
 /// See the module documentation.
 #[derive(Debug, Default)]
 pub struct Survey {
     /// Sorted by repository and tag.
     pub tags: Vec<Tagged>,
-    /// Those with manifests, tagged or not.
-    pub repositories: Vec<Repository>,
+    /// Those with manifests, sorted.
+    pub repositories: Vec<Holding>,
     pub faults: Vec<Fault>,
+}
+
+impl Tagged {
+    /// `repository:tag`, without the registry.
+    pub fn name(&self) -> String {
+        format!("{}:{}", self.repository.path(), self.tag)
+    }
+}
+
+impl Holding {
+    pub fn has(&self, digest: &Digest) -> bool {
+        self.revisions.binary_search(digest).is_ok()
+    }
 }
 
 impl Storage {
     /// Looks through all repositories.
     ///
     /// # Errors
-    /// A directory cannot be read. All else that is wrong is a fault.
+    /// Their directory cannot be read. All else that is wrong is a fault.
     pub fn survey(&self) -> Result<Survey> {
         let mut survey = Survey::default();
         for (path, what) in self.tree.faults() {
-            survey.faults.push(Fault { path: path.clone(), what: what.clone(), image: None });
+            survey.faults.push(Fault::new(path.clone(), FaultKind::Unsafe, what.clone()));
         }
-        let mut ahead = vec![String::new()];
-        while let Some(name) = ahead.pop() {
-            let directory = if name.is_empty() { "repositories".to_owned() } else { format!("repositories/{name}") };
-            let entries = self.tree.list(&directory)?;
-            // Distribution 2.8 makes `_layers` first, 3 knows a repository by its manifests alone.
-            if entries.iter().any(|(entry, _)| entry == "_manifests") {
-                self.survey_repository(&name, &mut survey)?;
-            }
-            for (entry, kind) in entries.into_iter().rev().filter(|(entry, _)| !entry.starts_with('_')) {
-                let path = format!("{directory}/{entry}");
-                match kind {
-                    tree::Kind::Directory if name.split('/').count() < MAX_DEPTH => {
-                        ahead.push(if name.is_empty() { entry } else { format!("{name}/{entry}") });
-                    }
-                    tree::Kind::Directory => survey.fault(path, "names nest deeper than any repository's"),
-                    tree::Kind::File => survey.fault(path, "a file where only repositories are"),
-                    tree::Kind::Other => {
-                        survey.fault(path, "it is neither a file nor a directory, and is not followed")
-                    }
-                }
-            }
+        // What cannot be read at all is no fault in a storage.
+        self.tree.list("repositories")?;
+        let names = self.find_repositories(&mut survey.faults);
+        for found in in_parallel(&names, super::threads(), |name| self.survey_repository(name)) {
+            survey.tags.extend(found.tags);
+            survey.repositories.extend(found.repositories);
+            survey.faults.extend(found.faults);
         }
+        survey.repositories.sort_by(|one, other| one.repository.cmp(&other.repository));
+        survey.tags.sort_by(|one, other| (&one.repository, &one.tag).cmp(&(&other.repository, &other.tag)));
         Ok(survey)
     }
 
-    fn survey_repository(&self, name: &str, survey: &mut Survey) -> Result<()> {
+    /// The names of all repositories that have manifests.
+    fn find_repositories(&self, faults: &mut Vec<Fault>) -> Vec<String> {
+        let (mut names, mut ahead) = (Vec::new(), vec![String::new()]);
+        while let Some(name) = ahead.pop() {
+            let directory = if name.is_empty() { "repositories".to_owned() } else { format!("repositories/{name}") };
+            for (entry, kind) in self.list(&directory, faults) {
+                let path = format!("{directory}/{entry}");
+                match kind {
+                    // Distribution 2.8 makes `_layers` first, 3 knows a repository by its manifests alone.
+                    Kind::Directory if entry == "_manifests" => names.push(name.clone()),
+                    Kind::Directory if entry.starts_with('_') => {}
+                    Kind::Directory if name.split('/').count() < MAX_DEPTH => {
+                        ahead.push(if name.is_empty() { entry } else { format!("{name}/{entry}") });
+                    }
+                    Kind::Directory => {
+                        let what = "names nest deeper than any repository's";
+                        faults.push(Fault::new(path, FaultKind::BadName, what));
+                    }
+                    _ if entry.starts_with('_') => faults.push(no_directory(path, kind)),
+                    Kind::File => {
+                        let what = "a file where only repositories are";
+                        faults.push(Fault::new(path, FaultKind::Stray, what));
+                    }
+                    Kind::Other => faults.push(no_directory(path, kind)),
+                }
+            }
+        }
+        names
+    }
+
+    fn survey_repository(&self, name: &str) -> Survey {
+        let mut survey = Survey::default();
+        let directory = format!("repositories/{name}/_manifests");
         let repository = match Repository::new(&self.registry, name) {
             Ok(repository) => repository,
             Err(error) => {
-                survey.fault(format!("repositories/{name}"), format!("not a repository's name: {error}"));
-                return Ok(());
+                let what = format!("not a repository's name: {}", error.reason);
+                survey.faults.push(Fault::new(format!("repositories/{name}"), FaultKind::BadName, what));
+                return survey;
             }
         };
+        let mut revisions = Vec::new();
+        for (entry, kind) in self.list(&directory, &mut survey.faults) {
+            match (entry.as_str(), kind) {
+                ("tags", Kind::Directory) => self.survey_tags(&repository, &mut survey),
+                ("revisions", Kind::Directory) => revisions = self.survey_revisions(name, &mut survey.faults),
+                ("tags" | "revisions", _) => survey.faults.push(no_directory(format!("{directory}/{entry}"), kind)),
+                _ => {}
+            }
+        }
+        survey.repositories.push(Holding { repository, revisions });
+        survey
+    }
+
+    fn survey_tags(&self, repository: &Repository, survey: &mut Survey) {
+        let name = repository.path();
         let directory = format!("repositories/{name}/_manifests/tags");
-        for (entry, kind) in self.tree.list(&directory)? {
+        for (entry, kind) in self.list(&directory, &mut survey.faults) {
             let path = format!("{directory}/{entry}");
             let Ok(tag) = entry.parse::<Tag>() else {
-                survey.fault(path, "not a tag's name");
+                survey.faults.push(Fault::new(path, FaultKind::BadName, "not a tag's name"));
                 continue;
             };
-            let image = Some((repository.clone(), tag.clone()));
-            let what = match (kind, self.tagged(name, &entry)) {
-                (tree::Kind::Directory, Ok(Some(digest))) => {
-                    survey.tags.push(Tagged { repository: repository.clone(), tag, digest });
-                    continue;
-                }
-                (tree::Kind::Directory, Ok(None)) => "the tag has no current/link: it means nothing".to_owned(),
-                (tree::Kind::Directory, Err(error)) => {
-                    survey.faults.push(Fault { path: links::of_tag(name, &entry), what: error.chain(), image });
-                    continue;
-                }
-                _ => "not a directory, as every tag is".to_owned(),
+            let digest = match kind {
+                Kind::Directory => links::read(&self.tree, &links::of_tag(name, &entry)),
+                _ => Err(no_directory(path.clone(), kind)),
             };
-            survey.faults.push(Fault { path, what, image });
+            let none = || Fault::new(path, FaultKind::TagWithoutLink, "the tag has no current/link: it means nothing");
+            match digest.and_then(|digest| digest.ok_or_else(none)) {
+                Ok(digest) => survey.tags.push(Tagged { repository: repository.clone(), tag, digest }),
+                Err(fault) => {
+                    survey.faults.push(Fault { images: vec![Arc::from(format!("{name}:{tag}"))], ..fault });
+                }
+            }
         }
-        survey.repositories.push(repository);
-        Ok(())
+    }
+
+    /// Sorted.
+    fn survey_revisions(&self, name: &str, faults: &mut Vec<Fault>) -> Vec<Digest> {
+        let directory = format!("repositories/{name}/_manifests/revisions");
+        let mut revisions = Vec::new();
+        for (algorithm, kind) in self.list(&directory, faults) {
+            let directory = format!("{directory}/{algorithm}");
+            if let Some(fault) = unknown_algorithm(&directory, &algorithm, kind) {
+                faults.push(fault);
+                continue;
+            }
+            for (hex, kind) in self.list(&directory, faults) {
+                let path = format!("{directory}/{hex}");
+                let Ok(digest) = format!("{algorithm}:{hex}").parse::<Digest>() else {
+                    faults.push(Fault::new(path, FaultKind::BadName, "not a digest"));
+                    continue;
+                };
+                match kind {
+                    Kind::Directory => match links::read_own(&self.tree, &format!("{path}/link"), &digest) {
+                        Ok(true) => revisions.push(digest),
+                        // A manifest that was deleted leaves its directory behind.
+                        Ok(false) => {}
+                        Err(fault) => faults.push(fault),
+                    },
+                    _ => faults.push(no_directory(path, kind)),
+                }
+            }
+        }
+        revisions.sort_unstable();
+        revisions
+    }
+
+    /// The names in a directory; what cannot be listed is a fault.
+    pub(super) fn list(&self, directory: &str, faults: &mut Vec<Fault>) -> Vec<(String, Kind)> {
+        self.tree.list(directory).unwrap_or_else(|error| {
+            faults.push(Fault::new(directory, FaultKind::Unreadable, error.chain()));
+            Vec::new()
+        })
     }
 }
 
-impl Survey {
-    fn fault(&mut self, path: String, what: impl Into<String>) {
-        self.faults.push(Fault { path, what: what.into(), image: None });
+pub(super) fn no_directory(path: String, kind: Kind) -> Fault {
+    let what = match kind {
+        Kind::Other => "it is neither a file nor a directory, and is not followed",
+        _ => "it is not a directory",
+    };
+    Fault::new(path, FaultKind::WrongType, what)
+}
+
+pub(super) fn unknown_algorithm(path: &str, algorithm: &str, kind: Kind) -> Option<Fault> {
+    match (algorithm, kind) {
+        ("sha256" | "sha512", Kind::Directory) => None,
+        (_, Kind::Directory) => {
+            let what = "only sha256 and sha512 are known; nothing below it is read";
+            Some(Fault::new(path, FaultKind::UnknownAlgorithm, what))
+        }
+        _ => Some(no_directory(path.to_owned(), kind)),
     }
 }

@@ -107,8 +107,14 @@ impl Seen {
         if !self.roots.contains(root) && self.roots.len() < 2 {
             self.roots.insert(root.to_owned());
         }
-        // Most of a storage, and nothing is to be learned from it: what an image needs its manifest says.
-        if path.contains("/_layers/") || path.contains("/_uploads/") {
+        // Most of a storage, and little is to be learned from it: what an image needs its manifest says. An empty link is
+        // worth knowing, and so is one by another name.
+        let is_whole_layer = |place: &Place| place.size > 0 && !path.contains("/_layers/sha512/");
+        let is_dull = match entry {
+            Entry::File(place) => path.contains("/_layers/") && is_whole_layer(&place),
+            _ => path.contains("/_layers/"),
+        };
+        if is_dull || path.contains("/_uploads/") {
             return;
         }
         self.names += path.len();

@@ -1,0 +1,38 @@
+//! Faults of a storage as people read them.
+
+use std::collections::BTreeMap;
+
+use crate::progress::plain_piece;
+use crate::progress::units::count;
+use crate::transport::storage::{Fault, FaultKind};
+
+/// How many images are named of those that a fault costs.
+const NAMED: usize = 5;
+
+/// Its lines: path, kind, what, and the images it costs.
+pub fn shown(fault: &Fault) -> String {
+    let path = if fault.path.is_empty() { "the tar" } else { &fault.path };
+    let mut text = format!("{}: {}: {}\n", plain_piece(path), fault.kind.label(), plain_piece(&fault.what));
+    let named: Vec<&str> = fault.images.iter().take(NAMED).map(|image| &**image).collect();
+    if let Some(more) = fault.images.len().checked_sub(named.len()).filter(|_| !named.is_empty()) {
+        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        text.push_str(&format!("  affects {}{more}\n", plain_piece(&named.join(", "))));
+    }
+    text
+}
+
+/// How many there are of each kind.
+pub fn counts(faults: &[Fault]) -> BTreeMap<FaultKind, usize> {
+    let mut counts = BTreeMap::new();
+    faults.iter().for_each(|fault| *counts.entry(fault.kind).or_default() += 1);
+    counts
+}
+
+/// `nothing wrong`, or `3 faults (2 missing, 1 wrong size)`.
+pub fn counted(faults: &[Fault]) -> String {
+    if faults.is_empty() {
+        return "nothing wrong".to_owned();
+    }
+    let kinds: Vec<String> = counts(faults).iter().map(|(kind, number)| format!("{number} {}", kind.label())).collect();
+    format!("{} ({})", count(faults.len(), "fault"), kinds.join(", "))
+}

@@ -1,0 +1,344 @@
+//! Whether the images of a storage are whole: every manifest below them is read once, every blob looked at once, however
+//! many images share it, and each fault learns which images it costs.
+//!
+//! # Threats
+//! What is kept of a manifest is what it points to; an index may nest as it likes, each manifest is visited once.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use super::fault::{Fault, FaultKind};
+use super::survey::{Holding, Survey};
+use super::{Storage, data_path, links, threads};
+use crate::content::in_parallel;
+use crate::oci::{Digest, Manifest, Repository, Role};
+use crate::progress::{Event, Events, Phase};
+
+/// How much of a blob is looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Depth {
+    Size,
+    /// Every byte is read.
+    Digest,
+}
+
+/// What is looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// What has a tag.
+    Tagged,
+    /// All manifests and all blobs, and that nothing else is there.
+    Everything,
+}
+
+/// See the module documentation.
+#[derive(Debug, Default)]
+pub struct Audit {
+    /// Those of the survey too; sorted by path.
+    pub faults: Vec<Fault>,
+    /// For each tag of the survey whether it is whole.
+    pub whole: Vec<bool>,
+    /// Manifests without a tag that no tagged one points to, where they were looked at.
+    pub untagged: usize,
+    /// Distinct blobs that were looked at, and the bytes of all.
+    pub blobs: usize,
+    pub bytes: u64,
+}
+
+/// A fault by its place in the list.
+type At = usize;
+
+/// A manifest as far as it matters here.
+enum Node {
+    Whole(Vec<Part>),
+    Broken(At),
+}
+
+struct Part {
+    digest: Digest,
+    size: u64,
+    is_manifest: bool,
+}
+
+/// Blobs by what their manifests say of them.
+type Claims = HashMap<Digest, Claim>;
+
+struct Claim {
+    sizes: Vec<u64>,
+    /// A repository that has it, by its place in the survey.
+    home: usize,
+}
+
+struct Auditor<'a> {
+    storage: &'a Storage,
+    repositories: &'a [Holding],
+    faults: Vec<Fault>,
+    known: HashMap<(String, FaultKind, String), At>,
+    /// The survey's faults by their paths.
+    surveyed: HashMap<&'a str, At>,
+    nodes: HashMap<Digest, Node>,
+    blobs: HashMap<(Digest, u64), At>,
+    /// Links of blobs by which a registry would not find them, by repository.
+    links: HashMap<(usize, Digest), At>,
+    /// What was reached from an image, by repository.
+    reached: HashSet<(usize, Digest)>,
+}
+
+impl Storage {
+    /// Looks at everything in `scope`.
+    pub fn audit(&self, survey: &Survey, scope: Scope, depth: Depth, events: &Events) -> Audit {
+        let mut auditor = Auditor {
+            storage: self,
+            repositories: &survey.repositories,
+            faults: survey.faults.clone(),
+            known: HashMap::new(),
+            surveyed: survey.faults.iter().enumerate().map(|(at, fault)| (fault.path.as_str(), at)).collect(),
+            nodes: HashMap::new(),
+            blobs: HashMap::new(),
+            links: HashMap::new(),
+            reached: HashSet::new(),
+        };
+        let places: HashMap<&Repository, usize> =
+            survey.repositories.iter().enumerate().map(|(at, holding)| (&holding.repository, at)).collect();
+        let place = |repository| places.get(repository).copied();
+        let tagged = survey.tags.iter().filter_map(|tagged| Some((place(&tagged.repository)?, tagged.digest)));
+        let untagged = survey.repositories.iter().enumerate().flat_map(|(at, holding)| {
+            let all = if scope == Scope::Everything { &holding.revisions[..] } else { &[] };
+            all.iter().map(move |digest| (at, *digest))
+        });
+        let claims = auditor.read_manifests(tagged.chain(untagged));
+        let (blobs, bytes) = auditor.look_at_blobs(&claims, scope, depth, events);
+        let mut audit = Audit { blobs, bytes, ..Audit::default() };
+        for tagged in &survey.tags {
+            let costs = place(&tagged.repository).map(|at| auditor.costs(at, tagged.digest)).unwrap_or_default();
+            audit.whole.push(costs.is_empty());
+            auditor.blame(&costs, &tagged.name());
+        }
+        if scope == Scope::Everything {
+            audit.untagged = auditor.untagged();
+        }
+        audit.faults = auditor.faults;
+        audit.faults.iter_mut().for_each(|fault| fault.images.sort_unstable());
+        audit
+            .faults
+            .sort_by(|one, other| (&one.path, one.kind, &one.what).cmp(&(&other.path, other.kind, &other.what)));
+        audit
+    }
+}
+
+impl Auditor<'_> {
+    /// Reads every manifest at and below `roots`, and gives the blobs they need.
+    fn read_manifests(&mut self, roots: impl Iterator<Item = (usize, Digest)>) -> Claims {
+        let mut claims = Claims::new();
+        let mut seen = HashSet::new();
+        // What no repository has is nowhere, or is left from a deletion.
+        let has = |(at, digest): &(usize, Digest)| self.repositories[*at].has(digest);
+        let mut level: Vec<(usize, Digest)> = roots.filter(has).filter(|(_, digest)| seen.insert(*digest)).collect();
+        while !level.is_empty() {
+            let read = in_parallel(&level, threads(), |(_, digest)| self.storage.stored_manifest(digest).map(parts_of));
+            let mut next = Vec::new();
+            for ((home, digest), parts) in level.into_iter().zip(read) {
+                let node = match parts {
+                    Ok(parts) => Node::Whole(parts),
+                    Err(fault) => Node::Broken(self.note(fault)),
+                };
+                for part in node.parts() {
+                    if !part.is_manifest {
+                        let claim = claims.entry(part.digest).or_insert(Claim { sizes: Vec::new(), home });
+                        if !claim.sizes.contains(&part.size) {
+                            claim.sizes.push(part.size);
+                        }
+                    } else if self.repositories[home].has(&part.digest) && seen.insert(part.digest) {
+                        next.push((home, part.digest));
+                    }
+                }
+                self.nodes.insert(digest, node);
+            }
+            level = next;
+        }
+        claims
+    }
+
+    /// Every blob of `claims`, and in the whole scope every other too. How many, and their bytes.
+    fn look_at_blobs(&mut self, claims: &Claims, scope: Scope, depth: Depth, events: &Events) -> (usize, u64) {
+        let mut wanted: Vec<(Digest, u64)> =
+            claims.iter().map(|(digest, claim)| (*digest, claim.sizes.first().copied().unwrap_or_default())).collect();
+        if scope == Scope::Everything {
+            self.look_at_links();
+            let others = self.storage.stored(&mut self.faults);
+            let is_other = |digest: &Digest| !self.nodes.contains_key(digest) && !claims.contains_key(digest);
+            wanted.extend(others.into_iter().filter(is_other).map(|digest| (digest, 0)));
+        }
+        // The largest first: one that comes last would keep all other cores waiting.
+        wanted.sort_unstable_by_key(|(digest, size)| (std::cmp::Reverse(*size), *digest));
+        let bytes = wanted.iter().map(|(_, size)| *size).fold(0, u64::saturating_add);
+        if depth == Depth::Digest {
+            events.report(Event::Phase { phase: Phase::Verify, items: wanted.len() as u64, bytes });
+        }
+        let looked = in_parallel(&wanted, threads(), |(digest, _)| {
+            let claim = claims.get(digest);
+            let looked = self.look_at(digest, claim, depth, events);
+            if depth == Depth::Digest {
+                events.report(Event::ItemDone);
+            }
+            looked
+        });
+        let mut total = 0_u64;
+        for ((digest, _), looked) in wanted.iter().zip(looked) {
+            let sizes = claims.get(digest).map(|claim| &claim.sizes[..]).unwrap_or_default();
+            match looked {
+                Ok(found) => {
+                    total = total.saturating_add(found);
+                    for size in sizes.iter().filter(|size| **size != found) {
+                        let what = format!("{found} bytes instead of {size}");
+                        let at = self.note(Fault::new(data_path(digest), FaultKind::WrongSize, what));
+                        self.blobs.insert((*digest, *size), at);
+                    }
+                }
+                Err(fault) => {
+                    let at = self.note(fault);
+                    self.blobs.extend(sizes.iter().map(|size| ((*digest, *size), at)));
+                }
+            }
+        }
+        (wanted.len(), total)
+    }
+
+    fn look_at_links(&mut self) {
+        let found = in_parallel(self.repositories, threads(), |holding| self.storage.odd_links(holding));
+        for (at, found) in found.into_iter().enumerate() {
+            for (blob, fault) in found {
+                let fault = self.note(fault);
+                self.links.extend(blob.map(|blob| ((at, blob), fault)));
+            }
+        }
+    }
+
+    /// Its size in bytes.
+    fn look_at(&self, digest: &Digest, claim: Option<&Claim>, depth: Depth, events: &Events) -> Result<u64, Fault> {
+        let slice = match claim {
+            Some(claim) => self.storage.blob_file(self.repositories[claim.home].repository.path(), digest)?,
+            None => self.storage.data(digest)?,
+        };
+        // A wrong size says all; what nobody claims can only be known by its digest.
+        let fits = claim.is_none_or(|claim| claim.sizes.contains(&slice.size()));
+        if depth == Depth::Size || !fits {
+            return Ok(slice.size());
+        }
+        let id = *digest;
+        events.report(Event::BlobStarted { digest: id, size: slice.size(), present: 0 });
+        let hashed = slice.hash(id.algorithm(), &|bytes| events.report(Event::BlobAdvanced { digest: id, bytes }));
+        events.report(Event::BlobFinished { digest: id });
+        match hashed {
+            Ok(found) if found == id => Ok(slice.size()),
+            Ok(found) => Err(Fault::new(data_path(digest), FaultKind::WrongDigest, format!("its bytes have {found}"))),
+            Err(error) => Err(Fault::new(data_path(digest), FaultKind::Unreadable, error.to_string())),
+        }
+    }
+
+    /// The faults that an image meets.
+    fn costs(&mut self, at: usize, root: Digest) -> Vec<At> {
+        let repositories = self.repositories;
+        let (mut costs, mut ahead, mut seen) = (Vec::new(), vec![(root, None)], HashSet::new());
+        while let Some((digest, parent)) = ahead.pop() {
+            if !seen.insert(digest) {
+                continue;
+            }
+            self.reached.insert((at, digest));
+            if !repositories[at].has(&digest) {
+                let fault = lacks(&repositories[at].repository, &digest, parent);
+                let surveyed = self.surveyed.get(fault.path.as_str()).copied();
+                costs.push(surveyed.unwrap_or_else(|| self.note(fault)));
+                continue;
+            }
+            match self.nodes.get(&digest) {
+                Some(Node::Broken(fault)) => costs.push(*fault),
+                Some(Node::Whole(parts)) => {
+                    for part in parts {
+                        match part.is_manifest {
+                            true => ahead.push((part.digest, Some(digest))),
+                            false => {
+                                costs.extend(self.blobs.get(&(part.digest, part.size)));
+                                costs.extend(self.links.get(&(at, part.digest)));
+                            }
+                        }
+                    }
+                }
+                None => {}
+            }
+        }
+        costs.sort_unstable();
+        costs.dedup();
+        costs
+    }
+
+    /// Manifests that no tag leads to, each with what it costs. How many.
+    fn untagged(&mut self) -> usize {
+        let repositories = self.repositories;
+        let mut left: Vec<(usize, Digest)> = repositories
+            .iter()
+            .enumerate()
+            .flat_map(|(at, holding)| holding.revisions.iter().map(move |digest| (at, *digest)))
+            .filter(|place| !self.reached.contains(place))
+            .collect();
+        // What an untagged index points to is its own.
+        let of_indexes: HashSet<Digest> = left
+            .iter()
+            .filter_map(|(_, digest)| self.nodes.get(digest))
+            .flat_map(|node| node.parts().iter().filter(|part| part.is_manifest).map(|part| part.digest))
+            .collect();
+        left.retain(|(_, digest)| !of_indexes.contains(digest));
+        for (at, digest) in &left {
+            let costs = self.costs(*at, *digest);
+            self.blame(&costs, &format!("{}@{digest}", repositories[*at].repository.path()));
+        }
+        left.len()
+    }
+
+    fn blame(&mut self, costs: &[At], image: &str) {
+        if costs.is_empty() {
+            return;
+        }
+        let image: Arc<str> = Arc::from(image);
+        costs.iter().for_each(|at| self.faults[*at].images.push(image.clone()));
+    }
+
+    /// The same fault once.
+    fn note(&mut self, fault: Fault) -> At {
+        let next = self.faults.len();
+        let at = *self.known.entry((fault.path.clone(), fault.kind, fault.what.clone())).or_insert(next);
+        if at == next {
+            self.faults.push(fault);
+        }
+        at
+    }
+}
+
+impl Node {
+    fn parts(&self) -> &[Part] {
+        match self {
+            Node::Whole(parts) => parts,
+            Node::Broken(_) => &[],
+        }
+    }
+}
+
+/// What has to be there for it; foreign layers have not.
+fn parts_of(manifest: Manifest) -> Vec<Part> {
+    let children = manifest.children().into_iter().filter(|child| child.role != Role::ForeignLayer);
+    let part = |digest, size, role| Part { digest, size, is_manifest: role == Role::Manifest };
+    children.map(|child| part(child.descriptor.digest, child.descriptor.size, child.role)).collect()
+}
+
+fn lacks(repository: &Repository, digest: &Digest, parent: Option<Digest>) -> Fault {
+    let path = links::of_revision(repository.path(), digest);
+    match parent {
+        None => {
+            Fault::new(path, FaultKind::Missing, format!("a tag means {digest}, which the repository does not have"))
+        }
+        Some(parent) => {
+            let what = format!("the index {parent} names it, and it was deleted or collected");
+            Fault::new(path, FaultKind::MissingChild, what)
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! What only a whole check looks at: all that lies below `blobs`, and what lies beside the links.
+
+use super::fault::{Fault, FaultKind};
+use super::survey::{Holding, no_directory, unknown_algorithm};
+use super::tree::Kind;
+use super::{Storage, links};
+use crate::oci::{Algorithm, Digest};
+
+impl Storage {
+    /// Every blob that has a directory. What else is there is a fault.
+    pub(super) fn stored(&self, faults: &mut Vec<Fault>) -> Vec<Digest> {
+        let mut digests = Vec::new();
+        for (algorithm, kind) in self.list("blobs", faults) {
+            let directory = format!("blobs/{algorithm}");
+            if let Some(fault) = unknown_algorithm(&directory, &algorithm, kind) {
+                faults.push(fault);
+                continue;
+            }
+            for (start, kind) in self.list(&directory, faults) {
+                let directory = format!("{directory}/{start}");
+                if kind != Kind::Directory {
+                    faults.push(no_directory(directory, kind));
+                    continue;
+                }
+                for (hex, kind) in self.list(&directory, faults) {
+                    let path = format!("{directory}/{hex}");
+                    match format!("{algorithm}:{hex}").parse::<Digest>() {
+                        Ok(digest) if hex.get(..2) == Some(&start) && kind == Kind::Directory => {
+                            faults.extend(self.strays(&path, "data"));
+                            digests.push(digest);
+                        }
+                        Ok(_) if kind != Kind::Directory => faults.push(no_directory(path, kind)),
+                        _ => faults.push(Fault::new(path, FaultKind::BadName, "not a digest, or not in its place")),
+                    }
+                }
+            }
+        }
+        digests
+    }
+
+    /// Links of a repository's blobs that lead nowhere a registry would go, with the blob; and what lies beside its links.
+    pub(super) fn odd_links(&self, holding: &Holding) -> Vec<(Option<Digest>, Fault)> {
+        let name = holding.repository.path();
+        let (mut odd, mut faults) = (Vec::new(), Vec::new());
+        let revisions = holding.revisions.iter().map(|digest| links::of_revision(name, digest));
+        let tags = format!("repositories/{name}/_manifests/tags");
+        let tags = self.list(&tags, &mut faults).into_iter().map(|(tag, _)| links::of_tag(name, &tag));
+        for link in revisions.chain(tags) {
+            faults.extend(self.strays(link.trim_end_matches("/link"), "link"));
+        }
+        let directory = format!("repositories/{name}/_layers");
+        for (algorithm, kind) in self.list(&directory, &mut faults) {
+            let directory = format!("{directory}/{algorithm}");
+            if let Some(fault) = unknown_algorithm(&directory, &algorithm, kind) {
+                faults.push(fault);
+                continue;
+            }
+            for (hex, _) in self.list(&directory, &mut faults) {
+                let Ok(blob) = format!("{algorithm}:{hex}").parse::<Digest>() else {
+                    faults.push(Fault::new(format!("{directory}/{hex}"), FaultKind::BadName, "not a digest"));
+                    continue;
+                };
+                // Another name for a sha256 is looked for by that; a blob that was collected leaves its link behind.
+                let path = links::of_layer(name, &blob);
+                let read = match blob.algorithm() {
+                    Algorithm::Sha256 => links::read_own(&self.tree, &path, &blob).map(drop),
+                    _ => links::read(&self.tree, &path).map(drop),
+                };
+                odd.extend(read.err().map(|fault| (Some(blob), fault)));
+            }
+        }
+        odd.extend(faults.into_iter().map(|fault| (None, fault)));
+        odd
+    }
+
+    /// Everything in `directory` but `expected`. That this is missing or no file is found by whoever reads it.
+    fn strays(&self, directory: &str, expected: &str) -> Vec<Fault> {
+        let mut faults = Vec::new();
+        for (name, _) in self.list(directory, &mut faults).into_iter().filter(|(name, _)| name != expected) {
+            let what = "nobody knows this file: an interrupted write may have left it";
+            faults.push(Fault::new(format!("{directory}/{name}"), FaultKind::Stray, what));
+        }
+        faults
+    }
+}

@@ -1,0 +1,78 @@
+//! What can be wrong in a storage, as data.
+
+use std::sync::Arc;
+
+use serde::{Serialize, Serializer};
+
+/// Something wrong in the storage.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Fault {
+    /// Below the storage's root; empty when it is about a tar as a whole.
+    pub path: String,
+    pub kind: FaultKind,
+    pub what: String,
+    /// The images it costs, `repository:tag` or `repository@digest`, sorted.
+    #[serde(serialize_with = "names")]
+    pub images: Vec<Arc<str>>,
+}
+
+/// What kind of fault it is. The order is that of summaries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FaultKind {
+    /// A link file that is empty or holds something else than the digest it should.
+    BadLink,
+    /// A tag without `current/link`.
+    TagWithoutLink,
+    Missing,
+    /// What an index names is no longer in its repository.
+    MissingChild,
+    WrongSize,
+    WrongDigest,
+    /// A directory, a link or a device where a file should be, or the other way round.
+    WrongType,
+    Unreadable,
+    /// It is not a manifest, or not one that can be carried.
+    NotAManifest,
+    /// Docker schema 1, which cannot be carried unchanged.
+    Schema1,
+    UnknownAlgorithm,
+    /// No repository, tag or digest can be called that.
+    BadName,
+    /// A file nobody knows, such as what an interrupted write left.
+    Stray,
+    /// An entry of a tar that programs read differently, or that leads elsewhere.
+    Unsafe,
+}
+
+impl FaultKind {
+    /// As a person reads it.
+    pub fn label(self) -> &'static str {
+        match self {
+            FaultKind::BadLink => "bad link",
+            FaultKind::TagWithoutLink => "tag without a link",
+            FaultKind::Missing => "missing",
+            FaultKind::MissingChild => "missing child of an index",
+            FaultKind::WrongSize => "wrong size",
+            FaultKind::WrongDigest => "wrong digest",
+            FaultKind::WrongType => "wrong type of file",
+            FaultKind::Unreadable => "unreadable",
+            FaultKind::NotAManifest => "not a manifest",
+            FaultKind::Schema1 => "schema 1",
+            FaultKind::UnknownAlgorithm => "unknown algorithm",
+            FaultKind::BadName => "bad name",
+            FaultKind::Stray => "stray file",
+            FaultKind::Unsafe => "unsafe",
+        }
+    }
+}
+
+impl Fault {
+    pub fn new(path: impl Into<String>, kind: FaultKind, what: impl Into<String>) -> Fault {
+        Fault { path: path.into(), kind, what: what.into(), images: Vec::new() }
+    }
+}
+
+fn names<S: Serializer>(images: &[Arc<str>], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(images.iter().map(|name| &**name))
+}
