@@ -16,7 +16,7 @@ fuzz_target!(|text: &str| gapferry_fuzz::bounded(64 << 20, || {
         Ok(pattern) => rest.lines().for_each(|tag| drop(pattern.is_match(tag))),
         Err(error) => assert!(!error.to_string().contains('\n'), "{error}"),
     }
-    if let Err(problems) = Map::parse(text, "map") {
+    if let Err(problems) = Map::parse(text.as_bytes(), "map") {
         assert!(!problems.is_empty());
     }
 }));

@@ -54,7 +54,7 @@ fn read_and_add(path: &Path, data: &[u8]) {
     let named = digests(data);
     let proven: Vec<Digest> = named.iter().filter(|digest| get(&kept, digest)).copied().collect();
     assert!(get(&kept, &added.digest()));
-    let (left, is_foreign) = (kept.left().is_some(), kept.foreign().is_some());
+    let (left, is_foreign) = (kept.left().is_some(), kept.obstacle().is_some());
     drop(kept);
     if is_foreign {
         assert_eq!(std::fs::read(path).expect("it is still there"), data);

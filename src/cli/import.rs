@@ -167,7 +167,7 @@ fn naming(args: &Args, target: &Target) -> Result<Naming> {
     let map = match &args.map {
         Some(path) => {
             let (name, bytes) = read_file(path)?;
-            Map::parse_bytes(&bytes, &name).map_err(|problems| refused("the naming rules", &problems))?
+            Map::parse(&bytes, &name).map_err(|problems| refused("the naming rules", &problems))?
         }
         None => Map::default(),
     };

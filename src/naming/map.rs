@@ -53,14 +53,14 @@ enum Part {
 }
 
 impl Map {
-    /// Reads a file of rules; `file` stands for it in messages.
+    /// Reads the bytes of a file of rules; `file` stands for it in messages.
     ///
     /// # Errors
-    /// All lines that are wrong, at once.
-    pub fn parse(text: &str, file: &str) -> Result<Map, Vec<Problem>> {
+    /// It is no text, or all lines that are wrong, at once.
+    pub fn parse(bytes: &[u8], file: &str) -> Result<Map, Vec<Problem>> {
+        let text = decode(file, bytes).map_err(|problem| vec![problem])?;
         let file: Arc<str> = file.into();
         let (mut rules, mut problems) = (Vec::new(), Vec::new());
-        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         for (line, content) in (1..).zip(text.lines()) {
             match parse_line(strip_comment(content)) {
                 Ok(rule) => rules.extend(rule),
@@ -68,12 +68,6 @@ impl Map {
             }
         }
         if problems.is_empty() { Ok(Map { rules }) } else { Err(problems) }
-    }
-
-    /// As [`Map::parse`], from the bytes of a file.
-    pub fn parse_bytes(bytes: &[u8], file: &str) -> Result<Map, Vec<Problem>> {
-        let text = decode(file, bytes).map_err(|problem| vec![problem])?;
-        Map::parse(text, file)
     }
 
     /// The path that the first rule that fits gives; it is not yet known to be a legal one.

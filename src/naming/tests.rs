@@ -27,7 +27,7 @@ fn styled(style: Style, prefix: Option<&str>) -> Naming {
 }
 
 fn mapped(rules: &str) -> Naming {
-    Naming { map: Map::parse(rules, "map").unwrap(), ..styled(Style::Default, Some("p")) }
+    Naming { map: Map::parse(rules.as_bytes(), "map").unwrap(), ..styled(Style::Default, Some("p")) }
 }
 
 #[test]
@@ -90,11 +90,14 @@ fn the_first_rule_that_fits_decides_and_the_style_serves_the_rest() {
 fn every_wrong_rule_is_reported_with_its_line() {
     let text = "docker.io/a b\nlibrary/ -> base\nquay.io/ -> Base\n~ ( -> x\n~ a -> $1\n~ (a) -> ${n}\n~ a -> $\n~ a ->\n\
                 quay.io/A -> x\nquay.io/ -> a b\nquay.io/ -> a:1\nok.io/ -> ok\n~ a -> A\n~ a -> ${";
-    let problems = Map::parse(text, "map.txt").unwrap_err();
+    let problems = Map::parse(text.as_bytes(), "map.txt").unwrap_err();
     let lines: Vec<String> = problems.iter().map(|problem| problem.at.to_string()).collect();
     let expected: Vec<String> = (1..=14).filter(|line| *line != 12).map(|line| format!("map.txt:{line}")).collect();
     assert_eq!(lines, expected, "{problems:#?}");
-    assert_eq!(Map::parse_bytes(b"a\n\xff", "m").unwrap_err()[0].to_string(), "m:2: not UTF-8 text");
+    assert_eq!(Map::parse(b"a\n\xff", "m").unwrap_err()[0].to_string(), "m:2: not UTF-8 text");
+    // An editor's mark at the start is none of the text; a second one is.
+    assert!(Map::parse("\u{feff}quay.io/ -> x".as_bytes(), "m").is_ok());
+    assert!(Map::parse("\u{feff}\u{feff}quay.io/ -> x".as_bytes(), "m").is_err());
 }
 
 #[test]
