@@ -13,7 +13,7 @@ fuzz_target!(|text: &str| gapferry_fuzz::bounded(64 << 20, || {
         rest.lines().for_each(|tag| assert_eq!(range.contains_tag(tag), again.contains_tag(tag), "{range} {tag}"));
     }
     match Pattern::new(first) {
-        Ok(pattern) => rest.lines().for_each(|tag| drop(pattern.is_match(tag))),
+        Ok(pattern) => rest.lines().for_each(|tag| _ = pattern.is_match(tag)),
         Err(error) => assert!(!error.to_string().contains('\n'), "{error}"),
     }
     if let Err(problems) = Map::parse(text.as_bytes(), "map") {
