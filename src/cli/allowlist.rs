@@ -11,7 +11,7 @@ use super::context::{Context, take_stdin};
 use super::registry::RegistryArgs;
 use crate::allowlist::{Allowlist, MAX_FILE_SIZE, Pattern, refused};
 use crate::content::{Cached, Checkpoint};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
 use crate::graph::Graph;
 use crate::lock::{IndexMode, Lock};
 use crate::oci::Platform;
@@ -194,10 +194,10 @@ pub fn tell_obstacle(kept: &Checkpoint<'_>, context: &Context) {
 }
 
 /// After the work: what was read is kept for the next run. Somebody may first have to mend a word of the allowlist, make room,
-/// or wait. Only a first run that was told something impossible, such as an output that is no bundle, leaves nothing there.
+/// or wait. What is impossible whatever the registries say, such as an output that is no bundle, is told before they are asked:
+/// then there is nothing to keep.
 pub fn settle<T>(kept: &Checkpoint<'_>, outcome: Result<T>, context: &Context) -> Result<T> {
-    let hopeless = |error: &Error| error.kind() == Kind::Input && kept.found() == 0;
-    if outcome.as_ref().err().is_none_or(hopeless) {
+    if outcome.is_ok() {
         kept.remove();
     } else if let Some((number, path)) = kept.left() {
         let (what, path) = (count(number, "manifest"), path.display());

@@ -87,11 +87,6 @@ impl<'a> Checkpoint<'a> {
         self.obstacle.as_ref().map(|(path, why)| (path.as_path(), why))
     }
 
-    /// How many manifests an earlier run has left.
-    pub fn found(&self) -> usize {
-        self.found
-    }
-
     /// How many manifests the next run will find, and where.
     pub fn left(&self) -> Option<(usize, &Path)> {
         let state = self.state();

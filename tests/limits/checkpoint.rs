@@ -193,6 +193,28 @@ async fn a_mistake_in_the_list_costs_no_pull_that_went_well_whether_a_limit_came
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_platform_that_one_image_lacks_costs_no_pull_of_the_others() {
+    let names: Vec<String> = (0..30).map(|n| format!("team/app:{n}")).collect();
+    let shop = Shop::with(&names.iter().map(|name| (&name[..], &name[..])).collect::<Vec<_>>());
+    let server = Server::registry(move |request, _| shop.answer(request)).await;
+    let directory = support::tempdir();
+    let (list, out) = (directory.path().join("images.txt"), directory.path().join("b").display().to_string());
+    let pulls = || server.seen().iter().filter(|request| is_pull(request)).count();
+    for (platform, code, pulled) in [("linux/amr64", 2, 30), ("linux/amd64", 0, 0)] {
+        let line = |name: &String| match name.as_str() {
+            "team/app:7" => format!("{}/{name} platform={platform}\n", server.address),
+            _ => format!("{}/{name}\n", server.address),
+        };
+        std::fs::write(&list, names.iter().map(line).collect::<String>()).unwrap();
+        let before = pulls();
+        let output = gapferry(&["export", "-f", list.to_str().unwrap(), "-o", &out]).await;
+        assert_eq!(output.status.code(), Some(code), "{}", said(&output));
+        assert_eq!(pulls() - before, pulled, "{platform}: {}", said(&output));
+    }
+    assert!(!directory.path().join("b.walk").exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_unrelated_file_of_that_name_stays_as_it_is_and_the_run_says_so_once() {
     let limited = Limited::start().await;
     let directory = support::tempdir();

@@ -145,7 +145,7 @@ async fn two_runs_at_once_do_not_spoil_each_others_entries() {
     let first = Checkpoint::new(&ground.pulls, Some(ground.path()));
     first.manifest(&by_digest(1)).await.unwrap();
     let second = Checkpoint::new(&ground.pulls, Some(ground.path()));
-    assert_eq!(second.found(), 0);
+    assert_eq!(second.found, 0);
     second.manifest(&by_digest(2)).await.unwrap();
     second.remove();
     first.manifest(&by_digest(3)).await.unwrap();
