@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::oci::{Descriptor, Digest, Platform, Reference, Tag};
+use crate::oci::{Descriptor, Digest, Platform, Reference, Repository, Tag};
 
 /// The version of the lock's JSON this program writes and the only one it reads.
 pub const LOCK_VERSION: u32 = 1;
@@ -62,6 +62,12 @@ impl LockedImage {
     /// What travels with it, looked for or not.
     pub fn companions(&self) -> &[Attached] {
         self.attached.as_deref().unwrap_or_default()
+    }
+
+    /// The tags that attached manifests have beside it in `repository`, and what they mean.
+    pub fn companion_tags(&self, repository: &Repository) -> impl Iterator<Item = (Reference, Digest)> {
+        let tagged = self.companions().iter().filter_map(|attached| Some((attached.tag.clone()?, attached.digest)));
+        tagged.map(|(tag, digest)| (repository.with_tag(tag), digest))
     }
 
     /// The name it has in a bundle: `repository:tag`, else `repository@digest`.

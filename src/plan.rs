@@ -122,7 +122,9 @@ fn image_step(image: &Image, to: &Reference, inventory: &Inventory, on_existing:
     let present: HashSet<Digest> = image.manifests.iter().map(|m| m.digest()).filter(|digest| has(digest)).collect();
     let complete = present.len() == image.manifests.iter().map(|m| m.digest()).collect::<HashSet<_>>().len()
         && image.blobs.iter().all(|blob| inventory.blobs.contains(&(repository.clone(), blob.digest)))
-        && companion_tags(image, repository)
+        && image
+            .locked
+            .companion_tags(repository)
             .all(|(tag, digest)| inventory.tags.get(&tag).is_some_and(|found| *found == digest));
     let tag = match inventory.tags.get(to) {
         None => TagState::New,
@@ -143,12 +145,6 @@ fn image_step(image: &Image, to: &Reference, inventory: &Inventory, on_existing:
 /// tells of it; then this is `None`.
 pub fn put_by_tag(image: &Image, to: &Reference) -> Option<Digest> {
     (to.digest.is_none() && image.locked.companions().is_empty()).then_some(image.locked.digest)
-}
-
-/// The tags that attached manifests have beside the image in `repository`.
-pub fn companion_tags(image: &Image, repository: &Repository) -> impl Iterator<Item = (Reference, Digest)> {
-    let tagged = image.locked.companions().iter().filter_map(|a| Some((a.tag.clone()?, a.digest)));
-    tagged.map(|(tag, digest)| (repository.with_tag(tag), digest))
 }
 
 fn blob_steps(graph: &Graph, images: &[ImageStep], inventory: &Inventory) -> Vec<BlobStep> {

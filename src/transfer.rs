@@ -20,7 +20,7 @@ use crate::content::{Origin, Sink, Source};
 use crate::error::{Error, Kind, Result};
 use crate::graph::{Graph, Image};
 use crate::oci::{Digest, Manifest, Reference, Repository};
-use crate::plan::{Action, BlobStep, ImageStep, Plan, TagState, companion_tags, put_by_tag};
+use crate::plan::{Action, BlobStep, ImageStep, Plan, TagState, put_by_tag};
 use crate::progress::{Event, Events, Phase};
 use awaited::Awaited;
 use observed::Observed;
@@ -329,7 +329,7 @@ impl<'a> Transfer<'a> {
                 self.put_once(repository, manifest).await?;
             }
         }
-        for (tag, digest) in companion_tags(image, repository) {
+        for (tag, digest) in image.locked.companion_tags(repository) {
             // An immutable tag would refuse even the same digest.
             if self.sink.resolve(&tag).await?.is_none_or(|found| found.digest != digest) {
                 self.tag(&tag, image, digest).await?;

@@ -33,21 +33,34 @@ pub struct Landing {
     pub notices: Vec<String>,
 }
 
-/// Looks for images that share a target name.
+/// Looks for images, and for companions with tags of their own such as cosign's, that share a target name.
 pub fn landing<'a>(names: impl IntoIterator<Item = (&'a Reference, &'a LockedImage)>) -> Landing {
-    let mut by_target: BTreeMap<&Reference, Vec<(Reference, Digest)>> = BTreeMap::new();
-    for (target, image) in names {
-        by_target.entry(target).or_default().push((image.reference.clone(), image.digest));
+    let names: Vec<_> = names.into_iter().collect();
+    let mut by_target: BTreeMap<Reference, Vec<(Reference, Digest)>> = BTreeMap::new();
+    for (target, image) in &names {
+        by_target.entry((*target).clone()).or_default().push((image.reference.clone(), image.digest));
     }
-    let mut found = Landing::default();
-    for (target, images) in by_target {
-        let differ = images.windows(2).any(|pair| matches!(pair, [(_, a), (_, b)] if a != b));
-        if differ {
-            found.collisions.push(Collision { target: target.clone(), images });
-        } else if images.len() > 1 {
-            let sources: Vec<String> = images.iter().map(|(source, _)| source.to_string()).collect();
-            found.notices.push(format!("{} are one image and land on {target}", sources.join(" and ")));
+    let notices = by_target.iter().filter_map(|(target, images)| shared(target, images)).collect();
+    for (target, image) in &names {
+        let source = image.companion_tags(&image.reference.repository);
+        for ((from, digest), (to, _)) in source.zip(image.companion_tags(&target.repository)) {
+            let landed = by_target.entry(to).or_default();
+            // Tags of one image have their companions in common; so has whoever carries these as images, too.
+            if !landed.iter().any(|(known, _)| *known == from) {
+                landed.push((from, digest));
+            }
         }
     }
-    found
+    let collisions = by_target.into_iter().filter(|(_, images)| differ(images));
+    Landing { collisions: collisions.map(|(target, images)| Collision { target, images }).collect(), notices }
+}
+
+fn differ(images: &[(Reference, Digest)]) -> bool {
+    images.windows(2).any(|pair| matches!(pair, [(_, a), (_, b)] if a != b))
+}
+
+fn shared(target: &Reference, images: &[(Reference, Digest)]) -> Option<String> {
+    let sources: Vec<String> = images.iter().map(|(source, _)| source.to_string()).collect();
+    let is_one = images.len() > 1 && !differ(images);
+    is_one.then(|| format!("{} are one image and land on {target}", sources.join(" and ")))
 }

@@ -1,6 +1,7 @@
 use super::*;
+use crate::lock::Attached;
 use crate::lock::Rename;
-use crate::oci::Digest;
+use crate::oci::{Digest, Tag};
 
 fn image(reference: &str, rename: Option<&str>) -> LockedImage {
     LockedImage {
@@ -145,4 +146,37 @@ fn two_images_on_one_name_are_one_image_or_a_collision() {
     let expected = "h/app:1 would be a.io/x/app:1 (sha256:e3b0c44298fc) and b.io/y/app:1 (sha256:d9298a10d1b0)";
     assert_eq!(different.collisions.len(), 1);
     assert_eq!(different.collisions[0].to_string(), expected);
+}
+
+/// With a signature under cosign's tag, whose bytes are `signature`.
+fn signed(reference: &str, signature: &[u8]) -> LockedImage {
+    let image = image(reference, None);
+    let attached = Attached {
+        digest: Digest::sha256(signature),
+        media_type: String::new(),
+        size: 0,
+        subject: image.digest,
+        tag: Some(Tag::cosign(&image.digest, "sig")),
+        artifact_type: None,
+    };
+    LockedImage { attached: Some(vec![attached]), ..image }
+}
+
+#[test]
+fn two_signatures_on_one_name_are_one_signature_or_a_collision() {
+    let naming = styled(Style::Flatten, None);
+    let land = |images: &[LockedImage]| {
+        let names: Vec<_> = images.iter().map(|image| naming.target("h", image).unwrap()).collect();
+        landing(names.iter().zip(images))
+    };
+    // Tags of one image share theirs, wherever they come from; and a list of all tags names the signature itself.
+    let itself = format!("a.io/x/app:{}", Tag::cosign(&Digest::sha256(b""), "sig"));
+    let itself = LockedImage { digest: Digest::sha256(b"one"), ..image(&itself, None) };
+    let same = [signed("a.io/x/app:1", b"one"), signed("a.io/x/app:2", b"one"), signed("b.io/y/app:3", b"one"), itself];
+    assert_eq!(land(&same), Landing::default());
+    let different = land(&[signed("a.io/x/app:1", b"one"), signed("b.io/y/app:2", b"two")]);
+    assert_eq!(different.collisions.len(), 1);
+    let told = different.collisions[0].to_string();
+    assert!(told.starts_with("h/app:sha256-e3b0c442"), "{told}");
+    assert!(told.contains("a.io/x/app:sha256-") && told.contains("b.io/y/app:sha256-"), "{told}");
 }

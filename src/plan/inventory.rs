@@ -7,7 +7,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 
-use super::{Targets, companion_tags, put_by_tag};
+use super::{Targets, put_by_tag};
 use crate::content::Sink;
 use crate::error::Result;
 use crate::graph::Graph;
@@ -116,7 +116,7 @@ fn questions(graph: &Graph, targets: &Targets, closed: &(dyn Fn(&Repository) -> 
         let repository = &to.repository;
         let named = if to.digest.is_none() { &mut questions.tags } else { &mut questions.manifests };
         named.insert(to.clone());
-        questions.tags.extend(companion_tags(image, repository).map(|(tag, _)| tag));
+        questions.tags.extend(image.locked.companion_tags(repository).map(|(tag, _)| tag));
         // A tag that means the root says that it is there; any other is put anew, and the root with it.
         let asked =
             image.manifests.iter().map(Manifest::digest).filter(|digest| put_by_tag(image, to) != Some(*digest));

@@ -63,6 +63,20 @@ fn two_images_that_would_get_one_name_are_refused_before_any_push_and_both_are_n
 }
 
 #[test]
+fn two_signatures_that_would_get_one_name_are_refused_before_any_push_too() {
+    let source = Source::of(&[images::oci("team/app", "1", &["a"]), images::oci("other/app", "2", &["a"])]);
+    let ours = images::cosign_signature(&images::oci("team/app", "1", &["a"]));
+    ours.push(&source.registry);
+    images::artifact("other/app", ours.tag.as_deref().unwrap(), b"theirs").push(&source.registry);
+    let bundle = source.bundle("b.tar");
+    let target = Registry::start();
+    let said = stderr(&ends_with(2, &["import", &bundle, "--to", target.host(), "--flatten"]));
+    assert!(said.contains("team/app:sha256-") && said.contains("other/app:sha256-"), "{said}");
+    assert_eq!(target.requests(), []);
+    assert_eq!(named(&bundle, &[]).len(), 4);
+}
+
+#[test]
 fn one_image_under_two_names_that_become_one_is_no_collision() {
     let source = Source::of(&[images::oci("team/app", "1", &["a"]), images::oci("other/app", "1", &["a"])]);
     let bundle = source.bundle("b.tar");
