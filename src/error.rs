@@ -80,6 +80,12 @@ impl Error {
         Error { kind: self.kind, attempt: attempt.into(), source: Some(Arc::new(self)) }
     }
 
+    /// There was no room on the local file system: nothing else that needs room has a chance.
+    pub fn is_disk_full(&self) -> bool {
+        use rustix::io::Errno;
+        matches!(self.os_error().map(Errno::from_raw_os_error), Some(Errno::NOSPC | Errno::DQUOT))
+    }
+
     /// The whole chain on one line, outermost first: `a: b: c`.
     pub fn chain(&self) -> String {
         let mut text = self.attempt.clone();

@@ -192,7 +192,7 @@ impl<'a> Transfer<'a> {
     /// Only the blobs.
     ///
     /// # Errors
-    /// Only with `fail_fast`: the first blob that failed.
+    /// With `fail_fast` the first blob that failed; without, one for which the disk had no room.
     pub async fn blobs(&self, plan: &Plan) -> Result<()> {
         self.move_blobs(plan, |_| ()).await
     }
@@ -206,6 +206,10 @@ impl<'a> Transfer<'a> {
         let moving = async move {
             let mut moved = stream::iter(&plan.blobs).map(|step| self.land(step)).buffer_unordered(jobs);
             while let Some(blob) = moved.next().await {
+                // The next ones would be fetched for nothing.
+                if let Some(error) = blob.failed.as_ref().filter(|error| error.is_disk_full()) {
+                    return Err(again(error));
+                }
                 // Nobody hears any more only when the other side has failed.
                 let _ = landed.send(blob);
             }

@@ -105,6 +105,35 @@ fn a_disk_that_fills_up_in_the_middle_loses_nothing() {
 }
 
 #[test]
+fn once_a_disk_is_full_nothing_more_is_fetched_for_it() {
+    let Some(disk) = Disk::of(9 * 1024) else { return };
+    let registry = Registry::start();
+    // The largest layer is fetched first, and the disk is full in the middle of it.
+    let layers: Vec<String> = (0..6).map(|n| noise(n, if n == 0 { 3 << 20 } else { 1 << 20 })).collect();
+    let image = images::oci("team/app", "1", &layers.iter().map(String::as_str).collect::<Vec<_>>());
+    image.push(&registry);
+    let before = layer_requests(&registry, &image);
+    let gate = Gate::before(registry.host(), &format!("GET /v2/team/app/blobs/{}", support::sha256(&image.blobs[1])));
+    let out = disk.path().join("b");
+    let mut command = gapferry_process();
+    let reference = format!("{}/team/app:1", gate.host());
+    command.args(["export", &reference, "-j", "1", "-o"]).arg(&out).stderr(Stdio::piped());
+    let process = command.spawn().unwrap();
+    gate.wait();
+    let filler = disk.path().join("filler");
+    std::fs::write(&filler, vec![7; 8 << 20]).unwrap();
+    gate.open();
+    let output = process.wait_with_output().unwrap();
+    let said = stderr(&output);
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(said.matches("No space left").count() == 1 && said.contains("hint: make room"), "{said}");
+    assert_eq!(layer_requests(&registry, &image) - before, 1);
+    std::fs::remove_file(filler).unwrap();
+    assert!(export(gate.host(), &out).status.success());
+    gapferry().arg("verify").arg(&out).assert().success();
+}
+
+#[test]
 fn a_read_only_medium_cannot_be_written_but_verified_and_imported_from() {
     let Some(disk) = Disk::of(32 * 1024) else { return };
     let (registry, _) = large();

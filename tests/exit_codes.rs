@@ -209,6 +209,33 @@ fn some_images_of_several_is_1_and_the_summary_counts_them() {
     assert_eq!(target.tags("good"), ["1"]);
 }
 
+#[test]
+fn a_receipt_or_lock_that_could_not_be_written_is_2_and_told_after_what_became_of_the_images() {
+    let registry = Registry::start();
+    images::oci("good", "1", &["x"]).push(&registry);
+    images::oci_index("sparse", "1", "multi").push(&registry);
+    let directory = tempdir();
+    let bundle = directory.path().join("b.tar");
+    let references = ["good", "sparse"].map(|name| format!("{}/{name}:1", registry.host()));
+    let mut export = gapferry();
+    export.arg("export").args(references).args(["--index", "sparse", "--platform", "linux/amd64", "-o"]).arg(&bundle);
+    let output = export.args(["--lock", "/dev/full"]).output().unwrap();
+    let text = both(&output);
+    assert_eq!(output.status.code(), Some(2), "{text}");
+    assert!(text.find("identity sha256:") < text.find("error: writing /dev/full"), "{text}");
+    all_end_with(0, &[&["verify", path(&bundle)]], &["OK"]);
+    for (full, other) in [("--receipt", "--digestfile"), ("--digestfile", "--receipt")] {
+        let (target, file) = (Registry::start(), directory.path().join(&other[2..]));
+        let import = ["import", path(&bundle), "--to", target.host(), full, "/dev/full", other, path(&file)];
+        let output = run(&import);
+        let text = both(&output);
+        assert_eq!(output.status.code(), Some(2), "{text}");
+        let told = ["failed:", "1 image pushed, 1 failed", "error: writing /dev/full"].map(|words| text.find(words));
+        assert!(told.iter().all(Option::is_some) && told.is_sorted(), "{text}");
+        assert!(std::fs::read_to_string(file).unwrap().contains("/good:1"), "one file does not cost the other");
+    }
+}
+
 /// Runs gapferry until a request stands at `gate`, sends it `signal`, and gives how it ended.
 fn stop_at(gate: &Gate, arguments: &[&str], signal: Signal) -> Output {
     let mut command = gapferry_process();

@@ -96,8 +96,7 @@ impl TarFile {
         }
         let file = medium::open_own(&path, OpenOptions::new().create(true).truncate(false).read(true).write(true))?;
         let mut reserved = medium::reserve(&file, &path, plan.length);
-        let is_full = |error: &Error| error.os_error() == Some(rustix::io::Errno::NOSPC.raw_os_error());
-        if reserved.as_ref().is_err_and(is_full) && former(out).0.exists() {
+        if reserved.as_ref().is_err_and(Error::is_disk_full) && former(out).0.exists() {
             tracing::debug!("{}: no room for what a run with another plan has left", out.display());
             drop_former(out);
             reserved = medium::reserve(&file, &path, plan.length);

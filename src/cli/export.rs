@@ -133,12 +133,14 @@ async fn export(
         Some(finished) => (finished, 0),
         None => write(args, contents, options, &graph, &source, context).await?,
     };
-    if let Some(path) = &args.lock {
+    let locked = args.lock.as_ref().map_or(Ok(()), |path| {
         // An unchanged bundle keeps its time: with its own lock, --locked gives its bytes.
         let kept = Bundle::open(&args.output).ok().filter(|_| finished.unchanged).map(|kept| kept.lock().clone());
-        write_file(path, kept.unwrap_or(lock).to_json().as_bytes())?;
-    }
-    finish(args, &graph, &finished, moved, registries, started, context)
+        write_file(path, kept.unwrap_or(lock).to_json().as_bytes())
+    });
+    // The bundle is there whatever became of the lock; that it is missing comes last.
+    let ended = finish(args, &graph, &finished, moved, registries, started, context)?;
+    locked.map(|()| ended)
 }
 
 /// Where the images come from.
@@ -183,11 +185,12 @@ async fn write(
     let moved = {
         let plan = plan_for(graph, &writer);
         let transfer = Transfer::new(source, &writer, options, context.events.clone());
-        transfer.blobs(&plan).await?;
+        let ended = transfer.blobs(&plan).await;
         let failures = transfer.failures();
         if !failures.is_empty() {
-            return Err(Failures(failures).into_error("fetching blobs (run again to fetch only these)"));
+            return Err(Failures(failures).into_error("fetching blobs (run again to fetch only what is missing)"));
         }
+        ended?;
         transfer.moved()
     };
     let finished = tokio::task::spawn_blocking(move || writer.finish()).await.map_err(stopped)??;

@@ -154,8 +154,10 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
     let transfer = Transfer::new(bundle.layout(), &registries, options, context.events.clone());
     let outcome = transfer.run(&graph, &plan).await;
     context.end();
-    report::files(&args, &bundle, &graph, &plan, &outcome, context)?;
-    Ok(report::summary(&graph, &plan, &outcome, started, context))
+    let written = report::files(&args, &bundle, &graph, &plan, &outcome, context);
+    // Which images failed is told whatever became of the receipt; that it is missing comes last.
+    let ended = report::summary(&graph, &plan, &outcome, started, context);
+    written.map(|()| ended)
 }
 
 fn naming(args: &Args, target: &Target) -> Result<Naming> {

@@ -71,7 +71,10 @@ fn action(action: Action, tag: TagState) -> &'static str {
     }
 }
 
-/// Receipt and digest file, where they were asked for.
+/// Receipt and digest file, where they were asked for; one that cannot be written does not cost the other.
+///
+/// # Errors
+/// The first that could not be written.
 pub fn files(
     args: &Args,
     bundle: &Bundle,
@@ -81,19 +84,15 @@ pub fn files(
     context: &Context,
 ) -> Result<()> {
     let receipt = Receipt::new(bundle.identity(), &args.to, graph, plan, outcome, Timestamp::now());
-    if let Some(path) = &args.receipt {
-        write_file(path, receipt.to_json().as_bytes())?;
-    }
-    if args.json {
-        context.print(&receipt.to_json())?;
-    }
-    if let Some(path) = &args.digestfile {
+    let kept = args.receipt.as_ref().map_or(Ok(()), |path| write_file(path, receipt.to_json().as_bytes()));
+    let printed = if args.json { context.print(&receipt.to_json()) } else { Ok(()) };
+    let listed = args.digestfile.as_ref().map_or(Ok(()), |path| {
         let there = graph.images.iter().zip(&plan.images).zip(&outcome.images);
         let there = there.filter(|(_, result)| matches!(result, Ok(Done::Pushed | Done::Present)));
         let lines = there.map(|((image, step), _)| format!("{} docker://{}\n", image.locked.digest, step.to));
-        write_file(path, lines.collect::<String>().as_bytes())?;
-    }
-    Ok(())
+        write_file(path, lines.collect::<String>().as_bytes())
+    });
+    kept.and(printed).and(listed)
 }
 
 /// The last lines: what failed and why, then the sum of it.
