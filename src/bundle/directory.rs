@@ -44,21 +44,23 @@ impl Directory {
         fs::hard_link(from, &to).is_ok()
     }
 
-    /// Removes what an earlier run has left and nobody wants any more.
-    pub fn remove_unwanted(&self, wanted: impl Fn(&Digest) -> bool) -> Result<()> {
+    /// Removes what an earlier run has left and nobody wants any more; gives the blobs among it, with their bytes.
+    pub fn remove_unwanted(&self, wanted: impl Fn(&Digest) -> bool) -> Result<Vec<(Digest, u64)>> {
+        let mut removed = Vec::new();
         for entry in walkdir::WalkDir::new(&self.root).min_depth(1).contents_first(true) {
             let entry = entry.map_err(|e| Error::disk("reading", &self.root, e.into()))?;
             let name = entry.file_name().to_string_lossy().into_owned();
             let hex = name.strip_suffix(UNFINISHED).unwrap_or(&name);
             let algorithm = entry.path().parent().and_then(Path::file_name).unwrap_or_default().to_string_lossy();
-            let digest = format!("{algorithm}:{hex}").parse::<Digest>();
-            let is_wanted = entry.file_type().is_file() && digest.is_ok_and(|digest| wanted(&digest));
-            let keep = entry.file_type().is_dir() || is_wanted;
-            if !keep {
-                fs::remove_file(entry.path()).map_err(|e| Error::disk("removing", entry.path(), e))?;
+            let digest = format!("{algorithm}:{hex}").parse::<Digest>().ok().filter(|_| entry.file_type().is_file());
+            if entry.file_type().is_dir() || digest.as_ref().is_some_and(&wanted) {
+                continue;
             }
+            let size = entry.metadata().map_or(0, |metadata| metadata.len());
+            removed.extend(digest.map(|digest| (digest, size)));
+            fs::remove_file(entry.path()).map_err(|e| Error::disk("removing", entry.path(), e))?;
         }
-        Ok(())
+        Ok(removed)
     }
 
     fn write(&self, path: &Path, bytes: &[u8]) -> Result<()> {

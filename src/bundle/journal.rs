@@ -41,6 +41,14 @@ impl Claims {
         Claims::parse(&String::from_utf8_lossy(&bytes))
     }
 
+    /// Bytes of blobs, finished or not, that were fetched and of which nothing is `kept`.
+    pub fn lost(&self, kept: impl Fn(&Digest) -> bool) -> u64 {
+        let size = |digest: &Digest| self.places.get(digest).map_or(0, |(_, size)| *size);
+        let done = self.done.iter().filter(|digest| !kept(digest)).map(size);
+        let part = self.part.iter().filter(|(digest, _)| !self.done.contains(digest) && !kept(digest));
+        done.chain(part.map(|(digest, bytes)| size(digest).min(*bytes))).fold(0, u64::saturating_add)
+    }
+
     fn parse(text: &str) -> Option<Claims> {
         let complete = &text[..text.rfind('\n')? + 1];
         let mut lines = complete.lines();

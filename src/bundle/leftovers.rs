@@ -16,7 +16,8 @@ use super::tarfile::{self, TarFile};
 use super::writer::Place;
 use crate::content::{Slice, in_parallel};
 use crate::error::{Error, Result};
-use crate::oci::{Algorithm, Digest, Hasher};
+use crate::oci::{Algorithm, Digest, Hasher, Manifest};
+use crate::progress::units::bytes;
 use crate::progress::{Event, Events, Phase};
 
 /// A blob that is said to be somewhere.
@@ -48,6 +49,13 @@ pub fn adopt(
     events: &Events,
 ) -> Result<HashSet<Digest>> {
     let wanted: HashMap<Digest, u64> = contents.blobs.iter().map(|blob| (blob.digest, blob.size)).collect();
+    if let Target::Directory(directory) = target {
+        // Manifests are written again when the bundle is sealed.
+        let own: HashSet<Digest> = contents.manifests.iter().map(Manifest::digest).collect();
+        let removed = directory.remove_unwanted(|digest| wanted.contains_key(digest))?;
+        let lost = removed.iter().filter(|(digest, _)| !own.contains(digest)).map(|(_, size)| *size);
+        tell_lost(out, lost.fold(0, u64::saturating_add), events);
+    }
     let mut claims = claims_here(target, &wanted)?;
     let mut known: HashSet<Digest> = claims.iter().map(|claim| claim.digest).collect();
     for claim in claims_elsewhere(out, &wanted)? {
@@ -72,6 +80,18 @@ pub fn adopt(
         }
     }
     Ok(present)
+}
+
+/// Says what is not there any more of what an unfinished run had fetched: nobody should wonder why it is fetched again.
+pub fn tell_lost(out: &Path, lost: u64, events: &Events) {
+    if lost > 0 {
+        let text = format!(
+            "{}: {} that an unfinished export of other images had fetched were removed",
+            out.display(),
+            bytes(lost)
+        );
+        events.report(Event::Notice(text));
+    }
 }
 
 /// Whether every byte of a finished bundle is what `bundle.json` and `SHA256SUMS` say.
@@ -100,7 +120,6 @@ fn claims_here(target: &Target<'_>, wanted: &HashMap<Digest, u64>) -> Result<Vec
     let found: Vec<(Digest, Slice)> = match target {
         Target::Tar(tar) => tar.claimed(),
         Target::Directory(directory) => {
-            directory.remove_unwanted(|digest| wanted.contains_key(digest))?;
             let slice = |(digest, size): (&Digest, &u64)| {
                 let path = directory.path_of(digest);
                 let is_whole = path.metadata().is_ok_and(|metadata| metadata.len() == *size);

@@ -8,12 +8,13 @@ use std::sync::Arc;
 
 use super::format::Metadata;
 use super::journal::{Claims, Journal};
-use super::medium;
 use super::offsets::TarPlan;
 use super::writer::{Place, Slot};
+use super::{leftovers, medium};
 use crate::content::Slice;
 use crate::error::{Error, Result};
 use crate::oci::{Digest, Manifest};
+use crate::progress::Events;
 
 pub struct TarFile {
     out: PathBuf,
@@ -51,11 +52,13 @@ pub fn refuse_foreign(out: &Path) -> Result<()> {
     medium::refuse_other_than_file(&journal)
 }
 
-/// Removes what [`former`] names, once its blobs have moved. There may be none.
-pub fn drop_former(out: &Path) {
+/// Removes what [`former`] names, once its blobs have moved; gives the bytes of those that have not. There may be none.
+pub fn drop_former(out: &Path, moved: impl Fn(&Digest) -> bool) -> u64 {
     let (old, journal) = former(out);
+    let lost = Claims::read(&journal).filter(|_| old.exists()).map_or(0, |claims| claims.lost(moved));
     let _ = fs::remove_file(old);
     let _ = fs::remove_file(journal);
+    lost
 }
 
 /// Bytes that the file system has given to an unfinished tar of this layout already.
@@ -65,23 +68,25 @@ pub fn reserved(out: &Path, plan: &TarPlan) -> u64 {
     if same { path.metadata().map_or(0, |metadata| metadata.blocks().saturating_mul(512)) } else { 0 }
 }
 
-/// Keeps an unfinished tar of another layout, in which `done` blobs are finished, unless more are in one that is kept
-/// already: a run that failed early must not cost what an earlier one has fetched.
-fn set_aside(out: &Path, done: usize) -> Result<()> {
+/// Keeps an unfinished tar of another layout, of which its journal says `claims`, unless more is in one that is kept
+/// already: a run that failed early must not cost what an earlier one has fetched. Gives the bytes that are not kept.
+fn set_aside(out: &Path, claims: &Claims) -> Result<u64> {
     let (path, journal) = partial(out);
     let (old, old_journal) = former(out);
-    let kept = Claims::read(&old_journal).filter(|_| old.exists()).map_or(0, |claims| claims.done.len());
-    if done == 0 || done < kept {
-        return fs::remove_file(&path).map_err(|e| Error::disk("removing", &path, e));
+    let kept = Claims::read(&old_journal).filter(|_| old.exists()).unwrap_or_default();
+    if claims.done.is_empty() || claims.done.len() < kept.done.len() {
+        fs::remove_file(&path).map_err(|e| Error::disk("removing", &path, e))?;
+        return Ok(claims.lost(|digest| kept.done.contains(digest)));
     }
     fs::rename(&path, &old).map_err(|e| Error::disk("setting aside", &path, e))?;
-    fs::rename(&journal, &old_journal).map_err(|e| Error::disk("setting aside", &journal, e))
+    fs::rename(&journal, &old_journal).map_err(|e| Error::disk("setting aside", &journal, e))?;
+    Ok(kept.lost(|digest| claims.done.contains(digest)))
 }
 
 impl TarFile {
     /// Continues the unfinished tar of the same layout, or begins one; one of another layout is set aside as
     /// [`former`].
-    pub fn create(out: &Path, plan: TarPlan, blobs: impl Iterator<Item = Digest>) -> Result<TarFile> {
+    pub fn create(out: &Path, plan: TarPlan, blobs: impl Iterator<Item = Digest>, events: &Events) -> Result<TarFile> {
         let (path, journal_path) = partial(out);
         let fingerprint = plan.fingerprint().to_string();
         let position: HashMap<String, usize> =
@@ -91,16 +96,17 @@ impl TarFile {
             Some(claims) if claims.fingerprint == fingerprint => (Some(claims), None),
             other => (None, other),
         };
+        let mut lost = 0;
         if same.is_none() && path.exists() {
-            set_aside(out, other.map_or(0, |claims| claims.done.len()))?;
+            lost = set_aside(out, &other.unwrap_or_default())?;
         }
         let file = medium::open_own(&path, OpenOptions::new().create(true).truncate(false).read(true).write(true))?;
         let mut reserved = medium::reserve(&file, &path, plan.length);
         if reserved.as_ref().is_err_and(Error::is_disk_full) && former(out).0.exists() {
-            tracing::debug!("{}: no room for what a run with another plan has left", out.display());
-            drop_former(out);
+            lost = lost.saturating_add(drop_former(out, |_| false));
             reserved = medium::reserve(&file, &path, plan.length);
         }
+        leftovers::tell_lost(out, lost, events);
         reserved?;
         let journal = match &same {
             Some(_) => Journal::resume(&journal_path)?,
@@ -185,11 +191,12 @@ impl Place for TarFile {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::progress::Silent;
 
     fn create(out: &Path, content: &[u8]) -> TarFile {
         let digest = Digest::sha256(content);
         let plan = TarPlan::new([(digest.blob_path(), content.len() as u64)]).unwrap();
-        TarFile::create(out, plan, [digest].into_iter()).unwrap()
+        TarFile::create(out, plan, [digest].into_iter(), &(Arc::new(Silent) as Events)).unwrap()
     }
 
     #[test]

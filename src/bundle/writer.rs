@@ -200,9 +200,9 @@ impl Writer {
         let (place, present): (Arc<dyn Place>, _) = if is_tar(out) {
             let metadata = format::metadata(&contents, &options.tool, &HashMap::new())?;
             let plan = tar_plan(&contents, &metadata)?;
-            let tar = TarFile::create(out, plan, contents.blobs.iter().map(|blob| blob.digest))?;
+            let tar = TarFile::create(out, plan, contents.blobs.iter().map(|blob| blob.digest), &events)?;
             let present = leftovers::adopt(out, &Target::Tar(&tar), &tar, &contents, &events)?;
-            tarfile::drop_former(out);
+            leftovers::tell_lost(out, tarfile::drop_former(out, |digest| present.contains(digest)), &events);
             (Arc::new(tar), present)
         } else {
             let directory = Directory::create(out)?;

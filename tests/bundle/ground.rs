@@ -12,7 +12,7 @@ use gapferry::content::{Body, Origin, Sink, Source};
 use gapferry::error::{Error, Kind, Result};
 use gapferry::lock::{LOCK_VERSION, Lock, LockedImage};
 use gapferry::oci::{Algorithm, Descriptor, Digest, Manifest, Reference, Repository, Tag, media_type};
-use gapferry::progress::Silent;
+use gapferry::progress::{Events, Silent};
 use serde_json::json;
 
 /// Holds blobs in memory; writes down what it is asked for.
@@ -162,7 +162,11 @@ impl Builder {
     }
 
     pub fn create(&self, out: &Path) -> Result<Writer> {
-        Writer::create(out, self.contents(), Options { tool: "a test".to_owned() }, Arc::new(Silent))
+        self.create_telling(out, Arc::new(Silent))
+    }
+
+    pub fn create_telling(&self, out: &Path, events: Events) -> Result<Writer> {
+        Writer::create(out, self.contents(), Options { tool: "a test".to_owned() }, events)
     }
 
     /// Fetches what is missing, in order; stops at the first error.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use gapferry::check::{Depth, check};
-use gapferry::progress::Silent;
+use gapferry::progress::{Event, Recorder, Silent};
 use gapferry::transport::layout::Layout;
 
 use super::ground::{Builder, noise, two_images};
@@ -132,6 +132,27 @@ fn what_was_fetched_for_another_plan_moves_to_its_new_place() {
         let asked = changed.source.take_asked();
         assert!(!asked.iter().any(|(digest, _)| *digest == builder.layer(0).digest), "{asked:?}");
         assert_clean(&out);
+    }
+}
+
+#[test]
+fn what_was_fetched_for_another_plan_and_is_not_wanted_now_is_not_thrown_away_unsaid() {
+    let (directory, builder) = (tempdir(), two_images());
+    let notices = |builder: &Builder, out: &Path| {
+        let recorder = Arc::new(Recorder::default());
+        drop(builder.create_telling(out, recorder.clone()).unwrap());
+        let notice = |event: Event| if let Event::Notice(text) = event { Some(text) } else { None };
+        recorder.events().into_iter().filter_map(notice).collect::<Vec<_>>()
+    };
+    for name in OUTS {
+        let out = directory.path().join(name);
+        interrupted(&builder, &out);
+        assert_eq!(notices(&builder, &out), [""; 0], "the same plan loses nothing");
+        // Of the second layer a part was there; the first moves.
+        let changed = Builder::new().image("registry.test/a:new", &[noise(8, 5000), noise(1, 2_500_000)]);
+        let told = notices(&changed, &out);
+        assert!(told.len() == 1 && told[0].contains(name) && told[0].contains("2.5 MiB"), "{told:?}");
+        assert_eq!(notices(&changed, &out), [""; 0], "it is said once");
     }
 }
 
