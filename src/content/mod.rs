@@ -9,6 +9,7 @@ mod api;
 mod blob;
 mod cached;
 mod checkpoint;
+mod files;
 mod slice;
 pub mod tar;
 
@@ -18,6 +19,7 @@ pub use api::{Api, ApiAnswer, ApiRequest};
 pub use blob::{BlobReader, Body, Prover};
 pub use cached::Cached;
 pub use checkpoint::Checkpoint;
+pub use files::{Files, Identity, Linkable};
 pub use slice::{Slice, in_parallel};
 
 use crate::error::{Error, Result};

@@ -89,6 +89,17 @@ impl Slice {
         Ok(all.into())
     }
 
+    /// Lets `target`, an empty file, share its bytes, where the file system can.
+    ///
+    /// # Errors
+    /// It cannot, or this is but a part of a file.
+    pub fn reflink(&self, target: &File) -> io::Result<()> {
+        if self.offset > 0 || self.file.metadata()?.len() != self.size {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
+        Ok(rustix::fs::ioctl_ficlone(target, &self.file)?)
+    }
+
     /// Hashes it from the start; `progress` hears of every piece, in bytes.
     ///
     /// # Errors

@@ -1,6 +1,7 @@
 //! Concrete places that content comes from and goes to. They never name each other; only the command line joins them
 //! with the stages.
 
+pub mod dir;
 pub mod layout;
 pub mod registry;
 pub mod storage;

@@ -22,7 +22,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 
-use crate::content::{Body, Slice, Source};
+use crate::content::{Body, Files, Linkable, Slice, Source};
 use crate::error::{Error, Kind, Result};
 use crate::oci::{
     Algorithm, Descriptor, Digest, MAX_MANIFEST_SIZE, Manifest, ManifestError, Reference, Repository, Tag,
@@ -157,6 +157,17 @@ fn threads() -> usize {
 fn data_path(digest: &Digest) -> String {
     let hex = digest.hex();
     format!("blobs/{}/{}/{hex}/data", digest.algorithm().name(), &hex[..2])
+}
+
+impl Files for Storage {
+    fn file(&self, repository: &Repository, digest: &Digest) -> Result<Slice> {
+        self.blob_file(repository.path(), digest).map_err(|fault| self.error(&fault))
+    }
+
+    fn linkable(&self, repository: &Repository, digest: &Digest) -> Result<Option<Linkable>> {
+        let stored = self.stored_as(repository.path(), digest).map_err(|fault| self.error(&fault))?;
+        self.tree.linkable(&data_path(&stored))
+    }
 }
 
 #[async_trait]

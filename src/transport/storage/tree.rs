@@ -17,7 +17,7 @@ use std::sync::Arc;
 use directory::Directory;
 use packed::Packed;
 
-use crate::content::{Slice, tar};
+use crate::content::{Linkable, Slice, tar};
 use crate::error::{Error, Result};
 
 /// Where the tree of a storage lies, seen from what somebody may call its directory: itself, a directory on the way to it, a
@@ -100,6 +100,19 @@ impl Tree {
                 root.list(directory).map_err(|e| Error::disk("reading", &self.shown(directory), e))
             }
             Form::Tar(packed) => Ok(packed.list(directory)),
+        }
+    }
+
+    /// The file at `path`, for linking; `None` where no file can be linked.
+    ///
+    /// # Errors
+    /// It cannot be opened.
+    pub fn linkable(&self, path: &str) -> Result<Option<Linkable>> {
+        match &self.form {
+            Form::Directory(root) => {
+                root.linkable(path).map_err(|e| Error::disk("opening", &self.shown(path), e))
+            }
+            Form::Tar(_) => Ok(None),
         }
     }
 

@@ -10,12 +10,12 @@ use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
 use super::{Found, Kind, ROOTS};
-use crate::content::Slice;
+use crate::content::{Identity, Linkable, Slice};
 use crate::error::{Error, Result};
 
 /// Its open root: whatever happens to names above it, the same tree is read.
 #[derive(Debug)]
-pub struct Directory(OwnedFd);
+pub struct Directory(Arc<OwnedFd>);
 
 impl Directory {
     /// Finds the tree at or below `path`, which itself may be a link.
@@ -24,7 +24,7 @@ impl Directory {
             let root = if below.is_empty() { path.to_owned() } else { path.join(below) };
             let opened = rustix::fs::open(&root, OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::RDONLY, Mode::empty());
             let directory = match opened {
-                Ok(directory) => Directory(directory),
+                Ok(directory) => Directory(Arc::new(directory)),
                 Err(Errno::NOENT | Errno::NOTDIR) => continue,
                 Err(e) => return Err(Error::disk("opening", &root, e.into())),
             };
@@ -87,8 +87,17 @@ impl Directory {
         })
     }
 
+    /// The file that was opened at `path`, for linking.
+    pub fn linkable(&self, path: &str) -> io::Result<Option<Linkable>> {
+        let opened = self.open_below(path, OFlags::NONBLOCK)?;
+        let stat = rustix::fs::fstat(&opened)?;
+        let is_file = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
+        let directory = self.0.clone();
+        Ok(is_file.then(|| Linkable { directory, path: path.to_owned(), identity: Identity::of(&stat) }))
+    }
+
     fn is_directory(&self, name: &str) -> io::Result<bool> {
-        match rustix::fs::statat(&self.0, name, AtFlags::SYMLINK_NOFOLLOW) {
+        match rustix::fs::statat(&*self.0, name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) => Ok(FileType::from_raw_mode(stat.st_mode) == FileType::Directory),
             Err(Errno::NOENT) => Ok(false),
             Err(e) => Err(e.into()),
@@ -99,7 +108,7 @@ impl Directory {
     fn open_below(&self, path: &str, flags: OFlags) -> Result<OwnedFd, Errno> {
         let flags = flags | OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
-        match rustix::fs::openat2(&self.0, path, flags, Mode::empty(), resolve) {
+        match rustix::fs::openat2(&*self.0, path, flags, Mode::empty(), resolve) {
             // Older than Linux 5.6, or a sandbox that does not know it.
             Err(Errno::NOSYS | Errno::PERM) => self.open_step_by_step(path, flags),
             other => other,

@@ -1,0 +1,241 @@
+//! Images as skopeo's `dir:` keeps them, one directory each (facts: containers/image `directory/`): `manifest.json`,
+//! `<hex>.manifest.json` for every manifest of an index, `<hex>` for every blob, and `version` last: with it an image is
+//! finished.
+//!
+//! Blobs are linked where they can be; manifests are written, because other programs rewrite them in place. A file that may
+//! be a link is never written to: it is removed and made again.
+//!
+//! # Threats
+//! What stands in the destination may be anybody's. Names are made below its open root, no link is followed there, and what
+//! is not known to be a part of the same image is left alone. A source's path may lead to another file by the time it is
+//! linked: the link is compared with the file that was meant, and removed.
+
+mod found;
+mod place;
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::io::Errno;
+
+use crate::content::{Files, Identity, Linkable};
+use crate::error::{Error, Kind, Result};
+use crate::oci::{Descriptor, Digest, Manifest, Repository};
+use crate::progress::Events;
+use found::Found;
+
+const MANIFEST: &str = "manifest.json";
+const VERSION: &str = "version";
+/// What every version of it begins with.
+const VERSION_START: &str = "Directory Transport Version: ";
+const VERSION_TEXT: &str = "Directory Transport Version: 1.1\n";
+
+/// How blobs get into a directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LinkMode {
+    /// Hard links, else reflinks, else copies; each blob is copied once and then linked.
+    Auto,
+    Hard,
+    Reflink,
+    Copy,
+}
+
+/// A directory of images.
+pub struct Images {
+    root: Arc<OwnedFd>,
+    /// For messages.
+    path: PathBuf,
+    mode: LinkMode,
+    events: Events,
+    /// The directories of this run, by which file they are: names that differ for us may not differ for the file system.
+    taken: Mutex<HashMap<Identity, String>>,
+    /// Blobs by the file they are linked to.
+    known: Mutex<HashMap<Digest, Option<Linkable>>>,
+    /// Blobs that were copied, each under a lock of its own.
+    copies: Mutex<HashMap<Digest, Arc<Mutex<Option<Linkable>>>>>,
+    /// Links to the source are out of the question.
+    is_far: AtomicBool,
+    told: Mutex<Vec<String>>,
+    linked: AtomicU64,
+    copied: AtomicU64,
+}
+
+/// What an image consists of.
+pub struct Parts<'a> {
+    pub root: &'a Manifest,
+    /// All others, in any order.
+    pub manifests: Vec<&'a Manifest>,
+    /// Each once.
+    pub blobs: &'a [Descriptor],
+    /// Where the blobs are found.
+    pub repository: &'a Repository,
+}
+
+/// What became of an image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Written {
+    New,
+    /// The same image was there, finished.
+    Kept,
+}
+
+impl Images {
+    /// Makes the directory at `path` if there is none.
+    ///
+    /// # Errors
+    /// It cannot be made or opened.
+    pub fn create(path: &Path, mode: LinkMode, events: Events) -> Result<Images> {
+        std::fs::create_dir_all(path).map_err(|e| Error::disk("creating", path, e))?;
+        let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
+        let root = rustix::fs::open(path, flags, Mode::empty()).map_err(|e| Error::disk("opening", path, e.into()))?;
+        Ok(Images {
+            root: Arc::new(root),
+            path: path.to_owned(),
+            mode,
+            events,
+            taken: Mutex::default(),
+            known: Mutex::default(),
+            copies: Mutex::default(),
+            is_far: AtomicBool::new(false),
+            told: Mutex::default(),
+            linked: AtomicU64::new(0),
+            copied: AtomicU64::new(0),
+        })
+    }
+
+    /// Names that were given to files that were there already.
+    pub fn linked(&self) -> u64 {
+        self.linked.load(Ordering::Relaxed)
+    }
+
+    /// Bytes that were copied.
+    pub fn copied(&self) -> u64 {
+        self.copied.load(Ordering::Relaxed)
+    }
+
+    /// Writes an image into the directory `name`, which may have parts between `/`.
+    ///
+    /// # Errors
+    /// Something else is there, the source does not have what it should, or the file system refuses.
+    pub fn write(&self, name: &str, image: &Parts<'_>, files: &dyn Files) -> Result<Written> {
+        let (directory, is_new) = self.open(name)?;
+        self.take(name, &directory)?;
+        let at = At { images: self, name, directory };
+        if !is_new {
+            match found::look(&at, image)? {
+                Found::Finished => return Ok(Written::Kept),
+                Found::Unfinished(names) => {
+                    // First of all what says that it is finished.
+                    for name in names.iter().filter(|name| *name == VERSION).chain(&names) {
+                        at.remove(name)?;
+                    }
+                }
+            }
+        }
+        for blob in image.blobs {
+            place::blob(&at, blob, image.repository, files)?;
+        }
+        for manifest in &image.manifests {
+            at.create(&manifest_name(manifest), manifest.bytes())?;
+        }
+        at.create(MANIFEST, image.root.bytes())?;
+        at.create(VERSION, VERSION_TEXT.as_bytes())?;
+        Ok(Written::New)
+    }
+
+    /// All that was written reaches the medium.
+    ///
+    /// # Errors
+    /// The medium refuses.
+    pub fn sync(&self) -> Result<()> {
+        rustix::fs::syncfs(&self.root).map_err(|e| Error::disk("writing", &self.path, e.into()))
+    }
+
+    /// Opens the directory of an image, making what is not there; whether it is new.
+    fn open(&self, name: &str) -> Result<(OwnedFd, bool)> {
+        let fail = |errno: Errno| {
+            let path = self.path.join(name);
+            match errno {
+                Errno::LOOP | Errno::NOTDIR => {
+                    let text = format!("creating {}: a part of its path is a link or a file", path.display());
+                    Error::new(Kind::Disk, text)
+                }
+                errno => Error::disk("creating", &path, errno.into()),
+            }
+        };
+        let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::RDONLY | OFlags::CLOEXEC;
+        let (mut at, mut is_new): (Option<OwnedFd>, bool) = (None, false);
+        for part in name.split('/') {
+            if matches!(part, "" | "." | "..") {
+                return Err(Error::input(format!("{name:?} cannot be the name of a directory")));
+            }
+            let from = at.as_ref().map_or(self.root.as_fd(), OwnedFd::as_fd);
+            is_new = match rustix::fs::mkdirat(from, part, Mode::from_raw_mode(0o777)) {
+                Ok(()) => true,
+                Err(Errno::EXIST) => false,
+                Err(errno) => return Err(fail(errno)),
+            };
+            at = Some(rustix::fs::openat(from, part, flags, Mode::empty()).map_err(fail)?);
+        }
+        at.map(|directory| (directory, is_new)).ok_or_else(|| Error::input("an image without a name"))
+    }
+
+    /// Each directory is for one image.
+    fn take(&self, name: &str, directory: &OwnedFd) -> Result<()> {
+        let path = || self.path.join(name);
+        let stat = rustix::fs::fstat(directory).map_err(|e| Error::disk("reading", &path(), e.into()))?;
+        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        match taken.insert(Identity::of(&stat), name.to_owned()) {
+            Some(other) => {
+                let text = format!("{}: the file system takes this name for that of {other}", path().display());
+                Err(Error::new(Kind::Disk, text))
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+/// The directory of an image.
+struct At<'a> {
+    images: &'a Images,
+    name: &'a str,
+    directory: OwnedFd,
+}
+
+impl At<'_> {
+    fn path(&self, file: &str) -> PathBuf {
+        self.images.path.join(self.name).join(file)
+    }
+
+    fn fail(&self, verb: &str, file: &str, error: impl Into<std::io::Error>) -> Error {
+        Error::disk(verb, &self.path(file), error.into())
+    }
+
+    fn remove(&self, file: &str) -> Result<()> {
+        match rustix::fs::unlinkat(&self.directory, file, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(errno) => Err(self.fail("removing", file, errno)),
+        }
+    }
+
+    /// A file that was not there.
+    fn new_file(&self, file: &str) -> Result<File> {
+        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::WRONLY | OFlags::CLOEXEC;
+        let created = rustix::fs::openat(&self.directory, file, flags, Mode::from_raw_mode(0o666));
+        created.map(File::from).map_err(|e| self.fail("creating", file, e))
+    }
+
+    fn create(&self, file: &str, bytes: &[u8]) -> Result<()> {
+        self.new_file(file)?.write_all(bytes).map_err(|e| self.fail("writing", file, e))
+    }
+}
+
+fn manifest_name(manifest: &Manifest) -> String {
+    format!("{}.{MANIFEST}", manifest.digest().hex())
+}

@@ -1,0 +1,152 @@
+//! One blob into the directory of an image: as a hard link, a reflink or a copy.
+
+use std::io::Write;
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
+
+use rustix::fs::{AtFlags, FileType};
+use rustix::io::Errno;
+
+use super::{At, LinkMode};
+use crate::content::{Files, Identity, Linkable, Slice};
+use crate::error::{Error, Kind, Result};
+use crate::oci::{Descriptor, Hasher, Repository};
+use crate::progress::Event;
+
+/// How much is copied at a time, in bytes.
+const PIECE: usize = 1024 * 1024;
+
+pub fn blob(at: &At<'_>, blob: &Descriptor, repository: &Repository, files: &dyn Files) -> Result<()> {
+    let name = blob.digest.hex();
+    let images = at.images;
+    let may_link = matches!(images.mode, LinkMode::Auto | LinkMode::Hard) && !images.is_far.load(Ordering::Relaxed);
+    if may_link {
+        match known(at, blob, repository, files)? {
+            Some(file) => match link(at, &name, &file)? {
+                Ok(()) => return Ok(()),
+                Err(errno) if images.mode == LinkMode::Hard => return Err(at.fail("linking", &name, errno)),
+                Err(errno) => give_up(at, errno),
+            },
+            None if images.mode == LinkMode::Hard => {
+                let text = "a blob that is in a tar cannot be linked: leave out --link hard, or unpack the tar";
+                return Err(Error::input(text));
+            }
+            None => {}
+        }
+    }
+    if images.mode != LinkMode::Auto {
+        return copy(at, &name, blob, &files.file(repository, &blob.digest)?);
+    }
+    // Once, whatever number of images share it.
+    let cell = images.copies.lock().unwrap_or_else(PoisonError::into_inner).entry(blob.digest).or_default().clone();
+    let mut first = cell.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(file) = &*first
+        && link(at, &name, file)?.is_ok()
+    {
+        return Ok(());
+    }
+    copy(at, &name, blob, &files.file(repository, &blob.digest)?)?;
+    let stat = rustix::fs::statat(&at.directory, &name, AtFlags::SYMLINK_NOFOLLOW);
+    let stat = stat.map_err(|e| at.fail("reading", &name, e))?;
+    let path = format!("{}/{name}", at.name);
+    *first = Some(Linkable { directory: images.root.clone(), path, identity: Identity::of(&stat) });
+    Ok(())
+}
+
+/// The file of a blob, looked for once.
+fn known(
+    at: &At<'_>,
+    blob: &Descriptor,
+    repository: &Repository,
+    files: &dyn Files,
+) -> Result<Option<Linkable>> {
+    let lock = || at.images.known.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(known) = lock().get(&blob.digest) {
+        return Ok(known.clone());
+    }
+    let found = files.linkable(repository, &blob.digest)?;
+    lock().insert(blob.digest, found.clone());
+    Ok(found)
+}
+
+/// Gives `file` another name. What the file system says against it is for the caller.
+fn link(at: &At<'_>, name: &str, file: &Linkable) -> Result<Result<(), Errno>> {
+    // Without a flag, a link at the end of the path is not followed.
+    if let Err(errno) = rustix::fs::linkat(&file.directory, &file.path, &at.directory, name, AtFlags::empty()) {
+        return match errno {
+            Errno::XDEV | Errno::MLINK | Errno::PERM | Errno::OPNOTSUPP | Errno::NOSYS => Ok(Err(errno)),
+            errno => Err(at.fail("linking", name, errno)),
+        };
+    }
+    let stat = rustix::fs::statat(&at.directory, name, AtFlags::SYMLINK_NOFOLLOW);
+    let is_it = |stat: &rustix::fs::Stat| {
+        Identity::of(stat) == file.identity && FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile
+    };
+    if !is_it(&stat.map_err(|e| at.fail("reading", name, e))?) {
+        at.remove(name)?;
+        return Err(Error::damaged(format!("{} has become another file while it was read", file.path)));
+    }
+    at.images.linked.fetch_add(1, Ordering::Relaxed);
+    Ok(Ok(()))
+}
+
+/// Tells once why there are no links.
+fn give_up(at: &At<'_>, errno: Errno) {
+    let why = match errno {
+        Errno::XDEV => {
+            at.images.is_far.store(true, Ordering::Relaxed);
+            "it is on another file system (EXDEV)"
+        }
+        Errno::MLINK => "a file there has as many names as it can (EMLINK)",
+        Errno::PERM => "the system does not allow it (EPERM): files of others, or a file system without links",
+        _ => "the file system knows no links",
+    };
+    let text = format!("not every blob is linked to the storage: {why}; these are copied once, and linked among themselves");
+    let mut told = at.images.told.lock().unwrap_or_else(PoisonError::into_inner);
+    if !told.contains(&text) {
+        at.images.events.report(Event::Notice(text.clone()));
+        told.push(text);
+    }
+}
+
+/// A reflink where that is wanted and possible, else its bytes, proven.
+fn copy(at: &At<'_>, name: &str, blob: &Descriptor, slice: &Slice) -> Result<()> {
+    let mut file = at.new_file(name)?;
+    if at.images.mode != LinkMode::Copy {
+        match slice.reflink(&file) {
+            Ok(()) => return Ok(()),
+            Err(error) if at.images.mode == LinkMode::Reflink => {
+                at.remove(name)?;
+                return Err(at.fail("reflinking", name, error));
+            }
+            Err(_) => {}
+        }
+    }
+    let copied = copy_bytes(at, name, &mut file, blob, slice);
+    if copied.is_err() {
+        at.remove(name)?;
+    }
+    copied
+}
+
+fn copy_bytes(at: &At<'_>, name: &str, file: &mut std::fs::File, blob: &Descriptor, slice: &Slice) -> Result<()> {
+    let mut hasher = Hasher::new(blob.digest.algorithm());
+    let mut buffer = vec![0; usize::try_from(slice.size()).unwrap_or(PIECE).clamp(1, PIECE)];
+    let mut position = 0;
+    loop {
+        let read = slice.read_at(position, &mut buffer).map_err(|e| Error::disk("reading", slice.path(), e))?;
+        if read == 0 {
+            break;
+        }
+        hasher.update(&buffer[..read]);
+        file.write_all(&buffer[..read]).map_err(|e| at.fail("writing", name, e))?;
+        position += read as u64;
+    }
+    at.images.copied.fetch_add(position, Ordering::Relaxed);
+    let found = hasher.finish();
+    if found != blob.digest {
+        let text = format!("{}: wrong digest: its bytes have {found}", slice.path().display());
+        return Err(Error::new(Kind::Damaged, text));
+    }
+    Ok(())
+}
