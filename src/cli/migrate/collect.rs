@@ -1,6 +1,6 @@
 //! What of a storage can be carried: every tagged image, complete or with the reason why not.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use crate::cli::context::Context;
 use crate::content::Cached;
@@ -57,4 +57,13 @@ pub async fn collect(storage: &Storage, depth: Depth, jobs: usize, context: &Con
         (found, image)
     });
     Ok(Collected { images: images.collect(), repositories, revisions, faults })
+}
+
+impl Collected {
+    /// How many images are known by their faults alone: their tags mean nothing.
+    pub fn lost(&self) -> usize {
+        let known: HashSet<String> = self.images.iter().map(|(found, _)| found.name()).collect();
+        let named: HashSet<&str> = self.faults.iter().flat_map(|fault| &fault.images).map(|image| &**image).collect();
+        named.into_iter().filter(|name| !known.contains(*name)).count()
+    }
 }

@@ -1,15 +1,19 @@
-//! `gapferry migrate`: the storage of a registry → what is in it.
+//! `gapferry migrate`: the storage of a registry → what is in it, or its images.
 
 mod collect;
 pub mod faults;
 mod list;
+mod to_dir;
 
 use std::path::PathBuf;
+use std::time::Instant;
 
 use super::context::Context;
 use super::exit::Outcome;
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::transport::dir::LinkMode;
 use crate::transport::storage::{Depth, Storage};
+use collect::Collected;
 
 /// What references to a storage's content call the registry it belonged to.
 pub const REGISTRY: &str = "localhost";
@@ -21,38 +25,115 @@ STORAGE is a directory at or above docker/registry/v2 (a registry's rootdirector
 one, which is read by offset and never extracted. Nothing in it is changed, and a registry that runs beside it is not \
 disturbed.
 
-What is wrong in it (an empty link, a tag that means nothing, a layer that is missing or has another size) is told with its \
-path and the image it costs; the other images are listed all the same.";
+--to-dir writes one directory for each tag, DIR/REPOSITORY:TAG, as skopeo's dir: transport reads it. Blobs are hard links to \
+the storage and take no room; manifests are copies. Never write into a linked blob: it is the registry's own. Run again, \
+it keeps what is finished and redoes what is not; a directory that holds anything else is left alone, and its image fails.
+
+What is wrong in the storage (an empty link, a tag that means nothing, a layer that is missing or has another size) is told \
+with its path and the images it costs; the other images are listed and written all the same.
+
+Exit code 0: done. 1: some images could not be written. 3: --strict, and something is wrong; nothing was written.";
 
 const AFTER: &str = "\
 Examples:
   gapferry migrate /var/lib/registry --list
-  gapferry migrate registry.tar --list --json | jq -r '.images[] | select(.state != \"ok\") | .name'";
+  gapferry migrate registry.tar --list --json | jq -r '.images[] | select(.state != \"ok\") | .name'
+  gapferry migrate /var/lib/registry --to-dir /var/lib/images
+  skopeo sync --all --src dir --dest docker /var/lib/images harbor.internal/mirror";
 
 /// Read a registry's storage directory without the registry
 #[derive(clap::Args)]
 #[command(long_about = ABOUT, after_long_help = AFTER)]
+#[command(group = clap::ArgGroup::new("what").required(true).args(["list", "to_dir"]))]
 pub struct Args {
     /// The storage, a directory or a plain tar
     storage: PathBuf,
     /// Show what is in it
-    #[arg(long, required = true)]
+    #[arg(long)]
     list: bool,
     /// Print it as JSON on standard output
-    #[arg(long)]
+    #[arg(long, conflicts_with = "to_dir")]
     json: bool,
+    /// Write every image to DIR/REPOSITORY:TAG, for skopeo's dir:
+    #[arg(long, value_name = "DIR")]
+    to_dir: Option<PathBuf>,
+    /// How blobs get there; auto: hard links, else reflinks, else copies
+    #[arg(long, value_name = "HOW", default_value = "auto", requires = "to_dir")]
+    link: Link,
+    /// How blobs are looked at before; digest: every byte is read
+    #[arg(long, value_name = "DEPTH", default_value = "size")]
+    check: Check,
+    /// Write nothing if anything is wrong
+    #[arg(long, requires = "to_dir")]
+    strict: bool,
     /// Images read at once
     #[arg(short, long, value_name = "N", default_value_t = 6, value_parser = clap::value_parser!(u16).range(1..=256))]
     jobs: u16,
 }
 
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Link {
+    Auto,
+    Hard,
+    Reflink,
+    Copy,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Check {
+    Size,
+    Digest,
+}
+
 pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
+    let started = Instant::now();
     let storage = Storage::open(&args.storage, REGISTRY)?;
-    let collected = collect::collect(&storage, Depth::Size, usize::from(args.jobs), context).await?;
+    let depth = match args.check {
+        Check::Size => Depth::Size,
+        Check::Digest => Depth::Digest,
+    };
+    let collected = collect::collect(&storage, depth, usize::from(args.jobs), context).await?;
     context.end();
+    if let Some(to) = &args.to_dir {
+        if args.strict && !collected.faults.is_empty() {
+            return Ok(refuse(&args, &collected, context));
+        }
+        check_any(&args, &collected)?;
+        return to_dir::write(&storage, &collected, to, args.link.mode(), started, context);
+    }
     match args.json {
         true => list::print_json(&args.storage, &collected, context)?,
         false => list::print(&collected, context)?,
     }
     Ok(Outcome::Done)
+}
+
+/// With --strict.
+fn refuse(args: &Args, collected: &Collected, context: &Context) -> Outcome {
+    collected.faults.iter().for_each(|fault| context.failed_image(faults::shown(fault).trim_end(), None));
+    let counted = faults::counted(&collected.faults);
+    let text = format!("{} has {counted}; nothing was written (--strict)", args.storage.display());
+    let error = Error::damaged(text);
+    context.failed(&error);
+    Outcome::Failed(error.kind())
+}
+
+/// A storage without tags is not empty: that should not look like success.
+fn check_any(args: &Args, collected: &Collected) -> Result<()> {
+    if !collected.images.is_empty() || collected.revisions == 0 || collected.lost() > 0 {
+        return Ok(());
+    }
+    let text = format!("{} has manifests, but no tags", args.storage.display());
+    Err(Error::input(format!("{text}: Harbor 2.15 and later keep tags in their database only")))
+}
+
+impl Link {
+    fn mode(self) -> LinkMode {
+        match self {
+            Link::Auto => LinkMode::Auto,
+            Link::Hard => LinkMode::Hard,
+            Link::Reflink => LinkMode::Reflink,
+            Link::Copy => LinkMode::Copy,
+        }
+    }
 }

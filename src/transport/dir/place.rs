@@ -54,12 +54,7 @@ pub fn blob(at: &At<'_>, blob: &Descriptor, repository: &Repository, files: &dyn
 }
 
 /// The file of a blob, looked for once.
-fn known(
-    at: &At<'_>,
-    blob: &Descriptor,
-    repository: &Repository,
-    files: &dyn Files,
-) -> Result<Option<Linkable>> {
+fn known(at: &At<'_>, blob: &Descriptor, repository: &Repository, files: &dyn Files) -> Result<Option<Linkable>> {
     let lock = || at.images.known.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(known) = lock().get(&blob.digest) {
         return Ok(known.clone());
@@ -101,7 +96,8 @@ fn give_up(at: &At<'_>, errno: Errno) {
         Errno::PERM => "the system does not allow it (EPERM): files of others, or a file system without links",
         _ => "the file system knows no links",
     };
-    let text = format!("not every blob is linked to the storage: {why}; these are copied once, and linked among themselves");
+    let text =
+        format!("not every blob is linked to the storage: {why}; these are copied once, and linked among themselves");
     let mut told = at.images.told.lock().unwrap_or_else(PoisonError::into_inner);
     if !told.contains(&text) {
         at.images.events.report(Event::Notice(text.clone()));

@@ -109,9 +109,7 @@ impl Tree {
     /// It cannot be opened.
     pub fn linkable(&self, path: &str) -> Result<Option<Linkable>> {
         match &self.form {
-            Form::Directory(root) => {
-                root.linkable(path).map_err(|e| Error::disk("opening", &self.shown(path), e))
-            }
+            Form::Directory(root) => root.linkable(path).map_err(|e| Error::disk("opening", &self.shown(path), e)),
             Form::Tar(_) => Ok(None),
         }
     }

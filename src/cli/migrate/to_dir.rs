@@ -1,0 +1,88 @@
+//! The images of a storage as skopeo's `dir:` directories.
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use super::collect::Collected;
+use super::faults;
+use crate::cli::context::Context;
+use crate::cli::exit::Outcome;
+use crate::content::in_parallel;
+use crate::error::{Error, Kind, Result};
+use crate::graph::Image;
+use crate::progress::units::{bytes, count, duration};
+use crate::progress::{Event, Phase};
+use crate::transport::dir::{Images, LinkMode, Parts, Written};
+use crate::transport::storage::{Storage, Tagged};
+
+/// Writes every whole image to `to`; what is wrong with the others is told.
+///
+/// # Errors
+/// `to` cannot be made, or lies in the storage. What befalls one image costs that one.
+pub fn write(
+    storage: &Storage,
+    collected: &Collected,
+    to: &Path,
+    mode: LinkMode,
+    started: Instant,
+    context: &Context,
+) -> Result<Outcome> {
+    refuse_inside(storage, to)?;
+    let images = Images::create(to, mode, context.events.clone())?;
+    let whole: Vec<(&Tagged, &Image)> =
+        collected.images.iter().filter_map(|(found, image)| Some((found, image.as_ref()?))).collect();
+    context.events.report(Event::Phase { phase: Phase::Publish, items: whole.len() as u64, bytes: 0 });
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let written = in_parallel(&whole, threads, |(found, image)| {
+        let written = write_image(&images, found, image, storage);
+        context.events.report(Event::ItemDone);
+        written
+    });
+    images.sync()?;
+    context.end();
+    collected.faults.iter().for_each(|fault| context.failed_image(faults::shown(fault).trim_end(), None));
+    let (mut new, mut kept, mut failed) = (0, 0, collected.images.len() - whole.len());
+    for written in written {
+        match written {
+            Ok(Written::New) => new += 1,
+            Ok(Written::Kept) => kept += 1,
+            Err(error) => {
+                failed += 1;
+                context.failed_image(&error.chain(), None);
+            }
+        }
+    }
+    failed += collected.lost();
+    let kept = if kept > 0 { format!(", {} there already", count(kept, "image")) } else { String::new() };
+    let lost = if failed > 0 { format!(", {failed} failed") } else { String::new() };
+    let copied = if images.copied() > 0 { format!(", {} copied", bytes(images.copied())) } else { String::new() };
+    context.say(&format!(
+        "{}: {} written{kept}{lost}; {} linked{copied}, {}; {}",
+        to.display(),
+        count(new, "image"),
+        count(usize::try_from(images.linked()).unwrap_or(usize::MAX), "blob"),
+        faults::counted(&collected.faults),
+        duration(started.elapsed()),
+    ));
+    Ok(if failed > 0 { Outcome::SomeImagesFailed } else { Outcome::Done })
+}
+
+fn write_image(images: &Images, found: &Tagged, image: &Image, storage: &Storage) -> Result<Written> {
+    let name = found.name();
+    let context = |error: Error| error.while_doing(format!("image {name}"));
+    let root = image.root().ok_or_else(|| context(Error::new(Kind::NotFound, "its manifest is not among its own")))?;
+    let manifests = image.manifests.iter().filter(|manifest| manifest.digest() != root.digest()).collect();
+    let parts = Parts { root, manifests, blobs: &image.blobs, repository: &found.repository };
+    images.write(&name, &parts, storage).map_err(context)
+}
+
+/// A storage is only read: nothing is made in it.
+fn refuse_inside(storage: &Storage, to: &Path) -> Result<()> {
+    let Ok(storage) = storage.shown("").canonicalize() else { return Ok(()) };
+    let absolute = std::path::absolute(to).map_err(|e| Error::disk("creating", to, e))?;
+    let existing: Option<PathBuf> = absolute.ancestors().find_map(|above| above.canonicalize().ok());
+    match existing.is_some_and(|existing| existing.starts_with(&storage)) {
+        true => Err(Error::input(format!("{} lies in the storage, which is only read", to.display()))),
+        false => Ok(()),
+    }
+}

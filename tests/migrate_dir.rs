@@ -1,0 +1,209 @@
+//! `migrate --to-dir`: images as skopeo reads them, linked to a real registry's storage.
+
+mod support;
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::Output;
+
+use support::images::{self, Corpus, Image};
+use support::registry::Registry;
+use support::{files_below, gapferry, skopeo, tempdir};
+
+fn migrate(storage: &Path, to: &Path, more: &[&str]) -> Output {
+    gapferry().arg("migrate").arg(storage).arg("--to-dir").arg(to).args(more).output().unwrap()
+}
+
+#[track_caller]
+fn migrated(storage: &Path, to: &Path, more: &[&str]) -> String {
+    let output = migrate(storage, to, more);
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    said
+}
+
+/// The directories that hold an image, by their paths below `to`.
+fn found(to: &Path) -> Vec<String> {
+    let files = files_below(to).into_iter();
+    let mut names: Vec<String> =
+        files.filter_map(|(path, _)| path.strip_suffix("/version").map(str::to_owned)).collect();
+    names.sort();
+    names
+}
+
+fn blob(to: &Path, image: &Image) -> PathBuf {
+    let digest = support::sha256(image.blobs.last().unwrap());
+    to.join(image.name()).join(digest.strip_prefix("sha256:").unwrap())
+}
+
+fn tagged(corpus: &Corpus) -> Vec<&Image> {
+    corpus.images.iter().filter(|image| image.tag.is_some()).collect()
+}
+
+#[test]
+fn skopeo_reads_every_image_back_with_the_digest_the_registry_had_for_it() {
+    let registry = Registry::start();
+    let corpus = Corpus::everything();
+    corpus.push(&registry);
+    let directory = tempdir();
+    let to = directory.path().join("images");
+    let said = migrated(&registry.storage(), &to, &[]);
+    let mut names: Vec<String> = tagged(&corpus).iter().map(|image| image.name()).collect();
+    names.sort();
+    assert_eq!(found(&to), names);
+    assert!(said.contains(&format!("{} images written", names.len())) && !said.contains("copied"), "{said}");
+    let target = Registry::start();
+    for image in tagged(&corpus) {
+        let place = format!("dir:{}", to.join(image.name()).display());
+        assert_eq!(skopeo::digest(&place), image.digest(), "{}", image.name());
+        skopeo::copy(&place, &format!("docker://{}/{}", target.host(), image.name()));
+        let tag = image.tag.as_deref().unwrap();
+        assert_eq!(target.digest(&image.repository, tag), Some(image.digest()), "{}", image.name());
+    }
+}
+
+#[test]
+fn blobs_are_the_storage_s_own_and_manifests_are_not() {
+    let registry = Registry::start();
+    let image = images::oci_index("a/b/c", "1.0", "index");
+    image.push(&registry);
+    let before = files_below(&registry.storage());
+    let directory = tempdir();
+    migrated(&registry.storage(), directory.path(), &["--link", "hard"]);
+    let place = directory.path().join("a/b/c:1.0");
+    for entry in fs::read_dir(&place).unwrap() {
+        let entry = entry.unwrap();
+        let name = entry.file_name().into_string().unwrap();
+        let is_own = name == "version" || name.ends_with("manifest.json");
+        assert_eq!(entry.metadata().unwrap().nlink() == 1, is_own, "{name}");
+    }
+    assert_eq!(fs::read_to_string(place.join("version")).unwrap(), "Directory Transport Version: 1.1\n");
+    assert!(files_below(&registry.storage()) == before, "the storage is only read");
+}
+
+#[test]
+fn a_second_run_keeps_what_is_finished_and_redoes_what_is_not_without_writing_into_a_link() {
+    let registry = Registry::start();
+    let images = ["kept", "no-version", "no-blob", "short-blob", "no-manifest", "empty-version"];
+    let images: Vec<Image> = images.iter().map(|name| images::oci(name, "1", &[name])).collect();
+    images.iter().for_each(|image| image.push(&registry));
+    let directory = tempdir();
+    let to = directory.path();
+    migrated(&registry.storage(), to, &[]);
+    let (before, storage) = (files_below(to), files_below(&registry.storage()));
+    fs::remove_file(to.join("no-version:1/version")).unwrap();
+    fs::remove_file(blob(to, &images[2])).unwrap();
+    fs::remove_file(blob(to, &images[3])).unwrap();
+    fs::write(blob(to, &images[3]), "x").unwrap();
+    fs::write(to.join("no-manifest:1/manifest.json"), "").unwrap();
+    fs::write(to.join("empty-version:1/version"), "").unwrap();
+    let said = migrated(&registry.storage(), to, &[]);
+    assert!(said.contains("5 images written, 1 image there already"), "{said}");
+    assert!(files_below(to) == before);
+    assert!(files_below(&registry.storage()) == storage);
+}
+
+#[test]
+fn nothing_foreign_is_overwritten_and_only_its_own_image_fails() {
+    let registry = Registry::start();
+    for name in ["well", "another", "files", "link", "inner/deep", "other-version"] {
+        images::oci(name, "1", &[name]).push(&registry);
+    }
+    let (directory, outside) = (tempdir(), tempdir());
+    let to = directory.path();
+    let of_others = |path: &str, content: &str| {
+        fs::create_dir_all(to.join(path).parent().unwrap()).unwrap();
+        fs::write(to.join(path), content).unwrap();
+    };
+    of_others("another:1/manifest.json", "{}");
+    of_others("another:1/version", "Directory Transport Version: 1.1\n");
+    of_others("files:1/letter.txt", "dear reader");
+    of_others("other-version:1/version", "3");
+    std::os::unix::fs::symlink(outside.path(), to.join("link:1")).unwrap();
+    std::os::unix::fs::symlink(outside.path(), to.join("inner")).unwrap();
+    let before = files_below(to);
+    let output = migrate(&registry.storage(), to, &[]);
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    for says in [
+        "image another:1: ",
+        "another image is there already",
+        "something else is there already: \"letter.txt\"",
+        "its version is another",
+        "image link:1: ",
+        "image inner/deep:1: ",
+        "1 image written, 5 failed",
+    ] {
+        assert!(said.contains(says), "{says}\n{said}");
+    }
+    assert_eq!(found(to), ["another:1", "other-version:1", "well:1"]);
+    let after: Vec<_> = files_below(to).into_iter().filter(|(path, _)| !path.starts_with("well:1/")).collect();
+    assert!(after == before);
+    assert!(files_below(outside.path()).is_empty());
+}
+
+#[test]
+fn a_faulty_image_is_told_and_not_written_and_with_strict_nothing_is() {
+    let registry = Registry::start();
+    let faulty = images::oci("faulty", "1", &["faulty"]);
+    faulty.push(&registry);
+    images::oci("well", "1", &["well"]).push(&registry);
+    let hex = support::sha256(faulty.blobs.last().unwrap()).replace("sha256:", "");
+    let data = registry.storage().join(format!("docker/registry/v2/blobs/sha256/{}/{hex}/data", &hex[..2]));
+    let mut bytes = fs::read(&data).unwrap();
+    bytes[10] ^= 1;
+    fs::write(&data, bytes).unwrap();
+    let directory = tempdir();
+    let to = directory.path().join("strict");
+    let output = migrate(&registry.storage(), &to, &["--check", "digest", "--strict"]);
+    assert_eq!(output.status.code(), Some(3));
+    assert!(!to.exists());
+    let to = directory.path().join("images");
+    let output = migrate(&registry.storage(), &to, &["--check", "digest"]);
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("wrong digest") && said.contains("affects faulty:1"), "{said}");
+    assert_eq!(found(&to), ["well:1"]);
+}
+
+#[test]
+fn where_links_cannot_lead_each_blob_is_copied_once_and_that_is_told_once() {
+    let Ok(elsewhere) = tempfile::tempdir_in("/dev/shm") else { return };
+    let registry = Registry::start();
+    for tag in ["1", "2", "3"] {
+        images::oci("a", tag, &["base", tag]).push(&registry);
+    }
+    let is_same = fs::metadata(elsewhere.path()).unwrap().dev() == fs::metadata(registry.storage()).unwrap().dev();
+    assert!(!is_same, "the test needs another file system");
+    let said = migrated(&registry.storage(), elsewhere.path(), &[]);
+    assert_eq!(said.matches("EXDEV").count(), 1, "{said}");
+    let base = blob(elsewhere.path(), &images::oci("a", "1", &["base"]));
+    assert_eq!(fs::metadata(base).unwrap().nlink(), 3);
+    let output = migrate(&registry.storage(), &elsewhere.path().join("hard"), &["--link", "hard"]);
+    assert_eq!(output.status.code(), Some(1));
+}
+
+#[test]
+fn a_tar_of_the_storage_gives_the_same_directories() {
+    let registry = Registry::start();
+    Corpus::everything().push(&registry);
+    let directory = tempdir();
+    let tar = directory.path().join("storage.tar");
+    let mut command = std::process::Command::new("tar");
+    command.arg("-C").arg(registry.storage()).arg("-cf").arg(&tar).arg(".");
+    assert!(command.status().unwrap().success());
+    let [linked, copied] = ["linked", "copied"].map(|name| directory.path().join(name));
+    migrated(&registry.storage(), &linked, &[]);
+    migrated(&tar, &copied, &[]);
+    assert!(files_below(&linked) == files_below(&copied));
+}
+
+#[test]
+fn the_storage_itself_is_no_place_for_images() {
+    let registry = Registry::start();
+    images::oci("a", "1", &["a"]).push(&registry);
+    let output = migrate(&registry.storage(), &registry.storage().join("docker/registry/v2/images/below"), &[]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(!registry.storage().join("docker/registry/v2/images").exists());
+}
