@@ -28,7 +28,7 @@
 //! | [`content`] | the contract for reading and writing; a blob is proven while it is read |
 //! | [`credentials`] | who we are to a registry; secrets masked by type |
 //! | [`routes`] | which mirrors stand before a registry (`registries.conf`) |
-//! | [`transport`] | registries, OCI layouts and the storage of a registry, as directory or tar |
+//! | [`transport`] | registries, OCI layouts and the storage of a registry as directory or tar, skopeo's `dir:` |
 //! | [`allowlist`] | text, YAML and skopeo's YAML to rules that know their line |
 //! | [`resolve`], [`walk`], [`select`] | rules to references, references to complete images, platforms from an index |
 //! | [`lock`], [`graph`] | what each reference meant; everything below it |
