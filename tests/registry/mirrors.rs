@@ -210,6 +210,51 @@ async fn a_mirror_that_alters_every_blob_is_left_alone_and_does_not_double_what_
     assert_eq!(warnings(&recorder).iter().filter(left_out).count(), 1, "{:?}", warnings(&recorder));
 }
 
+/// A blob of 900,000 bytes at three registries behind lines of their own: at the first mirror, the second one and the
+/// registry itself. The first gives two thirds of it once and is down then. Who lies alters a byte of that part, too.
+async fn broken_off_and_finished(lying: usize) -> ([String; 3], Registries, Arc<Recorder>) {
+    let (content, shelf, registries) = (noise(900_000), Shelf::default(), [(); 3].map(|()| Registry::start()));
+    let blob = shelf.add(content.clone());
+    for registry in &registries {
+        let repo = repository(registry.host(), "team/app");
+        shelf::push(&crate::client(config()), &repo, &shelf, &[&blob]).await.unwrap();
+    }
+    let far = registries.each_ref().map(|registry| Proxy::before(registry.host()));
+    far[lying].when("GET", "/blobs/").always().fault(Fault::WrongDigest);
+    let near = far.each_ref().map(|line| Proxy::before(&line.address));
+    near[0].when("GET", "/blobs/").fault(Fault::Truncate(600_000));
+    near[0].when("GET", "/blobs/").nth(2).always().fault(Fault::Status(503));
+    let places = near.each_ref().map(|line| line.address.clone());
+    let (reader, recorder) = through(&places[2], &[(&places[0], ""), (&places[1], "")]);
+    let read = Cached::new(&reader, None).small_blob(&named(), &blob, 1 << 20).await.unwrap();
+    assert!(read == content);
+    (places, reader, recorder)
+}
+
+/// Who gave how many bytes that were of use.
+fn merits(registries: &Registries) -> Vec<(String, u64)> {
+    let served = registries.served().into_iter().filter(|served| served.bytes > 0);
+    served.map(|served| (served.from.registry().to_owned(), served.bytes)).collect()
+}
+
+#[tokio::test]
+async fn a_mirror_that_finishes_what_another_has_falsified_is_not_blamed_and_serves_it_whole() {
+    let (places, registries, recorder) = broken_off_and_finished(0).await;
+    let told = warnings(&recorder);
+    assert!(told.iter().any(|text| places[..2].iter().all(|place| text.contains(place))), "{told:?}");
+    assert!(!told.iter().any(|text| text.contains("gave wrong bytes")), "nobody knows who: {told:?}");
+    assert_eq!(merits(&registries), [(places[1].clone(), 900_000)]);
+}
+
+#[tokio::test]
+async fn a_mirror_that_falsifies_the_end_is_found_out_and_whoever_began_honestly_is_not_blamed() {
+    let (places, registries, recorder) = broken_off_and_finished(1).await;
+    let told = warnings(&recorder);
+    let blamed: Vec<_> = told.iter().filter(|text| text.contains("gave wrong bytes")).collect();
+    assert!(blamed.len() == 1 && blamed[0].contains(&places[1]) && !blamed[0].contains(&places[0]), "{told:?}");
+    assert_eq!(merits(&registries), [(places[2].clone(), 900_000)]);
+}
+
 #[tokio::test]
 async fn a_mirror_is_asked_for_what_it_is_for() {
     let image = app();

@@ -20,7 +20,7 @@ use crate::error::{Error, Kind, Result};
 use crate::oci::{Descriptor, Digest, Manifest, Reference, Repository, Tag};
 use crate::progress::{Event, Events};
 use crate::routes::{Place, Serves};
-use doubts::{Doubts, Given};
+use doubts::{Doubts, Given, Wrong};
 use relay::Relay;
 use standing::Standing;
 use stop::Stop;
@@ -186,17 +186,22 @@ impl Way {
 
     /// See [`Source::gave_wrong`](crate::content::Source::gave_wrong).
     pub fn gave_wrong(&self, blob: &Descriptor, error: Error) -> Result<()> {
-        let accused = self.doubts.accuse(&blob.digest);
-        if accused.is_empty() {
-            let own = &self.stop(self.stops.len() - 1).repository;
+        let own = self.stops.len() - 1;
+        let Wrong { given, from } = self.doubts.accuse(&blob.digest, own);
+        if from.is_empty() || from == [own] {
+            let own = &self.stop(own).repository;
             return Err(error.while_doing(format!("reading from {own}")));
         }
-        for (at, given) in accused {
-            let (stop, error) = (self.stop(at), &error);
-            let mirror = &stop.repository;
-            let text = format!("mirror {mirror} gave wrong bytes and is not asked for them again: {}", error.chain());
-            self.events.report(Event::Warning(text));
-            stop.gave_wrong(given, error, &self.events);
+        given.into_iter().for_each(|(at, given)| self.stops[at].discount(given));
+        let places: Vec<String> = from.iter().map(|at| self.stops[*at].repository.to_string()).collect();
+        let (places, why) = (places.join(" and "), error.chain());
+        let text = match from[..] {
+            [_] => format!("mirror {places} gave wrong bytes and is not asked for them again: {why}"),
+            _ => format!("what {places} gave of a blob makes no whole; reading it from one of them alone: {why}"),
+        };
+        self.events.report(Event::Warning(text));
+        if let [mirror] = from[..] {
+            self.stops[mirror].gave_wrong(&error, &self.events);
         }
         Ok(())
     }
@@ -204,9 +209,7 @@ impl Way {
     /// A place gave this of a blob, as far as anybody knows yet.
     fn note_given(&self, blob: &Digest, at: usize, given: Given) {
         self.stops[at].count(given);
-        if at + 1 < self.stops.len() {
-            self.doubts.note(blob, at, given);
-        }
+        self.doubts.note(blob, at, given);
     }
 
     pub fn counts_pulls(&self) -> bool {

@@ -33,6 +33,7 @@ impl Relay {
         order.retain(|at| !way.doubts.has(&blob.digest, *at));
         let ahead = order.into_iter();
         let pieces = stream::empty().boxed();
+        way.doubts.begin(&blob.digest);
         let mut relay = Relay { way, blob: blob.clone(), ahead, at: 0, pieces, position: offset, skip: 0 };
         let begins = relay.next_place(None).await?;
         // Nothing is delivered yet, so a stream from the start is simply passed on as such.

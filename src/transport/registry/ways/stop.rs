@@ -56,10 +56,14 @@ impl Stop {
         self.bytes.fetch_add(given.bytes, Relaxed);
     }
 
-    /// What was counted here of one blob was wrong: it is nobody's merit, and next time others are asked.
-    pub fn gave_wrong(&self, given: Given, error: &Error, events: &Events) {
+    /// What was counted here of one blob is thrown away: it is nobody's merit.
+    pub fn discount(&self, given: Given) {
         self.blobs.fetch_sub(given.blobs, Relaxed);
         self.bytes.fetch_sub(given.bytes, Relaxed);
+    }
+
+    /// All of a blob that was wrong came from here.
+    pub fn gave_wrong(&self, error: &Error, events: &Events) {
         if let Some(standing) = &self.standing {
             standing.gave_wrong(error, &self.host.registry, events);
         }
