@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 /// What helpers print when they know nothing; the exit code is the same as for a failure.
 const NOT_FOUND: &str = "credentials not found in native keychain";
 
-/// What a secret is called, in lower case.
+/// What a secret is called, in lower case; also as a part of a name.
 const KEYS: [&str; 3] = ["secret", "password", "token"];
 
 #[derive(Deserialize)]
@@ -129,12 +129,23 @@ fn failed(attempt: &str, output: &Output, keys: &[&str]) -> Error {
     Error::input(format!("{attempt}: {}: {said}", output.status))
 }
 
-/// Whether there is, anywhere, the beginning of something like a JSON object or a word that may be the key of a secret: a
-/// helper may fail after it has found the credentials, and what it prints then need be neither whole nor JSON. A secret that
+/// Whether there is, anywhere, the beginning of something like a JSON object or what may be the key of a secret with its
+/// value: a helper may fail after it has found the credentials, and what it prints then need be neither whole nor JSON. The
+/// bare word among others is shown, because “password store is empty” and “token expired” are what helps; a secret that
 /// stands alone is not told from other words.
 fn may_hold_secret(words: &str, keys: &[&str]) -> bool {
     let lower = words.to_ascii_lowercase();
-    lower.contains('{') || keys.iter().any(|key| lower.contains(key))
+    let has_value = |key: &&str| lower.match_indices(*key).any(|(at, key)| begins_value(&lower[at + key.len()..]));
+    lower.contains('{') || keys.iter().any(has_value)
+}
+
+/// What comes `after` a key, which may be a part of a longer name, in quotes of whatever kind: in a list, a query, a table,
+/// a tag.
+fn begins_value(after: &str) -> bool {
+    let after = after.trim_start_matches(|c: char| c.is_alphanumeric() || matches!(c, '_' | '-'));
+    let is_between = |c: char| matches!(c, '"' | '\'' | '`' | '\\' | ']' | ')') || c.is_whitespace() && c != '\t';
+    let after = after.trim_start_matches(is_between);
+    after.starts_with([':', '=', '>', '|', '\t']) || after.starts_with("%3")
 }
 
 fn strange(attempt: &str) -> Error {
@@ -153,13 +164,30 @@ mod tests {
             "ServerURL=x Username=u Password=hunter2",
             "Username: u\nTOKEN: hunter2",
             "warning: session ended { hunter2",
+            "token = hunter2",
+            "'token' : 'hunter2'",
+            r#"out: \"access_token\":\"hunter2\""#,
+            "password store is empty, secret_id=hunter2",
+            "https://h/login?id_token%3Dhunter2",
+            "<Secret>hunter2</Secret>",
+            "user\ttoken\t\nu\thunter2",
+            "| user | token |",
         ] {
             assert!(may_hold_secret(withheld, &KEYS), "{withheld}");
         }
-        for shown in [NOT_FOUND, "user cancelled", "exit status 2: gpg: decryption failed: No pinentry"] {
+        for shown in [
+            NOT_FOUND,
+            "user cancelled",
+            "exit status 2: gpg: decryption failed: No pinentry",
+            "pass not initialized: exit status 1: Error: password store is empty. Try \"pass init\".",
+            "token expired, run `vault login`",
+            "error: the token has expired: log in again",
+            "no secret found at https://vault.example:8200/v1/kv",
+            "the tokenizer failed",
+        ] {
             assert!(!may_hold_secret(shown, &KEYS), "{shown}");
         }
-        let unready = "pass not initialized: exit status 1: Error: password store is empty. Try \"pass init\".";
-        assert!(!may_hold_secret(unready, &KEYS[..1]) && may_hold_secret(unready, &KEYS));
+        // Whoever knows the password looks for it, not for words about it.
+        assert!(!may_hold_secret("password: too short", &KEYS[..1]));
     }
 }
