@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream;
-use rustix::io::ReadWriteFlags;
+use rustix::io::{Errno, ReadWriteFlags};
 
 use super::Body;
 use crate::error::{Error, Kind, Result};
@@ -21,6 +21,8 @@ use crate::oci::{Algorithm, Digest, Hasher};
 
 /// How much is read at a time for a stream: what stays in a core's cache until it is hashed and sent.
 const PIECE: usize = 64 * 1024;
+/// The same where every piece costs a hop to another thread: enough that the hop costs nothing.
+const LARGE_PIECE: usize = 512 * 1024;
 /// How much is read at a time for hashing: enough to keep a disk busy.
 const HASH_BUFFER: usize = 1024 * 1024;
 
@@ -130,38 +132,39 @@ impl Slice {
     /// The bytes from `offset` on.
     ///
     /// What the system has in memory is taken on the spot, by the thread that wants it; only what has to come from a medium
-    /// is waited for on a thread of its own.
+    /// is waited for on a thread of its own. So is everything on a file system that cannot tell the one from the other.
     pub fn stream(self, offset: u64) -> Body {
-        let pieces = stream::try_unfold((self, offset), |(slice, position)| async move {
+        let pieces = stream::try_unfold((self, offset, true), |(slice, position, asks)| async move {
             if position >= slice.size {
                 return Ok(None);
             }
-            let piece = match slice.read_cached(position) {
-                Some(piece) => piece,
-                None => slice.clone().read_waiting(position).await?,
+            let cached = if asks { slice.read_cached(position) } else { Err(Errno::OPNOTSUPP) };
+            let asks = !cached.as_ref().is_err_and(is_not_known);
+            let piece = match cached {
+                Ok(piece) => piece,
+                Err(_) => slice.clone().read_waiting(position, if asks { PIECE } else { LARGE_PIECE }).await?,
             };
             let next = position + piece.len() as u64;
-            Ok(Some((piece, (slice, next))))
+            Ok(Some((piece, (slice, next, asks))))
         });
         Body { offset, stream: pieces.boxed() }
     }
 
     /// Up to [`PIECE`] bytes from `position` on, never none, if they can be had without waiting for a medium. Whatever
-    /// speaks against that, a file system that does not know the question included, is for
-    /// [`read_waiting`](Self::read_waiting) to find out.
-    fn read_cached(&self, position: u64) -> Option<Bytes> {
-        let mut buffer = vec![0; self.piece_at(position)];
+    /// speaks against that is for [`read_waiting`](Self::read_waiting) to find out.
+    fn read_cached(&self, position: u64) -> rustix::io::Result<Bytes> {
+        let mut buffer = vec![0; self.piece_at(position, PIECE)];
         let mut parts = [IoSliceMut::new(&mut buffer)];
         let from = self.offset.saturating_add(position);
-        let read = rustix::io::preadv2(&self.file, &mut parts, from, ReadWriteFlags::NOWAIT).ok()?;
+        let read = rustix::io::preadv2(&self.file, &mut parts, from, ReadWriteFlags::NOWAIT)?;
         buffer.truncate(read);
-        (read > 0).then(|| buffer.into())
+        if read > 0 { Ok(buffer.into()) } else { Err(Errno::AGAIN) }
     }
 
-    async fn read_waiting(self, position: u64) -> Result<Bytes> {
+    async fn read_waiting(self, position: u64, most: usize) -> Result<Bytes> {
         let path = self.path.clone();
         let read = tokio::task::spawn_blocking(move || {
-            let mut buffer = vec![0; self.piece_at(position)];
+            let mut buffer = vec![0; self.piece_at(position, most)];
             let read = self.read_at(position, &mut buffer)?;
             buffer.truncate(read);
             Ok(buffer.into())
@@ -171,9 +174,14 @@ impl Slice {
         piece.map_err(|e| Error::disk("reading", &path, e))
     }
 
-    fn piece_at(&self, position: u64) -> usize {
-        usize::try_from(self.size.saturating_sub(position)).unwrap_or(PIECE).min(PIECE)
+    fn piece_at(&self, position: u64, most: usize) -> usize {
+        usize::try_from(self.size.saturating_sub(position)).unwrap_or(most).min(most)
     }
+}
+
+/// The file system, or the whole system, does not know reading without waiting, and never will.
+fn is_not_known(error: &Errno) -> bool {
+    matches!(*error, Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL)
 }
 
 fn cut_short(left: u64) -> io::Error {
@@ -226,12 +234,25 @@ mod tests {
         let content: Vec<u8> = (0..3 * PIECE).map(|at| (at % 251) as u8).collect();
         for (offset, size, from) in [(0, content.len(), 0), (7, 2 * PIECE, 0), (7, 2 * PIECE, PIECE + 1), (9, 5, 5)] {
             let (_file, slice) = slice(&content, offset as u64, size as u64);
-            let waited = slice.clone().read_waiting(from as u64).await;
+            let waited = slice.clone().read_waiting(from as u64, PIECE).await;
             let read = all(slice.stream(from as u64)).await.unwrap();
             assert_eq!(read, content[offset + from..offset + size], "{size} bytes at {offset}, from {from}");
             // What is not in memory comes another way, and is the same.
             assert_eq!(waited.unwrap()[..], read[..read.len().min(PIECE)]);
         }
+    }
+
+    #[tokio::test]
+    async fn a_file_system_that_cannot_tell_what_is_in_memory_is_read_all_the_same_in_larger_pieces() {
+        // A file of the kernel's: read by position, but not without waiting.
+        let (path, content) = ("/proc/version", std::fs::read("/proc/version").unwrap());
+        let version = Slice::new(Arc::new(File::open(path).unwrap()), path, 0, content.len() as u64);
+        assert!(version.read_cached(0).is_err_and(|error| is_not_known(&error)));
+        assert_eq!(all(version.stream(0)).await.unwrap(), content);
+        let content: Vec<u8> = (0..LARGE_PIECE + PIECE).map(|at| (at % 251) as u8).collect();
+        let (_file, slice) = slice(&content, 0, content.len() as u64);
+        assert_eq!(slice.clone().read_waiting(0, LARGE_PIECE).await.unwrap(), content[..LARGE_PIECE]);
+        assert_eq!(slice.read_waiting(LARGE_PIECE as u64, LARGE_PIECE).await.unwrap(), content[LARGE_PIECE..]);
     }
 
     #[tokio::test]
