@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
 
@@ -162,6 +162,26 @@ fn the_secret_that_a_failing_helper_prints_is_not_shown() {
     }
 }
 
+/// Makes `script` the helper `vault`, with these pipes beside it; gives where they are.
+fn install<const N: usize>(home: &Home, script: &str, pipes: [&str; N]) -> [String; N] {
+    home.install_helper("vault");
+    let path = home.write("bin/docker-credential-vault", script);
+    let pipes = pipes.map(|name| format!("{path}.{name}"));
+    assert!(Command::new("mkfifo").args(&pipes).status().unwrap().success());
+    pipes
+}
+
+/// Stops a command once its helper runs; gives it, and what the helper tells by its pipe `runs` from then on.
+fn stop(home: &Home, arguments: &[&str], runs: &str) -> (Child, BufReader<File>) {
+    let mut command = gapferry_process();
+    command.envs(home.environment()).args(arguments).stdout(Stdio::null()).stderr(Stdio::piped());
+    let process = command.spawn().unwrap();
+    let mut runs = BufReader::new(File::open(runs).unwrap());
+    runs.read_line(&mut String::new()).unwrap();
+    rustix::process::kill_process(rustix::process::Pid::from_child(&process), rustix::process::Signal::TERM).unwrap();
+    (process, runs)
+}
+
 /// Tells that it runs, and waits for a PIN that nobody enters.
 const WAITING: &str = r#"#!/bin/sh
 exec 3> "$0.runs"
@@ -173,20 +193,11 @@ read pin < "$0.pin"
 fn a_command_that_is_stopped_does_not_leave_a_waiting_helper_behind() {
     let (registry, home) = (closed(), Home::new());
     let host = registry.host();
-    home.install_helper("vault");
-    let path = home.write("bin/docker-credential-vault", WAITING);
-    let runs = format!("{path}.runs");
-    assert!(Command::new("mkfifo").arg(&runs).arg(format!("{path}.pin")).status().unwrap().success());
+    let [runs, _] = install(&home, WAITING, ["runs", "pin"]);
     let file = home.write("auth.json", &json!({ "credHelpers": { host: "vault" } }).to_string());
     let image = format!("{host}/team/app:1");
     for arguments in [&["lock", &image][..], &["auth", "check", host], &["logout", host]] {
-        let mut command = gapferry_process();
-        command.envs(home.environment()).args(arguments).args(["--authfile", &file]).stderr(Stdio::piped());
-        let process = command.stdout(Stdio::null()).spawn().unwrap();
-        let mut runs = BufReader::new(File::open(&runs).unwrap());
-        runs.read_line(&mut String::new()).unwrap();
-        let id = rustix::process::Pid::from_child(&process);
-        rustix::process::kill_process(id, rustix::process::Signal::TERM).unwrap();
+        let (process, mut runs) = stop(&home, &[arguments, &["--authfile", &file]].concat(), &runs);
         let output = process.wait_with_output().unwrap();
         assert_eq!(output.status.code(), Some(143), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
         // It ends when nobody has it open any more.
@@ -208,19 +219,11 @@ read pin < "$0.pin"
 fn a_stopped_helper_may_put_the_terminal_right_before_it_ends() {
     let (registry, home) = (closed(), Home::new());
     let host = registry.host();
-    home.install_helper("vault");
-    let path = home.write("bin/docker-credential-vault", TIDY);
-    let [runs, pin, go] = ["runs", "pin", "go"].map(|name| format!("{path}.{name}"));
-    assert!(Command::new("mkfifo").args([&runs, &pin, &go]).status().unwrap().success());
+    let [runs, _, go] = install(&home, TIDY, ["runs", "pin", "go"]);
     // Opened for both, it waits for no reader.
     let mut go = File::options().read(true).write(true).open(go).unwrap();
     let file = home.write("auth.json", &json!({ "credHelpers": { host: "vault" } }).to_string());
-    let mut command = gapferry_process();
-    command.envs(home.environment()).args(["auth", "check", host, "--authfile", &file]);
-    let process = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-    let mut runs = BufReader::new(File::open(&runs).unwrap());
-    runs.read_line(&mut String::new()).unwrap();
-    rustix::process::kill_process(rustix::process::Pid::from_child(&process), rustix::process::Signal::TERM).unwrap();
+    let (process, mut runs) = stop(&home, &["auth", "check", host, "--authfile", &file], &runs);
     runs.read_line(&mut String::new()).unwrap();
     writeln!(go).unwrap();
     let output = process.wait_with_output().unwrap();
@@ -240,10 +243,7 @@ echo '{"ServerURL":"h","Username":"me","Secret":"pa:ss w0rd"}'
 fn one_registrys_helper_that_waits_does_not_stop_another_registry() {
     let (closed, open, home) = (closed(), Registry::start(), Home::new());
     crate::support::images::oci("team/app", "1", &["y"]).push(&open);
-    home.install_helper("vault");
-    let path = home.write("bin/docker-credential-vault", PATIENT);
-    let pin = format!("{path}.pin");
-    assert!(Command::new("mkfifo").arg(&pin).status().unwrap().success());
+    let [pin] = install(&home, PATIENT, ["pin"]);
     let file = home.write("auth.json", &json!({ "credHelpers": { closed.host(): "vault" } }).to_string());
     let images = [closed.host(), open.host()].map(|host| format!("{host}/team/app:1"));
     let gate = Gate::before(open.host(), "GET /v2/team/app/manifests/");

@@ -120,52 +120,68 @@ async fn an_entry_that_is_not_what_is_asked_for_now_is_not_taken_over() {
     assert!(server.traffic().requests > asked);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_lock_without_a_bundle_saves_the_questions_and_the_manifests_are_pulled_by_digest() {
+/// A registry whose images stand in a lock file; there is no bundle yet.
+struct Pinned {
+    server: Server,
+    shop: Arc<Mutex<Shop>>,
+    directory: tempfile::TempDir,
+    list: String,
+    lock: String,
+    out: String,
+}
+
+async fn pinned() -> Pinned {
     let (server, shop) = changing(shop()).await;
     let directory = support::tempdir();
     let list = allowlist(directory.path(), &server.address, &NAMES);
-    let (lock, out) = (directory.path().join("lock").display().to_string(), directory.path().join("b"));
-    let out = out.display().to_string();
+    let [lock, out] = ["lock", "b"].map(|name| directory.path().join(name).display().to_string());
     well(gapferry(&["lock", "-f", &list, "-o", &lock]).await);
-    shop.lock().unwrap().add(NAMES[0], "moved");
-    let before = server.seen().len();
-    well(gapferry(&["export", "-f", &list, "-o", &out, "--lock", &lock, "--immutable-tags", "."]).await);
-    let asked = server.seen().split_off(before);
+    Pinned { server, shop, directory, list, lock, out }
+}
+
+impl Pinned {
+    /// Exports by the lock, with these options.
+    async fn export(&self, more: &[&str]) -> std::process::Output {
+        let export = ["export", "-f", &self.list, "-o", &self.out, "--lock", &self.lock];
+        gapferry(&[&export[..], more].concat()).await
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lock_without_a_bundle_saves_the_questions_and_the_manifests_are_pulled_by_digest() {
+    let site = pinned().await;
+    site.shop.lock().unwrap().add(NAMES[0], "moved");
+    let before = site.server.seen().len();
+    well(site.export(&["--immutable-tags", "."]).await);
+    let asked = site.server.seen().split_off(before);
     assert!(asked.iter().all(|request| request.target.contains("sha256:")), "{asked:?}");
     assert_eq!(asked.iter().filter(|request| is_pull(request)).count(), NAMES.len());
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_tag_said_never_to_move_that_has_moved_is_an_error_not_another_image() {
-    let (server, shop) = changing(shop()).await;
-    let directory = support::tempdir();
-    let list = allowlist(directory.path(), &server.address, &NAMES);
-    let (lock, out) = (directory.path().join("lock").display().to_string(), directory.path().join("b"));
-    let out = out.display().to_string();
-    well(gapferry(&["lock", "-f", &list, "-o", &lock]).await);
-    let before = std::fs::read(&lock).unwrap();
+    let site = pinned().await;
+    let before = std::fs::read(&site.lock).unwrap();
     let digest_of = |bytes: &[u8]| images_of(bytes)[0]["digest"].as_str().unwrap().to_owned();
-    shop.lock().unwrap().delete(NAMES[0]);
-    shop.lock().unwrap().add(NAMES[0], "moved");
-    let now = directory.path().join("now").display().to_string();
-    well(gapferry(&["lock", "-f", &list, "-o", &now]).await);
+    site.shop.lock().unwrap().delete(NAMES[0]);
+    site.shop.lock().unwrap().add(NAMES[0], "moved");
+    let now = site.directory.path().join("now").display().to_string();
+    well(gapferry(&["lock", "-f", &site.list, "-o", &now]).await);
     let moved = digest_of(&std::fs::read(&now).unwrap());
 
     // Gone by digest; and asked about again because what is wanted of it is something else.
     for more in [&[][..], &["--no-referrers"]] {
-        let export = ["export", "-f", &list, "-o", &out, "--lock", &lock, "--immutable-tags", r"^1\."];
-        let output = gapferry(&[&export[..], more].concat()).await;
+        let output = site.export(&[&["--immutable-tags", r"^1\."], more].concat()).await;
         let text = said(&output);
         assert_eq!(output.status.code(), Some(4), "{text}");
         for told in [NAMES[0], &digest_of(&before), &moved, "without a pattern"] {
             assert!(text.contains(told), "{told}: {text}");
         }
-        assert_eq!(std::fs::read(&lock).unwrap(), before);
-        assert!(!Path::new(&out).exists());
+        assert_eq!(std::fs::read(&site.lock).unwrap(), before);
+        assert!(!Path::new(&site.out).exists());
     }
     // Without a pattern for that tag it is what it means now.
-    well(gapferry(&["export", "-f", &list, "-o", &out, "--lock", &lock, "--immutable-tags", r"^1\.1"]).await);
+    well(site.export(&["--immutable-tags", r"^1\.1"]).await);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -191,22 +207,17 @@ async fn a_line_that_fails_is_told_as_that_and_not_asked_about_by_tag() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_lock_kept_at_home_counts_not_the_bundle_on_a_stick_that_came_back() {
-    let (server, shop) = changing(shop()).await;
-    let honest = shop.lock().unwrap().clone();
-    let directory = support::tempdir();
-    let list = allowlist(directory.path(), &server.address, &NAMES);
-    let (lock, out) = (directory.path().join("lock").display().to_string(), directory.path().join("b"));
-    let out = out.display().to_string();
-    well(gapferry(&["lock", "-f", &list, "-o", &lock]).await);
-    let before = images_of(&std::fs::read(&lock).unwrap());
-    shop.lock().unwrap().add(NAMES[0], "theirs");
-    well(gapferry(&["export", "-f", &list, "-o", &out]).await);
-    *shop.lock().unwrap() = honest;
-    well(gapferry(&["export", "-f", &list, "-o", &out, "--lock", &lock, "--immutable-tags", "."]).await);
-    assert_eq!(images_of(&std::fs::read(&lock).unwrap()), before);
+    let site = pinned().await;
+    let honest = site.shop.lock().unwrap().clone();
+    let before = images_of(&std::fs::read(&site.lock).unwrap());
+    site.shop.lock().unwrap().add(NAMES[0], "theirs");
+    well(gapferry(&["export", "-f", &site.list, "-o", &site.out]).await);
+    *site.shop.lock().unwrap() = honest;
+    well(site.export(&["--immutable-tags", "."]).await);
+    assert_eq!(images_of(&std::fs::read(&site.lock).unwrap()), before);
     // What cannot be read says nothing; the bundle does not take its place.
-    std::fs::write(&lock, "{").unwrap();
-    let output = gapferry(&["export", "-f", &list, "-o", &out, "--lock", &lock, "--immutable-tags", "."]).await;
+    std::fs::write(&site.lock, "{").unwrap();
+    let output = site.export(&["--immutable-tags", "."]).await;
     assert_eq!(output.status.code(), Some(2), "{}", said(&output));
 }
 
