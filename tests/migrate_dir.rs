@@ -211,3 +211,41 @@ fn the_storage_itself_is_no_place_for_images() {
     assert_eq!(output.status.code(), Some(2));
     assert!(!registry.storage().join("docker/registry/v2/images").exists());
 }
+
+#[test]
+fn only_what_the_patterns_let_through_is_written() {
+    let registry = Registry::start();
+    for (name, tag) in [("team/a", "v1"), ("team/a", "v2-rc"), ("other/a", "v1")] {
+        images::oci(name, tag, &[name, tag]).push(&registry);
+    }
+    let directory = tempdir();
+    migrated(&registry.storage(), directory.path(), &["--include", "^team/", "--exclude", "-rc$"]);
+    assert_eq!(found(directory.path()), ["team/a:v1"]);
+    let output = migrate(&registry.storage(), directory.path(), &["--include", "^nobody/"]);
+    assert_eq!(output.status.code(), Some(2), "nothing done must not look like success");
+}
+
+/// Harbor 2.15 and later.
+#[test]
+fn a_storage_without_tags_says_so_and_gives_its_manifests_by_digest_when_asked_to() {
+    let registry = Registry::start();
+    let images = [images::oci("a", "1", &["a"]), images::oci_index("a/b", "1", "index")];
+    images.iter().for_each(|image| image.push(&registry));
+    for image in &images {
+        let repository = registry.storage().join("docker/registry/v2/repositories").join(&image.repository);
+        fs::remove_dir_all(repository.join("_manifests/tags")).unwrap();
+    }
+    let directory = tempdir();
+    let output = migrate(&registry.storage(), directory.path(), &[]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("--untagged"));
+    migrated(&registry.storage(), directory.path(), &["--untagged"]);
+    let name = |image: &Image| format!("{}@{}", image.repository, image.digest());
+    let mut names: Vec<String> = images.iter().map(name).collect();
+    names.sort();
+    assert_eq!(found(directory.path()), names, "what an index points to is no image of its own");
+    for image in &images {
+        let place = format!("dir:{}", directory.path().join(name(image)).display());
+        assert_eq!(skopeo::digest(&place), image.digest());
+    }
+}

@@ -44,11 +44,8 @@ async fn every_tag_is_found_with_its_digest_and_every_byte_below_it() {
         let storage = Storage::open(&place, "old.example").unwrap();
         let survey = storage.survey().unwrap();
         assert_eq!(survey.faults, [], "{}", place.display());
-        let found: BTreeMap<String, String> = survey
-            .tags
-            .iter()
-            .map(|found| (format!("{}:{}", found.repository.path(), found.tag), found.digest.to_string()))
-            .collect();
+        let found: BTreeMap<String, String> =
+            survey.tags.iter().map(|found| (found.name(), found.digest.to_string())).collect();
         assert_eq!(found, said, "{}", place.display());
         for found in &survey.tags {
             read_all(&storage, &found.repository, found.digest).await;

@@ -58,8 +58,11 @@ fn print(args: &Args, survey: &Survey, audit: &Audit, started: Instant, context:
         context.print(&faults::shown(fault))?;
     }
     let storage = args.storage.display();
-    let images = count(survey.tags.len() + audit.untagged, "image");
-    let untagged = if audit.untagged > 0 { format!(" ({} without a tag)", audit.untagged) } else { String::new() };
+    let images = count(survey.tags.len() + audit.untagged.len(), "image");
+    let untagged = match audit.untagged.len() {
+        0 => String::new(),
+        number => format!(" ({number} without a tag)"),
+    };
     let summary = if audit.faults.is_empty() {
         let (blobs, size, time) = (count(audit.blobs, "blob"), bytes(audit.bytes), duration(started.elapsed()));
         format!("OK: {storage}: {images}{untagged}, {blobs}, {size}, {time}\n")
@@ -77,7 +80,7 @@ fn affected(audit: &Audit) -> usize {
 fn print_json(args: &Args, survey: &Survey, audit: &Audit, context: &Context) -> Result<()> {
     context.print_json(&json!({
         "storage": args.storage, "repositories": survey.repositories.len(), "images": survey.tags.len(),
-        "untagged": audit.untagged, "blobs": audit.blobs, "bytes": audit.bytes, "affected": affected(audit),
+        "untagged": audit.untagged.len(), "blobs": audit.blobs, "bytes": audit.bytes, "affected": affected(audit),
         "faults": audit.faults, "counts": faults::counts(&audit.faults),
     }))
 }

@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
+use crate::allowlist::Pattern;
 use crate::cli::context::Context;
 use crate::content::Cached;
 use crate::error::Result;
@@ -11,6 +12,34 @@ use crate::progress::Silent;
 use crate::resolve;
 use crate::transport::storage::{Depth, Fault, FaultKind, Scope, Storage, Tagged};
 use crate::walk::{Options, Walk, Wanted};
+
+/// Which images are wanted.
+#[derive(clap::Args)]
+pub struct Which {
+    /// Only images whose REPOSITORY:TAG has this pattern; repeatable: any of them
+    ///
+    /// A pattern, as in images-by-tag-regex: found anywhere in the name unless anchored, such as '^team/.*:v[0-9]'.
+    #[arg(long, value_name = "PATTERN", value_parser = Pattern::new, allow_hyphen_values = true)]
+    include: Vec<Pattern>,
+    /// Not those whose REPOSITORY:TAG has this pattern; repeatable; counts more than --include
+    #[arg(long, value_name = "PATTERN", value_parser = Pattern::new, allow_hyphen_values = true)]
+    exclude: Vec<Pattern>,
+    /// Also manifests that no tag leads to, as REPOSITORY@DIGEST (Harbor 2.15 and later keep no tags in their storage)
+    #[arg(long)]
+    pub untagged: bool,
+}
+
+impl Which {
+    fn takes(&self, name: &str) -> bool {
+        let has = |pattern: &Pattern| pattern.is_match(name);
+        (self.include.is_empty() || self.include.iter().any(has)) && !self.exclude.iter().any(has)
+    }
+
+    /// Whether all names are taken.
+    pub fn is_all(&self) -> bool {
+        self.include.is_empty() && self.exclude.is_empty()
+    }
+}
 
 /// Images by their tags, and all that is wrong.
 pub struct Collected {
@@ -26,15 +55,30 @@ pub struct Collected {
 ///
 /// # Errors
 /// The storage itself cannot be read. What is wrong in it costs the images it touches.
-pub async fn collect(storage: &Storage, depth: Depth, jobs: usize, context: &Context) -> Result<Collected> {
-    let survey = storage.survey()?;
-    let audit = storage.audit(&survey, Scope::Tagged, depth, &context.events);
+pub async fn collect(
+    storage: &Storage,
+    which: &Which,
+    depth: Depth,
+    jobs: usize,
+    context: &Context,
+) -> Result<Collected> {
+    let mut survey = storage.survey()?;
+    survey.tags.retain(|found| which.takes(&found.name()));
+    // A tag that means nothing has a name all the same.
+    survey.faults.retain(|fault| fault.images.is_empty() || fault.images.iter().any(|image| which.takes(image)));
+    let scope = if which.untagged { Scope::Manifests } else { Scope::Tagged };
+    let mut audit = storage.audit(&survey, scope, depth, &context.events);
+    for (untagged, is_whole) in std::mem::take(&mut audit.untagged) {
+        if which.takes(&untagged.name()) {
+            survey.tags.push(untagged);
+            audit.whole.push(is_whole);
+        }
+    }
     let cached = Cached::new(storage, None);
     // Tags of signatures are images of their own here.
     let options = Options { index: IndexMode::Sparse, referrers: false, foreign_layers: false };
     let walk = Walk::new(&cached, options, std::sync::Arc::new(Silent));
-    let reference = |found: &Tagged| found.repository.with_tag(found.tag.clone());
-    let wanted = |found: &Tagged| Wanted { reference: reference(found), rename: None, platforms: Vec::new() };
+    let wanted = |found: &Tagged| Wanted { reference: found.reference(), rename: None, platforms: Vec::new() };
     let whole = || survey.tags.iter().zip(&audit.whole).filter(|(_, whole)| **whole).map(|(found, _)| found);
     let wanted: Vec<Wanted> = whole().map(wanted).collect();
     let walked = resolve::discover_each(&walk, &wanted, jobs, &context.events).await;
@@ -44,7 +88,7 @@ pub async fn collect(storage: &Storage, depth: Depth, jobs: usize, context: &Con
         match image {
             Ok(image) => drop(images.insert(found.name(), image)),
             Err(error) => {
-                let path = format!("repositories/{}/_manifests/tags/{}", found.repository.path(), found.tag);
+                let path = format!("repositories/{}/_manifests", found.repository.path());
                 let fault = Fault::new(path, FaultKind::NotAManifest, error.chain());
                 faults.push(Fault { images: vec![found.name().into()], ..fault });
             }

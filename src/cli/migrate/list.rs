@@ -45,7 +45,8 @@ fn content(image: &Image) -> impl Iterator<Item = (Digest, u64)> {
     manifests.chain(image.blobs.iter().map(|blob| (blob.digest, blob.size)))
 }
 
-pub fn print(collected: &Collected, context: &Context) -> Result<()> {
+/// `all`: no image was left out by its name.
+pub fn print(collected: &Collected, all: bool, context: &Context) -> Result<()> {
     let shares = Shares::of(collected);
     let rows: Vec<Vec<String>> =
         collected.images.iter().map(|(found, image)| row(found, image.as_ref(), &shares)).collect();
@@ -61,10 +62,10 @@ pub fn print(collected: &Collected, context: &Context) -> Result<()> {
     };
     let faults = faults::counted(&collected.faults);
     text.push_str(&format!("\n{images} in {repositories}, {}, {faults}\n", bytes(shares.total())));
-    if collected.images.is_empty() && collected.revisions > 0 {
+    if collected.images.is_empty() && collected.revisions > 0 && all {
         let manifests = count(collected.revisions, "manifest");
         text.push_str(&format!(
-            "{manifests} without any tag: Harbor 2.15 and later keep tags in their database only\n"
+            "{manifests} without any tag: Harbor 2.15 and later keep tags in their database only (--untagged)\n"
         ));
     }
     context.print(&text)

@@ -13,7 +13,7 @@ use super::exit::Outcome;
 use crate::error::{Error, Result};
 use crate::transport::dir::LinkMode;
 use crate::transport::storage::{Depth, Storage};
-use collect::Collected;
+use collect::{Collected, Which};
 
 /// What references to a storage's content call the registry it belonged to.
 pub const REGISTRY: &str = "localhost";
@@ -60,6 +60,8 @@ pub struct Args {
     /// How blobs get there; auto: hard links, else reflinks, else copies
     #[arg(long, value_name = "HOW", default_value = "auto", requires = "to_dir")]
     link: Link,
+    #[command(flatten)]
+    which: Which,
     /// How blobs are looked at before; digest: every byte is read
     #[arg(long, value_name = "DEPTH", default_value = "size")]
     check: Check,
@@ -92,7 +94,7 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
         Check::Size => Depth::Size,
         Check::Digest => Depth::Digest,
     };
-    let collected = collect::collect(&storage, depth, usize::from(args.jobs), context).await?;
+    let collected = collect::collect(&storage, &args.which, depth, usize::from(args.jobs), context).await?;
     context.end();
     if let Some(to) = &args.to_dir {
         if args.strict && !collected.faults.is_empty() {
@@ -103,7 +105,7 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
     }
     match args.json {
         true => list::print_json(&args.storage, &collected, context)?,
-        false => list::print(&collected, context)?,
+        false => list::print(&collected, args.which.is_all(), context)?,
     }
     Ok(Outcome::Done)
 }
@@ -123,8 +125,13 @@ fn check_any(args: &Args, collected: &Collected) -> Result<()> {
     if !collected.images.is_empty() || collected.revisions == 0 || collected.lost() > 0 {
         return Ok(());
     }
-    let text = format!("{} has manifests, but no tags", args.storage.display());
-    Err(Error::input(format!("{text}: Harbor 2.15 and later keep tags in their database only")))
+    let text = match args.which.is_all() {
+        true => {
+            "has manifests, but no tags: Harbor 2.15 and later keep tags in their database only; --untagged takes all"
+        }
+        false => "has no image that --include and --exclude let through",
+    };
+    Err(Error::input(format!("{} {text}", args.storage.display())))
 }
 
 impl Link {

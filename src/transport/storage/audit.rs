@@ -8,7 +8,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::fault::{Fault, FaultKind};
-use super::survey::{Holding, Survey};
+use super::survey::{Holding, Survey, Tagged};
 use super::{Storage, data_path, links, threads};
 use crate::content::in_parallel;
 use crate::oci::{Digest, Manifest, Repository, Role};
@@ -27,6 +27,8 @@ pub enum Depth {
 pub enum Scope {
     /// What has a tag.
     Tagged,
+    /// All manifests, with or without a tag.
+    Manifests,
     /// All manifests and all blobs, and that nothing else is there.
     Everything,
 }
@@ -38,8 +40,8 @@ pub struct Audit {
     pub faults: Vec<Fault>,
     /// For each tag of the survey whether it is whole.
     pub whole: Vec<bool>,
-    /// Manifests without a tag that no tagged one points to, where they were looked at.
-    pub untagged: usize,
+    /// Manifests without a tag that no tagged one points to, where they were looked at, and whether they are whole.
+    pub untagged: Vec<(Tagged, bool)>,
     /// Distinct blobs that were looked at, and the bytes of all.
     pub blobs: usize,
     pub bytes: u64,
@@ -103,7 +105,7 @@ impl Storage {
         let place = |repository| places.get(repository).copied();
         let tagged = survey.tags.iter().filter_map(|tagged| Some((place(&tagged.repository)?, tagged.digest)));
         let untagged = survey.repositories.iter().enumerate().flat_map(|(at, holding)| {
-            let all = if scope == Scope::Everything { &holding.revisions[..] } else { &[] };
+            let all = if scope != Scope::Tagged { &holding.revisions[..] } else { &[] };
             all.iter().map(move |digest| (at, *digest))
         });
         let claims = auditor.read_manifests(tagged.chain(untagged));
@@ -114,7 +116,7 @@ impl Storage {
             audit.whole.push(costs.is_empty());
             auditor.blame(&costs, &tagged.name());
         }
-        if scope == Scope::Everything {
+        if scope != Scope::Tagged {
             audit.untagged = auditor.untagged();
         }
         audit.faults = auditor.faults;
@@ -272,8 +274,8 @@ impl Auditor<'_> {
         costs
     }
 
-    /// Manifests that no tag leads to, each with what it costs. How many.
-    fn untagged(&mut self) -> usize {
+    /// Manifests that no tag leads to, and whether they are whole.
+    fn untagged(&mut self) -> Vec<(Tagged, bool)> {
         let repositories = self.repositories;
         let mut left: Vec<(usize, Digest)> = repositories
             .iter()
@@ -288,11 +290,13 @@ impl Auditor<'_> {
             .flat_map(|node| node.parts().iter().filter(|part| part.is_manifest).map(|part| part.digest))
             .collect();
         left.retain(|(_, digest)| !of_indexes.contains(digest));
-        for (at, digest) in &left {
-            let costs = self.costs(*at, *digest);
-            self.blame(&costs, &format!("{}@{digest}", repositories[*at].repository.path()));
-        }
-        left.len()
+        let looked = left.into_iter().map(|(at, digest)| {
+            let untagged = Tagged { repository: repositories[at].repository.clone(), tag: None, digest };
+            let costs = self.costs(at, digest);
+            self.blame(&costs, &untagged.name());
+            (untagged, costs.is_empty())
+        });
+        looked.collect()
     }
 
     fn blame(&mut self, costs: &[At], image: &str) {

@@ -8,16 +8,16 @@ use super::tree::Kind;
 use super::{Storage, links};
 use crate::content::in_parallel;
 use crate::error::Result;
-use crate::oci::{Digest, Repository, Tag};
+use crate::oci::{Digest, Reference, Repository, Tag};
 
 /// How deep repository names are followed; a name has at most 255 characters.
 const MAX_DEPTH: usize = 128;
 
-/// A tag and what it means.
+/// A tag and what it means; or, without one, a manifest that no tag leads to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tagged {
     pub repository: Repository,
-    pub tag: Tag,
+    pub tag: Option<Tag>,
     pub digest: Digest,
 }
 
@@ -39,9 +39,19 @@ pub struct Survey {
 }
 
 impl Tagged {
-    /// `repository:tag`, without the registry.
+    /// `repository:tag` or `repository@digest`, without the registry.
     pub fn name(&self) -> String {
-        format!("{}:{}", self.repository.path(), self.tag)
+        match &self.tag {
+            Some(tag) => format!("{}:{tag}", self.repository.path()),
+            None => format!("{}@{}", self.repository.path(), self.digest),
+        }
+    }
+
+    pub fn reference(&self) -> Reference {
+        match &self.tag {
+            Some(tag) => self.repository.with_tag(tag.clone()),
+            None => self.repository.with_digest(self.digest),
+        }
     }
 }
 
@@ -143,7 +153,7 @@ impl Storage {
             };
             let none = || Fault::new(path, FaultKind::TagWithoutLink, "the tag has no current/link: it means nothing");
             match digest.and_then(|digest| digest.ok_or_else(none)) {
-                Ok(digest) => survey.tags.push(Tagged { repository: repository.clone(), tag, digest }),
+                Ok(digest) => survey.tags.push(Tagged { repository: repository.clone(), tag: Some(tag), digest }),
                 Err(fault) => {
                     survey.faults.push(Fault { images: vec![Arc::from(format!("{name}:{tag}"))], ..fault });
                 }
