@@ -5,7 +5,7 @@
 //! called in references. It must not know what becomes of its images.
 //!
 //! # Threats
-//! A storage was written by many hands over years, and perhaps by a hostile one: see [`tree`] for its names and links.
+//! A storage was written by many hands over years, and perhaps by a hostile one: see `tree` for its names and links.
 //! A link's content is a digest or nothing; the path beside it is never believed (`_layers/sha512/…/link` holds a sha256).
 //! No manifest is believed before it was hashed. What is wrong is a [`Fault`], which costs only the images it touches.
 
