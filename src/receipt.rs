@@ -1,4 +1,4 @@
-//! The receipt of an import: what arrived where, for the connected side to build on and for the records.
+//! The receipt of a push: what arrived where, for the connected side to build on and for the records.
 
 use std::collections::BTreeSet;
 
@@ -18,8 +18,9 @@ pub const RECEIPT_VERSION: u32 = 1;
 #[serde(rename_all = "camelCase")]
 pub struct Receipt {
     pub version: u32,
-    /// The bundle's identity: the digest of its `bundle.json`.
-    pub bundle: Digest,
+    /// The bundle's identity: the digest of its `bundle.json`. `None`: the images did not come from a bundle.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bundle: Option<Digest>,
     /// `HOST[:PORT][/PREFIX]`, as it was given.
     pub target: String,
     pub finished: Timestamp,
@@ -54,7 +55,7 @@ pub enum ImageOutcome {
 
 impl Receipt {
     pub fn new(
-        bundle: Digest,
+        bundle: Option<Digest>,
         target: &str,
         graph: &Graph,
         plan: &Plan,

@@ -22,6 +22,7 @@ mod man;
 mod migrate;
 mod mirrors;
 mod password;
+mod push;
 mod registry;
 mod serve;
 mod site;

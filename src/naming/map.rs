@@ -17,6 +17,9 @@
 //! group, `${name}` a named one, `$$` a dollar sign; a group that took no part is empty, and one that does not exist is an
 //! error. Several spaces around `->` are allowed, and one on its left is needed.
 //!
+//! Where names have no registry ([`Map::parse_paths`]: a registry's storage does not know what it was called) both kinds of rule
+//! see the path alone: `team/ -> base/`.
+//!
 //! The result is a path below the target's prefix. The file is written by a person and parsed without trust: every line
 //! that is wrong is reported with its number.
 
@@ -29,6 +32,17 @@ use crate::oci::Repository;
 #[derive(Clone, Debug, Default)]
 pub struct Map {
     rules: Vec<Rule>,
+    subject: Subject,
+}
+
+/// What rules see of a name.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Subject {
+    /// `registry/path`.
+    #[default]
+    Name,
+    /// The path: nobody knows the registry.
+    Path,
 }
 
 #[derive(Clone, Debug)]
@@ -58,21 +72,36 @@ impl Map {
     /// # Errors
     /// It is no text, or all lines that are wrong, at once.
     pub fn parse(bytes: &[u8], file: &str) -> Result<Map, Vec<Problem>> {
+        Map::read(bytes, file, Subject::Name)
+    }
+
+    /// The same for names without a registry.
+    ///
+    /// # Errors
+    /// As [`Map::parse`].
+    pub fn parse_paths(bytes: &[u8], file: &str) -> Result<Map, Vec<Problem>> {
+        Map::read(bytes, file, Subject::Path)
+    }
+
+    fn read(bytes: &[u8], file: &str, subject: Subject) -> Result<Map, Vec<Problem>> {
         let text = decode(file, bytes).map_err(|problem| vec![problem])?;
         let file: Arc<str> = file.into();
         let (mut rules, mut problems) = (Vec::new(), Vec::new());
         for (line, content) in (1..).zip(text.lines()) {
-            match parse_line(strip_comment(content)) {
+            match parse_line(strip_comment(content), subject) {
                 Ok(rule) => rules.extend(rule),
                 Err(text) => problems.push(Problem { at: Position::Line { file: file.clone(), line }, text }),
             }
         }
-        if problems.is_empty() { Ok(Map { rules }) } else { Err(problems) }
+        if problems.is_empty() { Ok(Map { rules, subject }) } else { Err(problems) }
     }
 
     /// The path that the first rule that fits gives; it is not yet known to be a legal one.
     pub(super) fn apply(&self, source: &Repository) -> Option<String> {
-        let name = source.to_string();
+        let name = match self.subject {
+            Subject::Name => source.to_string(),
+            Subject::Path => source.path().to_owned(),
+        };
         self.rules.iter().find_map(|rule| rule.apply(&name))
     }
 }
@@ -110,7 +139,7 @@ fn strip_comment(line: &str) -> &str {
     line[..end].trim()
 }
 
-fn parse_line(line: &str) -> Result<Option<Rule>, String> {
+fn parse_line(line: &str, subject: Subject) -> Result<Option<Rule>, String> {
     if line.is_empty() {
         return Ok(None);
     }
@@ -128,22 +157,29 @@ fn parse_line(line: &str) -> Result<Option<Rule>, String> {
     }
     match from.strip_prefix('~') {
         Some(pattern) => regex_rule(pattern.trim(), to).map(Some),
-        None => prefix_rule(from, to).map(Some),
+        None => prefix_rule(from, to, subject).map(Some),
     }
 }
 
-fn prefix_rule(from: &str, to: &str) -> Result<Rule, String> {
+fn prefix_rule(from: &str, to: &str, subject: Subject) -> Result<Rule, String> {
     let from = from.strip_suffix('/').unwrap_or(from);
     let to = to.strip_suffix('/').unwrap_or(to);
-    let (host, path) = from.split_once('/').map_or((from, None), |(host, path)| (host, Some(path)));
-    if !(host == "localhost" || host.contains(['.', ':'])) {
-        return Err(format!("{from:?} begins with no registry; Docker Hub's short names are below docker.io/library/"));
+    match subject {
+        Subject::Name => check_name(from)?,
+        Subject::Path => drop(Repository::new("source.invalid", from).map_err(|e| format!("{from:?}: {}", e.reason))?),
     }
-    Repository::new(host, path.unwrap_or("x")).map_err(|e| e.reason)?;
     if !to.is_empty() {
         check_path(to)?;
     }
     Ok(Rule::Prefix { from: from.to_owned(), to: to.to_owned() })
+}
+
+fn check_name(name: &str) -> Result<(), String> {
+    let (host, path) = name.split_once('/').map_or((name, None), |(host, path)| (host, Some(path)));
+    if !(host == "localhost" || host.contains(['.', ':'])) {
+        return Err(format!("{name:?} begins with no registry; Docker Hub's short names are below docker.io/library/"));
+    }
+    Repository::new(host, path.unwrap_or("x")).map(drop).map_err(|e| e.reason)
 }
 
 fn check_path(path: &str) -> Result<(), String> {

@@ -1,4 +1,4 @@
-//! `gapferry migrate`: the storage of a registry → what is in it, or its images.
+//! `gapferry migrate`: the storage of a registry → what is in it, its images, or another registry.
 
 mod collect;
 pub mod faults;
@@ -10,7 +10,9 @@ use std::time::Instant;
 
 use super::context::Context;
 use super::exit::Outcome;
+use super::push::{Cargo, Names, Push, PushArgs};
 use crate::error::{Error, Result};
+use crate::graph::Graph;
 use crate::transport::dir::LinkMode;
 use crate::transport::storage::{Depth, Storage};
 use collect::{Collected, Which};
@@ -25,26 +27,42 @@ STORAGE is a directory at or above docker/registry/v2 (a registry's rootdirector
 one, which is read by offset and never extracted. Nothing in it is changed, and a registry that runs beside it is not \
 disturbed.
 
+--to pushes the images into a registry, straight from the storage, as import does from a bundle: the target is asked what it \
+has, each blob is proven while it passes, uploaded once and mounted into the other repositories, tags come last and are read \
+back. Signatures and other tags beside an image are images like any other; what no tag leads to comes with --untagged. Run \
+again, it does only what is missing.
+
 --to-dir writes one directory for each tag, DIR/REPOSITORY:TAG, as skopeo's dir: transport reads it. Blobs are hard links to \
 the storage and take no room; manifests are copies. Never write into a linked blob: it is the registry's own. Run again, \
 it keeps what is finished and redoes what is not; a directory that holds anything else is left alone, and its image fails.
 
 What is wrong in the storage (an empty link, a tag that means nothing, a layer that is missing or has another size) is told \
-with its path and the images it costs; the other images are listed and written all the same.
+with its path and the images it costs; the other images are listed, pushed or written all the same.
 
-Exit code 0: done. 1: some images could not be written. 3: --strict, and something is wrong; nothing was written.";
+Exit code 0: done. 1: some images failed. 3: --strict, and something is wrong; nothing was written or pushed. 4, 5: the \
+registry refused, or could not be reached.";
 
 const AFTER: &str = "\
 Examples:
   gapferry migrate /var/lib/registry --list
   gapferry migrate registry.tar --list --json | jq -r '.images[] | select(.state != \"ok\") | .name'
+  gapferry migrate /var/lib/registry --to harbor.internal/mirror --create-projects
   gapferry migrate /var/lib/registry --to-dir /var/lib/images
-  skopeo sync --all --src dir --dest docker /var/lib/images harbor.internal/mirror";
+  skopeo sync --all --src dir --dest docker /var/lib/images harbor.internal/mirror
+
+Names (team/app:1.0 to harbor.internal/mirror):
+  default    harbor.internal/mirror/team/app:1.0
+  --flatten  harbor.internal/mirror/app:1.0
+
+A storage does not know what its registry was called. Rules of a map file see the path alone, the first that matches counts:
+  team/ -> base/
+  ~ ^old/([^/]+)/(.*)$ -> $1-$2";
 
 /// Read a registry's storage directory without the registry
 #[derive(clap::Args)]
 #[command(long_about = ABOUT, after_long_help = AFTER)]
-#[command(group = clap::ArgGroup::new("what").required(true).args(["list", "to_dir"]))]
+#[command(mut_args(refuse_without_push))]
+#[command(group = clap::ArgGroup::new("what").required(true).args(["list", "to_dir", "to"]))]
 pub struct Args {
     /// The storage, a directory or a plain tar
     storage: PathBuf,
@@ -52,25 +70,39 @@ pub struct Args {
     #[arg(long)]
     list: bool,
     /// Print it as JSON on standard output
+    ///
+    /// What is in the storage; with --to the receipt, or the plan.
     #[arg(long, conflicts_with = "to_dir")]
     json: bool,
     /// Write every image to DIR/REPOSITORY:TAG, for skopeo's dir:
     #[arg(long, value_name = "DIR")]
     to_dir: Option<PathBuf>,
+    /// Push every image into a registry; PREFIX begins every name (on Harbor: the project)
+    #[arg(long, value_name = "HOST[:PORT][/PREFIX]")]
+    to: Option<String>,
     /// How blobs get there; auto: hard links, else reflinks, else copies
-    #[arg(long, value_name = "HOW", default_value = "auto", requires = "to_dir")]
+    #[arg(long, value_name = "HOW", default_value = "auto", conflicts_with_all = ["list", "to"])]
     link: Link,
     #[command(flatten)]
     which: Which,
-    /// How blobs are looked at before; digest: every byte is read
+    /// How blobs are looked at before; digest: every byte is read (with --to each is proven on its way in any case)
     #[arg(long, value_name = "DEPTH", default_value = "size")]
     check: Check,
-    /// Write nothing if anything is wrong
-    #[arg(long, requires = "to_dir")]
+    /// Write and push nothing if anything is wrong
+    #[arg(long, conflicts_with = "list")]
     strict: bool,
-    /// Images read at once
-    #[arg(short, long, value_name = "N", default_value_t = 6, value_parser = clap::value_parser!(u16).range(1..=256))]
-    jobs: u16,
+    #[command(flatten)]
+    push: PushArgs,
+}
+
+/// What says how to push, or how to speak to a registry, means nothing to what asks no registry.
+fn refuse_without_push(arg: clap::Arg) -> clap::Arg {
+    let heading = arg.get_help_heading().unwrap_or_default();
+    let is_about_push = ["Names", "Harbor", "Pushing", "Output", "Registry options"].contains(&heading);
+    match is_about_push && arg.get_id() != "jobs" {
+        true => arg.conflicts_with_all(["list", "to_dir"]),
+        false => arg,
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -89,18 +121,24 @@ enum Check {
 
 pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
     let started = Instant::now();
+    let push = args.to.as_ref().map(|to| Push::new(&args.push, to, Names::Paths, args.json)).transpose()?;
     let storage = Storage::open(&args.storage, REGISTRY)?;
     let depth = match args.check {
         Check::Size => Depth::Size,
         Check::Digest => Depth::Digest,
     };
-    let collected = collect::collect(&storage, &args.which, depth, usize::from(args.jobs), context).await?;
+    let collected = collect::collect(&storage, &args.which, depth, args.push.registry.jobs(), context).await?;
     context.end();
-    if let Some(to) = &args.to_dir {
+    if !args.list {
         if args.strict && !collected.faults.is_empty() {
             return Ok(refuse(&args, &collected, context));
         }
         check_any(&args, &collected)?;
+    }
+    if let Some(push) = push {
+        return push.run(&cargo(&storage, collected), started, context).await;
+    }
+    if let Some(to) = &args.to_dir {
         return to_dir::write(&storage, &collected, to, args.link.mode(), started, context);
     }
     match args.json {
@@ -110,11 +148,20 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
     Ok(Outcome::Done)
 }
 
+/// What is whole, to be pushed; and what is not, to be told of.
+fn cargo(storage: &Storage, collected: Collected) -> Cargo<'_> {
+    let faults = collected.faults.iter().map(|fault| faults::shown(fault).trim_end().to_owned()).collect();
+    let broken = collected.images.iter().filter(|(_, image)| image.is_none()).count();
+    let lost = broken + collected.lost();
+    let graph = Graph { images: collected.images.into_iter().filter_map(|(_, image)| image).collect() };
+    Cargo { source: storage, graph, identity: None, faults, lost }
+}
+
 /// With --strict.
 fn refuse(args: &Args, collected: &Collected, context: &Context) -> Outcome {
     collected.faults.iter().for_each(|fault| context.failed_image(faults::shown(fault).trim_end(), None));
     let counted = faults::counted(&collected.faults);
-    let text = format!("{} has {counted}; nothing was written (--strict)", args.storage.display());
+    let text = format!("{} has {counted}; nothing was done (--strict)", args.storage.display());
     let error = Error::damaged(text);
     context.failed(&error);
     Outcome::Failed(error.kind())

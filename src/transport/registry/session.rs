@@ -48,7 +48,7 @@ impl Upload<'_> {
             return Ok(());
         }
         let reader = self.origin.open(self.blob).await.map_err(Failure::never)?;
-        let rest = Outflow::after(from, size, reader).await.map_err(Failure::never)?;
+        let rest = Outflow::after(from, size, reader).await.map_err(|lost| self.lost(lost))?;
         let watch = rest.watch();
         let mut ask = self.request(Method::PATCH)?;
         if from > 0 {
@@ -56,7 +56,7 @@ impl Upload<'_> {
         }
         let answer = self.host.once_with(&ask, location, Payload::Stream(Box::new(rest))).await;
         if let Some(lost) = watch.take_lost() {
-            return Err(Failure::never(lost));
+            return Err(self.lost(lost));
         }
         let reply = self.heard(answer, from + watch.sent())?;
         match reply.status() {

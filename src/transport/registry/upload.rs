@@ -202,16 +202,16 @@ impl Upload<'_> {
         if self.blob.size == 0 {
             // Nothing will be sent that could be held back.
             while let Some(piece) = reader.next().await {
-                piece.map_err(Failure::never)?;
+                piece.map_err(|lost| self.lost(lost))?;
             }
         }
-        let body = Outflow::after(0, self.blob.size, reader).await.map_err(Failure::never)?;
+        let body = Outflow::after(0, self.blob.size, reader).await.map_err(|lost| self.lost(lost))?;
         let watch = body.watch();
         let payload = if self.blob.size == 0 { Payload::Closing } else { Payload::Stream(Box::new(body)) };
         let answer = self.finish(session.location.clone(), payload).await;
         // Our own failure to read makes the connection break; it is the one to tell.
         if let Some(lost) = watch.take_lost() {
-            return Err(Failure::never(lost));
+            return Err(self.lost(lost));
         }
         // Refused for an old token, before a byte was taken: the session is as good as before.
         if answer.as_ref().is_err_and(|failure| failure.retry == Retry::Now) {
@@ -223,6 +223,18 @@ impl Upload<'_> {
             // The session is gone (BLOB_UPLOAD_UNKNOWN, BLOB_UPLOAD_INVALID): a new one may do.
             404 | 416 => Err(Failure { retry: Retry::Soon, ..refusal(self.what, reply).await }),
             _ => Err(refusal(self.what, reply).await),
+        }
+    }
+
+    /// Our own failure to read. Of wrong bytes the source knows where they came from, and perhaps another place.
+    pub fn lost(&self, error: Error) -> Failure {
+        if error.kind() != Kind::Damaged {
+            return Failure::never(error);
+        }
+        let again = Error::damaged(error.chain());
+        match self.origin.source.gave_wrong(self.origin.repository, self.blob, error) {
+            Ok(()) => Failure::now(again),
+            Err(error) => Failure::never(error),
         }
     }
 

@@ -1,4 +1,4 @@
-//! What an import prints and writes.
+//! What a push prints and writes.
 
 use std::collections::HashSet;
 use std::time::Instant;
@@ -10,8 +10,7 @@ use super::super::context::{Context, write_file};
 use super::super::exit::Outcome;
 use super::super::hint;
 use super::super::table;
-use super::Args;
-use crate::bundle::Bundle;
+use super::{Cargo, Push};
 use crate::error::{Error, Kind, Result};
 use crate::graph::{Graph, Image};
 use crate::lock::IndexMode;
@@ -76,16 +75,16 @@ fn action(action: Action, tag: TagState) -> &'static str {
 /// # Errors
 /// The first that could not be written.
 pub fn files(
-    args: &Args,
-    bundle: &Bundle,
-    graph: &Graph,
+    push: &Push<'_>,
+    cargo: &Cargo<'_>,
     plan: &Plan,
     outcome: &transfer::Outcome,
     context: &Context,
 ) -> Result<()> {
-    let receipt = Receipt::new(bundle.identity(), &args.to, graph, plan, outcome, Timestamp::now());
+    let (args, graph) = (push.args, &cargo.graph);
+    let receipt = Receipt::new(cargo.identity, push.to, graph, plan, outcome, Timestamp::now());
     let kept = args.receipt.as_ref().map_or(Ok(()), |path| write_file(path, receipt.to_json().as_bytes()));
-    let printed = if args.json { context.print(&receipt.to_json()) } else { Ok(()) };
+    let printed = if push.json { context.print(&receipt.to_json()) } else { Ok(()) };
     let listed = args.digestfile.as_ref().map_or(Ok(()), |path| {
         let there = graph.images.iter().zip(&plan.images).zip(&outcome.images);
         let there = there.filter(|(_, result)| matches!(result, Ok(Done::Pushed | Done::Present)));
@@ -95,18 +94,25 @@ pub fn files(
     kept.and(printed).and(listed)
 }
 
+/// What was found wrong with the source before.
+pub fn faults(cargo: &Cargo<'_>, context: &Context) {
+    context.end();
+    cargo.faults.iter().for_each(|fault| context.failed_image(fault, None));
+}
+
 /// The last lines: what failed and why, then the sum of it.
 pub fn summary(
-    graph: &Graph,
+    cargo: &Cargo<'_>,
     plan: &Plan,
     outcome: &transfer::Outcome,
     started: Instant,
     context: &Context,
 ) -> Outcome {
+    faults(cargo, context);
     let count =
         |wanted: Done| outcome.images.iter().filter(|result| matches!(result, Ok(done) if *done == wanted)).count();
-    let (mut failed, mut told) = (0, HashSet::new());
-    for ((image, step), result) in graph.images.iter().zip(&plan.images).zip(&outcome.images) {
+    let (mut failed, mut told) = (cargo.lost, HashSet::new());
+    for ((image, step), result) in cargo.graph.images.iter().zip(&plan.images).zip(&outcome.images) {
         if let Err(error) = result {
             failed += 1;
             // What helps many images is said once.

@@ -1,0 +1,227 @@
+//! Pushing into a registry, from a graph and its source onward: the same for every command that has both. It must not know
+//! where they come from.
+
+mod report;
+mod target;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Instant;
+
+use clap::ValueEnum;
+
+use super::allowlist::read_file;
+use super::context::{Context, check_writable};
+use super::exit::Outcome;
+use super::registry::RegistryArgs;
+use crate::allowlist::refused;
+use crate::content::Source;
+use crate::error::{Error, Result};
+use crate::graph::Graph;
+use crate::lock::IndexMode;
+use crate::naming::{Map, Naming, Style, Target, landing, parse_target};
+use crate::oci::{Digest, Repository};
+use crate::plan::{self, OnExisting, Plan, Targets};
+use crate::progress::Event;
+use crate::transfer::{self, Transfer};
+use crate::transport::registry::Registries;
+
+/// How to push. The command that has these has `--to` as well.
+#[derive(clap::Args)]
+pub struct PushArgs {
+    /// Keep only the last part of the path
+    #[arg(long, help_heading = "Names")]
+    flatten: bool,
+    /// File with naming rules, see below
+    #[arg(long, value_name = "FILE", help_heading = "Names")]
+    map: Option<PathBuf>,
+    #[command(flatten)]
+    harbor: target::HarborArgs,
+    /// What to do with a tag that means another image there
+    #[arg(long, value_name = "WHAT", default_value = "overwrite", help_heading = "Pushing")]
+    on_existing: Existing,
+    /// Stop at the first failure
+    #[arg(long, help_heading = "Pushing")]
+    fail_fast: bool,
+    /// Print the plan and push nothing
+    ///
+    /// What would be pushed, skipped or overwritten, with new, mounted and present bytes.
+    #[arg(long, help_heading = "Pushing")]
+    dry_run: bool,
+    /// Write what arrived where, as JSON
+    ///
+    /// For the records, and for the connected side to build on: the bundle's identity, target, each image's reference, digest
+    /// and outcome, and the blobs that are known to be there now.
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    receipt: Option<PathBuf>,
+    /// Write the digest of each image, as skopeo sync does
+    ///
+    /// A line `DIGEST docker://REFERENCE` for each image that is at the target.
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    digestfile: Option<PathBuf>,
+    #[command(flatten)]
+    pub registry: RegistryArgs,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Existing {
+    /// The tag gets its new meaning
+    Overwrite,
+    /// The image is left out
+    Skip,
+    /// The image fails
+    Fail,
+}
+
+impl From<Existing> for OnExisting {
+    fn from(existing: Existing) -> OnExisting {
+        match existing {
+            Existing::Overwrite => OnExisting::Overwrite,
+            Existing::Skip => OnExisting::Skip,
+            Existing::Fail => OnExisting::Fail,
+        }
+    }
+}
+
+/// What the names at the source are like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Names {
+    /// They begin with a registry, which the name at the target may keep (`scoped`).
+    Hosted { scoped: bool },
+    /// They are paths: nobody knows what the registry was called.
+    Paths,
+}
+
+/// A push that was asked for, all that was said about it proven as far as that goes without asking anybody.
+pub struct Push<'a> {
+    args: &'a PushArgs,
+    /// As it was given.
+    to: &'a str,
+    target: Target,
+    naming: Naming,
+    names: Names,
+    json: bool,
+}
+
+/// What is to be pushed.
+pub struct Cargo<'a> {
+    pub source: &'a dyn Source,
+    pub graph: Graph,
+    /// Of the bundle it comes from.
+    pub identity: Option<Digest>,
+    /// What was found wrong with the source before: for the end, where it is read.
+    pub faults: Vec<String>,
+    /// Images that failed already.
+    pub lost: usize,
+}
+
+impl<'a> Push<'a> {
+    /// # Errors
+    /// The target, the naming rules, or a file to be written is not what it should be.
+    pub fn new(args: &'a PushArgs, to: &'a str, names: Names, json: bool) -> Result<Push<'a>> {
+        let target = parse_target(to)?;
+        args.registry.claim_stdin()?;
+        check_writable(args.receipt.iter().chain(&args.digestfile))?;
+        let naming = args.naming(&target, names)?;
+        Ok(Push { args, to, target, naming, names, json })
+    }
+
+    /// # Errors
+    /// Whatever stands in the way of all images.
+    pub async fn run(&self, cargo: &Cargo<'_>, started: Instant, context: &Context) -> Result<Outcome> {
+        let (args, graph) = (self.args, &cargo.graph);
+        let targets = self.name_images(graph, context)?;
+        let registries = args.registry.connect([self.target.registry.clone()], &BTreeMap::new(), context)?;
+        let prepared = target::prepare(&args.harbor, &registries, &self.target, &targets, args.dry_run, context);
+        let mut prepared = prepared.await?;
+        let plan = self.plan(&registries, graph, &targets, &prepared, context).await?;
+        target::check_quotas(&mut prepared, &registries, &plan, context).await?;
+        if args.dry_run {
+            report::faults(cargo, context);
+            return report::plan(graph, &plan, &prepared.notes, self.json, context);
+        }
+        check_incomplete_indexes(graph, context);
+        let options = transfer::Options { jobs: args.registry.jobs(), fail_fast: args.fail_fast };
+        let transfer = Transfer::new(cargo.source, &registries, options, context.events.clone());
+        let outcome = transfer.run(graph, &plan).await;
+        context.end();
+        let written = report::files(self, cargo, &plan, &outcome, context);
+        // Which images failed is told whatever became of the receipt; that it is missing comes last.
+        let ended = report::summary(cargo, &plan, &outcome, started, context);
+        written.map(|()| ended)
+    }
+
+    fn name_images(&self, graph: &Graph, context: &Context) -> Result<Targets> {
+        let names = graph.images.iter().map(|image| self.naming.target(&self.target.registry, &image.locked));
+        let names: Targets = names.collect::<Result<_>>()?;
+        let landed = landing(names.iter().zip(graph.images.iter().map(|image| &image.locked)));
+        if !landed.collisions.is_empty() {
+            let list: String = landed.collisions.iter().map(|collision| format!("\n  {collision}")).collect();
+            let remedy = match self.names {
+                Names::Hosted { .. } => "--scoped",
+                Names::Paths => "--map",
+            };
+            let text = "different images would get one name; nothing was pushed";
+            return Err(Error::input(format!("{text} ({remedy} keeps them apart):{list}")));
+        }
+        for notice in landed.notices {
+            context.events.report(Event::Notice(notice));
+        }
+        Ok(names)
+    }
+
+    async fn plan(
+        &self,
+        registries: &Registries,
+        graph: &Graph,
+        targets: &Targets,
+        prepared: &target::Prepared,
+        context: &Context,
+    ) -> Result<Plan> {
+        let closed = |repository: &Repository| prepared.is_closed(repository);
+        let jobs = self.args.registry.jobs();
+        let inventory = plan::take_inventory(registries, graph, targets, &closed, jobs, &context.events).await?;
+        let plan = Plan::new(graph, targets, &inventory, self.args.on_existing.into());
+        for step in &plan.images {
+            if let (plan::TagState::Other(digest), plan::Action::Push) = (step.tag, step.action) {
+                let text = format!("{} is overwritten; it was {digest}", step.to);
+                context.events.report(Event::Notice(text));
+            }
+        }
+        Ok(plan)
+    }
+}
+
+impl PushArgs {
+    fn naming(&self, target: &Target, names: Names) -> Result<Naming> {
+        let style = match (names, self.flatten) {
+            (Names::Hosted { scoped: true }, _) => Style::Scoped,
+            (_, true) => Style::Flatten,
+            _ => Style::Default,
+        };
+        let map = match &self.map {
+            Some(path) => {
+                let (file, bytes) = read_file(path)?;
+                let map = match names {
+                    Names::Hosted { .. } => Map::parse(&bytes, &file),
+                    Names::Paths => Map::parse_paths(&bytes, &file),
+                };
+                map.map_err(|problems| refused("the naming rules", &problems))?
+            }
+            None => Map::default(),
+        };
+        Ok(Naming { prefix: target.prefix.clone(), style, map })
+    }
+}
+
+/// Most registries refuse an index whose children are not all there; better to hear it before.
+fn check_incomplete_indexes(graph: &Graph, context: &Context) {
+    let sparse = graph
+        .images
+        .iter()
+        .filter(|image| image.locked.selection.as_ref().is_some_and(|selection| selection.index == IndexMode::Sparse));
+    for image in sparse {
+        let text = format!("{}: {}", image.locked.reference, report::SPARSE_REMEDY);
+        context.events.report(Event::Warning(text));
+    }
+}
