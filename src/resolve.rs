@@ -6,7 +6,7 @@ use futures_util::stream::{self, StreamExt};
 use jiff::Timestamp;
 
 use crate::allowlist::{Rule, Select};
-use crate::content::Source;
+use crate::content::{Source, in_parallel};
 use crate::error::{Error, Kind, Result};
 use crate::graph::{Graph, Image};
 use crate::lock::{LOCK_VERSION, Lock, Rename};
@@ -206,9 +206,16 @@ pub async fn assemble(
     Ok(Graph { images })
 }
 
-/// As [`discover`], but a failure costs its own image only: for a source that nobody keeps in order.
-pub async fn discover_each(walk: &Walk<'_>, wanted: &[Wanted], jobs: usize, events: &Events) -> Vec<Result<Image>> {
-    walk_all(wanted, jobs, events, |wanted| walk.discover(wanted)).await
+/// As [`discover`], but a failure costs its own image only: for a source that nobody keeps in order. On `threads` threads,
+/// which belong to the runtime of the caller: what is read from a disk keeps processors busy, and seldom waits.
+pub fn discover_each(walk: &Walk<'_>, wanted: &[Wanted], threads: usize, events: &Events) -> Vec<Result<Image>> {
+    events.report(Event::Phase { phase: Phase::Walk, items: wanted.len() as u64, bytes: 0 });
+    let runtime = tokio::runtime::Handle::current();
+    in_parallel(wanted, threads, |wanted| {
+        let image = runtime.block_on(walk.discover(wanted));
+        events.report(Event::ItemDone);
+        image
+    })
 }
 
 /// Walks all items; fails with all failures.

@@ -43,4 +43,10 @@ impl Identity {
         #[allow(clippy::unnecessary_cast)]
         Identity(stat.st_dev as u64, stat.st_ino as u64)
     }
+
+    /// Whether it is the file that `directory` lists with this inode. Where directories tell other inodes than files do, no
+    /// file is.
+    pub fn is_listed(&self, directory: Identity, inode: u64) -> bool {
+        *self == Identity(directory.0, inode)
+    }
 }

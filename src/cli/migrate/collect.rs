@@ -55,13 +55,7 @@ pub struct Collected {
 ///
 /// # Errors
 /// The storage itself cannot be read. What is wrong in it costs the images it touches.
-pub async fn collect(
-    storage: &Storage,
-    which: &Which,
-    depth: Depth,
-    jobs: usize,
-    context: &Context,
-) -> Result<Collected> {
+pub fn collect(storage: &Storage, which: &Which, depth: Depth, jobs: usize, context: &Context) -> Result<Collected> {
     let mut survey = storage.survey()?;
     survey.tags.retain(|found| which.takes(&found.name()));
     // A tag that means nothing has a name all the same.
@@ -74,19 +68,24 @@ pub async fn collect(
             audit.whole.push(is_whole);
         }
     }
-    let cached = Cached::new(storage, None);
+    let cached = Cached::new(storage, Some(Box::new(std::mem::take(&mut audit.manifests))));
     // Tags of signatures are images of their own here.
     let options = Options { index: IndexMode::Sparse, referrers: false, foreign_layers: false };
     let walk = Walk::new(&cached, options, std::sync::Arc::new(Silent));
-    let wanted = |found: &Tagged| Wanted { reference: found.reference(), rename: None, platforms: Vec::new() };
+    // By what its tag meant when it was looked at: a registry at work may have moved it since.
+    let by_digest = |found: &Tagged| found.repository.with_digest(found.digest);
+    let wanted = |found: &Tagged| Wanted { reference: by_digest(found), rename: None, platforms: Vec::new() };
     let whole = || survey.tags.iter().zip(&audit.whole).filter(|(_, whole)| **whole).map(|(found, _)| found);
     let wanted: Vec<Wanted> = whole().map(wanted).collect();
-    let walked = resolve::discover_each(&walk, &wanted, jobs, &context.events).await;
+    let walked = resolve::discover_each(&walk, &wanted, jobs, &context.events);
     let mut faults = audit.faults;
     let mut images = HashMap::with_capacity(wanted.len());
     for (found, image) in whole().zip(walked) {
         match image {
-            Ok(image) => drop(images.insert(found.name(), image)),
+            Ok(mut image) => {
+                image.locked.reference = found.reference();
+                images.insert(found.name(), image);
+            }
             Err(error) => {
                 let path = format!("repositories/{}/_manifests", found.repository.path());
                 let fault = Fault::new(path, FaultKind::NotAManifest, error.chain());

@@ -127,7 +127,7 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
         Check::Size => Depth::Size,
         Check::Digest => Depth::Digest,
     };
-    let collected = collect::collect(&storage, &args.which, depth, args.push.registry.jobs(), context).await?;
+    let collected = collect::collect(&storage, &args.which, depth, args.push.registry.jobs(), context)?;
     context.end();
     if !args.list {
         if args.strict && !collected.faults.is_empty() {

@@ -1,13 +1,16 @@
 //! What is there already where an image is to go.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::ops::ControlFlow;
+use std::sync::Arc;
 
-use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
-use super::{At, MANIFEST, Parts, VERSION, VERSION_START, VERSION_TEXT, manifest_name};
+use super::{At, MANIFEST, Parts, VERSION, VERSION_START, manifest_name, place};
+use crate::content::{Files, Slice};
 use crate::error::{Error, Kind, Result};
-use crate::oci::Manifest;
+use crate::oci::{Descriptor, Manifest};
 
 /// The longest `version` that is read, in bytes.
 const MAX_VERSION: u64 = 100;
@@ -22,23 +25,32 @@ pub enum Found {
 /// What a file of the image should be.
 enum Part<'a> {
     Manifest(&'a Manifest),
-    Blob(u64),
+    Blob(&'a Descriptor),
 }
 
 /// # Errors
 /// Something else is there, or it cannot be read.
-pub fn look(at: &At<'_>, image: &Parts<'_>) -> Result<Found> {
+pub fn look(at: &At<'_>, image: &Parts<'_>, files: &dyn Files) -> Result<Found> {
     let mut parts: HashMap<String, Part> =
-        image.blobs.iter().map(|blob| (blob.digest.hex(), Part::Blob(blob.size))).collect();
+        image.blobs.iter().map(|blob| (blob.digest.hex(), Part::Blob(blob))).collect();
     parts.extend(image.manifests.iter().map(|manifest| (manifest_name(manifest), Part::Manifest(manifest))));
     parts.insert(MANIFEST.to_owned(), Part::Manifest(image.root));
     let (mut ours, mut foreign) = (Vec::new(), None);
-    for name in names(at).map_err(|e| at.fail("reading", "", e))? {
-        match name.as_str() == VERSION || parts.contains_key(&name) {
-            true => ours.push(name),
-            false => foreign = Some(name),
+    // Links to the very files they should lead to: of these there is no more to know.
+    let mut proven = HashSet::new();
+    let listed = at.each_name(|name, inode, kind| {
+        let name = name.to_string_lossy().into_owned();
+        match parts.get(&name) {
+            None if name != VERSION => foreign = Some(name),
+            Some(Part::Blob(blob)) if kind == FileType::RegularFile && is_link(at, blob, inode, image, files) => {
+                ours.push(name.clone());
+                proven.insert(name);
+            }
+            _ => ours.push(name),
         }
-    }
+        ControlFlow::Continue(())
+    });
+    listed.map_err(|e| at.fail("reading", "", e))?;
     let version = read(at, VERSION, MAX_VERSION)?;
     let manifest = read(at, MANIFEST, image.root.size())?;
     let is_same = manifest.as_deref() == Some(&image.root.bytes()[..]);
@@ -50,6 +62,11 @@ pub fn look(at: &At<'_>, image: &Parts<'_>) -> Result<Found> {
     }
     if !is_finished && !is_empty(&version) {
         return Err(refuse(at, &format!("what is there is no image of skopeo's: its {VERSION} is another")));
+    }
+    parts.retain(|name, _| !proven.contains(name));
+    // It was read just now.
+    if is_same {
+        parts.remove(MANIFEST);
     }
     if is_finished && is_same && parts.iter().all(|(name, part)| is_there(at, name, part)) {
         return Ok(Found::Finished);
@@ -64,25 +81,19 @@ fn refuse(at: &At<'_>, what: &str) -> Error {
     Error::new(Kind::Disk, format!("{}: {what}; move it away, or write elsewhere", at.path("").display()))
 }
 
-fn names(at: &At<'_>) -> std::io::Result<Vec<String>> {
-    let mut names = Vec::new();
-    for entry in Dir::read_from(&at.directory)? {
-        let entry = entry?;
-        let name = entry.file_name();
-        if !matches!(name.to_bytes(), b"." | b"..") {
-            names.push(name.to_string_lossy().into_owned());
-        }
-    }
-    Ok(names)
+fn is_link(at: &At<'_>, blob: &Descriptor, inode: u64, image: &Parts<'_>, files: &dyn Files) -> bool {
+    at.may_link()
+        && place::known(at, blob, image.repository, files)
+            .is_ok_and(|file| file.is_some_and(|file| file.identity.is_listed(at.identity, inode)))
 }
 
 fn is_there(at: &At<'_>, name: &str, part: &Part) -> bool {
     match part {
-        Part::Blob(size) => {
+        Part::Blob(blob) => {
             let stat = rustix::fs::statat(&at.directory, name, AtFlags::SYMLINK_NOFOLLOW);
             stat.is_ok_and(|stat| {
                 FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile
-                    && u64::try_from(stat.st_size) == Ok(*size)
+                    && u64::try_from(stat.st_size) == Ok(blob.size)
             })
         }
         Part::Manifest(manifest) => {
@@ -99,11 +110,10 @@ fn read(at: &At<'_>, name: &str, limit: u64) -> Result<Option<Vec<u8>>> {
         Err(Errno::NOENT) => return Ok(None),
         Err(errno) => return Err(at.fail("opening", name, errno)),
     };
-    if !file.metadata().map_err(|e| at.fail("reading", name, e))?.is_file() {
+    let metadata = file.metadata().map_err(|e| at.fail("reading", name, e))?;
+    if !metadata.is_file() {
         return Err(refuse(at, &format!("{name:?} is there and no file")));
     }
-    let mut bytes = Vec::with_capacity(VERSION_TEXT.len());
-    let limited = std::io::Read::take(file, limit.saturating_add(1));
-    std::io::Read::read_to_end(&mut { limited }, &mut bytes).map_err(|e| at.fail("reading", name, e))?;
-    Ok(Some(bytes))
+    let slice = Slice::new(Arc::new(file), at.path(name), 0, metadata.len().min(limit.saturating_add(1)));
+    slice.read_all(u64::MAX).map(|bytes| Some(bytes.into()))
 }

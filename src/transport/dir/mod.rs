@@ -8,20 +8,23 @@
 //! # Threats
 //! What stands in the destination may be anybody's. Names are made below its open root, no link is followed there, and what
 //! is not known to be a part of the same image is left alone. A source's path may lead to another file by the time it is
-//! linked: the link is compared with the file that was meant, and removed.
+//! linked: before the image is finished every link is compared with the file that was meant, and a wrong one removed.
 
 mod found;
 mod place;
 
 use std::collections::HashMap;
+use std::ffi::CStr;
 use std::fs::File;
 use std::io::Write;
-use std::os::fd::{AsFd, OwnedFd};
+use std::mem::MaybeUninit;
+use std::ops::ControlFlow;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir, SeekFrom};
 use rustix::io::Errno;
 
 use crate::content::{Files, Identity, Linkable};
@@ -35,6 +38,9 @@ const VERSION: &str = "version";
 /// What every version of it begins with.
 const VERSION_START: &str = "Directory Transport Version: ";
 const VERSION_TEXT: &str = "Directory Transport Version: 1.1\n";
+
+/// How much of a directory is listed at a time, in bytes: some fifty names.
+const LISTED_AT_ONCE: usize = 4096;
 
 /// How blobs get into a directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,9 +62,11 @@ pub struct Images {
     /// The directories of this run, by which file they are: names that differ for us may not differ for the file system.
     taken: Mutex<HashMap<Identity, String>>,
     /// Blobs by the file they are linked to.
-    known: Mutex<HashMap<Digest, Option<Linkable>>>,
+    known: Mutex<HashMap<Digest, Option<Arc<Linkable>>>>,
     /// Blobs that were copied, each under a lock of its own.
-    copies: Mutex<HashMap<Digest, Arc<Mutex<Option<Linkable>>>>>,
+    copies: Mutex<HashMap<Digest, Arc<Mutex<Option<Arc<Linkable>>>>>>,
+    /// Where the last image was put, with the path: its neighbours go there too.
+    parent: Mutex<(String, Arc<OwnedFd>)>,
     /// Links to the source are out of the question.
     is_far: AtomicBool,
     told: Mutex<Vec<String>>,
@@ -94,8 +102,10 @@ impl Images {
         std::fs::create_dir_all(path).map_err(|e| Error::disk("creating", path, e))?;
         let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
         let root = rustix::fs::open(path, flags, Mode::empty()).map_err(|e| Error::disk("opening", path, e.into()))?;
+        let root = Arc::new(root);
         Ok(Images {
-            root: Arc::new(root),
+            parent: Mutex::new((String::new(), root.clone())),
+            root,
             path: path.to_owned(),
             mode,
             events,
@@ -125,10 +135,10 @@ impl Images {
     /// Something else is there, the source does not have what it should, or the file system refuses.
     pub fn write(&self, name: &str, image: &Parts<'_>, files: &dyn Files) -> Result<Written> {
         let (directory, is_new) = self.open(name)?;
-        self.take(name, &directory)?;
-        let at = At { images: self, name, directory };
+        let identity = self.take(name, &directory)?;
+        let at = At { images: self, name, directory, identity };
         if !is_new {
-            match found::look(&at, image)? {
+            match found::look(&at, image, files)? {
                 Found::Finished => return Ok(Written::Kept),
                 Found::Unfinished(names) => {
                     // First of all what says that it is finished.
@@ -138,9 +148,11 @@ impl Images {
                 }
             }
         }
+        let mut links = Vec::with_capacity(image.blobs.len());
         for blob in image.blobs {
-            place::blob(&at, blob, image.repository, files)?;
+            links.extend(place::blob(&at, blob, image.repository, files)?);
         }
+        place::prove(&at, &links)?;
         for manifest in &image.manifests {
             at.create(&manifest_name(manifest), manifest.bytes())?;
         }
@@ -169,36 +181,51 @@ impl Images {
                 errno => Error::disk("creating", &path, errno.into()),
             }
         };
-        let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::RDONLY | OFlags::CLOEXEC;
-        let (mut at, mut is_new): (Option<OwnedFd>, bool) = (None, false);
-        for part in name.split('/') {
-            if matches!(part, "" | "." | "..") {
-                return Err(Error::input(format!("{name:?} cannot be the name of a directory")));
-            }
-            let from = at.as_ref().map_or(self.root.as_fd(), OwnedFd::as_fd);
-            is_new = match rustix::fs::mkdirat(from, part, Mode::from_raw_mode(0o777)) {
-                Ok(()) => true,
-                Err(Errno::EXIST) => false,
-                Err(errno) => return Err(fail(errno)),
-            };
-            at = Some(rustix::fs::openat(from, part, flags, Mode::empty()).map_err(fail)?);
+        if name.split('/').any(|part| matches!(part, "" | "." | "..")) {
+            return Err(Error::input(format!("{name:?} cannot be the name of a directory")));
         }
-        at.map(|directory| (directory, is_new)).ok_or_else(|| Error::input("an image without a name"))
+        let (above, own) = name.rsplit_once('/').unwrap_or(("", name));
+        let lock = || self.parent.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = Some(lock()).filter(|parent| parent.0 == above).map(|parent| parent.1.clone());
+        let parent = match known {
+            Some(parent) => parent,
+            None => {
+                let mut at = self.root.clone();
+                for part in above.split('/').filter(|part| !part.is_empty()) {
+                    at = Arc::new(make(&at, part).map_err(fail)?.0);
+                }
+                *lock() = (above.to_owned(), at.clone());
+                at
+            }
+        };
+        make(&parent, own).map_err(fail)
     }
 
     /// Each directory is for one image.
-    fn take(&self, name: &str, directory: &OwnedFd) -> Result<()> {
+    fn take(&self, name: &str, directory: &OwnedFd) -> Result<Identity> {
         let path = || self.path.join(name);
         let stat = rustix::fs::fstat(directory).map_err(|e| Error::disk("reading", &path(), e.into()))?;
+        let identity = Identity::of(&stat);
         let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        match taken.insert(Identity::of(&stat), name.to_owned()) {
+        match taken.insert(identity, name.to_owned()) {
             Some(other) => {
                 let text = format!("{}: the file system takes this name for that of {other}", path().display());
                 Err(Error::new(Kind::Disk, text))
             }
-            None => Ok(()),
+            None => Ok(identity),
         }
     }
+}
+
+/// A directory below another, made if there is none; whether it is new.
+fn make(at: &OwnedFd, name: &str) -> rustix::io::Result<(OwnedFd, bool)> {
+    let is_new = match rustix::fs::mkdirat(at, name, Mode::from_raw_mode(0o777)) {
+        Ok(()) => true,
+        Err(Errno::EXIST) => false,
+        Err(errno) => return Err(errno),
+    };
+    let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::RDONLY | OFlags::CLOEXEC;
+    Ok((rustix::fs::openat(at, name, flags, Mode::empty())?, is_new))
 }
 
 /// The directory of an image.
@@ -206,6 +233,8 @@ struct At<'a> {
     images: &'a Images,
     name: &'a str,
     directory: OwnedFd,
+    /// Which file the directory is.
+    identity: Identity,
 }
 
 impl At<'_> {
@@ -215,6 +244,21 @@ impl At<'_> {
 
     fn fail(&self, verb: &str, file: &str, error: impl Into<std::io::Error>) -> Error {
         Error::disk(verb, &self.path(file), error.into())
+    }
+
+    /// Every name in it, with the inode and the type that the directory tells, until `each` has had enough.
+    fn each_name(&self, mut each: impl FnMut(&CStr, u64, FileType) -> ControlFlow<()>) -> rustix::io::Result<()> {
+        rustix::fs::seek(&self.directory, SeekFrom::Start(0))?;
+        let mut buffer = [MaybeUninit::uninit(); LISTED_AT_ONCE];
+        let mut names = RawDir::new(&self.directory, &mut buffer);
+        while let Some(entry) = names.next() {
+            let entry = entry?;
+            let name = entry.file_name();
+            if !matches!(name.to_bytes(), b"." | b"..") && each(name, entry.ino(), entry.file_type()).is_break() {
+                break;
+            }
+        }
+        Ok(())
     }
 
     fn remove(&self, file: &str) -> Result<()> {

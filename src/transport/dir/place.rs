@@ -1,8 +1,10 @@
 //! One blob into the directory of an image: as a hard link, a reflink or a copy.
 
+use std::collections::HashMap;
 use std::io::Write;
-use std::sync::PoisonError;
+use std::ops::ControlFlow;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 
 use rustix::fs::{AtFlags, FileType};
 use rustix::io::Errno;
@@ -16,14 +18,17 @@ use crate::progress::Event;
 /// How much is copied at a time, in bytes.
 const PIECE: usize = 1024 * 1024;
 
-pub fn blob(at: &At<'_>, blob: &Descriptor, repository: &Repository, files: &dyn Files) -> Result<()> {
+/// A link that was made: its name, and the file it should lead to.
+pub struct Link(String, Arc<Linkable>);
+
+/// Puts a blob there. A link has still to be [proven](prove).
+pub fn blob(at: &At<'_>, blob: &Descriptor, repository: &Repository, files: &dyn Files) -> Result<Option<Link>> {
     let name = blob.digest.hex();
     let images = at.images;
-    let may_link = matches!(images.mode, LinkMode::Auto | LinkMode::Hard) && !images.is_far.load(Ordering::Relaxed);
-    if may_link {
+    if at.may_link() {
         match known(at, blob, repository, files)? {
             Some(file) => match link(at, &name, &file)? {
-                Ok(()) => return Ok(()),
+                Ok(()) => return Ok(Some(Link(name, file))),
                 Err(errno) if images.mode == LinkMode::Hard => return Err(at.fail("linking", &name, errno)),
                 Err(errno) => give_up(at, errno),
             },
@@ -35,7 +40,7 @@ pub fn blob(at: &At<'_>, blob: &Descriptor, repository: &Repository, files: &dyn
         }
     }
     if images.mode != LinkMode::Auto {
-        return copy(at, &name, blob, &files.file(repository, &blob.digest)?);
+        return copy(at, &name, blob, &files.file(repository, &blob.digest)?).map(|()| None);
     }
     // Once, whatever number of images share it.
     let cell = images.copies.lock().unwrap_or_else(PoisonError::into_inner).entry(blob.digest).or_default().clone();
@@ -43,23 +48,28 @@ pub fn blob(at: &At<'_>, blob: &Descriptor, repository: &Repository, files: &dyn
     if let Some(file) = &*first
         && link(at, &name, file)?.is_ok()
     {
-        return Ok(());
+        return Ok(Some(Link(name, file.clone())));
     }
     copy(at, &name, blob, &files.file(repository, &blob.digest)?)?;
     let stat = rustix::fs::statat(&at.directory, &name, AtFlags::SYMLINK_NOFOLLOW);
     let stat = stat.map_err(|e| at.fail("reading", &name, e))?;
     let path = format!("{}/{name}", at.name);
-    *first = Some(Linkable { directory: images.root.clone(), path, identity: Identity::of(&stat) });
-    Ok(())
+    *first = Some(Arc::new(Linkable { directory: images.root.clone(), path, identity: Identity::of(&stat) }));
+    Ok(None)
 }
 
 /// The file of a blob, looked for once.
-fn known(at: &At<'_>, blob: &Descriptor, repository: &Repository, files: &dyn Files) -> Result<Option<Linkable>> {
+pub fn known(
+    at: &At<'_>,
+    blob: &Descriptor,
+    repository: &Repository,
+    files: &dyn Files,
+) -> Result<Option<Arc<Linkable>>> {
     let lock = || at.images.known.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(known) = lock().get(&blob.digest) {
         return Ok(known.clone());
     }
-    let found = files.linkable(repository, &blob.digest)?;
+    let found = files.linkable(repository, &blob.digest)?.map(Arc::new);
     lock().insert(blob.digest, found.clone());
     Ok(found)
 }
@@ -73,16 +83,46 @@ fn link(at: &At<'_>, name: &str, file: &Linkable) -> Result<Result<(), Errno>> {
             errno => Err(at.fail("linking", name, errno)),
         };
     }
-    let stat = rustix::fs::statat(&at.directory, name, AtFlags::SYMLINK_NOFOLLOW);
-    let is_it = |stat: &rustix::fs::Stat| {
-        Identity::of(stat) == file.identity && FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile
-    };
-    if !is_it(&stat.map_err(|e| at.fail("reading", name, e))?) {
-        at.remove(name)?;
-        return Err(Error::damaged(format!("{} has become another file while it was read", file.path)));
-    }
     at.images.linked.fetch_add(1, Ordering::Relaxed);
     Ok(Ok(()))
+}
+
+/// Removes each link that does not lead to the file that was meant.
+///
+/// # Errors
+/// There was one.
+pub fn prove(at: &At<'_>, links: &[Link]) -> Result<()> {
+    let mut open: HashMap<&[u8], &Link> = links.iter().map(|link| (link.0.as_bytes(), link)).collect();
+    if open.is_empty() {
+        return Ok(());
+    }
+    // The directory tells of all at once.
+    let listed = at.each_name(|name, inode, kind| {
+        let name = name.to_bytes();
+        let is_it = |link: &&Link| link.1.identity.is_listed(at.identity, inode) && kind == FileType::RegularFile;
+        if open.get(name).is_some_and(is_it) {
+            open.remove(name);
+        }
+        if open.is_empty() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    });
+    listed.map_err(|e| at.fail("reading", "", e))?;
+    // Or it does not, as in an overlay.
+    for Link(name, file) in open.into_values() {
+        let stat = rustix::fs::statat(&at.directory, name, AtFlags::SYMLINK_NOFOLLOW);
+        let stat = stat.map_err(|e| at.fail("reading", name, e))?;
+        if Identity::of(&stat) != file.identity || FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+            at.remove(name)?;
+            return Err(Error::damaged(format!("{} has become another file while it was read", file.path)));
+        }
+    }
+    Ok(())
+}
+
+impl At<'_> {
+    pub fn may_link(&self) -> bool {
+        let images = self.images;
+        matches!(images.mode, LinkMode::Auto | LinkMode::Hard) && !images.is_far.load(Ordering::Relaxed)
+    }
 }
 
 /// Tells once why there are no links.

@@ -8,6 +8,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::fault::{Fault, FaultKind};
+use super::manifests::Manifests;
 use super::survey::{Holding, Survey, Tagged};
 use super::{Storage, data_path, links, threads};
 use crate::content::in_parallel;
@@ -42,6 +43,8 @@ pub struct Audit {
     pub whole: Vec<bool>,
     /// Manifests without a tag that no tagged one points to, where they were looked at, and whether they are whole.
     pub untagged: Vec<(Tagged, bool)>,
+    /// The manifests of images, as they were read; none where everything is looked at, which may be far more.
+    pub manifests: Manifests,
     /// Distinct blobs that were looked at, and the bytes of all.
     pub blobs: usize,
     pub bytes: u64,
@@ -79,6 +82,7 @@ struct Auditor<'a> {
     /// The survey's faults by their paths.
     surveyed: HashMap<&'a str, At>,
     nodes: HashMap<Digest, Node>,
+    manifests: Option<HashMap<Digest, Manifest>>,
     blobs: HashMap<(Digest, u64), At>,
     /// Links of blobs by which a registry would not find them, by repository.
     links: HashMap<(usize, Digest), At>,
@@ -96,6 +100,7 @@ impl Storage {
             known: HashMap::new(),
             surveyed: survey.faults.iter().enumerate().map(|(at, fault)| (fault.path.as_str(), at)).collect(),
             nodes: HashMap::new(),
+            manifests: (scope != Scope::Everything).then(HashMap::new),
             blobs: HashMap::new(),
             links: HashMap::new(),
             reached: HashSet::new(),
@@ -120,6 +125,7 @@ impl Storage {
             audit.untagged = auditor.untagged();
         }
         audit.faults = auditor.faults;
+        audit.manifests = Manifests(auditor.manifests.unwrap_or_default());
         audit.faults.iter_mut().for_each(|fault| fault.images.sort_unstable());
         audit
             .faults
@@ -137,11 +143,16 @@ impl Auditor<'_> {
         let has = |(at, digest): &(usize, Digest)| self.repositories[*at].has(digest);
         let mut level: Vec<(usize, Digest)> = roots.filter(has).filter(|(_, digest)| seen.insert(*digest)).collect();
         while !level.is_empty() {
-            let read = in_parallel(&level, threads(), |(_, digest)| self.storage.stored_manifest(digest).map(parts_of));
+            let read = in_parallel(&level, threads(), |(_, digest)| {
+                self.storage.stored_manifest(digest).map(|manifest| (parts_of(&manifest), manifest))
+            });
             let mut next = Vec::new();
-            for ((home, digest), parts) in level.into_iter().zip(read) {
-                let node = match parts {
-                    Ok(parts) => Node::Whole(parts),
+            for ((home, digest), read) in level.into_iter().zip(read) {
+                let node = match read {
+                    Ok((parts, manifest)) => {
+                        self.manifests.as_mut().map(|manifests| manifests.insert(digest, manifest));
+                        Node::Whole(parts)
+                    }
                     Err(fault) => Node::Broken(self.note(fault)),
                 };
                 for part in node.parts() {
@@ -218,8 +229,9 @@ impl Auditor<'_> {
 
     /// Its size in bytes.
     fn look_at(&self, digest: &Digest, claim: Option<&Claim>, depth: Depth, events: &Events) -> Result<u64, Fault> {
-        let slice = match claim {
-            Some(claim) => self.storage.blob_file(self.repositories[claim.home].repository.path(), digest)?,
+        let slice = match claim.map(|claim| self.repositories[claim.home].repository.path()) {
+            Some(repository) if depth == Depth::Size => return self.storage.look_at_blob(repository, digest),
+            Some(repository) => self.storage.blob_file(repository, digest)?,
             None => self.storage.data(digest)?,
         };
         // A wrong size says all; what nobody claims can only be known by its digest.
@@ -328,7 +340,7 @@ impl Node {
 }
 
 /// What has to be there for it; foreign layers have not.
-fn parts_of(manifest: Manifest) -> Vec<Part> {
+fn parts_of(manifest: &Manifest) -> Vec<Part> {
     let children = manifest.children().into_iter().filter(|child| child.role != Role::ForeignLayer);
     let part = |digest, size, role| Part { digest, size, is_manifest: role == Role::Manifest };
     children.map(|child| part(child.descriptor.digest, child.descriptor.size, child.role)).collect()

@@ -13,6 +13,7 @@ mod audit;
 mod contents;
 mod fault;
 mod links;
+mod manifests;
 mod survey;
 mod tree;
 
@@ -22,15 +23,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 
-use crate::content::{Body, Files, Linkable, Slice, Source};
+use crate::content::{Body, Files, Identity, Linkable, Slice, Source};
 use crate::error::{Error, Kind, Result};
 use crate::oci::{
     Algorithm, Descriptor, Digest, MAX_MANIFEST_SIZE, Manifest, ManifestError, Reference, Repository, Tag,
 };
 pub use audit::{Audit, Depth, Scope};
 pub use fault::{Fault, FaultKind};
+pub use manifests::Manifests;
 pub use survey::{Holding, Survey, Tagged};
-use tree::{Found, Tree};
+use tree::{Found, Seen, Tree};
 
 /// Who refers to what in one repository.
 type Referrers = Arc<HashMap<Digest, Vec<Descriptor>>>;
@@ -41,6 +43,8 @@ pub struct Storage {
     /// The registry that references to its content name.
     registry: String,
     referrers: Mutex<HashMap<Repository, Referrers>>,
+    /// Blobs that an audit looked at, by which files they were.
+    files: Mutex<HashMap<Digest, Identity>>,
 }
 
 impl Storage {
@@ -50,7 +54,12 @@ impl Storage {
     /// # Errors
     /// Not readable, compressed, or no storage.
     pub fn open(path: &Path, registry: &str) -> Result<Storage> {
-        Ok(Storage { tree: Tree::open(path)?, registry: registry.to_owned(), referrers: Mutex::default() })
+        Ok(Storage {
+            tree: Tree::open(path)?,
+            registry: registry.to_owned(),
+            referrers: Mutex::default(),
+            files: Mutex::default(),
+        })
     }
 
     /// A fault's path as messages show it.
@@ -76,13 +85,17 @@ impl Storage {
 
     /// The file of a blob or manifest by the name it is stored under, unproven.
     fn data(&self, digest: &Digest) -> Result<Slice, Fault> {
-        let path = data_path(digest);
-        match self.tree.file(&path) {
-            Ok(Found::File(slice)) => Ok(slice),
-            Ok(Found::Odd(what)) => Err(Fault::new(path, FaultKind::WrongType, what)),
-            Ok(Found::Nothing) => Err(Fault::new(path, FaultKind::Missing, "it is missing")),
-            Err(error) => Err(Fault::new(path, FaultKind::Unreadable, error.chain())),
+        expect_file(data_path(digest), |path| self.tree.file(path))
+    }
+
+    /// The size in bytes of what [`blob_file`](Self::blob_file) would open; for linking it is remembered which file it is.
+    fn look_at_blob(&self, repository: &str, digest: &Digest) -> Result<u64, Fault> {
+        let stored = self.stored_as(repository, digest)?;
+        let Seen { size, identity } = expect_file(data_path(&stored), |path| self.tree.look(path))?;
+        if let Some(identity) = identity {
+            self.files.lock().unwrap_or_else(PoisonError::into_inner).insert(stored, identity);
         }
+        Ok(size)
     }
 
     /// The manifest that is stored under `digest`.
@@ -148,6 +161,15 @@ impl Storage {
     }
 }
 
+fn expect_file<F>(path: String, find: impl FnOnce(&str) -> Result<Found<F>>) -> Result<F, Fault> {
+    match find(&path) {
+        Ok(Found::File(file)) => Ok(file),
+        Ok(Found::Odd(what)) => Err(Fault::new(path, FaultKind::WrongType, what)),
+        Ok(Found::Nothing) => Err(Fault::new(path, FaultKind::Missing, "it is missing")),
+        Err(error) => Err(Fault::new(path, FaultKind::Unreadable, error.chain())),
+    }
+}
+
 /// As many as there are cores.
 fn threads() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
@@ -166,7 +188,11 @@ impl Files for Storage {
 
     fn linkable(&self, repository: &Repository, digest: &Digest) -> Result<Option<Linkable>> {
         let stored = self.stored_as(repository.path(), digest).map_err(|fault| self.error(&fault))?;
-        self.tree.linkable(&data_path(&stored))
+        let seen = self.files.lock().unwrap_or_else(PoisonError::into_inner).get(&stored).copied();
+        match seen {
+            Some(identity) => Ok(self.tree.linkable_as(&data_path(&stored), identity)),
+            None => self.tree.linkable(&data_path(&stored)),
+        }
     }
 }
 

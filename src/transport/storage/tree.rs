@@ -17,7 +17,7 @@ use std::sync::Arc;
 use directory::Directory;
 use packed::Packed;
 
-use crate::content::{Linkable, Slice, tar};
+use crate::content::{Identity, Linkable, Slice, tar};
 use crate::error::{Error, Result};
 
 /// Where the tree of a storage lies, seen from what somebody may call its directory: itself, a directory on the way to it, a
@@ -49,11 +49,20 @@ pub enum Kind {
 
 /// What is found where a file is expected.
 #[derive(Debug)]
-pub enum Found {
-    File(Slice),
+pub enum Found<F = Slice> {
+    File(F),
     /// Something else, which is not read.
     Odd(&'static str),
     Nothing,
+}
+
+/// What is known of a file that was only looked at.
+#[derive(Debug)]
+pub struct Seen {
+    /// In bytes.
+    pub size: u64,
+    /// For linking.
+    pub identity: Option<Identity>,
 }
 
 impl Tree {
@@ -114,6 +123,31 @@ impl Tree {
         }
     }
 
+    /// As [`linkable`](Self::linkable), for a file that was looked at.
+    pub fn linkable_as(&self, path: &str, identity: Identity) -> Option<Linkable> {
+        match &self.form {
+            Form::Directory(root) => Some(root.linkable_as(path, identity)),
+            Form::Tar(_) => None,
+        }
+    }
+
+    /// As [`file`](Self::file), for its size only.
+    ///
+    /// # Errors
+    /// It is there and cannot be opened.
+    pub fn look(&self, path: &str) -> Result<Found<Seen>> {
+        let seen = |slice: Slice| Seen { size: slice.size(), identity: None };
+        match &self.form {
+            Form::Directory(root) => match root.look(path) {
+                Ok(Some(found)) => Ok(found),
+                // Only opening it tells more.
+                Ok(None) => Ok(self.file(path)?.map(seen)),
+                Err(e) => Err(Error::disk("opening", &self.shown(path), e)),
+            },
+            Form::Tar(_) => Ok(self.file(path)?.map(seen)),
+        }
+    }
+
     /// # Errors
     /// It is there and cannot be opened.
     pub fn file(&self, path: &str) -> Result<Found> {
@@ -123,6 +157,16 @@ impl Tree {
                 found.map_err(|e| Error::disk("opening", &self.shown(path), e))
             }
             Form::Tar(packed) => Ok(packed.file(path, self.shown(path))),
+        }
+    }
+}
+
+impl<F> Found<F> {
+    fn map<G>(self, change: impl FnOnce(F) -> G) -> Found<G> {
+        match self {
+            Found::File(file) => Found::File(change(file)),
+            Found::Odd(what) => Found::Odd(what),
+            Found::Nothing => Found::Nothing,
         }
     }
 }

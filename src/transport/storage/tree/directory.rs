@@ -9,7 +9,7 @@ use std::sync::Arc;
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
-use super::{Found, Kind, ROOTS};
+use super::{Found, Kind, ROOTS, Seen};
 use crate::content::{Identity, Linkable, Slice};
 use crate::error::{Error, Result};
 
@@ -42,8 +42,8 @@ impl Directory {
             Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::XDEV) => return Ok(Vec::new()),
             Err(e) => return Err(e.into()),
         };
-        let mut names = Vec::new();
-        for entry in Dir::read_from(&opened)? {
+        let (mut names, mut directory) = (Vec::new(), Dir::new(opened)?);
+        while let Some(entry) = directory.read() {
             let entry = entry?;
             let name = entry.file_name();
             if matches!(name.to_bytes(), b"." | b"..") {
@@ -51,7 +51,7 @@ impl Directory {
             }
             let kind = match entry.file_type() {
                 // Not every file system tells.
-                FileType::Unknown => match rustix::fs::statat(&opened, name, AtFlags::SYMLINK_NOFOLLOW) {
+                FileType::Unknown => match rustix::fs::statat(directory.fd()?, name, AtFlags::SYMLINK_NOFOLLOW) {
                     Ok(stat) => FileType::from_raw_mode(stat.st_mode),
                     // Gone meanwhile: the registry may be at work.
                     Err(Errno::NOENT) => continue,
@@ -92,8 +92,26 @@ impl Directory {
         let opened = self.open_below(path, OFlags::NONBLOCK)?;
         let stat = rustix::fs::fstat(&opened)?;
         let is_file = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
-        let directory = self.0.clone();
-        Ok(is_file.then(|| Linkable { directory, path: path.to_owned(), identity: Identity::of(&stat) }))
+        Ok(is_file.then(|| self.linkable_as(path, Identity::of(&stat))))
+    }
+
+    pub fn linkable_as(&self, path: &str, identity: Identity) -> Linkable {
+        Linkable { directory: self.0.clone(), path: path.to_owned(), identity }
+    }
+
+    /// The plain file at `path`, by a look that takes no part in reading it; `None` for all that only opening can judge.
+    pub fn look(&self, path: &str) -> io::Result<Option<Found<Seen>>> {
+        let opened = match self.open_below(path, OFlags::PATH) {
+            Ok(opened) => opened,
+            Err(_) => return Ok(None),
+        };
+        let stat = rustix::fs::fstat(&opened)?;
+        let (kind, mode) = (FileType::from_raw_mode(stat.st_mode), Mode::from_raw_mode(stat.st_mode));
+        if kind != FileType::RegularFile || !mode.contains(Mode::RUSR | Mode::RGRP | Mode::ROTH) {
+            return Ok(None);
+        }
+        let size = u64::try_from(stat.st_size).unwrap_or_default();
+        Ok(Some(Found::File(Seen { size, identity: Some(Identity::of(&stat)) })))
     }
 
     fn is_directory(&self, name: &str) -> io::Result<bool> {
