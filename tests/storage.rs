@@ -373,3 +373,27 @@ fn the_list_says_what_images_share_and_for_which_platforms_they_are() {
     assert_eq!(shared(2), 0);
     assert!(listed["images"][0]["size"].as_u64().unwrap() > shared(0));
 }
+
+/// Reading one where it stands would mean unpacking it once for every blob.
+#[test]
+fn a_compressed_tar_is_refused_with_the_reason_and_the_remedy_before_anything_is_written() {
+    let registry = Registry::start();
+    images::oci("a", "1", &["a"]).push(&registry);
+    let directory = tempdir();
+    let plain = fs::read(packed(&registry.storage(), ".", directory.path())).unwrap();
+    for (name, packed, remedy) in
+        [("storage.tar.gz", images::gzip(&plain), "gzip -dc"), ("storage.tar.zst", images::zstd(&plain), "zstd -dc")]
+    {
+        let (tar, to) = (directory.path().join(name), directory.path().join("images"));
+        fs::write(&tar, packed).unwrap();
+        let to_dir = ["migrate", "--to-dir", to.to_str().unwrap()];
+        for command in [&["migrate", "--list"][..], &["check"], &to_dir] {
+            let output = gapferry().args(command).arg(&tar).output().unwrap();
+            let said = String::from_utf8(output.stderr).unwrap();
+            assert_eq!(output.status.code(), Some(2), "{said}");
+            assert!(said.contains("compressed with") && said.contains(remedy), "{said}");
+            assert!(said.contains("only a plain tar can be read"), "{said}");
+        }
+        assert!(!to.exists());
+    }
+}

@@ -142,14 +142,18 @@ pub fn is_tar(path: &Path, file: &File, length: u64) -> Result<bool> {
     let known = start.len().min(usize::try_from(length).unwrap_or(usize::MAX));
     file.read_exact_at(&mut start[..known], 0).map_err(|e| Error::disk("reading", path, e))?;
     let compressed = match &start[..4] {
-        [0x1f, 0x8b, ..] => Some("gzip"),
-        [0x28, 0xb5, 0x2f, 0xfd] => Some("zstd"),
-        [b'B', b'Z', b'h', _] => Some("bzip2"),
-        [0xfd, b'7', b'z', b'X'] => Some("xz"),
+        [0x1f, 0x8b, ..] => Some(("gzip", "gzip -dc")),
+        [0x28, 0xb5, 0x2f, 0xfd] => Some(("zstd", "zstd -dc")),
+        [b'B', b'Z', b'h', _] => Some(("bzip2", "bzip2 -dc")),
+        [0xfd, b'7', b'z', b'X'] => Some(("xz", "xz -dc")),
         _ => None,
     };
-    if let Some(program) = compressed {
-        let text = format!("{} is compressed with {program}; decompress it first", path.display());
+    if let Some((program, command)) = compressed {
+        let path = path.display();
+        let text = format!(
+            "{path} is compressed with {program}, and only a plain tar can be read here and there: decompress it first \
+             ({command} {path} > PLAIN.tar)"
+        );
         return Err(Error::input(text));
     }
     Ok(&start[257..262] == b"ustar")

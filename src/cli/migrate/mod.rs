@@ -48,7 +48,7 @@ Examples:
   gapferry migrate registry.tar --list --json | jq -r '.images[] | select(.state != \"ok\") | .name'
   gapferry migrate /var/lib/registry --to harbor.internal/mirror --create-projects
   gapferry migrate /var/lib/registry --to-dir /var/lib/images
-  skopeo sync --all --src dir --dest docker /var/lib/images harbor.internal/mirror
+  cd /var/lib/images && skopeo sync --all --scoped --src dir --dest docker . harbor.internal/mirror
 
 Names (team/app:1.0 to harbor.internal/mirror):
   default    harbor.internal/mirror/team/app:1.0

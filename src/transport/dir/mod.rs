@@ -52,6 +52,9 @@ pub enum LinkMode {
     Copy,
 }
 
+/// What further names are given to, if there is anything.
+type LinkTo = Option<Arc<Linkable>>;
+
 /// A directory of images.
 pub struct Images {
     root: Arc<OwnedFd>,
@@ -62,9 +65,9 @@ pub struct Images {
     /// The directories of this run, by which file they are: names that differ for us may not differ for the file system.
     taken: Mutex<HashMap<Identity, String>>,
     /// Blobs by the file they are linked to.
-    known: Mutex<HashMap<Digest, Option<Arc<Linkable>>>>,
+    known: Mutex<HashMap<Digest, LinkTo>>,
     /// Blobs that were copied, each under a lock of its own.
-    copies: Mutex<HashMap<Digest, Arc<Mutex<Option<Arc<Linkable>>>>>>,
+    copies: Mutex<HashMap<Digest, Arc<Mutex<LinkTo>>>>,
     /// Where the last image was put, with the path: its neighbours go there too.
     parent: Mutex<(String, Arc<OwnedFd>)>,
     /// Links to the source are out of the question.

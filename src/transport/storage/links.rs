@@ -4,6 +4,9 @@ use super::fault::{Fault, FaultKind};
 use super::tree::{Found, Tree};
 use crate::oci::Digest;
 
+/// How often a bad link is read again: a registry at work empties a link before it writes it anew.
+const READ_AGAIN: usize = 5;
+
 /// Longer than any digest, in bytes.
 const MAX_LINK: u64 = 256;
 
@@ -25,6 +28,18 @@ pub fn of_layer(repository: &str, digest: &Digest) -> String {
 /// # Errors
 /// It is empty, holds something else, is no file, or cannot be read.
 pub fn read(tree: &Tree, path: &str) -> Result<Option<Digest>, Fault> {
+    let mut read = read_once(tree, path);
+    for _ in 0..READ_AGAIN {
+        match &read {
+            Err(fault) if matches!(fault.kind, FaultKind::BadLink | FaultKind::Unreadable) => std::thread::yield_now(),
+            _ => break,
+        }
+        read = read_once(tree, path);
+    }
+    read
+}
+
+fn read_once(tree: &Tree, path: &str) -> Result<Option<Digest>, Fault> {
     let bad = |what: &str| Fault::new(path, FaultKind::BadLink, what);
     let unreadable = |error: crate::error::Error| Fault::new(path, FaultKind::Unreadable, error.chain());
     let slice = match tree.file(path).map_err(unreadable)? {
