@@ -1,14 +1,16 @@
 //! The directory form while it is written: `OUT.partial/`, which becomes `OUT` when it is whole.
 
 use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::format::Metadata;
 use super::medium;
 use super::writer::{Place, Slot};
+use crate::content::{Linkable, Linked, Slice};
 use crate::error::{Error, Result};
-use crate::oci::{Digest, Manifest};
+use crate::oci::{Descriptor, Digest, Manifest};
 
 /// How an unfinished blob is called: its length says how far it has come.
 const UNFINISHED: &str = ".partial";
@@ -63,8 +65,28 @@ impl Directory {
         Ok(removed)
     }
 
+    /// A new file: what had the name may be a link to a file of somebody else.
     fn write(&self, path: &Path, bytes: &[u8]) -> Result<()> {
-        fs::write(path, bytes).map_err(|e| Error::disk("writing", path, e))
+        remove(path)?;
+        let mut file = File::create_new(path).map_err(|e| Error::disk("creating", path, e))?;
+        file.write_all(bytes).map_err(|e| Error::disk("writing", path, e))
+    }
+}
+
+fn remove(path: &Path) -> Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::disk("removing", path, error)),
+        _ => Ok(()),
+    }
+}
+
+/// Removes an unfinished bundle.
+pub fn abandon(out: &Path) -> Result<()> {
+    refuse_foreign(out)?;
+    let root = medium::beside(out, ".partial");
+    match fs::remove_dir_all(&root) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::disk("removing", &root, error)),
+        _ => Ok(()),
     }
 }
 
@@ -97,6 +119,44 @@ impl Place for Directory {
     fn completed(&self, digest: &Digest) -> Result<()> {
         let to = self.path_of(digest);
         fs::rename(self.unfinished(digest), &to).map_err(|e| Error::disk("naming", &to, e))
+    }
+
+    // Under its own name from the start: the unfinished one is written to by whoever finds it.
+    fn link(&self, digest: &Digest, file: &Linkable) -> Result<Linked> {
+        let to = self.path_of(digest);
+        remove(&to)?;
+        let directory = medium::parent(&to);
+        let opened = File::open(directory).map_err(|e| Error::disk("opening", directory, e))?;
+        file.link_at(opened, &digest.hex()).map_err(|e| Error::disk("linking", &to, e.into()))
+    }
+
+    fn reflink(&self, digest: &Digest, bytes: &Slice) -> Result<bool> {
+        let to = self.path_of(digest);
+        remove(&to)?;
+        let file = File::create_new(&to).map_err(|e| Error::disk("creating", &to, e))?;
+        match bytes.reflink(&file) {
+            Ok(()) => Ok(true),
+            Err(_) => remove(&to).map(|()| false),
+        }
+    }
+
+    fn prove(&self, blob: &Descriptor, progress: &dyn Fn(u64)) -> Result<()> {
+        let path = self.path_of(&blob.digest);
+        let file = medium::open_own(&path, OpenOptions::new().read(true))?;
+        let size = file.metadata().map_err(|e| Error::disk("reading", &path, e))?.len();
+        let wrong = |text: String| {
+            remove(&path)?;
+            Err(Error::damaged(format!("reading blob {}: {text}", blob.digest)))
+        };
+        if size != blob.size {
+            return wrong(format!("it has {size} bytes instead of {}", blob.size));
+        }
+        let slice = Slice::new(Arc::new(file), &path, 0, size);
+        let hashed = slice.hash(blob.digest.algorithm(), progress);
+        match hashed.map_err(|e| Error::disk("reading", &path, e))? {
+            found if found == blob.digest => Ok(()),
+            found => wrong(format!("wrong digest: its bytes have {found}")),
+        }
     }
 
     fn seal(&self, metadata: &[Metadata], manifests: &[Manifest], _: u64) -> Result<()> {

@@ -10,6 +10,7 @@ mod directory;
 mod format;
 mod journal;
 mod leftovers;
+mod links;
 mod medium;
 mod offsets;
 mod open;

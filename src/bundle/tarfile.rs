@@ -61,6 +61,17 @@ pub fn drop_former(out: &Path, moved: impl Fn(&Digest) -> bool) -> u64 {
     lost
 }
 
+/// Removes an unfinished bundle.
+pub fn abandon(out: &Path) -> Result<()> {
+    refuse_foreign(out)?;
+    drop_former(out, |_| true);
+    let (path, journal) = partial(out);
+    for path in [path, journal].into_iter().filter(|path| path.exists()) {
+        fs::remove_file(&path).map_err(|e| Error::disk("removing", &path, e))?;
+    }
+    Ok(())
+}
+
 /// Bytes that the file system has given to an unfinished tar of this layout already.
 pub fn reserved(out: &Path, plan: &TarPlan) -> u64 {
     let (path, journal) = partial(out);

@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -10,12 +11,13 @@ use async_trait::async_trait;
 use super::directory::{self, Directory};
 use super::format::{self, Metadata};
 use super::leftovers::{self, Target};
+use super::links::Links;
 use super::medium::{self, WriteLock};
 use super::offsets::TarPlan;
 use super::open::Bundle;
 use super::tarfile::{self, TarFile};
 use super::{BUNDLE_JSON, Contents, bytes_in, stamp};
-use crate::content::{Origin, Sink, Slice};
+use crate::content::{LinkMode, Linkable, Linked, Origin, Sink, Slice};
 use crate::error::{Error, Kind, Result};
 use crate::lock::Lock;
 use crate::oci::{Algorithm, Descriptor, Digest, Manifest, Reference, Repository};
@@ -32,6 +34,18 @@ pub(super) trait Place: Send + Sync {
     fn advanced(&self, digest: &Digest, written: u64) -> Result<()>;
     /// All of it is there, and proven.
     fn completed(&self, digest: &Digest) -> Result<()>;
+    /// Gives the blob as another name of `file`, unproven. A place that is a part of a file takes none.
+    fn link(&self, _digest: &Digest, _file: &Linkable) -> Result<Linked> {
+        Ok(Linked::Refused(rustix::io::Errno::OPNOTSUPP))
+    }
+    /// The same with a file that shares the bytes; `false`: not possible.
+    fn reflink(&self, _digest: &Digest, _bytes: &Slice) -> Result<bool> {
+        Ok(false)
+    }
+    /// Hashes what was linked; what is wrong is removed.
+    fn prove(&self, blob: &Descriptor, _progress: &dyn Fn(u64)) -> Result<()> {
+        Err(Error::input(format!("blob {} was not linked", blob.digest)))
+    }
     /// Writes everything else, brings it to the medium and gives the bundle its name.
     fn seal(&self, metadata: &[Metadata], manifests: &[Manifest], mtime: u64) -> Result<()>;
 }
@@ -51,6 +65,17 @@ pub(super) struct Slot {
 pub struct Options {
     /// Named in `bundle.json`, for people: program and version.
     pub tool: String,
+    /// How the directory form takes blobs that their source keeps as files; every other blob is copied.
+    pub link: LinkMode,
+    /// The device where a link is likely to succeed: no room is asked for there.
+    pub device: Option<u64>,
+}
+
+impl Options {
+    /// Every blob is copied.
+    pub fn copying(tool: impl Into<String>) -> Options {
+        Options { tool: tool.into(), link: LinkMode::Copy, device: None }
+    }
 }
 
 /// How much is read to call a bundle whole.
@@ -95,16 +120,31 @@ pub struct Writer {
     tool: String,
     events: Events,
     done: Mutex<HashSet<Digest>>,
+    links: Links,
     total: u64,
     _lock: WriteLock,
 }
 
-/// `OUT` ending in `.tar` means the tar form.
 fn is_tar(out: &Path) -> bool {
-    out.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("tar"))
+    Writer::is_tar(out)
 }
 
 impl Writer {
+    /// `OUT` ending in `.tar` means the tar form.
+    pub fn is_tar(out: &Path) -> bool {
+        out.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("tar"))
+    }
+
+    /// Removes what an unfinished run has left beside `out`, which turned out to be what is wanted.
+    ///
+    /// # Errors
+    /// Another run is writing it, or the disk's.
+    pub fn abandon(out: &Path) -> Result<()> {
+        let out = &medium::settle(out)?;
+        let _lock = WriteLock::take(out)?;
+        if is_tar(out) { tarfile::abandon(out) } else { directory::abandon(out) }
+    }
+
     /// Whether `out` is already the bundle that `lock` describes, and whole. With `exact`, times count too.
     pub fn up_to_date(out: &Path, lock: &Lock, exact: bool, whole: Whole<'_>) -> Option<Finished> {
         let bundle = Bundle::open(out).ok()?;
@@ -170,6 +210,8 @@ impl Writer {
         let present = at_hand.iter().map(|(_, size)| size).sum();
         let needed = if is_tar(out) {
             plan.length.saturating_sub(tarfile::reserved(out, &plan))
+        } else if options.link != LinkMode::Copy && options.device.is_some_and(|device| is_on(&directory, device)) {
+            plan.length.saturating_sub(contents.blobs.iter().map(|blob| blob.size).fold(0, u64::saturating_add))
         } else {
             // As in a tar: files take more room than they have bytes.
             plan.length.saturating_sub(present)
@@ -210,13 +252,18 @@ impl Writer {
             (Arc::new(directory), present)
         };
         let (out, tool) = (out.to_owned(), options.tool);
-        let done = Mutex::new(present);
-        Ok(Writer { out, place, contents, tool, events, done, total: survey.total, _lock: lock })
+        let (done, links) = (Mutex::new(present), Links::new(options.link, events.clone()));
+        Ok(Writer { out, place, contents, tool, events, done, links, total: survey.total, _lock: lock })
     }
 
     /// Whether this blob is in place.
     pub fn holds(&self, digest: &Digest) -> bool {
         self.done.lock().unwrap_or_else(PoisonError::into_inner).contains(digest)
+    }
+
+    /// How many blobs are links to files of the source, or share their bytes.
+    pub fn linked(&self) -> u64 {
+        self.links.linked()
     }
 
     /// Seals the bundle: metadata, sync, name.
@@ -287,7 +334,9 @@ impl Sink for Writer {
         if self.holds(&blob.digest) {
             return Ok(());
         }
-        bytes_in::fetch(self.place.clone(), blob, origin).await?;
+        if is_tar(&self.out) || !self.links.bring(&self.place, blob, origin).await? {
+            bytes_in::fetch(self.place.clone(), blob, origin).await?;
+        }
         self.done.lock().unwrap_or_else(PoisonError::into_inner).insert(blob.digest);
         Ok(())
     }
@@ -349,6 +398,10 @@ fn at_hand(out: &Path, contents: &Contents) -> Vec<(Digest, u64)> {
                 || partial.join(&path).metadata().is_ok_and(|metadata| metadata.len() == *size)
         })
         .collect()
+}
+
+fn is_on(directory: &Path, device: u64) -> bool {
+    directory.metadata().is_ok_and(|metadata| metadata.dev() == device)
 }
 
 fn existing_ancestor(out: &Path) -> PathBuf {

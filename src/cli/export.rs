@@ -1,5 +1,7 @@
 //! `gapferry export`: registries → bundle.
 
+mod write;
+
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -10,15 +12,13 @@ use super::registry::RegistryArgs;
 use super::{mirrors, table};
 use crate::bundle::{Bundle, Contents, Finished, Options, Survey, Whole, Writer, walk_file};
 use crate::content::{Cached, Checkpoint, Source};
-use crate::error::{Error, Kind, Result};
+use crate::error::Result;
 use crate::graph::Graph;
 use crate::lock::Lock;
 use crate::oci::Platform;
-use crate::plan::{Inventory, OnExisting, Plan};
 use crate::progress::units::{bytes, count, duration};
-use crate::resolve::Failures;
-use crate::transfer::{self, Transfer};
 use crate::transport::registry::Registries;
+pub use write::{Job, TOOL, write};
 
 const ABOUT: &str = "\
 Exports images from registries into one self-verifying bundle.
@@ -124,14 +124,18 @@ async fn export(
     let whole = if args.dry_run { Whole::BySizes } else { Whole::Proven(&context.events) };
     let up_to_date = Writer::up_to_date(&args.output, &lock, exact, whole);
     let contents = Contents::new(lock.clone(), &graph)?;
-    let options = Options { tool: concat!("gapferry ", env!("CARGO_PKG_VERSION")).to_owned() };
+    let (options, jobs) = (Options::copying(TOOL), args.registry.jobs());
     if args.dry_run {
         let survey = Writer::survey(&args.output, &contents, &options)?;
         return print_plan(args, &lock, &graph, &survey, up_to_date.is_some(), registries, context);
     }
     let (finished, moved) = match up_to_date {
         Some(finished) => (finished, 0),
-        None => write(args, contents, options, &graph, &source, context).await?,
+        None => {
+            let job = Job { output: &args.output, contents, options, graph: &graph, source: &source, jobs };
+            let written = write(job, context).await?;
+            (written.finished, written.moved)
+        }
     };
     let locked = args.lock.as_ref().map_or(Ok(()), |path| {
         // An unchanged bundle keeps its time: with its own lock, --locked gives its bytes.
@@ -159,57 +163,6 @@ fn ask(args: &Args, context: &Context) -> Result<(Registries, Ask)> {
     let lock = Lock::parse(&bytes, &name)?;
     let registries = connect_for(&lock, &args.registry, context)?;
     Ok((registries, Ask::Locked(Box::new(lock))))
-}
-
-/// Fetches what is missing and seals the bundle; gives the bytes that moved.
-async fn write(
-    args: &Args,
-    contents: Contents,
-    options: Options,
-    graph: &Graph,
-    source: &Cached<'_>,
-    context: &Context,
-) -> Result<(Finished, u64)> {
-    let survey = Writer::survey(&args.output, &contents, &options)?;
-    context.say(&format!(
-        "{}: {} in all, takes {} more, {} free",
-        args.output.display(),
-        bytes(survey.total),
-        bytes(survey.needed),
-        bytes(survey.free),
-    ));
-    let (out, events) = (args.output.clone(), context.events.clone());
-    let create = move || Writer::create(&out, contents, options, events);
-    let writer = tokio::task::spawn_blocking(create).await.map_err(stopped)??;
-    let options = transfer::Options { jobs: args.registry.jobs(), fail_fast: false };
-    let moved = {
-        let plan = plan_for(graph, &writer);
-        let transfer = Transfer::new(source, &writer, options, context.events.clone());
-        let ended = transfer.blobs(&plan).await;
-        let failures = transfer.failures();
-        if !failures.is_empty() {
-            return Err(Failures(failures).into_error("fetching blobs (run again to fetch only what is missing)"));
-        }
-        ended?;
-        transfer.moved()
-    };
-    let finished = tokio::task::spawn_blocking(move || writer.finish()).await.map_err(stopped)??;
-    Ok((finished, moved))
-}
-
-fn plan_for(graph: &Graph, writer: &Writer) -> Plan {
-    let targets = graph.images.iter().map(|image| image.locked.reference.clone()).collect();
-    let held = graph.images.iter().flat_map(|image| {
-        let repository = &image.locked.reference.repository;
-        let held = image.blobs.iter().filter(|blob| writer.holds(&blob.digest));
-        held.map(|blob| (repository.clone(), blob.digest))
-    });
-    let inventory = Inventory { blobs: held.collect(), ..Inventory::default() };
-    Plan::new(graph, &targets, &inventory, OnExisting::Overwrite)
-}
-
-fn stopped(error: tokio::task::JoinError) -> Error {
-    Error::new(Kind::Interrupted, "writing the bundle").because(error)
 }
 
 fn print_plan(

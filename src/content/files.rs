@@ -1,9 +1,10 @@
 //! Blobs that are files on this machine, so that they can be linked instead of copied.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
-use rustix::fs::Stat;
+use rustix::fs::{AtFlags, FileType, Stat};
+use rustix::io::Errno;
 
 use super::Slice;
 use crate::error::Result;
@@ -22,6 +23,29 @@ pub trait Files: Sync {
     /// # Errors
     /// As [`Files::file`].
     fn linkable(&self, repository: &Repository, digest: &Digest) -> Result<Option<Linkable>>;
+
+    /// The device that the files are on; `None` where none can be linked.
+    fn device(&self) -> Option<u64>;
+}
+
+/// How blobs that are files get to another place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LinkMode {
+    /// Hard links, else reflinks, else copies.
+    Auto,
+    Hard,
+    Reflink,
+    Copy,
+}
+
+/// What came of a link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Linked {
+    Done,
+    /// The file system does not link this file to there.
+    Refused(Errno),
+    /// The path leads to another file than it did, or to none; nothing was linked.
+    Changed,
 }
 
 /// A file by its path below an open directory, and which file that was.
@@ -31,6 +55,47 @@ pub struct Linkable {
     pub path: String,
     /// Whoever links it compares: the path may lead elsewhere by then.
     pub identity: Identity,
+}
+
+impl Linkable {
+    /// Gives whatever is at the path another name, which nothing has yet; a refusal is what says that it cannot be linked to
+    /// there.
+    ///
+    /// # Errors
+    /// All others.
+    pub fn name_at(&self, directory: impl AsFd, name: &str) -> Result<Result<(), Errno>, Errno> {
+        // Without a flag, a link at the end of the path is not followed.
+        match rustix::fs::linkat(&self.directory, &self.path, directory, name, AtFlags::empty()) {
+            Err(errno @ (Errno::XDEV | Errno::MLINK | Errno::PERM | Errno::OPNOTSUPP | Errno::NOSYS)) => Ok(Err(errno)),
+            other => other.map(Ok),
+        }
+    }
+
+    /// The same for the file that was meant and no other.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn link_at(&self, directory: impl AsFd, name: &str) -> Result<Linked, Errno> {
+        if let Err(errno) = self.name_at(&directory, name)? {
+            return Ok(Linked::Refused(errno));
+        }
+        let stat = rustix::fs::statat(&directory, name, AtFlags::SYMLINK_NOFOLLOW)?;
+        if Identity::of(&stat) == self.identity && FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile {
+            return Ok(Linked::Done);
+        }
+        rustix::fs::unlinkat(&directory, name, AtFlags::empty())?;
+        Ok(Linked::Changed)
+    }
+}
+
+/// Why the file system did not link, for people.
+pub fn why_not_linked(errno: Errno) -> &'static str {
+    match errno {
+        Errno::XDEV => "it is on another file system (EXDEV)",
+        Errno::MLINK => "a file there has as many names as it can (EMLINK)",
+        Errno::PERM => "the system does not allow it (EPERM): files of others, or a file system without links",
+        _ => "the file system knows no links",
+    }
 }
 
 /// Which file it is: device and inode.

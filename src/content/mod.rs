@@ -19,7 +19,7 @@ pub use api::{Api, ApiAnswer, ApiRequest};
 pub use blob::{BlobReader, Body, Prover};
 pub use cached::Cached;
 pub use checkpoint::Checkpoint;
-pub use files::{Files, Identity, Linkable};
+pub use files::{Files, Identity, LinkMode, Linkable, Linked, why_not_linked};
 pub use slice::{Slice, in_parallel};
 
 use crate::error::{Error, Result};
@@ -58,6 +58,11 @@ pub trait Source: Send + Sync {
     /// Whether [`Source::manifest`] costs there what [`Source::resolve`] does not, so that a tag is better resolved first.
     fn counts_pulls(&self, _repository: &Repository) -> bool {
         false
+    }
+
+    /// Its blobs as files of this machine, if that is what they are.
+    fn files(&self) -> Option<&dyn Files> {
+        None
     }
 }
 

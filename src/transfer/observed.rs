@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use async_trait::async_trait;
 use futures_util::StreamExt;
 
-use crate::content::{Body, Source};
+use crate::content::{Body, Files, Source};
 use crate::error::{Error, Result};
 use crate::oci::{Descriptor, Digest, Manifest, Reference, Repository, Tag};
 use crate::progress::{Event, Events};
@@ -88,5 +88,9 @@ impl Source for Observed<'_> {
 
     fn gave_wrong(&self, repository: &Repository, blob: &Descriptor, error: Error) -> Result<()> {
         self.inner.gave_wrong(repository, blob, error)
+    }
+
+    fn files(&self) -> Option<&dyn Files> {
+        self.inner.files()
     }
 }

@@ -134,7 +134,7 @@ fn what_is_not_a_bundle_of_this_form_is_never_replaced() {
         assert!(error.chain().contains(name), "{error:?}");
     }
     assert!(files_below(directory.path()) == before);
-    let mounted = Writer::survey(Path::new("/proc"), &builder.contents(), &Options { tool: "a test".to_owned() });
+    let mounted = Writer::survey(Path::new("/proc"), &builder.contents(), &Options::copying("a test"));
     assert!(mounted.unwrap_err().to_string().contains("mounted"));
 }
 

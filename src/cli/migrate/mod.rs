@@ -3,17 +3,18 @@
 mod collect;
 pub mod faults;
 mod list;
+mod to_bundle;
 mod to_dir;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use super::context::Context;
 use super::exit::Outcome;
 use super::push::{Cargo, Names, Push, PushArgs};
+use crate::content::LinkMode;
 use crate::error::{Error, Result};
 use crate::graph::Graph;
-use crate::transport::dir::LinkMode;
 use crate::transport::storage::{Depth, Storage};
 use collect::{Collected, Which};
 
@@ -36,6 +37,10 @@ again, it does only what is missing.
 the storage and take no room; manifests are copies. Never write into a linked blob: it is the registry's own. Run again, \
 it keeps what is finished and redoes what is not; a directory that holds anything else is left alone, and its image fails.
 
+--to-bundle writes the bundle that export would have made, for verify, import and serve. Names keep their path and are below \
+localhost, since a storage does not know what its registry was called. Where the bundle is a directory on the same file \
+system its blobs are hard links too, each hashed while it is linked.
+
 What is wrong in the storage (an empty link, a tag that means nothing, a layer that is missing or has another size) is told \
 with its path and the images it costs; the other images are listed, pushed or written all the same.
 
@@ -49,6 +54,7 @@ Examples:
   gapferry migrate /var/lib/registry --to harbor.internal/mirror --create-projects
   gapferry migrate /var/lib/registry --to-dir /var/lib/images
   cd /var/lib/images && skopeo sync --all --scoped --src dir --dest docker . harbor.internal/mirror
+  gapferry migrate registry.tar --to-bundle images.tar --include '^team/'
 
 Names (team/app:1.0 to harbor.internal/mirror):
   default    harbor.internal/mirror/team/app:1.0
@@ -62,7 +68,7 @@ A storage does not know what its registry was called. Rules of a map file see th
 #[derive(clap::Args)]
 #[command(long_about = ABOUT, after_long_help = AFTER)]
 #[command(mut_args(refuse_without_push))]
-#[command(group = clap::ArgGroup::new("what").required(true).args(["list", "to_dir", "to"]))]
+#[command(group = clap::ArgGroup::new("what").required(true).args(["list", "to", "to_dir", "to_bundle"]))]
 pub struct Args {
     /// The storage, a directory or a plain tar
     storage: PathBuf,
@@ -72,11 +78,14 @@ pub struct Args {
     /// Print it as JSON on standard output
     ///
     /// What is in the storage; with --to the receipt, or the plan.
-    #[arg(long, conflicts_with = "to_dir")]
+    #[arg(long, conflicts_with_all = ["to_dir", "to_bundle"])]
     json: bool,
     /// Write every image to DIR/REPOSITORY:TAG, for skopeo's dir:
     #[arg(long, value_name = "DIR")]
     to_dir: Option<PathBuf>,
+    /// Write all images into one bundle: a file if it ends in .tar, else a directory
+    #[arg(long, value_name = "OUT")]
+    to_bundle: Option<PathBuf>,
     /// Push every image into a registry; PREFIX begins every name (on Harbor: the project)
     #[arg(long, value_name = "HOST[:PORT][/PREFIX]")]
     to: Option<String>,
@@ -85,9 +94,11 @@ pub struct Args {
     link: Link,
     #[command(flatten)]
     which: Which,
-    /// How blobs are looked at before; digest: every byte is read (with --to each is proven on its way in any case)
-    #[arg(long, value_name = "DEPTH", default_value = "size")]
-    check: Check,
+    /// How blobs are looked at before; digest: every byte is read. Size, unless --to-bundle is --strict
+    ///
+    /// With --to and --to-bundle each is proven on its way in any case.
+    #[arg(long, value_name = "DEPTH")]
+    check: Option<Check>,
     /// Write and push nothing if anything is wrong
     #[arg(long, conflicts_with = "list")]
     strict: bool,
@@ -100,7 +111,7 @@ fn refuse_without_push(arg: clap::Arg) -> clap::Arg {
     let heading = arg.get_help_heading().unwrap_or_default();
     let is_about_push = ["Names", "Harbor", "Pushing", "Output", "Registry options"].contains(&heading);
     match is_about_push && arg.get_id() != "jobs" {
-        true => arg.conflicts_with_all(["list", "to_dir"]),
+        true => arg.conflicts_with_all(["list", "to_dir", "to_bundle"]),
         false => arg,
     }
 }
@@ -124,10 +135,23 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
     let push = args.to.as_ref().map(|to| Push::new(&args.push, to, Names::Paths, args.json)).transpose()?;
     let storage = Storage::open(&args.storage, REGISTRY)?;
     let depth = match args.check {
-        Check::Size => Depth::Size,
-        Check::Digest => Depth::Digest,
+        Some(Check::Digest) => Depth::Digest,
+        None if args.strict && args.to_bundle.is_some() => Depth::Digest,
+        Some(Check::Size) | None => Depth::Size,
     };
-    let collected = collect::collect(&storage, &args.which, depth, args.push.registry.jobs(), context)?;
+    let jobs = args.push.registry.jobs();
+    let (which, link) = (&args.which, args.link.mode());
+    let bundle = args.to_bundle.as_ref().map(|out| to_bundle::Job {
+        storage: &storage,
+        which,
+        out,
+        link,
+        strict: args.strict,
+        jobs,
+        started,
+    });
+    bundle.as_ref().map_or(Ok(()), to_bundle::Job::check)?;
+    let collected = collect::collect(&storage, which, depth, jobs, context)?;
     context.end();
     if !args.list {
         if args.strict && !collected.faults.is_empty() {
@@ -138,8 +162,11 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
     if let Some(push) = push {
         return push.run(&cargo(&storage, collected), started, context).await;
     }
+    if let Some(bundle) = &bundle {
+        return bundle.write(collected, context).await;
+    }
     if let Some(to) = &args.to_dir {
-        return to_dir::write(&storage, &collected, to, args.link.mode(), started, context);
+        return to_dir::write(&storage, &collected, to, link, started, context);
     }
     match args.json {
         true => list::print_json(&args.storage, &collected, context)?,
@@ -189,5 +216,16 @@ impl Link {
             Link::Reflink => LinkMode::Reflink,
             Link::Copy => LinkMode::Copy,
         }
+    }
+}
+
+/// A storage is only read: nothing is made in it.
+fn refuse_inside(storage: &Storage, to: &Path) -> Result<()> {
+    let Ok(storage) = storage.shown("").canonicalize() else { return Ok(()) };
+    let absolute = std::path::absolute(to).map_err(|e| Error::disk("creating", to, e))?;
+    let existing: Option<PathBuf> = absolute.ancestors().find_map(|above| above.canonicalize().ok());
+    match existing.is_some_and(|existing| existing.starts_with(&storage)) {
+        true => Err(Error::input(format!("{} lies in the storage, which is only read", to.display()))),
+        false => Ok(()),
     }
 }

@@ -1,18 +1,18 @@
 //! The images of a storage as skopeo's `dir:` directories.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Instant;
 
 use super::collect::Collected;
 use super::faults;
 use crate::cli::context::Context;
 use crate::cli::exit::Outcome;
-use crate::content::in_parallel;
+use crate::content::{LinkMode, in_parallel};
 use crate::error::{Error, Kind, Result};
 use crate::graph::Image;
 use crate::progress::units::{bytes, count, duration};
 use crate::progress::{Event, Phase};
-use crate::transport::dir::{Images, LinkMode, Parts, Written};
+use crate::transport::dir::{Images, Parts, Written};
 use crate::transport::storage::{Storage, Tagged};
 
 /// Writes every whole image to `to`; what is wrong with the others is told.
@@ -27,7 +27,7 @@ pub fn write(
     started: Instant,
     context: &Context,
 ) -> Result<Outcome> {
-    refuse_inside(storage, to)?;
+    super::refuse_inside(storage, to)?;
     let images = Images::create(to, mode, context.events.clone())?;
     let whole: Vec<(&Tagged, &Image)> =
         collected.images.iter().filter_map(|(found, image)| Some((found, image.as_ref()?))).collect();
@@ -74,15 +74,4 @@ fn write_image(images: &Images, found: &Tagged, image: &Image, storage: &Storage
     let manifests = image.manifests.iter().filter(|manifest| manifest.digest() != root.digest()).collect();
     let parts = Parts { root, manifests, blobs: &image.blobs, repository: &found.repository };
     images.write(&name, &parts, storage).map_err(context)
-}
-
-/// A storage is only read: nothing is made in it.
-fn refuse_inside(storage: &Storage, to: &Path) -> Result<()> {
-    let Ok(storage) = storage.shown("").canonicalize() else { return Ok(()) };
-    let absolute = std::path::absolute(to).map_err(|e| Error::disk("creating", to, e))?;
-    let existing: Option<PathBuf> = absolute.ancestors().find_map(|above| above.canonicalize().ok());
-    match existing.is_some_and(|existing| existing.starts_with(&storage)) {
-        true => Err(Error::input(format!("{} lies in the storage, which is only read", to.display()))),
-        false => Ok(()),
-    }
 }

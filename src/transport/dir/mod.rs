@@ -27,7 +27,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir, SeekFrom};
 use rustix::io::Errno;
 
-use crate::content::{Files, Identity, Linkable};
+use crate::content::{Files, Identity, LinkMode, Linkable};
 use crate::error::{Error, Kind, Result};
 use crate::oci::{Descriptor, Digest, Manifest, Repository};
 use crate::progress::Events;
@@ -42,16 +42,6 @@ const VERSION_TEXT: &str = "Directory Transport Version: 1.1\n";
 /// How much of a directory is listed at a time, in bytes: some fifty names.
 const LISTED_AT_ONCE: usize = 4096;
 
-/// How blobs get into a directory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LinkMode {
-    /// Hard links, else reflinks, else copies; each blob is copied once and then linked.
-    Auto,
-    Hard,
-    Reflink,
-    Copy,
-}
-
 /// What further names are given to, if there is anything.
 type LinkTo = Option<Arc<Linkable>>;
 
@@ -60,6 +50,7 @@ pub struct Images {
     root: Arc<OwnedFd>,
     /// For messages.
     path: PathBuf,
+    /// With `Auto` each blob is copied at most once, and then linked.
     mode: LinkMode,
     events: Events,
     /// The directories of this run, by which file they are: names that differ for us may not differ for the file system.

@@ -9,8 +9,8 @@ use std::sync::{Arc, PoisonError};
 use rustix::fs::{AtFlags, FileType};
 use rustix::io::Errno;
 
-use super::{At, LinkMode};
-use crate::content::{Files, Identity, Linkable, Slice};
+use super::At;
+use crate::content::{Files, Identity, LinkMode, Linkable, Slice, why_not_linked};
 use crate::error::{Error, Kind, Result};
 use crate::oci::{Descriptor, Hasher, Repository};
 use crate::progress::Event;
@@ -76,15 +76,11 @@ pub fn known(
 
 /// Gives `file` another name. What the file system says against it is for the caller.
 fn link(at: &At<'_>, name: &str, file: &Linkable) -> Result<Result<(), Errno>> {
-    // Without a flag, a link at the end of the path is not followed.
-    if let Err(errno) = rustix::fs::linkat(&file.directory, &file.path, &at.directory, name, AtFlags::empty()) {
-        return match errno {
-            Errno::XDEV | Errno::MLINK | Errno::PERM | Errno::OPNOTSUPP | Errno::NOSYS => Ok(Err(errno)),
-            errno => Err(at.fail("linking", name, errno)),
-        };
+    let named = file.name_at(&at.directory, name).map_err(|e| at.fail("linking", name, e))?;
+    if named.is_ok() {
+        at.images.linked.fetch_add(1, Ordering::Relaxed);
     }
-    at.images.linked.fetch_add(1, Ordering::Relaxed);
-    Ok(Ok(()))
+    Ok(named)
 }
 
 /// Removes each link that does not lead to the file that was meant.
@@ -127,15 +123,10 @@ impl At<'_> {
 
 /// Tells once why there are no links.
 fn give_up(at: &At<'_>, errno: Errno) {
-    let why = match errno {
-        Errno::XDEV => {
-            at.images.is_far.store(true, Ordering::Relaxed);
-            "it is on another file system (EXDEV)"
-        }
-        Errno::MLINK => "a file there has as many names as it can (EMLINK)",
-        Errno::PERM => "the system does not allow it (EPERM): files of others, or a file system without links",
-        _ => "the file system knows no links",
-    };
+    if errno == Errno::XDEV {
+        at.images.is_far.store(true, Ordering::Relaxed);
+    }
+    let why = why_not_linked(errno);
     let text =
         format!("not every blob is linked to the storage: {why}; these are copied once, and linked among themselves");
     let mut told = at.images.told.lock().unwrap_or_else(PoisonError::into_inner);

@@ -194,6 +194,10 @@ impl Files for Storage {
             None => self.tree.linkable(&data_path(&stored)),
         }
     }
+
+    fn device(&self) -> Option<u64> {
+        self.tree.device()
+    }
 }
 
 #[async_trait]
@@ -241,5 +245,9 @@ impl Source for Storage {
     fn gave_wrong(&self, repository: &Repository, blob: &Descriptor, error: Error) -> Result<()> {
         let stored = self.stored_as(repository.path(), &blob.digest).unwrap_or(blob.digest);
         Err(error.while_doing(self.tree.shown(&data_path(&stored)).display().to_string()))
+    }
+
+    fn files(&self) -> Option<&dyn Files> {
+        Some(self)
     }
 }

@@ -131,6 +131,14 @@ impl Tree {
         }
     }
 
+    /// The device of the files, where they can be linked.
+    pub fn device(&self) -> Option<u64> {
+        match &self.form {
+            Form::Directory(root) => root.device(),
+            Form::Tar(_) => None,
+        }
+    }
+
     /// As [`file`](Self::file), for its size only.
     ///
     /// # Errors

@@ -114,6 +114,12 @@ impl Directory {
         Ok(Some(Found::File(Seen { size, identity: Some(Identity::of(&stat)) })))
     }
 
+    pub fn device(&self) -> Option<u64> {
+        // Its type differs between platforms.
+        #[allow(clippy::unnecessary_cast)]
+        rustix::fs::fstat(&*self.0).ok().map(|stat| stat.st_dev as u64)
+    }
+
     fn is_directory(&self, name: &str) -> io::Result<bool> {
         match rustix::fs::statat(&*self.0, name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) => Ok(FileType::from_raw_mode(stat.st_mode) == FileType::Directory),

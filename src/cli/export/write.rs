@@ -1,0 +1,86 @@
+//! From a graph and its source to a bundle that has its name, wherever the images come from.
+
+use std::path::Path;
+
+use crate::bundle::{Contents, Finished, Options, Writer};
+use crate::cli::context::Context;
+use crate::content::Source;
+use crate::error::{Error, Kind, Result};
+use crate::graph::Graph;
+use crate::plan::{Inventory, OnExisting, Plan};
+use crate::progress::units::bytes;
+use crate::resolve::Failures;
+use crate::transfer::{self, Transfer};
+
+/// What bundles say they were made by.
+pub const TOOL: &str = concat!("gapferry ", env!("CARGO_PKG_VERSION"));
+
+/// A bundle to write.
+pub struct Job<'a> {
+    pub output: &'a Path,
+    /// Of `graph`.
+    pub contents: Contents,
+    pub options: Options,
+    pub graph: &'a Graph,
+    pub source: &'a dyn Source,
+    /// Blobs at a time.
+    pub jobs: usize,
+}
+
+/// A bundle that was written.
+pub struct Written {
+    pub finished: Finished,
+    /// Bytes of blobs that were read and written.
+    pub moved: u64,
+    /// Blobs that were linked instead.
+    pub linked: u64,
+}
+
+/// Fetches what is missing and seals the bundle.
+///
+/// # Errors
+/// Every blob that failed, or what the disk says; what is done stays for the next run.
+pub async fn write(job: Job<'_>, context: &Context) -> Result<Written> {
+    let survey = Writer::survey(job.output, &job.contents, &job.options)?;
+    context.say(&format!(
+        "{}: {} in all, takes {} more, {} free",
+        job.output.display(),
+        bytes(survey.total),
+        bytes(survey.needed),
+        bytes(survey.free),
+    ));
+    let (out, contents, options) = (job.output.to_owned(), job.contents, job.options);
+    let events = context.events.clone();
+    let create = move || Writer::create(&out, contents, options, events);
+    let writer = tokio::task::spawn_blocking(create).await.map_err(stopped)??;
+    let options = transfer::Options { jobs: job.jobs, fail_fast: false };
+    let moved = {
+        let plan = plan_for(job.graph, &writer);
+        let transfer = Transfer::new(job.source, &writer, options, context.events.clone());
+        let ended = transfer.blobs(&plan).await;
+        let failures = transfer.failures();
+        if !failures.is_empty() {
+            return Err(Failures(failures).into_error("fetching blobs (run again to fetch only what is missing)"));
+        }
+        ended?;
+        transfer.moved()
+    };
+    let linked = writer.linked();
+    let finished = tokio::task::spawn_blocking(move || writer.finish()).await.map_err(stopped)??;
+    Ok(Written { finished, moved, linked })
+}
+
+fn plan_for(graph: &Graph, writer: &Writer) -> Plan {
+    let targets = graph.images.iter().map(|image| image.locked.reference.clone()).collect();
+    let held = graph.images.iter().flat_map(|image| {
+        let repository = &image.locked.reference.repository;
+        let held = image.blobs.iter().filter(|blob| writer.holds(&blob.digest));
+        held.map(|blob| (repository.clone(), blob.digest))
+    });
+    let inventory = Inventory { blobs: held.collect(), ..Inventory::default() };
+    Plan::new(graph, &targets, &inventory, OnExisting::Overwrite)
+}
+
+fn stopped(error: tokio::task::JoinError) -> Error {
+    Error::new(Kind::Interrupted, "writing the bundle").because(error)
+}

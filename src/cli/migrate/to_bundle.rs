@@ -1,0 +1,137 @@
+//! The images of a storage as a bundle, made as export makes one.
+
+use std::collections::HashSet;
+use std::path::Path;
+use std::time::Instant;
+
+use super::collect::{Collected, Which, collect};
+use super::{faults, refuse_inside};
+use crate::bundle::{Contents, Finished, Options, Whole, Writer};
+use crate::cli::context::Context;
+use crate::cli::exit::Outcome;
+use crate::cli::export::{self, TOOL};
+use crate::content::{Files, LinkMode};
+use crate::error::{Error, Kind, Result};
+use crate::graph::Graph;
+use crate::lock::{LOCK_VERSION, Lock};
+use crate::progress::units::{bytes, count, duration};
+use crate::transport::storage::{Depth, Storage};
+
+/// Where a bundle comes from and goes.
+pub struct Job<'a> {
+    pub storage: &'a Storage,
+    pub which: &'a Which,
+    pub out: &'a Path,
+    pub link: LinkMode,
+    /// Nothing is written when anything is wrong, however late it is found.
+    pub strict: bool,
+    /// Images, then blobs, at a time.
+    pub jobs: usize,
+    pub started: Instant,
+}
+
+/// What one try came to.
+struct Ended {
+    finished: Finished,
+    moved: u64,
+    linked: u64,
+}
+
+impl Job<'_> {
+    /// To be asked before the storage is read.
+    ///
+    /// # Errors
+    /// There is something else, another run writes it, it lies in the storage, or it cannot have links.
+    pub fn check(&self) -> Result<()> {
+        if matches!(self.link, LinkMode::Hard | LinkMode::Reflink) && Writer::is_tar(self.out) {
+            return Err(Error::input("a tar has no links: leave out --link, or name a directory"));
+        }
+        refuse_inside(self.storage, self.out)?;
+        Writer::check_free(self.out)?;
+        Writer::former(self.out).map(drop)
+    }
+
+    /// Writes every image of `collected` that is whole; what is wrong with the others is told. Blobs are proven while they are
+    /// linked or copied: when one of them is wrong, the whole storage is looked at with digests, so that each image it costs
+    /// is known, and the others are written then.
+    ///
+    /// # Errors
+    /// The disk's, or there is nothing to write.
+    pub async fn write(&self, mut collected: Collected, context: &Context) -> Result<Outcome> {
+        let mut tried = self.attempt(&collected, context).await;
+        if let Err(error) = &tried
+            && matches!(error.kind(), Kind::Damaged | Kind::Disk)
+            && !error.is_disk_full()
+            && !self.strict
+        {
+            let again = collect(self.storage, self.which, Depth::Digest, self.jobs, context)?;
+            if whole(&again) != whole(&collected) {
+                context.end();
+                context.say("The storage is damaged; every byte of it was looked at, and what is whole is written.");
+                collected = again;
+                tried = self.attempt(&collected, context).await;
+                if tried.as_ref().is_ok_and(|ended| ended.as_ref().is_some_and(|ended| ended.finished.unchanged)) {
+                    Writer::abandon(self.out)?;
+                }
+            }
+        }
+        context.end();
+        collected.faults.iter().for_each(|fault| context.failed_image(faults::shown(fault).trim_end(), None));
+        let failed = collected.images.len() - whole(&collected).len() + collected.lost();
+        let Some(ended) = tried? else {
+            context.say(&format!("{}: no image is whole; nothing was written", self.out.display()));
+            return Ok(Outcome::SomeImagesFailed);
+        };
+        self.tell(&ended, &collected, failed, context);
+        Ok(if failed > 0 { Outcome::SomeImagesFailed } else { Outcome::Done })
+    }
+
+    /// `None`: there is no image that could be written.
+    async fn attempt(&self, collected: &Collected, context: &Context) -> Result<Option<Ended>> {
+        let images: Vec<_> = collected.images.iter().filter_map(|(_, image)| image.clone()).collect();
+        if images.is_empty() {
+            let is_empty = collected.images.is_empty() && collected.lost() == 0;
+            let nothing = Error::input(format!("{} has no images", self.storage.shown("").display()));
+            return if is_empty { Err(nothing) } else { Ok(None) };
+        }
+        let (created, exact) = context.now()?;
+        let locked = images.iter().map(|image| image.locked.clone()).collect();
+        let lock = Lock { version: LOCK_VERSION, created, images: locked };
+        let graph = Graph { images };
+        if let Some(finished) = Writer::up_to_date(self.out, &lock, exact, Whole::Proven(&context.events)) {
+            return Ok(Some(Ended { finished, moved: 0, linked: 0 }));
+        }
+        let job = export::Job {
+            output: self.out,
+            contents: Contents::new(lock, &graph)?,
+            options: Options { tool: TOOL.to_owned(), link: self.link, device: self.storage.device() },
+            graph: &graph,
+            source: self.storage,
+            jobs: self.jobs,
+        };
+        let written = export::write(job, context).await?;
+        Ok(Some(Ended { finished: written.finished, moved: written.moved, linked: written.linked }))
+    }
+
+    fn tell(&self, ended: &Ended, collected: &Collected, failed: usize, context: &Context) {
+        let Ended { finished, moved, linked } = ended;
+        let images = count(whole(collected).len(), "image");
+        let lost = if failed > 0 { format!(", {failed} failed") } else { String::new() };
+        let blobs = count(usize::try_from(*linked).unwrap_or(usize::MAX), "blob");
+        context.say(&format!(
+            "{}: {}, {images}{lost}, {}; {blobs} linked, {} copied, {}; {}",
+            finished.path.display(),
+            if finished.unchanged { "unchanged" } else { "written" },
+            bytes(finished.size),
+            bytes(*moved),
+            faults::counted(&collected.faults),
+            duration(self.started.elapsed()),
+        ));
+        context.say(&format!("identity {}", finished.identity));
+    }
+}
+
+/// The images that can be written, by their names.
+fn whole(collected: &Collected) -> HashSet<String> {
+    collected.images.iter().filter(|(_, image)| image.is_some()).map(|(found, _)| found.name()).collect()
+}
