@@ -1,7 +1,10 @@
-"""`gapferry migrate` side by side with the well-known script, on a registry's storage of 5,000 images with tiny layers."""
+"""`gapferry migrate` side by side with the well-known script, on a registry's storage of 5,000 images with tiny layers.
+
+What was written stays until the end: for half a minute ext4 does not use the inodes of deleted files again and searches on,
+which whoever makes files next would pay for.
+"""
 
 import os
-import shutil
 
 import many
 
@@ -22,13 +25,11 @@ def links(bench, gapferry, storage):
     out = bench.fresh("links")
     for again in ("", " again"):
         bench.time(f"storage to dir{again}: gapferry", [gapferry, "migrate", "-q", storage, "--to-dir", out])
-    shutil.rmtree(out)
 
 
 def script(bench, storage):
     out = bench.fresh("script")
     bench.time("storage to dir: find, mkdir, grep, ln", [os.path.join(HERE, "links.sh"), storage, out])
-    shutil.rmtree(out)
 
 
 def listing(bench, gapferry, storage):
@@ -51,4 +52,3 @@ def sync(bench, gapferry, storage, target):
     with target() as registry:
         command += ["--src", "dir", "--dest", "docker", ".", registry.address]
         bench.time("storage to registry, 500: skopeo sync --src dir", command, counted=registry, cwd=tree)
-    shutil.rmtree(tree)
