@@ -5,6 +5,7 @@ pub mod faults;
 mod list;
 mod to_bundle;
 mod to_dir;
+mod to_storage;
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -17,6 +18,7 @@ use crate::error::{Error, Result};
 use crate::graph::Graph;
 use crate::transport::storage::{Depth, Storage};
 use collect::{Collected, Which};
+use to_storage::Owner;
 
 /// What references to a storage's content call the registry it belonged to.
 pub const REGISTRY: &str = "localhost";
@@ -41,6 +43,11 @@ it keeps what is finished and redoes what is not; a directory that holds anythin
 localhost, since a storage does not know what its registry was called. Where the bundle is a directory on the same file \
 system its blobs are hard links too, each hashed while it is linked.
 
+--to-storage writes a storage with the chosen images, all of them whole, into an empty directory or on top of what an earlier \
+run has written there. A docker registry serves it as it is; for Harbor 1.x the steps that remain are printed (Harbor 2.x does \
+not look into its storage: use --to). --chown gives its files an owner, so that their blobs cannot be hard links, which have \
+one owner wherever they are.
+
 What is wrong in the storage (an empty link, a tag that means nothing, a layer that is missing or has another size) is told \
 with its path and the images it costs; the other images are listed, pushed or written all the same.
 
@@ -55,6 +62,7 @@ Examples:
   gapferry migrate /var/lib/registry --to-dir /var/lib/images
   cd /var/lib/images && skopeo sync --all --scoped --src dir --dest docker . harbor.internal/mirror
   gapferry migrate registry.tar --to-bundle images.tar --include '^team/'
+  gapferry migrate /var/lib/registry --to-storage /data/new --chown 10000:10000
 
 Names (team/app:1.0 to harbor.internal/mirror):
   default    harbor.internal/mirror/team/app:1.0
@@ -68,7 +76,7 @@ A storage does not know what its registry was called. Rules of a map file see th
 #[derive(clap::Args)]
 #[command(long_about = ABOUT, after_long_help = AFTER)]
 #[command(mut_args(refuse_without_push))]
-#[command(group = clap::ArgGroup::new("what").required(true).args(["list", "to", "to_dir", "to_bundle"]))]
+#[command(group = clap::ArgGroup::new("what").required(true).args(["list", "to", "to_dir", "to_bundle", "to_storage"]))]
 pub struct Args {
     /// The storage, a directory or a plain tar
     storage: PathBuf,
@@ -78,7 +86,7 @@ pub struct Args {
     /// Print it as JSON on standard output
     ///
     /// What is in the storage; with --to the receipt, or the plan.
-    #[arg(long, conflicts_with_all = ["to_dir", "to_bundle"])]
+    #[arg(long, conflicts_with_all = ["to_dir", "to_bundle", "to_storage"])]
     json: bool,
     /// Write every image to DIR/REPOSITORY:TAG, for skopeo's dir:
     #[arg(long, value_name = "DIR")]
@@ -86,6 +94,12 @@ pub struct Args {
     /// Write all images into one bundle: a file if it ends in .tar, else a directory
     #[arg(long, value_name = "OUT")]
     to_bundle: Option<PathBuf>,
+    /// Write all images into a storage of their own, for a docker registry or Harbor 1.x
+    #[arg(long, value_name = "DIR")]
+    to_storage: Option<PathBuf>,
+    /// With --to-storage: whom its files belong to, in numbers (Harbor 1.x: 10000:10000); blobs are copied then
+    #[arg(long, value_name = "UID:GID", requires = "to_storage")]
+    chown: Option<Owner>,
     /// Push every image into a registry; PREFIX begins every name (on Harbor: the project)
     #[arg(long, value_name = "HOST[:PORT][/PREFIX]")]
     to: Option<String>,
@@ -111,7 +125,7 @@ fn refuse_without_push(arg: clap::Arg) -> clap::Arg {
     let heading = arg.get_help_heading().unwrap_or_default();
     let is_about_push = ["Names", "Harbor", "Pushing", "Output", "Registry options"].contains(&heading);
     match is_about_push && arg.get_id() != "jobs" {
-        true => arg.conflicts_with_all(["list", "to_dir", "to_bundle"]),
+        true => arg.conflicts_with_all(["list", "to_dir", "to_bundle", "to_storage"]),
         false => arg,
     }
 }
@@ -164,6 +178,9 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
     }
     if let Some(bundle) = &bundle {
         return bundle.write(collected, context).await;
+    }
+    if let Some(to) = &args.to_storage {
+        return to_storage::write(&storage, &collected, to, (link, args.chown), started, context);
     }
     if let Some(to) = &args.to_dir {
         return to_dir::write(&storage, &collected, to, link, started, context);

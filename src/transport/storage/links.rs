@@ -14,6 +14,11 @@ pub fn of_tag(repository: &str, tag: &str) -> String {
     format!("repositories/{repository}/_manifests/tags/{tag}/current/link")
 }
 
+pub fn of_tag_index(repository: &str, tag: &str, digest: &Digest) -> String {
+    let algorithm = digest.algorithm().name();
+    format!("repositories/{repository}/_manifests/tags/{tag}/index/{algorithm}/{}/link", digest.hex())
+}
+
 pub fn of_revision(repository: &str, digest: &Digest) -> String {
     let algorithm = digest.algorithm().name();
     format!("repositories/{repository}/_manifests/revisions/{algorithm}/{}/link", digest.hex())

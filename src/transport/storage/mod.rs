@@ -14,6 +14,7 @@ mod contents;
 mod fault;
 mod links;
 mod manifests;
+mod replica;
 mod survey;
 mod tree;
 
@@ -31,6 +32,7 @@ use crate::oci::{
 pub use audit::{Audit, Depth, Scope};
 pub use fault::{Fault, FaultKind};
 pub use manifests::Manifests;
+pub use replica::{Member, Replica};
 pub use survey::{Holding, Survey, Tagged};
 use tree::{Found, Seen, Tree};
 

@@ -1,0 +1,183 @@
+//! The images of a storage as a storage of their own, for a registry that takes what it finds there.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::collect::Collected;
+use super::{faults, refuse_inside};
+use crate::cli::context::Context;
+use crate::cli::exit::Outcome;
+use crate::content::{LinkMode, in_parallel};
+use crate::error::{Error, Result};
+use crate::graph::Image;
+use crate::oci::{Descriptor, Digest, Manifest, Repository};
+use crate::progress::units::{bytes, count, duration};
+use crate::progress::{Event, Phase};
+use crate::transport::storage::{Member, Replica, Storage, Tagged};
+
+/// User and group by their numbers.
+#[derive(Clone, Copy)]
+pub struct Owner(u32, u32);
+
+impl std::str::FromStr for Owner {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Owner, String> {
+        let numbers = text.split_once(':').and_then(|(user, group)| Some((user.parse().ok()?, group.parse().ok()?)));
+        numbers.map(|(user, group)| Owner(user, group)).ok_or_else(|| "expected two numbers, UID:GID".to_owned())
+    }
+}
+
+/// Something that is brought once, whatever number of images share it.
+enum Piece<'a> {
+    Manifest(&'a Manifest),
+    Blob(&'a Repository, &'a Descriptor),
+}
+
+impl Piece<'_> {
+    fn digest(&self) -> Digest {
+        match self {
+            Piece::Manifest(manifest) => manifest.digest(),
+            Piece::Blob(_, blob) => blob.digest,
+        }
+    }
+}
+
+/// Makes a storage of every whole image; what is wrong with the others is told.
+///
+/// # Errors
+/// `to` is something else, or lies in the storage; the disk's. What befalls one image costs that one.
+pub fn write(
+    storage: &Storage,
+    collected: &Collected,
+    to: &Path,
+    (mode, owner): (LinkMode, Option<Owner>),
+    started: Instant,
+    context: &Context,
+) -> Result<Outcome> {
+    refuse_inside(storage, to)?;
+    let replica = Replica::create(to, mode, owner.map(|Owner(user, group)| (user, group)), context.events.clone())?;
+    let whole: Vec<(&Tagged, &Image)> =
+        collected.images.iter().filter_map(|(found, image)| Some((found, image.as_ref()?))).collect();
+    let lost = bring(storage, &replica, &whole, context);
+    let failures = enter(storage, &replica, &whole, &lost, context);
+    let kept = replica.finish()?;
+    context.end();
+    collected.faults.iter().for_each(|fault| context.failed_image(faults::shown(fault).trim_end(), None));
+    failures.iter().for_each(|error| context.failed_image(error, None));
+    let written = whole.len() - failures.len();
+    let failed = failures.len() + collected.images.len() - whole.len() + collected.lost();
+    let lost = if failed > 0 { format!(", {failed} failed") } else { String::new() };
+    context.say(&format!(
+        "{}: {}{lost}; {} linked, {} copied, {}; {}",
+        to.display(),
+        count(written, "image"),
+        count(usize::try_from(replica.linked()).unwrap_or(usize::MAX), "blob"),
+        bytes(replica.copied()),
+        faults::counted(&collected.faults),
+        duration(started.elapsed()),
+    ));
+    if kept > 0 {
+        let files = count(usize::try_from(kept).unwrap_or(usize::MAX), "file");
+        context.say(&format!("{files} of other images are hard links of an earlier run and keep their owner"));
+    }
+    context.say(&remaining(to, owner, replica.linked() > 0));
+    Ok(if failed > 0 { Outcome::SomeImagesFailed } else { Outcome::Done })
+}
+
+/// Manifests and blobs; those that failed, and why.
+fn bring(
+    storage: &Storage,
+    replica: &Replica,
+    whole: &[(&Tagged, &Image)],
+    context: &Context,
+) -> HashMap<Digest, Arc<Error>> {
+    let mut pieces: HashMap<Digest, Piece> = HashMap::new();
+    for (found, image) in whole {
+        pieces.extend(image.blobs.iter().map(|blob| (blob.digest, Piece::Blob(&found.repository, blob))));
+    }
+    for (_, image) in whole {
+        pieces.extend(image.manifests.iter().map(|manifest| (manifest.digest(), Piece::Manifest(manifest))));
+    }
+    let pieces: Vec<Piece> = pieces.into_values().collect();
+    context.events.report(Event::Phase { phase: Phase::Transfer, items: pieces.len() as u64, bytes: 0 });
+    let brought = in_parallel(&pieces, threads(), |piece| {
+        let brought = match piece {
+            Piece::Manifest(manifest) => replica.manifest(manifest),
+            Piece::Blob(repository, blob) => replica.blob(storage, repository, blob),
+        };
+        context.events.report(Event::ItemDone);
+        brought
+    });
+    let failed = pieces.iter().zip(brought);
+    failed.filter_map(|(piece, brought)| Some((piece.digest(), Arc::new(brought.err()?)))).collect()
+}
+
+/// Links and tags of the images of which nothing is lost; what failed.
+fn enter(
+    storage: &Storage,
+    replica: &Replica,
+    whole: &[(&Tagged, &Image)],
+    lost: &HashMap<Digest, Arc<Error>>,
+    context: &Context,
+) -> Vec<String> {
+    let mut repositories: BTreeMap<&str, Vec<&(&Tagged, &Image)>> = BTreeMap::new();
+    whole.iter().for_each(|image| repositories.entry(image.0.repository.path()).or_default().push(image));
+    let repositories: Vec<Vec<&(&Tagged, &Image)>> = repositories.into_values().collect();
+    context.events.report(Event::Phase { phase: Phase::Publish, items: whole.len() as u64, bytes: 0 });
+    let entered = in_parallel(&repositories, threads(), |images| {
+        let mut failed = Vec::new();
+        for (found, image) in images {
+            let digests = image.blobs.iter().map(|blob| blob.digest);
+            let mut digests = digests.chain(image.manifests.iter().map(Manifest::digest));
+            let missing = digests.find_map(|digest| lost.get(&digest));
+            let entered = match missing {
+                Some(error) => Err(error.chain()),
+                None => replica.enter(storage, &member(found, image)).map_err(|error| error.chain()),
+            };
+            failed.extend(entered.err().map(|error| format!("image {}: {error}", found.name())));
+            context.events.report(Event::ItemDone);
+        }
+        failed
+    });
+    entered.into_iter().flatten().collect()
+}
+
+fn member<'a>(found: &'a Tagged, image: &'a Image) -> Member<'a> {
+    Member {
+        repository: &found.repository,
+        tag: found.tag.as_ref(),
+        digest: image.locked.digest,
+        manifests: &image.manifests,
+        blobs: &image.blobs,
+    }
+}
+
+fn threads() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// What the operator has to do.
+fn remaining(to: &Path, owner: Option<Owner>, linked: bool) -> String {
+    let owned = match owner {
+        Some(_) => String::new(),
+        None if linked => {
+            "\n   (its files belong to others: Harbor wants 10000:10000. Not by chown, which would change the linked storage \
+             too, but by this command with --chown 10000:10000)"
+                .to_owned()
+        }
+        None => "\n   (its files belong to you: Harbor wants 10000:10000, --chown 10000:10000)".to_owned(),
+    };
+    format!(
+        "What is left to do, on Harbor 1.x (2.x does not look into its storage: use --to):\n\
+         1. stop Harbor: docker-compose down\n\
+         2. place {}/docker in the directory registry of its data volume, such as /data/registry/docker{owned}\n\
+         3. remove what its redis remembers: redis/dump.rdb on the data volume\n\
+         4. start Harbor: docker-compose up -d\n\
+         A docker registry takes {} as its rootdirectory as it is.",
+        to.display(),
+        to.display()
+    )
+}
