@@ -88,7 +88,7 @@ pub fn run(
             let _ = child.kill();
             let _ = child.wait();
             let said = ended.recv().unwrap_or_default();
-            return Err(format!("{what}\n{said}"));
+            return Err(format!("{what}, and was sent {signal:?}\n{said}"));
         }
     };
     let status = child.wait().map_err(|e| e.to_string())?;

@@ -116,12 +116,13 @@ impl Round<'_> {
             let kill = (attempt < DISTURBED && !self.dice.one_in(3)).then(|| Kill::by(&mut self.dice, requests));
             let mut arguments = arguments.clone();
             arguments.extend(["-j".into(), (1 + self.dice.below(6)).to_string()]);
-            let end = run(&arguments, proxy, kill, &mut watch)?;
+            let ended = run(&arguments, proxy, kill, &mut watch);
             proxy.schedule(None);
             for (request, fault) in proxy.done().drain(before..) {
                 Tally::count(&mut self.tally.faults, fault.name());
                 self.story += &format!("    {fault:?}: {request}\n");
             }
+            let end = ended?;
             let code = (end.status, end.signal);
             self.story += &format!("  {}: {code:?}\n{}", arguments[0], end.said);
             watch()?;
