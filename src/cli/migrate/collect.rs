@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use crate::allowlist::Pattern;
+use super::choice::{Choice, Which};
 use crate::cli::context::Context;
 use crate::content::Cached;
 use crate::error::Result;
@@ -13,34 +13,6 @@ use crate::resolve;
 use crate::transport::storage::{Depth, Fault, FaultKind, Scope, Storage, Tagged};
 use crate::walk::{Options, Walk, Wanted};
 
-/// Which images are wanted.
-#[derive(clap::Args)]
-pub struct Which {
-    /// Only images whose REPOSITORY:TAG has this pattern; repeatable: any of them
-    ///
-    /// A pattern, as in images-by-tag-regex: found anywhere in the name unless anchored, such as '^team/.*:v[0-9]'.
-    #[arg(long, value_name = "PATTERN", value_parser = Pattern::new, allow_hyphen_values = true)]
-    include: Vec<Pattern>,
-    /// Not those whose REPOSITORY:TAG has this pattern; repeatable; counts more than --include
-    #[arg(long, value_name = "PATTERN", value_parser = Pattern::new, allow_hyphen_values = true)]
-    exclude: Vec<Pattern>,
-    /// Also manifests that no tag leads to, as REPOSITORY@DIGEST (Harbor 2.15 and later keep no tags in their storage)
-    #[arg(long)]
-    pub untagged: bool,
-}
-
-impl Which {
-    fn takes(&self, name: &str) -> bool {
-        let has = |pattern: &Pattern| pattern.is_match(name);
-        (self.include.is_empty() || self.include.iter().any(has)) && !self.exclude.iter().any(has)
-    }
-
-    /// Whether all names are taken.
-    pub fn is_all(&self) -> bool {
-        self.include.is_empty() && self.exclude.is_empty()
-    }
-}
-
 /// Images by their tags, and all that is wrong.
 pub struct Collected {
     /// `None`: it is not whole, and the faults that name it say why.
@@ -48,6 +20,8 @@ pub struct Collected {
     pub repositories: usize,
     /// Manifests in all repositories, tagged or not.
     pub revisions: usize,
+    /// Manifests that stay behind because no tag leads to them, where nothing else was said of what is wanted.
+    pub left: usize,
     pub faults: Vec<Fault>,
 }
 
@@ -56,14 +30,16 @@ pub struct Collected {
 /// # Errors
 /// The storage itself cannot be read. What is wrong in it costs the images it touches.
 pub fn collect(storage: &Storage, which: &Which, depth: Depth, jobs: usize, context: &Context) -> Result<Collected> {
+    let mut choice = Choice::read(which)?;
     let mut survey = storage.survey()?;
-    survey.tags.retain(|found| which.takes(&found.name()));
+    choice.settle(survey.repositories.iter().map(|holding| holding.repository.path()));
+    survey.tags.retain(|found| choice.takes(found));
     // A tag that means nothing has a name all the same.
-    survey.faults.retain(|fault| fault.images.is_empty() || fault.images.iter().any(|image| which.takes(image)));
-    let scope = if which.untagged { Scope::Manifests } else { Scope::Tagged };
+    survey.faults.retain(|fault| fault.images.is_empty() || fault.images.iter().any(|image| choice.takes_name(image)));
+    let scope = if choice.needs_untagged() { Scope::Manifests } else { Scope::Tagged };
     let mut audit = storage.audit(&survey, scope, depth, &context.events);
     for (untagged, is_whole) in std::mem::take(&mut audit.untagged) {
-        if which.takes(&untagged.name()) {
+        if choice.takes(&untagged) {
             survey.tags.push(untagged);
             audit.whole.push(is_whole);
         }
@@ -74,11 +50,13 @@ pub fn collect(storage: &Storage, which: &Which, depth: Depth, jobs: usize, cont
     let walk = Walk::new(&cached, options, std::sync::Arc::new(Silent));
     // By what its tag meant when it was looked at: a registry at work may have moved it since.
     let by_digest = |found: &Tagged| found.repository.with_digest(found.digest);
-    let wanted = |found: &Tagged| Wanted { reference: by_digest(found), rename: None, platforms: Vec::new() };
+    let wanted =
+        |found: &Tagged| Wanted { reference: by_digest(found), rename: choice.rename(found), platforms: Vec::new() };
     let whole = || survey.tags.iter().zip(&audit.whole).filter(|(_, whole)| **whole).map(|(found, _)| found);
     let wanted: Vec<Wanted> = whole().map(wanted).collect();
     let walked = resolve::discover_each(&walk, &wanted, jobs, &context.events);
     let mut faults = audit.faults;
+    faults.extend(choice.missing());
     let mut images = HashMap::with_capacity(wanted.len());
     for (found, image) in whole().zip(walked) {
         match image {
@@ -99,7 +77,8 @@ pub fn collect(storage: &Storage, which: &Which, depth: Depth, jobs: usize, cont
         let image = images.remove(&found.name());
         (found, image)
     });
-    Ok(Collected { images: images.collect(), repositories, revisions, faults })
+    let left = if which.is_all() && !which.untagged { audit.unreached } else { 0 };
+    Ok(Collected { images: images.collect(), repositories, revisions, left, faults })
 }
 
 impl Collected {

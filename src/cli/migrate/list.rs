@@ -65,7 +65,7 @@ pub fn print(collected: &Collected, all: bool, context: &Context) -> Result<()> 
     if collected.images.is_empty() && collected.revisions > 0 && all {
         let manifests = count(collected.revisions, "manifest");
         text.push_str(&format!(
-            "{manifests} without any tag: Harbor 2.15 and later keep tags in their database only (--untagged)\n"
+            "{manifests} without any tag: Harbor 2.15 and later keep tags in their database only (--untagged, --tags-from)\n"
         ));
     }
     context.print(&text)

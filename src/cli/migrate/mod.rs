@@ -1,8 +1,10 @@
 //! `gapferry migrate`: the storage of a registry → what is in it, its images, or another registry.
 
+mod choice;
 mod collect;
 pub mod faults;
 mod list;
+mod tags;
 mod to_bundle;
 mod to_dir;
 mod to_storage;
@@ -16,8 +18,11 @@ use super::push::{Cargo, Names, Push, PushArgs};
 use crate::content::LinkMode;
 use crate::error::{Error, Result};
 use crate::graph::Graph;
+use crate::progress::Event;
+use crate::progress::units::count;
 use crate::transport::storage::{Depth, Storage};
-use collect::{Collected, Which};
+use choice::Which;
+use collect::Collected;
 use to_storage::Owner;
 
 /// What references to a storage's content call the registry it belonged to.
@@ -59,6 +64,8 @@ Examples:
   gapferry migrate /var/lib/registry --list
   gapferry migrate registry.tar --list --json | jq -r '.images[] | select(.state != \"ok\") | .name'
   gapferry migrate /var/lib/registry --to harbor.internal/mirror --create-projects
+  gapferry migrate /var/lib/registry --to harbor.internal/mirror -f images.txt --dry-run
+  gapferry migrate /data/registry --to new.internal --create-projects --tags-from artifacts.json
   gapferry migrate /var/lib/registry --to-dir /var/lib/images
   cd /var/lib/images && skopeo sync --all --scoped --src dir --dest docker . harbor.internal/mirror
   gapferry migrate registry.tar --to-bundle images.tar --include '^team/'
@@ -147,7 +154,7 @@ enum Check {
 pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
     let started = Instant::now();
     let push = args.to.as_ref().map(|to| Push::new(&args.push, to, Names::Paths, args.json)).transpose()?;
-    let storage = Storage::open(&args.storage, REGISTRY)?;
+    let storage = args.which.name(Storage::open(&args.storage, REGISTRY)?, REGISTRY)?;
     let depth = match args.check {
         Some(Check::Digest) => Depth::Digest,
         None if args.strict && args.to_bundle.is_some() => Depth::Digest,
@@ -172,6 +179,7 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
             return Ok(refuse(&args, &collected, context));
         }
         check_any(&args, &collected)?;
+        tell_left(&collected, context);
     }
     if let Some(push) = push {
         return push.run(&cargo(&storage, collected), started, context).await;
@@ -218,11 +226,20 @@ fn check_any(args: &Args, collected: &Collected) -> Result<()> {
     }
     let text = match args.which.is_all() {
         true => {
-            "has manifests, but no tags: Harbor 2.15 and later keep tags in their database only; --untagged takes all"
+            "has manifests, but no tags: Harbor 2.15 and later keep tags in their database only; --untagged takes all by \
+             their digests, --tags-from FILE says what they are called"
         }
-        false => "has no image that --include and --exclude let through",
+        false => "has no image that -f, --include and --exclude let through",
     };
     Err(Error::input(format!("{} {text}", args.storage.display())))
+}
+
+/// Signatures and SBOMs may be among them.
+fn tell_left(collected: &Collected, context: &Context) {
+    if collected.left > 0 {
+        let text = "that no tag leads to: older images, or signatures and SBOMs; --untagged takes them too";
+        context.events.report(Event::Notice(format!("left behind: {} {text}", count(collected.left, "manifest"))));
+    }
 }
 
 impl Link {

@@ -45,6 +45,8 @@ pub struct Audit {
     pub untagged: Vec<(Tagged, bool)>,
     /// The manifests of images, as they were read; none where everything is looked at, which may be far more.
     pub manifests: Manifests,
+    /// How many manifests no tag of the survey leads to.
+    pub unreached: usize,
     /// Distinct blobs that were looked at, and the bytes of all.
     pub blobs: usize,
     pub bytes: u64,
@@ -121,6 +123,7 @@ impl Storage {
             audit.whole.push(costs.is_empty());
             auditor.blame(&costs, &tagged.name());
         }
+        audit.unreached = auditor.unreached().count();
         if scope != Scope::Tagged {
             audit.untagged = auditor.untagged();
         }
@@ -286,15 +289,16 @@ impl Auditor<'_> {
         costs
     }
 
+    fn unreached(&self) -> impl Iterator<Item = (usize, Digest)> {
+        let holdings = self.repositories.iter().enumerate();
+        let all = holdings.flat_map(|(at, holding)| holding.revisions.iter().map(move |digest| (at, *digest)));
+        all.filter(|place| !self.reached.contains(place))
+    }
+
     /// Manifests that no tag leads to, and whether they are whole.
     fn untagged(&mut self) -> Vec<(Tagged, bool)> {
         let repositories = self.repositories;
-        let mut left: Vec<(usize, Digest)> = repositories
-            .iter()
-            .enumerate()
-            .flat_map(|(at, holding)| holding.revisions.iter().map(move |digest| (at, *digest)))
-            .filter(|place| !self.reached.contains(place))
-            .collect();
+        let mut left: Vec<(usize, Digest)> = self.unreached().collect();
         // What an untagged index points to is its own.
         let of_indexes: HashSet<Digest> = left
             .iter()

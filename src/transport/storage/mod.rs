@@ -44,6 +44,8 @@ pub struct Storage {
     tree: Tree,
     /// The registry that references to its content name.
     registry: String,
+    /// What tags mean by the word of somebody else, which counts more.
+    given: HashMap<Reference, Digest>,
     referrers: Mutex<HashMap<Repository, Referrers>>,
     /// Blobs that an audit looked at, by which files they were.
     files: Mutex<HashMap<Digest, Identity>>,
@@ -59,9 +61,16 @@ impl Storage {
         Ok(Storage {
             tree: Tree::open(path)?,
             registry: registry.to_owned(),
+            given: HashMap::new(),
             referrers: Mutex::default(),
             files: Mutex::default(),
         })
+    }
+
+    /// The same storage, in which these tags mean what is said here, whatever its own links say.
+    pub fn with_tags(mut self, tags: Vec<Tagged>) -> Storage {
+        self.given.extend(tags.into_iter().map(|tagged| (tagged.reference(), tagged.digest)));
+        self
     }
 
     /// A fault's path as messages show it.
@@ -207,7 +216,12 @@ impl Source for Storage {
     async fn tags(&self, repository: &Repository) -> Result<Vec<Tag>> {
         let directory = format!("repositories/{}/_manifests/tags", repository.path());
         let names = self.tree.list(&directory)?.into_iter();
-        Ok(names.filter_map(|(name, _)| name.parse().ok()).collect())
+        let mut tags: Vec<Tag> = names.filter_map(|(name, _)| name.parse().ok()).collect();
+        let given = self.given.keys().filter(|given| given.repository == *repository);
+        tags.extend(given.filter_map(|given| given.tag.clone()));
+        tags.sort();
+        tags.dedup();
+        Ok(tags)
     }
 
     async fn resolve(&self, reference: &Reference) -> Result<Option<Descriptor>> {
@@ -220,8 +234,14 @@ impl Source for Storage {
             return self.manifest_of(repository, digest);
         }
         let Some(tag) = &reference.tag else { return Ok(None) };
-        let link = links::read(&self.tree, &links::of_tag(repository.path(), tag.as_str()));
-        let Some(digest) = link.map_err(|fault| self.error(&fault))? else { return Ok(None) };
+        let digest = match self.given.get(reference) {
+            Some(digest) => *digest,
+            None => {
+                let link = links::read(&self.tree, &links::of_tag(repository.path(), tag.as_str()));
+                let Some(digest) = link.map_err(|fault| self.error(&fault))? else { return Ok(None) };
+                digest
+            }
+        };
         let manifest = self.manifest_of(repository, &digest)?;
         let gone = || {
             let path = self.tree.shown(&links::of_revision(repository.path(), &digest));

@@ -80,8 +80,25 @@ impl Storage {
             survey.faults.extend(found.faults);
         }
         survey.repositories.sort_by(|one, other| one.repository.cmp(&other.repository));
+        self.add_given(&mut survey);
         survey.tags.sort_by(|one, other| (&one.repository, &one.tag).cmp(&(&other.repository, &other.tag)));
         Ok(survey)
+    }
+
+    /// Tags that somebody else gave their meaning.
+    fn add_given(&self, survey: &mut Survey) {
+        survey.tags.retain(|tagged| !self.given.contains_key(&tagged.reference()));
+        for (name, digest) in &self.given {
+            let repository = &name.repository;
+            let tagged = Tagged { repository: repository.clone(), tag: name.tag.clone(), digest: *digest };
+            if survey.repositories.binary_search_by(|holding| holding.repository.cmp(repository)).is_ok() {
+                survey.tags.push(tagged);
+                continue;
+            }
+            let what = format!("{} is said to mean {digest}, and there is no such repository", tagged.name());
+            let fault = Fault::new(format!("repositories/{}", repository.path()), FaultKind::Missing, what);
+            survey.faults.push(Fault { images: vec![Arc::from(tagged.name())], ..fault });
+        }
     }
 
     /// The names of all repositories that have manifests.

@@ -1,0 +1,221 @@
+//! Which images of a storage are wanted: by patterns, and by an allowlist.
+//!
+//! A storage does not know what its registry was called, so a registry before a name is not compared. An entry means the
+//! repository that is called as it is written; else as it is meant, with its registry as the first part of the path (as
+//! `--scoped` leaves it) or without; `nginx`, which to Docker is `docker.io/library/nginx`, may be that or `nginx`.
+
+use std::collections::{HashMap, HashSet};
+use std::path::PathBuf;
+
+use crate::allowlist::{Allowlist, Pattern, Problem, Rule, Select, refused};
+use crate::cli::allowlist::read_file;
+use crate::error::{Error, Result};
+use crate::lock::Rename;
+use crate::oci::{Digest, Tag};
+use crate::transport::storage::{Fault, FaultKind, Storage, Tagged};
+
+use super::tags;
+
+/// Which images are wanted, and what they are called.
+#[derive(clap::Args)]
+pub struct Which {
+    /// Only images of this allowlist, `-` for standard input; repeatable
+    ///
+    /// The same kinds of file as for export: REPOSITORY:TAG, REPOSITORY@DIGEST, or REPOSITORY for all its tags, one a line. A
+    /// storage does not know what its registry was called, so a registry before a name is not compared. as=… is the name at
+    /// the target of --to. An entry that is not in the storage is told, and counts as an image that failed.
+    #[arg(short, long = "file", value_name = "FILE")]
+    files: Vec<PathBuf>,
+    /// Only images whose REPOSITORY:TAG has this pattern; repeatable: any of them
+    ///
+    /// A pattern, as in images-by-tag-regex: found anywhere in the name unless anchored, such as '^team/.*:v[0-9]'.
+    #[arg(long, value_name = "PATTERN", value_parser = Pattern::new, allow_hyphen_values = true)]
+    include: Vec<Pattern>,
+    /// Not those whose REPOSITORY:TAG has this pattern; repeatable; counts more than --include
+    #[arg(long, value_name = "PATTERN", value_parser = Pattern::new, allow_hyphen_values = true)]
+    exclude: Vec<Pattern>,
+    /// Also manifests that no tag leads to, as REPOSITORY@DIGEST (Harbor 2.15 and later keep no tags in their storage)
+    #[arg(long)]
+    pub untagged: bool,
+    /// What tags mean, in a file; it counts more than the storage; `-` for standard input
+    ///
+    /// Lines of `REPOSITORY:TAG DIGEST`, or the JSON of Harbor's API, page after page:
+    /// curl -u USER 'https://HARBOR/api/v2.0/projects/PROJECT/repositories/REPOSITORY/artifacts?page_size=100'
+    /// (a slash in REPOSITORY is written %252F). An artifact without repository_name is looked for by its digest.
+    #[arg(long, value_name = "FILE")]
+    tags_from: Option<PathBuf>,
+}
+
+impl Which {
+    fn takes(&self, name: &str) -> bool {
+        let has = |pattern: &Pattern| pattern.is_match(name);
+        (self.include.is_empty() || self.include.iter().any(has)) && !self.exclude.iter().any(has)
+    }
+
+    /// Whether all names are taken.
+    pub fn is_all(&self) -> bool {
+        self.include.is_empty() && self.exclude.is_empty() && self.files.is_empty()
+    }
+
+    /// The names that a file gives, for a storage whose repositories are those of `registry`.
+    ///
+    /// # Errors
+    /// All that is wrong in the file, at once.
+    pub fn name(&self, storage: Storage, registry: &str) -> Result<Storage> {
+        let Some(path) = &self.tags_from else { return Ok(storage) };
+        let (file, bytes) = read_file(path)?;
+        let given = tags::parse(&file, &bytes, registry).map_err(|problems| refused("the tags", &problems))?;
+        let needs_search = given.iter().any(|given| given.repository.is_none());
+        let holdings = if needs_search { storage.survey()?.repositories } else { Vec::new() };
+        let (mut named, mut problems) = (Vec::with_capacity(given.len()), Vec::new());
+        for tags::Given { at, repository, tag, digest } in given {
+            let mut having = holdings.iter().filter(|holding| holding.has(&digest)).map(|holding| &holding.repository);
+            let repository = match (repository, having.next(), having.next()) {
+                (Some(repository), ..) => repository,
+                (None, Some(only), None) => only.clone(),
+                (None, None, _) => {
+                    let text = format!("no repository_name, and no repository of the storage has {digest}");
+                    problems.push(Problem { at, text });
+                    continue;
+                }
+                (None, Some(one), Some(other)) => {
+                    let (one, other) = (one.path(), other.path());
+                    let text = format!("no repository_name, and {digest} is in {one} and {other}; write lines instead");
+                    problems.push(Problem { at, text });
+                    continue;
+                }
+            };
+            named.push(Tagged { repository, tag: Some(tag), digest });
+        }
+        if problems.is_empty() { Ok(storage.with_tags(named)) } else { Err(refused("the tags", &problems)) }
+    }
+}
+
+/// [`Which`], with the allowlist read.
+pub struct Choice<'a> {
+    which: &'a Which,
+    /// `None`: no allowlist, so that all is on it.
+    rules: Option<Vec<Rule>>,
+    /// The rules that mean a repository, by its path.
+    of: HashMap<String, Vec<usize>>,
+    found: HashSet<usize>,
+}
+
+impl<'a> Choice<'a> {
+    /// # Errors
+    /// All that is wrong in the allowlist, at once.
+    pub fn read(which: &'a Which) -> Result<Choice<'a>> {
+        let files: Vec<(String, Vec<u8>)> = which.files.iter().map(|path| read_file(path)).collect::<Result<_>>()?;
+        let rules = (!files.is_empty()).then(|| read_rules(&files)).transpose()?;
+        Ok(Choice { which, rules, of: HashMap::new(), found: HashSet::new() })
+    }
+
+    /// Finds out which repository each entry means.
+    pub fn settle<'r>(&mut self, repositories: impl Iterator<Item = &'r str>) {
+        let known: HashSet<&str> = repositories.collect();
+        for (at, rule) in self.rules.iter().flatten().enumerate() {
+            if let Some(path) = meanings(rule).into_iter().find(|path| known.contains(path.as_str())) {
+                self.of.entry(path).or_default().push(at);
+            }
+        }
+    }
+
+    /// Whether what has no tag has to be looked at.
+    pub fn needs_untagged(&self) -> bool {
+        self.which.untagged || self.rules.iter().flatten().any(|rule| is_pin(&rule.select))
+    }
+
+    /// Whether the image is wanted.
+    pub fn takes(&mut self, image: &Tagged) -> bool {
+        let path = image.repository.path();
+        // What has no tag is wanted where that was said, or its digest.
+        let all = image.tag.is_some() || self.which.untagged;
+        let fits = |rule: &Rule| (all || is_pin(&rule.select)) && covers(rule, image.tag.as_ref(), Some(&image.digest));
+        let is_wanted = self.is_listed(path, fits) || self.rules.is_none() && all;
+        is_wanted && self.which.takes(&image.name())
+    }
+
+    /// The same for what is known by its name alone, `repository:tag` or `repository@digest`.
+    pub fn takes_name(&mut self, name: &str) -> bool {
+        let listed = match (name.split_once('@'), name.rsplit_once(':')) {
+            (Some((path, digest)), _) => {
+                let digest: Option<Digest> = digest.parse().ok();
+                self.is_listed(path, |rule| covers(rule, None, digest.as_ref()))
+            }
+            (None, Some((path, tag))) => {
+                let tag: Option<Tag> = tag.parse().ok();
+                self.is_listed(path, |rule| covers(rule, tag.as_ref(), None))
+            }
+            _ => false,
+        };
+        (listed || self.rules.is_none()) && self.which.takes(name)
+    }
+
+    fn is_listed(&mut self, path: &str, fits: impl Fn(&Rule) -> bool) -> bool {
+        let Some(rules) = &self.rules else { return false };
+        let fitting = self.of.get(path).into_iter().flatten().filter(|at| rules.get(**at).is_some_and(&fits));
+        let fitting: Vec<usize> = fitting.copied().collect();
+        self.found.extend(&fitting);
+        !fitting.is_empty()
+    }
+
+    /// What the allowlist wants it to be called.
+    pub fn rename(&self, image: &Tagged) -> Option<Rename> {
+        let of = self.of.get(image.repository.path())?.iter().filter_map(|at| self.rules.as_ref()?.get(*at));
+        of.filter(|rule| covers(rule, image.tag.as_ref(), Some(&image.digest))).find_map(|rule| rule.rename.clone())
+    }
+
+    /// Entries that nothing in the storage fits, as faults of the file that names them.
+    pub fn missing(&self) -> Vec<Fault> {
+        let rules = self.rules.iter().flatten().enumerate().filter(|(at, _)| !self.found.contains(at));
+        let fault = |rule: &Rule| {
+            let what = format!("{} is not in the storage", rule.written);
+            let fault = Fault::new(rule.at.to_string(), FaultKind::Missing, what);
+            Fault { images: vec![rule.written.as_str().into()], ..fault }
+        };
+        rules.map(|(_, rule)| fault(rule)).collect()
+    }
+}
+
+fn read_rules(files: &[(String, Vec<u8>)]) -> Result<Vec<Rule>> {
+    let allowlist = Allowlist::parse_sources(&[], files).map_err(|problems| refused("the allowlist", &problems))?;
+    let with_platforms = allowlist.rules.iter().filter(|rule| !rule.platforms.is_empty());
+    let text = "platform= is not possible here: what is in a storage goes as it is";
+    let problems: Vec<Problem> =
+        with_platforms.map(|rule| Problem { at: rule.at.clone(), text: text.to_owned() }).collect();
+    if allowlist.rules.is_empty() {
+        return Err(Error::input("the allowlist names no image"));
+    }
+    if problems.is_empty() { Ok(allowlist.rules) } else { Err(refused("the allowlist", &problems)) }
+}
+
+/// The paths that an entry may mean, the likeliest first. See the documentation of the module.
+fn meanings(rule: &Rule) -> Vec<String> {
+    let name = rule.written.split('@').next().unwrap_or_default();
+    let written = match name.rsplit_once(':') {
+        Some((path, tag)) if !tag.contains('/') => path,
+        _ => name,
+    };
+    let repository = rule.select.repository();
+    let path = repository.path();
+    let short = path.strip_prefix("library/").filter(|_| repository.registry() == "docker.io");
+    let mut meanings = vec![written.to_owned(), format!("{}/{path}", repository.registry()), path.to_owned()];
+    meanings.extend(short.map(str::to_owned));
+    meanings
+}
+
+/// Whether the entry is a digest without a tag.
+fn is_pin(select: &Select) -> bool {
+    matches!(select, Select::One(reference) if reference.tag.is_none())
+}
+
+/// In the repository that `rule` means; without a digest, a pinned one is not compared.
+fn covers(rule: &Rule, tag: Option<&Tag>, digest: Option<&Digest>) -> bool {
+    let repository = rule.select.repository();
+    match (tag, digest) {
+        (Some(tag), Some(digest)) => rule.select.covers(&repository.with_tag(tag.clone()), digest),
+        (None, Some(digest)) => rule.select.covers(&repository.with_digest(*digest), digest),
+        (Some(tag), None) => rule.select.matches(tag),
+        (None, None) => false,
+    }
+}

@@ -1,0 +1,197 @@
+//! `--tags-from`: what tags mean, where a storage does not say so.
+//!
+//! Either lines of `REPOSITORY:TAG DIGEST`, with `#` comments, or what Harbor's API gives for
+//! `GET /projects/PROJECT/repositories/REPOSITORY/artifacts` (v2.0: an array of objects with `digest`, `tags[].name` and, in
+//! later versions, `repository_name`), page after page.
+//!
+//! # Threats
+//! The file comes from another machine. It is bounded as an allowlist is, every name and digest in it is checked, and what a
+//! digest stands for is looked up in the storage: it can give names, not content.
+
+use std::collections::HashMap;
+
+use serde::Deserialize;
+
+use crate::allowlist::{Position, Problem, decode};
+use crate::oci::{Digest, Repository, Tag};
+
+/// A tag as the file gives it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Given {
+    pub at: Position,
+    /// Not told by earlier versions of Harbor.
+    pub repository: Option<Repository>,
+    pub tag: Tag,
+    pub digest: Digest,
+}
+
+#[derive(Deserialize)]
+struct Artifact {
+    repository_name: Option<String>,
+    digest: String,
+    tags: Option<Vec<Name>>,
+}
+
+#[derive(Deserialize)]
+struct Name {
+    name: String,
+}
+
+/// Reads the bytes of `file`; repositories are those of `registry`.
+///
+/// # Errors
+/// All that is wrong in it, at once.
+pub fn parse(file: &str, bytes: &[u8], registry: &str) -> Result<Vec<Given>, Vec<Problem>> {
+    let text = decode(file, bytes).map_err(|problem| vec![problem])?;
+    let mut reader = Reader { file, text, registry, given: Vec::new(), problems: Vec::new() };
+    match text.trim_start().starts_with(['[', '{']) {
+        true => reader.read_json(),
+        false => reader.read_lines(),
+    }
+    reader.check_unambiguous();
+    if reader.problems.is_empty() { Ok(reader.given) } else { Err(reader.problems) }
+}
+
+struct Reader<'a> {
+    file: &'a str,
+    text: &'a str,
+    registry: &'a str,
+    given: Vec<Given>,
+    problems: Vec<Problem>,
+}
+
+impl Reader<'_> {
+    fn read_lines(&mut self) {
+        for (line, content) in (1..).zip(self.text.lines()) {
+            let content = content.split(" #").next().unwrap_or_default().trim();
+            if content.is_empty() || content.starts_with('#') {
+                continue;
+            }
+            let at = Position::line(self.file, line);
+            match self.read_line(content, at.clone()) {
+                Ok(given) => self.given.push(given),
+                Err(text) => self.problems.push(Problem { at, text }),
+            }
+        }
+    }
+
+    fn read_line(&self, line: &str, at: Position) -> Result<Given, String> {
+        let mut words = line.split_whitespace();
+        let (Some(name), Some(digest), None) = (words.next(), words.next(), words.next()) else {
+            return Err("expected `REPOSITORY:TAG DIGEST`".into());
+        };
+        let Some((path, tag)) = name.rsplit_once(':').filter(|(_, tag)| !tag.contains('/')) else {
+            return Err(format!("{name:?} has no tag; expected `REPOSITORY:TAG DIGEST`"));
+        };
+        self.one(Some(path), tag, digest, at)
+    }
+
+    fn one(&self, path: Option<&str>, tag: &str, digest: &str, at: Position) -> Result<Given, String> {
+        let repository = path.map(|path| {
+            Repository::new(self.registry, path).map_err(|e| format!("{path:?} is no repository's name: {}", e.reason))
+        });
+        let repository = repository.transpose()?;
+        let tag = tag.parse().map_err(|_| format!("{tag:?} is no tag"))?;
+        let digest = digest.parse().map_err(|_| format!("{digest:?} is no digest"))?;
+        Ok(Given { at, repository, tag, digest })
+    }
+
+    fn read_json(&mut self) {
+        let mut number = 0;
+        for page in serde_json::Deserializer::from_str(self.text).into_iter::<Vec<Artifact>>() {
+            let artifacts = match page {
+                Ok(artifacts) => artifacts,
+                Err(error) => {
+                    let at = Position::line(self.file, (error.line() as u64).max(1));
+                    let text = format!("expected what Harbor's API says of artifacts: {error}");
+                    return self.problems.push(Problem { at, text });
+                }
+            };
+            for artifact in artifacts {
+                number += 1;
+                for Name { name } in artifact.tags.iter().flatten() {
+                    let at = self.where_is(&artifact.digest);
+                    match self.one(artifact.repository_name.as_deref(), name, &artifact.digest, at.clone()) {
+                        Ok(given) => self.given.push(given),
+                        Err(text) => self.problems.push(Problem { at, text: format!("artifact {number}: {text}") }),
+                    }
+                }
+            }
+        }
+    }
+
+    /// The line that has `value` first; values have no positions once they are read.
+    fn where_is(&self, value: &str) -> Position {
+        let before = self.text.find(&format!("\"{value}\"")).and_then(|at| self.text.get(..at)).unwrap_or_default();
+        Position::line(self.file, 1 + before.matches('\n').count() as u64)
+    }
+
+    /// One tag means one thing.
+    fn check_unambiguous(&mut self) {
+        let mut known: HashMap<(&Repository, &Tag), &Given> = HashMap::new();
+        for given in &self.given {
+            let Some(repository) = &given.repository else { continue };
+            let first = *known.entry((repository, &given.tag)).or_insert(given);
+            if first.digest != given.digest {
+                let text =
+                    format!("{}:{} is already given at {} with another digest", repository.path(), given.tag, first.at);
+                self.problems.push(Problem { at: given.at.clone(), text });
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hex(digit: char) -> String {
+        format!("sha256:{}", digit.to_string().repeat(64))
+    }
+
+    fn names(text: &str) -> Vec<String> {
+        let given = parse("tags", text.as_bytes(), "localhost").unwrap();
+        let name = |given: &Given| {
+            let path = given.repository.as_ref().map_or("?", |repository| repository.path());
+            format!("{path}:{} {} {}", given.tag, given.digest.short(), given.at)
+        };
+        given.iter().map(name).collect()
+    }
+
+    fn problems(text: &str) -> Vec<String> {
+        parse("tags", text.as_bytes(), "localhost").unwrap_err().iter().map(Problem::to_string).collect()
+    }
+
+    #[test]
+    fn lines_and_both_versions_of_harbor_s_answer_give_the_same_names() {
+        let (a, b) = (hex('a'), hex('b'));
+        let lines = names(&format!("# names\n\nteam/app:1 {a}\nteam/app:2\t{b}  # the newer\n"));
+        assert_eq!(lines.len(), 2);
+        assert!(lines[1].starts_with("team/app:2 ") && lines[1].ends_with(" tags:4"), "{lines:?}");
+        let json = format!(
+            r#"[{{"id":1,"repository_name":"team/app","digest":"{a}","tags":[{{"name":"1","immutable":false}}]}},
+{{"digest":"{b}","tags":null,"repository_name":"team/app"}}]
+[{{"digest":"{b}","tags":[{{"name":"2"}},{{"name":"latest"}}]}}]"#
+        );
+        let json = names(&json);
+        assert_eq!(json.len(), 3);
+        assert!(json[0].starts_with("team/app:1 ") && json[2].starts_with("?:latest "), "{json:?}");
+    }
+
+    #[test]
+    fn everything_wrong_is_told_at_once_with_its_line() {
+        let (a, b) = (hex('a'), hex('b'));
+        let told = problems(&format!(
+            "team/app {a}\nteam/app:1\nTeam/app:1 {a}\nteam/app:1 sha256:12\nteam/app:1 {a}\nteam/app:1 {b}\nteam/app:.x {a}\n"
+        ));
+        let lines: Vec<&str> = told.iter().filter_map(|told| told.split(": ").next()).collect();
+        assert_eq!(lines, ["tags:1", "tags:2", "tags:3", "tags:4", "tags:7", "tags:6"], "{told:?}");
+        let told = problems(&format!(
+            "[{{\"repository_name\":\"Team/app\",\"digest\":\"{a}\",\"tags\":[{{\"name\":\"1\"}}]}},\n\
+             {{\"repository_name\":\"team/app\",\"digest\":\"{b}\",\"tags\":[{{\"name\":\"a b\"}}]}}]"
+        ));
+        assert!(told[0].starts_with("tags:1: artifact 1: ") && told[1].starts_with("tags:2: artifact 2: "), "{told:?}");
+        assert!(problems("{\"errors\":[{\"code\":\"UNAUTHORIZED\"}]}")[0].starts_with("tags:1: "));
+        assert!(problems("[{\n\"tags\":[]}]")[0].contains("digest"));
+    }
+}

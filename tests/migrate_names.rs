@@ -1,0 +1,193 @@
+//! Which images `migrate` takes and what they are called: allowlists, and tags from elsewhere.
+
+mod support;
+
+use std::fs;
+use std::path::Path;
+
+use serde_json::{Value, json};
+use support::images::{self, Image};
+use support::registry::Registry;
+use support::{gapferry, tempdir};
+
+/// Exit code, and what was said to people.
+fn run(storage: &Path, options: &[&str]) -> (Option<i32>, String) {
+    let output = gapferry().arg("migrate").arg(storage).args(options).output().unwrap();
+    (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+/// Names and states, as `--list` has them.
+fn listed(storage: &Path, options: &[&str]) -> Vec<(String, String)> {
+    let output = gapferry().arg("migrate").arg(storage).args(["--list", "--json"]).args(options).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let images = report["images"].as_array().unwrap().iter();
+    let text = |image: &Value, key: &str| image[key].as_str().unwrap().to_owned();
+    images.map(|image| (text(image, "name"), text(image, "state"))).collect()
+}
+
+fn names(storage: &Path, options: &[&str]) -> Vec<String> {
+    listed(storage, options).into_iter().map(|(name, _)| name).collect()
+}
+
+fn push(registry: &Registry, names: &[(&str, &str)]) -> Vec<Image> {
+    let image = |(name, tag): &(&str, &str)| images::oci(name, tag, &[name, tag]);
+    let images: Vec<Image> = names.iter().map(image).collect();
+    images.iter().for_each(|image| image.push(registry));
+    images
+}
+
+/// As Harbor 2.15 and later leave it.
+fn remove_tags(registry: &Registry, images: &[Image]) {
+    for image in images {
+        let repository = registry.storage().join("docker/registry/v2/repositories").join(&image.repository);
+        let _ = fs::remove_dir_all(repository.join("_manifests/tags"));
+    }
+}
+
+#[test]
+fn an_allowlist_chooses_whatever_registry_stands_before_its_names() {
+    let registry = Registry::start();
+    let all = [
+        ("nginx", "1"),
+        ("library/redis", "1"),
+        ("team/app", "1"),
+        ("team/app", "2"),
+        ("team/other", "v1.0"),
+        ("quay.io/org/tool", "1"),
+        ("org/tool", "1"),
+        ("unwanted", "1"),
+    ];
+    let images = push(&registry, &all);
+    let directory = tempdir();
+    let list = directory.path().join("images.txt");
+    let wanted = |text: &str| {
+        fs::write(&list, text).unwrap();
+        names(&registry.storage(), &["-f", list.to_str().unwrap()])
+    };
+    assert_eq!(wanted("nginx:1\nredis\n"), ["library/redis:1", "nginx:1"]);
+    assert_eq!(wanted("team/app:1\n"), ["team/app:1"]);
+    assert_eq!(wanted("registry.old:5000/team/app\n"), ["team/app:1", "team/app:2"]);
+    assert_eq!(wanted("quay.io/org/tool:1\n"), ["quay.io/org/tool:1"], "the name as it is written comes first");
+    assert_eq!(wanted(&format!("team/other@{}\n", images[4].digest())), ["team/other:v1.0"]);
+    assert_eq!(wanted("images: [{ref: 'org/tool:1'}]\n"), ["org/tool:1"]);
+    let skopeo = "registry.old:\n  images: {team/app: ['2']}\n  images-by-tag-regex: {team/other: '^v'}\n";
+    assert_eq!(wanted(skopeo), ["team/app:2", "team/other:v1.0"]);
+    fs::write(&list, "team/app\nteam/other\n").unwrap();
+    let both = ["-f", list.to_str().unwrap(), "--exclude", ":2$"];
+    assert_eq!(names(&registry.storage(), &both), ["team/app:1", "team/other:v1.0"]);
+}
+
+#[test]
+fn an_entry_that_is_not_in_the_storage_is_told_by_its_line_and_the_others_go_on() {
+    let (registry, target) = (Registry::start(), Registry::start());
+    push(&registry, &[("team/app", "1"), ("team/left", "1")]);
+    let directory = tempdir();
+    let list = directory.path().join("images.txt");
+    fs::write(&list, "team/app:1 as=new/app:7\nteam/app:9\nnobody/has\n").unwrap();
+    let list = list.to_str().unwrap();
+    let (code, said) = run(&registry.storage(), &["-f", list, "--to", target.host()]);
+    assert_eq!(code, Some(1), "{said}");
+    for says in ["images.txt:2: missing: team/app:9", "images.txt:3: missing: nobody/has", "1 image pushed, 2 failed"] {
+        assert!(said.contains(says), "{says}\n{said}");
+    }
+    assert!(target.digest("new/app", "7").is_some(), "as= is its name there");
+    assert!(target.digest("team/left", "1").is_none());
+    let to = directory.path().join("dir");
+    let (code, said) = run(&registry.storage(), &["-f", list, "--to-dir", to.to_str().unwrap()]);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(to.join("team/app:1/version").exists() && !to.join("team/left:1").exists());
+    fs::write(list, "team/app:1 platform=linux/amd64\nTEAM:1\n").unwrap();
+    let (code, said) = run(&registry.storage(), &["-f", list, "--list"]);
+    assert_eq!(code, Some(2));
+    assert!(said.contains("images.txt:2: "), "{said}");
+    fs::write(list, "team/app:1 platform=linux/amd64\n").unwrap();
+    let (_, said) = run(&registry.storage(), &["-f", list, "--list"]);
+    assert!(said.contains("images.txt:1: platform="), "{said}");
+}
+
+#[test]
+fn a_storage_without_tags_gets_them_from_lines_or_from_harbor_s_answer() {
+    let registry = Registry::start();
+    let images = push(&registry, &[("team/app", "1"), ("team/b/c", "x"), ("team/unnamed", "1")]);
+    let index = images::oci_index("team/index", "1.0", "index");
+    index.push(&registry);
+    let all: Vec<Image> = images.iter().chain([&index]).cloned().collect();
+    remove_tags(&registry, &all);
+    let (code, said) = run(&registry.storage(), &["--to", "127.0.0.1:1"]);
+    assert_eq!(code, Some(2));
+    assert!(said.contains("--untagged") && said.contains("--tags-from"), "{said}");
+
+    let directory = tempdir();
+    let (lines, harbor) = (directory.path().join("tags.txt"), directory.path().join("artifacts.json"));
+    let named: Vec<&Image> = [&images[0], &images[1], &index].to_vec();
+    let line = |image: &&Image| format!("{} {}\n", image.name(), image.digest());
+    fs::write(&lines, named.iter().map(line).collect::<String>()).unwrap();
+    // The first page as Harbor 2.13 gives it, the second without the repository's name, as 2.0 to 2.11 do.
+    let artifact = |image: &Image| {
+        json!({"id": 7, "type": "IMAGE", "digest": image.digest(), "repository_name": image.repository,
+               "size": 1, "tags": [{"id": 1, "name": image.tag, "immutable": false}], "references": null})
+    };
+    let mut nameless = artifact(&index);
+    nameless.as_object_mut().unwrap().remove("repository_name");
+    let untagged = json!({"digest": images[2].digest(), "repository_name": "team/unnamed", "tags": null});
+    let pages = [json!([artifact(&images[0]), untagged, artifact(&images[1])]), json!([nameless])];
+    fs::write(&harbor, format!("{:#}\n{}\n", pages[0], pages[1])).unwrap();
+
+    let mut expected: Vec<String> = named.iter().map(|image| image.name()).collect();
+    expected.sort();
+    for file in [&lines, &harbor] {
+        let target = Registry::start();
+        let file = file.to_str().unwrap();
+        assert_eq!(names(&registry.storage(), &["--tags-from", file]), expected, "{file}");
+        let (code, said) = run(&registry.storage(), &["--tags-from", file, "--to", target.host()]);
+        assert_eq!(code, Some(0), "{said}");
+        for image in &named {
+            let tag = image.tag.as_deref().unwrap();
+            assert_eq!(target.digest(&image.repository, tag), Some(image.digest()), "{}", image.name());
+        }
+        assert_eq!(target.tags("team/unnamed"), Vec::<String>::new());
+        assert!(said.contains("left behind: 1 manifest that no tag"), "{said}");
+        let untagged = names(&registry.storage(), &["--tags-from", file, "--untagged"]);
+        assert_eq!(untagged.len(), expected.len() + 1, "what got a name has it, the rest has its digest: {untagged:?}");
+    }
+}
+
+#[test]
+fn a_given_tag_counts_more_than_the_storage_s_and_one_that_leads_nowhere_costs_itself_alone() {
+    let (registry, target) = (Registry::start(), Registry::start());
+    let images = push(&registry, &[("team/app", "1"), ("team/app", "2")]);
+    let directory = tempdir();
+    let file = directory.path().join("tags");
+    let nowhere = support::sha256(b"nothing");
+    let given = [
+        format!("team/app:1 {}", images[1].digest()),
+        format!("team/app:gone {nowhere}"),
+        format!("nobody/here:1 {nowhere}"),
+    ];
+    fs::write(&file, given.join("\n")).unwrap();
+    let (code, said) = run(&registry.storage(), &["--tags-from", file.to_str().unwrap(), "--to", target.host()]);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("affects team/app:gone") && said.contains("affects nobody/here:1"), "{said}");
+    assert!(said.contains("2 images pushed, 2 failed"), "{said}");
+    assert_eq!(target.digest("team/app", "1"), Some(images[1].digest()));
+    assert_eq!(target.digest("team/app", "2"), Some(images[1].digest()));
+}
+
+#[test]
+fn everything_wrong_in_a_file_of_tags_is_told_with_its_line() {
+    let registry = Registry::start();
+    let images = push(&registry, &[("team/app", "1")]);
+    images[0].named("team/copy", "1").push(&registry);
+    let directory = tempdir();
+    let file = directory.path().join("tags");
+    fs::write(&file, format!("team/app:1\nteam/app {}\nteam/app:1 sha256:1\n", images[0].digest())).unwrap();
+    let (code, said) = run(&registry.storage(), &["--tags-from", file.to_str().unwrap(), "--list"]);
+    assert_eq!(code, Some(2));
+    assert!(["tags:1: ", "tags:2: ", "tags:3: "].iter().all(|at| said.contains(at)), "{said}");
+    let ambiguous = json!([{"digest": images[0].digest(), "tags": [{"name": "1"}]}]);
+    fs::write(&file, ambiguous.to_string()).unwrap();
+    let (code, said) = run(&registry.storage(), &["--tags-from", file.to_str().unwrap(), "--list"]);
+    assert_eq!(code, Some(2));
+    assert!(said.contains("team/app") && said.contains("team/copy"), "{said}");
+}
