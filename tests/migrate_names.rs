@@ -60,7 +60,7 @@ fn an_allowlist_chooses_whatever_registry_stands_before_its_names() {
     ];
     let images = push(&registry, &all);
     let directory = tempdir();
-    let list = directory.path().join("images.txt");
+    let list = directory.path().join("images");
     let wanted = |text: &str| {
         fs::write(&list, text).unwrap();
         names(&registry.storage(), &["-f", list.to_str().unwrap()])
