@@ -6,6 +6,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
+use std::sync::OnceLock;
 
 use crate::allowlist::{Allowlist, Pattern, Problem, Rule, Select, refused};
 use crate::cli::allowlist::read_file;
@@ -44,6 +45,9 @@ pub struct Which {
     /// (a slash in REPOSITORY is written %252F). An artifact without repository_name is looked for by its digest.
     #[arg(long, value_name = "FILE")]
     tags_from: Option<PathBuf>,
+    /// The allowlist, once it was read: standard input gives it only once.
+    #[arg(skip)]
+    rules: OnceLock<Option<Vec<Rule>>>,
 }
 
 impl Which {
@@ -105,8 +109,15 @@ impl<'a> Choice<'a> {
     /// # Errors
     /// All that is wrong in the allowlist, at once.
     pub fn read(which: &'a Which) -> Result<Choice<'a>> {
-        let files: Vec<(String, Vec<u8>)> = which.files.iter().map(|path| read_file(path)).collect::<Result<_>>()?;
-        let rules = (!files.is_empty()).then(|| read_rules(&files)).transpose()?;
+        let rules = match which.rules.get() {
+            Some(rules) => rules.clone(),
+            None => {
+                let files: Result<Vec<_>> = which.files.iter().map(|path| read_file(path)).collect();
+                let files = files?;
+                let rules = (!files.is_empty()).then(|| read_rules(&files)).transpose()?;
+                which.rules.get_or_init(|| rules).clone()
+            }
+        };
         Ok(Choice { which, rules, of: HashMap::new(), found: HashSet::new() })
     }
 

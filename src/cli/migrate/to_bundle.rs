@@ -4,7 +4,8 @@ use std::collections::HashSet;
 use std::path::Path;
 use std::time::Instant;
 
-use super::collect::{Collected, Which, collect};
+use super::choice::Which;
+use super::collect::{Collected, collect};
 use super::{faults, refuse_inside};
 use crate::bundle::{Contents, Finished, Options, Whole, Writer};
 use crate::cli::context::Context;
