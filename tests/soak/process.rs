@@ -64,7 +64,7 @@ pub fn run(
     process.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
     let mut child = process.spawn().map_err(|e| e.to_string())?;
     let ended = listen(&mut child);
-    let (started, mut ticks, mut signal) = (Instant::now(), 0, None);
+    let (started, mut ticks, mut signal, mut longest) = (Instant::now(), 0, None, Duration::ZERO);
     let said = loop {
         match ended.recv_timeout(TICK) {
             Ok(said) => break said,
@@ -80,8 +80,13 @@ pub fn run(
         }
         ticks += 1;
         let seen = match () {
-            () if started.elapsed() > FOREVER => Err("it does not end".to_owned()),
-            () if ticks % LOOK == 0 => watch(),
+            () if started.elapsed() > FOREVER => Err(format!("it does not end; the longest look took {longest:?}")),
+            () if ticks % LOOK == 0 => {
+                let began = Instant::now();
+                let seen = watch();
+                longest = longest.max(began.elapsed());
+                seen
+            }
             () => Ok(()),
         };
         if let Err(what) = seen {
