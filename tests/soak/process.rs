@@ -104,7 +104,10 @@ pub fn run(
 /// The program of this build, or the one that `GAPFERRY` names.
 pub fn program() -> Command {
     let given = std::env::var_os("GAPFERRY").filter(|path| !path.is_empty());
-    gapferry_process_of(given.as_deref().unwrap_or(env!("CARGO_BIN_EXE_gapferry").as_ref()).as_ref())
+    // A campaign in the background of a script ignores SIGINT, and so would the program until it listens.
+    let mut command = gapferry_process_of("env".as_ref());
+    command.arg("--default-signal=INT").arg(given.as_deref().unwrap_or(env!("CARGO_BIN_EXE_gapferry").as_ref()));
+    command
 }
 
 /// What it says, once it has said all.

@@ -45,7 +45,11 @@ pub(super) async fn resolve(host: &Host, reference: &Reference, scopes: Scopes) 
     match reply.status() {
         200 => {}
         404 => return Ok(None),
-        405 | 501 => return get(host, reference, scopes).await.map(|found| found.map(|m| m.descriptor())),
+        405 | 501 => {
+            // Its place in the lane is needed: if all were held like this, nobody would ever get one.
+            drop(reply);
+            return get(host, reference, scopes).await.map(|found| found.map(|m| m.descriptor()));
+        }
         _ => return Err(refusal(&what, reply).await.error),
     }
     let digest = reply.header(CONTENT_DIGEST).and_then(|header| header.parse::<Digest>().ok());

@@ -1,9 +1,12 @@
 //! Manifests, tags and referrers that are not what they should be.
 
+use std::time::Duration;
+
 use gapferry::content::{Sink, Source};
 use gapferry::error::Kind;
 use gapferry::oci::{Digest, media_type};
 use gapferry::progress::Event;
+use gapferry::transport::registry::Config;
 
 use super::{INDEX, manifest, repo};
 use crate::shelf::{Shelf, image, tag};
@@ -52,6 +55,23 @@ async fn a_head_that_says_too_little_is_followed_by_get() {
     let server = server.await;
     let found = Source::resolve(&client(config()), &tag(&repo(&server), "v1")).await.unwrap().unwrap();
     assert_eq!((found.digest, found.size), (Digest::sha256(INDEX.as_bytes()), INDEX.len() as u64));
+}
+
+#[tokio::test]
+async fn a_registry_without_head_is_asked_by_get_also_one_request_at_a_time() {
+    for status in [405, 501] {
+        let server = Server::registry(move |request, _| match request.method.as_str() {
+            "HEAD" => Answer::new(status),
+            _ => manifest(),
+        });
+        let server = server.await;
+        let registries = client(Config { per_host: 1, ..config() });
+        let reference = tag(&repo(&server), "v1");
+        let asked = Source::resolve(&registries, &reference);
+        // Were the place of the first request still taken, the second would wait for ever.
+        let found = tokio::time::timeout(Duration::from_secs(60), asked).await.expect("an answer").unwrap().unwrap();
+        assert_eq!(found.digest, Digest::sha256(INDEX.as_bytes()));
+    }
 }
 
 #[tokio::test]
