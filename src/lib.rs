@@ -11,6 +11,7 @@
 //! bundle    ─open, assemble→   Lock, Graph ─plan (what the target has)→ Plan
 //!                                                  ─transfer→ registry → Receipt      import
 //! bundle    ─check→ Problems                                                          verify
+//! storage   ─survey, audit, discover→ Graph, Faults ─plan, transfer→ registry, bundle migrate
 //! ```
 //!
 //! Export and import are the *same* walk, plan and transfer between a different [`content::Source`] and
@@ -47,6 +48,9 @@
 //!   place, in parallel, into one preallocated file, and the same lock gives the same bytes.
 //! - **Inventory before push**: the target is asked about every node; a parent that exists says nothing of its children.
 //! - **Defects are data**: a check returns problems and keeps going; an error means that it could not check.
+//! - **A storage's files are linked where nothing has to move** (`dir:` directories, a second storage): such a link is proven
+//!   to be the file that was meant, and nothing that may be one is ever written into. These two ways have no plan: it is made
+//!   of repositories, and they of images.
 //! - **Nothing is published early**: `*.partial`, sync, rename; the digest manifest is written last.
 //! - **A blob's last piece is withheld until its digest is proven** ([`content::BlobReader`]), so a wrong blob cannot be
 //!   completed at a registry even if that registry proves nothing itself.

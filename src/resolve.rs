@@ -6,7 +6,7 @@ use futures_util::stream::{self, StreamExt};
 use jiff::Timestamp;
 
 use crate::allowlist::{Rule, Select};
-use crate::content::{Source, in_parallel};
+use crate::content::{Source, on_threads};
 use crate::error::{Error, Kind, Result};
 use crate::graph::{Graph, Image};
 use crate::lock::{LOCK_VERSION, Lock, Rename};
@@ -211,7 +211,7 @@ pub async fn assemble(
 pub fn discover_each(walk: &Walk<'_>, wanted: &[Wanted], threads: usize, events: &Events) -> Vec<Result<Image>> {
     events.report(Event::Phase { phase: Phase::Walk, items: wanted.len() as u64, bytes: 0 });
     let runtime = tokio::runtime::Handle::current();
-    in_parallel(wanted, threads, |wanted| {
+    on_threads(wanted, threads, |wanted| {
         let image = runtime.block_on(walk.discover(wanted));
         events.report(Event::ItemDone);
         image

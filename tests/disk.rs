@@ -79,23 +79,29 @@ fn once_there_is_room_no_manifest_is_pulled_again() {
     }
 }
 
+/// What an export says that has run into the full disk: `filler` takes so many bytes of it while a layer waits at the gate.
+fn export_while_the_disk_fills_up(gate: &Gate, out: &Path, filler: &Path, bytes: usize) -> String {
+    let reference = format!("{}/team/app:1", gate.host());
+    let mut command = gapferry_process();
+    command.args(["export", &reference, "-j", "1", "-o"]).arg(out).stderr(Stdio::piped());
+    let process = command.spawn().unwrap();
+    gate.wait();
+    std::fs::write(filler, vec![7; bytes]).unwrap();
+    gate.open();
+    let output = process.wait_with_output().unwrap();
+    let said = stderr(&output);
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    said
+}
+
 #[test]
 fn a_disk_that_fills_up_in_the_middle_loses_nothing() {
     let Some(disk) = Disk::of(9 * 1024) else { return };
     let (registry, image) = large();
     let gate = gate_before_a_layer(&registry, &image);
     let out = disk.path().join("b");
-    let reference = format!("{}/team/app:1", gate.host());
-    let mut command = gapferry_process();
-    command.args(["export", &reference, "-j", "1", "-o"]).arg(&out).stderr(Stdio::piped());
-    let process = command.spawn().unwrap();
-    gate.wait();
     let filler = disk.path().join("filler");
-    std::fs::write(&filler, vec![7; 5 << 20]).unwrap();
-    gate.open();
-    let output = process.wait_with_output().unwrap();
-    let said = stderr(&output);
-    assert_eq!(output.status.code(), Some(2), "{said}");
+    let said = export_while_the_disk_fills_up(&gate, &out, &filler, 5 << 20);
     assert!(said.contains("No space left") && said.contains("hint: make room"), "{said}");
     assert!(!out.exists());
     std::fs::remove_file(filler).unwrap();
@@ -115,17 +121,8 @@ fn once_a_disk_is_full_nothing_more_is_fetched_for_it() {
     let before = layer_requests(&registry, &image);
     let gate = Gate::before(registry.host(), &format!("GET /v2/team/app/blobs/{}", support::sha256(&image.blobs[1])));
     let out = disk.path().join("b");
-    let mut command = gapferry_process();
-    let reference = format!("{}/team/app:1", gate.host());
-    command.args(["export", &reference, "-j", "1", "-o"]).arg(&out).stderr(Stdio::piped());
-    let process = command.spawn().unwrap();
-    gate.wait();
     let filler = disk.path().join("filler");
-    std::fs::write(&filler, vec![7; 8 << 20]).unwrap();
-    gate.open();
-    let output = process.wait_with_output().unwrap();
-    let said = stderr(&output);
-    assert_eq!(output.status.code(), Some(2), "{said}");
+    let said = export_while_the_disk_fills_up(&gate, &out, &filler, 8 << 20);
     assert!(said.matches("No space left").count() == 1 && said.contains("hint: make room"), "{said}");
     assert_eq!(layer_requests(&registry, &image) - before, 1);
     std::fs::remove_file(filler).unwrap();

@@ -190,16 +190,21 @@ fn nobody_listening_is_5_and_the_address_is_named() {
     assert!(!out.exists() && !auth.exists());
 }
 
-#[test]
-fn some_images_of_several_is_1_and_the_summary_counts_them() {
-    let registry = Registry::start();
-    images::oci("good", "1", &["x"]).push(&registry);
-    images::oci_index("sparse", "1", "multi").push(&registry);
-    let directory = tempdir();
-    let bundle = directory.path().join("b.tar");
+/// Of two images, of which one cannot be pushed.
+fn export_of_a_whole_and_a_sparse_image(registry: &Registry, bundle: &Path) -> assert_cmd::Command {
+    images::oci("good", "1", &["x"]).push(registry);
+    images::oci_index("sparse", "1", "multi").push(registry);
     let references = ["good", "sparse"].map(|name| format!("{}/{name}:1", registry.host()));
     let mut export = gapferry();
-    export.arg("export").args(references).args(["--index", "sparse", "--platform", "linux/amd64", "-o"]).arg(&bundle);
+    export.arg("export").args(references).args(["--index", "sparse", "--platform", "linux/amd64", "-o"]).arg(bundle);
+    export
+}
+
+#[test]
+fn some_images_of_several_is_1_and_the_summary_counts_them() {
+    let (registry, directory) = (Registry::start(), tempdir());
+    let bundle = directory.path().join("b.tar");
+    let mut export = export_of_a_whole_and_a_sparse_image(&registry, &bundle);
     export.assert().success();
     let target = Registry::start();
     let rows: &[&[&str]] = &[&["import", path(&bundle), "--to", target.host()]];
@@ -211,14 +216,9 @@ fn some_images_of_several_is_1_and_the_summary_counts_them() {
 
 #[test]
 fn a_receipt_or_lock_that_could_not_be_written_is_2_and_told_after_what_became_of_the_images() {
-    let registry = Registry::start();
-    images::oci("good", "1", &["x"]).push(&registry);
-    images::oci_index("sparse", "1", "multi").push(&registry);
-    let directory = tempdir();
+    let (registry, directory) = (Registry::start(), tempdir());
     let bundle = directory.path().join("b.tar");
-    let references = ["good", "sparse"].map(|name| format!("{}/{name}:1", registry.host()));
-    let mut export = gapferry();
-    export.arg("export").args(references).args(["--index", "sparse", "--platform", "linux/amd64", "-o"]).arg(&bundle);
+    let mut export = export_of_a_whole_and_a_sparse_image(&registry, &bundle);
     let output = export.args(["--lock", "/dev/full"]).output().unwrap();
     let text = both(&output);
     assert_eq!(output.status.code(), Some(2), "{text}");

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use support::harbor::{Account, Harbor, Project, Right, Setup};
 use support::images::{self, Corpus, Image, Pushed};
+use support::ran::Ran;
 use support::registry::Registry;
 use support::{gapferry, tempdir};
 use tempfile::TempDir;
@@ -47,36 +48,11 @@ fn bundle(images: &[&Image]) -> Bundle {
     bundle_of(&source, &references, &[])
 }
 
-/// What a run ended with and said.
-#[derive(Debug)]
-struct Ran {
-    code: Option<i32>,
-    stdout: String,
-    stderr: String,
-}
-
 fn import(bundle: &Bundle, server: &Harbor, prefix: &str, creds: &str, options: &[&str]) -> Ran {
     let to = format!("{}{prefix}", server.registry());
     let mut command = gapferry();
     command.arg("import").arg(&bundle.path).args(["--to", &to, "--creds", creds, "--retries", "1"]).args(options);
-    let output = command.output().unwrap();
-    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
-    Ran { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
-}
-
-impl Ran {
-    #[track_caller]
-    fn ended(self, code: i32) -> Ran {
-        assert_eq!(self.code, Some(code), "{self:#?}");
-        self
-    }
-
-    #[track_caller]
-    fn said(self, words: &[&str]) -> Ran {
-        let missing = words.iter().find(|words| !self.stderr.contains(**words));
-        assert_eq!(missing, None, "{}", self.stderr);
-        self
-    }
+    Ran::of(&mut command)
 }
 
 /// A map file that sends each repository of `rules` elsewhere.

@@ -9,18 +9,16 @@ use std::process::Output;
 
 use support::images::{self, Corpus, Image};
 use support::registry::Registry;
-use support::{files_below, gapferry, skopeo, tempdir};
+use support::storage::{self, data, elsewhere, layer, pack};
+use support::{files_below, skopeo, tempdir};
 
 fn migrate(storage: &Path, to: &Path, more: &[&str]) -> Output {
-    gapferry().arg("migrate").arg(storage).arg("--to-dir").arg(to).args(more).output().unwrap()
+    storage::migrate(storage, "--to-dir", to, more)
 }
 
 #[track_caller]
 fn migrated(storage: &Path, to: &Path, more: &[&str]) -> String {
-    let output = migrate(storage, to, more);
-    let said = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(0), "{said}");
-    said
+    storage::migrated(storage, "--to-dir", to, more)
 }
 
 /// The directories that hold an image, by their paths below `to`.
@@ -153,8 +151,7 @@ fn a_faulty_image_is_told_and_not_written_and_with_strict_nothing_is() {
     let faulty = images::oci("faulty", "1", &["faulty"]);
     faulty.push(&registry);
     images::oci("well", "1", &["well"]).push(&registry);
-    let hex = support::sha256(faulty.blobs.last().unwrap()).replace("sha256:", "");
-    let data = registry.storage().join(format!("docker/registry/v2/blobs/sha256/{}/{hex}/data", &hex[..2]));
+    let data = data(&registry.storage(), &layer(&faulty));
     let mut bytes = fs::read(&data).unwrap();
     bytes[10] ^= 1;
     fs::write(&data, bytes).unwrap();
@@ -173,13 +170,11 @@ fn a_faulty_image_is_told_and_not_written_and_with_strict_nothing_is() {
 
 #[test]
 fn where_links_cannot_lead_each_blob_is_copied_once_and_that_is_told_once() {
-    let Ok(elsewhere) = tempfile::tempdir_in("/dev/shm") else { return };
     let registry = Registry::start();
     for tag in ["1", "2", "3"] {
         images::oci("a", tag, &["base", tag]).push(&registry);
     }
-    let is_same = fs::metadata(elsewhere.path()).unwrap().dev() == fs::metadata(registry.storage()).unwrap().dev();
-    assert!(!is_same, "the test needs another file system");
+    let Some(elsewhere) = elsewhere(&registry.storage()) else { return };
     let said = migrated(&registry.storage(), elsewhere.path(), &[]);
     assert_eq!(said.matches("EXDEV").count(), 1, "{said}");
     let base = blob(elsewhere.path(), &images::oci("a", "1", &["base"]));
@@ -194,9 +189,7 @@ fn a_tar_of_the_storage_gives_the_same_directories() {
     Corpus::everything().push(&registry);
     let directory = tempdir();
     let tar = directory.path().join("storage.tar");
-    let mut command = std::process::Command::new("tar");
-    command.arg("-C").arg(registry.storage()).arg("-cf").arg(&tar).arg(".");
-    assert!(command.status().unwrap().success());
+    pack(&registry.storage(), &tar);
     let [linked, copied] = ["linked", "copied"].map(|name| directory.path().join(name));
     migrated(&registry.storage(), &linked, &[]);
     migrated(&tar, &copied, &[]);

@@ -14,11 +14,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use support::images::{self, Corpus, Image};
 use support::registry::{Options, Registry};
+use support::storage::{self, data, layer};
 use support::{files_below, gapferry, gapferry_process, skopeo, tempdir};
 
 #[track_caller]
 fn migrated(storage: &Path, to: &Path, code: i32) -> String {
-    let output = gapferry().arg("migrate").arg(storage).arg("--to-dir").arg(to).output().unwrap();
+    let output = storage::migrate(storage, "--to-dir", to, &[]);
     let said = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(code), "{said}");
     said
@@ -184,8 +185,9 @@ fn what_a_user_may_not_read_is_told_with_its_path_and_costs_its_image_alone() {
     let corpus = ["well", "closed", "hidden"].map(|name| images::oci(name, "1", &[name]));
     corpus.iter().for_each(|image| image.push(&registry));
     let root = registry.storage();
-    let layer = support::sha256(corpus[1].blobs.last().unwrap()).replace("sha256:", "");
-    let data = root.join(format!("docker/registry/v2/blobs/sha256/{}/{layer}/data", &layer[..2]));
+    let layer = layer(&corpus[1]);
+    let data = data(&root, &layer);
+    let layer = layer.replace("sha256:", "");
     fs::set_permissions(&data, fs::Permissions::from_mode(0o600)).unwrap();
     let tags = root.join("docker/registry/v2/repositories/hidden/_manifests/tags");
     fs::set_permissions(&tags, fs::Permissions::from_mode(0o700)).unwrap();

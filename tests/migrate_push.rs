@@ -10,38 +10,15 @@ use std::process::Stdio;
 use support::gate::Gate;
 use support::harbor::{Harbor, Setup};
 use support::images::{self, Corpus, Image};
+use support::ran::Ran;
 use support::registry::Registry;
+use support::storage::{data, layer, pack};
 use support::{files_below, gapferry, gapferry_process, skopeo, tempdir};
-
-/// What a run ended with and said.
-#[derive(Debug)]
-struct Ran {
-    code: Option<i32>,
-    stdout: String,
-    stderr: String,
-}
 
 fn migrate(storage: &Path, to: &str, more: &[&str]) -> Ran {
     let mut command = gapferry();
     command.arg("migrate").arg(storage).args(["--to", to, "--retries", "1"]).args(more);
-    let output = command.output().unwrap();
-    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
-    Ran { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
-}
-
-impl Ran {
-    #[track_caller]
-    fn ended(self, code: i32) -> Ran {
-        assert_eq!(self.code, Some(code), "{self:#?}");
-        self
-    }
-
-    #[track_caller]
-    fn said(self, words: &[&str]) -> Ran {
-        let missing = words.iter().find(|words| !self.stderr.contains(**words));
-        assert_eq!(missing, None, "{}", self.stderr);
-        self
-    }
+    Ran::of(&mut command)
 }
 
 fn tagged(corpus: &Corpus) -> Vec<&Image> {
@@ -54,8 +31,7 @@ fn distinct_blobs(images: &[&Image]) -> HashSet<String> {
 
 /// The file of an image's last blob.
 fn last_blob(registry: &Registry, image: &Image) -> PathBuf {
-    let hex = support::sha256(image.blobs.last().unwrap()).replace("sha256:", "");
-    registry.storage().join(format!("docker/registry/v2/blobs/sha256/{}/{hex}/data", &hex[..2]))
+    data(&registry.storage(), &layer(image))
 }
 
 fn flip_a_bit(path: &Path) {
@@ -184,9 +160,7 @@ fn a_tar_of_the_storage_gives_the_same_registry() {
     Corpus::everything().push(&source);
     let directory = tempdir();
     let tar = directory.path().join("storage.tar");
-    let mut command = std::process::Command::new("tar");
-    command.arg("-C").arg(source.storage()).arg("-cf").arg(&tar).arg(".");
-    assert!(command.status().unwrap().success());
+    pack(&source.storage(), &tar);
     migrate(&source.storage(), one.host(), &["--untagged"]).ended(0);
     migrate(&tar, two.host(), &["--untagged"]).ended(0);
     let stored = |registry: &Registry| -> Vec<(String, Vec<u8>)> {

@@ -4,37 +4,27 @@ mod support;
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Output;
 
 use support::images::{self, Corpus, Image};
 use support::registry::{Options, Registry};
+use support::storage::{self, data, elsewhere, layer, pack};
 use support::{files_below, gapferry, skopeo, tempdir};
 
 fn migrate(storage: &Path, to: &Path, more: &[&str]) -> Output {
-    gapferry().arg("migrate").arg(storage).arg("--to-storage").arg(to).args(more).output().unwrap()
+    storage::migrate(storage, "--to-storage", to, more)
 }
 
 #[track_caller]
 fn migrated(storage: &Path, to: &Path, more: &[&str]) -> String {
-    let output = migrate(storage, to, more);
-    let said = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(0), "{said}");
+    let said = storage::migrated(storage, "--to-storage", to, more);
     gapferry().arg("check").arg(to).assert().success();
     said
 }
 
 fn serve(storage: &Path) -> Registry {
     Registry::with(Options { storage: Some(storage.to_owned()), ..Options::default() })
-}
-
-fn data(storage: &Path, digest: &str) -> PathBuf {
-    let hex = digest.replace("sha256:", "");
-    storage.join(format!("docker/registry/v2/blobs/sha256/{}/{hex}/data", &hex[..2]))
-}
-
-fn layer(image: &Image) -> String {
-    support::sha256(image.blobs.last().unwrap())
 }
 
 fn inode(path: &Path) -> u64 {
@@ -189,15 +179,13 @@ fn a_storage_on_another_file_system_or_in_a_tar_is_copied() {
     image.push(&registry);
     let directory = tempdir();
     let tar = directory.path().join("storage.tar");
-    let mut command = std::process::Command::new("tar");
-    command.arg("-C").arg(registry.storage()).arg("-cf").arg(&tar).arg(".");
-    assert!(command.status().unwrap().success());
+    pack(&registry.storage(), &tar);
     let to = directory.path().join("of-tar");
     let said = migrated(&tar, &to, &[]);
     assert!(said.contains("0 blobs linked"), "{said}");
     let second = serve(&to);
     assert_eq!(second.digest("a/b", "1"), Some(image.digest()));
-    let Ok(elsewhere) = tempfile::tempdir_in("/dev/shm") else { return };
+    let Some(elsewhere) = elsewhere(&registry.storage()) else { return };
     let said = migrated(&registry.storage(), &elsewhere.path().join("storage"), &[]);
     assert_eq!(said.matches("EXDEV").count(), 1, "{said}");
 }

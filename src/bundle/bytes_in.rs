@@ -9,7 +9,7 @@ use futures_util::StreamExt;
 use tokio::task::JoinHandle;
 
 use super::medium;
-use super::writer::{Place, Slot};
+use super::place::{Place, Slot};
 use crate::content::{Body, Origin, Prover, Slice};
 use crate::error::{Error, Kind, Result};
 use crate::oci::{Descriptor, Hasher};

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::format::Metadata;
 use super::medium;
-use super::writer::{Place, Slot};
+use super::place::{Place, Slot};
 use crate::content::{Linkable, Linked, Slice};
 use crate::error::{Error, Result};
 use crate::oci::{Descriptor, Digest, Manifest};

@@ -12,8 +12,8 @@ use super::directory::{self, Directory};
 use super::journal::Claims;
 use super::medium;
 use super::open::Bundle;
+use super::place::Place;
 use super::tarfile::{self, TarFile};
-use super::writer::Place;
 use crate::content::{Slice, in_parallel};
 use crate::error::{Error, Result};
 use crate::oci::{Algorithm, Digest, Hasher, Manifest};
@@ -67,8 +67,7 @@ pub fn adopt(
     if !claims.is_empty() {
         events.report(Event::Phase { phase: Phase::Recheck, items: claims.len() as u64, bytes });
     }
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let adopted = in_parallel(&claims, threads, |claim| {
+    let adopted = in_parallel(&claims, |claim| {
         let adopted = adopt_one(claim, target, place, events);
         events.report(Event::ItemDone);
         adopted
@@ -102,8 +101,7 @@ pub fn is_proven(bundle: &Bundle, events: &Events) -> bool {
     let files = bundle.files();
     let bytes = files.iter().map(|file| file.size).fold(0, u64::saturating_add);
     events.report(Event::Phase { phase: Phase::Recheck, items: files.len() as u64, bytes });
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let proven = in_parallel(files, threads, |file| {
+    let proven = in_parallel(files, |file| {
         let Ok(digest) = format!("sha256:{}", file.sha256).parse::<Digest>() else { return false };
         let Ok(Some(slice)) = bundle.layout().slice(&file.path) else { return false };
         events.report(Event::BlobStarted { digest, size: file.size, present: 0 });

@@ -1,12 +1,11 @@
 //! Blobs that their source keeps as files: the directory form takes another name of the file, or shares its bytes, where it
 //! can. What is taken is hashed in its place before it counts; the file is the source's too, and is never written to.
 
-use std::collections::HashSet;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
-use super::writer::Place;
-use crate::content::{LinkMode, Linkable, Linked, Origin, Slice, why_not_linked};
+use super::place::Place;
+use crate::content::{LinkMode, Linkable, Linked, Origin, Reasons, Slice, why_not_linked};
 use crate::error::{Error, Kind, Result};
 use crate::oci::Descriptor;
 use crate::progress::{Event, Events};
@@ -15,7 +14,7 @@ use crate::progress::{Event, Events};
 pub struct Links {
     mode: LinkMode,
     events: Events,
-    told: Mutex<HashSet<&'static str>>,
+    reasons: Reasons,
     linked: AtomicU64,
 }
 
@@ -28,7 +27,7 @@ struct Offered {
 
 impl Links {
     pub fn new(mode: LinkMode, events: Events) -> Links {
-        Links { mode, events, told: Mutex::default(), linked: AtomicU64::new(0) }
+        Links { mode, reasons: Reasons::new(events.clone()), events, linked: AtomicU64::new(0) }
     }
 
     /// Blobs that take no room of their own.
@@ -59,17 +58,10 @@ impl Links {
                 Ok(true)
             }
             Some(why) if self.mode == LinkMode::Auto => {
-                self.tell(why);
+                self.reasons.tell(why, "these are copied");
                 Ok(false)
             }
             Some(why) => Err(Error::new(Kind::Disk, format!("blob {} cannot be linked: {why}", blob.digest))),
-        }
-    }
-
-    fn tell(&self, why: &'static str) {
-        if self.told.lock().unwrap_or_else(PoisonError::into_inner).insert(why) {
-            let text = format!("not every blob is linked to the storage: {why}; these are copied");
-            self.events.report(Event::Notice(text));
         }
     }
 }
@@ -82,9 +74,7 @@ fn take(place: &dyn Place, blob: &Descriptor, offered: &Offered, events: &Events
         match place.link(&blob.digest, file)? {
             Linked::Done => is_there = true,
             Linked::Refused(errno) => why = why_not_linked(errno),
-            Linked::Changed => {
-                return Err(Error::damaged(format!("{} has become another file while it was read", file.path)));
-            }
+            Linked::Changed => return Err(file.changed()),
         }
     }
     if !is_there && let Some(bytes) = &offered.bytes {

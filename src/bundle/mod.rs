@@ -14,6 +14,7 @@ mod links;
 mod medium;
 mod offsets;
 mod open;
+mod place;
 mod stamp;
 mod tarfile;
 mod writer;

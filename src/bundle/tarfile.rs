@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::format::Metadata;
 use super::journal::{Claims, Journal};
 use super::offsets::TarPlan;
-use super::writer::{Place, Slot};
+use super::place::{Place, Slot};
 use super::{leftovers, medium};
 use crate::content::Slice;
 use crate::error::{Error, Result};

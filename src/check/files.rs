@@ -43,8 +43,7 @@ pub fn check(layout: &Layout, declared: &[Declared], depth: Depth, events: &Even
     to_hash.sort_by_key(|(_, size)| std::cmp::Reverse(*size));
     let bytes = to_hash.iter().map(|(_, size)| *size).fold(0, u64::saturating_add);
     events.report(Event::Phase { phase: Phase::Verify, items: to_hash.len() as u64, bytes });
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let found = in_parallel(&to_hash, threads, |(file, _)| {
+    let found = in_parallel(&to_hash, |(file, _)| {
         let problem = hash(layout, file, events);
         events.report(Event::ItemDone);
         problem

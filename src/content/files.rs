@@ -1,14 +1,16 @@
 //! Blobs that are files on this machine, so that they can be linked instead of copied.
 
+use std::collections::HashSet;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::fs::{AtFlags, FileType, Stat};
 use rustix::io::Errno;
 
 use super::Slice;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::oci::{Digest, Repository};
+use crate::progress::{Event, Events};
 
 /// A source whose blobs are files, or parts of one.
 pub trait Files: Sync {
@@ -79,12 +81,40 @@ impl Linkable {
         if let Err(errno) = self.name_at(&directory, name)? {
             return Ok(Linked::Refused(errno));
         }
-        let stat = rustix::fs::statat(&directory, name, AtFlags::SYMLINK_NOFOLLOW)?;
-        if Identity::of(&stat) == self.identity && FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile {
+        if self.is_it(&rustix::fs::statat(&directory, name, AtFlags::SYMLINK_NOFOLLOW)?) {
             return Ok(Linked::Done);
         }
         rustix::fs::unlinkat(&directory, name, AtFlags::empty())?;
         Ok(Linked::Changed)
+    }
+
+    /// Whether that is the file that was meant.
+    pub fn is_it(&self, stat: &Stat) -> bool {
+        Identity::of(stat) == self.identity && FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile
+    }
+
+    /// The path leads to another file than it did.
+    pub fn changed(&self) -> Error {
+        Error::damaged(format!("{} has become another file while it was read", self.path))
+    }
+}
+
+/// Tells why blobs are not linked, each reason once.
+pub struct Reasons {
+    events: Events,
+    told: Mutex<HashSet<&'static str>>,
+}
+
+impl Reasons {
+    pub fn new(events: Events) -> Reasons {
+        Reasons { events, told: Mutex::default() }
+    }
+
+    /// `instead`: what becomes of these blobs.
+    pub fn tell(&self, why: &'static str, instead: &str) {
+        if self.told.lock().unwrap_or_else(PoisonError::into_inner).insert(why) {
+            self.events.report(Event::Notice(format!("not every blob is linked to the storage: {why}; {instead}")));
+        }
     }
 }
 

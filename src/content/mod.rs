@@ -19,8 +19,8 @@ pub use api::{Api, ApiAnswer, ApiRequest};
 pub use blob::{BlobReader, Body, Prover};
 pub use cached::Cached;
 pub use checkpoint::Checkpoint;
-pub use files::{Files, Identity, LinkMode, Linkable, Linked, why_not_linked};
-pub use slice::{Slice, in_parallel};
+pub use files::{Files, Identity, LinkMode, Linkable, Linked, Reasons, why_not_linked};
+pub use slice::{Slice, in_parallel, on_threads};
 
 use crate::error::{Error, Result};
 use crate::oci::{Descriptor, Digest, Manifest, Reference, Repository, Tag};

@@ -4,7 +4,7 @@
 //! a bad medium must be an error, not a signal.
 
 use std::fs::File;
-use std::io::{self, IoSliceMut};
+use std::io::{self, IoSliceMut, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -102,6 +102,38 @@ impl Slice {
         Ok(rustix::fs::ioctl_ficlone(target, &self.file)?)
     }
 
+    /// Writes all of it to `target`, and gives the digest of what that was; what the disk says against writing is for
+    /// `failed` to put into words.
+    ///
+    /// # Errors
+    /// Not readable to its end, or not writable.
+    pub fn copy_to(
+        &self,
+        target: &mut impl Write,
+        algorithm: Algorithm,
+        failed: impl Fn(io::Error) -> Error,
+    ) -> Result<Digest> {
+        let mut hasher = Hasher::new(algorithm);
+        let mut buffer = vec![0; usize::try_from(self.size).unwrap_or(HASH_BUFFER).clamp(1, HASH_BUFFER)];
+        let mut position = 0;
+        loop {
+            match self.read_at(position, &mut buffer).map_err(|e| Error::disk("reading", &self.path, e))? {
+                0 => return Ok(hasher.finish()),
+                read => {
+                    hasher.update(&buffer[..read]);
+                    target.write_all(&buffer[..read]).map_err(&failed)?;
+                    position += read as u64;
+                }
+            }
+        }
+    }
+
+    /// It was to have another digest than its bytes, which have `found`.
+    pub fn wrong(&self, found: Digest) -> Error {
+        let text = format!("{}: wrong digest: its bytes have {found}", self.path.display());
+        Error::new(Kind::Damaged, text)
+    }
+
     /// Hashes it from the start; `progress` hears of every piece, in bytes.
     ///
     /// # Errors
@@ -188,8 +220,14 @@ fn cut_short(left: u64) -> io::Error {
     io::Error::new(io::ErrorKind::UnexpectedEof, format!("the file ends {left} bytes too early"))
 }
 
-/// Does `work` for every item on `threads` threads; results come in the items' order. Hashing is the work it is for.
-pub fn in_parallel<T: Sync, R: Send>(items: &[T], threads: usize, work: impl Fn(&T) -> R + Sync) -> Vec<R> {
+/// Does `work` for every item on as many threads as there are cores; results come in the items' order. Hashing is the work it
+/// is for.
+pub fn in_parallel<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
+    on_threads(items, std::thread::available_parallelism().map_or(1, usize::from), work)
+}
+
+/// The same on so many threads: for work that mostly waits.
+pub fn on_threads<T: Sync, R: Send>(items: &[T], threads: usize, work: impl Fn(&T) -> R + Sync) -> Vec<R> {
     let next = AtomicUsize::new(0);
     let done: Mutex<Vec<(usize, R)>> = Mutex::new(Vec::with_capacity(items.len()));
     std::thread::scope(|scope| {

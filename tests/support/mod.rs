@@ -10,9 +10,11 @@ pub mod gate;
 pub mod harbor;
 pub mod http;
 pub mod images;
+pub mod ran;
 pub mod registry;
 pub mod road;
 pub mod skopeo;
+pub mod storage;
 
 use std::path::{Path, PathBuf};
 

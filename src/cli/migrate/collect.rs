@@ -1,4 +1,4 @@
-//! What of a storage can be carried: every tagged image, complete or with the reason why not.
+//! What of a storage can be carried: every image that is wanted, complete or with the reason why not.
 
 use std::collections::{HashMap, HashSet};
 
@@ -13,7 +13,7 @@ use crate::resolve;
 use crate::transport::storage::{Depth, Fault, FaultKind, Scope, Storage, Tagged};
 use crate::walk::{Options, Walk, Wanted};
 
-/// Images by their tags, and all that is wrong.
+/// Images by their tags or digests, and all that is wrong.
 pub struct Collected {
     /// `None`: it is not whole, and the faults that name it say why.
     pub images: Vec<(Tagged, Option<Image>)>,
@@ -82,6 +82,16 @@ pub fn collect(storage: &Storage, which: &Which, depth: Depth, jobs: usize, cont
 }
 
 impl Collected {
+    /// The images that can be carried.
+    pub fn whole(&self) -> impl Iterator<Item = (&Tagged, &Image)> {
+        self.images.iter().filter_map(|(found, image)| Some((found, image.as_ref()?)))
+    }
+
+    /// How many images cannot be: those that are not whole, and those known by their faults alone.
+    pub fn failed(&self) -> usize {
+        self.images.len() - self.whole().count() + self.lost()
+    }
+
     /// How many images are known by their faults alone: their tags mean nothing.
     pub fn lost(&self) -> usize {
         let known: HashSet<String> = self.images.iter().map(|(found, _)| found.name()).collect();

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::cli::context::Context;
 use crate::progress::plain_piece;
 use crate::progress::units::count;
 use crate::transport::storage::{Fault, FaultKind};
@@ -19,6 +20,11 @@ pub fn shown(fault: &Fault) -> String {
         text.push_str(&format!("  affects {}{more}\n", plain_piece(&named.join(", "))));
     }
     text
+}
+
+/// Tells each, as what failed.
+pub fn tell(faults: &[Fault], context: &Context) {
+    faults.iter().for_each(|fault| context.failed_image(shown(fault).trim_end(), None));
 }
 
 /// How many there are of each kind.

@@ -1,4 +1,5 @@
-//! `gapferry migrate`: the storage of a registry → what is in it, its images, or another registry.
+//! `gapferry migrate`: the storage of a registry → what is in it, or its images in another registry, a bundle, `dir:`
+//! directories or a storage of their own.
 
 mod choice;
 mod collect;
@@ -203,15 +204,14 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
 /// What is whole, to be pushed; and what is not, to be told of.
 fn cargo(storage: &Storage, collected: Collected) -> Cargo<'_> {
     let faults = collected.faults.iter().map(|fault| faults::shown(fault).trim_end().to_owned()).collect();
-    let broken = collected.images.iter().filter(|(_, image)| image.is_none()).count();
-    let lost = broken + collected.lost();
+    let lost = collected.failed();
     let graph = Graph { images: collected.images.into_iter().filter_map(|(_, image)| image).collect() };
     Cargo { source: storage, graph, identity: None, faults, lost }
 }
 
 /// With --strict.
 fn refuse(args: &Args, collected: &Collected, context: &Context) -> Outcome {
-    collected.faults.iter().for_each(|fault| context.failed_image(faults::shown(fault).trim_end(), None));
+    faults::tell(&collected.faults, context);
     let counted = faults::counted(&collected.faults);
     let text = format!("{} has {counted}; nothing was done (--strict)", args.storage.display());
     let error = Error::damaged(text);

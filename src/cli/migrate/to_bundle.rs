@@ -77,8 +77,8 @@ impl Job<'_> {
             }
         }
         context.end();
-        collected.faults.iter().for_each(|fault| context.failed_image(faults::shown(fault).trim_end(), None));
-        let failed = collected.images.len() - whole(&collected).len() + collected.lost();
+        faults::tell(&collected.faults, context);
+        let failed = collected.failed();
         let Some(ended) = tried? else {
             context.say(&format!("{}: no image is whole; nothing was written", self.out.display()));
             return Ok(Outcome::SomeImagesFailed);
@@ -89,7 +89,7 @@ impl Job<'_> {
 
     /// `None`: there is no image that could be written.
     async fn attempt(&self, collected: &Collected, context: &Context) -> Result<Option<Ended>> {
-        let images: Vec<_> = collected.images.iter().filter_map(|(_, image)| image.clone()).collect();
+        let images: Vec<_> = collected.whole().map(|(_, image)| image.clone()).collect();
         if images.is_empty() {
             let is_empty = collected.images.is_empty() && collected.lost() == 0;
             let nothing = Error::input(format!("{} has no images", self.storage.shown("").display()));
@@ -116,7 +116,7 @@ impl Job<'_> {
 
     fn tell(&self, ended: &Ended, collected: &Collected, failed: usize, context: &Context) {
         let Ended { finished, moved, linked } = ended;
-        let images = count(whole(collected).len(), "image");
+        let images = count(collected.whole().count(), "image");
         let lost = if failed > 0 { format!(", {failed} failed") } else { String::new() };
         let blobs = count(usize::try_from(*linked).unwrap_or(usize::MAX), "blob");
         context.say(&format!(
@@ -134,5 +134,5 @@ impl Job<'_> {
 
 /// The images that can be written, by their names.
 fn whole(collected: &Collected) -> HashSet<String> {
-    collected.images.iter().filter(|(_, image)| image.is_some()).map(|(found, _)| found.name()).collect()
+    collected.whole().map(|(found, _)| found.name()).collect()
 }

@@ -29,19 +29,17 @@ pub fn write(
 ) -> Result<Outcome> {
     super::refuse_inside(storage, to)?;
     let images = Images::create(to, mode, context.events.clone())?;
-    let whole: Vec<(&Tagged, &Image)> =
-        collected.images.iter().filter_map(|(found, image)| Some((found, image.as_ref()?))).collect();
+    let whole: Vec<(&Tagged, &Image)> = collected.whole().collect();
     context.events.report(Event::Phase { phase: Phase::Publish, items: whole.len() as u64, bytes: 0 });
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let written = in_parallel(&whole, threads, |(found, image)| {
+    let written = in_parallel(&whole, |(found, image)| {
         let written = write_image(&images, found, image, storage);
         context.events.report(Event::ItemDone);
         written
     });
     images.sync()?;
     context.end();
-    collected.faults.iter().for_each(|fault| context.failed_image(faults::shown(fault).trim_end(), None));
-    let (mut new, mut kept, mut failed) = (0, 0, collected.images.len() - whole.len());
+    faults::tell(&collected.faults, context);
+    let (mut new, mut kept, mut failed) = (0, 0, collected.failed());
     for written in written {
         match written {
             Ok(Written::New) => new += 1,
@@ -52,7 +50,6 @@ pub fn write(
             }
         }
     }
-    failed += collected.lost();
     let kept = if kept > 0 { format!(", {} there already", count(kept, "image")) } else { String::new() };
     let lost = if failed > 0 { format!(", {failed} failed") } else { String::new() };
     let copied = if images.copied() > 0 { format!(", {} copied", bytes(images.copied())) } else { String::new() };

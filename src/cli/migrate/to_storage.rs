@@ -59,16 +59,15 @@ pub fn write(
 ) -> Result<Outcome> {
     refuse_inside(storage, to)?;
     let replica = Replica::create(to, mode, owner.map(|Owner(user, group)| (user, group)), context.events.clone())?;
-    let whole: Vec<(&Tagged, &Image)> =
-        collected.images.iter().filter_map(|(found, image)| Some((found, image.as_ref()?))).collect();
+    let whole: Vec<(&Tagged, &Image)> = collected.whole().collect();
     let lost = bring(storage, &replica, &whole, context);
     let failures = enter(storage, &replica, &whole, &lost, context);
     let kept = replica.finish()?;
     context.end();
-    collected.faults.iter().for_each(|fault| context.failed_image(faults::shown(fault).trim_end(), None));
+    faults::tell(&collected.faults, context);
     failures.iter().for_each(|error| context.failed_image(error, None));
     let written = whole.len() - failures.len();
-    let failed = failures.len() + collected.images.len() - whole.len() + collected.lost();
+    let failed = failures.len() + collected.failed();
     let lost = if failed > 0 { format!(", {failed} failed") } else { String::new() };
     context.say(&format!(
         "{}: {}{lost}; {} linked, {} copied, {}; {}",
@@ -103,7 +102,7 @@ fn bring(
     }
     let pieces: Vec<Piece> = pieces.into_values().collect();
     context.events.report(Event::Phase { phase: Phase::Transfer, items: pieces.len() as u64, bytes: 0 });
-    let brought = in_parallel(&pieces, threads(), |piece| {
+    let brought = in_parallel(&pieces, |piece| {
         let brought = match piece {
             Piece::Manifest(manifest) => replica.manifest(manifest),
             Piece::Blob(repository, blob) => replica.blob(storage, repository, blob),
@@ -127,7 +126,7 @@ fn enter(
     whole.iter().for_each(|image| repositories.entry(image.0.repository.path()).or_default().push(image));
     let repositories: Vec<Vec<&(&Tagged, &Image)>> = repositories.into_values().collect();
     context.events.report(Event::Phase { phase: Phase::Publish, items: whole.len() as u64, bytes: 0 });
-    let entered = in_parallel(&repositories, threads(), |images| {
+    let entered = in_parallel(&repositories, |images| {
         let mut failed = Vec::new();
         for (found, image) in images {
             let digests = image.blobs.iter().map(|blob| blob.digest);
@@ -153,10 +152,6 @@ fn member<'a>(found: &'a Tagged, image: &'a Image) -> Member<'a> {
         manifests: &image.manifests,
         blobs: &image.blobs,
     }
-}
-
-fn threads() -> usize {
-    std::thread::available_parallelism().map_or(1, usize::from)
 }
 
 /// What the operator has to do.

@@ -27,7 +27,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir, SeekFrom};
 use rustix::io::Errno;
 
-use crate::content::{Files, Identity, LinkMode, Linkable};
+use crate::content::{Files, Identity, LinkMode, Linkable, Reasons};
 use crate::error::{Error, Kind, Result};
 use crate::oci::{Descriptor, Digest, Manifest, Repository};
 use crate::progress::Events;
@@ -52,7 +52,7 @@ pub struct Images {
     path: PathBuf,
     /// With `Auto` each blob is copied at most once, and then linked.
     mode: LinkMode,
-    events: Events,
+    reasons: Reasons,
     /// The directories of this run, by which file they are: names that differ for us may not differ for the file system.
     taken: Mutex<HashMap<Identity, String>>,
     /// Blobs by the file they are linked to.
@@ -63,7 +63,6 @@ pub struct Images {
     parent: Mutex<(String, Arc<OwnedFd>)>,
     /// Links to the source are out of the question.
     is_far: AtomicBool,
-    told: Mutex<Vec<String>>,
     linked: AtomicU64,
     copied: AtomicU64,
 }
@@ -102,12 +101,11 @@ impl Images {
             root,
             path: path.to_owned(),
             mode,
-            events,
+            reasons: Reasons::new(events),
             taken: Mutex::default(),
             known: Mutex::default(),
             copies: Mutex::default(),
             is_far: AtomicBool::new(false),
-            told: Mutex::default(),
             linked: AtomicU64::new(0),
             copied: AtomicU64::new(0),
         })

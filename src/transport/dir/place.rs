@@ -1,7 +1,6 @@
 //! One blob into the directory of an image: as a hard link, a reflink or a copy.
 
 use std::collections::HashMap;
-use std::io::Write;
 use std::ops::ControlFlow;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
@@ -11,12 +10,8 @@ use rustix::io::Errno;
 
 use super::At;
 use crate::content::{Files, Identity, LinkMode, Linkable, Slice, why_not_linked};
-use crate::error::{Error, Kind, Result};
-use crate::oci::{Descriptor, Hasher, Repository};
-use crate::progress::Event;
-
-/// How much is copied at a time, in bytes.
-const PIECE: usize = 1024 * 1024;
+use crate::error::{Error, Result};
+use crate::oci::{Descriptor, Repository};
 
 /// A link that was made: its name, and the file it should lead to.
 pub struct Link(String, Arc<Linkable>);
@@ -106,9 +101,9 @@ pub fn prove(at: &At<'_>, links: &[Link]) -> Result<()> {
     for Link(name, file) in open.into_values() {
         let stat = rustix::fs::statat(&at.directory, name, AtFlags::SYMLINK_NOFOLLOW);
         let stat = stat.map_err(|e| at.fail("reading", name, e))?;
-        if Identity::of(&stat) != file.identity || FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+        if !file.is_it(&stat) {
             at.remove(name)?;
-            return Err(Error::damaged(format!("{} has become another file while it was read", file.path)));
+            return Err(file.changed());
         }
     }
     Ok(())
@@ -126,14 +121,7 @@ fn give_up(at: &At<'_>, errno: Errno) {
     if errno == Errno::XDEV {
         at.images.is_far.store(true, Ordering::Relaxed);
     }
-    let why = why_not_linked(errno);
-    let text =
-        format!("not every blob is linked to the storage: {why}; these are copied once, and linked among themselves");
-    let mut told = at.images.told.lock().unwrap_or_else(PoisonError::into_inner);
-    if !told.contains(&text) {
-        at.images.events.report(Event::Notice(text.clone()));
-        told.push(text);
-    }
+    at.images.reasons.tell(why_not_linked(errno), "these are copied once, and linked among themselves");
 }
 
 /// A reflink where that is wanted and possible, else its bytes, proven.
@@ -157,23 +145,7 @@ fn copy(at: &At<'_>, name: &str, blob: &Descriptor, slice: &Slice) -> Result<()>
 }
 
 fn copy_bytes(at: &At<'_>, name: &str, file: &mut std::fs::File, blob: &Descriptor, slice: &Slice) -> Result<()> {
-    let mut hasher = Hasher::new(blob.digest.algorithm());
-    let mut buffer = vec![0; usize::try_from(slice.size()).unwrap_or(PIECE).clamp(1, PIECE)];
-    let mut position = 0;
-    loop {
-        let read = slice.read_at(position, &mut buffer).map_err(|e| Error::disk("reading", slice.path(), e))?;
-        if read == 0 {
-            break;
-        }
-        hasher.update(&buffer[..read]);
-        file.write_all(&buffer[..read]).map_err(|e| at.fail("writing", name, e))?;
-        position += read as u64;
-    }
-    at.images.copied.fetch_add(position, Ordering::Relaxed);
-    let found = hasher.finish();
-    if found != blob.digest {
-        let text = format!("{}: wrong digest: its bytes have {found}", slice.path().display());
-        return Err(Error::new(Kind::Damaged, text));
-    }
-    Ok(())
+    let found = slice.copy_to(file, blob.digest.algorithm(), |e| at.fail("writing", name, e))?;
+    at.images.copied.fetch_add(slice.size(), Ordering::Relaxed);
+    if found == blob.digest { Ok(()) } else { Err(slice.wrong(found)) }
 }

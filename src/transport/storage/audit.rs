@@ -10,7 +10,7 @@ use std::sync::Arc;
 use super::fault::{Fault, FaultKind};
 use super::manifests::Manifests;
 use super::survey::{Holding, Survey, Tagged};
-use super::{Storage, data_path, links, threads};
+use super::{Storage, data_path, links};
 use crate::content::in_parallel;
 use crate::oci::{Digest, Manifest, Repository, Role};
 use crate::progress::{Event, Events, Phase};
@@ -146,7 +146,7 @@ impl Auditor<'_> {
         let has = |(at, digest): &(usize, Digest)| self.repositories[*at].has(digest);
         let mut level: Vec<(usize, Digest)> = roots.filter(has).filter(|(_, digest)| seen.insert(*digest)).collect();
         while !level.is_empty() {
-            let read = in_parallel(&level, threads(), |(_, digest)| {
+            let read = in_parallel(&level, |(_, digest)| {
                 self.storage.stored_manifest(digest).map(|manifest| (parts_of(&manifest), manifest))
             });
             let mut next = Vec::new();
@@ -191,7 +191,7 @@ impl Auditor<'_> {
         if depth == Depth::Digest {
             events.report(Event::Phase { phase: Phase::Verify, items: wanted.len() as u64, bytes });
         }
-        let looked = in_parallel(&wanted, threads(), |(digest, _)| {
+        let looked = in_parallel(&wanted, |(digest, _)| {
             let claim = claims.get(digest);
             let looked = self.look_at(digest, claim, depth, events);
             if depth == Depth::Digest {
@@ -221,7 +221,7 @@ impl Auditor<'_> {
     }
 
     fn look_at_links(&mut self) {
-        let found = in_parallel(self.repositories, threads(), |holding| self.storage.odd_links(holding));
+        let found = in_parallel(self.repositories, |holding| self.storage.odd_links(holding));
         for (at, found) in found.into_iter().enumerate() {
             for (blob, fault) in found {
                 let fault = self.note(fault);

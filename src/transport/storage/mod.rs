@@ -181,11 +181,6 @@ fn expect_file<F>(path: String, find: impl FnOnce(&str) -> Result<Found<F>>) -> 
     }
 }
 
-/// As many as there are cores.
-fn threads() -> usize {
-    std::thread::available_parallelism().map_or(1, usize::from)
-}
-
 /// `blobs/<algorithm>/<first two digits>/<hex>/data`.
 fn data_path(digest: &Digest) -> String {
     let hex = digest.hex();

@@ -8,29 +8,25 @@
 //! has marked, is written to; what is there already is kept when it is what is wanted, and is never written into: it may be a
 //! link to the first storage.
 
-use std::collections::HashSet;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::{Storage, data_path, links};
-use crate::content::{Files, LinkMode, Linked, Slice, why_not_linked};
+use crate::content::{Files, LinkMode, Linked, Reasons, Slice, why_not_linked};
 use crate::error::{Error, Kind, Result};
-use crate::oci::{Descriptor, Digest, Hasher, Manifest, Repository, Tag};
+use crate::oci::{Descriptor, Digest, Manifest, Repository, Tag};
 use crate::progress::{Event, Events};
 
 /// Where the tree begins.
 const ROOT: &str = "docker/registry/v2";
 /// Marks a directory as one of ours, and holds what is not whole yet.
 const MARK: &str = ".gapferry-migrate";
-/// How much is copied at a time, in bytes.
-const PIECE: usize = 1024 * 1024;
 
 /// The tree while it is made.
 pub struct Replica {
@@ -41,8 +37,7 @@ pub struct Replica {
     /// Where nothing can be shared either.
     may_copy: bool,
     owner: Option<(u32, u32)>,
-    events: Events,
-    told: Mutex<HashSet<&'static str>>,
+    reasons: Reasons,
     linked: AtomicU64,
     copied: AtomicU64,
 }
@@ -94,8 +89,7 @@ impl Replica {
             mode,
             may_copy,
             owner,
-            events,
-            told: Mutex::default(),
+            reasons: Reasons::new(events),
             linked: AtomicU64::new(0),
             copied: AtomicU64::new(0),
         };
@@ -244,14 +238,10 @@ impl Replica {
             }
             Linked::Refused(errno) if self.mode == LinkMode::Hard => Err(cannot(at, why_not_linked(errno))),
             Linked::Refused(errno) => {
-                let why = why_not_linked(errno);
-                if self.told.lock().unwrap_or_else(PoisonError::into_inner).insert(why) {
-                    let text = format!("not every blob is linked to the storage: {why}; these are copied");
-                    self.events.report(Event::Notice(text));
-                }
+                self.reasons.tell(why_not_linked(errno), "these are copied");
                 Ok(false)
             }
-            Linked::Changed => Err(Error::damaged(format!("{} has become another file", file.path))),
+            Linked::Changed => Err(file.changed()),
         }
     }
 
@@ -269,26 +259,9 @@ impl Replica {
 
     fn copy(&self, slice: &Slice, at: &At, digest: &Digest) -> Result<()> {
         let (mut file, partial) = self.begin(digest)?;
-        let mut hasher = Hasher::new(digest.algorithm());
-        let mut buffer = vec![0; usize::try_from(slice.size()).unwrap_or(PIECE).clamp(1, PIECE)];
-        let mut position = 0;
-        loop {
-            let read = slice.read_at(position, &mut buffer).map_err(|e| Error::disk("reading", slice.path(), e))?;
-            if read == 0 {
-                break;
-            }
-            hasher.update(&buffer[..read]);
-            file.write_all(&buffer[..read]).map_err(|e| self.fail("writing", &partial, e))?;
-            position += read as u64;
-        }
-        self.copied.fetch_add(position, Ordering::Relaxed);
-        match hasher.finish() {
-            found if found == *digest => self.end(&partial, at),
-            found => {
-                let text = format!("{}: wrong digest: its bytes have {found}", slice.path().display());
-                Err(Error::new(Kind::Damaged, text))
-            }
-        }
+        let found = slice.copy_to(&mut file, digest.algorithm(), |e| self.fail("writing", &partial, e))?;
+        self.copied.fetch_add(slice.size(), Ordering::Relaxed);
+        if found == *digest { self.end(&partial, at) } else { Err(slice.wrong(found)) }
     }
 
     /// A new file that has its place when it is whole.

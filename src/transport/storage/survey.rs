@@ -74,7 +74,7 @@ impl Storage {
         // What cannot be read at all is no fault in a storage.
         self.tree.list("repositories")?;
         let names = self.find_repositories(&mut survey.faults);
-        for found in in_parallel(&names, super::threads(), |name| self.survey_repository(name)) {
+        for found in in_parallel(&names, |name| self.survey_repository(name)) {
             survey.tags.extend(found.tags);
             survey.repositories.extend(found.repositories);
             survey.faults.extend(found.faults);
