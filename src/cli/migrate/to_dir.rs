@@ -1,6 +1,8 @@
 //! The images of a storage as skopeo's `dir:` directories.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use super::collect::Collected;
@@ -14,6 +16,10 @@ use crate::progress::units::{bytes, count, duration};
 use crate::progress::{Event, Phase};
 use crate::transport::dir::{Images, Parts, Written};
 use crate::transport::storage::{Storage, Tagged};
+
+/// When so much is written it goes to the medium, while the rest is made: then there is less to wait for at the end. In
+/// percent of the images.
+const SYNC_EARLY: usize = 75;
 
 /// Writes every whole image to `to`; what is wrong with the others is told.
 ///
@@ -31,13 +37,9 @@ pub fn write(
     let images = Images::create(to, mode, context.events.clone())?;
     let whole: Vec<(&Tagged, &Image)> = collected.whole().collect();
     context.events.report(Event::Phase { phase: Phase::Publish, items: whole.len() as u64, bytes: 0 });
-    let written = in_parallel(&whole, |(found, image)| {
-        let written = write_image(&images, found, image, storage);
-        context.events.report(Event::ItemDone);
-        written
-    });
-    images.sync()?;
+    let (written, synced) = write_all(&images, &whole, storage, context);
     context.end();
+    synced?;
     faults::tell(&collected.faults, context);
     let (mut new, mut kept, mut failed) = (0, 0, collected.failed());
     for written in written {
@@ -62,6 +64,34 @@ pub fn write(
         duration(started.elapsed()),
     ));
     Ok(if failed > 0 { Outcome::SomeImagesFailed } else { Outcome::Done })
+}
+
+/// What became of each; and what the medium says to all of it.
+fn write_all(
+    images: &Images,
+    whole: &[(&Tagged, &Image)],
+    storage: &Storage,
+    context: &Context,
+) -> (Vec<Result<Written>>, Result<()>) {
+    let (early, new) = (Mutex::new(Ok(())), AtomicUsize::new(0));
+    let sync_early = || *early.lock().unwrap_or_else(PoisonError::into_inner) = images.sync();
+    let written = std::thread::scope(|scope| {
+        in_parallel(whole, |(found, image)| {
+            let written = write_image(images, found, image, storage);
+            if matches!(written, Ok(Written::New))
+                && new.fetch_add(1, Ordering::Relaxed) == whole.len() / 100 * SYNC_EARLY
+            {
+                scope.spawn(sync_early);
+            }
+            context.events.report(Event::ItemDone);
+            written
+        })
+    });
+    // A failed image may have left something, too; where all was there already, there is nothing to wait for.
+    let has_changed = written.iter().any(|written| !matches!(written, Ok(Written::Kept)));
+    // The medium tells each of its errors once.
+    let early = early.into_inner().unwrap_or_else(PoisonError::into_inner);
+    (written, early.and_then(|()| if has_changed { images.sync() } else { Ok(()) }))
 }
 
 fn write_image(images: &Images, found: &Tagged, image: &Image, storage: &Storage) -> Result<Written> {

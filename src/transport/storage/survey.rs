@@ -103,32 +103,45 @@ impl Storage {
 
     /// The names of all repositories that have manifests.
     fn find_repositories(&self, faults: &mut Vec<Fault>) -> Vec<String> {
-        let (mut names, mut ahead) = (Vec::new(), vec![String::new()]);
-        while let Some(name) = ahead.pop() {
-            let directory = if name.is_empty() { "repositories".to_owned() } else { format!("repositories/{name}") };
-            for (entry, kind) in self.list(&directory, faults) {
-                let path = format!("{directory}/{entry}");
-                match kind {
-                    // Distribution 2.8 makes `_layers` first, 3 knows a repository by its manifests alone.
-                    Kind::Directory if entry == "_manifests" => names.push(name.clone()),
-                    Kind::Directory if entry.starts_with('_') => {}
-                    Kind::Directory if name.split('/').count() < MAX_DEPTH => {
-                        ahead.push(if name.is_empty() { entry } else { format!("{name}/{entry}") });
-                    }
-                    Kind::Directory => {
-                        let what = "names nest deeper than any repository's";
-                        faults.push(Fault::new(path, FaultKind::BadName, what));
-                    }
-                    _ if entry.starts_with('_') => faults.push(no_directory(path, kind)),
-                    Kind::File => {
-                        let what = "a file where only repositories are";
-                        faults.push(Fault::new(path, FaultKind::Stray, what));
-                    }
-                    Kind::Other => faults.push(no_directory(path, kind)),
-                }
+        let (mut names, mut level) = (Vec::new(), vec![String::new()]);
+        while !level.is_empty() {
+            let mut next = Vec::new();
+            for mut found in in_parallel(&level, |name| self.look_below(name)) {
+                names.append(&mut found.0);
+                next.append(&mut found.1);
+                faults.append(&mut found.2);
             }
+            level = next;
         }
         names
+    }
+
+    /// Whether a name is a repository's, the names below it, and what is odd there.
+    fn look_below(&self, name: &str) -> (Vec<String>, Vec<String>, Vec<Fault>) {
+        let (mut names, mut below, mut faults) = (Vec::new(), Vec::new(), Vec::new());
+        let directory = if name.is_empty() { "repositories".to_owned() } else { format!("repositories/{name}") };
+        for (entry, kind) in self.list(&directory, &mut faults) {
+            let path = format!("{directory}/{entry}");
+            match kind {
+                // Distribution 2.8 makes `_layers` first, 3 knows a repository by its manifests alone.
+                Kind::Directory if entry == "_manifests" => names.push(name.to_owned()),
+                Kind::Directory if entry.starts_with('_') => {}
+                Kind::Directory if name.split('/').count() < MAX_DEPTH => {
+                    below.push(if name.is_empty() { entry } else { format!("{name}/{entry}") });
+                }
+                Kind::Directory => {
+                    let what = "names nest deeper than any repository's";
+                    faults.push(Fault::new(path, FaultKind::BadName, what));
+                }
+                _ if entry.starts_with('_') => faults.push(no_directory(path, kind)),
+                Kind::File => {
+                    let what = "a file where only repositories are";
+                    faults.push(Fault::new(path, FaultKind::Stray, what));
+                }
+                Kind::Other => faults.push(no_directory(path, kind)),
+            }
+        }
+        (names, below, faults)
     }
 
     fn survey_repository(&self, name: &str) -> Survey {
