@@ -239,7 +239,6 @@ fn options_that_mean_nothing_together_are_refused_before_anything_is_read() {
         &["--list", "--dry-run"],
         &["--to-dir", "d", "--receipt", "r"],
         &["--to-dir", "d", "--flatten"],
-        &["--to-dir", "d", "--json"],
         &["--list", "--on-existing", "skip"],
         &["--list", "--creds", "user:password"],
         &["--list", "--link", "hard"],

@@ -1,6 +1,6 @@
 //! What of a storage can be carried: every image that is wanted, complete or with the reason why not.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use super::choice::{Choice, Which};
 use crate::cli::context::Context;
@@ -94,8 +94,13 @@ impl Collected {
 
     /// How many images are known by their faults alone: their tags mean nothing.
     pub fn lost(&self) -> usize {
+        self.lost_names().len()
+    }
+
+    /// What they are called, sorted.
+    pub fn lost_names(&self) -> BTreeSet<&str> {
         let known: HashSet<String> = self.images.iter().map(|(found, _)| found.name()).collect();
-        let named: HashSet<&str> = self.faults.iter().flat_map(|fault| &fault.images).map(|image| &**image).collect();
-        named.into_iter().filter(|name| !known.contains(*name)).count()
+        let named = self.faults.iter().flat_map(|fault| &fault.images).map(|image| &**image);
+        named.filter(|name| !known.contains(*name)).collect()
     }
 }

@@ -1,6 +1,6 @@
 //! Faults of a storage as people read them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use crate::cli::context::Context;
 use crate::progress::plain_piece;
@@ -12,14 +12,28 @@ const NAMED: usize = 5;
 
 /// Its lines: path, kind, what, and the images it costs.
 pub fn shown(fault: &Fault) -> String {
-    let path = if fault.path.is_empty() { "the tar" } else { &fault.path };
-    let mut text = format!("{}: {}: {}\n", plain_piece(path), fault.kind.label(), plain_piece(&fault.what));
+    let mut text = reason(fault) + "\n";
     let named: Vec<&str> = fault.images.iter().take(NAMED).map(|image| &**image).collect();
     if let Some(more) = fault.images.len().checked_sub(named.len()).filter(|_| !named.is_empty()) {
         let more = if more > 0 { format!(" and {more} more") } else { String::new() };
         text.push_str(&format!("  affects {}{more}\n", plain_piece(&named.join(", "))));
     }
     text
+}
+
+/// Why an image fails that it costs: path, kind, what.
+fn reason(fault: &Fault) -> String {
+    let path = if fault.path.is_empty() { "the tar" } else { &fault.path };
+    format!("{}: {}: {}", plain_piece(path), fault.kind.label(), plain_piece(&fault.what))
+}
+
+/// Why each image fails, by its name.
+pub fn reasons(faults: &[Fault]) -> HashMap<&str, Vec<String>> {
+    let mut reasons: HashMap<&str, Vec<String>> = HashMap::new();
+    for fault in faults {
+        fault.images.iter().for_each(|image| reasons.entry(image).or_default().push(reason(fault)));
+    }
+    reasons
 }
 
 /// Tells each, as what failed.

@@ -89,9 +89,6 @@ pub fn print_json(storage: &Path, collected: &Collected, context: &Context) -> R
         .images
         .iter()
         .map(|(found, image)| {
-            let known = json!({
-                "name": found.name(), "repository": found.repository.path(), "tag": found.tag, "digest": found.digest,
-            });
             let more = match image {
                 Some(image) => json!({
                     "mediaType": image.locked.media_type, "platforms": image.locked.platforms,
@@ -99,7 +96,7 @@ pub fn print_json(storage: &Path, collected: &Collected, context: &Context) -> R
                 }),
                 None => json!({ "state": "faulty" }),
             };
-            merged(known, more)
+            merged(known(found), more)
         })
         .collect();
     context.print_json(&json!({
@@ -108,7 +105,13 @@ pub fn print_json(storage: &Path, collected: &Collected, context: &Context) -> R
     }))
 }
 
-fn merged(mut one: serde_json::Value, other: serde_json::Value) -> serde_json::Value {
+/// What is known of an image by its tag alone.
+pub fn known(found: &Tagged) -> serde_json::Value {
+    json!({ "name": found.name(), "repository": found.repository.path(), "tag": found.tag, "digest": found.digest })
+}
+
+/// The keys of both objects.
+pub fn merged(mut one: serde_json::Value, other: serde_json::Value) -> serde_json::Value {
     if let (Some(one), serde_json::Value::Object(other)) = (one.as_object_mut(), other) {
         one.extend(other);
     }

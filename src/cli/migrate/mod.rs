@@ -5,6 +5,7 @@ mod choice;
 mod collect;
 pub mod faults;
 mod list;
+mod report;
 mod tags;
 mod to_bundle;
 mod to_dir;
@@ -24,6 +25,7 @@ use crate::progress::units::count;
 use crate::transport::storage::{Depth, Storage};
 use choice::Which;
 use collect::Collected;
+use report::Asked;
 use to_storage::Owner;
 
 /// What references to a storage's content call the registry it belonged to.
@@ -71,6 +73,7 @@ Examples:
   cd /var/lib/images && skopeo sync --all --scoped --src dir --dest docker . harbor.internal/mirror
   gapferry migrate registry.tar --to-bundle images.tar --include '^team/'
   gapferry migrate /var/lib/registry --to-storage /data/new --chown 10000:10000
+  gapferry migrate registry.tar --to-bundle images.tar --json | jq -r '.images[] | select(.state == \"failed\")'
 
 Names (team/app:1.0 to harbor.internal/mirror):
   default    harbor.internal/mirror/team/app:1.0
@@ -93,8 +96,10 @@ pub struct Args {
     list: bool,
     /// Print it as JSON on standard output
     ///
-    /// What is in the storage; with --to the receipt, or the plan.
-    #[arg(long, conflicts_with_all = ["to_dir", "to_bundle", "to_storage"])]
+    /// What is in the storage; with --to the receipt, or the plan; with --to-dir, --to-bundle and --to-storage, at the end,
+    /// what became of each image (written, present, or failed with the reasons), all faults, and how much was linked and
+    /// copied. A run that does not take place, such as one that --strict ends, prints none.
+    #[arg(long)]
     json: bool,
     /// Write every image to DIR/REPOSITORY:TAG, for skopeo's dir:
     #[arg(long, value_name = "DIR")]
@@ -163,14 +168,14 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
     };
     let jobs = args.push.registry.jobs();
     let (which, link) = (&args.which, args.link.mode());
+    let asked = |to| Asked { storage: &args.storage, to, json: args.json, started };
     let bundle = args.to_bundle.as_ref().map(|out| to_bundle::Job {
         storage: &storage,
         which,
-        out,
         link,
         strict: args.strict,
         jobs,
-        started,
+        asked: asked(out),
     });
     bundle.as_ref().map_or(Ok(()), to_bundle::Job::check)?;
     let collected = collect::collect(&storage, which, depth, jobs, context)?;
@@ -189,10 +194,10 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
         return bundle.write(collected, context).await;
     }
     if let Some(to) = &args.to_storage {
-        return to_storage::write(&storage, &collected, to, (link, args.chown), started, context);
+        return to_storage::write(&storage, &collected, (link, args.chown), &asked(to), context);
     }
     if let Some(to) = &args.to_dir {
-        return to_dir::write(&storage, &collected, to, link, started, context);
+        return to_dir::write(&storage, &collected, link, &asked(to), context);
     }
     match args.json {
         true => list::print_json(&args.storage, &collected, context)?,

@@ -1,11 +1,10 @@
 //! The images of a storage as a bundle, made as export makes one.
 
 use std::collections::HashSet;
-use std::path::Path;
-use std::time::Instant;
 
 use super::choice::Which;
 use super::collect::{Collected, collect};
+use super::report::{self, Asked, Fate};
 use super::{faults, refuse_inside};
 use crate::bundle::{Contents, Finished, Options, Whole, Writer};
 use crate::cli::context::Context;
@@ -22,13 +21,12 @@ use crate::transport::storage::{Depth, Storage};
 pub struct Job<'a> {
     pub storage: &'a Storage,
     pub which: &'a Which,
-    pub out: &'a Path,
     pub link: LinkMode,
     /// Nothing is written when anything is wrong, however late it is found.
     pub strict: bool,
     /// Images, then blobs, at a time.
     pub jobs: usize,
-    pub started: Instant,
+    pub asked: Asked<'a>,
 }
 
 /// What one try came to.
@@ -44,12 +42,12 @@ impl Job<'_> {
     /// # Errors
     /// There is something else, another run writes it, it lies in the storage, or it cannot have links.
     pub fn check(&self) -> Result<()> {
-        if matches!(self.link, LinkMode::Hard | LinkMode::Reflink) && Writer::is_tar(self.out) {
+        if matches!(self.link, LinkMode::Hard | LinkMode::Reflink) && Writer::is_tar(self.asked.to) {
             return Err(Error::input("a tar has no links: leave out --link, or name a directory"));
         }
-        refuse_inside(self.storage, self.out)?;
-        Writer::check_free(self.out)?;
-        Writer::former(self.out).map(drop)
+        refuse_inside(self.storage, self.asked.to)?;
+        Writer::check_free(self.asked.to)?;
+        Writer::former(self.asked.to).map(drop)
     }
 
     /// Writes every image of `collected` that is whole; what is wrong with the others is told. Blobs are proven while they are
@@ -72,19 +70,22 @@ impl Job<'_> {
                 collected = again;
                 tried = self.attempt(&collected, context).await;
                 if tried.as_ref().is_ok_and(|ended| ended.as_ref().is_some_and(|ended| ended.finished.unchanged)) {
-                    Writer::abandon(self.out)?;
+                    Writer::abandon(self.asked.to)?;
                 }
             }
         }
         context.end();
         faults::tell(&collected.faults, context);
-        let failed = collected.failed();
         let Some(ended) = tried? else {
-            context.say(&format!("{}: no image is whole; nothing was written", self.out.display()));
-            return Ok(Outcome::SomeImagesFailed);
+            context.say(&format!("{}: no image is whole; nothing was written", self.asked.to.display()));
+            return report::Ended::default().finish(&collected, &self.asked, context);
         };
-        self.tell(&ended, &collected, failed, context);
-        Ok(if failed > 0 { Outcome::SomeImagesFailed } else { Outcome::Done })
+        self.tell(&ended, &collected, context);
+        let Ended { finished, moved, linked } = ended;
+        let fate = || if finished.unchanged { Fate::Present } else { Fate::Written };
+        let fates = collected.whole().map(|_| fate()).collect();
+        let ended = report::Ended { fates, linked, copied: moved, bundle: Some(finished) };
+        ended.finish(&collected, &self.asked, context)
     }
 
     /// `None`: there is no image that could be written.
@@ -99,11 +100,11 @@ impl Job<'_> {
         let locked = images.iter().map(|image| image.locked.clone()).collect();
         let lock = Lock { version: LOCK_VERSION, created, images: locked };
         let graph = Graph { images };
-        if let Some(finished) = Writer::up_to_date(self.out, &lock, exact, Whole::Proven(&context.events)) {
+        if let Some(finished) = Writer::up_to_date(self.asked.to, &lock, exact, Whole::Proven(&context.events)) {
             return Ok(Some(Ended { finished, moved: 0, linked: 0 }));
         }
         let job = export::Job {
-            output: self.out,
+            output: self.asked.to,
             contents: Contents::new(lock, &graph)?,
             options: Options { tool: TOOL.to_owned(), link: self.link, device: self.storage.device() },
             graph: &graph,
@@ -114,7 +115,8 @@ impl Job<'_> {
         Ok(Some(Ended { finished: written.finished, moved: written.moved, linked: written.linked }))
     }
 
-    fn tell(&self, ended: &Ended, collected: &Collected, failed: usize, context: &Context) {
+    fn tell(&self, ended: &Ended, collected: &Collected, context: &Context) {
+        let failed = collected.failed();
         let Ended { finished, moved, linked } = ended;
         let images = count(collected.whole().count(), "image");
         let lost = if failed > 0 { format!(", {failed} failed") } else { String::new() };
@@ -126,7 +128,7 @@ impl Job<'_> {
             bytes(finished.size),
             bytes(*moved),
             faults::counted(&collected.faults),
-            duration(self.started.elapsed()),
+            duration(self.asked.started.elapsed()),
         ));
         context.say(&format!("identity {}", finished.identity));
     }

@@ -1,12 +1,11 @@
 //! The images of a storage as skopeo's `dir:` directories.
 
-use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::time::Instant;
 
 use super::collect::Collected;
 use super::faults;
+use super::report::{Asked, Ended, Fate};
 use crate::cli::context::Context;
 use crate::cli::exit::Outcome;
 use crate::content::{LinkMode, in_parallel};
@@ -21,49 +20,55 @@ use crate::transport::storage::{Storage, Tagged};
 /// percent of the images.
 const SYNC_EARLY: usize = 75;
 
-/// Writes every whole image to `to`; what is wrong with the others is told.
+/// Writes every whole image to where it was asked for; what is wrong with the others is told.
 ///
 /// # Errors
-/// `to` cannot be made, or lies in the storage. What befalls one image costs that one.
+/// That cannot be made, or lies in the storage. What befalls one image costs that one.
 pub fn write(
     storage: &Storage,
     collected: &Collected,
-    to: &Path,
     mode: LinkMode,
-    started: Instant,
+    asked: &Asked<'_>,
     context: &Context,
 ) -> Result<Outcome> {
-    super::refuse_inside(storage, to)?;
-    let images = Images::create(to, mode, context.events.clone())?;
+    super::refuse_inside(storage, asked.to)?;
+    let images = Images::create(asked.to, mode, context.events.clone())?;
     let whole: Vec<(&Tagged, &Image)> = collected.whole().collect();
     context.events.report(Event::Phase { phase: Phase::Publish, items: whole.len() as u64, bytes: 0 });
     let (written, synced) = write_all(&images, &whole, storage, context);
     context.end();
     synced?;
     faults::tell(&collected.faults, context);
-    let (mut new, mut kept, mut failed) = (0, 0, collected.failed());
-    for written in written {
-        match written {
-            Ok(Written::New) => new += 1,
-            Ok(Written::Kept) => kept += 1,
-            Err(error) => {
-                failed += 1;
-                context.failed_image(&error.chain(), None);
-            }
+    let (mut new, mut kept) = (0, 0);
+    let fates = written.into_iter().map(|written| match written {
+        Ok(Written::New) => {
+            new += 1;
+            Fate::Written
         }
-    }
+        Ok(Written::Kept) => {
+            kept += 1;
+            Fate::Present
+        }
+        Err(error) => {
+            context.failed_image(&error.chain(), None);
+            Fate::Failed(error.chain())
+        }
+    });
+    let fates = fates.collect();
+    let ended = Ended { fates, linked: images.linked(), copied: images.copied(), bundle: None };
+    let failed = ended.failed(collected);
     let kept = if kept > 0 { format!(", {} there already", count(kept, "image")) } else { String::new() };
     let lost = if failed > 0 { format!(", {failed} failed") } else { String::new() };
     let copied = if images.copied() > 0 { format!(", {} copied", bytes(images.copied())) } else { String::new() };
     context.say(&format!(
         "{}: {} written{kept}{lost}; {} linked{copied}, {}; {}",
-        to.display(),
+        asked.to.display(),
         count(new, "image"),
         count(usize::try_from(images.linked()).unwrap_or(usize::MAX), "blob"),
         faults::counted(&collected.faults),
-        duration(started.elapsed()),
+        duration(asked.started.elapsed()),
     ));
-    Ok(if failed > 0 { Outcome::SomeImagesFailed } else { Outcome::Done })
+    ended.finish(collected, asked, context)
 }
 
 /// What became of each; and what the medium says to all of it.

@@ -2,15 +2,14 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
-use std::sync::Arc;
-use std::time::Instant;
 
 use super::collect::Collected;
+use super::report::{Asked, Ended, Fate};
 use super::{faults, refuse_inside};
 use crate::cli::context::Context;
 use crate::cli::exit::Outcome;
 use crate::content::{LinkMode, in_parallel};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::graph::Image;
 use crate::oci::{Descriptor, Digest, Manifest, Repository};
 use crate::progress::units::{bytes, count, duration};
@@ -48,26 +47,31 @@ impl Piece<'_> {
 /// Makes a storage of every whole image; what is wrong with the others is told.
 ///
 /// # Errors
-/// `to` is something else, or lies in the storage; the disk's. What befalls one image costs that one.
+/// Something else is there, or it lies in the storage; the disk's. What befalls one image costs that one.
 pub fn write(
     storage: &Storage,
     collected: &Collected,
-    to: &Path,
     (mode, owner): (LinkMode, Option<Owner>),
-    started: Instant,
+    asked: &Asked<'_>,
     context: &Context,
 ) -> Result<Outcome> {
+    let to = asked.to;
     refuse_inside(storage, to)?;
     let replica = Replica::create(to, mode, owner.map(|Owner(user, group)| (user, group)), context.events.clone())?;
     let whole: Vec<(&Tagged, &Image)> = collected.whole().collect();
-    let lost = bring(storage, &replica, &whole, context);
-    let failures = enter(storage, &replica, &whole, &lost, context);
+    let brought = bring(storage, &replica, &whole, context);
+    let fates = enter(storage, &replica, &whole, &brought, context);
     let kept = replica.finish()?;
     context.end();
     faults::tell(&collected.faults, context);
-    failures.iter().for_each(|error| context.failed_image(error, None));
-    let written = whole.len() - failures.len();
-    let failed = failures.len() + collected.failed();
+    for fate in &fates {
+        if let Fate::Failed(reason) = fate {
+            context.failed_image(reason, None);
+        }
+    }
+    let ended = Ended { fates, linked: replica.linked(), copied: replica.copied(), bundle: None };
+    let failed = ended.failed(collected);
+    let written = collected.images.len() + collected.lost() - failed;
     let lost = if failed > 0 { format!(", {failed} failed") } else { String::new() };
     context.say(&format!(
         "{}: {}{lost}; {} linked, {} copied, {}; {}",
@@ -76,23 +80,23 @@ pub fn write(
         count(usize::try_from(replica.linked()).unwrap_or(usize::MAX), "blob"),
         bytes(replica.copied()),
         faults::counted(&collected.faults),
-        duration(started.elapsed()),
+        duration(asked.started.elapsed()),
     ));
     if kept > 0 {
         let files = count(usize::try_from(kept).unwrap_or(usize::MAX), "file");
         context.say(&format!("{files} of other images are hard links of an earlier run and keep their owner"));
     }
     context.say(&remaining(to, owner, replica.linked() > 0));
-    Ok(if failed > 0 { Outcome::SomeImagesFailed } else { Outcome::Done })
+    ended.finish(collected, asked, context)
 }
 
-/// Manifests and blobs; those that failed, and why.
+/// Manifests and blobs: whether each was missing, or why it could not be brought.
 fn bring(
     storage: &Storage,
     replica: &Replica,
     whole: &[(&Tagged, &Image)],
     context: &Context,
-) -> HashMap<Digest, Arc<Error>> {
+) -> HashMap<Digest, Result<bool>> {
     let mut pieces: HashMap<Digest, Piece> = HashMap::new();
     for (found, image) in whole {
         pieces.extend(image.blobs.iter().map(|blob| (blob.digest, Piece::Blob(&found.repository, blob))));
@@ -110,38 +114,56 @@ fn bring(
         context.events.report(Event::ItemDone);
         brought
     });
-    let failed = pieces.iter().zip(brought);
-    failed.filter_map(|(piece, brought)| Some((piece.digest(), Arc::new(brought.err()?)))).collect()
+    pieces.iter().map(Piece::digest).zip(brought).collect()
 }
 
-/// Links and tags of the images of which nothing is lost; what failed.
+/// Links and tags of the images of which nothing is lost; what became of each.
 fn enter(
     storage: &Storage,
     replica: &Replica,
     whole: &[(&Tagged, &Image)],
-    lost: &HashMap<Digest, Arc<Error>>,
+    brought: &HashMap<Digest, Result<bool>>,
     context: &Context,
-) -> Vec<String> {
-    let mut repositories: BTreeMap<&str, Vec<&(&Tagged, &Image)>> = BTreeMap::new();
-    whole.iter().for_each(|image| repositories.entry(image.0.repository.path()).or_default().push(image));
-    let repositories: Vec<Vec<&(&Tagged, &Image)>> = repositories.into_values().collect();
+) -> Vec<Fate> {
+    let mut repositories: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
+    for (at, (found, _)) in whole.iter().enumerate() {
+        repositories.entry(found.repository.path()).or_default().push(at);
+    }
+    let repositories: Vec<Vec<usize>> = repositories.into_values().collect();
     context.events.report(Event::Phase { phase: Phase::Publish, items: whole.len() as u64, bytes: 0 });
     let entered = in_parallel(&repositories, |images| {
-        let mut failed = Vec::new();
-        for (found, image) in images {
-            let digests = image.blobs.iter().map(|blob| blob.digest);
-            let mut digests = digests.chain(image.manifests.iter().map(Manifest::digest));
-            let missing = digests.find_map(|digest| lost.get(&digest));
-            let entered = match missing {
-                Some(error) => Err(error.chain()),
-                None => replica.enter(storage, &member(found, image)).map_err(|error| error.chain()),
-            };
-            failed.extend(entered.err().map(|error| format!("image {}: {error}", found.name())));
+        let of = |at: &usize| {
+            let fate = whole.get(*at).map(|(found, image)| enter_image(storage, replica, found, image, brought));
             context.events.report(Event::ItemDone);
-        }
-        failed
+            Some((*at, fate?))
+        };
+        images.iter().filter_map(of).collect::<Vec<_>>()
     });
-    entered.into_iter().flatten().collect()
+    // In the order they came in.
+    let fates: BTreeMap<usize, Fate> = entered.into_iter().flatten().collect();
+    fates.into_values().collect()
+}
+
+fn enter_image(
+    storage: &Storage,
+    replica: &Replica,
+    found: &Tagged,
+    image: &Image,
+    brought: &HashMap<Digest, Result<bool>>,
+) -> Fate {
+    let digests = image.blobs.iter().map(|blob| blob.digest).chain(image.manifests.iter().map(Manifest::digest));
+    let mut is_new = false;
+    for piece in digests.filter_map(|digest| brought.get(&digest)) {
+        match piece {
+            Ok(was_missing) => is_new |= *was_missing,
+            Err(error) => return Fate::Failed(format!("image {}: {}", found.name(), error.chain())),
+        }
+    }
+    match replica.enter(storage, &member(found, image)) {
+        Ok(was_missing) if is_new || was_missing => Fate::Written,
+        Ok(_) => Fate::Present,
+        Err(error) => Fate::Failed(format!("image {}: {}", found.name(), error.chain())),
+    }
 }
 
 fn member<'a>(found: &'a Tagged, image: &'a Image) -> Member<'a> {

@@ -107,11 +107,11 @@ impl Replica {
         self.copied.load(Ordering::Relaxed)
     }
 
-    /// Brings a blob that `repository` of the first storage has. Each blob by one thread only.
+    /// Brings a blob that `repository` of the first storage has; whether it was missing. Each blob by one thread only.
     ///
     /// # Errors
     /// It is not there or has other bytes, or the disk refuses.
-    pub fn blob(&self, storage: &Storage, repository: &Repository, blob: &Descriptor) -> Result<()> {
+    pub fn blob(&self, storage: &Storage, repository: &Repository, blob: &Descriptor) -> Result<bool> {
         let stored = storage.stored_as(repository.path(), &blob.digest).map_err(|fault| storage.error(&fault))?;
         let brought = self.bring(storage, repository, blob, &stored);
         if brought.is_err() {
@@ -121,57 +121,59 @@ impl Replica {
         brought
     }
 
-    fn bring(&self, storage: &Storage, repository: &Repository, blob: &Descriptor, stored: &Digest) -> Result<()> {
+    fn bring(&self, storage: &Storage, repository: &Repository, blob: &Descriptor, stored: &Digest) -> Result<bool> {
         let at = self.place(stored)?;
         if self.is_there(&at, blob.size)? {
-            return Ok(());
+            return Ok(false);
         }
         if matches!(self.mode, LinkMode::Auto | LinkMode::Hard) && self.link(storage, repository, blob, &at)? {
-            return Ok(());
+            return Ok(true);
         }
         let slice = storage.file(repository, &blob.digest)?;
         if self.mode != LinkMode::Copy && self.reflink(&slice, &at, stored)? {
-            return Ok(());
+            return Ok(true);
         }
-        self.copy(&slice, &at, stored)
+        self.copy(&slice, &at, stored).map(|()| true)
     }
 
-    /// Stores the bytes of a manifest. Each by one thread only.
+    /// Stores the bytes of a manifest; whether they were missing. Each by one thread only.
     ///
     /// # Errors
     /// The disk's.
-    pub fn manifest(&self, manifest: &Manifest) -> Result<()> {
+    pub fn manifest(&self, manifest: &Manifest) -> Result<bool> {
         let at = self.place(&manifest.digest())?;
         if self.is_there(&at, manifest.size())? {
-            return Ok(());
+            return Ok(false);
         }
         let (mut file, partial) = self.begin(&manifest.digest())?;
         file.write_all(manifest.bytes()).map_err(|e| self.fail("writing", &partial, e))?;
-        self.end(&partial, &at)
+        self.end(&partial, &at).map(|()| true)
     }
 
-    /// Enters an image whose manifests and blobs are there into its repository, the tag last. Each repository by one thread
-    /// only.
+    /// Enters an image whose manifests and blobs are there into its repository, the tag last; whether anything of that was
+    /// missing. Each repository by one thread only.
     ///
     /// # Errors
     /// The tag means another image there, or the disk refuses.
-    pub fn enter(&self, storage: &Storage, image: &Member<'_>) -> Result<()> {
+    pub fn enter(&self, storage: &Storage, image: &Member<'_>) -> Result<bool> {
         let name = image.repository.path();
+        let mut is_new = false;
         for blob in image.blobs {
             let stored = storage.stored_as(name, &blob.digest).map_err(|fault| storage.error(&fault))?;
-            self.enter_link(&links::of_layer(name, &stored), &stored)?;
+            is_new |= self.enter_link(&links::of_layer(name, &stored), &stored)?;
             if stored != blob.digest {
-                self.enter_link(&links::of_layer(name, &blob.digest), &stored)?;
+                is_new |= self.enter_link(&links::of_layer(name, &blob.digest), &stored)?;
             }
         }
         // distribution 2 knows a repository by this.
         self.directory(&format!("{ROOT}/repositories/{name}/_layers"))?;
         for manifest in image.manifests {
-            self.enter_link(&links::of_revision(name, &manifest.digest()), &manifest.digest())?;
+            is_new |= self.enter_link(&links::of_revision(name, &manifest.digest()), &manifest.digest())?;
         }
-        let Some(tag) = image.tag else { return Ok(()) };
-        self.enter_link(&links::of_tag_index(name, tag.as_str(), &image.digest), &image.digest)?;
-        self.enter_link(&links::of_tag(name, tag.as_str()), &image.digest)
+        let Some(tag) = image.tag else { return Ok(is_new) };
+        is_new |= self.enter_link(&links::of_tag_index(name, tag.as_str(), &image.digest), &image.digest)?;
+        is_new |= self.enter_link(&links::of_tag(name, tag.as_str()), &image.digest)?;
+        Ok(is_new)
     }
 
     /// Removes what is not whole, gives everything its owner, and brings it to the medium. What is a hard link from a run
@@ -285,8 +287,8 @@ impl Replica {
         created.map(File::from).map_err(|e| self.fail("creating", path, e.into()))
     }
 
-    /// A link that is there and says the same is kept; one that was cut short is made again.
-    fn enter_link(&self, path: &str, digest: &Digest) -> Result<()> {
+    /// A link that is there and says the same is kept; one that was cut short is made again. Whether it had to be made.
+    fn enter_link(&self, path: &str, digest: &Digest) -> Result<bool> {
         let path = format!("{ROOT}/{path}");
         let directory = self.directory(path.trim_end_matches("/link"))?;
         let text = digest.to_string();
@@ -297,7 +299,7 @@ impl Replica {
                 let read = File::from(file).take(text.len() as u64 + 1).read_to_end(&mut held);
                 read.map_err(|e| self.fail("reading", &path, e))?;
                 if held == text.as_bytes() {
-                    return Ok(());
+                    return Ok(false);
                 }
                 if !text.as_bytes().starts_with(&held) {
                     let text = format!("{}: it says something else already", self.path.join(&path).display());
@@ -310,7 +312,7 @@ impl Replica {
             Err(errno) => return Err(self.fail("opening", &path, errno.into())),
         }
         let mut file = self.create_new(&directory, "link", &path)?;
-        file.write_all(text.as_bytes()).map_err(|e| self.fail("writing", &path, e))
+        file.write_all(text.as_bytes()).map_err(|e| self.fail("writing", &path, e)).map(|()| true)
     }
 
     /// Opens a directory below the root, making what is not there.
