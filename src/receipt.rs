@@ -24,6 +24,7 @@ pub struct Receipt {
     /// `HOST[:PORT][/PREFIX]`, as it was given.
     pub target: String,
     pub finished: Timestamp,
+    /// Those that were pushed or should have been, then those that the source could not give.
     pub images: Vec<ImageReceipt>,
     /// Digests of blobs and manifests that are at the target now, because they arrived or were there already.
     pub confirmed: BTreeSet<Digest>,
@@ -33,11 +34,14 @@ pub struct Receipt {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ImageReceipt {
-    /// Where it came from.
-    pub source: Reference,
-    /// Where it went.
-    pub reference: Reference,
-    pub digest: Digest,
+    /// Where it came from, a reference if it can be one.
+    pub source: String,
+    /// Where it went, or should have gone. `None`: the source could not give it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reference: Option<Reference>,
+    /// `None`: nobody knows, since its tag means nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<Digest>,
     pub outcome: ImageOutcome,
     /// Why, when it failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -51,6 +55,13 @@ pub enum ImageOutcome {
     Present,
     Skipped,
     Failed,
+}
+
+impl ImageReceipt {
+    /// Of an image that was wanted, and that its source cannot give.
+    pub fn lost(source: String, digest: Option<Digest>, error: String) -> ImageReceipt {
+        ImageReceipt { source, reference: None, digest, outcome: ImageOutcome::Failed, error: Some(error) }
+    }
 }
 
 impl Receipt {
@@ -69,8 +80,8 @@ impl Receipt {
                 Ok(Done::Skipped) => (ImageOutcome::Skipped, None),
                 Err(error) => (ImageOutcome::Failed, Some(error.chain())),
             };
-            let (source, reference) = (image.locked.reference.clone(), step.to.clone());
-            ImageReceipt { source, reference, digest: image.locked.digest, outcome, error }
+            let (source, reference) = (image.locked.reference.to_string(), Some(step.to.clone()));
+            ImageReceipt { source, reference, digest: Some(image.locked.digest), outcome, error }
         });
         Receipt {
             version: RECEIPT_VERSION,

@@ -226,6 +226,43 @@ fn a_dry_run_pushes_nothing_and_receipt_and_digest_file_say_what_arrived() {
 }
 
 #[test]
+fn receipt_plan_and_json_name_the_images_that_faults_of_the_storage_cost_as_failed_with_the_reasons() {
+    let (source, target) = (Registry::start(), Registry::start());
+    let images = ["cut", "nowhere", "well"].map(|name| images::oci(name, "1", &[name]));
+    images.iter().for_each(|image| image.push(&source));
+    fs::write(last_blob(&source, &images[0]), "x").unwrap();
+    fs::remove_file(data(&source.storage(), &support::sha256(&images[0].blobs[0]))).unwrap();
+    let tags = source.storage().join("docker/registry/v2/repositories/nowhere/_manifests/tags");
+    fs::write(tags.join("1/current/link"), "").unwrap();
+    let directory = tempdir();
+    let [list, receipt] = ["images.txt", "receipt.json"].map(|name| directory.path().join(name));
+    fs::write(&list, "cut\nnowhere:1\nwell:1\nteam/never:1\n").unwrap();
+    let options = ["-f", list.to_str().unwrap(), "--json"];
+    let failed = |images: &serde_json::Value| -> Vec<serde_json::Value> {
+        let failed = images.as_array().unwrap().iter().filter(|image| image["outcome"] == "failed");
+        failed.cloned().collect()
+    };
+    let ran = migrate(&source.storage(), target.host(), &[&options[..], &["--dry-run"]].concat());
+    let plan: serde_json::Value = serde_json::from_str(&ran.ended(0).stdout).unwrap();
+    let kept = [&options[..], &["--receipt", receipt.to_str().unwrap()]].concat();
+    let printed = migrate(&source.storage(), target.host(), &kept).ended(1).stdout;
+    assert_eq!(fs::read_to_string(receipt).unwrap(), printed);
+    let receipt: serde_json::Value = serde_json::from_str(&printed).unwrap();
+    assert_eq!(receipt["images"][0]["outcome"], "pushed");
+    let failed = failed(&receipt["images"]);
+    let sources: Vec<&str> = failed.iter().map(|image| image["source"].as_str().unwrap()).collect();
+    assert_eq!(sources, ["localhost/cut:1", "localhost/nowhere:1", "localhost/team/never:1"]);
+    assert_eq!((&failed[0]["digest"], &failed[1]["digest"]), (&images[0].digest().into(), &serde_json::Value::Null));
+    let reasons: Vec<&str> = failed.iter().map(|image| image["error"].as_str().unwrap()).collect();
+    for (reason, says) in
+        reasons.iter().zip([&["wrong size", ": missing: "][..], &["link is empty"], &["images.txt:4"]])
+    {
+        assert!(says.iter().all(|says| reason.contains(says)), "{says:?} {reason}");
+    }
+    assert_eq!(failed, *plan["failed"].as_array().unwrap(), "the plan knows it before");
+}
+
+#[test]
 fn options_that_mean_nothing_together_are_refused_before_anything_is_read() {
     let directory = tempdir();
     let nowhere = directory.path().join("nowhere");

@@ -55,7 +55,7 @@ fn each_image_is_written_present_or_failed_with_every_reason_wherever_they_go() 
     for way in WAYS {
         let to = directory.path().join(way);
         let (first, said) = report(&root, way, &to, 1);
-        let expected = [("cut:1", "failed"), ("well:1", "written"), ("whole:1", "written"), ("lost:1", "failed")];
+        let expected = [("well:1", "written"), ("whole:1", "written"), ("cut:1", "failed"), ("lost:1", "failed")];
         assert_eq!(states(&first), expected, "{way}");
         assert_eq!(sums(&first), [2, 0, 2], "{way}");
         assert!(said.contains("failed: ") && said.contains("2 failed"), "people are told as without it: {said}");

@@ -77,7 +77,7 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
     check_allowed(&args, &bundle)?;
     let graph = read_graph(&bundle, context).await?;
     let identity = Some(bundle.identity());
-    let cargo = Cargo { source: bundle.layout(), graph, identity, faults: Vec::new(), lost: 0 };
+    let cargo = Cargo { source: bundle.layout(), graph, identity, faults: Vec::new(), lost: Vec::new() };
     push.run(&cargo, started, context).await
 }
 

@@ -22,6 +22,7 @@ use crate::error::{Error, Result};
 use crate::graph::Graph;
 use crate::progress::Event;
 use crate::progress::units::count;
+use crate::receipt::ImageReceipt;
 use crate::transport::storage::{Depth, Storage};
 use choice::Which;
 use collect::Collected;
@@ -209,7 +210,11 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
 /// What is whole, to be pushed; and what is not, to be told of.
 fn cargo(storage: &Storage, collected: Collected) -> Cargo<'_> {
     let faults = collected.faults.iter().map(|fault| faults::shown(fault).trim_end().to_owned()).collect();
-    let lost = collected.failed();
+    let lost = report::faulty(&collected).into_iter().map(|faulty| {
+        let source = format!("{REGISTRY}/{}", faulty.name);
+        ImageReceipt::lost(source, faulty.found.map(|found| found.digest), faulty.reasons.join("; "))
+    });
+    let lost = lost.collect();
     let graph = Graph { images: collected.images.into_iter().filter_map(|(_, image)| image).collect() };
     Cargo { source: storage, graph, identity: None, faults, lost }
 }

@@ -12,7 +12,7 @@ use crate::bundle::Finished;
 use crate::cli::context::Context;
 use crate::cli::exit::Outcome;
 use crate::error::Result;
-use crate::graph::Image;
+use crate::transport::storage::Tagged;
 
 /// What was asked for.
 pub struct Asked<'a> {
@@ -85,24 +85,38 @@ impl Ended {
     }
 }
 
-/// Every image that was wanted, and what became of it.
+/// Every image that was wanted, and what became of it: first those that were whole.
 fn images(fates: Vec<Fate>, collected: &Collected) -> Vec<Value> {
-    let mut reasons = faults::reasons(&collected.faults);
-    let mut reasons_of = |name: &str| reasons.remove(name).unwrap_or_default();
-    let mut fates = fates.into_iter();
-    let mut images = Vec::with_capacity(collected.images.len());
-    for (found, image) in &collected.images {
-        let fate = image.as_ref().and_then(|_| fates.next());
-        let size = image.as_ref().map(Image::total_size);
+    let whole = collected.whole().zip(fates).map(|((found, image), fate)| {
+        let size = image.total_size();
         let more = match fate {
-            Some(Fate::Written) => json!({ "size": size, "state": "written" }),
-            Some(Fate::Present) => json!({ "size": size, "state": "present" }),
-            Some(Fate::Failed(reason)) => json!({ "size": size, "state": "failed", "reasons": [reason] }),
-            None => json!({ "state": "failed", "reasons": reasons_of(&found.name()) }),
+            Fate::Written => json!({ "size": size, "state": "written" }),
+            Fate::Present => json!({ "size": size, "state": "present" }),
+            Fate::Failed(reason) => json!({ "size": size, "state": "failed", "reasons": [reason] }),
         };
-        images.push(list::merged(list::known(found), more));
-    }
-    let lost = collected.lost_names().into_iter();
-    images.extend(lost.map(|name| json!({ "name": name, "state": "failed", "reasons": reasons_of(name) })));
-    images
+        list::merged(list::known(found), more)
+    });
+    let faulty = faulty(collected).into_iter().map(|Faulty { name, found, reasons }| {
+        let known = found.map_or_else(|| json!({ "name": name }), list::known);
+        list::merged(known, json!({ "state": "failed", "reasons": reasons }))
+    });
+    whole.chain(faulty).collect()
+}
+
+/// An image that cannot be carried.
+pub struct Faulty<'a> {
+    pub name: String,
+    /// `None`: its faults are all that is known of it.
+    pub found: Option<&'a Tagged>,
+    pub reasons: Vec<String>,
+}
+
+/// Every image that was wanted and is not whole.
+pub fn faulty(collected: &Collected) -> Vec<Faulty<'_>> {
+    let mut reasons = faults::reasons(&collected.faults);
+    let mut of = |name: String, found| Faulty { reasons: reasons.remove(&*name).unwrap_or_default(), name, found };
+    let faulty = collected.images.iter().filter(|(_, image)| image.is_none());
+    let mut all: Vec<Faulty> = faulty.map(|(found, _)| of(found.name(), Some(found))).collect();
+    all.extend(collected.lost_names().into_iter().map(|name| of(name.to_owned(), None)));
+    all
 }

@@ -23,6 +23,7 @@ use crate::naming::{Map, Naming, Style, Target, landing, parse_target};
 use crate::oci::{Digest, Repository};
 use crate::plan::{self, OnExisting, Plan, Targets};
 use crate::progress::Event;
+use crate::receipt::ImageReceipt;
 use crate::transfer::{self, Transfer};
 use crate::transport::registry::Registries;
 
@@ -51,7 +52,8 @@ pub struct PushArgs {
     /// Write what arrived where, as JSON
     ///
     /// For the records, and for the connected side to build on: the bundle's identity, target, each image's reference, digest
-    /// and outcome, and the blobs that are known to be there now.
+    /// and outcome, and the blobs that are known to be there now. An image that failed has the reason; one that migrate found
+    /// faulty in the storage has a source, and no reference.
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     receipt: Option<PathBuf>,
     /// Write the digest of each image, as skopeo sync does
@@ -111,8 +113,8 @@ pub struct Cargo<'a> {
     pub identity: Option<Digest>,
     /// What was found wrong with the source before: for the end, where it is read.
     pub faults: Vec<String>,
-    /// Images that failed already.
-    pub lost: usize,
+    /// Images that failed already: the source cannot give them.
+    pub lost: Vec<ImageReceipt>,
 }
 
 impl<'a> Push<'a> {
@@ -138,7 +140,7 @@ impl<'a> Push<'a> {
         target::check_quotas(&mut prepared, &registries, &plan, context).await?;
         if args.dry_run {
             report::faults(cargo, context);
-            return report::plan(graph, &plan, &prepared.notes, self.json, context);
+            return report::plan(cargo, &plan, &prepared.notes, self.json, context);
         }
         check_incomplete_indexes(graph, context);
         let options = transfer::Options { jobs: args.registry.jobs(), fail_fast: args.fail_fast };

@@ -12,7 +12,7 @@ use super::super::hint;
 use super::super::table;
 use super::{Cargo, Push};
 use crate::error::{Error, Kind, Result};
-use crate::graph::{Graph, Image};
+use crate::graph::Image;
 use crate::lock::IndexMode;
 use crate::plan::{Action, Plan, TagState};
 use crate::progress::units::{self, bytes, duration};
@@ -24,7 +24,8 @@ pub const SPARSE_REMEDY: &str =
     "its index is sparse, which many registries refuse; if so, export it again with --index trim";
 
 /// The plan, for `--dry-run`.
-pub fn plan(graph: &Graph, plan: &Plan, notes: &[String], as_json: bool, context: &Context) -> Result<Outcome> {
+pub fn plan(cargo: &Cargo<'_>, plan: &Plan, notes: &[String], as_json: bool, context: &Context) -> Result<Outcome> {
+    let graph = &cargo.graph;
     let (new, mounted) = (plan.new_bytes(), plan.mounted_bytes());
     let present = plan.present_bytes(graph);
     if as_json {
@@ -35,7 +36,7 @@ pub fn plan(graph: &Graph, plan: &Plan, notes: &[String], as_json: bool, context
             })
         });
         context.print_json(&json!({
-            "images": images.collect::<Vec<_>>(), "notes": notes,
+            "images": images.collect::<Vec<_>>(), "failed": cargo.lost, "notes": notes,
             "newBytes": new, "mountedBytes": mounted, "presentBytes": present,
         }))?;
         return Ok(Outcome::Done);
@@ -82,7 +83,8 @@ pub fn files(
     context: &Context,
 ) -> Result<()> {
     let (args, graph) = (push.args, &cargo.graph);
-    let receipt = Receipt::new(cargo.identity, push.to, graph, plan, outcome, Timestamp::now());
+    let mut receipt = Receipt::new(cargo.identity, push.to, graph, plan, outcome, Timestamp::now());
+    receipt.images.extend(cargo.lost.iter().cloned());
     let kept = args.receipt.as_ref().map_or(Ok(()), |path| write_file(path, receipt.to_json().as_bytes()));
     let printed = if push.json { context.print(&receipt.to_json()) } else { Ok(()) };
     let listed = args.digestfile.as_ref().map_or(Ok(()), |path| {
@@ -111,7 +113,7 @@ pub fn summary(
     faults(cargo, context);
     let count =
         |wanted: Done| outcome.images.iter().filter(|result| matches!(result, Ok(done) if *done == wanted)).count();
-    let (mut failed, mut told) = (cargo.lost, HashSet::new());
+    let (mut failed, mut told) = (cargo.lost.len(), HashSet::new());
     for ((image, step), result) in cargo.graph.images.iter().zip(&plan.images).zip(&outcome.images) {
         if let Err(error) = result {
             failed += 1;
