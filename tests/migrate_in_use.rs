@@ -127,6 +127,21 @@ fn an_index_whose_children_were_collected_as_untagged_is_told_and_costs_itself_a
     assert_eq!(digests(directory.path()), of([&single]));
 }
 
+/// A manifest is read once, but each repository has children of its own.
+#[test]
+fn an_index_that_lost_a_child_in_one_repository_is_looked_at_to_its_end_in_the_other() {
+    let registry = Registry::start();
+    let [lost, kept] = ["a", "b"].map(|name| images::oci_index(name, "1", "index"));
+    [&lost, &kept].into_iter().for_each(|image| image.push(&registry));
+    delete(&registry, &lost.children[1]);
+    let cut_short = layer(&kept.children[1]);
+    fs::write(data(&registry.storage(), &cut_short), "short").unwrap();
+    let directory = tempdir();
+    let said = migrated(&registry.storage(), directory.path(), 1);
+    assert!(said.contains("affects a:1") && said.contains("wrong size") && said.contains("affects b:1"), "{said}");
+    assert_eq!(digests(directory.path()), of([]), "an image with a layer cut short is no image");
+}
+
 #[test]
 fn a_storage_of_version_3_is_read_though_no_layers_lie_beside_its_manifests() {
     let registry = Registry::start();

@@ -140,39 +140,49 @@ impl Storage {
 impl Auditor<'_> {
     /// Reads every manifest at and below `roots`, and gives the blobs they need.
     fn read_manifests(&mut self, roots: impl Iterator<Item = (usize, Digest)>) -> Claims {
-        let mut claims = Claims::new();
-        let mut seen = HashSet::new();
+        let (mut claims, mut seen) = (Claims::new(), HashSet::new());
         // What no repository has is nowhere, or is left from a deletion.
         let has = |(at, digest): &(usize, Digest)| self.repositories[*at].has(digest);
-        let mut level: Vec<(usize, Digest)> = roots.filter(has).filter(|(_, digest)| seen.insert(*digest)).collect();
+        let mut level: Vec<(usize, Digest)> = roots.filter(has).filter(|place| seen.insert(*place)).collect();
         while !level.is_empty() {
-            let read = in_parallel(&level, |(_, digest)| {
-                self.storage.stored_manifest(digest).map(|manifest| (parts_of(&manifest), manifest))
-            });
+            let mut begun = HashSet::new();
+            let is_new = |(_, digest): &&(usize, Digest)| !self.nodes.contains_key(digest) && begun.insert(*digest);
+            let unread: Vec<(usize, Digest)> = level.iter().filter(is_new).copied().collect();
+            self.read_each(&unread, &mut claims);
+            // Repositories that share an index need not have the same of its children.
             let mut next = Vec::new();
-            for ((home, digest), read) in level.into_iter().zip(read) {
-                let node = match read {
-                    Ok((parts, manifest)) => {
-                        self.manifests.as_mut().map(|manifests| manifests.insert(digest, manifest));
-                        Node::Whole(parts)
-                    }
-                    Err(fault) => Node::Broken(self.note(fault)),
-                };
-                for part in node.parts() {
-                    if !part.is_manifest {
-                        let claim = claims.entry(part.digest).or_insert(Claim { sizes: Vec::new(), home });
-                        if !claim.sizes.contains(&part.size) {
-                            claim.sizes.push(part.size);
-                        }
-                    } else if self.repositories[home].has(&part.digest) && seen.insert(part.digest) {
-                        next.push((home, part.digest));
-                    }
-                }
-                self.nodes.insert(digest, node);
+            for (home, digest) in level {
+                let parts = self.nodes.get(&digest).map(Node::parts).unwrap_or_default();
+                let children = parts.iter().filter(|part| part.is_manifest).map(|part| (home, part.digest));
+                let had = |(at, digest): &(usize, Digest)| self.repositories[*at].has(digest);
+                next.extend(children.filter(had).filter(|place| seen.insert(*place)));
             }
             level = next;
         }
         claims
+    }
+
+    /// Reads manifests, each once, and adds the blobs they need to `claims`.
+    fn read_each(&mut self, unread: &[(usize, Digest)], claims: &mut Claims) {
+        let read = in_parallel(unread, |(_, digest)| {
+            self.storage.stored_manifest(digest).map(|manifest| (parts_of(&manifest), manifest))
+        });
+        for ((home, digest), read) in unread.iter().zip(read) {
+            let node = match read {
+                Ok((parts, manifest)) => {
+                    self.manifests.as_mut().map(|manifests| manifests.insert(*digest, manifest));
+                    Node::Whole(parts)
+                }
+                Err(fault) => Node::Broken(self.note(fault)),
+            };
+            for part in node.parts().iter().filter(|part| !part.is_manifest) {
+                let claim = claims.entry(part.digest).or_insert(Claim { sizes: Vec::new(), home: *home });
+                if !claim.sizes.contains(&part.size) {
+                    claim.sizes.push(part.size);
+                }
+            }
+            self.nodes.insert(*digest, node);
+        }
     }
 
     /// Every blob of `claims`, and in the whole scope every other too. How many, and their bytes.
