@@ -8,7 +8,8 @@ use std::path::Path;
 use serde_json::{Value, json};
 use support::images::{self, Image};
 use support::registry::Registry;
-use support::{gapferry, tempdir};
+use support::storage::data;
+use support::{gapferry, sha256, tempdir};
 
 /// Exit code, and what was said to people.
 fn run(storage: &Path, options: &[&str]) -> (Option<i32>, String) {
@@ -76,6 +77,38 @@ fn an_allowlist_chooses_whatever_registry_stands_before_its_names() {
     fs::write(&list, "team/app\nteam/other\n").unwrap();
     let both = ["-f", list.to_str().unwrap(), "--exclude", ":2$"];
     assert_eq!(names(&registry.storage(), &both), ["team/app:1", "team/other:v1.0"]);
+}
+
+/// An image that was excluded must not come under another name, nor must one that nobody asked for fail the run.
+#[test]
+fn without_tags_too_only_what_was_asked_for_is_taken_and_only_that_can_fail() {
+    let registry = Registry::start();
+    let all = [("team/app", "1"), ("team/app", "old"), ("team/app", "none"), ("other/x", "none")];
+    let images = push(&registry, &all);
+    let index = images::oci_index("team/multi", "1", "index");
+    index.push(&registry);
+    for image in &images[2..] {
+        let repository = registry.storage().join("docker/registry/v2/repositories").join(&image.repository);
+        fs::remove_dir_all(repository.join("_manifests/tags/none")).unwrap();
+    }
+    fs::remove_file(data(&registry.storage(), &sha256(&images[3].blobs[1]))).unwrap();
+    let by_digest = |image: &Image| format!("{}@{}", image.repository, image.digest());
+    let directory = tempdir();
+    let list = directory.path().join("images");
+    fs::write(&list, format!("{}\n{}\n", by_digest(&index.children[0]), by_digest(&images[2]))).unwrap();
+    let check = |options: &[&str], wanted: &[&str]| {
+        let mut found = names(&registry.storage(), options);
+        found.sort();
+        assert_eq!(found, wanted);
+        let to = directory.path().join(wanted.len().to_string());
+        let (code, said) = run(&registry.storage(), &[options, &["--to-dir", to.to_str().unwrap()]].concat());
+        assert_eq!(code, Some(0), "{said}");
+    };
+    let (none, child) = (by_digest(&images[2]), by_digest(&index.children[0]));
+    let options = ["--untagged", "--include", "^team/", "--exclude", ":old$"];
+    check(&options, &["team/app:1", &none, "team/multi:1"]);
+    // A platform of an index is a manifest like any other to whoever names it.
+    check(&["-f", list.to_str().unwrap()], &[&none, &child]);
 }
 
 #[test]

@@ -4,7 +4,7 @@
 //! repository that is called as it is written; else as it is meant, with its registry as the first part of the path (as
 //! `--scoped` leaves it) or without; `nginx`, which to Docker is `docker.io/library/nginx`, may be that or `nginx`.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::OnceLock;
 
@@ -13,7 +13,7 @@ use crate::cli::allowlist::read_file;
 use crate::error::{Error, Result};
 use crate::lock::Rename;
 use crate::oci::{Digest, Tag};
-use crate::transport::storage::{Fault, FaultKind, Storage, Tagged};
+use crate::transport::storage::{Fault, FaultKind, Storage, Survey, Tagged};
 
 use super::tags;
 
@@ -131,9 +131,19 @@ impl<'a> Choice<'a> {
         }
     }
 
-    /// Whether what has no tag has to be looked at.
-    pub fn needs_untagged(&self) -> bool {
-        self.which.untagged || self.rules.iter().flatten().any(|rule| is_pin(&rule.select))
+    /// Manifests that the allowlist names by their digests, where no tag of `survey` leads to them.
+    pub fn pinned(&mut self, survey: &Survey) -> Vec<Tagged> {
+        let tagged: HashSet<_> = survey.tags.iter().map(|found| (&found.repository, found.digest)).collect();
+        let mut pinned = Vec::new();
+        for holding in &survey.repositories {
+            let rules = self.of.get(holding.repository.path()).into_iter().flatten();
+            let selects = rules.filter_map(|at| Some(&self.rules.as_ref()?.get(*at)?.select));
+            let digests: BTreeSet<Digest> = selects.filter_map(pin).filter(|digest| holding.has(digest)).collect();
+            let images = digests.into_iter().filter(|digest| !tagged.contains(&(&holding.repository, *digest)));
+            pinned.extend(images.map(|digest| Tagged { repository: holding.repository.clone(), tag: None, digest }));
+        }
+        pinned.retain(|image| self.takes(image));
+        pinned
     }
 
     /// Whether the image is wanted.
@@ -215,9 +225,16 @@ fn meanings(rule: &Rule) -> Vec<String> {
     meanings
 }
 
-/// Whether the entry is a digest without a tag.
+/// The digest of an entry without a tag.
+fn pin(select: &Select) -> Option<Digest> {
+    match select {
+        Select::One(reference) if reference.tag.is_none() => reference.digest,
+        _ => None,
+    }
+}
+
 fn is_pin(select: &Select) -> bool {
-    matches!(select, Select::One(reference) if reference.tag.is_none())
+    pin(select).is_some()
 }
 
 /// In the repository that `rule` means; without a digest, a pinned one is not compared.

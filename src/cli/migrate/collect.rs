@@ -33,17 +33,27 @@ pub fn collect(storage: &Storage, which: &Which, depth: Depth, jobs: usize, cont
     let mut choice = Choice::read(which)?;
     let mut survey = storage.survey()?;
     choice.settle(survey.repositories.iter().map(|holding| holding.repository.path()));
-    survey.tags.retain(|found| choice.takes(found));
+    (survey.tags, survey.others) = survey.tags.into_iter().partition(|found| choice.takes(found));
+    survey.tags.extend(choice.pinned(&survey));
     // A tag that means nothing has a name all the same.
     survey.faults.retain(|fault| fault.images.is_empty() || fault.images.iter().any(|image| choice.takes_name(image)));
-    let scope = if choice.needs_untagged() { Scope::Manifests } else { Scope::Tagged };
+    let scope = if which.untagged { Scope::Manifests } else { Scope::Tagged };
     let mut audit = storage.audit(&survey, scope, depth, &context.events);
+    let mut unwanted: HashSet<String> = survey.others.iter().map(Tagged::name).collect();
     for (untagged, is_whole) in std::mem::take(&mut audit.untagged) {
         if choice.takes(&untagged) {
             survey.tags.push(untagged);
             audit.whole.push(is_whole);
+        } else {
+            unwanted.insert(untagged.name());
         }
     }
+    // What costs nobody an image that is wanted is nobody's fault here.
+    audit.faults.retain_mut(|fault| {
+        let is_about_all = fault.images.is_empty();
+        fault.images.retain(|image| !unwanted.contains(&**image));
+        is_about_all || !fault.images.is_empty()
+    });
     let cached = Cached::new(storage, Some(Box::new(std::mem::take(&mut audit.manifests))));
     // Tags of signatures are images of their own here.
     let options = Options { index: IndexMode::Sparse, referrers: false, foreign_layers: false };

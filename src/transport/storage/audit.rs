@@ -118,10 +118,11 @@ impl Storage {
         let claims = auditor.read_manifests(tagged.chain(untagged));
         let (blobs, bytes) = auditor.look_at_blobs(&claims, scope, depth, events);
         let mut audit = Audit { blobs, bytes, ..Audit::default() };
-        for tagged in &survey.tags {
-            let costs = place(&tagged.repository).map(|at| auditor.costs(at, tagged.digest)).unwrap_or_default();
-            audit.whole.push(costs.is_empty());
-            auditor.blame(&costs, &tagged.name());
+        audit.whole = survey.tags.iter().map(|image| auditor.judge(place(&image.repository), image)).collect();
+        if scope != Scope::Tagged {
+            for other in &survey.others {
+                auditor.judge(place(&other.repository), other);
+            }
         }
         audit.unreached = auditor.unreached().count();
         if scope != Scope::Tagged {
@@ -318,19 +319,21 @@ impl Auditor<'_> {
         left.retain(|(_, digest)| !of_indexes.contains(digest));
         let looked = left.into_iter().map(|(at, digest)| {
             let untagged = Tagged { repository: repositories[at].repository.clone(), tag: None, digest };
-            let costs = self.costs(at, digest);
-            self.blame(&costs, &untagged.name());
-            (untagged, costs.is_empty())
+            let is_whole = self.judge(Some(at), &untagged);
+            (untagged, is_whole)
         });
         looked.collect()
     }
 
-    fn blame(&mut self, costs: &[At], image: &str) {
+    /// Whether the image in that repository is whole; each fault it meets learns of it.
+    fn judge(&mut self, at: Option<usize>, image: &Tagged) -> bool {
+        let costs = at.map(|at| self.costs(at, image.digest)).unwrap_or_default();
         if costs.is_empty() {
-            return;
+            return true;
         }
-        let image: Arc<str> = Arc::from(image);
-        costs.iter().for_each(|at| self.faults[*at].images.push(image.clone()));
+        let name: Arc<str> = Arc::from(image.name());
+        costs.iter().for_each(|at| self.faults[*at].images.push(name.clone()));
+        false
     }
 
     /// The same fault once.

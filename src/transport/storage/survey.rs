@@ -33,6 +33,8 @@ pub struct Holding {
 pub struct Survey {
     /// Sorted by repository and tag.
     pub tags: Vec<Tagged>,
+    /// Tags that nobody asked for. What they lead to has a tag all the same.
+    pub others: Vec<Tagged>,
     /// Those with manifests, sorted.
     pub repositories: Vec<Holding>,
     pub faults: Vec<Fault>,
