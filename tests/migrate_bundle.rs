@@ -5,12 +5,12 @@ mod support;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Output};
 
 use support::images::{self, Corpus, Image};
 use support::registry::Registry;
 use support::storage::{self, elsewhere, layer, pack};
-use support::{files_below, gapferry, gapferry_process, skopeo, tempdir};
+use support::{files_below, gapferry, skopeo, tempdir};
 
 fn migrate(storage: &Path, out: &Path, more: &[&str]) -> Output {
     let mut command = gapferry();
@@ -198,37 +198,6 @@ fn a_rotten_blob_costs_its_images_alone_and_is_told_as_everywhere() {
     assert_eq!(output.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&output.stderr).contains("no image is whole"));
     assert!(!directory.path().join("none").exists());
-}
-
-#[test]
-fn killed_in_the_middle_the_same_command_finishes_and_leaves_nothing_beside_the_bundle() {
-    let registry = Registry::start();
-    for n in 0..4 {
-        let content: Vec<String> = (0..3).map(|layer| images::noise(n * 10 + layer, 2 << 20)).collect();
-        images::oci(&format!("team/app{n}"), "1", &content.iter().map(String::as_str).collect::<Vec<_>>())
-            .push(&registry);
-    }
-    let before = state(&registry.storage());
-    let directory = tempdir();
-    for link in ["hard", "copy"] {
-        let out = directory.path().join(link);
-        let blobs = directory.path().join(format!("{link}.partial/blobs/sha256"));
-        let mut command = gapferry_process();
-        command.arg("migrate").arg(registry.storage()).arg("--to-bundle").arg(&out).args(["--link", link, "-j", "1"]);
-        let mut process = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-        let begun = || fs::read_dir(&blobs).is_ok_and(|blobs| blobs.count() > 5);
-        while process.try_wait().unwrap().is_none() && !begun() {
-            std::thread::yield_now();
-        }
-        process.kill().unwrap();
-        process.wait().unwrap();
-        migrated(&registry.storage(), &out, &["--link", link]);
-        assert_eq!(listed(&out).len(), 4);
-    }
-    assert!(state(&registry.storage()) == before);
-    let mut left: Vec<_> = fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-    left.sort();
-    assert_eq!(left, ["copy", "hard"]);
 }
 
 #[test]

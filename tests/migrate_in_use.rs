@@ -1,15 +1,14 @@
 //! `migrate` from a storage that lives: a registry takes pushes beside it, deletes, collects its garbage, is of another
-//! version; the run itself is killed.
+//! version.
 
 mod support;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use support::images::{self, Corpus, Image};
@@ -158,36 +157,6 @@ fn a_storage_of_version_3_is_read_though_no_layers_lie_beside_its_manifests() {
     }
     migrated(&registry.storage(), &three, 0);
     assert!(files_below(&two) == files_below(&three));
-}
-
-#[test]
-fn killed_at_any_image_it_leaves_nothing_half_done_that_looks_finished_and_goes_on_from_there() {
-    let registry = Registry::start();
-    let corpus: Vec<Image> = (0..30).map(|n| images::oci("a", &n.to_string(), &["base", &n.to_string()])).collect();
-    corpus.iter().for_each(|image| image.push(&registry));
-    let directory = tempdir();
-    let whole = directory.path().join("whole");
-    migrated(&registry.storage(), &whole, 0);
-    let expected = files_below(&whole);
-    for lines in [0, 1, 2, 5, 20] {
-        let to = directory.path().join(format!("killed-{lines}"));
-        let mut command = gapferry_process();
-        command.arg("migrate").arg(registry.storage()).arg("--to-dir").arg(&to).args(["--progress", "json"]);
-        let mut process = command.stderr(Stdio::piped()).spawn().unwrap();
-        let events = BufReader::new(process.stderr.take().unwrap()).lines();
-        let _ = events.map_while(Result::ok).take(lines).count();
-        process.kill().unwrap();
-        process.wait().unwrap();
-        for (path, bytes) in if to.exists() { files_below(&to) } else { Vec::new() } {
-            let Some(image) = path.strip_suffix("/version").filter(|_| !bytes.is_empty()) else { continue };
-            let of_image = |files: &[(String, Vec<u8>)]| -> Vec<(String, Vec<u8>)> {
-                files.iter().filter(|(path, _)| path.starts_with(&format!("{image}/"))).cloned().collect()
-            };
-            assert!(of_image(&files_below(&to)) == of_image(&expected), "{image} looks finished");
-        }
-        migrated(&registry.storage(), &to, 0);
-        assert!(files_below(&to) == expected);
-    }
 }
 
 #[test]

@@ -3,13 +3,13 @@
 mod support;
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 use support::images::{self, Image};
-use support::registry::Registry;
+use support::registry::{Options, Registry};
 use support::storage::data;
-use support::{gapferry, sha256, tempdir};
+use support::{files_below, gapferry, sha256, tempdir};
 
 /// Exit code, and what was said to people.
 fn run(storage: &Path, options: &[&str]) -> (Option<i32>, String) {
@@ -183,6 +183,86 @@ fn a_storage_without_tags_gets_them_from_lines_or_from_harbor_s_answer() {
         assert!(said.contains("left behind: 1 manifest that no tag"), "{said}");
         let untagged = names(&registry.storage(), &["--tags-from", file, "--untagged"]);
         assert_eq!(untagged.len(), expected.len() + 1, "what got a name has it, the rest has its digest: {untagged:?}");
+    }
+}
+
+/// Writes what `options` choose as a bundle and as a storage; a registry with each of them.
+fn carried(storage: &Path, options: &[&str], directory: &Path) -> [(&'static str, PathBuf, Registry); 2] {
+    ["--to-bundle", "--to-storage"].map(|way| {
+        let to = directory.join(way);
+        let (code, said) = run(storage, &[options, &[way, to.to_str().unwrap()]].concat());
+        assert_eq!(code, Some(0), "{way} {options:?}: {said}");
+        let arrived = match way {
+            "--to-bundle" => Registry::start(),
+            _ => Registry::with(Options { storage: Some(to.clone()), ..Options::default() }),
+        };
+        if way == "--to-bundle" {
+            gapferry().arg("import").arg(&to).args(["--to", arrived.host()]).assert().success();
+        }
+        (way, to, arrived)
+    })
+}
+
+/// Digests of its manifest and blobs.
+fn content(image: &Image) -> Vec<String> {
+    let mut content = image.blob_digests();
+    content.push(image.digest());
+    content
+}
+
+#[test]
+fn a_bundle_and_a_storage_have_the_chosen_images_and_no_blob_of_another() {
+    let registry = Registry::start();
+    let all = [("team/app", "1"), ("team/app", "2"), ("team/other", "1"), ("new", "1")];
+    let images = push(&registry, &all);
+    let directory = tempdir();
+    let list = directory.path().join("images");
+    fs::write(&list, "registry.old:5000/team/app\nnew:1\n").unwrap();
+    let list = list.to_str().unwrap();
+    let choices: [(&[&str], &[usize]); 4] = [
+        (&["-f", list], &[0, 1, 3]),
+        (&["--include", "^team/"], &[0, 1, 2]),
+        (&["--exclude", ":1$"], &[1]),
+        (&["-f", list, "--include", "^team/", "--exclude", ":2$"], &[0]),
+    ];
+    for (options, wanted) in choices {
+        let place = tempdir();
+        for (way, to, arrived) in carried(&registry.storage(), options, place.path()) {
+            let files: Vec<String> = files_below(&to).into_iter().map(|(path, _)| path).collect();
+            for (at, image) in images.iter().enumerate() {
+                let is_wanted = wanted.contains(&at);
+                let there = arrived.digest(&image.repository, image.tag.as_deref().unwrap());
+                assert_eq!(there, is_wanted.then(|| image.digest()), "{way} {options:?} {}", image.name());
+                for digest in content(image) {
+                    let has = files.iter().any(|path| path.contains(&digest.replace("sha256:", "")));
+                    let is_needed = wanted.iter().any(|at| content(&images[*at]).contains(&digest));
+                    assert_eq!(has, is_needed, "{way} {options:?}: {digest} of {}", image.name());
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn tags_from_a_file_are_the_names_in_a_bundle_and_in_a_storage() {
+    let registry = Registry::start();
+    let images = push(&registry, &[("team/app", "1"), ("team/b/c", "x"), ("team/unnamed", "1")]);
+    remove_tags(&registry, &images);
+    let directory = tempdir();
+    let file = directory.path().join("tags.txt");
+    let lines = [("team/app:new", 0), ("team/app:newer", 0), ("team/b/c:x", 1)];
+    let line = |(name, at): &(&str, usize)| format!("{name} {}\n", images[*at].digest());
+    fs::write(&file, lines.iter().map(line).collect::<String>()).unwrap();
+    let options = ["--tags-from", file.to_str().unwrap()];
+    for (way, _, arrived) in carried(&registry.storage(), &options, directory.path()) {
+        for (name, at) in lines {
+            let (repository, tag) = name.split_once(':').unwrap();
+            assert_eq!(arrived.digest(repository, tag), Some(images[at].digest()), "{way} {name}");
+        }
+        let mut tags = arrived.tags("team/app");
+        tags.sort();
+        assert_eq!(tags, ["new", "newer"], "{way}");
+        assert_eq!(arrived.digest("team/unnamed", &images[2].digest()), None, "{way}");
     }
 }
 
