@@ -28,6 +28,7 @@
 //! | [`error`], [`progress`], [`position`], [`durable`] | the one error; events instead of printing; a place in a file; files that are replaced for good |
 //! | [`content`] | the contract for reading and writing; a blob is proven while it is read |
 //! | [`credentials`] | who we are to a registry; secrets masked by type |
+//! | [`signing`] | keys, signatures and what they prove; nothing of what is signed |
 //! | [`routes`] | which mirrors stand before a registry (`registries.conf`) |
 //! | [`transport`] | registries, OCI layouts and the storage of a registry as directory or tar, skopeo's `dir:` |
 //! | [`allowlist`] | text, YAML and skopeo's YAML to rules that know their line |
@@ -80,6 +81,7 @@ pub mod resolve;
 pub mod routes;
 pub mod select;
 pub mod serve;
+pub mod signing;
 pub mod transfer;
 pub mod transport;
 pub mod walk;

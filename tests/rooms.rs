@@ -17,6 +17,7 @@ const ROOMS: &[(&str, u8)] = &[
     ("content", 1),
     ("credentials", 2),
     ("routes", 2),
+    ("signing", 2),
     ("transport", 2),
     ("allowlist", 3),
     ("bundle", 3),

@@ -15,6 +15,7 @@ mod medium;
 mod offsets;
 mod open;
 mod place;
+mod signed;
 mod stamp;
 mod tarfile;
 mod writer;
@@ -24,6 +25,7 @@ pub use format::{
     BUNDLE_JSON, BundleJson, DOCKER_JSON, FORMAT_VERSION, FileEntry, INDEX_JSON, OCI_LAYOUT, SIGNATURE, SUMS,
 };
 pub use open::{Bundle, MAX_BUNDLE_JSON, refuse_unfinished};
+pub use signed::{MAX_SUMS, Signed, check_signature, sign};
 pub use writer::{Finished, Options, Survey, Whole, Writer};
 
 use std::collections::{HashMap, HashSet};

@@ -6,9 +6,9 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::format::Metadata;
+use super::format::{Metadata, SIGNATURE};
 use super::journal::{Claims, Journal};
-use super::offsets::TarPlan;
+use super::offsets::{self, TarPlan};
 use super::place::{Place, Slot};
 use super::{leftovers, medium};
 use crate::content::Slice;
@@ -150,6 +150,13 @@ impl TarFile {
         Some(Slice::new(self.file.clone(), &self.path, file.data, file.size))
     }
 
+    /// A signature's length is known only when it is made.
+    fn as_written(&self, planned: &offsets::TarFile, metadata: &[Metadata]) -> offsets::TarFile {
+        let signature = metadata.iter().find(|file| file.path == SIGNATURE && planned.path == SIGNATURE);
+        let size = signature.map_or(planned.size, |file| file.bytes.len() as u64);
+        offsets::TarFile { size, ..planned.clone() }
+    }
+
     fn write(&self, bytes: &[u8], at: u64) -> Result<()> {
         self.file.write_all_at(bytes, at).map_err(|e| Error::disk("writing", &self.path, e))
     }
@@ -181,7 +188,7 @@ impl Place for TarFile {
 
     fn seal(&self, metadata: &[Metadata], manifests: &[Manifest], mtime: u64) -> Result<()> {
         for file in &self.plan.files {
-            self.write(&file.header_blocks(mtime), file.header)?;
+            self.write(&self.as_written(file, metadata).header_blocks(mtime), file.header)?;
         }
         let whole = manifests.iter().map(|m| (m.digest().blob_path(), &m.bytes()[..]));
         for (path, bytes) in whole.chain(metadata.iter().map(|m| (m.path.to_owned(), &m.bytes[..]))) {

@@ -17,13 +17,14 @@ use super::offsets::TarPlan;
 use super::open::Bundle;
 use super::place::Place;
 use super::tarfile::{self, TarFile};
-use super::{BUNDLE_JSON, Contents, bytes_in, stamp};
+use super::{BUNDLE_JSON, Contents, bytes_in, signed, stamp};
 use crate::content::{LinkMode, Origin, Sink, Slice};
 use crate::error::{Error, Kind, Result};
 use crate::lock::Lock;
 use crate::oci::{Algorithm, Descriptor, Digest, Manifest, Reference, Repository};
 use crate::progress::units::bytes;
 use crate::progress::{Event, Events, Phase};
+use crate::signing::PrivateKey;
 
 /// How a bundle is written.
 #[derive(Clone, Debug)]
@@ -34,12 +35,14 @@ pub struct Options {
     pub link: LinkMode,
     /// The device where a link is likely to succeed: no room is asked for there.
     pub device: Option<u64>,
+    /// Signs the bundle.
+    pub key: Option<Arc<PrivateKey>>,
 }
 
 impl Options {
     /// Every blob is copied.
     pub fn copying(tool: impl Into<String>) -> Options {
-        Options { tool: tool.into(), link: LinkMode::Copy, device: None }
+        Options { tool: tool.into(), link: LinkMode::Copy, device: None, key: None }
     }
 }
 
@@ -83,6 +86,7 @@ pub struct Writer {
     place: Arc<dyn Place>,
     contents: Contents,
     tool: String,
+    key: Option<Arc<PrivateKey>>,
     events: Events,
     done: Mutex<HashSet<Digest>>,
     links: Links,
@@ -165,7 +169,7 @@ impl Writer {
     pub fn survey(out: &Path, contents: &Contents, options: &Options) -> Result<Survey> {
         let out = &medium::settle(out)?;
         refuse_foreign(out)?;
-        let metadata = format::metadata(contents, &options.tool, &HashMap::new())?;
+        let metadata = planned(contents, options)?;
         let plan = tar_plan(contents, &metadata)?;
         let files = metadata.iter().map(|file| file.bytes.len() as u64).chain(contents.all().map(|(_, size)| size));
         let total = if is_tar(out) { plan.length } else { files.fold(0, u64::saturating_add) };
@@ -205,8 +209,7 @@ impl Writer {
         std::fs::create_dir_all(parent).map_err(|e| Error::disk("creating", parent, e))?;
         let lock = WriteLock::take(out)?;
         let (place, present): (Arc<dyn Place>, _) = if is_tar(out) {
-            let metadata = format::metadata(&contents, &options.tool, &HashMap::new())?;
-            let plan = tar_plan(&contents, &metadata)?;
+            let plan = tar_plan(&contents, &planned(&contents, &options)?)?;
             let tar = TarFile::create(out, plan, contents.blobs.iter().map(|blob| blob.digest), &events)?;
             let present = leftovers::adopt(out, &Target::Tar(&tar), &tar, &contents, &events)?;
             leftovers::tell_lost(out, tarfile::drop_former(out, |digest| present.contains(digest)), &events);
@@ -216,9 +219,9 @@ impl Writer {
             let present = leftovers::adopt(out, &Target::Directory(&directory), &directory, &contents, &events)?;
             (Arc::new(directory), present)
         };
-        let (out, tool) = (out.to_owned(), options.tool);
+        let (out, tool, key) = (out.to_owned(), options.tool, options.key);
         let (done, links) = (Mutex::new(present), Links::new(options.link, events.clone()));
-        Ok(Writer { out, place, contents, tool, events, done, links, total: survey.total, _lock: lock })
+        Ok(Writer { out, place, contents, tool, key, events, done, links, total: survey.total, _lock: lock })
     }
 
     /// Whether this blob is in place.
@@ -240,7 +243,15 @@ impl Writer {
             return Err(Error::damaged(format!("sealing {}: blob {} is missing", self.out.display(), missing.digest)));
         }
         self.events.report(Event::Phase { phase: Phase::Sync, items: 1, bytes: 0 });
-        let metadata = format::metadata(&self.contents, &self.tool, &self.other_sums()?)?;
+        let mut metadata = format::metadata(&self.contents, &self.tool, &self.other_sums()?)?;
+        let mut size = self.total;
+        if let Some(key) = &self.key {
+            let signature = signed::signature(key, &metadata)?;
+            if !is_tar(&self.out) {
+                size -= (key.longest_signature() - signature.bytes.len()) as u64;
+            }
+            metadata.push(signature);
+        }
         let bundle_json = metadata.iter().find(|file| file.path == BUNDLE_JSON);
         let identity = Digest::sha256(bundle_json.map_or(&[], |file| &file.bytes));
         let mtime = u64::try_from(self.contents.lock.created.as_second()).unwrap_or_default();
@@ -249,7 +260,7 @@ impl Writer {
         if let Some(state) = stamp::State::of(&self.out) {
             state.mark(&self.out);
         }
-        Ok(Finished { path: self.out, identity, size: self.total, unchanged: false })
+        Ok(Finished { path: self.out, identity, size, unchanged: false })
     }
 
     /// sha256 of blobs that go by another algorithm: `SHA256SUMS` wants it.
@@ -312,6 +323,13 @@ impl Sink for Writer {
         let text = || format!("writing {}: {reference} is not part of it", self.out.display());
         if known { Ok(()) } else { Err(Error::new(Kind::Input, text())) }
     }
+}
+
+/// The metadata as it will be, or of the same lengths. A signature may turn out shorter; in a tar it takes the same room.
+fn planned(contents: &Contents, options: &Options) -> Result<Vec<Metadata>> {
+    let mut metadata = format::metadata(contents, &options.tool, &HashMap::new())?;
+    metadata.extend(signed::room(options.key.as_deref()));
+    Ok(metadata)
 }
 
 fn tar_plan(contents: &Contents, metadata: &[Metadata]) -> Result<TarPlan> {

@@ -4,13 +4,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Problem, ProblemKind, Problems};
-use crate::bundle::{BUNDLE_JSON, BundleJson, SUMS};
+use crate::bundle::{BUNDLE_JSON, BundleJson, MAX_SUMS, SUMS};
 use crate::oci::Digest;
 use crate::transport::layout::Layout;
 
-/// The largest `SHA256SUMS` that is read, in bytes: room for a million files.
-const MAX_SUMS: u64 = 160 * 1024 * 1024;
-/// And of so many lines, since short ones take more memory than room.
+/// `SHA256SUMS` has at most so many lines, since short ones take more memory than room.
 const MAX_LINES: usize = 1_100_000;
 
 /// What is said of a file.

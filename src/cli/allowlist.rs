@@ -218,7 +218,11 @@ pub fn connect_for(lock: &Lock, registry: &RegistryArgs, context: &Context) -> R
 
 /// Content and name of a file, `-` being standard input; not more than an allowlist may have.
 pub fn read_file(path: &Path) -> Result<(String, Vec<u8>)> {
-    let limit = MAX_FILE_SIZE as u64 + 1;
+    read_bounded(path, MAX_FILE_SIZE as u64 + 1)
+}
+
+/// The same, but only its first `limit` bytes.
+pub fn read_bounded(path: &Path, limit: u64) -> Result<(String, Vec<u8>)> {
     let mut bytes = Vec::new();
     let (name, read) = if path == Path::new("-") {
         take_stdin("a file to read (`-`)")?;

@@ -3,12 +3,14 @@
 mod write;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::allowlist::{AllowlistArgs, connect_for, read_file, settle, tell_obstacle};
 use super::context::{Context, check_writable, write_file};
 use super::exit::Outcome;
 use super::registry::RegistryArgs;
+use super::signing::{SignArgs, settle as settle_signature};
 use super::{mirrors, table};
 use crate::bundle::{Bundle, Contents, Finished, Options, Survey, Whole, Writer, walk_file};
 use crate::content::{Cached, Checkpoint, Source};
@@ -17,6 +19,7 @@ use crate::graph::Graph;
 use crate::lock::Lock;
 use crate::oci::Platform;
 use crate::progress::units::{bytes, count, duration};
+use crate::signing::PrivateKey;
 use crate::transport::registry::Registries;
 pub use write::{Job, TOOL, write};
 
@@ -40,6 +43,7 @@ Examples:
   gapferry export -f images.txt --platform linux/amd64 -o /mnt/usb/images.tar --lock images.lock
   gapferry export --locked images.lock -o again.tar      # the same bytes
   gapferry export -f skopeo-sync.yaml -o bundle --dry-run
+  gapferry export -f images.txt -o images.tar --sign-key ours.pem      # who made it
 
 An allowlist as text:
   registry.k8s.io/pause:3.10
@@ -77,6 +81,8 @@ pub struct Args {
     #[arg(long, help_heading = "Output")]
     json: bool,
     #[command(flatten)]
+    sign: SignArgs,
+    #[command(flatten)]
     registry: RegistryArgs,
 }
 
@@ -87,13 +93,15 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
         Writer::check_free(&args.output)?;
     }
     let former = Writer::former(&args.output)?;
+    let key = args.sign.key(context)?;
     let (registries, ask) = ask(&args, context)?;
     let kept = match args.dry_run {
         true => Checkpoint::reading(&registries, &walk_file(&args.output)),
         false => Checkpoint::new(&registries, Some(walk_file(&args.output))),
     };
     tell_obstacle(&kept, context);
-    let outcome = export(&args, ask, former, &registries, &kept, started, context).await;
+    let begun = (started, key);
+    let outcome = export(&args, ask, former, &registries, &kept, begun, context).await;
     settle(&kept, outcome, context)
 }
 
@@ -103,7 +111,7 @@ async fn export(
     former: Option<Bundle>,
     registries: &Registries,
     kept: &Checkpoint<'_>,
-    started: Instant,
+    (started, key): (Instant, Option<Arc<PrivateKey>>),
     context: &Context,
 ) -> Result<Outcome> {
     let (former_lock, former_layout) = former.map(Bundle::into_lock_and_layout).unzip();
@@ -124,7 +132,8 @@ async fn export(
     let whole = if args.dry_run { Whole::BySizes } else { Whole::Proven(&context.events) };
     let up_to_date = Writer::up_to_date(&args.output, &lock, exact, whole);
     let contents = Contents::new(lock.clone(), &graph)?;
-    let (options, jobs) = (Options::copying(TOOL), args.registry.jobs());
+    let options = Options { key: key.clone(), ..Options::copying(TOOL) };
+    let jobs = args.registry.jobs();
     if args.dry_run {
         let survey = Writer::survey(&args.output, &contents, &options)?;
         return print_plan(args, &lock, &graph, &survey, up_to_date.is_some(), registries, context);
@@ -144,6 +153,7 @@ async fn export(
     });
     // The bundle is there whatever became of the lock; that it is missing comes last.
     let ended = finish(args, &graph, &finished, moved, registries, started, context)?;
+    settle_signature(&finished, key.as_deref(), context)?;
     locked.map(|()| ended)
 }
 

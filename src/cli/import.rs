@@ -7,6 +7,7 @@ use super::allowlist::read_file;
 use super::context::Context;
 use super::exit::Outcome;
 use super::push::{Cargo, Names, Push, PushArgs};
+use super::signing::{KeyArgs, signed_by};
 use crate::allowlist::{Allowlist, refused};
 use crate::bundle::Bundle;
 use crate::check::{self, Depth};
@@ -31,6 +32,7 @@ const AFTER: &str = "\
 Examples:
   gapferry import images.tar --to harbor.internal/mirror --create-projects
   gapferry import images.tar --to registry.internal:5000 --dry-run
+  gapferry import images.tar --to harbor.internal/mirror --key them.pub
   gapferry import images.tar --to harbor.internal --map names.map --receipt receipt.json
 
 Names (docker.io/library/nginx:1.27 to harbor.internal/mirror):
@@ -67,6 +69,8 @@ pub struct Args {
     #[arg(long, help_heading = "Output")]
     json: bool,
     #[command(flatten)]
+    keys: KeyArgs,
+    #[command(flatten)]
     push: PushArgs,
 }
 
@@ -84,9 +88,15 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
 /// What must be right before anything is pushed; a bundle with any problem is refused.
 fn prove(args: &Args, context: &Context) -> Result<Bundle> {
     let depth = if args.verify_first { Depth::Full } else { Depth::Structure };
+    let signed = args.keys.check(&args.bundle, context).map_err(|e| e.while_doing("nothing was pushed"))?;
     let report = check::check(&args.bundle, depth, &context.events)?;
     if report.is_clean() {
-        return Bundle::open(&args.bundle);
+        let bundle = Bundle::open(&args.bundle)?;
+        if let Some(signed) = &signed {
+            signed.hold(&args.bundle, Some(bundle.identity()))?;
+            context.say(&signed_by(&signed.by));
+        }
+        return Ok(bundle);
     }
     context.end();
     for problem in report.problems.iter().take(10) {

@@ -25,6 +25,7 @@ mod password;
 mod push;
 mod registry;
 mod serve;
+mod signing;
 mod site;
 mod table;
 mod verify;

@@ -5,8 +5,11 @@ use std::time::Instant;
 
 use super::context::Context;
 use super::exit::Outcome;
+use super::signing::{KeyArgs, signed_by};
+use crate::bundle::Signed;
 use crate::check::{self, Depth, Problem, Report};
 use crate::error::Result;
+use crate::oci::Digest;
 use crate::progress::plain_piece;
 use crate::progress::units::{bytes, count, duration};
 
@@ -18,15 +21,22 @@ on purpose, that nothing undeclared is there, and that bundle.json, SHA256SUMS, 
 the first problem: all are listed, each with its path, what was expected, what was found, the images it affects and what to \
 do.
 
-Exit code 0: clean. 3: damaged. 2: not a bundle.";
+With --key the signature is checked before any other file is opened: a bundle that is unsigned, signed by another key, or \
+altered since is refused.
+
+Exit code 0: clean. 3: damaged, or not signed by --key. 2: not a bundle.";
 
 const AFTER: &str = "\
 Examples:
   gapferry verify /mnt/usb/images.tar
   gapferry verify bundle --json | jq -r '.problems[].path'
+  gapferry verify images.tar --key them.pub
 
 Without gapferry, inside the directory form (or after `tar xf`):
-  sha256sum -c SHA256SUMS";
+  sha256sum -c SHA256SUMS
+  openssl dgst -sha256 -verify them.pub -signature SHA256SUMS.sig SHA256SUMS                      # ECDSA
+  openssl pkeyutl -verify -pubin -inkey them.pub -rawin -in SHA256SUMS -sigfile SHA256SUMS.sig    # Ed25519
+  cosign verify-blob --key them.pub --signature SHA256SUMS.sig --insecure-ignore-tlog SHA256SUMS  # ECDSA";
 
 /// Prove every byte of a bundle and list every problem
 #[derive(clap::Args)]
@@ -37,21 +47,36 @@ pub struct Args {
     /// Print the report as JSON on standard output
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    keys: KeyArgs,
 }
 
 pub fn run(args: Args, context: &Context) -> Result<Outcome> {
     let started = Instant::now();
+    let signed = args.keys.check(&args.bundle, context)?;
     let report = check::check(&args.bundle, Depth::Full, &context.events)?;
+    if let Some(signed) = &signed {
+        signed.hold(&args.bundle, report.identity)?;
+    }
     context.end();
     if args.json {
-        context.print_json(&report)?;
+        context.print_json(&Told { report: &report, signed_by: signed.map(|signed| signed.by.fingerprint()) })?;
     } else {
-        print(&args, &report, started, context)?;
+        print(&args, &report, signed.as_ref(), started, context)?;
     }
     Ok(if report.is_clean() { Outcome::Done } else { Outcome::Damaged })
 }
 
-fn print(args: &Args, report: &Report, started: Instant, context: &Context) -> Result<()> {
+/// The report, and whose signature was found good.
+#[derive(serde::Serialize)]
+struct Told<'a> {
+    #[serde(flatten)]
+    report: &'a Report,
+    #[serde(rename = "signedBy", skip_serializing_if = "Option::is_none")]
+    signed_by: Option<Digest>,
+}
+
+fn print(args: &Args, report: &Report, signed: Option<&Signed>, started: Instant, context: &Context) -> Result<()> {
     for problem in &report.problems {
         context.print(&shown(problem))?;
     }
@@ -60,7 +85,8 @@ fn print(args: &Args, report: &Report, started: Instant, context: &Context) -> R
         let (size, time) = (bytes(report.bytes), duration(started.elapsed()));
         let identity = report.identity.map(|identity| format!("\nidentity {identity}")).unwrap_or_default();
         let (images, files) = (count(report.images, "image"), count(report.files, "file"));
-        format!("OK: {bundle}: {images}, {files}, {size}, {time}{identity}\n")
+        let signed = signed.map(|signed| format!("\n{}", signed_by(&signed.by))).unwrap_or_default();
+        format!("OK: {bundle}: {images}, {files}, {size}, {time}{identity}{signed}\n")
     } else {
         let affected = report.problems.iter().flat_map(|problem| problem.images.iter());
         let affected = affected.collect::<std::collections::BTreeSet<_>>().len();

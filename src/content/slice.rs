@@ -47,6 +47,11 @@ impl Slice {
         self.size
     }
 
+    /// Where it begins in the file, in bytes.
+    pub fn offset(&self) -> u64 {
+        self.offset
+    }
+
     pub fn path(&self) -> &Path {
         &self.path
     }

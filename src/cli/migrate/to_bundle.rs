@@ -106,7 +106,7 @@ impl Job<'_> {
         let job = export::Job {
             output: self.asked.to,
             contents: Contents::new(lock, &graph)?,
-            options: Options { tool: TOOL.to_owned(), link: self.link, device: self.storage.device() },
+            options: Options { tool: TOOL.to_owned(), link: self.link, device: self.storage.device(), key: None },
             graph: &graph,
             source: self.storage,
             jobs: self.jobs,

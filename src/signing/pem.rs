@@ -1,0 +1,106 @@
+//! PEM (RFC 7468) as far as key files need it, and what a file is that is no such key.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+
+use super::MAX_KEY_FILE;
+use crate::error::{Error, Result};
+
+/// The object identifier of RSA keys (RFC 8017), as DER has it.
+const RSA: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01];
+/// Of keys on any elliptic curve (RFC 5480).
+const EC: &[u8] = &[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01];
+/// Of P-256 alone.
+const P256: &[u8] = &[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07];
+
+/// One `-----BEGIN …-----` and what it holds.
+pub struct Block {
+    pub label: String,
+    pub bytes: Vec<u8>,
+}
+
+/// The first block of a file that is a key or something else of interest.
+///
+/// # Errors
+/// There is none, or it is encrypted in OpenSSL's old way; `name` is what errors call the file.
+pub fn first_block(file: &[u8], name: &str) -> Result<Block> {
+    let fail = |why: &str| Err(Error::input(format!("reading the key {name}: {why}")));
+    if file.len() as u64 > MAX_KEY_FILE {
+        return fail(&format!("it has more than {MAX_KEY_FILE} bytes, so it is no key"));
+    }
+    let Some(text) = std::str::from_utf8(file).ok().filter(|text| text.contains("-----BEGIN ")) else {
+        return fail(not_pem(file));
+    };
+    let mut rest = text;
+    while let Some((_, after)) = rest.split_once("-----BEGIN ") {
+        let Some((label, after)) = after.split_once("-----") else { break };
+        let Some((body, after)) = after.split_once(&format!("-----END {label}-----")) else {
+            return fail("it is cut off: a `-----BEGIN` has no `-----END` of its kind");
+        };
+        rest = after;
+        // `openssl ecparam -genkey` writes the name of the curve before the key.
+        if label == "EC PARAMETERS" {
+            continue;
+        }
+        if body.contains("Proc-Type:") {
+            return fail("it is encrypted in OpenSSL's old way; `openssl pkey -in FILE -out PLAIN` decrypts it");
+        }
+        let packed: String = body.split_ascii_whitespace().collect();
+        let Ok(bytes) = STANDARD.decode(packed) else { return fail("what stands between its lines is not base64") };
+        return Ok(Block { label: label.to_owned(), bytes });
+    }
+    fail("it holds no key")
+}
+
+fn not_pem(file: &[u8]) -> &'static str {
+    if file.trim_ascii().is_empty() {
+        "it is empty"
+    } else if file.starts_with(&[0x30]) {
+        "it is no PEM; if it is a key in DER form, `openssl pkey -inform DER` (with -pubin if public) makes PEM of it"
+    } else if file.starts_with(b"ssh-") || file.starts_with(b"ecdsa-sha2-") {
+        "it is a key of OpenSSH; one of openssl or cosign is needed"
+    } else if file.starts_with(b"untrusted comment:") {
+        "it is a key of minisign or signify; one of openssl or cosign is needed"
+    } else {
+        "it is no key in PEM form (`-----BEGIN …-----`)"
+    }
+}
+
+/// What a block is that is not what was wanted; `public`: a public key was.
+pub fn instead(block: &Block, public: bool) -> &'static str {
+    match block.label.as_str() {
+        "CERTIFICATE" | "TRUSTED CERTIFICATE" if public => {
+            "it is a certificate, not a key; `openssl x509 -in FILE -noout -pubkey` gives the public key in it"
+        }
+        "CERTIFICATE" | "TRUSTED CERTIFICATE" => "it is a certificate, not a private key",
+        "PUBLIC KEY" => "it is a public key; to sign, the private one is needed",
+        label if public && label.ends_with("PRIVATE KEY") && !label.starts_with("OPENSSH") => {
+            "it is a private key, which stays with whoever signs; its public one is needed (`openssl pkey -in FILE -pubout`, \
+             `cosign public-key --key FILE`)"
+        }
+        "RSA PRIVATE KEY" | "RSA PUBLIC KEY" => "it is an RSA key; ECDSA P-256 or Ed25519 is needed",
+        "ENCRYPTED PRIVATE KEY" => {
+            "it is encrypted PKCS#8; `openssl pkcs8 -in FILE -out PLAIN` decrypts it, or take a key of cosign's, which may be \
+             encrypted"
+        }
+        "OPENSSH PRIVATE KEY" => "it is a key of OpenSSH; one of openssl or cosign is needed",
+        label if label.starts_with("PGP ") => "it is of OpenPGP; a key of openssl or cosign is needed",
+        "CERTIFICATE REQUEST" | "NEW CERTIFICATE REQUEST" => "it is a certificate request, not a key",
+        _ => "it is PEM of another kind, no key of openssl or cosign",
+    }
+}
+
+/// What kind of key this DER is, when it is none that is taken.
+pub fn other_algorithm(der: &[u8]) -> &'static str {
+    let names = |oid: &[u8]| der.windows(oid.len()).any(|window| window == oid);
+    if names(RSA) {
+        "it is an RSA key; ECDSA P-256 or Ed25519 is needed"
+    } else if names(P256) {
+        "it is on P-256, but in a form that is not taken (a compressed point?) or damaged; `openssl ec -conv_form uncompressed` \
+         writes the common form"
+    } else if names(EC) {
+        "it is on another elliptic curve than P-256; ECDSA P-256 or Ed25519 is needed"
+    } else {
+        "it is neither ECDSA P-256 nor Ed25519, or it is damaged"
+    }
+}

@@ -1,0 +1,98 @@
+//! Private keys that cosign has encrypted: JSON with a key made from a passphrase (scrypt, RFC 7914) and a box (NaCl's
+//! secretbox: XSalsa20-Poly1305) around PKCS#8. The format is that of go-securesystemslib's `encrypted` package, which cosign
+//! uses since its first version; `skopeo generate-sigstore-key` writes the same.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use crypto_secretbox::aead::{AeadInPlace, KeyInit};
+use crypto_secretbox::{Key, Nonce, Tag, XSalsa20Poly1305};
+use serde::Deserialize;
+
+use crate::credentials::Secret;
+
+/// The costs (log2 of N) that go-securesystemslib has ever written: 2^15 at first, 2^16 since 0.7, 2^17 where asked for.
+/// More would be somebody's way to fill the memory: 2^17 takes 128 MiB.
+const COSTS: std::ops::RangeInclusive<u32> = 15..=17;
+const BLOCK: u32 = 8;
+const LANES: u32 = 1;
+/// No PKCS#8 key that is taken has a tenth of it, in bytes.
+const MOST: usize = 16 * 1024;
+
+#[derive(Deserialize)]
+struct Document {
+    kdf: Kdf,
+    cipher: Cipher,
+    ciphertext: String,
+}
+
+#[derive(Deserialize)]
+struct Kdf {
+    name: String,
+    params: Params,
+    salt: String,
+}
+
+#[derive(Deserialize)]
+struct Params {
+    #[serde(rename = "N")]
+    n: u32,
+    r: u32,
+    p: u32,
+}
+
+#[derive(Deserialize)]
+struct Cipher {
+    name: String,
+    nonce: String,
+}
+
+/// A key in its box.
+pub struct Sealed {
+    params: scrypt::Params,
+    salt: Vec<u8>,
+    nonce: [u8; 24],
+    tag: [u8; 16],
+    ciphertext: Vec<u8>,
+}
+
+impl Sealed {
+    /// Reads what stands in the PEM block; errors say what is wrong and repeat nothing of it.
+    pub fn parse(json: &[u8]) -> Result<Sealed, &'static str> {
+        let document: Document =
+            serde_json::from_slice(json).map_err(|_| "what is encrypted in it is not in cosign's form (JSON)")?;
+        let Document { kdf, cipher, ciphertext } = document;
+        if kdf.name != "scrypt" || cipher.name != "nacl/secretbox" {
+            return Err("it is encrypted by other means than scrypt and nacl/secretbox, which cosign uses");
+        }
+        let Params { n, r, p } = kdf.params;
+        let cost = n.checked_ilog2().filter(|log| n.is_power_of_two() && COSTS.contains(log));
+        let Some(cost) = cost.filter(|_| r == BLOCK && p == LANES) else {
+            return Err("its scrypt parameters are none that cosign uses (N 32768, 65536 or 131072, r 8, p 1)");
+        };
+        let params = u8::try_from(cost).ok().and_then(|cost| scrypt::Params::new(cost, r, p, 32).ok());
+        let bytes = |text: &str| STANDARD.decode(text).ok().filter(|bytes| bytes.len() <= MOST);
+        let read = || {
+            let (salt, sealed) = (bytes(&kdf.salt)?, bytes(&ciphertext)?);
+            let nonce = bytes(&cipher.nonce)?.try_into().ok()?;
+            // NaCl puts the tag before the text.
+            let (tag, text) = sealed.split_first_chunk::<16>()?;
+            Some(Sealed { params: params?, salt, nonce, tag: *tag, ciphertext: text.to_vec() })
+        };
+        read().ok_or("its salt, nonce or ciphertext is damaged")
+    }
+
+    /// The key in PKCS#8.
+    pub fn open(&self, passphrase: &Secret) -> Result<Vec<u8>, &'static str> {
+        let mut key = Key::default();
+        scrypt::scrypt(passphrase.expose().as_bytes(), &self.salt, &self.params, &mut key)
+            .map_err(|_| "its scrypt parameters are none that cosign uses")?;
+        let mut text = self.ciphertext.clone();
+        let opened = XSalsa20Poly1305::new(&key).decrypt_in_place_detached(
+            Nonce::from_slice(&self.nonce),
+            &[],
+            &mut text,
+            Tag::from_slice(&self.tag),
+        );
+        opened.map(|()| text).map_err(|_| "the passphrase is not the one it was encrypted with, or it is damaged")
+    }
+}
