@@ -20,7 +20,9 @@ const PASSPHRASE_FILE: &str = "--sign-passphrase-file";
 /// How what is written is signed.
 #[derive(clap::Args)]
 pub struct SignArgs {
-    /// Sign it with this private key: PEM, ECDSA P-256 or Ed25519, of openssl or cosign
+    /// Sign it with this private key of openssl or cosign
+    ///
+    /// PEM, ECDSA P-256 or Ed25519; `gapferry help verify` shows how openssl and cosign verify it.
     #[arg(long, value_name = "FILE", help_heading = "Signing")]
     sign_key: Option<PathBuf>,
     #[command(flatten)]
@@ -29,7 +31,9 @@ pub struct SignArgs {
 
 #[derive(clap::Args)]
 pub struct PassphraseArgs {
-    /// The passphrase of a key that cosign encrypted; else COSIGN_PASSWORD, else it is asked for
+    /// File with the passphrase of a key that cosign encrypted
+    ///
+    /// Without it COSIGN_PASSWORD counts; else it is asked for.
     #[arg(long, value_name = "FILE", help_heading = "Signing")]
     sign_passphrase_file: Option<PathBuf>,
 }
@@ -99,8 +103,10 @@ pub fn settle(finished: &Finished, key: Option<&PrivateKey>, context: &Context) 
 /// Whose signatures are believed.
 #[derive(clap::Args)]
 pub struct KeyArgs {
-    /// Refuse a bundle that this public key has not signed; given several times, one of them has to
-    #[arg(long = "key", value_name = "FILE", help_heading = "Who made it?")]
+    /// Refuse a bundle that this public key has not signed
+    ///
+    /// Repeatable: one of them has to have. PEM, as openssl and cosign write it.
+    #[arg(long = "key", value_name = "FILE", help_heading = "What may enter")]
     keys: Vec<PathBuf>,
 }
 

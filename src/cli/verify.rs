@@ -34,9 +34,13 @@ Examples:
 
 Without gapferry, inside the directory form (or after `tar xf`):
   sha256sum -c SHA256SUMS
-  openssl dgst -sha256 -verify them.pub -signature SHA256SUMS.sig SHA256SUMS                      # ECDSA
-  openssl pkeyutl -verify -pubin -inkey them.pub -rawin -in SHA256SUMS -sigfile SHA256SUMS.sig    # Ed25519
-  cosign verify-blob --key them.pub --signature SHA256SUMS.sig --insecure-ignore-tlog SHA256SUMS  # ECDSA";
+
+Who made it, with an ECDSA key by openssl or cosign, with an Ed25519 key:
+  openssl dgst -sha256 -verify them.pub -signature SHA256SUMS.sig SHA256SUMS
+  cosign verify-blob --key them.pub --signature SHA256SUMS.sig \\
+    --insecure-ignore-tlog SHA256SUMS
+  openssl pkeyutl -verify -pubin -inkey them.pub -rawin \\
+    -in SHA256SUMS -sigfile SHA256SUMS.sig";
 
 /// Prove every byte of a bundle and list every problem
 #[derive(clap::Args)]
