@@ -397,3 +397,23 @@ fn a_compressed_tar_is_refused_with_the_reason_and_the_remedy_before_anything_is
         assert!(!to.exists());
     }
 }
+
+/// A registry would take it, and nobody who pulls would.
+#[test]
+fn an_index_that_lies_about_the_size_of_a_child_is_a_fault_to_the_check_as_to_the_list() {
+    let registry = Registry::start();
+    let child = images::oci("lie", "child", &["child"]);
+    child.push(&registry);
+    let mut entry = child.descriptor();
+    entry["size"] = json!(entry["size"].as_u64().unwrap() + 1);
+    let media_type = "application/vnd.oci.image.index.v1+json";
+    let index = json!({"schemaVersion": 2, "mediaType": media_type, "manifests": [entry]}).to_string();
+    let request = registry.request("PUT", "/v2/lie/manifests/1").header("Content-Type", media_type);
+    request.body(index).send().expect(201);
+    let (checked, code) = said(&["check"], &registry.storage());
+    assert_eq!(code, 3);
+    let wrong = wrong_with(&checked, "lie:1");
+    assert!(wrong.len() == 1 && wrong[0].contains("wrong-size"), "{wrong:?}");
+    assert_eq!(wrong_with(&list(&registry.storage()), "lie:1"), wrong);
+    assert_eq!(wrong_with(&checked, "lie:child"), [] as [&str; 0]);
+}

@@ -57,7 +57,7 @@ type At = usize;
 
 /// A manifest as far as it matters here.
 enum Node {
-    Whole(Vec<Part>),
+    Whole { parts: Vec<Part>, size: u64 },
     Broken(At),
 }
 
@@ -171,8 +171,9 @@ impl Auditor<'_> {
         for ((home, digest), read) in unread.iter().zip(read) {
             let node = match read {
                 Ok((parts, manifest)) => {
+                    let size = manifest.size();
                     self.manifests.as_mut().map(|manifests| manifests.insert(*digest, manifest));
-                    Node::Whole(parts)
+                    Node::Whole { parts, size }
                 }
                 Err(fault) => Node::Broken(self.note(fault)),
             };
@@ -267,7 +268,8 @@ impl Auditor<'_> {
     /// The faults that an image meets.
     fn costs(&mut self, at: usize, root: Digest) -> Vec<At> {
         let repositories = self.repositories;
-        let (mut costs, mut ahead, mut seen) = (Vec::new(), vec![(root, None)], HashSet::new());
+        let (mut costs, mut lies) = (Vec::new(), Vec::new());
+        let (mut ahead, mut seen) = (vec![(root, None)], HashSet::new());
         while let Some((digest, parent)) = ahead.pop() {
             if !seen.insert(digest) {
                 continue;
@@ -281,10 +283,13 @@ impl Auditor<'_> {
             }
             match self.nodes.get(&digest) {
                 Some(Node::Broken(fault)) => costs.push(*fault),
-                Some(Node::Whole(parts)) => {
+                Some(Node::Whole { parts, .. }) => {
                     for part in parts {
                         match part.is_manifest {
-                            true => ahead.push((part.digest, Some(digest))),
+                            true => {
+                                ahead.push((part.digest, Some(digest)));
+                                lies.extend(self.lie(digest, part));
+                            }
                             false => {
                                 costs.extend(self.blobs.get(&(part.digest, part.size)));
                                 costs.extend(self.links.get(&(at, part.digest)));
@@ -295,9 +300,21 @@ impl Auditor<'_> {
                 None => {}
             }
         }
+        costs.extend(lies.into_iter().map(|lie| self.note(lie)));
         costs.sort_unstable();
         costs.dedup();
         costs
+    }
+
+    /// A child that has another size than its index says, which nobody would take.
+    fn lie(&self, index: Digest, part: &Part) -> Option<Fault> {
+        match self.nodes.get(&part.digest) {
+            Some(Node::Whole { size, .. }) if *size != part.size => {
+                let what = format!("it says {} bytes of {}, which has {size}", part.size, part.digest);
+                Some(Fault::new(data_path(&index), FaultKind::WrongSize, what))
+            }
+            _ => None,
+        }
     }
 
     fn unreached(&self) -> impl Iterator<Item = (usize, Digest)> {
@@ -350,7 +367,7 @@ impl Auditor<'_> {
 impl Node {
     fn parts(&self) -> &[Part] {
         match self {
-            Node::Whole(parts) => parts,
+            Node::Whole { parts, .. } => parts,
             Node::Broken(_) => &[],
         }
     }
