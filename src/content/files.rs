@@ -2,9 +2,10 @@
 
 use std::collections::HashSet;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use rustix::fs::{AtFlags, FileType, Stat};
+use rustix::fs::{AtFlags, FileType, FlockOperation, Stat};
 use rustix::io::Errno;
 
 use super::Slice;
@@ -96,6 +97,20 @@ impl Linkable {
     /// The path leads to another file than it did.
     pub fn changed(&self) -> Error {
         Error::damaged(format!("{} has become another file while it was read", self.path))
+    }
+}
+
+/// Keeps a directory for this run until it is closed. Where the file system has no locks, two runs at once are the
+/// operator's to avoid.
+///
+/// # Errors
+/// Another run has it.
+pub fn keep(directory: impl AsFd, path: &Path) -> Result<()> {
+    match rustix::fs::flock(directory, FlockOperation::NonBlockingLockExclusive) {
+        Err(Errno::WOULDBLOCK) => {
+            Err(Error::input(format!("writing {}: another gapferry is writing it", path.display())))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -19,7 +19,7 @@ pub use api::{Api, ApiAnswer, ApiRequest};
 pub use blob::{BlobReader, Body, Prover};
 pub use cached::Cached;
 pub use checkpoint::Checkpoint;
-pub use files::{Files, Identity, LinkMode, Linkable, Linked, Reasons, why_not_linked};
+pub use files::{Files, Identity, LinkMode, Linkable, Linked, Reasons, keep, why_not_linked};
 pub use slice::{Slice, in_parallel, on_threads};
 
 use crate::error::{Error, Result};

@@ -27,7 +27,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir, SeekFrom};
 use rustix::io::Errno;
 
-use crate::content::{Files, Identity, LinkMode, Linkable, Reasons};
+use crate::content::{Files, Identity, LinkMode, Linkable, Reasons, keep};
 use crate::error::{Error, Kind, Result};
 use crate::oci::{Descriptor, Digest, Manifest, Repository};
 use crate::progress::Events;
@@ -87,14 +87,16 @@ pub enum Written {
 }
 
 impl Images {
-    /// Makes the directory at `path` if there is none.
+    /// Makes the directory at `path` if there is none. It is for one run at a time: another would take an image that this one
+    /// is just making for a left-over.
     ///
     /// # Errors
-    /// It cannot be made or opened.
+    /// It cannot be made or opened, or another run has it.
     pub fn create(path: &Path, mode: LinkMode, events: Events) -> Result<Images> {
         std::fs::create_dir_all(path).map_err(|e| Error::disk("creating", path, e))?;
         let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
         let root = rustix::fs::open(path, flags, Mode::empty()).map_err(|e| Error::disk("opening", path, e.into()))?;
+        keep(&root, path)?;
         let root = Arc::new(root);
         Ok(Images {
             parent: Mutex::new((String::new(), root.clone())),

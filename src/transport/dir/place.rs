@@ -71,7 +71,9 @@ pub fn known(
 
 /// Gives `file` another name. What the file system says against it is for the caller.
 fn link(at: &At<'_>, name: &str, file: &Linkable) -> Result<Result<(), Errno>> {
-    let named = file.name_at(&at.directory, name).map_err(|e| at.fail("linking", name, e))?;
+    // What is not there is more likely gone at the other end.
+    let verb = || format!("linking {} to", file.path);
+    let named = file.name_at(&at.directory, name).map_err(|e| at.fail(&verb(), name, e))?;
     if named.is_ok() {
         at.images.linked.fetch_add(1, Ordering::Relaxed);
     }

@@ -18,7 +18,7 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::{Storage, data_path, links};
-use crate::content::{Files, LinkMode, Linked, Reasons, Slice, why_not_linked};
+use crate::content::{Files, LinkMode, Linked, Reasons, Slice, keep, why_not_linked};
 use crate::error::{Error, Kind, Result};
 use crate::oci::{Descriptor, Digest, Manifest, Repository, Tag};
 use crate::progress::{Event, Events};
@@ -57,7 +57,7 @@ impl Replica {
     /// (user and group) cannot be hard links, since those belong to whoever has the first storage.
     ///
     /// # Errors
-    /// Something else is there, or it cannot be made; hard links with an owner.
+    /// Something else is there, another run has it, or it cannot be made; hard links with an owner.
     pub fn create(path: &Path, mode: LinkMode, owner: Option<(u32, u32)>, events: Events) -> Result<Replica> {
         let may_copy = matches!(mode, LinkMode::Auto | LinkMode::Copy);
         let mode = match (mode, owner) {
@@ -83,6 +83,7 @@ impl Replica {
         }
         let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
         let root = rustix::fs::open(path, flags, Mode::empty()).map_err(|e| Error::disk("opening", path, e.into()))?;
+        keep(&root, path)?;
         let replica = Replica {
             root,
             path: path.to_owned(),
