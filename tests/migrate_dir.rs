@@ -199,10 +199,68 @@ fn a_tar_of_the_storage_gives_the_same_directories() {
 #[test]
 fn the_storage_itself_is_no_place_for_images() {
     let registry = Registry::start();
+    let (inside, outside) = (images::oci("docker/registry/v2/blobs/a", "1", &["a"]), images::oci("a", "1", &["a"]));
+    [&inside, &outside].into_iter().for_each(|image| image.push(&registry));
+    let root = registry.storage();
+    let before = files_below(&root.join("docker"));
+    for place in
+        ["docker/registry/v2/images/below", "none/../docker/registry/v2/images", "docker/registry/v2/x/../../../../y"]
+    {
+        let output = migrate(&root, &root.join(place), &[]);
+        assert_eq!(output.status.code(), Some(2), "{place}");
+    }
+    // Beside it there is room, but not for what is called like a place in it.
+    let output = migrate(&root, &root, &[]);
+    assert_eq!(output.status.code(), Some(1), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(root.join("a:1/version").exists());
+    assert!(files_below(&root.join("docker")) == before && !root.join("docker/registry/v2/x").exists());
+}
+
+/// One would take for left-overs what the other is just making.
+#[test]
+fn a_directory_that_another_run_writes_is_left_to_it() {
+    let registry = Registry::start();
     images::oci("a", "1", &["a"]).push(&registry);
-    let output = migrate(&registry.storage(), &registry.storage().join("docker/registry/v2/images/below"), &[]);
-    assert_eq!(output.status.code(), Some(2));
-    assert!(!registry.storage().join("docker/registry/v2/images").exists());
+    for option in ["--to-dir", "--to-storage"] {
+        let directory = tempdir();
+        let other = fs::File::open(directory.path()).unwrap();
+        other.lock().unwrap();
+        let output = storage::migrate(&registry.storage(), option, directory.path(), &[]);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(said.contains("another gapferry is writing it"), "{said}");
+        assert!(fs::read_dir(directory.path()).unwrap().next().is_none());
+        drop(other);
+        storage::migrated(&registry.storage(), option, directory.path(), &[]);
+    }
+}
+
+#[test]
+fn images_that_cannot_even_be_named_keep_the_run_from_looking_like_success() {
+    let registry = Registry::start();
+    [images::oci("a", "1", &["a"]), images::oci("b", "1", &["b"])].iter().for_each(|image| image.push(&registry));
+    let directory = tempdir();
+    let tar = directory.path().join("storage.tar");
+    pack(&registry.storage(), &tar);
+    fs::File::options()
+        .write(true)
+        .open(&tar)
+        .unwrap()
+        .set_len(fs::metadata(&tar).unwrap().len() / 2 / 512 * 512)
+        .unwrap();
+    let output = migrate(&tar, &directory.path().join("cut"), &[]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.contains("cut short"), "{said}");
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    let tags = registry.storage().join("docker/registry/v2/repositories/b/_manifests/tags");
+    fs::rename(&tags, directory.path().join("tags")).unwrap();
+    std::os::unix::fs::symlink(directory.path().join("tags"), &tags).unwrap();
+    let to = directory.path().join("images");
+    let output = migrate(&registry.storage(), &to, &[]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("b/_manifests/tags: wrong type of file") && said.contains("1 failed"), "{said}");
+    assert_eq!(found(&to), ["a:1"]);
 }
 
 #[test]

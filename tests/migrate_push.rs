@@ -101,7 +101,7 @@ fn with_strict_a_fault_keeps_everything_from_being_pushed() {
     let (source, target) = (Registry::start(), Registry::start());
     let images = ["damaged", "well"].map(|name| images::oci(name, "1", &[name]));
     images.iter().for_each(|image| image.push(&source));
-    fs::write(last_blob(&source, &images[0]), "x").unwrap();
+    flip_a_bit(&last_blob(&source, &images[0]));
     migrate(&source.storage(), target.host(), &["--strict"]).ended(3).said(&["affects damaged:1"]);
     assert_eq!(target.digest("well", "1"), None);
     assert_eq!(target.requests().iter().filter(|request| request.method != "GET").count(), 0);

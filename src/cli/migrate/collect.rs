@@ -97,9 +97,11 @@ impl Collected {
         self.images.iter().filter_map(|(found, image)| Some((found, image.as_ref()?)))
     }
 
-    /// How many images cannot be: those that are not whole, and those known by their faults alone.
+    /// How many images cannot be: those that are not whole, those known by their faults alone, and one for each place that
+    /// may hide some.
     pub fn failed(&self) -> usize {
-        self.images.len() - self.whole().count() + self.lost()
+        let hidden = self.faults.iter().filter(|fault| fault.hides_images()).count();
+        self.images.len() - self.whole().count() + self.lost() + hidden
     }
 
     /// How many images are known by their faults alone: their tags mean nothing.

@@ -11,7 +11,7 @@ mod to_bundle;
 mod to_dir;
 mod to_storage;
 
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::time::Instant;
 
 use super::context::Context;
@@ -60,8 +60,8 @@ one owner wherever they are.
 What is wrong in the storage (an empty link, a tag that means nothing, a layer that is missing or has another size) is told \
 with its path and the images it costs; the other images are listed, pushed or written all the same.
 
-Exit code 0: done. 1: some images failed. 3: --strict, and something is wrong; nothing was written or pushed. 4, 5: the \
-registry refused, or could not be reached.";
+Exit code 0: done. 1: some images failed, or a place where images may be cannot be read. 3: --strict, and something is \
+wrong; nothing was written or pushed. 4, 5: the registry refused, or could not be reached.";
 
 const AFTER: &str = "\
 Examples:
@@ -122,7 +122,7 @@ pub struct Args {
     link: Link,
     #[command(flatten)]
     which: Which,
-    /// How blobs are looked at before; digest: every byte is read. Size, unless --to-bundle is --strict
+    /// How blobs are looked at before; digest: every byte is read. Size, unless --to or --to-bundle is --strict
     ///
     /// With --to and --to-bundle each is proven on its way in any case.
     #[arg(long, value_name = "DEPTH")]
@@ -164,7 +164,7 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
     let storage = args.which.name(Storage::open(&args.storage, REGISTRY)?, REGISTRY)?;
     let depth = match args.check {
         Some(Check::Digest) => Depth::Digest,
-        None if args.strict && args.to_bundle.is_some() => Depth::Digest,
+        None if args.strict && (args.to.is_some() || args.to_bundle.is_some()) => Depth::Digest,
         Some(Check::Size) | None => Depth::Size,
     };
     let jobs = args.push.registry.jobs();
@@ -263,13 +263,30 @@ impl Link {
     }
 }
 
-/// A storage is only read: nothing is made in it.
+/// A storage is only read: nothing is made in it, nor on the way to what is made.
 fn refuse_inside(storage: &Storage, to: &Path) -> Result<()> {
     let Ok(storage) = storage.shown("").canonicalize() else { return Ok(()) };
     let absolute = std::path::absolute(to).map_err(|e| Error::disk("creating", to, e))?;
-    let existing: Option<PathBuf> = absolute.ancestors().find_map(|above| above.canonicalize().ok());
-    match existing.is_some_and(|existing| existing.starts_with(&storage)) {
+    let (mut at, mut is_inside) = (PathBuf::new(), false);
+    for part in absolute.components() {
+        match part {
+            Component::ParentDir => drop(at.pop()),
+            part => at.push(part),
+        }
+        match at.canonicalize() {
+            Ok(real) => at = real,
+            // What is not there yet is made, and is no link.
+            Err(_) => is_inside |= at.starts_with(&storage),
+        }
+    }
+    match is_inside || at.starts_with(&storage) {
         true => Err(Error::input(format!("{} lies in the storage, which is only read", to.display()))),
         false => Ok(()),
     }
+}
+
+/// Where the storage lies below `to`, if it does: an image could be called like a place in it.
+fn storage_below(storage: &Storage, to: &Path) -> Option<PathBuf> {
+    let (storage, to) = (storage.shown("").canonicalize().ok()?, to.canonicalize().ok()?);
+    storage.strip_prefix(to).ok().map(Path::to_owned)
 }

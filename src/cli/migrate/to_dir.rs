@@ -1,5 +1,6 @@
 //! The images of a storage as skopeo's `dir:` directories.
 
+use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
@@ -35,7 +36,8 @@ pub fn write(
     let images = Images::create(asked.to, mode, context.events.clone())?;
     let whole: Vec<(&Tagged, &Image)> = collected.whole().collect();
     context.events.report(Event::Phase { phase: Phase::Publish, items: whole.len() as u64, bytes: 0 });
-    let (written, synced) = write_all(&images, &whole, storage, context);
+    let below = super::storage_below(storage, asked.to);
+    let (written, synced) = write_all(&images, &whole, storage, below.as_deref(), context);
     context.end();
     synced?;
     faults::tell(&collected.faults, context);
@@ -76,13 +78,17 @@ fn write_all(
     images: &Images,
     whole: &[(&Tagged, &Image)],
     storage: &Storage,
+    below: Option<&Path>,
     context: &Context,
 ) -> (Vec<Result<Written>>, Result<()>) {
     let (early, new) = (Mutex::new(Ok(())), AtomicUsize::new(0));
     let sync_early = || *early.lock().unwrap_or_else(PoisonError::into_inner) = images.sync();
     let written = std::thread::scope(|scope| {
         in_parallel(whole, |(found, image)| {
-            let written = write_image(images, found, image, storage);
+            let written = match below.is_some_and(|below| Path::new(&found.name()).starts_with(below)) {
+                true => Err(Error::input(format!("image {}: its directory would lie in the storage", found.name()))),
+                false => write_image(images, found, image, storage),
+            };
             if matches!(written, Ok(Written::New))
                 && new.fetch_add(1, Ordering::Relaxed) == whole.len() / 100 * SYNC_EARLY
             {

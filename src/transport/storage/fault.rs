@@ -71,6 +71,23 @@ impl Fault {
     pub fn new(path: impl Into<String>, kind: FaultKind, what: impl Into<String>) -> Fault {
         Fault { path: path.into(), kind, what: what.into(), images: Vec::new() }
     }
+
+    /// Whether it may cost images whose names nobody can tell: a repository or its tags cannot be looked into, or a tar is
+    /// not what it should be.
+    pub fn hides_images(&self) -> bool {
+        let in_repository = self.path.split_once("/_").map(|(_, rest)| rest);
+        let is_above_images = match in_repository {
+            None => self.path.starts_with("repositories"),
+            Some(rest) => matches!(rest, "manifests" | "manifests/tags" | "manifests/revisions"),
+        };
+        self.images.is_empty()
+            && match self.kind {
+                FaultKind::Unsafe => true,
+                FaultKind::Unreadable | FaultKind::WrongType => is_above_images,
+                FaultKind::BadName => in_repository.is_none() && is_above_images,
+                _ => false,
+            }
+    }
 }
 
 fn names<S: Serializer>(images: &[Arc<str>], serializer: S) -> Result<S::Ok, S::Error> {
