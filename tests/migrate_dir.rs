@@ -183,6 +183,31 @@ fn where_links_cannot_lead_each_blob_is_copied_once_and_that_is_told_once() {
     assert_eq!(output.status.code(), Some(1));
 }
 
+/// ext4 gives a file 65,000 names; a base layer of a large registry needs more.
+#[test]
+fn a_blob_that_has_as_many_names_as_it_can_is_copied_once_and_that_is_told_once() {
+    let registry = Registry::start();
+    let images = ["a", "b", "c"].map(|name| images::oci(name, "1", &[name, "shared"]));
+    images.iter().for_each(|image| image.push(&registry));
+    let (names, directory) = (tempdir(), tempdir());
+    let shared = data(&registry.storage(), &layer(&images[0]));
+    let full = (0..65_000).find_map(|name| fs::hard_link(&shared, names.path().join(name.to_string())).err());
+    let Some(error) = full else {
+        eprintln!("skipped: this file system gives a file more names than a test should make");
+        return;
+    };
+    assert_eq!(error.kind(), std::io::ErrorKind::TooManyLinks);
+    let said = migrated(&registry.storage(), directory.path(), &[]);
+    assert_eq!(said.matches("(EMLINK)").count(), 1, "{said}");
+    let inodes = images.each_ref().map(|image| fs::metadata(blob(directory.path(), image)).unwrap().ino());
+    assert!(inodes[0] != fs::metadata(&shared).unwrap().ino() && inodes.iter().all(|inode| *inode == inodes[0]));
+    for image in &images {
+        assert_eq!(skopeo::digest(&format!("dir:{}", directory.path().join(image.name()).display())), image.digest());
+        let own = support::sha256(&image.blobs[1]).replace("sha256:", "");
+        assert!(fs::metadata(directory.path().join(image.name()).join(own)).unwrap().nlink() > 1, "others are links");
+    }
+}
+
 #[test]
 fn a_tar_of_the_storage_gives_the_same_directories() {
     let registry = Registry::start();
