@@ -9,6 +9,7 @@
 //! thousands of images that share thousands of layers. What is alike is counted after the first ones, and what would not
 //! fit into memory is refused.
 
+mod chunks;
 mod declared;
 mod docker;
 mod files;
@@ -31,8 +32,10 @@ use problems::Problems;
 /// How much is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Depth {
-    /// Every byte.
+    /// Every byte, by the sha256 that it is known by everywhere.
     Full,
+    /// Every byte, blobs by their chunks: that they are the bytes that were written, and where they are not.
+    Chunks,
     /// Sizes of everything; digests of metadata and manifests. For an import that proves blobs while it pushes them.
     Structure,
 }
@@ -62,11 +65,21 @@ pub struct Problem {
     pub expected: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub found: Option<String>,
+    /// Where it is wrong, in whole chunks, where that is known.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub ranges: Vec<Bytes>,
     /// The images that cannot be used because of it; the same set for all problems that affect the same.
     #[serde(serialize_with = "shared")]
     pub images: Arc<BTreeSet<String>>,
     /// What to do.
     pub remedy: &'static str,
+}
+
+/// A stretch of a file: its first byte and its last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Bytes {
+    pub first: u64,
+    pub last: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -119,7 +132,8 @@ impl ProblemKind {
 impl Problem {
     fn new(path: &str, kind: ProblemKind) -> Problem {
         let path = shortened(path);
-        Problem { path, kind, expected: None, found: None, images: Arc::default(), remedy: kind.remedy() }
+        let (ranges, images) = (Vec::new(), Arc::default());
+        Problem { path, kind, expected: None, found: None, ranges, images, remedy: kind.remedy() }
     }
 
     fn expected(mut self, expected: impl ToString) -> Problem {
@@ -129,6 +143,11 @@ impl Problem {
 
     fn found(mut self, found: impl ToString) -> Problem {
         self.found = Some(shortened(&found.to_string()));
+        self
+    }
+
+    fn at(mut self, ranges: Vec<Bytes>) -> Problem {
+        self.ranges = ranges;
         self
     }
 }
@@ -158,7 +177,7 @@ pub fn check(path: &Path, depth: Depth, events: &Events) -> Result<Report> {
     }
     let identity = layout.read(BUNDLE_JSON, MAX_BUNDLE_JSON).ok().flatten().map(|bytes| Digest::sha256(&bytes));
     let declared = declared::declared(&layout, bundle.as_ref(), identity, &mut problems);
-    files::check(&layout, &declared, depth, events, &mut problems);
+    files::check(&layout, &declared, bundle.as_ref(), depth, events, &mut problems);
     let reach = match &bundle {
         Some(bundle) => graph::check(&layout, bundle, &mut problems),
         None => graph::by_index(&layout),

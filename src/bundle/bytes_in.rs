@@ -8,11 +8,13 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use tokio::task::JoinHandle;
 
+use super::hashers::Hashers;
 use super::medium;
 use super::place::{Place, Slot};
+use crate::content::chunks::{ChunkHasher, Chunks};
 use crate::content::{Body, Origin, Prover, Slice};
 use crate::error::{Error, Kind, Result};
-use crate::oci::{Descriptor, Hasher};
+use crate::oci::Descriptor;
 
 /// How much is gathered before it is written, in bytes: large enough that a hop to another thread costs nothing.
 const BATCH: usize = 512 * 1024;
@@ -26,12 +28,16 @@ const STRETCH: u64 = 8 * 1024 * 1024;
 /// # Errors
 /// The origin's, the disk's, or bytes that are not the blob's; what has arrived stays for the next run, unless it is
 /// wrong.
-pub async fn fetch(place: Arc<dyn Place>, blob: &Descriptor, origin: &Origin<'_>) -> Result<()> {
-    let Begun::Missing(mut slot, mut hasher) = begin(place.clone(), blob.clone()).await? else {
-        return blocking(move |digest| place.completed(&digest), blob).await;
+pub async fn fetch(place: Arc<dyn Place>, blob: &Descriptor, origin: &Origin<'_>) -> Result<Chunks> {
+    let (mut slot, mut hashers) = match begin(place.clone(), blob.clone()).await? {
+        Begun::Missing(slot, hashers) => (slot, *hashers),
+        Begun::Whole(chunks) => {
+            blocking(move |digest| place.completed(&digest), blob).await?;
+            return Ok(chunks);
+        }
     };
-    loop {
-        match fetch_into(&place, blob, origin, slot.clone(), hasher).await {
+    let chunks = loop {
+        match fetch_into(&place, blob, origin, slot.clone(), hashers).await {
             Err(error) if error.kind() == Kind::Damaged => {
                 tracing::debug!("{}: starting again: {}", blob.digest, error.chain());
                 // What an interrupted run had left may have been wrong: then nobody is to blame yet.
@@ -41,9 +47,10 @@ pub async fn fetch(place: Arc<dyn Place>, blob: &Descriptor, origin: &Origin<'_>
             }
             other => break other?,
         }
-        (slot.present, hasher) = (0, Hasher::new(blob.digest.algorithm()));
-    }
-    blocking(move |digest| place.completed(&digest), blob).await
+        (slot.present, hashers) = (0, Hashers::new(blob.digest.algorithm()));
+    };
+    blocking(move |digest| place.completed(&digest), blob).await?;
+    Ok(chunks)
 }
 
 async fn fetch_into(
@@ -51,11 +58,11 @@ async fn fetch_into(
     blob: &Descriptor,
     origin: &Origin<'_>,
     slot: Slot,
-    hasher: Hasher,
-) -> Result<()> {
+    hashers: Hashers,
+) -> Result<Chunks> {
     let body = origin.source.blob(origin.repository, blob, slot.present).await?;
-    let (slot, prover) = continued(blob, slot, hasher, &body, &**place)?;
-    let written = write_all(place, blob, &slot, prover, body).await;
+    let (slot, passing) = continued(blob, slot, hashers, &body, &**place)?;
+    let written = write_all(place, blob, &slot, passing, body).await;
     if written.as_ref().is_err_and(|error| error.kind() == Kind::Damaged) {
         // Wrong bytes are of no use to anybody.
         place.restarted(&slot)?;
@@ -67,9 +74,15 @@ async fn fetch_into(
 /// What an earlier run has left of a blob.
 enum Begun {
     /// All of it, and right: only its name was missing.
-    Whole,
+    Whole(Chunks),
     /// The first `present` bytes, hashed; perhaps none.
-    Missing(Slot, Hasher),
+    Missing(Slot, Box<Hashers>),
+}
+
+/// Bytes on their way.
+struct Passing {
+    prover: Prover,
+    chunks: ChunkHasher,
 }
 
 /// Opens the place and hashes what is there already.
@@ -78,16 +91,20 @@ async fn begin(place: Arc<dyn Place>, blob: Descriptor) -> Result<Begun> {
         let mut slot = place.slot(&blob.digest, blob.size)?;
         let there = Slice::new(slot.file.clone(), &slot.path, slot.base, slot.present);
         let length = slot.present.min(blob.size);
-        match there.hash_prefix(blob.digest.algorithm(), length, &|_| ()) {
-            Ok(hasher) if slot.present < blob.size => return Ok(Begun::Missing(slot, hasher)),
-            Ok(hasher) if slot.present == blob.size && hasher.clone().finish() == blob.digest => {
-                return Ok(Begun::Whole);
+        match Hashers::of_prefix(blob.digest.algorithm(), &there, length, &|_| ()) {
+            Ok(hashers) if slot.present < blob.size => return Ok(Begun::Missing(slot, Box::new(hashers))),
+            Ok(hashers) if slot.present == blob.size => {
+                if let Ok(chunks) = hashers.finish(&blob.digest) {
+                    return Ok(Begun::Whole(chunks));
+                }
             }
-            // Too much, wrong, or not readable to where the journal says: from the start.
-            _ => place.restarted(&slot)?,
+            // Too much, or not readable to where the journal says.
+            _ => {}
         }
+        // From the start.
+        place.restarted(&slot)?;
         slot.present = 0;
-        Ok(Begun::Missing(slot, Hasher::new(blob.digest.algorithm())))
+        Ok(Begun::Missing(slot, Box::new(Hashers::new(blob.digest.algorithm()))))
     };
     tokio::task::spawn_blocking(open).await.map_err(stopped)?
 }
@@ -96,13 +113,13 @@ async fn begin(place: Arc<dyn Place>, blob: Descriptor) -> Result<Begun> {
 fn continued(
     blob: &Descriptor,
     mut slot: Slot,
-    hasher: Hasher,
+    hashers: Hashers,
     body: &Body,
     place: &dyn Place,
-) -> Result<(Slot, Prover)> {
+) -> Result<(Slot, Passing)> {
     if body.offset == slot.present {
-        let prover = Prover::resume(blob, slot.present, hasher);
-        return Ok((slot, prover));
+        let prover = Prover::resume(blob, slot.present, hashers.digest);
+        return Ok((slot, Passing { prover, chunks: hashers.chunks }));
     }
     if body.offset != 0 {
         let (at, asked) = (body.offset, slot.present);
@@ -110,7 +127,7 @@ fn continued(
     }
     place.restarted(&slot)?;
     slot.present = 0;
-    Ok((slot, Prover::new(blob)))
+    Ok((slot, Passing { prover: Prover::new(blob), chunks: ChunkHasher::new() }))
 }
 
 /// Reads, proves and writes at the same time: while one batch is hashed and written on a thread of its own, the next is
@@ -119,11 +136,11 @@ async fn write_all(
     place: &Arc<dyn Place>,
     blob: &Descriptor,
     slot: &Slot,
-    prover: Prover,
+    passing: Passing,
     mut body: Body,
-) -> Result<()> {
-    let mut writing: Option<JoinHandle<Result<Prover>>> = None;
-    let mut idle = Some(prover);
+) -> Result<Chunks> {
+    let mut writing: Option<JoinHandle<Result<Passing>>> = None;
+    let mut idle = Some(passing);
     let (mut at, mut told) = (slot.present, slot.present);
     let outcome = loop {
         let (batch, ended) = gather(&mut body).await;
@@ -134,13 +151,13 @@ async fn write_all(
                 told = at;
             }
         }
-        if let Some(prover) = idle.take_if(|_| !batch.is_empty()) {
+        if let Some(passing) = idle.take_if(|_| !batch.is_empty()) {
             let (slot, from, size) = (slot.clone(), at, blob.size);
             at += batch.iter().map(|piece| piece.len() as u64).sum::<u64>();
             writing = Some(tokio::task::spawn_blocking(move || {
-                let prover = prove_and_write(prover, &slot, from, &batch)?;
+                let passing = prove_and_write(passing, &slot, from, &batch)?;
                 begin_writing_out(&slot, from, at, size);
-                Ok(prover)
+                Ok(passing)
             }));
         }
         if let Some(end) = ended {
@@ -151,10 +168,10 @@ async fn write_all(
         idle = Some(job.await.map_err(stopped)??);
     }
     match (outcome, idle) {
-        (Ok(()), Some(prover)) => prover.finish(),
+        (Ok(()), Some(Passing { prover, chunks })) => prover.finish().map(|()| chunks.finish()),
         (outcome, _) => {
             place.advanced(&blob.digest, at)?;
-            outcome
+            Err(outcome.err().unwrap_or_else(|| Error::new(Kind::Interrupted, format!("writing blob {}", blob.digest))))
         }
     }
 }
@@ -176,13 +193,14 @@ async fn gather(body: &mut Body) -> (Vec<Bytes>, Option<Result<()>>) {
 }
 
 /// A piece that is too much is not written: it would fall into the next blob's place.
-fn prove_and_write(mut prover: Prover, slot: &Slot, mut at: u64, batch: &[Bytes]) -> Result<Prover> {
+fn prove_and_write(mut passing: Passing, slot: &Slot, mut at: u64, batch: &[Bytes]) -> Result<Passing> {
     for piece in batch {
-        prover.absorb(piece)?;
+        passing.prover.absorb(piece)?;
+        passing.chunks.update(piece);
         slot.file.write_all_at(piece, slot.base + at).map_err(|e| Error::disk("writing", &slot.path, e))?;
         at += piece.len() as u64;
     }
-    Ok(prover)
+    Ok(passing)
 }
 
 /// The medium need not wait for the end of the export: each stretch that `from..to` completes is its business from now on,

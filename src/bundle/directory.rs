@@ -6,8 +6,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::format::Metadata;
+use super::hashers::Hashers;
 use super::medium;
 use super::place::{Place, Slot};
+use crate::content::chunks::Chunks;
 use crate::content::{Linkable, Linked, Slice};
 use crate::error::{Error, Result};
 use crate::oci::{Descriptor, Digest, Manifest};
@@ -140,7 +142,7 @@ impl Place for Directory {
         }
     }
 
-    fn prove(&self, blob: &Descriptor, progress: &dyn Fn(u64)) -> Result<()> {
+    fn prove(&self, blob: &Descriptor, progress: &dyn Fn(u64)) -> Result<Chunks> {
         let path = self.path_of(&blob.digest);
         let file = medium::open_own(&path, OpenOptions::new().read(true))?;
         let size = file.metadata().map_err(|e| Error::disk("reading", &path, e))?.len();
@@ -152,11 +154,9 @@ impl Place for Directory {
             return wrong(format!("it has {size} bytes instead of {}", blob.size));
         }
         let slice = Slice::new(Arc::new(file), &path, 0, size);
-        let hashed = slice.hash(blob.digest.algorithm(), progress);
-        match hashed.map_err(|e| Error::disk("reading", &path, e))? {
-            found if found == blob.digest => Ok(()),
-            found => wrong(format!("wrong digest: its bytes have {found}")),
-        }
+        let hashed = Hashers::of_prefix(blob.digest.algorithm(), &slice, size, progress);
+        let hashed = hashed.map_err(|e| Error::disk("reading", &path, e))?;
+        hashed.finish(&blob.digest).or_else(|found| wrong(format!("wrong digest: its bytes have {found}")))
     }
 
     fn seal(&self, metadata: &[Metadata], manifests: &[Manifest], _: u64) -> Result<()> {

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::Contents;
+use crate::content::chunks::{self, CHAINED, Chunks, values_of};
 use crate::error::{Error, Result};
 use crate::lock::{Lock, LockedImage};
 use crate::oci::{Algorithm, Descriptor, Digest, Kind, Manifest, Role, has_at_most_values, media_type};
@@ -25,6 +26,8 @@ pub const BUNDLE_JSON: &str = "bundle.json";
 pub const INDEX_JSON: &str = "index.json";
 pub const DOCKER_JSON: &str = "manifest.json";
 pub const SUMS: &str = "SHA256SUMS";
+/// Where each blob's chunks are said: [`Chunks`] one after the other.
+pub const CHUNKS: &str = "chunks.b3";
 pub const SIGNATURE: &str = "SHA256SUMS.sig";
 
 /// `bundle.json`: the digest manifest. See `FORMAT.md`.
@@ -53,6 +56,18 @@ pub struct FileEntry {
     pub size: u64,
     /// 64 hexadecimal digits.
     pub sha256: String,
+    /// BLAKE3 of a blob or manifest, 64 hexadecimal digits; other files have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub blake3: Option<String>,
+}
+
+/// What is known of blobs when all of them are there.
+#[derive(Debug, Default)]
+pub struct Known {
+    /// Of those whose own digest is of another algorithm.
+    pub sha256: HashMap<Digest, Digest>,
+    /// Of all, manifests too.
+    pub chunks: HashMap<Digest, Chunks>,
 }
 
 impl BundleJson {
@@ -91,14 +106,15 @@ pub struct Metadata {
 
 /// The metadata files in the order of the tar.
 ///
-/// `sha256_of` knows the sha256 of blobs whose own digest is of another algorithm; while it does not know one yet, zeros
-/// stand in its place, so that all lengths are final before anything is fetched.
-pub fn metadata(contents: &Contents, tool: &str, sha256_of: &HashMap<Digest, Digest>) -> Result<Vec<Metadata>> {
+/// Where something is not known yet, zeros stand in its place, so that all lengths are final before anything is fetched.
+pub fn metadata(contents: &Contents, tool: &str, known: &Known) -> Result<Vec<Metadata>> {
     let layout = br#"{"imageLayoutVersion":"1.0.0"}"#.to_vec();
     let index = to_bytes(&index_json(&contents.lock, &contents.manifests))?;
     let docker = to_bytes(&docker_json(&contents.lock, &contents.manifests))?;
-    let whole = [entry(OCI_LAYOUT, &layout), entry(INDEX_JSON, &index), entry(DOCKER_JSON, &docker)];
-    let files = Files { whole: &whole, contents, sha256_of };
+    let chunks = chained(contents, known);
+    let whole =
+        [entry(OCI_LAYOUT, &layout), entry(INDEX_JSON, &index), entry(DOCKER_JSON, &docker), entry(CHUNKS, &chunks)];
+    let files = Files { whole: &whole, contents, known };
     let mut bundle_json = serde_json::to_vec_pretty(&Draft {
         gapferry_bundle: FORMAT_VERSION,
         tool,
@@ -118,6 +134,7 @@ pub fn metadata(contents: &Contents, tool: &str, sha256_of: &HashMap<Digest, Dig
         Metadata { path: INDEX_JSON, bytes: index },
         Metadata { path: DOCKER_JSON, bytes: docker },
         Metadata { path: SUMS, bytes: sums },
+        Metadata { path: CHUNKS, bytes: chunks },
     ])
 }
 
@@ -138,7 +155,7 @@ struct Draft<'a> {
 struct Files<'a> {
     whole: &'a [FileEntry],
     contents: &'a Contents,
-    sha256_of: &'a HashMap<Digest, Digest>,
+    known: &'a Known,
 }
 
 impl Files<'_> {
@@ -146,9 +163,10 @@ impl Files<'_> {
         let blobs = self.contents.all().map(|(digest, size)| {
             let sha256 = match digest.algorithm() {
                 Algorithm::Sha256 => digest.hex(),
-                Algorithm::Sha512 => self.sha256_of.get(&digest).map_or_else(|| "0".repeat(64), Digest::hex),
+                Algorithm::Sha512 => self.known.sha256.get(&digest).map_or_else(|| "0".repeat(64), Digest::hex),
             };
-            FileEntry { path: digest.blob_path(), size, sha256 }
+            let root = self.known.chunks.get(&digest).map_or(&[0; CHAINED], Chunks::root);
+            FileEntry { path: digest.blob_path(), size, sha256, blake3: Some(chunks::to_hex(root)) }
         });
         self.whole.iter().cloned().chain(blobs)
     }
@@ -172,7 +190,19 @@ pub(super) fn sums(files: impl Iterator<Item = FileEntry>, bundle_json: &Digest)
 }
 
 fn entry(path: &str, bytes: &[u8]) -> FileEntry {
-    FileEntry { path: path.to_owned(), size: bytes.len() as u64, sha256: Digest::sha256(bytes).hex() }
+    FileEntry { path: path.to_owned(), size: bytes.len() as u64, sha256: Digest::sha256(bytes).hex(), blake3: None }
+}
+
+/// The chunks of all blobs that have several, in the order of the tar.
+fn chained(contents: &Contents, known: &Known) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for (digest, size) in contents.all() {
+        match known.chunks.get(&digest) {
+            Some(chunks) => bytes.extend(chunks.values().iter().flatten()),
+            None => bytes.resize(bytes.len() + usize::try_from(values_of(size)).unwrap_or_default() * CHAINED, 0),
+        }
+    }
+    bytes
 }
 
 /// `index.json`: a descriptor for each image under its full name, and for whatever is attached to it.

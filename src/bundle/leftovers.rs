@@ -9,14 +9,16 @@ use std::sync::Arc;
 
 use super::Contents;
 use super::directory::{self, Directory};
+use super::hashers::Hashers;
 use super::journal::Claims;
 use super::medium;
 use super::open::Bundle;
 use super::place::Place;
 use super::tarfile::{self, TarFile};
+use crate::content::chunks::Chunks;
 use crate::content::{Slice, in_parallel};
 use crate::error::{Error, Result};
-use crate::oci::{Algorithm, Digest, Hasher, Manifest};
+use crate::oci::{Algorithm, Digest, Manifest};
 use crate::progress::units::bytes;
 use crate::progress::{Event, Events, Phase};
 
@@ -40,14 +42,14 @@ pub enum Target<'a> {
     Tar(&'a TarFile),
 }
 
-/// Proves and adopts what is at hand; gives the digests that are in place then.
+/// Proves and adopts what is at hand; gives what is in place then.
 pub fn adopt(
     out: &Path,
     target: &Target<'_>,
     place: &dyn Place,
     contents: &Contents,
     events: &Events,
-) -> Result<HashSet<Digest>> {
+) -> Result<HashMap<Digest, Chunks>> {
     let wanted: HashMap<Digest, u64> = contents.blobs.iter().map(|blob| (blob.digest, blob.size)).collect();
     if let Target::Directory(directory) = target {
         // Manifests are written again when the bundle is sealed.
@@ -72,10 +74,10 @@ pub fn adopt(
         events.report(Event::ItemDone);
         adopted
     });
-    let mut present = HashSet::new();
+    let mut present = HashMap::new();
     for (claim, adopted) in claims.iter().zip(adopted) {
-        if adopted? {
-            present.insert(claim.digest);
+        if let Some(chunks) = adopted? {
+            present.insert(claim.digest, chunks);
         }
     }
     Ok(present)
@@ -158,18 +160,19 @@ fn claims_elsewhere(out: &Path, wanted: &HashMap<Digest, u64>) -> Result<Vec<Cla
     Ok(claims)
 }
 
-/// `false`: it is not what it was said to be, and has to be fetched.
-fn adopt_one(claim: &Claim, target: &Target<'_>, place: &dyn Place, events: &Events) -> Result<bool> {
+/// `None`: it is not what it was said to be, and has to be fetched.
+fn adopt_one(claim: &Claim, target: &Target<'_>, place: &dyn Place, events: &Events) -> Result<Option<Chunks>> {
     let Claim { digest, slice, from } = claim;
     events.report(Event::BlobStarted { digest: *digest, size: slice.size(), present: 0 });
     let adopted = match (from, target) {
-        (From::Here, _) => {
-            proven(claim, events).and_then(|right| if right { Ok(true) } else { discard(claim, target) })
-        }
-        (From::Elsewhere { whole_file: true }, Target::Directory(directory)) => match proven(claim, events)? {
-            true if directory.link(slice.path(), digest) => Ok(true),
-            true => copy(claim, place, &|_| ()),
-            false => Ok(false),
+        (From::Here, _) => match proven(claim, events) {
+            None => discard(claim, target).map(|()| None),
+            chunks => Ok(chunks),
+        },
+        (From::Elsewhere { whole_file: true }, Target::Directory(directory)) => match proven(claim, events) {
+            Some(chunks) if directory.link(slice.path(), digest) => Ok(Some(chunks)),
+            Some(_) => copy(claim, place, &|_| ()),
+            None => Ok(None),
         },
         _ => copy(claim, place, &|bytes| events.report(Event::BlobAdvanced { digest: *digest, bytes })),
     };
@@ -177,40 +180,40 @@ fn adopt_one(claim: &Claim, target: &Target<'_>, place: &dyn Place, events: &Eve
     adopted
 }
 
-fn proven(claim: &Claim, events: &Events) -> Result<bool> {
-    let digest = claim.digest;
-    let progress = |bytes| events.report(Event::BlobAdvanced { digest, bytes });
+fn proven(claim: &Claim, events: &Events) -> Option<Chunks> {
+    let Claim { digest, slice, .. } = claim;
+    let progress = |bytes| events.report(Event::BlobAdvanced { digest: *digest, bytes });
     // What cannot be read is fetched again.
-    Ok(claim.slice.hash(digest.algorithm(), &progress).is_ok_and(|found| found == digest))
+    Hashers::of_prefix(digest.algorithm(), slice, slice.size(), &progress).ok()?.finish(digest).ok()
 }
 
-fn discard(claim: &Claim, target: &Target<'_>) -> Result<bool> {
+fn discard(claim: &Claim, target: &Target<'_>) -> Result<()> {
     tracing::debug!("{}: what an earlier run left is wrong; it is fetched again", claim.digest);
     if let Target::Directory(directory) = target {
         let path = directory.path_of(&claim.digest);
         std::fs::remove_file(&path).map_err(|e| Error::disk("removing", &path, e))?;
     }
-    Ok(false)
+    Ok(())
 }
 
 /// Copies and hashes in one pass.
-fn copy(claim: &Claim, place: &dyn Place, progress: &dyn Fn(u64)) -> Result<bool> {
+fn copy(claim: &Claim, place: &dyn Place, progress: &dyn Fn(u64)) -> Result<Option<Chunks>> {
     let Claim { digest, slice, .. } = claim;
     let slot = place.slot(digest, slice.size())?;
-    let mut hasher = Hasher::new(digest.algorithm());
+    let mut hashers = Hashers::new(digest.algorithm());
     let mut buffer = vec![0; 1024 * 1024];
     let mut at = 0;
     while at < slice.size() {
-        let Ok(read) = slice.read_at(at, &mut buffer) else { return Ok(false) };
-        hasher.update(&buffer[..read]);
+        let Ok(read) = slice.read_at(at, &mut buffer) else { return Ok(None) };
+        hashers.update(&buffer[..read]);
         slot.file.write_all_at(&buffer[..read], slot.base + at).map_err(|e| Error::disk("writing", &slot.path, e))?;
         at += read as u64;
         progress(read as u64);
     }
-    if hasher.finish() != *digest {
+    let Ok(chunks) = hashers.finish(digest) else {
         place.restarted(&slot)?;
-        return Ok(false);
-    }
+        return Ok(None);
+    };
     place.completed(digest)?;
-    Ok(true)
+    Ok(Some(chunks))
 }

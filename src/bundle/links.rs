@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::place::Place;
+use crate::content::chunks::Chunks;
 use crate::content::{LinkMode, Linkable, Linked, Origin, Reasons, Slice, why_not_linked};
 use crate::error::{Error, Kind, Result};
 use crate::oci::Descriptor;
@@ -35,39 +36,49 @@ impl Links {
         self.linked.load(Ordering::Relaxed)
     }
 
-    /// `false`: it has to be copied.
+    /// `None`: it has to be copied.
     ///
     /// # Errors
     /// The source's or the disk's, wrong bytes, or no link where nothing else will do.
-    pub async fn bring(&self, place: &Arc<dyn Place>, blob: &Descriptor, origin: &Origin<'_>) -> Result<bool> {
+    pub async fn bring(
+        &self,
+        place: &Arc<dyn Place>,
+        blob: &Descriptor,
+        origin: &Origin<'_>,
+    ) -> Result<Option<Chunks>> {
         let (hard, reflink) = match self.mode {
             LinkMode::Auto => (true, true),
             LinkMode::Hard => (true, false),
             LinkMode::Reflink => (false, true),
-            LinkMode::Copy => return Ok(false),
+            LinkMode::Copy => return Ok(None),
         };
-        let Some(files) = origin.source.files() else { return Ok(false) };
+        let Some(files) = origin.source.files() else { return Ok(None) };
         let file = if hard { files.linkable(origin.repository, &blob.digest)? } else { None };
         let bytes = if reflink { Some(files.file(origin.repository, &blob.digest)?) } else { None };
         let (place, wanted, events) = (place.clone(), blob.clone(), self.events.clone());
         let offered = Offered { file, bytes };
         let task = tokio::task::spawn_blocking(move || take(&*place, &wanted, &offered, &events));
         match task.await.map_err(|e| Error::new(Kind::Interrupted, "linking").because(e))?? {
-            None => {
+            Ok(chunks) => {
                 self.linked.fetch_add(1, Ordering::Relaxed);
-                Ok(true)
+                Ok(Some(chunks))
             }
-            Some(why) if self.mode == LinkMode::Auto => {
+            Err(why) if self.mode == LinkMode::Auto => {
                 self.reasons.tell(why, "these are copied");
-                Ok(false)
+                Ok(None)
             }
-            Some(why) => Err(Error::new(Kind::Disk, format!("blob {} cannot be linked: {why}", blob.digest))),
+            Err(why) => Err(Error::new(Kind::Disk, format!("blob {} cannot be linked: {why}", blob.digest))),
         }
     }
 }
 
 /// Takes the file, or its bytes, and proves them; else says why that is not possible.
-fn take(place: &dyn Place, blob: &Descriptor, offered: &Offered, events: &Events) -> Result<Option<&'static str>> {
+fn take(
+    place: &dyn Place,
+    blob: &Descriptor,
+    offered: &Offered,
+    events: &Events,
+) -> Result<std::result::Result<Chunks, &'static str>> {
     let mut why = "it is in a tar";
     let mut is_there = false;
     if let Some(file) = &offered.file {
@@ -85,11 +96,11 @@ fn take(place: &dyn Place, blob: &Descriptor, offered: &Offered, events: &Events
         }
     }
     if !is_there {
-        return Ok(Some(why));
+        return Ok(Err(why));
     }
     let Descriptor { digest, size, .. } = *blob;
     events.report(Event::BlobStarted { digest, size, present: 0 });
     let proven = place.prove(blob, &|bytes| events.report(Event::BlobAdvanced { digest, bytes }));
     events.report(Event::BlobFinished { digest });
-    proven.map(|()| None)
+    proven.map(Ok)
 }

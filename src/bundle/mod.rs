@@ -8,6 +8,7 @@
 mod bytes_in;
 mod directory;
 mod format;
+mod hashers;
 mod journal;
 mod leftovers;
 mod links;
@@ -22,7 +23,7 @@ mod writer;
 
 pub(crate) use format::docker_entry;
 pub use format::{
-    BUNDLE_JSON, BundleJson, DOCKER_JSON, FORMAT_VERSION, FileEntry, INDEX_JSON, OCI_LAYOUT, SIGNATURE, SUMS,
+    BUNDLE_JSON, BundleJson, CHUNKS, DOCKER_JSON, FORMAT_VERSION, FileEntry, INDEX_JSON, OCI_LAYOUT, SIGNATURE, SUMS,
 };
 pub use open::{Bundle, MAX_BUNDLE_JSON, refuse_unfinished};
 pub use signed::{MAX_SUMS, Signed, check_signature, sign};

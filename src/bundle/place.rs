@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::format::Metadata;
+use crate::content::chunks::Chunks;
 use crate::content::{Linkable, Linked, Slice};
 use crate::error::{Error, Result};
 use crate::oci::{Descriptor, Digest, Manifest};
@@ -28,7 +29,7 @@ pub(super) trait Place: Send + Sync {
         Ok(false)
     }
     /// Hashes what was linked; what is wrong is removed.
-    fn prove(&self, blob: &Descriptor, _progress: &dyn Fn(u64)) -> Result<()> {
+    fn prove(&self, blob: &Descriptor, _progress: &dyn Fn(u64)) -> Result<Chunks> {
         Err(Error::input(format!("blob {} was not linked", blob.digest)))
     }
     /// Writes everything else, brings it to the medium and gives the bundle its name.

@@ -101,6 +101,12 @@ pub(super) fn room(key: Option<&PrivateKey>) -> Option<Metadata> {
     key.map(|key| Metadata { path: SIGNATURE, bytes: vec![0; key.longest_signature()] })
 }
 
+/// Behind what it signs.
+pub(super) fn put(metadata: &mut Vec<Metadata>, signature: Metadata) {
+    let sums = metadata.iter().position(|file| file.path == SUMS);
+    metadata.insert(sums.map_or(metadata.len(), |at| at + 1), signature);
+}
+
 /// The signature of what is to be written.
 pub(super) fn signature(key: &PrivateKey, metadata: &[Metadata]) -> Result<Metadata> {
     let sums = metadata.iter().find(|file| file.path == SUMS).map_or(&[][..], |file| &file.bytes);

@@ -1,6 +1,6 @@
 //! Writing a bundle: room is made, what is at hand is adopted, blobs come in, then it is sealed and named.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::fs::File;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use async_trait::async_trait;
 
 use super::directory::{self, Directory};
-use super::format::{self, Metadata};
+use super::format::{self, Known, Metadata};
 use super::leftovers::{self, Target};
 use super::links::Links;
 use super::medium::{self, WriteLock};
@@ -18,6 +18,7 @@ use super::open::Bundle;
 use super::place::Place;
 use super::tarfile::{self, TarFile};
 use super::{BUNDLE_JSON, Contents, bytes_in, signed, stamp};
+use crate::content::chunks::Chunks;
 use crate::content::{LinkMode, Origin, Sink, Slice};
 use crate::error::{Error, Kind, Result};
 use crate::lock::Lock;
@@ -88,7 +89,8 @@ pub struct Writer {
     tool: String,
     key: Option<Arc<PrivateKey>>,
     events: Events,
-    done: Mutex<HashSet<Digest>>,
+    /// The blobs that are in place.
+    done: Mutex<HashMap<Digest, Chunks>>,
     links: Links,
     total: u64,
     _lock: WriteLock,
@@ -212,7 +214,7 @@ impl Writer {
             let plan = tar_plan(&contents, &planned(&contents, &options)?)?;
             let tar = TarFile::create(out, plan, contents.blobs.iter().map(|blob| blob.digest), &events)?;
             let present = leftovers::adopt(out, &Target::Tar(&tar), &tar, &contents, &events)?;
-            leftovers::tell_lost(out, tarfile::drop_former(out, |digest| present.contains(digest)), &events);
+            leftovers::tell_lost(out, tarfile::drop_former(out, |digest| present.contains_key(digest)), &events);
             (Arc::new(tar), present)
         } else {
             let directory = Directory::create(out)?;
@@ -226,7 +228,7 @@ impl Writer {
 
     /// Whether this blob is in place.
     pub fn holds(&self, digest: &Digest) -> bool {
-        self.done.lock().unwrap_or_else(PoisonError::into_inner).contains(digest)
+        self.done.lock().unwrap_or_else(PoisonError::into_inner).contains_key(digest)
     }
 
     /// How many blobs are links to files of the source, or share their bytes.
@@ -243,14 +245,17 @@ impl Writer {
             return Err(Error::damaged(format!("sealing {}: blob {} is missing", self.out.display(), missing.digest)));
         }
         self.events.report(Event::Phase { phase: Phase::Sync, items: 1, bytes: 0 });
-        let mut metadata = format::metadata(&self.contents, &self.tool, &self.other_sums()?)?;
+        let mut chunks = std::mem::take(&mut *self.done.lock().unwrap_or_else(PoisonError::into_inner));
+        chunks.extend(self.contents.manifests.iter().map(|manifest| (manifest.digest(), Chunks::of(manifest.bytes()))));
+        let known = Known { sha256: self.other_sums()?, chunks };
+        let mut metadata = format::metadata(&self.contents, &self.tool, &known)?;
         let mut size = self.total;
         if let Some(key) = &self.key {
             let signature = signed::signature(key, &metadata)?;
             if !is_tar(&self.out) {
                 size -= (key.longest_signature() - signature.bytes.len()) as u64;
             }
-            metadata.push(signature);
+            signed::put(&mut metadata, signature);
         }
         let bundle_json = metadata.iter().find(|file| file.path == BUNDLE_JSON);
         let identity = Digest::sha256(bundle_json.map_or(&[], |file| &file.bytes));
@@ -310,10 +315,12 @@ impl Sink for Writer {
         if self.holds(&blob.digest) {
             return Ok(());
         }
-        if is_tar(&self.out) || !self.links.bring(&self.place, blob, origin).await? {
-            bytes_in::fetch(self.place.clone(), blob, origin).await?;
-        }
-        self.done.lock().unwrap_or_else(PoisonError::into_inner).insert(blob.digest);
+        let linked = if is_tar(&self.out) { None } else { self.links.bring(&self.place, blob, origin).await? };
+        let chunks = match linked {
+            Some(chunks) => chunks,
+            None => bytes_in::fetch(self.place.clone(), blob, origin).await?,
+        };
+        self.done.lock().unwrap_or_else(PoisonError::into_inner).insert(blob.digest, chunks);
         Ok(())
     }
 
@@ -327,8 +334,10 @@ impl Sink for Writer {
 
 /// The metadata as it will be, or of the same lengths. A signature may turn out shorter; in a tar it takes the same room.
 fn planned(contents: &Contents, options: &Options) -> Result<Vec<Metadata>> {
-    let mut metadata = format::metadata(contents, &options.tool, &HashMap::new())?;
-    metadata.extend(signed::room(options.key.as_deref()));
+    let mut metadata = format::metadata(contents, &options.tool, &Known::default())?;
+    if let Some(room) = signed::room(options.key.as_deref()) {
+        signed::put(&mut metadata, room);
+    }
     Ok(metadata)
 }
 

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Problem, ProblemKind, Problems};
 use crate::bundle::{BUNDLE_JSON, BundleJson, MAX_SUMS, SUMS};
+use crate::content::chunks::{self, Chained};
 use crate::oci::Digest;
 use crate::transport::layout::Layout;
 
@@ -17,6 +18,8 @@ pub struct Declared {
     /// In bytes, where it is said.
     pub size: Option<u64>,
     pub sha256: String,
+    /// Of a blob, where it is said.
+    pub blake3: Option<Chained>,
 }
 
 /// Path and sha256, as `SHA256SUMS` has them.
@@ -34,7 +37,11 @@ pub fn declared(
 ) -> Vec<Declared> {
     let sums = read_sums(layout, problems);
     let Some(bundle) = bundle else {
-        return sums.into_iter().flatten().map(|(path, sha256)| Declared { path, size: None, sha256 }).collect();
+        return sums
+            .into_iter()
+            .flatten()
+            .map(|(path, sha256)| Declared { path, size: None, sha256, blake3: None })
+            .collect();
     };
     let mut list = by_bundle(bundle, problems);
     let Some(sums) = sums else { return list };
@@ -45,12 +52,14 @@ pub fn declared(
     if changed {
         for file in &mut list {
             file.size = None;
+            file.blake3 = None;
             if let Some(sum) = sums.get(&file.path) {
                 file.sha256.clone_from(sum);
             }
         }
     }
-    let own = own_sum.map(|sum| Declared { path: BUNDLE_JSON.to_owned(), size: None, sha256: sum.clone() });
+    let own =
+        own_sum.map(|sum| Declared { path: BUNDLE_JSON.to_owned(), size: None, sha256: sum.clone(), blake3: None });
     list.extend(own);
     list
 }
@@ -60,7 +69,15 @@ fn by_bundle(bundle: &BundleJson, problems: &mut Problems) -> Vec<Declared> {
     let mut named = BTreeSet::new();
     for file in &bundle.files {
         if named.insert(&file.path) {
-            list.push(Declared { path: file.path.clone(), size: Some(file.size), sha256: file.sha256.clone() });
+            let blake3 = file.blake3.as_ref().and_then(|hex| {
+                let parsed = chunks::from_hex(hex);
+                if parsed.is_none() {
+                    let found = format!("the blake3 of {} is not 64 hexadecimal digits", file.path);
+                    problems.push(Problem::new(BUNDLE_JSON, ProblemKind::Malformed).found(found));
+                }
+                parsed
+            });
+            list.push(Declared { path: file.path.clone(), size: Some(file.size), sha256: file.sha256.clone(), blake3 });
         } else {
             let found = format!("{} is named twice", file.path);
             problems.push(Problem::new(BUNDLE_JSON, ProblemKind::Disagreement).found(found));

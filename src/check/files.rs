@@ -2,23 +2,31 @@
 
 use std::collections::BTreeSet;
 
+use super::chunks::{self, Blob};
 use super::declared::Declared;
 use super::{Depth, Problem, ProblemKind, Problems};
-use crate::bundle::{BUNDLE_JSON, SIGNATURE, SUMS};
+use crate::bundle::{BUNDLE_JSON, BundleJson, SIGNATURE, SUMS};
 use crate::content::{Slice, in_parallel};
 use crate::oci::{Algorithm, Digest, MAX_MANIFEST_SIZE};
 use crate::progress::{Event, Events, Phase};
 use crate::transport::layout::Layout;
 
 /// Every declared file against its size and digest, and every file against the declarations.
-pub fn check(layout: &Layout, declared: &[Declared], depth: Depth, events: &Events, problems: &mut Problems) {
+pub fn check(
+    layout: &Layout,
+    declared: &[Declared],
+    bundle: Option<&BundleJson>,
+    depth: Depth,
+    events: &Events,
+    problems: &mut Problems,
+) {
     let names: BTreeSet<&str> = declared.iter().map(|declared| declared.path.as_str()).collect();
     for (path, _) in layout.entries().filter(|(path, _)| !names.contains(path)) {
         if !matches!(path, BUNDLE_JSON | SUMS | SIGNATURE) {
             problems.push(undeclared(path));
         }
     }
-    let mut to_hash: Vec<(&Declared, u64)> = Vec::new();
+    let (mut to_hash, mut in_chunks): (Vec<(&Declared, u64)>, Vec<Blob>) = Default::default();
     for file in declared {
         match (layout.size_of(&file.path), file.size) {
             (None, _) => {
@@ -33,16 +41,21 @@ pub fn check(layout: &Layout, declared: &[Declared], depth: Depth, events: &Even
                     .expected(format!("{size} bytes"))
                     .found(format!("{found} bytes")),
             ),
-            (Some(size), _) if depth == Depth::Full || is_small_metadata(&file.path, size) => {
-                to_hash.push((file, size))
-            }
-            (Some(_), _) => {}
+            (Some(size), _) => match file.blake3 {
+                Some(root) if depth == Depth::Chunks => in_chunks.push(Blob { declared: file, size, root }),
+                _ if depth != Depth::Structure || is_small_metadata(&file.path, size) => to_hash.push((file, size)),
+                _ => {}
+            },
         }
     }
     // The largest first: one that comes last would keep all other cores waiting.
     to_hash.sort_by_key(|(_, size)| std::cmp::Reverse(*size));
-    let bytes = to_hash.iter().map(|(_, size)| *size).fold(0, u64::saturating_add);
-    events.report(Event::Phase { phase: Phase::Verify, items: to_hash.len() as u64, bytes });
+    let sizes = to_hash.iter().map(|(_, size)| *size).chain(in_chunks.iter().map(|blob| blob.size));
+    let (items, bytes) = ((to_hash.len() + in_chunks.len()) as u64, sizes.fold(0, u64::saturating_add));
+    events.report(Event::Phase { phase: Phase::Verify, items, bytes });
+    if let Some(bundle) = bundle {
+        problems.extend(chunks::check(layout, bundle, &in_chunks, events));
+    }
     let found = in_parallel(&to_hash, |(file, _)| {
         let problem = hash(layout, file, events);
         events.report(Event::ItemDone);
@@ -102,7 +115,7 @@ fn compare(slice: &Slice, file: &Declared, expected: &str, progress: &dyn Fn(u64
 }
 
 /// The digest that a blob's path claims.
-fn name_of(path: &str) -> Option<Digest> {
+pub fn name_of(path: &str) -> Option<Digest> {
     let (algorithm, hex) = path.strip_prefix("blobs/")?.split_once('/')?;
     format!("{algorithm}:{hex}").parse().ok()
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
 use super::{Problem, ProblemKind, Problems};
-use crate::bundle::{BUNDLE_JSON, BundleJson, INDEX_JSON};
+use crate::bundle::{BUNDLE_JSON, BundleJson, CHUNKS, DOCKER_JSON, INDEX_JSON, OCI_LAYOUT};
 use crate::lock::{AbsentReason, LockedImage};
 use crate::oci::{Descriptor, Digest, Kind, Manifest, Platform, Role, media_type};
 use crate::select::offered_platform;
@@ -246,7 +246,7 @@ fn unreachable(bundle: &BundleJson, reach: &Reach, problems: &mut Problems) {
         }
     }
     for file in bundle.files.iter().filter(|file| !file.path.starts_with("blobs/")) {
-        if !matches!(file.path.as_str(), "oci-layout" | "index.json" | "manifest.json") {
+        if !matches!(file.path.as_str(), OCI_LAYOUT | INDEX_JSON | DOCKER_JSON | CHUNKS) {
             problems.push(Problem::new(&file.path, ProblemKind::Undeclared).found("it is no part of the format"));
         }
     }

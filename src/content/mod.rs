@@ -9,6 +9,7 @@ mod api;
 mod blob;
 mod cached;
 mod checkpoint;
+pub mod chunks;
 mod files;
 mod slice;
 pub mod tar;

@@ -153,17 +153,28 @@ impl Slice {
     /// Not readable up to there.
     pub fn hash_prefix(&self, algorithm: Algorithm, length: u64, progress: &dyn Fn(u64)) -> io::Result<Hasher> {
         let mut hasher = Hasher::new(algorithm);
+        self.read_prefix(length, &mut |piece| {
+            hasher.update(piece);
+            progress(piece.len() as u64);
+        })?;
+        Ok(hasher)
+    }
+
+    /// Hands out the first `length` bytes in order, in pieces.
+    ///
+    /// # Errors
+    /// Not readable up to there.
+    pub fn read_prefix(&self, length: u64, take: &mut dyn FnMut(&[u8])) -> io::Result<()> {
         let length = length.min(self.size);
         let mut buffer = vec![0; usize::try_from(length).unwrap_or(HASH_BUFFER).clamp(1, HASH_BUFFER)];
         let mut position = 0;
         while position < length {
             let want = usize::try_from(length - position).unwrap_or(usize::MAX).min(buffer.len());
             let read = self.read_at(position, &mut buffer[..want])?;
-            hasher.update(&buffer[..read]);
+            take(&buffer[..read]);
             position += read as u64;
-            progress(read as u64);
         }
-        Ok(hasher)
+        Ok(())
     }
 
     /// The bytes from `offset` on.

@@ -5,7 +5,7 @@ use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::bundle::{BUNDLE_JSON, DOCKER_JSON, INDEX_JSON, OCI_LAYOUT, SIGNATURE, SUMS};
+use crate::bundle::{BUNDLE_JSON, CHUNKS, DOCKER_JSON, INDEX_JSON, OCI_LAYOUT, SIGNATURE, SUMS};
 use crate::error::{Error, Result};
 use crate::oci::{Algorithm, Digest};
 use crate::progress::{Event, Events};
@@ -17,7 +17,7 @@ use super::uploads::Uploads;
 /// Where files are until they are whole.
 const UNFINISHED: &str = ".uploads";
 /// What a bundle says of itself; untrue after a change. The sums go first: without them it is unfinished.
-const SEALS: [&str; 4] = [SUMS, SIGNATURE, BUNDLE_JSON, DOCKER_JSON];
+const SEALS: [&str; 5] = [SUMS, SIGNATURE, BUNDLE_JSON, DOCKER_JSON, CHUNKS];
 
 /// The right to change one layout directory; no other process has it meanwhile.
 pub struct Writer {

@@ -38,8 +38,8 @@ fn sha256sum_proves_the_directory_and_tar_unpacks_the_same_files() {
     assert_eq!(proven.lines().count(), files_below(&folder).len() - 1, "all but SHA256SUMS itself: {proven}");
 
     let listed = run("tar", &["tf", "bundle.tar"], directory.path());
-    let first: Vec<&str> = listed.lines().take(5).collect();
-    assert_eq!(first, ["oci-layout", "bundle.json", "index.json", "manifest.json", "SHA256SUMS"]);
+    let first: Vec<&str> = listed.lines().take(6).collect();
+    assert_eq!(first, ["oci-layout", "bundle.json", "index.json", "manifest.json", "SHA256SUMS", "chunks.b3"]);
     let unpacked = directory.path().join("unpacked");
     std::fs::create_dir(&unpacked).unwrap();
     run("tar", &["xf", "../bundle.tar"], &unpacked);

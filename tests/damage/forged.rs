@@ -86,6 +86,9 @@ pub fn replace(fixture: &Fixture, path: &str, bytes: &[u8]) -> Parts {
         let file = files.iter_mut().find(|file| file["path"] == path).unwrap();
         file["size"] = json!(bytes.len());
         file["sha256"] = json!(sha256(bytes).replace("sha256:", ""));
+        if file["blake3"].is_string() {
+            file["blake3"] = json!(blake3::hash(bytes).to_hex().to_string());
+        }
     });
     *parts.bytes(path) = bytes.to_vec();
     resum_file(&mut parts, path, bytes);
@@ -113,6 +116,8 @@ pub fn with_manifest(fixture: &Fixture, bytes: &[u8]) -> (Parts, String) {
     let mut json: Value = serde_json::from_slice(parts.bytes("bundle.json")).unwrap();
     sized(&mut json["lock"]["images"], "digest", &new);
     sized(&mut json["files"], "path", &blob_path(&new));
+    let own = json["files"].as_array_mut().unwrap().iter_mut().find(|file| file["path"] == blob_path(&new)).unwrap();
+    own["blake3"] = json!(blake3::hash(bytes).to_hex().to_string());
     let listed = json["files"].as_array_mut().unwrap().iter_mut().find(|file| file["path"] == "index.json").unwrap();
     (listed["size"], listed["sha256"]) = (json!(index.len()), json!(sha256(&index).replace("sha256:", "")));
     *parts.bytes("bundle.json") = serde_json::to_vec_pretty(&json).unwrap();

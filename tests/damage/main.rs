@@ -2,6 +2,7 @@
 //! harmless, and neither ever reaches a registry.
 
 mod bundle;
+mod chunks;
 mod commands;
 mod cut;
 mod during;

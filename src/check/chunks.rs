@@ -1,0 +1,195 @@
+//! Blobs against their BLAKE3, chunk by chunk: on all cores however few blobs there are, and in the order in which they lie.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::declared::Declared;
+use super::files::name_of;
+use super::{Bytes, Problem, ProblemKind};
+use crate::bundle::{BundleJson, CHUNKS};
+use crate::content::chunks::{CHAINED, CHUNK, Chained, Chunks, chained, values_of, whole};
+use crate::content::{Slice, in_parallel};
+use crate::oci::Digest;
+use crate::progress::{Event, Events};
+use crate::transport::layout::Layout;
+
+/// How many chunks one core takes at a time.
+const STRETCH: u64 = 16;
+/// More ranges than this of one blob are not listed one by one.
+const MOST_RANGES: usize = 1_000;
+
+/// A blob that is there with the size it should have.
+pub struct Blob<'a> {
+    pub declared: &'a Declared,
+    /// In bytes.
+    pub size: u64,
+    pub root: Chained,
+}
+
+struct Open<'a> {
+    blob: &'a Blob<'a>,
+    slice: Result<Slice, String>,
+    id: Digest,
+    /// Chunks that are still to be read.
+    left: AtomicU64,
+}
+
+/// What was found in the place of a chunk.
+type Found = Result<Chained, String>;
+
+/// Every problem of these blobs. `bundle` is what declares them.
+pub fn check(layout: &Layout, bundle: &BundleJson, blobs: &[Blob<'_>], events: &Events) -> Vec<Problem> {
+    let open: Vec<Open> = blobs.iter().map(|blob| open(layout, blob)).collect();
+    let mut stretches: Vec<(usize, u64, u64)> = Vec::new();
+    for (at, blob) in open.iter().enumerate() {
+        let chunks = blob.chunks();
+        let begins = (0..chunks).step_by(usize::try_from(STRETCH).unwrap_or(1));
+        stretches.extend(begins.map(|begin| (at, begin, chunks.min(begin + STRETCH))));
+    }
+    let found = in_parallel(&stretches, |(at, begin, end)| read(&open[*at], *begin, *end, events));
+    let mut by_blob: Vec<Vec<Found>> = open.iter().map(|_| Vec::new()).collect();
+    for ((at, ..), found) in stretches.iter().zip(found) {
+        by_blob[*at].extend(found);
+    }
+    open.iter().zip(by_blob).filter_map(|(open, found)| judge(layout, bundle, open, found)).collect()
+}
+
+fn open<'a>(layout: &Layout, blob: &'a Blob<'a>) -> Open<'a> {
+    let path = &blob.declared.path;
+    let slice = match layout.slice(path) {
+        Ok(Some(slice)) => Ok(slice),
+        Ok(None) => Err("it is gone".to_owned()),
+        Err(error) => Err(error.chain()),
+    };
+    let id = name_of(path).unwrap_or(Digest::Sha256([0; 32]));
+    let open = Open { blob, slice, id, left: AtomicU64::new(0) };
+    open.left.store(open.chunks(), Ordering::Relaxed);
+    open
+}
+
+impl Open<'_> {
+    fn size(&self) -> u64 {
+        self.slice.as_ref().map_or(0, Slice::size)
+    }
+
+    /// At least one: an empty blob has a digest, too.
+    fn chunks(&self) -> u64 {
+        self.size().div_ceil(CHUNK).max(1)
+    }
+
+    /// What bytes a chunk covers; none in an empty blob.
+    fn bytes_of(&self, chunk: u64) -> Bytes {
+        let first = chunk * CHUNK;
+        Bytes { first, last: (first + CHUNK).min(self.size()).saturating_sub(1) }
+    }
+}
+
+fn read(open: &Open<'_>, begin: u64, end: u64, events: &Events) -> Vec<Found> {
+    let slice = match &open.slice {
+        Ok(slice) => slice,
+        Err(error) => return vec![Err(error.clone())],
+    };
+    if begin == 0 {
+        events.report(Event::BlobStarted { digest: open.id, size: slice.size(), present: 0 });
+    }
+    let is_only = slice.size() <= CHUNK;
+    let mut buffer = vec![0; usize::try_from(slice.size().min(CHUNK)).unwrap_or_default()];
+    let mut found = Vec::with_capacity(usize::try_from(end - begin).unwrap_or_default());
+    for chunk in begin..end {
+        found.push(match fill(slice, chunk * CHUNK, &mut buffer) {
+            Ok(bytes) if is_only => Ok(whole(bytes)),
+            Ok(bytes) => Ok(chained(chunk, bytes)),
+            Err(error) => Err(error.to_string()),
+        });
+        let bytes = slice.size().saturating_sub(chunk * CHUNK).min(CHUNK);
+        events.report(Event::BlobAdvanced { digest: open.id, bytes });
+    }
+    if open.left.fetch_sub(end - begin, Ordering::Relaxed) == end - begin {
+        events.report(Event::BlobFinished { digest: open.id });
+        events.report(Event::ItemDone);
+    }
+    found
+}
+
+fn fill<'b>(slice: &Slice, position: u64, buffer: &'b mut [u8]) -> std::io::Result<&'b [u8]> {
+    let left = usize::try_from(slice.size() - position.min(slice.size())).unwrap_or(usize::MAX);
+    let buffer = &mut buffer[..left.min(usize::try_from(CHUNK).unwrap_or(usize::MAX))];
+    let mut filled = 0;
+    while filled < buffer.len() {
+        filled += slice.read_at(position + filled as u64, &mut buffer[filled..])?;
+    }
+    Ok(buffer)
+}
+
+fn judge(layout: &Layout, bundle: &BundleJson, open: &Open<'_>, found: Vec<Found>) -> Option<Problem> {
+    let unreadable = found.iter().find_map(|found| found.as_ref().err()).cloned();
+    let is_right = match &found[..] {
+        [Ok(only)] if open.size() <= CHUNK => *only == open.blob.root,
+        _ => {
+            let values: Option<Vec<Chained>> = found.iter().map(|found| found.as_ref().ok().copied()).collect();
+            values.is_some_and(|values| Chunks::proven(open.blob.root, values).is_some())
+        }
+    };
+    if is_right {
+        return None;
+    }
+    let kind = if unreadable.is_some() { ProblemKind::Unreadable } else { ProblemKind::WrongDigest };
+    let problem = Problem::new(&open.blob.declared.path, kind).expected(open.id);
+    let expected = expected(layout, bundle, open);
+    let wrong = |chunk: usize| match (&found[chunk], &expected) {
+        (Err(_), _) => true,
+        (Ok(_), _) if found.len() == 1 => true,
+        (Ok(value), Some(expected)) => expected.values().get(chunk) != Some(value),
+        (Ok(_), None) => false,
+    };
+    let ranges = merged((0..found.len()).filter(|chunk| wrong(*chunk)).map(|chunk| open.bytes_of(chunk as u64)));
+    let mut text = match ranges.is_empty() {
+        true => format!("its bytes are wrong; where cannot be said, as {CHUNKS} is damaged too"),
+        false => format!("wrong {} of {}", shown(&ranges), open.size()),
+    };
+    if let Some(error) = unreadable {
+        text = format!("{error}; {text}");
+    }
+    Some(problem.found(text).at(ranges.into_iter().take(MOST_RANGES).collect()))
+}
+
+/// The chunks as the bundle has written them down, if they are what `bundle.json` says.
+fn expected(layout: &Layout, bundle: &BundleJson, open: &Open<'_>) -> Option<Chunks> {
+    let mut from = 0_u64;
+    for file in bundle.files.iter().filter(|file| file.blake3.is_some()) {
+        if file.path == open.blob.declared.path {
+            break;
+        }
+        from = from.checked_add(values_of(file.size).checked_mul(CHAINED as u64)?)?;
+    }
+    let slice = layout.slice(CHUNKS).ok()??;
+    let length = usize::try_from(values_of(open.size())).ok()? * CHAINED;
+    let mut bytes = vec![0; length];
+    let mut filled = 0;
+    while filled < length {
+        match slice.read_at(from.checked_add(filled as u64)?, &mut bytes[filled..]) {
+            Ok(read) if read > 0 => filled += read,
+            _ => return None,
+        }
+    }
+    let values = bytes.chunks_exact(CHAINED).filter_map(|value| value.try_into().ok()).collect();
+    Chunks::proven(open.blob.root, values)
+}
+
+/// Those that touch become one.
+fn merged(ranges: impl Iterator<Item = Bytes>) -> Vec<Bytes> {
+    let mut merged: Vec<Bytes> = Vec::new();
+    for range in ranges {
+        match merged.last_mut().filter(|before| before.last + 1 == range.first) {
+            Some(before) => before.last = range.last,
+            None => merged.push(range),
+        }
+    }
+    merged
+}
+
+fn shown(ranges: &[Bytes]) -> String {
+    let first: Vec<String> = ranges.iter().take(3).map(|Bytes { first, last }| format!("{first}-{last}")).collect();
+    let more = ranges.len().saturating_sub(3);
+    let more = if more > 0 { format!(" and {more} more places") } else { String::new() };
+    format!("bytes {}{more}", first.join(", "))
+}

@@ -1,0 +1,187 @@
+//! Where in a blob something is wrong: BLAKE3 of every mebibyte.
+//!
+//! BLAKE3 is a tree over 1,024 bytes each (BLAKE3 paper, section 2.1). The nodes that stand over a mebibyte are kept, as
+//! their *chaining values*; together they give the digest of the whole, so whoever knows that digest can prove them, and by
+//! each of them one mebibyte alone. The digest is the one that `b3sum` prints.
+
+use blake3::hazmat::{HasherExt, Mode, merge_subtrees_non_root, merge_subtrees_root};
+
+/// What one chunk covers, in bytes; the last one of a blob may be shorter.
+pub const CHUNK: u64 = 1 << 20;
+
+/// A chaining value or a digest, in bytes.
+pub const CHAINED: usize = 32;
+
+/// A node of the tree.
+pub type Chained = [u8; CHAINED];
+
+/// The BLAKE3 digest of some bytes, and what it consists of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Chunks {
+    root: Chained,
+    /// One for each chunk; empty where there is but one, which the digest itself covers.
+    values: Vec<Chained>,
+}
+
+impl Chunks {
+    /// Of bytes that are at hand.
+    pub fn of(bytes: &[u8]) -> Chunks {
+        let mut hasher = ChunkHasher::new();
+        hasher.update(bytes);
+        hasher.finish()
+    }
+
+    /// Takes chaining values that somebody else has written down; `None` where they do not give `root`.
+    pub fn proven(root: Chained, values: Vec<Chained>) -> Option<Chunks> {
+        (root_of(&values)? == root).then_some(Chunks { root, values })
+    }
+
+    pub fn root(&self) -> &Chained {
+        &self.root
+    }
+
+    pub fn values(&self) -> &[Chained] {
+        &self.values
+    }
+}
+
+/// How many chaining values are kept of so many bytes.
+pub fn values_of(size: u64) -> u64 {
+    if size <= CHUNK { 0 } else { size.div_ceil(CHUNK) }
+}
+
+/// The chaining value of the chunk with this number, counted from 0, which is one of several: `bytes` are all of it.
+pub fn chained(number: u64, bytes: &[u8]) -> Chained {
+    let mut hasher = at(number);
+    hasher.update(bytes);
+    hasher.finalize_non_root()
+}
+
+/// As `b3sum` prints it: 64 hexadecimal digits.
+pub fn to_hex(root: &Chained) -> String {
+    blake3::Hash::from_bytes(*root).to_hex().to_string()
+}
+
+/// `None` of anything else than [`to_hex`] gives.
+pub fn from_hex(hex: &str) -> Option<Chained> {
+    let root = *blake3::Hash::from_hex(hex).ok()?.as_bytes();
+    (to_hex(&root) == hex).then_some(root)
+}
+
+/// The digest of bytes that are no more than one chunk.
+pub fn whole(bytes: &[u8]) -> Chained {
+    *blake3::hash(bytes).as_bytes()
+}
+
+fn at(number: u64) -> blake3::Hasher {
+    let mut hasher = blake3::Hasher::new();
+    hasher.set_input_offset(number.saturating_mul(CHUNK));
+    hasher
+}
+
+/// `None` of less than two: there the digest is no node over nodes.
+fn root_of(values: &[Chained]) -> Option<Chained> {
+    let (left, right) = halves(values)?;
+    Some(*merge_subtrees_root(&merged(left), &merged(right), Mode::Hash).as_bytes())
+}
+
+fn merged(values: &[Chained]) -> Chained {
+    match halves(values) {
+        Some((left, right)) => merge_subtrees_non_root(&merged(left), &merged(right), Mode::Hash),
+        None => values.first().copied().unwrap_or_default(),
+    }
+}
+
+/// To the left as many as make a whole tree, and at least one to the right.
+fn halves(values: &[Chained]) -> Option<(&[Chained], &[Chained])> {
+    let last = values.len().checked_sub(1).filter(|last| *last > 0)?;
+    Some(values.split_at(1 << last.ilog2()))
+}
+
+/// Takes bytes in order, in pieces of any length.
+#[derive(Clone, Debug)]
+pub struct ChunkHasher {
+    open: blake3::Hasher,
+    /// Bytes in the open chunk.
+    taken: u64,
+    values: Vec<Chained>,
+}
+
+impl Default for ChunkHasher {
+    fn default() -> ChunkHasher {
+        ChunkHasher::new()
+    }
+}
+
+impl ChunkHasher {
+    pub fn new() -> ChunkHasher {
+        ChunkHasher { open: blake3::Hasher::new(), taken: 0, values: Vec::new() }
+    }
+
+    pub fn update(&mut self, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            // Only when there is more: the last chunk ends otherwise, where it is the only one.
+            if self.taken == CHUNK {
+                self.values.push(self.open.finalize_non_root());
+                self.open = at(self.values.len() as u64);
+                self.taken = 0;
+            }
+            let room = usize::try_from(CHUNK - self.taken).unwrap_or(usize::MAX);
+            let (now, later) = bytes.split_at(bytes.len().min(room));
+            self.open.update(now);
+            self.taken += now.len() as u64;
+            bytes = later;
+        }
+    }
+
+    pub fn finish(mut self) -> Chunks {
+        if !self.values.is_empty() {
+            self.values.push(self.open.finalize_non_root());
+        }
+        self.values.shrink_to_fit();
+        let root = root_of(&self.values).unwrap_or_else(|| *self.open.finalize().as_bytes());
+        Chunks { root, values: self.values }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bytes(length: usize) -> Vec<u8> {
+        (0..length).map(|at| (at / 7 + at % 251) as u8).collect()
+    }
+
+    #[test]
+    fn the_digest_is_that_of_b3sum_and_each_value_proves_its_chunk_however_the_bytes_arrive() {
+        let chunk = CHUNK as usize;
+        let lengths =
+            [0, 1, chunk - 1, chunk, chunk + 1, 2 * chunk, 3 * chunk, 5 * chunk + 17, 8 * chunk, 9 * chunk - 1];
+        for length in lengths {
+            let bytes = bytes(length);
+            for piece in [1_000_003, chunk, chunk + 1, usize::MAX] {
+                let mut hasher = ChunkHasher::new();
+                bytes.chunks(piece.min(length.max(1))).for_each(|piece| hasher.update(piece));
+                let chunks = hasher.finish();
+                assert_eq!(chunks.root(), blake3::hash(&bytes).as_bytes(), "{length} in {piece}");
+                assert_eq!(chunks.values().len() as u64, values_of(length as u64));
+                for (at, part) in bytes.chunks(chunk).enumerate().filter(|_| length > chunk) {
+                    assert_eq!(chunks.values()[at], chained(at as u64, part), "{length}, chunk {at}");
+                }
+            }
+            assert!(length > chunk || whole(&bytes) == *Chunks::of(&bytes).root());
+        }
+    }
+
+    #[test]
+    fn values_that_do_not_give_the_digest_are_not_believed() {
+        let good = Chunks::of(&bytes(3 * CHUNK as usize));
+        let values = good.values().to_vec();
+        assert_eq!(Chunks::proven(*good.root(), values.clone()), Some(good.clone()));
+        for wrong in
+            [vec![], values[..2].to_vec(), [&values[..], &values[..1]].concat(), vec![values[1], values[0], values[2]]]
+        {
+            assert_eq!(Chunks::proven(*good.root(), wrong), None);
+        }
+    }
+}
