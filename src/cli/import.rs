@@ -7,7 +7,7 @@ use super::allowlist::read_file;
 use super::context::Context;
 use super::exit::Outcome;
 use super::push::{Cargo, Names, Push, PushArgs};
-use super::signing::{KeyArgs, signed_by};
+use super::signing::{KeyArgs, SignArgs, signed_by};
 use crate::allowlist::{Allowlist, refused};
 use crate::bundle::Bundle;
 use crate::check::{self, Depth};
@@ -26,7 +26,9 @@ of every blob, manifest and tag. Blobs are proven while they are pushed (with --
 uploaded once and mounted into the other repositories. Manifests follow, children first, then what refers to them; tags come \
 last and are read back: a tag that exists can be pulled.
 
-A failure of one image does not stop the others; the end shows what failed and why. Run again, it does only what is missing.";
+A failure of one image does not stop the others; the end shows what failed and why. Run again, it does only what is missing.
+
+With --sign-key the receipt is signed too, in FILE.sig: `openssl dgst -sha256 -verify here.pub -signature FILE.sig FILE`.";
 
 const AFTER: &str = "\
 Examples:
@@ -71,12 +73,15 @@ pub struct Args {
     #[command(flatten)]
     keys: KeyArgs,
     #[command(flatten)]
+    sign: SignArgs,
+    #[command(flatten)]
     push: PushArgs,
 }
 
 pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
     let started = Instant::now();
     let push = Push::new(&args.push, &args.to, Names::Hosted { scoped: args.scoped }, args.json)?;
+    let push = push.signing(args.sign.key(context)?)?;
     let bundle = prove(&args, context)?;
     check_allowed(&args, &bundle)?;
     let graph = read_graph(&bundle, context).await?;

@@ -10,6 +10,7 @@ mod completions;
 mod context;
 mod exit;
 mod export;
+mod fingerprint;
 mod hint;
 mod import;
 mod inspect;
@@ -25,6 +26,7 @@ mod password;
 mod push;
 mod registry;
 mod serve;
+mod sign;
 mod signing;
 mod site;
 mod table;
@@ -71,9 +73,14 @@ Environment:
   GAPFERRY_CREDS  the same as --creds, not seen by other users
   GAPFERRY_CREDS_HOST  the same for one registry: GAPFERRY_CREDS_QUAY_IO; `_` stands for `.` and `:`, `__` for `-`
   CONTAINERS_REGISTRIES_CONF  the same as --registries-conf
+  COSIGN_PASSWORD  the passphrase of an encrypted key that signs
   SOURCE_DATE_EPOCH  seconds since 1970: the time in bundles and locks
   HTTP_PROXY, HTTPS_PROXY, NO_PROXY  proxies
-  NO_COLOR  no colours";
+  NO_COLOR  no colours
+
+Files:
+  /etc/gapferry/config.toml, ~/.config/gapferry/config.toml  which signatures verify, import and serve demand: \
+`require-signature = true`, `keys = [\"/etc/gapferry/ours.pub\"]`";
 
 #[derive(Parser)]
 #[command(name = "gapferry", version, about = "Carries container images across an air gap", long_about = ABOUT)]
@@ -90,6 +97,8 @@ enum Command {
     Export(export::Args),
     Lock(lock::Args),
     Verify(verify::Args),
+    Sign(sign::Args),
+    Fingerprint(fingerprint::Args),
     List(list::Args),
     Inspect(inspect::Args),
     Import(import::Args),
@@ -146,6 +155,8 @@ async fn run(command: Command, context: &Context) -> Result<Outcome> {
         Command::Export(args) => export::run(args, context).await,
         Command::Lock(args) => lock::run(args, context).await,
         Command::Verify(args) => verify::run(args, context),
+        Command::Sign(args) => sign::run(&args, context),
+        Command::Fingerprint(args) => fingerprint::run(&args, context),
         Command::List(args) => list::run(&args, context),
         Command::Inspect(args) => inspect::run(args, context).await,
         Command::Import(args) => import::run(args, context).await,

@@ -7,6 +7,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::context::Context;
 use super::exit::Outcome;
+use super::signing::{KeyArgs, signed_by};
+use crate::check::{self, Depth};
 use crate::error::{Error, Kind, Result};
 use crate::progress::Event;
 use crate::serve::{Options, Server};
@@ -26,6 +28,9 @@ then on.
 There is no authentication and no TLS: whoever reaches the address may read everything, and with --writable change \
 everything. So it listens on loopback; another address has to be given with --listen, and should be behind something that \
 asks who is there.
+
+With --key, or where the configuration demands it, only a bundle that was signed is served, and not with --writable; names \
+and manifests are proven before, blobs are for the client to prove.
 
 The address is printed on standard output once connections are taken. Ctrl-C or SIGTERM ends it: requests in flight get ten \
 seconds, exit code 0.";
@@ -54,17 +59,36 @@ pub struct Args {
     /// Take pushes and deletions; directories only
     #[arg(long)]
     writable: bool,
+    #[command(flatten)]
+    keys: KeyArgs,
 }
 
 pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
     // Before anything is said, so that nobody can stop it too early.
     let stopped = stopped()?;
+    admit(&args, context)?;
     let options = Options { listen: args.listen, writable: args.writable };
     let server = Server::bind(&args.bundle, &options, context.events.clone()).await?;
     introduce(&args, &server, context)?;
     server.run(stopped).await?;
     context.say("stopped");
     Ok(Outcome::Done)
+}
+
+/// Where a signature is demanded: a bundle that was signed, and whose names and manifests are those that were.
+fn admit(args: &Args, context: &Context) -> Result<()> {
+    if args.writable {
+        return args.keys.refuse_writable();
+    }
+    let Some(signed) = args.keys.check(&args.bundle, context)? else { return Ok(()) };
+    let report = check::check(&args.bundle, Depth::Structure, &context.events)?;
+    context.end();
+    signed.hold(&args.bundle, report.identity)?;
+    if !report.is_clean() {
+        return Err(check::refuse(&args.bundle, &report));
+    }
+    context.say(&signed_by(&signed.by));
+    Ok(())
 }
 
 fn introduce(args: &Args, server: &Server, context: &Context) -> Result<()> {

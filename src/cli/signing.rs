@@ -9,8 +9,9 @@ use super::password;
 use crate::bundle::{self, Finished, Signed};
 use crate::credentials::Secret;
 use crate::error::{Error, Result};
+use crate::position::refused;
 use crate::progress::Event;
-use crate::signing::{MAX_KEY_FILE, PrivateKey, PublicKey};
+use crate::signing::{MAX_CONFIG, MAX_KEY_FILE, Policy, PrivateKey, PublicKey};
 use crate::transport::layout::Layout;
 
 /// Where cosign's users keep the passphrase of their key.
@@ -20,10 +21,11 @@ const PASSPHRASE_FILE: &str = "--sign-passphrase-file";
 /// How what is written is signed.
 #[derive(clap::Args)]
 pub struct SignArgs {
-    /// Sign it with this private key of openssl or cosign
+    /// Sign what is written with this private key
     ///
-    /// PEM, ECDSA P-256 or Ed25519; `gapferry help verify` shows how openssl and cosign verify it.
-    #[arg(long, value_name = "FILE", help_heading = "Signing")]
+    /// PEM, ECDSA P-256 or Ed25519, of openssl or cosign: the bundle, or where a registry is written to the receipt. `gapferry
+    /// help verify` shows how openssl and cosign verify it.
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
     sign_key: Option<PathBuf>,
     #[command(flatten)]
     passphrase: PassphraseArgs,
@@ -34,7 +36,7 @@ pub struct PassphraseArgs {
     /// File with the passphrase of a key that cosign encrypted
     ///
     /// Without it COSIGN_PASSWORD counts; else it is asked for.
-    #[arg(long, value_name = "FILE", help_heading = "Signing")]
+    #[arg(long, value_name = "FILE", help_heading = "Output", hide_short_help = true)]
     sign_passphrase_file: Option<PathBuf>,
 }
 
@@ -105,29 +107,83 @@ pub fn settle(finished: &Finished, key: Option<&PrivateKey>, context: &Context) 
 pub struct KeyArgs {
     /// Refuse a bundle that this public key has not signed
     ///
-    /// Repeatable: one of them has to have. PEM, as openssl and cosign write it.
+    /// Repeatable: one of them has to have. PEM, as openssl and cosign write it. A configuration file can demand it always:
+    /// `gapferry help` names it.
     #[arg(long = "key", value_name = "FILE", help_heading = "What may enter")]
     keys: Vec<PathBuf>,
 }
 
 impl KeyArgs {
-    /// Checks the signature before anything else of the bundle is believed. Without keys, that there is one is told.
+    /// Checks the signature before anything else of the bundle is believed. Where nobody demands one and no key is known,
+    /// that there is one is told.
     ///
     /// # Errors
-    /// A key that cannot be read; a bundle that none of them signed.
+    /// A key or a configuration that cannot be read; a bundle that none of the keys signed.
     pub fn check(&self, path: &Path, context: &Context) -> Result<Option<Signed>> {
-        let keys = self.keys.iter().map(|key| public(key)).collect::<Result<Vec<PublicKey>>>()?;
-        crate::bundle::refuse_unfinished(path)?;
+        let policy = policy()?;
+        let demanded = self.demanded_by(&policy)?;
+        let keys = self.keys.iter().chain(&policy.keys).map(|key| public(key)).collect::<Result<Vec<PublicKey>>>()?;
+        bundle::refuse_unfinished(path)?;
         let layout = Layout::open(path)?;
-        if keys.is_empty() {
-            if layout.size_of(bundle::SIGNATURE).is_some() {
-                let text = format!("{} is signed; without --key that is not checked", path.display());
-                context.events.report(Event::Notice(text));
-            }
-            return Ok(None);
+        let is_signed = layout.size_of(bundle::SIGNATURE).is_some();
+        if demanded.is_some() || is_signed && !keys.is_empty() {
+            return bundle::check_signature(&layout, &keys).map(Some);
         }
-        bundle::check_signature(&layout, &keys).map(Some)
+        if is_signed {
+            let text = format!("{} is signed; without --key that is not checked", path.display());
+            context.events.report(Event::Notice(text));
+        } else if !keys.is_empty() {
+            context.events.report(Event::Warning(format!("{} is not signed", path.display())));
+        }
+        Ok(None)
     }
+
+    /// Refuses what cannot be signed because it changes.
+    ///
+    /// # Errors
+    /// A signature is demanded.
+    pub fn refuse_writable(&self) -> Result<()> {
+        let Some(by) = self.demanded_by(&policy()?)? else { return Ok(()) };
+        Err(Error::input(format!("{by} demands a signature, and what takes pushes has none: leave out --writable")))
+    }
+
+    /// Who demands a signature.
+    fn demanded_by(&self, policy: &Policy) -> Result<Option<String>> {
+        match &policy.required_by {
+            Some(file) if self.keys.is_empty() && policy.keys.is_empty() => {
+                let text =
+                    format!("{file} demands a signature (require-signature), but names no `keys`; nor does --key");
+                Err(Error::input(text))
+            }
+            Some(file) => Ok(Some(file.clone())),
+            None => Ok((!self.keys.is_empty()).then(|| "--key".to_owned())),
+        }
+    }
+}
+
+/// Of the administrator and of the user, as far as there are any.
+fn policy() -> Result<Policy> {
+    let set = |name| env(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let own = set("XDG_CONFIG_HOME").or_else(|| set("HOME").map(|home| home.join(".config")));
+    let places = [Some(PathBuf::from("/etc")), own].into_iter().flatten();
+    let mut files = Vec::new();
+    for path in places.map(|place| place.join("gapferry/config.toml")) {
+        match read_bounded(&path, MAX_CONFIG + 1) {
+            Ok((_, bytes)) if bytes.len() as u64 > MAX_CONFIG => {
+                return Err(Error::input(format!("reading {}: more than {MAX_CONFIG} bytes", path.display())));
+            }
+            Ok((_, bytes)) => files.push((path, bytes)),
+            Err(error) if is_absent(&error) => {}
+            // One that cannot be read may demand a signature.
+            Err(error) => return Err(error),
+        }
+    }
+    Policy::parse(&files).map_err(|problems| refused("the configuration", &problems))
+}
+
+fn is_absent(error: &Error) -> bool {
+    use rustix::io::Errno;
+    matches!(error.os_error().map(Errno::from_raw_os_error), Some(Errno::NOENT | Errno::NOTDIR))
 }
 
 fn public(path: &Path) -> Result<PublicKey> {

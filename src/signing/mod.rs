@@ -1,7 +1,7 @@
 //! Keys and signatures: who made a bundle, shown by a key that never was on the way.
 //!
 //! The vocabulary is PEM files as openssl and cosign write them, and signatures as both verify them: ECDSA on P-256 with
-//! SHA-256 (RFC 6979 not needed; the ASN.1 form of RFC 3279) and Ed25519 (RFC 8032, the message itself and not a hash of it).
+//! SHA-256 (in the ASN.1 form of RFC 3279) and Ed25519 (RFC 8032, the message itself and not a hash of it).
 //! It must not know what is signed: no bundles, no files, no command line.
 //!
 //! # Threats
@@ -11,12 +11,18 @@
 //! passphrase is a [`Secret`](crate::credentials::Secret).
 
 mod pem;
+mod policy;
 mod private;
 mod public;
 mod sealed;
+mod spoken;
+#[cfg(test)]
+mod tests;
 
+pub use policy::{MAX_CONFIG, Policy};
 pub use private::PrivateKey;
 pub use public::PublicKey;
+pub use spoken::Spoken;
 
 /// The largest key file that is read, in bytes; those of openssl and cosign have less than one thousand.
 pub const MAX_KEY_FILE: u64 = 64 * 1024;

@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use super::keys::{Ground, Key, Kind, text};
+use super::support::gapferry;
+use super::support::ran::Ran;
 
 /// The first blob of a directory.
 fn blob(bundle: &Path) -> PathBuf {
@@ -64,4 +66,67 @@ fn what_was_altered_after_signing_is_refused_before_any_blob_is_read() {
     }
     // The signature is good, so what is wrong is said as it always is.
     ground.verify(&bundle, &key).ended(3);
+}
+
+/// Runs a command where the user's configuration says `text`.
+fn with_config(ground: &Ground, text: &str, args: &[&str]) -> Ran {
+    let home = ground.path().join("config");
+    std::fs::create_dir_all(home.join("gapferry")).unwrap();
+    std::fs::write(home.join("gapferry/config.toml"), text).unwrap();
+    Ran::of(gapferry().current_dir(ground.path()).env("XDG_CONFIG_HOME", home).args(args))
+}
+
+#[test]
+fn a_site_that_demands_signatures_takes_no_other_bundle_even_if_nobody_thinks_of_it() {
+    let ground = Ground::new();
+    let (ours, theirs) = (ground.key("ours", Kind::P256), ground.key("theirs", Kind::P256));
+    let demand = "require-signature = true\nkeys = [\"../../ours.pub\"]\n";
+    ground.export("unsigned", &[]).ended(0);
+    ground.signed("theirs.tar", &theirs);
+    let bundle = ground.signed("ours", &ours);
+    let verify = |config: &str, args: &[&str]| with_config(&ground, config, &[&["verify"], args].concat());
+    assert!(verify(demand, &["ours"]).ended(0).stdout.contains(&ours.fingerprint()));
+    verify(demand, &["unsigned"]).ended(3).said(&["is not signed"]);
+    verify(demand, &["theirs.tar"]).ended(3).said(&["does not fit the key"]);
+    // The command line adds keys.
+    verify(demand, &["theirs.tar", "--key", text(&theirs.public)]).ended(0);
+    for args in [&["import", "unsigned", "--to", "127.0.0.1:9"][..], &["serve", "unsigned", "--listen", "127.0.0.1:0"]]
+    {
+        with_config(&ground, demand, args).ended(3).said(&["is not signed"]);
+    }
+    let writable = ["serve", text(&bundle), "--listen", "127.0.0.1:0", "--writable"];
+    with_config(&ground, demand, &writable).ended(2).said(&["demands a signature", "--writable"]);
+    // Known keys that nobody demands: a bad signature counts, none does not.
+    let known = "keys = [\"../../ours.pub\"]";
+    verify(known, &["theirs.tar"]).ended(3).said(&["does not fit the key"]);
+    verify(known, &["unsigned"]).ended(0).said(&["is not signed"]);
+    // What cannot be understood might be a demand.
+    verify("require-signature = true", &["ours"]).ended(2).said(&["names no `keys`"]);
+    verify("\nrequire-signatures = true", &["ours"]).ended(2).said(&["config.toml:2: `require-signatures` is unknown"]);
+    verify("keys = [\"nowhere.pub\"]", &["ours"]).ended(2).said(&["nowhere.pub"]);
+}
+
+#[test]
+fn a_tar_that_was_altered_after_signing_is_refused_and_so_is_a_key_that_is_none() {
+    let ground = Ground::new();
+    let key = ground.key("ours", Kind::Ed25519);
+    let bundle = ground.signed("bundle.tar", &key);
+    let whole = std::fs::read(&bundle).unwrap();
+    let find = |text: &[u8]| whole.windows(text.len()).position(|window| window == text).unwrap();
+    let signature = find(b"SHA256SUMS.sig\0") + 512;
+    for (at, words) in [
+        (find(b"gapferryBundle"), "bundle.json was altered"),
+        (find(b"  oci-layout\n") - 1, "does not fit the key"),
+        (signature, "does not fit the key"),
+    ] {
+        let mut altered = whole.clone();
+        altered[at] ^= 1;
+        std::fs::write(&bundle, altered).unwrap();
+        is_refused(&ground, &bundle, &key, &[words]);
+    }
+    std::fs::write(&bundle, &whole).unwrap();
+    let swapped = Key { public: key.private.clone(), private: key.public.clone(), kind: key.kind };
+    ground.verify(&bundle, &swapped).ended(2).said(&["it is a private key, which stays with whoever signs"]);
+    ground.run(&["sign", "bundle.tar", "--key", text(&swapped.private)]).ended(2).said(&["it is a public key"]);
+    ground.verify(&bundle, &key).ended(0);
 }

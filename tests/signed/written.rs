@@ -89,3 +89,94 @@ fn an_unchanged_export_gets_the_signature_it_lacks_and_keeps_its_identity() {
         ground.verify(&bundle, &second).ended(0);
     }
 }
+
+#[test]
+fn a_bundle_is_signed_where_the_key_is_and_not_where_it_was_exported() {
+    let ground = Ground::new();
+    let (ec, ed) = (ground.key("ec", Kind::P256), ground.key("ed", Kind::Ed25519));
+    for out in ["bundle", "bundle.tar"] {
+        ground.export(out, &[]).ended(0);
+        let bundle = ground.path().join(out);
+        let identity = ground.run(&["fingerprint", out]).ended(0).stdout;
+        for key in [&ec, &ed, &ec] {
+            ground.run(&["sign", out, "--key", text(&key.private)]).ended(0).said(&["signed by", &key.fingerprint()]);
+            ground.verify(&bundle, key).ended(0);
+            key.is_verified_by_openssl(unpacked(&bundle).path());
+        }
+        assert_eq!(ground.run(&["fingerprint", out]).ended(0).stdout, identity);
+        // It stands at the beginning, as if it had been exported so.
+        let names = Command::new("tar").args(["-tf", text(&bundle)]).output().unwrap().stdout;
+        let sixth = String::from_utf8_lossy(&names).lines().nth(5).map(str::to_owned);
+        assert!(bundle.is_dir() || sixth.as_deref() == Some("SHA256SUMS.sig"), "{sixth:?}");
+        let left: Vec<_> = std::fs::read_dir(ground.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+        assert!(!left.iter().any(|name| name.to_string_lossy().starts_with(".gapferry-")), "{left:?}");
+    }
+    let damaged = ground.path().join("bundle/SHA256SUMS");
+    std::fs::write(&damaged, "something else\n").unwrap();
+    ground.run(&["sign", "bundle", "--key", text(&ec.private)]).ended(3).said(&["damaged, so it is not signed"]);
+}
+
+#[test]
+fn an_encrypted_key_of_cosign_signs_and_its_passphrase_is_shown_to_nobody() {
+    const KEYS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/keys");
+    let (private, public) = (format!("{KEYS}/cosign-format.key"), format!("{KEYS}/cosign-format.pub"));
+    let ground = Ground::new();
+    let directory = ground.path().to_owned();
+    ground.export("bundle", &[]).ended(0);
+    let sign = |more: &[&str], variable: Option<&str>| {
+        let mut command = super::support::gapferry();
+        command.current_dir(&directory).args(["sign", "bundle", "-vv", "--key", &private]).args(more);
+        variable.map(|passphrase| command.env("COSIGN_PASSWORD", passphrase));
+        super::support::ran::Ran::of(&mut command)
+    };
+    let is_secret = |ran: super::support::ran::Ran| assert!(!format!("{ran:?}").contains("correct horse"), "{ran:?}");
+    sign(&[], None).ended(2).said(&["has a passphrase", "--sign-passphrase-file FILE or COSIGN_PASSWORD"]);
+    sign(&[], Some("wrong")).ended(2).said(&["the passphrase is not the one"]);
+    is_secret(sign(&[], Some("correct horse")).ended(0));
+    std::fs::write(ground.path().join("passphrase"), "correct horse\n").unwrap();
+    let told = sign(&["--sign-passphrase-file", "passphrase"], Some("wrong")).ended(0);
+    is_secret(told.said(&["passphrase can be read by other users", "cosign-format.key can be read by other users"]));
+    ground.run(&["verify", "bundle", "--key", &public]).ended(0);
+}
+
+#[test]
+fn a_fingerprint_says_which_bundle_it_is_whatever_its_form() {
+    let ground = Ground::new();
+    let lock = ["--lock", "images.lock"];
+    ground.export("bundle", &lock).ended(0);
+    let args = ["export", "--locked", "images.lock", "-o", "again.tar"];
+    ground.run(&args).ended(0);
+    let said = ground.run(&["fingerprint", "bundle"]).ended(0).stdout;
+    assert_eq!(ground.run(&["fingerprint", "again.tar"]).ended(0).stdout, said);
+    assert_eq!(said.split_whitespace().count(), 10, "{said}");
+    let json: serde_json::Value =
+        serde_json::from_str(&ground.run(&["fingerprint", "bundle", "--json"]).stdout).unwrap();
+    assert_eq!(json["fingerprint"].as_str(), Some(said.trim_end()));
+    let sum = super::support::sha256(&std::fs::read(ground.path().join("bundle/bundle.json")).unwrap());
+    assert_eq!(json["identity"].as_str(), Some(&*sum));
+}
+
+#[test]
+fn a_receipt_that_is_signed_is_verified_by_openssl() {
+    let ground = Ground::new();
+    let key = ground.key("here", Kind::P256);
+    ground.export("bundle", &[]).ended(0);
+    let to = format!("{}/mirror", ground.registry.host());
+    let import = ["import", "bundle", "--plain-http", "--to", &to, "--sign-key", text(&key.private)];
+    ground.run(&import).ended(2).said(&["--receipt"]);
+    ground.run(&[&import[..], &["--receipt", "receipt.json"]].concat()).ended(0);
+    let args = ["dgst", "-sha256", "-verify", text(&key.public), "-signature", "receipt.json.sig", "receipt.json"];
+    super::keys::openssl(ground.path(), &args);
+}
+
+#[test]
+fn what_a_registry_left_behind_is_signed_as_a_bundle_too() {
+    let ground = Ground::new();
+    let key = ground.key("ours", Kind::Ed25519);
+    let storage = ground.registry.storage();
+    for _ in 0..2 {
+        let args = ["migrate", text(&storage), "--to-bundle", "old.tar", "--sign-key", text(&key.private)];
+        ground.run(&args).ended(0).said(&["signed by", &key.fingerprint()]);
+        ground.verify(&ground.path().join("old.tar"), &key).ended(0);
+    }
+}

@@ -17,6 +17,7 @@ use std::time::Instant;
 use super::context::Context;
 use super::exit::Outcome;
 use super::push::{Cargo, Names, Push, PushArgs};
+use super::signing::SignArgs;
 use crate::content::LinkMode;
 use crate::error::{Error, Result};
 use crate::graph::Graph;
@@ -131,12 +132,17 @@ pub struct Args {
     #[arg(long, conflicts_with = "list")]
     strict: bool,
     #[command(flatten)]
+    sign: SignArgs,
+    #[command(flatten)]
     push: PushArgs,
 }
 
 /// What says how to push, or how to speak to a registry, means nothing to what asks no registry.
 fn refuse_without_push(arg: clap::Arg) -> clap::Arg {
     let heading = arg.get_help_heading().unwrap_or_default();
+    if arg.get_id().as_str().starts_with("sign_") {
+        return arg.conflicts_with_all(["list", "to_dir", "to_storage"]);
+    }
     let is_about_push = ["Names", "Harbor", "Pushing", "Output", "Registry options"].contains(&heading);
     match is_about_push && arg.get_id() != "jobs" {
         true => arg.conflicts_with_all(["list", "to_dir", "to_bundle", "to_storage"]),
@@ -170,7 +176,10 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
     let jobs = args.push.registry.jobs();
     let (which, link) = (&args.which, args.link.mode());
     let asked = |to| Asked { storage: &args.storage, to, json: args.json, started };
+    let key = args.sign.key(context)?;
+    let push = push.map(|push| push.signing(key.clone())).transpose()?;
     let bundle = args.to_bundle.as_ref().map(|out| to_bundle::Job {
+        key: key.clone(),
         storage: &storage,
         which,
         link,

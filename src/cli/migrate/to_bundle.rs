@@ -1,6 +1,7 @@
 //! The images of a storage as a bundle, made as export makes one.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use super::choice::Which;
 use super::collect::{Collected, collect};
@@ -10,11 +11,13 @@ use crate::bundle::{Contents, Finished, Options, Whole, Writer};
 use crate::cli::context::Context;
 use crate::cli::exit::Outcome;
 use crate::cli::export::{self, TOOL};
+use crate::cli::signing;
 use crate::content::{Files, LinkMode};
 use crate::error::{Error, Kind, Result};
 use crate::graph::Graph;
 use crate::lock::{LOCK_VERSION, Lock};
 use crate::progress::units::{bytes, count, duration};
+use crate::signing::PrivateKey;
 use crate::transport::storage::{Depth, Storage};
 
 /// Where a bundle comes from and goes.
@@ -26,6 +29,8 @@ pub struct Job<'a> {
     pub strict: bool,
     /// Images, then blobs, at a time.
     pub jobs: usize,
+    /// Signs the bundle.
+    pub key: Option<Arc<PrivateKey>>,
     pub asked: Asked<'a>,
 }
 
@@ -81,6 +86,7 @@ impl Job<'_> {
             return report::Ended::default().finish(&collected, &self.asked, context);
         };
         self.tell(&ended, &collected, context);
+        signing::settle(&ended.finished, self.key.as_deref(), context)?;
         let Ended { finished, moved, linked } = ended;
         let fate = || if finished.unchanged { Fate::Present } else { Fate::Written };
         let fates = collected.whole().map(|_| fate()).collect();
@@ -106,7 +112,12 @@ impl Job<'_> {
         let job = export::Job {
             output: self.asked.to,
             contents: Contents::new(lock, &graph)?,
-            options: Options { tool: TOOL.to_owned(), link: self.link, device: self.storage.device(), key: None },
+            options: Options {
+                tool: TOOL.to_owned(),
+                link: self.link,
+                device: self.storage.device(),
+                key: self.key.clone(),
+            },
             graph: &graph,
             source: self.storage,
             jobs: self.jobs,

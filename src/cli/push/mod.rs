@@ -6,6 +6,7 @@ mod target;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Instant;
 
 use clap::ValueEnum;
@@ -24,6 +25,7 @@ use crate::oci::{Digest, Repository};
 use crate::plan::{self, OnExisting, Plan, Targets};
 use crate::progress::Event;
 use crate::receipt::ImageReceipt;
+use crate::signing::PrivateKey;
 use crate::transfer::{self, Transfer};
 use crate::transport::registry::Registries;
 
@@ -103,6 +105,8 @@ pub struct Push<'a> {
     naming: Naming,
     names: Names,
     json: bool,
+    /// Signs the receipt.
+    key: Option<Arc<PrivateKey>>,
 }
 
 /// What is to be pushed.
@@ -125,7 +129,18 @@ impl<'a> Push<'a> {
         args.registry.claim_stdin()?;
         check_writable(args.receipt.iter().chain(&args.digestfile))?;
         let naming = args.naming(&target, names)?;
-        Ok(Push { args, to, target, naming, names, json })
+        Ok(Push { args, to, target, naming, names, json, key: None })
+    }
+
+    /// The receipt gets a signature by `key`, if there is one.
+    ///
+    /// # Errors
+    /// There is to be no receipt.
+    pub fn signing(self, key: Option<Arc<PrivateKey>>) -> Result<Push<'a>> {
+        if key.is_some() && self.args.receipt.is_none() {
+            return Err(Error::input("--sign-key signs the receipt here: name one by --receipt FILE"));
+        }
+        Ok(Push { key, ..self })
     }
 
     /// # Errors

@@ -1,6 +1,7 @@
 //! What a push prints and writes.
 
 use std::collections::HashSet;
+use std::path::Path;
 use std::time::Instant;
 
 use jiff::Timestamp;
@@ -17,6 +18,7 @@ use crate::lock::IndexMode;
 use crate::plan::{Action, Plan, TagState};
 use crate::progress::units::{self, bytes, duration};
 use crate::receipt::Receipt;
+use crate::signing::PrivateKey;
 use crate::transfer::{self, Done};
 
 /// What to do about an index whose children are missing on purpose.
@@ -85,7 +87,7 @@ pub fn files(
     let (args, graph) = (push.args, &cargo.graph);
     let mut receipt = Receipt::new(cargo.identity, push.to, graph, plan, outcome, Timestamp::now());
     receipt.images.extend(cargo.lost.iter().cloned());
-    let kept = args.receipt.as_ref().map_or(Ok(()), |path| write_file(path, receipt.to_json().as_bytes()));
+    let kept = args.receipt.as_ref().map_or(Ok(()), |path| keep(path, &receipt, push.key.as_deref()));
     let printed = if push.json { context.print(&receipt.to_json()) } else { Ok(()) };
     let listed = args.digestfile.as_ref().map_or(Ok(()), |path| {
         let there = graph.images.iter().zip(&plan.images).zip(&outcome.images);
@@ -94,6 +96,16 @@ pub fn files(
         write_file(path, lines.collect::<String>().as_bytes())
     });
     kept.and(printed).and(listed)
+}
+
+/// Writes the receipt, and its signature beside it: binary, of the bytes of the receipt.
+fn keep(path: &Path, receipt: &Receipt, key: Option<&PrivateKey>) -> Result<()> {
+    let bytes = receipt.to_json().into_bytes();
+    write_file(path, &bytes)?;
+    let Some(key) = key else { return Ok(()) };
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(".sig");
+    write_file(Path::new(&beside), &key.sign(&bytes)?)
 }
 
 /// What was found wrong with the source before.

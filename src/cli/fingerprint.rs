@@ -1,0 +1,49 @@
+//! `gapferry fingerprint`: which bundle it is, to be said aloud.
+
+use std::path::PathBuf;
+
+use serde_json::json;
+
+use super::context::Context;
+use super::exit::Outcome;
+use crate::bundle::Bundle;
+use crate::error::Result;
+use crate::signing::Spoken;
+
+const ABOUT: &str = "\
+Prints the identity of a bundle as eight words and six digits, for two people who compare them over the phone.
+
+If both hear the same, both have the same bundle.json, and so the same digest of every file: 84 bits of it are compared, more \
+than anybody can find another bundle for. That the files are what bundle.json says is for `gapferry verify` to prove; run it \
+on the side that received the bundle. Who is on the phone you have to know yourself.";
+
+const AFTER: &str = "\
+Examples:
+  gapferry fingerprint /mnt/usb/images.tar
+  gapferry fingerprint bundle --json | jq -r .fingerprint";
+
+/// Print which bundle it is, in words to compare over the phone
+#[derive(clap::Args)]
+#[command(long_about = ABOUT, after_long_help = AFTER)]
+pub struct Args {
+    /// The bundle, a directory or a tar
+    bundle: PathBuf,
+    /// Print it as JSON, with the whole identity
+    #[arg(long)]
+    json: bool,
+}
+
+pub fn run(args: &Args, context: &Context) -> Result<Outcome> {
+    let identity = Bundle::open(&args.bundle)?.identity();
+    let spoken = Spoken::of(&identity);
+    if args.json {
+        let Spoken { words, digits } = &spoken;
+        context.print_json(&json!({
+            "bundle": args.bundle, "identity": identity, "fingerprint": spoken.to_string(),
+            "words": words, "digits": digits,
+        }))?;
+        return Ok(Outcome::Done);
+    }
+    context.print(&format!("{spoken}\n"))?;
+    Ok(Outcome::Done)
+}

@@ -1,0 +1,77 @@
+//! A digest as words and digits, for two people on the phone.
+//!
+//! Eight words of 256 and six digits are 84 bits: nobody makes another bundle with the fingerprint of one that exists (2^84
+//! tries), and it takes a quarter of a minute to say. Whoever made both bundles could make a pair of one fingerprint with some
+//! 2^42 tries: it shows that a bundle is the one that was sent, not that its sender is honest.
+
+use crate::oci::Digest;
+
+/// A digest, shortened to what can be said.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Spoken {
+    pub words: [&'static str; 8],
+    /// Six, leading zeros included.
+    pub digits: String,
+}
+
+impl Spoken {
+    /// The first eight bytes are a word each; the next eight, as one number (big endian), modulo a million are the digits.
+    pub fn of(digest: &Digest) -> Spoken {
+        let bytes = match digest {
+            Digest::Sha256(bytes) => &bytes[..],
+            Digest::Sha512(bytes) => &bytes[..],
+        };
+        let word = |at: usize| WORDS[usize::from(bytes.get(at).copied().unwrap_or_default())];
+        let number = bytes.iter().skip(8).take(8).fold(0_u64, |sum, byte| (sum << 8) | u64::from(*byte));
+        Spoken { words: std::array::from_fn(word), digits: format!("{:06}", number % 1_000_000) }
+    }
+}
+
+impl std::fmt::Display for Spoken {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (first, last) = self.digits.split_at(3);
+        write!(f, "{} {first} {last}", self.words.join(" "))
+    }
+}
+
+/// Words that sound unlike each other and need no spelling. Their places never change: a fingerprint is compared between
+/// versions.
+#[rustfmt::skip]
+const WORDS: [&str; 256] = [
+    "acorn", "actor", "agent", "album", "alley", "amber", "anchor", "angle", "ankle", "apple", "apron", "arena",
+    "armor", "arrow", "atlas", "attic", "autumn", "bacon", "badge", "baker", "bamboo", "banjo", "barrel", "basil",
+    "basket", "beach", "beaver", "bell", "berry", "bishop", "blanket", "bonnet", "border", "bottle", "branch",
+    "bread", "bridge", "bronze", "bucket", "butter", "button", "cabin", "cactus", "camel", "candle", "canyon",
+    "carbon", "carpet", "castle", "cedar", "cellar", "chain", "cherry", "chimney", "cider", "circus", "clover",
+    "coffee", "comet", "copper", "coral", "cotton", "cousin", "cradle", "crayon", "cricket", "crystal", "dagger",
+    "daisy", "dancer", "desert", "diamond", "dinner", "doctor", "dolphin", "donkey", "dragon", "drawer", "eagle",
+    "easel", "echo", "elbow", "elder", "emerald", "engine", "envelope", "fabric", "falcon", "farmer", "feather",
+    "fender", "ferry", "fiddle", "finger", "flame", "flute", "forest", "fossil", "fountain", "fridge", "galaxy",
+    "garden", "garlic", "gecko", "ghost", "giant", "ginger", "glacier", "goblet", "granite", "grape", "guitar",
+    "hammer", "harbor", "harvest", "hazel", "helmet", "herald", "hermit", "hockey", "honey", "hotel", "humor",
+    "iceberg", "igloo", "indigo", "iron", "island", "ivory", "jacket", "jaguar", "jelly", "jewel", "jigsaw",
+    "jungle", "kayak", "kettle", "kiosk", "kitten", "koala", "ladder", "lagoon", "lantern", "laurel", "lemon",
+    "leopard", "lilac", "linen", "lizard", "lobster", "locket", "lumber", "magnet", "mango", "maple", "marble",
+    "market", "meadow", "melon", "mirror", "monkey", "mosaic", "muffin", "museum", "mustard", "napkin", "nectar",
+    "needle", "nickel", "noodle", "oasis", "ocean", "olive", "onion", "orbit", "orchid", "otter", "oven", "oyster",
+    "paddle", "palace", "panda", "paper", "parrot", "pebble", "pencil", "pepper", "piano", "pigeon", "pillow",
+    "planet", "plum", "pocket", "poppy", "potato", "prism", "pulley", "pumpkin", "puzzle", "quartz", "queen",
+    "rabbit", "radio", "raisin", "raven", "ribbon", "river", "rocket", "saddle", "salmon", "sandal", "satin",
+    "scarf", "school", "sequoia", "shadow", "shovel", "signal", "silver", "sleigh", "spider", "sponge", "squirrel",
+    "stadium", "summer", "sunset", "swan", "tablet", "tailor", "teapot", "temple", "thimble", "tiger", "tomato",
+    "tractor", "trumpet", "tulip", "tunnel", "turtle", "umbrella", "valley", "velvet", "violin", "volcano", "waffle",
+    "walnut", "walrus", "wander", "window", "winter", "wizard", "yellow", "yogurt", "zebra", "zipper", "zodiac",
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fingerprint_is_the_same_in_every_version() {
+        let spoken = Spoken::of(&Digest::sha256(b"a bundle"));
+        assert_eq!(spoken.to_string(), "ribbon magnet rabbit echo sequoia cabin puzzle garden 662 387");
+        let distinct: std::collections::HashSet<_> = WORDS.iter().collect();
+        assert_eq!(distinct.len(), 256, "two bytes would sound alike");
+    }
+}
