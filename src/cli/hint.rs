@@ -43,6 +43,7 @@ pub fn for_error(error: &Error) -> Option<&'static str> {
         Kind::Refused if chain.contains("read-only") || chain.contains("readonly") => {
             Some("the registry is in read-only mode: ask its administrator, then run the same command again")
         }
+        Kind::Damaged if chain.contains(" is refused: ") => Some(for_unsigned(&chain)),
         Kind::Damaged => Some("run the same command again; if it stays, the source itself is damaged"),
         Kind::Refused | Kind::Input | Kind::Interrupted => None,
     }
@@ -68,6 +69,18 @@ fn for_disk(error: &Error) -> Option<&'static str> {
 fn named_in(chain: &str) -> Option<i32> {
     let (_, after) = chain.split_once("(os error ")?;
     after.split_once(')')?.0.parse().ok()
+}
+
+/// A bundle that is not, or not provably, by whom it should be.
+fn for_unsigned(chain: &str) -> &'static str {
+    if chain.contains("is not signed") {
+        "have it signed where it was made (`export --sign-key`, `gapferry sign`), and bring it again"
+    } else if chain.contains("does not fit") {
+        "ask whoever made it for the fingerprint of their key, not by way of the medium; if it is this one, somebody altered the \
+         bundle: do not use it"
+    } else {
+        "do not use it before you know who changed it; bring it again from where it was made"
+    }
 }
 
 /// distribution tells of a full disk in a 500, with the number of ENOSPC or EDQUOT.

@@ -29,9 +29,14 @@ fn an_unsigned_bundle_or_one_of_another_key_is_refused_and_nothing_is_pushed() {
     for out in ["bundle", "bundle.tar"] {
         ground.export(out, &[]).ended(0);
         let bundle = ground.path().join(out);
-        is_refused(&ground, &bundle, &ours, &["is not signed"]);
+        is_refused(&ground, &bundle, &ours, &["is not signed", "hint: have it signed where it was made"]);
         ground.export(out, &["--sign-key", text(&theirs.private)]).ended(0);
-        is_refused(&ground, &bundle, &ours, &["does not fit the key", &ours.fingerprint()]);
+        is_refused(
+            &ground,
+            &bundle,
+            &ours,
+            &["does not fit the key", &ours.fingerprint(), "hint: ask whoever made it"],
+        );
         let both = ["verify", out, "--key", text(&ours.public), "--key", text(&theirs.public)];
         assert!(ground.run(&both).ended(0).stdout.contains(&theirs.fingerprint()));
         let unasked = ground.run(&["verify", out]).ended(0).said(&["is signed", "not checked"]);
@@ -51,7 +56,7 @@ fn what_was_altered_after_signing_is_refused_before_any_blob_is_read() {
     for (file, words) in [
         ("SHA256SUMS", &["does not fit the key", "was altered"][..]),
         ("SHA256SUMS.sig", &["does not fit the key", "was altered"]),
-        ("bundle.json", &["bundle.json was altered"]),
+        ("bundle.json", &["bundle.json was altered", "hint: do not use it"]),
     ] {
         let path = bundle.join(file);
         let whole = std::fs::read(&path).unwrap();
