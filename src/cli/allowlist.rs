@@ -44,9 +44,8 @@ pub struct AllowlistArgs {
     /// What becomes of an index when platforms are left out
     #[arg(long, value_name = "MODE", default_value = "trim")]
     index: IndexMode,
-    /// Leave signatures, SBOMs and referrers behind
-    #[arg(long)]
-    no_referrers: bool,
+    #[command(flatten)]
+    companions: Companions,
     /// Fetch layers kept outside registries (Windows base layers)
     #[arg(long)]
     foreign_layers: bool,
@@ -63,6 +62,14 @@ pub struct AllowlistArgs {
     /// otherwise now, and means another image, that is an error.
     #[arg(long, value_name = "PATTERN", value_parser = Pattern::new)]
     immutable_tags: Vec<Pattern>,
+}
+
+/// What travels with images.
+#[derive(clap::Args)]
+pub struct Companions {
+    /// Leave signatures, SBOMs and referrers behind
+    #[arg(long)]
+    pub no_referrers: bool,
 }
 
 /// An allowlist that was read, and the client for its registries.
@@ -172,7 +179,11 @@ impl AllowlistArgs {
     }
 
     fn walk<'a>(&self, cached: &'a Cached<'a>, context: &Context) -> Walk<'a> {
-        let options = Options { index: self.index, referrers: !self.no_referrers, foreign_layers: self.foreign_layers };
+        let options = Options {
+            index: self.index,
+            referrers: !self.companions.no_referrers,
+            foreign_layers: self.foreign_layers,
+        };
         Walk::new(cached, options, context.events.clone())
     }
 }

@@ -44,7 +44,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Outcome> {
     let started = Instant::now();
     let storage = Storage::open(&args.storage, REGISTRY)?;
     let survey = storage.survey()?;
-    let audit = storage.audit(&survey, Scope::Everything, Depth::Digest, &context.events);
+    let audit = storage.audit(&survey, Scope::Everything, Depth::Digest, None, &context.events);
     context.end();
     match args.json {
         true => print_json(args, &survey, &audit, context)?,

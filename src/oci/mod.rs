@@ -19,5 +19,5 @@ pub use digest::{Algorithm, Digest, DigestError, Hasher};
 pub use json::has_at_most_values;
 pub use manifest::{Child, Kind, MAX_MANIFEST_SIZE, Manifest, ManifestError, Role};
 pub use platform::{Platform, PlatformError};
-pub use reference::{Reference, ReferenceError, Repository, Tag};
+pub use reference::{COSIGN_SUFFIXES, Reference, ReferenceError, Repository, Tag};
 pub use userinfo::{NO_PASSWORD_HERE, without_password};

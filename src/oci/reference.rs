@@ -86,6 +86,9 @@ impl FromStr for Repository {
     }
 }
 
+/// How cosign names what it stores by tag (cosign `pkg/oci/remote`).
+pub const COSIGN_SUFFIXES: [&str; 3] = ["sig", "att", "sbom"];
+
 /// A tag: at most 128 of `[A-Za-z0-9_.-]`, not starting with `.` or `-`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Tag(String);
@@ -101,9 +104,15 @@ impl Tag {
         Tag::beside(subject, "")
     }
 
-    /// The tag of something that cosign stores beside an image; `suffix` is `sig`, `att` or `sbom`.
+    /// The tag of something that cosign stores beside an image; `suffix` is one of [`COSIGN_SUFFIXES`].
     pub fn cosign(subject: &Digest, suffix: &str) -> Tag {
         Tag::beside(subject, &format!(".{suffix}"))
+    }
+
+    /// The image beside which cosign has put what has this tag, if it has one of cosign's.
+    pub fn cosign_subject(&self) -> Option<Digest> {
+        let (subject, suffix) = self.0.split_once('.').filter(|(_, suffix)| COSIGN_SUFFIXES.contains(suffix))?;
+        subject.replacen('-', ":", 1).parse().ok().filter(|subject| *self == Tag::cosign(subject, suffix))
     }
 
     /// `algorithm-hex` with each part cut to what fits a tag, as the distribution-spec demands.

@@ -11,11 +11,9 @@ use super::tree::Tree;
 use crate::content::Source;
 use crate::error::{Error, Result};
 use crate::lock::Attached;
-use crate::oci::{Descriptor, Digest, Manifest, Repository, Tag};
+use crate::oci::{COSIGN_SUFFIXES, Descriptor, Digest, Manifest, Repository, Tag};
 use crate::progress::Event;
 
-/// How cosign names what it stores by tag (cosign `pkg/oci/remote`).
-const COSIGN_SUFFIXES: [&str; 3] = ["sig", "att", "sbom"];
 /// More companions of one image than anybody has; a bound on what a registry can make us read.
 const MAX_ATTACHED: usize = 10_000;
 const AT_ONCE: usize = 6;

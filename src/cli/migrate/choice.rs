@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::sync::OnceLock;
 
 use crate::allowlist::{Allowlist, Pattern, Problem, Rule, Select, refused};
-use crate::cli::allowlist::read_file;
+use crate::cli::allowlist::{Companions, read_file};
 use crate::error::{Error, Result};
 use crate::lock::Rename;
 use crate::oci::{Digest, Tag};
@@ -45,6 +45,8 @@ pub struct Which {
     /// (a slash in REPOSITORY is written %252F). An artifact without repository_name is looked for by its digest.
     #[arg(long, value_name = "FILE")]
     tags_from: Option<PathBuf>,
+    #[command(flatten)]
+    companions: Companions,
     /// The allowlist, once it was read: standard input gives it only once.
     #[arg(skip)]
     rules: OnceLock<Option<Vec<Rule>>>,
@@ -53,7 +55,17 @@ pub struct Which {
 impl Which {
     fn takes(&self, name: &str) -> bool {
         let has = |pattern: &Pattern| pattern.is_match(name);
-        (self.include.is_empty() || self.include.iter().any(has)) && !self.exclude.iter().any(has)
+        (self.include.is_empty() || self.include.iter().any(has)) && !self.excludes(name)
+    }
+
+    /// Whether it is to be left behind, even as a companion.
+    pub fn excludes(&self, name: &str) -> bool {
+        self.exclude.iter().any(|pattern| pattern.is_match(name))
+    }
+
+    /// Whether what is attached to images goes with them, where it can.
+    pub fn referrers(&self) -> bool {
+        !self.companions.no_referrers
     }
 
     /// Whether all names are taken.

@@ -3,11 +3,13 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use super::choice::{Choice, Which};
+use super::chosen::Chosen;
 use crate::cli::context::Context;
 use crate::content::Cached;
 use crate::error::Result;
 use crate::graph::Image;
 use crate::lock::IndexMode;
+use crate::oci::{Digest, Repository};
 use crate::progress::Silent;
 use crate::resolve;
 use crate::transport::storage::{Depth, Fault, FaultKind, Scope, Storage, Tagged};
@@ -22,14 +24,24 @@ pub struct Collected {
     pub revisions: usize,
     /// Manifests that stay behind because no tag leads to them, where nothing else was said of what is wanted.
     pub left: usize,
+    /// How many images would be whole without what is attached to them.
+    pub lost_by_attached: usize,
     pub faults: Vec<Fault>,
 }
 
-/// Reads every manifest; looks for every blob and, at `depth`, at its size or at each of its bytes.
+/// Reads every manifest; looks for every blob and, at `depth`, at its size or at each of its bytes. With `referrers`, what is
+/// attached to an image is part of it, unless a tag that is taken leads there: what has a tag is an image of its own.
 ///
 /// # Errors
 /// The storage itself cannot be read. What is wrong in it costs the images it touches.
-pub fn collect(storage: &Storage, which: &Which, depth: Depth, jobs: usize, context: &Context) -> Result<Collected> {
+pub fn collect(
+    storage: &Storage,
+    which: &Which,
+    depth: Depth,
+    referrers: bool,
+    jobs: usize,
+    context: &Context,
+) -> Result<Collected> {
     let mut choice = Choice::read(which)?;
     let mut survey = storage.survey()?;
     choice.settle(survey.repositories.iter().map(|holding| holding.repository.path()));
@@ -38,7 +50,9 @@ pub fn collect(storage: &Storage, which: &Which, depth: Depth, jobs: usize, cont
     // A tag that means nothing has a name all the same.
     survey.faults.retain(|fault| fault.images.is_empty() || fault.images.iter().any(|image| choice.takes_name(image)));
     let scope = if which.untagged { Scope::Manifests } else { Scope::Tagged };
-    let mut audit = storage.audit(&survey, scope, depth, &context.events);
+    let may_go_along = |found: &&Tagged| referrers && !which.excludes(&found.name());
+    let beside: Vec<Tagged> = survey.others.iter().filter(may_go_along).cloned().collect();
+    let mut audit = storage.audit(&survey, scope, depth, referrers.then_some(&beside), &context.events);
     let mut unwanted: HashSet<String> = survey.others.iter().map(Tagged::name).collect();
     for (untagged, is_whole) in std::mem::take(&mut audit.untagged) {
         if choice.takes(&untagged) {
@@ -54,9 +68,9 @@ pub fn collect(storage: &Storage, which: &Which, depth: Depth, jobs: usize, cont
         fault.images.retain(|image| !unwanted.contains(&**image));
         is_about_all || !fault.images.is_empty()
     });
-    let cached = Cached::new(storage, Some(Box::new(std::mem::take(&mut audit.manifests))));
-    // Tags of signatures are images of their own here.
-    let options = Options { index: IndexMode::Sparse, referrers: false, foreign_layers: false };
+    let chosen = Chosen::new(storage, std::mem::take(&mut audit.attached), beside);
+    let cached = Cached::new(&chosen, Some(Box::new(std::mem::take(&mut audit.manifests))));
+    let options = Options { index: IndexMode::Sparse, referrers, foreign_layers: false };
     let walk = Walk::new(&cached, options, std::sync::Arc::new(Silent));
     // By what its tag meant when it was looked at: a registry at work may have moved it since.
     let by_digest = |found: &Tagged| found.repository.with_digest(found.digest);
@@ -81,6 +95,15 @@ pub fn collect(storage: &Storage, which: &Which, depth: Depth, jobs: usize, cont
             }
         }
     }
+    let companions = companions(&images);
+    let is_companion =
+        |found: &Tagged| found.tag.is_none() && companions.contains(&(found.repository.clone(), found.digest));
+    survey.tags.retain(|found| {
+        let travels_along =
+            is_companion(found) && images.get(&found.name()).is_some_and(|image| image.locked.rename.is_none());
+        travels_along.then(|| images.remove(&found.name()));
+        !travels_along
+    });
     let revisions = survey.repositories.iter().map(|holding| holding.revisions.len()).sum();
     let repositories = survey.repositories.len();
     let images = survey.tags.into_iter().map(|found| {
@@ -88,7 +111,23 @@ pub fn collect(storage: &Storage, which: &Which, depth: Depth, jobs: usize, cont
         (found, image)
     });
     let left = if which.is_all() && !which.untagged { audit.unreached } else { 0 };
-    Ok(Collected { images: images.collect(), repositories, revisions, left, faults })
+    Ok(Collected {
+        images: images.collect(),
+        repositories,
+        revisions,
+        left,
+        lost_by_attached: audit.lost_by_attached,
+        faults,
+    })
+}
+
+/// What goes with an image into its own repository: that is no image beside it.
+fn companions(images: &HashMap<String, Image>) -> HashSet<(Repository, Digest)> {
+    let images = images.values().map(|image| &image.locked).filter(|locked| locked.rename.is_none());
+    let pairs = images.flat_map(|locked| {
+        locked.companions().iter().map(|attached| (locked.reference.repository.clone(), attached.digest))
+    });
+    pairs.collect()
 }
 
 impl Collected {

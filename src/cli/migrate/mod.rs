@@ -2,6 +2,7 @@
 //! directories or a storage of their own.
 
 mod choice;
+mod chosen;
 mod collect;
 pub mod faults;
 mod list;
@@ -42,8 +43,7 @@ disturbed.
 
 --to pushes the images into a registry, straight from the storage, as import does from a bundle: the target is asked what it \
 has, each blob is proven while it passes, uploaded once and mounted into the other repositories, tags come last and are read \
-back. Signatures and other tags beside an image are images like any other; what no tag leads to comes with --untagged. Run \
-again, it does only what is missing.
+back. Run again, it does only what is missing.
 
 --to-dir writes one directory for each tag, DIR/REPOSITORY:TAG, as skopeo's dir: transport reads it. Blobs are hard links to \
 the storage and take no room; manifests are copies. Never write into a linked blob: it is the registry's own. Run again, \
@@ -57,6 +57,11 @@ system its blobs are hard links too, each hashed while it is linked.
 run has written there. A docker registry serves it as it is; for Harbor 1.x the steps that remain are printed (Harbor 2.x does \
 not look into its storage: use --to). --chown gives its files an owner, so that their blobs cannot be hard links, which have \
 one owner wherever they are.
+
+Signatures and SBOMs that have a tag, such as cosign's, are images like any other. Those that have none but name an image as \
+their subject go with it, with all that speaks of them, into a registry, a bundle or a storage, as export takes them \
+along; where one is damaged the image fails. --no-referrers leaves them behind; a dir: image has no place for them. What else no \
+tag leads to comes with --untagged.
 
 What is wrong in the storage (an empty link, a tag that means nothing, a layer that is missing or has another size) is told \
 with its path and the images it costs; the other images are listed, pushed or written all the same.
@@ -144,6 +149,9 @@ fn refuse_without_push(arg: clap::Arg) -> clap::Arg {
         return arg.conflicts_with_all(["list", "to_dir", "to_storage"]);
     }
     let is_about_push = ["Names", "Harbor", "Pushing", "Output", "Registry options"].contains(&heading);
+    if arg.get_id() == "no_referrers" {
+        return arg.conflicts_with_all(["list", "to_dir"]);
+    }
     match is_about_push && arg.get_id() != "jobs" {
         true => arg.conflicts_with_all(["list", "to_dir", "to_bundle", "to_storage"]),
         false => arg,
@@ -174,6 +182,8 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
         Some(Check::Size) | None => Depth::Size,
     };
     let jobs = args.push.registry.jobs();
+    // A list knows images alone, and a dir: image has no place for anything else.
+    let referrers = args.which.referrers() && !args.list && args.to_dir.is_none();
     let (which, link) = (&args.which, args.link.mode());
     let asked = |to| Asked { storage: &args.storage, to, json: args.json, started };
     let key = args.sign.key(context)?;
@@ -182,20 +192,21 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
         key: key.clone(),
         storage: &storage,
         which,
+        referrers,
         link,
         strict: args.strict,
         jobs,
         asked: asked(out),
     });
     bundle.as_ref().map_or(Ok(()), to_bundle::Job::check)?;
-    let collected = collect::collect(&storage, which, depth, jobs, context)?;
+    let collected = collect::collect(&storage, which, depth, referrers, jobs, context)?;
     context.end();
     if !args.list {
         if args.strict && !collected.faults.is_empty() {
             return Ok(refuse(&args, &collected, context));
         }
         check_any(&args, &collected)?;
-        tell_left(&collected, context);
+        tell_left(&collected, referrers, context);
     }
     if let Some(push) = push {
         return push.run(&cargo(&storage, collected), started, context).await;
@@ -253,11 +264,19 @@ fn check_any(args: &Args, collected: &Collected) -> Result<()> {
     Err(Error::input(format!("{} {text}", args.storage.display())))
 }
 
-/// Signatures and SBOMs may be among them.
-fn tell_left(collected: &Collected, context: &Context) {
+/// Where `referrers` were not looked for, signatures and SBOMs of the images may be among what is left.
+fn tell_left(collected: &Collected, referrers: bool, context: &Context) {
+    let notice = |text| context.events.report(Event::Notice(text));
     if collected.left > 0 {
-        let text = "that no tag leads to: older images, or signatures and SBOMs; --untagged takes them too";
-        context.events.report(Event::Notice(format!("left behind: {} {text}", count(collected.left, "manifest"))));
+        let what = if referrers { "" } else { ", or signatures and SBOMs" };
+        let left = count(collected.left, "manifest");
+        notice(format!("left behind: {left} that no tag leads to: older images{what}; --untagged takes them too"));
+    }
+    if collected.lost_by_attached > 0 {
+        let lost = count(collected.lost_by_attached, "image");
+        notice(format!(
+            "{lost} would be whole without signatures, SBOMs and referrers: --no-referrers leaves these behind"
+        ));
     }
 }
 

@@ -24,6 +24,8 @@ use crate::transport::storage::{Depth, Storage};
 pub struct Job<'a> {
     pub storage: &'a Storage,
     pub which: &'a Which,
+    /// What is attached to images goes with them.
+    pub referrers: bool,
     pub link: LinkMode,
     /// Nothing is written when anything is wrong, however late it is found.
     pub strict: bool,
@@ -68,7 +70,7 @@ impl Job<'_> {
             && !error.is_disk_full()
             && !self.strict
         {
-            let again = collect(self.storage, self.which, Depth::Digest, self.jobs, context)?;
+            let again = collect(self.storage, self.which, Depth::Digest, self.referrers, self.jobs, context)?;
             if whole(&again) != whole(&collected) {
                 context.end();
                 context.say("The storage is damaged; every byte of it was looked at, and what is whole is written.");

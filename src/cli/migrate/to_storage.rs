@@ -167,10 +167,12 @@ fn enter_image(
 }
 
 fn member<'a>(found: &'a Tagged, image: &'a Image) -> Member<'a> {
+    let companions = image.locked.companions().iter();
+    let companions = companions.filter_map(|attached| Some((attached.tag.as_ref()?, attached.digest)));
+    let own = found.tag.as_ref().map(|tag| (tag, image.locked.digest));
     Member {
         repository: &found.repository,
-        tag: found.tag.as_ref(),
-        digest: image.locked.digest,
+        tags: companions.chain(own).collect(),
         manifests: &image.manifests,
         blobs: &image.blobs,
     }

@@ -7,12 +7,14 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use super::attached::{Attached, Speaking};
 use super::fault::{Fault, FaultKind};
 use super::manifests::Manifests;
+use super::nodes::{Node, Part, parts_of};
 use super::survey::{Holding, Survey, Tagged};
 use super::{Storage, data_path, links};
 use crate::content::in_parallel;
-use crate::oci::{Digest, Manifest, Repository, Role};
+use crate::oci::{Digest, Manifest, Repository};
 use crate::progress::{Event, Events, Phase};
 
 /// How much of a blob is looked at.
@@ -45,56 +47,61 @@ pub struct Audit {
     pub untagged: Vec<(Tagged, bool)>,
     /// The manifests of images, as they were read; none where everything is looked at, which may be far more.
     pub manifests: Manifests,
-    /// How many manifests no tag of the survey leads to.
+    /// How many manifests no tag of the survey leads to, nor are they attached to what one leads to, where that was asked.
     pub unreached: usize,
+    /// What is attached to images.
+    pub attached: Attached,
+    /// How many images would be whole without what is attached to them.
+    pub lost_by_attached: usize,
     /// Distinct blobs that were looked at, and the bytes of all.
     pub blobs: usize,
     pub bytes: u64,
 }
 
 /// A fault by its place in the list.
-type At = usize;
-
-/// A manifest as far as it matters here.
-enum Node {
-    Whole { parts: Vec<Part>, size: u64 },
-    Broken(At),
-}
-
-struct Part {
-    digest: Digest,
-    size: u64,
-    is_manifest: bool,
-}
+pub(super) type At = usize;
 
 /// Blobs by what their manifests say of them.
-type Claims = HashMap<Digest, Claim>;
+pub(super) type Claims = HashMap<Digest, Claim>;
 
-struct Claim {
+pub(super) struct Claim {
     sizes: Vec<u64>,
     /// A repository that has it, by its place in the survey.
     home: usize,
 }
 
-struct Auditor<'a> {
-    storage: &'a Storage,
-    repositories: &'a [Holding],
+pub(super) struct Auditor<'a> {
+    pub storage: &'a Storage,
+    pub repositories: &'a [Holding],
     faults: Vec<Fault>,
     known: HashMap<(String, FaultKind, String), At>,
     /// The survey's faults by their paths.
     surveyed: HashMap<&'a str, At>,
-    nodes: HashMap<Digest, Node>,
-    manifests: Option<HashMap<Digest, Manifest>>,
+    pub nodes: HashMap<Digest, Node>,
+    pub manifests: Option<HashMap<Digest, Manifest>>,
+    /// Those that were read before it was known whether they are needed.
+    pub early: HashMap<Digest, Manifest>,
+    pub speaking: Speaking,
     blobs: HashMap<(Digest, u64), At>,
     /// Links of blobs by which a registry would not find them, by repository.
     links: HashMap<(usize, Digest), At>,
     /// What was reached from an image, by repository.
     reached: HashSet<(usize, Digest)>,
+    /// The same by what is attached to it.
+    carried: HashSet<(usize, Digest)>,
 }
 
 impl Storage {
-    /// Looks at everything in `scope`.
-    pub fn audit(&self, survey: &Survey, scope: Scope, depth: Depth, events: &Events) -> Audit {
+    /// Looks at everything in `scope`. With `beside` also at what is attached to images, and costs them what it lacks: what
+    /// names them as its subject, and whichever of those tags, which are not in the survey, cosign has put beside them.
+    pub fn audit(
+        &self,
+        survey: &Survey,
+        scope: Scope,
+        depth: Depth,
+        beside: Option<&[Tagged]>,
+        events: &Events,
+    ) -> Audit {
         let mut auditor = Auditor {
             storage: self,
             repositories: &survey.repositories,
@@ -102,10 +109,13 @@ impl Storage {
             known: HashMap::new(),
             surveyed: survey.faults.iter().enumerate().map(|(at, fault)| (fault.path.as_str(), at)).collect(),
             nodes: HashMap::new(),
+            early: HashMap::new(),
+            speaking: Speaking::new(),
             manifests: (scope != Scope::Everything).then(HashMap::new),
             blobs: HashMap::new(),
             links: HashMap::new(),
             reached: HashSet::new(),
+            carried: HashSet::new(),
         };
         let places: HashMap<&Repository, usize> =
             survey.repositories.iter().enumerate().map(|(at, holding)| (&holding.repository, at)).collect();
@@ -115,16 +125,28 @@ impl Storage {
             let all = if scope != Scope::Tagged { &holding.revisions[..] } else { &[] };
             all.iter().map(move |digest| (at, *digest))
         });
-        let claims = auditor.read_manifests(tagged.chain(untagged));
+        let roots: Vec<(usize, Digest)> = tagged.chain(untagged).collect();
+        let mut claims = Claims::new();
+        auditor.read_manifests(roots.iter().copied(), &mut claims);
+        if let Some(beside) = beside {
+            let beside = beside.iter().filter_map(|found| Some((place(&found.repository)?, found)));
+            let tagged = survey.tags.iter().filter(|image| image.tag.is_some());
+            let tagged = tagged.filter_map(|image| Some((place(&image.repository)?, image.digest)));
+            auditor.attach(tagged.collect(), &roots, &beside.collect::<Vec<_>>(), &mut claims);
+        }
         let (blobs, bytes) = auditor.look_at_blobs(&claims, scope, depth, events);
         let mut audit = Audit { blobs, bytes, ..Audit::default() };
         audit.whole = survey.tags.iter().map(|image| auditor.judge(place(&image.repository), image)).collect();
+        let lost = survey.tags.iter().zip(&audit.whole).filter(|(_, whole)| !**whole).map(|(image, _)| image);
+        let lost = lost.filter_map(|image| Some((place(&image.repository)?, image.digest)));
+        audit.lost_by_attached = lost.filter(|(at, digest)| auditor.costs(*at, *digest, false).is_empty()).count();
         if scope != Scope::Tagged {
             for other in &survey.others {
                 auditor.judge(place(&other.repository), other);
             }
         }
-        audit.unreached = auditor.unreached().count();
+        audit.unreached = auditor.unreached().filter(|place| !auditor.carried.contains(place)).count();
+        audit.attached = auditor.attached();
         if scope != Scope::Tagged {
             audit.untagged = auditor.untagged();
         }
@@ -139,9 +161,9 @@ impl Storage {
 }
 
 impl Auditor<'_> {
-    /// Reads every manifest at and below `roots`, and gives the blobs they need.
-    fn read_manifests(&mut self, roots: impl Iterator<Item = (usize, Digest)>) -> Claims {
-        let (mut claims, mut seen) = (Claims::new(), HashSet::new());
+    /// Reads every manifest at and below `roots` that was not read yet; the blobs they need join `claims`.
+    pub(super) fn read_manifests(&mut self, roots: impl Iterator<Item = (usize, Digest)>, claims: &mut Claims) {
+        let mut seen = HashSet::new();
         // What no repository has is nowhere, or is left from a deletion.
         let has = |(at, digest): &(usize, Digest)| self.repositories[*at].has(digest);
         let mut level: Vec<(usize, Digest)> = roots.filter(has).filter(|place| seen.insert(*place)).collect();
@@ -149,7 +171,7 @@ impl Auditor<'_> {
             let mut begun = HashSet::new();
             let is_new = |(_, digest): &&(usize, Digest)| !self.nodes.contains_key(digest) && begun.insert(*digest);
             let unread: Vec<(usize, Digest)> = level.iter().filter(is_new).copied().collect();
-            self.read_each(&unread, &mut claims);
+            self.read_each(&unread, claims);
             // Repositories that share an index need not have the same of its children.
             let mut next = Vec::new();
             for (home, digest) in level {
@@ -160,13 +182,13 @@ impl Auditor<'_> {
             }
             level = next;
         }
-        claims
     }
 
     /// Reads manifests, each once, and adds the blobs they need to `claims`.
     fn read_each(&mut self, unread: &[(usize, Digest)], claims: &mut Claims) {
         let read = in_parallel(unread, |(_, digest)| {
-            self.storage.stored_manifest(digest).map(|manifest| (parts_of(&manifest), manifest))
+            let read = self.early.get(digest).cloned().map_or_else(|| self.storage.stored_manifest(digest), Ok);
+            read.map(|manifest| (parts_of(&manifest), manifest))
         });
         for ((home, digest), read) in unread.iter().zip(read) {
             let node = match read {
@@ -265,16 +287,39 @@ impl Auditor<'_> {
         }
     }
 
-    /// The faults that an image meets.
-    fn costs(&mut self, at: usize, root: Digest) -> Vec<At> {
+    /// The faults that an image meets, in itself and, if so, in what is `attached` to it.
+    fn costs(&mut self, at: usize, root: Digest, attached: bool) -> Vec<At> {
+        let (mut costs, mut seen) = (Vec::new(), HashSet::new());
+        let mut met = self.descend(at, vec![root], &mut seen, &mut costs);
+        self.reached.extend(met.iter().map(|digest| (at, *digest)));
+        while attached && !met.is_empty() && !self.speaking.is_empty() {
+            let speakers = met.iter().filter_map(|digest| self.speaking.get(&(at, *digest))).flatten();
+            let speakers = speakers.map(|speaker| speaker.digest).collect();
+            met = self.descend(at, speakers, &mut seen, &mut costs);
+            self.carried.extend(met.iter().map(|digest| (at, *digest)));
+        }
+        costs.sort_unstable();
+        costs.dedup();
+        costs
+    }
+
+    /// The manifests at and below `roots` that were not seen before; the faults they meet join `costs`.
+    fn descend(
+        &mut self,
+        at: usize,
+        roots: Vec<Digest>,
+        seen: &mut HashSet<Digest>,
+        costs: &mut Vec<At>,
+    ) -> Vec<Digest> {
         let repositories = self.repositories;
-        let (mut costs, mut lies) = (Vec::new(), Vec::new());
-        let (mut ahead, mut seen) = (vec![(root, None)], HashSet::new());
+        let mut ahead: Vec<(Digest, Option<Digest>)> = roots.into_iter().map(|root| (root, None)).collect();
+        let mut met = Vec::new();
+        let mut lies = Vec::new();
         while let Some((digest, parent)) = ahead.pop() {
             if !seen.insert(digest) {
                 continue;
             }
-            self.reached.insert((at, digest));
+            met.push(digest);
             if !repositories[at].has(&digest) {
                 let fault = lacks(&repositories[at].repository, &digest, parent);
                 let surveyed = self.surveyed.get(fault.path.as_str()).copied();
@@ -301,9 +346,7 @@ impl Auditor<'_> {
             }
         }
         costs.extend(lies.into_iter().map(|lie| self.note(lie)));
-        costs.sort_unstable();
-        costs.dedup();
-        costs
+        met
     }
 
     /// A child that has another size than its index says, which nobody would take.
@@ -344,7 +387,7 @@ impl Auditor<'_> {
 
     /// Whether the image in that repository is whole; each fault it meets learns of it.
     fn judge(&mut self, at: Option<usize>, image: &Tagged) -> bool {
-        let costs = at.map(|at| self.costs(at, image.digest)).unwrap_or_default();
+        let costs = at.map(|at| self.costs(at, image.digest, true)).unwrap_or_default();
         if costs.is_empty() {
             return true;
         }
@@ -354,7 +397,7 @@ impl Auditor<'_> {
     }
 
     /// The same fault once.
-    fn note(&mut self, fault: Fault) -> At {
+    pub(super) fn note(&mut self, fault: Fault) -> At {
         let next = self.faults.len();
         let at = *self.known.entry((fault.path.clone(), fault.kind, fault.what.clone())).or_insert(next);
         if at == next {
@@ -362,22 +405,6 @@ impl Auditor<'_> {
         }
         at
     }
-}
-
-impl Node {
-    fn parts(&self) -> &[Part] {
-        match self {
-            Node::Whole { parts, .. } => parts,
-            Node::Broken(_) => &[],
-        }
-    }
-}
-
-/// What has to be there for it; foreign layers have not.
-fn parts_of(manifest: &Manifest) -> Vec<Part> {
-    let children = manifest.children().into_iter().filter(|child| child.role != Role::ForeignLayer);
-    let part = |digest, size, role| Part { digest, size, is_manifest: role == Role::Manifest };
-    children.map(|child| part(child.descriptor.digest, child.descriptor.size, child.role)).collect()
 }
 
 fn lacks(repository: &Repository, digest: &Digest, parent: Option<Digest>) -> Fault {

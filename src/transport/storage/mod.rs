@@ -9,11 +9,13 @@
 //! A link's content is a digest or nothing; the path beside it is never believed (`_layers/sha512/…/link` holds a sha256).
 //! No manifest is believed before it was hashed. What is wrong is a [`Fault`], which costs only the images it touches.
 
+mod attached;
 mod audit;
 mod contents;
 mod fault;
 mod links;
 mod manifests;
+mod nodes;
 mod replica;
 mod survey;
 mod tree;
@@ -29,6 +31,7 @@ use crate::error::{Error, Kind, Result};
 use crate::oci::{
     Algorithm, Descriptor, Digest, MAX_MANIFEST_SIZE, Manifest, ManifestError, Reference, Repository, Tag,
 };
+pub use attached::Attached;
 pub use audit::{Audit, Depth, Scope};
 pub use fault::{Fault, FaultKind};
 pub use manifests::Manifests;

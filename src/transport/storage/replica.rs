@@ -45,8 +45,8 @@ pub struct Replica {
 /// An image under one name of a repository.
 pub struct Member<'a> {
     pub repository: &'a Repository,
-    pub tag: Option<&'a Tag>,
-    pub digest: Digest,
+    /// What its tags mean: those of its companions, and last its own.
+    pub tags: Vec<(&'a Tag, Digest)>,
     /// All of them.
     pub manifests: &'a [Manifest],
     pub blobs: &'a [Descriptor],
@@ -171,9 +171,10 @@ impl Replica {
         for manifest in image.manifests {
             is_new |= self.enter_link(&links::of_revision(name, &manifest.digest()), &manifest.digest())?;
         }
-        let Some(tag) = image.tag else { return Ok(is_new) };
-        is_new |= self.enter_link(&links::of_tag_index(name, tag.as_str(), &image.digest), &image.digest)?;
-        is_new |= self.enter_link(&links::of_tag(name, tag.as_str()), &image.digest)?;
+        for (tag, digest) in &image.tags {
+            is_new |= self.enter_link(&links::of_tag_index(name, tag.as_str(), digest), digest)?;
+            is_new |= self.enter_link(&links::of_tag(name, tag.as_str()), digest)?;
+        }
         Ok(is_new)
     }
 

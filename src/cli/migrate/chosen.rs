@@ -1,0 +1,56 @@
+//! A storage as the walk is to see it: with what an audit found attached to the images that are carried. Tags that are images
+//! of their own are not beside another one, and no revision is read to find out what it speaks of.
+
+use std::collections::HashMap;
+
+use async_trait::async_trait;
+
+use crate::content::{Body, Source};
+use crate::error::{Error, Result};
+use crate::oci::{Descriptor, Digest, Manifest, Reference, Repository, Tag};
+use crate::transport::storage::{Attached, Storage, Tagged};
+
+/// See the module documentation.
+pub struct Chosen<'a> {
+    storage: &'a Storage,
+    attached: Attached,
+    /// Tags that may be cosign's.
+    beside: HashMap<Repository, Vec<Tag>>,
+}
+
+impl<'a> Chosen<'a> {
+    pub fn new(storage: &'a Storage, attached: Attached, tags: Vec<Tagged>) -> Chosen<'a> {
+        let mut beside: HashMap<Repository, Vec<Tag>> = HashMap::new();
+        for Tagged { repository, tag, .. } in tags {
+            beside.entry(repository).or_default().extend(tag);
+        }
+        Chosen { storage, attached, beside }
+    }
+}
+
+#[async_trait]
+impl Source for Chosen<'_> {
+    async fn tags(&self, repository: &Repository) -> Result<Vec<Tag>> {
+        Ok(self.beside.get(repository).cloned().unwrap_or_default())
+    }
+
+    async fn resolve(&self, reference: &Reference) -> Result<Option<Descriptor>> {
+        self.storage.resolve(reference).await
+    }
+
+    async fn manifest(&self, reference: &Reference) -> Result<Option<Manifest>> {
+        self.storage.manifest(reference).await
+    }
+
+    async fn referrers(&self, repository: &Repository, subject: &Digest) -> Result<Vec<Descriptor>> {
+        Ok(self.attached.to(repository, subject).to_vec())
+    }
+
+    async fn blob(&self, repository: &Repository, blob: &Descriptor, offset: u64) -> Result<Body> {
+        self.storage.blob(repository, blob, offset).await
+    }
+
+    fn gave_wrong(&self, repository: &Repository, blob: &Descriptor, error: Error) -> Result<()> {
+        self.storage.gave_wrong(repository, blob, error)
+    }
+}
