@@ -14,6 +14,7 @@ mod declared;
 mod docker;
 mod files;
 mod graph;
+mod missing;
 mod problems;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -27,6 +28,7 @@ use crate::error::{Error, Kind, Result};
 use crate::oci::Digest;
 use crate::progress::Events;
 use crate::transport::layout::Layout;
+pub use missing::missing;
 use problems::Problems;
 
 /// How much is read.

@@ -13,6 +13,7 @@ mod journal;
 mod leftovers;
 mod links;
 mod medium;
+mod missing;
 mod offsets;
 mod open;
 mod place;
@@ -25,8 +26,9 @@ pub(crate) use format::docker_entry;
 pub use format::{
     BUNDLE_JSON, BundleJson, CHUNKS, DOCKER_JSON, FORMAT_VERSION, FileEntry, INDEX_JSON, OCI_LAYOUT, SIGNATURE, SUMS,
 };
+pub use missing::{MAX_MISSING, MISSING_VERSION, Missing, MissingBlob, MissingRange};
 pub use open::{Bundle, MAX_BUNDLE_JSON, refuse_unfinished};
-pub use signed::{MAX_SUMS, Signed, check_signature, sign};
+pub use signed::{MAX_SUMS, Signed, check_signature, sign, signed_identity};
 pub use writer::{Finished, Options, Survey, Whole, Writer};
 
 use std::collections::{HashMap, HashSet};

@@ -89,8 +89,8 @@ fn fits_no_key(keys: &[PublicKey]) -> String {
     format!("its signature does not fit {which}: another key signed it, or {SUMS} or {SIGNATURE} was altered")
 }
 
-/// What the first line says of `bundle.json`.
-fn signed_identity(sums: &[u8]) -> Option<Digest> {
+/// What the first line of `SHA256SUMS` says of `bundle.json`.
+pub fn signed_identity(sums: &[u8]) -> Option<Digest> {
     let line = sums.split(|byte| *byte == b'\n').next()?;
     let (sum, path) = std::str::from_utf8(line).ok()?.split_once("  ")?;
     (path == BUNDLE_JSON).then(|| format!("sha256:{sum}").parse().ok())?

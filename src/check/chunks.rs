@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::declared::Declared;
 use super::files::name_of;
 use super::{Bytes, Problem, ProblemKind};
-use crate::bundle::{BundleJson, CHUNKS};
+use crate::bundle::{BundleJson, CHUNKS, FileEntry};
 use crate::content::chunks::{CHAINED, CHUNK, Chained, Chunks, chained, values_of, whole};
 use crate::content::{Slice, in_parallel};
 use crate::oci::Digest;
@@ -15,7 +15,7 @@ use crate::transport::layout::Layout;
 /// How many chunks one core takes at a time.
 const STRETCH: u64 = 16;
 /// More ranges than this of one blob are not listed one by one.
-const MOST_RANGES: usize = 1_000;
+pub const MOST_RANGES: usize = 1_000;
 
 /// A blob that is there with the size it should have.
 pub struct Blob<'a> {
@@ -134,7 +134,9 @@ fn judge(layout: &Layout, bundle: &BundleJson, open: &Open<'_>, found: Vec<Found
     }
     let kind = if unreadable.is_some() { ProblemKind::Unreadable } else { ProblemKind::WrongDigest };
     let problem = Problem::new(&open.blob.declared.path, kind).expected(open.id);
-    let expected = expected(layout, bundle, open);
+    let path = &open.blob.declared.path;
+    let file = bundle.files.iter().find(|file| file.path == *path);
+    let expected = file.and_then(|file| expected(layout, bundle, file, open.blob.root));
     let wrong = |chunk: usize| match (&found[chunk], &expected) {
         (Err(_), _) => true,
         (Ok(_), _) if found.len() == 1 => true,
@@ -153,16 +155,19 @@ fn judge(layout: &Layout, bundle: &BundleJson, open: &Open<'_>, found: Vec<Found
 }
 
 /// The chunks as the bundle has written them down, if they are what `bundle.json` says.
-fn expected(layout: &Layout, bundle: &BundleJson, open: &Open<'_>) -> Option<Chunks> {
+pub fn expected(layout: &Layout, bundle: &BundleJson, wanted: &FileEntry, root: Chained) -> Option<Chunks> {
     let mut from = 0_u64;
     for file in bundle.files.iter().filter(|file| file.blake3.is_some()) {
-        if file.path == open.blob.declared.path {
+        if file.path == wanted.path {
             break;
         }
         from = from.checked_add(values_of(file.size).checked_mul(CHAINED as u64)?)?;
     }
     let slice = layout.slice(CHUNKS).ok()??;
-    let length = usize::try_from(values_of(open.size())).ok()? * CHAINED;
+    let length = usize::try_from(values_of(wanted.size)).ok()?.checked_mul(CHAINED)?;
+    if slice.size() < length as u64 {
+        return None;
+    }
     let mut bytes = vec![0; length];
     let mut filled = 0;
     while filled < length {
@@ -172,7 +177,7 @@ fn expected(layout: &Layout, bundle: &BundleJson, open: &Open<'_>) -> Option<Chu
         }
     }
     let values = bytes.chunks_exact(CHAINED).filter_map(|value| value.try_into().ok()).collect();
-    Chunks::proven(open.blob.root, values)
+    Chunks::proven(root, values)
 }
 
 /// Those that touch become one.

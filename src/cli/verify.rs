@@ -1,10 +1,11 @@
 //! `gapferry verify`: every byte of a bundle, and every defect.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use super::context::Context;
+use super::context::{Context, check_writable, write_file};
 use super::exit::Outcome;
+use super::export::TOOL;
 use super::signing::{KeyArgs, signed_by};
 use crate::bundle::Signed;
 use crate::check::{self, Depth, Problem, Report};
@@ -25,6 +26,10 @@ do.
 That a blob has the bytes it was written with is what BLAKE3 shows; that these are the bytes its name stands for, sha256 \
 alone: import proves it of all that leaves for a registry, and --full does so here.
 
+--missing FILE writes down what would mend the bundle: blobs that are bad or absent, of large ones the mebibytes. It is written \
+whatever is found, and says nothing is missing where nothing is; what cannot be mended, such as a file that nobody declared, \
+is not in it.
+
 With --key the signature is checked before any other file is opened: a bundle that is unsigned, signed by another key, or \
 altered since is refused.
 
@@ -35,6 +40,7 @@ Examples:
   gapferry verify /mnt/usb/images.tar
   gapferry verify bundle --json | jq -r '.problems[].path'
   gapferry verify images.tar --key them.pub
+  gapferry verify images.tar --missing missing.json || jq -r '.blobs[].digest' missing.json
 
 Without gapferry, inside the directory form (or after `tar xf`):
   sha256sum -c SHA256SUMS
@@ -58,12 +64,16 @@ pub struct Args {
     /// Print the report as JSON on standard output
     #[arg(long)]
     json: bool,
+    /// Write to FILE what would mend it, as JSON
+    #[arg(long, value_name = "FILE")]
+    missing: Option<PathBuf>,
     #[command(flatten)]
     keys: KeyArgs,
 }
 
 pub fn run(args: Args, context: &Context) -> Result<Outcome> {
     let started = Instant::now();
+    check_writable(&args.missing)?;
     let signed = args.keys.check(&args.bundle, context)?;
     let depth = if args.full { Depth::Full } else { Depth::Chunks };
     let report = check::check(&args.bundle, depth, &context.events)?;
@@ -76,7 +86,26 @@ pub fn run(args: Args, context: &Context) -> Result<Outcome> {
     } else {
         print(&args, &report, signed.as_ref(), started, context)?;
     }
+    if let Some(path) = &args.missing {
+        tell_missing(path, &args.bundle, &report, context)?;
+    }
     Ok(if report.is_clean() { Outcome::Done } else { Outcome::Damaged })
+}
+
+fn tell_missing(path: &Path, bundle: &Path, report: &Report, context: &Context) -> Result<()> {
+    let missing = check::missing(bundle, report, TOOL)?;
+    write_file(path, missing.to_json().as_bytes())?;
+    let path = path.display();
+    context.say(&match missing.is_empty() {
+        true => format!("{path}: nothing is missing"),
+        false => format!(
+            "{path}: {}, {} to fetch, {} of metadata",
+            count(missing.blobs.len(), "blob"),
+            bytes(missing.bytes()),
+            count(missing.metadata.len(), "file"),
+        ),
+    });
+    Ok(())
 }
 
 /// The report, and whose signature was found good.

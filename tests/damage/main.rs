@@ -12,5 +12,6 @@ mod hostile;
 mod manifests;
 mod matrix;
 mod memory;
+mod missing;
 #[path = "../support/mod.rs"]
 mod support;

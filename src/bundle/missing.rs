@@ -1,0 +1,253 @@
+//! What a bundle lacks, written down on one side to be fetched on the other.
+//!
+//! # Threats
+//! The file comes from somewhere else and may say anything at any length: it is read up to a limit, in keys and values that
+//! are known, and all that is wrong with it is told at once. It only says what is wanted. What is fetched because of it is
+//! proven by the digests of the lock, and what enters a bundle by those of its `bundle.json`.
+
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+
+use super::format::{BUNDLE_JSON, CHUNKS, DOCKER_JSON, INDEX_JSON, OCI_LAYOUT, SUMS};
+use crate::content::chunks::{self, CHUNK, values_of};
+use crate::error::{Error, Result};
+use crate::oci::{Digest, has_at_most_values};
+
+/// The version of the file this program writes and the only one it reads.
+pub const MISSING_VERSION: u32 = 1;
+/// The largest such file that is read, in bytes.
+pub const MAX_MISSING: u64 = 64 * 1024 * 1024;
+/// The most values in one: a hundred thousand blobs, and a terabyte in chunks.
+const MOST_VALUES: usize = 2_000_000;
+/// The files beside the blobs, without the signature, which is in no list.
+const METADATA: [&str; 6] = [OCI_LAYOUT, BUNDLE_JSON, INDEX_JSON, DOCKER_JSON, SUMS, CHUNKS];
+/// More complaints than these nobody reads.
+const MOST_COMPLAINTS: usize = 20;
+
+/// See the section on what is missing in `FORMAT.md`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Missing {
+    pub gapferry_missing: u32,
+    /// The program that wrote it, for people.
+    pub tool: String,
+    /// Of the bundle as it was made.
+    pub identity: Digest,
+    /// Paths of files beside the blobs, in the order of the tar.
+    pub metadata: Vec<String>,
+    /// By digest, each once.
+    pub blobs: Vec<MissingBlob>,
+}
+
+/// A blob that is absent or bad.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct MissingBlob {
+    pub digest: Digest,
+    /// In bytes, where it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub size: Option<u64>,
+    /// The bytes that are bad, where that is known, in their order; empty: all of it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ranges: Vec<MissingRange>,
+}
+
+/// Chunks that follow each other.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MissingRange {
+    /// The first byte, which begins a chunk.
+    pub first: u64,
+    /// The last byte, which ends one.
+    pub last: u64,
+    /// The chaining value of each chunk, 64 hexadecimal digits.
+    pub values: Vec<String>,
+}
+
+impl Missing {
+    /// Reads it; `shown` is what errors call the file.
+    ///
+    /// # Errors
+    /// It is no such file, or says what cannot be: all of it (`Input`).
+    pub fn parse(bytes: &[u8], shown: &str) -> Result<Missing> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Version {
+            gapferry_missing: u32,
+        }
+        if bytes.len() as u64 > MAX_MISSING || !has_at_most_values(bytes, MOST_VALUES) {
+            return Err(Error::input(format!("reading {shown}: it is longer than any list of what a bundle lacks")));
+        }
+        let fail = |e: serde_json::Error| Error::input(format!("reading {shown}")).because(e);
+        let Version { gapferry_missing } = serde_json::from_slice(bytes).map_err(fail)?;
+        if gapferry_missing != MISSING_VERSION {
+            let text = format!("reading {shown}: version {gapferry_missing}; this program reads {MISSING_VERSION}");
+            return Err(Error::input(text));
+        }
+        let missing: Missing = serde_json::from_slice(bytes).map_err(fail)?;
+        match missing.complaints() {
+            list if list.is_empty() => Ok(missing),
+            list => Err(Error::input(format!("reading {shown}: {}", list.join("; ")))),
+        }
+    }
+
+    /// The file's content: indented JSON and a final newline.
+    pub fn to_json(&self) -> String {
+        let mut text = serde_json::to_string_pretty(self).unwrap_or_default();
+        text.push('\n');
+        text
+    }
+
+    /// Whether the bundle is whole.
+    pub fn is_empty(&self) -> bool {
+        self.metadata.is_empty() && self.blobs.is_empty()
+    }
+
+    /// Bytes that would mend it, metadata apart, as far as sizes are known.
+    pub fn bytes(&self) -> u64 {
+        self.blobs.iter().map(MissingBlob::bytes).fold(0, u64::saturating_add)
+    }
+
+    fn complaints(&self) -> Vec<String> {
+        let mut list = Vec::new();
+        let mut unsaid = 0_usize;
+        let mut complain = |text: String| match list.len() < MOST_COMPLAINTS {
+            true => list.push(text),
+            false => unsaid += 1,
+        };
+        let mut named = BTreeSet::new();
+        for path in &self.metadata {
+            if !METADATA.contains(&&**path) {
+                complain(format!("{:?} is no file of a bundle's metadata", shortened(path)));
+            } else if !named.insert(path) {
+                complain(format!("{path} is named twice"));
+            }
+        }
+        let mut digests = BTreeSet::new();
+        for blob in &self.blobs {
+            if !digests.insert(blob.digest) {
+                complain(format!("{} is named twice", blob.digest));
+            }
+            if let Some(text) = blob.complaint() {
+                complain(format!("{}: {text}", blob.digest));
+            }
+        }
+        if unsaid > 0 {
+            list.push(format!("and {unsaid} more"));
+        }
+        list
+    }
+}
+
+impl MissingBlob {
+    fn bytes(&self) -> u64 {
+        match self.ranges.is_empty() {
+            true => self.size.unwrap_or_default(),
+            false => self
+                .ranges
+                .iter()
+                .map(|r| r.last.saturating_sub(r.first).saturating_add(1))
+                .fold(0, u64::saturating_add),
+        }
+    }
+
+    fn complaint(&self) -> Option<String> {
+        let size = match self.size {
+            _ if self.ranges.is_empty() => return None,
+            None => return Some("it has ranges, but no size".to_owned()),
+            Some(size) if values_of(size) == 0 => return Some("it is one chunk, which has no ranges".to_owned()),
+            Some(size) => size,
+        };
+        let mut from = 0;
+        for MissingRange { first, last, values } in &self.ranges {
+            let fits = *first >= from && first <= last && *last < size;
+            if !fits || !first.is_multiple_of(CHUNK) || !((last + 1).is_multiple_of(CHUNK) || last + 1 == size) {
+                return Some(format!("bytes {first}-{last} are no whole chunks of {size} bytes behind byte {from}"));
+            }
+            let chunks = (last - first + 1).div_ceil(CHUNK);
+            if chunks != values.len() as u64 || values.iter().any(|value| chunks::from_hex(value).is_none()) {
+                return Some(format!("bytes {first}-{last} take {chunks} values of 64 hexadecimal digits"));
+            }
+            from = last + 1;
+        }
+        None
+    }
+}
+
+fn shortened(path: &str) -> String {
+    path.chars().take(60).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn missing(blobs: Vec<MissingBlob>) -> Missing {
+        Missing {
+            gapferry_missing: MISSING_VERSION,
+            tool: "t".to_owned(),
+            identity: Digest::sha256(b"bundle.json"),
+            metadata: vec![INDEX_JSON.to_owned()],
+            blobs,
+        }
+    }
+
+    fn blob(size: u64, ranges: &[(u64, u64)]) -> MissingBlob {
+        let range = |(first, last): &(u64, u64)| {
+            let chunks = usize::try_from((last - first + 1).div_ceil(CHUNK)).unwrap();
+            MissingRange { first: *first, last: *last, values: vec!["0a".repeat(32); chunks] }
+        };
+        let ranges = ranges.iter().map(range).collect();
+        MissingBlob { digest: Digest::sha256(b"blob"), size: Some(size), ranges }
+    }
+
+    fn said(missing: &Missing) -> String {
+        Missing::parse(missing.to_json().as_bytes(), "m.json").map(|_| String::new()).unwrap_or_else(|e| e.chain())
+    }
+
+    #[test]
+    fn a_list_survives_its_file() {
+        let whole = MissingBlob { digest: Digest::sha256(b"other"), size: None, ranges: vec![] };
+        let part = blob(5 * CHUNK + 1, &[(0, CHUNK - 1), (3 * CHUNK, 5 * CHUNK)]);
+        let written = missing(vec![whole, part]);
+        assert_eq!(Missing::parse(written.to_json().as_bytes(), "m.json").unwrap(), written);
+        assert_eq!(written.bytes(), 3 * CHUNK + 1);
+    }
+
+    #[test]
+    fn all_that_cannot_be_is_told_at_once() {
+        let mut wrong = missing(vec![blob(5 * CHUNK, &[(1, CHUNK - 1)]), blob(5, &[(0, 4)])]);
+        wrong.metadata = ["../passwd", SUMS, SUMS].map(str::to_owned).to_vec();
+        let text = said(&wrong);
+        for words in
+            ["\"../passwd\" is no file", "SHA256SUMS is named twice", "no whole chunks", "is one chunk", "named twice"]
+        {
+            assert!(text.contains(words), "{words}: {text}");
+        }
+        for ranges in [
+            &[(0, CHUNK)][..],
+            &[(0, 9 * CHUNK - 1)],
+            &[(CHUNK, 2 * CHUNK - 1), (0, CHUNK - 1)],
+            &[(0, CHUNK - 1), (0, CHUNK - 1)],
+        ] {
+            assert!(said(&missing(vec![blob(5 * CHUNK, ranges)])).contains("no whole chunks"), "{ranges:?}");
+        }
+        let mut short = missing(vec![blob(5 * CHUNK, &[(0, 2 * CHUNK - 1)])]);
+        short.blobs[0].ranges[0].values.pop();
+        assert!(said(&short).contains("take 2 values"));
+        short.blobs[0].size = None;
+        assert!(said(&short).contains("no size"));
+    }
+
+    #[test]
+    fn another_version_unknown_keys_and_endless_lists_are_refused() {
+        let text = missing(vec![]).to_json();
+        let said = |text: String| Missing::parse(text.as_bytes(), "m.json").unwrap_err().chain();
+        assert!(said(text.replace("\"gapferryMissing\": 1", "\"gapferryMissing\": 2")).contains("version 2"));
+        assert!(said(text.replace("\"tool\"", "\"more\": 1, \"tool\"")).contains("unknown field"));
+        assert!(said("[".repeat(3_000_000)).contains("longer than any"));
+        let many = missing(vec![blob(5, &[(0, 4)]); 100]);
+        assert!(many.complaints().last().unwrap().contains("more"));
+    }
+}

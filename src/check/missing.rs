@@ -1,0 +1,107 @@
+//! What would mend a bundle, from what a check has found.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::Path;
+
+use super::files::name_of;
+use super::{Bytes, Problem, ProblemKind, Report, chunks};
+use crate::bundle::{
+    BUNDLE_JSON, Bundle, CHUNKS, DOCKER_JSON, FileEntry, INDEX_JSON, MAX_BUNDLE_JSON, MAX_SUMS, MISSING_VERSION,
+    Missing, MissingBlob, MissingRange, OCI_LAYOUT, SUMS, signed_identity,
+};
+use crate::content::chunks::{CHUNK, Chunks, from_hex, to_hex};
+use crate::error::{Error, Result};
+use crate::oci::Digest;
+use crate::transport::layout::Layout;
+
+/// What the bundle at `path` lacks, according to `report`, which is of all its bytes; `tool` is who says so.
+///
+/// What nothing that is fetched can mend is not in it: files that nobody declared, contradictions, links.
+///
+/// # Errors
+/// Nothing says what bundle it was, or more is bad than was listed (`Damaged`); the disk's.
+pub fn missing(path: &Path, report: &Report, tool: &str) -> Result<Missing> {
+    let layout = Layout::open(path)?;
+    let shown = path.display();
+    let identity = identity(&layout, report).ok_or_else(|| {
+        let text = "neither bundle.json nor SHA256SUMS says what bundle it was; only all of it can be fetched again";
+        Error::damaged(format!("{shown}: {text}"))
+    })?;
+    if report.problems.iter().any(|problem| problem.path == "…" && is_loss(problem)) {
+        return Err(Error::damaged(format!("{shown}: more is bad than can be listed; export all of it again")));
+    }
+    // Else what it says of sizes and chunks is not to be believed.
+    let bundle = (report.identity == Some(identity)).then(|| Bundle::in_layout(layout).ok()).flatten();
+    let files: HashMap<&str, &FileEntry> =
+        bundle.iter().flat_map(Bundle::files).map(|file| (file.path.as_str(), file)).collect();
+    let mut blobs: BTreeMap<Digest, MissingBlob> = BTreeMap::new();
+    for problem in report.problems.iter().filter(|problem| is_loss(problem)) {
+        let Some(digest) = name_of(&problem.path) else { continue };
+        let file = files.get(problem.path.as_str());
+        let ranges = bundle.as_ref().zip(file).and_then(|(bundle, file)| ranges(bundle, file, &problem.ranges));
+        let blob = MissingBlob { digest, size: file.map(|file| file.size), ranges: ranges.unwrap_or_default() };
+        // Of two problems of one blob the one that knows less: then more of it is fetched.
+        let known = blobs.entry(digest).or_insert_with(|| blob.clone());
+        if blob.ranges.is_empty() {
+            *known = blob;
+        }
+    }
+    let metadata = metadata(report, identity);
+    let blobs = blobs.into_values().collect();
+    Ok(Missing { gapferry_missing: MISSING_VERSION, tool: tool.to_owned(), identity, metadata, blobs })
+}
+
+/// `SHA256SUMS` is believed where both are there, as the check does.
+fn identity(layout: &Layout, report: &Report) -> Option<Digest> {
+    let sums = layout.read(SUMS, MAX_SUMS).ok().flatten();
+    let is_readable = || layout.read(BUNDLE_JSON, MAX_BUNDLE_JSON).is_ok_and(|bytes| bytes.is_some());
+    let of_json = || report.identity.filter(|_| is_readable() && !is_bad(report, BUNDLE_JSON));
+    sums.and_then(|sums| signed_identity(&sums)).or_else(of_json)
+}
+
+/// The bytes are not there, or others are.
+fn is_loss(problem: &Problem) -> bool {
+    use ProblemKind::{Malformed, Missing, Unreadable, WrongDigest, WrongSize};
+    match problem.kind {
+        Missing | WrongSize | WrongDigest | Unreadable => true,
+        // A blob that is no manifest and has its digest is what was exported.
+        Malformed => !problem.path.starts_with("blobs/"),
+        _ => false,
+    }
+}
+
+fn is_bad(report: &Report, path: &str) -> bool {
+    report.problems.iter().any(|problem| problem.path == path && is_loss(problem))
+}
+
+fn metadata(report: &Report, identity: Digest) -> Vec<String> {
+    let disagrees = |path: &str| {
+        report.problems.iter().any(|problem| problem.path == path && problem.kind == ProblemKind::Disagreement)
+    };
+    let mut bad: BTreeSet<&str> =
+        [OCI_LAYOUT, INDEX_JSON, DOCKER_JSON, CHUNKS, SUMS].into_iter().filter(|path| is_bad(report, path)).collect();
+    if report.identity != Some(identity) {
+        bad.insert(BUNDLE_JSON);
+    } else if disagrees(SUMS) {
+        bad.insert(SUMS);
+    }
+    let in_order = [OCI_LAYOUT, BUNDLE_JSON, INDEX_JSON, DOCKER_JSON, SUMS, CHUNKS];
+    in_order.into_iter().filter(|path| bad.contains(path)).map(str::to_owned).collect()
+}
+
+/// With the value of every chunk. `None`: the whole blob is wanted, or nothing proves what its chunks were.
+fn ranges(bundle: &Bundle, file: &FileEntry, bad: &[Bytes]) -> Option<Vec<MissingRange>> {
+    let all = bad.iter().map(|range| range.last - range.first + 1).sum::<u64>();
+    if bad.is_empty() || bad.len() >= chunks::MOST_RANGES || all == file.size {
+        return None;
+    }
+    let root = from_hex(file.blake3.as_ref()?)?;
+    let expected = chunks::expected(bundle.layout(), bundle.json(), file, root)?;
+    bad.iter().map(|range| valued(&expected, *range)).collect()
+}
+
+fn valued(expected: &Chunks, Bytes { first, last }: Bytes) -> Option<MissingRange> {
+    let (from, to) = (usize::try_from(first / CHUNK).ok()?, usize::try_from(last / CHUNK).ok()?);
+    let values = expected.values().get(from..=to)?.iter().map(to_hex).collect();
+    Some(MissingRange { first, last, values })
+}
