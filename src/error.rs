@@ -86,6 +86,12 @@ impl Error {
         matches!(self.os_error().map(Errno::from_raw_os_error), Some(Errno::NOSPC | Errno::DQUOT))
     }
 
+    /// The local file system takes nothing more, full or read-only: nothing else that is to be written has a chance.
+    pub fn is_disk_closed(&self) -> bool {
+        use rustix::io::Errno;
+        self.is_disk_full() || self.os_error().map(Errno::from_raw_os_error) == Some(Errno::ROFS)
+    }
+
     /// The whole chain on one line, outermost first: `a: b: c`.
     pub fn chain(&self) -> String {
         let mut text = self.attempt.clone();

@@ -53,6 +53,15 @@ fn collect_garbage(registry: Registry, storage: &Path, more: &[&str]) {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
+/// Tells the pusher to stop, also when the test fails.
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 #[test]
 fn what_was_there_before_is_written_whole_while_the_registry_takes_pushes_and_moves_tags() {
     let registry = Registry::start();
@@ -61,27 +70,29 @@ fn what_was_there_before_is_written_whole_while_the_registry_takes_pushes_and_mo
     let directory = tempdir();
     let is_over = AtomicBool::new(false);
     let (first, pushed) = std::sync::mpsc::channel();
+    let (is_over, registry, old) = (&is_over, &registry, &old);
     std::thread::scope(|scope| {
-        scope.spawn(|| {
+        // The sender goes with the thread: without either nobody waits for it.
+        scope.spawn(move || {
             for round in 0.. {
-                images::oci("new/a", "moving", &["base", &round.to_string()]).push(&registry);
+                images::oci("new/a", "moving", &["base", &round.to_string()]).push(registry);
                 // The link of this tag is rewritten with what it held.
-                old[0].push(&registry);
+                old[0].push(registry);
                 let _ = first.send(());
                 if is_over.load(Ordering::Relaxed) {
                     return;
                 }
             }
         });
+        let _over = Over(is_over);
         pushed.recv().unwrap();
         for round in 0..5 {
             let to = directory.path().join(round.to_string());
             migrated(&registry.storage(), &to, 0);
             let mut found = digests(&to);
             assert!(found.remove("new/a:moving").is_some());
-            assert_eq!(found, of(&old));
+            assert_eq!(found, of(old));
         }
-        is_over.store(true, Ordering::Relaxed);
     });
     // The registry has not noticed.
     let checked = gapferry().arg("check").arg(registry.storage()).output().unwrap();

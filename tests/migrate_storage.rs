@@ -7,7 +7,9 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::Output;
 
-use support::images::{self, Corpus, Image};
+use support::disk::Disk;
+use support::images::{self, Corpus, Image, noise};
+use support::ran::Ran;
 use support::registry::{Options, Registry};
 use support::storage::{self, data, elsewhere, layer, pack};
 use support::{files_below, gapferry, skopeo, tempdir};
@@ -188,4 +190,54 @@ fn a_storage_on_another_file_system_or_in_a_tar_is_copied() {
     let Some(elsewhere) = elsewhere(&registry.storage()) else { return };
     let said = migrated(&registry.storage(), &elsewhere.path().join("storage"), &[]);
     assert_eq!(said.matches("EXDEV").count(), 1, "{said}");
+}
+
+/// Thousands of images would say the same, each on a line of its own.
+#[test]
+fn a_full_or_read_only_disk_ends_the_run_once_with_what_to_do_and_a_run_again_continues() {
+    let registry = Registry::start();
+    let noises: Vec<String> = (0..8).map(|n| noise(n, 64 << 10)).collect();
+    let corpus: Vec<Image> =
+        noises.iter().enumerate().map(|(n, noise)| images::oci("a", &n.to_string(), &[noise])).collect();
+    corpus.iter().for_each(|image| image.push(&registry));
+    let faulty = images::oci("faulty", "1", &["faulty"]);
+    faulty.push(&registry);
+    fs::remove_file(data(&registry.storage(), &layer(&faulty))).unwrap();
+    for (way, tags) in [("--to-dir", "a:"), ("--to-storage", "docker/registry/v2/repositories/a/_manifests/tags/")] {
+        let Some(disk) = Disk::of(160) else { return };
+        let to = disk.path().join("to");
+        let run = || {
+            let mut command = gapferry();
+            Ran::of(command.arg("migrate").arg(registry.storage()).arg(way).arg(&to))
+        };
+        let full = run().ended(2).said(&["hint: make room", "affects faulty:1"]);
+        assert_eq!(full.stderr.matches("No space left").count(), 1, "{way}: {}", full.stderr);
+        assert!(!full.stderr.contains("What is left to do"), "{}", full.stderr);
+        disk.resize(16 << 10);
+        run().ended(1).said(&["1 failed"]);
+        for n in 0..corpus.len() {
+            fs::remove_dir_all(to.join(format!("{tags}{n}"))).unwrap();
+        }
+        disk.make_read_only();
+        let closed = run().ended(2).said(&["hint: the file system is mounted read-only"]);
+        assert_eq!(closed.stderr.matches("(os error 30)").count(), 1, "{way}: {}", closed.stderr);
+    }
+}
+
+#[test]
+fn where_no_image_is_whole_nothing_is_left_to_do_with_it() {
+    let registry = Registry::start();
+    let image = images::oci("a", "1", &["a"]);
+    image.push(&registry);
+    fs::remove_file(data(&registry.storage(), &layer(&image))).unwrap();
+    // Some that nobody can know the number of.
+    let hidden = registry.storage().join("docker/registry/v2/repositories/hidden/_manifests");
+    fs::create_dir_all(&hidden).unwrap();
+    fs::write(hidden.join("tags"), "").unwrap();
+    let directory = tempdir();
+    let mut command = gapferry();
+    let to = directory.path().join("to");
+    let ran = Ran::of(command.arg("migrate").arg(registry.storage()).arg("--to-storage").arg(to)).ended(1);
+    assert!(ran.stderr.contains("0 images, 2 failed"), "{}", ran.stderr);
+    assert!(!ran.stderr.contains("What is left to do"), "{}", ran.stderr);
 }

@@ -417,3 +417,54 @@ fn an_index_that_lies_about_the_size_of_a_child_is_a_fault_to_the_check_as_to_th
     assert_eq!(wrong_with(&list(&registry.storage()), "lie:1"), wrong);
     assert_eq!(wrong_with(&checked, "lie:child"), [] as [&str; 0]);
 }
+
+/// By the example of `migrate --help`, whoever looks for what is not ok.
+#[test]
+fn an_image_whose_tag_means_nothing_has_its_row_and_each_row_its_type() {
+    let registry = Registry::start();
+    let emptied = images::oci("team/emptied", "1", &["emptied"]);
+    let cut = images::oci("team/cut", "1", &["cut"]);
+    let list = images::docker_list("team/list", "1", "list");
+    [&emptied, &cut, &list].into_iter().for_each(|image| image.push(&registry));
+    let root = registry.storage().join("docker/registry/v2");
+    fs::write(link(&root, &emptied), "").unwrap();
+    fs::write(layer(&root, &cut), "x").unwrap();
+    let (said, _) = said(&["migrate", "--list"], &registry.storage());
+    let rows: Vec<&serde_json::Value> = said["images"].as_array().unwrap().iter().collect();
+    let brief = |at: usize| ["name", "state", "repository", "tag"].map(|key| rows[at][key].as_str().unwrap());
+    assert_eq!(rows.len(), 3, "{said:#}");
+    assert_eq!(brief(0), ["team/cut:1", "faulty", "team/cut", "1"]);
+    assert_eq!(brief(1), ["team/emptied:1", "faulty", "team/emptied", "1"]);
+    assert_eq!(brief(2), ["team/list:1", "ok", "team/list", "1"]);
+    assert_eq!(rows[0]["mediaType"], "application/vnd.oci.image.manifest.v1+json");
+    assert!(rows[1]["digest"].is_null() && rows[1]["mediaType"].is_null(), "{said:#}");
+    let output = gapferry().arg("migrate").arg(registry.storage()).arg("--list").output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let row = |name: &str| text.lines().find(|line| line.starts_with(name)).unwrap_or_else(|| panic!("{name}: {text}"));
+    assert!(row("IMAGE").contains("TYPE") && row("team/list:1").contains("docker list"), "{text}");
+    assert!(row("team/cut:1").contains(" image ") && row("team/cut:1").ends_with("faulty"), "{text}");
+    assert!(row("team/emptied:1").ends_with("faulty") && text.contains("3 images in 3 repositories"), "{text}");
+}
+
+/// As docker-registry 2.8 does; whoever migrates has the bytes all the same.
+#[test]
+fn a_layer_without_its_link_which_no_registry_gives_is_a_fault_to_the_check_and_can_be_migrated() {
+    let registry = Registry::start();
+    let image = images::oci("a", "1", &["kept", "unlinked"]);
+    image.push(&registry);
+    let root = registry.storage().join("docker/registry/v2");
+    let link = layer_link(&root, &image);
+    fs::remove_file(&link).unwrap();
+    let layer = support::storage::layer(&image);
+    registry.request("GET", &format!("/v2/a/blobs/{layer}")).send().expect(404);
+    let (checked, code) = said(&["check"], &registry.storage());
+    assert_eq!(code, 3);
+    let wrong = wrong_with(&checked, "a:1");
+    assert!(
+        wrong.len() == 1 && wrong[0].starts_with(link.strip_prefix(&root).unwrap().to_str().unwrap()),
+        "{checked:#}"
+    );
+    let directory = tempdir();
+    support::storage::migrated(&registry.storage(), "--to-dir", directory.path(), &[]);
+    assert!(directory.path().join("a:1/version").exists());
+}

@@ -52,6 +52,11 @@ impl Slice {
         self.offset
     }
 
+    /// When the file was last written to, where the file system tells.
+    pub fn modified(&self) -> Option<std::time::SystemTime> {
+        self.file.metadata().and_then(|metadata| metadata.modified()).ok()
+    }
+
     pub fn path(&self) -> &Path {
         &self.path
     }

@@ -9,7 +9,7 @@ use crate::content::Cached;
 use crate::error::Result;
 use crate::graph::Image;
 use crate::lock::IndexMode;
-use crate::oci::{Digest, Repository};
+use crate::oci::{Digest, Manifest, Repository};
 use crate::progress::Silent;
 use crate::resolve;
 use crate::transport::storage::{Depth, Fault, FaultKind, Scope, Storage, Tagged};
@@ -19,6 +19,8 @@ use crate::walk::{Options, Walk, Wanted};
 pub struct Collected {
     /// `None`: it is not whole, and the faults that name it say why.
     pub images: Vec<(Tagged, Option<Image>)>,
+    /// Of those that are not whole the manifests, as far as they could be read.
+    pub broken: HashMap<Digest, Manifest>,
     pub repositories: usize,
     /// Manifests in all repositories, tagged or not.
     pub revisions: usize,
@@ -68,6 +70,9 @@ pub fn collect(
         fault.images.retain(|image| !unwanted.contains(&**image));
         is_about_all || !fault.images.is_empty()
     });
+    let broken = survey.tags.iter().zip(&audit.whole).filter(|(_, whole)| !**whole);
+    let broken =
+        broken.filter_map(|(found, _)| Some((found.digest, audit.manifests.get(&found.digest)?.clone()))).collect();
     let chosen = Chosen::new(storage, std::mem::take(&mut audit.attached), beside);
     let cached = Cached::new(&chosen, Some(Box::new(std::mem::take(&mut audit.manifests))));
     let options = Options { index: IndexMode::Sparse, referrers, foreign_layers: false };
@@ -113,6 +118,7 @@ pub fn collect(
     let left = if which.is_all() && !which.untagged { audit.unreached } else { 0 };
     Ok(Collected {
         images: images.collect(),
+        broken,
         repositories,
         revisions,
         left,

@@ -7,11 +7,12 @@ use serde_json::json;
 
 use super::collect::Collected;
 use super::faults;
+use super::report::{Faulty, faulty};
 use crate::cli::context::Context;
 use crate::cli::table;
 use crate::error::Result;
 use crate::graph::Image;
-use crate::oci::{Digest, Manifest, Platform};
+use crate::oci::{Digest, Manifest, Platform, media_type};
 use crate::progress::units::{bytes, count};
 use crate::transport::storage::Tagged;
 
@@ -48,21 +49,22 @@ fn content(image: &Image) -> impl Iterator<Item = (Digest, u64)> {
 /// `all`: no image was left out by its name.
 pub fn print(collected: &Collected, all: bool, context: &Context) -> Result<()> {
     let shares = Shares::of(collected);
-    let rows: Vec<Vec<String>> =
-        collected.images.iter().map(|(found, image)| row(found, image.as_ref(), &shares)).collect();
-    let mut text = table::render(&["IMAGE", "PLATFORMS", "SIZE", "SHARED", "DIGEST", "STATE"], &rows);
+    let mut rows: Vec<Vec<String>> = collected.whole().map(|(found, image)| row(found, image, &shares)).collect();
+    rows.extend(faulty(collected).iter().map(|faulty| faulty_row(faulty, collected)));
+    rows.sort_by_cached_key(|row| row.first().map(|name| place(name)));
+    let mut text = table::render(&["IMAGE", "TYPE", "PLATFORMS", "SIZE", "SHARED", "DIGEST", "STATE"], &rows);
     if !collected.faults.is_empty() {
         text.push('\n');
         collected.faults.iter().for_each(|fault| text.push_str(&faults::shown(fault)));
     }
-    let images = count(collected.images.len(), "image");
+    let images = count(rows.len(), "image");
     let repositories = match collected.repositories {
         1 => "1 repository".to_owned(),
         number => format!("{number} repositories"),
     };
     let faults = faults::counted(&collected.faults);
     text.push_str(&format!("\n{images} in {repositories}, {}, {faults}\n", bytes(shares.total())));
-    if collected.images.is_empty() && collected.revisions > 0 && all {
+    if rows.is_empty() && collected.revisions > 0 && all {
         let manifests = count(collected.revisions, "manifest");
         text.push_str(&format!(
             "{manifests} without any tag: Harbor 2.15 and later keep tags in their database only (--untagged, --tags-from)\n"
@@ -71,34 +73,59 @@ pub fn print(collected: &Collected, all: bool, context: &Context) -> Result<()> 
     context.print(&text)
 }
 
-fn row(found: &Tagged, image: Option<&Image>, shares: &Shares) -> Vec<String> {
-    let (platforms, size, shared, state) = match image {
-        Some(image) => {
-            let platforms: Vec<String> = image.locked.platforms.iter().map(Platform::to_string).collect();
-            let platforms = if platforms.is_empty() { "-".to_owned() } else { platforms.join(",") };
-            (platforms, bytes(image.total_size()), bytes(shares.shared(image)), "ok")
-        }
-        None => ("-".to_owned(), "-".to_owned(), "-".to_owned(), "faulty"),
+/// By which images are sorted: all of a repository stand together, before what lies below it.
+fn place(name: &str) -> String {
+    name.replace([':', '@'], "\0")
+}
+
+fn row(found: &Tagged, image: &Image, shares: &Shares) -> Vec<String> {
+    let platforms: Vec<String> = image.locked.platforms.iter().map(Platform::to_string).collect();
+    let platforms = if platforms.is_empty() { "-".to_owned() } else { platforms.join(",") };
+    let (size, shared) = (bytes(image.total_size()), bytes(shares.shared(image)));
+    let of_type = image.root().map_or("-", type_of).to_owned();
+    vec![found.name(), of_type, platforms, size, shared, found.digest.short(), "ok".to_owned()]
+}
+
+fn faulty_row(faulty: &Faulty<'_>, collected: &Collected) -> Vec<String> {
+    let none = || "-".to_owned();
+    let of_type = faulty.manifest(collected).map_or("-", type_of).to_owned();
+    let digest = faulty.found.map_or_else(none, |found| found.digest.short());
+    vec![faulty.name.clone(), of_type, none(), none(), none(), digest, "faulty".to_owned()]
+}
+
+/// In a word; where it says nothing else, it is OCI's.
+fn type_of(manifest: &Manifest) -> &'static str {
+    let is_artifact = || {
+        let config = manifest.config().map(|config| config.media_type.as_str());
+        manifest.artifact_type().is_some() || !config.is_some_and(media_type::is_image_config)
     };
-    vec![found.name(), platforms, size, shared, found.digest.short(), state.to_owned()]
+    match manifest.media_type() {
+        media_type::DOCKER_LIST => "docker list",
+        media_type if media_type::is_index(media_type) => "index",
+        _ if is_artifact() => "artifact",
+        media_type::DOCKER_MANIFEST => "docker",
+        _ => "image",
+    }
 }
 
 pub fn print_json(storage: &Path, collected: &Collected, context: &Context) -> Result<()> {
     let shares = Shares::of(collected);
-    let images: Vec<serde_json::Value> = collected
-        .images
-        .iter()
-        .map(|(found, image)| {
-            let more = match image {
-                Some(image) => json!({
-                    "mediaType": image.locked.media_type, "platforms": image.locked.platforms,
-                    "size": image.total_size(), "shared": shares.shared(image), "state": "ok",
-                }),
-                None => json!({ "state": "faulty" }),
-            };
-            merged(known(found), more)
-        })
-        .collect();
+    let whole = collected.whole().map(|(found, image)| {
+        let more = json!({
+            "mediaType": image.locked.media_type, "platforms": image.locked.platforms,
+            "size": image.total_size(), "shared": shares.shared(image), "state": "ok",
+        });
+        merged(known(found), more)
+    });
+    let faulty = faulty(collected).into_iter().map(|faulty| {
+        let more = match faulty.manifest(collected) {
+            Some(manifest) => json!({ "mediaType": manifest.media_type(), "state": "faulty" }),
+            None => json!({ "state": "faulty" }),
+        };
+        merged(faulty.known(), more)
+    });
+    let mut images: Vec<serde_json::Value> = whole.chain(faulty).collect();
+    images.sort_by_cached_key(|image| image["name"].as_str().map(place));
     context.print_json(&json!({
         "storage": storage, "repositories": collected.repositories, "manifests": collected.revisions, "size": shares.total(),
         "images": images, "faults": collected.faults, "counts": faults::counts(&collected.faults),

@@ -3,6 +3,7 @@
 
 mod choice;
 mod chosen;
+mod closed;
 mod collect;
 pub mod faults;
 mod list;
@@ -99,6 +100,8 @@ pub struct Args {
     /// The storage, a directory or a plain tar
     storage: PathBuf,
     /// Show what is in it
+    ///
+    /// TYPE is image, index or artifact (OCI), docker or docker list. What is faulty is shown as far as it is known.
     #[arg(long)]
     list: bool,
     /// Print it as JSON on standard output

@@ -12,6 +12,7 @@ use crate::bundle::Finished;
 use crate::cli::context::Context;
 use crate::cli::exit::Outcome;
 use crate::error::Result;
+use crate::oci::Manifest;
 use crate::transport::storage::Tagged;
 
 /// What was asked for.
@@ -96,9 +97,9 @@ fn images(fates: Vec<Fate>, collected: &Collected) -> Vec<Value> {
         };
         list::merged(list::known(found), more)
     });
-    let faulty = faulty(collected).into_iter().map(|Faulty { name, found, reasons }| {
-        let known = found.map_or_else(|| json!({ "name": name }), list::known);
-        list::merged(known, json!({ "state": "failed", "reasons": reasons }))
+    let faulty = faulty(collected).into_iter().map(|faulty| {
+        let known = faulty.known();
+        list::merged(known, json!({ "state": "failed", "reasons": faulty.reasons }))
     });
     whole.chain(faulty).collect()
 }
@@ -109,6 +110,24 @@ pub struct Faulty<'a> {
     /// `None`: its faults are all that is known of it.
     pub found: Option<&'a Tagged>,
     pub reasons: Vec<String>,
+}
+
+impl Faulty<'_> {
+    /// What is known of it without its manifest.
+    pub fn known(&self) -> Value {
+        let by_name = || match self.name.rsplit_once(':') {
+            Some((repository, tag)) if !repository.contains('@') => {
+                json!({ "name": self.name, "repository": repository, "tag": tag })
+            }
+            _ => json!({ "name": self.name }),
+        };
+        self.found.map_or_else(by_name, list::known)
+    }
+
+    /// Its manifest, where that could be read.
+    pub fn manifest<'c>(&self, collected: &'c Collected) -> Option<&'c Manifest> {
+        collected.broken.get(&self.found?.digest)
+    }
 }
 
 /// Every image that was wanted and is not whole.

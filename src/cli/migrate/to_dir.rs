@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
+use super::closed::Closed;
 use super::collect::Collected;
 use super::faults;
 use super::report::{Asked, Ended, Fate};
@@ -24,7 +25,7 @@ const SYNC_EARLY: usize = 75;
 /// Writes every whole image to where it was asked for; what is wrong with the others is told.
 ///
 /// # Errors
-/// That cannot be made, or lies in the storage. What befalls one image costs that one.
+/// That cannot be made, or lies in the storage; the disk is full or read-only. What befalls one image costs that one.
 pub fn write(
     storage: &Storage,
     collected: &Collected,
@@ -37,10 +38,11 @@ pub fn write(
     let whole: Vec<(&Tagged, &Image)> = collected.whole().collect();
     context.events.report(Event::Phase { phase: Phase::Publish, items: whole.len() as u64, bytes: 0 });
     let below = super::storage_below(storage, asked.to);
-    let (written, synced) = write_all(&images, &whole, storage, below.as_deref(), context);
+    let closed = Closed::default();
+    let (written, synced) = write_all(&images, &whole, storage, (below.as_deref(), &closed), context);
     context.end();
-    synced?;
     faults::tell(&collected.faults, context);
+    closed.check()?;
     let (mut new, mut kept) = (0, 0);
     let fates = written.into_iter().map(|written| match written {
         Ok(Written::New) => {
@@ -57,6 +59,7 @@ pub fn write(
         }
     });
     let fates = fates.collect();
+    synced?;
     let ended = Ended { fates, linked: images.linked(), copied: images.copied(), bundle: None };
     let failed = ended.failed(collected);
     let kept = if kept > 0 { format!(", {} there already", count(kept, "image")) } else { String::new() };
@@ -78,7 +81,7 @@ fn write_all(
     images: &Images,
     whole: &[(&Tagged, &Image)],
     storage: &Storage,
-    below: Option<&Path>,
+    (below, closed): (Option<&Path>, &Closed),
     context: &Context,
 ) -> (Vec<Result<Written>>, Result<()>) {
     let (early, new) = (Mutex::new(Ok(())), AtomicUsize::new(0));
@@ -87,7 +90,7 @@ fn write_all(
         in_parallel(whole, |(found, image)| {
             let written = match below.is_some_and(|below| Path::new(&found.name()).starts_with(below)) {
                 true => Err(Error::input(format!("image {}: its directory would lie in the storage", found.name()))),
-                false => write_image(images, found, image, storage),
+                false => closed.unless(|| write_image(images, found, image, storage)),
             };
             if matches!(written, Ok(Written::New))
                 && new.fetch_add(1, Ordering::Relaxed) == whole.len() / 100 * SYNC_EARLY

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
+use super::closed::Closed;
 use super::collect::Collected;
 use super::report::{Asked, Ended, Fate};
 use super::{faults, refuse_inside};
@@ -59,19 +60,22 @@ pub fn write(
     refuse_inside(storage, to)?;
     let replica = Replica::create(to, mode, owner.map(|Owner(user, group)| (user, group)), context.events.clone())?;
     let whole: Vec<(&Tagged, &Image)> = collected.whole().collect();
-    let brought = bring(storage, &replica, &whole, context);
-    let fates = enter(storage, &replica, &whole, &brought, context);
-    let kept = replica.finish()?;
+    let closed = Closed::default();
+    let brought = bring(storage, &replica, &whole, &closed, context);
+    let fates = enter(storage, &replica, &whole, (&brought, &closed), context);
+    let finished = replica.finish();
     context.end();
     faults::tell(&collected.faults, context);
+    closed.check()?;
     for fate in &fates {
         if let Fate::Failed(reason) = fate {
             context.failed_image(reason, None);
         }
     }
+    let kept = finished?;
+    let written = fates.iter().filter(|fate| !matches!(fate, Fate::Failed(_))).count();
     let ended = Ended { fates, linked: replica.linked(), copied: replica.copied(), bundle: None };
     let failed = ended.failed(collected);
-    let written = collected.images.len() + collected.lost() - failed;
     let lost = if failed > 0 { format!(", {failed} failed") } else { String::new() };
     context.say(&format!(
         "{}: {}{lost}; {} linked, {} copied, {}; {}",
@@ -86,7 +90,9 @@ pub fn write(
         let files = count(usize::try_from(kept).unwrap_or(usize::MAX), "file");
         context.say(&format!("{files} of other images are hard links of an earlier run and keep their owner"));
     }
-    context.say(&remaining(to, owner, replica.linked() > 0));
+    if written > 0 {
+        context.say(&remaining(to, owner, replica.linked() > 0));
+    }
     ended.finish(collected, asked, context)
 }
 
@@ -95,6 +101,7 @@ fn bring(
     storage: &Storage,
     replica: &Replica,
     whole: &[(&Tagged, &Image)],
+    closed: &Closed,
     context: &Context,
 ) -> HashMap<Digest, Result<bool>> {
     let mut pieces: HashMap<Digest, Piece> = HashMap::new();
@@ -107,10 +114,10 @@ fn bring(
     let pieces: Vec<Piece> = pieces.into_values().collect();
     context.events.report(Event::Phase { phase: Phase::Transfer, items: pieces.len() as u64, bytes: 0 });
     let brought = in_parallel(&pieces, |piece| {
-        let brought = match piece {
+        let brought = closed.unless(|| match piece {
             Piece::Manifest(manifest) => replica.manifest(manifest),
             Piece::Blob(repository, blob) => replica.blob(storage, repository, blob),
-        };
+        });
         context.events.report(Event::ItemDone);
         brought
     });
@@ -122,7 +129,7 @@ fn enter(
     storage: &Storage,
     replica: &Replica,
     whole: &[(&Tagged, &Image)],
-    brought: &HashMap<Digest, Result<bool>>,
+    (brought, closed): (&HashMap<Digest, Result<bool>>, &Closed),
     context: &Context,
 ) -> Vec<Fate> {
     let mut repositories: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
@@ -133,7 +140,8 @@ fn enter(
     context.events.report(Event::Phase { phase: Phase::Publish, items: whole.len() as u64, bytes: 0 });
     let entered = in_parallel(&repositories, |images| {
         let of = |at: &usize| {
-            let fate = whole.get(*at).map(|(found, image)| enter_image(storage, replica, found, image, brought));
+            let fate =
+                whole.get(*at).map(|(found, image)| enter_image(storage, replica, (found, image), brought, closed));
             context.events.report(Event::ItemDone);
             Some((*at, fate?))
         };
@@ -147,9 +155,9 @@ fn enter(
 fn enter_image(
     storage: &Storage,
     replica: &Replica,
-    found: &Tagged,
-    image: &Image,
+    (found, image): (&Tagged, &Image),
     brought: &HashMap<Digest, Result<bool>>,
+    closed: &Closed,
 ) -> Fate {
     let digests = image.blobs.iter().map(|blob| blob.digest).chain(image.manifests.iter().map(Manifest::digest));
     let mut is_new = false;
@@ -159,7 +167,7 @@ fn enter_image(
             Err(error) => return Fate::Failed(format!("image {}: {}", found.name(), error.chain())),
         }
     }
-    match replica.enter(storage, &member(found, image)) {
+    match closed.unless(|| replica.enter(storage, &member(found, image))) {
         Ok(was_missing) if is_new || was_missing => Fate::Written,
         Ok(_) => Fate::Present,
         Err(error) => Fate::Failed(format!("image {}: {}", found.name(), error.chain())),

@@ -8,6 +8,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::attached::{Attached, Speaking};
+use super::contents::Layers;
 use super::fault::{Fault, FaultKind};
 use super::manifests::Manifests;
 use super::nodes::{Node, Part, parts_of};
@@ -85,6 +86,8 @@ pub(super) struct Auditor<'a> {
     blobs: HashMap<(Digest, u64), At>,
     /// Links of blobs by which a registry would not find them, by repository.
     links: HashMap<(usize, Digest), At>,
+    /// Of each repository, where everything is looked at.
+    layers: Vec<Layers>,
     /// What was reached from an image, by repository.
     reached: HashSet<(usize, Digest)>,
     /// The same by what is attached to it.
@@ -114,6 +117,7 @@ impl Storage {
             manifests: (scope != Scope::Everything).then(HashMap::new),
             blobs: HashMap::new(),
             links: HashMap::new(),
+            layers: Vec::new(),
             reached: HashSet::new(),
             carried: HashSet::new(),
         };
@@ -255,12 +259,13 @@ impl Auditor<'_> {
     }
 
     fn look_at_links(&mut self) {
-        let found = in_parallel(self.repositories, |holding| self.storage.odd_links(holding));
-        for (at, found) in found.into_iter().enumerate() {
-            for (blob, fault) in found {
+        let found = in_parallel(self.repositories, |holding| self.storage.layers(holding));
+        for (at, mut found) in found.into_iter().enumerate() {
+            for (blob, fault) in std::mem::take(&mut found.odd) {
                 let fault = self.note(fault);
                 self.links.extend(blob.map(|blob| ((at, blob), fault)));
             }
+            self.layers.push(found);
         }
     }
 
@@ -314,7 +319,7 @@ impl Auditor<'_> {
         let repositories = self.repositories;
         let mut ahead: Vec<(Digest, Option<Digest>)> = roots.into_iter().map(|root| (root, None)).collect();
         let mut met = Vec::new();
-        let mut lies = Vec::new();
+        let mut others = Vec::new();
         while let Some((digest, parent)) = ahead.pop() {
             if !seen.insert(digest) {
                 continue;
@@ -333,11 +338,12 @@ impl Auditor<'_> {
                         match part.is_manifest {
                             true => {
                                 ahead.push((part.digest, Some(digest)));
-                                lies.extend(self.lie(digest, part));
+                                others.extend(self.lie(digest, part));
                             }
                             false => {
                                 costs.extend(self.blobs.get(&(part.digest, part.size)));
                                 costs.extend(self.links.get(&(at, part.digest)));
+                                others.extend(self.unlinked(at, part));
                             }
                         }
                     }
@@ -345,7 +351,7 @@ impl Auditor<'_> {
                 None => {}
             }
         }
-        costs.extend(lies.into_iter().map(|lie| self.note(lie)));
+        costs.extend(others.into_iter().map(|fault| self.note(fault)));
         met
     }
 
@@ -358,6 +364,15 @@ impl Auditor<'_> {
             }
             _ => None,
         }
+    }
+
+    /// A blob that is there, and that a registry does not give for want of its link. Whoever reads the storage can take it.
+    fn unlinked(&self, at: usize, part: &Part) -> Option<Fault> {
+        let is_lacking = self.layers.get(at).is_some_and(|layers| layers.lack(&part.digest));
+        let is_there = !self.blobs.contains_key(&(part.digest, part.size));
+        let path = || links::of_layer(self.repositories[at].repository.path(), &part.digest);
+        let what = "the blob is there, but without this link its registry does not give it (migrate does)";
+        (is_lacking && is_there).then(|| Fault::new(path(), FaultKind::Missing, what))
     }
 
     fn unreached(&self) -> impl Iterator<Item = (usize, Digest)> {

@@ -1,10 +1,29 @@
 //! What only a whole check looks at: all that lies below `blobs`, and what lies beside the links.
 
+use std::collections::HashSet;
+
 use super::fault::{Fault, FaultKind};
 use super::survey::{Holding, no_directory, unknown_algorithm};
 use super::tree::Kind;
 use super::{Storage, links};
 use crate::oci::{Algorithm, Digest};
+
+/// What a repository's links of layers are.
+#[derive(Default)]
+pub(super) struct Layers {
+    /// Links that lead nowhere a registry would go, with the blob; and what lies beside the links.
+    pub odd: Vec<(Option<Digest>, Fault)>,
+    linked: HashSet<Digest>,
+    /// Those that have any links. Distribution 3 may do without.
+    algorithms: HashSet<Algorithm>,
+}
+
+impl Layers {
+    /// Whether a registry refuses the blob for want of a link, though other blobs of the repository have theirs.
+    pub fn lack(&self, blob: &Digest) -> bool {
+        self.algorithms.contains(&blob.algorithm()) && !self.linked.contains(blob)
+    }
+}
 
 impl Storage {
     /// Every blob that has a directory. What else is there is a fault.
@@ -38,10 +57,10 @@ impl Storage {
         digests
     }
 
-    /// Links of a repository's blobs that lead nowhere a registry would go, with the blob; and what lies beside its links.
-    pub(super) fn odd_links(&self, holding: &Holding) -> Vec<(Option<Digest>, Fault)> {
+    /// All links of a repository, for what is wrong with them.
+    pub(super) fn layers(&self, holding: &Holding) -> Layers {
         let name = holding.repository.path();
-        let (mut odd, mut faults) = (Vec::new(), Vec::new());
+        let (mut layers, mut faults) = (Layers::default(), Vec::new());
         let revisions = holding.revisions.iter().map(|digest| links::of_revision(name, digest));
         let tags = format!("repositories/{name}/_manifests/tags");
         let tags = self.list(&tags, &mut faults).into_iter().map(|(tag, _)| links::of_tag(name, &tag));
@@ -63,14 +82,21 @@ impl Storage {
                 // Another name for a sha256 is looked for by that; a blob that was collected leaves its link behind.
                 let path = links::of_layer(name, &blob);
                 let read = match blob.algorithm() {
-                    Algorithm::Sha256 => links::read_own(&self.tree, &path, &blob).map(drop),
-                    _ => links::read(&self.tree, &path).map(drop),
+                    Algorithm::Sha256 => links::read_own(&self.tree, &path, &blob),
+                    _ => links::read(&self.tree, &path).map(|held| held.is_some()),
                 };
-                odd.extend(read.err().map(|fault| (Some(blob), fault)));
+                if self.tree.has_layers() {
+                    layers.algorithms.insert(blob.algorithm());
+                }
+                // A bad link is a fault of its own.
+                if !matches!(read, Ok(false)) {
+                    layers.linked.insert(blob);
+                }
+                layers.odd.extend(read.err().map(|fault| (Some(blob), fault)));
             }
         }
-        odd.extend(faults.into_iter().map(|fault| (None, fault)));
-        odd
+        layers.odd.extend(faults.into_iter().map(|fault| (None, fault)));
+        layers
     }
 
     /// Everything in `directory` but `expected`. That this is missing or no file is found by whoever reads it.

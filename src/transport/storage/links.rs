@@ -1,11 +1,20 @@
 //! Link files: a digest, and nothing else. Registries do not trim, so neither do we.
 
+use std::time::Duration;
+
 use super::fault::{Fault, FaultKind};
 use super::tree::{Found, Tree};
 use crate::oci::Digest;
 
 /// How often a bad link is read again: a registry at work empties a link before it writes it anew.
 const READ_AGAIN: usize = 5;
+
+/// The waits, in milliseconds, for an empty link that was written to just now: between emptying and writing it the registry
+/// may have lost its turn.
+const PATIENCE: [u64; 6] = [1, 2, 4, 8, 16, 32];
+
+/// How long ago a link was written to that a registry may still be at, in seconds.
+const RECENT: u64 = 10;
 
 /// Longer than any digest, in bytes.
 const MAX_LINK: u64 = 256;
@@ -41,7 +50,22 @@ pub fn read(tree: &Tree, path: &str) -> Result<Option<Digest>, Fault> {
         }
         read = read_once(tree, path);
     }
+    for wait in PATIENCE {
+        if read.is_ok() || !is_just_emptied(tree, path) {
+            break;
+        }
+        #[expect(clippy::disallowed_methods, reason = "another program's write sends no event")]
+        std::thread::sleep(Duration::from_millis(wait));
+        read = read_once(tree, path);
+    }
     read
+}
+
+/// One that is empty for long stays so.
+fn is_just_emptied(tree: &Tree, path: &str) -> bool {
+    let Ok(Found::File(slice)) = tree.file(path) else { return false };
+    let age = slice.modified().map(|time| time.elapsed().unwrap_or_default());
+    slice.size() == 0 && age.is_some_and(|age| age < Duration::from_secs(RECENT))
 }
 
 fn read_once(tree: &Tree, path: &str) -> Result<Option<Digest>, Fault> {

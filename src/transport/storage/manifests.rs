@@ -13,6 +13,12 @@ use crate::oci::{Descriptor, Digest, Manifest, Reference, Repository, Tag};
 #[derive(Debug, Default)]
 pub struct Manifests(pub(super) HashMap<Digest, Manifest>);
 
+impl Manifests {
+    pub fn get(&self, digest: &Digest) -> Option<&Manifest> {
+        self.0.get(digest)
+    }
+}
+
 #[async_trait]
 impl Source for Manifests {
     async fn tags(&self, _: &Repository) -> Result<Vec<Tag>> {

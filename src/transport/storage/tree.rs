@@ -131,6 +131,11 @@ impl Tree {
         }
     }
 
+    /// Whether the links of layers are all there to be listed; of a tar most are not kept.
+    pub fn has_layers(&self) -> bool {
+        matches!(self.form, Form::Directory(_))
+    }
+
     /// The device of the files, where they can be linked.
     pub fn device(&self) -> Option<u64> {
         match &self.form {

@@ -12,7 +12,9 @@ use crate::content::tar::{self, Entries, Place};
 use crate::error::{Error, Result};
 
 /// What is kept of the names, in bytes, and of the faults: more than any real storage needs, less than would hurt.
-const MAX_NAMES: usize = 256 * 1024 * 1024;
+const MAX_NAMES: usize = 512 * 1024 * 1024;
+/// What a name takes beside its own bytes, about.
+const PER_NAME: usize = 64;
 const MAX_FAULTS: usize = 1000;
 
 #[derive(Debug)]
@@ -35,9 +37,13 @@ impl Packed {
     pub fn open(path: &Path, file: Arc<File>, length: u64) -> Result<Option<(PathBuf, Packed)>> {
         let mut seen = Seen::default();
         tar::scan(path, &file, length, &mut seen)?;
+        seen.tell_absolute();
         let mut roots = seen.roots.into_iter();
         match (roots.next(), roots.next()) {
-            (None, _) => Ok(None),
+            (None, _) => match seen.absolute {
+                Some((_, number)) => Err(Error::input(format!("{}: {}", path.display(), absolute(number)))),
+                None => Ok(None),
+            },
             (Some(root), None) => {
                 Ok(Some((path.join(root), Packed { file, entries: seen.entries, faults: seen.faults })))
             }
@@ -95,10 +101,24 @@ struct Seen {
     roots: BTreeSet<String>,
     faults: Vec<(String, String)>,
     names: usize,
+    /// The first absolute name, and how many there are.
+    absolute: Option<(String, usize)>,
 }
 
 impl Seen {
+    /// One fault for all of them: whoever packs with `tar -P` has no other names.
+    fn tell_absolute(&mut self) {
+        if let Some((name, number)) = self.absolute.clone() {
+            self.fault(name.as_bytes(), absolute(number));
+        }
+    }
+
     fn keep(&mut self, name: &[u8], entry: Entry) {
+        if name.starts_with(b"/") {
+            let first = || (String::from_utf8_lossy(name).into_owned(), 0);
+            self.absolute.get_or_insert_with(first).1 += 1;
+            return;
+        }
         let plain = match plain(name) {
             Ok(plain) => plain,
             Err(what) => return self.fault(name, what),
@@ -117,7 +137,7 @@ impl Seen {
         if is_dull || path.contains("/_uploads/") {
             return;
         }
-        self.names += path.len();
+        self.names += path.len() + PER_NAME;
         self.entries.insert(path.to_owned(), entry);
     }
 }
@@ -137,11 +157,21 @@ fn below_root(name: &str) -> Option<(&str, &str)> {
     })
 }
 
+fn absolute(number: usize) -> String {
+    let names = if number == 1 {
+        "1 name is an absolute path".to_owned()
+    } else {
+        format!("{number} names are absolute paths")
+    };
+    format!("{names}, and not read: pack it without -P (--absolute-names)")
+}
+
 /// A relative path of plain parts, `./` in front tolerated.
 fn plain(name: &[u8]) -> Result<&str, &'static str> {
     let name = std::str::from_utf8(name).map_err(|_| "its name is not UTF-8")?;
     let name = name.strip_prefix("./").unwrap_or(name);
     match name {
+        // As in `.//etc`.
         _ if name.starts_with('/') => Err("its name is an absolute path"),
         _ if name.split('/').any(|part| part == "..") => Err("its name leads out of the storage"),
         _ => Ok(name),
@@ -171,7 +201,7 @@ impl Entries for Seen {
 
     fn count(&mut self, path: &Path) -> Result<()> {
         if self.names > MAX_NAMES {
-            let text = format!("{} has more names than any storage: over {MAX_NAMES} bytes", path.display());
+            let text = format!("{} has more names than any storage: they take over {MAX_NAMES} bytes", path.display());
             return Err(Error::damaged(text));
         }
         Ok(())
@@ -241,5 +271,23 @@ mod tests {
             .unwrap();
         assert_eq!(tree.list("repositories"), [("a".into(), Kind::File)]);
         assert_eq!(tree.faults().len(), 3, "{:?}", tree.faults());
+    }
+
+    #[test]
+    fn a_tar_of_absolute_names_is_one_fault_with_the_number_and_the_remedy() {
+        let names = ["repositories/a", "/v2/repositories/b", "/v2/repositories/c", "/etc/passwd"];
+        let (_, tree) = packed(&names).unwrap().unwrap();
+        let [(path, what)] = tree.faults() else { panic!("{:?}", tree.faults()) };
+        assert_eq!(path, "/v2/repositories/b");
+        assert!(what.contains("3 names") && what.contains("-P"), "{what}");
+        let only = packed(&names[1..]).unwrap_err().to_string();
+        assert!(only.contains("x.tar: 3 names are absolute paths") && only.contains("-P"), "{only}");
+    }
+
+    #[test]
+    fn short_names_count_for_what_they_take_in_memory() {
+        let mut seen = Seen::default();
+        seen.keep(b"blobs/a", Entry::Directory);
+        assert!(seen.names > 2 * "blobs/a".len());
     }
 }
