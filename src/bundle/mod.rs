@@ -13,10 +13,12 @@ mod journal;
 mod leftovers;
 mod links;
 mod medium;
+mod mend;
 mod missing;
 mod offsets;
 mod open;
 mod place;
+mod repair;
 mod signed;
 mod stamp;
 mod tarfile;
@@ -26,8 +28,10 @@ pub(crate) use format::docker_entry;
 pub use format::{
     BUNDLE_JSON, BundleJson, CHUNKS, DOCKER_JSON, FORMAT_VERSION, FileEntry, INDEX_JSON, OCI_LAYOUT, SIGNATURE, SUMS,
 };
+pub use mend::{Mended, mend};
 pub use missing::{MAX_MISSING, MISSING_VERSION, Missing, MissingBlob, MissingRange};
 pub use open::{Bundle, MAX_BUNDLE_JSON, refuse_unfinished};
+pub use repair::{REPAIR_JSON, Repair, write_repair};
 pub use signed::{MAX_SUMS, Signed, check_signature, sign, signed_identity};
 pub use writer::{Finished, Options, Survey, Whole, Writer};
 

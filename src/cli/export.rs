@@ -1,5 +1,6 @@
 //! `gapferry export`: registries → bundle.
 
+mod repair;
 mod write;
 
 use std::path::PathBuf;
@@ -44,6 +45,7 @@ Examples:
   gapferry export --locked images.lock -o again.tar      # the same bytes
   gapferry export -f skopeo-sync.yaml -o bundle --dry-run
   gapferry export -f images.txt -o images.tar --sign-key ours.pem      # who made it
+  gapferry export --repair missing.json --locked images.lock -o repair.tar     # what a damaged one lacks
 
 An allowlist as text:
   registry.k8s.io/pause:3.10
@@ -72,6 +74,10 @@ pub struct Args {
     #[arg(long, value_name = "FILE", help_heading = "What to carry")]
     #[arg(conflicts_with_all = ["references", "files", "platforms", "index", "no_referrers", "foreign_layers", "immutable_tags"])]
     locked: Option<PathBuf>,
+    /// Fetch only what `verify --missing` has written to FILE, for `gapferry repair`
+    #[arg(long, value_name = "FILE", help_heading = "What to carry", requires = "locked")]
+    #[arg(conflicts_with_all = ["lock", "dry_run", "sign_key"])]
+    repair: Option<PathBuf>,
     /// Print the plan and write nothing
     ///
     /// Images, platforms, bytes to fetch, bytes saved by sharing, and the room it needs.
@@ -88,6 +94,9 @@ pub struct Args {
 
 pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
     let started = Instant::now();
+    if let Some(ended) = repair::run(&args, context).await? {
+        return Ok(ended);
+    }
     check_writable(&args.lock)?;
     if !args.dry_run {
         Writer::check_free(&args.output)?;

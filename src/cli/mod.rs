@@ -25,6 +25,7 @@ mod mirrors;
 mod password;
 mod push;
 mod registry;
+mod repair;
 mod serve;
 mod sign;
 mod signing;
@@ -97,6 +98,7 @@ enum Command {
     Export(export::Args),
     Lock(lock::Args),
     Verify(verify::Args),
+    Repair(repair::Args),
     Sign(sign::Args),
     Fingerprint(fingerprint::Args),
     List(list::Args),
@@ -155,6 +157,7 @@ async fn run(command: Command, context: &Context) -> Result<Outcome> {
         Command::Export(args) => export::run(args, context).await,
         Command::Lock(args) => lock::run(args, context).await,
         Command::Verify(args) => verify::run(args, context),
+        Command::Repair(args) => repair::run(&args, context),
         Command::Sign(args) => sign::run(&args, context),
         Command::Fingerprint(args) => fingerprint::run(&args, context),
         Command::List(args) => list::run(&args, context),

@@ -13,5 +13,6 @@ mod manifests;
 mod matrix;
 mod memory;
 mod missing;
+mod repair;
 #[path = "../support/mod.rs"]
 mod support;

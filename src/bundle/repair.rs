@@ -1,0 +1,169 @@
+//! A repair: the files that a bundle lacks, in a tar of their own, made where they can be fetched.
+//!
+//! # Threats
+//! Whoever made it is not believed: `repair.json` only says for which bundle it is. Each of its files is proven by what that
+//! bundle says of it before anything is written ([`mend`](super::mend)).
+
+use std::collections::{HashMap, HashSet};
+use std::path::Path;
+use std::sync::Arc;
+
+use futures_util::{StreamExt, TryStreamExt, stream};
+use serde::{Deserialize, Serialize};
+
+use super::format::{self, BUNDLE_JSON, CHUNKS, Known, Metadata, SUMS};
+use super::medium::{self, WriteLock};
+use super::missing::Missing;
+use super::offsets::TarPlan;
+use super::place::Place;
+use super::tarfile::{self, TarFile};
+use super::{Contents, bytes_in};
+use crate::content::{Origin, Source};
+use crate::error::{Error, Kind, Result};
+use crate::graph::Graph;
+use crate::oci::{Descriptor, Digest, Manifest, Repository};
+use crate::progress::{Event, Events, Phase};
+use crate::transport::layout::Layout;
+
+/// What tells a repair from a bundle.
+pub const REPAIR_JSON: &str = "repair.json";
+/// The version of the file this program writes and the only one it reads.
+const REPAIR_VERSION: u32 = 1;
+/// The largest `repair.json` that is read, in bytes.
+const MAX_REPAIR_JSON: u64 = 64 * 1024;
+
+/// `repair.json`. See `FORMAT.md`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct RepairJson {
+    gapferry_repair: u32,
+    /// The program that wrote it, for people.
+    tool: String,
+    /// Of the bundle that is to be mended.
+    identity: Digest,
+}
+
+/// A blob, and where it is.
+type Placed = (Descriptor, Repository);
+
+/// A repair that was written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Repair {
+    /// Blobs and manifests in it.
+    pub blobs: usize,
+    /// The length of the file, in bytes.
+    pub size: u64,
+}
+
+/// The identity of the bundle that this repair is for; `None`: it is no repair.
+///
+/// # Errors
+/// It is one that this program does not understand (`Input`), or cannot be read.
+pub(super) fn is_for(layout: &Layout) -> Result<Option<Digest>> {
+    let Some(bytes) = layout.read(REPAIR_JSON, MAX_REPAIR_JSON)? else { return Ok(None) };
+    let shown = layout.path().join(REPAIR_JSON);
+    let fail = |e: serde_json::Error| Error::input(format!("reading {}", shown.display())).because(e);
+    let json: RepairJson = serde_json::from_slice(&bytes).map_err(fail)?;
+    if json.gapferry_repair != REPAIR_VERSION {
+        let text = format!("version {}; this program reads {REPAIR_VERSION}", json.gapferry_repair);
+        return Err(Error::input(format!("reading {}: {text}", shown.display())));
+    }
+    Ok(Some(json.identity))
+}
+
+/// Writes to `out` what `missing` asks for, all of it of `graph`, which `contents` are of; blobs are fetched from `source`, so
+/// many at a time. Interrupted, it leaves what it has for the next run.
+///
+/// # Errors
+/// Something is asked for that is not of these contents, or that only the whole bundle can give; what the source or the disk
+/// says.
+pub async fn write_repair(
+    out: &Path,
+    missing: &Missing,
+    (contents, graph, tool): (&Contents, &Graph, &str),
+    (source, jobs): (&dyn Source, usize),
+    events: &Events,
+) -> Result<Repair> {
+    let out = medium::settle(out)?;
+    refuse_foreign(&out)?;
+    let (manifests, blobs) = wanted(missing, contents, graph)?;
+    let metadata = metadata(missing, contents, tool)?;
+    let sizes = metadata.iter().map(|file| (file.path.to_owned(), file.bytes.len() as u64));
+    let sizes = sizes.chain(manifests.iter().map(|manifest| (manifest.digest().blob_path(), manifest.size())));
+    let plan = TarPlan::new(sizes.chain(blobs.iter().map(|(blob, _)| (blob.digest.blob_path(), blob.size))))?;
+    let size = plan.length;
+    let _lock = WriteLock::take(&out)?;
+    let place: Arc<dyn Place> =
+        Arc::new(TarFile::create(&out, plan, blobs.iter().map(|(blob, _)| blob.digest), events)?);
+    tarfile::drop_former(&out, |_| true);
+    let bytes = blobs.iter().map(|(blob, _)| blob.size).fold(0, u64::saturating_add);
+    events.report(Event::Phase { phase: Phase::Transfer, items: blobs.len() as u64, bytes });
+    let fetch = |(blob, repository): Placed| {
+        let place = place.clone();
+        async move {
+            let (digest, size) = (blob.digest, blob.size);
+            events.report(Event::BlobStarted { digest, size, present: 0 });
+            bytes_in::fetch(place, &blob, &Origin { source, repository: &repository }).await?;
+            events.report(Event::BlobAdvanced { digest, bytes: size });
+            events.report(Event::BlobFinished { digest });
+            events.report(Event::ItemDone);
+            Ok::<(), Error>(())
+        }
+    };
+    let number = blobs.len() + manifests.len();
+    stream::iter(blobs).map(fetch).buffer_unordered(jobs.max(1)).try_collect::<()>().await?;
+    let mtime = u64::try_from(contents.lock.created.as_second()).unwrap_or_default();
+    let seal = move || place.seal(&metadata, &manifests, mtime);
+    let stopped = |e| Error::new(Kind::Interrupted, "writing the repair").because(e);
+    tokio::task::spawn_blocking(seal).await.map_err(stopped)??;
+    Ok(Repair { blobs: number, size })
+}
+
+/// Only a repair may be replaced by one.
+fn refuse_foreign(out: &Path) -> Result<()> {
+    tarfile::refuse_foreign(out)?;
+    if out.symlink_metadata().is_err() || Layout::open(out).is_ok_and(|layout| matches!(is_for(&layout), Ok(Some(_)))) {
+        return Ok(());
+    }
+    let text = "something is there that is no repair, and it is not overwritten; name another output";
+    Err(Error::input(format!("writing {}: {text}", out.display())))
+}
+
+/// The blobs that are asked for, where each is, and the manifests among them.
+fn wanted(missing: &Missing, contents: &Contents, graph: &Graph) -> Result<(Vec<Manifest>, Vec<Placed>)> {
+    let sizes: HashMap<Digest, u64> = contents.all().collect();
+    for blob in &missing.blobs {
+        let found = sizes.get(&blob.digest);
+        if found.is_none_or(|size| blob.size.is_some_and(|wanted| wanted != *size)) {
+            let text = "is not of this lock: the bundle was made of another one, or with other options";
+            return Err(Error::input(format!("what is missing, {}, {text}", blob.digest)));
+        }
+    }
+    let asked: HashSet<Digest> = missing.blobs.iter().map(|blob| blob.digest).collect();
+    let manifests = contents.manifests.iter().filter(|manifest| asked.contains(&manifest.digest())).cloned().collect();
+    let mut places: HashMap<Digest, &Repository> = HashMap::new();
+    for image in &graph.images {
+        for blob in &image.blobs {
+            places.entry(blob.digest).or_insert(&image.locked.reference.repository);
+        }
+    }
+    let blobs = contents.blobs.iter().filter(|blob| asked.contains(&blob.digest));
+    let blobs = blobs.filter_map(|blob| Some((blob.clone(), (*places.get(&blob.digest)?).clone())));
+    Ok((manifests, blobs.collect()))
+}
+
+/// `repair.json`, and the files that are made of lock and manifests alone. `SHA256SUMS` and `chunks.b3` are made where the
+/// bundle is.
+fn metadata(missing: &Missing, contents: &Contents, tool: &str) -> Result<Vec<Metadata>> {
+    let asked = |path: &str| missing.metadata.iter().any(|file| file == path);
+    if asked(BUNDLE_JSON) {
+        let text = "bundle.json, which only a whole bundle has: export the lock again, and repair with that bundle";
+        return Err(Error::input(format!("what is missing is {text}")));
+    }
+    let json = RepairJson { gapferry_repair: REPAIR_VERSION, tool: tool.to_owned(), identity: missing.identity };
+    let mut bytes = serde_json::to_vec_pretty(&json).map_err(|e| Error::input("writing repair.json").because(e))?;
+    bytes.push(b'\n');
+    let all = format::metadata(contents, tool, &Known::default())?;
+    let made = all.into_iter().filter(|file| asked(file.path) && !matches!(file.path, SUMS | CHUNKS));
+    Ok(std::iter::once(Metadata { path: REPAIR_JSON, bytes }).chain(made).collect())
+}

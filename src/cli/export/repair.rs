@@ -1,0 +1,47 @@
+//! `export --repair`: of a lock only what a damaged bundle lacks.
+
+use super::{Args, Ask, TOOL, ask};
+use crate::bundle::{Contents, MAX_MISSING, Missing, Writer, walk_file, write_repair};
+use crate::cli::allowlist::{read_bounded, settle, tell_obstacle};
+use crate::cli::context::Context;
+use crate::cli::exit::Outcome;
+use crate::content::{Cached, Checkpoint};
+use crate::error::{Error, Result};
+use crate::progress::units::{bytes, count};
+
+/// Writes the repair that `--repair` asks for; `None`: it does not.
+pub async fn run(args: &Args, context: &Context) -> Result<Option<Outcome>> {
+    let Some(file) = &args.repair else { return Ok(None) };
+    if !Writer::is_tar(&args.output) {
+        return Err(Error::input(format!(
+            "writing {}: a repair is a tar; end its name in .tar",
+            args.output.display()
+        )));
+    }
+    let (name, text) = read_bounded(file, MAX_MISSING + 1)?;
+    let missing = Missing::parse(&text, &name)?;
+    Writer::check_free(&args.output)?;
+    let (registries, ask) = ask(args, context)?;
+    // The command line does not take one without the other.
+    let Ask::Locked(lock) = ask else { return Err(Error::input("--repair is of no use without --locked")) };
+    let kept = Checkpoint::new(&registries, Some(walk_file(&args.output)));
+    tell_obstacle(&kept, context);
+    let made = async {
+        let source = Cached::new(&kept, None);
+        let graph = args.allowlist.follow(&lock, &source, &args.registry, context).await?;
+        let contents = Contents::new(*lock, &graph)?;
+        let jobs = args.registry.jobs();
+        write_repair(&args.output, &missing, (&contents, &graph, TOOL), (&source, jobs), &context.events).await
+    };
+    let repair = settle(&kept, made.await, context)?;
+    context.end();
+    if args.json {
+        context.print_json(&serde_json::json!({
+            "repair": args.output, "identity": missing.identity, "blobs": repair.blobs, "bytes": repair.size,
+        }))?;
+    }
+    let (output, blobs) = (args.output.display(), count(repair.blobs, "blob"));
+    context.say(&format!("{output}: written, {blobs}, {}", bytes(repair.size)));
+    context.say(&format!("for the bundle with the identity {}", missing.identity));
+    Ok(Some(Outcome::Done))
+}
