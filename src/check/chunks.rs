@@ -146,7 +146,7 @@ fn judge(layout: &Layout, bundle: &BundleJson, open: &Open<'_>, found: Vec<Found
     let ranges = merged((0..found.len()).filter(|chunk| wrong(*chunk)).map(|chunk| open.bytes_of(chunk as u64)));
     let mut text = match ranges.is_empty() {
         true => format!("its bytes are wrong; where cannot be said, as {CHUNKS} is damaged too"),
-        false => format!("wrong {} of {}", shown(&ranges), open.size()),
+        false => format!("{} of {} are wrong", shown(&ranges), open.size()),
     };
     if let Some(error) = unreadable {
         text = format!("{error}; {text}");

@@ -73,7 +73,7 @@ fn damage_in_a_large_blob_is_told_by_its_mebibytes_and_nothing_else_is_blamed() 
     }
     let output = gapferry().arg("verify").arg(large.damaged(Form::Tar, &[7, 9])).output().unwrap();
     let said = String::from_utf8(output.stdout).unwrap();
-    assert!(said.contains(&format!("wrong bytes 0-1048575 of {size}")), "{said}");
+    assert!(said.contains(&format!("bytes 0-1048575 of {size} are wrong")), "{said}");
 }
 
 #[test]

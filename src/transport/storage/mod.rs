@@ -12,6 +12,7 @@
 mod attached;
 mod audit;
 mod contents;
+mod costs;
 mod fault;
 mod links;
 mod manifests;
