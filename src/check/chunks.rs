@@ -27,7 +27,6 @@ pub struct Blob<'a> {
 
 struct Open<'a> {
     blob: &'a Blob<'a>,
-    slice: Result<Slice, String>,
     id: Digest,
     /// Chunks that are still to be read.
     left: AtomicU64,
@@ -38,14 +37,14 @@ type Found = Result<Chained, String>;
 
 /// Every problem of these blobs. `bundle` is what declares them.
 pub fn check(layout: &Layout, bundle: &BundleJson, blobs: &[Blob<'_>], events: &Events) -> Vec<Problem> {
-    let open: Vec<Open> = blobs.iter().map(|blob| open(layout, blob)).collect();
+    let open: Vec<Open> = blobs.iter().map(open).collect();
     let mut stretches: Vec<(usize, u64, u64)> = Vec::new();
     for (at, blob) in open.iter().enumerate() {
         let chunks = blob.chunks();
         let begins = (0..chunks).step_by(usize::try_from(STRETCH).unwrap_or(1));
         stretches.extend(begins.map(|begin| (at, begin, chunks.min(begin + STRETCH))));
     }
-    let found = in_parallel(&stretches, |(at, begin, end)| read(&open[*at], *begin, *end, events));
+    let found = in_parallel(&stretches, |(at, begin, end)| read(layout, &open[*at], *begin, *end, events));
     let mut by_blob: Vec<Vec<Found>> = open.iter().map(|_| Vec::new()).collect();
     for ((at, ..), found) in stretches.iter().zip(found) {
         by_blob[*at].extend(found);
@@ -53,22 +52,25 @@ pub fn check(layout: &Layout, bundle: &BundleJson, blobs: &[Blob<'_>], events: &
     open.iter().zip(by_blob).filter_map(|(open, found)| judge(layout, bundle, open, found)).collect()
 }
 
-fn open<'a>(layout: &Layout, blob: &'a Blob<'a>) -> Open<'a> {
-    let path = &blob.declared.path;
-    let slice = match layout.slice(path) {
-        Ok(Some(slice)) => Ok(slice),
-        Ok(None) => Err("it is gone".to_owned()),
-        Err(error) => Err(error.chain()),
-    };
-    let id = name_of(path).unwrap_or(Digest::Sha256([0; 32]));
-    let open = Open { blob, slice, id, left: AtomicU64::new(0) };
+fn open<'a>(blob: &'a Blob<'a>) -> Open<'a> {
+    let id = name_of(&blob.declared.path).unwrap_or(Digest::Sha256([0; 32]));
+    let open = Open { blob, id, left: AtomicU64::new(0) };
     open.left.store(open.chunks(), Ordering::Relaxed);
     open
 }
 
+/// For one stretch at a time: a bundle may have more files than a process may have open.
+fn slice(layout: &Layout, blob: &Blob<'_>) -> Result<Slice, String> {
+    match layout.slice(&blob.declared.path) {
+        Ok(Some(slice)) if slice.size() == blob.size => Ok(slice),
+        Ok(_) => Err("it has changed while it was read".to_owned()),
+        Err(error) => Err(error.chain()),
+    }
+}
+
 impl Open<'_> {
     fn size(&self) -> u64 {
-        self.slice.as_ref().map_or(0, Slice::size)
+        self.blob.size
     }
 
     /// At least one: an empty blob has a digest, too.
@@ -83,10 +85,10 @@ impl Open<'_> {
     }
 }
 
-fn read(open: &Open<'_>, begin: u64, end: u64, events: &Events) -> Vec<Found> {
-    let slice = match &open.slice {
+fn read(layout: &Layout, open: &Open<'_>, begin: u64, end: u64, events: &Events) -> Vec<Found> {
+    let slice = match slice(layout, open.blob) {
         Ok(slice) => slice,
-        Err(error) => return vec![Err(error.clone())],
+        Err(error) => return (begin..end).map(|_| Err(error.clone())).collect(),
     };
     if begin == 0 {
         events.report(Event::BlobStarted { digest: open.id, size: slice.size(), present: 0 });
@@ -95,7 +97,7 @@ fn read(open: &Open<'_>, begin: u64, end: u64, events: &Events) -> Vec<Found> {
     let mut buffer = vec![0; usize::try_from(slice.size().min(CHUNK)).unwrap_or_default()];
     let mut found = Vec::with_capacity(usize::try_from(end - begin).unwrap_or_default());
     for chunk in begin..end {
-        found.push(match fill(slice, chunk * CHUNK, &mut buffer) {
+        found.push(match fill(&slice, chunk * CHUNK, &mut buffer) {
             Ok(bytes) if is_only => Ok(whole(bytes)),
             Ok(bytes) => Ok(chained(chunk, bytes)),
             Err(error) => Err(error.to_string()),

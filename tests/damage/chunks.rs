@@ -135,3 +135,18 @@ fn what_is_no_blake3_is_told_and_the_sha256_counts() {
     let report = verify(&parts.write(large.directory.path(), Form::Directory));
     assert_eq!(report.paths().into_iter().collect::<Vec<_>>(), [large.layer(), "bundle.json".to_owned()]);
 }
+
+#[test]
+fn a_bundle_of_more_blobs_than_a_process_may_open_at_once_is_verified() {
+    let source = Registry::start();
+    let layers: Vec<String> = (0..60).map(|n| format!("layer {n}")).collect();
+    let image = images::oci("team/many", "1", &layers.iter().map(String::as_str).collect::<Vec<_>>());
+    image.push(&source);
+    let directory = tempdir();
+    let out = directory.path().join("bundle");
+    gapferry().arg("export").arg(format!("{}/team/many:1", source.host())).arg("-o").arg(&out).assert().success();
+    let mut command = std::process::Command::new("sh");
+    command.args(["-c", "ulimit -n 40; exec \"$0\" verify \"$1\"", env!("CARGO_BIN_EXE_gapferry")]).arg(&out);
+    let output = command.output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stdout));
+}
