@@ -78,7 +78,7 @@ impl Open<'_> {
         self.size().div_ceil(CHUNK).max(1)
     }
 
-    /// What bytes a chunk covers; none in an empty blob.
+    /// What bytes a chunk covers; of an empty blob, for want of any, the first.
     fn bytes_of(&self, chunk: u64) -> Bytes {
         let first = chunk * CHUNK;
         Bytes { first, last: (first + CHUNK).min(self.size()).saturating_sub(1) }

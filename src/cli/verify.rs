@@ -58,7 +58,7 @@ Who made it, with an ECDSA key by openssl or cosign, with an Ed25519 key:
 pub struct Args {
     /// The bundle, a directory or a tar
     bundle: PathBuf,
-    /// Prove the sha256 of every file, too, which takes ten times as long
+    /// Prove the sha256 of every file, too, which takes several times as long
     #[arg(long)]
     full: bool,
     /// Print the report as JSON on standard output
