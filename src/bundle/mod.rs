@@ -22,6 +22,7 @@ mod repair;
 mod signed;
 mod stamp;
 mod tarfile;
+pub mod volumes;
 mod writer;
 
 pub(crate) use format::docker_entry;

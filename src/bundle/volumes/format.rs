@@ -1,0 +1,393 @@
+//! What the volumes of a set say of themselves: `volumes/003.json` and `volumes/r01.json`. See `FORMAT.md`.
+//!
+//! # Threats
+//! Both may be forged. They are bounded in size, number of values and number of volumes, name nothing but files that a
+//! bundle can have, and every number in them is held against the others; what they say of bytes is for the reader to prove.
+
+use std::collections::HashSet;
+
+use serde::{Deserialize, Serialize};
+
+use super::names::stored_path;
+use crate::bundle::CHUNKS;
+use crate::content::chunks::from_hex;
+use crate::error::{Error, Result};
+use crate::oci::{Digest, has_at_most_values};
+
+/// The version of both files that this program writes and the only one it reads.
+pub const VOLUME_VERSION: u32 = 1;
+/// The most volumes of a set, and the most recovery volumes.
+pub const MOST_VOLUMES: u32 = 9_999;
+/// The largest of both files that is read, in bytes: room for a million files.
+pub const MAX_VOLUME_JSON: u64 = 384 * 1024 * 1024;
+/// The most values in one: a million files, each a segment.
+const MOST_VALUES: usize = 10_000_000;
+/// A shard is a multiple of this, in bytes.
+const SHARD_UNIT: u64 = 64;
+
+/// `volumes/003.json`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct VolumeJson {
+    pub gapferry_volume: u32,
+    /// Of the bundle.
+    pub identity: Digest,
+    /// This volume, from 1 on.
+    pub number: u32,
+    /// How many volumes the set has, recovery volumes apart.
+    pub of: u32,
+    /// How many recovery volumes the set has besides.
+    pub recovery: u32,
+    /// Bytes that no volume of the set exceeds.
+    pub limit: u64,
+    /// What it holds besides metadata and manifests, in the order of the tar.
+    pub files: Vec<VolumeFile>,
+}
+
+/// A file of the bundle, or a segment of one, in a volume.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(into = "Written", try_from = "Written")]
+pub struct VolumeFile {
+    /// As `bundle.json` names the file.
+    pub path: String,
+    /// Of the bytes that are in this volume, 64 hexadecimal digits.
+    pub blake3: String,
+    /// `None`: the whole file is here.
+    pub segment: Option<Segment>,
+}
+
+/// A piece of a file that is too large for a volume.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Segment {
+    /// Which one it is, from 1 on.
+    pub number: u32,
+    /// How many the file was cut into.
+    pub of: u32,
+    /// Where in the file it begins, in bytes.
+    pub first: u64,
+    /// In bytes.
+    pub size: u64,
+    /// Of its bytes, 64 hexadecimal digits.
+    pub sha256: String,
+}
+
+/// [`VolumeFile`] as it is written.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Written {
+    path: String,
+    blake3: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    segment: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    segments: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    first: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    size: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    sha256: Option<String>,
+}
+
+impl From<VolumeFile> for Written {
+    fn from(VolumeFile { path, blake3, segment }: VolumeFile) -> Written {
+        let whole = Written { path, blake3, segment: None, segments: None, first: None, size: None, sha256: None };
+        let Some(Segment { number, of, first, size, sha256 }) = segment else { return whole };
+        let (segment, segments) = (Some(number), Some(of));
+        Written { segment, segments, first: Some(first), size: Some(size), sha256: Some(sha256), ..whole }
+    }
+}
+
+impl TryFrom<Written> for VolumeFile {
+    type Error = &'static str;
+
+    fn try_from(written: Written) -> Result<VolumeFile, &'static str> {
+        let Written { path, blake3, segment, segments, first, size, sha256 } = written;
+        let segment = match (segment, segments, first, size, sha256) {
+            (None, None, None, None, None) => None,
+            (Some(number), Some(of), Some(first), Some(size), Some(sha256)) => {
+                Some(Segment { number, of, first, size, sha256 })
+            }
+            _ => return Err("a segment has all of segment, segments, first, size and sha256"),
+        };
+        Ok(VolumeFile { path, blake3, segment })
+    }
+}
+
+impl VolumeFile {
+    /// Its entry in the tar.
+    pub fn stored_path(&self) -> String {
+        stored_path(&self.path, self.segment.as_ref())
+    }
+
+    fn fault(&self) -> Option<&'static str> {
+        if self.path != CHUNKS && blob(&self.path).is_none() {
+            return Some("is no file that a volume holds");
+        }
+        if from_hex(&self.blake3).is_none() {
+            return Some("has no valid blake3");
+        }
+        let Some(Segment { number, of, first, size, sha256 }) = &self.segment else { return None };
+        if !(1..=*of).contains(number) || !(2..=MOST_VOLUMES).contains(of) {
+            return Some("is a segment that cannot be");
+        }
+        let end = first.checked_add(*size).filter(|end| *size > 0 && *end <= i64::MAX as u64);
+        if end.is_none() || (*number == 1) != (*first == 0) {
+            return Some("is a segment of impossible bytes");
+        }
+        is_sha256(sha256).then_some(()).map_or(Some("has no valid sha256"), |()| None)
+    }
+}
+
+/// The digest that a file below `blobs/` is named by.
+fn blob(path: &str) -> Option<Digest> {
+    let digest: Digest = path.strip_prefix("blobs/")?.replacen('/', ":", 1).parse().ok()?;
+    (digest.blob_path() == path).then_some(digest)
+}
+
+fn is_sha256(hex: &str) -> bool {
+    format!("sha256:{hex}").parse::<Digest>().is_ok()
+}
+
+impl VolumeJson {
+    /// Reads it; `shown` is what errors call the file.
+    ///
+    /// # Errors
+    /// Another version (`Input`); not what such a file can say (`Damaged`).
+    pub fn parse(bytes: &[u8], shown: &str) -> Result<VolumeJson> {
+        let json: VolumeJson = read(bytes, shown, "gapferryVolume")?;
+        match json.fault() {
+            Some(fault) => Err(Error::damaged(format!("reading {shown}: {fault}"))),
+            None => Ok(json),
+        }
+    }
+
+    fn fault(&self) -> Option<String> {
+        let VolumeJson { number, of, recovery, limit, .. } = *self;
+        if !(1..=of).contains(&number) || of > MOST_VOLUMES || recovery > MOST_VOLUMES || limit > i64::MAX as u64 {
+            return Some(format!("volume {number} of {of} with {recovery} for recovery, of {limit} bytes, cannot be"));
+        }
+        let mut paths = HashSet::new();
+        let wrong = |file: &&VolumeFile| file.fault().is_some() || !paths.insert(file.path.clone());
+        let file = self.files.iter().find(wrong)?;
+        Some(format!("{:?} {}", file.path, file.fault().unwrap_or("comes twice")))
+    }
+
+    /// As it is written.
+    ///
+    /// # Errors
+    /// None that input can cause.
+    pub fn to_bytes(&self) -> Result<Vec<u8>> {
+        written(self)
+    }
+}
+
+/// `volumes/r01.json`: what a recovery volume is, and what every volume of the set is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RecoveryJson {
+    pub gapferry_recovery: u32,
+    /// Of the bundle.
+    pub identity: Digest,
+    /// This one of the recovery volumes, from 1 on.
+    pub number: u32,
+    /// How many recovery volumes the set has.
+    pub of: u32,
+    /// Bytes that no volume of the set exceeds, recovery volumes included.
+    pub limit: u64,
+    /// Bytes of a shard, a multiple of 64: at least the length of the longest volume.
+    pub shard: u64,
+    /// The volumes that are no recovery volumes, in order.
+    pub volumes: Vec<WholeVolume>,
+}
+
+/// A volume as a file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WholeVolume {
+    /// In bytes.
+    pub size: u64,
+    /// Of the whole file, 64 hexadecimal digits.
+    pub sha256: String,
+}
+
+impl RecoveryJson {
+    /// Reads it; `shown` is what errors call the file.
+    ///
+    /// # Errors
+    /// As [`VolumeJson::parse`].
+    pub fn parse(bytes: &[u8], shown: &str) -> Result<RecoveryJson> {
+        let json: RecoveryJson = read(bytes, shown, "gapferryRecovery")?;
+        match json.fault() {
+            Some(fault) => Err(Error::damaged(format!("reading {shown}: {fault}"))),
+            None => Ok(json),
+        }
+    }
+
+    fn fault(&self) -> Option<String> {
+        let RecoveryJson { number, of, limit, shard, .. } = *self;
+        if !(1..=of).contains(&number) || of > MOST_VOLUMES || limit > i64::MAX as u64 {
+            return Some(format!("recovery volume {number} of {of}, of {limit} bytes, cannot be"));
+        }
+        if shard == 0 || shard > limit || !shard.is_multiple_of(SHARD_UNIT) {
+            return Some(format!("a shard cannot have {shard} bytes"));
+        }
+        if self.volumes.is_empty() || self.volumes.len() > MOST_VOLUMES as usize {
+            return Some(format!("a set cannot have {} volumes", self.volumes.len()));
+        }
+        let wrong = |volume: &WholeVolume| volume.size > shard || !is_sha256(&volume.sha256);
+        let at = self.volumes.iter().position(wrong)?;
+        Some(format!("what it says of volume {} cannot be", at + 1))
+    }
+
+    /// As it is written.
+    ///
+    /// # Errors
+    /// None that input can cause.
+    pub fn to_bytes(&self) -> Result<Vec<u8>> {
+        written(self)
+    }
+}
+
+fn read<T: serde::de::DeserializeOwned>(bytes: &[u8], shown: &str, version: &str) -> Result<T> {
+    if !has_at_most_values(bytes, MOST_VALUES) {
+        return Err(Error::damaged(format!("{shown} has more entries than any volume")));
+    }
+    let fail = |e: serde_json::Error| Error::damaged(format!("reading {shown}")).because(e);
+    let found = version_of(bytes, version).map_err(fail)?;
+    if let Some(found) = found.filter(|found| *found != u64::from(VOLUME_VERSION)) {
+        let text = format!("{shown} has format {found}; this program reads format {VOLUME_VERSION}");
+        return Err(Error::input(text));
+    }
+    serde_json::from_slice(bytes).map_err(fail)
+}
+
+/// What is said under the key `version`; `None`: no number.
+fn version_of(bytes: &[u8], version: &str) -> serde_json::Result<Option<u64>> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Versions {
+        gapferry_volume: Option<u64>,
+        gapferry_recovery: Option<u64>,
+    }
+    let Versions { gapferry_volume, gapferry_recovery } = serde_json::from_slice(bytes)?;
+    Ok(if version == "gapferryVolume" { gapferry_volume } else { gapferry_recovery })
+}
+
+fn written(json: &impl Serialize) -> Result<Vec<u8>> {
+    let mut bytes = serde_json::to_vec_pretty(json).map_err(|e| Error::input("describing a volume").because(e))?;
+    bytes.push(b'\n');
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn volume() -> VolumeJson {
+        let zeros = "0".repeat(64);
+        let blob = |text: &[u8]| Digest::sha256(text).blob_path();
+        let segment = Segment { number: 2, of: 3, first: 512, size: 1_024, sha256: zeros.clone() };
+        VolumeJson {
+            gapferry_volume: 1,
+            identity: Digest::sha256(b"bundle"),
+            number: 3,
+            of: 7,
+            recovery: 2,
+            limit: 1 << 20,
+            files: vec![
+                VolumeFile { path: blob(b"a"), blake3: zeros.clone(), segment: Some(segment) },
+                VolumeFile { path: blob(b"b"), blake3: zeros.clone(), segment: None },
+                VolumeFile { path: CHUNKS.to_owned(), blake3: zeros, segment: None },
+            ],
+        }
+    }
+
+    fn refused(json: &VolumeJson) -> String {
+        VolumeJson::parse(&json.to_bytes().unwrap(), "volumes/003.json").unwrap_err().chain()
+    }
+
+    #[test]
+    fn what_a_volume_says_of_itself_is_read_as_it_was_written() {
+        let volume = volume();
+        let bytes = volume.to_bytes().unwrap();
+        assert_eq!(VolumeJson::parse(&bytes, "volumes/003.json").unwrap(), volume);
+        let text = String::from_utf8(bytes).unwrap();
+        assert!(
+            text.contains("\"segment\": 2,") && text.contains("\"segments\": 3,") && text.ends_with("}\n"),
+            "{text}"
+        );
+        assert_eq!(text.matches("\"size\"").count(), 1, "of a whole file bundle.json says it: {text}");
+    }
+
+    #[test]
+    fn a_forged_volume_is_refused_before_anything_goes_by_it() {
+        type Forge = fn(&mut VolumeJson);
+        let forged: [(Forge, &str); 14] = [
+            (|v| v.gapferry_volume = 2, "format 2"),
+            (|v| v.number = 0, "cannot be"),
+            (|v| v.number = 8, "cannot be"),
+            (|v| v.of = 10_000, "cannot be"),
+            (|v| v.recovery = u32::MAX, "cannot be"),
+            (|v| v.limit = u64::MAX, "cannot be"),
+            (|v| v.files[1].path = "blobs/sha256/../../etc/passwd".to_owned(), "no file that a volume holds"),
+            (|v| v.files[1].path = "index.json".to_owned(), "no file that a volume holds"),
+            (|v| v.files[1].path = v.files[0].path.clone(), "comes twice"),
+            (|v| v.files[1].blake3 = "A".repeat(64), "no valid blake3"),
+            (|v| v.files[0].segment.as_mut().unwrap().number = 4, "cannot be"),
+            (|v| v.files[0].segment.as_mut().unwrap().first = 0, "impossible bytes"),
+            (|v| v.files[0].segment.as_mut().unwrap().first = u64::MAX, "impossible bytes"),
+            (|v| v.files[0].segment.as_mut().unwrap().sha256 = "0".repeat(63), "no valid sha256"),
+        ];
+        for (forge, says) in forged {
+            let mut volume = volume();
+            forge(&mut volume);
+            let said = refused(&volume);
+            assert!(said.contains(says), "{says}: {said}");
+        }
+        let text = String::from_utf8(volume().to_bytes().unwrap()).unwrap();
+        for (from, to) in [("\"segments\": 3,", ""), ("\"limit\"", "\"more\": 1, \"limit\""), ("{", "[")] {
+            let parsed = VolumeJson::parse(text.replacen(from, to, 1).as_bytes(), "x");
+            assert!(parsed.is_err_and(|error| error.kind() == crate::error::Kind::Damaged), "{from}");
+        }
+    }
+
+    #[test]
+    fn a_forged_recovery_volume_is_refused_before_anything_goes_by_it() {
+        let whole = WholeVolume { size: 1_000, sha256: "0".repeat(64) };
+        let good = RecoveryJson {
+            gapferry_recovery: 1,
+            identity: Digest::sha256(b"bundle"),
+            number: 1,
+            of: 2,
+            limit: 4_096,
+            shard: 1_024,
+            volumes: vec![whole; 3],
+        };
+        let parse = |json: &RecoveryJson| RecoveryJson::parse(&json.to_bytes().unwrap(), "volumes/r01.json");
+        assert_eq!(parse(&good).unwrap(), good);
+        type Forge = fn(&mut RecoveryJson);
+        let forged: [Forge; 7] = [
+            |r| r.gapferry_recovery = 9,
+            |r| r.number = 3,
+            |r| r.shard = 1_000,
+            |r| r.shard = 8_192,
+            |r| r.volumes.clear(),
+            |r| r.volumes[1].size = 1_025,
+            |r| r.volumes[1].sha256.clear(),
+        ];
+        for (at, forge) in forged.into_iter().enumerate() {
+            let mut json = good.clone();
+            forge(&mut json);
+            assert!(parse(&json).is_err(), "{at}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn nothing_that_a_medium_can_hold_makes_the_readers_fall_over(text: String) {
+            let _ = VolumeJson::parse(text.as_bytes(), "x");
+            let _ = RecoveryJson::parse(text.as_bytes(), "x");
+        }
+    }
+}

@@ -1,0 +1,11 @@
+//! A bundle on several media: files of a limited size, each a tar of its own that says of which bundle it is.
+//!
+//! What may enter: the metadata of a bundle and the sizes of its files. The room must not know where blobs come from.
+
+mod format;
+mod names;
+
+pub use format::{
+    MAX_VOLUME_JSON, MOST_VOLUMES, RecoveryJson, Segment, VOLUME_VERSION, VolumeFile, VolumeJson, WholeVolume,
+};
+pub use names::{Part, RECOVERY_DIGITS, SetName, VOLUMES, stored_path};
