@@ -1,4 +1,5 @@
-//! A region of a file that holds one piece of content: a whole file of a directory, or an entry of a tar.
+//! Where one piece of content lies: a whole file of a directory, an entry of a tar, or several such regions one after the
+//! other.
 //!
 //! Always read by position: any number of readers share one open file, and nothing is ever extracted. read() and not mmap:
 //! a bad medium must be an error, not a signal.
@@ -29,17 +30,45 @@ const HASH_BUFFER: usize = 1024 * 1024;
 /// See the module documentation.
 #[derive(Clone, Debug)]
 pub struct Slice {
+    /// At least one, in the order of the content.
+    extents: Arc<[Extent]>,
+    size: u64,
+}
+
+/// A region of one file.
+#[derive(Clone, Debug)]
+struct Extent {
     file: Arc<File>,
     /// For messages.
     path: Arc<PathBuf>,
     offset: u64,
-    size: u64,
+    /// Where in the content it begins and ends.
+    begin: u64,
+    end: u64,
 }
 
 impl Slice {
     /// `size` bytes of `file` from `offset` on. `path` is what errors call it.
     pub fn new(file: Arc<File>, path: impl Into<PathBuf>, offset: u64, size: u64) -> Slice {
-        Slice { file, path: Arc::new(path.into()), offset, size }
+        let only = Extent { file, path: Arc::new(path.into()), offset, begin: 0, end: size };
+        Slice { extents: [only].into(), size }
+    }
+
+    /// The `pieces` one after the other; `None` of no pieces, or of more bytes than can be.
+    pub fn joined(pieces: impl IntoIterator<Item = Slice>) -> Option<Slice> {
+        let (mut extents, mut size) = (Vec::new(), 0_u64);
+        for piece in pieces {
+            for extent in piece.extents.iter().filter(|extent| extent.begin < piece.size) {
+                let (begin, end) = (size.checked_add(extent.begin)?, size.checked_add(extent.end.min(piece.size))?);
+                extents.push(Extent { begin, end, ..extent.clone() });
+            }
+            // An empty one is worth keeping only where there is no other.
+            if extents.is_empty() {
+                extents.extend(piece.extents.first().map(|extent| Extent { begin: 0, end: 0, ..extent.clone() }));
+            }
+            size = size.checked_add(piece.size)?;
+        }
+        (!extents.is_empty()).then(|| Slice { extents: extents.into(), size })
     }
 
     /// In bytes.
@@ -47,18 +76,30 @@ impl Slice {
         self.size
     }
 
-    /// Where it begins in the file, in bytes.
+    /// Where it begins in its file, in bytes.
     pub fn offset(&self) -> u64 {
-        self.offset
+        self.extents.first().map_or(0, |first| first.offset)
     }
 
-    /// When the file was last written to, where the file system tells.
+    /// When its file was last written to, where the file system tells.
     pub fn modified(&self) -> Option<std::time::SystemTime> {
-        self.file.metadata().and_then(|metadata| metadata.modified()).ok()
+        self.extents.first()?.file.metadata().and_then(|metadata| metadata.modified()).ok()
     }
 
+    /// The file, the first one of several.
     pub fn path(&self) -> &Path {
-        &self.path
+        self.path_at(0)
+    }
+
+    /// The file that has the byte at `position`.
+    fn path_at(&self, position: u64) -> &Path {
+        self.extent_at(position).map_or(Path::new(""), |extent| &extent.path)
+    }
+
+    /// The extent with the byte at `position`, or the last one.
+    fn extent_at(&self, position: u64) -> Option<&Extent> {
+        let at = self.extents.partition_point(|extent| extent.end <= position);
+        self.extents.get(at).or(self.extents.last())
     }
 
     /// The same, ending after its first `end` bytes.
@@ -72,15 +113,21 @@ impl Slice {
     /// # Errors
     /// A failing medium, or a file that ends before the slice does.
     pub fn read_at(&self, position: u64, buffer: &mut [u8]) -> io::Result<usize> {
-        let left = self.size.saturating_sub(position);
+        let Some((extent, left)) = self.left_at(position) else { return Ok(0) };
         let want = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
         if want == 0 {
             return Ok(0);
         }
-        match self.file.read_at(&mut buffer[..want], self.offset.saturating_add(position))? {
+        match extent.file.read_at(&mut buffer[..want], extent.place_of(position))? {
             0 => Err(cut_short(left)),
             read => Ok(read),
         }
+    }
+
+    /// The extent with the byte at `position`, and how many it has from there on; `None` at the end of the slice.
+    fn left_at(&self, position: u64) -> Option<(&Extent, u64)> {
+        let extent = self.extent_at(position).filter(|_| position < self.size)?;
+        Some((extent, extent.end.min(self.size).saturating_sub(position)))
     }
 
     /// All of it, when it is no larger than `limit` bytes.
@@ -89,14 +136,14 @@ impl Slice {
     /// Larger than that, or not readable.
     pub fn read_all(&self, limit: u64) -> Result<Bytes> {
         if self.size > limit {
-            let text = format!("reading {}: it has {} bytes, more than {limit}", self.path.display(), self.size);
+            let text = format!("reading {}: it has {} bytes, more than {limit}", self.path().display(), self.size);
             return Err(Error::new(Kind::Damaged, text));
         }
         let mut all = vec![0; usize::try_from(self.size).unwrap_or_default()];
         let mut filled = 0;
         while filled < all.len() {
             let read = self.read_at(filled as u64, &mut all[filled..]);
-            filled += read.map_err(|e| Error::disk("reading", &self.path, e))?;
+            filled += read.map_err(|e| self.unreadable(filled as u64, e))?;
         }
         Ok(all.into())
     }
@@ -106,10 +153,12 @@ impl Slice {
     /// # Errors
     /// It cannot, or this is but a part of a file.
     pub fn reflink(&self, target: &File) -> io::Result<()> {
-        if self.offset > 0 || self.file.metadata()?.len() != self.size {
-            return Err(io::ErrorKind::Unsupported.into());
+        match &self.extents[..] {
+            [only] if only.offset == 0 && only.file.metadata()?.len() == self.size => {
+                Ok(rustix::fs::ioctl_ficlone(target, &only.file)?)
+            }
+            _ => Err(io::ErrorKind::Unsupported.into()),
         }
-        Ok(rustix::fs::ioctl_ficlone(target, &self.file)?)
     }
 
     /// Writes all of it to `target`, and gives the digest of what that was; what the disk says against writing is for
@@ -127,7 +176,7 @@ impl Slice {
         let mut buffer = vec![0; usize::try_from(self.size).unwrap_or(HASH_BUFFER).clamp(1, HASH_BUFFER)];
         let mut position = 0;
         loop {
-            match self.read_at(position, &mut buffer).map_err(|e| Error::disk("reading", &self.path, e))? {
+            match self.read_at(position, &mut buffer).map_err(|e| self.unreadable(position, e))? {
                 0 => return Ok(hasher.finish()),
                 read => {
                     hasher.update(&buffer[..read]);
@@ -140,7 +189,7 @@ impl Slice {
 
     /// It was to have another digest than its bytes, which have `found`.
     pub fn wrong(&self, found: Digest) -> Error {
-        let text = format!("{}: wrong digest: its bytes have {found}", self.path.display());
+        let text = format!("{}: wrong digest: its bytes have {found}", self.path().display());
         Error::new(Kind::Damaged, text)
     }
 
@@ -206,30 +255,41 @@ impl Slice {
     /// Up to [`PIECE`] bytes from `position` on, never none, if they can be had without waiting for a medium. Whatever
     /// speaks against that is for [`read_waiting`](Self::read_waiting) to find out.
     fn read_cached(&self, position: u64) -> rustix::io::Result<Bytes> {
-        let mut buffer = vec![0; self.piece_at(position, PIECE)];
+        let (extent, left) = self.left_at(position).ok_or(Errno::AGAIN)?;
+        let mut buffer = vec![0; piece_of(left, PIECE)];
         let mut parts = [IoSliceMut::new(&mut buffer)];
-        let from = self.offset.saturating_add(position);
-        let read = rustix::io::preadv2(&self.file, &mut parts, from, ReadWriteFlags::NOWAIT)?;
+        let read = rustix::io::preadv2(&extent.file, &mut parts, extent.place_of(position), ReadWriteFlags::NOWAIT)?;
         buffer.truncate(read);
         if read > 0 { Ok(buffer.into()) } else { Err(Errno::AGAIN) }
     }
 
     async fn read_waiting(self, position: u64, most: usize) -> Result<Bytes> {
-        let path = self.path.clone();
+        let slice = self.clone();
         let read = tokio::task::spawn_blocking(move || {
-            let mut buffer = vec![0; self.piece_at(position, most)];
-            let read = self.read_at(position, &mut buffer)?;
+            let mut buffer = vec![0; piece_of(slice.left_at(position).map_or(0, |(_, left)| left), most)];
+            let read = slice.read_at(position, &mut buffer)?;
             buffer.truncate(read);
             Ok(buffer.into())
         });
         // It is lost only when the run is ending.
         let piece = read.await.unwrap_or_else(|lost| Err(io::Error::other(lost)));
-        piece.map_err(|e| Error::disk("reading", &path, e))
+        piece.map_err(|e| self.unreadable(position, e))
     }
 
-    fn piece_at(&self, position: u64, most: usize) -> usize {
-        usize::try_from(self.size.saturating_sub(position)).unwrap_or(most).min(most)
+    fn unreadable(&self, position: u64, error: io::Error) -> Error {
+        Error::disk("reading", self.path_at(position), error)
     }
+}
+
+impl Extent {
+    /// Where in the file the byte at `position` of the content is.
+    fn place_of(&self, position: u64) -> u64 {
+        self.offset.saturating_add(position.saturating_sub(self.begin))
+    }
+}
+
+fn piece_of(left: u64, most: usize) -> usize {
+    usize::try_from(left).unwrap_or(most).min(most)
 }
 
 /// The file system, or the whole system, does not know reading without waiting, and never will.
@@ -301,6 +361,28 @@ mod tests {
             // What is not in memory comes another way, and is the same.
             assert_eq!(waited.unwrap()[..], read[..read.len().min(PIECE)]);
         }
+    }
+
+    #[tokio::test]
+    async fn a_slice_of_several_files_reads_as_one_and_names_the_file_that_fails() {
+        let content: Vec<u8> = (0..3 * PIECE).map(|at| (at % 251) as u8).collect();
+        let parts = [(0, 5), (5, PIECE), (PIECE + 5, 0), (PIECE + 5, 2 * PIECE - 5)];
+        let cut =
+            |(from, size): (usize, usize)| slice(&[&[9], &content[from..from + size], &[9]].concat(), 1, size as u64);
+        let (files, slices): (Vec<_>, Vec<_>) = parts.map(cut).into_iter().unzip();
+        let joined = Slice::joined(slices).unwrap();
+        assert_eq!(joined.size(), content.len() as u64);
+        for from in [0, 4, 5, 6, PIECE + 4, PIECE + 5, 3 * PIECE - 1, 3 * PIECE] {
+            assert_eq!(all(joined.clone().stream(from as u64)).await.unwrap(), content[from..], "from {from}");
+        }
+        assert_eq!(joined.read_all(u64::MAX).unwrap(), content);
+        assert_eq!(joined.clone().until(6).read_all(10).unwrap(), content[..6]);
+        let again = Slice::joined([joined.clone().until(6), joined.clone().until(7)]).unwrap();
+        assert_eq!(again.read_all(13).unwrap(), [&content[..6], &content[..7]].concat());
+        files[3].as_file().set_len(50).unwrap();
+        let error = all(joined.stream(0)).await.unwrap_err().chain();
+        assert!(error.contains(&files[3].path().display().to_string()), "{error}");
+        assert!(Slice::joined([]).is_none());
     }
 
     #[tokio::test]

@@ -1,5 +1,5 @@
 //! An OCI image layout (image-spec 1.1 `image-layout.md`), as a directory or as one tar, read by offset and never
-//! extracted.
+//! extracted; or put together from several of these.
 //!
 //! What may enter: any layout, ours or another tool's. It must not know of bundles: the digest manifest is one more file
 //! here.
@@ -43,7 +43,7 @@ const MOST_VALUES: usize = 2_000_000;
 pub struct Layout {
     path: PathBuf,
     form: Form,
-    /// In a directory every offset is 0.
+    /// In a directory every offset is 0. Of one put together it is the number of the part that has the file as it is.
     entries: BTreeMap<String, Place>,
     faults: Vec<Fault>,
     index: OnceLock<Listed>,
@@ -64,7 +64,15 @@ struct Listed {
 enum Form {
     Directory,
     Tar(Arc<File>),
+    Joined {
+        parts: Vec<Layout>,
+        /// The files that are in pieces, or have another name in their part.
+        pieces: HashMap<String, Vec<Piece>>,
+    },
 }
+
+/// A file of a part that is a piece of a file: the number of the part, and the name there.
+pub type Piece = (usize, String);
 
 /// Something that does not belong into a layout. Found while opening; the entry is not offered, unless its only fault is
 /// that unpacking would put it in another's place.
@@ -101,6 +109,37 @@ impl Layout {
         Ok(Layout { path: path.to_owned(), form, entries, faults, index: OnceLock::new() })
     }
 
+    /// Puts a layout together from `parts`: `files` says of each of its files where its pieces are, in their order. A file
+    /// with a piece that is not there is not there. `path` is what errors call the whole.
+    pub fn joined(path: PathBuf, parts: Vec<Layout>, files: impl IntoIterator<Item = (String, Vec<Piece>)>) -> Layout {
+        let (mut entries, mut in_pieces) = (BTreeMap::new(), HashMap::new());
+        for (name, pieces) in files {
+            let size_of = |(part, name): &Piece| parts.get(*part)?.size_of(name);
+            let size = pieces.iter().try_fold(0_u64, |sum, piece| sum.checked_add(size_of(piece)?));
+            let (Some(size), Some((first, _))) = (size, pieces.first()) else { continue };
+            entries.insert(name.clone(), Place { offset: *first as u64, size });
+            if !matches!(&pieces[..], [(_, only)] if *only == name) {
+                in_pieces.insert(name, pieces);
+            }
+        }
+        let faults = parts.iter().flat_map(|part| part.faults.iter().cloned()).collect();
+        Layout { path, form: Form::Joined { parts, pieces: in_pieces }, entries, faults, index: OnceLock::new() }
+    }
+
+    /// What it was put together from.
+    pub fn parts(&self) -> &[Layout] {
+        match &self.form {
+            Form::Joined { parts, .. } => parts,
+            Form::Directory | Form::Tar(_) => &[],
+        }
+    }
+
+    /// Of one put together, the number of the part that has the file, or its first piece.
+    pub fn part_of(&self, path: &str) -> Option<usize> {
+        let place = self.entries.get(path).filter(|_| !self.parts().is_empty())?;
+        usize::try_from(place.offset).ok()
+    }
+
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -134,8 +173,19 @@ impl Layout {
         let file = match &self.form {
             Form::Tar(file) => file.clone(),
             Form::Directory => Arc::new(directory::open(&full)?),
+            Form::Joined { .. } => return self.join(path),
         };
         Ok(Some(Slice::new(file, full, place.offset, place.size)))
+    }
+
+    fn join(&self, path: &str) -> Result<Option<Slice>> {
+        let Form::Joined { parts, pieces } = &self.form else { return Ok(None) };
+        let slice = |part: usize, name: &str| parts.get(part).map_or(Ok(None), |part| part.slice(name));
+        let Some(pieces) = pieces.get(path) else {
+            return self.part_of(path).map_or(Ok(None), |part| slice(part, path));
+        };
+        let slices = pieces.iter().map(|(part, name)| slice(*part, name)).collect::<Result<Option<Vec<Slice>>>>()?;
+        Ok(slices.and_then(Slice::joined))
     }
 
     /// A file as a whole, when it is no larger than `limit` bytes.
