@@ -62,12 +62,20 @@ pub struct FileEntry {
 }
 
 /// What is known of blobs when all of them are there.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Known {
     /// Of those whose own digest is of another algorithm.
     pub sha256: HashMap<Digest, Digest>,
-    /// Of all, manifests too.
-    pub chunks: HashMap<Digest, Chunks>,
+    /// Of all, manifests too. `None`: nothing is to be said of chunks, as the metadata stand before blobs that nobody has
+    /// read; then all of it is known from the contents, but for `sha256`.
+    pub chunks: Option<HashMap<Digest, Chunks>>,
+}
+
+impl Known {
+    /// Nothing yet, of a bundle that will say everything.
+    pub fn planned() -> Known {
+        Known { sha256: HashMap::new(), chunks: Some(HashMap::new()) }
+    }
 }
 
 impl BundleJson {
@@ -111,9 +119,9 @@ pub fn metadata(contents: &Contents, tool: &str, known: &Known) -> Result<Vec<Me
     let layout = br#"{"imageLayoutVersion":"1.0.0"}"#.to_vec();
     let index = to_bytes(&index_json(&contents.lock, &contents.manifests))?;
     let docker = to_bytes(&docker_json(&contents.lock, &contents.manifests))?;
-    let chunks = chained(contents, known);
-    let whole =
-        [entry(OCI_LAYOUT, &layout), entry(INDEX_JSON, &index), entry(DOCKER_JSON, &docker), entry(CHUNKS, &chunks)];
+    let chunks = known.chunks.as_ref().map(|known| chained(contents, known));
+    let mut whole = vec![entry(OCI_LAYOUT, &layout), entry(INDEX_JSON, &index), entry(DOCKER_JSON, &docker)];
+    whole.extend(chunks.iter().map(|chunks| entry(CHUNKS, chunks)));
     let files = Files { whole: &whole, contents, known };
     let mut bundle_json = serde_json::to_vec_pretty(&Draft {
         gapferry_bundle: FORMAT_VERSION,
@@ -128,14 +136,15 @@ pub fn metadata(contents: &Contents, tool: &str, known: &Known) -> Result<Vec<Me
     bundle_json.push(b'\n');
     bundle_json.shrink_to_fit();
     let sums = sums(files.iter(), &Digest::sha256(&bundle_json)).into_bytes();
-    Ok(vec![
+    let mut all = vec![
         Metadata { path: OCI_LAYOUT, bytes: layout },
         Metadata { path: BUNDLE_JSON, bytes: bundle_json },
         Metadata { path: INDEX_JSON, bytes: index },
         Metadata { path: DOCKER_JSON, bytes: docker },
         Metadata { path: SUMS, bytes: sums },
-        Metadata { path: CHUNKS, bytes: chunks },
-    ])
+    ];
+    all.extend(chunks.map(|bytes| Metadata { path: CHUNKS, bytes }));
+    Ok(all)
 }
 
 /// [`BundleJson`] while it is written: thousands of images are not copied for it.
@@ -165,8 +174,9 @@ impl Files<'_> {
                 Algorithm::Sha256 => digest.hex(),
                 Algorithm::Sha512 => self.known.sha256.get(&digest).map_or_else(|| "0".repeat(64), Digest::hex),
             };
-            let root = self.known.chunks.get(&digest).map_or(&[0; CHAINED], Chunks::root);
-            FileEntry { path: digest.blob_path(), size, sha256, blake3: Some(chunks::to_hex(root)) }
+            let root = |known: &HashMap<Digest, Chunks>| known.get(&digest).map_or([0; CHAINED], |known| *known.root());
+            let blake3 = self.known.chunks.as_ref().map(|known| chunks::to_hex(&root(known)));
+            FileEntry { path: digest.blob_path(), size, sha256, blake3 }
         });
         self.whole.iter().cloned().chain(blobs)
     }
@@ -194,10 +204,10 @@ fn entry(path: &str, bytes: &[u8]) -> FileEntry {
 }
 
 /// The chunks of all blobs that have several, in the order of the tar.
-fn chained(contents: &Contents, known: &Known) -> Vec<u8> {
+fn chained(contents: &Contents, known: &HashMap<Digest, Chunks>) -> Vec<u8> {
     let mut bytes = Vec::new();
     for (digest, size) in contents.all() {
-        match known.chunks.get(&digest) {
+        match known.get(&digest) {
             Some(chunks) => bytes.extend(chunks.values().iter().flatten()),
             None => bytes.resize(bytes.len() + usize::try_from(values_of(size)).unwrap_or_default() * CHAINED, 0),
         }

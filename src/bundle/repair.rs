@@ -163,7 +163,7 @@ fn metadata(missing: &Missing, contents: &Contents, tool: &str) -> Result<Vec<Me
     let json = RepairJson { gapferry_repair: REPAIR_VERSION, tool: tool.to_owned(), identity: missing.identity };
     let mut bytes = serde_json::to_vec_pretty(&json).map_err(|e| Error::input("writing repair.json").because(e))?;
     bytes.push(b'\n');
-    let all = format::metadata(contents, tool, &Known::default())?;
+    let all = format::metadata(contents, tool, &Known::planned())?;
     let made = all.into_iter().filter(|file| asked(file.path) && !matches!(file.path, SUMS | CHUNKS));
     Ok(std::iter::once(Metadata { path: REPAIR_JSON, bytes }).chain(made).collect())
 }

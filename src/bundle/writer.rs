@@ -247,7 +247,7 @@ impl Writer {
         self.events.report(Event::Phase { phase: Phase::Sync, items: 1, bytes: 0 });
         let mut chunks = std::mem::take(&mut *self.done.lock().unwrap_or_else(PoisonError::into_inner));
         chunks.extend(self.contents.manifests.iter().map(|manifest| (manifest.digest(), Chunks::of(manifest.bytes()))));
-        let known = Known { sha256: self.other_sums()?, chunks };
+        let known = Known { sha256: self.other_sums()?, chunks: Some(chunks) };
         let mut metadata = format::metadata(&self.contents, &self.tool, &known)?;
         let mut size = self.total;
         if let Some(key) = &self.key {
@@ -334,7 +334,7 @@ impl Sink for Writer {
 
 /// The metadata as it will be, or of the same lengths. A signature may turn out shorter; in a tar it takes the same room.
 fn planned(contents: &Contents, options: &Options) -> Result<Vec<Metadata>> {
-    let mut metadata = format::metadata(contents, &options.tool, &Known::default())?;
+    let mut metadata = format::metadata(contents, &options.tool, &Known::planned())?;
     if let Some(room) = signed::room(options.key.as_deref()) {
         signed::put(&mut metadata, room);
     }
