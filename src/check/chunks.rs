@@ -1,19 +1,22 @@
 //! Blobs against their BLAKE3, chunk by chunk: on all cores however few blobs there are, and in the order in which they lie.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::declared::Declared;
 use super::files::name_of;
 use super::{Bytes, Problem, ProblemKind};
-use crate::bundle::{BundleJson, CHUNKS, FileEntry};
-use crate::content::chunks::{CHAINED, CHUNK, Chained, Chunks, chained, values_of, whole};
-use crate::content::{Slice, in_parallel};
+use crate::bundle::{BundleJson, CHUNKS};
+use crate::content::chunks::{CHAINED, CHUNK, Chained, Chunks, OneChunk, values_of};
+use crate::content::{Slice, in_parallel_buffered};
 use crate::oci::Digest;
 use crate::progress::{Event, Events};
 use crate::transport::layout::Layout;
 
 /// How many chunks one core takes at a time.
 const STRETCH: u64 = 16;
+/// How much is read at a time, in bytes: what stays in a core's cache until it is hashed.
+const PIECE: usize = 256 * 1024;
 /// More ranges than this of one blob are not listed one by one.
 pub const MOST_RANGES: usize = 1_000;
 
@@ -44,12 +47,15 @@ pub fn check(layout: &Layout, bundle: &BundleJson, blobs: &[Blob<'_>], events: &
         let begins = (0..chunks).step_by(usize::try_from(STRETCH).unwrap_or(1));
         stretches.extend(begins.map(|begin| (at, begin, chunks.min(begin + STRETCH))));
     }
-    let found = in_parallel(&stretches, |(at, begin, end)| read(layout, &open[*at], *begin, *end, events));
+    let found = in_parallel_buffered(&stretches, PIECE, |buffer, (at, begin, end)| {
+        read(layout, &open[*at], *begin, *end, buffer, events)
+    });
     let mut by_blob: Vec<Vec<Found>> = open.iter().map(|_| Vec::new()).collect();
     for ((at, ..), found) in stretches.iter().zip(found) {
         by_blob[*at].extend(found);
     }
-    open.iter().zip(by_blob).filter_map(|(open, found)| judge(layout, bundle, open, found)).collect()
+    let written = Written::new(layout, bundle);
+    open.iter().zip(by_blob).filter_map(|(open, found)| judge(&written, open, found)).collect()
 }
 
 fn open<'a>(blob: &'a Blob<'a>) -> Open<'a> {
@@ -85,26 +91,14 @@ impl Open<'_> {
     }
 }
 
-fn read(layout: &Layout, open: &Open<'_>, begin: u64, end: u64, events: &Events) -> Vec<Found> {
-    let slice = match slice(layout, open.blob) {
-        Ok(slice) => slice,
-        Err(error) => return (begin..end).map(|_| Err(error.clone())).collect(),
-    };
+fn read(layout: &Layout, open: &Open<'_>, begin: u64, end: u64, buffer: &mut [u8], events: &Events) -> Vec<Found> {
     if begin == 0 {
-        events.report(Event::BlobStarted { digest: open.id, size: slice.size(), present: 0 });
+        events.report(Event::BlobStarted { digest: open.id, size: open.size(), present: 0 });
     }
-    let is_only = slice.size() <= CHUNK;
-    let mut buffer = vec![0; usize::try_from(slice.size().min(CHUNK)).unwrap_or_default()];
-    let mut found = Vec::with_capacity(usize::try_from(end - begin).unwrap_or_default());
-    for chunk in begin..end {
-        found.push(match fill(&slice, chunk * CHUNK, &mut buffer) {
-            Ok(bytes) if is_only => Ok(whole(bytes)),
-            Ok(bytes) => Ok(chained(chunk, bytes)),
-            Err(error) => Err(error.to_string()),
-        });
-        let bytes = slice.size().saturating_sub(chunk * CHUNK).min(CHUNK);
-        events.report(Event::BlobAdvanced { digest: open.id, bytes });
-    }
+    let found = match slice(layout, open.blob) {
+        Ok(slice) => (begin..end).map(|chunk| hash(&slice, chunk, buffer, open.id, events)).collect(),
+        Err(error) => (begin..end).map(|_| Err(error.clone())).collect(),
+    };
     if open.left.fetch_sub(end - begin, Ordering::Relaxed) == end - begin {
         events.report(Event::BlobFinished { digest: open.id });
         events.report(Event::ItemDone);
@@ -112,17 +106,20 @@ fn read(layout: &Layout, open: &Open<'_>, begin: u64, end: u64, events: &Events)
     found
 }
 
-fn fill<'b>(slice: &Slice, position: u64, buffer: &'b mut [u8]) -> std::io::Result<&'b [u8]> {
-    let left = usize::try_from(slice.size() - position.min(slice.size())).unwrap_or(usize::MAX);
-    let buffer = &mut buffer[..left.min(usize::try_from(CHUNK).unwrap_or(usize::MAX))];
-    let mut filled = 0;
-    while filled < buffer.len() {
-        filled += slice.read_at(position + filled as u64, &mut buffer[filled..])?;
+fn hash(slice: &Slice, chunk: u64, buffer: &mut [u8], id: Digest, events: &Events) -> Found {
+    let mut one = OneChunk::new(chunk, slice.size());
+    let (mut at, end) = (chunk * CHUNK, slice.size().min((chunk + 1) * CHUNK));
+    while at < end {
+        let room = usize::try_from(end - at).unwrap_or(usize::MAX).min(buffer.len());
+        let read = slice.read_at(at, &mut buffer[..room]).map_err(|error| error.to_string())?;
+        one.update(&buffer[..read]);
+        at += read as u64;
     }
-    Ok(buffer)
+    events.report(Event::BlobAdvanced { digest: id, bytes: end - (chunk * CHUNK).min(end) });
+    Ok(one.finish())
 }
 
-fn judge(layout: &Layout, bundle: &BundleJson, open: &Open<'_>, found: Vec<Found>) -> Option<Problem> {
+fn judge(written: &Written<'_>, open: &Open<'_>, found: Vec<Found>) -> Option<Problem> {
     let unreadable = found.iter().find_map(|found| found.as_ref().err()).cloned();
     let is_right = match &found[..] {
         [Ok(only)] if open.size() <= CHUNK => *only == open.blob.root,
@@ -136,9 +133,7 @@ fn judge(layout: &Layout, bundle: &BundleJson, open: &Open<'_>, found: Vec<Found
     }
     let kind = if unreadable.is_some() { ProblemKind::Unreadable } else { ProblemKind::WrongDigest };
     let problem = Problem::new(&open.blob.declared.path, kind).expected(open.id);
-    let path = &open.blob.declared.path;
-    let file = bundle.files.iter().find(|file| file.path == *path);
-    let expected = file.and_then(|file| expected(layout, bundle, file, open.blob.root));
+    let expected = written.chunks(&open.blob.declared.path, open.blob.root);
     let wrong = |chunk: usize| match (&found[chunk], &expected) {
         (Err(_), _) => true,
         (Ok(_), _) if found.len() == 1 => true,
@@ -156,30 +151,44 @@ fn judge(layout: &Layout, bundle: &BundleJson, open: &Open<'_>, found: Vec<Found
     Some(problem.found(text).at(ranges.into_iter().take(MOST_RANGES).collect()))
 }
 
-/// The chunks as the bundle has written them down, if they are what `bundle.json` says.
-pub fn expected(layout: &Layout, bundle: &BundleJson, wanted: &FileEntry, root: Chained) -> Option<Chunks> {
-    let mut from = 0_u64;
-    for file in bundle.files.iter().filter(|file| file.blake3.is_some()) {
-        if file.path == wanted.path {
-            break;
+/// The chunks as the bundle has written them down.
+pub struct Written<'a> {
+    layout: &'a Layout,
+    /// By path: where in [`CHUNKS`] the values of a file begin, and how many there are.
+    places: HashMap<&'a str, (u64, u64)>,
+}
+
+impl<'a> Written<'a> {
+    pub fn new(layout: &'a Layout, bundle: &'a BundleJson) -> Written<'a> {
+        let (mut places, mut from) = (HashMap::new(), 0_u64);
+        for file in bundle.files.iter().filter(|file| file.blake3.is_some()) {
+            let values = values_of(file.size);
+            places.entry(file.path.as_str()).or_insert((from, values));
+            // Beyond the end of any file nothing is read.
+            from = from.saturating_add(values.saturating_mul(CHAINED as u64));
         }
-        from = from.checked_add(values_of(file.size).checked_mul(CHAINED as u64)?)?;
+        Written { layout, places }
     }
-    let slice = layout.slice(CHUNKS).ok()??;
-    let length = usize::try_from(values_of(wanted.size)).ok()?.checked_mul(CHAINED)?;
-    if slice.size() < length as u64 {
-        return None;
-    }
-    let mut bytes = vec![0; length];
-    let mut filled = 0;
-    while filled < length {
-        match slice.read_at(from.checked_add(filled as u64)?, &mut bytes[filled..]) {
-            Ok(read) if read > 0 => filled += read,
-            _ => return None,
+
+    /// Those of the file at `path`, if they give `root`.
+    pub fn chunks(&self, path: &str, root: Chained) -> Option<Chunks> {
+        let (from, values) = *self.places.get(path)?;
+        let slice = self.layout.slice(CHUNKS).ok()??;
+        let length = values.checked_mul(CHAINED as u64)?;
+        if slice.size() < from.checked_add(length)? {
+            return None;
         }
+        let mut bytes = vec![0; usize::try_from(length).ok()?];
+        let mut filled = 0;
+        while filled < bytes.len() {
+            match slice.read_at(from + filled as u64, &mut bytes[filled..]) {
+                Ok(read) if read > 0 => filled += read,
+                _ => return None,
+            }
+        }
+        let values = bytes.chunks_exact(CHAINED).filter_map(|value| value.try_into().ok()).collect();
+        Chunks::proven(root, values)
     }
-    let values = bytes.chunks_exact(CHAINED).filter_map(|value| value.try_into().ok()).collect();
-    Chunks::proven(root, values)
 }
 
 /// Those that touch become one.

@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 
+use super::chunks::{self, Written};
 use super::files::name_of;
-use super::{Bytes, Problem, ProblemKind, Report, chunks};
+use super::{Bytes, Problem, ProblemKind, Report};
 use crate::bundle::{
     BUNDLE_JSON, Bundle, CHUNKS, DOCKER_JSON, FileEntry, INDEX_JSON, MAX_BUNDLE_JSON, MAX_SUMS, MISSING_VERSION,
     Missing, MissingBlob, MissingRange, OCI_LAYOUT, SUMS, signed_identity,
@@ -34,11 +35,12 @@ pub fn missing(path: &Path, report: &Report, tool: &str) -> Result<Missing> {
     let bundle = (report.identity == Some(identity)).then(|| Bundle::in_layout(layout).ok()).flatten();
     let files: HashMap<&str, &FileEntry> =
         bundle.iter().flat_map(Bundle::files).map(|file| (file.path.as_str(), file)).collect();
+    let written = bundle.as_ref().map(|bundle| Written::new(bundle.layout(), bundle.json()));
     let mut blobs: BTreeMap<Digest, MissingBlob> = BTreeMap::new();
     for problem in report.problems.iter().filter(|problem| is_loss(problem)) {
         let Some(digest) = name_of(&problem.path) else { continue };
         let file = files.get(problem.path.as_str());
-        let ranges = bundle.as_ref().zip(file).and_then(|(bundle, file)| ranges(bundle, file, &problem.ranges));
+        let ranges = written.as_ref().zip(file).and_then(|(written, file)| ranges(written, file, &problem.ranges));
         let blob = MissingBlob { digest, size: file.map(|file| file.size), ranges: ranges.unwrap_or_default() };
         // Of two problems of one blob the one that knows less: then more of it is fetched.
         let known = blobs.entry(digest).or_insert_with(|| blob.clone());
@@ -90,13 +92,13 @@ fn metadata(report: &Report, identity: Digest) -> Vec<String> {
 }
 
 /// With the value of every chunk. `None`: the whole blob is wanted, or nothing proves what its chunks were.
-fn ranges(bundle: &Bundle, file: &FileEntry, bad: &[Bytes]) -> Option<Vec<MissingRange>> {
+fn ranges(written: &Written<'_>, file: &FileEntry, bad: &[Bytes]) -> Option<Vec<MissingRange>> {
     let all = bad.iter().map(|range| range.last - range.first + 1).sum::<u64>();
     if bad.is_empty() || bad.len() >= chunks::MOST_RANGES || all == file.size {
         return None;
     }
     let root = from_hex(file.blake3.as_ref()?)?;
-    let expected = chunks::expected(bundle.layout(), bundle.json(), file, root)?;
+    let expected = written.chunks(&file.path, root)?;
     bad.iter().map(|range| valued(&expected, *range)).collect()
 }
 

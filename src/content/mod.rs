@@ -21,7 +21,7 @@ pub use blob::{BlobReader, Body, Prover};
 pub use cached::Cached;
 pub use checkpoint::Checkpoint;
 pub use files::{Files, Identity, LinkMode, Linkable, Linked, Reasons, keep, why_not_linked};
-pub use slice::{Slice, in_parallel, on_threads};
+pub use slice::{Slice, in_parallel, in_parallel_buffered, on_threads};
 
 use crate::error::{Error, Result};
 use crate::oci::{Descriptor, Digest, Manifest, Reference, Repository, Tag};
