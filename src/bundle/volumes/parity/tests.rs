@@ -1,0 +1,169 @@
+use std::fs;
+
+use proptest::prelude::*;
+
+use super::*;
+
+/// Files of these sizes, and parities of them.
+struct Ground {
+    directory: tempfile::TempDir,
+    sizes: Vec<u64>,
+    parities: usize,
+    length: u64,
+}
+
+fn noise(seed: u64, size: u64) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state as u8
+    };
+    (0..size).map(|_| next()).collect()
+}
+
+impl Ground {
+    fn new(sizes: &[u64], parities: usize) -> Ground {
+        let directory = tempfile::tempdir().unwrap();
+        let length = sizes.iter().max().unwrap().next_multiple_of(UNIT).max(UNIT);
+        let ground = Ground { directory, sizes: sizes.to_vec(), parities, length };
+        for (k, size) in sizes.iter().enumerate() {
+            fs::write(ground.path(Which::Original(k)), noise(k as u64 + 1, *size)).unwrap();
+        }
+        let originals = ground.originals(&[]);
+        let parities = (0..ground.parities).map(|_| Shard { size: length, place: None }).collect();
+        let targets: Vec<Target> = (0..ground.parities).map(|n| ground.target(Which::Parity(n), "")).collect();
+        let shards = Shards::new(originals, parities, length).unwrap();
+        let woven = shards.weave(&targets, &|_| ()).unwrap();
+        for (which, prints) in (0..sizes.len()).map(Which::Original).zip(&woven.originals) {
+            assert_eq!(prints.as_ref(), Some(&print(&ground.bytes(which))), "{which:?}");
+        }
+        for (which, prints) in (0..ground.parities).map(Which::Parity).zip(&woven.parities) {
+            assert_eq!(prints.as_ref(), Some(&print(&ground.bytes(which))), "{which:?}");
+        }
+        ground
+    }
+
+    fn path(&self, which: Which) -> PathBuf {
+        self.directory.path().join(format!("{which:?}"))
+    }
+
+    fn bytes(&self, which: Which) -> Vec<u8> {
+        fs::read(self.path(which)).unwrap()
+    }
+
+    fn place(&self, which: Which) -> Place {
+        Place::new(&self.path(which), 0, None)
+    }
+
+    fn target(&self, which: Which, suffix: &str) -> Target {
+        let mut path = self.path(which).into_os_string();
+        path.push(suffix);
+        let path = PathBuf::from(path);
+        Target { which, file: File::create(&path).unwrap(), path, offset: 0 }
+    }
+
+    /// All originals but the lost ones.
+    fn originals(&self, lost: &[Which]) -> Vec<Shard> {
+        let place = |which| (!lost.contains(&which)).then(|| self.place(which));
+        let shard = |(k, size): (usize, &u64)| Shard { size: *size, place: place(Which::Original(k)) };
+        self.sizes.iter().enumerate().map(shard).collect()
+    }
+
+    fn shards(&self, lost: &[Which]) -> Shards {
+        let place = |which| (!lost.contains(&which)).then(|| self.place(which));
+        let parities = (0..self.parities).map(|n| Shard { size: self.length, place: place(Which::Parity(n)) });
+        Shards::new(self.originals(lost), parities.collect(), self.length).unwrap()
+    }
+
+    fn is_restored(&self, shards: &Shards, lost: &[Which]) {
+        let targets: Vec<Target> = lost.iter().map(|which| self.target(*which, ".new")).collect();
+        let woven = shards.weave(&targets, &|_| ()).unwrap();
+        for target in targets {
+            let (found, whole) = (fs::read(&target.path).unwrap(), self.bytes(target.which));
+            assert!(found == whole, "{:?} is not what it was", target.which);
+            let prints = match target.which {
+                Which::Original(k) => &woven.originals[k],
+                Which::Parity(n) => &woven.parities[n],
+            };
+            assert_eq!(prints.as_ref(), Some(&print(&whole)));
+        }
+    }
+}
+
+fn print(bytes: &[u8]) -> Prints {
+    let mebibytes = bytes.chunks(MEBIBYTE as usize).map(|bytes| *blake3::hash(bytes).as_bytes()).collect();
+    Prints { sha256: Digest::sha256(bytes), mebibytes }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+    #[test]
+    fn whatever_is_lost_comes_back_bit_for_bit_if_as_much_parity_is_left(
+        sizes in proptest::collection::vec(0_u64..5_000, 1..12),
+        parities in 1_usize..8,
+        order in proptest::collection::vec(any::<proptest::sample::Index>(), 8),
+    ) {
+        let ground = Ground::new(&sizes, parities);
+        let mut all: Vec<Which> = (0..sizes.len()).map(Which::Original).chain((0..parities).map(Which::Parity)).collect();
+        let mut lost = Vec::new();
+        for index in order.iter().take(parities.min(all.len())) {
+            let at = index.index(all.len());
+            lost.push(all.swap_remove(at));
+            ground.is_restored(&ground.shards(&lost), &lost);
+        }
+    }
+}
+
+#[test]
+fn more_than_a_stripe_and_more_than_a_mebibyte_comes_back() {
+    let mebibyte = MEBIBYTE;
+    let ground = Ground::new(&[3 * mebibyte + 7, 2 * mebibyte, 5, 3 * mebibyte + 64], 2);
+    for lost in [[Which::Original(0), Which::Original(1)], [Which::Original(3), Which::Parity(0)]] {
+        ground.is_restored(&ground.shards(&lost), &lost);
+    }
+}
+
+#[test]
+fn many_small_files_take_little_memory_and_come_back() {
+    let sizes: Vec<u64> = (0..600).map(|at| at * 3).collect();
+    let ground = Ground::new(&sizes, 3);
+    let lost = [Which::Original(599), Which::Original(300), Which::Parity(1)];
+    ground.is_restored(&ground.shards(&lost), &lost);
+}
+
+#[test]
+fn one_more_than_there_is_parity_for_is_refused_and_nothing_written() {
+    let ground = Ground::new(&[1_000, 2_000, 3_000], 2);
+    let lost = [Which::Original(0), Which::Original(1), Which::Original(2)];
+    let shards = ground.shards(&lost);
+    assert_eq!(shards.lacking(), 1);
+    let target = ground.target(Which::Original(0), ".new");
+    let error = shards.weave(&[target], &|_| ()).unwrap_err();
+    assert_eq!(error.kind(), crate::error::Kind::Damaged);
+    assert_eq!(fs::read(ground.path(Which::Original(0)).with_extension("new")).unwrap(), b"");
+}
+
+#[test]
+fn every_disc_may_have_a_scratch_if_they_are_not_in_one_place() {
+    let ground = Ground::new(&[4 * MEBIBYTE, 4 * MEBIBYTE - 9, 3 * MEBIBYTE + 1], 1);
+    let scratched = |which, size: u64, bad: u64| {
+        let mut bytes = ground.bytes(which);
+        bytes[usize::try_from(bad * MEBIBYTE).unwrap()] ^= 1;
+        let path = ground.path(which).with_extension("bad");
+        fs::write(&path, bytes).unwrap();
+        let good = (0..size.div_ceil(MEBIBYTE)).map(|at| at != bad).collect();
+        Shard { size, place: Some(Place::new(&path, 0, Some(good))) }
+    };
+    let all = [Which::Original(0), Which::Original(1), Which::Original(2), Which::Parity(0)];
+    let originals = |bad: [u64; 3]| -> Vec<Shard> {
+        (0..3).map(|k| scratched(Which::Original(k), ground.sizes[k], bad[k])).collect()
+    };
+    let parity = || vec![scratched(Which::Parity(0), ground.length, 3)];
+    let shards = Shards::new(originals([0, 1, 2]), parity(), ground.length).unwrap();
+    ground.is_restored(&shards, &all);
+    let shards = Shards::new(originals([0, 1, 3]), parity(), ground.length).unwrap();
+    assert_eq!(shards.lacking(), 1);
+}
