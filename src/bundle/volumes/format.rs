@@ -6,9 +6,11 @@
 
 use std::collections::HashSet;
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::names::stored_path;
+use super::parity::{UNIT, supports};
 use crate::bundle::CHUNKS;
 use crate::content::chunks::from_hex;
 use crate::error::{Error, Result};
@@ -22,8 +24,6 @@ pub const MOST_VOLUMES: u32 = 9_999;
 pub const MAX_VOLUME_JSON: u64 = 384 * 1024 * 1024;
 /// The most values in one: a million files, each a segment.
 const MOST_VALUES: usize = 10_000_000;
-/// A shard is a multiple of this, in bytes.
-const SHARD_UNIT: u64 = 64;
 
 /// `volumes/003.json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -189,13 +189,15 @@ pub struct RecoveryJson {
     pub gapferry_recovery: u32,
     /// Of the bundle.
     pub identity: Digest,
+    /// When the bundle was; the time in the headers of the tar.
+    pub created: Timestamp,
     /// This one of the recovery volumes, from 1 on.
     pub number: u32,
     /// How many recovery volumes the set has.
     pub of: u32,
     /// Bytes that no volume of the set exceeds, recovery volumes included.
     pub limit: u64,
-    /// Bytes of a shard, a multiple of 64: at least the length of the longest volume.
+    /// Bytes of a shard: the length of the longest volume, rounded up to a multiple of 64.
     pub shard: u64,
     /// The volumes that are no recovery volumes, in order.
     pub volumes: Vec<WholeVolume>,
@@ -229,15 +231,19 @@ impl RecoveryJson {
         if !(1..=of).contains(&number) || of > MOST_VOLUMES || limit > i64::MAX as u64 {
             return Some(format!("recovery volume {number} of {of}, of {limit} bytes, cannot be"));
         }
-        if shard == 0 || shard > limit || !shard.is_multiple_of(SHARD_UNIT) {
-            return Some(format!("a shard cannot have {shard} bytes"));
-        }
         if self.volumes.is_empty() || self.volumes.len() > MOST_VOLUMES as usize {
             return Some(format!("a set cannot have {} volumes", self.volumes.len()));
         }
-        let wrong = |volume: &WholeVolume| volume.size > shard || !is_sha256(&volume.sha256);
-        let at = self.volumes.iter().position(wrong)?;
-        Some(format!("what it says of volume {} cannot be", at + 1))
+        let wrong = |volume: &WholeVolume| volume.size == 0 || volume.size > limit || !is_sha256(&volume.sha256);
+        if let Some(at) = self.volumes.iter().position(wrong) {
+            return Some(format!("what it says of volume {} cannot be", at + 1));
+        }
+        let longest = self.volumes.iter().map(|volume| volume.size).max().unwrap_or_default();
+        if Some(shard) != longest.checked_next_multiple_of(UNIT) || shard > limit {
+            return Some(format!("a shard cannot have {shard} bytes"));
+        }
+        let (volumes, of) = (self.volumes.len(), of as usize);
+        (!supports(volumes, of)).then(|| format!("there is no parity of {volumes} volumes in {of}"))
     }
 
     /// As it is written.
@@ -358,6 +364,7 @@ mod tests {
         let good = RecoveryJson {
             gapferry_recovery: 1,
             identity: Digest::sha256(b"bundle"),
+            created: Timestamp::UNIX_EPOCH,
             number: 1,
             of: 2,
             limit: 4_096,
@@ -367,11 +374,13 @@ mod tests {
         let parse = |json: &RecoveryJson| RecoveryJson::parse(&json.to_bytes().unwrap(), "volumes/r01.json");
         assert_eq!(parse(&good).unwrap(), good);
         type Forge = fn(&mut RecoveryJson);
-        let forged: [Forge; 7] = [
+        let forged: [Forge; 9] = [
             |r| r.gapferry_recovery = 9,
             |r| r.number = 3,
             |r| r.shard = 1_000,
-            |r| r.shard = 8_192,
+            |r| r.shard = 1_088,
+            |r| r.limit = 1_023,
+            |r| r.volumes[1].size = u64::MAX,
             |r| r.volumes.clear(),
             |r| r.volumes[1].size = 1_025,
             |r| r.volumes[1].sha256.clear(),

@@ -164,9 +164,16 @@ impl Shards {
         let fits = |shard: &Shard| shard.size <= length;
         let is_coded = supports(k, n) && length > 0 && length.is_multiple_of(UNIT);
         if !is_coded || !originals.iter().all(fits) || !parities.iter().all(|shard| shard.size == length) {
-            return Err(Error::input(format!("parity of {k} volumes in {n} of {length} bytes each cannot be computed")));
+            return Err(Error::input(format!(
+                "parity of {k} volumes in {n} of {length} bytes each cannot be computed"
+            )));
         }
         Ok(Shards { originals, parities, length })
+    }
+
+    /// Of every shard, in bytes.
+    pub fn length(&self) -> u64 {
+        self.length
     }
 
     /// How many parities more would be needed; 0: everything that is lost can be computed.
@@ -241,7 +248,9 @@ impl Shards {
         let read_parities = given.iter().map(|n| (&self.parities[*n], &parities[*n]));
         let read: Vec<(&Shard, &Mutex<Row>)> = read.into_iter().chain(read_parities).collect();
         let keep = self.originals.len() + self.parities.len() + targets.len() <= MOST_OPEN;
-        in_parallel(&read, |(shard, row)| fill(shard, &mut locked(row), at, length, keep)).into_iter().collect::<Result<()>>()?;
+        in_parallel(&read, |(shard, row)| fill(shard, &mut locked(row), at, length, keep))
+            .into_iter()
+            .collect::<Result<()>>()?;
         if !lost.is_empty() {
             self.restore(originals, parities, &given, length)?;
         }
@@ -336,7 +345,9 @@ fn fill(shard: &Shard, row: &mut Row, at: u64, length: u64, keep: bool) -> Resul
     };
     let read = file.read_exact_at(&mut row.bytes[..left], place.offset + at);
     read.map_err(|e| match e.kind() {
-        io::ErrorKind::UnexpectedEof => Error::damaged(format!("{} has changed while it was read", place.path.display())),
+        io::ErrorKind::UnexpectedEof => {
+            Error::damaged(format!("{} has changed while it was read", place.path.display()))
+        }
         _ => fail(e),
     })?;
     row.file = keep.then_some(file);

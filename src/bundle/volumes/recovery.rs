@@ -1,0 +1,218 @@
+//! Recovery volumes: written from the finished volumes of a set, and read again.
+//!
+//! # Threats
+//! A recovery volume may be damaged or forged. What it says is used once its own sums agree, and only to find out what is lost:
+//! what is made of it is held against the sha256 of the whole volume before it gets a name. Sizes are bounded by what is
+//! really in the file: every mebibyte of every volume has its 32 bytes there.
+
+use std::path::PathBuf;
+
+use jiff::Timestamp;
+
+use super::format::{RecoveryJson, VOLUME_VERSION, WholeVolume};
+use super::names::{Part, SetName};
+use super::parity::{self, MEBIBYTE, Place, Prints, Shard, Shards, UNIT, Which, Woven};
+use super::targets::Targets;
+use crate::bundle::offsets::TarPlan;
+use crate::error::{Error, Result};
+use crate::oci::Digest;
+use crate::progress::Events;
+
+/// Bytes of a BLAKE3.
+const PRINT: u64 = 32;
+
+/// Of which set recovery volumes are to be made, and how many.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted {
+    /// Of the bundle.
+    pub identity: Digest,
+    /// When the bundle was made.
+    pub created: Timestamp,
+    /// Bytes that no volume exceeds.
+    pub limit: u64,
+    /// How many volumes the set has.
+    pub volumes: u32,
+    /// How many recovery volumes it is to have.
+    pub recovery: u32,
+}
+
+/// The length of the longest recovery volume that a set has whose volumes have these lengths, in bytes.
+///
+/// # Errors
+/// No code for as many volumes, or lengths that no file has.
+pub fn recovery_length(sizes: &[u64], recovery: u32, limit: u64) -> Result<u64> {
+    let (identity, created) = (Digest::Sha256([0; 32]), Timestamp::UNIX_EPOCH);
+    let volumes = u32::try_from(sizes.len()).unwrap_or(u32::MAX);
+    let json = Wanted { identity, created, limit, volumes, recovery }.json(sizes)?;
+    Ok(plan(&RecoveryJson { number: recovery, ..json })?.length)
+}
+
+/// Writes the recovery volumes of the set, whose volumes are finished; of all of them, or `only` one. Gives what the volumes are.
+///
+/// # Errors
+/// A volume that cannot be read or is longer than the limit; a recovery volume would be; what the disk says.
+pub fn write_recovery(set: &SetName, wanted: &Wanted, only: Option<u32>, events: &Events) -> Result<Vec<WholeVolume>> {
+    let paths: Vec<PathBuf> =
+        (1..=wanted.volumes).map(|number| set.part(Part::Volume(number), wanted.volumes)).collect();
+    let sizes = paths.iter().map(|path| match path.metadata() {
+        Ok(metadata) => Ok(metadata.len()),
+        Err(error) => Err(Error::disk("reading", path, error)),
+    });
+    let sizes = sizes.collect::<Result<Vec<u64>>>()?;
+    let json = wanted.json(&sizes)?;
+    let longest = plan(&RecoveryJson { number: wanted.recovery, ..json.clone() })?.length;
+    if longest > wanted.limit {
+        let text =
+            format!("a recovery volume would have {longest} bytes, no volume may have more than {}", wanted.limit);
+        return Err(Error::input(text));
+    }
+    let numbers: Vec<u32> = (1..=wanted.recovery).filter(|number| only.is_none_or(|only| only == *number)).collect();
+    let mut targets = Targets::default();
+    for number in &numbers {
+        let path = set.part(Part::Recovery(*number), wanted.recovery);
+        let plan = plan(&RecoveryJson { number: *number, ..json.clone() })?;
+        let offset = plan.files.last().map_or(0, |file| file.data);
+        targets.begin(path, Which::Parity(*number as usize - 1), offset, plan.length)?;
+    }
+    let shard = |(path, size): (&PathBuf, &u64)| Shard { size: *size, place: Some(Place::new(path, 0, None)) };
+    let originals = paths.iter().zip(&sizes).map(shard).collect();
+    let parities = (0..wanted.recovery).map(|_| Shard { size: json.shard, place: None }).collect();
+    let shards = Shards::new(originals, parities, json.shard)?;
+    let woven = targets.weave(&shards, json.identity, events)?;
+    let json = json.with(&woven)?;
+    targets.dress(&json, &known(&woven.originals), &woven)?;
+    targets.finish(events)?;
+    Ok(json.volumes)
+}
+
+/// The BLAKE3 of all mebibytes of all volumes, one behind the other.
+fn known(prints: &[Option<Prints>]) -> Vec<u8> {
+    prints.iter().flatten().flat_map(|prints| prints.mebibytes.iter().flatten().copied()).collect()
+}
+
+impl Wanted {
+    /// Of volumes with these lengths, with zeros in place of what they are.
+    fn json(&self, sizes: &[u64]) -> Result<RecoveryJson> {
+        let Wanted { identity, created, limit, volumes, recovery } = *self;
+        let longest = sizes.iter().copied().max().unwrap_or_default();
+        let shard = longest.checked_next_multiple_of(UNIT).filter(|_| longest > 0 && longest <= limit);
+        let is_coded = sizes.len() == volumes as usize && parity::supports(sizes.len(), recovery as usize);
+        let Some(shard) = shard.filter(|_| is_coded) else {
+            let text =
+                format!("of {volumes} volumes of at most {limit} bytes, {recovery} recovery volumes cannot be made");
+            return Err(Error::input(text));
+        };
+        let volumes = sizes.iter().map(|size| WholeVolume { size: *size, sha256: "0".repeat(64) }).collect();
+        let gapferry_recovery = VOLUME_VERSION;
+        Ok(RecoveryJson { gapferry_recovery, identity, created, number: 1, of: recovery, limit, shard, volumes })
+    }
+}
+
+impl RecoveryJson {
+    /// With what the volumes were found to be.
+    fn with(mut self, woven: &Woven) -> Result<RecoveryJson> {
+        for (volume, prints) in self.volumes.iter_mut().zip(&woven.originals) {
+            let unread = || Error::damaged("computing recovery volumes: a volume was not read");
+            volume.sha256 = prints.as_ref().ok_or_else(unread)?.sha256.hex();
+        }
+        Ok(self)
+    }
+
+    /// How many BLAKE3 of volumes there are.
+    pub fn known_mebibytes(&self) -> u64 {
+        self.volumes.iter().map(|volume| volume.size.div_ceil(MEBIBYTE)).fold(0, u64::saturating_add)
+    }
+}
+
+/// What stands where in a recovery volume; of `json` only the length matters.
+pub fn plan(json: &RecoveryJson) -> Result<TarPlan> {
+    let (part, of) = (Part::Recovery(json.number), json.of);
+    let mebibytes = json.known_mebibytes().saturating_add(json.shard.div_ceil(MEBIBYTE));
+    let names = [part.json(of), part.chunks(of), part.parity(of)];
+    let sums = names.iter().map(|name| 64 + 2 + name.len() as u64 + 1).sum();
+    let [own, chunks, parity] = names;
+    let files = [
+        (own, json.to_bytes()?.len() as u64),
+        (chunks, mebibytes.saturating_mul(PRINT)),
+        (part.sums(of), sums),
+        (parity, json.shard),
+    ];
+    TarPlan::new(files)
+}
+
+/// Everything of a recovery volume that stands before the parity. `chunks` is the whole of `r01.b3`.
+pub fn head(json: &RecoveryJson, chunks: &[u8], parity: &Digest) -> Result<Vec<u8>> {
+    let bytes = json.to_bytes()?;
+    let plan = plan(json)?;
+    let [own, b3, sums, data] = &plan.files[..] else { return Ok(Vec::new()) };
+    let digests = [(&own.path, Digest::sha256(&bytes)), (&b3.path, Digest::sha256(chunks)), (&data.path, *parity)];
+    let lines: String = digests.iter().map(|(path, digest)| format!("{}  {path}\n", digest.hex())).collect();
+    let mtime = u64::try_from(json.created.as_second()).unwrap_or_default();
+    let mut head = Vec::new();
+    for (file, bytes) in [(own, &*bytes), (b3, chunks), (sums, lines.as_bytes())] {
+        head.extend(file.header_blocks(mtime));
+        head.extend(bytes);
+        head.resize(head.len().next_multiple_of(512), 0);
+    }
+    head.extend(data.header_blocks(mtime));
+    Ok(head)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::progress::Silent;
+
+    /// Volumes of these sizes in a directory of their own, and what is wanted of them.
+    fn set(sizes: &[u64], recovery: u32, limit: u64) -> (tempfile::TempDir, SetName, Wanted) {
+        let directory = tempfile::tempdir().unwrap();
+        let set = SetName::of(&directory.path().join("images"));
+        let volumes = u32::try_from(sizes.len()).unwrap();
+        for (number, size) in (1..).zip(sizes) {
+            let bytes: Vec<u8> = (0..*size).map(|at| (at * u64::from(number) % 251) as u8).collect();
+            fs::write(set.part(Part::Volume(number), volumes), bytes).unwrap();
+        }
+        let (identity, created) = (Digest::sha256(b"bundle"), "2026-11-21T04:00:00Z".parse().unwrap());
+        (directory, set, Wanted { identity, created, limit, volumes, recovery })
+    }
+
+    fn write(set: &SetName, wanted: &Wanted, only: Option<u32>) -> Result<Vec<WholeVolume>> {
+        let events: Events = Arc::new(Silent);
+        write_recovery(set, wanted, only, &events)
+    }
+
+    fn names(directory: &tempfile::TempDir) -> Vec<String> {
+        let entries = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let mut names: Vec<String> = entries.collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn a_recovery_volume_has_the_length_that_was_planned_and_the_same_bytes_each_time() {
+        let sizes = [2_000_000, 1_500_000, 700];
+        let length = recovery_length(&sizes, 12, 3_000_000).unwrap();
+        let (directory, set, wanted) = set(&sizes, 12, length);
+        let volumes = write(&set, &wanted, None).unwrap();
+        assert_eq!(volumes.iter().map(|volume| volume.size).collect::<Vec<_>>(), sizes);
+        let path = |number| set.part(Part::Recovery(number), 12);
+        let first: Vec<Vec<u8>> = (1..=12).map(|number| fs::read(path(number)).unwrap()).collect();
+        assert_eq!(first.iter().map(Vec::len).max(), usize::try_from(length).ok());
+        fs::remove_file(path(7)).unwrap();
+        write(&set, &wanted, Some(7)).unwrap();
+        assert!((1..=12).all(|number| fs::read(path(number)).unwrap() == first[number as usize - 1]));
+        assert_eq!(names(&directory).len(), 15, "nothing else is left");
+    }
+
+    #[test]
+    fn a_recovery_volume_that_would_be_longer_than_a_medium_is_refused_before_anything_is_written() {
+        let sizes = [2_000_000, 1_500_000];
+        let (directory, set, wanted) = set(&sizes, 2, recovery_length(&sizes, 2, 3_000_000).unwrap() - 1);
+        assert!(write(&set, &wanted, None).unwrap_err().chain().contains("no volume may have more"));
+        assert_eq!(names(&directory).len(), 2);
+        assert!(recovery_length(&sizes, 0, 3_000_000).is_err() && recovery_length(&[], 1, 3_000_000).is_err());
+    }
+}
