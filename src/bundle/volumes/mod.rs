@@ -12,4 +12,4 @@ pub use format::{
     MAX_VOLUME_JSON, MOST_VOLUMES, RecoveryJson, Segment, VOLUME_VERSION, VolumeFile, VolumeJson, WholeVolume,
 };
 pub use names::{Part, RECOVERY_DIGITS, SetName, VOLUMES, stored_path};
-pub use recovery::{Wanted, recovery_length, write_recovery};
+pub use recovery::{RecoveryOf, recovery_length, write_recovery};

@@ -23,7 +23,7 @@ const PRINT: u64 = 32;
 
 /// Of which set recovery volumes are to be made, and how many.
 #[derive(Clone, Copy, Debug)]
-pub struct Wanted {
+pub struct RecoveryOf {
     /// Of the bundle.
     pub identity: Digest,
     /// When the bundle was made.
@@ -43,7 +43,7 @@ pub struct Wanted {
 pub fn recovery_length(sizes: &[u64], recovery: u32, limit: u64) -> Result<u64> {
     let (identity, created) = (Digest::Sha256([0; 32]), Timestamp::UNIX_EPOCH);
     let volumes = u32::try_from(sizes.len()).unwrap_or(u32::MAX);
-    let json = Wanted { identity, created, limit, volumes, recovery }.json(sizes)?;
+    let json = RecoveryOf { identity, created, limit, volumes, recovery }.json(sizes)?;
     Ok(plan(&RecoveryJson { number: recovery, ..json })?.length)
 }
 
@@ -51,7 +51,12 @@ pub fn recovery_length(sizes: &[u64], recovery: u32, limit: u64) -> Result<u64> 
 ///
 /// # Errors
 /// A volume that cannot be read or is longer than the limit; a recovery volume would be; what the disk says.
-pub fn write_recovery(set: &SetName, wanted: &Wanted, only: Option<u32>, events: &Events) -> Result<Vec<WholeVolume>> {
+pub fn write_recovery(
+    set: &SetName,
+    wanted: &RecoveryOf,
+    only: Option<u32>,
+    events: &Events,
+) -> Result<Vec<WholeVolume>> {
     let paths: Vec<PathBuf> =
         (1..=wanted.volumes).map(|number| set.part(Part::Volume(number), wanted.volumes)).collect();
     let sizes = paths.iter().map(|path| match path.metadata() {
@@ -90,10 +95,10 @@ fn known(prints: &[Option<Prints>]) -> Vec<u8> {
     prints.iter().flatten().flat_map(|prints| prints.mebibytes.iter().flatten().copied()).collect()
 }
 
-impl Wanted {
+impl RecoveryOf {
     /// Of volumes with these lengths, with zeros in place of what they are.
     fn json(&self, sizes: &[u64]) -> Result<RecoveryJson> {
-        let Wanted { identity, created, limit, volumes, recovery } = *self;
+        let RecoveryOf { identity, created, limit, volumes, recovery } = *self;
         let longest = sizes.iter().copied().max().unwrap_or_default();
         let shard = longest.checked_next_multiple_of(UNIT).filter(|_| longest > 0 && longest <= limit);
         let is_coded = sizes.len() == volumes as usize && parity::supports(sizes.len(), recovery as usize);
@@ -167,7 +172,7 @@ mod tests {
     use crate::progress::Silent;
 
     /// Volumes of these sizes in a directory of their own, and what is wanted of them.
-    fn set(sizes: &[u64], recovery: u32, limit: u64) -> (tempfile::TempDir, SetName, Wanted) {
+    fn set(sizes: &[u64], recovery: u32, limit: u64) -> (tempfile::TempDir, SetName, RecoveryOf) {
         let directory = tempfile::tempdir().unwrap();
         let set = SetName::of(&directory.path().join("images"));
         let volumes = u32::try_from(sizes.len()).unwrap();
@@ -176,10 +181,10 @@ mod tests {
             fs::write(set.part(Part::Volume(number), volumes), bytes).unwrap();
         }
         let (identity, created) = (Digest::sha256(b"bundle"), "2026-11-21T04:00:00Z".parse().unwrap());
-        (directory, set, Wanted { identity, created, limit, volumes, recovery })
+        (directory, set, RecoveryOf { identity, created, limit, volumes, recovery })
     }
 
-    fn write(set: &SetName, wanted: &Wanted, only: Option<u32>) -> Result<Vec<WholeVolume>> {
+    fn write(set: &SetName, wanted: &RecoveryOf, only: Option<u32>) -> Result<Vec<WholeVolume>> {
         let events: Events = Arc::new(Silent);
         write_recovery(set, wanted, only, &events)
     }
