@@ -21,6 +21,7 @@ mod place;
 mod repair;
 mod signed;
 mod stamp;
+pub mod stream;
 mod tarfile;
 pub mod volumes;
 mod writer;

@@ -1,6 +1,7 @@
 //! `gapferry export`: registries → bundle.
 
 mod repair;
+mod stream;
 mod write;
 
 use std::path::PathBuf;
@@ -36,7 +37,12 @@ there), so are finished blobs (after they were hashed), and an unfinished one co
 is fetched again.
 
 If OUT ends in .tar the bundle is one file, else a directory. An older bundle of that name is replaced only when the new one \
-is complete, and what both have in common is not fetched again.";
+is complete, and what both have in common is not fetched again.
+
+`-o -` writes the tar to standard output in one pass, for ssh, a tape or a diode: nothing is kept beside it, so after an \
+interruption it begins again, and what has gone out is cut short for every reader. Blobs are fetched ahead, up to 32 MiB, while \
+one is written. A blob that goes by sha512 is fetched into TMPDIR first. Such a bundle has no chunks.b3: verify proves it by \
+sha256.";
 
 const AFTER: &str = "\
 Examples:
@@ -45,6 +51,7 @@ Examples:
   gapferry export --locked images.lock -o again.tar      # the same bytes
   gapferry export -f skopeo-sync.yaml -o bundle --dry-run
   gapferry export -f images.txt -o images.tar --sign-key ours.pem      # who made it
+  gapferry export --locked images.lock -o - | ssh inside 'cat > images.tar'
   gapferry export --repair missing.json --locked images.lock -o repair.tar     # what a damaged one lacks
 
 An allowlist as text:
@@ -64,7 +71,7 @@ Index modes (with --platform):
 pub struct Args {
     #[command(flatten)]
     allowlist: AllowlistArgs,
-    /// The bundle: a file if it ends in .tar, else a directory
+    /// The bundle: a file if it ends in .tar, `-` for a tar to standard output, else a directory
     #[arg(short, long, value_name = "OUT", help_heading = "Output")]
     output: PathBuf,
     /// Also write the lock: what each reference meant
@@ -98,15 +105,16 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
         return Ok(ended);
     }
     check_writable(&args.lock)?;
-    if !args.dry_run {
+    let in_one_pass = stream::is_wanted(&args)?;
+    if !args.dry_run && !in_one_pass {
         Writer::check_free(&args.output)?;
     }
-    let former = Writer::former(&args.output)?;
+    let former = if in_one_pass { None } else { Writer::former(&args.output)? };
     let key = args.sign.key(context)?;
     let (registries, ask) = ask(&args, context)?;
     let kept = match args.dry_run {
         true => Checkpoint::reading(&registries, &walk_file(&args.output)),
-        false => Checkpoint::new(&registries, Some(walk_file(&args.output))),
+        false => Checkpoint::new(&registries, (!in_one_pass).then(|| walk_file(&args.output))),
     };
     tell_obstacle(&kept, context);
     let begun = (started, key);
@@ -136,6 +144,10 @@ async fn export(
         }
     };
     source.forget_local();
+    if stream::is_wanted(args)? {
+        let contents = Contents::new(lock, &graph)?;
+        return stream::run(args, &contents, &graph, (&source, registries), (started, key), context).await;
+    }
     // A prescribed time has to be in the bundle; another time of resolution alone is no reason to write a new one.
     let exact = args.locked.is_some() || context.now()?.1;
     let whole = if args.dry_run { Whole::BySizes } else { Whole::Proven(&context.events) };
@@ -210,16 +222,17 @@ fn print_plan(
         context.print(&format!("\n{places}"))?;
     }
     let text = format!(
-        "\n{}, {} in the bundle; {} to fetch, {} saved by sharing\n{} needs {} more, {} free\n",
+        "\n{}, {} in the bundle; {} to fetch, {} saved by sharing\n",
         count(lock.images.len(), "image"),
         bytes(survey.total),
         bytes(to_fetch),
         bytes(saved),
-        args.output.display(),
-        bytes(if up_to_date { 0 } else { survey.needed }),
-        bytes(survey.free),
     );
     context.print(&text)?;
+    if !stream::is_wanted(args)? {
+        let needed = bytes(if up_to_date { 0 } else { survey.needed });
+        context.print(&format!("{} needs {needed} more, {} free\n", args.output.display(), bytes(survey.free)))?;
+    }
     Ok(Outcome::Done)
 }
 

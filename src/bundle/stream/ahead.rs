@@ -1,0 +1,218 @@
+//! Blobs in a fixed order, and the next ones fetched while one is written, within bounded memory.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::Write;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::{StreamExt, TryStreamExt, stream};
+use tokio::sync::{Semaphore, mpsc};
+
+use crate::content::{BlobReader, Body, Origin, Slice, Source};
+use crate::error::{Error, Kind, Result};
+use crate::oci::{Descriptor, Digest, Repository};
+use crate::progress::{Event, Events};
+
+/// How much is fetched ahead, in bytes, all blobs together.
+const AHEAD: usize = 32 << 20;
+/// More blobs at a time would have too little of it each.
+const MOST_JOBS: usize = 16;
+
+/// A blob, and where it is.
+pub struct Placed {
+    pub blob: Descriptor,
+    pub repository: Repository,
+}
+
+/// Fetches blobs in order.
+pub struct Ahead<'a> {
+    source: &'a dyn Source,
+    jobs: usize,
+    events: &'a Events,
+    /// Those that were fetched before.
+    kept: HashMap<Digest, Slice>,
+}
+
+/// The blobs as they are fetched, one after the other.
+pub struct Fetched(mpsc::UnboundedReceiver<Pieces>);
+
+/// One blob as it is fetched.
+pub struct Pieces {
+    blob: Digest,
+    pieces: mpsc::UnboundedReceiver<Bytes>,
+    room: Arc<Semaphore>,
+    most: usize,
+    /// Bytes that are still to come.
+    left: u64,
+}
+
+/// Where the pieces of one blob go; it waits where too many have not been taken.
+struct Feed {
+    pieces: mpsc::UnboundedSender<Bytes>,
+    room: Arc<Semaphore>,
+    most: usize,
+}
+
+impl<'a> Ahead<'a> {
+    pub fn new(source: &'a dyn Source, jobs: usize, events: &'a Events, kept: HashMap<Digest, Slice>) -> Ahead<'a> {
+        Ahead { source, jobs: jobs.clamp(1, MOST_JOBS), events, kept }
+    }
+
+    /// What fetches, and what it fetches: both have to be polled.
+    pub fn begin(&self, blobs: &'a [Placed]) -> (impl Future<Output = Result<()>>, Fetched) {
+        let (lineup, fetched) = mpsc::unbounded_channel();
+        let fetching = async move {
+            let fetch = |placed: &'a Placed| {
+                let (feed, pieces) = self.pipe(&placed.blob);
+                // Nobody takes them only when writing has failed, which ends this too.
+                let _ = lineup.send(pieces);
+                async move { self.fetch(placed, feed).await }
+            };
+            // They begin in their order, so what is wanted next is always among them.
+            stream::iter(blobs).map(Ok).try_for_each_concurrent(self.jobs, fetch).await
+        };
+        (fetching, Fetched(fetched))
+    }
+
+    fn pipe(&self, blob: &Descriptor) -> (Feed, Pieces) {
+        let (sender, pieces) = mpsc::unbounded_channel();
+        let most = AHEAD / self.jobs;
+        let room = Arc::new(Semaphore::new(most));
+        let feed = Feed { pieces: sender, room: room.clone(), most };
+        (feed, Pieces { blob: blob.digest, pieces, room, most, left: blob.size })
+    }
+
+    async fn fetch(&self, placed: &Placed, feed: Feed) -> Result<()> {
+        let (digest, size) = (placed.blob.digest, placed.blob.size);
+        self.events.report(Event::BlobStarted { digest, size, present: 0 });
+        if let Some(slice) = self.kept.get(&digest) {
+            self.pass(&placed.blob, slice.clone().stream(0), &feed).await?;
+        } else if size <= feed.most as u64 {
+            for piece in self.whole(placed).await? {
+                feed.put(piece).await;
+            }
+        } else {
+            let body = self.source.blob(&placed.repository, &placed.blob, 0).await?;
+            self.pass(&placed.blob, body, &feed).await?;
+        }
+        self.events.report(Event::BlobFinished { digest });
+        self.events.report(Event::ItemDone);
+        // Else what is fetched and not yet written would have no bound.
+        feed.taken().await;
+        Ok(())
+    }
+
+    /// All of a small blob, proven; from another place if one gives wrong bytes.
+    async fn whole(&self, placed: &Placed) -> Result<Vec<Bytes>> {
+        let Placed { blob, repository } = placed;
+        loop {
+            let mut seen = 0;
+            let read = async {
+                let mut reader = BlobReader::new(blob, self.source.blob(repository, blob, 0).await?)?;
+                let mut pieces = Vec::new();
+                while let Some(piece) = reader.next().await {
+                    let piece = piece?;
+                    seen += piece.len() as u64;
+                    self.advanced(blob, &piece);
+                    pieces.push(piece);
+                }
+                Ok(pieces)
+            };
+            match read.await {
+                Err(error) if Error::kind(&error) == Kind::Damaged => {
+                    self.source.gave_wrong(repository, blob, error)?
+                }
+                other => return other,
+            }
+            self.events.report(Event::BlobRestarted { digest: blob.digest, bytes: seen });
+        }
+    }
+
+    /// A large one goes on as it arrives, but for its last piece.
+    async fn pass(&self, blob: &Descriptor, body: Body, feed: &Feed) -> Result<()> {
+        let mut reader = BlobReader::new(blob, body)?;
+        while let Some(piece) = reader.next().await {
+            let piece = piece?;
+            self.advanced(blob, &piece);
+            feed.put(piece).await;
+        }
+        Ok(())
+    }
+
+    fn advanced(&self, blob: &Descriptor, piece: &Bytes) {
+        self.events.report(Event::BlobAdvanced { digest: blob.digest, bytes: piece.len() as u64 });
+    }
+}
+
+impl Fetched {
+    /// # Errors
+    /// There are no more, because fetching has failed.
+    pub async fn next(&mut self) -> Result<Pieces> {
+        self.0.recv().await.ok_or_else(|| Error::new(Kind::Interrupted, "fetching blobs"))
+    }
+}
+
+impl Pieces {
+    pub async fn next(&mut self) -> Option<Bytes> {
+        let piece = self.pieces.recv().await?;
+        self.room.add_permits(permits(&piece, self.most) as usize);
+        self.left = self.left.saturating_sub(piece.len() as u64);
+        Some(piece)
+    }
+
+    /// # Errors
+    /// It was not all; whoever fetched it knows why.
+    pub fn end(self) -> Result<()> {
+        match self.left {
+            0 => Ok(()),
+            left => Err(Error::new(Kind::Interrupted, format!("reading blob {}: {left} bytes are missing", self.blob))),
+        }
+    }
+}
+
+impl Feed {
+    async fn put(&self, piece: Bytes) {
+        // It is never closed.
+        if let Ok(permit) = self.room.acquire_many(permits(&piece, self.most)).await {
+            permit.forget();
+        }
+        let _ = self.pieces.send(piece);
+    }
+
+    /// Waits until all of it has been taken.
+    async fn taken(self) {
+        drop(self.pieces);
+        let _ = self.room.acquire_many(u32::try_from(self.most).unwrap_or(u32::MAX)).await;
+    }
+}
+
+fn permits(piece: &Bytes, most: usize) -> u32 {
+    u32::try_from(piece.len().min(most)).unwrap_or(u32::MAX)
+}
+
+/// A blob as a whole, proven, in a file without a name.
+pub async fn keep(blob: &Descriptor, origin: &Origin<'_>) -> Result<Slice> {
+    let place = std::env::temp_dir();
+    let failed = |e: std::io::Error| Error::disk("keeping a blob in", &place, e);
+    let mut file: File = tempfile::tempfile_in(&place).map_err(failed)?;
+    loop {
+        match copy(blob, origin, &mut file).await {
+            Err(error) if error.kind() == Kind::Damaged => {
+                origin.source.gave_wrong(origin.repository, blob, error)?;
+                file = tempfile::tempfile_in(&place).map_err(failed)?;
+            }
+            Err(error) => return Err(error),
+            Ok(()) => return Ok(Slice::new(Arc::new(file), place, 0, blob.size)),
+        }
+    }
+}
+
+async fn copy(blob: &Descriptor, origin: &Origin<'_>, file: &mut File) -> Result<()> {
+    let mut reader = origin.open(blob).await?;
+    while let Some(piece) = reader.next().await {
+        let piece = piece?;
+        file.write_all(&piece).map_err(|e| Error::disk("keeping a blob in", &std::env::temp_dir(), e))?;
+    }
+    Ok(())
+}

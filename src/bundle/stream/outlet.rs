@@ -1,0 +1,117 @@
+//! Where a stream goes, on a thread of its own: whoever takes the bytes may be slow.
+
+use bytes::Bytes;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use crate::error::{self, Error, Result};
+use crate::oci::Descriptor;
+
+/// How many pieces wait for the outlet.
+const WAITING: usize = 4;
+
+/// What the bytes are that follow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Headers, JSON, padding.
+    Plain,
+    /// The bytes of a blob that may be compressed further.
+    Blob,
+    /// Those of one that is compressed already.
+    Packed,
+}
+
+impl Kind {
+    /// As far as the media type tells.
+    pub fn of(blob: &Descriptor) -> Kind {
+        let media_type = blob.media_type.as_str();
+        let packed = ["gzip", "+zstd", "tar+gz", ".tgz"].iter().any(|word| media_type.contains(word));
+        if packed { Kind::Packed } else { Kind::Blob }
+    }
+}
+
+/// Takes the bytes of a stream in their order.
+pub trait Outlet: Send {
+    /// What follows is of this kind.
+    fn begin(&mut self, _: Kind) -> Result<()> {
+        Ok(())
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Result<()>;
+
+    /// That was all. Not called where it was not.
+    fn finish(&mut self) -> Result<()>;
+}
+
+enum Message {
+    Begin(Kind),
+    Bytes(Bytes),
+    End,
+}
+
+/// An outlet on its own thread.
+pub struct Pipe {
+    sender: mpsc::Sender<Message>,
+    thread: JoinHandle<Result<()>>,
+    failed: bool,
+    kind: Kind,
+}
+
+impl Pipe {
+    pub fn to(outlet: impl Outlet + 'static) -> Pipe {
+        let (sender, receiver) = mpsc::channel(WAITING);
+        let thread = tokio::task::spawn_blocking(move || drain(outlet, receiver));
+        Pipe { sender, thread, failed: false, kind: Kind::Plain }
+    }
+
+    /// # Errors
+    /// The outlet takes nothing more; [`Pipe::finish`] says why.
+    pub async fn begin(&mut self, kind: Kind) -> Result<()> {
+        if std::mem::replace(&mut self.kind, kind) == kind {
+            return Ok(());
+        }
+        self.send(Message::Begin(kind)).await
+    }
+
+    /// # Errors
+    /// As there.
+    pub async fn write(&mut self, bytes: Bytes) -> Result<()> {
+        if bytes.is_empty() { Ok(()) } else { self.send(Message::Bytes(bytes)).await }
+    }
+
+    async fn send(&mut self, message: Message) -> Result<()> {
+        let sent = self.sender.send(message).await;
+        sent.map_err(|_| {
+            self.failed = true;
+            Error::new(error::Kind::Disk, "writing a stream")
+        })
+    }
+
+    /// Waits until all is written; `complete`: and says that it is all.
+    ///
+    /// # Errors
+    /// The outlet's.
+    pub async fn finish(mut self, complete: bool) -> Result<()> {
+        if complete {
+            // What went wrong is said below.
+            let _ = self.send(Message::End).await;
+        }
+        if !complete && !self.failed {
+            // Whatever it waits for, nobody waits for it.
+            return Ok(());
+        }
+        drop(self.sender);
+        self.thread.await.map_err(|e| Error::new(error::Kind::Interrupted, "writing a stream").because(e))?
+    }
+}
+
+fn drain(mut outlet: impl Outlet, mut messages: mpsc::Receiver<Message>) -> Result<()> {
+    while let Some(message) = messages.blocking_recv() {
+        match message {
+            Message::Begin(kind) => outlet.begin(kind)?,
+            Message::Bytes(bytes) => outlet.write(&bytes)?,
+            Message::End => return outlet.finish(),
+        }
+    }
+    Ok(())
+}
