@@ -16,6 +16,7 @@ mod files;
 mod graph;
 mod missing;
 mod problems;
+mod volumes;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -23,13 +24,15 @@ use std::sync::Arc;
 
 use serde::{Serialize, Serializer};
 
-use crate::bundle::{BUNDLE_JSON, Bundle, BundleJson, MAX_BUNDLE_JSON, SUMS, refuse_unfinished};
+use crate::bundle::volumes::Opened;
+use crate::bundle::{BUNDLE_JSON, BundleJson, MAX_BUNDLE_JSON, SUMS, refuse_unfinished};
 use crate::error::{Error, Kind, Result};
 use crate::oci::Digest;
 use crate::progress::Events;
 use crate::transport::layout::Layout;
-pub use missing::missing;
+pub use missing::{missing, missing_of};
 use problems::Problems;
+pub use volumes::{SetReport, VolumeReport, VolumeState};
 
 /// How much is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,13 +58,22 @@ pub struct Report {
     pub bytes: u64,
     /// Sorted by path.
     pub problems: Vec<Problem>,
+    /// Where volumes of a bundle were checked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub set: Option<SetReport>,
+    /// What is missing only because the volumes that hold it are: no problems of those that are here.
+    #[serde(skip)]
+    pub lacking: Vec<Problem>,
 }
 
 /// One defect.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Problem {
-    /// Relative to the bundle.
+    /// Relative to the bundle, or to the volume. Empty: the tar itself.
     pub path: String,
+    /// The volume that has it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub volume: Option<String>,
     pub kind: ProblemKind,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub expected: Option<String>,
@@ -99,6 +111,8 @@ pub enum ProblemKind {
     Disagreement,
     /// A link, a device, a name that leads elsewhere, a tar that is cut short.
     Unsafe,
+    /// A volume of another set.
+    Foreign,
 }
 
 impl ProblemKind {
@@ -113,6 +127,7 @@ impl ProblemKind {
             ProblemKind::Undeclared => "find out who put it there; remove it, or export the bundle again",
             ProblemKind::Disagreement => "do not use it before you know why; export it again from the same lock",
             ProblemKind::Unsafe => "do not unpack it; find out where it comes from, and export it again",
+            ProblemKind::Foreign => "take it away, and bring the volume of this set",
         }
     }
 
@@ -127,6 +142,7 @@ impl ProblemKind {
             ProblemKind::Undeclared => "not declared",
             ProblemKind::Disagreement => "contradiction",
             ProblemKind::Unsafe => "unsafe",
+            ProblemKind::Foreign => "of another set",
         }
     }
 }
@@ -135,7 +151,7 @@ impl Problem {
     fn new(path: &str, kind: ProblemKind) -> Problem {
         let path = shortened(path);
         let (ranges, images) = (Vec::new(), Arc::default());
-        Problem { path, kind, expected: None, found: None, ranges, images, remedy: kind.remedy() }
+        Problem { path, volume: None, kind, expected: None, found: None, ranges, images, remedy: kind.remedy() }
     }
 
     fn expected(mut self, expected: impl ToString) -> Problem {
@@ -150,6 +166,11 @@ impl Problem {
 
     fn at(mut self, ranges: Vec<Bytes>) -> Problem {
         self.ranges = ranges;
+        self
+    }
+
+    fn in_volume(mut self, volume: &Path) -> Problem {
+        self.volume = Some(volume.display().to_string());
         self
     }
 }
@@ -171,39 +192,58 @@ impl Report {
 /// It is not a bundle at all, or one of a format this program does not read.
 pub fn check(path: &Path, depth: Depth, events: &Events) -> Result<Report> {
     refuse_unfinished(path)?;
-    let layout = Layout::open(path)?;
+    check_opened(&Opened::Whole(Box::new(Layout::open(path)?)), depth, events)
+}
+
+/// The same for what is open already: a bundle, or volumes of one.
+///
+/// # Errors
+/// As [`check`].
+pub fn check_opened(opened: &Opened, depth: Depth, events: &Events) -> Result<Report> {
+    let layout = match opened {
+        Opened::Volumes(set) => return volumes::check(set, depth, events),
+        Opened::Whole(layout) => layout,
+    };
     let mut problems = Problems::default();
-    let bundle = open_json(&layout, &mut problems)?;
     for fault in layout.faults() {
         problems.push(Problem::new(&fault.path, ProblemKind::Unsafe).found(&fault.what));
     }
+    examine(layout, depth, events, problems).map(|(report, _)| report)
+}
+
+/// Everything but the faults of the layout, which may be in `problems` already; and what each image needs.
+fn examine(layout: &Layout, depth: Depth, events: &Events, mut problems: Problems) -> Result<(Report, graph::Reach)> {
+    let bundle = open_json(layout, &mut problems)?;
     let identity = layout.read(BUNDLE_JSON, MAX_BUNDLE_JSON).ok().flatten().map(|bytes| Digest::sha256(&bytes));
-    let declared = declared::declared(&layout, bundle.as_ref(), identity, &mut problems);
-    files::check(&layout, &declared, bundle.as_ref(), depth, events, &mut problems);
+    let declared = declared::declared(layout, bundle.as_ref(), identity, &mut problems);
+    files::check(layout, &declared, bundle.as_ref(), depth, events, &mut problems);
     let reach = match &bundle {
-        Some(bundle) => graph::check(&layout, bundle, &mut problems),
-        None => graph::by_index(&layout),
+        Some(bundle) => graph::check(layout, bundle, &mut problems),
+        None => graph::by_index(layout),
     };
     if let Some(bundle) = bundle.as_ref().filter(|_| !reach.too_much) {
-        docker::agrees(&layout, bundle, &mut problems);
+        docker::agrees(layout, bundle, &mut problems);
     }
     let mut problems = problems.into_sorted();
     name_images(&mut problems, &reach);
-    Ok(Report {
+    let report = Report {
         identity,
         images: reach.images.len(),
         files: layout.entries().count(),
         bytes: layout.entries().map(|(_, size)| size).fold(0, u64::saturating_add),
         problems,
-    })
+        set: None,
+        lacking: Vec::new(),
+    };
+    Ok((report, reach))
 }
 
 /// `bundle.json`; without it, `SHA256SUMS` shows that this was to be a bundle.
 fn open_json(layout: &Layout, problems: &mut Problems) -> Result<Option<BundleJson>> {
     if layout.size_of(BUNDLE_JSON).is_none() {
         if layout.size_of(SUMS).is_none() && layout.faults().is_empty() {
-            // Gives the error that says what is missing.
-            Bundle::open(layout.path())?;
+            let text = format!("{} is not a bundle: it has no bundle.json", layout.path().display());
+            return Err(Error::input(text));
         }
         problems.push(Problem::new(BUNDLE_JSON, ProblemKind::Missing));
         return Ok(None);

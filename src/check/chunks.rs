@@ -107,6 +107,13 @@ fn read(layout: &Layout, open: &Open<'_>, begin: u64, end: u64, buffer: &mut [u8
 }
 
 fn hash(slice: &Slice, chunk: u64, buffer: &mut [u8], id: Digest, events: &Events) -> Found {
+    let found = value_of(slice, chunk, buffer)?;
+    let bytes = slice.size().saturating_sub(chunk * CHUNK).min(CHUNK);
+    events.report(Event::BlobAdvanced { digest: id, bytes });
+    Ok(found)
+}
+
+fn value_of(slice: &Slice, chunk: u64, buffer: &mut [u8]) -> Found {
     let mut one = OneChunk::new(chunk, slice.size());
     let (mut at, end) = (chunk * CHUNK, slice.size().min((chunk + 1) * CHUNK));
     while at < end {
@@ -115,7 +122,6 @@ fn hash(slice: &Slice, chunk: u64, buffer: &mut [u8], id: Digest, events: &Event
         one.update(&buffer[..read]);
         at += read as u64;
     }
-    events.report(Event::BlobAdvanced { digest: id, bytes: end - (chunk * CHUNK).min(end) });
     Ok(one.finish())
 }
 
@@ -174,21 +180,43 @@ impl<'a> Written<'a> {
     pub fn chunks(&self, path: &str, root: Chained) -> Option<Chunks> {
         let (from, values) = *self.places.get(path)?;
         let slice = self.layout.slice(CHUNKS).ok()??;
-        let length = values.checked_mul(CHAINED as u64)?;
-        if slice.size() < from.checked_add(length)? {
-            return None;
-        }
-        let mut bytes = vec![0; usize::try_from(length).ok()?];
-        let mut filled = 0;
-        while filled < bytes.len() {
-            match slice.read_at(from + filled as u64, &mut bytes[filled..]) {
-                Ok(read) if read > 0 => filled += read,
-                _ => return None,
-            }
-        }
-        let values = bytes.chunks_exact(CHAINED).filter_map(|value| value.try_into().ok()).collect();
-        Chunks::proven(root, values)
+        values_in(&slice, from, values, root)
     }
+}
+
+/// So many values that begin at byte `from` of `table`, if they give `root`.
+fn values_in(table: &Slice, from: u64, values: u64, root: Chained) -> Option<Chunks> {
+    let length = values.checked_mul(CHAINED as u64)?;
+    if table.size() < from.checked_add(length)? {
+        return None;
+    }
+    let mut bytes = vec![0; usize::try_from(length).ok()?];
+    let mut filled = 0;
+    while filled < bytes.len() {
+        match table.read_at(from + filled as u64, &mut bytes[filled..]) {
+            Ok(read) if read > 0 => filled += read,
+            _ => return None,
+        }
+    }
+    let values = bytes.chunks_exact(CHAINED).filter_map(|value| value.try_into().ok()).collect();
+    Chunks::proven(root, values)
+}
+
+/// The chunks of `slice` that are not what `table` says, where its values stand behind `before` others; `None`: it does not say.
+pub fn bad_in(slice: &Slice, table: &Slice, before: u64, root: Chained) -> Option<Vec<Bytes>> {
+    let size = slice.size();
+    if values_of(size) == 0 {
+        return None;
+    }
+    let expected = values_in(table, before.checked_mul(CHAINED as u64)?, values_of(size), root)?;
+    let mut buffer = vec![0; PIECE];
+    let is_right = |number: u64, found: Chained| {
+        usize::try_from(number).ok().and_then(|at| expected.values().get(at)) == Some(&found)
+    };
+    let mut is_bad = |number| !value_of(slice, number, &mut buffer).is_ok_and(|found| is_right(number, found));
+    let bad: Vec<u64> = (0..size.div_ceil(CHUNK)).filter(|number| is_bad(*number)).collect();
+    let bytes_of = |number: u64| Bytes { first: number * CHUNK, last: ((number + 1) * CHUNK).min(size) - 1 };
+    Some(merged(bad.into_iter().map(bytes_of)).into_iter().take(MOST_RANGES).collect())
 }
 
 /// Those that touch become one.

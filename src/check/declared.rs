@@ -23,7 +23,7 @@ pub struct Declared {
 }
 
 /// Path and sha256, as `SHA256SUMS` has them.
-type Sums = BTreeMap<String, String>;
+pub type Sums = BTreeMap<String, String>;
 
 /// Brings together what `bundle.json` and `SHA256SUMS` declare; where they differ is a problem.
 ///
@@ -35,7 +35,7 @@ pub fn declared(
     json: Option<Digest>,
     problems: &mut Problems,
 ) -> Vec<Declared> {
-    let sums = read_sums(layout, problems);
+    let sums = read_sums(layout, SUMS, problems);
     let Some(bundle) = bundle else {
         return sums
             .into_iter()
@@ -117,16 +117,16 @@ fn some_of(items: &[&str]) -> Option<String> {
     }
 }
 
-/// `None` when there is nothing to go by. What is wrong in it is told once, however long it is.
-fn read_sums(layout: &Layout, problems: &mut Problems) -> Option<Sums> {
-    let bytes = match layout.read(SUMS, MAX_SUMS) {
+/// The sums in the file `name`; `None` when there is nothing to go by. What is wrong in it is told once, however long it is.
+pub fn read_sums(layout: &Layout, name: &str, problems: &mut Problems) -> Option<Sums> {
+    let bytes = match layout.read(name, MAX_SUMS) {
         Ok(Some(bytes)) => bytes,
         Ok(None) => {
-            problems.push(Problem::new(SUMS, ProblemKind::Missing));
+            problems.push(Problem::new(name, ProblemKind::Missing));
             return None;
         }
         Err(error) => {
-            problems.push(Problem::new(SUMS, ProblemKind::Unreadable).found(error.chain()));
+            problems.push(Problem::new(name, ProblemKind::Unreadable).found(error.chain()));
             return None;
         }
     };
@@ -140,12 +140,12 @@ fn read_sums(layout: &Layout, problems: &mut Problems) -> Option<Sums> {
     }
     if sums.len() + wrong.len() >= MAX_LINES {
         let found = format!("it has more lines than a bundle has files; no more than {MAX_LINES} are read");
-        problems.push(Problem::new(SUMS, ProblemKind::Malformed).found(found));
+        problems.push(Problem::new(name, ProblemKind::Malformed).found(found));
     }
     if let Some(first) = wrong.first() {
         let more = if wrong.len() > 1 { format!(", nor are {} others", wrong.len() - 1) } else { String::new() };
         let found = format!("line {first} is not `<sha256>  <path>` of another file{more}");
-        problems.push(Problem::new(SUMS, ProblemKind::Malformed).found(found));
+        problems.push(Problem::new(name, ProblemKind::Malformed).found(found));
     }
     (!sums.is_empty()).then_some(sums)
 }

@@ -22,13 +22,22 @@ use crate::transport::layout::Layout;
 /// # Errors
 /// Nothing says what bundle it was, or more is bad than was listed (`Damaged`); the disk's.
 pub fn missing(path: &Path, report: &Report, tool: &str) -> Result<Missing> {
-    let layout = Layout::open(path)?;
+    missing_of(Layout::open(path)?, report, tool)
+}
+
+/// The same for a layout that is open; of volumes, what those lack that are not here counts too.
+///
+/// # Errors
+/// As [`missing`].
+pub fn missing_of(layout: Layout, report: &Report, tool: &str) -> Result<Missing> {
+    let path = layout.path().to_owned();
     let shown = path.display();
     let identity = identity(&layout, report).ok_or_else(|| {
         let text = "neither bundle.json nor SHA256SUMS says what bundle it was; only all of it can be fetched again";
         Error::damaged(format!("{shown}: {text}"))
     })?;
-    if report.problems.iter().any(|problem| problem.path == "…" && is_loss(problem)) {
+    let losses = || report.problems.iter().chain(&report.lacking).filter(|problem| is_loss(problem));
+    if losses().any(|problem| problem.path == "…") {
         return Err(Error::damaged(format!("{shown}: more is bad than can be listed; export all of it again")));
     }
     // Else what it says of sizes and chunks is not to be believed.
@@ -37,7 +46,7 @@ pub fn missing(path: &Path, report: &Report, tool: &str) -> Result<Missing> {
         bundle.iter().flat_map(Bundle::files).map(|file| (file.path.as_str(), file)).collect();
     let written = bundle.as_ref().map(|bundle| Written::new(bundle.layout(), bundle.json()));
     let mut blobs: BTreeMap<Digest, MissingBlob> = BTreeMap::new();
-    for problem in report.problems.iter().filter(|problem| is_loss(problem)) {
+    for problem in losses() {
         let Some(digest) = name_of(&problem.path) else { continue };
         let file = files.get(problem.path.as_str());
         let ranges = written.as_ref().zip(file).and_then(|(written, file)| ranges(written, file, &problem.ranges));
@@ -94,7 +103,11 @@ fn metadata(report: &Report, identity: Digest) -> Vec<String> {
 /// With the value of every chunk. `None`: the whole blob is wanted, or nothing proves what its chunks were.
 fn ranges(written: &Written<'_>, file: &FileEntry, bad: &[Bytes]) -> Option<Vec<MissingRange>> {
     let all = bad.iter().map(|range| range.last - range.first + 1).sum::<u64>();
-    if bad.is_empty() || bad.len() >= chunks::MOST_RANGES || all == file.size {
+    // Those of a segment need not be chunks of the blob.
+    let are_chunks = bad.iter().all(|Bytes { first, last }| {
+        first.is_multiple_of(CHUNK) && ((last + 1).is_multiple_of(CHUNK) || last + 1 == file.size)
+    });
+    if bad.is_empty() || bad.len() >= chunks::MOST_RANGES || all == file.size || !are_chunks {
         return None;
     }
     let root = from_hex(file.blake3.as_ref()?)?;

@@ -120,14 +120,22 @@ impl KeyArgs {
     /// # Errors
     /// A key or a configuration that cannot be read; a bundle that none of the keys signed.
     pub fn check(&self, path: &Path, context: &Context) -> Result<Option<Signed>> {
+        bundle::refuse_unfinished(path)?;
+        self.check_layout(&Layout::open(path)?, context)
+    }
+
+    /// The same for what is open already.
+    ///
+    /// # Errors
+    /// As [`KeyArgs::check`].
+    pub fn check_layout(&self, layout: &Layout, context: &Context) -> Result<Option<Signed>> {
+        let path = layout.path();
         let policy = policy()?;
         let demanded = self.demanded_by(&policy)?;
         let keys = self.keys.iter().chain(&policy.keys).map(|key| public(key)).collect::<Result<Vec<PublicKey>>>()?;
-        bundle::refuse_unfinished(path)?;
-        let layout = Layout::open(path)?;
         let is_signed = layout.size_of(bundle::SIGNATURE).is_some();
         if demanded.is_some() || is_signed && !keys.is_empty() {
-            return bundle::check_signature(&layout, &keys).map(Some);
+            return bundle::check_signature(layout, &keys).map(Some);
         }
         if is_signed {
             let text = format!("{} is signed; without --key that is not checked", path.display());

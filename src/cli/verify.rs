@@ -8,7 +8,8 @@ use super::exit::Outcome;
 use super::export::TOOL;
 use super::signing::{KeyArgs, signed_by};
 use crate::bundle::Signed;
-use crate::check::{self, Depth, Problem, Report};
+use crate::bundle::volumes::Opened;
+use crate::check::{self, Depth, Problem, Report, SetReport, VolumeReport, VolumeState};
 use crate::error::Result;
 use crate::oci::Digest;
 use crate::progress::plain_piece;
@@ -30,6 +31,9 @@ alone: import proves it of all that leaves for a registry, and --full does so he
 whatever is found, and says nothing is missing where nothing is; what cannot be mended, such as a file that nobody declared, \
 is not in it.
 
+The volumes of a bundle that was split are given in any order: all of them, and what is missing, damaged or of another set is \
+named, each with the images it affects; or one alone, of which all is proven that it holds.
+
 With --key the signature is checked before any other file is opened: a bundle that is unsigned, signed by another key, or \
 altered since is refused.
 
@@ -40,6 +44,8 @@ Examples:
   gapferry verify /mnt/usb/images.tar
   gapferry verify bundle --json | jq -r '.problems[].path'
   gapferry verify images.tar --key them.pub
+  gapferry verify images.003.tar
+  gapferry verify images.*.tar
   gapferry verify images.tar --missing missing.json || jq -r '.blobs[].digest' missing.json
 
 Without gapferry, inside the directory form (or after `tar xf`):
@@ -56,8 +62,9 @@ Who made it, with an ECDSA key by openssl or cosign, with an Ed25519 key:
 #[derive(clap::Args)]
 #[command(long_about = ABOUT, after_long_help = AFTER)]
 pub struct Args {
-    /// The bundle, a directory or a tar
-    bundle: PathBuf,
+    /// The bundle, a directory or a tar; or volumes of one, in any order
+    #[arg(required = true)]
+    bundle: Vec<PathBuf>,
     /// Prove the sha256 of every file, too, which takes several times as long
     #[arg(long)]
     full: bool,
@@ -74,26 +81,28 @@ pub struct Args {
 pub fn run(args: Args, context: &Context) -> Result<Outcome> {
     let started = Instant::now();
     check_writable(&args.missing)?;
-    let signed = args.keys.check(&args.bundle, context)?;
+    let opened = Opened::open(&args.bundle)?;
+    let path = opened.layout().path().to_owned();
+    let signed = args.keys.check_layout(opened.layout(), context)?;
     let depth = if args.full { Depth::Full } else { Depth::Chunks };
-    let report = check::check(&args.bundle, depth, &context.events)?;
+    let report = check::check_opened(&opened, depth, &context.events)?;
     if let Some(signed) = &signed {
-        signed.hold(&args.bundle, report.identity)?;
+        signed.hold(&path, report.identity)?;
     }
     context.end();
     if args.json {
         context.print_json(&Told { report: &report, signed_by: signed.map(|signed| signed.by.fingerprint()) })?;
     } else {
-        print(&args, &report, signed.as_ref(), started, context)?;
+        print(&path, &report, signed.as_ref(), started, context)?;
     }
     if let Some(path) = &args.missing {
-        tell_missing(path, &args.bundle, &report, context)?;
+        tell_missing(path, opened, &report, context)?;
     }
     Ok(if report.is_clean() { Outcome::Done } else { Outcome::Damaged })
 }
 
-fn tell_missing(path: &Path, bundle: &Path, report: &Report, context: &Context) -> Result<()> {
-    let missing = check::missing(bundle, report, TOOL)?;
+fn tell_missing(path: &Path, opened: Opened, report: &Report, context: &Context) -> Result<()> {
+    let missing = check::missing_of(opened.into_layout(), report, TOOL)?;
     write_file(path, missing.to_json().as_bytes())?;
     let path = path.display();
     context.say(&match missing.is_empty() {
@@ -117,30 +126,56 @@ struct Told<'a> {
     signed_by: Option<Digest>,
 }
 
-fn print(args: &Args, report: &Report, signed: Option<&Signed>, started: Instant, context: &Context) -> Result<()> {
+fn print(path: &Path, report: &Report, signed: Option<&Signed>, started: Instant, context: &Context) -> Result<()> {
     for problem in &report.problems {
         context.print(&shown(problem))?;
     }
-    let (problems, bundle) = (report.problems.len(), args.bundle.display());
+    let (problems, bundle) = (report.problems.len(), path.display());
+    let volumes = report.set.as_ref().map(volumes).unwrap_or_default();
     let summary = if problems == 0 {
         let (size, time) = (bytes(report.bytes), duration(started.elapsed()));
         let identity = report.identity.map(|identity| format!("\nidentity {identity}")).unwrap_or_default();
         let (images, files) = (count(report.images, "image"), count(report.files, "file"));
         let signed = signed.map(|signed| format!("\n{}", signed_by(&signed.by))).unwrap_or_default();
-        format!("OK: {bundle}: {images}, {files}, {size}, {time}{identity}{signed}\n")
+        format!("OK: {bundle}: {volumes}{images}, {files}, {size}, {time}{identity}{signed}\n")
     } else {
         let affected = report.problems.iter().flat_map(|problem| problem.images.iter());
         let affected = affected.collect::<std::collections::BTreeSet<_>>().len();
         let problems = count(problems, "problem");
-        format!("DAMAGED: {bundle}: {problems}, {affected} of {} affected\n", count(report.images, "image"))
+        format!("DAMAGED: {bundle}: {volumes}{problems}, {affected} of {} affected\n", count(report.images, "image"))
     };
     context.print(&summary)
 }
 
+/// What was given of a set, before anything else is told of it.
+fn volumes(set: &SetReport) -> String {
+    match &set.volumes[..] {
+        [VolumeReport { volume: Some(label), .. }] => {
+            let number = label.trim_start_matches('0');
+            format!("volume {number} of {}, ", set.of)
+        }
+        _ => {
+            let is = |state| set.volumes.iter().filter(|volume| volume.state == state).count();
+            let parts = [(is(VolumeState::Good), "good"), (is(VolumeState::Damaged), "damaged")];
+            let parts =
+                parts.into_iter().chain([(is(VolumeState::Foreign), "of another set"), (set.missing.len(), "missing")]);
+            let parts: Vec<String> =
+                parts.filter(|(number, _)| *number > 0).map(|(number, what)| format!("{number} {what}")).collect();
+            let recovery = if set.recovery > 0 { format!(" and {} for recovery", set.recovery) } else { String::new() };
+            format!("{}{recovery} ({}), ", count(set.of as usize, "volume"), parts.join(", "))
+        }
+    }
+}
+
 /// A problem as a person reads it.
 pub fn shown(problem: &Problem) -> String {
-    let path = if problem.path.is_empty() { "the tar" } else { &problem.path };
-    let mut text = format!("{}: {}\n", plain_piece(path), problem.kind.label());
+    let path = match (&problem.volume, problem.path.as_str()) {
+        (Some(volume), "") => volume.clone(),
+        (Some(volume), path) => format!("{volume}: {path}"),
+        (None, "") => "the tar".to_owned(),
+        (None, path) => path.to_owned(),
+    };
+    let mut text = format!("{}: {}\n", plain_piece(&path), problem.kind.label());
     let mut line = |name: &str, value: &str| text.push_str(&format!("  {name:<9} {}\n", plain_piece(value)));
     problem.expected.iter().for_each(|expected| line("expected", expected));
     problem.found.iter().for_each(|found| line("found", found));

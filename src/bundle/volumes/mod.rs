@@ -4,6 +4,7 @@
 
 mod format;
 mod names;
+mod opened;
 mod parity;
 mod recovery;
 mod targets;
@@ -12,4 +13,5 @@ pub use format::{
     MAX_VOLUME_JSON, MOST_VOLUMES, RecoveryJson, Segment, VOLUME_VERSION, VolumeFile, VolumeJson, WholeVolume,
 };
 pub use names::{Part, RECOVERY_DIGITS, SetName, VOLUMES, stored_path};
+pub use opened::{Broken, Foreign, KeptPiece, Opened, Recovery, SetId, Volume, Volumes};
 pub use recovery::{RecoveryOf, recovery_length, write_recovery};

@@ -51,7 +51,8 @@ impl Part {
         format!("{VOLUMES}{}.parity", self.label(of))
     }
 
-    fn parse(label: &[u8]) -> Option<Part> {
+    /// From its label.
+    pub fn parse(label: &[u8]) -> Option<Part> {
         let (digits, least) = match label.strip_prefix(b"r") {
             Some(digits) => (digits, RECOVERY_DIGITS),
             None => (label, DIGITS),

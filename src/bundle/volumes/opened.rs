@@ -1,0 +1,440 @@
+//! The volumes that are at hand, seen as the bundle they are of: nothing is copied, each is read where it lies.
+//!
+//! # Threats
+//! A medium may hold anything under any name: what a file is, its content says, and of each only `volumes/` is read here,
+//! up to a limit. What a volume says of itself is believed once its own sums agree, and then only to find the way: whoever
+//! takes content gets it proven against a digest, as of any bundle.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+
+use super::{MAX_VOLUME_JSON, Part, RecoveryJson, Segment, SetName, VOLUMES, VolumeJson};
+use crate::bundle::{
+    BUNDLE_JSON, Bundle, CHUNKS, DOCKER_JSON, INDEX_JSON, MAX_BUNDLE_JSON, MAX_SUMS, OCI_LAYOUT, SIGNATURE, SUMS,
+    refuse_unfinished,
+};
+use crate::error::{Error, Kind, Result};
+use crate::oci::Digest;
+use crate::transport::layout::{Layout, Piece};
+
+/// What a command was given: a bundle, or volumes of one.
+#[derive(Debug)]
+pub enum Opened {
+    Whole(Box<Layout>),
+    Volumes(Box<Volumes>),
+}
+
+/// The volumes of one set that are at hand, and what else was given with them.
+#[derive(Debug)]
+pub struct Volumes {
+    pub set: SetId,
+    /// By number; one that was given twice is there twice. Each is the part of the same place in the layout.
+    pub volumes: Vec<Volume>,
+    /// By number.
+    pub recovery: Vec<Recovery>,
+    /// Volumes of another set.
+    pub foreign: Vec<Foreign>,
+    /// What says too little of itself to be used.
+    pub broken: Vec<Broken>,
+    /// How many files were given.
+    pub given: usize,
+    layout: Layout,
+}
+
+/// Which set: what its volumes have in common.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct SetId {
+    /// Of the bundle.
+    pub identity: Digest,
+    /// How many volumes it has.
+    pub of: u32,
+    /// How many recovery volumes it has besides.
+    pub recovery: u32,
+    /// Bytes that no volume exceeds.
+    pub limit: u64,
+}
+
+/// A volume that is at hand.
+#[derive(Debug)]
+pub struct Volume {
+    pub path: PathBuf,
+    pub json: VolumeJson,
+    /// How its own files are called: `003`.
+    pub label: String,
+}
+
+/// A recovery volume that is at hand.
+#[derive(Debug)]
+pub struct Recovery {
+    pub path: PathBuf,
+    pub json: RecoveryJson,
+    pub label: String,
+    pub layout: Layout,
+}
+
+/// A volume of another set.
+#[derive(Debug)]
+pub struct Foreign {
+    pub path: PathBuf,
+    /// Of its bundle.
+    pub identity: Digest,
+    /// Which volume it is, there.
+    pub part: Part,
+    /// Why it is of no use here.
+    pub why: String,
+}
+
+/// A file that was to be a volume, and cannot be used.
+#[derive(Debug)]
+pub struct Broken {
+    pub path: PathBuf,
+    /// Which one it seems to be, by what is left of it, or by its name.
+    pub part: Option<Part>,
+    pub why: String,
+}
+
+/// A piece of a file that is kept outside of the volumes: where it is in the layout that keeps it.
+#[derive(Clone, Debug)]
+pub struct KeptPiece {
+    /// As `bundle.json` names the file.
+    pub path: String,
+    pub segment: Segment,
+    pub stored: String,
+}
+
+/// What one path turned out to be.
+enum Found {
+    Volume(Volume, Layout),
+    Recovery(Recovery),
+    Broken(Broken),
+    /// No volume: a bundle or something else.
+    Other(PathBuf, Layout),
+}
+
+impl Opened {
+    /// Opens a bundle, or volumes in any order; which of them is seen from their content.
+    ///
+    /// # Errors
+    /// A path that cannot be read; several, of which one is no volume, or none can be used.
+    pub fn open(paths: &[PathBuf]) -> Result<Opened> {
+        Opened::open_with(paths, None)
+    }
+
+    /// The same with pieces that were kept of other volumes.
+    ///
+    /// # Errors
+    /// As [`Opened::open`].
+    pub fn open_with(paths: &[PathBuf], kept: Option<(Layout, Vec<KeptPiece>)>) -> Result<Opened> {
+        let mut found = Vec::new();
+        for path in paths {
+            refuse_unfinished(path)?;
+            found.push(look(path, paths.len() == 1)?);
+        }
+        if let [Found::Other(..)] = &found[..]
+            && let Some(Found::Other(_, layout)) = found.pop()
+        {
+            return Ok(Opened::Whole(Box::new(layout)));
+        }
+        if let Some(Found::Other(path, _)) = found.iter().find(|found| matches!(found, Found::Other(..))) {
+            let text = "is no volume of a set; several files at once can only be the volumes of one bundle";
+            return Err(Error::input(format!("{} {text}", path.display())));
+        }
+        Volumes::new(found, paths, kept).map(|volumes| Opened::Volumes(Box::new(volumes)))
+    }
+
+    pub fn layout(&self) -> &Layout {
+        match self {
+            Opened::Whole(layout) => layout,
+            Opened::Volumes(volumes) => &volumes.layout,
+        }
+    }
+
+    pub fn volumes(&self) -> Option<&Volumes> {
+        match self {
+            Opened::Whole(_) => None,
+            Opened::Volumes(volumes) => Some(volumes),
+        }
+    }
+
+    pub fn into_layout(self) -> Layout {
+        match self {
+            Opened::Whole(layout) => *layout,
+            Opened::Volumes(volumes) => volumes.layout,
+        }
+    }
+}
+
+impl Bundle {
+    /// Opens a bundle, or as much of one as these volumes hold.
+    ///
+    /// # Errors
+    /// As [`Opened::open`] and [`Bundle::open`].
+    pub fn open_any(paths: &[PathBuf]) -> Result<Bundle> {
+        Bundle::in_layout(Opened::open(paths)?.into_layout())
+    }
+}
+
+impl Volumes {
+    fn new(found: Vec<Found>, paths: &[PathBuf], kept: Option<(Layout, Vec<KeptPiece>)>) -> Result<Volumes> {
+        let set = choose(&found).ok_or_else(|| none(&found))?;
+        let (mut parts, mut recovery, mut foreign, mut broken) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        for found in found {
+            match found {
+                Found::Volume(volume, layout) if id_of(&volume.json) == set => parts.push((volume, layout)),
+                Found::Volume(volume, _) => foreign.push(Foreign::new(set, volume)),
+                Found::Recovery(one) if is_of(&one.json, set) => recovery.push(one),
+                Found::Recovery(one) => {
+                    let (identity, part) = (one.json.identity, Part::Recovery(one.json.number));
+                    foreign.push(Foreign { path: one.path, identity, part, why: why_foreign(set, identity) });
+                }
+                Found::Broken(one) => broken.push(one),
+                Found::Other(..) => {}
+            }
+        }
+        parts.sort_by_key(|(volume, _)| volume.json.number);
+        recovery.sort_by_key(|one| one.json.number);
+        let parts = without_others(parts, &mut foreign);
+        let (volumes, layouts): (Vec<Volume>, Vec<Layout>) = parts.into_iter().unzip();
+        let layout = join(set.identity, &volumes, layouts, kept, shown(paths));
+        Ok(Volumes { set, volumes, recovery, foreign, broken, given: paths.len(), layout })
+    }
+
+    /// The bundle, as far as it is here. A volume that is at hand is the part of the same place in [`Volumes::volumes`].
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// The files of one volume.
+    pub fn layout_of(&self, at: usize) -> Option<&Layout> {
+        self.layout.parts().get(at)
+    }
+
+    /// The numbers of the volumes that are not at hand, not even broken.
+    pub fn missing(&self) -> Vec<u32> {
+        let broken = self.broken.iter().filter_map(|broken| broken.part);
+        let there: BTreeSet<Part> = self.here().map(Part::Volume).chain(broken).collect();
+        (1..=self.set.of).filter(|number| !there.contains(&Part::Volume(*number))).collect()
+    }
+
+    /// The numbers of those that are at hand and can be read.
+    pub fn here(&self) -> impl Iterator<Item = u32> {
+        self.volumes.iter().map(|volume| volume.json.number)
+    }
+
+    /// Whether all of the bundle is at hand, as far as the volumes say.
+    pub fn is_complete(&self) -> bool {
+        self.here().collect::<BTreeSet<_>>().len() == self.set.of as usize
+    }
+}
+
+impl Foreign {
+    fn new(set: SetId, volume: Volume) -> Foreign {
+        let (identity, part) = (volume.json.identity, Part::Volume(volume.json.number));
+        Foreign { path: volume.path, identity, part, why: why_foreign(set, identity) }
+    }
+}
+
+fn why_foreign(set: SetId, identity: Digest) -> String {
+    match identity == set.identity {
+        true => "it is of the same bundle, but of another set: split with another size".to_owned(),
+        false => format!("it is of the bundle {identity}, the others are of {}", set.identity),
+    }
+}
+
+/// Looks at one file. What is wrong with the only one is an error; among others it is one that cannot be used.
+fn look(path: &Path, is_only: bool) -> Result<Found> {
+    let by_name = SetName::of_part(path).map(|(_, part)| part);
+    let broken = |part: Option<Part>, error: Error| {
+        Ok(Found::Broken(Broken { path: path.to_owned(), part: part.or(by_name), why: error.chain() }))
+    };
+    let layout = match Layout::open(path) {
+        Err(error) if !is_only && error.kind() != Kind::Disk => return broken(None, error),
+        other => other?,
+    };
+    let Some((part, label)) = part_in(&layout) else {
+        // One that is called a volume and has lost what it says of itself.
+        let is_cut = layout.size_of(BUNDLE_JSON).is_none() && !layout.faults().is_empty();
+        return match by_name.filter(|_| is_cut) {
+            Some(part) => broken(Some(part), Error::damaged("what it says of itself is gone")),
+            None => Ok(Found::Other(path.to_owned(), layout)),
+        };
+    };
+    let (path, given) = (path.to_owned(), path);
+    let opened = own_json(&layout, &label).and_then(|(bytes, shown)| match part {
+        Part::Volume(_) => {
+            let json = VolumeJson::parse(&bytes, &shown)?;
+            check_label(&Part::Volume(json.number).label(json.of), &label)?;
+            Ok(Found::Volume(Volume { path, json, label }, layout))
+        }
+        Part::Recovery(_) => {
+            let json = RecoveryJson::parse(&bytes, &shown)?;
+            check_label(&Part::Recovery(json.number).label(json.of), &label)?;
+            Ok(Found::Recovery(Recovery { path, json, label, layout }))
+        }
+    });
+    match opened {
+        Err(error) if matches!(error.kind(), Kind::Damaged | Kind::Disk) => {
+            let (path, why) = (given.to_owned(), error.chain());
+            Ok(Found::Broken(Broken { path, part: Some(part), why }))
+        }
+        other => other,
+    }
+}
+
+/// What a volume says of itself, if it is what its own sums say, and what errors call it.
+fn own_json(layout: &Layout, label: &str) -> Result<(Bytes, String)> {
+    let (json, sums) = (format!("{VOLUMES}{label}.json"), format!("{VOLUMES}{label}.sha256"));
+    let bytes = layout.read(&json, MAX_VOLUME_JSON)?.ok_or_else(|| Error::damaged(format!("it has no {json}")))?;
+    let lines = layout.read(&sums, MAX_SUMS)?.ok_or_else(|| Error::damaged(format!("it has no {sums}")))?;
+    let line = format!("{}  {json}", Digest::sha256(&bytes).hex());
+    match lines.split(|byte| *byte == b'\n').any(|own| own == line.as_bytes()) {
+        true => Ok((bytes, layout.path().join(&json).display().to_string())),
+        false => Err(Error::damaged(format!("{json} is not what {sums} says"))),
+    }
+}
+
+fn check_label(said: &str, label: &str) -> Result<()> {
+    match said == label {
+        true => Ok(()),
+        false => Err(Error::damaged(format!("{VOLUMES}{label}.json says that it is {said}"))),
+    }
+}
+
+/// Which volume a layout is, by the names of what it says of itself.
+fn part_in(layout: &Layout) -> Option<(Part, String)> {
+    let own = layout.entries().filter_map(|(path, _)| path.strip_prefix(VOLUMES));
+    let mut labels = own.filter_map(|name| name.split_once('.').map(|(label, _)| label));
+    let label = labels.next()?;
+    Some((Part::parse(label.as_bytes())?, label.to_owned()))
+}
+
+fn id_of(json: &VolumeJson) -> SetId {
+    SetId { identity: json.identity, of: json.of, recovery: json.recovery, limit: json.limit }
+}
+
+fn is_of(json: &RecoveryJson, set: SetId) -> bool {
+    let of = u32::try_from(json.volumes.len()).ok();
+    json.identity == set.identity && of == Some(set.of) && json.of == set.recovery && json.limit == set.limit
+}
+
+/// The set that most volumes are of; of several, the one that was given first.
+fn choose(found: &[Found]) -> Option<SetId> {
+    let mut votes: HashMap<SetId, (usize, usize)> = HashMap::new();
+    for (at, found) in found.iter().enumerate() {
+        if let Found::Volume(volume, _) = found {
+            // The earlier, the larger.
+            votes.entry(id_of(&volume.json)).or_insert((0, usize::MAX - at)).0 += 1;
+        }
+    }
+    votes.into_iter().max_by_key(|(_, votes)| *votes).map(|(set, _)| set)
+}
+
+fn none(found: &[Found]) -> Error {
+    let broken = found.iter().find_map(|found| match found {
+        Found::Broken(broken) => Some(broken),
+        _ => None,
+    });
+    match broken {
+        Some(Broken { path, why, .. }) => {
+            Error::damaged(format!("{} is no volume that can be read: {why}", path.display()))
+        }
+        None => Error::input("these are recovery volumes only; `gapferry repair` makes the others of them"),
+    }
+}
+
+/// Of volumes with one number only those that are the same as the first.
+fn without_others(parts: Vec<(Volume, Layout)>, foreign: &mut Vec<Foreign>) -> Vec<(Volume, Layout)> {
+    let mut kept: Vec<(Volume, Layout)> = Vec::new();
+    for (volume, layout) in parts {
+        match kept.iter().find(|(other, _)| other.json.number == volume.json.number) {
+            Some((other, _)) if other.json != volume.json => {
+                let why = format!("it is another volume {} than {}", volume.json.number, other.path.display());
+                let (identity, part) = (volume.json.identity, Part::Volume(volume.json.number));
+                foreign.push(Foreign { path: volume.path, identity, part, why });
+            }
+            _ => kept.push((volume, layout)),
+        }
+    }
+    kept
+}
+
+/// The bundle's files: metadata from a volume that has the right `bundle.json`, blobs from whichever has them.
+fn join(
+    identity: Digest,
+    volumes: &[Volume],
+    mut layouts: Vec<Layout>,
+    kept: Option<(Layout, Vec<KeptPiece>)>,
+    shown: PathBuf,
+) -> Layout {
+    let is_right = |layout: &Layout| {
+        let json = layout.read(BUNDLE_JSON, MAX_BUNDLE_JSON).ok().flatten();
+        json.is_some_and(|bytes| Digest::sha256(&bytes) == identity)
+    };
+    let first = layouts.iter().position(is_right).unwrap_or_default();
+    let order = std::iter::once(first).chain((0..layouts.len()).filter(|at| *at != first));
+    let mut files: BTreeMap<String, Vec<Piece>> = BTreeMap::new();
+    for at in order {
+        for (path, _) in layouts.get(at).into_iter().flat_map(Layout::entries) {
+            if !files.contains_key(path) && is_of_bundle(path) {
+                files.insert(path.to_owned(), vec![(at, path.to_owned())]);
+            }
+        }
+    }
+    let mut cut: BTreeMap<String, BTreeMap<u32, (Piece, Segment)>> = BTreeMap::new();
+    for (at, volume) in volumes.iter().enumerate() {
+        for file in &volume.json.files {
+            let Some(segment) = &file.segment else { continue };
+            let piece = ((at, file.stored_path()), segment.clone());
+            cut.entry(file.path.clone()).or_default().entry(segment.number).or_insert(piece);
+        }
+    }
+    if let Some((layout, pieces)) = kept {
+        for KeptPiece { path, segment, stored } in pieces {
+            let piece = ((layouts.len(), stored), segment.clone());
+            cut.entry(path).or_default().entry(segment.number).or_insert(piece);
+        }
+        layouts.push(layout);
+    }
+    for (path, segments) in cut {
+        if let Some(pieces) = whole(segments, &layouts) {
+            files.entry(path).or_insert(pieces);
+        }
+    }
+    Layout::joined(shown, layouts, files)
+}
+
+fn is_of_bundle(path: &str) -> bool {
+    let is_metadata = matches!(path, OCI_LAYOUT | BUNDLE_JSON | INDEX_JSON | DOCKER_JSON | SUMS | SIGNATURE | CHUNKS);
+    is_metadata || path.starts_with("blobs/")
+}
+
+/// All pieces of a file in their order, if they are there and fit.
+fn whole(segments: BTreeMap<u32, (Piece, Segment)>, layouts: &[Layout]) -> Option<Vec<Piece>> {
+    let of = segments.values().next().map(|(_, segment)| segment.of)?;
+    let mut at = 0_u64;
+    let mut pieces = Vec::new();
+    for (expected, (number, (piece, segment))) in (1..=of).zip(segments) {
+        let size = layouts.get(piece.0)?.size_of(&piece.1)?;
+        if number != expected || segment.of != of || segment.first != at || segment.size != size {
+            return None;
+        }
+        at = at.checked_add(size)?;
+        pieces.push(piece);
+    }
+    (pieces.len() == of as usize).then_some(pieces)
+}
+
+/// What errors call the whole: `NAME.*.tar`, where they are called so.
+fn shown(paths: &[PathBuf]) -> PathBuf {
+    let (Some(first), many) = (paths.first(), paths.len()) else { return PathBuf::new() };
+    if many == 1 {
+        return first.clone();
+    }
+    let base = |path: &PathBuf| SetName::of_part(path).map(|(set, _)| set);
+    match base(first).filter(|set| paths.iter().all(|path| base(path).as_ref() == Some(set))) {
+        Some(set) => PathBuf::from(format!("{}.*.tar", set.base().display())),
+        None => PathBuf::from(format!("{} and {} more", first.display(), many - 1)),
+    }
+}

@@ -1,0 +1,363 @@
+//! The volumes of a set: each by itself, and all of them as the bundle they are of.
+//!
+//! What the bundle as a whole shows to be right is not read again in its volume. The rest of a volume is proven by its own
+//! sums: what every volume repeats, and pieces of blobs that are not all here.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::path::Path;
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use super::graph::Reach;
+use super::{Bytes, Depth, Problem, ProblemKind, Problems, Report, chunks, declared, examine, name_images};
+use crate::bundle::volumes::{Part, VOLUMES, Volume, VolumeFile, Volumes};
+use crate::bundle::{CHUNKS, SIGNATURE};
+use crate::content::chunks::{from_hex, values_of};
+use crate::content::in_parallel;
+use crate::error::Result;
+use crate::oci::Algorithm;
+use crate::progress::Events;
+use crate::transport::layout::Layout;
+
+/// What is told of a set, besides its problems.
+#[derive(Clone, Debug, Serialize)]
+pub struct SetReport {
+    /// How many volumes it has, recovery volumes apart.
+    pub of: u32,
+    /// How many recovery volumes.
+    pub recovery: u32,
+    /// The files that were given, in the order of their numbers; those that cannot be used come last.
+    pub volumes: Vec<VolumeReport>,
+    /// Numbers of the volumes that were not given.
+    pub missing: Vec<u32>,
+}
+
+/// What became of one file that was given.
+#[derive(Clone, Debug, Serialize)]
+pub struct VolumeReport {
+    pub path: String,
+    /// `003`, or `r01` for a recovery volume, as far as that can be known.
+    pub volume: Option<String>,
+    pub state: VolumeState,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum VolumeState {
+    Good,
+    Damaged,
+    /// Of another set.
+    Foreign,
+}
+
+/// Sums by path, as a volume has them.
+type Sums = BTreeMap<String, String>;
+
+/// Checks what is here of a set. Of a single volume it is no problem that the others are missing.
+pub fn check(set: &Volumes, depth: Depth, events: &Events) -> Result<Report> {
+    let layout = set.layout();
+    let (mut report, reach) = examine(layout, depth, events, Problems::default())?;
+    let lacking = take_lacking(set, &mut report.problems);
+    for problem in &mut report.problems {
+        problem.volume = holder(set, &problem.path).map(|volume| volume.path.display().to_string());
+    }
+    let known: HashSet<String> = report.problems.iter().map(|problem| problem.path.clone()).collect();
+    let jobs: Vec<usize> = (0..set.volumes.len()).collect();
+    let own = in_parallel(&jobs, |at| One::new(set, *at, &known, depth).map(|one| one.check()).unwrap_or_default());
+    let mut problems = Problems::default();
+    let mut found: Vec<Problem> = own.into_iter().flatten().chain(signatures(set)).collect();
+    found.extend(set.recovery.iter().flat_map(|one| recovery(&one.path, &one.layout, &one.label, depth)));
+    found.extend(
+        set.broken
+            .iter()
+            .map(|broken| Problem::new("", ProblemKind::Malformed).found(&broken.why).in_volume(&broken.path)),
+    );
+    found.extend(set.foreign.iter().map(|foreign| {
+        let expected = format!("a volume of {}", set.set.identity);
+        let problem = Problem::new("", ProblemKind::Foreign).expected(expected).in_volume(&foreign.path);
+        problem.found(format!("volume {} of {}: {}", number(foreign.part), foreign.identity, foreign.why))
+    }));
+    found.extend(report.problems.drain(..).map(|problem| located(set, problem)));
+    // One file in several volumes is a problem of each.
+    found.sort();
+    found.dedup();
+    problems.extend(found);
+    let mut problems = problems.into_sorted();
+    name_images(&mut problems, &reach);
+    let missing = set.missing();
+    let affected: BTreeSet<String> = lacking.iter().flat_map(|problem| problem.images.iter().cloned()).collect();
+    name_images_of_volumes(set, &mut problems, &affected, &reach);
+    if set.given > 1 {
+        problems.extend(missing.iter().map(|number| lost(*number, set.set.of, &affected)));
+    }
+    let all =
+        || (0..set.volumes.len()).filter_map(|at| set.layout_of(at)).chain(set.recovery.iter().map(|r| &r.layout));
+    report.files = all().map(|layout| layout.entries().count()).sum();
+    report.bytes = all().flat_map(Layout::entries).map(|(_, size)| size).fold(0, u64::saturating_add);
+    report.set =
+        Some(SetReport { of: set.set.of, recovery: set.set.recovery, volumes: states(set, &problems), missing });
+    report.problems = problems;
+    report.lacking = lacking;
+    Ok(report)
+}
+
+fn number(part: Part) -> String {
+    match part {
+        Part::Volume(number) => number.to_string(),
+        Part::Recovery(number) => format!("r{number}"),
+    }
+}
+
+/// What is wrong with a volume as such concerns the images that need what it holds; of one that cannot be used, what nobody
+/// else has.
+fn name_images_of_volumes(set: &Volumes, problems: &mut [Problem], lacking: &BTreeSet<String>, reach: &Reach) {
+    let of_volume = |problem: &&mut Problem| problem.path.is_empty() || problem.path.starts_with(VOLUMES);
+    for problem in problems.iter_mut().filter(of_volume) {
+        let is_it = |volume: &&Volume| Some(volume.path.display().to_string()) == problem.volume;
+        let images = match set.volumes.iter().find(is_it) {
+            Some(volume) => {
+                let held: HashSet<&str> = volume.json.files.iter().map(|file| file.path.as_str()).collect();
+                let needs = |paths: &BTreeSet<Arc<str>>| paths.iter().any(|path| held.contains(&**path));
+                reach.images.iter().filter(|(_, paths)| needs(paths)).map(|(image, _)| image.clone()).collect()
+            }
+            None if set.broken.iter().any(|broken| Some(broken.path.display().to_string()) == problem.volume) => {
+                lacking.clone()
+            }
+            None => BTreeSet::new(),
+        };
+        problem.images = Arc::new(images);
+    }
+}
+
+/// Takes out what is only missing because a volume is.
+fn take_lacking(set: &Volumes, problems: &mut Vec<Problem>) -> Vec<Problem> {
+    if set.is_complete() {
+        return Vec::new();
+    }
+    let whole = |file: &&VolumeFile| file.segment.is_none();
+    let held: HashSet<&str> = set
+        .volumes
+        .iter()
+        .flat_map(|volume| volume.json.files.iter().filter(whole))
+        .map(|file| file.path.as_str())
+        .collect();
+    let is_elsewhere = |problem: &Problem| {
+        let is_held = held.contains(problem.path.as_str());
+        let can_be = problem.path.starts_with("blobs/") || matches!(problem.path.as_str(), CHUNKS | "…");
+        problem.kind == ProblemKind::Missing && can_be && !is_held
+    };
+    let (lacking, others) = problems.drain(..).partition(is_elsewhere);
+    *problems = others;
+    lacking
+}
+
+fn lost(number: u32, of: u32, affected: &BTreeSet<String>) -> Problem {
+    let mut problem = Problem::new(&format!("volume {number} of {of}"), ProblemKind::Missing);
+    problem.images = Arc::new(affected.clone());
+    problem.remedy = "bring it too; if it is lost, `export --only-volume` writes it again";
+    problem
+}
+
+/// The volume that a file of the bundle is taken from as a whole, or should be.
+fn holder<'s>(set: &'s Volumes, path: &str) -> Option<&'s Volume> {
+    let here = set.layout().part_of(path).filter(|_| !is_cut(set, path));
+    let listed = || set.volumes.iter().position(|v| v.json.files.iter().any(|f| f.segment.is_none() && f.path == path));
+    set.volumes.get(here.or_else(listed)?)
+}
+
+fn is_cut(set: &Volumes, path: &str) -> bool {
+    let part = set.layout().part_of(path).and_then(|part| set.layout().parts().get(part));
+    part.is_some_and(|part| part.size_of(path).is_none())
+}
+
+/// Where in a whole file something is wrong, if its volume knows and the bundle did not.
+fn located(set: &Volumes, problem: Problem) -> Problem {
+    if problem.kind != ProblemKind::WrongDigest || !problem.ranges.is_empty() {
+        return problem;
+    }
+    let at = set.layout().part_of(&problem.path).filter(|_| !is_cut(set, &problem.path));
+    let ranges = at.and_then(|at| {
+        let (volume, layout) = (set.volumes.get(at)?, set.layout_of(at)?);
+        let file = volume.json.files.iter().position(|file| file.path == problem.path)?;
+        bad_ranges(layout, volume, file)
+    });
+    match ranges {
+        Some(ranges) => problem.at(ranges),
+        None => problem,
+    }
+}
+
+/// The chunks of what a volume holds that are not what its `.b3` says, by their place in the file of the bundle.
+fn bad_ranges(layout: &Layout, volume: &Volume, at: usize) -> Option<Vec<Bytes>> {
+    let file = volume.json.files.get(at)?;
+    let size = |file: &VolumeFile| layout.size_of(&file.stored_path());
+    let before = volume.json.files[..at].iter().try_fold(0_u64, |sum, file| sum.checked_add(values_of(size(file)?)))?;
+    let first = file.segment.as_ref().map_or(0, |segment| segment.first);
+    let table = layout.slice(&format!("{VOLUMES}{}.b3", volume.label)).ok()??;
+    let slice = layout.slice(&file.stored_path()).ok()??;
+    let ranges = chunks::bad_in(&slice, &table, before, from_hex(&file.blake3)?)?;
+    Some(ranges.into_iter().map(|range| Bytes { first: first + range.first, last: first + range.last }).collect())
+}
+
+/// A volume by itself.
+struct One<'s> {
+    set: &'s Volumes,
+    volume: &'s Volume,
+    at: usize,
+    layout: &'s Layout,
+    /// Paths of the bundle that are known to be bad.
+    known: &'s HashSet<String>,
+    depth: Depth,
+}
+
+impl<'s> One<'s> {
+    fn new(set: &'s Volumes, at: usize, known: &'s HashSet<String>, depth: Depth) -> Option<One<'s>> {
+        Some(One { set, volume: set.volumes.get(at)?, at, layout: set.layout_of(at)?, known, depth })
+    }
+
+    fn check(&self) -> Vec<Problem> {
+        let mut problems: Vec<Problem> = faults(self.layout);
+        let (sums, own) = own_sums(self.layout, &self.volume.label);
+        problems.extend(own);
+        problems.extend(undeclared(self.layout, &sums, &self.volume.label));
+        let listed: HashMap<String, usize> =
+            self.volume.json.files.iter().enumerate().map(|(at, file)| (file.stored_path(), at)).collect();
+        for path in listed.keys().filter(|path| !sums.contains_key(*path)) {
+            problems.push(Problem::new(path, ProblemKind::Disagreement).found("the sums of its volume do not name it"));
+        }
+        for (path, sum) in &sums {
+            problems.extend(self.file(path, sum, listed.get(path).copied()));
+        }
+        problems.into_iter().map(|problem| problem.in_volume(&self.volume.path)).collect()
+    }
+
+    fn file(&self, path: &str, sum: &str, listed: Option<usize>) -> Option<Problem> {
+        let file = listed.and_then(|at| self.volume.json.files.get(at));
+        let segment = file.and_then(|file| file.segment.as_ref());
+        let of_bundle = file.map_or(path, |file| file.path.as_str());
+        let problem = |kind| Problem::new(of_bundle, kind);
+        let in_text = segment.map(|s| format!("segment {} of {}", s.number, s.of));
+        let told = |text: String| in_text.as_ref().map_or(text.clone(), |segment| format!("{segment}: {text}"));
+        if let Some(segment) = segment.filter(|segment| segment.sha256 != sum) {
+            let found = told(format!("{sum} in the sums of its volume"));
+            return Some(problem(ProblemKind::Disagreement).expected(&segment.sha256).found(found));
+        }
+        let Some(size) = self.layout.size_of(path) else {
+            let missing = problem(ProblemKind::Missing);
+            // Said as for the bundle, so that one missing file is one problem.
+            return (in_text.is_some() || !self.known.contains(of_bundle)).then(|| match in_text {
+                Some(text) => missing.found(text),
+                None => missing,
+            });
+        };
+        if let Some(segment) = segment.filter(|segment| segment.size != size) {
+            let found = told(format!("{size} bytes"));
+            return Some(problem(ProblemKind::WrongSize).expected(format!("{} bytes", segment.size)).found(found));
+        }
+        if self.depth == Depth::Structure || self.is_proven(path, of_bundle, segment.is_some()) {
+            return None;
+        }
+        let found = match self.layout.slice(path).map(|slice| slice.map(|slice| slice.hash(Algorithm::Sha256, &|_| ())))
+        {
+            Ok(Some(Ok(found))) if found.hex() == sum => return None,
+            Ok(Some(Ok(found))) => found,
+            Ok(Some(Err(error))) => return Some(problem(ProblemKind::Unreadable).found(told(error.to_string()))),
+            Ok(None) => return None,
+            Err(error) => return Some(problem(ProblemKind::Unreadable).found(told(error.chain()))),
+        };
+        let ranges = listed.and_then(|at| bad_ranges(self.layout, self.volume, at)).unwrap_or_default();
+        Some(
+            problem(ProblemKind::WrongDigest)
+                .expected(format!("sha256:{sum}"))
+                .found(told(found.to_string()))
+                .at(ranges),
+        )
+    }
+
+    /// Whether the check of the bundle has read these bytes here, and said all that there is to say.
+    fn is_proven(&self, path: &str, of_bundle: &str, is_segment: bool) -> bool {
+        let layout = self.set.layout();
+        match is_segment {
+            true => layout.size_of(of_bundle).is_some() && !self.known.contains(of_bundle),
+            false => layout.part_of(path) == Some(self.at) && path != SIGNATURE,
+        }
+    }
+}
+
+fn faults(layout: &Layout) -> Vec<Problem> {
+    layout.faults().iter().map(|fault| Problem::new(&fault.path, ProblemKind::Unsafe).found(&fault.what)).collect()
+}
+
+/// The sums of a volume, and what is wrong with them.
+fn own_sums(layout: &Layout, label: &str) -> (Sums, Vec<Problem>) {
+    let mut problems = Problems::default();
+    let sums = declared::read_sums(layout, &format!("{VOLUMES}{label}.sha256"), &mut problems);
+    (sums.unwrap_or_default(), problems.into_sorted())
+}
+
+fn undeclared(layout: &Layout, sums: &Sums, label: &str) -> Vec<Problem> {
+    let own = format!("{VOLUMES}{label}.sha256");
+    let others = layout.entries().map(|(path, _)| path).filter(|path| !sums.contains_key(*path));
+    others
+        .filter(|path| *path != own && *path != SIGNATURE)
+        .map(|path| Problem::new(path, ProblemKind::Undeclared))
+        .collect()
+}
+
+/// The three files of a recovery volume against its sums.
+fn recovery(path: &Path, layout: &Layout, label: &str, depth: Depth) -> Vec<Problem> {
+    let mut problems = faults(layout);
+    let (sums, own) = own_sums(layout, label);
+    problems.extend(own);
+    problems.extend(undeclared(layout, &sums, label));
+    for (file, sum) in &sums {
+        let hashed = layout.slice(file).ok().flatten().map(|slice| match depth {
+            Depth::Structure => Ok(None),
+            Depth::Full | Depth::Chunks => slice.hash(Algorithm::Sha256, &|_| ()).map(Some),
+        });
+        let expected = format!("sha256:{sum}");
+        problems.extend(match hashed {
+            None => Some(Problem::new(file, ProblemKind::Missing)),
+            Some(Err(error)) => Some(Problem::new(file, ProblemKind::Unreadable).found(error)),
+            Some(Ok(Some(found))) if found.hex() != *sum => {
+                Some(Problem::new(file, ProblemKind::WrongDigest).expected(expected).found(found))
+            }
+            Some(Ok(_)) => None,
+        });
+    }
+    problems.into_iter().map(|problem| problem.in_volume(path)).collect()
+}
+
+/// The signature is in no sums: all volumes have the same, and who differs from most is wrong.
+fn signatures(set: &Volumes) -> Vec<Problem> {
+    let read = |at| set.layout_of(at).and_then(|layout| layout.read(SIGNATURE, 4096).ok().flatten());
+    let all: Vec<Option<bytes::Bytes>> = (0..set.volumes.len()).map(read).collect();
+    let count = |one: &Option<bytes::Bytes>| all.iter().filter(|other| *other == one).count();
+    let most = all.iter().map(count).max().unwrap_or_default();
+    let is_odd = |number: usize| number < all.len() && (number < most || most * 2 <= all.len());
+    let odd = set.volumes.iter().zip(&all).filter(|(_, own)| is_odd(count(own)));
+    odd.map(|(volume, _)| {
+        let problem = Problem::new(SIGNATURE, ProblemKind::Disagreement);
+        problem.found("it is another one than in other volumes").in_volume(&volume.path)
+    })
+    .collect()
+}
+
+fn states(set: &Volumes, problems: &[Problem]) -> Vec<VolumeReport> {
+    let bad: HashSet<&str> = problems.iter().filter_map(|problem| problem.volume.as_deref()).collect();
+    let report = |path: &Path, volume: Option<String>, state: Option<VolumeState>| {
+        let path = path.display().to_string();
+        let found = if bad.contains(&*path) { VolumeState::Damaged } else { VolumeState::Good };
+        VolumeReport { path, volume, state: state.unwrap_or(found) }
+    };
+    let label = |part: Part| match part {
+        Part::Volume(_) => part.label(set.set.of),
+        Part::Recovery(_) => part.label(set.set.recovery),
+    };
+    let volumes = set.volumes.iter().map(|v| report(&v.path, Some(v.label.clone()), None));
+    let recovery = set.recovery.iter().map(|r| report(&r.path, Some(r.label.clone()), None));
+    let broken = set.broken.iter().map(|b| report(&b.path, b.part.map(label), Some(VolumeState::Damaged)));
+    let foreign = set.foreign.iter().map(|f| report(&f.path, Some(label(f.part)), Some(VolumeState::Foreign)));
+    volumes.chain(recovery).chain(broken).chain(foreign).collect()
+}
