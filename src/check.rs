@@ -32,7 +32,7 @@ use crate::progress::Events;
 use crate::transport::layout::Layout;
 pub use missing::{missing, missing_of};
 use problems::Problems;
-pub use volumes::{SetReport, VolumeReport, VolumeState};
+pub use volumes::{SetReport, VolumeReport, VolumeState, is_of_lost_volume};
 
 /// How much is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,7 +5,7 @@
 mod inventory;
 
 use std::cmp::Reverse;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use serde::Serialize;
 
@@ -70,6 +70,8 @@ pub enum Action {
     Skip,
     /// The tag means another image, and that is an error.
     Refuse,
+    /// Something it needs is not at hand yet: what is at hand is pushed, and no manifest.
+    Wait,
 }
 
 /// A blob and the repositories of the target that lack it.
@@ -92,6 +94,21 @@ impl Plan {
         Plan { images, blobs }
     }
 
+    /// Takes out the blobs that are nowhere at hand, neither at the target; images that need one of them wait. Gives these blobs.
+    pub fn hold_back(&mut self, graph: &Graph, at_hand: impl Fn(&Digest) -> bool) -> BTreeSet<Digest> {
+        let is_held = |step: &BlobStep| step.present.is_empty() && !at_hand(&step.blob.digest);
+        let held: BTreeSet<Digest> =
+            self.blobs.iter().filter(|step| is_held(step)).map(|step| step.blob.digest).collect();
+        self.blobs.retain(|step| !is_held(step));
+        for (image, step) in graph.images.iter().zip(&mut self.images) {
+            let waits = || image.blobs.iter().any(|blob| held.contains(&blob.digest));
+            if step.action == Action::Push && waits() {
+                step.action = Action::Wait;
+            }
+        }
+        held
+    }
+
     /// Bytes of blobs that have to cross to the target: each once.
     pub fn new_bytes(&self) -> u64 {
         let absent = self.blobs.iter().filter(|step| step.present.is_empty());
@@ -103,7 +120,7 @@ impl Plan {
         let new: HashSet<Digest> =
             self.blobs.iter().filter(|step| step.present.is_empty()).map(|step| step.blob.digest).collect();
         let images = graph.images.iter().zip(&self.images);
-        let wanted = images.filter(|(_, step)| matches!(step.action, Action::Push | Action::Nothing));
+        let wanted = images.filter(|(_, step)| matches!(step.action, Action::Push | Action::Nothing | Action::Wait));
         let mut seen = HashSet::new();
         let present = wanted.flat_map(|(image, _)| &image.blobs).filter(|blob| !new.contains(&blob.digest));
         present.filter(|blob| seen.insert(blob.digest)).map(|blob| blob.size).fold(0, u64::saturating_add)

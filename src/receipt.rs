@@ -26,8 +26,12 @@ pub struct Receipt {
     pub finished: Timestamp,
     /// Those that were pushed or should have been, then those that the source could not give.
     pub images: Vec<ImageReceipt>,
-    /// Digests of blobs and manifests that are at the target now, because they arrived or were there already.
+    /// Digests of blobs and manifests that are at the target now, because they arrived or were there already; of images that
+    /// are not there as a whole, none.
     pub confirmed: BTreeSet<Digest>,
+    /// Volumes of the bundle that are still wanted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub wanted: Vec<u32>,
 }
 
 /// What became of one image.
@@ -55,6 +59,8 @@ pub enum ImageOutcome {
     Present,
     Skipped,
     Failed,
+    /// Its tag comes with volumes that are still to come.
+    Waiting,
 }
 
 impl ImageReceipt {
@@ -78,6 +84,7 @@ impl Receipt {
                 Ok(Done::Pushed) => (ImageOutcome::Pushed, None),
                 Ok(Done::Present) => (ImageOutcome::Present, None),
                 Ok(Done::Skipped) => (ImageOutcome::Skipped, None),
+                Ok(Done::Waiting) => (ImageOutcome::Waiting, None),
                 Err(error) => (ImageOutcome::Failed, Some(error.chain())),
             };
             let (source, reference) = (image.locked.reference.to_string(), Some(step.to.clone()));
@@ -90,6 +97,7 @@ impl Receipt {
             finished,
             images: images.collect(),
             confirmed: confirmed(graph, outcome).into_iter().collect(),
+            wanted: Vec::new(),
         }
     }
 

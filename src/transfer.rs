@@ -52,6 +52,8 @@ pub enum Done {
     Present,
     /// Left alone: the tag means another image.
     Skipped,
+    /// What is at hand of it was pushed; the rest is still to come.
+    Waiting,
 }
 
 /// A manifest of one repository: whether it was put there, and who may do so now.
@@ -182,6 +184,7 @@ impl<'a> Transfer<'a> {
         match step.action {
             Action::Nothing => return Ok(Done::Present),
             Action::Skip => return Ok(Done::Skipped),
+            Action::Wait => return self.waiting(image, step),
             Action::Refuse | Action::Push => {}
         }
         self.check_blobs(image, step).map_err(|error| Arc::new(context(again(&error))))?;
@@ -309,12 +312,20 @@ impl<'a> Transfer<'a> {
                 let text = format!("image {}: the tag {} already means another image", image.locked.reference, step.to);
                 return Err(Arc::new(Error::new(Kind::Refused, text)));
             }
+            Action::Wait => return self.waiting(image, step),
             Action::Push => {}
         }
         let context = |error: Error| error.while_doing(format!("image {} to {}", image.locked.reference, step.to));
         self.check_blobs(image, step).map_err(|error| Arc::new(context(again(&error))))?;
         self.publish(image, step).await.map_err(|error| Arc::new(context(error)))?;
         Ok(Done::Pushed)
+    }
+
+    /// What is at hand of it has to have arrived all the same.
+    fn waiting(&self, image: &Image, step: &ImageStep) -> Result<Done, Arc<Error>> {
+        let context = |error: Error| error.while_doing(format!("image {} to {}", image.locked.reference, step.to));
+        self.check_blobs(image, step).map_err(|error| Arc::new(context(again(&error))))?;
+        Ok(Done::Waiting)
     }
 
     fn check_blobs(&self, image: &Image, step: &ImageStep) -> Result<(), Arc<Error>> {

@@ -347,7 +347,7 @@ fn tar_plan(contents: &Contents, metadata: &[Metadata]) -> Result<TarPlan> {
 }
 
 /// Only a bundle may be replaced by one.
-fn refuse_foreign(out: &Path) -> Result<()> {
+pub(super) fn refuse_foreign(out: &Path) -> Result<()> {
     if out.as_os_str().as_encoded_bytes().ends_with(b".partial") {
         let text = "a name that ends in .partial is an unfinished bundle's; take another one";
         return Err(Error::input(format!("writing {}: {text}", out.display())));

@@ -159,6 +159,11 @@ fn lost(number: u32, of: u32, affected: &BTreeSet<String>) -> Problem {
     problem
 }
 
+/// Whether it says that a volume was not given.
+pub fn is_of_lost_volume(problem: &Problem) -> bool {
+    problem.kind == ProblemKind::Missing && problem.path.starts_with("volume ")
+}
+
 /// The volume that a file of the bundle is taken from as a whole, or should be.
 fn holder<'s>(set: &'s Volumes, path: &str) -> Option<&'s Volume> {
     let here = set.layout().part_of(path).filter(|_| !is_cut(set, path));

@@ -13,6 +13,8 @@ pub enum Outcome {
     /// A check found problems and has listed them.
     Damaged,
     Failed(Kind),
+    /// All that was at hand is done; the rest of it is still to be brought.
+    Waiting,
     /// By Ctrl-C.
     Interrupted,
     /// By SIGTERM.
@@ -26,6 +28,7 @@ impl Outcome {
             Outcome::SomeImagesFailed => 1,
             Outcome::Damaged => 3,
             Outcome::Failed(kind) => code_of(kind),
+            Outcome::Waiting => 6,
             Outcome::Interrupted => 130,
             Outcome::Terminated => 143,
         }

@@ -26,7 +26,7 @@ Examples:
 #[derive(clap::Args)]
 #[command(long_about = ABOUT, after_long_help = AFTER)]
 pub struct Args {
-    /// The bundle, a directory or a tar
+    /// The bundle, a directory or a tar; of one that was split any volume will do
     bundle: PathBuf,
     /// Print it as JSON, with the whole identity
     #[arg(long)]
@@ -34,7 +34,7 @@ pub struct Args {
 }
 
 pub fn run(args: &Args, context: &Context) -> Result<Outcome> {
-    let identity = Bundle::open(&args.bundle)?.identity();
+    let identity = Bundle::open_any(std::slice::from_ref(&args.bundle))?.identity();
     let spoken = Spoken::of(&identity);
     if args.json {
         let Spoken { words, digits } = &spoken;

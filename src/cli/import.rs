@@ -1,16 +1,20 @@
 //! `gapferry import`: bundle → registry.
 
-use std::path::PathBuf;
+mod volumes;
+
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use super::allowlist::read_file;
 use super::context::Context;
 use super::exit::Outcome;
-use super::push::{Cargo, Names, Push, PushArgs};
+use super::push::report::volumes as numbers;
+use super::push::{Arriving, Cargo, Names, Push, PushArgs};
 use super::signing::{KeyArgs, SignArgs, signed_by};
 use crate::allowlist::{Allowlist, refused};
 use crate::bundle::Bundle;
-use crate::check::{self, Depth};
+use crate::bundle::volumes::{Opened, State};
+use crate::check::{self, Depth, Report};
 use crate::content::Cached;
 use crate::error::{Error, Result};
 use crate::graph::Graph;
@@ -26,6 +30,10 @@ of every blob, manifest and tag. Blobs are proven while they are pushed (with --
 uploaded once and mounted into the other repositories. Manifests follow, children first, then what refers to them; tags come \
 last and are read back: a tag that exists can be pulled.
 
+The volumes of a bundle that was split are given together, in any order, and read as they are. With --state they may come one \
+at a time, as the media arrive: every run pushes what is at hand, an image gets its tag when all of it is there, and exit code 6 \
+says that more is to come. Pieces of a blob that was cut are kept beside FILE until it is whole.
+
 A failure of one image does not stop the others; the end shows what failed and why. Run again, it does only what is missing.
 
 With --sign-key the receipt is signed too, in FILE.sig: `openssl dgst -sha256 -verify here.pub -signature FILE.sig FILE`.";
@@ -36,6 +44,8 @@ Examples:
   gapferry import images.tar --to registry.internal:5000 --dry-run
   gapferry import images.tar --to harbor.internal/mirror --key them.pub
   gapferry import images.tar --to harbor.internal --map names.map --receipt receipt.json
+  gapferry import images.*.tar --to harbor.internal/mirror
+  gapferry import /media/dvd/images.003.tar --state crossing.state --to harbor.internal/mirror
 
 Names (docker.io/library/nginx:1.27 to harbor.internal/mirror):
   default    harbor.internal/mirror/library/nginx:1.27
@@ -47,12 +57,15 @@ A map file has one rule a line, the first that matches counts:
   docker.io/library/ -> base/
   ~ ^quay\\.io/([^/]+)/(.*)$ -> quay-$1/$2";
 
+const NOTHING: &str = "nothing was pushed";
+
 /// Prove a bundle and push its images into a registry
 #[derive(clap::Args)]
 #[command(long_about = ABOUT, after_long_help = AFTER)]
 pub struct Args {
-    /// The bundle, a directory or a tar
-    bundle: PathBuf,
+    /// The bundle, a directory or a tar; or volumes of one, in any order
+    #[arg(required = true)]
+    bundle: Vec<PathBuf>,
     /// Where to push; PREFIX begins every name (on Harbor: the project)
     #[arg(long, value_name = "HOST[:PORT][/PREFIX]")]
     to: String,
@@ -64,6 +77,11 @@ pub struct Args {
     /// The same kinds of file as for export. `-` is standard input.
     #[arg(long, value_name = "FILE", help_heading = "What may enter")]
     allow: Option<PathBuf>,
+    /// Take volumes one by one; FILE remembers which were there
+    ///
+    /// The same FILE with every volume, on a disk with room for FILE.segments: the pieces of a blob that is larger than a volume.
+    #[arg(long, value_name = "FILE", help_heading = "What may enter")]
+    state: Option<PathBuf>,
     /// Keep the source host as the first part of the path
     #[arg(long, conflicts_with = "flatten", help_heading = "Names")]
     scoped: bool,
@@ -82,32 +100,75 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
     let started = Instant::now();
     let push = Push::new(&args.push, &args.to, Names::Hosted { scoped: args.scoped }, args.json)?;
     let push = push.signing(args.sign.key(context)?)?;
-    let bundle = prove(&args, context)?;
+    let mut state = args.state.as_ref().map(|path| State::open(path, &args.to, !args.push.is_dry_run())).transpose()?;
+    let kept = state.as_ref().map_or(Ok(None), State::pieces)?;
+    let opened = Opened::open_with(&args.bundle, kept)?;
+    if let Some(state) = &mut state {
+        volumes::bind(state, &opened)?;
+    }
+    prove(&args, &opened, context).map_err(|error| error.while_doing(NOTHING))?;
+    let (bundle, set) = opened.into_bundle()?;
     check_allowed(&args, &bundle)?;
     let graph = read_graph(&bundle, context).await?;
-    let identity = Some(bundle.identity());
-    let cargo = Cargo { source: bundle.layout(), graph, identity, faults: Vec::new(), lost: Vec::new() };
+    let arriving = state.zip(set).map(|(state, (_, set))| volumes::Crossing::new(state, set, bundle.layout()));
+    let cargo = Cargo {
+        source: bundle.layout(),
+        graph,
+        identity: Some(bundle.identity()),
+        faults: Vec::new(),
+        lost: Vec::new(),
+        arriving: arriving.as_ref().map(|arriving| arriving as &dyn Arriving),
+    };
     push.run(&cargo, started, context).await
 }
 
 /// What must be right before anything is pushed; a bundle with any problem is refused.
-fn prove(args: &Args, context: &Context) -> Result<Bundle> {
+fn prove(args: &Args, opened: &Opened, context: &Context) -> Result<()> {
     let depth = if args.verify_first { Depth::Full } else { Depth::Structure };
-    let signed = args.keys.check(&args.bundle, context).map_err(|e| e.while_doing("nothing was pushed"))?;
-    let report = check::check(&args.bundle, depth, &context.events)?;
-    if report.is_clean() {
-        let bundle = Bundle::open(&args.bundle)?;
-        if let Some(signed) = &signed {
-            signed.hold(&args.bundle, Some(bundle.identity()))?;
-            context.say(&signed_by(&signed.by));
-        }
-        return Ok(bundle);
+    let path = opened.layout().path();
+    let signed = args.keys.check_layout(opened.layout(), context)?;
+    let mut report = check::check_opened(opened, depth, &context.events)?;
+    if args.state.is_some() {
+        report.problems.retain(|problem| !check::is_of_lost_volume(problem));
     }
-    context.end();
+    if !report.is_clean() {
+        context.end();
+        return Err(refusal(path, &report, context));
+    }
+    if args.state.is_none() {
+        refuse_incomplete(opened, &report, context)?;
+    }
+    if let Some(signed) = &signed {
+        signed.hold(path, report.identity)?;
+        context.say(&signed_by(&signed.by));
+    }
+    Ok(())
+}
+
+/// Lists the first problems, and gives the error.
+fn refusal(path: &Path, report: &Report, context: &Context) -> Error {
     for problem in report.problems.iter().take(10) {
         context.say(super::verify::shown(problem).trim_end());
     }
-    Err(check::refuse(&args.bundle, &report).while_doing("nothing was pushed"))
+    check::refuse(path, report)
+}
+
+/// All volumes have to be there, and right.
+///
+/// # Errors
+/// Some are not: which.
+pub fn refuse_incomplete(opened: &Opened, report: &Report, context: &Context) -> Result<()> {
+    let path = opened.layout().path();
+    let missing = opened.volumes().map(|volumes| volumes.missing()).unwrap_or_default();
+    match (missing.is_empty(), report.is_clean()) {
+        (true, true) => Ok(()),
+        (true, false) => Err(refusal(path, report, context)),
+        (false, _) => {
+            let are = if missing.len() == 1 { "is" } else { "are" };
+            let of = opened.volumes().map_or(0, |volumes| volumes.set.of);
+            Err(Error::damaged(format!("{}: {} of {of} {are} missing", path.display(), numbers(&missing))))
+        }
+    }
 }
 
 fn check_allowed(args: &Args, bundle: &Bundle) -> Result<()> {

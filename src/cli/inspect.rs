@@ -1,7 +1,7 @@
 //! `gapferry inspect`: one image, at a registry or in a bundle.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::PathBuf;
 
 use bytes::Bytes;
 use serde_json::{Value, json};
@@ -38,6 +38,7 @@ const AFTER: &str = "\
 Examples:
   gapferry inspect nginx:1.27
   gapferry inspect images.tar#docker.io/library/nginx:1.27
+  gapferry inspect images.001.tar images.002.tar#docker.io/library/nginx:1.27
   gapferry inspect nginx:1.27 --raw | sha256sum
   gapferry inspect nginx:1.27 --platform linux/arm64 --config | jq .config.Env";
 
@@ -45,9 +46,9 @@ Examples:
 #[derive(clap::Args)]
 #[command(long_about = ABOUT, after_long_help = AFTER)]
 pub struct Args {
-    /// A reference, a bundle, or BUNDLE#REF for one image of a bundle
-    #[arg(value_name = "REF|BUNDLE[#REF]")]
-    image: String,
+    /// A reference, a bundle, or BUNDLE#REF for one image of a bundle; several are volumes of one bundle
+    #[arg(value_name = "REF|BUNDLE[#REF]", required = true)]
+    image: Vec<String>,
     /// Print the manifest's exact bytes
     #[arg(long, conflicts_with_all = ["config", "json"])]
     raw: bool,
@@ -65,16 +66,19 @@ pub struct Args {
 }
 
 pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
-    let (path, name) = match args.image.split_once('#') {
-        Some((path, name)) => (path, Some(name)),
-        None => (args.image.as_str(), None),
-    };
-    if name.is_some() || Path::new(path).exists() {
-        let bundle = Bundle::open(Path::new(path))?;
+    let mut paths: Vec<PathBuf> = Vec::new();
+    let mut name = None;
+    for text in &args.image {
+        let (path, own) = text.split_once('#').map_or((text.as_str(), None), |(path, name)| (path, Some(name)));
+        paths.push(path.into());
+        name = own.or(name);
+    }
+    if name.is_some() || paths.len() > 1 || paths.iter().any(|path| path.exists()) {
+        let bundle = Bundle::open_any(&paths)?;
         let reference = in_bundle(&bundle, name)?;
         return show(&args, bundle.layout(), &reference, context).await;
     }
-    let reference = at_registry(&args.image)?;
+    let reference = at_registry(args.image.first().map_or("", String::as_str))?;
     let names = [reference.repository.registry().to_owned()];
     let registries = args.registry.connect(names, &BTreeMap::new(), context)?;
     show(&args, &registries, &reference, context).await

@@ -23,15 +23,16 @@ Examples:
 #[derive(clap::Args)]
 #[command(long_about = ABOUT, after_long_help = AFTER)]
 pub struct Args {
-    /// The bundle, a directory or a tar
-    bundle: PathBuf,
+    /// The bundle, a directory or a tar; of one that was split any volume will do
+    #[arg(required = true)]
+    bundle: Vec<PathBuf>,
     /// Print identity and lock as JSON
     #[arg(long)]
     json: bool,
 }
 
 pub fn run(args: &Args, context: &Context) -> Result<Outcome> {
-    let bundle = Bundle::open(&args.bundle)?;
+    let bundle = Bundle::open_any(&args.bundle)?;
     let (lock, json) = (bundle.lock(), bundle.json());
     if args.json {
         context.print_json(&serde_json::json!({

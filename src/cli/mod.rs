@@ -15,6 +15,7 @@ mod hint;
 mod import;
 mod inspect;
 mod interrupt;
+mod join;
 mod list;
 mod lock;
 mod login;
@@ -98,6 +99,7 @@ enum Command {
     Export(export::Args),
     Lock(lock::Args),
     Verify(verify::Args),
+    Join(join::Args),
     Repair(repair::Args),
     Sign(sign::Args),
     Fingerprint(fingerprint::Args),
@@ -157,6 +159,7 @@ async fn run(command: Command, context: &Context) -> Result<Outcome> {
         Command::Export(args) => export::run(args, context).await,
         Command::Lock(args) => lock::run(args, context).await,
         Command::Verify(args) => verify::run(args, context),
+        Command::Join(args) => join::run(&args, context),
         Command::Repair(args) => repair::run(&args, context),
         Command::Sign(args) => sign::run(&args, context),
         Command::Fingerprint(args) => fingerprint::run(&args, context),

@@ -7,7 +7,9 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::context::Context;
 use super::exit::Outcome;
+use super::push::report::volumes;
 use super::signing::{KeyArgs, signed_by};
+use crate::bundle::volumes::{Opened, Volumes};
 use crate::check::{self, Depth};
 use crate::error::{Error, Kind, Result};
 use crate::progress::Event;
@@ -51,8 +53,9 @@ In a script, on a free port:
 #[derive(clap::Args)]
 #[command(long_about = ABOUT, after_long_help = AFTER)]
 pub struct Args {
-    /// A bundle or OCI layout, a directory or a tar
-    bundle: PathBuf,
+    /// A bundle or OCI layout, a directory or a tar; or all volumes of a bundle
+    #[arg(required = true)]
+    bundle: Vec<PathBuf>,
     /// Address and port to listen on; port 0 takes a free one
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:5000")]
     listen: SocketAddr,
@@ -66,29 +69,46 @@ pub struct Args {
 pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
     // Before anything is said, so that nobody can stop it too early.
     let stopped = stopped()?;
-    admit(&args, context)?;
     let options = Options { listen: args.listen, writable: args.writable };
-    let server = Server::bind(&args.bundle, &options, context.events.clone()).await?;
+    let server = match (admit(&args, context)?, &args.bundle[..]) {
+        (Some(opened), _) => Server::of(opened.into_layout(), &options, context.events.clone()).await?,
+        (None, [directory]) => Server::bind(directory, &options, context.events.clone()).await?,
+        (None, _) => return Err(Error::input("--writable takes one directory")),
+    };
     introduce(&args, &server, context)?;
     server.run(stopped).await?;
     context.say("stopped");
     Ok(Outcome::Done)
 }
 
-/// Where a signature is demanded: a bundle that was signed, and whose names and manifests are those that were.
-fn admit(args: &Args, context: &Context) -> Result<()> {
+/// What is to be served, unless it is to be written to. Where a signature is demanded: a bundle that was signed, and whose names and manifests are those that were.
+fn admit(args: &Args, context: &Context) -> Result<Option<Opened>> {
     if args.writable {
-        return args.keys.refuse_writable();
+        return args.keys.refuse_writable().map(|()| None);
     }
-    let Some(signed) = args.keys.check(&args.bundle, context)? else { return Ok(()) };
-    let report = check::check(&args.bundle, Depth::Structure, &context.events)?;
+    let opened = Opened::open(&args.bundle)?;
+    if let Some(missing) = opened.volumes().map(Volumes::missing).filter(|missing| !missing.is_empty()) {
+        let text = format!("{} cannot be served: {} missing", opened.layout().path().display(), are(&missing));
+        return Err(Error::damaged(text));
+    }
+    let Some(signed) = args.keys.check_layout(opened.layout(), context)? else { return Ok(Some(opened)) };
+    let report = check::check_opened(&opened, Depth::Structure, &context.events)?;
     context.end();
-    signed.hold(&args.bundle, report.identity)?;
+    signed.hold(opened.layout().path(), report.identity)?;
     if !report.is_clean() {
-        return Err(check::refuse(&args.bundle, &report));
+        return Err(check::refuse(opened.layout().path(), &report));
     }
     context.say(&signed_by(&signed.by));
-    Ok(())
+    Ok(Some(opened))
+}
+
+fn shown(args: &Args) -> String {
+    let all: Vec<String> = args.bundle.iter().map(|path| path.display().to_string()).collect();
+    all.join(" ")
+}
+
+fn are(missing: &[u32]) -> String {
+    format!("{} {}", volumes(missing), if missing.len() == 1 { "is" } else { "are" })
 }
 
 fn introduce(args: &Args, server: &Server, context: &Context) -> Result<()> {
@@ -101,7 +121,7 @@ fn introduce(args: &Args, server: &Server, context: &Context) -> Result<()> {
     let how = if args.writable { "pull and push" } else { "read-only" };
     let count = references.len();
     let plural = if count == 1 { "tag" } else { "tags" };
-    context.say(&format!("serving {} ({how}, {count} {plural}); Ctrl-C ends it", args.bundle.display()));
+    context.say(&format!("serving {} ({how}, {count} {plural}); Ctrl-C ends it", shown(args)));
     if let Some(first) = references.first() {
         context.say(&format!("for example: {address}/{first}"));
     }

@@ -119,15 +119,6 @@ impl KeyArgs {
     ///
     /// # Errors
     /// A key or a configuration that cannot be read; a bundle that none of the keys signed.
-    pub fn check(&self, path: &Path, context: &Context) -> Result<Option<Signed>> {
-        bundle::refuse_unfinished(path)?;
-        self.check_layout(&Layout::open(path)?, context)
-    }
-
-    /// The same for what is open already.
-    ///
-    /// # Errors
-    /// As [`KeyArgs::check`].
     pub fn check_layout(&self, layout: &Layout, context: &Context) -> Result<Option<Signed>> {
         let path = layout.path();
         let policy = policy()?;

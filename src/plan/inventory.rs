@@ -33,7 +33,8 @@ pub struct Inventory {
 /// In a repository without any tag no manifest is asked for. A blob lands first in the first repository of the graph that
 /// wants it and is asked for there; the other new repositories get it by a mount, which moves nothing even where it is
 /// there already. Small blobs, but for the largest of each repository, are asked for in new repositories only if another
-/// blob was found in one: an interrupted import sends the large ones first.
+/// blob was found in one: an interrupted import sends the large ones first. Where the job brings its blobs in several runs, any
+/// may be there without a tag (`may_be_half`): then everything is asked.
 ///
 /// # Errors
 /// Any question without a clear answer.
@@ -43,6 +44,7 @@ pub async fn take_inventory(
     targets: &Targets,
     closed: &(dyn Fn(&Repository) -> bool + Sync),
     jobs: usize,
+    may_be_half: bool,
     events: &Events,
 ) -> Result<Inventory> {
     let Questions { mut tags, mut manifests, blobs } = questions(graph, targets, closed);
@@ -51,7 +53,7 @@ pub async fn take_inventory(
     let asker = Asker { sink, jobs: jobs.max(1), events };
 
     let mut references = asker.resolve_all(one_of_each_repository(&mut tags)).await?;
-    let new = asker.untagged(&references).await?;
+    let new = if may_be_half { HashSet::new() } else { asker.untagged(&references).await? };
     let before = tags.len() + manifests.len();
     tags.retain(|tag| !new.contains(&tag.repository));
     manifests.retain(|manifest| !new.contains(&manifest.repository));

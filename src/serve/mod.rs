@@ -54,6 +54,7 @@ use tokio::net::TcpListener;
 
 use crate::error::{Error, Kind, Result};
 use crate::progress::Events;
+use crate::transport::layout::Layout;
 use answer::Refusal;
 use request::{Endpoint, Query};
 use shelf::Shelf;
@@ -84,7 +85,18 @@ impl Server {
     /// Not a layout, a tar that is to be writable, a directory that another process writes to, or a port that is taken.
     pub async fn bind(path: &Path, options: &Options, events: Events) -> Result<Server> {
         let (path, writable) = (path.to_owned(), options.writable);
-        let shelf = blocking(move || Shelf::open(&path, writable, events)).await?;
+        Server::with(blocking(move || Shelf::open(&path, writable, events)).await?, options).await
+    }
+
+    /// The same for a layout that is open already; nobody can write to it.
+    ///
+    /// # Errors
+    /// It has no `index.json`, or a port that is taken.
+    pub async fn of(layout: Layout, options: &Options, events: Events) -> Result<Server> {
+        Server::with(blocking(move || Shelf::of(layout, events)).await?, options).await
+    }
+
+    async fn with(shelf: Shelf, options: &Options) -> Result<Server> {
         let fail = |e: std::io::Error| Error::new(Kind::Input, format!("listening on {}", options.listen)).because(e);
         let listener = TcpListener::bind(options.listen).await.map_err(fail)?;
         let address = listener.local_addr().map_err(fail)?;

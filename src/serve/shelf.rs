@@ -42,22 +42,28 @@ enum Content {
 impl Shelf {
     /// Opens a layout, and makes one of a writable directory that is absent or empty.
     pub fn open(path: &Path, writable: bool, events: Events) -> Result<Shelf> {
-        let (content, writer, index) = if writable {
-            let (writer, index) = Writer::open(path, Arc::clone(&events))?;
-            (Content::Growing(path.to_owned()), Some(writer), index)
-        } else {
-            let layout = Layout::open(path)?;
-            if let Some(fault) = layout.faults().first() {
-                let count = layout.faults().len();
-                let text =
-                    format!("{count} entries of {} are not served: {}: {}", path.display(), fault.path, fault.what);
-                events.report(Event::Warning(text));
-            }
-            let none = || Error::input(format!("{} is not an OCI image layout: it has no index.json", path.display()));
-            let index = layout.read("index.json", MAX_INDEX)?.ok_or_else(none)?;
-            (Content::Fixed(Box::new(layout)), None, index.to_vec())
-        };
-        let names = RwLock::new(Arc::new(Names::parse(&index, path)?));
+        if !writable {
+            return Shelf::of(Layout::open(path)?, events);
+        }
+        let (writer, index) = Writer::open(path, Arc::clone(&events))?;
+        Shelf::new(Content::Growing(path.to_owned()), Some(writer), (&index, path), events)
+    }
+
+    /// A layout as it is.
+    pub fn of(layout: Layout, events: Events) -> Result<Shelf> {
+        let path = layout.path().to_owned();
+        if let Some(fault) = layout.faults().first() {
+            let count = layout.faults().len();
+            let text = format!("{count} entries of {} are not served: {}: {}", path.display(), fault.path, fault.what);
+            events.report(Event::Warning(text));
+        }
+        let none = || Error::input(format!("{} is not an OCI image layout: it has no index.json", path.display()));
+        let index = layout.read("index.json", MAX_INDEX)?.ok_or_else(none)?;
+        Shelf::new(Content::Fixed(Box::new(layout)), None, (&index, &path), events)
+    }
+
+    fn new(content: Content, writer: Option<Writer>, (index, path): (&[u8], &Path), events: Events) -> Result<Shelf> {
+        let names = RwLock::new(Arc::new(Names::parse(index, path)?));
         Ok(Shelf { content, names, referrers: Mutex::new(None), writer, events })
     }
 

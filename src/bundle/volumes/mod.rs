@@ -3,15 +3,19 @@
 //! What may enter: the metadata of a bundle and the sizes of its files. The room must not know where blobs come from.
 
 mod format;
+mod joining;
 mod names;
 mod opened;
 mod parity;
 mod recovery;
 mod targets;
+mod state;
 
 pub use format::{
     MAX_VOLUME_JSON, MOST_VOLUMES, RecoveryJson, Segment, VOLUME_VERSION, VolumeFile, VolumeJson, WholeVolume,
 };
+pub use joining::{Joined, join};
 pub use names::{Part, RECOVERY_DIGITS, SetName, VOLUMES, stored_path};
 pub use opened::{Broken, Foreign, KeptPiece, Opened, Recovery, SetId, Volume, Volumes};
 pub use recovery::{RecoveryOf, recovery_length, write_recovery};
+pub use state::State;

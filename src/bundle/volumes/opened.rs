@@ -158,6 +158,20 @@ impl Opened {
         }
     }
 
+    /// The bundle, as far as it is here, and the volumes that hold it.
+    ///
+    /// # Errors
+    /// As [`Bundle::in_layout`].
+    pub fn into_bundle(self) -> Result<(Bundle, Option<(SetId, Vec<Volume>)>)> {
+        match self {
+            Opened::Whole(layout) => Ok((Bundle::in_layout(*layout)?, None)),
+            Opened::Volumes(given) => {
+                let Volumes { set, volumes, layout, .. } = *given;
+                Ok((Bundle::in_layout(layout)?, Some((set, volumes))))
+            }
+        }
+    }
+
     pub fn into_layout(self) -> Layout {
         match self {
             Opened::Whole(layout) => *layout,

@@ -239,7 +239,7 @@ fn cargo(storage: &Storage, collected: Collected) -> Cargo<'_> {
     });
     let lost = lost.collect();
     let graph = Graph { images: collected.images.into_iter().filter_map(|(_, image)| image).collect() };
-    Cargo { source: storage, graph, identity: None, faults, lost }
+    Cargo { source: storage, graph, identity: None, faults, lost, arriving: None }
 }
 
 /// With --strict.

@@ -1,10 +1,10 @@
 //! Pushing into a registry, from a graph and its source onward: the same for every command that has both. It must not know
 //! where they come from.
 
-mod report;
+pub mod report;
 mod target;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
@@ -119,6 +119,26 @@ pub struct Cargo<'a> {
     pub faults: Vec<String>,
     /// Images that failed already: the source cannot give them.
     pub lost: Vec<ImageReceipt>,
+    /// It comes in several runs, and this is the one that knows of the others.
+    pub arriving: Option<&'a dyn Arriving>,
+}
+
+/// Content that arrives in several runs.
+pub trait Arriving {
+    /// Whether the blob can be read now.
+    fn is_at_hand(&self, blob: &Digest) -> bool;
+
+    /// Before the first push: keeps what the blobs that are `waiting` will need later.
+    ///
+    /// # Errors
+    /// Then nothing is pushed.
+    fn before(&self, plan: &Plan, waiting: &BTreeSet<Digest>) -> Result<()>;
+
+    /// After the last one; gives the numbers of the volumes that are still wanted.
+    ///
+    /// # Errors
+    /// It could not be written down.
+    fn after(&self, waiting: &BTreeSet<Digest>, outcome: &transfer::Outcome) -> Result<Vec<u32>>;
 }
 
 impl<'a> Push<'a> {
@@ -151,21 +171,28 @@ impl<'a> Push<'a> {
         let registries = args.registry.connect([self.target.registry.clone()], &BTreeMap::new(), context)?;
         let prepared = target::prepare(&args.harbor, &registries, &self.target, &targets, args.dry_run, context);
         let mut prepared = prepared.await?;
-        let plan = self.plan(&registries, graph, &targets, &prepared, context).await?;
+        let mut plan = self.plan(&registries, graph, &targets, (&prepared, cargo.arriving.is_some()), context).await?;
+        let waiting = match cargo.arriving {
+            Some(arriving) => plan.hold_back(graph, |blob| arriving.is_at_hand(blob)),
+            None => BTreeSet::new(),
+        };
         target::check_quotas(&mut prepared, &registries, &plan, context).await?;
         if args.dry_run {
             report::faults(cargo, context);
             return report::plan(cargo, &plan, &prepared.notes, self.json, context);
         }
         check_incomplete_indexes(graph, context);
+        cargo.arriving.map_or(Ok(()), |arriving| arriving.before(&plan, &waiting))?;
         let options = transfer::Options { jobs: args.registry.jobs(), fail_fast: args.fail_fast };
         let transfer = Transfer::new(cargo.source, &registries, options, context.events.clone());
         let outcome = transfer.run(graph, &plan).await;
         context.end();
-        let written = report::files(self, cargo, &plan, &outcome, context);
+        let wanted = cargo.arriving.map_or_else(|| Ok(Vec::new()), |arriving| arriving.after(&waiting, &outcome));
+        let volumes = wanted.as_ref().map_or(&[][..], |wanted| wanted);
+        let written = report::files(self, cargo, (&plan, volumes), &outcome, context);
         // Which images failed is told whatever became of the receipt; that it is missing comes last.
-        let ended = report::summary(cargo, &plan, &outcome, started, context);
-        written.map(|()| ended)
+        let ended = report::summary(cargo, (&plan, volumes), &outcome, started, context);
+        wanted.and(written).map(|()| ended)
     }
 
     fn name_images(&self, graph: &Graph, context: &Context) -> Result<Targets> {
@@ -192,12 +219,13 @@ impl<'a> Push<'a> {
         registries: &Registries,
         graph: &Graph,
         targets: &Targets,
-        prepared: &target::Prepared,
+        (prepared, may_be_half): (&target::Prepared, bool),
         context: &Context,
     ) -> Result<Plan> {
         let closed = |repository: &Repository| prepared.is_closed(repository);
         let jobs = self.args.registry.jobs();
-        let inventory = plan::take_inventory(registries, graph, targets, &closed, jobs, &context.events).await?;
+        let inventory =
+            plan::take_inventory(registries, graph, targets, &closed, jobs, may_be_half, &context.events).await?;
         let plan = Plan::new(graph, targets, &inventory, self.args.on_existing.into());
         for step in &plan.images {
             if let (plan::TagState::Other(digest), plan::Action::Push) = (step.tag, step.action) {
@@ -210,6 +238,11 @@ impl<'a> Push<'a> {
 }
 
 impl PushArgs {
+    /// Nothing is to change, neither there nor here.
+    pub fn is_dry_run(&self) -> bool {
+        self.dry_run
+    }
+
     fn naming(&self, target: &Target, names: Names) -> Result<Naming> {
         let style = match (names, self.flatten) {
             (Names::Hosted { scoped: true }, _) => Style::Scoped,

@@ -70,6 +70,7 @@ fn action(action: Action, tag: TagState) -> &'static str {
         (Action::Nothing, _) => "present",
         (Action::Skip, _) => "skip",
         (Action::Refuse, _) => "fail",
+        (Action::Wait, _) => "wait",
     }
 }
 
@@ -80,13 +81,14 @@ fn action(action: Action, tag: TagState) -> &'static str {
 pub fn files(
     push: &Push<'_>,
     cargo: &Cargo<'_>,
-    plan: &Plan,
+    (plan, wanted): (&Plan, &[u32]),
     outcome: &transfer::Outcome,
     context: &Context,
 ) -> Result<()> {
     let (args, graph) = (push.args, &cargo.graph);
     let mut receipt = Receipt::new(cargo.identity, push.to, graph, plan, outcome, Timestamp::now());
     receipt.images.extend(cargo.lost.iter().cloned());
+    receipt.wanted = wanted.to_vec();
     let kept = args.receipt.as_ref().map_or(Ok(()), |path| keep(path, &receipt, push.key.as_deref()));
     let printed = if push.json { context.print(&receipt.to_json()) } else { Ok(()) };
     let listed = args.digestfile.as_ref().map_or(Ok(()), |path| {
@@ -117,7 +119,7 @@ pub fn faults(cargo: &Cargo<'_>, context: &Context) {
 /// The last lines: what failed and why, then the sum of it.
 pub fn summary(
     cargo: &Cargo<'_>,
-    plan: &Plan,
+    (plan, wanted): (&Plan, &[u32]),
     outcome: &transfer::Outcome,
     started: Instant,
     context: &Context,
@@ -136,7 +138,8 @@ pub fn summary(
     }
     let pushed = count(Done::Pushed);
     let mut parts = vec![format!("{} pushed", units::count(pushed, "image"))];
-    for (number, what) in [(count(Done::Present), "present"), (count(Done::Skipped), "skipped"), (failed, "failed")] {
+    let (present, skipped, waiting) = (count(Done::Present), count(Done::Skipped), count(Done::Waiting));
+    for (number, what) in [(present, "present"), (skipped, "skipped"), (waiting, "waiting"), (failed, "failed")] {
         if number > 0 {
             parts.push(format!("{number} {what}"));
         }
@@ -148,7 +151,27 @@ pub fn summary(
         bytes(outcome.mounted),
         duration(started.elapsed()),
     ));
-    if failed > 0 { Outcome::SomeImagesFailed } else { Outcome::Done }
+    if waiting > 0 {
+        let volumes = volumes(wanted);
+        context.say(&format!("{} for {volumes}: run the same command with what comes next", verb(waiting)));
+    }
+    match (failed, waiting) {
+        (0, 0) => Outcome::Done,
+        (0, _) => Outcome::Waiting,
+        _ => Outcome::SomeImagesFailed,
+    }
+}
+
+fn verb(images: usize) -> String {
+    format!("{} wait{}", units::count(images, "image"), if images == 1 { "s" } else { "" })
+}
+
+/// `volume 3`, `volumes 3, 5`.
+pub fn volumes(numbers: &[u32]) -> String {
+    let list: Vec<String> = numbers.iter().take(20).map(u32::to_string).collect();
+    let more = numbers.len().saturating_sub(20);
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    format!("volume{} {}{more}", if numbers.len() == 1 { "" } else { "s" }, list.join(", "))
 }
 
 fn remedy(image: &Image, error: &Error) -> Option<&'static str> {

@@ -1,0 +1,315 @@
+//! How far an import has come that gets its volumes one by one: a small file, and beside it the pieces of blobs that are not
+//! whole yet.
+//!
+//! What is at the target is asked of the target, every time: the file says which volumes were there, so that it can be told
+//! which are still wanted, and what the pieces are. It can be interrupted anywhere: a piece has its name when it is whole and
+//! on the medium, and the file is replaced at once.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::{KeptPiece, SetId, Volume, VolumeFile};
+use crate::bundle::medium;
+use crate::content::keep;
+use crate::durable;
+use crate::error::{Error, Result};
+use crate::oci::{Algorithm, Digest, has_at_most_values};
+use crate::transport::layout::Layout;
+
+/// The version of the file that this program writes and the only one it reads.
+const STATE_VERSION: u32 = 1;
+/// The largest file that is read, in bytes, and the most values in it.
+const MAX_STATE: u64 = 384 * 1024 * 1024;
+const MOST_VALUES: usize = 10_000_000;
+
+/// The file.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Json {
+    gapferry_import: u32,
+    /// Of the bundle.
+    identity: Digest,
+    /// How many volumes the set has, and bytes that none exceeds: another split has other pieces.
+    of: u32,
+    limit: u64,
+    /// Where the images go, as it was given.
+    target: String,
+    /// Volumes that were taken in whole.
+    volumes: Vec<Taken>,
+    /// Pieces that are kept.
+    segments: Vec<VolumeFile>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Taken {
+    number: u32,
+    /// Entries of its tar: should the target lose something, it is wanted again.
+    holds: Vec<String>,
+}
+
+/// See the module documentation.
+pub struct State {
+    path: PathBuf,
+    /// Where the pieces are.
+    directory: PathBuf,
+    target: String,
+    json: Option<Json>,
+    /// Held, so that no second run changes the pieces.
+    _kept: Option<File>,
+}
+
+impl State {
+    /// Reads the state of an import into `target`; there may be none yet. Where `writes` is not set, nothing is created.
+    ///
+    /// # Errors
+    /// It is of an import into another target, or no state; another run has it; the disk's.
+    pub fn open(path: &Path, target: &str, writes: bool) -> Result<State> {
+        let directory = medium::beside(path, ".segments");
+        medium::refuse_other_than_directory(&directory)?;
+        medium::refuse_other_than_file(path)?;
+        let json = read(path)?;
+        if let Some(other) = json.as_ref().map(|json| &json.target).filter(|other| **other != target) {
+            let text = format!("is of an import into {other}, not {target}: name another file, or remove it");
+            return Err(Error::input(format!("{} {text}", path.display())));
+        }
+        let mut kept = None;
+        if writes {
+            fs::create_dir_all(&directory).map_err(|e| Error::disk("creating", &directory, e))?;
+            let open = File::open(&directory).map_err(|e| Error::disk("opening", &directory, e))?;
+            keep(&open, path)?;
+            remove_unfinished(&directory)?;
+            kept = Some(open);
+        }
+        Ok(State { path: path.to_owned(), directory, target: target.to_owned(), json, _kept: kept })
+    }
+
+    /// The pieces that are kept and whole, and the layout they are in.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn pieces(&self) -> Result<Option<(Layout, Vec<KeptPiece>)>> {
+        if self.segments().next().is_none() || !self.directory.is_dir() {
+            return Ok(None);
+        }
+        let layout = Layout::open(&self.directory)?;
+        let pieces = self.segments().filter_map(|file| {
+            let (segment, stored) = (file.segment.clone()?, name(file)?);
+            let is_whole = layout.size_of(&stored) == Some(segment.size);
+            is_whole.then(|| KeptPiece { path: file.path.clone(), segment, stored })
+        });
+        let pieces = pieces.collect();
+        Ok(Some((layout, pieces)))
+    }
+
+    fn segments(&self) -> impl Iterator<Item = &VolumeFile> {
+        self.json.iter().flat_map(|json| &json.segments)
+    }
+
+    /// From now on it is the state of this set.
+    ///
+    /// # Errors
+    /// It is that of another.
+    pub fn bind(&mut self, set: SetId) -> Result<()> {
+        let refuse = |what: String| {
+            let text = format!("is of an import of {what}: name another file, or remove it");
+            Err(Error::input(format!("{} {text}", self.path.display())))
+        };
+        match &self.json {
+            Some(json) if json.identity != set.identity => {
+                refuse(format!("the bundle {}, and these volumes are of {}", json.identity, set.identity))
+            }
+            Some(json) if (json.of, json.limit) != (set.of, set.limit) => {
+                refuse("another set of this bundle, which was split with another size".to_owned())
+            }
+            Some(_) => Ok(()),
+            None => {
+                self.json = Some(Json {
+                    gapferry_import: STATE_VERSION,
+                    identity: set.identity,
+                    of: set.of,
+                    limit: set.limit,
+                    target: self.target.clone(),
+                    volumes: Vec::new(),
+                    segments: Vec::new(),
+                });
+                Ok(())
+            }
+        }
+    }
+
+    /// Keeps the pieces that `volumes`, the parts of `layout`, have of blobs that are `wanted` later; each is proven.
+    ///
+    /// # Errors
+    /// A piece is not what its volume says (`Damaged`); the disk's.
+    pub fn keep(&mut self, layout: &Layout, volumes: &[Volume], wanted: impl Fn(&Digest) -> bool) -> Result<()> {
+        let there: BTreeSet<String> = self.pieces()?.into_iter().flat_map(|(_, kept)| kept).map(|k| k.stored).collect();
+        let mut kept: Vec<VolumeFile> = Vec::new();
+        for (volume, part) in volumes.iter().zip(layout.parts()) {
+            for file in volume.json.files.iter().filter(|file| blob(&file.path).is_some_and(|blob| wanted(&blob))) {
+                let Some(stored) = name(file).filter(|stored| !there.contains(stored)) else { continue };
+                self.keep_one(part, file, &stored)?;
+                kept.push(file.clone());
+            }
+        }
+        if !kept.is_empty() {
+            let sync = durable::sync_directory(&self.directory);
+            sync.map_err(|e| Error::disk("syncing", &self.directory, e))?;
+        }
+        if let Some(json) = &mut self.json {
+            let is_new = |file: &VolumeFile| kept.iter().any(|new| name(new) == name(file));
+            json.segments.retain(|file| !is_new(file));
+            json.segments.extend(kept);
+        }
+        self.write()
+    }
+
+    fn keep_one(&self, part: &Layout, file: &VolumeFile, stored: &str) -> Result<()> {
+        let (entry, path) = (file.stored_path(), self.directory.join(stored));
+        let gone = || Error::damaged(format!("{} has no {entry}", part.path().display()));
+        let slice = part.slice(&entry)?.ok_or_else(gone)?;
+        let fail = |e| Error::disk("keeping", &path, e);
+        let mut beside = durable::beside(&path).map_err(fail)?;
+        let found = slice.copy_to(beside.as_file_mut(), Algorithm::Sha256, fail)?;
+        if file.segment.as_ref().is_none_or(|segment| segment.sha256 != found.hex()) {
+            return Err(slice.wrong(found));
+        }
+        durable::replace(beside, &path).map_err(fail)
+    }
+
+    /// Reads the pieces of these blobs once more, before they are pushed. What is wrong is removed, and its volume wanted
+    /// again.
+    ///
+    /// # Errors
+    /// A piece was wrong (`Damaged`); the disk's.
+    pub fn prove(&mut self, blobs: impl Fn(&Digest) -> bool) -> Result<()> {
+        let Some((layout, pieces)) = self.pieces()? else { return Ok(()) };
+        let mut wrong = None;
+        for piece in pieces.iter().filter(|piece| blob(&piece.path).is_some_and(|blob| blobs(&blob))) {
+            let Some(slice) = layout.slice(&piece.stored)? else { continue };
+            let found = slice.hash(Algorithm::Sha256, &|_| ()).map_err(|e| Error::disk("reading", slice.path(), e))?;
+            if found.hex() != piece.segment.sha256 {
+                wrong = Some(slice.wrong(found));
+                self.remove(&piece.stored)?;
+            }
+        }
+        let Some(wrong) = wrong else { return Ok(()) };
+        self.write()?;
+        let text = "a piece that was kept of an earlier volume has changed and was removed; bring that volume again";
+        Err(wrong.while_doing(text))
+    }
+
+    fn remove(&mut self, stored: &str) -> Result<()> {
+        let path = self.directory.join(stored);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(Error::disk("removing", &path, error)),
+            _ => {}
+        }
+        if let Some(json) = &mut self.json {
+            json.segments.retain(|file| name(file).as_deref() != Some(stored));
+        }
+        Ok(())
+    }
+
+    /// After a push: pieces of blobs that do not wait any more are removed, and, if all went well, the volumes count as taken
+    /// in.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn settle(&mut self, volumes: &[Volume], went_well: bool, waits: impl Fn(&Digest) -> bool) -> Result<()> {
+        let is_done = |file: &&VolumeFile| went_well && blob(&file.path).is_none_or(|blob| !waits(&blob));
+        let done: Vec<String> = self.segments().filter(is_done).filter_map(name).collect();
+        done.iter().try_for_each(|stored| self.remove(stored))?;
+        if let Some(json) = self.json.as_mut().filter(|_| went_well) {
+            for volume in volumes {
+                let number = volume.json.number;
+                let holds = volume.json.files.iter().map(VolumeFile::stored_path).collect();
+                json.volumes.retain(|taken| taken.number != number);
+                json.volumes.push(Taken { number, holds });
+            }
+            json.volumes.sort_by_key(|taken| taken.number);
+        }
+        self.write()?;
+        // Only an empty one goes.
+        let _ = fs::remove_dir(&self.directory);
+        Ok(())
+    }
+
+    /// The numbers of the volumes that are still to come, for the blobs that wait: those that never came, else those that had
+    /// them.
+    pub fn wanted(&self, waiting: &BTreeSet<Digest>) -> Vec<u32> {
+        let Some(json) = &self.json else { return Vec::new() };
+        let taken: BTreeMap<u32, &Taken> = json.volumes.iter().map(|taken| (taken.number, taken)).collect();
+        let kept: BTreeSet<String> = json.segments.iter().map(VolumeFile::stored_path).collect();
+        let whole: BTreeSet<String> = waiting.iter().map(Digest::blob_path).collect();
+        let is_wanted = |entry: &String| match entry.strip_prefix("segments/").and_then(|name| name.rsplit_once('.')) {
+            Some((name, _)) => whole.contains(&format!("blobs/{name}")) && !kept.contains(entry),
+            None => whole.contains(entry),
+        };
+        let never = |number: &u32| !taken.contains_key(number);
+        let again = |number: &u32| taken.get(number).is_some_and(|taken| taken.holds.iter().any(is_wanted));
+        (1..=json.of).filter(|number| never(number) || again(number)).collect()
+    }
+
+    fn write(&self) -> Result<()> {
+        let fail = |e| Error::disk("writing", &self.path, e);
+        let mut bytes =
+            serde_json::to_vec_pretty(&self.json).map_err(|e| Error::input("writing the state").because(e))?;
+        bytes.push(b'\n');
+        let mut file = durable::beside(&self.path).map_err(fail)?;
+        io::Write::write_all(&mut file, &bytes).map_err(fail)?;
+        // Temporary files are for their owner only; this one is like any other file.
+        file.as_file().set_permissions(fs::Permissions::from_mode(0o644)).map_err(fail)?;
+        durable::replace(file, &self.path).map_err(fail)
+    }
+}
+
+fn read(path: &Path) -> Result<Option<Json>> {
+    let mut bytes = Vec::new();
+    match File::open(path).and_then(|file| file.take(MAX_STATE + 1).read_to_end(&mut bytes)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        other => other.map_err(|e| Error::disk("reading", path, e))?,
+    };
+    let shown = path.display();
+    if bytes.len() as u64 > MAX_STATE || !has_at_most_values(&bytes, MOST_VALUES) {
+        return Err(Error::input(format!("reading {shown}: it is longer than any state of an import")));
+    }
+    let fail = |e: serde_json::Error| Error::input(format!("reading {shown}: it is no state of an import")).because(e);
+    let json: Json = serde_json::from_slice(&bytes).map_err(fail)?;
+    if json.gapferry_import != STATE_VERSION {
+        let text = format!("version {}; this program reads {STATE_VERSION}", json.gapferry_import);
+        return Err(Error::input(format!("reading {shown}: {text}")));
+    }
+    if json.of > super::MOST_VOLUMES || json.segments.iter().any(|file| name(file).is_none()) {
+        return Err(Error::input(format!("reading {shown}: it names what no volume has")));
+    }
+    Ok(Some(json))
+}
+
+/// What a run that was killed has left of a piece.
+fn remove_unfinished(directory: &Path) -> Result<()> {
+    let fail = |e| Error::disk("reading", directory, e);
+    for entry in fs::read_dir(directory).map_err(fail)? {
+        let entry = entry.map_err(fail)?;
+        if entry.file_name().as_encoded_bytes().starts_with(b".gapferry-") {
+            fs::remove_file(entry.path()).map_err(|e| Error::disk("removing", &entry.path(), e))?;
+        }
+    }
+    Ok(())
+}
+
+/// The digest that a file of the bundle is named by.
+fn blob(path: &str) -> Option<Digest> {
+    path.strip_prefix("blobs/")?.replacen('/', ":", 1).parse().ok()
+}
+
+/// How a piece is called among those that are kept: `sha256-ab….3`.
+fn name(file: &VolumeFile) -> Option<String> {
+    let (blob, segment) = (blob(&file.path)?, file.segment.as_ref()?);
+    Some(format!("{}.{}", blob.to_string().replacen(':', "-", 1), segment.number))
+}

@@ -1,0 +1,81 @@
+//! `gapferry join`: the volumes of a set → the bundle.
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use serde_json::json;
+
+use super::context::Context;
+use super::exit::Outcome;
+use super::import::refuse_incomplete;
+use super::signing::{KeyArgs, signed_by};
+use crate::bundle::volumes::{self, Opened};
+use crate::check::{self, Depth};
+use crate::error::{Error, Result};
+use crate::progress::units::{bytes, count, duration};
+
+const ABOUT: &str = "\
+Puts a bundle together again from all of its volumes, given in any order: a tar, byte for byte the one that was split, or a \
+directory.
+
+Every file is proven by its sha256 while it is copied, and OUT gets its name when all of them are there. `import`, `verify`, \
+`list` and `serve` read volumes as they are: nothing needs to be joined for them.
+
+Exit code 3: a volume is missing or damaged, and nothing was written; all that is wrong is named.";
+
+const AFTER: &str = "\
+Examples:
+  gapferry join /mnt/usb/images.*.tar -o images.tar
+  gapferry join disc1/images.001.tar disc2/images.002.tar -o images --key them.pub";
+
+/// Put a bundle together from its volumes
+#[derive(clap::Args)]
+#[command(long_about = ABOUT, after_long_help = AFTER)]
+pub struct Args {
+    /// All volumes of the set, in any order
+    #[arg(required = true, value_name = "VOLUME")]
+    volumes: Vec<PathBuf>,
+    /// Where the bundle goes: a tar if the name ends in .tar, else a directory
+    #[arg(short, long, value_name = "OUT", help_heading = "Output")]
+    output: PathBuf,
+    /// Print what was written as JSON on standard output
+    #[arg(long, help_heading = "Output")]
+    json: bool,
+    #[command(flatten)]
+    keys: KeyArgs,
+}
+
+pub fn run(args: &Args, context: &Context) -> Result<Outcome> {
+    let started = Instant::now();
+    let opened = Opened::open(&args.volumes)?;
+    let path = opened.layout().path().to_owned();
+    let Some(number) = opened.volumes().map(|volumes| volumes.set.of) else {
+        return Err(Error::input(format!("{} is no volume: there is nothing to join", path.display())));
+    };
+    let nothing = "nothing was written";
+    let signed = args.keys.check_layout(opened.layout(), context).map_err(|e| e.while_doing(nothing))?;
+    let report = check::check_opened(&opened, Depth::Structure, &context.events)?;
+    context.end();
+    refuse_incomplete(&opened, &report, context).map_err(|e| e.while_doing(nothing))?;
+    let (bundle, _) = opened.into_bundle()?;
+    if let Some(signed) = &signed {
+        signed.hold(&path, Some(bundle.identity()))?;
+    }
+    let joined = volumes::join(&bundle, &args.output, &context.events)?;
+    context.end();
+    if args.json {
+        let (identity, size) = (joined.identity, joined.size);
+        let signed_by = signed.map(|signed| signed.by.fingerprint());
+        context.print_json(&json!({
+            "output": args.output, "identity": identity, "bytes": size, "volumes": number, "signedBy": signed_by,
+        }))?;
+        return Ok(Outcome::Done);
+    }
+    if let Some(signed) = &signed {
+        context.say(&signed_by(&signed.by));
+    }
+    let (size, time) = (bytes(joined.size), duration(started.elapsed()));
+    let volumes = count(number as usize, "volume");
+    context.say(&format!("{}: {volumes}, {size}, {time}\nidentity {}", args.output.display(), joined.identity));
+    Ok(Outcome::Done)
+}
