@@ -68,6 +68,7 @@ Exit codes:
   3  damaged or untrusted
   4  refused by the registry
   5  network
+  6  more volumes are wanted (import --state)
   130, 143  stopped by Ctrl-C or SIGTERM; run again to continue
 
 Environment:

@@ -8,8 +8,8 @@ mod names;
 mod opened;
 mod parity;
 mod recovery;
-mod targets;
 mod state;
+mod targets;
 
 pub use format::{
     MAX_VOLUME_JSON, MOST_VOLUMES, RecoveryJson, Segment, VOLUME_VERSION, VolumeFile, VolumeJson, WholeVolume,
