@@ -45,7 +45,7 @@ Examples:
   gapferry import images.tar --to harbor.internal/mirror --key them.pub
   gapferry import images.tar --to harbor.internal --map names.map --receipt receipt.json
   gapferry import images.*.tar --to harbor.internal/mirror
-  gapferry import /media/dvd/images.003.tar --state crossing.state --to harbor.internal/mirror
+  gapferry import images.003.tar --state FILE --to harbor.internal/mirror
 
 Names (docker.io/library/nginx:1.27 to harbor.internal/mirror):
   default    harbor.internal/mirror/library/nginx:1.27
@@ -63,7 +63,7 @@ const NOTHING: &str = "nothing was pushed";
 #[derive(clap::Args)]
 #[command(long_about = ABOUT, after_long_help = AFTER)]
 pub struct Args {
-    /// The bundle, a directory or a tar; or volumes of one, in any order
+    /// The bundle: a directory, a tar, or its volumes
     #[arg(required = true)]
     bundle: Vec<PathBuf>,
     /// Where to push; PREFIX begins every name (on Harbor: the project)
@@ -77,7 +77,7 @@ pub struct Args {
     /// The same kinds of file as for export. `-` is standard input.
     #[arg(long, value_name = "FILE", help_heading = "What may enter")]
     allow: Option<PathBuf>,
-    /// Take volumes one by one; FILE remembers which were there
+    /// Take volumes one by one; FILE says how far
     ///
     /// The same FILE with every volume, on a disk with room for FILE.segments: the pieces of a blob that is larger than a volume.
     #[arg(long, value_name = "FILE", help_heading = "What may enter")]
@@ -107,10 +107,10 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
         volumes::bind(state, &opened)?;
     }
     prove(&args, &opened, context).map_err(|error| error.while_doing(NOTHING))?;
-    let (bundle, set) = opened.into_bundle()?;
+    let (bundle, given) = opened.into_bundle()?;
     check_allowed(&args, &bundle)?;
     let graph = read_graph(&bundle, context).await?;
-    let arriving = state.zip(set).map(|(state, (_, set))| volumes::Crossing::new(state, set, bundle.layout()));
+    let arriving = state.map(|state| volumes::Crossing::new(state, given, bundle.layout()));
     let cargo = Cargo {
         source: bundle.layout(),
         graph,

@@ -158,16 +158,16 @@ impl Opened {
         }
     }
 
-    /// The bundle, as far as it is here, and the volumes that hold it.
+    /// The bundle, as far as it is here, and the volumes that hold it, if it was split.
     ///
     /// # Errors
     /// As [`Bundle::in_layout`].
-    pub fn into_bundle(self) -> Result<(Bundle, Option<(SetId, Vec<Volume>)>)> {
+    pub fn into_bundle(self) -> Result<(Bundle, Vec<Volume>)> {
         match self {
-            Opened::Whole(layout) => Ok((Bundle::in_layout(*layout)?, None)),
+            Opened::Whole(layout) => Ok((Bundle::in_layout(*layout)?, Vec::new())),
             Opened::Volumes(given) => {
-                let Volumes { set, volumes, layout, .. } = *given;
-                Ok((Bundle::in_layout(layout)?, Some((set, volumes))))
+                let Volumes { volumes, layout, .. } = *given;
+                Ok((Bundle::in_layout(layout)?, volumes))
             }
         }
     }
