@@ -3,9 +3,10 @@
 use crate::error::{Error, Result};
 use crate::oci::Digest;
 
-const BLOCK: u64 = 512;
+/// What everything in a tar is a multiple of, in bytes.
+pub const BLOCK: u64 = 512;
 /// A tar ends with two empty blocks.
-const END: u64 = 2 * BLOCK;
+pub const END: u64 = 2 * BLOCK;
 /// Names up to here stand in the header itself.
 const SHORT_NAME: usize = 100;
 
@@ -90,7 +91,8 @@ fn header(name: &[u8], size: u64, mtime: u64, kind: tar::EntryType) -> [u8; 512]
     *header.as_bytes()
 }
 
-fn header_length(path: &str) -> u64 {
+/// Bytes before the data of a file with this path.
+pub fn header_length(path: &str) -> u64 {
     if path.len() <= SHORT_NAME {
         return BLOCK;
     }

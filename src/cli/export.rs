@@ -23,7 +23,7 @@ use crate::oci::Platform;
 use crate::progress::units::{bytes, count, duration};
 use crate::signing::PrivateKey;
 use crate::transport::registry::Registries;
-pub use write::{Job, TOOL, write};
+pub use write::{Job, TOOL, stopped, write};
 
 const ABOUT: &str = "\
 Exports images from registries into one self-verifying bundle.

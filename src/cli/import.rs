@@ -185,7 +185,8 @@ fn check_allowed(args: &Args, bundle: &Bundle) -> Result<()> {
     Err(Error::damaged(text))
 }
 
-async fn read_graph(bundle: &Bundle, context: &Context) -> Result<Graph> {
+/// What the manifests of a bundle lead to.
+pub async fn read_graph(bundle: &Bundle, context: &Context) -> Result<Graph> {
     let cached = Cached::new(bundle.layout(), None);
     let options = Options { index: IndexMode::Trim, referrers: false, foreign_layers: true };
     let walk = Walk::new(&cached, options, context.events.clone());

@@ -31,8 +31,10 @@ mod serve;
 mod sign;
 mod signing;
 mod site;
+mod split;
 mod table;
 mod verify;
+mod volume_size;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -102,6 +104,7 @@ enum Command {
     Verify(verify::Args),
     Join(join::Args),
     Repair(repair::Args),
+    Split(split::Args),
     Sign(sign::Args),
     Fingerprint(fingerprint::Args),
     List(list::Args),
@@ -162,6 +165,7 @@ async fn run(command: Command, context: &Context) -> Result<Outcome> {
         Command::Verify(args) => verify::run(args, context),
         Command::Join(args) => join::run(&args, context),
         Command::Repair(args) => repair::run(&args, context),
+        Command::Split(args) => split::run(args, context).await,
         Command::Sign(args) => sign::run(&args, context),
         Command::Fingerprint(args) => fingerprint::run(&args, context),
         Command::List(args) => list::run(&args, context),

@@ -2,12 +2,18 @@
 //!
 //! What may enter: the metadata of a bundle and the sizes of its files. The room must not know where blobs come from.
 
+mod finished;
 mod format;
 mod joining;
 mod names;
 mod opened;
 mod parity;
+mod plan;
 mod recovery;
+mod room;
+mod sealing;
+mod set;
+mod split;
 mod state;
 mod targets;
 
@@ -17,5 +23,8 @@ pub use format::{
 pub use joining::{Joined, join};
 pub use names::{Part, RECOVERY_DIGITS, SetName, VOLUMES, stored_path};
 pub use opened::{Broken, Foreign, KeptPiece, Opened, Recovery, SetId, Volume, Volumes};
+pub use plan::{Cut, Held, SetPlan, VolumePlan, Wanted};
 pub use recovery::{RecoveryOf, recovery_length, write_recovery};
+pub use set::{Set, Shape};
+pub use split::{Split, WrittenVolume};
 pub use state::State;

@@ -81,6 +81,7 @@ fn plan_for(graph: &Graph, writer: &Writer) -> Plan {
     Plan::new(graph, &targets, &inventory, OnExisting::Overwrite)
 }
 
-fn stopped(error: tokio::task::JoinError) -> Error {
+/// The thread of a blocking job ended without an answer.
+pub fn stopped(error: tokio::task::JoinError) -> Error {
     Error::new(Kind::Interrupted, "writing the bundle").because(error)
 }

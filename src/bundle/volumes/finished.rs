@@ -1,0 +1,98 @@
+//! Whether a volume is there already, as it would be written.
+
+use std::collections::HashMap;
+
+use super::format::{MAX_VOLUME_JSON, VolumeJson};
+use super::names::{Part, VOLUMES};
+use super::plan::{Held, VolumePlan};
+use super::sealing::{Known, Small};
+use super::set::Set;
+use crate::bundle::hashers::Hashers;
+use crate::bundle::offsets::TarFile;
+use crate::bundle::{SIGNATURE, medium, stamp};
+use crate::error::{Error, Result};
+use crate::oci::{Algorithm, Digest};
+use crate::progress::{Event, Events, Phase};
+use crate::transport::layout::Layout;
+
+/// Whether the volume is there, the same, and every byte of it right: hashed now or, where it was not touched since, earlier on
+/// this machine.
+///
+/// # Errors
+/// Something is there that is no volume: it is not written over.
+pub fn is_whole(set: &Set, volume: &VolumePlan, events: &Events) -> Result<bool> {
+    let path = set.path_of(volume);
+    medium::refuse_other_than_file(&medium::beside(&path, ".partial"))?;
+    if path.symlink_metadata().is_err() {
+        return Ok(false);
+    }
+    let layout = Layout::open(&path).ok().filter(is_volume);
+    let Some(layout) = layout else {
+        let text = "something is there that is no volume of a bundle, and it is not overwritten; name another output, or take \
+                    it away";
+        return Err(Error::input(format!("writing {}: {text}", path.display())));
+    };
+    Ok(is_same(set, volume, &layout) && is_proven(set, volume, &layout, events))
+}
+
+/// Whether it says of itself that it is one; damaged ones too may be written again.
+fn is_volume(layout: &Layout) -> bool {
+    layout.entries().any(|(path, _)| path.starts_with(VOLUMES))
+}
+
+/// By its length, its entries and what it says of itself, digests apart.
+fn is_same(set: &Set, volume: &VolumePlan, layout: &Layout) -> bool {
+    let path = Part::Volume(volume.number).json(volume.of);
+    let Ok(Some(bytes)) = layout.read(&path, MAX_VOLUME_JSON) else { return false };
+    let Ok(json) = VolumeJson::parse(&bytes, &path) else { return false };
+    let VolumeJson { identity, number, of, recovery, limit, files, .. } = json;
+    let planned = (volume.number, volume.of, set.plan.recovery, set.plan.limit);
+    let stored: Vec<String> = files.iter().map(|file| file.stored_path()).collect();
+    let is_placed = |file: &TarFile| {
+        let found = layout.slice(&file.path).ok().flatten();
+        found.is_some_and(|slice| slice.offset() == file.data && (slice.size() == file.size || file.path == SIGNATURE))
+    };
+    layout.faults().is_empty()
+        && layout.path().metadata().is_ok_and(|there| there.len() == volume.tar.length)
+        && (number, of, recovery, limit) == planned
+        && identity == set.identity
+        && stored == volume.files.iter().map(|held| held.stored_path()).collect::<Vec<_>>()
+        && layout.entries().count() == volume.tar.files.len()
+        && volume.tar.files.iter().all(is_placed)
+        && set.has_common(layout)
+}
+
+/// Hashes what it holds: then it is known what it has to say of that.
+fn is_proven(set: &Set, volume: &VolumePlan, layout: &Layout, events: &Events) -> bool {
+    if stamp::is_proven(layout.path()) {
+        return true;
+    }
+    let state = stamp::State::of(layout.path());
+    let bytes = volume.files.iter().map(|held| held.size).fold(0, u64::saturating_add);
+    events.report(Event::Phase { phase: Phase::Recheck, items: volume.files.len() as u64, bytes });
+    let hashed =
+        volume.files.iter().map(|held| hashed(held, layout, events)).collect::<Option<HashMap<String, Known>>>();
+    let Some(own) = hashed.and_then(|known| set.own_files(volume, &known).ok()) else { return false };
+    let is_there =
+        |(path, bytes): &Small| matches!(layout.read(path, MAX_VOLUME_JSON), Ok(Some(there)) if there == bytes[..]);
+    let proven = own.iter().all(is_there);
+    if let Some(state) = state.filter(|_| proven) {
+        state.mark(layout.path());
+    }
+    proven
+}
+
+/// `None`: not readable, or not what its name says.
+fn hashed(held: &Held, layout: &Layout, events: &Events) -> Option<(String, Known)> {
+    let path = held.stored_path();
+    let slice = layout.slice(&path).ok()??;
+    let shown = Digest::sha256(path.as_bytes());
+    events.report(Event::BlobStarted { digest: shown, size: held.size, present: 0 });
+    let progress = |bytes| events.report(Event::BlobAdvanced { digest: shown, bytes });
+    let hashers = Hashers::of_prefix(Algorithm::Sha256, &slice, held.size, &progress).ok()?;
+    events.report(Event::BlobFinished { digest: shown });
+    events.report(Event::ItemDone);
+    let known = Known { sha256: hashers.digest.finish(), chunks: hashers.chunks.finish() };
+    let is_right = !path.starts_with("blobs/sha256/") || known.sha256.blob_path() == path;
+    is_right.then_some((path, known))
+}

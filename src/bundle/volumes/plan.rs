@@ -1,0 +1,245 @@
+//! Which volume holds what, and where in it: known before the first byte is read.
+//!
+//! First fit, in the order of the bundle's tar; see `FORMAT.md`. Pure: paths and sizes in, a layout out, the same each time.
+
+use super::format::MOST_VOLUMES;
+use super::names::stored_path;
+use super::recovery::recovery_length;
+use super::room::{Cost, Room};
+use super::sealing;
+use crate::bundle::offsets::{BLOCK, TarPlan};
+use crate::content::chunks::{CHAINED, CHUNK, values_of};
+use crate::error::{Error, Result};
+use crate::progress::units::bytes;
+
+/// A cut file begins in a volume that has begun only where this part of an empty one is left, or more.
+const LEAST_BEGINNING: u64 = 8;
+
+/// What a set is to be made of.
+#[derive(Clone, Debug)]
+pub struct Wanted {
+    /// Metadata, each with its size in bytes, in the order of the tar; the same in every volume.
+    pub metadata: Vec<(String, u64)>,
+    /// The same of all manifests.
+    pub manifests: Vec<(String, u64)>,
+    /// The same of every other file; each is in one volume.
+    pub files: Vec<(String, u64)>,
+    /// Bytes that no volume exceeds.
+    pub limit: u64,
+    /// How many recovery volumes the set gets besides.
+    pub recovery: u32,
+}
+
+/// All volumes of a set, recovery volumes apart.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SetPlan {
+    pub limit: u64,
+    pub recovery: u32,
+    pub volumes: Vec<VolumePlan>,
+}
+
+/// A volume.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VolumePlan {
+    /// From 1 on.
+    pub number: u32,
+    pub of: u32,
+    /// Besides metadata and manifests, in the order of the tar.
+    pub files: Vec<Held>,
+    pub tar: TarPlan,
+}
+
+/// A file of the bundle, or a piece of one, in a volume.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// As the bundle names the file.
+    pub path: String,
+    /// Bytes that are here.
+    pub size: u64,
+    /// `None`: all of the file is.
+    pub cut: Option<Cut>,
+}
+
+/// Which piece of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cut {
+    /// From 1 on.
+    pub number: u32,
+    pub of: u32,
+    /// Where in the file it begins, in bytes.
+    pub first: u64,
+}
+
+impl Held {
+    /// Its entry in the tar.
+    pub fn stored_path(&self) -> String {
+        stored_path(&self.path, self.segment(String::new()).as_ref())
+    }
+
+    /// Bytes of `volumes/003.b3` that are said of it.
+    pub(super) fn chained(&self) -> u64 {
+        values_of(self.size) * CHAINED as u64
+    }
+}
+
+impl SetPlan {
+    /// Lays out the set.
+    ///
+    /// # Errors
+    /// The limit is too small for the metadata, or makes too many volumes: the smallest that does is named.
+    pub fn new(wanted: &Wanted) -> Result<SetPlan> {
+        let Some(drafts) = draft(wanted, wanted.limit)? else {
+            let least = smallest(wanted)?;
+            let text = format!(
+                "volumes of {} bytes are too small for this bundle: each of them holds all of its metadata and manifests, and \
+                 there can be {MOST_VOLUMES}. The smallest that will do have {least} bytes ({})",
+                wanted.limit,
+                bytes(least)
+            );
+            return Err(Error::input(text));
+        };
+        let of = u32::try_from(drafts.len()).unwrap_or(u32::MAX);
+        let volumes = drafts.into_iter().zip(1..).map(|(files, number)| {
+            let volume = VolumePlan { number, of, files, tar: TarPlan { files: Vec::new(), length: 0 } };
+            let tar = sealing::lay_out(wanted, &volume)?;
+            match tar.length <= wanted.limit {
+                true => Ok(VolumePlan { tar, ..volume }),
+                // Costs are never less than what they stand for.
+                false => Err(Error::input(format!("volume {number} would have {} bytes", tar.length))),
+            }
+        });
+        Ok(SetPlan { limit: wanted.limit, recovery: wanted.recovery, volumes: volumes.collect::<Result<_>>()? })
+    }
+
+    /// Bytes of all volumes, recovery volumes apart.
+    pub fn length(&self) -> u64 {
+        self.volumes.iter().map(|volume| volume.tar.length).fold(0, u64::saturating_add)
+    }
+}
+
+/// What each volume holds; `None`: they would be too small or too many.
+fn draft(wanted: &Wanted, limit: u64) -> Result<Option<Vec<Vec<Held>>>> {
+    if wanted.recovery == 0 {
+        return Filling::fill(wanted, limit, limit);
+    }
+    // A recovery volume says something of each volume, so how large these can be depends on how many they are.
+    let mut expected = 1;
+    loop {
+        let Some(room) = limit.checked_sub(recovery_overhead(expected, limit, wanted.recovery)?) else {
+            return Ok(None);
+        };
+        let Some(drafts) = Filling::fill(wanted, room, limit)? else { return Ok(None) };
+        if drafts.len() <= expected {
+            return Ok(Some(drafts));
+        }
+        expected = drafts.len();
+    }
+}
+
+/// Bytes that a recovery volume has beside its parity, at most, in a set of so many volumes of at most `limit` bytes.
+fn recovery_overhead(volumes: usize, limit: u64, recovery: u32) -> Result<u64> {
+    let largest = limit.saturating_sub(limit % BLOCK);
+    Ok(recovery_length(&vec![largest; volumes], recovery, limit)?.saturating_sub(largest))
+}
+
+/// The smallest limit for which there is a set.
+fn smallest(wanted: &Wanted) -> Result<u64> {
+    let common: Vec<(String, u64)> = wanted.metadata.iter().chain(&wanted.manifests).cloned().collect();
+    let files = wanted.files.iter().map(|(path, size)| Cost::of_file(path, *size).length());
+    let empty = Cost::of_empty(&common, u64::MAX)?.length();
+    let all = files.fold(empty, u64::saturating_add);
+    let overhead = recovery_overhead(1, all.saturating_mul(2).max(CHUNK), wanted.recovery.max(1))?;
+    let mut enough = all.saturating_add(overhead);
+    let mut too_small = wanted.limit.min(enough);
+    while enough.saturating_sub(too_small) > 1 {
+        let middle = too_small + (enough - too_small) / 2;
+        if draft(wanted, middle)?.is_some() { enough = middle } else { too_small = middle }
+    }
+    Ok(enough)
+}
+
+/// Volumes that are being filled.
+struct Filling {
+    empty: Room,
+    rooms: Vec<Room>,
+    held: Vec<Vec<Held>>,
+    /// All before are full.
+    first_open: usize,
+}
+
+/// There would be more volumes than there can be, or nothing fits into one.
+struct Refused;
+
+impl Filling {
+    /// With volumes that have no more than `room` bytes, of a set whose limit is `limit`.
+    fn fill(wanted: &Wanted, room: u64, limit: u64) -> Result<Option<Vec<Vec<Held>>>> {
+        let common: Vec<(String, u64)> = wanted.metadata.iter().chain(&wanted.manifests).cloned().collect();
+        let empty = Room::new(Cost::of_empty(&common, limit)?, room);
+        if !empty.fits(Cost::default()) {
+            return Ok(None);
+        }
+        let mut filling = Filling { empty, rooms: vec![empty], held: vec![Vec::new()], first_open: 0 };
+        for (path, size) in &wanted.files {
+            if filling.add(path, *size).is_err() {
+                return Ok(None);
+            }
+        }
+        Ok(Some(filling.held))
+    }
+
+    fn add(&mut self, path: &str, size: u64) -> std::result::Result<(), Refused> {
+        let cost = Cost::of_file(path, size);
+        if !self.empty.fits(cost) {
+            return self.cut(path, size);
+        }
+        while self.rooms.get(self.first_open).is_some_and(Room::is_full) {
+            self.first_open += 1;
+        }
+        let open = self.rooms.iter().skip(self.first_open);
+        let at = match open.clone().position(|room| room.fits(cost)) {
+            Some(at) => self.first_open + at,
+            None => self.begin()?,
+        };
+        self.rooms[at].take(cost);
+        self.held[at].push(Held { path: path.to_owned(), size, cut: None });
+        Ok(())
+    }
+
+    /// Begins another volume; gives its position.
+    fn begin(&mut self) -> std::result::Result<usize, Refused> {
+        if self.rooms.len() >= MOST_VOLUMES as usize {
+            return Err(Refused);
+        }
+        self.rooms.push(self.empty);
+        self.held.push(Vec::new());
+        Ok(self.rooms.len() - 1)
+    }
+
+    fn cut(&mut self, path: &str, size: u64) -> std::result::Result<(), Refused> {
+        let cost = Cost::of_segment(path, size);
+        let worth_beginning = self.empty.most(cost, size) / LEAST_BEGINNING;
+        let mut pieces: Vec<(usize, u64, u64)> = Vec::new();
+        let (mut at, mut first) = (self.rooms.len() - 1, 0);
+        while first < size {
+            let mut most = self.rooms[at].most(cost, size - first);
+            if most == 0 || first == 0 && most < worth_beginning {
+                at = self.begin()?;
+                most = self.rooms[at].most(cost, size - first);
+            }
+            if most == 0 {
+                return Err(Refused);
+            }
+            self.rooms[at].take_segment(cost, most);
+            pieces.push((at, first, most));
+            first += most;
+        }
+        let of = u32::try_from(pieces.len()).map_err(|_| Refused)?;
+        for ((at, first, size), number) in pieces.into_iter().zip(1..) {
+            self.held[at].push(Held { path: path.to_owned(), size, cut: Some(Cut { number, of, first }) });
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,145 @@
+//! How much a volume takes: what is in it, and what it has to say of that.
+
+use super::format::{MOST_VOLUMES, Segment, VOLUME_VERSION, VolumeFile, VolumeJson};
+use super::names::{Part, stored_path};
+use crate::bundle::SIGNATURE;
+use crate::bundle::offsets::{BLOCK, END, header_length};
+use crate::content::chunks::{CHAINED, values_of};
+use crate::error::Result;
+use crate::oci::Digest;
+
+/// Bytes of a line of sums beside the path: the digest, two blanks and the end.
+const SUMS_LINE: u64 = 64 + 2 + 1;
+
+/// Bytes that something adds to each part of a volume.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cost {
+    json: u64,
+    chunks: u64,
+    sums: u64,
+    /// Headers, content and padding: whole blocks.
+    blocks: u64,
+}
+
+impl Cost {
+    fn and(self, other: Cost) -> Cost {
+        Cost {
+            json: self.json.saturating_add(other.json),
+            chunks: self.chunks.saturating_add(other.chunks),
+            sums: self.sums.saturating_add(other.sums),
+            blocks: self.blocks.saturating_add(other.blocks),
+        }
+    }
+
+    /// Bytes of the whole volume.
+    pub fn length(self) -> u64 {
+        let padded = |bytes: u64| bytes.checked_next_multiple_of(BLOCK).unwrap_or(u64::MAX);
+        let own = padded(self.json).saturating_add(padded(self.chunks)).saturating_add(padded(self.sums));
+        own.saturating_add(self.blocks)
+    }
+
+    /// A volume that holds nothing but what all of them do: `common` files by path and size. Numbers that are not known yet
+    /// count with as many digits as they can have.
+    pub fn of_empty(common: &[(String, u64)], limit: u64) -> Result<Cost> {
+        let json = VolumeJson {
+            gapferry_volume: VOLUME_VERSION,
+            identity: Digest::sha256(b""),
+            number: MOST_VOLUMES,
+            of: MOST_VOLUMES,
+            recovery: MOST_VOLUMES,
+            limit,
+            files: Vec::new(),
+        };
+        let part = Part::Volume(MOST_VOLUMES);
+        let own = [part.json(MOST_VOLUMES), part.chunks(MOST_VOLUMES)];
+        // `[` and `]` of an empty list stand on one line; with something in it, on two.
+        let mut cost = Cost { json: json.to_bytes()?.len() as u64 + 3, blocks: 3 * BLOCK + END, ..Cost::default() };
+        cost.sums = own.iter().map(|path| SUMS_LINE + path.len() as u64).sum();
+        for (path, size) in common {
+            let sums = if path == SIGNATURE { 0 } else { SUMS_LINE + path.len() as u64 };
+            cost = cost.and(Cost { sums, blocks: blocks(path, *size), ..Cost::default() });
+        }
+        Ok(cost)
+    }
+
+    /// A file of the bundle as a whole.
+    pub fn of_file(path: &str, size: u64) -> Cost {
+        Cost::of_entry(path, size, None)
+    }
+
+    /// A segment of a file of `size` bytes, still without any of them.
+    pub fn of_segment(path: &str, size: u64) -> Cost {
+        let sha256 = "0".repeat(64);
+        let widest = Segment { number: MOST_VOLUMES, of: MOST_VOLUMES, first: size, size, sha256 };
+        Cost::of_entry(path, 0, Some(widest))
+    }
+
+    /// The same with so many bytes in it.
+    fn holding(self, here: u64) -> Cost {
+        let padded = here.checked_next_multiple_of(BLOCK).unwrap_or(u64::MAX);
+        self.and(Cost { chunks: values_of(here) * CHAINED as u64, blocks: padded, ..Cost::default() })
+    }
+
+    fn of_entry(path: &str, here: u64, segment: Option<Segment>) -> Cost {
+        let stored = stored_path(path, segment.as_ref());
+        let file = VolumeFile { path: path.to_owned(), blake3: "0".repeat(64), segment };
+        // Plain types and text: that cannot fail. If it did, the plan would be refused when it is laid out.
+        let text = serde_json::to_string_pretty(&file).unwrap_or_default();
+        // Each of its lines is indented by four, and a comma and the end of a line come behind the last one.
+        let json = (text.len() + 4 * text.lines().count() + 2) as u64;
+        let chunks = values_of(here) * CHAINED as u64;
+        Cost { json, chunks, sums: SUMS_LINE + stored.len() as u64, blocks: blocks(&stored, here) }
+    }
+}
+
+fn blocks(path: &str, size: u64) -> u64 {
+    header_length(path).saturating_add(size.checked_next_multiple_of(BLOCK).unwrap_or(u64::MAX))
+}
+
+/// A volume that is being filled.
+#[derive(Clone, Copy, Debug)]
+pub struct Room {
+    limit: u64,
+    taken: Cost,
+}
+
+impl Room {
+    pub fn new(empty: Cost, limit: u64) -> Room {
+        Room { limit, taken: empty }
+    }
+
+    pub fn fits(&self, cost: Cost) -> bool {
+        self.taken.and(cost).length() <= self.limit
+    }
+
+    pub fn take(&mut self, cost: Cost) {
+        self.taken = self.taken.and(cost);
+    }
+
+    /// Whether not even an empty file fits any more.
+    pub fn is_full(&self) -> bool {
+        self.taken.length().saturating_add(BLOCK) > self.limit
+    }
+
+    /// How long a segment can be, which costs so much without its bytes, of a file of which `left` bytes are still to come:
+    /// all of these, else whole blocks; perhaps 0.
+    pub fn most(&self, segment: Cost, left: u64) -> u64 {
+        let fits = |here| self.fits(segment.holding(here));
+        if fits(left) {
+            return left;
+        }
+        if !fits(0) {
+            return 0;
+        }
+        let (mut most, mut too_many) = (0, left.div_ceil(BLOCK));
+        while too_many - most > 1 {
+            let middle = most + (too_many - most) / 2;
+            if fits(middle * BLOCK) { most = middle } else { too_many = middle }
+        }
+        most * BLOCK
+    }
+
+    pub fn take_segment(&mut self, segment: Cost, here: u64) {
+        self.take(segment.holding(here));
+    }
+}

@@ -1,0 +1,291 @@
+//! A bundle that is there, written again as volumes.
+//!
+//! # Threats
+//! The bundle may be damaged, or change while it is read: every file is proven by what `bundle.json` says of it while it is
+//! copied, and no volume gets its name before all the files that begin, go on or end in it are proven.
+
+use std::collections::{HashMap, HashSet};
+use std::fs::{self, File, OpenOptions};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use super::finished::is_whole;
+use super::names::SetName;
+use super::plan::{Held, VolumePlan};
+use super::sealing::Known;
+use super::set::{Set, Shape};
+use crate::bundle::medium::{self, WriteLock};
+use crate::bundle::{Bundle, stamp};
+use crate::content::Slice;
+use crate::content::chunks::ChunkHasher;
+use crate::error::{Error, Result};
+use crate::oci::{Algorithm, Digest, Hasher};
+use crate::progress::units::bytes;
+use crate::progress::{Event, Events, Phase};
+
+/// How much is copied at a time, in bytes.
+const PIECE: usize = 1024 * 1024;
+
+/// A bundle and the volumes it is to become.
+pub struct Split {
+    bundle: Bundle,
+    set: Set,
+    /// What each file has to be.
+    sums: HashMap<String, Digest>,
+}
+
+/// A volume that has its name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WrittenVolume {
+    pub path: PathBuf,
+    /// From 1 on.
+    pub number: u32,
+    /// In bytes.
+    pub size: u64,
+    /// It was there already, the same.
+    pub unchanged: bool,
+}
+
+impl WrittenVolume {
+    /// As it is printed.
+    pub fn to_json(&self) -> serde_json::Value {
+        let WrittenVolume { path, number, size, unchanged } = self;
+        serde_json::json!({ "volume": path, "number": number, "bytes": size, "unchanged": unchanged })
+    }
+}
+
+impl Split {
+    /// Plans the volumes of `bundle`, which has these `manifests`, as `out` with a number in its name; nothing is written.
+    ///
+    /// # Errors
+    /// The bundle is damaged so far that it can be seen without reading all of it; volumes that would be too small or too
+    /// many.
+    pub fn new(bundle: Bundle, manifests: &HashSet<Digest>, out: &Path, shape: Shape) -> Result<Split> {
+        if !bundle.layout().faults().is_empty() || !bundle.sums_agree() || !bundle.sizes_agree() {
+            let path = bundle.layout().path().display();
+            let text = format!("{path} is damaged, so it is not split; `gapferry verify` says where");
+            return Err(Error::damaged(text));
+        }
+        let sum = |file: &crate::bundle::FileEntry| {
+            Some((file.path.clone(), format!("sha256:{}", file.sha256).parse().ok()?))
+        };
+        let sums = bundle.files().iter().filter_map(sum).collect();
+        let set = Set::of_bundle(&bundle, manifests, SetName::of(out), shape)?;
+        Ok(Split { bundle, set, sums })
+    }
+
+    /// What is to be written.
+    pub fn set(&self) -> &Set {
+        &self.set
+    }
+
+    /// Writes the volumes, or only the one with this number. What is there already and whole stays as it is.
+    ///
+    /// # Errors
+    /// A file of the bundle is not what `bundle.json` says; something is in the way; no room, or what else the disk says.
+    pub fn run(&self, only: Option<u32>, events: &Events) -> Result<Vec<WrittenVolume>> {
+        let all = &self.set.plan.volumes;
+        let volumes: Vec<&VolumePlan> =
+            all.iter().filter(|volume| only.is_none_or(|only| only == volume.number)).collect();
+        if volumes.is_empty() {
+            let text = format!("there is no volume {}: the set has {}", only.unwrap_or_default(), all.len());
+            return Err(Error::input(text));
+        }
+        let whole = self.set.name.whole();
+        let parent = medium::parent(&whole);
+        fs::create_dir_all(parent).map_err(|e| Error::disk("creating", parent, e))?;
+        let _lock = WriteLock::take(&whole)?;
+        let mut unchanged = HashSet::new();
+        for volume in &volumes {
+            if is_whole(&self.set, volume, events)? {
+                unchanged.insert(volume.number);
+            }
+        }
+        let new: Vec<&VolumePlan> =
+            volumes.iter().filter(|volume| !unchanged.contains(&volume.number)).copied().collect();
+        self.check_room(&new)?;
+        let bytes = new.iter().flat_map(|volume| &volume.files).map(|held| held.size).fold(0, u64::saturating_add);
+        events.report(Event::Phase { phase: Phase::Transfer, items: new.len() as u64, bytes });
+        let mut copying = Copying { split: self, events, proving: HashMap::new(), unnamed: Vec::new() };
+        for volume in new {
+            copying.write(volume)?;
+            events.report(Event::ItemDone);
+        }
+        copying.finish()?;
+        let written = |volume: &&VolumePlan| WrittenVolume {
+            path: self.set.path_of(volume),
+            number: volume.number,
+            size: volume.tar.length,
+            unchanged: unchanged.contains(&volume.number),
+        };
+        Ok(volumes.iter().map(written).collect())
+    }
+
+    fn check_room(&self, new: &[&VolumePlan]) -> Result<()> {
+        let whole = self.set.name.whole();
+        let parent = medium::parent(&whole);
+        let left = |volume: &&VolumePlan| {
+            // What an earlier run has left there is written over.
+            let partial = medium::beside(&self.set.path_of(volume), ".partial");
+            partial.metadata().map_or(0, |there| there.len()).min(volume.tar.length)
+        };
+        let needed = new.iter().map(|volume| volume.tar.length - left(volume)).fold(0, u64::saturating_add);
+        let free = medium::free_space(parent)?;
+        if needed <= free {
+            return Ok(());
+        }
+        let (parent, needed, free) = (parent.display(), bytes(needed), bytes(free));
+        let text =
+            format!("writing the volumes of {}: they need {needed} more, {parent} has {free} left", whole.display());
+        Err(Error::disk_full(text))
+    }
+
+    fn slice(&self, path: &str) -> Result<Slice> {
+        let gone = || Error::damaged(format!("reading {}: {path} is missing", self.bundle.layout().path().display()));
+        self.bundle.layout().slice(path)?.ok_or_else(gone)
+    }
+}
+
+/// Volumes that are being written.
+struct Copying<'a> {
+    split: &'a Split,
+    events: &'a Events,
+    /// Files that are cut, as far as they were read.
+    proving: HashMap<String, Proving>,
+    /// Volumes that are whole but for a proof, with the paths they have until then.
+    unnamed: Vec<(PathBuf, PathBuf)>,
+}
+
+/// A file that is cut, hashed up to some byte.
+struct Proving {
+    hasher: Hasher,
+    at: u64,
+}
+
+impl Copying<'_> {
+    fn write(&mut self, volume: &VolumePlan) -> Result<()> {
+        let set = &self.split.set;
+        let path = set.path_of(volume);
+        let partial = medium::beside(&path, ".partial");
+        let options = &mut OpenOptions::new();
+        let file = medium::open_own(&partial, options.create(true).truncate(true).read(true).write(true))?;
+        medium::reserve(&file, &partial, volume.tar.length)?;
+        let places: HashMap<&str, u64> = volume.tar.files.iter().map(|file| (file.path.as_str(), file.data)).collect();
+        let mut known = HashMap::new();
+        for held in &volume.files {
+            let stored = held.stored_path();
+            let at = places.get(stored.as_str()).copied().unwrap_or_default();
+            known.insert(stored, self.copy(held, (&file, &partial), at)?);
+        }
+        set.seal(volume, (&file, &partial), &known)?;
+        file.sync_all().map_err(|e| Error::disk("syncing", &partial, e))?;
+        self.unnamed.push((partial, path));
+        if self.proving.is_empty() { self.name() } else { Ok(()) }
+    }
+
+    /// Copies what a volume holds of a file, to byte `at` of `file`.
+    fn copy(&mut self, held: &Held, (file, shown): (&File, &Path), at: u64) -> Result<Known> {
+        let slice = self.split.slice(&held.path)?;
+        let first = held.cut.map_or(0, |cut| cut.first);
+        let digest = self.split.sums.get(&held.path).copied().unwrap_or_else(|| Digest::sha256(b""));
+        self.events.report(Event::BlobStarted { digest, size: held.size, present: 0 });
+        if held.cut.is_some() {
+            self.catch_up(&held.path, &slice, first)?;
+        }
+        let (mut sha256, mut chunks) = (Hasher::new(Algorithm::Sha256), ChunkHasher::new());
+        let whole = self.proving.get_mut(&held.path);
+        let mut whole = whole.map(|proving| &mut proving.hasher);
+        read(&slice, first, held.size, |piece, done| {
+            file.write_all_at(piece, at + done).map_err(|e| Error::disk("writing", shown, e))?;
+            sha256.update(piece);
+            chunks.update(piece);
+            if let Some(whole) = &mut whole {
+                whole.update(piece);
+            }
+            self.events.report(Event::BlobAdvanced { digest, bytes: piece.len() as u64 });
+            Ok(())
+        })?;
+        medium::begin_writing_out(file, at, held.size);
+        self.events.report(Event::BlobFinished { digest });
+        let known = Known { sha256: sha256.finish(), chunks: chunks.finish() };
+        match held.cut {
+            None => self.hold(&held.path, &slice, known.sha256)?,
+            Some(cut) => {
+                if let Some(proving) = self.proving.get_mut(&held.path) {
+                    proving.at = first + held.size;
+                }
+                if cut.number == cut.of {
+                    self.conclude(&held.path, &slice)?;
+                }
+            }
+        }
+        Ok(known)
+    }
+
+    /// Hashes what other volumes hold of a cut file, up to byte `to`.
+    fn catch_up(&mut self, path: &str, slice: &Slice, to: u64) -> Result<()> {
+        let begun = || Proving { hasher: Hasher::new(Algorithm::Sha256), at: 0 };
+        let proving = self.proving.entry(path.to_owned()).or_insert_with(begun);
+        let Proving { hasher, at } = proving;
+        read(slice, *at, to.saturating_sub(*at), |piece, _| {
+            hasher.update(piece);
+            Ok(())
+        })?;
+        *at = to.max(*at);
+        Ok(())
+    }
+
+    /// A cut file is proven to its end.
+    fn conclude(&mut self, path: &str, slice: &Slice) -> Result<()> {
+        self.catch_up(path, slice, slice.size())?;
+        let Some(proving) = self.proving.remove(path) else { return Ok(()) };
+        self.hold(path, slice, proving.hasher.finish())
+    }
+
+    fn hold(&self, path: &str, slice: &Slice, found: Digest) -> Result<()> {
+        match self.split.sums.get(path) {
+            Some(expected) if *expected == found => Ok(()),
+            _ => Err(slice.wrong(found)),
+        }
+    }
+
+    /// Gives the volumes their names.
+    fn name(&mut self) -> Result<()> {
+        for (partial, path) in self.unnamed.drain(..) {
+            fs::rename(&partial, &path).map_err(|e| Error::disk("naming the finished volume", &path, e))?;
+            medium::sync_directory(medium::parent(&path))?;
+            if let Some(state) = stamp::State::of(&path) {
+                state.mark(&path);
+            }
+        }
+        Ok(())
+    }
+
+    /// Proves what was begun and goes on in volumes that are not written.
+    fn finish(mut self) -> Result<()> {
+        let open: Vec<String> = self.proving.keys().cloned().collect();
+        for path in open {
+            let slice = self.split.slice(&path)?;
+            self.conclude(&path, &slice)?;
+        }
+        self.name()
+    }
+}
+
+/// Hands out `length` bytes from `first` on, each time with how many went before.
+fn read(slice: &Slice, first: u64, length: u64, mut take: impl FnMut(&[u8], u64) -> Result<()>) -> Result<()> {
+    let mut buffer = vec![0; PIECE];
+    let mut done = 0;
+    while done < length {
+        let want = usize::try_from(length - done).unwrap_or(PIECE).min(PIECE);
+        let read = slice.read_at(first + done, &mut buffer[..want]);
+        match read.map_err(|e| Error::disk("reading", slice.path(), e))? {
+            0 => return Err(Error::damaged(format!("{} is shorter than it was", slice.path().display()))),
+            read => {
+                take(&buffer[..read], done)?;
+                done += read as u64;
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,98 @@
+//! `gapferry split`: a bundle that is there, as volumes of a limited size.
+
+use std::path::PathBuf;
+
+use super::context::Context;
+use super::exit::Outcome;
+use super::import::read_graph;
+use super::table;
+use super::volume_size::{SIZES, parse};
+use crate::bundle::volumes::{Shape, Split, WrittenVolume};
+use crate::bundle::{Bundle, Contents};
+use crate::error::Result;
+use crate::oci::Manifest;
+use crate::progress::units::{bytes, count};
+
+const ABOUT: &str = "\
+Splits a bundle, a directory or a tar, into volumes: OUT.001.tar, OUT.002.tar and so on, none larger than SIZE.
+
+Each volume is a tar of its own that any tar reads. It says which one of how many it is, repeats bundle.json, the signature and \
+all manifests, and can be verified alone. Only a blob that is too large for a volume is cut. The bundle stays what it is, and \
+keeps its identity; `gapferry import OUT.*.tar` and `gapferry join` take the volumes as they are.
+
+Every file is proven while it is copied, and a volume gets its name when it is whole and on the medium: until then it is called \
+OUT.001.tar.partial. Interrupted? Run the same command again: volumes that are there and whole are not written again. The same \
+bundle and size give the same volumes, so a single one can be made again with --only-volume.";
+
+const AFTER: &str = "\
+Examples:
+  gapferry split images.tar -o /mnt/usb/images.tar --volume-size fat32
+  gapferry split images.tar -o burn/images.tar --volume-size dvd --dry-run
+  gapferry split images.tar -o burn/images.tar --volume-size dvd --only-volume 3     # one bad disc";
+
+/// Split a bundle into volumes of a limited size
+#[derive(clap::Args)]
+#[command(long_about = ABOUT, after_long_help = AFTER)]
+pub struct Args {
+    /// The bundle, a directory or a tar
+    bundle: PathBuf,
+    /// What the volumes are called: OUT.001.tar and so on, or NAME.001.tar where OUT is NAME.tar
+    #[arg(short, long, value_name = "OUT")]
+    output: PathBuf,
+    /// Bytes that no volume exceeds
+    #[arg(long, value_name = "SIZE", value_parser = parse, long_help = SIZES)]
+    volume_size: u64,
+    /// Write only this volume, the same that it would be among all
+    #[arg(long, value_name = "N")]
+    only_volume: Option<u32>,
+    /// Print which volumes there would be, and write nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Print the volumes as JSON on standard output
+    #[arg(long)]
+    json: bool,
+}
+
+pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
+    let bundle = Bundle::open(&args.bundle)?;
+    let graph = read_graph(&bundle, context).await?;
+    let contents = Contents::new(bundle.lock().clone(), &graph)?;
+    let manifests = contents.manifests.iter().map(Manifest::digest).collect();
+    let shape = Shape { limit: args.volume_size, recovery: 0 };
+    let split = Split::new(bundle, &manifests, &args.output, shape)?;
+    if args.dry_run {
+        print_plan(&args, &split, context)?;
+        return Ok(Outcome::Done);
+    }
+    let identity = split.set().identity;
+    let (only, events) = (args.only_volume, context.events.clone());
+    let written =
+        tokio::task::spawn_blocking(move || split.run(only, &events)).await.map_err(super::export::stopped)??;
+    context.end();
+    if args.json {
+        let volumes: Vec<_> = written.iter().map(WrittenVolume::to_json).collect();
+        context.print_json(&serde_json::json!({ "identity": identity, "volumes": volumes }))?;
+    }
+    for WrittenVolume { path, size, unchanged, .. } in &written {
+        let what = if *unchanged { "unchanged" } else { "written" };
+        context.say(&format!("{}: {what}, {}", path.display(), bytes(*size)));
+    }
+    context.say(&format!("identity {identity}"));
+    Ok(Outcome::Done)
+}
+
+fn print_plan(args: &Args, split: &Split, context: &Context) -> Result<()> {
+    let set = split.set();
+    let volumes = &set.plan.volumes;
+    if args.json {
+        let volume = |volume| serde_json::json!({ "volume": set.path_of(volume), "bytes": volume.tar.length });
+        let volumes: Vec<_> = volumes.iter().map(volume).collect();
+        return context.print_json(&serde_json::json!({ "identity": set.identity, "volumes": volumes }));
+    }
+    let row = |volume| {
+        vec![set.path_of(volume).display().to_string(), bytes(volume.tar.length), volume.files.len().to_string()]
+    };
+    context.print(&table::render(&["VOLUME", "SIZE", "BLOBS"], &volumes.iter().map(row).collect::<Vec<_>>()))?;
+    let (volumes, length) = (count(volumes.len(), "volume"), bytes(set.plan.length()));
+    context.print(&format!("\n{volumes}, {length} in all\n"))
+}

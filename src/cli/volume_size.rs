@@ -1,0 +1,60 @@
+//! How large a volume may be, as it is said on the command line.
+
+use crate::progress::units::parse_bytes;
+
+/// For `--help`.
+pub const SIZES: &str = "\
+Bytes that no volume exceeds, everything counted
+
+SIZE is a number of bytes, one with kB, MB, GB (of 1000) or KiB, MiB, GiB (of 1024), or a medium that one volume is to fit on: \
+fat32 (its longest file: 4294967295 bytes), cd (80 minutes), dvd, bd, bd-dl. Of a disc, 4 MiB are left to its file system, which \
+is enough for UDF or ISO 9660; bd and bd-dl are discs formatted with their usual spare area. On ISO 9660 a volume for a dvd or \
+larger needs level 3 (mkisofs -iso-level 3).";
+
+/// The longest file of FAT32: its length has 32 bits.
+const FAT32: u64 = u32::MAX as u64;
+/// Discs have sectors of so many bytes.
+const SECTOR: u64 = 2_048;
+/// What is left to the file system, in sectors: UDF has a bit for every sector of the disc, 1,444 sectors on a bd-dl; ISO 9660
+/// has some two hundred, padding at its end included.
+const FILE_SYSTEM: u64 = 2_048;
+
+/// Media, and how many bytes a file on them can have. Sectors: of a CD as dvdisaster counts on; of a DVD+R, as a DVD-R has
+/// more; of a BD formatted with its default spare area (`READ FORMAT CAPACITIES` of MMC, type 00h), as burning programs do.
+const MEDIA: [(&str, u64); 5] = [
+    ("fat32", FAT32),
+    ("cd", (359_424 - FILE_SYSTEM) * SECTOR),
+    ("dvd", (2_295_104 - FILE_SYSTEM) * SECTOR),
+    ("bd", (11_826_176 - FILE_SYSTEM) * SECTOR),
+    ("bd-dl", (23_652_352 - FILE_SYSTEM) * SECTOR),
+];
+
+/// Bytes.
+///
+/// # Errors
+/// Neither a number of bytes nor a medium.
+pub fn parse(text: &str) -> Result<u64, String> {
+    match MEDIA.iter().find(|(name, _)| *name == text) {
+        Some((_, size)) => Ok(*size),
+        None => parse_bytes(text).map_err(|error| format!("{error}; or name a medium: fat32, cd, dvd, bd, bd-dl")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_volume_for_a_medium_fits_on_it() {
+        let size = |text| parse(text).unwrap();
+        assert_eq!(size("fat32"), 4_294_967_295);
+        assert_eq!((size("64KiB"), size("700MB"), size("123456789")), (65_536, 700_000_000, 123_456_789));
+        for (medium, capacity) in
+            [("cd", 737_280_000), ("dvd", 4_700_372_992), ("bd", 24_220_008_448_u64), ("bd-dl", 48_440_016_896)]
+        {
+            let left = capacity - size(medium);
+            assert!((4 << 20..8 << 20).contains(&left) && size(medium).is_multiple_of(2_048), "{medium}: {left} left");
+        }
+        assert!(parse("floppy").unwrap_err().contains("or name a medium"));
+    }
+}

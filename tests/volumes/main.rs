@@ -1,0 +1,8 @@
+//! A bundle on several media: written as volumes, read from them, and made again where some are lost.
+
+#[path = "../bundle/ground.rs"]
+#[allow(dead_code)] // another test binary uses all of it
+mod ground;
+mod split;
+#[path = "../support/mod.rs"]
+mod support;
