@@ -25,7 +25,7 @@ use std::sync::Arc;
 use serde::{Serialize, Serializer};
 
 use crate::bundle::volumes::Opened;
-use crate::bundle::{BUNDLE_JSON, BundleJson, MAX_BUNDLE_JSON, SUMS, refuse_unfinished};
+use crate::bundle::{BUNDLE_JSON, BundleJson, MAX_BUNDLE_JSON, Parent, SUMS, refuse_unfinished};
 use crate::error::{Error, Kind, Result};
 use crate::oci::Digest;
 use crate::progress::Events;
@@ -56,6 +56,12 @@ pub struct Report {
     pub files: usize,
     /// Bytes of all files.
     pub bytes: u64,
+    /// What it builds on; empty: it is complete in itself.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub parents: Vec<Parent>,
+    /// What it expects at the target.
+    #[serde(skip_serializing_if = "Expects::is_nothing")]
+    pub expects: Expects,
     /// Sorted by path.
     pub problems: Vec<Problem>,
     /// Where volumes of a bundle were checked.
@@ -64,6 +70,19 @@ pub struct Report {
     /// What is missing only because the volumes that hold it are: no problems of those that are here.
     #[serde(skip)]
     pub lacking: Vec<Problem>,
+}
+
+/// Blobs and manifests that an increment leaves out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Expects {
+    pub blobs: usize,
+    pub bytes: u64,
+}
+
+impl Expects {
+    pub fn is_nothing(&self) -> bool {
+        self.blobs == 0
+    }
 }
 
 /// One defect.
@@ -222,7 +241,7 @@ fn examine(layout: &Layout, depth: Depth, events: &Events, mut problems: Problem
         None => graph::by_index(layout),
     };
     if let Some(bundle) = bundle.as_ref().filter(|_| !reach.too_much) {
-        docker::agrees(layout, bundle, &mut problems);
+        docker::agrees(layout, bundle, &reach.partial, &mut problems);
     }
     let mut problems = problems.into_sorted();
     name_images(&mut problems, &reach);
@@ -230,12 +249,19 @@ fn examine(layout: &Layout, depth: Depth, events: &Events, mut problems: Problem
         identity,
         images: reach.images.len(),
         files: layout.entries().count(),
+        parents: bundle.iter().flat_map(|bundle| bundle.parents.clone()).collect(),
+        expects: bundle.as_ref().map(expects).unwrap_or_default(),
         bytes: layout.entries().map(|(_, size)| size).fold(0, u64::saturating_add),
         problems,
         set: None,
         lacking: Vec::new(),
     };
     Ok((report, reach))
+}
+
+fn expects(bundle: &BundleJson) -> Expects {
+    let bytes = bundle.assumed.iter().map(|assumed| assumed.size).fold(0, u64::saturating_add);
+    Expects { blobs: bundle.assumed.len(), bytes }
 }
 
 /// `bundle.json`; without it, `SHA256SUMS` shows that this was to be a bundle.

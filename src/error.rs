@@ -26,6 +26,8 @@ pub enum Kind {
     Refused,
     /// The registry asks to be left alone for longer than was allowed (429).
     RateLimited,
+    /// The target lacks what an increment builds on.
+    Lacking,
     /// The network or the other side failed: no connection, TLS, time-out, 5xx after all tries.
     Network,
     /// The user or the system asked to stop.

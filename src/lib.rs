@@ -38,6 +38,7 @@
 //! | [`bundle`] | the format, the writer, the reader |
 //! | [`check`] | every defect of a bundle, as data |
 //! | [`naming`], [`harbor`], [`receipt`] | names at the target, what Harbor wants, what arrived |
+//! | [`increment`] | what need not be carried because it has arrived, and the proof of that |
 //! | [`serve`] | the embedded registry |
 //! | [`cli`] | one file per command; the only room that prints |
 //!
@@ -70,6 +71,7 @@ pub mod durable;
 pub mod error;
 pub mod graph;
 pub mod harbor;
+pub mod increment;
 pub mod lock;
 pub mod naming;
 pub mod oci;

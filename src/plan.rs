@@ -177,11 +177,14 @@ fn blob_steps(graph: &Graph, images: &[ImageStep], inventory: &Inventory) -> Vec
             }
             let at = *position.entry(blob.digest).or_insert_with(|| {
                 let (blob, from) = (blob.clone(), step.from.clone());
-                steps.push(BlobStep { blob, from, present: Vec::new(), missing: Vec::new() });
+                let present = inventory.elsewhere.get(&blob.digest).cloned().into_iter().collect();
+                steps.push(BlobStep { blob, from, present, missing: Vec::new() });
                 steps.len() - 1
             });
             if inventory.blobs.contains(&(repository.clone(), blob.digest)) {
-                steps[at].present.push(repository.clone());
+                if !steps[at].present.contains(repository) {
+                    steps[at].present.push(repository.clone());
+                }
             } else if skipped {
                 // Another image of the same repository may still want it.
                 seen.remove(&(repository, blob.digest));

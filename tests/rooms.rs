@@ -24,6 +24,7 @@ const ROOMS: &[(&str, u8)] = &[
     ("check", 3),
     ("graph", 3),
     ("harbor", 3),
+    ("increment", 3),
     ("naming", 3),
     ("plan", 3),
     ("receipt", 3),

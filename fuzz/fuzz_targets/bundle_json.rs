@@ -9,7 +9,6 @@ fuzz_target!(|data: &[u8]| gapferry_fuzz::bounded(1 << 20 | 64 * data.len(), || 
         Ok(bundle) => {
             let written = serde_json::to_vec(&bundle).unwrap();
             assert_eq!(BundleJson::parse(&written, "again").unwrap(), bundle);
-            assert!(bundle.assumed.is_empty() && bundle.parent.is_none());
         }
         Err(error) => assert!(error.to_string().contains("bundle.json"), "{error}"),
     }

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::Contents;
+use super::basis::{Assumed, Basis, Parent, Removed};
 use crate::content::chunks::{self, CHAINED, Chunks, values_of};
 use crate::error::{Error, Result};
 use crate::lock::{Lock, LockedImage};
@@ -38,10 +39,12 @@ pub struct BundleJson {
     /// The program that wrote it, for people.
     pub tool: String,
     pub created: Timestamp,
-    /// The identity of the bundle this one builds on; always null in bundles that are complete in themselves.
-    pub parent: Option<Digest>,
-    /// Digests that this bundle expects to be at the target already.
-    pub assumed: Vec<Digest>,
+    /// What this bundle builds on; empty in bundles that are complete in themselves.
+    pub parents: Vec<Parent>,
+    /// What this bundle expects to be at the target already.
+    pub assumed: Vec<Assumed>,
+    /// Images that were in a parent and are not in the lock.
+    pub removed: Vec<Removed>,
     pub lock: Lock,
     /// Every file but `bundle.json`, `SHA256SUMS` and `SHA256SUMS.sig`, in the order of the tar.
     pub files: Vec<FileEntry>,
@@ -95,13 +98,18 @@ impl BundleJson {
             let text = format!("{shown} has format {gapferry_bundle}; this program reads format {FORMAT_VERSION}");
             return Err(Error::input(text));
         }
-        let json: BundleJson = serde_json::from_slice(bytes).map_err(fail)?;
-        if json.parent.is_some() || !json.assumed.is_empty() {
-            let text =
-                format!("{shown} builds on another bundle; this program reads bundles that are complete in themselves");
-            return Err(Error::input(text));
-        }
-        Ok(json)
+        serde_json::from_slice(bytes).map_err(fail)
+    }
+
+    /// What it builds on.
+    pub fn basis(&self) -> Basis {
+        let BundleJson { parents, assumed, removed, .. } = self;
+        Basis { parents: parents.clone(), assumed: assumed.clone(), removed: removed.clone() }
+    }
+
+    /// Whether it needs something that is at the target.
+    pub fn is_increment(&self) -> bool {
+        !self.assumed.is_empty()
     }
 }
 
@@ -117,8 +125,9 @@ pub struct Metadata {
 /// Where something is not known yet, zeros stand in its place, so that all lengths are final before anything is fetched.
 pub fn metadata(contents: &Contents, tool: &str, known: &Known) -> Result<Vec<Metadata>> {
     let layout = br#"{"imageLayoutVersion":"1.0.0"}"#.to_vec();
-    let index = to_bytes(&index_json(&contents.lock, &contents.manifests))?;
-    let docker = to_bytes(&docker_json(&contents.lock, &contents.manifests))?;
+    let images = whole_images(contents);
+    let index = to_bytes(&index_json(&images, &contents.manifests))?;
+    let docker = to_bytes(&docker_json(&images, &contents.manifests))?;
     let chunks = known.chunks.as_ref().map(|known| chained(contents, known));
     let mut whole = vec![entry(OCI_LAYOUT, &layout), entry(INDEX_JSON, &index), entry(DOCKER_JSON, &docker)];
     whole.extend(chunks.iter().map(|chunks| entry(CHUNKS, chunks)));
@@ -127,8 +136,9 @@ pub fn metadata(contents: &Contents, tool: &str, known: &Known) -> Result<Vec<Me
         gapferry_bundle: FORMAT_VERSION,
         tool,
         created: contents.lock.created,
-        parent: None,
-        assumed: &[],
+        parents: &contents.basis.parents,
+        assumed: &contents.basis.assumed,
+        removed: &contents.basis.removed,
         lock: &contents.lock,
         files: &files,
     })
@@ -154,8 +164,9 @@ struct Draft<'a> {
     gapferry_bundle: u32,
     tool: &'a str,
     created: Timestamp,
-    parent: Option<Digest>,
-    assumed: &'a [Digest],
+    parents: &'a [Parent],
+    assumed: &'a [Assumed],
+    removed: &'a [Removed],
     lock: &'a Lock,
     files: &'a Files<'a>,
 }
@@ -215,13 +226,34 @@ fn chained(contents: &Contents, known: &HashMap<Digest, Chunks>) -> Vec<u8> {
     bytes
 }
 
+/// The images that need nothing from the target: all that other programs are told of.
+fn whole_images(contents: &Contents) -> Vec<&LockedImage> {
+    let assumed: HashSet<Digest> = contents.basis.assumed.iter().map(|assumed| assumed.digest).collect();
+    let by_digest: HashMap<Digest, &Manifest> = contents.manifests.iter().map(|m| (m.digest(), m)).collect();
+    let is_whole = |image: &&LockedImage| {
+        let attached = image.companions().iter().map(|attached| attached.digest);
+        let mut ahead: Vec<Digest> = std::iter::once(image.digest).chain(attached).collect();
+        let mut seen = HashSet::new();
+        while let Some(digest) = ahead.pop() {
+            if assumed.contains(&digest) {
+                return false;
+            }
+            if let Some(manifest) = by_digest.get(&digest).filter(|_| seen.insert(digest)) {
+                ahead.extend(manifest.children().iter().map(|child| child.descriptor.digest));
+            }
+        }
+        true
+    };
+    contents.lock.images.iter().filter(|image| assumed.is_empty() || is_whole(image)).collect()
+}
+
 /// `index.json`: a descriptor for each image under its full name, and for whatever is attached to it.
-fn index_json(lock: &Lock, manifests: &[Manifest]) -> Value {
+fn index_json(images: &[&LockedImage], manifests: &[Manifest]) -> Value {
     let by_digest: HashMap<Digest, &Manifest> = manifests.iter().map(|m| (m.digest(), m)).collect();
     let mut list: Vec<Value> = Vec::new();
     // A signature can be an image of the allowlist too.
     let mut listed: HashSet<(Digest, Option<String>)> = HashSet::new();
-    for image in &lock.images {
+    for image in images {
         if listed.insert((image.digest, Some(image.name()))) {
             list.push(named(&image.descriptor(), &image.name()));
         }
@@ -255,10 +287,10 @@ fn named(descriptor: &Descriptor, name: &str) -> Value {
 }
 
 /// `manifest.json`, for `docker load` without the containerd store: the images of which one platform can be named.
-fn docker_json(lock: &Lock, manifests: &[Manifest]) -> Value {
+fn docker_json(images: &[&LockedImage], manifests: &[Manifest]) -> Value {
     let by_digest: HashMap<Digest, &Manifest> = manifests.iter().map(|m| (m.digest(), m)).collect();
     let find = |wanted: &Descriptor| by_digest.get(&wanted.digest).copied().cloned();
-    Value::Array(lock.images.iter().filter_map(|image| docker_entry(image, &find)).collect())
+    Value::Array(images.iter().filter_map(|image| docker_entry(image, &find)).collect())
 }
 
 /// What `manifest.json` has to say of an image, if anything; `find` gives a manifest that is carried.
@@ -302,17 +334,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_bundle_that_is_not_complete_in_itself_is_refused_and_so_is_another_format() {
-        let json = |version: u32, assumed: &str| {
+    fn another_format_is_refused_and_so_is_a_parent_nobody_knows_the_meaning_of() {
+        let json = |version: u32, parents: &str| {
             format!(
-                r#"{{"gapferryBundle":{version},"tool":"t","created":"2026-11-21T00:00:00Z","parent":null,"assumed":[{assumed}],
-                "lock":{{"version":1,"created":"2026-11-21T00:00:00Z","images":[]}},"files":[]}}"#
+                r#"{{"gapferryBundle":{version},"tool":"t","created":"2026-11-21T00:00:00Z","parents":[{parents}],
+                "assumed":[],"removed":[],"lock":{{"version":1,"created":"2026-11-21T00:00:00Z","images":[]}},"files":[]}}"#
             )
         };
-        let parse = |text: String| BundleJson::parse(text.as_bytes(), "bundle.json").map_err(|error| error.to_string());
+        let parse = |text: String| BundleJson::parse(text.as_bytes(), "bundle.json").map_err(|error| error.chain());
         assert!(parse(json(1, "")).is_ok());
-        let digest = format!("\"{}\"", Digest::sha256(b"elsewhere"));
-        assert!(parse(json(1, &digest)).unwrap_err().contains("builds on another bundle"));
+        assert!(parse(json(1, r#"{"kind":"inventory","target":"r.io/mirror"}"#)).is_ok());
+        assert!(parse(json(1, r#"{"kind":"rumour"}"#)).unwrap_err().contains("unknown variant"));
+        assert!(parse(json(1, r#"{"kind":"receipt","more":1}"#)).unwrap_err().contains("unknown field"));
         assert!(parse(json(2, "")).unwrap_err().contains("format 2"));
     }
 }

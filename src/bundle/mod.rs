@@ -5,6 +5,7 @@
 //! Writing a bundle ([`Writer`], a [`Sink`](crate::content::Sink)) and opening one ([`Bundle`], whose
 //! layout is a [`Source`](crate::content::Source)). It knows the format and the file system, no registry and no command line.
 
+mod basis;
 mod bytes_in;
 mod directory;
 mod format;
@@ -26,6 +27,7 @@ mod tarfile;
 pub mod volumes;
 mod writer;
 
+pub use basis::{Assumed, AssumedKind, Basis, Parent, ParentKind, Removed};
 pub(crate) use format::docker_entry;
 pub use format::{
     BUNDLE_JSON, BundleJson, CHUNKS, DOCKER_JSON, FORMAT_VERSION, FileEntry, INDEX_JSON, OCI_LAYOUT, SIGNATURE, SUMS,
@@ -59,6 +61,8 @@ pub struct Contents {
     pub manifests: Vec<Manifest>,
     /// Every other blob once, by first use.
     pub blobs: Vec<Descriptor>,
+    /// What it builds on; none of what is assumed there is among the manifests and blobs.
+    pub basis: Basis,
 }
 
 impl Contents {
@@ -84,9 +88,18 @@ impl Contents {
             let blobs = graph.blobs().into_iter().filter(|blob| !known.contains(&blob.digest));
             blobs.partition(|blob| configs.contains(&blob.digest))
         };
-        let contents = Contents { lock, manifests, blobs: configs.into_iter().chain(layers).collect() };
+        let contents =
+            Contents { lock, manifests, blobs: configs.into_iter().chain(layers).collect(), basis: Basis::default() };
         contents.check_sizes()?;
         Ok(contents)
+    }
+
+    /// The same, as an increment: without what `basis` assumes.
+    pub fn building_on(mut self, basis: Basis) -> Contents {
+        let assumed: HashSet<Digest> = basis.assumed.iter().map(|assumed| assumed.digest).collect();
+        self.manifests.retain(|manifest| !assumed.contains(&manifest.digest()));
+        self.blobs.retain(|blob| !assumed.contains(&blob.digest));
+        Contents { basis, ..self }
     }
 
     /// One digest has one size, in every manifest: else the bundle would be written and then be found damaged.

@@ -17,7 +17,7 @@ use super::offsets::TarPlan;
 use super::open::Bundle;
 use super::place::Place;
 use super::tarfile::{self, TarFile};
-use super::{BUNDLE_JSON, Contents, bytes_in, signed, stamp};
+use super::{BUNDLE_JSON, Basis, Contents, bytes_in, signed, stamp};
 use crate::content::chunks::Chunks;
 use crate::content::{LinkMode, Origin, Sink, Slice};
 use crate::error::{Error, Kind, Result};
@@ -116,10 +116,10 @@ impl Writer {
         if is_tar(out) { tarfile::abandon(out) } else { directory::abandon(out) }
     }
 
-    /// Whether `out` is already the bundle that `lock` describes, and whole. With `exact`, times count too.
-    pub fn up_to_date(out: &Path, lock: &Lock, exact: bool, whole: Whole<'_>) -> Option<Finished> {
+    /// Whether `out` is already the bundle that `lock` and `basis` describe, and whole. With `exact`, times count too.
+    pub fn up_to_date(out: &Path, lock: &Lock, basis: &Basis, exact: bool, whole: Whole<'_>) -> Option<Finished> {
         let bundle = Bundle::open(out).ok()?;
-        let right_form = bundle.layout().is_tar() == is_tar(out);
+        let right_form = bundle.layout().is_tar() == is_tar(out) && bundle.json().basis() == *basis;
         let same = if exact { *bundle.lock() == *lock } else { bundle.lock().same_content(lock) };
         if !right_form || !same || !bundle.layout().faults().is_empty() || !bundle.sizes_agree() {
             return None;

@@ -5,7 +5,7 @@
 //! would take what `manifest.json` says.
 
 use std::cell::Cell;
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 
 use serde_json::{Value, json};
 
@@ -20,7 +20,7 @@ const MAX_DOCKER_JSON: u64 = 64 * 1024 * 1024;
 const MOST_VALUES: usize = 2_500_000;
 
 /// Notes every entry that is not what the lock makes of one of its images. Images may be left out.
-pub fn agrees(layout: &Layout, bundle: &BundleJson, problems: &mut Problems) {
+pub fn agrees(layout: &Layout, bundle: &BundleJson, partial: &BTreeSet<String>, problems: &mut Problems) {
     // Missing is found where files are checked.
     let bytes = match layout.read(DOCKER_JSON, MAX_DOCKER_JSON) {
         Ok(Some(bytes)) => bytes,
@@ -37,7 +37,7 @@ pub fn agrees(layout: &Layout, bundle: &BundleJson, problems: &mut Problems) {
         return problems.push(malformed("it is not a list of images as `docker save` writes it"));
     };
     // What cannot be read is found elsewhere.
-    let Some(expected) = expected(layout, bundle) else { return };
+    let Some(expected) = expected(layout, bundle, partial) else { return };
     for entry in entries.iter().filter(|entry| fingerprint(entry).is_none_or(|known| !expected.contains(&known))) {
         let found = format!("{} with config {}, which the lock does not say", entry["RepoTags"], entry["Config"]);
         problems.push(Problem::new(DOCKER_JSON, ProblemKind::Disagreement).found(found));
@@ -45,7 +45,7 @@ pub fn agrees(layout: &Layout, bundle: &BundleJson, problems: &mut Problems) {
 }
 
 /// The fingerprints of all entries that the lock makes; one manifest in memory at a time.
-fn expected(layout: &Layout, bundle: &BundleJson) -> Option<HashSet<Digest>> {
+fn expected(layout: &Layout, bundle: &BundleJson, partial: &BTreeSet<String>) -> Option<HashSet<Digest>> {
     let failed = Cell::new(false);
     let find = |wanted: &Descriptor| match layout.manifest_by_digest(&wanted.digest, Some(&wanted.media_type)) {
         Ok(found) => found,
@@ -55,7 +55,7 @@ fn expected(layout: &Layout, bundle: &BundleJson) -> Option<HashSet<Digest>> {
         }
     };
     let mut expected = HashSet::new();
-    for image in &bundle.lock.images {
+    for image in bundle.lock.images.iter().filter(|image| !partial.contains(&image.name())) {
         failed.set(failed.get() || layout.size_of(&image.digest.blob_path()).is_none());
         expected.extend(docker_entry(image, &find).and_then(|entry| fingerprint(&entry)));
     }

@@ -1,10 +1,10 @@
 //! Images against what is there: every child present or left out on purpose, and one story in every file.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use super::{Problem, ProblemKind, Problems};
-use crate::bundle::{BUNDLE_JSON, BundleJson, CHUNKS, DOCKER_JSON, INDEX_JSON, OCI_LAYOUT};
+use crate::bundle::{Assumed, AssumedKind, BUNDLE_JSON, BundleJson, CHUNKS, DOCKER_JSON, INDEX_JSON, OCI_LAYOUT};
 use crate::lock::{AbsentReason, LockedImage};
 use crate::oci::{Descriptor, Digest, Kind, Manifest, Platform, Role, media_type};
 use crate::select::offered_platform;
@@ -19,6 +19,8 @@ const MOST_VISITS: usize = 4_000_000;
 pub struct Reach {
     /// In every image the same path is the same text.
     pub images: Vec<(String, BTreeSet<Arc<str>>)>,
+    /// Names of images that need something of the target, as far as that can be seen.
+    pub partial: BTreeSet<String>,
     /// The images refer to so much that they were not all followed.
     pub too_much: bool,
 }
@@ -26,7 +28,8 @@ pub struct Reach {
 /// Follows every image of the lock to its last blob.
 pub fn check(layout: &Layout, bundle: &BundleJson, problems: &mut Problems) -> Reach {
     let mut reach = Reach::default();
-    let mut walk = Walk { layout, names: HashSet::new(), visits: 0 };
+    let assumed = assumed(bundle, problems);
+    let mut walk = Walk { layout, assumed, names: HashSet::new(), visits: 0 };
     let mut complete = true;
     for image in &bundle.lock.images {
         if let Some(pinned) = image.reference.digest.filter(|pinned| *pinned != image.digest) {
@@ -39,6 +42,9 @@ pub fn check(layout: &Layout, bundle: &BundleJson, problems: &mut Problems) -> R
         follow.run(std::iter::once(image.descriptor()).chain(attached).collect());
         complete &= follow.complete;
         problems.extend(follow.problems);
+        if !follow.whole {
+            reach.partial.insert(image.name());
+        }
         reach.images.push((image.name(), follow.paths));
         if walk.visits > MOST_VISITS {
             reach.too_much = true;
@@ -50,7 +56,7 @@ pub fn check(layout: &Layout, bundle: &BundleJson, problems: &mut Problems) -> R
     if complete {
         unreachable(bundle, &reach, problems);
     }
-    index_agrees(layout, bundle, problems);
+    index_agrees(layout, bundle, &reach.partial, problems);
     reach
 }
 
@@ -58,7 +64,7 @@ pub fn check(layout: &Layout, bundle: &BundleJson, problems: &mut Problems) -> R
 /// missing is no problem here, as nobody says whether it was left out on purpose.
 pub fn by_index(layout: &Layout) -> Reach {
     let listed = layout.index().unwrap_or_default();
-    let mut walk = Walk { layout, names: HashSet::new(), visits: 0 };
+    let mut walk = Walk { layout, assumed: HashMap::new(), names: HashSet::new(), visits: 0 };
     let mut reach = Reach::default();
     for descriptor in listed {
         let Some(name) = descriptor.annotations.get(IMAGE_NAME) else { continue };
@@ -71,6 +77,27 @@ pub fn by_index(layout: &Layout) -> Reach {
         }
     }
     reach
+}
+
+/// What an increment expects at the target, each once, and none of it carried.
+fn assumed(bundle: &BundleJson, problems: &mut Problems) -> HashMap<Digest, Assumed> {
+    let mut contradiction =
+        |found: String| problems.push(Problem::new(BUNDLE_JSON, ProblemKind::Disagreement).found(found));
+    if bundle.is_increment() && bundle.parents.is_empty() {
+        contradiction("it expects content at the target, and builds on nothing".to_owned());
+    }
+    let mut assumed = HashMap::new();
+    for one in &bundle.assumed {
+        if assumed.insert(one.digest, *one).is_some() {
+            contradiction(format!("{} is expected at the target twice", one.digest));
+        }
+    }
+    for digest in bundle.files.iter().filter_map(|file| Digest::of_blob_path(&file.path)) {
+        if assumed.remove(&digest).is_some() {
+            contradiction(format!("{digest} is expected at the target, and carried"));
+        }
+    }
+    assumed
 }
 
 /// What an image may lack. That something was left out on purpose is believed only where it can be true: else a bundle
@@ -105,11 +132,22 @@ impl LeftOut {
 /// What is common to the ways of all images.
 struct Walk<'a> {
     layout: &'a Layout,
+    /// What is expected elsewhere.
+    assumed: HashMap<Digest, Assumed>,
     names: HashSet<Arc<str>>,
     visits: usize,
 }
 
 impl Walk<'_> {
+    fn assumes(&self, descriptor: &Descriptor, role: Option<Role>) -> bool {
+        let kind = match role {
+            None | Some(Role::Manifest) => AssumedKind::Manifest,
+            Some(Role::Config | Role::Layer | Role::ForeignLayer) => AssumedKind::Blob,
+        };
+        let Descriptor { digest, size, .. } = *descriptor;
+        self.assumed.get(&digest) == Some(&Assumed { digest, size, kind })
+    }
+
     fn name(&mut self, path: String) -> Arc<str> {
         if let Some(known) = self.names.get(path.as_str()) {
             return known.clone();
@@ -126,13 +164,15 @@ struct Follow<'a, 'w> {
     left_out: LeftOut,
     paths: BTreeSet<Arc<str>>,
     problems: Vec<Problem>,
-    /// Whether every manifest could be read.
+    /// Whether every manifest could be read that has to be here.
     complete: bool,
+    /// Whether nothing is expected elsewhere.
+    whole: bool,
 }
 
 impl<'a, 'w> Follow<'a, 'w> {
     fn new(walk: &'w mut Walk<'a>, left_out: LeftOut) -> Follow<'a, 'w> {
-        Follow { walk, left_out, paths: BTreeSet::new(), problems: Vec::new(), complete: true }
+        Follow { walk, left_out, paths: BTreeSet::new(), problems: Vec::new(), complete: true, whole: true }
     }
 
     /// Follows the image's own manifest and those attached to it.
@@ -152,7 +192,8 @@ impl<'a, 'w> Follow<'a, 'w> {
     /// Notes one manifest and its blobs; gives its child manifests.
     fn manifest(&mut self, descriptor: &Descriptor, role: Option<Role>) -> Vec<Descriptor> {
         if !self.visit(descriptor, role) {
-            self.complete &= self.left_out.covers(&descriptor.digest, role);
+            let elsewhere = self.walk.assumed.contains_key(&descriptor.digest);
+            self.complete &= elsewhere || self.left_out.covers(&descriptor.digest, role);
             return Vec::new();
         }
         let path = descriptor.digest.blob_path();
@@ -187,6 +228,10 @@ impl<'a, 'w> Follow<'a, 'w> {
         let path = descriptor.digest.blob_path();
         let there = match self.walk.layout.size_of(&path) {
             None if self.left_out.covers(&descriptor.digest, role) => return false,
+            None if self.walk.assumes(descriptor, role) => {
+                self.whole = false;
+                return false;
+            }
             None => {
                 // Said as where files are checked, so that one missing file is one problem.
                 let expected = format!("{} bytes", descriptor.size);
@@ -252,8 +297,8 @@ fn unreachable(bundle: &BundleJson, reach: &Reach, problems: &mut Problems) {
     }
 }
 
-/// `index.json` names exactly the images of the lock.
-fn index_agrees(layout: &Layout, bundle: &BundleJson, problems: &mut Problems) {
+/// `index.json` names exactly the images of the lock that are here as a whole.
+fn index_agrees(layout: &Layout, bundle: &BundleJson, partial: &BTreeSet<String>, problems: &mut Problems) {
     let listed = match layout.index() {
         Ok(listed) => listed,
         // Missing and damaged are found where files are checked.
@@ -266,7 +311,7 @@ fn index_agrees(layout: &Layout, bundle: &BundleJson, problems: &mut Problems) {
     };
     let named = |d: &Descriptor, key: &str| d.annotations.get(key).map(|name| (name.clone(), d.digest));
     let mut expected: BTreeMap<String, Digest> = BTreeMap::new();
-    for image in &bundle.lock.images {
+    for image in bundle.lock.images.iter().filter(|image| !partial.contains(&image.name())) {
         expected.insert(image.name(), image.digest);
         for attached in image.companions() {
             if let Some(tag) = &attached.tag {

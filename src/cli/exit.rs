@@ -41,6 +41,7 @@ fn code_of(kind: Kind) -> u8 {
         Kind::Damaged => 3,
         Kind::NotFound | Kind::Unauthorized | Kind::Refused | Kind::RateLimited => 4,
         Kind::Network => 5,
+        Kind::Lacking => 7,
         Kind::Interrupted => 130,
     }
 }

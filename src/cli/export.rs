@@ -13,11 +13,13 @@ use super::context::{Context, check_writable, write_file};
 use super::exit::Outcome;
 use super::registry::RegistryArgs;
 use super::signing::{SignArgs, settle as settle_signature};
+use super::since::{self, SinceArgs};
 use super::{mirrors, table};
 use crate::bundle::{Bundle, Contents, Finished, Options, Survey, Whole, Writer, walk_file};
 use crate::content::{Cached, Checkpoint, Source};
 use crate::error::Result;
 use crate::graph::Graph;
+use crate::increment::Baseline;
 use crate::lock::Lock;
 use crate::oci::Platform;
 use crate::progress::units::{bytes, count, duration};
@@ -52,6 +54,7 @@ Examples:
   gapferry export -f skopeo-sync.yaml -o bundle --dry-run
   gapferry export -f images.txt -o images.tar --sign-key ours.pem      # who made it
   gapferry export --locked images.lock -o - | ssh inside 'cat > images.tar'
+  gapferry export -f images.txt --since receipt.json -o next.tar       # only what has not arrived
   gapferry export --repair missing.json --locked images.lock -o repair.tar     # what a damaged one lacks
 
 An allowlist as text:
@@ -94,6 +97,8 @@ pub struct Args {
     #[arg(long, help_heading = "Output")]
     json: bool,
     #[command(flatten)]
+    since: SinceArgs,
+    #[command(flatten)]
     sign: SignArgs,
     #[command(flatten)]
     registry: RegistryArgs,
@@ -111,6 +116,7 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
     }
     let former = if in_one_pass { None } else { Writer::former(&args.output)? };
     let key = args.sign.key(context)?;
+    let baseline = args.since.read(context)?;
     let (registries, ask) = ask(&args, context)?;
     let kept = match args.dry_run {
         true => Checkpoint::reading(&registries, &walk_file(&args.output)),
@@ -118,13 +124,13 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
     };
     tell_obstacle(&kept, context);
     let begun = (started, key);
-    let outcome = export(&args, ask, former, &registries, &kept, begun, context).await;
+    let outcome = export(&args, (ask, baseline), former, &registries, &kept, begun, context).await;
     settle(&kept, outcome, context)
 }
 
 async fn export(
     args: &Args,
-    ask: Ask,
+    (ask, baseline): (Ask, Option<Baseline>),
     former: Option<Bundle>,
     registries: &Registries,
     kept: &Checkpoint<'_>,
@@ -144,15 +150,17 @@ async fn export(
         }
     };
     source.forget_local();
+    let contents = Contents::new(lock.clone(), &graph)?;
+    let basis = baseline.map(|baseline| baseline.basis(&contents)).unwrap_or_default();
+    since::tell(&basis, context);
+    let (graph, contents) = (basis.left_of(graph), contents.building_on(basis));
     if stream::is_wanted(args)? {
-        let contents = Contents::new(lock, &graph)?;
         return stream::run(args, &contents, &graph, (&source, registries), (started, key), context).await;
     }
     // A prescribed time has to be in the bundle; another time of resolution alone is no reason to write a new one.
     let exact = args.locked.is_some() || context.now()?.1;
     let whole = if args.dry_run { Whole::BySizes } else { Whole::Proven(&context.events) };
-    let up_to_date = Writer::up_to_date(&args.output, &lock, exact, whole);
-    let contents = Contents::new(lock.clone(), &graph)?;
+    let up_to_date = Writer::up_to_date(&args.output, &lock, &contents.basis, exact, whole);
     let options = Options { key: key.clone(), ..Options::copying(TOOL) };
     let jobs = args.registry.jobs();
     if args.dry_run {

@@ -45,6 +45,11 @@ pub fn for_error(error: &Error) -> Option<&'static str> {
         }
         Kind::Damaged if chain.contains(" is refused: ") => Some(for_unsigned(&chain)),
         Kind::Damaged => Some("run the same command again; if it stays, the source itself is damaged"),
+        Kind::Lacking => Some(
+            "bring what is missing: on the connected side export again, with --since and the receipt of an import that arrived, or an \
+             inventory of this target (`gapferry inventory`), or without --since; or fetch just this (import --missing, \
+             export --repair)",
+        ),
         Kind::Refused | Kind::Input | Kind::Interrupted => None,
     }
 }

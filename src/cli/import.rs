@@ -1,7 +1,9 @@
 //! `gapferry import`: bundle → registry.
 
+mod increment;
 mod volumes;
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -15,10 +17,10 @@ use crate::allowlist::{Allowlist, refused};
 use crate::bundle::Bundle;
 use crate::bundle::volumes::{Opened, State};
 use crate::check::{self, Depth, Report};
-use crate::content::Cached;
+use crate::content::{Cached, Source};
 use crate::error::{Error, Result};
 use crate::graph::Graph;
-use crate::lock::IndexMode;
+use crate::lock::{IndexMode, Lock};
 use crate::resolve;
 use crate::walk::{Options, Origin, Walk};
 
@@ -82,6 +84,11 @@ pub struct Args {
     /// The same FILE with every volume, on a disk with room for FILE.segments: the pieces of a blob that is larger than a volume.
     #[arg(long, value_name = "FILE", help_heading = "What may enter")]
     state: Option<PathBuf>,
+    /// Of an increment, write to FILE what the target lacks, as JSON
+    ///
+    /// For `export --repair` on the connected side. It is written whatever is found, and says nothing is missing where nothing is.
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    missing: Option<PathBuf>,
     /// Keep the source host as the first part of the path
     #[arg(long, conflicts_with = "flatten", help_heading = "Names")]
     scoped: bool,
@@ -109,17 +116,23 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
     prove(&args, &opened, context).map_err(|error| error.while_doing(NOTHING))?;
     let (bundle, given) = opened.into_bundle()?;
     check_allowed(&args, &bundle)?;
-    let graph = read_graph(&bundle, context).await?;
-    let arriving = state.map(|state| volumes::Crossing::new(state, given, bundle.layout()));
-    let cargo = Cargo {
-        source: bundle.layout(),
-        graph,
-        identity: Some(bundle.identity()),
-        faults: Vec::new(),
-        lost: Vec::new(),
-        arriving: arriving.as_ref().map(|arriving| arriving as &dyn Arriving),
-    };
-    push.run(&cargo, started, context).await
+    let arriving = state.map(|state| volumes::Crossing::new(state, given, &bundle));
+    let arriving = arriving.as_ref().map(|arriving| arriving as &dyn Arriving);
+    if bundle.json().is_increment() {
+        return increment::run(&args, &push, &bundle, arriving, started, context).await;
+    }
+    let graph = read_graph(bundle.layout(), bundle.lock(), context).await?;
+    push.run(&cargo(&bundle, bundle.layout(), graph, arriving), started, context).await
+}
+
+fn cargo<'a>(
+    bundle: &Bundle,
+    source: &'a dyn Source,
+    graph: Graph,
+    arriving: Option<&'a dyn Arriving>,
+) -> Cargo<'a> {
+    let (identity, created) = (Some(bundle.identity()), Some(bundle.json().created));
+    Cargo { source, graph, identity, created, places: HashMap::new(), faults: Vec::new(), lost: Vec::new(), arriving }
 }
 
 /// What must be right before anything is pushed; a bundle with any problem is refused.
@@ -185,12 +198,12 @@ fn check_allowed(args: &Args, bundle: &Bundle) -> Result<()> {
     Err(Error::damaged(text))
 }
 
-/// What the manifests of a bundle lead to.
-pub async fn read_graph(bundle: &Bundle, context: &Context) -> Result<Graph> {
-    let cached = Cached::new(bundle.layout(), None);
+/// What the manifests of a bundle lead to; of an increment, `source` has to have what it expects elsewhere.
+pub async fn read_graph(source: &dyn Source, lock: &Lock, context: &Context) -> Result<Graph> {
+    let cached = Cached::new(source, None);
     let options = Options { index: IndexMode::Trim, referrers: false, foreign_layers: true };
     let walk = Walk::new(&cached, options, context.events.clone());
     // Files are read one after the other fast enough.
-    let graph = resolve::assemble(&walk, bundle.lock(), Origin::Bundle, 4, &context.events).await;
+    let graph = resolve::assemble(&walk, lock, Origin::Bundle, 4, &context.events).await;
     graph.map_err(|failures| failures.into_error("reading the bundle's manifests"))
 }

@@ -76,7 +76,11 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
     if name.is_some() || paths.len() > 1 || paths.iter().any(|path| path.exists()) {
         let bundle = Bundle::open_any(&paths)?;
         let reference = in_bundle(&bundle, name)?;
-        return show(&args, bundle.layout(), &reference, context).await;
+        let shown = show(&args, bundle.layout(), &reference, context).await;
+        return shown.map_err(|error| match bundle.json().is_increment() {
+            true => error.while_doing("this bundle is an increment: part of the image is expected at the target"),
+            false => error,
+        });
     }
     let reference = at_registry(args.image.first().map_or("", String::as_str))?;
     let names = [reference.repository.registry().to_owned()];

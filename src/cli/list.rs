@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use super::context::Context;
 use super::exit::Outcome;
 use super::export::images_table;
+use super::since;
 use crate::bundle::Bundle;
 use crate::error::Result;
 use crate::progress::plain_piece;
@@ -37,6 +38,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Outcome> {
     if args.json {
         context.print_json(&serde_json::json!({
             "identity": bundle.identity(), "tool": json.tool, "created": json.created, "images": lock.images,
+            "parents": json.parents, "assumed": json.assumed, "removed": json.removed,
         }))?;
         return Ok(Outcome::Done);
     }
@@ -51,6 +53,8 @@ pub fn run(args: &Args, context: &Context) -> Result<Outcome> {
         plain_piece(&json.tool),
         bundle.identity(),
     );
-    context.print(&(images_table(lock) + &summary))?;
+    let basis = json.basis();
+    let basis = since::told(&basis.parents, basis.assumed.len(), basis.assumed_bytes());
+    context.print(&(images_table(lock) + &summary + &basis))?;
     Ok(Outcome::Done)
 }

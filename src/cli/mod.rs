@@ -30,6 +30,7 @@ mod repair;
 mod serve;
 mod sign;
 mod signing;
+mod since;
 mod site;
 mod split;
 mod table;
@@ -71,6 +72,7 @@ Exit codes:
   4  refused by the registry
   5  network
   6  more volumes are wanted (import --state)
+  7  the target lacks what an increment builds on; nothing was pushed
   130, 143  stopped by Ctrl-C or SIGTERM; run again to continue
 
 Environment:

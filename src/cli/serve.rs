@@ -9,6 +9,7 @@ use super::context::Context;
 use super::exit::Outcome;
 use super::push::report::volumes;
 use super::signing::{KeyArgs, signed_by};
+use crate::bundle::{BUNDLE_JSON, BundleJson, MAX_BUNDLE_JSON};
 use crate::bundle::volumes::{Opened, Volumes};
 use crate::check::{self, Depth};
 use crate::error::{Error, Kind, Result};
@@ -71,7 +72,10 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
     let stopped = stopped()?;
     let options = Options { listen: args.listen, writable: args.writable };
     let server = match (admit(&args, context)?, &args.bundle[..]) {
-        (Some(opened), _) => Server::of(opened.into_layout(), &options, context.events.clone()).await?,
+        (Some(opened), _) => {
+            tell_partial(opened.layout(), context);
+            Server::of(opened.into_layout(), &options, context.events.clone()).await?
+        }
         (None, [directory]) => Server::bind(directory, &options, context.events.clone()).await?,
         (None, _) => return Err(Error::input("--writable takes one directory")),
     };
@@ -109,6 +113,15 @@ fn shown(args: &Args) -> String {
 
 fn are(missing: &[u32]) -> String {
     format!("{} {}", volumes(missing), if missing.len() == 1 { "is" } else { "are" })
+}
+
+/// The images of an increment that are not here as a whole are not offered.
+fn tell_partial(layout: &Layout, context: &Context) {
+    let read = layout.read(BUNDLE_JSON, MAX_BUNDLE_JSON).ok().flatten();
+    if read.and_then(|bytes| BundleJson::parse(&bytes, BUNDLE_JSON).ok()).is_some_and(|json| json.is_increment()) {
+        let text = "is an increment: images that need what is at its target are not offered";
+        context.events.report(Event::Warning(format!("{} {text}", layout.path().display())));
+    }
 }
 
 fn introduce(args: &Args, server: &Server, context: &Context) -> Result<()> {

@@ -7,6 +7,7 @@ use super::context::{Context, check_writable, write_file};
 use super::exit::Outcome;
 use super::export::TOOL;
 use super::signing::{KeyArgs, signed_by};
+use super::since;
 use crate::bundle::Signed;
 use crate::bundle::volumes::Opened;
 use crate::check::{self, Depth, Problem, Report, SetReport, VolumeReport, VolumeState};
@@ -137,7 +138,8 @@ fn print(path: &Path, report: &Report, signed: Option<&Signed>, started: Instant
         let identity = report.identity.map(|identity| format!("\nidentity {identity}")).unwrap_or_default();
         let (images, files) = (count(report.images, "image"), count(report.files, "file"));
         let signed = signed.map(|signed| format!("\n{}", signed_by(&signed.by))).unwrap_or_default();
-        format!("OK: {bundle}: {volumes}{images}, {files}, {size}, {time}{identity}{signed}\n")
+        let basis = since::told(&report.parents, report.expects.blobs, report.expects.bytes);
+        format!("OK: {bundle}: {volumes}{images}, {files}, {size}, {time}{identity}{signed}\n{basis}")
     } else {
         let affected = report.problems.iter().flat_map(|problem| problem.images.iter());
         let affected = affected.collect::<std::collections::BTreeSet<_>>().len();

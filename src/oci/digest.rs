@@ -84,6 +84,12 @@ impl Digest {
         format!("blobs/{}/{}", self.algorithm().name(), self.hex())
     }
 
+    /// The digest that a path such as [`Digest::blob_path`] gives is of.
+    pub fn of_blob_path(path: &str) -> Option<Digest> {
+        let (algorithm, hex) = path.strip_prefix("blobs/")?.split_once('/')?;
+        format!("{algorithm}:{hex}").parse().ok()
+    }
+
     fn raw(&self) -> &[u8] {
         match self {
             Digest::Sha256(raw) => raw,

@@ -25,6 +25,8 @@ pub struct Inventory {
     pub manifests: HashSet<(Repository, Digest)>,
     /// What each tag means there now; tags that do not exist are missing.
     pub tags: HashMap<Reference, Digest>,
+    /// Blobs that some other repository of the target has, where they can be mounted from.
+    pub elsewhere: HashMap<Digest, Repository>,
 }
 
 /// Asks the target about tags, manifests and blobs, `jobs` questions at a time. Repositories that are `closed` are not

@@ -53,7 +53,7 @@ pub async fn image(walk: &Walk<'_>, wanted: &Wanted) -> Result<Option<Image>> {
         Err(error) => match error.kind() {
             Kind::Network | Kind::RateLimited | Kind::Unauthorized | Kind::Disk | Kind::Interrupted => Err(error),
             // Gone, or never there: the tag may still mean the same, with other signatures for example.
-            Kind::NotFound | Kind::Damaged | Kind::Refused | Kind::Input => {
+            Kind::NotFound | Kind::Damaged | Kind::Refused | Kind::Input | Kind::Lacking => {
                 tracing::debug!("{}: its lock entry is of no use: {}", wanted.reference, error.chain());
                 Ok(None)
             }

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
-use gapferry::bundle::{Contents, Finished, Options, Writer};
+use gapferry::bundle::{Basis, Contents, Finished, Options, Writer};
 use gapferry::content::{Body, Origin, Sink, Source};
 use gapferry::error::{Error, Kind, Result};
 use gapferry::lock::{LOCK_VERSION, Lock, LockedImage};
@@ -153,6 +153,7 @@ impl Builder {
             lock: Lock { version: LOCK_VERSION, created, images: self.images.clone() },
             manifests: self.manifests.clone(),
             blobs: self.configs.iter().chain(&self.layers).cloned().collect(),
+            basis: Basis::default(),
         }
     }
 

@@ -21,6 +21,7 @@ pub async fn run(args: &Args, context: &Context) -> Result<Option<Outcome>> {
     let (name, text) = read_bounded(file, MAX_MISSING + 1)?;
     let missing = Missing::parse(&text, &name)?;
     Writer::check_free(&args.output)?;
+    let baseline = args.since.read(context)?;
     let (registries, ask) = ask(args, context)?;
     // The command line does not take one without the other.
     let Ask::Locked(lock) = ask else { return Err(Error::input("--repair is of no use without --locked")) };
@@ -29,7 +30,9 @@ pub async fn run(args: &Args, context: &Context) -> Result<Option<Outcome>> {
     let made = async {
         let source = Cached::new(&kept, None);
         let graph = args.allowlist.follow(&lock, &source, &args.registry, context).await?;
-        let contents = Contents::new(*lock, &graph)?;
+        let mut contents = Contents::new(*lock, &graph)?;
+        // Of an increment anything can be asked for; but index.json is that of the increment.
+        contents.basis = baseline.map(|baseline| baseline.basis(&contents)).unwrap_or_default();
         let jobs = args.registry.jobs();
         write_repair(&args.output, &missing, (&contents, &graph, TOOL), (&source, jobs), &context.events).await
     };

@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::collections::BTreeSet;
 
 use super::super::push::Arriving;
+use crate::bundle::Bundle;
 use crate::bundle::volumes::{Opened, State, Volume};
 use crate::error::{Error, Result};
 use crate::oci::Digest;
@@ -16,6 +17,8 @@ pub struct Crossing<'l> {
     state: RefCell<State>,
     volumes: Vec<Volume>,
     layout: &'l Layout,
+    /// Content that no volume holds: it is expected at the target.
+    assumed: BTreeSet<Digest>,
 }
 
 /// Holds the state against what was given now.
@@ -33,14 +36,15 @@ pub fn bind(state: &mut State, opened: &Opened) -> Result<()> {
 }
 
 impl<'l> Crossing<'l> {
-    pub fn new(state: State, volumes: Vec<Volume>, layout: &'l Layout) -> Crossing<'l> {
-        Crossing { state: RefCell::new(state), volumes, layout }
+    pub fn new(state: State, volumes: Vec<Volume>, bundle: &'l Bundle) -> Crossing<'l> {
+        let assumed = bundle.json().assumed.iter().map(|assumed| assumed.digest).collect();
+        Crossing { state: RefCell::new(state), volumes, layout: bundle.layout(), assumed }
     }
 }
 
 impl Arriving for Crossing<'_> {
     fn is_at_hand(&self, blob: &Digest) -> bool {
-        self.layout.size_of(&blob.blob_path()).is_some()
+        self.assumed.contains(blob) || self.layout.size_of(&blob.blob_path()).is_some()
     }
 
     fn before(&self, plan: &Plan, waiting: &BTreeSet<Digest>) -> Result<()> {

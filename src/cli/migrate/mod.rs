@@ -13,6 +13,7 @@ mod to_bundle;
 mod to_dir;
 mod to_storage;
 
+use std::collections::HashMap;
 use std::path::{Component, Path, PathBuf};
 use std::time::Instant;
 
@@ -239,7 +240,16 @@ fn cargo(storage: &Storage, collected: Collected) -> Cargo<'_> {
     });
     let lost = lost.collect();
     let graph = Graph { images: collected.images.into_iter().filter_map(|(_, image)| image).collect() };
-    Cargo { source: storage, graph, identity: None, faults, lost, arriving: None }
+    Cargo {
+        source: storage,
+        graph,
+        identity: None,
+        created: None,
+        places: HashMap::new(),
+        faults,
+        lost,
+        arriving: None,
+    }
 }
 
 /// With --strict.

@@ -7,7 +7,7 @@ use super::choice::Which;
 use super::collect::{Collected, collect};
 use super::report::{self, Asked, Fate};
 use super::{faults, refuse_inside};
-use crate::bundle::{Contents, Finished, Options, Whole, Writer};
+use crate::bundle::{Basis, Contents, Finished, Options, Whole, Writer};
 use crate::cli::context::Context;
 use crate::cli::exit::Outcome;
 use crate::cli::export::{self, TOOL};
@@ -108,7 +108,9 @@ impl Job<'_> {
         let locked = images.iter().map(|image| image.locked.clone()).collect();
         let lock = Lock { version: LOCK_VERSION, created, images: locked };
         let graph = Graph { images };
-        if let Some(finished) = Writer::up_to_date(self.asked.to, &lock, exact, Whole::Proven(&context.events)) {
+        if let Some(finished) =
+            Writer::up_to_date(self.asked.to, &lock, &Basis::default(), exact, Whole::Proven(&context.events))
+        {
             return Ok(Some(Ended { finished, moved: 0, linked: 0 }));
         }
         let job = export::Job {

@@ -4,12 +4,13 @@
 pub mod report;
 mod target;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use clap::ValueEnum;
+use jiff::Timestamp;
 
 use super::allowlist::read_file;
 use super::context::{Context, check_writable};
@@ -19,7 +20,7 @@ use crate::allowlist::refused;
 use crate::content::Source;
 use crate::error::{Error, Result};
 use crate::graph::Graph;
-use crate::lock::IndexMode;
+use crate::lock::{IndexMode, LockedImage};
 use crate::naming::{Map, Naming, Style, Target, landing, parse_target};
 use crate::oci::{Digest, Repository};
 use crate::plan::{self, OnExisting, Plan, Targets};
@@ -107,14 +108,18 @@ pub struct Push<'a> {
     json: bool,
     /// Signs the receipt.
     key: Option<Arc<PrivateKey>>,
+    registries: OnceLock<Registries>,
 }
 
 /// What is to be pushed.
 pub struct Cargo<'a> {
     pub source: &'a dyn Source,
     pub graph: Graph,
-    /// Of the bundle it comes from.
+    /// Of the bundle it comes from, and when that was made.
     pub identity: Option<Digest>,
+    pub created: Option<Timestamp>,
+    /// Where the target has blobs that the source expects there.
+    pub places: HashMap<Digest, Repository>,
     /// What was found wrong with the source before: for the end, where it is read.
     pub faults: Vec<String>,
     /// Images that failed already: the source cannot give them.
@@ -149,7 +154,7 @@ impl<'a> Push<'a> {
         args.registry.claim_stdin()?;
         check_writable(args.receipt.iter().chain(&args.digestfile))?;
         let naming = args.naming(&target, names)?;
-        Ok(Push { args, to, target, naming, names, json, key: None })
+        Ok(Push { args, to, target, naming, names, json, key: None, registries: OnceLock::new() })
     }
 
     /// The receipt gets a signature by `key`, if there is one.
@@ -167,11 +172,12 @@ impl<'a> Push<'a> {
     /// Whatever stands in the way of all images.
     pub async fn run(&self, cargo: &Cargo<'_>, started: Instant, context: &Context) -> Result<Outcome> {
         let (args, graph) = (self.args, &cargo.graph);
-        let targets = self.name_images(graph, context)?;
-        let registries = args.registry.connect([self.target.registry.clone()], &BTreeMap::new(), context)?;
+        let (targets, notices) = self.name_images(graph.images.iter().map(|image| &image.locked))?;
+        notices.into_iter().for_each(|notice| context.events.report(Event::Notice(notice)));
+        let registries = self.connect(context)?;
         let prepared = target::prepare(&args.harbor, &registries, &self.target, &targets, args.dry_run, context);
         let mut prepared = prepared.await?;
-        let mut plan = self.plan(&registries, graph, &targets, (&prepared, cargo.arriving.is_some()), context).await?;
+        let mut plan = self.plan(&registries, cargo, &targets, &prepared, context).await?;
         let waiting = match cargo.arriving {
             Some(arriving) => plan.hold_back(graph, |blob| arriving.is_at_hand(blob)),
             None => BTreeSet::new(),
@@ -195,10 +201,44 @@ impl<'a> Push<'a> {
         wanted.and(written).map(|()| ended)
     }
 
-    fn name_images(&self, graph: &Graph, context: &Context) -> Result<Targets> {
-        let names = graph.images.iter().map(|image| self.naming.target(&self.target.registry, &image.locked));
+    /// The client for the target, one for all that is asked of it.
+    ///
+    /// # Errors
+    /// Credentials or certificates that cannot be used.
+    pub fn connect(&self, context: &Context) -> Result<Registries> {
+        if let Some(registries) = self.registries.get() {
+            return Ok(registries.clone());
+        }
+        let registries = self.args.registry.connect([self.target.registry.clone()], &BTreeMap::new(), context)?;
+        Ok(self.registries.get_or_init(|| registries).clone())
+    }
+
+    /// How many things are asked or moved at a time.
+    pub fn jobs(&self) -> usize {
+        self.args.registry.jobs()
+    }
+
+    /// Of which repositories nothing can be there, such as those of projects that are still to be created.
+    ///
+    /// # Errors
+    /// No clear answer.
+    pub async fn closed(
+        &self,
+        registries: &Registries,
+        targets: &Targets,
+    ) -> Result<impl Fn(&Repository) -> bool + use<>> {
+        target::closed(registries, &self.target, targets).await
+    }
+
+    /// The name of each image at the target, and what is worth telling of them.
+    ///
+    /// # Errors
+    /// One that would be no name, or the name of two different images.
+    pub fn name_images<'i>(&self, images: impl Iterator<Item = &'i LockedImage>) -> Result<(Targets, Vec<String>)> {
+        let images: Vec<&LockedImage> = images.collect();
+        let names = images.iter().map(|image| self.naming.target(&self.target.registry, image));
         let names: Targets = names.collect::<Result<_>>()?;
-        let landed = landing(names.iter().zip(graph.images.iter().map(|image| &image.locked)));
+        let landed = landing(names.iter().zip(images));
         if !landed.collisions.is_empty() {
             let list: String = landed.collisions.iter().map(|collision| format!("\n  {collision}")).collect();
             let remedy = match self.names {
@@ -208,24 +248,23 @@ impl<'a> Push<'a> {
             let text = "different images would get one name; nothing was pushed";
             return Err(Error::input(format!("{text} ({remedy} keeps them apart):{list}")));
         }
-        for notice in landed.notices {
-            context.events.report(Event::Notice(notice));
-        }
-        Ok(names)
+        Ok((names, landed.notices))
     }
 
     async fn plan(
         &self,
         registries: &Registries,
-        graph: &Graph,
+        cargo: &Cargo<'_>,
         targets: &Targets,
-        (prepared, may_be_half): (&target::Prepared, bool),
+        prepared: &target::Prepared,
         context: &Context,
     ) -> Result<Plan> {
         let closed = |repository: &Repository| prepared.is_closed(repository);
         let jobs = self.args.registry.jobs();
-        let inventory =
-            plan::take_inventory(registries, graph, targets, &closed, jobs, may_be_half, &context.events).await?;
+        let (graph, may_be_half) = (&cargo.graph, cargo.arriving.is_some());
+        let asked = plan::take_inventory(registries, graph, targets, &closed, jobs, may_be_half, &context.events);
+        let mut inventory = asked.await?;
+        inventory.elsewhere.clone_from(&cargo.places);
         let plan = Plan::new(graph, targets, &inventory, self.args.on_existing.into());
         for step in &plan.images {
             if let (plan::TagState::Other(digest), plan::Action::Push) = (step.tag, step.action) {

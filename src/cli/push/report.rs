@@ -86,7 +86,7 @@ pub fn files(
     context: &Context,
 ) -> Result<()> {
     let (args, graph) = (push.args, &cargo.graph);
-    let mut receipt = Receipt::new(cargo.identity, push.to, graph, plan, outcome, Timestamp::now());
+    let mut receipt = Receipt::new((cargo.identity, cargo.created), push.to, graph, plan, outcome, Timestamp::now());
     receipt.images.extend(cargo.lost.iter().cloned());
     receipt.wanted = wanted.to_vec();
     let kept = args.receipt.as_ref().map_or(Ok(()), |path| keep(path, &receipt, push.key.as_deref()));

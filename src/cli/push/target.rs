@@ -84,6 +84,24 @@ pub async fn prepare(
     Ok(Prepared { harbor: Some(harbor), closed: BTreeSet::new(), notes })
 }
 
+/// Says of which repositories nothing is there: of projects that Harbor does not have, or not for us. Creates nothing.
+///
+/// # Errors
+/// No clear answer.
+pub async fn closed(
+    registries: &Registries,
+    target: &Target,
+    targets: &Targets,
+) -> Result<impl Fn(&Repository) -> bool + use<>> {
+    let mut closed = BTreeSet::new();
+    if let Some(harbor) = harbor::detect(registries, &target.registry).await? {
+        let repositories: BTreeSet<Repository> = targets.iter().map(|to| to.repository.clone()).collect();
+        let repositories: Vec<Repository> = repositories.into_iter().collect();
+        closed = harbor::preflight(registries, &harbor, &repositories).await?.closed();
+    }
+    Ok(move |repository: &Repository| harbor::project_of(repository).is_some_and(|project| closed.contains(project)))
+}
+
 impl Prepared {
     /// Whether nothing of this repository can be at the target.
     pub fn is_closed(&self, repository: &Repository) -> bool {

@@ -303,7 +303,7 @@ impl Way {
 /// Whether another place may do better; what is wrong on this side is not mended there.
 fn passes_on(error: &Error) -> bool {
     match error.kind() {
-        Kind::Input | Kind::Disk | Kind::Interrupted => false,
+        Kind::Input | Kind::Disk | Kind::Lacking | Kind::Interrupted => false,
         Kind::Damaged | Kind::NotFound | Kind::Unauthorized | Kind::Refused | Kind::RateLimited | Kind::Network => true,
     }
 }

@@ -1,0 +1,97 @@
+//! What an export builds on: receipts, inventories and earlier bundles, told apart by what is in them.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use super::allowlist::read_bounded;
+use super::context::Context;
+use crate::bundle::{Basis, Bundle, Parent, ParentKind};
+use crate::error::{Error, Result};
+use crate::increment::Baseline;
+use crate::progress::units::{bytes, count};
+use crate::progress::{Event, plain_piece};
+use crate::receipt::{MAX_RECEIPT, Receipt};
+
+#[derive(clap::Args)]
+pub struct SinceArgs {
+    /// Leave out what this receipt, inventory or bundle says is at the target; repeatable
+    ///
+    /// A receipt (`import --receipt`) and an inventory (`gapferry inventory`) confirm what is there. That a bundle has arrived is
+    /// an assumption. Import finds everything that was left out at the target before it pushes anything. Of receipts of several
+    /// registries only what all of them have is left out.
+    #[arg(long, value_name = "FILE", help_heading = "What to carry")]
+    since: Vec<PathBuf>,
+}
+
+impl SinceArgs {
+    /// `None`: the bundle is to be complete in itself.
+    ///
+    /// # Errors
+    /// A file that is none of the three, or cannot be read.
+    pub fn read(&self, context: &Context) -> Result<Option<Baseline>> {
+        let mut baseline = Baseline::default();
+        for path in &self.since {
+            add(&mut baseline, path)?;
+        }
+        for parent in baseline.parents().iter().filter(|parent| parent.kind == ParentKind::Bundle) {
+            let text = format!("that {parent} has arrived is an assumption; a receipt would confirm it");
+            context.events.report(Event::Notice(text));
+        }
+        if baseline.targets() > 1 {
+            let text = format!(
+                "the receipts are of {} registries: only what all of them have is left out",
+                baseline.targets()
+            );
+            context.events.report(Event::Notice(text));
+        }
+        Ok((!self.since.is_empty()).then_some(baseline))
+    }
+}
+
+fn add(baseline: &mut Baseline, path: &Path) -> Result<()> {
+    if path.is_dir() || !is_json(path)? {
+        let attempt = |e: Error| e.while_doing(format!("reading {}, which is no receipt", path.display()));
+        baseline.add_bundle(&Bundle::open(path).map_err(attempt)?);
+        return Ok(());
+    }
+    let (name, bytes) = read_bounded(path, MAX_RECEIPT + 1)?;
+    baseline.add_receipt(Receipt::parse(&bytes, &name)?);
+    Ok(())
+}
+
+/// Whether it begins like a JSON object; no tar does.
+fn is_json(path: &Path) -> Result<bool> {
+    let mut start = [0; 64];
+    let read = std::fs::File::open(path).and_then(|mut file| file.read(&mut start));
+    let read = read.map_err(|e| Error::disk("opening", path, e))?;
+    Ok(start.get(..read).is_some_and(|start| start.trim_ascii_start().starts_with(b"{")))
+}
+
+/// What a bundle builds on, a line with its end; nothing where it is complete in itself.
+pub fn told(parents: &[Parent], blobs: usize, size: u64) -> String {
+    if parents.is_empty() {
+        return String::new();
+    }
+    let parents: Vec<String> = parents.iter().map(ToString::to_string).collect();
+    format!(
+        "builds on {}; expects {}, {}, at the target\n",
+        plain_piece(&parents.join(" and ")),
+        count(blobs, "blob"),
+        bytes(size)
+    )
+}
+
+/// What is left out, and what is gone.
+pub fn tell(basis: &Basis, context: &Context) {
+    if basis.parents.is_empty() {
+        return;
+    }
+    context.say(told(&basis.parents, basis.assumed.len(), basis.assumed_bytes()).trim_end());
+    if !basis.removed.is_empty() {
+        let names: Vec<String> = basis.removed.iter().take(5).map(|image| format!("\n  {}", image.reference)).collect();
+        let more = basis.removed.len().saturating_sub(5);
+        let more = if more > 0 { format!("\n  and {more} more") } else { String::new() };
+        let gone = count(basis.removed.len(), "image");
+        context.say(&format!("{gone} of before not wanted any more (`import --prune`):{}{more}", names.concat()));
+    }
+}

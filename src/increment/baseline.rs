@@ -1,0 +1,118 @@
+//! What is said to be at the target already, by whom, and what of a bundle can be left out because of it.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+
+use crate::bundle::{Assumed, AssumedKind, Basis, Bundle, Contents, Parent, ParentKind, Removed};
+use crate::naming::parse_target;
+use crate::oci::{Digest, Manifest, Reference, Repository};
+use crate::receipt::{ImageOutcome, Receipt, ReceiptKind};
+
+/// Everything that was said. One bundle can go to several registries: of their receipts only what *all* of them have counts.
+/// Several receipts of one registry add up, and a bundle is assumed to have arrived everywhere.
+#[derive(Clone, Debug, Default)]
+pub struct Baseline {
+    parents: Vec<Parent>,
+    /// What is confirmed, by registry.
+    confirmed: BTreeMap<String, HashSet<Digest>>,
+    /// What earlier bundles have.
+    sent: HashSet<Digest>,
+    /// Images that were there.
+    former: Vec<Removed>,
+}
+
+impl Baseline {
+    /// Only what a receipt confirms counts, never what it says of failed images.
+    pub fn add_receipt(&mut self, receipt: Receipt) {
+        let registry = parse_target(&receipt.target).map_or_else(|_| receipt.target.clone(), |target| target.registry);
+        self.confirmed.entry(registry).or_default().extend(&receipt.confirmed);
+        let arrived = || {
+            let there = |outcome| matches!(outcome, ImageOutcome::Pushed | ImageOutcome::Present);
+            receipt.images.iter().filter(move |image| there(image.outcome))
+        };
+        let repositories: BTreeSet<&Repository> =
+            arrived().filter_map(|image| image.reference.as_ref()).map(|reference| &reference.repository).collect();
+        self.parents.push(Parent {
+            kind: match receipt.kind {
+                ReceiptKind::Receipt => ParentKind::Receipt,
+                ReceiptKind::Inventory => ParentKind::Inventory,
+            },
+            bundle: receipt.bundle,
+            target: Some(receipt.target.clone()),
+            time: Some(receipt.finished),
+            repositories: repositories.into_iter().cloned().collect(),
+        });
+        // What migrate took from a storage may have no name that an allowlist could have.
+        self.former.extend(arrived().filter_map(|image| {
+            let (reference, digest) = (image.source.parse().ok()?, image.digest?);
+            Some(Removed { reference, rename: None, digest, target: image.reference.clone() })
+        }));
+    }
+
+    /// All that a bundle carries, and what it assumes itself.
+    pub fn add_bundle(&mut self, bundle: &Bundle) {
+        self.sent.extend(bundle.files().iter().filter_map(|file| Digest::of_blob_path(&file.path)));
+        self.sent.extend(bundle.json().assumed.iter().map(|assumed| assumed.digest));
+        let (bundle_identity, time) = (Some(bundle.identity()), Some(bundle.json().created));
+        let kind = ParentKind::Bundle;
+        self.parents.push(Parent { kind, bundle: bundle_identity, target: None, time, repositories: Vec::new() });
+        self.former.extend(bundle.lock().images.iter().map(|image| Removed {
+            reference: image.reference.clone(),
+            rename: image.rename.clone(),
+            digest: image.digest,
+            target: None,
+        }));
+    }
+
+    /// Registries that something is confirmed of.
+    pub fn targets(&self) -> usize {
+        self.confirmed.len()
+    }
+
+    pub fn parents(&self) -> &[Parent] {
+        &self.parents
+    }
+
+    fn has(&self, digest: &Digest) -> bool {
+        let everywhere = !self.confirmed.is_empty() && self.confirmed.values().all(|there| there.contains(digest));
+        everywhere || self.sent.contains(digest)
+    }
+
+    /// What can be left out of `contents`, which are complete in themselves. A manifest only where all below it is there.
+    pub fn basis(&self, contents: &Contents) -> Basis {
+        let carried: HashSet<Digest> = contents.all().map(|(digest, _)| digest).collect();
+        let mut left_out: HashSet<Digest> =
+            contents.blobs.iter().map(|blob| blob.digest).filter(|digest| self.has(digest)).collect();
+        let mut assumed = Vec::new();
+        // Children stand before their parents.
+        for manifest in &contents.manifests {
+            let mut below = manifest.children().into_iter().map(|child| child.descriptor.digest);
+            let whole = below.all(|digest| left_out.contains(&digest) || !carried.contains(&digest));
+            if whole && self.has(&manifest.digest()) {
+                left_out.insert(manifest.digest());
+                assumed.push(of_manifest(manifest));
+            }
+        }
+        let blobs = contents.blobs.iter().filter(|blob| left_out.contains(&blob.digest));
+        assumed.extend(blobs.map(|blob| Assumed { digest: blob.digest, size: blob.size, kind: AssumedKind::Blob }));
+        Basis { parents: self.parents.clone(), assumed, removed: self.removed(contents) }
+    }
+
+    fn removed(&self, contents: &Contents) -> Vec<Removed> {
+        let wanted: HashSet<String> = contents.lock.images.iter().map(|image| image.name()).collect();
+        let mut seen = HashSet::new();
+        let gone = self.former.iter().filter(|image| !wanted.contains(&name(&image.reference, image.digest)));
+        gone.filter(|image| seen.insert((&image.reference, image.digest, &image.target))).cloned().collect()
+    }
+}
+
+fn of_manifest(manifest: &Manifest) -> Assumed {
+    Assumed { digest: manifest.digest(), size: manifest.size(), kind: AssumedKind::Manifest }
+}
+
+/// As [`LockedImage::name`](crate::lock::LockedImage::name).
+fn name(reference: &Reference, digest: Digest) -> String {
+    match &reference.tag {
+        Some(tag) => reference.repository.with_tag(tag.clone()).to_string(),
+        None => reference.repository.with_digest(digest).to_string(),
+    }
+}

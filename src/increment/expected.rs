@@ -1,0 +1,216 @@
+//! An increment together with its target: a source that has everything the images need.
+//!
+//! # Threats
+//! Neither side is believed. What the bundle assumes is a question to the target, not an answer; a manifest that the target
+//! gives is proven by its digest, a blob when somebody reads it. Repositories that the bundle names are only asked if they are
+//! of the target's own registry.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use futures_util::stream::{self, StreamExt, TryStreamExt};
+
+use crate::bundle::{Assumed, AssumedKind, BundleJson};
+use crate::content::{Body, Sink, Source};
+use crate::error::{Error, Kind, Result};
+use crate::graph::Graph;
+use crate::oci::{Descriptor, Digest, Manifest, Reference, Repository, Tag};
+use crate::plan::Targets;
+use crate::progress::{Event, Events, Phase};
+
+/// Content that was brought beside the bundle, such as a repair.
+pub struct Beside<'a> {
+    pub source: &'a dyn Source,
+    pub holds: HashSet<Digest>,
+}
+
+/// See the module documentation. What is not assumed comes from the bundle.
+pub struct Expected<'a> {
+    bundle: &'a dyn Source,
+    beside: Option<Beside<'a>>,
+    target: &'a dyn Source,
+    assumed: HashMap<Digest, Assumed>,
+    /// In the bundle's order.
+    list: &'a [Assumed],
+    /// Where images of a repository go.
+    names: HashMap<Repository, Vec<Repository>>,
+    /// Every repository of the target that may have something.
+    all: Vec<Repository>,
+    found: Mutex<Found>,
+}
+
+#[derive(Default)]
+struct Found {
+    manifests: HashSet<Digest>,
+    /// A repository of the target that has the blob.
+    blobs: HashMap<Digest, Repository>,
+}
+
+/// What came of asking for everything that is assumed.
+#[derive(Debug, Default)]
+pub struct Proof {
+    /// Where each blob is; it can be mounted from there.
+    pub places: HashMap<Digest, Repository>,
+    /// What is nowhere, in the bundle's order.
+    pub missing: Vec<Assumed>,
+}
+
+impl<'a> Expected<'a> {
+    /// `targets` are those of the lock's images; of repositories that are `closed` nothing is asked.
+    pub fn new(
+        (bundle, json): (&'a dyn Source, &'a BundleJson),
+        target: &'a dyn Source,
+        targets: &Targets,
+        closed: &dyn Fn(&Repository) -> bool,
+    ) -> Expected<'a> {
+        let mut names: HashMap<Repository, Vec<Repository>> = HashMap::new();
+        let mut all: BTreeSet<Repository> = BTreeSet::new();
+        for (image, to) in json.lock.images.iter().zip(targets).filter(|(_, to)| !closed(&to.repository)) {
+            let known = names.entry(image.reference.repository.clone()).or_default();
+            if !known.contains(&to.repository) {
+                known.push(to.repository.clone());
+            }
+            all.insert(to.repository.clone());
+        }
+        let registry = targets.first().map(|to| to.repository.registry());
+        let told = json.parents.iter().flat_map(|parent| &parent.repositories);
+        all.extend(told.filter(|told| Some(told.registry()) == registry && !closed(told)).cloned());
+        let assumed = json.assumed.iter().map(|assumed| (assumed.digest, *assumed)).collect();
+        let (list, all) = (&*json.assumed, all.into_iter().collect());
+        Expected { bundle, beside: None, target, assumed, list, names, all, found: Mutex::default() }
+    }
+
+    /// What `beside` holds need not be at the target.
+    pub fn with(self, beside: Option<Beside<'a>>) -> Expected<'a> {
+        Expected { beside, ..self }
+    }
+
+    /// Finds everything that is assumed, at the target or beside the bundle. `graph` is `None` when it could not be made for
+    /// want of manifests: then each blob is asked for everywhere.
+    ///
+    /// # Errors
+    /// Any question without a clear answer.
+    pub async fn prove(
+        &self,
+        sink: &dyn Sink,
+        graph: Option<(&Graph, &Targets)>,
+        jobs: usize,
+        events: &Events,
+    ) -> Result<Proof> {
+        events.report(Event::Phase { phase: Phase::Inventory, items: self.list.len() as u64, bytes: 0 });
+        let wanted = graph.map(|(graph, targets)| wanted(graph, targets)).unwrap_or_default();
+        let missing: Vec<Option<Assumed>> = stream::iter(self.list)
+            .map(|assumed| async {
+                let first = wanted.get(&assumed.digest).map(Vec::as_slice).unwrap_or_default();
+                let there = self.is_beside(&assumed.digest)
+                    || match assumed.kind {
+                        AssumedKind::Manifest => self.find_manifest(&assumed.digest, &[]).await?.is_some(),
+                        AssumedKind::Blob => self.find_blob(sink, assumed, first).await?,
+                    };
+                events.report(Event::ItemDone);
+                Ok::<_, Error>((!there).then_some(*assumed))
+            })
+            .buffered(jobs.max(1))
+            .try_collect()
+            .await?;
+        let places = self.found().blobs.clone();
+        Ok(Proof { places, missing: missing.into_iter().flatten().collect() })
+    }
+
+    fn is_beside(&self, digest: &Digest) -> bool {
+        self.beside.as_ref().is_some_and(|beside| beside.holds.contains(digest))
+    }
+
+    fn found(&self) -> MutexGuard<'_, Found> {
+        self.found.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Those in `first`, then all others.
+    fn places<'p>(&'p self, first: &'p [Repository]) -> impl Iterator<Item = &'p Repository> {
+        first.iter().chain(self.all.iter().filter(|repository| !first.contains(repository)))
+    }
+
+    /// The manifest, if it has not been read before; whoever only asks whether it is there need not read it twice.
+    async fn find_manifest(&self, digest: &Digest, first: &[Repository]) -> Result<Option<()>> {
+        if self.found().manifests.contains(digest) {
+            return Ok(Some(()));
+        }
+        self.read_manifest(digest, first).await.map(|found| found.map(drop))
+    }
+
+    async fn read_manifest(&self, digest: &Digest, first: &[Repository]) -> Result<Option<Manifest>> {
+        for repository in self.places(first) {
+            if let Some(manifest) = self.target.manifest(&repository.with_digest(*digest)).await? {
+                self.found().manifests.insert(*digest);
+                return Ok(Some(manifest));
+            }
+        }
+        Ok(None)
+    }
+
+    async fn find_blob(&self, sink: &dyn Sink, assumed: &Assumed, first: &[Repository]) -> Result<bool> {
+        let blob = Descriptor::new("", assumed.digest, assumed.size);
+        for repository in self.places(first) {
+            if sink.has_blob(repository, &blob).await? {
+                self.found().blobs.insert(assumed.digest, repository.clone());
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+}
+
+/// The repositories of the target where each blob is needed.
+fn wanted(graph: &Graph, targets: &Targets) -> HashMap<Digest, Vec<Repository>> {
+    let mut wanted: HashMap<Digest, Vec<Repository>> = HashMap::new();
+    for (image, to) in graph.images.iter().zip(targets) {
+        for blob in &image.blobs {
+            let known = wanted.entry(blob.digest).or_default();
+            if !known.contains(&to.repository) {
+                known.push(to.repository.clone());
+            }
+        }
+    }
+    wanted
+}
+
+#[async_trait]
+impl Source for Expected<'_> {
+    async fn tags(&self, repository: &Repository) -> Result<Vec<Tag>> {
+        self.bundle.tags(repository).await
+    }
+
+    async fn resolve(&self, reference: &Reference) -> Result<Option<Descriptor>> {
+        self.bundle.resolve(reference).await
+    }
+
+    async fn manifest(&self, reference: &Reference) -> Result<Option<Manifest>> {
+        let Some(digest) = reference.digest.filter(|digest| self.assumed.contains_key(digest)) else {
+            return self.bundle.manifest(reference).await;
+        };
+        if let Some(beside) = self.beside.as_ref().filter(|beside| beside.holds.contains(&digest)) {
+            return beside.source.manifest(reference).await;
+        }
+        let first = self.names.get(&reference.repository).map(Vec::as_slice).unwrap_or_default();
+        self.read_manifest(&digest, first).await
+    }
+
+    async fn referrers(&self, repository: &Repository, subject: &Digest) -> Result<Vec<Descriptor>> {
+        self.bundle.referrers(repository, subject).await
+    }
+
+    async fn blob(&self, repository: &Repository, blob: &Descriptor, offset: u64) -> Result<Body> {
+        if !self.assumed.contains_key(&blob.digest) {
+            return self.bundle.blob(repository, blob, offset).await;
+        }
+        if let Some(beside) = self.beside.as_ref().filter(|beside| beside.holds.contains(&blob.digest)) {
+            return beside.source.blob(repository, blob, offset).await;
+        }
+        let place = self.found().blobs.get(&blob.digest).cloned();
+        match place {
+            Some(place) => self.target.blob(&place, blob, offset).await,
+            None => Err(Error::new(Kind::Lacking, format!("blob {} is expected at the target", blob.digest))),
+        }
+    }
+}
