@@ -87,7 +87,7 @@ pub struct Args {
     /// Of an increment, write to FILE what the target lacks, as JSON
     ///
     /// For `export --repair` on the connected side. It is written whatever is found, and says nothing is missing where nothing is.
-    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    #[arg(long, value_name = "FILE", help_heading = "Output", hide_short_help = true)]
     missing: Option<PathBuf>,
     /// Keep the source host as the first part of the path
     #[arg(long, conflicts_with = "flatten", help_heading = "Names")]
