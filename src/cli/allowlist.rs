@@ -50,7 +50,7 @@ pub struct AllowlistArgs {
     #[arg(long)]
     foreign_layers: bool,
     /// A tag pattern that matches nothing is no error
-    #[arg(long)]
+    #[arg(long, hide_short_help = true)]
     allow_empty: bool,
     /// Tags that never move: where the earlier lock says what they mean, that is not asked again; repeatable
     ///

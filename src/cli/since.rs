@@ -14,9 +14,9 @@ use crate::receipt::{MAX_RECEIPT, Receipt};
 
 #[derive(clap::Args)]
 pub struct SinceArgs {
-    /// Leave out what this receipt, inventory or bundle says is at the target; repeatable
+    /// Leave out what this receipt says has arrived
     ///
-    /// A receipt (`import --receipt`) and an inventory (`gapferry inventory`) confirm what is there. That a bundle has arrived is
+    /// Repeatable. A receipt (`import --receipt`) and an inventory (`gapferry inventory`) confirm what is there. That a bundle has arrived is
     /// an assumption. Import finds everything that was left out at the target before it pushes anything. Of receipts of several
     /// registries only what all of them have is left out.
     #[arg(long, value_name = "FILE", help_heading = "What to carry")]
