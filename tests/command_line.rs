@@ -344,7 +344,7 @@ fn the_exit_codes_of_the_help_are_the_ones_of_the_readme() {
     };
     let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap();
     let help = text(&run(&["--help"]).stdout);
-    assert_eq!(codes(&help), ["0", "1", "2", "3", "4", "5", "6", "130"]);
+    assert_eq!(codes(&help), ["0", "1", "2", "3", "4", "5", "6", "7", "130"]);
     assert_eq!(codes(&help), codes(&readme));
 }
 

@@ -125,12 +125,7 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
     push.run(&cargo(&bundle, bundle.layout(), graph, arriving), started, context).await
 }
 
-fn cargo<'a>(
-    bundle: &Bundle,
-    source: &'a dyn Source,
-    graph: Graph,
-    arriving: Option<&'a dyn Arriving>,
-) -> Cargo<'a> {
+fn cargo<'a>(bundle: &Bundle, source: &'a dyn Source, graph: Graph, arriving: Option<&'a dyn Arriving>) -> Cargo<'a> {
     let (identity, created) = (Some(bundle.identity()), Some(bundle.json().created));
     Cargo { source, graph, identity, created, places: HashMap::new(), faults: Vec::new(), lost: Vec::new(), arriving }
 }

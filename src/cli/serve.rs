@@ -9,12 +9,13 @@ use super::context::Context;
 use super::exit::Outcome;
 use super::push::report::volumes;
 use super::signing::{KeyArgs, signed_by};
-use crate::bundle::{BUNDLE_JSON, BundleJson, MAX_BUNDLE_JSON};
 use crate::bundle::volumes::{Opened, Volumes};
+use crate::bundle::{BUNDLE_JSON, BundleJson, MAX_BUNDLE_JSON};
 use crate::check::{self, Depth};
 use crate::error::{Error, Kind, Result};
 use crate::progress::Event;
 use crate::serve::{Options, Server};
+use crate::transport::layout::Layout;
 
 const ABOUT: &str = "\
 Serves a bundle, or any OCI image layout, as a registry: a directory or a tar, which is read by offset and never extracted.

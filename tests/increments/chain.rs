@@ -99,7 +99,7 @@ fn a_chain_on_bundles_alone_is_told_to_be_an_assumption_and_breaks_without_harm_
     sides.deliver("b1");
     let tags = sides.target.tags("team/app");
     let requests = sides.target.requests().len();
-    sides.import("b3", &["--missing", "missing.json"]).ended(6).said(&[
+    sides.import("b3", &["--missing", "missing.json"]).ended(7).said(&[
         "nothing was pushed",
         "lacks 3 blobs",
         "the bundle builds on",
