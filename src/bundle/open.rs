@@ -5,12 +5,13 @@
 //! limit; whoever takes content from it gets that content proven against a digest ([`BlobReader`](crate::content::BlobReader),
 //! [`Manifest::parse`]), never against what the bundle says of itself.
 
+use std::collections::HashSet;
 use std::path::Path;
 
 use super::format::{self, BUNDLE_JSON, BundleJson, FileEntry, SIGNATURE, SUMS};
 use crate::error::{Error, Result};
-use crate::lock::Lock;
-use crate::oci::Digest;
+use crate::lock::{Attached, Lock};
+use crate::oci::{Descriptor, Digest, Role};
 use crate::transport::layout::Layout;
 
 /// The largest `bundle.json` that is read, in bytes: room for a million files.
@@ -69,6 +70,31 @@ impl Bundle {
     /// The content, as a [`Source`](crate::content::Source).
     pub fn layout(&self) -> &Layout {
         &self.layout
+    }
+
+    /// The manifests that are carried, as they are found from the lock on.
+    ///
+    /// # Errors
+    /// One that cannot be read, or is none.
+    pub fn manifests(&self) -> Result<HashSet<Digest>> {
+        let roots = self.json.lock.images.iter().flat_map(|image| {
+            let attached = image.companions().iter().map(Attached::descriptor);
+            std::iter::once(image.descriptor()).chain(attached)
+        });
+        let (mut ahead, mut found): (Vec<Descriptor>, _) = (roots.collect(), HashSet::new());
+        while let Some(next) = ahead.pop() {
+            if found.contains(&next.digest) {
+                continue;
+            }
+            // Left out on purpose, or expected at a target.
+            let Some(manifest) = self.layout.manifest_by_digest(&next.digest, Some(&next.media_type))? else {
+                continue;
+            };
+            found.insert(next.digest);
+            let children = manifest.children().into_iter().filter(|child| child.role == Role::Manifest);
+            ahead.extend(children.map(|child| child.descriptor));
+        }
+        Ok(found)
     }
 
     /// Whether `SHA256SUMS` is what has to be said of `bundle.json` and of the files it declares.

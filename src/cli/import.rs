@@ -74,9 +74,9 @@ pub struct Args {
     /// Prove every byte before the first push, not on the way
     #[arg(long, help_heading = "What may enter")]
     verify_first: bool,
-    /// Refuse images that are not on this allowlist, before any push
+    /// Refuse images that are not on this allowlist
     ///
-    /// The same kinds of file as for export. `-` is standard input.
+    /// Before any push. The same kinds of file as for export. `-` is standard input.
     #[arg(long, value_name = "FILE", help_heading = "What may enter")]
     allow: Option<PathBuf>,
     /// Take volumes one by one; FILE says how far
@@ -92,7 +92,7 @@ pub struct Args {
     /// Keep the source host as the first part of the path
     #[arg(long, conflicts_with = "flatten", help_heading = "Names")]
     scoped: bool,
-    /// Print the receipt (or the plan) as JSON on standard output
+    /// Print the receipt (or the plan) as JSON
     #[arg(long, help_heading = "Output")]
     json: bool,
     #[command(flatten)]
@@ -194,7 +194,7 @@ fn check_allowed(args: &Args, bundle: &Bundle) -> Result<()> {
 }
 
 /// What the manifests of a bundle lead to; of an increment, `source` has to have what it expects elsewhere.
-pub async fn read_graph(source: &dyn Source, lock: &Lock, context: &Context) -> Result<Graph> {
+async fn read_graph(source: &dyn Source, lock: &Lock, context: &Context) -> Result<Graph> {
     let cached = Cached::new(source, None);
     let options = Options { index: IndexMode::Trim, referrers: false, foreign_layers: true };
     let walk = Walk::new(&cached, options, context.events.clone());

@@ -4,13 +4,11 @@ use std::path::PathBuf;
 
 use super::context::Context;
 use super::exit::Outcome;
-use super::import::read_graph;
 use super::table;
 use super::volume_size::{SIZES, parse};
+use crate::bundle::Bundle;
 use crate::bundle::volumes::{Shape, Split, WrittenVolume};
-use crate::bundle::{Bundle, Contents};
 use crate::error::Result;
-use crate::oci::Manifest;
 use crate::progress::units::{bytes, count};
 
 const ABOUT: &str = "\
@@ -55,9 +53,7 @@ pub struct Args {
 
 pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
     let bundle = Bundle::open(&args.bundle)?;
-    let graph = read_graph(&bundle, context).await?;
-    let contents = Contents::new(bundle.lock().clone(), &graph)?;
-    let manifests = contents.manifests.iter().map(Manifest::digest).collect();
+    let manifests = bundle.manifests()?;
     let shape = Shape { limit: args.volume_size, recovery: 0 };
     let split = Split::new(bundle, &manifests, &args.output, shape)?;
     if args.dry_run {
