@@ -1,7 +1,6 @@
 //! Bytes of one blob from anywhere into their place: continued where an earlier run stopped, hashed while they pass, and
 //! written while the next ones arrive.
 
-use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -9,10 +8,9 @@ use futures_util::StreamExt;
 use tokio::task::JoinHandle;
 
 use super::hashers::Hashers;
-use super::medium;
 use super::place::{Place, Slot};
 use crate::content::chunks::{ChunkHasher, Chunks};
-use crate::content::{Body, Origin, Prover, Slice};
+use crate::content::{Body, Origin, Prover};
 use crate::error::{Error, Kind, Result};
 use crate::oci::Descriptor;
 
@@ -89,11 +87,12 @@ struct Passing {
 async fn begin(place: Arc<dyn Place>, blob: Descriptor) -> Result<Begun> {
     let open = move || {
         let mut slot = place.slot(&blob.digest, blob.size)?;
-        let there = Slice::new(slot.file.clone(), &slot.path, slot.base, slot.present);
         let length = slot.present.min(blob.size);
-        match Hashers::of_prefix(blob.digest.algorithm(), &there, length, &|_| ()) {
-            Ok(hashers) if slot.present < blob.size => return Ok(Begun::Missing(slot, Box::new(hashers))),
-            Ok(hashers) if slot.present == blob.size => {
+        let hashed =
+            slot.slice(length).map(|there| Hashers::of_prefix(blob.digest.algorithm(), &there, length, &|_| ()));
+        match hashed {
+            Some(Ok(hashers)) if slot.present < blob.size => return Ok(Begun::Missing(slot, Box::new(hashers))),
+            Some(Ok(hashers)) if slot.present == blob.size => {
                 if let Ok(chunks) = hashers.finish(&blob.digest) {
                     return Ok(Begun::Whole(chunks));
                 }
@@ -197,7 +196,7 @@ fn prove_and_write(mut passing: Passing, slot: &Slot, mut at: u64, batch: &[Byte
     for piece in batch {
         passing.prover.absorb(piece)?;
         passing.chunks.update(piece);
-        slot.file.write_all_at(piece, slot.base + at).map_err(|e| Error::disk("writing", &slot.path, e))?;
+        slot.write_all_at(piece, at)?;
         at += piece.len() as u64;
     }
     Ok(passing)
@@ -208,7 +207,7 @@ fn prove_and_write(mut passing: Passing, slot: &Slot, mut at: u64, batch: &[Byte
 fn begin_writing_out(slot: &Slot, from: u64, to: u64, size: u64) {
     let begin = from - from % STRETCH;
     if to - begin >= STRETCH || to == size {
-        medium::begin_writing_out(&slot.file, slot.base + begin, to - begin);
+        slot.begin_writing_out(begin, to - begin);
     }
 }
 

@@ -8,11 +8,11 @@ use std::sync::Arc;
 use super::format::Metadata;
 use super::hashers::Hashers;
 use super::medium;
-use super::place::{Place, Slot};
+use super::place::{Place, Sealing, Slot};
 use crate::content::chunks::Chunks;
 use crate::content::{Linkable, Linked, Slice};
 use crate::error::{Error, Result};
-use crate::oci::{Descriptor, Digest, Manifest};
+use crate::oci::{Descriptor, Digest};
 
 /// How an unfinished blob is called: its length says how far it has come.
 const UNFINISHED: &str = ".partial";
@@ -103,15 +103,16 @@ pub fn refuse_foreign(out: &Path) -> Result<()> {
 }
 
 impl Place for Directory {
-    fn slot(&self, digest: &Digest, _: u64) -> Result<Slot> {
+    fn slot(&self, digest: &Digest, size: u64) -> Result<Slot> {
         let path = self.unfinished(digest);
         let file = medium::open_own(&path, OpenOptions::new().create(true).truncate(false).read(true).write(true))?;
         let present = file.metadata().map_err(|e| Error::disk("reading", &path, e))?.len();
-        Ok(Slot { file: Arc::new(file), path, base: 0, present })
+        Ok(Slot::new(Arc::new(file), &path, 0, size.max(present), present))
     }
 
     fn restarted(&self, slot: &Slot) -> Result<()> {
-        slot.file.set_len(0).map_err(|e| Error::disk("truncating", &slot.path, e))
+        let truncate = |(file, path): (&File, &Path)| file.set_len(0).map_err(|e| Error::disk("truncating", path, e));
+        slot.files().try_for_each(truncate)
     }
 
     fn advanced(&self, _: &Digest, _: u64) -> Result<()> {
@@ -159,8 +160,9 @@ impl Place for Directory {
         hashed.finish(&blob.digest).or_else(|found| wrong(format!("wrong digest: its bytes have {found}")))
     }
 
-    fn seal(&self, metadata: &[Metadata], manifests: &[Manifest], _: u64) -> Result<()> {
-        for manifest in manifests {
+    fn seal(&self, sealing: &Sealing<'_>) -> Result<()> {
+        let metadata = sealing.metadata;
+        for manifest in sealing.manifests {
             self.write(&self.path_of(&manifest.digest()), manifest.bytes())?;
         }
         let unused = self.root.join("blobs/sha512");

@@ -3,7 +3,6 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fs::OpenOptions;
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -14,13 +13,14 @@ use super::journal::Claims;
 use super::medium;
 use super::open::Bundle;
 use super::place::Place;
-use super::tarfile::{self, TarFile};
+use super::tarfile;
 use crate::content::chunks::Chunks;
 use crate::content::{Slice, in_parallel};
 use crate::error::{Error, Result};
 use crate::oci::{Algorithm, Digest, Manifest};
 use crate::progress::units::bytes;
 use crate::progress::{Event, Events, Phase};
+use crate::transport::layout::Layout;
 
 /// A blob that is said to be somewhere.
 struct Claim {
@@ -36,10 +36,12 @@ enum From {
     Elsewhere { whole_file: bool },
 }
 
-/// The two forms, while they are written.
+/// The forms, while they are written.
 pub enum Target<'a> {
     Directory(&'a Directory),
-    Tar(&'a TarFile),
+    Tar,
+    /// With the former volumes of that name, as far as they are there.
+    Volumes(Option<&'a Layout>),
 }
 
 /// Proves and adopts what is at hand; gives what is in place then.
@@ -58,9 +60,13 @@ pub fn adopt(
         let lost = removed.iter().filter(|(digest, _)| !own.contains(digest)).map(|(_, size)| *size);
         tell_lost(out, lost.fold(0, u64::saturating_add), events);
     }
-    let mut claims = claims_here(target, &wanted)?;
+    let mut claims = claims_here(target, place, &wanted)?;
     let mut known: HashSet<Digest> = claims.iter().map(|claim| claim.digest).collect();
-    for claim in claims_elsewhere(out, &wanted)? {
+    let elsewhere = match target {
+        Target::Volumes(former) => former.map_or(Ok(Vec::new()), |former| claims_in(former, &wanted))?,
+        Target::Directory(_) | Target::Tar => claims_elsewhere(out, &wanted)?,
+    };
+    for claim in elsewhere {
         if known.insert(claim.digest) {
             claims.push(claim);
         }
@@ -116,9 +122,9 @@ pub fn is_proven(bundle: &Bundle, events: &Events) -> bool {
     proven.into_iter().all(|right| right)
 }
 
-fn claims_here(target: &Target<'_>, wanted: &HashMap<Digest, u64>) -> Result<Vec<Claim>> {
+fn claims_here(target: &Target<'_>, place: &dyn Place, wanted: &HashMap<Digest, u64>) -> Result<Vec<Claim>> {
     let found: Vec<(Digest, Slice)> = match target {
-        Target::Tar(tar) => tar.claimed(),
+        Target::Tar | Target::Volumes(_) => place.claimed(),
         Target::Directory(directory) => {
             let slice = |(digest, size): (&Digest, &u64)| {
                 let path = directory.path_of(digest);
@@ -131,18 +137,24 @@ fn claims_here(target: &Target<'_>, wanted: &HashMap<Digest, u64>) -> Result<Vec
     Ok(found.into_iter().map(|(digest, slice)| Claim { digest, slice, from: From::Here }).collect())
 }
 
+fn claims_in(layout: &Layout, wanted: &HashMap<Digest, u64>) -> Result<Vec<Claim>> {
+    let whole_file = !layout.is_tar() && layout.parts().is_empty();
+    let mut claims = Vec::new();
+    for (digest, size) in wanted {
+        if layout.size_of(&digest.blob_path()) == Some(*size)
+            && let Some(slice) = layout.slice(&digest.blob_path())?
+        {
+            claims.push(Claim { digest: *digest, slice, from: From::Elsewhere { whole_file } });
+        }
+    }
+    Ok(claims)
+}
+
 /// The finished bundle of this name, and an unfinished tar of another layout.
 fn claims_elsewhere(out: &Path, wanted: &HashMap<Digest, u64>) -> Result<Vec<Claim>> {
     let mut claims = Vec::new();
     if let Ok(bundle) = Bundle::open(out) {
-        let whole_file = !bundle.layout().is_tar();
-        for (digest, size) in wanted {
-            if bundle.layout().size_of(&digest.blob_path()) == Some(*size)
-                && let Some(slice) = bundle.layout().slice(&digest.blob_path())?
-            {
-                claims.push(Claim { digest: *digest, slice, from: From::Elsewhere { whole_file } });
-            }
-        }
+        claims = claims_in(bundle.layout(), wanted)?;
     }
     let (old, journal) = tarfile::former(out);
     let opened = medium::open_own(&old, OpenOptions::new().read(true));
@@ -206,7 +218,7 @@ fn copy(claim: &Claim, place: &dyn Place, progress: &dyn Fn(u64)) -> Result<Opti
     while at < slice.size() {
         let Ok(read) = slice.read_at(at, &mut buffer) else { return Ok(None) };
         hashers.update(&buffer[..read]);
-        slot.file.write_all_at(&buffer[..read], slot.base + at).map_err(|e| Error::disk("writing", &slot.path, e))?;
+        slot.write_all_at(&buffer[..read], at)?;
         at += read as u64;
         progress(read as u64);
     }

@@ -10,6 +10,7 @@ mod bytes_in;
 mod directory;
 mod format;
 mod hashers;
+mod in_volumes;
 mod journal;
 mod leftovers;
 mod links;
@@ -32,6 +33,7 @@ pub(crate) use format::docker_entry;
 pub use format::{
     BUNDLE_JSON, BundleJson, CHUNKS, DOCKER_JSON, FORMAT_VERSION, FileEntry, INDEX_JSON, OCI_LAYOUT, SIGNATURE, SUMS,
 };
+pub use in_volumes::Volumes;
 pub use mend::{Mended, mend};
 pub use missing::{MAX_MISSING, MISSING_VERSION, Missing, MissingBlob, MissingRange};
 pub use open::{Bundle, MAX_BUNDLE_JSON, refuse_unfinished};

@@ -15,7 +15,7 @@ use super::format::{self, BUNDLE_JSON, CHUNKS, Known, Metadata, SUMS};
 use super::medium::{self, WriteLock};
 use super::missing::Missing;
 use super::offsets::TarPlan;
-use super::place::Place;
+use super::place::{Place, Sealing};
 use super::tarfile::{self, TarFile};
 use super::{Contents, bytes_in};
 use crate::content::{Origin, Source};
@@ -113,7 +113,10 @@ pub async fn write_repair(
     let number = blobs.len() + manifests.len();
     stream::iter(blobs).map(fetch).buffer_unordered(jobs.max(1)).try_collect::<()>().await?;
     let mtime = u64::try_from(contents.lock.created.as_second()).unwrap_or_default();
-    let seal = move || place.seal(&metadata, &manifests, mtime);
+    let seal = move || {
+        let (chunks, sha256) = (&HashMap::new(), &HashMap::new());
+        place.seal(&Sealing { metadata: &metadata, manifests: &manifests, mtime, chunks, sha256 })
+    };
     let stopped = |e| Error::new(Kind::Interrupted, "writing the repair").because(e);
     tokio::task::spawn_blocking(seal).await.map_err(stopped)??;
     Ok(Repair { blobs: number, size })

@@ -9,11 +9,11 @@ use std::sync::Arc;
 use super::format::{Metadata, SIGNATURE};
 use super::journal::{Claims, Journal};
 use super::offsets::{self, TarPlan};
-use super::place::{Place, Slot};
+use super::place::{Place, Sealing, Slot};
 use super::{leftovers, medium};
 use crate::content::Slice;
 use crate::error::{Error, Result};
-use crate::oci::{Digest, Manifest};
+use crate::oci::Digest;
 use crate::progress::Events;
 
 pub struct TarFile {
@@ -140,11 +140,6 @@ impl TarFile {
         })
     }
 
-    /// What an earlier run says is finished, to be proven.
-    pub fn claimed(&self) -> Vec<(Digest, Slice)> {
-        self.claims.done.iter().filter_map(|digest| Some((*digest, self.slice(digest)?))).collect()
-    }
-
     fn slice(&self, digest: &Digest) -> Option<Slice> {
         let file = &self.plan.files[*self.position.get(&digest.blob_path())?];
         Some(Slice::new(self.file.clone(), &self.path, file.data, file.size))
@@ -171,7 +166,7 @@ impl Place for TarFile {
         // Said to be finished, and wanted all the same: it was found wrong.
         let present = if self.claims.done.contains(digest) { 0 } else { part };
         let base = self.plan.files[*at].data;
-        Ok(Slot { file: self.file.clone(), path: self.path.clone(), base, present })
+        Ok(Slot::new(self.file.clone(), &self.path, base, size, present))
     }
 
     fn restarted(&self, _: &Slot) -> Result<()> {
@@ -186,7 +181,12 @@ impl Place for TarFile {
         self.journal.done(digest)
     }
 
-    fn seal(&self, metadata: &[Metadata], manifests: &[Manifest], mtime: u64) -> Result<()> {
+    fn claimed(&self) -> Vec<(Digest, Slice)> {
+        self.claims.done.iter().filter_map(|digest| Some((*digest, self.slice(digest)?))).collect()
+    }
+
+    fn seal(&self, sealing: &Sealing<'_>) -> Result<()> {
+        let Sealing { metadata, manifests, mtime, .. } = *sealing;
         for file in &self.plan.files {
             self.write(&self.as_written(file, metadata).header_blocks(mtime), file.header)?;
         }

@@ -1,6 +1,6 @@
 //! Writing a bundle: room is made, what is at hand is adopted, blobs come in, then it is sealed and named.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -10,13 +10,15 @@ use async_trait::async_trait;
 
 use super::directory::{self, Directory};
 use super::format::{self, Known, Metadata};
+use super::in_volumes::{self, Volumes};
 use super::leftovers::{self, Target};
 use super::links::Links;
 use super::medium::{self, WriteLock};
 use super::offsets::TarPlan;
 use super::open::Bundle;
-use super::place::Place;
+use super::place::{Place, Sealing};
 use super::tarfile::{self, TarFile};
+use super::volumes::SetName;
 use super::{BUNDLE_JSON, Basis, Contents, bytes_in, signed, stamp};
 use crate::content::chunks::Chunks;
 use crate::content::{LinkMode, Origin, Sink, Slice};
@@ -38,12 +40,14 @@ pub struct Options {
     pub device: Option<u64>,
     /// Signs the bundle.
     pub key: Option<Arc<PrivateKey>>,
+    /// It is written as volumes.
+    pub volumes: Option<Volumes>,
 }
 
 impl Options {
     /// Every blob is copied.
     pub fn copying(tool: impl Into<String>) -> Options {
-        Options { tool: tool.into(), link: LinkMode::Copy, device: None, key: None }
+        Options { tool: tool.into(), link: LinkMode::Copy, device: None, key: None, volumes: None }
     }
 }
 
@@ -91,6 +95,9 @@ pub struct Writer {
     events: Events,
     /// The blobs that are in place.
     done: Mutex<HashMap<Digest, Chunks>>,
+    /// Blobs of volumes that are not written.
+    elsewhere: HashSet<Digest>,
+    volumes: Option<Volumes>,
     links: Links,
     total: u64,
     _lock: WriteLock,
@@ -169,6 +176,9 @@ impl Writer {
     /// # Errors
     /// `out` is something that must not be replaced, or its file system does not answer.
     pub fn survey(out: &Path, contents: &Contents, options: &Options) -> Result<Survey> {
+        if let Some(volumes) = &options.volumes {
+            return in_volumes::survey(out, volumes, contents, options);
+        }
         let out = &medium::settle(out)?;
         refuse_foreign(out)?;
         let metadata = planned(contents, options)?;
@@ -196,7 +206,10 @@ impl Writer {
     /// No room, no right to write, another run on the same output, or an `out` that is not a bundle.
     pub fn create(out: &Path, contents: Contents, options: Options, events: Events) -> Result<Writer> {
         let survey = Writer::survey(out, &contents, &options)?;
-        let out = &medium::settle(out)?;
+        let out = &match &options.volumes {
+            Some(_) => SetName::of(out).whole(),
+            None => medium::settle(out)?,
+        };
         if survey.needed > survey.free {
             let place = medium::parent(out).display();
             let text = format!(
@@ -210,10 +223,15 @@ impl Writer {
         let parent = medium::parent(out);
         std::fs::create_dir_all(parent).map_err(|e| Error::disk("creating", parent, e))?;
         let lock = WriteLock::take(out)?;
-        let (place, present): (Arc<dyn Place>, _) = if is_tar(out) {
+        let mut elsewhere = HashSet::new();
+        let (place, present): (Arc<dyn Place>, _) = if let Some(volumes) = &options.volumes {
+            let begun = in_volumes::begin(out, volumes, &contents, &options, &events)?;
+            elsewhere = begun.elsewhere;
+            (begun.place, begun.present)
+        } else if is_tar(out) {
             let plan = tar_plan(&contents, &planned(&contents, &options)?)?;
             let tar = TarFile::create(out, plan, contents.blobs.iter().map(|blob| blob.digest), &events)?;
-            let present = leftovers::adopt(out, &Target::Tar(&tar), &tar, &contents, &events)?;
+            let present = leftovers::adopt(out, &Target::Tar, &tar, &contents, &events)?;
             leftovers::tell_lost(out, tarfile::drop_former(out, |digest| present.contains_key(digest)), &events);
             (Arc::new(tar), present)
         } else {
@@ -223,12 +241,13 @@ impl Writer {
         };
         let (out, tool, key) = (out.to_owned(), options.tool, options.key);
         let (done, links) = (Mutex::new(present), Links::new(options.link, events.clone()));
-        Ok(Writer { out, place, contents, tool, key, events, done, links, total: survey.total, _lock: lock })
+        let (volumes, total) = (options.volumes, survey.total);
+        Ok(Writer { out, place, contents, tool, key, events, done, elsewhere, volumes, links, total, _lock: lock })
     }
 
     /// Whether this blob is in place.
     pub fn holds(&self, digest: &Digest) -> bool {
-        self.done.lock().unwrap_or_else(PoisonError::into_inner).contains_key(digest)
+        self.elsewhere.contains(digest) || self.done.lock().unwrap_or_else(PoisonError::into_inner).contains_key(digest)
     }
 
     /// How many blobs are links to files of the source, or share their bytes.
@@ -247,12 +266,17 @@ impl Writer {
         self.events.report(Event::Phase { phase: Phase::Sync, items: 1, bytes: 0 });
         let mut chunks = std::mem::take(&mut *self.done.lock().unwrap_or_else(PoisonError::into_inner));
         chunks.extend(self.contents.manifests.iter().map(|manifest| (manifest.digest(), Chunks::of(manifest.bytes()))));
-        let known = Known { sha256: self.other_sums()?, chunks: Some(chunks) };
+        // Volumes repeat bundle.json: it says nothing of chunks, so that it is known before the blobs are.
+        let (said, chunks) = match self.volumes {
+            Some(_) => (None, chunks),
+            None => (Some(chunks), HashMap::new()),
+        };
+        let known = Known { sha256: self.other_sums()?, chunks: said };
         let mut metadata = format::metadata(&self.contents, &self.tool, &known)?;
         let mut size = self.total;
         if let Some(key) = &self.key {
             let signature = signed::signature(key, &metadata)?;
-            if !is_tar(&self.out) {
+            if !is_tar(&self.out) && self.volumes.is_none() {
                 size -= (key.longest_signature() - signature.bytes.len()) as u64;
             }
             signed::put(&mut metadata, signature);
@@ -260,7 +284,8 @@ impl Writer {
         let bundle_json = metadata.iter().find(|file| file.path == BUNDLE_JSON);
         let identity = Digest::sha256(bundle_json.map_or(&[], |file| &file.bytes));
         let mtime = u64::try_from(self.contents.lock.created.as_second()).unwrap_or_default();
-        self.place.seal(&metadata, &self.contents.manifests, mtime)?;
+        let (manifests, sha256) = (&self.contents.manifests[..], &known.sha256);
+        self.place.seal(&Sealing { metadata: &metadata, manifests, mtime, chunks: &chunks, sha256 })?;
         self.events.report(Event::ItemDone);
         if let Some(state) = stamp::State::of(&self.out) {
             state.mark(&self.out);
@@ -286,13 +311,13 @@ impl Writer {
     }
 
     fn stored(&self, digest: &Digest, size: u64) -> Result<Slice> {
-        if !is_tar(&self.out) {
+        if !is_tar(&self.out) && self.volumes.is_none() {
             let path = medium::beside(&self.out, ".partial").join(digest.blob_path());
             let file = File::open(&path).map_err(|e| Error::disk("opening", &path, e))?;
             return Ok(Slice::new(Arc::new(file), path, 0, size));
         }
-        let slot = self.place.slot(digest, size)?;
-        Ok(Slice::new(slot.file, slot.path, slot.base, size))
+        let lost = || Error::damaged(format!("writing {}: {digest} has no place", self.out.display()));
+        self.place.slot(digest, size)?.slice(size).ok_or_else(lost)
     }
 }
 
@@ -315,7 +340,11 @@ impl Sink for Writer {
         if self.holds(&blob.digest) {
             return Ok(());
         }
-        let linked = if is_tar(&self.out) { None } else { self.links.bring(&self.place, blob, origin).await? };
+        let linked = if is_tar(&self.out) || self.volumes.is_some() {
+            None
+        } else {
+            self.links.bring(&self.place, blob, origin).await?
+        };
         let chunks = match linked {
             Some(chunks) => chunks,
             None => bytes_in::fetch(self.place.clone(), blob, origin).await?,
@@ -333,8 +362,12 @@ impl Sink for Writer {
 }
 
 /// The metadata as it will be, or of the same lengths. A signature may turn out shorter; in a tar it takes the same room.
-fn planned(contents: &Contents, options: &Options) -> Result<Vec<Metadata>> {
-    let mut metadata = format::metadata(contents, &options.tool, &Known::planned())?;
+pub(super) fn planned(contents: &Contents, options: &Options) -> Result<Vec<Metadata>> {
+    let known = match options.volumes {
+        Some(_) => Known { sha256: HashMap::new(), chunks: None },
+        None => Known::planned(),
+    };
+    let mut metadata = format::metadata(contents, &options.tool, &known)?;
     if let Some(room) = signed::room(options.key.as_deref()) {
         signed::put(&mut metadata, room);
     }
@@ -396,7 +429,8 @@ fn is_on(directory: &Path, device: u64) -> bool {
     directory.metadata().is_ok_and(|metadata| metadata.dev() == device)
 }
 
-fn existing_ancestor(out: &Path) -> PathBuf {
+/// The directory that `out` is to be in, or the nearest above that is there.
+pub(super) fn existing_ancestor(out: &Path) -> PathBuf {
     let mut directory = medium::parent(out);
     while !directory.exists() {
         directory = medium::parent(directory);

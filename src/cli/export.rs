@@ -2,6 +2,7 @@
 
 mod repair;
 mod stream;
+mod volumes;
 mod write;
 
 use std::path::PathBuf;
@@ -15,9 +16,9 @@ use super::registry::RegistryArgs;
 use super::signing::{SignArgs, settle as settle_signature};
 use super::since::{self, SinceArgs};
 use super::{mirrors, table};
-use crate::bundle::{Bundle, Contents, Finished, Options, Survey, Whole, Writer, walk_file};
+use crate::bundle::{Bundle, Contents, Finished, Options, Survey, Volumes, Whole, Writer, walk_file};
 use crate::content::{Cached, Checkpoint, Source};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::graph::Graph;
 use crate::increment::Baseline;
 use crate::lock::Lock;
@@ -25,6 +26,7 @@ use crate::oci::Platform;
 use crate::progress::units::{bytes, count, duration};
 use crate::signing::PrivateKey;
 use crate::transport::registry::Registries;
+use volumes::{Resolved, VolumeArgs};
 pub use write::{Job, TOOL, stopped, write};
 
 const ABOUT: &str = "\
@@ -41,6 +43,11 @@ is fetched again.
 If OUT ends in .tar the bundle is one file, else a directory. An older bundle of that name is replaced only when the new one \
 is complete, and what both have in common is not fetched again.
 
+With --volume-size it is several files, OUT.001.tar, OUT.002.tar and so on, for media that are smaller: each a tar of its own \
+that repeats bundle.json and all manifests, says which one of how many it is, and can be verified alone. They are written in \
+place while blobs arrive, and get their names when all are whole. One disc is bad? --only-volume N --locked LOCK writes volume \
+N again, the same, and fetches only what it holds (of a blob that is cut, all of it).
+
 `-o -` writes the tar to standard output in one pass, for ssh, a tape or a diode: nothing is kept beside it, so after an \
 interruption it begins again, and what has gone out is cut short for every reader. Blobs are fetched ahead, up to 32 MiB, while \
 one is written. A blob that goes by sha512 is fetched into TMPDIR first. Such a bundle has no chunks.b3: verify proves it by \
@@ -53,6 +60,8 @@ Examples:
   gapferry export --locked images.lock -o again.tar      # the same bytes
   gapferry export -f skopeo-sync.yaml -o bundle --dry-run
   gapferry export -f images.txt -o images.tar --sign-key ours.pem      # who made it
+  gapferry export -f images.txt -o burn/images.tar --volume-size dvd --lock images.lock
+  gapferry export --locked images.lock -o burn/images.tar --volume-size dvd --only-volume 3     # one bad disc
   gapferry export --locked images.lock -o - | ssh inside 'cat > images.tar'
   gapferry export -f images.txt --since receipt.json -o next.tar       # only what has not arrived
   gapferry export --repair missing.json --locked images.lock -o repair.tar     # what a damaged one lacks
@@ -99,6 +108,8 @@ pub struct Args {
     #[command(flatten)]
     since: SinceArgs,
     #[command(flatten)]
+    volumes: VolumeArgs,
+    #[command(flatten)]
     sign: SignArgs,
     #[command(flatten)]
     registry: RegistryArgs,
@@ -111,10 +122,19 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
     }
     check_writable(&args.lock)?;
     let in_one_pass = stream::is_wanted(&args)?;
-    if !args.dry_run && !in_one_pass {
-        Writer::check_free(&args.output)?;
+    args.volumes.check(args.locked.is_some())?;
+    let in_volumes = args.volumes.wanted().is_some();
+    if in_one_pass && in_volumes {
+        return Err(Error::input("volumes cannot go to standard output: name an output that ends in .tar"));
     }
-    let former = if in_one_pass { None } else { Writer::former(&args.output)? };
+    if !args.dry_run && !in_one_pass {
+        if in_volumes { Volumes::check_free(&args.output)? } else { Writer::check_free(&args.output)? }
+    }
+    let former = match (in_one_pass, in_volumes) {
+        (true, _) => None,
+        (false, true) => Volumes::former(&args.output),
+        (false, false) => Writer::former(&args.output)?,
+    };
     let key = args.sign.key(context)?;
     let baseline = args.since.read(context)?;
     let (registries, ask) = ask(&args, context)?;
@@ -156,6 +176,10 @@ async fn export(
     let (graph, contents) = (basis.left_of(graph), contents.building_on(basis));
     if stream::is_wanted(args)? {
         return stream::run(args, &contents, &graph, (&source, registries), (started, key), context).await;
+    }
+    if let Some(volumes) = args.volumes.wanted() {
+        let resolved = Resolved { contents, graph: &graph, source: &source, registries };
+        return volumes::run(args, volumes, resolved, (started, key), context).await;
     }
     // A prescribed time has to be in the bundle; another time of resolution alone is no reason to write a new one.
     let exact = args.locked.is_some() || context.now()?.1;

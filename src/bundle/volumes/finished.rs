@@ -1,9 +1,11 @@
 //! Whether a volume is there already, as it would be written.
 
 use std::collections::HashMap;
+use std::fs;
+use std::path::Path;
 
-use super::format::{MAX_VOLUME_JSON, VolumeJson};
-use super::names::{Part, VOLUMES};
+use super::format::{MAX_VOLUME_JSON, RecoveryJson, VolumeJson};
+use super::names::{Part, SetName, VOLUMES};
 use super::plan::{Held, VolumePlan};
 use super::sealing::{Known, Small};
 use super::set::Set;
@@ -21,18 +23,66 @@ use crate::transport::layout::Layout;
 /// # Errors
 /// Something is there that is no volume: it is not written over.
 pub fn is_whole(set: &Set, volume: &VolumePlan, events: &Events) -> Result<bool> {
-    let path = set.path_of(volume);
-    medium::refuse_other_than_file(&medium::beside(&path, ".partial"))?;
-    if path.symlink_metadata().is_err() {
-        return Ok(false);
-    }
-    let layout = Layout::open(&path).ok().filter(is_volume);
-    let Some(layout) = layout else {
-        let text = "something is there that is no volume of a bundle, and it is not overwritten; name another output, or take \
-                    it away";
-        return Err(Error::input(format!("writing {}: {text}", path.display())));
-    };
+    let Some(layout) = there(&set.path_of(volume))? else { return Ok(false) };
     Ok(is_same(set, volume, &layout) && is_proven(set, volume, &layout, events))
+}
+
+/// The same, as far as can be told without reading what it holds.
+///
+/// # Errors
+/// As there.
+pub fn seems_whole(set: &Set, volume: &VolumePlan) -> Result<bool> {
+    Ok(there(&set.path_of(volume))?.is_some_and(|layout| is_same(set, volume, &layout)))
+}
+
+/// Only a volume may be replaced by one.
+///
+/// # Errors
+/// Something else is there.
+pub fn refuse_foreign(path: &Path) -> Result<()> {
+    there(path).map(drop)
+}
+
+/// The volume at `path`, if there is one.
+fn there(path: &Path) -> Result<Option<Layout>> {
+    medium::refuse_other_than_file(&medium::beside(path, ".partial"))?;
+    if path.symlink_metadata().is_err() {
+        return Ok(None);
+    }
+    let layout = Layout::open(path).ok().filter(is_volume);
+    let text = "something is there that is no volume of a bundle, and it is not overwritten; name another output, or take \
+                it away";
+    layout.map(Some).ok_or_else(|| Error::input(format!("writing {}: {text}", path.display())))
+}
+
+/// Removes volumes of other sets that had this name, now that a whole set has it: one that was larger, or recovery volumes.
+///
+/// # Errors
+/// The disk's.
+pub fn remove_former(set: &Set) -> Result<()> {
+    for path in super::place::there(&set.name) {
+        let Some((_, part)) = SetName::of_part(&path) else { continue };
+        let Some(layout) = Layout::open(&path).ok().filter(is_volume) else { continue };
+        let is_part = match part {
+            Part::Volume(number) => set.wanted(Some(number)).any(|volume| set.path_of(volume) == path),
+            Part::Recovery(number) => {
+                number <= set.plan.recovery && of(&layout, part).is_some_and(|identity| identity == set.identity)
+            }
+        };
+        if !is_part {
+            fs::remove_file(&path).map_err(|e| Error::disk("removing a former volume", &path, e))?;
+        }
+    }
+    Ok(())
+}
+
+/// The bundle that a recovery volume is of.
+fn of(layout: &Layout, part: Part) -> Option<Digest> {
+    let names: Vec<String> = layout.entries().map(|(path, _)| path.to_owned()).collect();
+    let path = names.iter().find(|path| path.ends_with(".json"))?;
+    let bytes = layout.read(path, MAX_VOLUME_JSON).ok()??;
+    let json = RecoveryJson::parse(&bytes, path).ok()?;
+    (Part::Recovery(json.number) == part).then_some(json.identity)
 }
 
 /// Whether it says of itself that it is one; damaged ones too may be written again.

@@ -8,6 +8,7 @@ mod joining;
 mod names;
 mod opened;
 mod parity;
+mod place;
 mod plan;
 mod recovery;
 mod room;
@@ -23,6 +24,8 @@ pub use format::{
 pub use joining::{Joined, join};
 pub use names::{Part, RECOVERY_DIGITS, SetName, VOLUMES, stored_path};
 pub use opened::{Broken, Foreign, KeptPiece, Opened, Recovery, SetId, Volume, Volumes};
+pub use place::there;
+pub(super) use place::{VolumeFiles, claimed, reserved};
 pub use plan::{Cut, Held, SetPlan, VolumePlan, Wanted};
 pub use recovery::{RecoveryOf, recovery_length, write_recovery};
 pub use set::{Set, Shape};

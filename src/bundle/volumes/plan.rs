@@ -10,6 +10,7 @@ use super::sealing;
 use crate::bundle::offsets::{BLOCK, TarPlan};
 use crate::content::chunks::{CHAINED, CHUNK, values_of};
 use crate::error::{Error, Result};
+use crate::oci::Digest;
 use crate::progress::units::bytes;
 
 /// A cut file begins in a volume that has begun only where this part of an empty one is left, or more.
@@ -109,6 +110,12 @@ impl SetPlan {
             }
         });
         Ok(SetPlan { limit: wanted.limit, recovery: wanted.recovery, volumes: volumes.collect::<Result<_>>()? })
+    }
+
+    /// The same for the same layout: tells whether unfinished volumes were begun for this set.
+    pub fn fingerprint(&self) -> Digest {
+        let each = self.volumes.iter().map(|volume| format!("{}\n", volume.tar.fingerprint()));
+        Digest::sha256(format!("{} {}\n{}", self.limit, self.recovery, each.collect::<String>()).as_bytes())
     }
 
     /// Bytes of all volumes, recovery volumes apart.

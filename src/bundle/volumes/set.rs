@@ -5,15 +5,19 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use super::finished;
 use super::names::{Part, SetName};
 use super::plan::{SetPlan, VolumePlan, Wanted};
 use super::sealing::{self, Known, Small};
+use crate::bundle::format::Metadata;
 use crate::bundle::offsets::TarFile;
+use crate::bundle::place::Sealing;
 use crate::bundle::{
-    BUNDLE_JSON, Bundle, CHUNKS, DOCKER_JSON, INDEX_JSON, MAX_BUNDLE_JSON, OCI_LAYOUT, SIGNATURE, SUMS,
+    BUNDLE_JSON, Bundle, CHUNKS, Contents, DOCKER_JSON, INDEX_JSON, MAX_BUNDLE_JSON, OCI_LAYOUT, SIGNATURE, SUMS,
 };
 use crate::error::{Error, Result};
-use crate::oci::Digest;
+use crate::oci::{Digest, Manifest};
+use crate::progress::Events;
 use crate::transport::layout::Layout;
 
 /// The files that every volume repeats, in the order of the tar.
@@ -63,6 +67,46 @@ impl Set {
         Set::new(name, (metadata, own), held.collect(), shape, (bundle.identity(), mtime))
     }
 
+    /// Of a bundle that is to be written, in which nothing is said of chunks. `metadata` has the lengths it will have.
+    ///
+    /// # Errors
+    /// The volumes would be too small.
+    pub(in crate::bundle) fn of_contents(
+        contents: &Contents,
+        metadata: &[Metadata],
+        name: SetName,
+        shape: Shape,
+    ) -> Result<Set> {
+        let (common, identity) = common(metadata, &contents.manifests);
+        let files = contents.blobs.iter().map(|blob| (blob.digest.blob_path(), blob.size)).collect();
+        let mtime = u64::try_from(contents.lock.created.as_second()).unwrap_or_default();
+        Set::new(name, common, files, shape, (identity, mtime))
+    }
+
+    /// The same set, with everything that is known in the end.
+    pub(in crate::bundle) fn sealed(&self, sealing: &Sealing<'_>) -> Set {
+        let ((metadata, manifests), identity) = common(sealing.metadata, sealing.manifests);
+        let (name, plan) = (self.name.clone(), self.plan.clone());
+        Set { name, plan, identity, common: metadata.into_iter().chain(manifests).collect(), mtime: sealing.mtime }
+    }
+
+    /// The volumes, or the one with this number.
+    pub fn wanted(&self, only: Option<u32>) -> impl Iterator<Item = &VolumePlan> {
+        self.plan.volumes.iter().filter(move |volume| only.is_none_or(|only| only == volume.number))
+    }
+
+    /// Refuses a number that no volume has.
+    ///
+    /// # Errors
+    /// It is one.
+    pub fn check_number(&self, only: Option<u32>) -> Result<()> {
+        if self.wanted(only).next().is_some() {
+            return Ok(());
+        }
+        let (number, all) = (only.unwrap_or_default(), self.plan.volumes.len());
+        Err(Error::input(format!("there is no volume {number}: the set has {all}")))
+    }
+
     fn new(
         name: SetName,
         (metadata, manifests): (Vec<Small>, Vec<Small>),
@@ -82,6 +126,24 @@ impl Set {
     /// The file of a volume.
     pub fn path_of(&self, volume: &VolumePlan) -> PathBuf {
         self.name.part(Part::Volume(volume.number), volume.of)
+    }
+
+    /// Of the volumes, or the one with this number, whether all are there and whole; with `proven` every byte is, else they
+    /// only look so.
+    ///
+    /// # Errors
+    /// Something that is no volume has the name of one.
+    pub fn is_there(&self, only: Option<u32>, proven: bool, events: &Events) -> Result<bool> {
+        for volume in self.wanted(only) {
+            let whole = match proven {
+                true => finished::is_whole(self, volume, events)?,
+                false => finished::seems_whole(self, volume)?,
+            };
+            if !whole {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// Whether a volume has the same metadata and manifests; what was signed counts, not by whom.
@@ -120,4 +182,13 @@ impl Set {
         }
         Ok(())
     }
+}
+
+/// What is the same in every volume, and the identity it gives.
+fn common(metadata: &[Metadata], manifests: &[Manifest]) -> ((Vec<Small>, Vec<Small>), Digest) {
+    let bundle_json = metadata.iter().find(|file| file.path == BUNDLE_JSON);
+    let identity = Digest::sha256(bundle_json.map_or(&[], |file| &file.bytes));
+    let metadata = metadata.iter().map(|file| (file.path.to_owned(), file.bytes.clone())).collect();
+    let manifests = manifests.iter().map(|manifest| (manifest.digest().blob_path(), manifest.bytes().to_vec()));
+    ((metadata, manifests.collect()), identity)
 }

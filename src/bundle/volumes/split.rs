@@ -9,7 +9,7 @@ use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use super::finished::is_whole;
+use super::finished::{is_whole, remove_former};
 use super::names::SetName;
 use super::plan::{Held, VolumePlan};
 use super::sealing::Known;
@@ -84,13 +84,8 @@ impl Split {
     /// # Errors
     /// A file of the bundle is not what `bundle.json` says; something is in the way; no room, or what else the disk says.
     pub fn run(&self, only: Option<u32>, events: &Events) -> Result<Vec<WrittenVolume>> {
-        let all = &self.set.plan.volumes;
-        let volumes: Vec<&VolumePlan> =
-            all.iter().filter(|volume| only.is_none_or(|only| only == volume.number)).collect();
-        if volumes.is_empty() {
-            let text = format!("there is no volume {}: the set has {}", only.unwrap_or_default(), all.len());
-            return Err(Error::input(text));
-        }
+        self.set.check_number(only)?;
+        let volumes: Vec<&VolumePlan> = self.set.wanted(only).collect();
         let whole = self.set.name.whole();
         let parent = medium::parent(&whole);
         fs::create_dir_all(parent).map_err(|e| Error::disk("creating", parent, e))?;
@@ -112,6 +107,9 @@ impl Split {
             events.report(Event::ItemDone);
         }
         copying.finish()?;
+        if only.is_none() {
+            remove_former(&self.set)?;
+        }
         let written = |volume: &&VolumePlan| WrittenVolume {
             path: self.set.path_of(volume),
             number: volume.number,

@@ -121,6 +121,7 @@ impl Job<'_> {
                 link: self.link,
                 device: self.storage.device(),
                 key: self.key.clone(),
+                volumes: None,
             },
             graph: &graph,
             source: self.storage,

@@ -5,7 +5,6 @@ use proptest::prelude::*;
 use super::*;
 use crate::bundle::CHUNKS;
 use crate::bundle::volumes::VolumeJson;
-use crate::oci::Digest;
 
 fn blob(number: usize) -> String {
     Digest::sha256(&number.to_be_bytes()).blob_path()

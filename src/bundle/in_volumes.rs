@@ -1,0 +1,160 @@
+//! A bundle that is written as volumes from the start: what that takes, what is there already, and how it begins.
+
+use std::collections::{HashMap, HashSet};
+use std::path::Path;
+use std::sync::Arc;
+
+use super::Contents;
+use super::leftovers::{self, Target};
+use super::medium::{self, WriteLock};
+use super::open::Bundle;
+use super::place::Place;
+use super::signed::check_signature;
+use super::volumes::{Opened, Set, SetName, Shape, VolumeFiles, claimed, reserved, there};
+use super::writer::{Finished, Options, Survey, existing_ancestor, planned};
+use crate::content::chunks::Chunks;
+use crate::error::{Error, Result};
+use crate::lock::Lock;
+use crate::oci::{Algorithm, Digest, Manifest};
+use crate::progress::Events;
+
+/// How a bundle is written as volumes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Volumes {
+    pub shape: Shape,
+    /// The number of the only one that is wanted.
+    pub only: Option<u32>,
+}
+
+impl Volumes {
+    /// To be asked before anything that takes time.
+    ///
+    /// # Errors
+    /// Another run is writing them.
+    pub fn check_free(out: &Path) -> Result<()> {
+        WriteLock::check(&SetName::of(out).whole())
+    }
+
+    /// The bundle whose volumes have this name now, as far as they are there and whole enough to be read.
+    pub fn former(out: &Path) -> Option<Bundle> {
+        let paths = there(&SetName::of(out));
+        if paths.is_empty() {
+            return None;
+        }
+        Some(Opened::open(&paths).ok()?.into_bundle().ok()?.0)
+    }
+
+    /// The set that writing `contents` to `out` would give.
+    ///
+    /// # Errors
+    /// The volumes would be too small; a number that none of them has.
+    pub fn plan(&self, out: &Path, contents: &Contents, options: &Options) -> Result<Set> {
+        let metadata = planned(contents, options)?;
+        let set = Set::of_contents(contents, &metadata, SetName::of(out), self.shape)?;
+        set.check_number(self.only)?;
+        Ok(set)
+    }
+
+    /// Whether the wanted volumes of `out` are there already, as `lock` describes them. With `exact`, times count too; with
+    /// `proven` every byte is, else they only look so.
+    ///
+    /// # Errors
+    /// Something that is no volume has the name of one.
+    pub fn up_to_date(
+        &self,
+        planned: &Set,
+        contents: &Contents,
+        (exact, proven): (bool, bool),
+        options: &Options,
+        events: &Events,
+    ) -> Result<Option<Finished>> {
+        let Some(first) = planned.wanted(self.only).next() else { return Ok(None) };
+        let Ok(bundle) = Bundle::open(&planned.path_of(first)) else { return Ok(None) };
+        let lock: &Lock = &contents.lock;
+        let same = if exact { *bundle.lock() == *lock } else { bundle.lock().same_content(lock) };
+        let key = options.key.as_deref().map(|key| std::slice::from_ref(key.public()));
+        let is_signed = key.is_none_or(|key| check_signature(bundle.layout(), key).is_ok());
+        let is_on_same = bundle.json().basis() == contents.basis;
+        if !same || !is_signed || !is_on_same {
+            return Ok(None);
+        }
+        let manifests = contents.manifests.iter().map(Manifest::digest).collect();
+        let Ok(set) = Set::of_bundle(&bundle, &manifests, planned.name.clone(), self.shape) else { return Ok(None) };
+        if set.check_number(self.only).is_err() || !set.is_there(self.only, proven, events)? {
+            return Ok(None);
+        }
+        let size = set.wanted(self.only).map(|volume| volume.tar.length).sum();
+        Ok(Some(Finished { path: set.name.whole(), identity: set.identity, size, unchanged: true }))
+    }
+}
+
+/// What writing them would take.
+pub(super) fn survey(out: &Path, volumes: &Volumes, contents: &Contents, options: &Options) -> Result<Survey> {
+    let set = volumes.plan(out, contents, options)?;
+    let total = set.wanted(volumes.only).map(|volume| volume.tar.length).fold(0, u64::saturating_add);
+    let claimed = claimed(&set, volumes.only);
+    let former = Volumes::former(out);
+    let held = |digest: &Digest, size: u64| {
+        let there = former.as_ref().and_then(|former| former.layout().size_of(&digest.blob_path()));
+        claimed.contains(digest) || there == Some(size)
+    };
+    let elsewhere = elsewhere(&set, volumes.only, contents);
+    let blobs = contents.blobs.iter().filter(|blob| elsewhere.contains(&blob.digest) || held(&blob.digest, blob.size));
+    let present = blobs.map(|blob| blob.size).fold(0, u64::saturating_add);
+    let needed = total.saturating_sub(reserved(&set, volumes.only));
+    let free = medium::free_space(&existing_ancestor(&set.name.whole()))?;
+    Ok(Survey { total, present, needed, free })
+}
+
+/// Blobs of which nothing is in the volumes that are written.
+fn elsewhere(set: &Set, only: Option<u32>, contents: &Contents) -> HashSet<Digest> {
+    let held: HashSet<&str> =
+        set.wanted(only).flat_map(|volume| volume.files.iter().map(|held| held.path.as_str())).collect();
+    let blobs = contents.blobs.iter().map(|blob| blob.digest);
+    blobs.filter(|digest| !held.contains(digest.blob_path().as_str())).collect()
+}
+
+/// Volumes that are being written.
+pub(super) struct Begun {
+    pub place: Arc<dyn Place>,
+    pub present: HashMap<Digest, Chunks>,
+    pub elsewhere: HashSet<Digest>,
+}
+
+/// Makes room, and adopts what is at hand.
+pub(super) fn begin(
+    out: &Path,
+    volumes: &Volumes,
+    contents: &Contents,
+    options: &Options,
+    events: &Events,
+) -> Result<Begun> {
+    let set = volumes.plan(out, contents, options)?;
+    let elsewhere = elsewhere(&set, volumes.only, contents);
+    if let Some(only) = volumes.only {
+        refuse_unknowable(&set, only, contents)?;
+    }
+    let former = Volumes::former(out).map(|former| former.into_lock_and_layout().1);
+    let files = VolumeFiles::create(set, volumes.only, events)?;
+    let mut wanted = contents.clone();
+    wanted.blobs.retain(|blob| !elsewhere.contains(&blob.digest));
+    let present = leftovers::adopt(out, &Target::Volumes(former.as_ref()), &files, &wanted, events)?;
+    Ok(Begun { place: Arc::new(files), present, elsewhere })
+}
+
+/// `bundle.json` says the sha256 of every blob: where a blob goes by another algorithm, only who has all of it knows that.
+fn refuse_unknowable(set: &Set, only: u32, contents: &Contents) -> Result<()> {
+    let whole: HashSet<&str> = set
+        .wanted(Some(only))
+        .flat_map(|volume| volume.files.iter().filter(|held| held.cut.is_none()).map(|held| held.path.as_str()))
+        .collect();
+    let is_unknown =
+        |digest: &Digest| digest.algorithm() != Algorithm::Sha256 && !whole.contains(digest.blob_path().as_str());
+    match contents.blobs.iter().find(|blob| is_unknown(&blob.digest)) {
+        None => Ok(()),
+        Some(blob) => Err(Error::input(format!(
+            "writing volume {only} alone: blob {} is not in it, and bundle.json has to say its sha256; write all volumes",
+            blob.digest
+        ))),
+    }
+}

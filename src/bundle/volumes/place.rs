@@ -1,0 +1,241 @@
+//! The volumes while they are written in place: `NAME.001.tar.partial` and so on, each reserved at its full length, and one
+//! journal. Blobs arrive in any order, cut ones across several files.
+
+use std::collections::{HashMap, HashSet};
+use std::fs::{self, File, OpenOptions};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::finished;
+use super::names::SetName;
+use super::plan::{Held, VolumePlan};
+use super::sealing::Known;
+use super::set::Set;
+use crate::bundle::hashers::Hashers;
+use crate::bundle::journal::{Claims, Journal};
+use crate::bundle::place::{Extent, Place, Sealing, Slot};
+use crate::bundle::{leftovers, medium, stamp};
+use crate::content::{Slice, in_parallel};
+use crate::error::{Error, Result};
+use crate::oci::{Algorithm, Digest};
+use crate::progress::Events;
+
+/// See the module documentation.
+pub struct VolumeFiles {
+    set: Set,
+    /// The volumes that are written: all, or one.
+    open: Vec<OpenVolume>,
+    /// The places of each blob, as far as these volumes have them.
+    places: HashMap<Digest, Arc<[Extent]>>,
+    journal: Journal,
+    journal_path: PathBuf,
+    /// What the journal of an earlier run says of this very set.
+    claims: Claims,
+    only: Option<u32>,
+}
+
+struct OpenVolume {
+    plan: VolumePlan,
+    partial: PathBuf,
+    file: Arc<File>,
+}
+
+/// Where the journal of a set is, or of the one volume of it that is written.
+fn journal_of(set: &Set, only: Option<u32>) -> PathBuf {
+    let number = only.map_or_else(|| "volumes".to_owned(), |number| format!("volume-{number}"));
+    medium::beside(set.name.base(), &format!(".{number}.partial.journal"))
+}
+
+fn claims_of(set: &Set, only: Option<u32>) -> Option<Claims> {
+    Claims::read(&journal_of(set, only))
+}
+
+fn is_same(set: &Set, claims: &Claims) -> bool {
+    claims.fingerprint == set.plan.fingerprint().to_string()
+}
+
+/// Bytes that the file system has given to an unfinished set already.
+pub fn reserved(set: &Set, only: Option<u32>) -> u64 {
+    if !claims_of(set, only).is_some_and(|claims| is_same(set, &claims)) {
+        return 0;
+    }
+    let blocks = |volume: &VolumePlan| partial_of(set, volume).metadata().map_or(0, |there| there.blocks() * 512);
+    set.wanted(only).map(blocks).fold(0, u64::saturating_add)
+}
+
+/// The blobs that an unfinished set has, by its journal.
+pub fn claimed(set: &Set, only: Option<u32>) -> HashSet<Digest> {
+    claims_of(set, only).filter(|claims| is_same(set, claims)).map(|claims| claims.done).unwrap_or_default()
+}
+
+fn partial_of(set: &Set, volume: &VolumePlan) -> PathBuf {
+    medium::beside(&set.path_of(volume), ".partial")
+}
+
+impl VolumeFiles {
+    /// Continues the unfinished volumes of the same set, or begins them.
+    ///
+    /// # Errors
+    /// Something else is where they would be; no room, or what else the disk says.
+    pub fn create(set: Set, only: Option<u32>, events: &Events) -> Result<VolumeFiles> {
+        let journal_path = journal_of(&set, only);
+        let volumes: Vec<VolumePlan> = set.wanted(only).cloned().collect();
+        for volume in &volumes {
+            finished::refuse_foreign(&set.path_of(volume))?;
+        }
+        let (same, other) = match claims_of(&set, only) {
+            Some(claims) if is_same(&set, &claims) => (Some(claims), None),
+            other => (None, other),
+        };
+        let mut open = Vec::new();
+        for plan in volumes {
+            let partial = partial_of(&set, &plan);
+            let path = set.path_of(&plan);
+            if same.is_some() && !partial.exists() && path.exists() {
+                // A run that was killed while it gave them their names: what is there is proven like all else.
+                fs::rename(&path, &partial).map_err(|e| Error::disk("taking up", &path, e))?;
+            }
+            let options = &mut OpenOptions::new();
+            // Nothing of another layout may stay between the files.
+            let options = options.create(true).truncate(same.is_none()).read(true).write(true);
+            let file = Arc::new(medium::open_own(&partial, options)?);
+            medium::reserve(&file, &partial, plan.tar.length)?;
+            open.push(OpenVolume { plan, partial, file });
+        }
+        leftovers::tell_lost(set.name.base(), other.map_or(0, |claims| claims.lost(|_| false)), events);
+        let places = places(&open);
+        let journal = match &same {
+            Some(_) => Journal::resume(&journal_path)?,
+            None => {
+                let size = |(digest, extents): (&Digest, &Arc<[Extent]>)| {
+                    (*digest, 0, extents.iter().map(|extent| extent.size).sum())
+                };
+                Journal::begin(&journal_path, &set.plan.fingerprint().to_string(), places.iter().map(size))?
+            }
+        };
+        let claims = same.unwrap_or_default();
+        Ok(VolumeFiles { set, open, places, journal, journal_path, claims, only })
+    }
+
+    /// What is known of everything that a volume holds. What is cut is read again: its digests are of the pieces.
+    fn known(&self, volume: &OpenVolume, sealing: &Sealing<'_>) -> Result<HashMap<String, Known>> {
+        let places: HashMap<&str, u64> =
+            volume.plan.tar.files.iter().map(|file| (file.path.as_str(), file.data)).collect();
+        let known = in_parallel(&volume.plan.files, |held| {
+            let stored = held.stored_path();
+            let whole = digest_of(held).filter(|_| held.cut.is_none()).and_then(|digest| {
+                let sha256 =
+                    if digest.algorithm() == Algorithm::Sha256 { Some(&digest) } else { sealing.sha256.get(&digest) };
+                Some(Known { sha256: *sha256?, chunks: sealing.chunks.get(&digest)?.clone() })
+            });
+            if let Some(known) = whole {
+                return Ok((stored, known));
+            }
+            let at = places.get(stored.as_str()).copied().unwrap_or_default();
+            let slice = Slice::new(volume.file.clone(), &volume.partial, at, held.size);
+            let hashers = Hashers::of_prefix(Algorithm::Sha256, &slice, held.size, &|_| ());
+            let hashers = hashers.map_err(|e| Error::disk("reading", &volume.partial, e))?;
+            Ok((stored, Known { sha256: hashers.digest.finish(), chunks: hashers.chunks.finish() }))
+        });
+        known.into_iter().collect()
+    }
+}
+
+fn digest_of(held: &Held) -> Option<Digest> {
+    held.path.strip_prefix("blobs/")?.replacen('/', ":", 1).parse().ok()
+}
+
+fn places(open: &[OpenVolume]) -> HashMap<Digest, Arc<[Extent]>> {
+    let mut places: HashMap<Digest, Vec<Extent>> = HashMap::new();
+    for OpenVolume { plan, partial, file } in open {
+        let path: Arc<Path> = partial.as_path().into();
+        let data: HashMap<&str, u64> = plan.tar.files.iter().map(|file| (file.path.as_str(), file.data)).collect();
+        for held in &plan.files {
+            let (Some(digest), Some(base)) = (digest_of(held), data.get(held.stored_path().as_str())) else { continue };
+            let first = held.cut.map_or(0, |cut| cut.first);
+            let (file, path) = (file.clone(), path.clone());
+            places.entry(digest).or_default().push(Extent { file, path, base: *base, first, size: held.size });
+        }
+    }
+    places.into_iter().map(|(digest, extents)| (digest, extents.into())).collect()
+}
+
+impl Place for VolumeFiles {
+    fn slot(&self, digest: &Digest, size: u64) -> Result<Slot> {
+        let Some(extents) = self.places.get(digest) else {
+            let name = self.set.name.base().display();
+            return Err(Error::input(format!("writing the volumes of {name}: {digest} is not part of them")));
+        };
+        let is_whole = extents.iter().map(|extent| extent.size).sum::<u64>() == size;
+        let part = self.claims.part.get(digest).copied().unwrap_or_default().min(size);
+        // Said to be finished, and wanted all the same: it was found wrong. What is elsewhere cannot be proven from here.
+        let present = if self.claims.done.contains(digest) || !is_whole { 0 } else { part };
+        Ok(Slot::of(extents.clone(), present))
+    }
+
+    fn restarted(&self, _: &Slot) -> Result<()> {
+        Ok(())
+    }
+
+    fn advanced(&self, digest: &Digest, written: u64) -> Result<()> {
+        self.journal.part(digest, written)
+    }
+
+    fn completed(&self, digest: &Digest) -> Result<()> {
+        self.journal.done(digest)
+    }
+
+    fn claimed(&self) -> Vec<(Digest, Slice)> {
+        let slice = |digest: &Digest| {
+            let extents = self.places.get(digest)?;
+            let size = extents.iter().map(|extent| extent.size).sum();
+            Some((*digest, Slot::of(extents.clone(), 0).slice(size)?))
+        };
+        self.claims.done.iter().filter_map(slice).collect()
+    }
+
+    fn seal(&self, sealing: &Sealing<'_>) -> Result<()> {
+        let set = self.set.sealed(sealing);
+        for volume in &self.open {
+            let OpenVolume { plan, partial, file } = volume;
+            let known = self.known(volume, sealing)?;
+            set.seal(plan, (file, partial), &known)?;
+            file.set_len(plan.tar.length).map_err(|e| Error::disk("ending", partial, e))?;
+            file.sync_all().map_err(|e| Error::disk("syncing", partial, e))?;
+        }
+        // None before all are on the medium.
+        for OpenVolume { plan, partial, .. } in &self.open {
+            let path = set.path_of(plan);
+            fs::rename(partial, &path).map_err(|e| Error::disk("naming the finished volume", &path, e))?;
+        }
+        let parent = medium::parent(set.name.base());
+        medium::sync_directory(parent)?;
+        // That it is left cannot harm finished volumes.
+        let _ = fs::remove_file(&self.journal_path);
+        if self.only.is_none() {
+            finished::remove_former(&set)?;
+        }
+        for volume in &self.open {
+            let path = set.path_of(&volume.plan);
+            if let Some(state) = stamp::State::of(&path) {
+                state.mark(&path);
+            }
+        }
+        medium::sync_directory(parent)
+    }
+}
+
+/// The volumes of this name that are there, in order.
+pub fn there(name: &SetName) -> Vec<PathBuf> {
+    let entries = fs::read_dir(medium::parent(name.base())).into_iter().flatten().flatten();
+    let mut paths: Vec<PathBuf> = entries
+        .filter_map(|entry| {
+            let path = medium::parent(name.base()).join(entry.file_name());
+            let (found, _) = SetName::of_part(&path)?;
+            (found.base().file_name() == name.base().file_name()).then_some(path)
+        })
+        .collect();
+    paths.sort();
+    paths
+}

@@ -1,0 +1,170 @@
+//! `export --volume-size`: as volumes from the start.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use serde_json::json;
+
+use super::{Args, Job, TOOL, blob_bytes, print_plan, write};
+use crate::bundle::volumes::{Set, Shape, VolumePlan};
+use crate::bundle::{Contents, Finished, Options, Survey, Volumes, Writer};
+use crate::cli::context::{Context, write_file};
+use crate::cli::exit::Outcome;
+use crate::cli::signing::signed_by;
+use crate::cli::volume_size::{SIZES, parse};
+use crate::cli::{mirrors, table};
+use crate::content::Source;
+use crate::error::{Error, Result};
+use crate::graph::Graph;
+use crate::lock::Lock;
+use crate::progress::units::{bytes, count, duration};
+use crate::signing::PrivateKey;
+use crate::transport::registry::Registries;
+
+#[derive(clap::Args)]
+pub struct VolumeArgs {
+    /// Write volumes OUT.001.tar… of at most SIZE: bytes, 4GB, fat32, cd, dvd, bd, bd-dl
+    #[arg(long, value_name = "SIZE", value_parser = parse, long_help = SIZES, help_heading = "Output")]
+    #[arg(conflicts_with = "repair")]
+    volume_size: Option<u64>,
+    /// Write only volume N again, the same that it was: fetches no more than it holds
+    #[arg(long, value_name = "N", help_heading = "Output", hide_short_help = true)]
+    #[arg(requires_all = ["volume_size", "locked"])]
+    only_volume: Option<u32>,
+}
+
+impl VolumeArgs {
+    /// What cannot be said otherwise.
+    ///
+    /// # Errors
+    /// One is to be made again, and not of a lock: the others may be of other images by now.
+    pub fn check(&self, is_locked: bool) -> Result<()> {
+        // clap does not demand what conflicts with a reference that is given.
+        match self.only_volume {
+            Some(_) if !is_locked => Err(Error::input("--only-volume is of no use without --locked")),
+            _ => Ok(()),
+        }
+    }
+
+    /// How volumes are to be written, if they are.
+    pub fn wanted(&self) -> Option<Volumes> {
+        let shape = Shape { limit: self.volume_size?, recovery: 0 };
+        Some(Volumes { shape, only: self.only_volume })
+    }
+}
+
+/// Images that were resolved, and where they are.
+pub struct Resolved<'a> {
+    pub contents: Contents,
+    pub graph: &'a Graph,
+    pub source: &'a dyn Source,
+    pub registries: &'a Registries,
+}
+
+/// Writes the volumes, unless they are there.
+pub async fn run(
+    args: &Args,
+    volumes: Volumes,
+    resolved: Resolved<'_>,
+    (started, key): (Instant, Option<Arc<PrivateKey>>),
+    context: &Context,
+) -> Result<Outcome> {
+    let Resolved { contents, graph, source, registries } = resolved;
+    let lock = contents.lock.clone();
+    let exact = args.locked.is_some() || context.now()?.1;
+    let options = Options { key: key.clone(), volumes: Some(volumes), ..Options::copying(TOOL) };
+    let set = volumes.plan(&args.output, &contents, &options)?;
+    let there = volumes.up_to_date(&set, &contents, (exact, !args.dry_run), &options, &context.events)?;
+    if args.dry_run {
+        let survey = Writer::survey(&args.output, &contents, &options)?;
+        let planned = Planned { set: &set, volumes, survey, up_to_date: there.is_some() };
+        return planned.print(args, &lock, graph, registries, context);
+    }
+    let (finished, moved) = match there {
+        Some(finished) => (finished, 0),
+        None => {
+            let jobs = args.registry.jobs();
+            let job = Job { output: &args.output, contents, options, graph, source, jobs };
+            let written = write(job, context).await?;
+            (written.finished, written.moved)
+        }
+    };
+    let locked = args.lock.as_ref().map_or(Ok(()), |path| {
+        let kept = Volumes::former(&args.output).filter(|_| finished.unchanged).map(|kept| kept.lock().clone());
+        write_file(path, kept.unwrap_or(lock).to_json().as_bytes())
+    });
+    let of_set: Vec<&VolumePlan> = set.wanted(volumes.only).collect();
+    context.end();
+    if args.json {
+        context.print_json(&json!({
+            "volumes": described(&set, &of_set), "of": set.plan.volumes.len(), "identity": finished.identity,
+            "bytes": finished.size, "unchanged": finished.unchanged, "images": graph.images.len(), "bytesMoved": moved,
+            "bytesSavedBySharing": graph.unshared_size().saturating_sub(graph.total_size()),
+            "seconds": started.elapsed().as_secs_f64(), "mirrors": mirrors::report_json(registries),
+        }))?;
+    }
+    tell(&set, &of_set, &finished, context);
+    context.say(&format!(
+        "{} of {}, {}, {}; {} fetched, {}",
+        count(of_set.len(), "volume"),
+        set.plan.volumes.len(),
+        count(graph.images.len(), "image"),
+        bytes(finished.size),
+        bytes(moved),
+        duration(started.elapsed()),
+    ));
+    mirrors::tell(registries, context);
+    context.say(&format!("identity {}", finished.identity));
+    if let Some(key) = &key {
+        context.say(&signed_by(key.public()));
+    }
+    locked.map(|()| Outcome::Done)
+}
+
+fn tell(set: &Set, volumes: &[&VolumePlan], finished: &Finished, context: &Context) {
+    let what = if finished.unchanged { "unchanged" } else { "written" };
+    for volume in volumes {
+        context.say(&format!("{}: {what}, {}", set.path_of(volume).display(), bytes(volume.tar.length)));
+    }
+}
+
+fn described(set: &Set, volumes: &[&VolumePlan]) -> Vec<serde_json::Value> {
+    let one = |volume: &&VolumePlan| json!({ "volume": set.path_of(volume), "number": volume.number, "bytes": volume.tar.length });
+    volumes.iter().map(one).collect()
+}
+
+/// What would be written.
+struct Planned<'a> {
+    set: &'a Set,
+    volumes: Volumes,
+    survey: Survey,
+    up_to_date: bool,
+}
+
+impl Planned<'_> {
+    fn print(
+        &self,
+        args: &Args,
+        lock: &Lock,
+        graph: &Graph,
+        registries: &Registries,
+        context: &Context,
+    ) -> Result<Outcome> {
+        let Planned { set, survey, up_to_date, .. } = self;
+        let volumes: Vec<&VolumePlan> = set.wanted(self.volumes.only).collect();
+        let to_fetch = if *up_to_date { 0 } else { blob_bytes(graph).saturating_sub(survey.present) };
+        if args.json {
+            context.print_json(&json!({
+                "output": args.output, "volumes": described(set, &volumes), "of": set.plan.volumes.len(),
+                "upToDate": up_to_date, "images": lock.images, "bytes": survey.total, "bytesToFetch": to_fetch,
+                "bytesNeeded": survey.needed, "bytesFree": survey.free, "readFrom": mirrors::plan_json(lock, registries),
+            }))?;
+            return Ok(Outcome::Done);
+        }
+        print_plan(args, lock, graph, survey, *up_to_date, registries, context)?;
+        let row = |volume: &&VolumePlan| vec![set.path_of(volume).display().to_string(), bytes(volume.tar.length)];
+        let rows: Vec<Vec<String>> = volumes.iter().map(row).collect();
+        context.print(&format!("\n{}", table::render(&["VOLUME", "SIZE"], &rows)))?;
+        Ok(Outcome::Done)
+    }
+}
