@@ -12,7 +12,7 @@ use serde::Serialize;
 use super::graph::Reach;
 use super::{Bytes, Depth, Problem, ProblemKind, Problems, Report, chunks, declared, examine, name_images};
 use crate::bundle::volumes::{Part, VOLUMES, Volume, VolumeFile, Volumes};
-use crate::bundle::{CHUNKS, SIGNATURE};
+use crate::bundle::{CHUNKS, SIGNATURE, SUMS};
 use crate::content::chunks::{from_hex, values_of};
 use crate::content::in_parallel;
 use crate::error::Result;
@@ -51,8 +51,20 @@ pub enum VolumeState {
     Foreign,
 }
 
+/// More problems are only counted.
+const MOST_PROBLEMS: usize = 100_000;
+
 /// Sums by path, as a volume has them.
 type Sums = BTreeMap<String, String>;
+
+/// What the check of the bundle has shown.
+#[derive(Clone, Copy)]
+struct Known<'s> {
+    /// Paths of the bundle that are bad.
+    bad: &'s HashSet<String>,
+    /// The sums of the others.
+    declared: &'s Sums,
+}
 
 /// Checks what is here of a set. Of a single volume it is no problem that the others are missing.
 pub fn check(set: &Volumes, depth: Depth, events: &Events) -> Result<Report> {
@@ -64,8 +76,9 @@ pub fn check(set: &Volumes, depth: Depth, events: &Events) -> Result<Report> {
     }
     let known: HashSet<String> = report.problems.iter().map(|problem| problem.path.clone()).collect();
     let jobs: Vec<usize> = (0..set.volumes.len()).collect();
-    let own = in_parallel(&jobs, |at| One::new(set, *at, &known, depth).map(|one| one.check()).unwrap_or_default());
-    let mut problems = Problems::default();
+    let declared = declared::read_sums(layout, SUMS, &mut Problems::default()).unwrap_or_default();
+    let known = Known { bad: &known, declared: &declared };
+    let own = in_parallel(&jobs, |at| One::new(set, *at, known, depth).map(|one| one.check()).unwrap_or_default());
     let mut found: Vec<Problem> = own.into_iter().flatten().chain(signatures(set)).collect();
     found.extend(set.recovery.iter().flat_map(|one| recovery(&one.path, &one.layout, &one.label, depth)));
     found.extend(
@@ -78,12 +91,11 @@ pub fn check(set: &Volumes, depth: Depth, events: &Events) -> Result<Report> {
         let problem = Problem::new("", ProblemKind::Foreign).expected(expected).in_volume(&foreign.path);
         problem.found(format!("volume {} of {}: {}", number(foreign.part), foreign.identity, foreign.why))
     }));
-    found.extend(report.problems.drain(..).map(|problem| located(set, problem)));
-    // One file in several volumes is a problem of each.
-    found.sort();
-    found.dedup();
-    problems.extend(found);
-    let mut problems = problems.into_sorted();
+    // A blob in pieces is wrong because one of them is.
+    let blamed: HashSet<String> = found.iter().map(|problem| problem.path.clone()).collect();
+    let others = report.problems.drain(..).filter(|one| one.volume.is_some() || !blamed.contains(&one.path));
+    found.extend(others.map(|problem| located(set, problem)));
+    let mut problems = bounded(found);
     name_images(&mut problems, &reach);
     let missing = set.missing();
     let affected: BTreeSet<String> = lacking.iter().flat_map(|problem| problem.images.iter().cloned()).collect();
@@ -100,6 +112,18 @@ pub fn check(set: &Volumes, depth: Depth, events: &Events) -> Result<Report> {
     report.problems = problems;
     report.lacking = lacking;
     Ok(report)
+}
+
+/// Sorted, each once; one file in several volumes is a problem of each.
+fn bounded(mut problems: Vec<Problem>) -> Vec<Problem> {
+    problems.sort();
+    problems.dedup();
+    let unsaid = problems.len().saturating_sub(MOST_PROBLEMS);
+    problems.truncate(MOST_PROBLEMS);
+    if unsaid > 0 {
+        problems.push(Problem::new("…", ProblemKind::Missing).found(format!("and {unsaid} more problems")));
+    }
+    problems
 }
 
 fn number(part: Part) -> String {
@@ -211,13 +235,12 @@ struct One<'s> {
     volume: &'s Volume,
     at: usize,
     layout: &'s Layout,
-    /// Paths of the bundle that are known to be bad.
-    known: &'s HashSet<String>,
+    known: Known<'s>,
     depth: Depth,
 }
 
 impl<'s> One<'s> {
-    fn new(set: &'s Volumes, at: usize, known: &'s HashSet<String>, depth: Depth) -> Option<One<'s>> {
+    fn new(set: &'s Volumes, at: usize, known: Known<'s>, depth: Depth) -> Option<One<'s>> {
         Some(One { set, volume: set.volumes.get(at)?, at, layout: set.layout_of(at)?, known, depth })
     }
 
@@ -251,7 +274,7 @@ impl<'s> One<'s> {
         let Some(size) = self.layout.size_of(path) else {
             let missing = problem(ProblemKind::Missing);
             // Said as for the bundle, so that one missing file is one problem.
-            return (in_text.is_some() || !self.known.contains(of_bundle)).then(|| match in_text {
+            return (in_text.is_some() || !self.known.bad.contains(of_bundle)).then(|| match in_text {
                 Some(text) => missing.found(text),
                 None => missing,
             });
@@ -260,7 +283,7 @@ impl<'s> One<'s> {
             let found = told(format!("{size} bytes"));
             return Some(problem(ProblemKind::WrongSize).expected(format!("{} bytes", segment.size)).found(found));
         }
-        if self.depth == Depth::Structure || self.is_proven(path, of_bundle, segment.is_some()) {
+        if self.depth == Depth::Structure || self.is_proven((path, sum), of_bundle, segment.is_some()) {
             return None;
         }
         let found = match self.layout.slice(path).map(|slice| slice.map(|slice| slice.hash(Algorithm::Sha256, &|_| ())))
@@ -281,11 +304,14 @@ impl<'s> One<'s> {
     }
 
     /// Whether the check of the bundle has read these bytes here, and said all that there is to say.
-    fn is_proven(&self, path: &str, of_bundle: &str, is_segment: bool) -> bool {
+    fn is_proven(&self, (path, sum): (&str, &str), of_bundle: &str, is_segment: bool) -> bool {
         let layout = self.set.layout();
         match is_segment {
-            true => layout.size_of(of_bundle).is_some() && !self.known.contains(of_bundle),
-            false => layout.part_of(path) == Some(self.at) && path != SIGNATURE,
+            true => layout.size_of(of_bundle).is_some() && !self.known.bad.contains(of_bundle),
+            false => {
+                let is_declared = self.known.declared.get(path).is_some_and(|declared| declared == sum);
+                layout.part_of(path) == Some(self.at) && is_declared
+            }
         }
     }
 }

@@ -43,6 +43,10 @@ pub fn for_error(error: &Error) -> Option<&'static str> {
         Kind::Refused if chain.contains("read-only") || chain.contains("readonly") => {
             Some("the registry is in read-only mode: ask its administrator, then run the same command again")
         }
+        Kind::Damaged if chain.contains("volume") && chain.contains("missing") => Some(
+            "bring the others too, or take them one by one (`import --state FILE`); lost ones are made again by `gapferry repair`, \
+             of recovery volumes, or where the bundle came from",
+        ),
         Kind::Damaged if chain.contains(" is refused: ") => Some(for_unsigned(&chain)),
         Kind::Damaged => Some("run the same command again; if it stays, the source itself is damaged"),
         Kind::Lacking => Some(

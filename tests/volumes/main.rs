@@ -4,6 +4,7 @@ mod export;
 #[path = "../bundle/ground.rs"]
 #[allow(dead_code)] // another test binary uses all of it
 mod ground;
+mod read;
 mod split;
 #[path = "../support/mod.rs"]
 mod support;
