@@ -7,8 +7,9 @@ use super::exit::Outcome;
 use super::table;
 use super::volume_size::{SIZES, parse};
 use crate::bundle::Bundle;
-use crate::bundle::volumes::{Shape, Split, WrittenVolume};
+use crate::bundle::volumes::{Shape, Split, WrittenVolume, write_recovery};
 use crate::error::Result;
+use crate::progress::Events;
 use crate::progress::units::{bytes, count};
 
 const ABOUT: &str = "\
@@ -26,7 +27,8 @@ const AFTER: &str = "\
 Examples:
   gapferry split images.tar -o /mnt/usb/images.tar --volume-size fat32
   gapferry split images.tar -o burn/images.tar --volume-size dvd --dry-run
-  gapferry split images.tar -o burn/images.tar --volume-size dvd --only-volume 3     # one bad disc";
+  gapferry split images.tar -o burn/images.tar --volume-size dvd --only-volume 3     # one bad disc
+  gapferry split images.tar -o burn/images.tar --volume-size bd --recovery 2         # two discs may be lost";
 
 /// Split a bundle into volumes of a limited size
 #[derive(clap::Args)]
@@ -40,6 +42,9 @@ pub struct Args {
     /// Bytes that no volume exceeds
     #[arg(long, value_name = "SIZE", value_parser = parse, long_help = SIZES)]
     volume_size: u64,
+    /// Write N recovery volumes too, from which any N lost volumes can be made again (`gapferry repair`)
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    recovery: u32,
     /// Write only this volume, the same that it would be among all
     #[arg(long, value_name = "N")]
     only_volume: Option<u32>,
@@ -54,7 +59,7 @@ pub struct Args {
 pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
     let bundle = Bundle::open(&args.bundle)?;
     let manifests = bundle.manifests()?;
-    let shape = Shape { limit: args.volume_size, recovery: 0 };
+    let shape = Shape { limit: args.volume_size, recovery: args.recovery };
     let split = Split::new(bundle, &manifests, &args.output, shape)?;
     if args.dry_run {
         print_plan(&args, &split, context)?;
@@ -62,19 +67,32 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
     }
     let identity = split.set().identity;
     let (only, events) = (args.only_volume, context.events.clone());
-    let written =
-        tokio::task::spawn_blocking(move || split.run(only, &events)).await.map_err(super::export::stopped)??;
+    let work = tokio::task::spawn_blocking(move || write(&split, only, &events));
+    let (written, recovery) = work.await.map_err(super::export::stopped)??;
     context.end();
     if args.json {
-        let volumes: Vec<_> = written.iter().map(WrittenVolume::to_json).collect();
-        context.print_json(&serde_json::json!({ "identity": identity, "volumes": volumes }))?;
+        let json = |volumes: &[WrittenVolume]| volumes.iter().map(WrittenVolume::to_json).collect::<Vec<_>>();
+        let (volumes, recovery) = (json(&written), json(&recovery));
+        context.print_json(&serde_json::json!({ "identity": identity, "volumes": volumes, "recovery": recovery }))?;
     }
-    for WrittenVolume { path, size, unchanged, .. } in &written {
+    for WrittenVolume { path, size, unchanged, .. } in written.iter().chain(&recovery) {
         let what = if *unchanged { "unchanged" } else { "written" };
         context.say(&format!("{}: {what}, {}", path.display(), bytes(*size)));
     }
     context.say(&format!("identity {identity}"));
     Ok(Outcome::Done)
+}
+
+/// The volumes, and then the recovery volumes that are made of all of them.
+fn write(split: &Split, only: Option<u32>, events: &Events) -> Result<(Vec<WrittenVolume>, Vec<WrittenVolume>)> {
+    let written = split.run(only, events)?;
+    let recovery = split.recovery();
+    if only.is_some() || recovery.recovery == 0 {
+        return Ok((written, Vec::new()));
+    }
+    let unchanged = written.iter().all(|volume| volume.unchanged);
+    let recovery = write_recovery(&split.set().name, &recovery, unchanged, events)?;
+    Ok((written, recovery))
 }
 
 fn print_plan(args: &Args, split: &Split, context: &Context) -> Result<()> {
@@ -90,5 +108,9 @@ fn print_plan(args: &Args, split: &Split, context: &Context) -> Result<()> {
     };
     context.print(&table::render(&["VOLUME", "SIZE", "BLOBS"], &volumes.iter().map(row).collect::<Vec<_>>()))?;
     let (volumes, length) = (count(volumes.len(), "volume"), bytes(set.plan.length()));
-    context.print(&format!("\n{volumes}, {length} in all\n"))
+    let recovery = match args.recovery {
+        0 => String::new(),
+        number => format!("; and {}", count(number as usize, "recovery volume")),
+    };
+    context.print(&format!("\n{volumes}, {length} in all{recovery}\n"))
 }

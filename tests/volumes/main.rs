@@ -5,6 +5,7 @@ mod export;
 #[allow(dead_code)] // another test binary uses all of it
 mod ground;
 mod read;
+mod recover;
 mod split;
 #[path = "../support/mod.rs"]
 mod support;

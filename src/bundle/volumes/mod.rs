@@ -10,7 +10,9 @@ mod opened;
 mod parity;
 mod place;
 mod plan;
+mod rebuild;
 mod recovery;
+mod remains;
 mod room;
 mod sealing;
 mod set;
@@ -27,6 +29,7 @@ pub use opened::{Broken, Foreign, KeptPiece, Opened, Recovery, SetId, Volume, Vo
 pub use place::there;
 pub(super) use place::{VolumeFiles, claimed, reserved};
 pub use plan::{Cut, Held, SetPlan, VolumePlan, Wanted};
+pub use rebuild::{Rebuilt, is_set, rebuild};
 pub use recovery::{RecoveryOf, recovery_length, write_recovery};
 pub use set::{Set, Shape};
 pub use split::{Split, WrittenVolume};

@@ -113,6 +113,11 @@ impl SetName {
         self.with(&format!(".{}.tar", part.label(of)))
     }
 
+    /// The same name in another directory.
+    pub fn in_directory(&self, directory: &Path) -> SetName {
+        SetName(directory.join(self.0.file_name().unwrap_or_default()))
+    }
+
     fn with(&self, suffix: &str) -> PathBuf {
         let mut name = self.0.as_os_str().to_owned();
         name.push(suffix);

@@ -105,7 +105,7 @@ pub struct KeptPiece {
 }
 
 /// What one path turned out to be.
-enum Found {
+pub(super) enum Found {
     Volume(Volume, Layout),
     Recovery(Recovery),
     Broken(Broken),
@@ -258,7 +258,7 @@ fn why_foreign(set: SetId, identity: Digest) -> String {
 }
 
 /// Looks at one file. What is wrong with the only one is an error; among others it is one that cannot be used.
-fn look(path: &Path, is_only: bool) -> Result<Found> {
+pub(super) fn look(path: &Path, is_only: bool) -> Result<Found> {
     let by_name = SetName::of_part(path).map(|(_, part)| part);
     let broken = |part: Option<Part>, error: Error| {
         Ok(Found::Broken(Broken { path: path.to_owned(), part: part.or(by_name), why: error.chain() }))

@@ -333,10 +333,12 @@ fn locked(row: &Mutex<Row>) -> MutexGuard<'_, Row> {
 /// Reads what is known of a shard in a stripe.
 fn fill(shard: &Shard, row: &mut Row, at: u64, length: u64, keep: bool) -> Result<()> {
     let length = usize::try_from(length).unwrap_or_default();
-    row.bytes.clear();
-    row.bytes.resize(length, 0);
+    if row.bytes.len() != length {
+        row.bytes.resize(length, 0);
+    }
     row.is_known = shard.is_known(at);
     let left = usize::try_from(shard.size.saturating_sub(at)).unwrap_or(usize::MAX).min(length);
+    row.bytes[left..].fill(0);
     let Some(place) = shard.place.as_ref().filter(|_| row.is_known && left > 0) else { return Ok(()) };
     let fail = |e| Error::disk("reading", &place.path, e);
     let file = match row.file.take() {
@@ -356,7 +358,10 @@ fn fill(shard: &Shard, row: &mut Row, at: u64, length: u64, keep: bool) -> Resul
 
 fn put(row: &Mutex<Row>, begin: usize, bytes: &[u8], length: u64) {
     let mut row = locked(row);
-    row.bytes.resize(usize::try_from(length).unwrap_or_default(), 0);
+    let length = usize::try_from(length).unwrap_or_default();
+    if row.bytes.len() != length {
+        row.bytes.resize(length, 0);
+    }
     row.bytes[begin..begin + bytes.len()].copy_from_slice(bytes);
 }
 

@@ -11,15 +11,19 @@ use jiff::Timestamp;
 
 use super::format::{RecoveryJson, VOLUME_VERSION, WholeVolume};
 use super::names::{Part, SetName};
+use super::opened::{Found, look};
 use super::parity::{self, MEBIBYTE, Place, Prints, Shard, Shards, UNIT, Which, Woven};
+use super::split::WrittenVolume;
 use super::targets::Targets;
+use crate::bundle::medium::WriteLock;
 use crate::bundle::offsets::TarPlan;
+use crate::bundle::stamp;
 use crate::error::{Error, Result};
 use crate::oci::Digest;
 use crate::progress::Events;
 
 /// Bytes of a BLAKE3.
-const PRINT: u64 = 32;
+pub const PRINT: u64 = 32;
 
 /// Of which set recovery volumes are to be made, and how many.
 #[derive(Clone, Copy, Debug)]
@@ -47,47 +51,70 @@ pub fn recovery_length(sizes: &[u64], recovery: u32, limit: u64) -> Result<u64> 
     Ok(plan(&RecoveryJson { number: recovery, ..json })?.length)
 }
 
-/// Writes the recovery volumes of the set, whose volumes are finished; of all of them, or `only` one. Gives what the volumes are.
+/// Writes the recovery volumes of the set, whose volumes are finished. Where these are `unchanged` since recovery volumes were
+/// made of them, those stay as they are.
 ///
 /// # Errors
 /// A volume that cannot be read or is longer than the limit; a recovery volume would be; what the disk says.
-pub fn write_recovery(
-    set: &SetName,
-    wanted: &RecoveryOf,
-    only: Option<u32>,
-    events: &Events,
-) -> Result<Vec<WholeVolume>> {
-    let paths: Vec<PathBuf> =
-        (1..=wanted.volumes).map(|number| set.part(Part::Volume(number), wanted.volumes)).collect();
+pub fn write_recovery(set: &SetName, of: &RecoveryOf, unchanged: bool, events: &Events) -> Result<Vec<WrittenVolume>> {
+    let _lock = WriteLock::take(&set.whole())?;
+    let paths: Vec<PathBuf> = (1..=of.volumes).map(|number| set.part(Part::Volume(number), of.volumes)).collect();
     let sizes = paths.iter().map(|path| match path.metadata() {
         Ok(metadata) => Ok(metadata.len()),
         Err(error) => Err(Error::disk("reading", path, error)),
     });
     let sizes = sizes.collect::<Result<Vec<u64>>>()?;
-    let json = wanted.json(&sizes)?;
-    let longest = plan(&RecoveryJson { number: wanted.recovery, ..json.clone() })?.length;
-    if longest > wanted.limit {
-        let text =
-            format!("a recovery volume would have {longest} bytes, no volume may have more than {}", wanted.limit);
+    let json = of.json(&sizes)?;
+    let longest = plan(&RecoveryJson { number: of.recovery, ..json.clone() })?.length;
+    if longest > of.limit {
+        let text = format!("a recovery volume would have {longest} bytes, no volume may have more than {}", of.limit);
         return Err(Error::input(text));
     }
-    let numbers: Vec<u32> = (1..=wanted.recovery).filter(|number| only.is_none_or(|only| only == *number)).collect();
-    let mut targets = Targets::default();
-    for number in &numbers {
-        let path = set.part(Part::Recovery(*number), wanted.recovery);
-        let plan = plan(&RecoveryJson { number: *number, ..json.clone() })?;
-        let offset = plan.files.last().map_or(0, |file| file.data);
-        targets.begin(path, Which::Parity(*number as usize - 1), offset, plan.length)?;
+    let unchanged = unchanged && (1..=of.recovery).all(|number| is_there(set, &json, number));
+    if !unchanged {
+        let shard = |(path, size): (&PathBuf, &u64)| Shard { size: *size, place: Some(Place::new(path, 0, None)) };
+        let originals = paths.iter().zip(&sizes).map(shard).collect();
+        let parities = (0..of.recovery).map(|_| Shard { size: json.shard, place: None }).collect();
+        let shards = Shards::new(originals, parities, json.shard)?;
+        write_all(set, json.clone(), &shards, events)?;
     }
-    let shard = |(path, size): (&PathBuf, &u64)| Shard { size: *size, place: Some(Place::new(path, 0, None)) };
-    let originals = paths.iter().zip(&sizes).map(shard).collect();
-    let parities = (0..wanted.recovery).map(|_| Shard { size: json.shard, place: None }).collect();
-    let shards = Shards::new(originals, parities, json.shard)?;
-    let woven = targets.weave(&shards, json.identity, events)?;
+    let written = |number: u32| -> Result<WrittenVolume> {
+        let path = set.part(Part::Recovery(number), of.recovery);
+        let size = plan(&RecoveryJson { number, ..json.clone() })?.length;
+        Ok(WrittenVolume { path, number, size, unchanged })
+    };
+    (1..=of.recovery).map(written).collect()
+}
+
+fn write_all(set: &SetName, json: RecoveryJson, shards: &Shards, events: &Events) -> Result<()> {
+    let mut targets = Targets::default();
+    for number in 1..=json.of {
+        let path = set.part(Part::Recovery(number), json.of);
+        let plan = plan(&RecoveryJson { number, ..json.clone() })?;
+        let offset = plan.files.last().map_or(0, |file| file.data);
+        targets.begin(path, Which::Parity(number as usize - 1), offset, plan.length)?;
+    }
+    let woven = targets.weave(shards, json.identity, events)?;
     let json = json.with(&woven)?;
     targets.dress(&json, &known(&woven.originals), &woven)?;
-    targets.finish(events)?;
-    Ok(json.volumes)
+    for path in targets.finish(events)? {
+        if let Some(state) = stamp::State::of(&path) {
+            state.mark(&path);
+        }
+    }
+    Ok(())
+}
+
+/// Whether this recovery volume was made here, of volumes like these, and not touched since.
+fn is_there(set: &SetName, json: &RecoveryJson, number: u32) -> bool {
+    let path = set.part(Part::Recovery(number), json.of);
+    let sizes = |json: &RecoveryJson| json.volumes.iter().map(|volume| volume.size).collect::<Vec<u64>>();
+    let is_of_it = |there: &RecoveryJson| {
+        sizes(there) == sizes(json)
+            && RecoveryJson { volumes: Vec::new(), ..there.clone() }
+                == RecoveryJson { volumes: Vec::new(), number, ..json.clone() }
+    };
+    stamp::is_proven(&path) && matches!(look(&path, false), Ok(Found::Recovery(there)) if is_of_it(&there.json))
 }
 
 /// The BLAKE3 of all mebibytes of all volumes, one behind the other.
@@ -184,9 +211,9 @@ mod tests {
         (directory, set, RecoveryOf { identity, created, limit, volumes, recovery })
     }
 
-    fn write(set: &SetName, wanted: &RecoveryOf, only: Option<u32>) -> Result<Vec<WholeVolume>> {
+    fn write(set: &SetName, of: &RecoveryOf, unchanged: bool) -> Result<Vec<WrittenVolume>> {
         let events: Events = Arc::new(Silent);
-        write_recovery(set, wanted, only, &events)
+        write_recovery(set, of, unchanged, &events)
     }
 
     fn names(directory: &tempfile::TempDir) -> Vec<String> {
@@ -201,13 +228,13 @@ mod tests {
         let sizes = [2_000_000, 1_500_000, 700];
         let length = recovery_length(&sizes, 12, 3_000_000).unwrap();
         let (directory, set, wanted) = set(&sizes, 12, length);
-        let volumes = write(&set, &wanted, None).unwrap();
-        assert_eq!(volumes.iter().map(|volume| volume.size).collect::<Vec<_>>(), sizes);
+        let written = write(&set, &wanted, false).unwrap();
         let path = |number| set.part(Part::Recovery(number), 12);
         let first: Vec<Vec<u8>> = (1..=12).map(|number| fs::read(path(number)).unwrap()).collect();
         assert_eq!(first.iter().map(Vec::len).max(), usize::try_from(length).ok());
+        assert!(written.iter().zip(&first).all(|(one, bytes)| one.size == bytes.len() as u64 && !one.unchanged));
         fs::remove_file(path(7)).unwrap();
-        write(&set, &wanted, Some(7)).unwrap();
+        assert!(write(&set, &wanted, true).unwrap().iter().all(|one| !one.unchanged));
         assert!((1..=12).all(|number| fs::read(path(number)).unwrap() == first[number as usize - 1]));
         assert_eq!(names(&directory).len(), 15, "nothing else is left");
     }
@@ -216,7 +243,7 @@ mod tests {
     fn a_recovery_volume_that_would_be_longer_than_a_medium_is_refused_before_anything_is_written() {
         let sizes = [2_000_000, 1_500_000];
         let (directory, set, wanted) = set(&sizes, 2, recovery_length(&sizes, 2, 3_000_000).unwrap() - 1);
-        assert!(write(&set, &wanted, None).unwrap_err().chain().contains("no volume may have more"));
+        assert!(write(&set, &wanted, false).unwrap_err().chain().contains("no volume may have more"));
         assert_eq!(names(&directory).len(), 2);
         assert!(recovery_length(&sizes, 0, 3_000_000).is_err() && recovery_length(&[], 1, 3_000_000).is_err());
     }

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use super::finished::{is_whole, remove_former};
 use super::names::SetName;
 use super::plan::{Held, VolumePlan};
+use super::recovery::RecoveryOf;
 use super::sealing::Known;
 use super::set::{Set, Shape};
 use crate::bundle::medium::{self, WriteLock};
@@ -72,6 +73,14 @@ impl Split {
         let sums = bundle.files().iter().filter_map(sum).collect();
         let set = Set::of_bundle(&bundle, manifests, SetName::of(out), shape)?;
         Ok(Split { bundle, set, sums })
+    }
+
+    /// Of which set recovery volumes are made.
+    pub fn recovery(&self) -> RecoveryOf {
+        let Set { identity, plan, .. } = &self.set;
+        let volumes = u32::try_from(plan.volumes.len()).unwrap_or(u32::MAX);
+        let created = self.bundle.json().created;
+        RecoveryOf { identity: *identity, created, limit: plan.limit, volumes, recovery: plan.recovery }
     }
 
     /// What is to be written.

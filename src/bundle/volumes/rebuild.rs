@@ -1,0 +1,193 @@
+//! Rebuilding: lost and damaged volumes of a set, made again from the others and the recovery volumes.
+//!
+//! # Threats
+//! Those of [`Remains`]. Nothing gets a name, and nothing is replaced, before every volume that was made is proven to be what
+//! the recovery volumes say it was; a file that is not a damaged volume of this set is never overwritten. Killed at any moment,
+//! it leaves what was there, or whole volumes in its place.
+
+use std::path::{Path, PathBuf};
+
+use super::RecoveryJson;
+use super::names::{Part, SetName};
+use super::opened::{Found, look};
+use super::parity::{Shards, Which, Woven};
+use super::recovery::plan;
+use super::remains::Remains;
+use super::targets::Targets;
+use crate::bundle::medium::WriteLock;
+use crate::error::{Error, Result};
+use crate::oci::Digest;
+use crate::progress::Events;
+
+/// What became of a set.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rebuilt {
+    /// How its files are called.
+    pub name: SetName,
+    /// Of its bundle.
+    pub identity: Digest,
+    /// How many volumes it has.
+    pub volumes: u32,
+    /// How many recovery volumes it has besides.
+    pub recovery: u32,
+    /// What was not there at all.
+    pub missing: Vec<Part>,
+    /// What was there with bytes that are wrong.
+    pub damaged: Vec<(Part, PathBuf)>,
+    /// Files that are of another set, or no volumes.
+    pub foreign: Vec<PathBuf>,
+    /// What was made again.
+    pub made: Vec<(Part, PathBuf)>,
+    /// How many whole recovery volumes more it would take; 0: the set is whole now.
+    pub lacking: usize,
+}
+
+impl Rebuilt {
+    /// How many of its kind the set has.
+    pub fn of(&self, part: Part) -> u32 {
+        if matches!(part, Part::Volume(_)) { self.volumes } else { self.recovery }
+    }
+}
+
+/// Makes again what is lost of the set that `paths` are of, beside the others, or in the directory `out`. Files of the set that
+/// are where it will write are looked at as if they had been named.
+///
+/// # Errors
+/// No recovery volume that can be read; something else has a name that a volume needs; what was made is not what it was; the disk's.
+pub fn rebuild(paths: &[PathBuf], out: Option<&Path>, events: &Events) -> Result<Rebuilt> {
+    let mut remains = Remains::survey(paths, events)?;
+    let (mut found, unnamed) = (paths.to_vec(), unnamed(&remains, paths, out)?);
+    if !unnamed.is_empty() {
+        found.extend(unnamed);
+        remains = Remains::survey(&found, events)?;
+    }
+    let mut rebuilt = report(&remains);
+    let name = named(&remains, out)?;
+    let lost: Vec<Part> =
+        rebuilt.missing.iter().copied().chain(rebuilt.damaged.iter().map(|(part, _)| *part)).collect();
+    let (originals, parities) = remains.shards();
+    let shards = Shards::new(originals, parities, remains.json.shard)?;
+    rebuilt.lacking = shards.lacking();
+    if lost.is_empty() || rebuilt.lacking > 0 {
+        return Ok(rebuilt);
+    }
+    refuse_others(&remains, &rebuilt, &name, &lost)?;
+    let _lock = WriteLock::take(&name.whole())?;
+    let mut targets = Targets::default();
+    for part in &lost {
+        begin(&mut targets, &remains.json, &name, *part)?;
+    }
+    let woven = targets.weave(&shards, remains.json.identity, events)?;
+    prove(&remains.json, &name, &woven)?;
+    targets.dress(&remains.json, &remains.known, &woven)?;
+    let made = targets.finish(events)?;
+    rebuilt.made = lost.into_iter().zip(made).collect();
+    Ok(rebuilt)
+}
+
+/// Whether volumes are among these files, or what is left of some, by what is in them.
+///
+/// # Errors
+/// A path that leads nowhere.
+pub fn is_set(paths: &[PathBuf]) -> Result<bool> {
+    for path in paths {
+        path.metadata().map_err(|e| Error::disk("opening", path, e))?;
+        match look(path, false) {
+            Ok(Found::Volume(..) | Found::Recovery(_)) => return Ok(true),
+            Ok(Found::Broken(broken)) if broken.part.is_some() => return Ok(true),
+            Ok(Found::Broken(_) | Found::Other(..)) | Err(_) => {}
+        }
+    }
+    Ok(false)
+}
+
+fn report(remains: &Remains) -> Rebuilt {
+    let (mut missing, mut damaged) = (Vec::new(), Vec::new());
+    for (part, left) in remains.parts() {
+        match left {
+            None => missing.push(part),
+            Some(left) if !left.is_whole() => damaged.push((part, left.path.clone())),
+            Some(_) => {}
+        }
+    }
+    Rebuilt {
+        name: remains.name.clone(),
+        identity: remains.json.identity,
+        volumes: u32::try_from(remains.json.volumes.len()).unwrap_or(u32::MAX),
+        recovery: remains.json.of,
+        missing,
+        damaged,
+        foreign: remains.foreign.clone(),
+        made: Vec::new(),
+        lacking: 0,
+    }
+}
+
+/// How the files that are made will be called.
+fn named(remains: &Remains, out: Option<&Path>) -> Result<SetName> {
+    let Some(out) = out else { return Ok(remains.name.clone()) };
+    if !out.is_dir() {
+        return Err(Error::input(format!("{} is no directory", out.display())));
+    }
+    Ok(remains.name.in_directory(out))
+}
+
+fn path_of(json: &RecoveryJson, name: &SetName, part: Part) -> PathBuf {
+    let volumes = u32::try_from(json.volumes.len()).unwrap_or(u32::MAX);
+    name.part(part, if matches!(part, Part::Volume(_)) { volumes } else { json.of })
+}
+
+/// Files that have the names of what would be made, but were not named.
+fn unnamed(remains: &Remains, paths: &[PathBuf], out: Option<&Path>) -> Result<Vec<PathBuf>> {
+    let name = named(remains, out)?;
+    let lost = remains.parts().filter(|(_, left)| left.is_none_or(|left| !left.is_whole()));
+    let there = lost.map(|(part, _)| path_of(&remains.json, &name, part)).filter(|path| path.is_file());
+    Ok(there.filter(|path| !paths.iter().any(|other| is_same(path, other))).collect())
+}
+
+fn is_same(one: &Path, other: &Path) -> bool {
+    matches!((one.canonicalize(), other.canonicalize()), (Ok(one), Ok(other)) if one == other)
+}
+
+/// Only a damaged volume may be replaced, and only by itself.
+fn refuse_others(remains: &Remains, rebuilt: &Rebuilt, name: &SetName, lost: &[Part]) -> Result<()> {
+    for part in lost {
+        let path = path_of(&remains.json, name, *part);
+        let is_it = rebuilt.damaged.iter().any(|(damaged, at)| damaged == part && is_same(at, &path));
+        if !is_it && path.symlink_metadata().is_ok() {
+            let text =
+                "is something else than that volume, and is not overwritten: move it away, or name a directory by -o";
+            return Err(Error::input(format!("writing {}: there {text}", path.display())));
+        }
+    }
+    Ok(())
+}
+
+fn begin(targets: &mut Targets, json: &RecoveryJson, name: &SetName, part: Part) -> Result<()> {
+    let path = path_of(json, name, part);
+    match part {
+        Part::Volume(number) => {
+            let at = number as usize - 1;
+            targets.begin(path, Which::Original(at), 0, json.volumes.get(at).map_or(0, |volume| volume.size))
+        }
+        Part::Recovery(number) => {
+            let plan = plan(&RecoveryJson { number, ..json.clone() })?;
+            let offset = plan.files.last().map_or(0, |file| file.data);
+            targets.begin(path, Which::Parity(number as usize - 1), offset, plan.length)
+        }
+    }
+}
+
+/// Every volume that was made, and those that recovery volumes were made of, are what the set's recovery volumes say.
+fn prove(json: &RecoveryJson, name: &SetName, woven: &Woven) -> Result<()> {
+    for ((number, volume), prints) in (1..).zip(&json.volumes).zip(&woven.originals) {
+        let Some(found) = prints.as_ref().map(|prints| prints.sha256.hex()).filter(|found| *found != volume.sha256)
+        else {
+            continue;
+        };
+        let path = path_of(json, name, Part::Volume(number));
+        let text = format!("it would be sha256:{found}, it was sha256:{}; nothing was changed", volume.sha256);
+        return Err(Error::damaged(format!("making {} again: {text}", path.display())));
+    }
+    Ok(())
+}

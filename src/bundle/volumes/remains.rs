@@ -1,0 +1,341 @@
+//! What is left of a set that has recovery volumes: which files are whole, and which mebibytes of the others are.
+//!
+//! # Threats
+//! Any file may be of another set, damaged, or forged, whatever its name. Which set is meant, most files that are proven
+//! decide. A medium may refuse to be read here and there: what cannot be read is bad, and the rest of it is not.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use super::format::RecoveryJson;
+use super::names::{Part, SetName};
+use super::opened::{Found, look};
+use super::parity::{MEBIBYTE, Place, Printer, Shard};
+use super::recovery::{PRINT, head, plan};
+use crate::content::in_parallel;
+use crate::error::{Error, Result};
+use crate::oci::Digest;
+use crate::progress::{Event, Events, Phase};
+
+/// A file that is at hand.
+#[derive(Debug)]
+struct Given {
+    path: PathBuf,
+    /// Which volume it is, as far as what it says of itself can be read, and of which set.
+    part: Option<Part>,
+    set: Option<(Digest, u64)>,
+    recovery: Option<Proven>,
+    found: Region,
+}
+
+/// What a recovery volume says, and its own sums confirm.
+#[derive(Debug)]
+struct Proven {
+    json: RecoveryJson,
+    /// `r01.b3`.
+    chunks: Vec<u8>,
+}
+
+/// What was read of a stretch of a file.
+#[derive(Debug, Default)]
+struct Region {
+    size: u64,
+    /// `None`: not all of it could be read.
+    sha256: Option<Digest>,
+    /// BLAKE3 of each mebibyte; `None`: it could not be read.
+    mebibytes: Vec<Option<[u8; 32]>>,
+}
+
+/// A volume that is at hand, or what is left of it.
+#[derive(Debug)]
+pub struct Left {
+    pub path: PathBuf,
+    /// Where in the file the shard begins.
+    offset: u64,
+    /// By mebibyte of the shard; `None`: the whole file is right.
+    good: Option<Vec<bool>>,
+}
+
+/// See the module documentation.
+#[derive(Debug)]
+pub struct Remains {
+    /// How the files are called.
+    pub name: SetName,
+    /// What the recovery volumes say; `number` means nothing.
+    pub json: RecoveryJson,
+    /// The BLAKE3 of all mebibytes of all volumes.
+    pub known: Vec<u8>,
+    /// By number.
+    pub volumes: Vec<Option<Left>>,
+    pub recovery: Vec<Option<Left>>,
+    /// What is of another set, or of none.
+    pub foreign: Vec<PathBuf>,
+}
+
+impl Left {
+    pub fn is_whole(&self) -> bool {
+        self.good.is_none()
+    }
+
+    fn good(&self) -> usize {
+        self.good.as_ref().map_or(usize::MAX, |good| good.iter().filter(|good| **good).count())
+    }
+}
+
+impl Remains {
+    /// Looks at these files, all of them, to the last byte.
+    ///
+    /// # Errors
+    /// A path that leads nowhere; no recovery volume that can be read; names that are those of no set.
+    pub fn survey(paths: &[PathBuf], events: &Events) -> Result<Remains> {
+        let bytes = paths.iter().filter_map(|path| path.metadata().ok()).map(|file| file.len()).sum();
+        events.report(Event::Phase { phase: Phase::Verify, items: paths.len() as u64, bytes });
+        let given = in_parallel(paths, |path| Given::look(path, events)).into_iter().collect::<Result<Vec<Given>>>()?;
+        let (mut json, known) = description(&given)?;
+        json.number = 1;
+        let name = name(&given, &json)?;
+        let mut remains = Remains {
+            name,
+            known,
+            volumes: json.volumes.iter().map(|_| None).collect(),
+            recovery: (0..json.of).map(|_| None).collect(),
+            foreign: Vec::new(),
+            json,
+        };
+        for given in given {
+            remains.place(given)?;
+        }
+        Ok(remains)
+    }
+
+    fn place(&mut self, given: Given) -> Result<()> {
+        let found = match &given.recovery {
+            Some(proven) if is_same(&proven.json, &self.json) => Some(recovery(&given, proven)?),
+            Some(_) => None,
+            None => self.volume(&given),
+        };
+        let Some((part, left)) = found else {
+            self.foreign.push(given.path);
+            return Ok(());
+        };
+        let place = match part {
+            Part::Volume(number) => self.volumes.get_mut(number as usize - 1),
+            Part::Recovery(number) => self.recovery.get_mut(number as usize - 1),
+        };
+        if let Some(place) = place.filter(|place| place.as_ref().is_none_or(|other| other.good() < left.good())) {
+            *place = Some(left);
+        }
+        Ok(())
+    }
+
+    /// Which volume a file is, or was.
+    fn volume(&self, given: &Given) -> Option<(Part, Left)> {
+        let Given { path, part, set, found, .. } = given;
+        let left = |good| Left { path: path.clone(), offset: 0, good };
+        let is_it =
+            |digest: &Digest, volume: &super::WholeVolume| volume.size == found.size && volume.sha256 == digest.hex();
+        let whole = found.sha256.and_then(|digest| self.json.volumes.iter().position(|volume| is_it(&digest, volume)));
+        if let Some(at) = whole {
+            return Some((Part::Volume(u32::try_from(at + 1).ok()?), left(None)));
+        }
+        if set.is_some_and(|set| set != (self.json.identity, self.json.limit)) {
+            return None;
+        }
+        let named = SetName::of_part(path).filter(|(name, _)| name.base().file_name() == self.name.base().file_name());
+        let candidates = part.iter().copied().chain(named.map(|(_, part)| part));
+        let candidates = candidates.filter_map(|part| match part {
+            Part::Volume(number) => Some((part, left(Some(self.good(number, found)?)))),
+            // Of one whose own word is not to be had nothing can be used.
+            Part::Recovery(number) => (number <= self.json.of).then(|| (part, left(Some(Vec::new())))),
+        });
+        candidates.max_by_key(|(_, left)| left.good())
+    }
+
+    /// Which mebibytes are as they were in this volume; `None`: there is no such volume.
+    fn good(&self, number: u32, found: &Region) -> Option<Vec<bool>> {
+        let at = (number as usize).checked_sub(1).filter(|at| *at < self.json.volumes.len())?;
+        let mebibytes = |size: u64| usize::try_from(size.div_ceil(MEBIBYTE)).unwrap_or(usize::MAX);
+        let before: usize = self.json.volumes[..at].iter().map(|volume| mebibytes(volume.size)).sum();
+        let own = self.known.chunks_exact(PRINT as usize).skip(before).take(mebibytes(self.json.volumes[at].size));
+        Some(found.compare(own))
+    }
+
+    /// The shards, as far as they are left.
+    pub fn shards(&self) -> (Vec<Shard>, Vec<Shard>) {
+        let place =
+            |left: &Option<Left>| left.as_ref().map(|left| Place::new(&left.path, left.offset, left.good.clone()));
+        let volumes = self.volumes.iter().zip(&self.json.volumes);
+        let originals = volumes.map(|(left, volume)| Shard { size: volume.size, place: place(left) });
+        let parities = self.recovery.iter().map(|left| Shard { size: self.json.shard, place: place(left) });
+        (originals.collect(), parities.collect())
+    }
+
+    /// Every volume of the set, recovery volumes too, and what is left of it.
+    pub fn parts(&self) -> impl Iterator<Item = (Part, Option<&Left>)> {
+        let volumes = (1..).map(Part::Volume).zip(self.volumes.iter().map(Option::as_ref));
+        volumes.chain((1..).map(Part::Recovery).zip(self.recovery.iter().map(Option::as_ref)))
+    }
+}
+
+impl Given {
+    fn look(path: &Path, events: &Events) -> Result<Given> {
+        let metadata = path.metadata().map_err(|e| Error::disk("opening", path, e))?;
+        if !metadata.is_file() {
+            return Err(Error::input(format!("{} is no file, and so no volume", path.display())));
+        }
+        let mut given =
+            Given { path: path.to_owned(), part: None, set: None, recovery: None, found: Region::default() };
+        match look(path, false) {
+            Ok(Found::Volume(volume, _)) => {
+                given.part = Some(Part::Volume(volume.json.number));
+                given.set = Some((volume.json.identity, volume.json.limit));
+            }
+            Ok(Found::Recovery(recovery)) => {
+                given.part = Some(Part::Recovery(recovery.json.number));
+                given.set = Some((recovery.json.identity, recovery.json.limit));
+                given.recovery = proven(recovery.json, &recovery.layout)?;
+            }
+            Ok(Found::Broken(broken)) => given.part = broken.part,
+            // It may have lost its beginning; whatever it is, its bytes tell.
+            Ok(Found::Other(..)) | Err(_) => {}
+        }
+        let (offset, size) = match &given.recovery {
+            Some(Proven { json, .. }) => (plan(json)?.files.last().map_or(0, |file| file.data), json.shard),
+            None => (0, metadata.len()),
+        };
+        given.found = Region::read(path, offset, size, events)?;
+        events.report(Event::ItemDone);
+        Ok(given)
+    }
+}
+
+/// A recovery volume's own word, if its sums confirm it.
+fn proven(json: RecoveryJson, layout: &crate::transport::layout::Layout) -> Result<Option<Proven>> {
+    let part = Part::Recovery(json.number);
+    let length = plan(&json)?.files.get(1).map_or(0, |file| file.size);
+    let name = part.chunks(json.of);
+    let read = |name: &str, most: u64| layout.read(name, most).ok().flatten();
+    if layout.size_of(&name) != Some(length) {
+        return Ok(None);
+    }
+    let (Some(chunks), Some(sums)) = (read(&name, length), read(&part.sums(json.of), MEBIBYTE)) else {
+        return Ok(None);
+    };
+    let line = format!("{}  {name}", Digest::sha256(&chunks).hex());
+    let is_confirmed = sums.split(|byte| *byte == b'\n').any(|own| own == line.as_bytes());
+    Ok(is_confirmed.then(|| Proven { json, chunks: chunks.to_vec() }))
+}
+
+/// What is left of a recovery volume whose own word is proven.
+fn recovery(given: &Given, Proven { json, chunks }: &Proven) -> Result<(Part, Left)> {
+    let plan = plan(json)?;
+    let offset = plan.files.last().map_or(0, |file| file.data);
+    let known = usize::try_from(json.known_mebibytes().saturating_mul(PRINT)).unwrap_or(usize::MAX);
+    let good = given.found.compare(chunks[known.min(chunks.len())..].chunks_exact(PRINT as usize));
+    let is_whole = match given.found.sha256 {
+        Some(digest) if good.iter().all(|good| *good) => {
+            is_framed(&given.path, &head(json, chunks, &digest)?, offset + json.shard, plan.length)
+        }
+        _ => false,
+    };
+    let good = (!is_whole).then_some(good);
+    Ok((Part::Recovery(json.number), Left { path: given.path.clone(), offset, good }))
+}
+
+/// Whether what stands before the parity and after it is what it should be.
+fn is_framed(path: &Path, head: &[u8], end: u64, length: u64) -> bool {
+    let framed = || -> io::Result<bool> {
+        let file = File::open(path)?;
+        let mut begin = vec![0; head.len()];
+        file.read_exact_at(&mut begin, 0)?;
+        let mut rest = vec![0; usize::try_from(length.saturating_sub(end)).unwrap_or_default()];
+        file.read_exact_at(&mut rest, end)?;
+        Ok(begin == head && rest.iter().all(|byte| *byte == 0) && file.metadata()?.len() == length)
+    };
+    framed().unwrap_or(false)
+}
+
+impl Region {
+    fn read(path: &Path, offset: u64, size: u64, events: &Events) -> Result<Region> {
+        let file = File::open(path).map_err(|e| Error::disk("opening", path, e))?;
+        let mut buffer = vec![0; usize::try_from(size.min(MEBIBYTE)).unwrap_or_default()];
+        let (mut printer, mut is_whole, mut mebibytes) = (Printer::default(), true, Vec::new());
+        let mut at = 0;
+        while at < size {
+            let length = usize::try_from((size - at).min(MEBIBYTE)).unwrap_or_default();
+            let piece = &mut buffer[..length];
+            match file.read_exact_at(piece, offset.saturating_add(at)) {
+                Ok(()) => {
+                    mebibytes.push(Some(*blake3::hash(piece).as_bytes()));
+                    if is_whole {
+                        printer.update(piece);
+                    }
+                }
+                Err(error) => {
+                    tracing::debug!("reading {} at {}: {error}", path.display(), offset + at);
+                    is_whole = false;
+                    mebibytes.push(None);
+                }
+            }
+            events.report(Event::BlobAdvanced { digest: Digest::Sha256([0; 32]), bytes: length as u64 });
+            at += length as u64;
+        }
+        Ok(Region { size, sha256: is_whole.then(|| printer.finish().sha256), mebibytes })
+    }
+
+    /// Which of its mebibytes are these.
+    fn compare<'a>(&self, known: impl Iterator<Item = &'a [u8]>) -> Vec<bool> {
+        let found = self.mebibytes.iter().map(Option::as_ref).chain(std::iter::repeat(None));
+        known.zip(found).map(|(known, found)| found.is_some_and(|found| found == known)).collect()
+    }
+}
+
+/// Whether two recovery volumes are of one set.
+fn is_same(one: &RecoveryJson, other: &RecoveryJson) -> bool {
+    RecoveryJson { number: other.number, ..one.clone() } == *other
+}
+
+/// What the recovery volumes say that most files agree with; of several the first.
+fn description(given: &[Given]) -> Result<(RecoveryJson, Vec<u8>)> {
+    let mut said: Vec<(&Proven, usize)> = Vec::new();
+    for proven in given.iter().filter_map(|given| given.recovery.as_ref()) {
+        match said.iter_mut().find(|(other, _)| is_same(&proven.json, &other.json)) {
+            Some((_, votes)) => *votes += 1,
+            None => said.push((proven, 1)),
+        }
+    }
+    let digests: Vec<(u64, String)> =
+        given.iter().filter_map(|given| Some((given.found.size, given.found.sha256?.hex()))).collect();
+    for (proven, votes) in &mut said {
+        let volumes: HashMap<&str, u64> =
+            proven.json.volumes.iter().map(|volume| (&*volume.sha256, volume.size)).collect();
+        *votes += digests.iter().filter(|(size, digest)| volumes.get(&**digest) == Some(size)).count();
+    }
+    let most = said.iter().rev().max_by_key(|(_, votes)| *votes).ok_or_else(|| {
+        let text =
+            "none of these files is a recovery volume whose beginning is whole, and only those tell what was lost";
+        Error::damaged(format!("repairing a set: {text}; `gapferry verify` says what is damaged or missing"))
+    })?;
+    let json = most.0.json.clone();
+    let length = usize::try_from(json.known_mebibytes().saturating_mul(PRINT)).unwrap_or(usize::MAX);
+    let known = most.0.chunks[..length.min(most.0.chunks.len())].to_vec();
+    Ok((json, known))
+}
+
+/// How the files of the set are called, by those that are of it.
+fn name(given: &[Given], json: &RecoveryJson) -> Result<SetName> {
+    let mut votes: HashMap<SetName, (usize, usize)> = HashMap::new();
+    for (at, given) in given.iter().enumerate() {
+        let is_of_it = given.set == Some((json.identity, json.limit));
+        if let Some((name, _)) = SetName::of_part(&given.path).filter(|(_, part)| Some(*part) == given.part) {
+            // The earlier, the better.
+            let votes = votes.entry(name).or_insert((0, usize::MAX - at));
+            votes.0 += usize::from(is_of_it);
+        }
+    }
+    let name = votes.into_iter().max_by_key(|(_, votes)| *votes).map(|(name, _)| name);
+    name.ok_or_else(|| Error::input("none of these files is called NAME.003.tar or NAME.r01.tar, as volumes are"))
+}
