@@ -15,6 +15,7 @@ mod docker;
 mod files;
 mod graph;
 mod missing;
+mod passing;
 mod problems;
 mod volumes;
 
@@ -31,6 +32,7 @@ use crate::oci::Digest;
 use crate::progress::Events;
 use crate::transport::layout::Layout;
 pub use missing::{missing, missing_of};
+pub use passing::pass;
 use problems::Problems;
 pub use volumes::{SetReport, VolumeReport, VolumeState, is_of_lost_volume};
 

@@ -4,6 +4,7 @@
 //! first, companions after what they speak of, and the tag last. Whatever the moment of an interruption, a tag that exists
 //! can be pulled, and what was complete has its tag. A failure belongs to the images it touches; the others go on.
 
+mod arrivals;
 mod awaited;
 mod observed;
 
@@ -22,6 +23,8 @@ use crate::graph::{Graph, Image};
 use crate::oci::{Digest, Manifest, Reference, Repository};
 use crate::plan::{Action, BlobStep, ImageStep, Plan, TagState, put_by_tag};
 use crate::progress::{Event, Events, Phase};
+pub use arrivals::Arrivals;
+use arrivals::Coming;
 use awaited::Awaited;
 use observed::Observed;
 
@@ -127,13 +130,22 @@ impl<'a> Transfer<'a> {
     ///
     /// With `fail_fast`, what was not finished at the first failure has failed too, and says so.
     pub async fn run(&self, graph: &Graph, plan: &Plan) -> Outcome {
+        self.run_with(graph, plan, None).await
+    }
+
+    /// The same, blobs in the order in which they come to hand.
+    pub async fn run_with(&self, graph: &Graph, plan: &Plan, arrivals: Option<&dyn Arrivals>) -> Outcome {
         let (complete, to_publish) = mpsc::unbounded_channel();
         let awaited = Awaited::new(graph, plan, complete);
         let outcomes = Outcomes::default();
         let blobs = async {
             // It is dropped at the end: then no further image is to be published.
             let awaited = awaited;
-            let moved = self.move_blobs(plan, |step| awaited.settle(step)).await;
+            let settled = |step: &BlobStep| {
+                awaited.settle(step);
+                arrivals.iter().for_each(|arrivals| arrivals.settled(&step.blob.digest));
+            };
+            let moved = self.move_blobs(plan, arrivals::coming(plan, arrivals), settled).await;
             let items = plan.images.len().saturating_sub(outcomes.begin_counting()) as u64;
             self.events.report(Event::Phase { phase: Phase::Publish, items, bytes: 0 });
             moved
@@ -197,17 +209,22 @@ impl<'a> Transfer<'a> {
     /// # Errors
     /// With `fail_fast` the first blob that failed; without, one for which the disk had no room.
     pub async fn blobs(&self, plan: &Plan) -> Result<()> {
-        self.move_blobs(plan, |_| ()).await
+        self.move_blobs(plan, arrivals::coming(plan, None), |_| ()).await
     }
 
     /// `settled` hears of every blob that is where it was to go or has failed.
-    async fn move_blobs(&self, plan: &Plan, settled: impl Fn(&BlobStep)) -> Result<()> {
+    async fn move_blobs<'p>(
+        &self,
+        plan: &'p Plan,
+        coming: impl Stream<Item = Coming<'p>>,
+        settled: impl Fn(&BlobStep),
+    ) -> Result<()> {
         let items = plan.blobs.len() as u64;
         self.events.report(Event::Phase { phase: Phase::Transfer, items, bytes: plan.new_bytes() });
         let jobs = self.options.jobs.max(1);
         let (landed, to_spread) = mpsc::unbounded_channel();
         let moving = async move {
-            let mut moved = stream::iter(&plan.blobs).map(|step| self.land(step)).buffer_unordered(jobs);
+            let mut moved = pin!(coming.map(|coming| self.land(coming)).buffer_unordered(jobs));
             while let Some(blob) = moved.next().await {
                 // The next ones would be fetched for nothing.
                 if let Some(error) = blob.failed.as_ref().filter(|error| error.is_disk_full()) {
@@ -238,7 +255,7 @@ impl<'a> Transfer<'a> {
         let failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
         let mut all: Vec<&Arc<Error>> = failed.values().collect();
         all.sort_by_key(|error| error.to_string());
-        all.into_iter().map(again).collect()
+        all.into_iter().map(|error| again(error)).collect()
     }
 
     /// Bytes of blobs that moved so far, those of failed tries included.
@@ -247,8 +264,14 @@ impl<'a> Transfer<'a> {
     }
 
     /// Brings one blob to the first repository that takes it, unless one has it already.
-    async fn land<'p>(&self, step: &'p BlobStep) -> Landed<'p> {
+    async fn land<'p>(&self, (step, lost): Coming<'p>) -> Landed<'p> {
         let mut landed = Landed { step, at: step.present.first(), lacking: &step.missing, failed: None };
+        if let Some(error) = lost.filter(|_| landed.at.is_none()) {
+            for repository in &step.missing {
+                landed.failed = Some(self.note_failure(step, repository, again(&error)));
+            }
+            return landed;
+        }
         while let (None, [repository, others @ ..]) = (landed.at, landed.lacking) {
             landed.lacking = others;
             match self.upload(step, repository).await {
@@ -409,6 +432,6 @@ fn received<T>(channel: mpsc::UnboundedReceiver<T>) -> impl Stream<Item = T> {
 }
 
 /// The same failure for one more image that needed the same thing.
-fn again(error: &Arc<Error>) -> Error {
+fn again(error: &Error) -> Error {
     Error::new(error.kind(), error.chain())
 }

@@ -6,7 +6,7 @@ use super::chunks::{self, Blob};
 use super::declared::Declared;
 use super::{Depth, Problem, ProblemKind, Problems};
 use crate::bundle::{BUNDLE_JSON, BundleJson, SIGNATURE, SUMS};
-use crate::content::{Slice, in_parallel};
+use crate::content::in_parallel;
 use crate::oci::{Algorithm, Digest, MAX_MANIFEST_SIZE};
 use crate::progress::{Event, Events, Phase};
 use crate::transport::layout::Layout;
@@ -77,23 +77,33 @@ fn is_small_metadata(path: &str, size: u64) -> bool {
 }
 
 fn hash(layout: &Layout, file: &Declared, events: &Events) -> Option<Problem> {
+    let expected = format!("sha256:{}", file.sha256);
+    if let Some(sums) = layout.passed(&file.path) {
+        return compare(file, &expected, &|algorithm| match algorithm {
+            Algorithm::Sha256 => Ok(sums.sha256),
+            Algorithm::Sha512 => sums.own.ok_or_else(|| std::io::Error::other("it has passed")),
+        });
+    }
     let slice = match layout.slice(&file.path) {
         Ok(slice) => slice?,
         Err(error) => return Some(Problem::new(&file.path, ProblemKind::Unreadable).found(error.chain())),
     };
-    let expected = format!("sha256:{}", file.sha256);
     let id = expected.parse().unwrap_or(Digest::Sha256([0; 32]));
     let size = slice.size();
     events.report(Event::BlobStarted { digest: id, size, present: 0 });
-    let problem = compare(&slice, file, &expected, &|bytes| events.report(Event::BlobAdvanced { digest: id, bytes }));
+    let progress = |bytes| events.report(Event::BlobAdvanced { digest: id, bytes });
+    let problem = compare(file, &expected, &|algorithm| match algorithm {
+        Algorithm::Sha256 => slice.hash(algorithm, &progress),
+        Algorithm::Sha512 => slice.hash(algorithm, &|_| ()),
+    });
     events.report(Event::BlobFinished { digest: id });
     problem
 }
 
-/// Against what is declared; and, for a blob, against its own name.
-fn compare(slice: &Slice, file: &Declared, expected: &str, progress: &dyn Fn(u64)) -> Option<Problem> {
+/// Against what is declared; and, for a blob, against its own name. `hash` is of its bytes.
+fn compare(file: &Declared, expected: &str, hash: &dyn Fn(Algorithm) -> std::io::Result<Digest>) -> Option<Problem> {
     let unreadable = |e: std::io::Error| Some(Problem::new(&file.path, ProblemKind::Unreadable).found(e));
-    let found = match slice.hash(Algorithm::Sha256, progress) {
+    let found = match hash(Algorithm::Sha256) {
         Ok(found) => found,
         Err(error) => return unreadable(error),
     };
@@ -105,7 +115,7 @@ fn compare(slice: &Slice, file: &Declared, expected: &str, progress: &dyn Fn(u64
     let own_name = own_name?;
     let real = match own_name.algorithm() {
         Algorithm::Sha256 => Ok(found),
-        Algorithm::Sha512 => slice.hash(Algorithm::Sha512, &|_| ()),
+        Algorithm::Sha512 => hash(Algorithm::Sha512),
     };
     match real {
         Ok(real) if real == own_name => None,

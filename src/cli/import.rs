@@ -1,6 +1,7 @@
 //! `gapferry import`: bundle → registry.
 
 mod increment;
+mod piped;
 mod volumes;
 
 use std::collections::HashMap;
@@ -10,6 +11,7 @@ use std::time::Instant;
 use super::allowlist::read_file;
 use super::context::Context;
 use super::exit::Outcome;
+use super::piped::Piped;
 use super::push::report::volumes as numbers;
 use super::push::{Arriving, Cargo, Names, Push, PushArgs};
 use super::signing::{KeyArgs, SignArgs, signed_by};
@@ -36,6 +38,11 @@ The volumes of a bundle that was split are given together, in any order, and rea
 at a time, as the media arrive: every run pushes what is at hand, an image gets its tag when all of it is there, and exit code 6 \
 says that more is to come. Pieces of a blob that was cut are kept beside FILE until it is whole.
 
+`-`, and a pipe by its name, is read once: metadata and manifests are proven first, then blobs are pushed as they come, each once \
+all of it is proven. It needs room in TMPDIR for the largest blob, or for 256 MiB of smaller ones that wait. What the target has \
+is read, proven and not sent. If the pipe ends early, images that were complete have their tags; run again, only the rest is \
+sent. That something is wrong behind the last blob can be told only then.
+
 A failure of one image does not stop the others; the end shows what failed and why. Run again, it does only what is missing.
 
 With --sign-key the receipt is signed too, in FILE.sig: `openssl dgst -sha256 -verify here.pub -signature FILE.sig FILE`.";
@@ -46,6 +53,7 @@ Examples:
   gapferry import images.tar --to registry.internal:5000 --dry-run
   gapferry import images.tar --to harbor.internal/mirror --key them.pub
   gapferry import images.tar --to harbor.internal --map names.map --receipt receipt.json
+  ssh outside cat images.tar | gapferry import - --to harbor.internal/mirror
   gapferry import images.*.tar --to harbor.internal/mirror
   gapferry import images.003.tar --state FILE --to harbor.internal/mirror
 
@@ -65,7 +73,7 @@ const NOTHING: &str = "nothing was pushed";
 #[derive(clap::Args)]
 #[command(long_about = ABOUT, after_long_help = AFTER)]
 pub struct Args {
-    /// The bundle: a directory, a tar, or its volumes
+    /// The bundle: a directory, a tar, its volumes, or `-`
     #[arg(required = true)]
     bundle: Vec<PathBuf>,
     /// Where to push; PREFIX begins every name (on Harbor: the project)
@@ -107,6 +115,11 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
     let started = Instant::now();
     let push = Push::new(&args.push, &args.to, Names::Hosted { scoped: args.scoped }, args.json)?;
     let push = push.signing(args.sign.key(context)?)?;
+    if let [only] = &args.bundle[..]
+        && let Some(piped) = Piped::open(only)?
+    {
+        return piped::run(&args, piped, &push, started, context).await;
+    }
     let mut state = args.state.as_ref().map(|path| State::open(path, &args.to, !args.push.is_dry_run())).transpose()?;
     let kept = state.as_ref().map_or(Ok(None), State::pieces)?;
     let opened = Opened::open_with(&args.bundle, kept)?;
@@ -127,7 +140,7 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
 
 fn cargo<'a>(bundle: &Bundle, source: &'a dyn Source, graph: Graph, arriving: Option<&'a dyn Arriving>) -> Cargo<'a> {
     let (identity, created) = (Some(bundle.identity()), Some(bundle.json().created));
-    Cargo { source, graph, identity, created, places: HashMap::new(), faults: Vec::new(), lost: Vec::new(), arriving }
+    Cargo { source, graph, identity, created, places: HashMap::new(), faults: Vec::new(), lost: Vec::new(), arriving, arrivals: None }
 }
 
 /// What must be right before anything is pushed; a bundle with any problem is refused.

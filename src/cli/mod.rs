@@ -24,6 +24,7 @@ mod man;
 mod migrate;
 mod mirrors;
 mod password;
+mod piped;
 mod push;
 mod registry;
 mod repair;

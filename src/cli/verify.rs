@@ -6,6 +6,7 @@ use std::time::Instant;
 use super::context::{Context, check_writable, write_file};
 use super::exit::Outcome;
 use super::export::TOOL;
+use super::piped::Piped;
 use super::signing::{KeyArgs, signed_by};
 use super::since;
 use crate::bundle::Signed;
@@ -15,6 +16,7 @@ use crate::error::Result;
 use crate::oci::Digest;
 use crate::progress::plain_piece;
 use crate::progress::units::{bytes, count, duration};
+use crate::transport::layout::Layout;
 
 const ABOUT: &str = "\
 Proves every byte of a bundle, a directory or a tar, which is read by offset and never extracted.
@@ -35,6 +37,10 @@ is not in it.
 The volumes of a bundle that was split are given in any order: all of them, and what is missing, damaged or of another set is \
 named, each with the images it affects; or one alone, of which all is proven that it holds.
 
+`-`, and a pipe by its name, is read once, to its end: every file is proven by sha256 while it passes, and the problems are those \
+of a file, but for the place of a wrong byte. What is JSON is kept for that in TMPDIR, in a file without a name. A signature \
+counts where it stands before the blobs.
+
 With --key the signature is checked before any other file is opened: a bundle that is unsigned, signed by another key, or \
 altered since is refused.
 
@@ -47,6 +53,7 @@ Examples:
   gapferry verify images.tar --key them.pub
   gapferry verify images.003.tar
   gapferry verify images.*.tar
+  ssh outside cat images.tar | gapferry verify -
   gapferry verify images.tar --missing missing.json || jq -r '.blobs[].digest' missing.json
 
 Without gapferry, inside the directory form (or after `tar xf`):
@@ -63,7 +70,7 @@ Who made it, with an ECDSA key by openssl or cosign, with an Ed25519 key:
 #[derive(clap::Args)]
 #[command(long_about = ABOUT, after_long_help = AFTER)]
 pub struct Args {
-    /// The bundle: a directory, a tar, or its volumes
+    /// The bundle: a directory, a tar, its volumes, or `-`
     #[arg(required = true)]
     bundle: Vec<PathBuf>,
     /// Prove the sha256 of every file, too, which takes several times as long
@@ -82,10 +89,8 @@ pub struct Args {
 pub fn run(args: Args, context: &Context) -> Result<Outcome> {
     let started = Instant::now();
     check_writable(&args.missing)?;
-    let opened = Opened::open(&args.bundle)?;
+    let (opened, signed, depth) = open(&args, context)?;
     let path = opened.layout().path().to_owned();
-    let signed = args.keys.check_layout(opened.layout(), context)?;
-    let depth = if args.full { Depth::Full } else { Depth::Chunks };
     let report = check::check_opened(&opened, depth, &context.events)?;
     if let Some(signed) = &signed {
         signed.hold(&path, report.identity)?;
@@ -100,6 +105,26 @@ pub fn run(args: Args, context: &Context) -> Result<Outcome> {
         tell_missing(path, opened, &report, context)?;
     }
     Ok(if report.is_clean() { Outcome::Done } else { Outcome::Damaged })
+}
+
+/// What is to be proven, and how, once whose signature it has is known; what comes out of a pipe is read here, to its end.
+fn open(args: &Args, context: &Context) -> Result<(Opened, Option<Signed>, Depth)> {
+    let piped = match &args.bundle[..] {
+        [only] => Piped::open(only)?,
+        _ => None,
+    };
+    if let Some(Piped { path, input }) = piped {
+        let mut signed = None;
+        let mut before_blobs = |layout: &Layout| {
+            signed = args.keys.check_layout(layout, context)?;
+            Ok(())
+        };
+        let layout = check::pass(&path, input, &mut before_blobs, &context.events)?;
+        return Ok((Opened::Whole(Box::new(layout)), signed, Depth::Full));
+    }
+    let opened = Opened::open(&args.bundle)?;
+    let signed = args.keys.check_layout(opened.layout(), context)?;
+    Ok((opened, signed, if args.full { Depth::Full } else { Depth::Chunks }))
 }
 
 fn tell_missing(path: &Path, opened: Opened, report: &Report, context: &Context) -> Result<()> {

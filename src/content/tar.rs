@@ -13,6 +13,10 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
+mod stream;
+
+pub use stream::{File as StreamedFile, Stream};
+
 use crate::error::{Error, Result};
 
 const BLOCK: u64 = 512;
@@ -67,53 +71,46 @@ pub fn scan(path: &Path, file: &File, length: u64, found: &mut impl Entries) -> 
     let mut extended = Extended::default();
     loop {
         let Some(block) = read_block(path, file, position, length)? else {
-            found.fault(b"", format!("the tar ends at byte {length} without its end mark: it is cut short"));
+            found.fault(b"", cut_between(length));
             return Ok(());
         };
         if block.iter().all(|byte| *byte == 0) {
             if extended.unanswered {
-                found.fault(b"", "an extended header at its end speaks of no entry");
+                found.fault(b"", NO_ENTRY);
             }
             return check_end(path, file, position, length, found);
         }
         let header = match Header::parse(&block) {
             Ok(header) => header,
             Err(what) => {
-                found.fault(b"", format!("no valid tar header at byte {position}: {what}; nothing after it is read"));
+                found.fault(b"", no_header(position, what));
                 return Ok(());
             }
         };
         let offset = position + BLOCK;
-        // An extended header speaks of the entry after it, not of the extended headers in between.
-        let size = if matches!(header.kind, b'L' | b'K' | b'x' | b'g') { None } else { extended.size };
-        let size = size.unwrap_or(header.size);
+        let size = extended.size_of(&header);
         let Some(next) = padded(size).and_then(|padded| offset.checked_add(padded)) else {
-            found.fault(&header.name, "its size overflows");
+            found.fault(&header.name, OVERFLOWS);
             return Ok(());
         };
+        if is_extended(header.kind) && size > MAX_EXTENDED {
+            found.fault(&header.name, TOO_LARGE);
+            return Ok(());
+        }
         if offset.saturating_add(size) > length {
             let name = extended.name.as_ref().unwrap_or(&header.name);
-            found.fault(name, format!("it says {size} bytes, but the tar ends at byte {length}: it is cut short"));
+            found.fault(name, cut_within(size, length));
             return Ok(());
         }
         let padding = next - offset - size;
         if !is_empty(path, file, offset + size, padding)? {
-            found.fault(extended.name.as_ref().unwrap_or(&header.name), "data is hidden in the padding after it");
+            found.fault(extended.name.as_ref().unwrap_or(&header.name), HIDDEN);
         }
         match header.kind {
-            b'L' | b'x' => match read_extended(path, file, &header, offset)? {
-                Some(data) if extended.take(header.kind, &data) => {}
-                Some(_) => found.fault(&header.name, "its extended header is malformed"),
-                None => {
-                    found.fault(&header.name, "its extended header is too large");
-                    return Ok(());
-                }
-            },
-            // What speaks of all entries is read differently by different programs; ours writes none.
-            b'g' => match read_extended(path, file, &header, offset)? {
-                Some(data) if says_nothing(&data) => {}
-                _ => found.fault(&header.name, "it is a header that changes all entries after it"),
-            },
+            kind if is_extended(kind) => {
+                let data = read_extended(path, file, &header, offset)?;
+                take_extended(&mut extended, &header, &data, found);
+            }
             _ => add(found, header, std::mem::take(&mut extended), Place { offset, size }),
         }
         found.count(path)?;
@@ -124,13 +121,58 @@ pub fn scan(path: &Path, file: &File, length: u64, found: &mut impl Entries) -> 
 /// After the end mark comes nothing: readers stop there, so what follows is proven by nobody.
 fn check_end(path: &Path, file: &File, position: u64, length: u64, found: &mut impl Entries) -> Result<()> {
     if position + 2 * BLOCK > length {
-        found.fault(b"", format!("the tar ends at byte {length} in the middle of its end mark: it is cut short"));
+        found.fault(b"", cut_in_end(length));
     } else if length - position > MAX_END {
-        found.fault(b"", format!("the tar has {} bytes after its end mark", length - position));
+        found.fault(b"", too_long());
     } else if !is_empty(path, file, position, length - position)? {
-        found.fault(b"", format!("data is hidden after the end mark of the tar at byte {position}"));
+        found.fault(b"", hidden(position));
     }
     Ok(())
+}
+
+fn too_long() -> String {
+    format!("the tar has more than {MAX_END} bytes after its end mark")
+}
+
+fn hidden(position: u64) -> String {
+    format!("data is hidden after the end mark of the tar at byte {position}")
+}
+
+fn cut_in_end(length: u64) -> String {
+    format!("the tar ends at byte {length} in the middle of its end mark: it is cut short")
+}
+
+fn cut_between(length: u64) -> String {
+    format!("the tar ends at byte {length} without its end mark: it is cut short")
+}
+
+fn cut_within(size: u64, length: u64) -> String {
+    format!("it says {size} bytes, but the tar ends at byte {length}: it is cut short")
+}
+
+fn no_header(position: u64, what: &str) -> String {
+    format!("no valid tar header at byte {position}: {what}; nothing after it is read")
+}
+
+const HIDDEN: &str = "data is hidden in the padding after it";
+const OVERFLOWS: &str = "its size overflows";
+const TOO_LARGE: &str = "its extended header is too large";
+const NO_ENTRY: &str = "an extended header at its end speaks of no entry";
+
+/// What is read by itself; any other kind is an entry.
+fn is_extended(kind: u8) -> bool {
+    matches!(kind, b'L' | b'x' | b'g')
+}
+
+/// Takes an extended header, or tells what is wrong with it.
+fn take_extended(extended: &mut Extended, header: &Header, data: &[u8], found: &mut impl Entries) {
+    match header.kind {
+        // What speaks of all entries is read differently by different programs; ours writes none.
+        b'g' if says_nothing(data) => {}
+        b'g' => found.fault(&header.name, "it is a header that changes all entries after it"),
+        kind if extended.take(kind, data) => {}
+        _ => found.fault(&header.name, "its extended header is malformed"),
+    }
 }
 
 /// Whether `file`, which has `length` bytes, begins like a tar.
@@ -141,6 +183,14 @@ pub fn is_tar(path: &Path, file: &File, length: u64) -> Result<bool> {
     let mut start = [0; 512];
     let known = start.len().min(usize::try_from(length).unwrap_or(usize::MAX));
     file.read_exact_at(&mut start[..known], 0).map_err(|e| Error::disk("reading", path, e))?;
+    looks_like_tar(path, &start)
+}
+
+/// The same of its first block, filled up with zeros.
+///
+/// # Errors
+/// It is compressed.
+pub fn looks_like_tar(path: &Path, start: &[u8; 512]) -> Result<bool> {
     let compressed = match &start[..4] {
         [0x1f, 0x8b, ..] => Some(("gzip", "gzip -dc")),
         [0x28, 0xb5, 0x2f, 0xfd] => Some(("zstd", "zstd -dc")),
@@ -203,6 +253,22 @@ struct Extended {
 }
 
 impl Extended {
+    /// An extended header speaks of the entry after it, not of the extended headers in between.
+    fn size_of(&self, header: &Header) -> u64 {
+        let said = if matches!(header.kind, b'L' | b'K' | b'x' | b'g') { None } else { self.size };
+        said.unwrap_or(header.size)
+    }
+
+    /// The name of the entry after it.
+    fn name_of<'a>(&'a self, header: &'a Header) -> &'a [u8] {
+        self.name.as_ref().unwrap_or(&header.name)
+    }
+
+    /// Whether the entry after it is a regular file.
+    fn is_file(&self, header: &Header) -> bool {
+        !self.sparse && matches!(header.kind, b'0' | 0) && !self.name_of(header).ends_with(b"/")
+    }
+
     /// `false`: it is malformed.
     fn take(&mut self, kind: u8, data: &[u8]) -> bool {
         self.unanswered = true;
@@ -250,13 +316,10 @@ fn digits(text: &[u8], radix: u32) -> Option<u64> {
     u64::from_str_radix(text, radix).ok()
 }
 
-fn read_extended(path: &Path, file: &File, header: &Header, offset: u64) -> Result<Option<Vec<u8>>> {
-    if header.size > MAX_EXTENDED {
-        return Ok(None);
-    }
-    let mut data = vec![0; usize::try_from(header.size).unwrap_or_default()];
+fn read_extended(path: &Path, file: &File, header: &Header, offset: u64) -> Result<Vec<u8>> {
+    let mut data = vec![0; usize::try_from(header.size.min(MAX_EXTENDED)).unwrap_or_default()];
     file.read_exact_at(&mut data, offset).map_err(|e| Error::disk("reading", path, e))?;
-    Ok(Some(data))
+    Ok(data)
 }
 
 fn read_block(path: &Path, file: &File, position: u64, length: u64) -> Result<Option<[u8; 512]>> {

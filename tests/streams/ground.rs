@@ -1,6 +1,7 @@
 //! A registry with images of several kinds and sizes, and a place to work in.
 
 use std::fs::File;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -53,6 +54,17 @@ impl Ground {
         command.current_dir(self.directory.path()).args(args);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command
+    }
+
+    /// Runs a command here with these bytes coming out of a pipe, in pieces of so many.
+    pub fn piped(&self, args: &[&str], bytes: &[u8], piece: usize) -> Ran {
+        let mut child = self.process(args).stdin(Stdio::piped()).spawn().unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        std::thread::scope(|scope| {
+            // Whoever has read enough goes away.
+            scope.spawn(move || bytes.chunks(piece).try_for_each(|piece| stdin.write_all(piece)));
+            ended(child.wait_with_output().unwrap())
+        })
     }
 
     /// The lock, exported to standard output.

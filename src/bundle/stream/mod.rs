@@ -5,6 +5,7 @@
 //! read. All else is known from the contents; a blob that goes by another digest than sha256 is read twice.
 
 mod ahead;
+mod incoming;
 mod outlet;
 
 use std::collections::HashMap;
@@ -20,6 +21,7 @@ use crate::graph::Graph;
 use crate::oci::{Algorithm, Descriptor, Digest, Repository};
 use crate::progress::{Event, Events, Phase};
 use ahead::{Ahead, Placed};
+pub use incoming::{Arrived, Ending, Incoming};
 pub use outlet::{Kind, Outlet, Pipe};
 
 /// A tar ends with two empty blocks.

@@ -249,6 +249,7 @@ fn cargo(storage: &Storage, collected: Collected) -> Cargo<'_> {
         faults,
         lost,
         arriving: None,
+        arrivals: None,
     }
 }
 

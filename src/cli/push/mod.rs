@@ -27,7 +27,7 @@ use crate::plan::{self, OnExisting, Plan, Targets};
 use crate::progress::Event;
 use crate::receipt::ImageReceipt;
 use crate::signing::PrivateKey;
-use crate::transfer::{self, Transfer};
+use crate::transfer::{self, Arrivals, Transfer};
 use crate::transport::registry::Registries;
 
 /// How to push. The command that has these has `--to` as well.
@@ -126,6 +126,8 @@ pub struct Cargo<'a> {
     pub lost: Vec<ImageReceipt>,
     /// It comes in several runs, and this is the one that knows of the others.
     pub arriving: Option<&'a dyn Arriving>,
+    /// It can be read once, in an order of its own.
+    pub arrivals: Option<&'a dyn Arrivals>,
 }
 
 /// Content that arrives in several runs.
@@ -191,7 +193,7 @@ impl<'a> Push<'a> {
         cargo.arriving.map_or(Ok(()), |arriving| arriving.before(&plan, &waiting))?;
         let options = transfer::Options { jobs: args.registry.jobs(), fail_fast: args.fail_fast };
         let transfer = Transfer::new(cargo.source, &registries, options, context.events.clone());
-        let outcome = transfer.run(graph, &plan).await;
+        let outcome = transfer.run_with(graph, &plan, cargo.arrivals).await;
         context.end();
         let wanted = cargo.arriving.map_or_else(|| Ok(Vec::new()), |arriving| arriving.after(&waiting, &outcome));
         let volumes = wanted.as_ref().map_or(&[][..], |wanted| wanted);

@@ -19,7 +19,7 @@ pub const MAX_DEPTH: usize = 16;
 const MAX_FAULTS: usize = 100;
 
 /// Entries and faults so far.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Found {
     pub entries: BTreeMap<String, Place>,
     pub faults: Vec<Fault>,

@@ -13,6 +13,7 @@
 
 mod directory;
 mod found;
+mod passing;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
@@ -28,6 +29,7 @@ use crate::content::{Body, Slice, Source};
 use crate::error::{Error, Kind, Result};
 use crate::oci::{Descriptor, Digest, MAX_MANIFEST_SIZE, Manifest, Reference, Repository, Tag, has_at_most_values};
 use found::Found;
+pub use passing::{Entry, Passed, Passing, Sums};
 
 /// The annotation skopeo, podman and oras look for.
 pub const REF_NAME: &str = "org.opencontainers.image.ref.name";
@@ -68,6 +70,12 @@ enum Form {
         parts: Vec<Layout>,
         /// The files that are in pieces, or have another name in their part.
         pieces: HashMap<String, Vec<Piece>>,
+    },
+    /// A tar that has passed, or is still passing.
+    Passed {
+        /// Where those that were kept are.
+        file: Arc<File>,
+        passed: Passed,
     },
 }
 
@@ -130,7 +138,7 @@ impl Layout {
     pub fn parts(&self) -> &[Layout] {
         match &self.form {
             Form::Joined { parts, .. } => parts,
-            Form::Directory | Form::Tar(_) => &[],
+            Form::Directory | Form::Tar(_) | Form::Passed { .. } => &[],
         }
     }
 
@@ -174,8 +182,25 @@ impl Layout {
             Form::Tar(file) => file.clone(),
             Form::Directory => Arc::new(directory::open(&full)?),
             Form::Joined { .. } => return self.join(path),
+            Form::Passed { file, passed } => {
+                let begin = passed.kept.get(path).ok_or_else(|| passing::is_gone(&full))?;
+                return Ok(Some(Slice::new(file.clone(), full, *begin, place.size)));
+            }
         };
         Ok(Some(Slice::new(file, full, place.offset, place.size)))
+    }
+
+    /// What a file hashed to while it passed: then nobody can hash it again.
+    pub fn passed(&self, path: &str) -> Option<Sums> {
+        match &self.form {
+            Form::Passed { passed, .. } => passed.sums.get(path).copied(),
+            _ => None,
+        }
+    }
+
+    /// Whether it is a tar that passes: of most files nothing is left but [`Layout::passed`].
+    pub fn is_passing(&self) -> bool {
+        matches!(self.form, Form::Passed { .. })
     }
 
     fn join(&self, path: &str) -> Result<Option<Slice>> {

@@ -1,0 +1,289 @@
+//! A bundle out of a pipe: first what an import is planned with, then its blobs, each proven before anybody gets it.
+//!
+//! # Threats
+//! Those of any layout that passes. Who sends it may put anything behind what was looked at, or nothing: so each later file
+//! has to be one that `bundle.json` declared, with its size and sha256, and is had only when all of it has been proven.
+
+use std::collections::{HashMap, HashSet};
+use std::fs::File;
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use tokio::sync::mpsc::UnboundedSender;
+
+use crate::bundle::{Bundle, FileEntry};
+use crate::content::{Body, Slice, Source};
+use crate::error::{Error, Kind, Result};
+use crate::graph::Graph;
+use crate::oci::{Descriptor, Digest, Manifest, Reference, Repository, Tag, media_type};
+use crate::progress::units::bytes;
+use crate::transport::layout::{Entry, Layout, Passing};
+
+/// How much waits to be pushed, in bytes, beside one blob of any size.
+const MOST_WAITING: u64 = 256 << 20;
+/// More problems are not listed.
+const MOST_PROBLEMS: usize = 100;
+
+/// A bundle of which the metadata and manifests have been read.
+pub struct Incoming<R> {
+    path: PathBuf,
+    passing: Passing<R>,
+    /// The file whose bytes come next.
+    next: Option<Entry>,
+    declared: HashMap<String, FileEntry>,
+}
+
+/// What the stream turned out to be after its last byte.
+#[derive(Debug, Default)]
+pub struct Ending {
+    /// What is wrong with it, for people.
+    pub problems: Vec<String>,
+    /// Bytes that came.
+    pub length: u64,
+}
+
+/// The blobs that have come and are wanted still.
+#[derive(Default)]
+struct AtHand {
+    blobs: HashMap<Digest, Slice>,
+    /// Bytes of these.
+    waiting: u64,
+    /// Nobody wants any more.
+    closed: bool,
+}
+
+/// What has come of the bundle, as a source.
+pub struct Arrived {
+    layout: Layout,
+    at_hand: Mutex<AtHand>,
+    room: Condvar,
+}
+
+impl<R: Read> Incoming<R> {
+    /// Reads up to the first file that is not kept: a layer. `before_blobs` sees what stands before the blobs, and may refuse
+    /// to read on.
+    ///
+    /// # Errors
+    /// Not readable, or refused.
+    pub fn open(
+        path: &Path,
+        input: R,
+        before_blobs: &mut dyn FnMut(&Layout) -> Result<()>,
+    ) -> Result<(Incoming<R>, Layout)> {
+        let mut passing = Passing::new(path, input)?;
+        let (mut is_before, mut next) = (true, None);
+        while let Some(entry) = passing.next()? {
+            if is_before && entry.path.starts_with("blobs/") {
+                is_before = false;
+                before_blobs(&passing.so_far([]))?;
+            }
+            if !passing.will_keep(&entry)? {
+                next = Some(entry);
+                break;
+            }
+            passing.read(&entry, &mut |_| Ok(()))?;
+        }
+        if is_before {
+            before_blobs(&passing.so_far([]))?;
+        }
+        // Whoever checks it says what is wrong with one that has none.
+        let bundle = Bundle::in_layout(passing.so_far([])).ok();
+        let blobs = bundle.iter().flat_map(Bundle::files).filter(|file| file.path.starts_with("blobs/"));
+        let declared: HashMap<String, FileEntry> = blobs.map(|file| (file.path.clone(), file.clone())).collect();
+        let promised = match next {
+            Some(_) => declared.values().map(|file| (file.path.clone(), file.size)).collect(),
+            None => Vec::new(),
+        };
+        let layout = passing.so_far(promised);
+        Ok((Incoming { path: path.to_owned(), passing, next, declared }, layout))
+    }
+
+    /// Whether all that an allowlist is asked about has come: the configs of images say what platform they are for.
+    ///
+    /// # Errors
+    /// One stands behind other blobs.
+    pub fn check_configs(&self, graph: &Graph) -> Result<()> {
+        let manifests = graph.images.iter().flat_map(|image| &image.manifests);
+        let configs = manifests.filter_map(|manifest| manifest.config());
+        let late = configs
+            .filter(|config| media_type::is_image_config(&config.media_type))
+            .find(|config| !self.passing.has_kept(&config.digest.blob_path()));
+        let Some(late) = late else { return Ok(()) };
+        let text = format!(
+            "{}: the config {} stands behind other blobs, or is none; save it to a file and import that",
+            self.path.display(),
+            late.digest
+        );
+        Err(Error::damaged(text))
+    }
+
+    /// Reads to the end. What is wanted is proven, put at hand and told to `came`; so is what will not come, as an error.
+    pub fn read(
+        mut self,
+        wanted: &HashSet<Digest>,
+        arrived: &Arrived,
+        came: &UnboundedSender<(Digest, Result<()>)>,
+    ) -> Ending {
+        let mut problems = Vec::new();
+        let mut open: HashSet<Digest> = wanted.clone();
+        for digest in wanted.iter().filter(|digest| self.passing.has_kept(&digest.blob_path())) {
+            open.remove(digest);
+            let _ = came.send((*digest, Ok(())));
+        }
+        let failed = loop {
+            let entry = match self.next.take() {
+                Some(entry) => entry,
+                None => match self.passing.next() {
+                    Ok(Some(entry)) => entry,
+                    Ok(None) => break None,
+                    Err(error) => break Some(error),
+                },
+            };
+            let digest = name_of(&entry.path).filter(|digest| open.contains(digest));
+            match self.take(&entry, digest, arrived) {
+                Ok(true) => {}
+                // It is cut: the next one says so.
+                Ok(false) => continue,
+                Err(error) if error.kind() == Kind::Damaged => {
+                    problems.push(error.chain());
+                    if let Some(digest) = digest.filter(|digest| open.remove(digest)) {
+                        let _ = came.send((digest, Err(error)));
+                    }
+                    continue;
+                }
+                Err(error) => break Some(error),
+            }
+            if let Some(digest) = digest.filter(|digest| open.remove(digest)) {
+                let _ = came.send((digest, Ok(())));
+            }
+        };
+        let (length, path) = (self.passing.position(), self.path.display().to_string());
+        let why = match &failed {
+            Some(error) => error.chain(),
+            None => format!("{path} has ended"),
+        };
+        problems.extend(failed.map(|error| error.chain()));
+        for digest in open {
+            let text = format!("blob {digest} has not come: after {} {why}", bytes(length));
+            let _ = came.send((digest, Err(Error::damaged(text))));
+        }
+        let layout = self.passing.into_layout();
+        problems.extend(layout.faults().iter().map(|fault| match fault.path.as_str() {
+            "" => format!("{path}: {}", fault.what),
+            name => format!("{name}: {}", fault.what),
+        }));
+        let missing = self.declared.keys().filter(|name| layout.size_of(name).is_none()).count();
+        if missing > 0 {
+            problems.push(format!("{path} has ended after {}: {missing} of its blobs have not come", bytes(length)));
+        }
+        problems.truncate(MOST_PROBLEMS);
+        Ending { problems, length }
+    }
+
+    /// One file; `digest`: it is wanted. `false`: the tar ends in it.
+    fn take(&mut self, entry: &Entry, digest: Option<Digest>, arrived: &Arrived) -> Result<bool> {
+        let Some(declared) = self.declared.get(&entry.path) else {
+            self.passing.read(entry, &mut |_| Ok(()))?;
+            return Err(Error::damaged(format!("{} is not declared", entry.path)));
+        };
+        if declared.size != entry.size {
+            let text = format!("{} has {} bytes instead of {}", entry.path, entry.size, declared.size);
+            return Err(Error::damaged(text));
+        }
+        let mut file = digest.map(|_| arrived.make_room(entry.size, &self.path)).transpose()?;
+        let failed = |e| Error::disk("keeping a blob in", &std::env::temp_dir(), e);
+        let sums = self.passing.read(entry, &mut |piece| match &mut file {
+            Some(file) => file.write_all(piece).map_err(failed),
+            None => Ok(()),
+        })?;
+        let Some(sums) = sums else { return Ok(false) };
+        let own = name_of(&entry.path);
+        let is_right = sums.sha256.hex() == declared.sha256 && own == Some(sums.own.unwrap_or(sums.sha256));
+        if !is_right {
+            return Err(Error::damaged(format!("{}: wrong digest: the bytes have {}", entry.path, sums.sha256)));
+        }
+        if let (Some(digest), Some(file)) = (digest, file) {
+            arrived.put(digest, Slice::new(Arc::new(file), self.path.join(&entry.path), 0, entry.size));
+        }
+        Ok(true)
+    }
+}
+
+impl Arrived {
+    /// `layout`: what came first.
+    pub fn new(layout: Layout) -> Arrived {
+        Arrived { layout, at_hand: Mutex::default(), room: Condvar::new() }
+    }
+
+    /// A file without a name for a blob of this size, when so much of what came before has been pushed that there is room.
+    fn make_room(&self, size: u64, path: &Path) -> Result<File> {
+        let mut at_hand = self.lock();
+        while at_hand.waiting > 0 && at_hand.waiting.saturating_add(size) > MOST_WAITING && !at_hand.closed {
+            at_hand = self.room.wait(at_hand).unwrap_or_else(PoisonError::into_inner);
+        }
+        drop(at_hand);
+        tempfile::tempfile_in(std::env::temp_dir()).map_err(|e| Error::disk("keeping blobs of", path, e))
+    }
+
+    fn put(&self, digest: Digest, slice: Slice) {
+        let mut at_hand = self.lock();
+        at_hand.waiting = at_hand.waiting.saturating_add(slice.size());
+        at_hand.blobs.insert(digest, slice);
+    }
+
+    /// Nobody wants this blob any more.
+    pub fn settle(&self, digest: &Digest) {
+        let mut at_hand = self.lock();
+        if let Some(slice) = at_hand.blobs.remove(digest) {
+            at_hand.waiting = at_hand.waiting.saturating_sub(slice.size());
+            self.room.notify_all();
+        }
+    }
+
+    /// Nobody wants any more: what still comes need not wait.
+    pub fn close(&self) {
+        let mut at_hand = self.lock();
+        at_hand.closed = true;
+        at_hand.blobs.clear();
+        self.room.notify_all();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, AtHand> {
+        self.at_hand.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[async_trait]
+impl Source for Arrived {
+    async fn tags(&self, repository: &Repository) -> Result<Vec<Tag>> {
+        self.layout.tags(repository).await
+    }
+
+    async fn resolve(&self, reference: &Reference) -> Result<Option<Descriptor>> {
+        self.layout.resolve(reference).await
+    }
+
+    async fn manifest(&self, reference: &Reference) -> Result<Option<Manifest>> {
+        self.layout.manifest(reference).await
+    }
+
+    async fn referrers(&self, repository: &Repository, subject: &Digest) -> Result<Vec<Descriptor>> {
+        self.layout.referrers(repository, subject).await
+    }
+
+    async fn blob(&self, repository: &Repository, blob: &Descriptor, offset: u64) -> Result<Body> {
+        let slice = self.lock().blobs.get(&blob.digest).cloned();
+        match slice {
+            Some(slice) if slice.size() == blob.size => Ok(slice.stream(offset)),
+            Some(_) => Err(Error::damaged(format!("blob {} has another size than its manifest says", blob.digest))),
+            None => self.layout.blob(repository, blob, offset).await,
+        }
+    }
+}
+
+fn name_of(path: &str) -> Option<Digest> {
+    let (algorithm, hex) = path.strip_prefix("blobs/")?.split_once('/')?;
+    format!("{algorithm}:{hex}").parse().ok()
+}

@@ -1,0 +1,44 @@
+//! A bundle that passes once: hashed while it does, so that what is left can be checked like any other.
+
+use std::io::Read;
+use std::path::Path;
+
+use super::files::name_of;
+use crate::error::Result;
+use crate::oci::Digest;
+use crate::progress::{Event, Events, Phase};
+use crate::transport::layout::{Layout, Passing};
+
+/// Reads a tar to its end. `before_blobs` sees the files beside the blobs, as far as they stand before them, and may refuse
+/// to read on.
+///
+/// # Errors
+/// Not readable, or refused. Whatever is wrong with the tar is said by the layout.
+pub fn pass(
+    path: &Path,
+    input: impl Read,
+    before_blobs: &mut dyn FnMut(&Layout) -> Result<()>,
+    events: &Events,
+) -> Result<Layout> {
+    let mut passing = Passing::new(path, input)?;
+    let mut is_before = true;
+    events.report(Event::Phase { phase: Phase::Verify, items: 0, bytes: 0 });
+    while let Some(entry) = passing.next()? {
+        if is_before && entry.path.starts_with("blobs/") {
+            is_before = false;
+            before_blobs(&passing.so_far([]))?;
+        }
+        let digest = name_of(&entry.path).unwrap_or(Digest::Sha256([0; 32]));
+        events.report(Event::BlobStarted { digest, size: entry.size, present: 0 });
+        passing.read(&entry, &mut |piece| {
+            events.report(Event::BlobAdvanced { digest, bytes: piece.len() as u64 });
+            Ok(())
+        })?;
+        events.report(Event::BlobFinished { digest });
+        events.report(Event::ItemDone);
+    }
+    if is_before {
+        before_blobs(&passing.so_far([]))?;
+    }
+    Ok(passing.into_layout())
+}

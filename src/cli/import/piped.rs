@@ -1,0 +1,136 @@
+//! `import -`: out of a pipe, in one pass.
+
+use std::collections::HashSet;
+use std::io::Read;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use futures_util::stream::{self, BoxStream, StreamExt};
+use tokio::sync::{mpsc, oneshot};
+
+use super::{Args, NOTHING, check_allowed, read_graph, refusal};
+use crate::bundle::Bundle;
+use crate::bundle::stream::{Arrived, Ending, Incoming};
+use crate::bundle::volumes::Opened;
+use crate::check::{self, Depth};
+use crate::cli::context::Context;
+use crate::cli::exit::Outcome;
+use crate::cli::piped::Piped;
+use crate::cli::push::{Cargo, Push};
+use crate::cli::signing::signed_by;
+use crate::error::{Error, Result};
+use crate::oci::Digest;
+use crate::plan::Plan;
+use crate::progress::Event;
+use crate::progress::units::{bytes, count};
+use crate::transfer::Arrivals;
+
+/// So many problems of a stream are told.
+const TOLD: usize = 10;
+
+/// Pushes what comes, as it comes.
+pub async fn run(args: &Args, piped: Piped, push: &Push<'_>, started: Instant, context: &Context) -> Result<Outcome> {
+    if args.verify_first {
+        let text = "a pipe can be read once, so --verify-first cannot: save it to a file, or leave that out";
+        return Err(Error::input(format!("{}: {text}", piped.path.display())));
+    }
+    if args.state.is_some() {
+        return Err(Error::input("--state is for volumes, one after the other; a pipe is read to its end"));
+    }
+    let path = piped.path.clone();
+    let (incoming, bundle) = begin(args, piped, context).map_err(|error| error.while_doing(NOTHING))?;
+    check_allowed(args, &bundle)?;
+    let graph = read_graph(&bundle, context).await?;
+    incoming.check_configs(&graph).map_err(|error| error.while_doing(NOTHING))?;
+    let identity = Some(bundle.identity());
+    let pump = Pump::new(incoming, Arrived::new(bundle.into_lock_and_layout().1));
+    let arrived = pump.arrived.clone();
+    let cargo = Cargo {
+        source: &*arrived,
+        graph,
+        identity,
+        faults: Vec::new(),
+        lost: Vec::new(),
+        arriving: None,
+        arrivals: Some(&pump),
+    };
+    let outcome = push.run(&cargo, started, context).await?;
+    let Some(ending) = pump.ending().await else { return Ok(outcome) };
+    for problem in ending.problems.iter().take(TOLD) {
+        context.events.report(Event::Warning(problem.clone()));
+    }
+    match (outcome, ending.problems.len()) {
+        (Outcome::Done, 0) => Ok(outcome),
+        (Outcome::Done, problems) => {
+            let (path, problems) = (path.display(), count(problems, "problem"));
+            let text = format!("{path} has {problems}; what was pushed is right, but this is not what was sent");
+            Err(Error::damaged(text))
+        }
+        (outcome, _) => {
+            context.say(&format!("{}: {} came", path.display(), bytes(ending.length)));
+            Ok(outcome)
+        }
+    }
+}
+
+/// Reads what stands before the layers, and refuses what is not right as far as that goes.
+fn begin(args: &Args, piped: Piped, context: &Context) -> Result<(Incoming<Box<dyn Read + Send>>, Bundle)> {
+    let mut signed = None;
+    let (incoming, layout) = Incoming::open(&piped.path, piped.input, &mut |layout| {
+        signed = args.keys.check_layout(layout, context)?;
+        Ok(())
+    })?;
+    let opened = Opened::Whole(Box::new(layout));
+    let report = check::check_opened(&opened, Depth::Structure, &context.events)?;
+    if !report.is_clean() {
+        context.end();
+        return Err(refusal(&piped.path, &report, context));
+    }
+    let bundle = Bundle::in_layout(opened.into_layout())?;
+    if let Some(signed) = &signed {
+        signed.hold(&piped.path, Some(bundle.identity()))?;
+        context.say(&signed_by(&signed.by));
+    }
+    Ok((incoming, bundle))
+}
+
+/// Reads the pipe on a thread of its own, from the moment the plan is known.
+struct Pump<R> {
+    incoming: Mutex<Option<Incoming<R>>>,
+    arrived: Arc<Arrived>,
+    ending: Mutex<Option<oneshot::Receiver<Ending>>>,
+}
+
+impl<R: Read + Send + 'static> Pump<R> {
+    fn new(incoming: Incoming<R>, arrived: Arrived) -> Pump<R> {
+        Pump { incoming: Mutex::new(Some(incoming)), arrived: Arc::new(arrived), ending: Mutex::default() }
+    }
+
+    /// Reads what is still to come; `None`: nothing was read.
+    async fn ending(&self) -> Option<Ending> {
+        self.arrived.close();
+        let ending = self.ending.lock().unwrap_or_else(PoisonError::into_inner).take()?;
+        ending.await.ok()
+    }
+}
+
+impl<R: Read + Send + 'static> Arrivals for Pump<R> {
+    fn of<'p>(&'p self, plan: &'p Plan) -> BoxStream<'p, (Digest, Result<()>)> {
+        let (came, coming) = mpsc::unbounded_channel();
+        let wanted: HashSet<Digest> = plan.blobs.iter().map(|step| step.blob.digest).collect();
+        if let Some(incoming) = self.incoming.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            let (end, ending) = oneshot::channel();
+            *self.ending.lock().unwrap_or_else(PoisonError::into_inner) = Some(ending);
+            let arrived = self.arrived.clone();
+            // It may wait for whoever sends, which must not keep the program from ending.
+            std::thread::spawn(move || {
+                let _ = end.send(incoming.read(&wanted, &arrived, &came));
+            });
+        }
+        stream::unfold(coming, |mut coming| async move { Some((coming.recv().await?, coming)) }).boxed()
+    }
+
+    fn settled(&self, digest: &Digest) {
+        self.arrived.settle(digest);
+    }
+}

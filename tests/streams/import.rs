@@ -1,0 +1,149 @@
+//! `import -`.
+
+use std::io::Write;
+use std::process::Stdio;
+
+use super::ground::{Ground, ended};
+use super::support::faulty::{Fault, Proxy};
+use super::support::registry::Registry;
+
+const WHOLE: usize = usize::MAX;
+
+fn import<'a>(to: &'a str, more: &[&'a str]) -> Vec<&'a str> {
+    [&["import", "-", "--plain-http", "--to", to][..], more].concat()
+}
+
+fn to(target: &Registry) -> String {
+    format!("{}/mirror", target.host())
+}
+
+/// How many images the target has under their tags, each with its digest.
+#[track_caller]
+fn tagged(ground: &Ground, target: &Registry) -> usize {
+    let found = ground.images.iter().filter_map(|image| {
+        let found = target.digest(&format!("mirror/{}", image.repository), image.tag.as_deref().unwrap())?;
+        assert_eq!(found, image.digest());
+        Some(found)
+    });
+    found.count()
+}
+
+#[test]
+fn images_go_from_one_registry_through_a_pipe_into_another() {
+    let (ground, target) = (Ground::new(), Registry::start());
+    let to = to(&target);
+    let mut export = ground.streaming(&[]).stderr(Stdio::inherit()).spawn().unwrap();
+    let import =
+        ground.process(&import(&to, &["--receipt", "receipt.json"])).stdin(export.stdout.take().unwrap()).output();
+    assert!(export.wait().unwrap().success());
+    ended(import.unwrap()).ended(0);
+    assert_eq!(tagged(&ground, &target), 4);
+    let receipt: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(ground.path("receipt.json")).unwrap()).unwrap();
+    assert!(receipt["confirmed"].as_array().unwrap().len() > 10, "{receipt}");
+    // What is there is read, and not sent again; nor is it from a tar that was not streamed.
+    let uploads = target.uploads();
+    ground.run(&["export", "--locked", "images.lock", "-o", "plain.tar"]).ended(0);
+    let plain = std::fs::read(ground.path("plain.tar")).unwrap();
+    ground.piped(&self::import(&to, &[]), &plain, WHOLE).ended(0).said(&["4 present"]);
+    assert_eq!(target.uploads(), uploads);
+}
+
+#[test]
+fn a_pipe_that_breaks_costs_only_what_had_not_come_and_the_same_again_brings_the_rest() {
+    let ground = Ground::new();
+    let whole = std::fs::read(ground.streamed("whole.tar", &[])).unwrap();
+    let end = whole.len();
+    let mut seen = Vec::new();
+    for cut in [end - 1_000, end - 10_000, end - 1_000_000, end / 2, end / 4] {
+        let target = Registry::start();
+        let to = to(&target);
+        let broken = ground.piped(&import(&to, &[]), &whole[..cut], 50_000);
+        let there = tagged(&ground, &target);
+        seen.push(there);
+        match there {
+            // Only the end mark was missing.
+            4 => drop(broken.ended(3).said(&["cut short", "1 problem"])),
+            _ => drop(broken.ended(1).said(&["has not come", "cut short"])),
+        }
+        let before = target.uploads();
+        ground.piped(&import(&to, &[]), &whole, 50_000).ended(0);
+        assert_eq!(tagged(&ground, &target), 4, "cut at {cut}");
+        let blobs: std::collections::HashSet<&Vec<u8>> = ground
+            .images
+            .iter()
+            .flat_map(|image| image.blobs.iter().chain(image.children.iter().flat_map(|c| &c.blobs)))
+            .collect();
+        assert!(target.uploads() <= blobs.len() + usize::from(before > 0), "{before}, {}", target.uploads());
+    }
+    assert!(seen.iter().any(|there| (1..4).contains(there)), "{seen:?}");
+}
+
+#[test]
+fn a_wrong_byte_costs_the_images_that_have_it_and_no_others() {
+    let (ground, target) = (Ground::new(), Registry::start());
+    let mut bytes = std::fs::read(ground.streamed("whole.tar", &[])).unwrap();
+    // Of the second image alone.
+    let digest = gapferry::oci::Digest::sha256(&ground.images[1].blobs[2]);
+    let header = 512 * (0..).find(|at| bytes[at * 512..].starts_with(digest.blob_path().as_bytes())).unwrap();
+    bytes[header + 600] ^= 1;
+    ground.piped(&import(&to(&target), &[]), &bytes, WHOLE).ended(1).said(&["wrong digest", &digest.to_string()]);
+    assert_eq!(tagged(&ground, &target), 3);
+}
+
+#[test]
+fn what_stands_before_the_blobs_is_proven_before_the_first_push() {
+    let (ground, target) = (Ground::new(), Registry::start());
+    let (to, whole) = (to(&target), std::fs::read(ground.streamed("whole.tar", &[])).unwrap());
+    let find = |name: &str| 512 * (0..).find(|at| whole[at * 512..].starts_with(name.as_bytes())).unwrap();
+    for name in ["bundle.json", "index.json", "SHA256SUMS", "blobs/"] {
+        let mut bytes = whole.clone();
+        bytes[find(name) + 512 + 30] ^= 1;
+        ground.piped(&import(&to, &[]), &bytes, WHOLE).ended(3).said(&["nothing was pushed"]);
+        ground.piped(&import(&to, &[]), &whole[..find(name) + 512], WHOLE).ended(3);
+    }
+    ground.piped(&import(&to, &["--verify-first"]), &whole, WHOLE).ended(2).said(&["--verify-first cannot"]);
+    ground.piped(&import(&to, &["--allow", "-"]), &whole, WHOLE).ended(2).said(&["cannot be both"]);
+    let planned = ground.piped(&import(&to, &["--dry-run"]), &whole, WHOLE).ended(0);
+    assert!(planned.stdout.contains("4 images"), "{}", planned.stdout);
+    assert_eq!((target.uploads(), tagged(&ground, &target)), (0, 0));
+}
+
+#[test]
+fn what_follows_the_bundle_is_told_and_is_not_part_of_it() {
+    let (ground, target) = (Ground::new(), Registry::start());
+    let whole = std::fs::read(ground.streamed("whole.tar", &[])).unwrap();
+    let twice = [&whole[..], &whole[..]].concat();
+    ground.piped(&import(&to(&target), &[]), &twice, WHOLE).ended(3).said(&["hidden after the end mark"]);
+    assert_eq!(tagged(&ground, &target), 4);
+}
+
+#[test]
+fn an_upload_that_fails_is_tried_again_though_the_bytes_have_passed() {
+    let (ground, target) = (Ground::new(), Registry::start());
+    let proxy = Proxy::before(target.host());
+    proxy.when("PATCH", "/blobs/uploads/").times(3).fault(Fault::Status(503));
+    proxy.when("PUT", "/blobs/uploads/").times(3).fault(Fault::Status(503));
+    let whole = std::fs::read(ground.streamed("whole.tar", &[])).unwrap();
+    let to = format!("{}/mirror", proxy.address);
+    ground.piped(&import(&to, &[]), &whole, WHOLE).ended(0);
+    assert_eq!(tagged(&ground, &target), 4);
+}
+
+#[test]
+fn an_import_that_was_killed_goes_on_where_it_was() {
+    let (ground, target) = (Ground::new(), Registry::start());
+    let (to, whole) = (to(&target), std::fs::read(ground.streamed("whole.tar", &[])).unwrap());
+    let mut child = ground.process(&import(&to, &[])).stdin(Stdio::piped()).spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    stdin.write_all(&whole[..whole.len() - 100_000]).unwrap();
+    // The pipe stays open: it waits for more, with most blobs pushed.
+    while target.uploads() < 3 {
+        std::thread::yield_now();
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    drop(stdin);
+    ground.piped(&import(&to, &[]), &whole, WHOLE).ended(0);
+    assert_eq!(tagged(&ground, &target), 4);
+}

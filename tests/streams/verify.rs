@@ -1,0 +1,124 @@
+//! `verify -`.
+
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+
+use super::ground::{Ground, ended, text};
+
+const WHOLE: usize = usize::MAX;
+
+#[test]
+fn what_comes_out_of_a_pipe_is_proven_like_a_file() {
+    let ground = Ground::new();
+    let saved = std::fs::read(ground.streamed("saved.tar", &[])).unwrap();
+    let file = ground.run(&["verify", "saved.tar"]).ended(0).stdout;
+    let identity = |said: &str| said.lines().find(|line| line.starts_with("identity")).map(str::to_owned);
+    for piece in [1_000, WHOLE] {
+        let said = ground.piped(&["verify", "-"], &saved, piece).ended(0).stdout;
+        assert!(said.starts_with("OK: standard input: 4 images"), "{said}");
+        assert_eq!(identity(&said), identity(&file));
+    }
+    // The one after the other, without a file; and a tar that was not streamed.
+    let mut export = ground.streaming(&[]).stderr(Stdio::inherit()).spawn().unwrap();
+    let verify = ground.process(&["verify", "-"]).stdin(export.stdout.take().unwrap()).output().unwrap();
+    assert!(export.wait().unwrap().success());
+    ended(verify).ended(0);
+    ground.run(&["export", "--locked", "images.lock", "-o", "plain.tar"]).ended(0);
+    let plain = std::fs::read(ground.path("plain.tar")).unwrap();
+    ground.piped(&["verify", "-"], &plain, WHOLE).ended(0);
+    // A pipe that has a name.
+    assert!(Command::new("mkfifo").arg(ground.path("pipe")).status().unwrap().success());
+    let verify = ground.process(&["verify", "pipe"]).spawn().unwrap();
+    std::fs::write(ground.path("pipe"), &plain).unwrap();
+    assert!(ended(verify.wait_with_output().unwrap()).ended(0).stdout.contains("OK: pipe"));
+}
+
+/// What `verify --json` says, wherever the bytes were.
+fn told(said: &str, name: &str) -> Value {
+    let mut json: Value = serde_json::from_str(&said.replace(name, "IT")).unwrap();
+    json["files"] = Value::Null;
+    json["bytes"] = Value::Null;
+    json
+}
+
+#[test]
+fn every_problem_is_named_as_if_it_were_a_file() {
+    let ground = Ground::new();
+    let whole = std::fs::read(ground.streamed("whole.tar", &[])).unwrap();
+    let find =
+        |name: &str| 512 * (0..whole.len() / 512).find(|at| whole[at * 512..].starts_with(name.as_bytes())).unwrap();
+    let flipped = |at: usize| {
+        let mut bytes = whole.clone();
+        bytes[at] ^= 0x10;
+        bytes
+    };
+    let layer = format!(
+        "blobs/{}",
+        gapferry::oci::Digest::sha256(&ground.images[0].blobs[1]).blob_path().trim_start_matches("blobs/")
+    );
+    let manifest = format!("blobs/sha256/{}", ground.images[0].digest().trim_start_matches("sha256:"));
+    let mut damages = vec![
+        ("two tars", [&whole[..], &whole[..]].concat()),
+        ("garbage behind it", [&whole[..], &[7; 3000]].concat()),
+        ("no end mark", whole[..whole.len() - 1024].to_vec()),
+        ("half an end mark", whole[..whole.len() - 512].to_vec()),
+        ("nothing but the metadata", whole[..find("blobs/")].to_vec()),
+    ];
+    for name in ["oci-layout", "bundle.json", "index.json", "manifest.json", "SHA256SUMS", &manifest, &layer] {
+        damages.push(("a header", flipped(find(name) + 5)));
+        damages.push(("a byte", flipped(find(name) + 512 + 20)));
+        damages.push(("cut", whole[..find(name) + 700].to_vec()));
+    }
+    for (what, bytes) in damages {
+        std::fs::write(ground.path("bad.tar"), &bytes).unwrap();
+        let file = ground.run(&["verify", "bad.tar", "--full", "--json"]);
+        let pipe = ground.piped(&["verify", "-", "--json"], &bytes, 100_000);
+        assert_eq!(pipe.code, file.code, "{what}: {pipe:#?}");
+        assert_ne!(file.code, Some(0), "{what}");
+        if file.code == Some(3) && !file.stdout.is_empty() {
+            assert_eq!(told(&pipe.stdout, "standard input"), told(&file.stdout, "bad.tar"), "{what}");
+        }
+    }
+}
+
+#[test]
+fn what_is_no_bundle_is_said_to_be_none() {
+    let ground = Ground::new();
+    ground.piped(&["verify", "-"], b"", WHOLE).ended(2).said(&["standard input is empty"]);
+    ground.piped(&["verify", "-"], &[7; 5000], WHOLE).ended(2).said(&["standard input is not a tar"]);
+    ground.piped(&["verify", "-"], b"\x1f\x8b and so on", WHOLE).ended(2).said(&["compressed with gzip"]);
+}
+
+#[test]
+fn a_stream_that_nobody_trusted_signed_is_refused_before_its_first_blob() {
+    let ground = Ground::new();
+    let keys = [("ours", "key.pem", "key.pub"), ("theirs", "other.pem", "other.pub")];
+    for (_, private, public) in keys {
+        let (private, public) = (ground.path(private), ground.path(public));
+        let make = ["ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", text(&private)];
+        assert!(Command::new("openssl").args(make).status().unwrap().success());
+        let show = ["pkey", "-in", text(&private), "-pubout", "-out", text(&public)];
+        assert!(Command::new("openssl").args(show).stderr(Stdio::null()).status().unwrap().success());
+    }
+    let signed = std::fs::read(ground.streamed("signed.tar", &["--sign-key", "key.pem"])).unwrap();
+    let unsigned = std::fs::read(ground.streamed("plain.tar", &[])).unwrap();
+    let said = ground.piped(&["verify", "-", "--key", "key.pub"], &signed, WHOLE).ended(0).stdout;
+    assert!(said.contains("signed by"), "{said}");
+    // The blobs never came: that they are missing is not what is said.
+    let first = |bytes: &[u8]| 512 * (1 + (0..).find(|at| bytes[at * 512..].starts_with(b"blobs/")).unwrap());
+    for (bytes, key, why) in [(&signed, "other.pub", "does not fit"), (&unsigned, "key.pub", "not signed")] {
+        let refused = ground.piped(&["verify", "-", "--key", key], &bytes[..first(bytes)], WHOLE).ended(3);
+        refused.said(&["standard input is refused", why]);
+    }
+}
+
+#[test]
+fn what_a_stream_lacked_can_be_written_down() {
+    let ground = Ground::new();
+    let whole = std::fs::read(ground.streamed("whole.tar", &[])).unwrap();
+    let cut = &whole[..whole.len() - 2_000_000];
+    ground.piped(&["verify", "-", "--missing", "missing.json"], cut, WHOLE).ended(3);
+    let missing: Value = serde_json::from_slice(&std::fs::read(ground.path("missing.json")).unwrap()).unwrap();
+    assert!(!missing["blobs"].as_array().unwrap().is_empty(), "{missing}");
+}
