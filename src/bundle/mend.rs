@@ -65,6 +65,16 @@ impl Piece<'_> {
     }
 }
 
+/// # Errors
+/// It is compressed: nothing in it can be changed in its place.
+pub(super) fn refuse_compressed(bundle: &Layout) -> Result<()> {
+    if !bundle.is_compressed() {
+        return Ok(());
+    }
+    let path = bundle.path().display();
+    Err(Error::input(format!("{path} is compressed, and cannot be changed: decompress it first (zstd -d {path})")))
+}
+
 /// Mends the bundle at `path`, which lacks `missing`, with what `from` has of it. What is not missing is not touched.
 ///
 /// # Errors
@@ -73,6 +83,7 @@ pub fn mend(path: &Path, from: &Path, missing: &Missing) -> Result<Mended> {
     let path = &medium::settle(path)?;
     let _lock = WriteLock::take(path)?;
     let (bundle, repair) = (Layout::open(path)?, Layout::open(from)?);
+    refuse_compressed(&bundle)?;
     let is_repair = belongs(&repair, missing.identity)?;
     let bytes = list_of_files(&bundle, &repair, missing)?;
     let json = BundleJson::parse(&bytes, &path.join(BUNDLE_JSON).display().to_string())?;

@@ -12,6 +12,7 @@ use std::path::Path;
 
 use super::format::{BUNDLE_JSON, Metadata, SIGNATURE, SUMS};
 use super::medium::WriteLock;
+use super::mend::refuse_compressed;
 use super::offsets::TarFile;
 use super::open::{Bundle, MAX_BUNDLE_JSON};
 use crate::durable;
@@ -121,6 +122,7 @@ pub(super) fn signature(key: &PrivateKey, metadata: &[Metadata]) -> Result<Metad
 pub fn sign(path: &Path, key: &PrivateKey) -> Result<Digest> {
     let _lock = WriteLock::take(path)?;
     let bundle = Bundle::open(path)?;
+    refuse_compressed(bundle.layout())?;
     if !bundle.layout().faults().is_empty() || !bundle.sums_agree() || !bundle.sizes_agree() {
         let text = format!("{} is damaged, so it is not signed; `gapferry verify` says where", path.display());
         return Err(Error::damaged(text));

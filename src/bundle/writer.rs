@@ -17,6 +17,7 @@ use super::medium::{self, WriteLock};
 use super::offsets::TarPlan;
 use super::open::Bundle;
 use super::place::{Place, Sealing};
+use super::stream::Compressed;
 use super::tarfile::{self, TarFile};
 use super::volumes::SetName;
 use super::{BUNDLE_JSON, Basis, Contents, bytes_in, signed, stamp};
@@ -126,8 +127,10 @@ impl Writer {
     /// Whether `out` is already the bundle that `lock` and `basis` describe, and whole. With `exact`, times count too.
     pub fn up_to_date(out: &Path, lock: &Lock, basis: &Basis, exact: bool, whole: Whole<'_>) -> Option<Finished> {
         let bundle = Bundle::open(out).ok()?;
-        let right_form = bundle.layout().is_tar() == is_tar(out) && bundle.json().basis() == *basis;
+        let layout = bundle.layout();
+        let right_form = layout.is_tar() == is_tar(out) && layout.is_compressed() == Compressed::is_meant(out);
         let same = if exact { *bundle.lock() == *lock } else { bundle.lock().same_content(lock) };
+        let same = same && bundle.json().basis() == *basis;
         if !right_form || !same || !bundle.layout().faults().is_empty() || !bundle.sizes_agree() {
             return None;
         }
@@ -142,7 +145,7 @@ impl Writer {
                 state.mark(out);
             }
         }
-        let size = match is_tar(out) {
+        let size = match out.is_file() {
             true => out.metadata().ok()?.len(),
             false => bundle.layout().entries().map(|(_, size)| size).fold(0, u64::saturating_add),
         };
@@ -383,6 +386,10 @@ fn tar_plan(contents: &Contents, metadata: &[Metadata]) -> Result<TarPlan> {
 pub(super) fn refuse_foreign(out: &Path) -> Result<()> {
     if out.as_os_str().as_encoded_bytes().ends_with(b".partial") {
         let text = "a name that ends in .partial is an unfinished bundle's; take another one";
+        return Err(Error::input(format!("writing {}: {text}", out.display())));
+    }
+    if Compressed::is_meant(out) {
+        let text = "only export writes compressed tars; end its name in .tar, or in nothing for a directory";
         return Err(Error::input(format!("writing {}: {text}", out.display())));
     }
     let Ok(metadata) = out.symlink_metadata() else { return Ok(()) };

@@ -23,7 +23,7 @@ pub fn pass(
     let mut passing = Passing::new(path, input)?;
     let mut is_before = true;
     events.report(Event::Phase { phase: Phase::Verify, items: 0, bytes: 0 });
-    while let Some(entry) = passing.next()? {
+    while let Some(entry) = passing.advance()? {
         if is_before && entry.path.starts_with("blobs/") {
             is_before = false;
             before_blobs(&passing.so_far([]))?;

@@ -51,7 +51,11 @@ N again, the same, and fetches only what it holds (of a blob that is cut, all of
 `-o -` writes the tar to standard output in one pass, for ssh, a tape or a diode: nothing is kept beside it, so after an \
 interruption it begins again, and what has gone out is cut short for every reader. Blobs are fetched ahead, up to 32 MiB, while \
 one is written. A blob that goes by sha512 is fetched into TMPDIR first. Such a bundle has no chunks.b3: verify proves it by \
-sha256.";
+sha256.
+
+If OUT ends in .tar.zst the same tar is compressed on its way into a file, by zstd in frames of a mebibyte, so that it is still \
+read by offset; layers that are compressed already are stored. It cannot be continued, repaired or signed afterwards: interrupted, \
+all blobs are fetched again.";
 
 const AFTER: &str = "\
 Examples:
@@ -83,7 +87,7 @@ Index modes (with --platform):
 pub struct Args {
     #[command(flatten)]
     allowlist: AllowlistArgs,
-    /// The bundle: a file if it ends in .tar, `-` for a tar to standard output, else a directory
+    /// The bundle: a file if it ends in .tar or .tar.zst, `-`: a tar to standard output, else a directory
     #[arg(short, long, value_name = "OUT", help_heading = "Output")]
     output: PathBuf,
     /// Also write the lock: what each reference meant
@@ -121,26 +125,30 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
         return Ok(ended);
     }
     check_writable(&args.lock)?;
-    let in_one_pass = stream::is_wanted(&args)?;
+    let to = stream::To::of(&args)?;
     args.volumes.check(args.locked.is_some())?;
     let in_volumes = args.volumes.wanted().is_some();
-    if in_one_pass && in_volumes {
-        return Err(Error::input("volumes cannot go to standard output: name an output that ends in .tar"));
+    if to.is_some() && in_volumes {
+        return Err(Error::input("volumes cannot be one stream, or compressed: name an output that ends in .tar"));
     }
-    if !args.dry_run && !in_one_pass {
-        if in_volumes { Volumes::check_free(&args.output)? } else { Writer::check_free(&args.output)? }
+    if !args.dry_run {
+        match to {
+            Some(to) => to.check_free(&args.output)?,
+            None if in_volumes => Volumes::check_free(&args.output)?,
+            None => Writer::check_free(&args.output)?,
+        }
     }
-    let former = match (in_one_pass, in_volumes) {
-        (true, _) => None,
-        (false, true) => Volumes::former(&args.output),
-        (false, false) => Writer::former(&args.output)?,
+    let former = match to {
+        Some(to) => to.former(&args.output),
+        None if in_volumes => Volumes::former(&args.output),
+        None => Writer::former(&args.output)?,
     };
     let key = args.sign.key(context)?;
     let baseline = args.since.read(context)?;
     let (registries, ask) = ask(&args, context)?;
     let kept = match args.dry_run {
         true => Checkpoint::reading(&registries, &walk_file(&args.output)),
-        false => Checkpoint::new(&registries, (!in_one_pass).then(|| walk_file(&args.output))),
+        false => Checkpoint::new(&registries, (to != Some(stream::To::Standard)).then(|| walk_file(&args.output))),
     };
     tell_obstacle(&kept, context);
     let begun = (started, key);
@@ -174,8 +182,8 @@ async fn export(
     let basis = baseline.map(|baseline| baseline.basis(&contents)).unwrap_or_default();
     since::tell(&basis, context);
     let (graph, contents) = (basis.left_of(graph), contents.building_on(basis));
-    if stream::is_wanted(args)? {
-        return stream::run(args, &contents, &graph, (&source, registries), (started, key), context).await;
+    if let Some(to) = stream::To::of(args)? {
+        return stream::run(args, to, &contents, &graph, (&source, registries), (started, key), context).await;
     }
     if let Some(volumes) = args.volumes.wanted() {
         let resolved = Resolved { contents, graph: &graph, source: &source, registries };
@@ -199,15 +207,18 @@ async fn export(
             (written.finished, written.moved)
         }
     };
-    let locked = args.lock.as_ref().map_or(Ok(()), |path| {
-        // An unchanged bundle keeps its time: with its own lock, --locked gives its bytes.
-        let kept = Bundle::open(&args.output).ok().filter(|_| finished.unchanged).map(|kept| kept.lock().clone());
-        write_file(path, kept.unwrap_or(lock).to_json().as_bytes())
-    });
+    let locked = write_lock(args, &finished, &lock);
     // The bundle is there whatever became of the lock; that it is missing comes last.
     let ended = finish(args, &graph, &finished, moved, registries, started, context)?;
     settle_signature(&finished, key.as_deref(), context)?;
     locked.map(|()| ended)
+}
+
+fn write_lock(args: &Args, finished: &Finished, lock: &Lock) -> Result<()> {
+    let Some(path) = &args.lock else { return Ok(()) };
+    // An unchanged bundle keeps its time: with its own lock, --locked gives its bytes.
+    let kept = Bundle::open(&finished.path).ok().filter(|_| finished.unchanged).map(|kept| kept.lock().clone());
+    write_file(path, kept.as_ref().unwrap_or(lock).to_json().as_bytes())
 }
 
 /// Where the images come from.
@@ -261,7 +272,7 @@ fn print_plan(
         bytes(saved),
     );
     context.print(&text)?;
-    if !stream::is_wanted(args)? {
+    if stream::To::of(args)?.is_none() {
         let needed = bytes(if up_to_date { 0 } else { survey.needed });
         context.print(&format!("{} needs {needed} more, {} free\n", args.output.display(), bytes(survey.free)))?;
     }

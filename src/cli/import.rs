@@ -73,7 +73,7 @@ const NOTHING: &str = "nothing was pushed";
 #[derive(clap::Args)]
 #[command(long_about = ABOUT, after_long_help = AFTER)]
 pub struct Args {
-    /// The bundle: a directory, a tar, its volumes, or `-`
+    /// The bundle: directory, tar, volumes, or `-`
     #[arg(required = true)]
     bundle: Vec<PathBuf>,
     /// Where to push; PREFIX begins every name (on Harbor: the project)
@@ -132,7 +132,8 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
     let arriving = state.map(|state| volumes::Crossing::new(state, given, &bundle));
     let arriving = arriving.as_ref().map(|arriving| arriving as &dyn Arriving);
     if bundle.json().is_increment() {
-        return increment::run(&args, &push, &bundle, arriving, started, context).await;
+        let from = increment::From { arriving, pump: None };
+        return increment::run(&args, &push, &bundle, from, started, context).await;
     }
     let graph = read_graph(bundle.layout(), bundle.lock(), context).await?;
     push.run(&cargo(&bundle, bundle.layout(), graph, arriving), started, context).await
@@ -140,7 +141,17 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
 
 fn cargo<'a>(bundle: &Bundle, source: &'a dyn Source, graph: Graph, arriving: Option<&'a dyn Arriving>) -> Cargo<'a> {
     let (identity, created) = (Some(bundle.identity()), Some(bundle.json().created));
-    Cargo { source, graph, identity, created, places: HashMap::new(), faults: Vec::new(), lost: Vec::new(), arriving, arrivals: None }
+    Cargo {
+        source,
+        graph,
+        identity,
+        created,
+        places: HashMap::new(),
+        faults: Vec::new(),
+        lost: Vec::new(),
+        arriving,
+        arrivals: None,
+    }
 }
 
 /// What must be right before anything is pushed; a bundle with any problem is refused.

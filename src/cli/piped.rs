@@ -7,7 +7,7 @@ use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
 use super::context::take_stdin;
-use crate::content::tar;
+use crate::content::{seekable, tar};
 use crate::error::{Error, Result};
 
 /// How much is read at a time, in bytes: a tape gives one record, whatever its length.
@@ -17,7 +17,7 @@ const BUFFER: usize = 1 << 20;
 pub struct Piped {
     /// What errors call it.
     pub path: PathBuf,
-    pub input: Box<dyn Read + Send>,
+    pub input: Input,
 }
 
 impl Piped {
@@ -41,9 +41,12 @@ impl Piped {
         } else {
             return Ok(None);
         };
-        let mut input = BufReader::with_capacity(BUFFER, file);
-        let mut start = Vec::with_capacity(512);
-        input.by_ref().take(512).read_to_end(&mut start).map_err(|e| Error::disk("reading", &path, e))?;
+        let reading = |e| Error::disk("reading", &path, e);
+        let (mut start, mut input) = begin(Box::new(BufReader::with_capacity(BUFFER, file))).map_err(reading)?;
+        if start.starts_with(&seekable::MAGIC) {
+            let packed = Cursor::new(start).chain(input);
+            (start, input) = begin(Box::new(seekable::decompressed(packed).map_err(reading)?)).map_err(reading)?;
+        }
         let mut block = [0; 512];
         block[..start.len()].copy_from_slice(&start);
         if !tar::looks_like_tar(&path, &block)? {
@@ -52,6 +55,16 @@ impl Piped {
         }
         Ok(Some(Piped { path, input: Box::new(Cursor::new(start).chain(input)) }))
     }
+}
+
+/// Bytes that can be read once.
+pub type Input = Box<dyn Read + Send>;
+
+/// The first block, and what follows.
+fn begin(mut input: Input) -> std::io::Result<(Vec<u8>, Input)> {
+    let mut start = Vec::with_capacity(512);
+    input.by_ref().take(512).read_to_end(&mut start)?;
+    Ok((start, input))
 }
 
 fn is_stream(kind: std::fs::FileType) -> bool {

@@ -70,7 +70,7 @@ Who made it, with an ECDSA key by openssl or cosign, with an Ed25519 key:
 #[derive(clap::Args)]
 #[command(long_about = ABOUT, after_long_help = AFTER)]
 pub struct Args {
-    /// The bundle: a directory, a tar, its volumes, or `-`
+    /// The bundle: directory, tar, volumes, or `-`
     #[arg(required = true)]
     bundle: Vec<PathBuf>,
     /// Prove the sha256 of every file, too, which takes several times as long

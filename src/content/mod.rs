@@ -11,6 +11,7 @@ mod cached;
 mod checkpoint;
 pub mod chunks;
 mod files;
+pub mod seekable;
 mod slice;
 pub mod tar;
 

@@ -17,6 +17,7 @@ use futures_util::stream;
 use rustix::io::{Errno, ReadWriteFlags};
 
 use super::Body;
+use super::seekable::Seekable;
 use crate::error::{Error, Kind, Result};
 use crate::oci::{Algorithm, Digest, Hasher};
 
@@ -38,7 +39,7 @@ pub struct Slice {
 /// A region of one file.
 #[derive(Clone, Debug)]
 struct Extent {
-    file: Arc<File>,
+    file: Medium,
     /// For messages.
     path: Arc<PathBuf>,
     offset: u64,
@@ -47,10 +48,26 @@ struct Extent {
     end: u64,
 }
 
+/// What the bytes are in.
+#[derive(Clone, Debug)]
+enum Medium {
+    File(Arc<File>),
+    Compressed(Arc<Seekable>),
+}
+
 impl Slice {
     /// `size` bytes of `file` from `offset` on. `path` is what errors call it.
     pub fn new(file: Arc<File>, path: impl Into<PathBuf>, offset: u64, size: u64) -> Slice {
-        let only = Extent { file, path: Arc::new(path.into()), offset, begin: 0, end: size };
+        Slice::of(Medium::File(file), path.into(), offset, size)
+    }
+
+    /// The same of what `file` holds, compressed.
+    pub fn compressed(file: Arc<Seekable>, path: impl Into<PathBuf>, offset: u64, size: u64) -> Slice {
+        Slice::of(Medium::Compressed(file), path.into(), offset, size)
+    }
+
+    fn of(file: Medium, path: PathBuf, offset: u64, size: u64) -> Slice {
+        let only = Extent { file, path: Arc::new(path), offset, begin: 0, end: size };
         Slice { extents: [only].into(), size }
     }
 
@@ -83,7 +100,10 @@ impl Slice {
 
     /// When its file was last written to, where the file system tells.
     pub fn modified(&self) -> Option<std::time::SystemTime> {
-        self.extents.first()?.file.metadata().and_then(|metadata| metadata.modified()).ok()
+        match &self.extents.first()?.file {
+            Medium::File(file) => file.metadata().and_then(|metadata| metadata.modified()).ok(),
+            Medium::Compressed(file) => file.modified(),
+        }
     }
 
     /// The file, the first one of several.
@@ -118,7 +138,12 @@ impl Slice {
         if want == 0 {
             return Ok(0);
         }
-        match extent.file.read_at(&mut buffer[..want], extent.place_of(position))? {
+        let (buffer, place) = (&mut buffer[..want], extent.place_of(position));
+        let read = match &extent.file {
+            Medium::File(file) => file.read_at(buffer, place),
+            Medium::Compressed(file) => file.read_at(buffer, place),
+        };
+        match read? {
             0 => Err(cut_short(left)),
             read => Ok(read),
         }
@@ -154,8 +179,8 @@ impl Slice {
     /// It cannot, or this is but a part of a file.
     pub fn reflink(&self, target: &File) -> io::Result<()> {
         match &self.extents[..] {
-            [only] if only.offset == 0 && only.file.metadata()?.len() == self.size => {
-                Ok(rustix::fs::ioctl_ficlone(target, &only.file)?)
+            [Extent { file: Medium::File(file), offset: 0, .. }] if file.metadata()?.len() == self.size => {
+                Ok(rustix::fs::ioctl_ficlone(target, file)?)
             }
             _ => Err(io::ErrorKind::Unsupported.into()),
         }
@@ -258,7 +283,8 @@ impl Slice {
         let (extent, left) = self.left_at(position).ok_or(Errno::AGAIN)?;
         let mut buffer = vec![0; piece_of(left, PIECE)];
         let mut parts = [IoSliceMut::new(&mut buffer)];
-        let read = rustix::io::preadv2(&extent.file, &mut parts, extent.place_of(position), ReadWriteFlags::NOWAIT)?;
+        let Medium::File(file) = &extent.file else { return Err(Errno::OPNOTSUPP) };
+        let read = rustix::io::preadv2(file, &mut parts, extent.place_of(position), ReadWriteFlags::NOWAIT)?;
         buffer.truncate(read);
         if read > 0 { Ok(buffer.into()) } else { Err(Errno::AGAIN) }
     }

@@ -25,6 +25,19 @@ const MAX_EXTENDED: u64 = 64 * 1024;
 /// The most that may follow the end mark, in bytes: a tar is filled up to whole records, seldom longer than 10 KiB.
 const MAX_END: u64 = 16 * 1024 * 1024;
 
+/// What a tar is read from by position.
+pub trait ReadAt {
+    /// # Errors
+    /// Not readable, or it ends before.
+    fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> std::io::Result<()>;
+}
+
+impl ReadAt for File {
+    fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> std::io::Result<()> {
+        FileExt::read_exact_at(self, buffer, offset)
+    }
+}
+
 /// Where an entry's bytes are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place {
@@ -66,7 +79,7 @@ pub(super) struct Header {
 ///
 /// # Errors
 /// Not readable, or `found` has had enough. All else that is wrong is told to `found`.
-pub fn scan(path: &Path, file: &File, length: u64, found: &mut impl Entries) -> Result<()> {
+pub fn scan(path: &Path, file: &impl ReadAt, length: u64, found: &mut impl Entries) -> Result<()> {
     let mut position = 0;
     let mut extended = Extended::default();
     loop {
@@ -119,7 +132,7 @@ pub fn scan(path: &Path, file: &File, length: u64, found: &mut impl Entries) -> 
 }
 
 /// After the end mark comes nothing: readers stop there, so what follows is proven by nobody.
-fn check_end(path: &Path, file: &File, position: u64, length: u64, found: &mut impl Entries) -> Result<()> {
+fn check_end(path: &Path, file: &impl ReadAt, position: u64, length: u64, found: &mut impl Entries) -> Result<()> {
     if position + 2 * BLOCK > length {
         found.fault(b"", cut_in_end(length));
     } else if length - position > MAX_END {
@@ -179,7 +192,7 @@ fn take_extended(extended: &mut Extended, header: &Header, data: &[u8], found: &
 ///
 /// # Errors
 /// Not readable, or compressed: what is read by offset has to be plain.
-pub fn is_tar(path: &Path, file: &File, length: u64) -> Result<bool> {
+pub fn is_tar(path: &Path, file: &impl ReadAt, length: u64) -> Result<bool> {
     let mut start = [0; 512];
     let known = start.len().min(usize::try_from(length).unwrap_or(usize::MAX));
     file.read_exact_at(&mut start[..known], 0).map_err(|e| Error::disk("reading", path, e))?;
@@ -210,7 +223,7 @@ pub fn looks_like_tar(path: &Path, start: &[u8; 512]) -> Result<bool> {
 }
 
 /// Whether these bytes are all zero.
-fn is_empty(path: &Path, file: &File, mut offset: u64, mut length: u64) -> Result<bool> {
+fn is_empty(path: &Path, file: &impl ReadAt, mut offset: u64, mut length: u64) -> Result<bool> {
     let mut buffer = [0; 4096];
     while length > 0 {
         let piece = &mut buffer[..usize::try_from(length).unwrap_or(usize::MAX).min(4096)];
@@ -316,13 +329,13 @@ fn digits(text: &[u8], radix: u32) -> Option<u64> {
     u64::from_str_radix(text, radix).ok()
 }
 
-fn read_extended(path: &Path, file: &File, header: &Header, offset: u64) -> Result<Vec<u8>> {
+fn read_extended(path: &Path, file: &impl ReadAt, header: &Header, offset: u64) -> Result<Vec<u8>> {
     let mut data = vec![0; usize::try_from(header.size.min(MAX_EXTENDED)).unwrap_or_default()];
     file.read_exact_at(&mut data, offset).map_err(|e| Error::disk("reading", path, e))?;
     Ok(data)
 }
 
-fn read_block(path: &Path, file: &File, position: u64, length: u64) -> Result<Option<[u8; 512]>> {
+fn read_block(path: &Path, file: &impl ReadAt, position: u64, length: u64) -> Result<Option<[u8; 512]>> {
     if position.saturating_add(BLOCK) > length {
         return Ok(None);
     }

@@ -5,6 +5,7 @@ use std::process::Stdio;
 
 use super::ground::{Ground, ended};
 use super::support::faulty::{Fault, Proxy};
+use super::support::images;
 use super::support::registry::Registry;
 
 const WHOLE: usize = usize::MAX;
@@ -146,4 +147,29 @@ fn an_import_that_was_killed_goes_on_where_it_was() {
     drop(stdin);
     ground.piped(&import(&to, &[]), &whole, WHOLE).ended(0);
     assert_eq!(tagged(&ground, &target), 4);
+}
+
+#[test]
+fn an_increment_comes_through_a_pipe_and_what_the_target_lacks_is_told_before_the_first_push() {
+    let (ground, target) = (Ground::new(), Registry::start());
+    let to = to(&target);
+    let base = std::fs::read(ground.streamed("base.tar", &[])).unwrap();
+    ground.piped(&import(&to, &["--receipt", "receipt.json"]), &base, WHOLE).ended(0);
+    // The next version: the same large layer, and a small one.
+    let next = images::oci("team/one", "2", &[&images::noise(1, 5_000_000), "another small one"]);
+    next.push(&ground.registry);
+    let name = format!("{}/{}", ground.registry.host(), next.name());
+    let export = ground.process(&["export", &name, "--since", "receipt.json", "-o", "-"]).output().unwrap();
+    let increment = export.stdout.clone();
+    ended(export).ended(0);
+    assert!(increment.len() < base.len() / 10, "{} of {}", increment.len(), base.len());
+    ground.piped(&["verify", "-"], &increment, WHOLE).ended(0);
+    let uploads = target.uploads();
+    ground.piped(&import(&to, &[]), &increment, WHOLE).ended(0);
+    assert_eq!(target.digest("mirror/team/one", "2"), Some(next.digest()));
+    assert_eq!(target.uploads(), uploads + 2, "a config and a layer");
+    let empty = Registry::start();
+    let elsewhere = format!("{}/mirror", empty.host());
+    ground.piped(&import(&elsewhere, &[]), &increment, WHOLE).ended(7).said(&["nothing was pushed"]);
+    assert_eq!(empty.uploads(), 0);
 }

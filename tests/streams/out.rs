@@ -4,6 +4,7 @@ use std::io::Read;
 use std::process::Command;
 
 use super::ground::{Ground, ended, text};
+use super::support::faulty::{Fault, Proxy};
 use super::support::{registry::Registry, skopeo, tempdir};
 
 #[test]
@@ -89,4 +90,18 @@ fn a_full_disk_behind_the_pipe_is_told() {
     let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
     let output = ground.streaming(&[]).stdout(full).output().unwrap();
     ended(output).ended(2).said(&["writing to standard output", "os error 28"]);
+}
+
+#[test]
+fn wrong_bytes_from_a_registry_never_become_a_bundle() {
+    let ground = Ground::new();
+    let proxy = Proxy::before(ground.registry.host());
+    let layer = gapferry::oci::Digest::sha256(&ground.images[0].blobs[1]).to_string();
+    proxy.when("GET", &layer).always().fault(Fault::WrongDigest);
+    let name = format!("{}/team/one:1", proxy.address);
+    let output = ground.process(&["export", &name, "-o", "-", "--plain-http"]).output().unwrap();
+    std::fs::write(ground.path("wrong.tar"), &output.stdout).unwrap();
+    ended(output).ended(3).said(&["wrong digest", &layer]);
+    let verified = ground.run(&["verify", "wrong.tar"]).ended(3);
+    assert!(verified.stdout.contains("cut short"), "{}", verified.stdout);
 }

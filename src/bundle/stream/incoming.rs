@@ -16,10 +16,9 @@ use tokio::sync::mpsc::UnboundedSender;
 use crate::bundle::{Bundle, FileEntry};
 use crate::content::{Body, Slice, Source};
 use crate::error::{Error, Kind, Result};
-use crate::graph::Graph;
-use crate::oci::{Descriptor, Digest, Manifest, Reference, Repository, Tag, media_type};
+use crate::oci::{Descriptor, Digest, Manifest, Reference, Repository, Tag};
 use crate::progress::units::bytes;
-use crate::transport::layout::{Entry, Layout, Passing};
+use crate::transport::layout::{Entry, Layout, Passing, Sums};
 
 /// How much waits to be pushed, in bytes, beside one blob of any size.
 const MOST_WAITING: u64 = 256 << 20;
@@ -54,11 +53,18 @@ struct AtHand {
     closed: bool,
 }
 
-/// What has come of the bundle, as a source.
-pub struct Arrived {
-    layout: Layout,
+/// Where the blobs wait that have come.
+#[derive(Default)]
+pub struct Hand {
     at_hand: Mutex<AtHand>,
     room: Condvar,
+}
+
+/// What has come of the bundle, as a source.
+pub struct Arrived<'a> {
+    pub hand: Arc<Hand>,
+    /// What came first, and wherever else something may be.
+    pub rest: &'a dyn Source,
 }
 
 impl<R: Read> Incoming<R> {
@@ -74,7 +80,7 @@ impl<R: Read> Incoming<R> {
     ) -> Result<(Incoming<R>, Layout)> {
         let mut passing = Passing::new(path, input)?;
         let (mut is_before, mut next) = (true, None);
-        while let Some(entry) = passing.next()? {
+        while let Some(entry) = passing.advance()? {
             if is_before && entry.path.starts_with("blobs/") {
                 is_before = false;
                 before_blobs(&passing.so_far([]))?;
@@ -100,42 +106,37 @@ impl<R: Read> Incoming<R> {
         Ok((Incoming { path: path.to_owned(), passing, next, declared }, layout))
     }
 
-    /// Whether all that an allowlist is asked about has come: the configs of images say what platform they are for.
-    ///
-    /// # Errors
-    /// One stands behind other blobs.
-    pub fn check_configs(&self, graph: &Graph) -> Result<()> {
-        let manifests = graph.images.iter().flat_map(|image| &image.manifests);
-        let configs = manifests.filter_map(|manifest| manifest.config());
-        let late = configs
-            .filter(|config| media_type::is_image_config(&config.media_type))
-            .find(|config| !self.passing.has_kept(&config.digest.blob_path()));
-        let Some(late) = late else { return Ok(()) };
-        let text = format!(
-            "{}: the config {} stands behind other blobs, or is none; save it to a file and import that",
-            self.path.display(),
-            late.digest
-        );
-        Err(Error::damaged(text))
+    /// Blobs that are still to come.
+    pub fn awaited(&self) -> HashSet<Digest> {
+        let awaited = self.declared.keys().filter(|path| !self.passing.has_kept(path));
+        awaited.filter_map(|path| name_of(path)).collect()
     }
 
     /// Reads to the end. What is wanted is proven, put at hand and told to `came`; so is what will not come, as an error.
     pub fn read(
         mut self,
         wanted: &HashSet<Digest>,
-        arrived: &Arrived,
+        arrived: &Hand,
         came: &UnboundedSender<(Digest, Result<()>)>,
     ) -> Ending {
         let mut problems = Vec::new();
         let mut open: HashSet<Digest> = wanted.clone();
-        for digest in wanted.iter().filter(|digest| self.passing.has_kept(&digest.blob_path())) {
-            open.remove(digest);
-            let _ = came.send((*digest, Ok(())));
+        for (path, declared) in &self.declared {
+            let Some(sums) = self.passing.sums(path) else { continue };
+            let came_right = prove(path, declared, sums);
+            problems.extend(came_right.as_ref().err().map(Error::chain));
+            if let Some(digest) = name_of(path).filter(|digest| open.remove(digest)) {
+                let _ = came.send((digest, came_right));
+            }
         }
         let failed = loop {
+            if came.is_closed() {
+                // Nobody waits for the rest: what is in it, nobody will know.
+                return Ending { problems: Vec::new(), length: self.passing.position() };
+            }
             let entry = match self.next.take() {
                 Some(entry) => entry,
-                None => match self.passing.next() {
+                None => match self.passing.advance() {
                     Ok(Some(entry)) => entry,
                     Ok(None) => break None,
                     Err(error) => break Some(error),
@@ -183,7 +184,7 @@ impl<R: Read> Incoming<R> {
     }
 
     /// One file; `digest`: it is wanted. `false`: the tar ends in it.
-    fn take(&mut self, entry: &Entry, digest: Option<Digest>, arrived: &Arrived) -> Result<bool> {
+    fn take(&mut self, entry: &Entry, digest: Option<Digest>, arrived: &Hand) -> Result<bool> {
         let Some(declared) = self.declared.get(&entry.path) else {
             self.passing.read(entry, &mut |_| Ok(()))?;
             return Err(Error::damaged(format!("{} is not declared", entry.path)));
@@ -192,18 +193,17 @@ impl<R: Read> Incoming<R> {
             let text = format!("{} has {} bytes instead of {}", entry.path, entry.size, declared.size);
             return Err(Error::damaged(text));
         }
-        let mut file = digest.map(|_| arrived.make_room(entry.size, &self.path)).transpose()?;
+        let mut file = match digest {
+            Some(_) => arrived.make_room(entry.size, &self.path)?,
+            None => None,
+        };
         let failed = |e| Error::disk("keeping a blob in", &std::env::temp_dir(), e);
         let sums = self.passing.read(entry, &mut |piece| match &mut file {
             Some(file) => file.write_all(piece).map_err(failed),
             None => Ok(()),
         })?;
         let Some(sums) = sums else { return Ok(false) };
-        let own = name_of(&entry.path);
-        let is_right = sums.sha256.hex() == declared.sha256 && own == Some(sums.own.unwrap_or(sums.sha256));
-        if !is_right {
-            return Err(Error::damaged(format!("{}: wrong digest: the bytes have {}", entry.path, sums.sha256)));
-        }
+        prove(&entry.path, declared, sums)?;
         if let (Some(digest), Some(file)) = (digest, file) {
             arrived.put(digest, Slice::new(Arc::new(file), self.path.join(&entry.path), 0, entry.size));
         }
@@ -211,20 +211,20 @@ impl<R: Read> Incoming<R> {
     }
 }
 
-impl Arrived {
-    /// `layout`: what came first.
-    pub fn new(layout: Layout) -> Arrived {
-        Arrived { layout, at_hand: Mutex::default(), room: Condvar::new() }
-    }
-
-    /// A file without a name for a blob of this size, when so much of what came before has been pushed that there is room.
-    fn make_room(&self, size: u64, path: &Path) -> Result<File> {
+impl Hand {
+    /// A file without a name for a blob of this size, when so much of what came before has been pushed that there is room;
+    /// `None`: nobody wants it any more.
+    fn make_room(&self, size: u64, path: &Path) -> Result<Option<File>> {
         let mut at_hand = self.lock();
         while at_hand.waiting > 0 && at_hand.waiting.saturating_add(size) > MOST_WAITING && !at_hand.closed {
             at_hand = self.room.wait(at_hand).unwrap_or_else(PoisonError::into_inner);
         }
+        if at_hand.closed {
+            return Ok(None);
+        }
         drop(at_hand);
-        tempfile::tempfile_in(std::env::temp_dir()).map_err(|e| Error::disk("keeping blobs of", path, e))
+        let file = tempfile::tempfile_in(std::env::temp_dir());
+        file.map(Some).map_err(|e| Error::disk("keeping blobs of", path, e))
     }
 
     fn put(&self, digest: Digest, slice: Slice) {
@@ -256,31 +256,41 @@ impl Arrived {
 }
 
 #[async_trait]
-impl Source for Arrived {
+impl Source for Arrived<'_> {
     async fn tags(&self, repository: &Repository) -> Result<Vec<Tag>> {
-        self.layout.tags(repository).await
+        self.rest.tags(repository).await
     }
 
     async fn resolve(&self, reference: &Reference) -> Result<Option<Descriptor>> {
-        self.layout.resolve(reference).await
+        self.rest.resolve(reference).await
     }
 
     async fn manifest(&self, reference: &Reference) -> Result<Option<Manifest>> {
-        self.layout.manifest(reference).await
+        self.rest.manifest(reference).await
     }
 
     async fn referrers(&self, repository: &Repository, subject: &Digest) -> Result<Vec<Descriptor>> {
-        self.layout.referrers(repository, subject).await
+        self.rest.referrers(repository, subject).await
     }
 
     async fn blob(&self, repository: &Repository, blob: &Descriptor, offset: u64) -> Result<Body> {
-        let slice = self.lock().blobs.get(&blob.digest).cloned();
+        let slice = self.hand.lock().blobs.get(&blob.digest).cloned();
         match slice {
             Some(slice) if slice.size() == blob.size => Ok(slice.stream(offset)),
             Some(_) => Err(Error::damaged(format!("blob {} has another size than its manifest says", blob.digest))),
-            None => self.layout.blob(repository, blob, offset).await,
+            None => self.rest.blob(repository, blob, offset).await,
         }
     }
+}
+
+/// # Errors
+/// It is not what was declared, or not what its name says.
+fn prove(path: &str, declared: &FileEntry, sums: Sums) -> Result<()> {
+    let own = sums.own.unwrap_or(sums.sha256);
+    if sums.sha256.hex() == declared.sha256 && name_of(path) == Some(own) {
+        return Ok(());
+    }
+    Err(Error::damaged(format!("{path}: wrong digest: the bytes have {own}")))
 }
 
 fn name_of(path: &str) -> Option<Digest> {

@@ -5,6 +5,7 @@
 //! read. All else is known from the contents; a blob that goes by another digest than sha256 is read twice.
 
 mod ahead;
+mod compressed;
 mod incoming;
 mod outlet;
 
@@ -21,7 +22,8 @@ use crate::graph::Graph;
 use crate::oci::{Algorithm, Descriptor, Digest, Repository};
 use crate::progress::{Event, Events, Phase};
 use ahead::{Ahead, Placed};
-pub use incoming::{Arrived, Ending, Incoming};
+pub use compressed::Compressed;
+pub use incoming::{Arrived, Ending, Hand, Incoming};
 pub use outlet::{Kind, Outlet, Pipe};
 
 /// A tar ends with two empty blocks.

@@ -1,16 +1,16 @@
-//! `export -o -`: to standard output, in one pass.
+//! `export -o -` and `-o OUT.tar.zst`: in one pass.
 
 use std::fs::File;
 use std::io::{IsTerminal, Write};
 use std::os::fd::AsFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::{Args, TOOL, finish, print_plan};
-use crate::bundle::stream::{Outlet, Stream};
-use crate::bundle::{Contents, Finished, Options, Survey};
-use crate::cli::context::{Context, write_file};
+use super::{Args, TOOL, finish, print_plan, write_lock};
+use crate::bundle::stream::{Compressed, Outlet, Stream};
+use crate::bundle::{Bundle, Contents, Finished, Options, Survey, Whole, Writer, check_signature};
+use crate::cli::context::Context;
 use crate::cli::exit::Outcome;
 use crate::cli::signing::signed_by;
 use crate::content::Source;
@@ -18,35 +18,59 @@ use crate::error::{Error, Kind, Result};
 use crate::graph::Graph;
 use crate::progress::units::bytes;
 use crate::signing::PrivateKey;
+use crate::transport::layout::Layout;
 use crate::transport::registry::Registries;
 
 /// What stands for standard output and input.
 const STANDARD: &str = "-";
 
-/// Whether a stream is asked for.
-///
-/// # Errors
-/// It is, and something else that does not go with it.
-pub fn is_wanted(args: &Args) -> Result<bool> {
-    if args.output != Path::new(STANDARD) {
-        return Ok(false);
+/// Where a stream goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum To {
+    /// Standard output.
+    Standard,
+    /// A file, compressed.
+    Compressed,
+}
+
+impl To {
+    /// `None`: no stream is asked for.
+    ///
+    /// # Errors
+    /// One is, and something else that does not go with it.
+    pub fn of(args: &Args) -> Result<Option<To>> {
+        if Compressed::is_meant(&args.output) {
+            return Ok(Some(To::Compressed));
+        }
+        if args.output != Path::new(STANDARD) {
+            return Ok(None);
+        }
+        let refuse = |why: &str| Err(Error::input(format!("writing to standard output: {why}")));
+        if args.json && !args.dry_run {
+            return refuse("the bundle goes there, so --json cannot (--lock FILE says what is in it)");
+        }
+        if std::io::stdout().is_terminal() && !args.dry_run {
+            return refuse("it is a terminal; pipe it somewhere (| ssh …, > FILE), or name an output");
+        }
+        Ok(Some(To::Standard))
     }
-    let refuse = |why: &str| Err(Error::input(format!("writing to standard output: {why}")));
-    if args.dry_run {
-        return Ok(true);
+
+    /// # Errors
+    /// Something stands in the way.
+    pub fn check_free(self, out: &Path) -> Result<()> {
+        if self == To::Compressed { Compressed::check_free(out) } else { Ok(()) }
     }
-    if args.json {
-        return refuse("the bundle goes there, so --json cannot (--lock FILE says what is in it)");
+
+    /// The bundle that is to be replaced, if there is one.
+    pub fn former(self, out: &Path) -> Option<Bundle> {
+        if self == To::Compressed { Bundle::open(out).ok() } else { None }
     }
-    if std::io::stdout().is_terminal() {
-        return refuse("it is a terminal; pipe it somewhere (| ssh …, > FILE), or name an output");
-    }
-    Ok(true)
 }
 
 /// Writes the bundle as it is fetched.
 pub async fn run(
     args: &Args,
+    to: To,
     contents: &Contents,
     graph: &Graph,
     (source, registries): (&dyn Source, &Registries),
@@ -57,21 +81,54 @@ pub async fn run(
     let (jobs, events) = (args.registry.jobs(), &context.events);
     let stream = Stream { contents, options: &options, graph, source, jobs, events };
     let total = stream.length()?;
+    let up_to_date = up_to_date(args, to, contents, key.as_deref(), context)?;
     if args.dry_run {
-        let survey = Survey { total, present: 0, needed: 0, free: 0 };
-        return print_plan(args, &contents.lock, graph, &survey, false, registries, context);
+        let survey = Survey { total, present: 0, needed: total, free: 0 };
+        return print_plan(args, &contents.lock, graph, &survey, up_to_date.is_some(), registries, context);
     }
-    context.say(&format!("standard output: {} in all", bytes(total)));
-    let streamed = stream.write(Stdout::open()?).await?;
-    let locked = args.lock.as_ref().map_or(Ok(()), |path| write_file(path, contents.lock.to_json().as_bytes()));
-    let blobs = contents.blobs.iter().map(|blob| blob.size).fold(0, u64::saturating_add);
-    let finished =
-        Finished { path: "standard output".into(), identity: streamed.identity, size: streamed.size, unchanged: false };
-    let ended = finish(args, graph, &finished, blobs, registries, started, context)?;
+    let (finished, moved) = match up_to_date {
+        Some(finished) => (finished, 0),
+        None => {
+            let path = if to == To::Standard { PathBuf::from("standard output") } else { args.output.clone() };
+            context.say(&format!("{}: {} in all", path.display(), bytes(total)));
+            let (streamed, size) = match to {
+                To::Standard => stream.write(Stdout::open()?).await.map(|streamed| (streamed, streamed.size))?,
+                To::Compressed => {
+                    let streamed = stream.write(Compressed::create(&args.output)?).await?;
+                    (streamed, path.metadata().map_or(0, |file| file.len()))
+                }
+            };
+            let moved = contents.blobs.iter().map(|blob| blob.size).fold(0, u64::saturating_add);
+            (Finished { path, identity: streamed.identity, size, unchanged: false }, moved)
+        }
+    };
+    let locked = write_lock(args, &finished, &contents.lock);
+    let ended = finish(args, graph, &finished, moved, registries, started, context)?;
     if let Some(key) = key {
         context.say(&signed_by(key.public()));
     }
     locked.map(|()| ended)
+}
+
+/// The file, if it is already what is wanted, with the signature that is wanted: it cannot be added.
+fn up_to_date(
+    args: &Args,
+    to: To,
+    contents: &Contents,
+    key: Option<&PrivateKey>,
+    context: &Context,
+) -> Result<Option<Finished>> {
+    if to == To::Standard {
+        return Ok(None);
+    }
+    let exact = args.locked.is_some() || context.now()?.1;
+    let whole = if args.dry_run { Whole::BySizes } else { Whole::Proven(&context.events) };
+    let finished = Writer::up_to_date(&args.output, &contents.lock, &contents.basis, exact, whole);
+    let is_signed = |key: &PrivateKey| {
+        let layout = Layout::open(&args.output);
+        layout.and_then(|layout| check_signature(&layout, std::slice::from_ref(key.public()))).is_ok()
+    };
+    Ok(finished.filter(|_| key.is_none_or(is_signed)))
 }
 
 /// Standard output as it is, without the buffer that ends at lines.

@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use super::piped::Pump;
 use super::{Args, cargo, read_graph};
 use crate::bundle::{Bundle, MISSING_VERSION, Missing, MissingBlob};
 use crate::cli::context::{Context, write_file};
@@ -12,13 +13,22 @@ use crate::error::{Error, Kind, Result};
 use crate::increment::{Expected, Proof};
 use crate::progress::units::{bytes, count};
 
+/// How the bundle comes.
+#[derive(Clone, Copy, Default)]
+pub struct From<'a> {
+    /// In several runs.
+    pub arriving: Option<&'a dyn Arriving>,
+    /// Out of a pipe.
+    pub pump: Option<&'a Pump>,
+}
+
 /// # Errors
 /// [`Kind::Lacking`]: the target lacks something that is assumed to be there; nothing was pushed.
 pub async fn run(
     args: &Args,
     push: &Push<'_>,
     bundle: &Bundle,
-    arriving: Option<&dyn Arriving>,
+    from: From<'_>,
     started: Instant,
     context: &Context,
 ) -> Result<Outcome> {
@@ -30,8 +40,15 @@ pub async fn run(
     let known = graph.as_ref().ok().map(|graph| (graph, &targets));
     let proof = expected.prove(&registries, known, push.jobs(), &context.events).await?;
     tell_missing(args, bundle, &proof, context)?;
-    let cargo = cargo(bundle, &expected, graph?, arriving);
-    push.run(&super::Cargo { places: proof.places, ..cargo }, started, context).await
+    let graph = graph?;
+    let Some(pump) = from.pump else {
+        let cargo = cargo(bundle, &expected, graph, from.arriving);
+        return push.run(&super::Cargo { places: proof.places, ..cargo }, started, context).await;
+    };
+    pump.check(&graph)?;
+    let arrived = pump.arrived(&expected);
+    let cargo = cargo(bundle, &arrived, graph, None);
+    push.run(&super::Cargo { places: proof.places, arrivals: Some(pump), ..cargo }, started, context).await
 }
 
 /// # Errors

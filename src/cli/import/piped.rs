@@ -1,25 +1,28 @@
 //! `import -`: out of a pipe, in one pass.
 
 use std::collections::HashSet;
-use std::io::Read;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use futures_util::stream::{self, BoxStream, StreamExt};
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Args, NOTHING, check_allowed, read_graph, refusal};
+use super::increment::{self, From};
+use super::{Args, NOTHING, cargo, check_allowed, read_graph, refusal};
 use crate::bundle::Bundle;
-use crate::bundle::stream::{Arrived, Ending, Incoming};
+use crate::bundle::stream::{Arrived, Ending, Hand, Incoming};
 use crate::bundle::volumes::Opened;
 use crate::check::{self, Depth};
 use crate::cli::context::Context;
 use crate::cli::exit::Outcome;
-use crate::cli::piped::Piped;
+use crate::cli::piped::{Input, Piped};
 use crate::cli::push::{Cargo, Push};
 use crate::cli::signing::signed_by;
+use crate::content::Source;
 use crate::error::{Error, Result};
-use crate::oci::Digest;
+use crate::graph::Graph;
+use crate::oci::{Descriptor, Digest, media_type};
 use crate::plan::Plan;
 use crate::progress::Event;
 use crate::progress::units::{bytes, count};
@@ -40,21 +43,17 @@ pub async fn run(args: &Args, piped: Piped, push: &Push<'_>, started: Instant, c
     let path = piped.path.clone();
     let (incoming, bundle) = begin(args, piped, context).map_err(|error| error.while_doing(NOTHING))?;
     check_allowed(args, &bundle)?;
-    let graph = read_graph(&bundle, context).await?;
-    incoming.check_configs(&graph).map_err(|error| error.while_doing(NOTHING))?;
-    let identity = Some(bundle.identity());
-    let pump = Pump::new(incoming, Arrived::new(bundle.into_lock_and_layout().1));
-    let arrived = pump.arrived.clone();
-    let cargo = Cargo {
-        source: &*arrived,
-        graph,
-        identity,
-        faults: Vec::new(),
-        lost: Vec::new(),
-        arriving: None,
-        arrivals: Some(&pump),
+    let pump = Pump::new(&path, incoming);
+    let outcome = if bundle.json().is_increment() {
+        increment::run(args, push, &bundle, From { arriving: None, pump: Some(&pump) }, started, context).await?
+    } else {
+        let graph = read_graph(bundle.layout(), bundle.lock(), context).await;
+        let graph = graph.map_err(|error| error.while_doing(NOTHING))?;
+        pump.check(&graph)?;
+        let arrived = pump.arrived(bundle.layout());
+        let cargo = Cargo { arrivals: Some(&pump), ..cargo(&bundle, &arrived, graph, None) };
+        push.run(&cargo, started, context).await?
     };
-    let outcome = push.run(&cargo, started, context).await?;
     let Some(ending) = pump.ending().await else { return Ok(outcome) };
     for problem in ending.problems.iter().take(TOLD) {
         context.events.report(Event::Warning(problem.clone()));
@@ -74,7 +73,7 @@ pub async fn run(args: &Args, piped: Piped, push: &Push<'_>, started: Instant, c
 }
 
 /// Reads what stands before the layers, and refuses what is not right as far as that goes.
-fn begin(args: &Args, piped: Piped, context: &Context) -> Result<(Incoming<Box<dyn Read + Send>>, Bundle)> {
+fn begin(args: &Args, piped: Piped, context: &Context) -> Result<(Incoming<Input>, Bundle)> {
     let mut signed = None;
     let (incoming, layout) = Incoming::open(&piped.path, piped.input, &mut |layout| {
         signed = args.keys.check_layout(layout, context)?;
@@ -95,42 +94,67 @@ fn begin(args: &Args, piped: Piped, context: &Context) -> Result<(Incoming<Box<d
 }
 
 /// Reads the pipe on a thread of its own, from the moment the plan is known.
-struct Pump<R> {
-    incoming: Mutex<Option<Incoming<R>>>,
-    arrived: Arc<Arrived>,
+pub struct Pump {
+    path: PathBuf,
+    incoming: Mutex<Option<Incoming<Input>>>,
+    hand: Arc<Hand>,
     ending: Mutex<Option<oneshot::Receiver<Ending>>>,
+    /// What had not come when reading stopped.
+    awaited: HashSet<Digest>,
 }
 
-impl<R: Read + Send + 'static> Pump<R> {
-    fn new(incoming: Incoming<R>, arrived: Arrived) -> Pump<R> {
-        Pump { incoming: Mutex::new(Some(incoming)), arrived: Arc::new(arrived), ending: Mutex::default() }
+impl Pump {
+    fn new(path: &Path, incoming: Incoming<Input>) -> Pump {
+        let (hand, ending, awaited) = (Arc::default(), Mutex::default(), incoming.awaited());
+        Pump { path: path.to_owned(), incoming: Mutex::new(Some(incoming)), hand, ending, awaited }
+    }
+
+    /// What has come, and `rest`.
+    pub fn arrived<'a>(&self, rest: &'a dyn Source) -> Arrived<'a> {
+        Arrived { hand: self.hand.clone(), rest }
+    }
+
+    /// Whether all that an allowlist is asked about has come: the configs of images say what platform they are for.
+    ///
+    /// # Errors
+    /// One stands behind other blobs.
+    pub fn check(&self, graph: &Graph) -> Result<()> {
+        let manifests = graph.images.iter().flat_map(|image| &image.manifests);
+        let mut configs = manifests.filter_map(|manifest| manifest.config());
+        let is_late = |config: &&Descriptor| {
+            media_type::is_image_config(&config.media_type) && self.awaited.contains(&config.digest)
+        };
+        let Some(late) = configs.find(is_late) else { return Ok(()) };
+        let (path, late) = (self.path.display(), late.digest);
+        let text = format!("{NOTHING}: {path}: the config {late} stands behind other blobs, or is none");
+        Err(Error::damaged(format!("{text}; save it to a file and import that")))
     }
 
     /// Reads what is still to come; `None`: nothing was read.
     async fn ending(&self) -> Option<Ending> {
-        self.arrived.close();
+        self.hand.close();
         let ending = self.ending.lock().unwrap_or_else(PoisonError::into_inner).take()?;
         ending.await.ok()
     }
 }
 
-impl<R: Read + Send + 'static> Arrivals for Pump<R> {
+impl Arrivals for Pump {
     fn of<'p>(&'p self, plan: &'p Plan) -> BoxStream<'p, (Digest, Result<()>)> {
         let (came, coming) = mpsc::unbounded_channel();
         let wanted: HashSet<Digest> = plan.blobs.iter().map(|step| step.blob.digest).collect();
         if let Some(incoming) = self.incoming.lock().unwrap_or_else(PoisonError::into_inner).take() {
             let (end, ending) = oneshot::channel();
             *self.ending.lock().unwrap_or_else(PoisonError::into_inner) = Some(ending);
-            let arrived = self.arrived.clone();
+            let hand = self.hand.clone();
             // It may wait for whoever sends, which must not keep the program from ending.
             std::thread::spawn(move || {
-                let _ = end.send(incoming.read(&wanted, &arrived, &came));
+                let _ = end.send(incoming.read(&wanted, &hand, &came));
             });
         }
         stream::unfold(coming, |mut coming| async move { Some((coming.recv().await?, coming)) }).boxed()
     }
 
     fn settled(&self, digest: &Digest) {
-        self.arrived.settle(digest);
+        self.hand.settle(digest);
     }
 }

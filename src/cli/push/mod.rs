@@ -263,7 +263,7 @@ impl<'a> Push<'a> {
     ) -> Result<Plan> {
         let closed = |repository: &Repository| prepared.is_closed(repository);
         let jobs = self.args.registry.jobs();
-        let (graph, may_be_half) = (&cargo.graph, cargo.arriving.is_some());
+        let (graph, may_be_half) = (&cargo.graph, cargo.arriving.is_some() || cargo.arrivals.is_some());
         let asked = plan::take_inventory(registries, graph, targets, &closed, jobs, may_be_half, &context.events);
         let mut inventory = asked.await?;
         inventory.elsewhere.clone_from(&cargo.places);

@@ -24,6 +24,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use serde::Deserialize;
 
+use crate::content::seekable::{self, Seekable};
 use crate::content::tar::{self, Place};
 use crate::content::{Body, Slice, Source};
 use crate::error::{Error, Kind, Result};
@@ -66,6 +67,8 @@ struct Listed {
 enum Form {
     Directory,
     Tar(Arc<File>),
+    /// A tar, compressed in frames.
+    Compressed(Arc<Seekable>),
     Joined {
         parts: Vec<Layout>,
         /// The files that are in pieces, or have another name in their part.
@@ -107,6 +110,10 @@ impl Layout {
             return Err(neither(path));
         } else {
             let file = File::open(path).map_err(|e| Error::disk("opening", path, e))?;
+            if let Some(form) = compressed(path, &file, &mut found)? {
+                let (entries, faults) = found.finish();
+                return Ok(Layout { path: path.to_owned(), form, entries, faults, index: OnceLock::new() });
+            }
             if !tar::is_tar(path, &file, metadata.len())? {
                 return Err(neither(path));
             }
@@ -138,7 +145,7 @@ impl Layout {
     pub fn parts(&self) -> &[Layout] {
         match &self.form {
             Form::Joined { parts, .. } => parts,
-            Form::Directory | Form::Tar(_) | Form::Passed { .. } => &[],
+            Form::Directory | Form::Tar(_) | Form::Compressed(_) | Form::Passed { .. } => &[],
         }
     }
 
@@ -154,6 +161,11 @@ impl Layout {
 
     pub fn is_tar(&self) -> bool {
         matches!(self.form, Form::Tar(_))
+    }
+
+    /// Whether it is a compressed tar: nothing in it can be changed in its place.
+    pub fn is_compressed(&self) -> bool {
+        matches!(self.form, Form::Compressed(_))
     }
 
     /// Every regular file, by its path relative to the root, with its size in bytes.
@@ -180,6 +192,9 @@ impl Layout {
         let full = self.path.join(path);
         let file = match &self.form {
             Form::Tar(file) => file.clone(),
+            Form::Compressed(file) => {
+                return Ok(Some(Slice::compressed(file.clone(), full, place.offset, place.size)));
+            }
             Form::Directory => Arc::new(directory::open(&full)?),
             Form::Joined { .. } => return self.join(path),
             Form::Passed { file, passed } => {
@@ -311,6 +326,22 @@ impl Listed {
         }
         Listed { descriptors, by_name, by_digest, referrers: OnceLock::new() }
     }
+}
+
+/// A tar in zstd's seekable format; `None`: it is something else.
+fn compressed(path: &Path, file: &File, found: &mut Found) -> Result<Option<Form>> {
+    let mut start = [0; 4];
+    if tar::ReadAt::read_exact_at(file, &mut start, 0).is_err() || start != seekable::MAGIC {
+        return Ok(None);
+    }
+    let again = file.try_clone().map_err(|e| Error::disk("opening", path, e))?;
+    let length = file.metadata().map_err(|e| Error::disk("opening", path, e))?.len();
+    let Some(file) = Seekable::open(path, again, length)? else { return Ok(None) };
+    if !tar::is_tar(path, &file, file.length())? {
+        return Err(neither(path));
+    }
+    tar::scan(path, &file, file.length(), found)?;
+    Ok(Some(Form::Compressed(Arc::new(file))))
 }
 
 fn neither(path: &Path) -> Error {

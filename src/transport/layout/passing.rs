@@ -90,7 +90,7 @@ impl<R: Read> Passing<R> {
     ///
     /// # Errors
     /// Not readable, or more entries than in any layout.
-    pub fn next(&mut self) -> Result<Option<Entry>> {
+    pub fn advance(&mut self) -> Result<Option<Entry>> {
         self.ahead = 0;
         loop {
             let mut accepting = Accepting { found: &mut self.found, accepted: None };
@@ -103,7 +103,7 @@ impl<R: Read> Passing<R> {
         }
     }
 
-    /// Whether the file that [`Passing::next`] gave last will be kept.
+    /// Whether the file that [`Passing::advance`] gave last will be kept.
     ///
     /// # Errors
     /// Not readable.
@@ -114,7 +114,7 @@ impl<R: Read> Passing<R> {
         Ok(self.is_kept(entry, &self.buffer[..self.ahead]))
     }
 
-    /// Reads the file that [`Passing::next`] gave last; `take` gets its bytes. It is kept, where that is possible, if it may
+    /// Reads the file that [`Passing::advance`] gave last; `take` gets its bytes. It is kept, where that is possible, if it may
     /// be one that is needed: JSON, or beside the blobs. `None`: the tar is cut within it, and it is not there.
     ///
     /// # Errors
@@ -165,6 +165,11 @@ impl<R: Read> Passing<R> {
     /// Whether this file has been kept.
     pub fn has_kept(&self, path: &str) -> bool {
         self.passed.kept.contains_key(path)
+    }
+
+    /// What this file hashed to, if it has passed.
+    pub fn sums(&self, path: &str) -> Option<Sums> {
+        self.passed.sums.get(path).copied()
     }
 
     fn is_kept(&self, entry: &Entry, first: &[u8]) -> bool {

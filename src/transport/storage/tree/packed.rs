@@ -36,7 +36,7 @@ impl Packed {
     /// Not readable, or it holds more than one storage.
     pub fn open(path: &Path, file: Arc<File>, length: u64) -> Result<Option<(PathBuf, Packed)>> {
         let mut seen = Seen::default();
-        tar::scan(path, &file, length, &mut seen)?;
+        tar::scan(path, &*file, length, &mut seen)?;
         seen.tell_absolute();
         let mut roots = seen.roots.into_iter();
         match (roots.next(), roots.next()) {
