@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use super::ground::{Builder, noise};
 use super::support::gate::Gate;
+use super::support::images;
 use super::support::ran::Ran;
 use super::support::registry::Registry;
 use super::support::{files_below, gapferry, gapferry_process, sha256_file, skopeo, tempdir};
@@ -319,4 +320,18 @@ fn a_state_is_of_one_bundle_and_one_target_and_a_kept_piece_that_rots_is_wanted_
     for (path, tag, digest) in set.expected() {
         assert_eq!(target.digest(&path, &tag), Some(digest));
     }
+}
+
+#[test]
+fn volumes_that_are_written_where_one_stands_stay_there() {
+    let source = Registry::start();
+    images::oci("team/app", "1", &["content"]).push(&source);
+    let directory = tempdir();
+    let reference = format!("{}/team/app:1", source.host());
+    let go = |more: &[&str]| Ran::of(gapferry().current_dir(directory.path()).args(more)).ended(0);
+    go(&["export", &reference, "--plain-http", "-o", "e.tar", "--volume-size", "64KiB"]);
+    go(&["verify", "e.001.tar"]);
+    go(&["export", &reference, "--plain-http", "-o", "w.tar"]);
+    go(&["split", "w.tar", "-o", "s.tar", "--volume-size", "64KiB"]);
+    go(&["verify", "s.001.tar"]);
 }

@@ -231,7 +231,8 @@ pub fn there(name: &SetName) -> Vec<PathBuf> {
     let entries = fs::read_dir(medium::parent(name.base())).into_iter().flatten().flatten();
     let mut paths: Vec<PathBuf> = entries
         .filter_map(|entry| {
-            let path = medium::parent(name.base()).join(entry.file_name());
+            // As the set itself calls them: without `./` where no directory was named.
+            let path = name.base().with_file_name(entry.file_name());
             let (found, _) = SetName::of_part(&path)?;
             (found.base().file_name() == name.base().file_name()).then_some(path)
         })
