@@ -11,7 +11,7 @@ use support::images;
 use support::registry::{Options, Registry};
 use support::{gapferry, gapferry_process, tempdir};
 
-const COMMANDS: [&str; 14] = [
+const COMMANDS: [&str; 15] = [
     "",
     "export",
     "lock",
@@ -19,6 +19,7 @@ const COMMANDS: [&str; 14] = [
     "list",
     "inspect",
     "import",
+    "inventory",
     "serve",
     "login",
     "logout",

@@ -59,7 +59,7 @@ pub struct Repair {
 ///
 /// # Errors
 /// It is one that this program does not understand (`Input`), or cannot be read.
-pub(super) fn is_for(layout: &Layout) -> Result<Option<Digest>> {
+pub fn is_for(layout: &Layout) -> Result<Option<Digest>> {
     let Some(bytes) = layout.read(REPAIR_JSON, MAX_REPAIR_JSON)? else { return Ok(None) };
     let shown = layout.path().join(REPAIR_JSON);
     let fail = |e: serde_json::Error| Error::input(format!("reading {}", shown.display())).because(e);

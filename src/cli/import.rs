@@ -2,13 +2,14 @@
 
 mod increment;
 mod piped;
+mod prune;
 mod volumes;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use super::allowlist::read_file;
+use super::allowlist::{read_bounded, read_file};
 use super::context::Context;
 use super::exit::Outcome;
 use super::piped::Piped;
@@ -23,6 +24,7 @@ use crate::content::{Cached, Source};
 use crate::error::{Error, Result};
 use crate::graph::Graph;
 use crate::lock::{IndexMode, Lock};
+use crate::receipt::{MAX_RECEIPT, Receipt};
 use crate::resolve;
 use crate::walk::{Options, Origin, Walk};
 
@@ -97,6 +99,25 @@ pub struct Args {
     /// For `export --repair` on the connected side. It is written whatever is found, and says nothing is missing where nothing is.
     #[arg(long, value_name = "FILE", help_heading = "Output", hide_short_help = true)]
     missing: Option<PathBuf>,
+    /// Of an increment, take what the target lacks from this repair
+    ///
+    /// Made by `export --repair`, of what --missing has written.
+    #[arg(long, value_name = "FILE", help_heading = "What may enter", hide_short_help = true)]
+    repair: Option<PathBuf>,
+    /// Refuse a bundle that is not newer than the one of this receipt
+    ///
+    /// So that nobody brings an old one again: by the time it was made, which `--key` makes sure of. The same bundle may come again.
+    #[arg(long, value_name = "RECEIPT", help_heading = "What may enter", hide_short_help = true)]
+    newer_than: Option<PathBuf>,
+    /// Afterwards list tags of images that are not wanted any more
+    ///
+    /// Images that were in what the bundle builds on, and are not in its allowlist. --yes deletes these tags, if they still mean
+    /// what they meant then. Registries that cannot delete a tag alone (distribution before 3.0) keep it, which is told.
+    #[arg(long, help_heading = "Pushing", hide_short_help = true)]
+    prune: bool,
+    /// With --prune: delete them
+    #[arg(long, requires = "prune", help_heading = "Pushing", hide_short_help = true)]
+    yes: bool,
     /// Keep the source host as the first part of the path
     #[arg(long, conflicts_with = "flatten", help_heading = "Names")]
     scoped: bool,
@@ -129,14 +150,35 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
     prove(&args, &opened, context).map_err(|error| error.while_doing(NOTHING))?;
     let (bundle, given) = opened.into_bundle()?;
     check_allowed(&args, &bundle)?;
+    check_newer(&args, &bundle)?;
     let arriving = state.map(|state| volumes::Crossing::new(state, given, &bundle));
     let arriving = arriving.as_ref().map(|arriving| arriving as &dyn Arriving);
-    if bundle.json().is_increment() {
+    let ended = if bundle.json().is_increment() {
         let from = increment::From { arriving, pump: None };
-        return increment::run(&args, &push, &bundle, from, started, context).await;
+        increment::run(&args, &push, &bundle, from, started, context).await?
+    } else {
+        let graph = read_graph(bundle.layout(), bundle.lock(), context).await?;
+        push.run(&cargo(&bundle, bundle.layout(), graph, arriving), started, context).await?
+    };
+    prune::after(ended, &args, &push, &bundle, context).await
+}
+
+/// # Errors
+/// The bundle is older than that of `--newer-than`.
+fn check_newer(args: &Args, bundle: &Bundle) -> Result<()> {
+    let Some(path) = &args.newer_than else { return Ok(()) };
+    let (name, bytes) = read_bounded(path, MAX_RECEIPT + 1)?;
+    let receipt = Receipt::parse(&bytes, &name)?;
+    let Some(last) = receipt.created else {
+        return Err(Error::input(format!("reading {name}: it does not say when its bundle was made")));
+    };
+    let made = bundle.json().created;
+    if made > last || receipt.bundle == Some(bundle.identity()) {
+        return Ok(());
     }
-    let graph = read_graph(bundle.layout(), bundle.lock(), context).await?;
-    push.run(&cargo(&bundle, bundle.layout(), graph, arriving), started, context).await
+    let path = bundle.layout().path().display();
+    let text = format!("{path} was made {made}, which is not later than the bundle of {name}, made {last}");
+    Err(Error::damaged(text).while_doing(NOTHING))
 }
 
 fn cargo<'a>(bundle: &Bundle, source: &'a dyn Source, graph: Graph, arriving: Option<&'a dyn Arriving>) -> Cargo<'a> {

@@ -15,6 +15,7 @@ mod hint;
 mod import;
 mod inspect;
 mod interrupt;
+mod inventory;
 mod join;
 mod list;
 mod lock;
@@ -113,6 +114,7 @@ enum Command {
     List(list::Args),
     Inspect(inspect::Args),
     Import(import::Args),
+    Inventory(inventory::Args),
     Migrate(migrate::Args),
     Check(check::Args),
     Serve(serve::Args),
@@ -174,6 +176,7 @@ async fn run(command: Command, context: &Context) -> Result<Outcome> {
         Command::List(args) => list::run(&args, context),
         Command::Inspect(args) => inspect::run(args, context).await,
         Command::Import(args) => import::run(args, context).await,
+        Command::Inventory(args) => inventory::run(args, context).await,
         Command::Migrate(args) => migrate::run(args, context).await,
         Command::Check(args) => check::run(&args, context),
         Command::Serve(args) => serve::run(args, context).await,

@@ -99,6 +99,11 @@ pub trait Sink: Send + Sync {
 
     /// Stores a manifest under the tag or digest of `reference`. Its children are there already.
     async fn put_manifest(&self, reference: &Reference, manifest: &Manifest) -> Result<()>;
+
+    /// Takes a tag away and leaves what it means. `false`: that cannot be done there, and nothing was.
+    async fn delete_tag(&self, _tag: &Reference) -> Result<bool> {
+        Ok(false)
+    }
 }
 
 /// Where one blob can be read: a source and the repository it is in there.

@@ -16,6 +16,7 @@ mod preflight;
 mod projects;
 mod quota;
 mod rights;
+mod tags;
 
 use bytes::Bytes;
 use serde::Deserialize;
@@ -27,6 +28,7 @@ use crate::error::{Error, Kind, Result};
 pub use preflight::{Preflight, Problem, Severity, preflight};
 pub use projects::{Created, ProjectOptions, create_projects, is_project_name, project_of};
 pub use quota::{QuotaShort, quotas};
+pub use tags::delete_tag;
 
 /// Uploads into one project that Harbor copes with: each locks the project's row of its database.
 pub const UPLOADS_PER_PROJECT: u16 = 4;

@@ -2,11 +2,16 @@
 //!
 //! On the connected side a [`Baseline`] (receipts, inventories, earlier bundles) says what may be left out. On the isolated
 //! side [`Expected`] is a source that has the rest of the images: what the bundle lacks is read from the target; and
-//! [`Expected::prove`] finds each of these digests there, or says that it is missing. It knows content, receipts and bundles; no
+//! [`Expected::prove`] finds each of these digests there, or says that it is missing. [`Asker`] makes a baseline of what a target
+//! has; [`judge`] says which tags of images that nobody wants any more can go. It knows content, receipts and bundles; no
 //! concrete registry and no command line.
 
 mod baseline;
 mod expected;
+mod inventory;
+mod prune;
 
 pub use baseline::Baseline;
 pub use expected::{Beside, Expected, Proof};
+pub use inventory::{Asker, Named};
+pub use prune::{Doomed, Fate, judge};

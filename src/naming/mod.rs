@@ -20,7 +20,7 @@ pub use landing::{Collision, Landing, landing};
 pub use map::Map;
 
 use crate::error::{Error, Result};
-use crate::lock::LockedImage;
+use crate::lock::{LockedImage, Rename};
 use crate::oci::{NO_PASSWORD_HERE, Reference, Repository, without_password};
 
 /// What becomes of a source name that no rule speaks of.
@@ -81,8 +81,20 @@ impl Naming {
     /// # Errors
     /// [`crate::error::Kind::Input`] if the name would not be a legal one (too long, or a rule that leaves nothing).
     pub fn target(&self, registry: &str, image: &LockedImage) -> Result<Reference> {
-        let source = &image.reference.repository;
-        let below = match &image.rename {
+        let repository = self.repository(registry, &image.reference.repository, image.rename.as_ref())?;
+        let renamed = image.rename.as_ref().and_then(|rename| rename.tag.as_ref());
+        Ok(match renamed.or(image.reference.tag.as_ref()) {
+            Some(tag) => repository.with_tag(tag.clone()),
+            None => repository.with_digest(image.digest),
+        })
+    }
+
+    /// Where the images of a repository go, those of them that are renamed so.
+    ///
+    /// # Errors
+    /// As [`Naming::target`].
+    pub fn repository(&self, registry: &str, source: &Repository, rename: Option<&Rename>) -> Result<Repository> {
+        let below = match rename {
             Some(rename) => rename.path.clone(),
             None => self.map.apply(source).unwrap_or_else(|| self.style.path(source)),
         };
@@ -91,13 +103,7 @@ impl Naming {
             Some(prefix) => format!("{prefix}/{below}"),
             None => below,
         };
-        let repository = Repository::new(registry, &path)
-            .map_err(|e| Error::input(format!("naming {} at the target", image.reference)).because(e))?;
-        let renamed = image.rename.as_ref().and_then(|rename| rename.tag.as_ref());
-        Ok(match renamed.or(image.reference.tag.as_ref()) {
-            Some(tag) => repository.with_tag(tag.clone()),
-            None => repository.with_digest(image.digest),
-        })
+        Repository::new(registry, &path).map_err(|e| Error::input(format!("naming {source} at the target")).because(e))
     }
 }
 

@@ -31,11 +31,23 @@ impl Sides {
         self.try_export(name, images, options).ended(0)
     }
 
+    /// The same, made at a time (seconds since 1970).
+    #[track_caller]
+    pub fn export_at(&self, time: u64, name: &str, images: &[&str], options: &[&str]) -> Ran {
+        let mut command = self.export_command(name, images, options);
+        Ran::of(command.env("SOURCE_DATE_EPOCH", time.to_string())).ended(0)
+    }
+
     pub fn try_export(&self, name: &str, images: &[&str], options: &[&str]) -> Ran {
+        Ran::of(&mut self.export_command(name, images, options))
+    }
+
+    fn export_command(&self, name: &str, images: &[&str], options: &[&str]) -> assert_cmd::Command {
         let references = images.iter().map(|image| format!("{}/{image}", self.source.host()));
         let mut command = gapferry();
         command.current_dir(self.stick.path()).arg("export").args(references).args(options);
-        Ran::of(command.args(["-o", &format!("{name}.tar")]))
+        command.args(["-o", &format!("{name}.tar")]);
+        command
     }
 
     pub fn import(&self, name: &str, options: &[&str]) -> Ran {

@@ -3,5 +3,8 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod baseline;
 mod chain;
 mod ground;
+mod lacking;
+mod prune;

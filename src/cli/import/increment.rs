@@ -1,17 +1,20 @@
 //! The import of a bundle that builds on what the target has: all of that is found before anything is pushed.
 
+use std::path::Path;
 use std::time::Instant;
 
 use super::piped::Pump;
 use super::{Args, cargo, read_graph};
-use crate::bundle::{Bundle, MISSING_VERSION, Missing, MissingBlob};
+use crate::bundle::{Bundle, MISSING_VERSION, Missing, MissingBlob, refuse_unfinished, repair_is_for};
 use crate::cli::context::{Context, write_file};
 use crate::cli::exit::Outcome;
 use crate::cli::export::TOOL;
 use crate::cli::push::{Arriving, Push};
 use crate::error::{Error, Kind, Result};
-use crate::increment::{Expected, Proof};
+use crate::increment::{Beside, Expected, Proof};
+use crate::oci::Digest;
 use crate::progress::units::{bytes, count};
+use crate::transport::layout::Layout;
 
 /// How the bundle comes.
 #[derive(Clone, Copy, Default)]
@@ -35,7 +38,9 @@ pub async fn run(
     let (targets, _) = push.name_images(bundle.lock().images.iter())?;
     let registries = push.connect(context)?;
     let closed = push.closed(&registries, &targets).await?;
+    let repair = args.repair.as_ref().map(|path| open_repair(path, bundle)).transpose()?;
     let expected = Expected::new((bundle.layout(), bundle.json()), &registries, &targets, &closed);
+    let expected = expected.with(repair.as_ref().map(beside));
     let graph = read_graph(&expected, bundle.lock(), context).await;
     let known = graph.as_ref().ok().map(|graph| (graph, &targets));
     let proof = expected.prove(&registries, known, push.jobs(), &context.events).await?;
@@ -49,6 +54,22 @@ pub async fn run(
     let arrived = pump.arrived(&expected);
     let cargo = cargo(bundle, &arrived, graph, None);
     push.run(&super::Cargo { places: proof.places, arrivals: Some(pump), ..cargo }, started, context).await
+}
+
+fn open_repair(path: &Path, bundle: &Bundle) -> Result<Layout> {
+    refuse_unfinished(path)?;
+    let layout = Layout::open(path)?;
+    let shown = path.display();
+    match repair_is_for(&layout)? {
+        Some(identity) if identity == bundle.identity() => Ok(layout),
+        Some(identity) => Err(Error::input(format!("{shown} is a repair of another bundle, {identity}"))),
+        None => Err(Error::input(format!("{shown} is no repair"))),
+    }
+}
+
+fn beside(repair: &Layout) -> Beside<'_> {
+    let holds = repair.entries().filter_map(|(path, _)| Digest::of_blob_path(path)).collect();
+    Beside { source: repair, holds }
 }
 
 /// # Errors

@@ -9,7 +9,7 @@ use futures_util::stream::{self, BoxStream, StreamExt};
 use tokio::sync::{mpsc, oneshot};
 
 use super::increment::{self, From};
-use super::{Args, NOTHING, cargo, check_allowed, read_graph, refusal};
+use super::{Args, NOTHING, cargo, check_allowed, check_newer, prune, read_graph, refusal};
 use crate::bundle::Bundle;
 use crate::bundle::stream::{Arrived, Ending, Hand, Incoming};
 use crate::bundle::volumes::Opened;
@@ -43,6 +43,7 @@ pub async fn run(args: &Args, piped: Piped, push: &Push<'_>, started: Instant, c
     let path = piped.path.clone();
     let (incoming, bundle) = begin(args, piped, context).map_err(|error| error.while_doing(NOTHING))?;
     check_allowed(args, &bundle)?;
+    check_newer(args, &bundle)?;
     let pump = Pump::new(&path, incoming);
     let outcome = if bundle.json().is_increment() {
         increment::run(args, push, &bundle, From { arriving: None, pump: Some(&pump) }, started, context).await?
@@ -54,12 +55,12 @@ pub async fn run(args: &Args, piped: Piped, push: &Push<'_>, started: Instant, c
         let cargo = Cargo { arrivals: Some(&pump), ..cargo(&bundle, &arrived, graph, None) };
         push.run(&cargo, started, context).await?
     };
-    let Some(ending) = pump.ending().await else { return Ok(outcome) };
+    let Some(ending) = pump.ending().await else { return prune::after(outcome, args, push, &bundle, context).await };
     for problem in ending.problems.iter().take(TOLD) {
         context.events.report(Event::Warning(problem.clone()));
     }
     match (outcome, ending.problems.len()) {
-        (Outcome::Done, 0) => Ok(outcome),
+        (Outcome::Done, 0) => prune::after(outcome, args, push, &bundle, context).await,
         (Outcome::Done, problems) => {
             let (path, problems) = (path.display(), count(problems, "problem"));
             let text = format!("{path} has {problems}; what was pushed is right, but this is not what was sent");

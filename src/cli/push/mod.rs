@@ -22,23 +22,20 @@ use crate::error::{Error, Result};
 use crate::graph::Graph;
 use crate::lock::{IndexMode, LockedImage};
 use crate::naming::{Map, Naming, Style, Target, landing, parse_target};
-use crate::oci::{Digest, Repository};
+use crate::oci::{Digest, Reference, Repository};
 use crate::plan::{self, OnExisting, Plan, Targets};
 use crate::progress::Event;
 use crate::receipt::ImageReceipt;
 use crate::signing::PrivateKey;
 use crate::transfer::{self, Arrivals, Transfer};
 use crate::transport::registry::Registries;
+pub use target::closed;
 
 /// How to push. The command that has these has `--to` as well.
 #[derive(clap::Args)]
 pub struct PushArgs {
-    /// Keep only the last part of the path
-    #[arg(long, help_heading = "Names")]
-    flatten: bool,
-    /// File with naming rules, see below
-    #[arg(long, value_name = "FILE", help_heading = "Names")]
-    map: Option<PathBuf>,
+    #[command(flatten)]
+    names: NameArgs,
     #[command(flatten)]
     harbor: target::HarborArgs,
     /// What to do with a tag that means another image there
@@ -66,6 +63,17 @@ pub struct PushArgs {
     digestfile: Option<PathBuf>,
     #[command(flatten)]
     pub registry: RegistryArgs,
+}
+
+/// How names at the target are made.
+#[derive(clap::Args)]
+pub struct NameArgs {
+    /// Keep only the last part of the path
+    #[arg(long, help_heading = "Names")]
+    flatten: bool,
+    /// File with naming rules, see below
+    #[arg(long, value_name = "FILE", help_heading = "Names")]
+    map: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -155,7 +163,7 @@ impl<'a> Push<'a> {
         let target = parse_target(to)?;
         args.registry.claim_stdin()?;
         check_writable(args.receipt.iter().chain(&args.digestfile))?;
-        let naming = args.naming(&target, names)?;
+        let naming = args.names.naming(&target, names)?;
         Ok(Push { args, to, target, naming, names, json, key: None, registries: OnceLock::new() })
     }
 
@@ -213,6 +221,17 @@ impl<'a> Push<'a> {
         }
         let registries = self.args.registry.connect([self.target.registry.clone()], &BTreeMap::new(), context)?;
         Ok(self.registries.get_or_init(|| registries).clone())
+    }
+
+    /// `host[:port]`.
+    pub fn registry(&self) -> &str {
+        &self.target.registry
+    }
+
+    /// Whether a name is one below the target.
+    pub fn is_below(&self, name: &Reference) -> bool {
+        let below = |prefix: &String| name.repository.path().strip_prefix(prefix).is_some_and(|at| at.starts_with('/'));
+        name.repository.registry() == self.target.registry && self.target.prefix.as_ref().is_none_or(below)
     }
 
     /// How many things are asked or moved at a time.
@@ -283,8 +302,10 @@ impl PushArgs {
     pub fn is_dry_run(&self) -> bool {
         self.dry_run
     }
+}
 
-    fn naming(&self, target: &Target, names: Names) -> Result<Naming> {
+impl NameArgs {
+    pub fn naming(&self, target: &Target, names: Names) -> Result<Naming> {
         let style = match (names, self.flatten) {
             (Names::Hosted { scoped: true }, _) => Style::Scoped,
             (_, true) => Style::Flatten,

@@ -113,6 +113,19 @@ fn not_carried(what: &str, body: &Bytes, served_as: Option<&str>, error: Manifes
     }
 }
 
+/// Takes a tag away (distribution-spec, "Deleting tags"). `false`: the registry does not do that. Many answer 400 or 405, as
+/// distribution does before 3.0.
+pub(super) async fn delete_tag(host: &Host, tag: &Reference) -> Result<bool> {
+    let what = format!("deleting {tag}");
+    let ask = Ask::new(Method::DELETE, path(tag)?, Scopes::delete(&tag.repository), &what);
+    let reply = host.ask(&ask).await?;
+    match reply.status() {
+        200 | 202 | 204 | 404 => Ok(true),
+        400 | 405 | 501 => Ok(false),
+        _ => Err(refusal(&what, reply).await.error),
+    }
+}
+
 /// Stores a manifest. One with a subject is also entered in the fallback list where the registry does not do that itself.
 pub(super) async fn put(host: &Host, reference: &Reference, manifest: &Manifest) -> Result<()> {
     if let Some(digest) = reference.digest.filter(|digest| *digest != manifest.digest()) {

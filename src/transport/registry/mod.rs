@@ -213,6 +213,10 @@ impl Sink for Registries {
     async fn put_manifest(&self, reference: &Reference, manifest: &Manifest) -> Result<()> {
         manifests::put(&*self.target(&reference.repository)?, reference, manifest).await
     }
+
+    async fn delete_tag(&self, tag: &Reference) -> Result<bool> {
+        manifests::delete_tag(&*self.target(&tag.repository)?, tag).await
+    }
 }
 
 #[async_trait]

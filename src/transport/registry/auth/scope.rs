@@ -13,6 +13,7 @@ enum Action {
     Enter,
     Pull,
     Push,
+    Delete,
 }
 
 impl Scopes {
@@ -27,6 +28,10 @@ impl Scopes {
 
     pub fn push(repository: &Repository) -> Scopes {
         Scopes(vec![(repository.path().to_owned(), Action::Push)])
+    }
+
+    pub fn delete(repository: &Repository) -> Scopes {
+        Scopes(vec![(repository.path().to_owned(), Action::Delete)])
     }
 
     pub fn and_pull(mut self, other: &Repository) -> Scopes {
@@ -47,6 +52,7 @@ impl Scopes {
             Action::Enter => None,
             Action::Pull => Some(format!("repository:{path}:pull")),
             Action::Push => Some(format!("repository:{path}:pull,push")),
+            Action::Delete => Some(format!("repository:{path}:pull,delete")),
         };
         self.0.iter().filter_map(word).collect()
     }

@@ -1,0 +1,92 @@
+//! `gapferry inventory`: what a target has of an allowlist, as a baseline for the next increment.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use jiff::Timestamp;
+
+use super::allowlist::read_file;
+use super::context::{Context, check_writable, write_file};
+use super::exit::Outcome;
+use super::push::{NameArgs, Names, closed};
+use super::registry::RegistryArgs;
+use crate::allowlist::{Allowlist, refused};
+use crate::error::{Error, Result};
+use crate::increment::Asker;
+use crate::naming::parse_target;
+use crate::progress::units::count;
+use crate::receipt::{ImageOutcome, RECEIPT_VERSION, Receipt, ReceiptKind};
+
+const ABOUT: &str = "\
+Asks a registry what it has of the images of an allowlist, and writes that down for `export --since`: where there is no receipt, \
+or nobody knows which one is the last.
+
+Nothing is guessed: every manifest below a tag is read and proven, and the registry is asked for each blob. Names are made as \
+`import` makes them, so give the same options. Of a pattern, or a name without a tag, the tags count that are at the target.";
+
+const AFTER: &str = "\
+Examples:
+  gapferry inventory harbor.internal/mirror -f images.txt -o inventory.json
+  gapferry export -f images.txt --since inventory.json -o next.tar     # connected side";
+
+/// Write down what a registry has, for the next increment
+#[derive(clap::Args)]
+#[command(long_about = ABOUT, after_long_help = AFTER)]
+pub struct Args {
+    /// The target, as for import
+    #[arg(value_name = "HOST[:PORT][/PREFIX]")]
+    target: String,
+    /// Allowlist file, `-` for standard input; repeatable
+    #[arg(short, long = "file", value_name = "FILE", required = true)]
+    files: Vec<PathBuf>,
+    /// Write to this file instead of standard output
+    #[arg(short, long, value_name = "FILE", help_heading = "Output")]
+    output: Option<PathBuf>,
+    /// Keep the source host as the first part of the path
+    #[arg(long, conflicts_with = "flatten", help_heading = "Names")]
+    scoped: bool,
+    #[command(flatten)]
+    names: NameArgs,
+    #[command(flatten)]
+    registry: RegistryArgs,
+}
+
+pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
+    check_writable(&args.output)?;
+    let target = parse_target(&args.target)?;
+    args.registry.claim_stdin()?;
+    let naming = args.names.naming(&target, Names::Hosted { scoped: args.scoped })?;
+    let files: Vec<(String, Vec<u8>)> = args.files.iter().map(|path| read_file(path)).collect::<Result<_>>()?;
+    let allowlist = Allowlist::parse_sources(&[], &files).map_err(|problems| refused("the allowlist", &problems))?;
+    let registries = args.registry.connect([target.registry.clone()], &BTreeMap::new(), context)?;
+    let places = allowlist.rules.iter().map(|rule| {
+        let repository = naming.repository(&target.registry, rule.select.repository(), rule.rename.as_ref())?;
+        Ok(repository.with_tag("latest".parse().map_err(|e| Error::input("naming").because(e))?))
+    });
+    let closed = closed(&registries, &target, &places.collect::<Result<Vec<_>>>()?).await?;
+    let (source, sink, jobs) = (&registries, &registries, args.registry.jobs());
+    let asker = Asker { source, sink, closed: &closed, jobs, events: &context.events };
+    let named = asker.expand(&allowlist.rules, &naming, &target.registry).await?;
+    let (images, confirmed) = asker.ask(&named).await?;
+    let there = images.iter().filter(|image| image.outcome == ImageOutcome::Present).count();
+    let (version, kind, to, finished) = (RECEIPT_VERSION, ReceiptKind::Inventory, args.target, Timestamp::now());
+    let receipt = Receipt {
+        version,
+        kind,
+        bundle: None,
+        created: None,
+        target: to,
+        finished,
+        wanted: Vec::new(),
+        images,
+        confirmed,
+    };
+    context.end();
+    match &args.output {
+        Some(path) => write_file(path, receipt.to_json().as_bytes())?,
+        None => context.print(&receipt.to_json())?,
+    }
+    let (all, blobs) = (count(receipt.images.len(), "image"), count(receipt.confirmed.len(), "blob"));
+    context.say(&format!("{there} of {all} are there as a whole; {blobs} confirmed"));
+    Ok(Outcome::Done)
+}

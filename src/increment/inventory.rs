@@ -1,0 +1,143 @@
+//! What a target has of an allowlist, asked of itself: a baseline without a receipt.
+//!
+//! Nothing is guessed: an image counts when its tag leads to manifests that were read and proven, and the registry has said of
+//! each blob below them that it is there.
+
+use std::collections::{BTreeSet, HashSet};
+
+use futures_util::stream::{self, StreamExt, TryStreamExt};
+
+use crate::allowlist::{Rule, Select};
+use crate::content::{Cached, Sink, Source};
+use crate::error::{Error, Kind, Result};
+use crate::graph::Image;
+use crate::lock::IndexMode;
+use crate::naming::Naming;
+use crate::oci::{Descriptor, Digest, Manifest, Reference, Repository, Role};
+use crate::progress::{Event, Events, Phase};
+use crate::receipt::{ImageOutcome, ImageReceipt};
+use crate::walk::{Options, Walk, Wanted};
+
+/// An image, by the name it has at its source and by that at the target.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Named {
+    pub source: Reference,
+    pub target: Reference,
+}
+
+/// A target that is asked.
+pub struct Asker<'a> {
+    pub source: &'a dyn Source,
+    pub sink: &'a dyn Sink,
+    /// Of which repositories nothing is there.
+    pub closed: &'a (dyn Fn(&Repository) -> bool + Sync),
+    pub jobs: usize,
+    pub events: &'a Events,
+}
+
+impl Asker<'_> {
+    /// The images that the rules mean at `registry`: for a pattern, the tags that it matches there.
+    ///
+    /// # Errors
+    /// A name that would be none, or no clear answer.
+    pub async fn expand(&self, rules: &[Rule], naming: &Naming, registry: &str) -> Result<BTreeSet<Named>> {
+        let mut all = BTreeSet::new();
+        for rule in rules {
+            let from = rule.select.repository();
+            let to = naming.repository(registry, from, rule.rename.as_ref())?;
+            match &rule.select {
+                Select::One(source) => {
+                    let renamed = rule.rename.as_ref().and_then(|rename| rename.tag.clone());
+                    let target = match (renamed.or(source.tag.clone()), source.digest) {
+                        (Some(tag), _) => to.with_tag(tag),
+                        (None, Some(digest)) => to.with_digest(digest),
+                        (None, None) => continue,
+                    };
+                    all.insert(Named { source: source.clone(), target });
+                }
+                _ if (self.closed)(&to) => {}
+                select => {
+                    let tags = absent_is_none(self.source.tags(&to).await.map(Some))?.unwrap_or_default();
+                    let named = |tag: crate::oci::Tag| {
+                        let (source, target) = (from.with_tag(tag.clone()), to.with_tag(tag));
+                        Named { source, target }
+                    };
+                    all.extend(tags.into_iter().filter(|tag| select.matches(tag)).map(named));
+                }
+            }
+        }
+        Ok(all)
+    }
+
+    /// What is there of these images, and all digests that were found.
+    ///
+    /// # Errors
+    /// The target cannot be asked. That an image is not there, or not as a whole, is no error.
+    pub async fn ask(&self, images: &BTreeSet<Named>) -> Result<(Vec<ImageReceipt>, BTreeSet<Digest>)> {
+        self.events.report(Event::Phase { phase: Phase::Inventory, items: images.len() as u64, bytes: 0 });
+        let cached = Cached::new(self.source, None);
+        let options = Options { index: IndexMode::Trim, referrers: true, foreign_layers: true };
+        let walk = Walk::new(&cached, options, self.events.clone());
+        let found: Vec<(ImageReceipt, Vec<Digest>)> = stream::iter(images)
+            .map(|named| async {
+                let found = self.image(&walk, named).await;
+                self.events.report(Event::ItemDone);
+                found
+            })
+            .buffered(self.jobs.max(1))
+            .try_collect()
+            .await?;
+        let (images, digests): (Vec<_>, Vec<_>) = found.into_iter().unzip();
+        Ok((images, digests.into_iter().flatten().collect()))
+    }
+
+    async fn image(&self, walk: &Walk<'_>, named: &Named) -> Result<(ImageReceipt, Vec<Digest>)> {
+        let told = |digest, outcome, error| ImageReceipt {
+            source: named.source.to_string(),
+            reference: Some(named.target.clone()),
+            digest,
+            outcome,
+            error,
+        };
+        let absent = || (told(None, ImageOutcome::Failed, Some("it is not there".to_owned())), Vec::new());
+        if (self.closed)(&named.target.repository) {
+            return Ok(absent());
+        }
+        let wanted = Wanted { reference: named.target.clone(), rename: None, platforms: Vec::new() };
+        let Some(image) = absent_is_none(walk.discover(&wanted).await.map(Some))? else { return Ok(absent()) };
+        let digest = Some(image.locked.digest);
+        let (blobs, lacking) = self.blobs(&named.target.repository, &image).await?;
+        if lacking > 0 {
+            // What belongs to no whole image may be cleaned away there any day.
+            let error = format!("{lacking} of its blobs are not there");
+            return Ok((told(digest, ImageOutcome::Failed, Some(error)), Vec::new()));
+        }
+        let digests = image.manifests.iter().map(Manifest::digest).chain(blobs).collect();
+        Ok((told(digest, ImageOutcome::Present, None), digests))
+    }
+
+    /// The blobs that are there, and how many are not that should be.
+    async fn blobs(&self, repository: &Repository, image: &Image) -> Result<(Vec<Digest>, usize)> {
+        let children = image.manifests.iter().flat_map(Manifest::children);
+        let needed: HashSet<Digest> =
+            children.filter(|child| child.role != Role::ForeignLayer).map(|child| child.descriptor.digest).collect();
+        let (mut there, mut lacking) = (Vec::new(), 0);
+        for blob in &image.blobs {
+            let Descriptor { digest, .. } = blob;
+            if self.sink.has_blob(repository, blob).await? {
+                there.push(*digest);
+            } else if needed.contains(digest) {
+                lacking += 1;
+            }
+        }
+        Ok((there, lacking))
+    }
+}
+
+/// What is damaged there does not count as being there either.
+fn absent_is_none<T>(found: Result<Option<T>, Error>) -> Result<Option<T>> {
+    match found {
+        Err(error) if matches!(error.kind(), Kind::NotFound | Kind::Damaged) => Ok(None),
+        other => other,
+    }
+}

@@ -1,0 +1,42 @@
+//! Tags of images that are not wanted any more. Only those that still mean what the parent had, and that nobody wants.
+
+use std::collections::BTreeSet;
+
+use crate::content::Sink;
+use crate::error::Result;
+use crate::oci::{Digest, Reference};
+
+/// A tag that could go.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Doomed {
+    pub tag: Reference,
+    pub digest: Digest,
+}
+
+/// Why one stays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It is to be deleted.
+    Deleted,
+    /// It is not there.
+    Gone,
+    /// Another image has this name now.
+    Moved,
+    /// An image of the bundle has this name.
+    Wanted,
+}
+
+/// What is to become of `tag`, which meant `digest`; `wanted` are the names of the bundle's images.
+///
+/// # Errors
+/// No clear answer from the target.
+pub async fn judge(sink: &dyn Sink, doomed: &Doomed, wanted: &BTreeSet<Reference>) -> Result<Fate> {
+    if wanted.contains(&doomed.tag) {
+        return Ok(Fate::Wanted);
+    }
+    Ok(match sink.resolve(&doomed.tag).await? {
+        None => Fate::Gone,
+        Some(found) if found.digest == doomed.digest => Fate::Deleted,
+        Some(_) => Fate::Moved,
+    })
+}

@@ -1,0 +1,76 @@
+//! Targets that have not all that was assumed, or not where it was assumed.
+
+use super::baseline::lose;
+use super::ground::Sides;
+use super::support::images;
+use super::support::ran::Ran;
+use super::support::{gapferry, sha256};
+
+#[test]
+fn a_layer_that_only_a_removed_image_has_is_mounted_from_its_repository() {
+    let sides = Sides::new();
+    let old = images::oci("team/old", "1", &[&images::noise(3, 100_000)]);
+    old.push(&sides.source);
+    sides.export("first", &["team/old:1"], &[]);
+    sides.deliver("first");
+    let new = images::oci("apps/new", "1", &[&images::noise(3, 100_000), "on top"]);
+    new.push(&sides.source);
+    sides.export("second", &["apps/new:1"], &["--since", "first.receipt"]);
+    assert!(!sides.carried("second").contains(&sha256(&new.blobs[1])), "the base has arrived");
+    let uploads = sides.target.uploads();
+    sides.deliver("second");
+    assert_eq!(sides.target.digest("apps/new", "1"), Some(new.digest()));
+    assert_eq!(sides.target.uploads() - uploads, 2, "config and layer; the base is mounted");
+}
+
+#[test]
+fn what_the_target_has_lost_is_named_and_can_be_brought_by_a_repair() {
+    let sides = Sides::new();
+    let base = images::noise(4, 100_000);
+    let old = images::oci("team/app", "1", &[&base]);
+    old.push(&sides.source);
+    sides.export("first", &["team/app:1"], &[]);
+    sides.deliver("first");
+    let new = images::oci("team/app", "2", &[&base, "on top"]);
+    new.push(&sides.source);
+    sides.export("second", &["team/app:1", "team/app:2"], &["--since", "first.receipt", "--lock", "second.lock"]);
+    let lost = sha256(&old.blobs[1]);
+    lose(&sides, &lost);
+    sides.import("second", &["--missing", "missing.json"]).ended(7).said(&["lacks 1 blob", &lost]);
+    assert_eq!(sides.target.digest("team/app", "2"), None);
+    let missing = sides.read("missing.json");
+    assert_eq!(missing["blobs"].as_array().unwrap().len(), 1);
+    assert_eq!(missing["blobs"][0]["digest"], lost.as_str());
+
+    let mut repair = gapferry();
+    repair.current_dir(sides.stick.path()).args(["export", "--repair", "missing.json", "--locked", "second.lock"]);
+    Ran::of(repair.args(["-o", "repair.tar"])).ended(0);
+    sides.import("second", &["--repair", "repair.tar"]).ended(0);
+    for image in [old, new] {
+        assert_eq!(sides.target.digest("team/app", image.tag.as_deref().unwrap()), Some(image.digest()));
+        for blob in &image.blobs {
+            sides.target.request("GET", &format!("/v2/team/app/blobs/{}", sha256(blob))).send().expect(200);
+        }
+    }
+}
+
+#[test]
+fn an_increment_that_goes_to_another_registry_than_the_receipt_is_of_pushes_nothing_there() {
+    let sides = Sides::new();
+    images::oci("team/app", "1", &["one"]).push(&sides.source);
+    sides.export("first", &["team/app:1"], &[]);
+    sides.deliver("first");
+    images::oci("team/app", "2", &["two"]).push(&sides.source);
+    sides.export("second", &["team/app:1", "team/app:2"], &["--since", "first.receipt"]);
+    let other = super::support::registry::Registry::start();
+    super::ground::import_to(other.host(), sides.stick.path(), "second", &[]).ended(7).said(&["nothing was pushed"]);
+    assert_eq!(other.tags("team/app"), [""; 0]);
+    // Receipts of both: only what both have is left out.
+    super::ground::import_to(other.host(), sides.stick.path(), "first", &["--receipt", "other.receipt"]).ended(0);
+    sides.deliver("second");
+    let since = ["--since", "second.receipt", "--since", "other.receipt"];
+    sides.export("third", &["team/app:1", "team/app:2"], &since).said(&["of 2 registries"]);
+    assert_eq!(sides.carried("third").len(), 3);
+    super::ground::import_to(other.host(), sides.stick.path(), "third", &[]).ended(0);
+    sides.deliver("third");
+}
