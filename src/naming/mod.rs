@@ -81,7 +81,8 @@ impl Naming {
     /// # Errors
     /// [`crate::error::Kind::Input`] if the name would not be a legal one (too long, or a rule that leaves nothing).
     pub fn target(&self, registry: &str, image: &LockedImage) -> Result<Reference> {
-        let repository = self.repository(registry, &image.reference.repository, image.rename.as_ref())?;
+        let source = &image.reference.repository;
+        let repository = self.place(registry, source, image.rename.as_ref(), &image.reference)?;
         let renamed = image.rename.as_ref().and_then(|rename| rename.tag.as_ref());
         Ok(match renamed.or(image.reference.tag.as_ref()) {
             Some(tag) => repository.with_tag(tag.clone()),
@@ -94,6 +95,17 @@ impl Naming {
     /// # Errors
     /// As [`Naming::target`].
     pub fn repository(&self, registry: &str, source: &Repository, rename: Option<&Rename>) -> Result<Repository> {
+        self.place(registry, source, rename, source)
+    }
+
+    /// `shown` is what errors call it.
+    fn place(
+        &self,
+        registry: &str,
+        source: &Repository,
+        rename: Option<&Rename>,
+        shown: &dyn std::fmt::Display,
+    ) -> Result<Repository> {
         let below = match rename {
             Some(rename) => rename.path.clone(),
             None => self.map.apply(source).unwrap_or_else(|| self.style.path(source)),
@@ -103,7 +115,7 @@ impl Naming {
             Some(prefix) => format!("{prefix}/{below}"),
             None => below,
         };
-        Repository::new(registry, &path).map_err(|e| Error::input(format!("naming {source} at the target")).because(e))
+        Repository::new(registry, &path).map_err(|e| Error::input(format!("naming {shown} at the target")).because(e))
     }
 }
 
