@@ -13,8 +13,9 @@ use gapferry::progress::Silent;
 use serde_json::Value;
 
 use super::ground::two_images;
-use super::support::images::noise;
+use super::support::images::{self, noise};
 use super::support::ran::Ran;
+use super::support::registry::Registry;
 use super::support::{files_below, gapferry, gapferry_process, tempdir};
 
 const MIB: usize = 1 << 20;
@@ -405,4 +406,36 @@ fn a_size_in_which_no_recovery_volume_fits_is_refused_and_the_smallest_named() {
     two_images().write(&directory.path().join("b.tar")).unwrap();
     split(directory.path(), "8KiB", 2).ended(2);
     assert!(tars(directory.path()).len() == 1, "nothing may be written");
+}
+
+#[test]
+fn an_export_as_volumes_has_recovery_volumes_at_once_and_leaves_them_alone_when_nothing_is_new() {
+    let (source, directory) = (Registry::start(), tempdir());
+    let image = images::oci("team/app", "1", &["small", &noise(1, 2_500_000)]);
+    image.push(&source);
+    let export = |more: &[&str]| {
+        let mut command = gapferry();
+        command
+            .arg("export")
+            .arg(format!("{}/team/app:1", source.host()))
+            .arg("-o")
+            .arg(directory.path().join("v.tar"));
+        Ran::of(command.args(["--volume-size", "1MB", "--recovery", "2"]).args(more)).ended(0)
+    };
+    let planned: Value = serde_json::from_str(&export(&["--dry-run", "--json"]).stdout).unwrap();
+    assert_eq!(planned["recovery"], 2);
+    let ran = export(&[]);
+    assert!(ran.stderr.contains("v.r02.tar: written"), "{ran:?}");
+    let whole = files_below(directory.path());
+    assert!(whole.len() >= 5 && whole.iter().all(|(_, bytes)| bytes.len() <= 1_000_000));
+    // A second later it has another time, but nothing new.
+    let ran = export(&[]);
+    assert!(!ran.stderr.contains(": written"), "{ran:?}");
+    for (lost, also) in [("v.001.tar", "v.003.tar"), ("v.002.tar", "v.r01.tar")] {
+        fs::remove_file(directory.path().join(lost)).unwrap();
+        flip(&directory.path().join(also), 70_000);
+        Ran::of(gapferry().arg("repair").args(tars(directory.path()))).ended(0);
+        assert!(files_below(directory.path()) == whole, "{lost}, {also}: not what it was");
+    }
+    Ran::of(gapferry().arg("verify").args(tars(directory.path()))).ended(0);
 }

@@ -5,8 +5,8 @@ use std::time::Instant;
 
 use serde_json::json;
 
-use super::{Args, Job, TOOL, blob_bytes, print_plan, write};
-use crate::bundle::volumes::{Set, Shape, VolumePlan};
+use super::{Args, Job, TOOL, blob_bytes, print_plan, stopped, write};
+use crate::bundle::volumes::{RecoveryOf, Set, Shape, VolumePlan, WrittenVolume, write_recovery};
 use crate::bundle::{Contents, Finished, Options, Survey, Volumes, Writer};
 use crate::cli::context::{Context, write_file};
 use crate::cli::exit::Outcome;
@@ -27,6 +27,10 @@ pub struct VolumeArgs {
     #[arg(long, value_name = "SIZE", value_parser = parse, long_help = SIZES, help_heading = "Output")]
     #[arg(conflicts_with = "repair")]
     volume_size: Option<u64>,
+    /// Write N recovery volumes too, from which any N lost volumes can be made again
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true, help_heading = "Output")]
+    #[arg(requires = "volume_size", hide_short_help = true)]
+    recovery: u32,
     /// Write only volume N again, the same that it was: fetches no more than it holds
     #[arg(long, value_name = "N", help_heading = "Output", hide_short_help = true)]
     #[arg(requires_all = ["volume_size", "locked"])]
@@ -48,7 +52,7 @@ impl VolumeArgs {
 
     /// How volumes are to be written, if they are.
     pub fn wanted(&self) -> Option<Volumes> {
-        let shape = Shape { limit: self.volume_size?, recovery: 0 };
+        let shape = Shape { limit: self.volume_size?, recovery: self.recovery };
         Some(Volumes { shape, only: self.only_volume })
     }
 }
@@ -89,21 +93,26 @@ pub async fn run(
             (written.finished, written.moved)
         }
     };
-    let locked = args.lock.as_ref().map_or(Ok(()), |path| {
-        let kept = Volumes::former(&args.output).filter(|_| finished.unchanged).map(|kept| kept.lock().clone());
-        write_file(path, kept.unwrap_or(lock).to_json().as_bytes())
-    });
+    let kept = Volumes::former(&args.output).filter(|_| finished.unchanged).map(|kept| kept.lock().clone());
+    let lock = kept.unwrap_or(lock);
+    let recovery = recover(&set, &volumes, &finished, lock.created, context).await?;
+    let locked = args.lock.as_ref().map_or(Ok(()), |path| write_file(path, lock.to_json().as_bytes()));
     let of_set: Vec<&VolumePlan> = set.wanted(volumes.only).collect();
     context.end();
     if args.json {
         context.print_json(&json!({
             "volumes": described(&set, &of_set), "of": set.plan.volumes.len(), "identity": finished.identity,
+            "recovery": recovery.iter().map(WrittenVolume::to_json).collect::<Vec<_>>(),
             "bytes": finished.size, "unchanged": finished.unchanged, "images": graph.images.len(), "bytesMoved": moved,
             "bytesSavedBySharing": graph.unshared_size().saturating_sub(graph.total_size()),
             "seconds": started.elapsed().as_secs_f64(), "mirrors": mirrors::report_json(registries),
         }))?;
     }
     tell(&set, &of_set, &finished, context);
+    for WrittenVolume { path, size, unchanged, .. } in &recovery {
+        let what = if *unchanged { "unchanged" } else { "written" };
+        context.say(&format!("{}: {what}, {}", path.display(), bytes(*size)));
+    }
     context.say(&format!(
         "{} of {}, {}, {}; {} fetched, {}",
         count(of_set.len(), "volume"),
@@ -119,6 +128,25 @@ pub async fn run(
         context.say(&signed_by(key.public()));
     }
     locked.map(|()| Outcome::Done)
+}
+
+/// The recovery volumes of volumes that are there.
+async fn recover(
+    set: &Set,
+    volumes: &Volumes,
+    finished: &Finished,
+    created: jiff::Timestamp,
+    context: &Context,
+) -> Result<Vec<WrittenVolume>> {
+    let Shape { limit, recovery } = volumes.shape;
+    if recovery == 0 || volumes.only.is_some() {
+        return Ok(Vec::new());
+    }
+    let number = u32::try_from(set.plan.volumes.len()).unwrap_or(u32::MAX);
+    let of = RecoveryOf { identity: finished.identity, created, limit, volumes: number, recovery };
+    let (name, unchanged, events) = (set.name.clone(), finished.unchanged, context.events.clone());
+    let work = tokio::task::spawn_blocking(move || write_recovery(&name, &of, unchanged, &events));
+    work.await.map_err(stopped)?
 }
 
 fn tell(set: &Set, volumes: &[&VolumePlan], finished: &Finished, context: &Context) {
@@ -156,7 +184,7 @@ impl Planned<'_> {
         if args.json {
             context.print_json(&json!({
                 "output": args.output, "volumes": described(set, &volumes), "of": set.plan.volumes.len(),
-                "upToDate": up_to_date, "images": lock.images, "bytes": survey.total, "bytesToFetch": to_fetch,
+                "recovery": self.volumes.shape.recovery, "upToDate": up_to_date, "images": lock.images, "bytes": survey.total, "bytesToFetch": to_fetch,
                 "bytesNeeded": survey.needed, "bytesFree": survey.free, "readFrom": mirrors::plan_json(lock, registries),
             }))?;
             return Ok(Outcome::Done);
@@ -165,6 +193,10 @@ impl Planned<'_> {
         let row = |volume: &&VolumePlan| vec![set.path_of(volume).display().to_string(), bytes(volume.tar.length)];
         let rows: Vec<Vec<String>> = volumes.iter().map(row).collect();
         context.print(&format!("\n{}", table::render(&["VOLUME", "SIZE"], &rows)))?;
+        if self.volumes.shape.recovery > 0 {
+            let number = count(self.volumes.shape.recovery as usize, "recovery volume");
+            context.print(&format!("and {number}\n"))?;
+        }
         Ok(Outcome::Done)
     }
 }
