@@ -231,7 +231,8 @@ fn merged(ranges: impl Iterator<Item = Bytes>) -> Vec<Bytes> {
     merged
 }
 
-fn shown(ranges: &[Bytes]) -> String {
+/// As a person reads them: the first, and how many more.
+pub fn shown(ranges: &[Bytes]) -> String {
     let first: Vec<String> = ranges.iter().take(3).map(|Bytes { first, last }| format!("{first}-{last}")).collect();
     let more = ranges.len().saturating_sub(3);
     let more = if more > 0 { format!(" and {more} more places") } else { String::new() };

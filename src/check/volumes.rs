@@ -96,6 +96,10 @@ pub fn check(set: &Volumes, depth: Depth, events: &Events) -> Result<Report> {
     let others = report.problems.drain(..).filter(|one| one.volume.is_some() || !blamed.contains(&one.path));
     found.extend(others.map(|problem| located(set, problem)));
     let mut problems = bounded(found);
+    for problem in problems.iter_mut().filter(|problem| problem.volume.is_some() && is_mended_by_volume(problem.kind)) {
+        problem.remedy = "copy this volume from its medium again; if that does not help, have it made again: by `gapferry repair` \
+                          of recovery volumes, or with --only-volume where it came from";
+    }
     name_images(&mut problems, &reach);
     let missing = set.missing();
     let affected: BTreeSet<String> = lacking.iter().flat_map(|problem| problem.images.iter().cloned()).collect();
@@ -112,6 +116,11 @@ pub fn check(set: &Volumes, depth: Depth, events: &Events) -> Result<Report> {
     report.problems = problems;
     report.lacking = lacking;
     Ok(report)
+}
+
+fn is_mended_by_volume(kind: ProblemKind) -> bool {
+    use ProblemKind::{Malformed, Missing, Unreadable, WrongDigest, WrongSize};
+    matches!(kind, Missing | WrongSize | WrongDigest | Unreadable | Malformed)
 }
 
 /// Sorted, each once; one file in several volumes is a problem of each.
@@ -212,9 +221,16 @@ fn located(set: &Volumes, problem: Problem) -> Problem {
         bad_ranges(layout, volume, file)
     });
     match ranges {
-        Some(ranges) => problem.at(ranges),
+        Some(ranges) if !ranges.is_empty() => placed(problem, ranges),
+        Some(_) => problem,
         None => problem,
     }
+}
+
+/// The same, with its place in words too.
+fn placed(mut problem: Problem, ranges: Vec<Bytes>) -> Problem {
+    let found = problem.found.take().unwrap_or_default();
+    problem.found(format!("{found}; {} are wrong", chunks::shown(&ranges))).at(ranges)
 }
 
 /// The chunks of what a volume holds that are not what its `.b3` says, by their place in the file of the bundle.
@@ -295,12 +311,9 @@ impl<'s> One<'s> {
             Err(error) => return Some(problem(ProblemKind::Unreadable).found(told(error.chain()))),
         };
         let ranges = listed.and_then(|at| bad_ranges(self.layout, self.volume, at)).unwrap_or_default();
-        Some(
-            problem(ProblemKind::WrongDigest)
-                .expected(format!("sha256:{sum}"))
-                .found(told(found.to_string()))
-                .at(ranges),
-        )
+        let problem =
+            problem(ProblemKind::WrongDigest).expected(format!("sha256:{sum}")).found(told(found.to_string()));
+        Some(if ranges.is_empty() { problem } else { placed(problem, ranges) })
     }
 
     /// Whether the check of the bundle has read these bytes here, and said all that there is to say.

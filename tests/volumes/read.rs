@@ -335,3 +335,27 @@ fn volumes_that_are_written_where_one_stands_stay_there() {
     go(&["split", "w.tar", "-o", "s.tar", "--volume-size", "64KiB"]);
     go(&["verify", "s.001.tar"]);
 }
+
+#[test]
+fn recovery_volumes_are_proven_and_in_nobodys_way() {
+    let set = Set::new(0);
+    let out = set.path("r.tar");
+    let arguments = ["--volume-size", SIZE, "--recovery", "1"];
+    gapferry().arg("split").arg(&set.tar).arg("-o").arg(&out).args(arguments).assert().success();
+    let volumes: Vec<PathBuf> = (1..).map(|n| set.path(&format!("r.{n:03}.tar"))).take_while(|p| p.exists()).collect();
+    let recovery = set.path("r.r01.tar");
+    let all = [&volumes[..], std::slice::from_ref(&recovery)].concat();
+    verify(&all).ended(0);
+    verify(&volumes).ended(0);
+    let target = Registry::start();
+    import(&all, target.host(), &[]).ended(0);
+    let good = std::fs::read(&recovery).unwrap();
+    for place in [100, 700, good.len() / 2, good.len() - 1_600] {
+        let mut bad = good.clone();
+        bad[place] ^= 4;
+        std::fs::write(&recovery, bad).unwrap();
+        let report = checked(&all);
+        assert_eq!(blamed(&report), BTreeSet::from([recovery.clone()]), "byte {place}: {:#?}", report.problems);
+        assert!(report.problems.iter().all(|problem| problem.images.is_empty()), "it costs no image");
+    }
+}

@@ -19,6 +19,7 @@ mod set;
 mod split;
 mod state;
 mod targets;
+mod whole;
 
 pub use format::{
     MAX_VOLUME_JSON, MOST_VOLUMES, RecoveryJson, Segment, VOLUME_VERSION, VolumeFile, VolumeJson, WholeVolume,

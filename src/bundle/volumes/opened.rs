@@ -5,19 +5,17 @@
 //! up to a limit. What a volume says of itself is believed once its own sums agree, and then only to find the way: whoever
 //! takes content gets it proven against a digest, as of any bundle.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 
+use super::whole;
 use super::{MAX_VOLUME_JSON, Part, RecoveryJson, Segment, SetName, VOLUMES, VolumeJson};
-use crate::bundle::{
-    BUNDLE_JSON, Bundle, CHUNKS, DOCKER_JSON, INDEX_JSON, MAX_BUNDLE_JSON, MAX_SUMS, OCI_LAYOUT, SIGNATURE, SUMS,
-    refuse_unfinished,
-};
+use crate::bundle::{BUNDLE_JSON, Bundle, MAX_SUMS, refuse_unfinished};
 use crate::error::{Error, Kind, Result};
 use crate::oci::Digest;
-use crate::transport::layout::{Layout, Piece};
+use crate::transport::layout::Layout;
 
 /// What a command was given: a bundle, or volumes of one.
 #[derive(Debug)]
@@ -211,7 +209,7 @@ impl Volumes {
         recovery.sort_by_key(|one| one.json.number);
         let parts = without_others(parts, &mut foreign);
         let (volumes, layouts): (Vec<Volume>, Vec<Layout>) = parts.into_iter().unzip();
-        let layout = join(set.identity, &volumes, layouts, kept, shown(paths));
+        let layout = whole::join(set.identity, &volumes, layouts, kept, shown(paths));
         Ok(Volumes { set, volumes, recovery, foreign, broken, given: paths.len(), layout })
     }
 
@@ -372,72 +370,6 @@ fn without_others(parts: Vec<(Volume, Layout)>, foreign: &mut Vec<Foreign>) -> V
         }
     }
     kept
-}
-
-/// The bundle's files: metadata from a volume that has the right `bundle.json`, blobs from whichever has them.
-fn join(
-    identity: Digest,
-    volumes: &[Volume],
-    mut layouts: Vec<Layout>,
-    kept: Option<(Layout, Vec<KeptPiece>)>,
-    shown: PathBuf,
-) -> Layout {
-    let is_right = |layout: &Layout| {
-        let json = layout.read(BUNDLE_JSON, MAX_BUNDLE_JSON).ok().flatten();
-        json.is_some_and(|bytes| Digest::sha256(&bytes) == identity)
-    };
-    let first = layouts.iter().position(is_right).unwrap_or_default();
-    let order = std::iter::once(first).chain((0..layouts.len()).filter(|at| *at != first));
-    let mut files: BTreeMap<String, Vec<Piece>> = BTreeMap::new();
-    for at in order {
-        for (path, _) in layouts.get(at).into_iter().flat_map(Layout::entries) {
-            if !files.contains_key(path) && is_of_bundle(path) {
-                files.insert(path.to_owned(), vec![(at, path.to_owned())]);
-            }
-        }
-    }
-    let mut cut: BTreeMap<String, BTreeMap<u32, (Piece, Segment)>> = BTreeMap::new();
-    for (at, volume) in volumes.iter().enumerate() {
-        for file in &volume.json.files {
-            let Some(segment) = &file.segment else { continue };
-            let piece = ((at, file.stored_path()), segment.clone());
-            cut.entry(file.path.clone()).or_default().entry(segment.number).or_insert(piece);
-        }
-    }
-    if let Some((layout, pieces)) = kept {
-        for KeptPiece { path, segment, stored } in pieces {
-            let piece = ((layouts.len(), stored), segment.clone());
-            cut.entry(path).or_default().entry(segment.number).or_insert(piece);
-        }
-        layouts.push(layout);
-    }
-    for (path, segments) in cut {
-        if let Some(pieces) = whole(segments, &layouts) {
-            files.entry(path).or_insert(pieces);
-        }
-    }
-    Layout::joined(shown, layouts, files)
-}
-
-fn is_of_bundle(path: &str) -> bool {
-    let is_metadata = matches!(path, OCI_LAYOUT | BUNDLE_JSON | INDEX_JSON | DOCKER_JSON | SUMS | SIGNATURE | CHUNKS);
-    is_metadata || path.starts_with("blobs/")
-}
-
-/// All pieces of a file in their order, if they are there and fit.
-fn whole(segments: BTreeMap<u32, (Piece, Segment)>, layouts: &[Layout]) -> Option<Vec<Piece>> {
-    let of = segments.values().next().map(|(_, segment)| segment.of)?;
-    let mut at = 0_u64;
-    let mut pieces = Vec::new();
-    for (expected, (number, (piece, segment))) in (1..=of).zip(segments) {
-        let size = layouts.get(piece.0)?.size_of(&piece.1)?;
-        if number != expected || segment.of != of || segment.first != at || segment.size != size {
-            return None;
-        }
-        at = at.checked_add(size)?;
-        pieces.push(piece);
-    }
-    (pieces.len() == of as usize).then_some(pieces)
 }
 
 /// What errors call the whole: `NAME.*.tar`, where they are called so.
