@@ -7,10 +7,11 @@
 mod arrivals;
 mod awaited;
 mod observed;
+mod outcomes;
 
 use std::collections::{HashMap, HashSet};
 use std::pin::pin;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::future::try_join;
@@ -27,6 +28,7 @@ pub use arrivals::Arrivals;
 use arrivals::Coming;
 use awaited::Awaited;
 use observed::Observed;
+use outcomes::Outcomes;
 
 /// How to run a transfer.
 #[derive(Clone, Copy, Debug)]
@@ -70,34 +72,6 @@ struct Landed<'p> {
     /// Those that still lack it.
     lacking: &'p [Repository],
     failed: Option<Arc<Error>>,
-}
-
-/// What became of the images so far, by their place in the plan.
-#[derive(Default)]
-struct Outcomes {
-    known: Mutex<HashMap<usize, Result<Done, Arc<Error>>>>,
-    /// Images are what is counted now, not blobs.
-    counting: AtomicBool,
-}
-
-impl Outcomes {
-    /// Whether the image is to be counted.
-    fn note(&self, at: usize, outcome: Result<Done, Arc<Error>>) -> bool {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        known.insert(at, outcome);
-        self.counting.load(Ordering::Relaxed)
-    }
-
-    /// How many are known already.
-    fn begin_counting(&self) -> usize {
-        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        self.counting.store(true, Ordering::Relaxed);
-        known.len()
-    }
-
-    fn known(self) -> HashMap<usize, Result<Done, Arc<Error>>> {
-        self.known.into_inner().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 /// A transfer under way.

@@ -68,5 +68,6 @@ fn begin(mut input: Input) -> std::io::Result<(Vec<u8>, Input)> {
 }
 
 fn is_stream(kind: std::fs::FileType) -> bool {
-    kind.is_fifo() || kind.is_char_device() || kind.is_block_device()
+    // Not a disk: behind a bundle on it comes whatever was there before.
+    kind.is_fifo() || kind.is_char_device()
 }

@@ -167,7 +167,7 @@ impl<R: Read> Incoming<R> {
         };
         problems.extend(failed.map(|error| error.chain()));
         for digest in open {
-            let text = format!("blob {digest} has not come: after {} {why}", bytes(length));
+            let text = format!("it has not come: after {} {why}", bytes(length));
             let _ = came.send((digest, Err(Error::damaged(text))));
         }
         let layout = self.passing.into_layout();
