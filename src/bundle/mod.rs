@@ -20,6 +20,7 @@ mod missing;
 mod offsets;
 mod open;
 mod place;
+mod read_back;
 mod repair;
 mod signed;
 mod stamp;
