@@ -88,3 +88,31 @@ fn a_name_that_means_unfinished_is_refused_as_nobody_could_use_the_bundle() {
     let stderr = String::from_utf8_lossy(&refused.get_output().stderr).into_owned();
     assert!(stderr.contains("take another one"), "{stderr}");
 }
+
+#[test]
+fn read_back_says_of_every_form_that_the_medium_has_it_and_of_a_pipe_that_it_cannot() {
+    let registry = one_image();
+    let directory = tempdir();
+    let run = |args: &[&str]| {
+        let mut command = gapferry();
+        command.current_dir(directory.path()).args(args).arg("--read-back").assert()
+    };
+    let said = |assert: Assert| String::from_utf8(assert.success().get_output().stderr.clone()).unwrap();
+    let reference = format!("{}/team/app:1", registry.host());
+    for out in ["b", "b.tar", "b.tar.zst"] {
+        for _ in 0..2 {
+            // Unchanged is not proven either, until it was read.
+            let text = said(run(&["export", &reference, "-o", out]));
+            assert!(text.contains(&format!("{out}: read back")), "{text}");
+        }
+    }
+    let text = said(run(&["export", &reference, "-o", "v", "--volume-size", "64KiB"]));
+    assert!(text.contains("v.001.tar: read back"), "{text}");
+    let text = said(run(&["split", "b.tar", "-o", "s", "--volume-size", "64KiB"]));
+    assert!(text.contains("s.001.tar: read back"), "{text}");
+    let text = said(run(&["join", "s.001.tar", "-o", "j"]));
+    assert!(text.contains("j: read back"), "{text}");
+    let refused = run(&["export", &reference, "-o", "-"]).code(2);
+    let text = String::from_utf8(refused.get_output().stderr.clone()).unwrap();
+    assert!(text.contains("verify it where it arrives") && refused.get_output().stdout.is_empty(), "{text}");
+}

@@ -38,6 +38,7 @@ pub use in_volumes::Volumes;
 pub use mend::{Mended, mend};
 pub use missing::{MAX_MISSING, MISSING_VERSION, Missing, MissingBlob, MissingRange};
 pub use open::{Bundle, MAX_BUNDLE_JSON, refuse_unfinished};
+pub use read_back::read_back;
 pub use repair::{REPAIR_JSON, Repair, is_for as repair_is_for, write_repair};
 pub use signed::{MAX_SUMS, Signed, check_signature, sign, signed_identity};
 pub use writer::{Finished, Options, Survey, Whole, Writer};

@@ -1,47 +1,64 @@
 //! Whether what was written can be read from the medium again: a stick that takes everything and keeps half of it says so
 //! only when it is asked.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::path::Path;
 
+use bytes::Bytes;
 use rustix::fs::Advice;
 
-use super::format::Metadata;
 use super::leftovers::hash_all;
+use super::volumes::VOLUMES;
+use super::{MAX_SUMS, SUMS, medium};
 use crate::error::{Error, Result};
 use crate::oci::Digest;
 use crate::progress::Events;
 use crate::transport::layout::Layout;
 
-/// Reads every file that `sums` names, and `sums`, from the medium, not from memory, and proves it. All of it was synced;
-/// `path` is the bundle or volume, which need not have its name yet.
+/// Reads every file of the bundle or volume at `path`, which was just written, from the medium and not from memory, and proves it
+/// by its sums. If other bytes come back, it loses its name again: it is called `.partial` then.
 ///
 /// # Errors
 /// What was read is not what was written (`Damaged`), or cannot be read.
-pub fn read_back(path: &Path, sums: &Metadata, events: &Events) -> Result<()> {
-    forget(path, &Layout::open(path)?)?;
-    // Opened again: what was read to find the files is not the proof.
+pub fn read_back(path: &Path, events: &Events) -> Result<()> {
+    let path = &medium::settle(path)?;
     let layout = Layout::open(path)?;
-    let named = names(sums);
-    let wrong = hash_all(&layout, &named, events);
-    let there = layout.read(sums.path, sums.bytes.len() as u64);
-    let first = match there.is_ok_and(|there| there.is_some_and(|there| there == sums.bytes)) {
-        true => wrong.first().map(|at| named[*at].0),
-        false => Some(sums.path),
-    };
-    let Some(first) = first else { return Ok(()) };
-    let others = wrong.len().saturating_sub(1);
+    let sums = sums_of(&layout)?;
+    forget(path, &layout)?;
+    // Opened again: what was read to find the files is no proof.
+    let proven = Layout::open(path).and_then(|layout| prove(&layout, &sums, events));
+    let Err(error) = proven else { return Ok(()) };
+    let unnamed = medium::beside(path, ".partial");
+    if unnamed.symlink_metadata().is_err() {
+        fs::rename(path, &unnamed).map_err(|e| Error::disk("taking the name from", path, e))?;
+    }
+    Err(error.while_doing(format!("reading back {}", path.display())))
+}
+
+/// The files that are lists of sums, as they were written.
+fn sums_of(layout: &Layout) -> Result<Vec<(String, Bytes)>> {
+    let is_own = |path: &str| path.starts_with(VOLUMES) && path.ends_with(".sha256");
+    let is_volume = layout.entries().any(|(path, _)| is_own(path));
+    let paths =
+        layout.entries().map(|(path, _)| path).filter(|path| if is_volume { is_own(path) } else { *path == SUMS });
+    let sums = paths.map(|path| Ok((path.to_owned(), layout.read(path, MAX_SUMS)?.unwrap_or_default())));
+    sums.collect()
+}
+
+fn prove(layout: &Layout, sums: &[(String, Bytes)], events: &Events) -> Result<()> {
+    let named: Vec<(&str, Digest)> =
+        sums.iter().flat_map(|(path, bytes)| names(bytes).chain([(path.as_str(), Digest::sha256(bytes))])).collect();
+    let wrong = hash_all(layout, &named, events);
+    let Some(first) = wrong.first().map(|at| named[*at].0) else { return Ok(()) };
+    let others = wrong.len() - 1;
     let others = if others > 0 { format!(" and of {others} other files") } else { String::new() };
-    let text =
-        format!("reading back {}: other bytes of {first}{others} came from the medium than went to it", path.display());
-    Err(Error::damaged(text))
+    Err(Error::damaged(format!("other bytes of {first}{others} came from the medium than went to it")))
 }
 
 /// Path and sha256 of each line.
-fn names(sums: &Metadata) -> Vec<(&str, Digest)> {
-    let text = std::str::from_utf8(&sums.bytes).unwrap_or_default();
-    let lines = text.lines().filter_map(|line| line.split_once("  "));
-    lines.filter_map(|(sum, path)| Some((path, format!("sha256:{sum}").parse().ok()?))).collect()
+fn names(sums: &[u8]) -> impl Iterator<Item = (&str, Digest)> {
+    let lines = std::str::from_utf8(sums).unwrap_or_default().lines().filter_map(|line| line.split_once("  "));
+    lines.filter_map(|(sum, path)| Some((path, format!("sha256:{sum}").parse().ok()?)))
 }
 
 /// The system keeps nothing of these files in memory. Where it does so all the same, it is not to be helped: it is memory that
@@ -54,7 +71,7 @@ fn forget(path: &Path, layout: &Layout) -> Result<()> {
         let _ = rustix::fs::fadvise(&file, 0, None, Advice::DontNeed);
         Ok(())
     };
-    if layout.is_tar() {
+    if path.is_file() {
         return forget(path);
     }
     layout.entries().try_for_each(|(name, _)| forget(&path.join(name)))
@@ -63,48 +80,48 @@ fn forget(path: &Path, layout: &Layout) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use std::io::IoSliceMut;
+    use std::path::PathBuf;
     use std::sync::Arc;
 
     use rustix::io::{Errno, ReadWriteFlags};
 
     use super::*;
-    use crate::bundle::SUMS;
     use crate::progress::Silent;
 
-    /// A directory with two files, and what is to be in it.
-    fn ground() -> (tempfile::TempDir, Metadata) {
+    /// A directory with two files and their sums.
+    fn ground() -> (tempfile::TempDir, PathBuf) {
         let directory = tempfile::tempdir().unwrap();
+        let out = directory.path().join("out");
+        fs::create_dir(&out).unwrap();
         let mut sums = String::new();
         for (name, content) in [("a", &[1; 70_000][..]), ("b", b"two")] {
-            std::fs::write(directory.path().join(name), content).unwrap();
+            fs::write(out.join(name), content).unwrap();
             sums += &format!("{}  {name}\n", Digest::sha256(content).hex());
         }
-        std::fs::write(directory.path().join(SUMS), &sums).unwrap();
-        (directory, Metadata { path: SUMS, bytes: sums.into_bytes() })
-    }
-
-    fn said(directory: &tempfile::TempDir, sums: &Metadata) -> Option<String> {
-        read_back(directory.path(), sums, &(Arc::new(Silent) as Events)).err().map(|error| error.chain())
+        fs::write(out.join(SUMS), &sums).unwrap();
+        (directory, out)
     }
 
     #[test]
-    fn a_medium_that_gives_other_bytes_than_it_was_given_is_told_with_the_file() {
-        let (directory, sums) = ground();
-        assert_eq!(said(&directory, &sums), None);
-        std::fs::write(directory.path().join("b"), b"too").unwrap();
-        let text = said(&directory, &sums).unwrap();
-        assert!(text.contains("other bytes of b came from the medium"), "{text}");
-        std::fs::remove_file(directory.path().join("a")).unwrap();
-        let text = said(&directory, &sums).unwrap();
+    fn what_the_medium_gives_back_otherwise_is_told_and_loses_its_name() {
+        let (_directory, out) = ground();
+        let events: Events = Arc::new(Silent);
+        read_back(&out, &events).unwrap();
+        fs::write(out.join("b"), b"too").unwrap();
+        let text = read_back(&out, &events).unwrap_err().chain();
+        assert!(text.contains("reading back") && text.contains("other bytes of b came from the medium"), "{text}");
+        let unnamed = out.with_file_name("out.partial");
+        assert!(!out.exists() && unnamed.is_dir());
+        fs::rename(&unnamed, &out).unwrap();
+        fs::remove_file(out.join("a")).unwrap();
+        let text = read_back(&out, &events).unwrap_err().chain();
         assert!(text.contains("of a and of 1 other files"), "{text}");
-        std::fs::write(directory.path().join(SUMS), b"").unwrap();
-        assert!(said(&directory, &sums).unwrap().contains(SUMS));
     }
 
     #[test]
     fn the_proof_is_not_taken_from_memory() {
-        let (directory, _) = ground();
-        let path = directory.path().join("a");
+        let (_directory, out) = ground();
+        let path = out.join("a");
         let at_once = || {
             let (file, mut buffer) = (File::open(&path).unwrap(), [0; 10]);
             rustix::io::preadv2(&file, &mut [IoSliceMut::new(&mut buffer)], 0, ReadWriteFlags::NOWAIT)
@@ -112,7 +129,7 @@ mod tests {
         if at_once() != Ok(10) {
             return; // a file system that cannot tell
         }
-        forget(directory.path(), &Layout::open(directory.path()).unwrap()).unwrap();
+        forget(&out, &Layout::open(&out).unwrap()).unwrap();
         assert_eq!(at_once(), Err(Errno::AGAIN), "it is still in memory");
     }
 }

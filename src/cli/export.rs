@@ -12,6 +12,7 @@ use std::time::Instant;
 use super::allowlist::{AllowlistArgs, connect_for, read_file, settle, tell_obstacle};
 use super::context::{Context, check_writable, write_file};
 use super::exit::Outcome;
+use super::read_back::ReadBackArgs;
 use super::registry::RegistryArgs;
 use super::signing::{SignArgs, settle as settle_signature};
 use super::since::{self, SinceArgs};
@@ -99,7 +100,7 @@ pub struct Args {
     locked: Option<PathBuf>,
     /// Fetch only what `verify --missing` has written to FILE, for `gapferry repair`
     #[arg(long, value_name = "FILE", help_heading = "What to carry", requires = "locked")]
-    #[arg(conflicts_with_all = ["lock", "dry_run", "sign_key"])]
+    #[arg(conflicts_with_all = ["lock", "dry_run", "read_back", "sign_key"])]
     repair: Option<PathBuf>,
     /// Print the plan and write nothing
     ///
@@ -115,6 +116,8 @@ pub struct Args {
     volumes: VolumeArgs,
     #[command(flatten)]
     sign: SignArgs,
+    #[command(flatten)]
+    read_back: ReadBackArgs,
     #[command(flatten)]
     registry: RegistryArgs,
 }
@@ -208,6 +211,7 @@ async fn export(
         }
     };
     let locked = write_lock(args, &finished, &lock);
+    args.read_back.prove([finished.path.clone()], context).await?;
     // The bundle is there whatever became of the lock; that it is missing comes last.
     let ended = finish(args, &graph, &finished, moved, registries, started, context)?;
     settle_signature(&finished, key.as_deref(), context)?;

@@ -8,6 +8,7 @@ use serde_json::json;
 use super::context::Context;
 use super::exit::Outcome;
 use super::import::refuse_incomplete;
+use super::read_back::ReadBackArgs;
 use super::signing::{KeyArgs, signed_by};
 use crate::bundle::volumes::{self, Opened};
 use crate::check::{self, Depth};
@@ -43,9 +44,11 @@ pub struct Args {
     json: bool,
     #[command(flatten)]
     keys: KeyArgs,
+    #[command(flatten)]
+    read_back: ReadBackArgs,
 }
 
-pub fn run(args: &Args, context: &Context) -> Result<Outcome> {
+pub async fn run(args: &Args, context: &Context) -> Result<Outcome> {
     let started = Instant::now();
     let opened = Opened::open(&args.volumes)?;
     let path = opened.layout().path().to_owned();
@@ -62,6 +65,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Outcome> {
         signed.hold(&path, Some(bundle.identity()))?;
     }
     let joined = volumes::join(&bundle, &args.output, &context.events)?;
+    args.read_back.prove([args.output.clone()], context).await?;
     context.end();
     if args.json {
         let (identity, size) = (joined.identity, joined.size);

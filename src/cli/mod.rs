@@ -27,6 +27,7 @@ mod mirrors;
 mod password;
 mod piped;
 mod push;
+mod read_back;
 mod registry;
 mod repair;
 mod serve;
@@ -168,7 +169,7 @@ async fn run(command: Command, context: &Context) -> Result<Outcome> {
         Command::Export(args) => export::run(args, context).await,
         Command::Lock(args) => lock::run(args, context).await,
         Command::Verify(args) => verify::run(args, context),
-        Command::Join(args) => join::run(&args, context),
+        Command::Join(args) => join::run(&args, context).await,
         Command::Repair(args) => repair::run(&args, context),
         Command::Split(args) => split::run(args, context).await,
         Command::Sign(args) => sign::run(&args, context),

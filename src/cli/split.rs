@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use super::context::Context;
 use super::exit::Outcome;
+use super::read_back::ReadBackArgs;
 use super::table;
 use super::volume_size::{SIZES, parse};
 use crate::bundle::Bundle;
@@ -54,6 +55,8 @@ pub struct Args {
     /// Print the volumes as JSON on standard output
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    read_back: ReadBackArgs,
 }
 
 pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
@@ -69,6 +72,8 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
     let (only, events) = (args.only_volume, context.events.clone());
     let work = tokio::task::spawn_blocking(move || write(&split, only, &events));
     let (written, recovery) = work.await.map_err(super::export::stopped)??;
+    let all = written.iter().chain(&recovery).map(|volume| volume.path.clone());
+    args.read_back.prove(all.collect::<Vec<_>>(), context).await?;
     context.end();
     if args.json {
         let json = |volumes: &[WrittenVolume]| volumes.iter().map(WrittenVolume::to_json).collect::<Vec<_>>();

@@ -49,6 +49,9 @@ impl To {
         if args.json && !args.dry_run {
             return refuse("the bundle goes there, so --json cannot (--lock FILE says what is in it)");
         }
+        if args.read_back.read_back {
+            return refuse("what went there cannot be read back; verify it where it arrives");
+        }
         if std::io::stdout().is_terminal() && !args.dry_run {
             return refuse("it is a terminal; pipe it somewhere (| ssh …, > FILE), or name an output");
         }
@@ -103,6 +106,9 @@ pub async fn run(
         }
     };
     let locked = write_lock(args, &finished, &contents.lock);
+    if to != To::Standard {
+        args.read_back.prove([finished.path.clone()], context).await?;
+    }
     let ended = finish(args, graph, &finished, moved, registries, started, context)?;
     if let Some(key) = key {
         context.say(&signed_by(key.public()));

@@ -20,6 +20,7 @@ use std::time::Instant;
 use super::context::Context;
 use super::exit::Outcome;
 use super::push::{Cargo, Names, Push, PushArgs};
+use super::read_back::ReadBackArgs;
 use super::signing::SignArgs;
 use crate::content::LinkMode;
 use crate::error::{Error, Result};
@@ -143,6 +144,8 @@ pub struct Args {
     #[command(flatten)]
     sign: SignArgs,
     #[command(flatten)]
+    read_back: ReadBackArgs,
+    #[command(flatten)]
     push: PushArgs,
 }
 
@@ -151,6 +154,9 @@ fn refuse_without_push(arg: clap::Arg) -> clap::Arg {
     let heading = arg.get_help_heading().unwrap_or_default();
     if arg.get_id().as_str().starts_with("sign_") {
         return arg.conflicts_with_all(["list", "to_dir", "to_storage"]);
+    }
+    if arg.get_id() == "read_back" {
+        return arg.conflicts_with_all(["list", "to", "to_dir", "to_storage"]);
     }
     let is_about_push = ["Names", "Harbor", "Pushing", "Output", "Registry options"].contains(&heading);
     if arg.get_id() == "no_referrers" {
@@ -194,6 +200,7 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
     let push = push.map(|push| push.signing(key.clone())).transpose()?;
     let bundle = args.to_bundle.as_ref().map(|out| to_bundle::Job {
         key: key.clone(),
+        read_back: &args.read_back,
         storage: &storage,
         which,
         referrers,

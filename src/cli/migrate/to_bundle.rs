@@ -11,6 +11,7 @@ use crate::bundle::{Basis, Contents, Finished, Options, Whole, Writer};
 use crate::cli::context::Context;
 use crate::cli::exit::Outcome;
 use crate::cli::export::{self, TOOL};
+use crate::cli::read_back::ReadBackArgs;
 use crate::cli::signing;
 use crate::content::{Files, LinkMode};
 use crate::error::{Error, Kind, Result};
@@ -22,6 +23,7 @@ use crate::transport::storage::{Depth, Storage};
 
 /// Where a bundle comes from and goes.
 pub struct Job<'a> {
+    pub read_back: &'a ReadBackArgs,
     pub storage: &'a Storage,
     pub which: &'a Which,
     /// What is attached to images goes with them.
@@ -87,6 +89,7 @@ impl Job<'_> {
             context.say(&format!("{}: no image is whole; nothing was written", self.asked.to.display()));
             return report::Ended::default().finish(&collected, &self.asked, context);
         };
+        self.read_back.prove([ended.finished.path.clone()], context).await?;
         self.tell(&ended, &collected, context);
         signing::settle(&ended.finished, self.key.as_deref(), context)?;
         let Ended { finished, moved, linked } = ended;
