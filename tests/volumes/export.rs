@@ -218,6 +218,36 @@ fn a_cut_blob_continues_where_it_stopped_though_it_lies_in_several_volumes() {
 }
 
 #[test]
+fn killed_while_the_volumes_get_their_names_it_loses_nothing_and_leaves_nothing() {
+    let (directory, builder) = (tempdir(), two_images());
+    let out = directory.path().join("v.tar");
+    let create = || {
+        let volumes = Volumes { shape: Shape { limit: 1_000_000, recovery: 0 }, only: None };
+        let options = Options { volumes: Some(volumes), ..Options::copying("a test") };
+        Writer::create(&out, builder.contents(), options, Arc::new(Silent)).unwrap()
+    };
+    let writer = create();
+    builder.fill(&writer).unwrap();
+    let journal = directory.path().join("v.volumes.partial.journal");
+    let kept = std::fs::read(&journal).unwrap();
+    writer.finish().unwrap();
+    let paths = volumes(&out);
+    let first = sums(&paths);
+    // As it was after the first of the names.
+    std::fs::write(&journal, kept).unwrap();
+    for path in &paths[1..] {
+        std::fs::rename(path, format!("{}.partial", path.display())).unwrap();
+    }
+    // A larger set was never finished either.
+    std::fs::write(directory.path().join("v.099.tar.partial"), "unfinished").unwrap();
+    builder.source.take_asked();
+    create().finish().unwrap();
+    assert_eq!(builder.source.take_asked(), [], "every blob was there");
+    assert_eq!(sums(&volumes(&out)), first);
+    assert!(!journal.exists());
+}
+
+#[test]
 fn each_volume_of_a_signed_export_says_who_made_it() {
     let ground = Ground::new();
     let key = ground.path("key.pem");

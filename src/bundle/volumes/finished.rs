@@ -55,11 +55,15 @@ fn there(path: &Path) -> Result<Option<Layout>> {
     layout.map(Some).ok_or_else(|| Error::input(format!("writing {}: {text}", path.display())))
 }
 
-/// Removes volumes of other sets that had this name, now that a whole set has it: one that was larger, or recovery volumes.
+/// Removes volumes of other sets that had this name, now that a whole set has it: of one that was larger, or was recovered in
+/// another way; and what unfinished runs have left.
 ///
 /// # Errors
 /// The disk's.
 pub fn remove_former(set: &Set) -> Result<()> {
+    for path in super::place::unfinished(&set.name) {
+        fs::remove_file(&path).map_err(|e| Error::disk("removing", &path, e))?;
+    }
     for path in super::place::there(&set.name) {
         let Some((_, part)) = SetName::of_part(&path) else { continue };
         let Some(layout) = Layout::open(&path).ok().filter(is_volume) else { continue };

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::finished;
+use super::format::MOST_VOLUMES;
 use super::names::SetName;
 use super::plan::{Held, VolumePlan};
 use super::sealing::Known;
@@ -228,15 +229,32 @@ impl Place for VolumeFiles {
 
 /// The volumes of this name that are there, in order.
 pub fn there(name: &SetName) -> Vec<PathBuf> {
+    beside(name, |path| path.to_owned())
+}
+
+/// What runs have left that did not come to their end.
+pub fn unfinished(name: &SetName) -> Vec<PathBuf> {
+    let volumes = beside(name, |path| if is_partial(path) { path.with_extension("") } else { PathBuf::new() });
+    let journals =
+        [".volumes".to_owned()].into_iter().chain((1..=MOST_VOLUMES).map(|number| format!(".volume-{number}")));
+    let journals = journals.map(|middle| medium::beside(name.base(), &format!("{middle}.partial.journal")));
+    volumes.into_iter().chain(journals.filter(|path| path.exists())).collect()
+}
+
+fn is_partial(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "partial")
+}
+
+/// Files beside it that are parts of the set, if they are called what `called` makes of their names; in order.
+fn beside(name: &SetName, called: impl Fn(&Path) -> PathBuf) -> Vec<PathBuf> {
     let entries = fs::read_dir(medium::parent(name.base())).into_iter().flatten().flatten();
-    let mut paths: Vec<PathBuf> = entries
-        .filter_map(|entry| {
-            // As the set itself calls them: without `./` where no directory was named.
-            let path = name.base().with_file_name(entry.file_name());
-            let (found, _) = SetName::of_part(&path)?;
-            (found.base().file_name() == name.base().file_name()).then_some(path)
-        })
-        .collect();
+    // As the set itself calls them: without `./` where no directory was named.
+    let paths = entries.map(|entry| name.base().with_file_name(entry.file_name()));
+    let is_part = |path: &PathBuf| {
+        let found = SetName::of_part(&called(path));
+        found.is_some_and(|(found, _)| found.base().file_name() == name.base().file_name())
+    };
+    let mut paths: Vec<PathBuf> = paths.filter(is_part).collect();
     paths.sort();
     paths
 }
