@@ -83,7 +83,7 @@ impl Volumes {
         if set.check_number(self.only).is_err() || !set.is_there(self.only, proven, events)? {
             return Ok(None);
         }
-        let size = set.wanted(self.only).map(|volume| volume.tar.length).sum();
+        let size = set.wanted(self.only).map(|volume| volume.length).sum();
         Ok(Some(Finished { path: set.name.whole(), identity: set.identity, size, unchanged: true }))
     }
 }
@@ -91,7 +91,7 @@ impl Volumes {
 /// What writing them would take.
 pub(super) fn survey(out: &Path, volumes: &Volumes, contents: &Contents, options: &Options) -> Result<Survey> {
     let set = volumes.plan(out, contents, options)?;
-    let total = set.wanted(volumes.only).map(|volume| volume.tar.length).fold(0, u64::saturating_add);
+    let total = set.wanted(volumes.only).map(|volume| volume.length).fold(0, u64::saturating_add);
     let claimed = claimed(&set, volumes.only);
     let former = Volumes::former(out);
     let held = |digest: &Digest, size: u64| {

@@ -104,13 +104,12 @@ fn print_plan(args: &Args, split: &Split, context: &Context) -> Result<()> {
     let set = split.set();
     let volumes = &set.plan.volumes;
     if args.json {
-        let volume = |volume| serde_json::json!({ "volume": set.path_of(volume), "bytes": volume.tar.length });
+        let volume = |volume| serde_json::json!({ "volume": set.path_of(volume), "bytes": volume.length });
         let volumes: Vec<_> = volumes.iter().map(volume).collect();
         return context.print_json(&serde_json::json!({ "identity": set.identity, "volumes": volumes }));
     }
-    let row = |volume| {
-        vec![set.path_of(volume).display().to_string(), bytes(volume.tar.length), volume.files.len().to_string()]
-    };
+    let row =
+        |volume| vec![set.path_of(volume).display().to_string(), bytes(volume.length), volume.files.len().to_string()];
     context.print(&table::render(&["VOLUME", "SIZE", "BLOBS"], &volumes.iter().map(row).collect::<Vec<_>>()))?;
     let (volumes, length) = (count(volumes.len(), "volume"), bytes(set.plan.length()));
     let recovery = match args.recovery {

@@ -100,6 +100,7 @@ fn is_same(set: &Set, volume: &VolumePlan, layout: &Layout) -> bool {
     let Ok(Some(bytes)) = layout.read(&path, MAX_VOLUME_JSON) else { return false };
     let Ok(json) = VolumeJson::parse(&bytes, &path) else { return false };
     let VolumeJson { identity, number, of, recovery, limit, files, .. } = json;
+    let Ok(tar) = volume.tar() else { return false };
     let planned = (volume.number, volume.of, set.plan.recovery, set.plan.limit);
     let stored: Vec<String> = files.iter().map(|file| file.stored_path()).collect();
     let is_placed = |file: &TarFile| {
@@ -107,12 +108,12 @@ fn is_same(set: &Set, volume: &VolumePlan, layout: &Layout) -> bool {
         found.is_some_and(|slice| slice.offset() == file.data && (slice.size() == file.size || file.path == SIGNATURE))
     };
     layout.faults().is_empty()
-        && layout.path().metadata().is_ok_and(|there| there.len() == volume.tar.length)
+        && layout.path().metadata().is_ok_and(|there| there.len() == volume.length)
         && (number, of, recovery, limit) == planned
         && identity == set.identity
         && stored == volume.files.iter().map(|held| held.stored_path()).collect::<Vec<_>>()
-        && layout.entries().count() == volume.tar.files.len()
-        && volume.tar.files.iter().all(is_placed)
+        && layout.entries().count() == tar.files.len()
+        && tar.files.iter().all(is_placed)
         && set.has_common(layout)
 }
 

@@ -101,11 +101,11 @@ impl VolumeFiles {
             // Nothing of another layout may stay between the files.
             let options = options.create(true).truncate(same.is_none()).read(true).write(true);
             let file = Arc::new(medium::open_own(&partial, options)?);
-            medium::reserve(&file, &partial, plan.tar.length)?;
+            medium::reserve(&file, &partial, plan.length)?;
             open.push(OpenVolume { plan, partial, file });
         }
         leftovers::tell_lost(set.name.base(), other.map_or(0, |claims| claims.lost(|_| false)), events);
-        let places = places(&open);
+        let places = places(&open)?;
         let journal = match &same {
             Some(_) => Journal::resume(&journal_path)?,
             None => {
@@ -121,8 +121,8 @@ impl VolumeFiles {
 
     /// What is known of everything that a volume holds. What is cut is read again: its digests are of the pieces.
     fn known(&self, volume: &OpenVolume, sealing: &Sealing<'_>) -> Result<HashMap<String, Known>> {
-        let places: HashMap<&str, u64> =
-            volume.plan.tar.files.iter().map(|file| (file.path.as_str(), file.data)).collect();
+        let tar = volume.plan.tar()?;
+        let places: HashMap<&str, u64> = tar.files.iter().map(|file| (file.path.as_str(), file.data)).collect();
         let known = in_parallel(&volume.plan.files, |held| {
             let stored = held.stored_path();
             let whole = digest_of(held).filter(|_| held.cut.is_none()).and_then(|digest| {
@@ -147,11 +147,12 @@ fn digest_of(held: &Held) -> Option<Digest> {
     held.path.strip_prefix("blobs/")?.replacen('/', ":", 1).parse().ok()
 }
 
-fn places(open: &[OpenVolume]) -> HashMap<Digest, Arc<[Extent]>> {
+fn places(open: &[OpenVolume]) -> Result<HashMap<Digest, Arc<[Extent]>>> {
     let mut places: HashMap<Digest, Vec<Extent>> = HashMap::new();
     for OpenVolume { plan, partial, file } in open {
         let path: Arc<Path> = partial.as_path().into();
-        let data: HashMap<&str, u64> = plan.tar.files.iter().map(|file| (file.path.as_str(), file.data)).collect();
+        let tar = plan.tar()?;
+        let data: HashMap<&str, u64> = tar.files.iter().map(|file| (file.path.as_str(), file.data)).collect();
         for held in &plan.files {
             let (Some(digest), Some(base)) = (digest_of(held), data.get(held.stored_path().as_str())) else { continue };
             let first = held.cut.map_or(0, |cut| cut.first);
@@ -159,7 +160,7 @@ fn places(open: &[OpenVolume]) -> HashMap<Digest, Arc<[Extent]>> {
             places.entry(digest).or_default().push(Extent { file, path, base: *base, first, size: held.size });
         }
     }
-    places.into_iter().map(|(digest, extents)| (digest, extents.into())).collect()
+    Ok(places.into_iter().map(|(digest, extents)| (digest, extents.into())).collect())
 }
 
 impl Place for VolumeFiles {
@@ -202,7 +203,7 @@ impl Place for VolumeFiles {
             let OpenVolume { plan, partial, file } = volume;
             let known = self.known(volume, sealing)?;
             set.seal(plan, (file, partial), &known)?;
-            file.set_len(plan.tar.length).map_err(|e| Error::disk("ending", partial, e))?;
+            file.set_len(plan.length).map_err(|e| Error::disk("ending", partial, e))?;
             file.sync_all().map_err(|e| Error::disk("syncing", partial, e))?;
         }
         // None before all are on the medium.

@@ -2,6 +2,8 @@
 //!
 //! First fit, in the order of the bundle's tar; see `FORMAT.md`. Pure: paths and sizes in, a layout out, the same each time.
 
+use std::sync::Arc;
+
 use super::format::MOST_VOLUMES;
 use super::names::stored_path;
 use super::recovery::recovery_length;
@@ -47,7 +49,30 @@ pub struct VolumePlan {
     pub of: u32,
     /// Besides metadata and manifests, in the order of the tar.
     pub files: Vec<Held>,
-    pub tar: TarPlan,
+    /// Of the file, in bytes.
+    pub length: u64,
+    /// Of its layout.
+    fingerprint: Digest,
+    common: Arc<Common>,
+}
+
+/// What all volumes of a set have in common.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Common {
+    pub metadata: Vec<(String, u64)>,
+    pub manifests: Vec<(String, u64)>,
+    pub limit: u64,
+    pub recovery: u32,
+}
+
+impl VolumePlan {
+    /// Where everything in it stands. Not kept: thousands of manifests are in every volume.
+    ///
+    /// # Errors
+    /// Sizes that no file could have.
+    pub fn tar(&self) -> Result<TarPlan> {
+        sealing::lay_out(&self.common, self)
+    }
 }
 
 /// A file of the bundle, or a piece of one, in a volume.
@@ -100,11 +125,14 @@ impl SetPlan {
             return Err(Error::input(text));
         };
         let of = u32::try_from(drafts.len()).unwrap_or(u32::MAX);
+        let (metadata, manifests) = (wanted.metadata.clone(), wanted.manifests.clone());
+        let common = Arc::new(Common { metadata, manifests, limit: wanted.limit, recovery: wanted.recovery });
         let volumes = drafts.into_iter().zip(1..).map(|(files, number)| {
-            let volume = VolumePlan { number, of, files, tar: TarPlan { files: Vec::new(), length: 0 } };
-            let tar = sealing::lay_out(wanted, &volume)?;
+            let (fingerprint, common) = (Digest::sha256(b""), common.clone());
+            let volume = VolumePlan { number, of, files, length: 0, fingerprint, common };
+            let tar = volume.tar()?;
             match tar.length <= wanted.limit {
-                true => Ok(VolumePlan { tar, ..volume }),
+                true => Ok(VolumePlan { length: tar.length, fingerprint: tar.fingerprint(), ..volume }),
                 // Costs are never less than what they stand for.
                 false => Err(Error::input(format!("volume {number} would have {} bytes", tar.length))),
             }
@@ -114,13 +142,13 @@ impl SetPlan {
 
     /// The same for the same layout: tells whether unfinished volumes were begun for this set.
     pub fn fingerprint(&self) -> Digest {
-        let each = self.volumes.iter().map(|volume| format!("{}\n", volume.tar.fingerprint()));
+        let each = self.volumes.iter().map(|volume| format!("{}\n", volume.fingerprint));
         Digest::sha256(format!("{} {}\n{}", self.limit, self.recovery, each.collect::<String>()).as_bytes())
     }
 
     /// Bytes of all volumes, recovery volumes apart.
     pub fn length(&self) -> u64 {
-        self.volumes.iter().map(|volume| volume.tar.length).fold(0, u64::saturating_add)
+        self.volumes.iter().map(|volume| volume.length).fold(0, u64::saturating_add)
     }
 }
 

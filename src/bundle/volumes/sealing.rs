@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use super::format::{Segment, VOLUME_VERSION, VolumeFile, VolumeJson};
 use super::names::Part;
-use super::plan::{Held, SetPlan, VolumePlan, Wanted};
+use super::plan::{Common, Held, SetPlan, VolumePlan};
 use crate::bundle::SIGNATURE;
 use crate::bundle::offsets::TarPlan;
 use crate::content::chunks::{Chunks, to_hex};
@@ -42,8 +42,8 @@ fn json(volume: &VolumePlan, limit: u64, recovery: u32, identity: Digest, files:
 }
 
 /// Where everything in the volume stands; lengths are final before any digest is known.
-pub(super) fn lay_out(wanted: &Wanted, volume: &VolumePlan) -> Result<TarPlan> {
-    let Wanted { metadata, manifests, limit, recovery, .. } = wanted;
+pub(super) fn lay_out(common: &Common, volume: &VolumePlan) -> Result<TarPlan> {
+    let Common { metadata, manifests, limit, recovery } = common;
     let part = Part::Volume(volume.number);
     let of = volume.of;
     let files = volume.files.iter().map(|held| held.said(None)).collect();
@@ -71,6 +71,7 @@ pub fn own_files(
     common: &[Small],
     known: &HashMap<String, Known>,
 ) -> Result<Vec<Small>> {
+    let tar = volume.tar()?;
     let part = Part::Volume(volume.number);
     let mut files = Vec::new();
     let mut chunks = Vec::new();
@@ -89,7 +90,7 @@ pub fn own_files(
     let whole: HashMap<&str, Digest> = whole.map(|(path, bytes)| (path.as_str(), Digest::sha256(bytes))).collect();
     let held: HashMap<&str, &Digest> = lines.iter().map(|(path, digest)| (path.as_str(), digest)).collect();
     let mut sums = String::new();
-    for file in &volume.tar.files {
+    for file in &tar.files {
         let digest = whole.get(file.path.as_str()).or(held.get(file.path.as_str()).copied());
         if let Some(digest) = digest {
             // Writing to a String cannot fail.
@@ -99,7 +100,7 @@ pub fn own_files(
     let [json, chunks] = own;
     let own = vec![json, chunks, (part.sums(volume.of), sums.into_bytes())];
     for (path, bytes) in &own {
-        let planned = volume.tar.files.iter().find(|file| file.path == *path).map(|file| file.size);
+        let planned = tar.files.iter().find(|file| file.path == *path).map(|file| file.size);
         if planned != Some(bytes.len() as u64) {
             return Err(Error::damaged(format!("describing volume {}: {path} has another length", volume.number)));
         }

@@ -171,7 +171,7 @@ impl Set {
         let small: HashMap<&str, &[u8]> =
             own.iter().chain(&self.common).map(|(path, bytes)| (path.as_str(), &bytes[..])).collect();
         let write = |bytes: &[u8], at| file.write_all_at(bytes, at).map_err(|e| Error::disk("writing", path, e));
-        for planned in &volume.tar.files {
+        for planned in &volume.tar()?.files {
             let bytes = small.get(planned.path.as_str()).copied();
             // A signature's length is known only when it is made.
             let size = bytes.map_or(planned.size, |bytes| bytes.len() as u64);

@@ -122,7 +122,7 @@ impl Split {
         let written = |volume: &&VolumePlan| WrittenVolume {
             path: self.set.path_of(volume),
             number: volume.number,
-            size: volume.tar.length,
+            size: volume.length,
             unchanged: unchanged.contains(&volume.number),
         };
         Ok(volumes.iter().map(written).collect())
@@ -134,9 +134,9 @@ impl Split {
         let left = |volume: &&VolumePlan| {
             // What an earlier run has left there is written over.
             let partial = medium::beside(&self.set.path_of(volume), ".partial");
-            partial.metadata().map_or(0, |there| there.len()).min(volume.tar.length)
+            partial.metadata().map_or(0, |there| there.len()).min(volume.length)
         };
-        let needed = new.iter().map(|volume| volume.tar.length - left(volume)).fold(0, u64::saturating_add);
+        let needed = new.iter().map(|volume| volume.length - left(volume)).fold(0, u64::saturating_add);
         let free = medium::free_space(parent)?;
         if needed <= free {
             return Ok(());
@@ -176,8 +176,9 @@ impl Copying<'_> {
         let partial = medium::beside(&path, ".partial");
         let options = &mut OpenOptions::new();
         let file = medium::open_own(&partial, options.create(true).truncate(true).read(true).write(true))?;
-        medium::reserve(&file, &partial, volume.tar.length)?;
-        let places: HashMap<&str, u64> = volume.tar.files.iter().map(|file| (file.path.as_str(), file.data)).collect();
+        medium::reserve(&file, &partial, volume.length)?;
+        let tar = volume.tar()?;
+        let places: HashMap<&str, u64> = tar.files.iter().map(|file| (file.path.as_str(), file.data)).collect();
         let mut known = HashMap::new();
         for held in &volume.files {
             let stored = held.stored_path();

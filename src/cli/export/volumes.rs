@@ -153,12 +153,12 @@ async fn recover(
 fn tell(set: &Set, volumes: &[&VolumePlan], finished: &Finished, context: &Context) {
     let what = if finished.unchanged { "unchanged" } else { "written" };
     for volume in volumes {
-        context.say(&format!("{}: {what}, {}", set.path_of(volume).display(), bytes(volume.tar.length)));
+        context.say(&format!("{}: {what}, {}", set.path_of(volume).display(), bytes(volume.length)));
     }
 }
 
 fn described(set: &Set, volumes: &[&VolumePlan]) -> Vec<serde_json::Value> {
-    let one = |volume: &&VolumePlan| json!({ "volume": set.path_of(volume), "number": volume.number, "bytes": volume.tar.length });
+    let one = |volume: &&VolumePlan| json!({ "volume": set.path_of(volume), "number": volume.number, "bytes": volume.length });
     volumes.iter().map(one).collect()
 }
 
@@ -191,7 +191,7 @@ impl Planned<'_> {
             return Ok(Outcome::Done);
         }
         print_plan(args, lock, graph, survey, *up_to_date, registries, context)?;
-        let row = |volume: &&VolumePlan| vec![set.path_of(volume).display().to_string(), bytes(volume.tar.length)];
+        let row = |volume: &&VolumePlan| vec![set.path_of(volume).display().to_string(), bytes(volume.length)];
         let rows: Vec<Vec<String>> = volumes.iter().map(row).collect();
         context.print(&format!("\n{}", table::render(&["VOLUME", "SIZE"], &rows)))?;
         if self.volumes.shape.recovery > 0 {
