@@ -68,7 +68,9 @@ pub fn remove_former(set: &Set) -> Result<()> {
         let Some((_, part)) = SetName::of_part(&path) else { continue };
         let Some(layout) = Layout::open(&path).ok().filter(is_volume) else { continue };
         let is_part = match part {
-            Part::Volume(number) => set.wanted(Some(number)).any(|volume| set.path_of(volume) == path),
+            Part::Volume(number) => {
+                set.wanted(Some(number)).any(|volume| set.path_of(volume).file_name() == path.file_name())
+            }
             Part::Recovery(number) => {
                 number <= set.plan.recovery && of(&layout, part).is_some_and(|identity| identity == set.identity)
             }
