@@ -135,11 +135,14 @@ fn all(results: Vec<Result<()>>) -> Result<()> {
 
 /// Copies a file and proves it by what is declared of it, and by its own name.
 fn copy(from: &Copied<'_>, to: &mut impl Write, shown: &Path, events: &Events) -> Result<()> {
-    let found = from.slice.copy_to(to, Algorithm::Sha256, |e| Error::disk("writing", shown, e))?;
+    let name = from.path.strip_prefix("blobs/").and_then(|name| name.replacen('/', ":", 1).parse::<Digest>().ok());
+    let digest = name.unwrap_or_else(|| Digest::sha256(from.path.as_bytes()));
+    events.report(Event::BlobStarted { digest, size: from.slice.size(), present: 0 });
+    let mut to = Told { to, digest, events };
+    let found = from.slice.copy_to(&mut to, Algorithm::Sha256, |e| Error::disk("writing", shown, e))?;
     if from.declared.is_some_and(|file| file.sha256 != found.hex()) {
         return Err(from.slice.wrong(found).while_doing(format!("joining {}", from.path)));
     }
-    let name = from.path.strip_prefix("blobs/").and_then(|name| name.replacen('/', ":", 1).parse::<Digest>().ok());
     if let Some(name) = name.filter(|name| *name != found) {
         let unreadable = |e| Error::disk("reading", from.slice.path(), e);
         let found = from.slice.hash(name.algorithm(), &|_| ()).map_err(unreadable)?;
@@ -147,8 +150,28 @@ fn copy(from: &Copied<'_>, to: &mut impl Write, shown: &Path, events: &Events) -
             return Err(from.slice.wrong(found).while_doing(format!("joining {}", from.path)));
         }
     }
+    events.report(Event::BlobFinished { digest });
     events.report(Event::ItemDone);
     Ok(())
+}
+
+/// Tells how far it has come.
+struct Told<'w, W> {
+    to: &'w mut W,
+    digest: Digest,
+    events: &'w Events,
+}
+
+impl<W: Write> Write for Told<'_, W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.to.write(bytes)?;
+        self.events.report(Event::BlobAdvanced { digest: self.digest, bytes: written as u64 });
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.to.flush()
+    }
 }
 
 /// Writes into a file from a place onward.

@@ -98,7 +98,9 @@ pub async fn run(
     let recovery = recover(&set, &volumes, &finished, lock.created, context).await?;
     let locked = args.lock.as_ref().map_or(Ok(()), |path| write_file(path, lock.to_json().as_bytes()));
     let of_set: Vec<&VolumePlan> = set.wanted(volumes.only).collect();
-    args.read_back.prove(of_set.iter().map(|volume| set.path_of(volume)), context).await?;
+    let all = of_set.iter().map(|volume| set.path_of(volume));
+    let all = all.chain(recovery.iter().map(|volume| volume.path.clone()));
+    args.read_back.prove(all.collect::<Vec<_>>(), context).await?;
     context.end();
     if args.json {
         context.print_json(&json!({
