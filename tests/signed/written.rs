@@ -58,9 +58,7 @@ fn a_signature_moves_no_other_byte_of_a_tar_however_long_it_is() {
     let (one, other) = (bytes(&ground.signed("one.tar", &short)), bytes(&ground.signed("other.tar", &long)));
     assert_eq!(one.len(), other.len());
     let header = 512 * (0..one.len() / 512).find(|at| one[at * 512..].starts_with(b"SHA256SUMS.sig\0")).unwrap();
-    // The times are those of two exports.
-    let names = |tar: &[u8]| -> Vec<Vec<u8>> { tar.chunks(512).map(|block| block[..14].to_vec()).collect() };
-    assert_eq!(names(&one)[..=header / 512], names(&other)[..=header / 512]);
+    assert!(one[..header] == other[..header] && one[header + 1024..] == other[header + 1024..]);
     assert_eq!(one.len(), ground.path().join("one.tar").metadata().unwrap().len() as usize);
     ground.export("plain.tar", &[]).ended(0);
     assert_eq!(bytes(&ground.path().join("plain.tar")).len() + 1024, one.len());
