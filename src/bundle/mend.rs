@@ -186,13 +186,12 @@ fn piece<'a>(
     repair: &'a Layout,
 ) -> Result<Option<Piece<'a>>> {
     let fail = |why: String| Error::damaged(format!("{}: {} {why}", repair.path().display(), entry.path));
-    let name = entry.path.strip_prefix("blobs/").map(|name| name.replacen('/', ":", 1).parse());
-    let digest: Digest = match name {
-        Some(Ok(digest)) => digest,
+    let digest: Digest = match Digest::of_blob_path(&entry.path) {
+        Some(digest) => digest,
+        None if entry.path.starts_with("blobs/") => return Err(fail("is no name of a blob".to_owned())),
         None => {
             format!("sha256:{}", entry.sha256).parse().map_err(|_| fail("has no digest in bundle.json".to_owned()))?
         }
-        Some(Err(_)) => return Err(fail("is no name of a blob".to_owned())),
     };
     let bytes = match (&*entry.path, repair.size_of(&entry.path)) {
         (BUNDLE_JSON, _) => Bytes::Made(bytes.to_vec()),

@@ -4,7 +4,6 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::declared::Declared;
-use super::files::name_of;
 use super::{Bytes, Problem, ProblemKind};
 use crate::bundle::{BundleJson, CHUNKS};
 use crate::content::chunks::{CHAINED, CHUNK, Chained, Chunks, OneChunk, values_of};
@@ -59,7 +58,7 @@ pub fn check(layout: &Layout, bundle: &BundleJson, blobs: &[Blob<'_>], events: &
 }
 
 fn open<'a>(blob: &'a Blob<'a>) -> Open<'a> {
-    let id = name_of(&blob.declared.path).unwrap_or(Digest::Sha256([0; 32]));
+    let id = Digest::of_blob_path(&blob.declared.path).unwrap_or(Digest::Sha256([0; 32]));
     let open = Open { blob, id, left: AtomicU64::new(0) };
     open.left.store(open.chunks(), Ordering::Relaxed);
     open

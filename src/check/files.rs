@@ -107,7 +107,7 @@ fn compare(file: &Declared, expected: &str, hash: &dyn Fn(Algorithm) -> std::io:
         Ok(found) => found,
         Err(error) => return unreadable(error),
     };
-    let own_name = name_of(&file.path);
+    let own_name = Digest::of_blob_path(&file.path);
     if found.to_string() != expected {
         let expected = own_name.map_or_else(|| expected.to_owned(), |name| name.to_string());
         return Some(Problem::new(&file.path, ProblemKind::WrongDigest).expected(expected).found(found));
@@ -122,10 +122,4 @@ fn compare(file: &Declared, expected: &str, hash: &dyn Fn(Algorithm) -> std::io:
         Ok(real) => Some(Problem::new(&file.path, ProblemKind::WrongDigest).expected(own_name).found(real)),
         Err(error) => unreadable(error),
     }
-}
-
-/// The digest that a blob's path claims.
-pub fn name_of(path: &str) -> Option<Digest> {
-    let (algorithm, hex) = path.strip_prefix("blobs/")?.split_once('/')?;
-    format!("{algorithm}:{hex}").parse().ok()
 }

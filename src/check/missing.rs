@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 
 use super::chunks::{self, Written};
-use super::files::name_of;
 use super::{Bytes, Problem, ProblemKind, Report};
 use crate::bundle::{
     BUNDLE_JSON, Bundle, CHUNKS, DOCKER_JSON, FileEntry, INDEX_JSON, MAX_BUNDLE_JSON, MAX_SUMS, MISSING_VERSION,
@@ -47,7 +46,7 @@ pub fn missing_of(layout: Layout, report: &Report, tool: &str) -> Result<Missing
     let written = bundle.as_ref().map(|bundle| Written::new(bundle.layout(), bundle.json()));
     let mut blobs: BTreeMap<Digest, MissingBlob> = BTreeMap::new();
     for problem in losses() {
-        let Some(digest) = name_of(&problem.path) else { continue };
+        let Some(digest) = Digest::of_blob_path(&problem.path) else { continue };
         let file = files.get(problem.path.as_str());
         let ranges = written.as_ref().zip(file).and_then(|(written, file)| ranges(written, file, &problem.ranges));
         let blob = MissingBlob { digest, size: file.map(|file| file.size), ranges: ranges.unwrap_or_default() };

@@ -3,7 +3,6 @@
 use std::io::Read;
 use std::path::Path;
 
-use super::files::name_of;
 use crate::error::Result;
 use crate::oci::Digest;
 use crate::progress::{Event, Events, Phase};
@@ -28,7 +27,7 @@ pub fn pass(
             is_before = false;
             before_blobs(&passing.so_far([]))?;
         }
-        let digest = name_of(&entry.path).unwrap_or(Digest::Sha256([0; 32]));
+        let digest = Digest::of_blob_path(&entry.path).unwrap_or(Digest::Sha256([0; 32]));
         events.report(Event::BlobStarted { digest, size: entry.size, present: 0 });
         passing.read(&entry, &mut |piece| {
             events.report(Event::BlobAdvanced { digest, bytes: piece.len() as u64 });

@@ -109,7 +109,7 @@ impl<R: Read> Incoming<R> {
     /// Blobs that are still to come.
     pub fn awaited(&self) -> HashSet<Digest> {
         let awaited = self.declared.keys().filter(|path| !self.passing.has_kept(path));
-        awaited.filter_map(|path| name_of(path)).collect()
+        awaited.filter_map(|path| Digest::of_blob_path(path)).collect()
     }
 
     /// Reads to the end. What is wanted is proven, put at hand and told to `came`; so is what will not come, as an error.
@@ -125,7 +125,7 @@ impl<R: Read> Incoming<R> {
             let Some(sums) = self.passing.sums(path) else { continue };
             let came_right = prove(path, declared, sums);
             problems.extend(came_right.as_ref().err().map(Error::chain));
-            if let Some(digest) = name_of(path).filter(|digest| open.remove(digest)) {
+            if let Some(digest) = Digest::of_blob_path(path).filter(|digest| open.remove(digest)) {
                 let _ = came.send((digest, came_right));
             }
         }
@@ -142,7 +142,7 @@ impl<R: Read> Incoming<R> {
                     Err(error) => break Some(error),
                 },
             };
-            let digest = name_of(&entry.path).filter(|digest| open.contains(digest));
+            let digest = Digest::of_blob_path(&entry.path).filter(|digest| open.contains(digest));
             match self.take(&entry, digest, arrived) {
                 Ok(true) => {}
                 // It is cut: the next one says so.
@@ -287,13 +287,8 @@ impl Source for Arrived<'_> {
 /// It is not what was declared, or not what its name says.
 fn prove(path: &str, declared: &FileEntry, sums: Sums) -> Result<()> {
     let own = sums.own.unwrap_or(sums.sha256);
-    if sums.sha256.hex() == declared.sha256 && name_of(path) == Some(own) {
+    if sums.sha256.hex() == declared.sha256 && Digest::of_blob_path(path) == Some(own) {
         return Ok(());
     }
     Err(Error::damaged(format!("{path}: wrong digest: the bytes have {own}")))
-}
-
-fn name_of(path: &str) -> Option<Digest> {
-    let (algorithm, hex) = path.strip_prefix("blobs/")?.split_once('/')?;
-    format!("{algorithm}:{hex}").parse().ok()
 }

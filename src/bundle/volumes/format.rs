@@ -121,7 +121,7 @@ impl VolumeFile {
     }
 
     fn fault(&self) -> Option<&'static str> {
-        if self.path != CHUNKS && blob(&self.path).is_none() {
+        if self.path != CHUNKS && Digest::of_blob_path(&self.path).is_none() {
             return Some("is no file that a volume holds");
         }
         if from_hex(&self.blake3).is_none() {
@@ -137,12 +137,6 @@ impl VolumeFile {
         }
         is_sha256(sha256).then_some(()).map_or(Some("has no valid sha256"), |()| None)
     }
-}
-
-/// The digest that a file below `blobs/` is named by.
-fn blob(path: &str) -> Option<Digest> {
-    let digest: Digest = path.strip_prefix("blobs/")?.replacen('/', ":", 1).parse().ok()?;
-    (digest.blob_path() == path).then_some(digest)
 }
 
 fn is_sha256(hex: &str) -> bool {

@@ -10,11 +10,12 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 
+use super::set::METADATA;
 use crate::bundle::format::{self, FileEntry};
 use crate::bundle::medium::{self, WriteLock};
 use crate::bundle::offsets::{TarFile, TarPlan};
 use crate::bundle::writer::{Writer, refuse_foreign};
-use crate::bundle::{BUNDLE_JSON, Bundle, DOCKER_JSON, INDEX_JSON, OCI_LAYOUT, SIGNATURE, SUMS};
+use crate::bundle::{BUNDLE_JSON, Bundle, SIGNATURE, SUMS};
 use crate::content::{Slice, in_parallel};
 use crate::error::{Error, Result};
 use crate::oci::{Algorithm, Digest};
@@ -57,7 +58,6 @@ pub fn join(bundle: &Bundle, out: &Path, events: &Events) -> Result<Joined> {
 
 /// All files in the order of the tar.
 fn files(bundle: &Bundle) -> Result<Vec<Copied<'_>>> {
-    const METADATA: [&str; 6] = [OCI_LAYOUT, BUNDLE_JSON, INDEX_JSON, DOCKER_JSON, SUMS, SIGNATURE];
     let layout = bundle.layout();
     let sums = format::sums(bundle.files().iter().cloned(), &bundle.identity());
     let is_right = |bytes: &[u8]| bytes == sums.as_bytes();
@@ -135,7 +135,7 @@ fn all(results: Vec<Result<()>>) -> Result<()> {
 
 /// Copies a file and proves it by what is declared of it, and by its own name.
 fn copy(from: &Copied<'_>, to: &mut impl Write, shown: &Path, events: &Events) -> Result<()> {
-    let name = from.path.strip_prefix("blobs/").and_then(|name| name.replacen('/', ":", 1).parse::<Digest>().ok());
+    let name = Digest::of_blob_path(&from.path);
     let digest = name.unwrap_or_else(|| Digest::sha256(from.path.as_bytes()));
     events.report(Event::BlobStarted { digest, size: from.slice.size(), present: 0 });
     let mut to = Told { to, digest, events };

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use super::finished;
 use super::format::MOST_VOLUMES;
 use super::names::SetName;
-use super::plan::{Held, VolumePlan};
+use super::plan::VolumePlan;
 use super::sealing::Known;
 use super::set::Set;
 use crate::bundle::hashers::Hashers;
@@ -125,7 +125,7 @@ impl VolumeFiles {
         let places: HashMap<&str, u64> = tar.files.iter().map(|file| (file.path.as_str(), file.data)).collect();
         let known = in_parallel(&volume.plan.files, |held| {
             let stored = held.stored_path();
-            let whole = digest_of(held).filter(|_| held.cut.is_none()).and_then(|digest| {
+            let whole = Digest::of_blob_path(&held.path).filter(|_| held.cut.is_none()).and_then(|digest| {
                 let sha256 =
                     if digest.algorithm() == Algorithm::Sha256 { Some(&digest) } else { sealing.sha256.get(&digest) };
                 Some(Known { sha256: *sha256?, chunks: sealing.chunks.get(&digest)?.clone() })
@@ -143,10 +143,6 @@ impl VolumeFiles {
     }
 }
 
-fn digest_of(held: &Held) -> Option<Digest> {
-    held.path.strip_prefix("blobs/")?.replacen('/', ":", 1).parse().ok()
-}
-
 fn places(open: &[OpenVolume]) -> Result<HashMap<Digest, Arc<[Extent]>>> {
     let mut places: HashMap<Digest, Vec<Extent>> = HashMap::new();
     for OpenVolume { plan, partial, file } in open {
@@ -154,7 +150,10 @@ fn places(open: &[OpenVolume]) -> Result<HashMap<Digest, Arc<[Extent]>>> {
         let tar = plan.tar()?;
         let data: HashMap<&str, u64> = tar.files.iter().map(|file| (file.path.as_str(), file.data)).collect();
         for held in &plan.files {
-            let (Some(digest), Some(base)) = (digest_of(held), data.get(held.stored_path().as_str())) else { continue };
+            let (Some(digest), Some(base)) = (Digest::of_blob_path(&held.path), data.get(held.stored_path().as_str()))
+            else {
+                continue;
+            };
             let first = held.cut.map_or(0, |cut| cut.first);
             let (file, path) = (file.clone(), path.clone());
             places.entry(digest).or_default().push(Extent { file, path, base: *base, first, size: held.size });

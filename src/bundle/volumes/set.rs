@@ -21,7 +21,7 @@ use crate::progress::Events;
 use crate::transport::layout::Layout;
 
 /// The files that every volume repeats, in the order of the tar.
-const METADATA: [&str; 6] = [OCI_LAYOUT, BUNDLE_JSON, INDEX_JSON, DOCKER_JSON, SUMS, SIGNATURE];
+pub(super) const METADATA: [&str; 6] = [OCI_LAYOUT, BUNDLE_JSON, INDEX_JSON, DOCKER_JSON, SUMS, SIGNATURE];
 
 /// How large volumes may be, and how many more make up for lost ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

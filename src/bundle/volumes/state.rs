@@ -151,7 +151,12 @@ impl State {
         let there: BTreeSet<String> = self.pieces()?.into_iter().flat_map(|(_, kept)| kept).map(|k| k.stored).collect();
         let mut kept: Vec<VolumeFile> = Vec::new();
         for (volume, part) in volumes.iter().zip(layout.parts()) {
-            for file in volume.json.files.iter().filter(|file| blob(&file.path).is_some_and(|blob| wanted(&blob))) {
+            for file in volume
+                .json
+                .files
+                .iter()
+                .filter(|file| Digest::of_blob_path(&file.path).is_some_and(|blob| wanted(&blob)))
+            {
                 let Some(stored) = name(file).filter(|stored| !there.contains(stored)) else { continue };
                 self.keep_one(part, file, &stored)?;
                 kept.push(file.clone());
@@ -190,7 +195,7 @@ impl State {
     pub fn prove(&mut self, blobs: impl Fn(&Digest) -> bool) -> Result<()> {
         let Some((layout, pieces)) = self.pieces()? else { return Ok(()) };
         let mut wrong = None;
-        for piece in pieces.iter().filter(|piece| blob(&piece.path).is_some_and(|blob| blobs(&blob))) {
+        for piece in pieces.iter().filter(|piece| Digest::of_blob_path(&piece.path).is_some_and(|blob| blobs(&blob))) {
             let Some(slice) = layout.slice(&piece.stored)? else { continue };
             let found = slice.hash(Algorithm::Sha256, &|_| ()).map_err(|e| Error::disk("reading", slice.path(), e))?;
             if found.hex() != piece.segment.sha256 {
@@ -222,7 +227,8 @@ impl State {
     /// # Errors
     /// The disk's.
     pub fn settle(&mut self, volumes: &[Volume], went_well: bool, waits: impl Fn(&Digest) -> bool) -> Result<()> {
-        let is_done = |file: &&VolumeFile| went_well && blob(&file.path).is_none_or(|blob| !waits(&blob));
+        let is_done =
+            |file: &&VolumeFile| went_well && Digest::of_blob_path(&file.path).is_none_or(|blob| !waits(&blob));
         let done: Vec<String> = self.segments().filter(is_done).filter_map(name).collect();
         done.iter().try_for_each(|stored| self.remove(stored))?;
         if let Some(json) = self.json.as_mut().filter(|_| went_well) {
@@ -303,13 +309,8 @@ fn remove_unfinished(directory: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The digest that a file of the bundle is named by.
-fn blob(path: &str) -> Option<Digest> {
-    path.strip_prefix("blobs/")?.replacen('/', ":", 1).parse().ok()
-}
-
 /// How a piece is called among those that are kept: `sha256-ab….3`.
 fn name(file: &VolumeFile) -> Option<String> {
-    let (blob, segment) = (blob(&file.path)?, file.segment.as_ref()?);
+    let (blob, segment) = (Digest::of_blob_path(&file.path)?, file.segment.as_ref()?);
     Some(format!("{}.{}", blob.to_string().replacen(':', "-", 1), segment.number))
 }
