@@ -48,7 +48,7 @@ pub enum Depth {
 }
 
 /// What a check has found.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct Report {
     /// sha256 of `bundle.json`, if it could be read.
     pub identity: Option<Digest>,

@@ -3,22 +3,25 @@
 //! What the bundle as a whole shows to be right is not read again in its volume. The rest of a volume is proven by its own
 //! sums: what every volume repeats, and pieces of blobs that are not all here.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+mod lost;
+mod others;
+
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
-use std::sync::Arc;
 
 use serde::Serialize;
 
 use super::graph::Reach;
 use super::{Bytes, Depth, Problem, ProblemKind, Problems, Report, chunks, declared, examine, name_images};
 use crate::bundle::volumes::{Part, VOLUMES, Volume, VolumeFile, Volumes};
-use crate::bundle::{CHUNKS, SIGNATURE, SUMS};
+use crate::bundle::{SIGNATURE, SUMS};
 use crate::content::chunks::{from_hex, values_of};
 use crate::content::in_parallel;
 use crate::error::Result;
 use crate::oci::Algorithm;
 use crate::progress::Events;
 use crate::transport::layout::Layout;
+pub use lost::is_of_lost_volume;
 
 /// What is told of a set, besides its problems.
 #[derive(Clone, Debug, Serialize)]
@@ -31,6 +34,9 @@ pub struct SetReport {
     pub volumes: Vec<VolumeReport>,
     /// Numbers of the volumes that were not given.
     pub missing: Vec<u32>,
+    /// The same of recovery volumes.
+    #[serde(rename = "missingRecovery")]
+    pub missing_recovery: Vec<u32>,
 }
 
 /// What became of one file that was given.
@@ -69,8 +75,12 @@ struct Known<'s> {
 /// Checks what is here of a set. Of a single volume it is no problem that the others are missing.
 pub fn check(set: &Volumes, depth: Depth, events: &Events) -> Result<Report> {
     let layout = set.layout();
-    let (mut report, reach) = examine(layout, depth, events, Problems::default())?;
-    let lacking = take_lacking(set, &mut report.problems);
+    let (mut report, reach) = match set.volumes.is_empty() {
+        // Recovery volumes alone: nothing of the bundle is here.
+        true => (Report { identity: Some(set.set.identity), ..Report::default() }, Reach::default()),
+        false => examine(layout, depth, events, Problems::default())?,
+    };
+    let lacking = lost::take_lacking(set, &mut report.problems);
     for problem in &mut report.problems {
         problem.volume = holder(set, &problem.path).map(|volume| volume.path.display().to_string());
     }
@@ -79,8 +89,8 @@ pub fn check(set: &Volumes, depth: Depth, events: &Events) -> Result<Report> {
     let declared = declared::read_sums(layout, SUMS, &mut Problems::default()).unwrap_or_default();
     let known = Known { bad: &known, declared: &declared };
     let own = in_parallel(&jobs, |at| One::new(set, *at, known, depth).map(|one| one.check()).unwrap_or_default());
-    let mut found: Vec<Problem> = own.into_iter().flatten().chain(signatures(set)).collect();
-    found.extend(set.recovery.iter().flat_map(|one| recovery(&one.path, &one.layout, &one.label, depth)));
+    let mut found: Vec<Problem> = own.into_iter().flatten().chain(others::signatures(set)).collect();
+    found.extend(set.recovery.iter().flat_map(|one| others::recovery(&one.path, &one.layout, &one.label, depth)));
     found.extend(
         set.broken
             .iter()
@@ -101,18 +111,14 @@ pub fn check(set: &Volumes, depth: Depth, events: &Events) -> Result<Report> {
                           of recovery volumes, or with --only-volume where it came from";
     }
     name_images(&mut problems, &reach);
-    let missing = set.missing();
-    let affected: BTreeSet<String> = lacking.iter().flat_map(|problem| problem.images.iter().cloned()).collect();
-    name_images_of_volumes(set, &mut problems, &affected, &reach);
-    if set.given > 1 {
-        problems.extend(missing.iter().map(|number| lost(*number, set.set.of, &affected)));
-    }
+    lost::tell(set, &mut problems, &lacking, &reach);
     let all =
         || (0..set.volumes.len()).filter_map(|at| set.layout_of(at)).chain(set.recovery.iter().map(|r| &r.layout));
     report.files = all().map(|layout| layout.entries().count()).sum();
     report.bytes = all().flat_map(Layout::entries).map(|(_, size)| size).fold(0, u64::saturating_add);
-    report.set =
-        Some(SetReport { of: set.set.of, recovery: set.set.recovery, volumes: states(set, &problems), missing });
+    let (missing, missing_recovery) = (set.missing(), set.missing_recovery());
+    let volumes = states(set, &problems);
+    report.set = Some(SetReport { of: set.set.of, recovery: set.set.recovery, volumes, missing, missing_recovery });
     report.problems = problems;
     report.lacking = lacking;
     Ok(report)
@@ -142,61 +148,6 @@ fn number(part: Part) -> String {
     }
 }
 
-/// What is wrong with a volume as such concerns the images that need what it holds; of one that cannot be used, what nobody
-/// else has.
-fn name_images_of_volumes(set: &Volumes, problems: &mut [Problem], lacking: &BTreeSet<String>, reach: &Reach) {
-    let of_volume = |problem: &&mut Problem| problem.path.is_empty() || problem.path.starts_with(VOLUMES);
-    for problem in problems.iter_mut().filter(of_volume) {
-        let is_it = |volume: &&Volume| Some(volume.path.display().to_string()) == problem.volume;
-        let images = match set.volumes.iter().find(is_it) {
-            Some(volume) => {
-                let held: HashSet<&str> = volume.json.files.iter().map(|file| file.path.as_str()).collect();
-                let needs = |paths: &BTreeSet<Arc<str>>| paths.iter().any(|path| held.contains(&**path));
-                reach.images.iter().filter(|(_, paths)| needs(paths)).map(|(image, _)| image.clone()).collect()
-            }
-            None if set.broken.iter().any(|broken| Some(broken.path.display().to_string()) == problem.volume) => {
-                lacking.clone()
-            }
-            None => BTreeSet::new(),
-        };
-        problem.images = Arc::new(images);
-    }
-}
-
-/// Takes out what is only missing because a volume is.
-fn take_lacking(set: &Volumes, problems: &mut Vec<Problem>) -> Vec<Problem> {
-    if set.is_complete() {
-        return Vec::new();
-    }
-    let whole = |file: &&VolumeFile| file.segment.is_none();
-    let held: HashSet<&str> = set
-        .volumes
-        .iter()
-        .flat_map(|volume| volume.json.files.iter().filter(whole))
-        .map(|file| file.path.as_str())
-        .collect();
-    let is_elsewhere = |problem: &Problem| {
-        let is_held = held.contains(problem.path.as_str());
-        let can_be = problem.path.starts_with("blobs/") || matches!(problem.path.as_str(), CHUNKS | "…");
-        problem.kind == ProblemKind::Missing && can_be && !is_held
-    };
-    let (lacking, others) = problems.drain(..).partition(is_elsewhere);
-    *problems = others;
-    lacking
-}
-
-fn lost(number: u32, of: u32, affected: &BTreeSet<String>) -> Problem {
-    let mut problem = Problem::new(&format!("volume {number} of {of}"), ProblemKind::Missing);
-    problem.images = Arc::new(affected.clone());
-    problem.remedy = "bring it too; if it is lost, `export --only-volume` writes it again";
-    problem
-}
-
-/// Whether it says that a volume was not given.
-pub fn is_of_lost_volume(problem: &Problem) -> bool {
-    problem.kind == ProblemKind::Missing && problem.path.starts_with("volume ")
-}
-
 /// The volume that a file of the bundle is taken from as a whole, or should be.
 fn holder<'s>(set: &'s Volumes, path: &str) -> Option<&'s Volume> {
     let here = set.layout().part_of(path).filter(|_| !is_cut(set, path));
@@ -222,8 +173,7 @@ fn located(set: &Volumes, problem: Problem) -> Problem {
     });
     match ranges {
         Some(ranges) if !ranges.is_empty() => placed(problem, ranges),
-        Some(_) => problem,
-        None => problem,
+        _ => problem,
     }
 }
 
@@ -347,45 +297,6 @@ fn undeclared(layout: &Layout, sums: &Sums, label: &str) -> Vec<Problem> {
         .filter(|path| *path != own && *path != SIGNATURE)
         .map(|path| Problem::new(path, ProblemKind::Undeclared))
         .collect()
-}
-
-/// The three files of a recovery volume against its sums.
-fn recovery(path: &Path, layout: &Layout, label: &str, depth: Depth) -> Vec<Problem> {
-    let mut problems = faults(layout);
-    let (sums, own) = own_sums(layout, label);
-    problems.extend(own);
-    problems.extend(undeclared(layout, &sums, label));
-    for (file, sum) in &sums {
-        let hashed = layout.slice(file).ok().flatten().map(|slice| match depth {
-            Depth::Structure => Ok(None),
-            Depth::Full | Depth::Chunks => slice.hash(Algorithm::Sha256, &|_| ()).map(Some),
-        });
-        let expected = format!("sha256:{sum}");
-        problems.extend(match hashed {
-            None => Some(Problem::new(file, ProblemKind::Missing)),
-            Some(Err(error)) => Some(Problem::new(file, ProblemKind::Unreadable).found(error)),
-            Some(Ok(Some(found))) if found.hex() != *sum => {
-                Some(Problem::new(file, ProblemKind::WrongDigest).expected(expected).found(found))
-            }
-            Some(Ok(_)) => None,
-        });
-    }
-    problems.into_iter().map(|problem| problem.in_volume(path)).collect()
-}
-
-/// The signature is in no sums: all volumes have the same, and who differs from most is wrong.
-fn signatures(set: &Volumes) -> Vec<Problem> {
-    let read = |at| set.layout_of(at).and_then(|layout| layout.read(SIGNATURE, 4096).ok().flatten());
-    let all: Vec<Option<bytes::Bytes>> = (0..set.volumes.len()).map(read).collect();
-    let count = |one: &Option<bytes::Bytes>| all.iter().filter(|other| *other == one).count();
-    let most = all.iter().map(count).max().unwrap_or_default();
-    let is_odd = |number: usize| number < all.len() && (number < most || most * 2 <= all.len());
-    let odd = set.volumes.iter().zip(&all).filter(|(_, own)| is_odd(count(own)));
-    odd.map(|(volume, _)| {
-        let problem = Problem::new(SIGNATURE, ProblemKind::Disagreement);
-        problem.found("it is another one than in other volumes").in_volume(&volume.path)
-    })
-    .collect()
 }
 
 fn states(set: &Volumes, problems: &[Problem]) -> Vec<VolumeReport> {

@@ -1,6 +1,6 @@
 //! `gapferry join`: the volumes of a set → the bundle.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use serde_json::json;
@@ -10,6 +10,8 @@ use super::exit::Outcome;
 use super::import::refuse_incomplete;
 use super::read_back::ReadBackArgs;
 use super::signing::{KeyArgs, signed_by};
+
+use crate::bundle::stream::Compressed;
 use crate::bundle::volumes::{self, Opened};
 use crate::check::{self, Depth};
 use crate::error::{Error, Result};
@@ -48,8 +50,22 @@ pub struct Args {
     read_back: ReadBackArgs,
 }
 
+/// A name that stands for something else than a tar or a directory would become that of a directory.
+///
+/// # Errors
+/// It is one.
+pub fn refuse_stream(output: &Path) -> Result<()> {
+    match output == "-" || Compressed::is_meant(output) {
+        true => {
+            Err(Error::input("this writes files as they are, no stream and nothing compressed: end the name in .tar"))
+        }
+        false => Ok(()),
+    }
+}
+
 pub async fn run(args: &Args, context: &Context) -> Result<Outcome> {
     let started = Instant::now();
+    refuse_stream(&args.output)?;
     let opened = Opened::open(&args.volumes)?;
     let path = opened.layout().path().to_owned();
     let Some(number) = opened.volumes().map(|volumes| volumes.set.of) else {

@@ -126,6 +126,19 @@ enum Command {
     Man(man::Args),
 }
 
+/// Every volume of a set stays open while it is read, and there can be thousands; the 1,024 files that most systems give at
+/// first are a habit for programs that wait by `select`, which none here does.
+fn open_many_files() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    const ENOUGH: u64 = 65_536;
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    let wanted = maximum.map_or(ENOUGH, |maximum| maximum.min(ENOUGH));
+    if current.is_some_and(|current| current < wanted) {
+        // If it is refused, what is opened beyond the limit says so.
+        let _ = setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum });
+    }
+}
+
 /// The whole program.
 pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
@@ -136,6 +149,7 @@ pub fn main() -> ExitCode {
             return if error.use_stderr() { ExitCode::from(exit::WRONG_USE) } else { ExitCode::SUCCESS };
         }
     };
+    open_many_files();
     let context = Arc::new(Context::new(&cli.global));
     report_helpers_to(context.events.clone());
     let outcome = runtime().and_then(|runtime| {

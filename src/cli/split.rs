@@ -4,9 +4,10 @@ use std::path::PathBuf;
 
 use super::context::Context;
 use super::exit::Outcome;
+use super::join::refuse_stream;
 use super::read_back::ReadBackArgs;
 use super::table;
-use super::volume_size::{SIZES, parse};
+use super::volume_size::{SIZES, parse, parse_number};
 use crate::bundle::Bundle;
 use crate::bundle::volumes::{Shape, Split, WrittenVolume, write_recovery};
 use crate::error::Result;
@@ -47,7 +48,7 @@ pub struct Args {
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     recovery: u32,
     /// Write only this volume, the same that it would be among all
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = parse_number)]
     only_volume: Option<u32>,
     /// Print which volumes there would be, and write nothing
     #[arg(long)]
@@ -60,6 +61,7 @@ pub struct Args {
 }
 
 pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
+    refuse_stream(&args.output)?;
     let bundle = Bundle::open(&args.bundle)?;
     let manifests = bundle.manifests()?;
     let shape = Shape { limit: args.volume_size, recovery: args.recovery };

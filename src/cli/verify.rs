@@ -10,7 +10,7 @@ use super::piped::Piped;
 use super::signing::{KeyArgs, signed_by};
 use super::since;
 use crate::bundle::Signed;
-use crate::bundle::volumes::Opened;
+use crate::bundle::volumes::{Opened, Part};
 use crate::check::{self, Depth, Problem, Report, SetReport, VolumeReport, VolumeState};
 use crate::error::Result;
 use crate::oci::Digest;
@@ -35,7 +35,7 @@ whatever is found, and says nothing is missing where nothing is; what cannot be 
 is not in it.
 
 The volumes of a bundle that was split are given in any order: all of them, and what is missing, damaged or of another set is \
-named, each with the images it affects; or one alone, of which all is proven that it holds.
+named, each with the images it affects; or one alone, a recovery volume too, of which all is proven that it holds.
 
 `-`, and a pipe by its name, is read once, to its end: every file is proven by sha256 while it passes, and the problems are those \
 of a file, but for the place of a wrong byte. What is JSON is kept for that in TMPDIR, in a file without a name. A signature \
@@ -122,7 +122,7 @@ fn open(args: &Args, context: &Context) -> Result<(Opened, Option<Signed>, Depth
         let layout = check::pass(&path, input, &mut before_blobs, &context.events)?;
         return Ok((Opened::Whole(Box::new(layout)), signed, Depth::Full));
     }
-    let opened = Opened::open(&args.bundle)?;
+    let opened = Opened::open_to_verify(&args.bundle, None)?;
     let signed = args.keys.check_layout(opened.layout(), context)?;
     Ok((opened, signed, if args.full { Depth::Full } else { Depth::Chunks }))
 }
@@ -171,12 +171,29 @@ fn print(path: &Path, report: &Report, signed: Option<&Signed>, started: Instant
         let problems = count(problems, "problem");
         format!("DAMAGED: {bundle}: {volumes}{problems}, {affected} of {} affected\n", count(report.images, "image"))
     };
-    context.print(&summary)
+    context.print(&summary)?;
+    context.print(&report.set.as_ref().map(without_recovery).unwrap_or_default())
+}
+
+/// That recovery volumes are not here costs nothing now.
+fn without_recovery(set: &SetReport) -> String {
+    if set.volumes.len() < 2 || set.missing_recovery.is_empty() {
+        return String::new();
+    }
+    let label = |number: &u32| Part::Recovery(*number).label(set.recovery);
+    let labels = set.missing_recovery.iter().take(10).map(label).collect::<Vec<_>>().join(", ");
+    let more = set.missing_recovery.len().saturating_sub(10);
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    let (are, of) = (if set.missing_recovery.len() == 1 { "is" } else { "are" }, set.recovery);
+    format!("note: {labels}{more} of {of} for recovery {are} not here; nothing needs them unless a volume is lost\n")
 }
 
 /// What was given of a set, before anything else is told of it.
 fn volumes(set: &SetReport) -> String {
     match &set.volumes[..] {
+        [VolumeReport { volume: Some(label), .. }] if label.starts_with('r') => {
+            format!("recovery volume {label} of {}, ", set.recovery)
+        }
         [VolumeReport { volume: Some(label), .. }] => {
             let number = label.trim_start_matches('0');
             format!("volume {number} of {}, ", set.of)
@@ -184,14 +201,18 @@ fn volumes(set: &SetReport) -> String {
         _ => {
             let is = |state| set.volumes.iter().filter(|volume| volume.state == state).count();
             let parts = [(is(VolumeState::Good), "good"), (is(VolumeState::Damaged), "damaged")];
-            let parts =
-                parts.into_iter().chain([(is(VolumeState::Foreign), "of another set"), (set.missing.len(), "missing")]);
+            let missing = if set.volumes.iter().all(is_recovery) { 0 } else { set.missing.len() };
+            let parts = parts.into_iter().chain([(is(VolumeState::Foreign), "of another set"), (missing, "missing")]);
             let parts: Vec<String> =
                 parts.filter(|(number, _)| *number > 0).map(|(number, what)| format!("{number} {what}")).collect();
             let recovery = if set.recovery > 0 { format!(" and {} for recovery", set.recovery) } else { String::new() };
             format!("{}{recovery} ({}), ", count(set.of as usize, "volume"), parts.join(", "))
         }
     }
+}
+
+fn is_recovery(volume: &VolumeReport) -> bool {
+    volume.volume.as_ref().is_some_and(|label| label.starts_with('r'))
 }
 
 /// A problem as a person reads it.

@@ -40,6 +40,19 @@ pub fn parse(text: &str) -> Result<u64, String> {
     }
 }
 
+/// The number of a volume.
+///
+/// # Errors
+/// It is none, or that of a recovery volume.
+pub fn parse_number(text: &str) -> Result<u32, String> {
+    if text.strip_prefix('r').is_some_and(|digits| digits.parse::<u32>().is_ok()) {
+        let text = "a recovery volume is made of all the others: beside them, run the same command without --only-volume (what is \
+                    there and whole stays), or `gapferry repair` where another recovery volume is left";
+        return Err(text.to_owned());
+    }
+    text.parse().map_err(|_| "it is no number of a volume".to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -4,6 +4,7 @@ mod export;
 #[path = "../bundle/ground.rs"]
 #[allow(dead_code)] // another test binary uses all of it
 mod ground;
+mod lost;
 mod read;
 mod recover;
 mod split;

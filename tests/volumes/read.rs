@@ -17,7 +17,7 @@ use super::support::ran::Ran;
 use super::support::registry::Registry;
 use super::support::{files_below, gapferry, gapferry_process, sha256_file, skopeo, tempdir};
 
-const SIZE: &str = "64KiB";
+pub(super) const SIZE: &str = "64KiB";
 
 /// Two images that share a layer; one has a layer that does not fit into a volume.
 fn bundle(seed: u64) -> Builder {
@@ -27,15 +27,15 @@ fn bundle(seed: u64) -> Builder {
 }
 
 /// Four volumes, and the tar that was split.
-struct Set {
+pub(super) struct Set {
     directory: tempfile::TempDir,
     builder: Builder,
-    tar: PathBuf,
-    volumes: Vec<PathBuf>,
+    pub tar: PathBuf,
+    pub volumes: Vec<PathBuf>,
 }
 
 impl Set {
-    fn new(seed: u64) -> Set {
+    pub(super) fn new(seed: u64) -> Set {
         let directory = tempdir();
         let builder = bundle(seed);
         let tar = directory.path().join("b.tar");
@@ -49,7 +49,7 @@ impl Set {
         Set { directory, builder, tar, volumes }
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(super) fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
 
@@ -63,7 +63,7 @@ impl Set {
     }
 }
 
-fn checked(paths: &[PathBuf]) -> Report {
+pub(super) fn checked(paths: &[PathBuf]) -> Report {
     let events: Events = Arc::new(Silent);
     check::check_opened(&Opened::open(paths).unwrap(), Depth::Chunks, &events).unwrap()
 }
@@ -73,11 +73,11 @@ fn blamed(report: &Report) -> BTreeSet<PathBuf> {
     report.problems.iter().map(|problem| problem.volume.clone().unwrap_or_default().into()).collect()
 }
 
-fn verify(paths: &[PathBuf]) -> Ran {
+pub(super) fn verify(paths: &[PathBuf]) -> Ran {
     Ran::of(gapferry().arg("verify").args(paths))
 }
 
-fn import(paths: &[PathBuf], to: &str, more: &[&str]) -> Ran {
+pub(super) fn import(paths: &[PathBuf], to: &str, more: &[&str]) -> Ran {
     Ran::of(gapferry().arg("import").args(paths).args(["--to", to, "--json"]).args(more))
 }
 

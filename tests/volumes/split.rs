@@ -155,3 +155,38 @@ fn what_is_no_volume_is_not_written_over_and_a_number_that_is_none_is_refused() 
     assert!(plan["volumes"].as_array().unwrap().len() > 2, "{plan}");
     assert!(!directory.path().join("v.001.tar").exists());
 }
+
+#[test]
+fn a_volume_that_was_cut_short_is_written_again_however_little_is_left_of_it() {
+    let directory = tempdir();
+    let tar = directory.path().join("b.tar");
+    bundle().write(&tar).unwrap();
+    let out = directory.path().join("set");
+    split(&tar, &out.join("v.tar"), "2MB", &[]).ended(0);
+    let whole = files_below(&out);
+    for length in [0, 1, 9, 400, 512, 700, 5_000] {
+        let cut = std::fs::OpenOptions::new().write(true).open(out.join("v.002.tar")).unwrap();
+        cut.set_len(length).unwrap();
+        split(&tar, &out.join("v.tar"), "2MB", &[]).ended(0).said(&["v.002.tar: written", "v.001.tar: unchanged"]);
+        assert!(files_below(&out) == whole, "{length}");
+    }
+}
+
+#[test]
+fn a_name_that_stands_for_a_stream_or_something_compressed_becomes_no_directory() {
+    let directory = tempdir();
+    let tar = directory.path().join("b.tar");
+    bundle().write(&tar).unwrap();
+    let go = |arguments: &[&str]| Ran::of(gapferry().current_dir(directory.path()).args(arguments));
+    for out in ["-", "x.tar.zst"] {
+        go(&["split", "b.tar", "-o", out, "--volume-size", "2MB"]).ended(2).said(&["end the name in .tar"]);
+    }
+    go(&["split", "b.tar", "-o", "v.tar", "--volume-size", "1GB"]).ended(0);
+    for out in ["-", "x.tar.zst"] {
+        go(&["join", "v.001.tar", "-o", out]).ended(2).said(&["end the name in .tar"]);
+        assert!(!directory.path().join(out).exists());
+    }
+    go(&["split", "b.tar", "-o", "v.tar", "--volume-size", "1GB", "--only-volume", "r1"])
+        .ended(2)
+        .said(&["gapferry repair"]);
+}

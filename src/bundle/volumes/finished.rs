@@ -1,7 +1,8 @@
 //! Whether a volume is there already, as it would be written.
 
 use std::collections::HashMap;
-use std::fs;
+use std::fs::{self, File};
+use std::io::Read;
 use std::path::Path;
 
 use super::format::{MAX_VOLUME_JSON, RecoveryJson, VolumeJson};
@@ -49,10 +50,22 @@ fn there(path: &Path) -> Result<Option<Layout>> {
     if path.symlink_metadata().is_err() {
         return Ok(None);
     }
-    let layout = Layout::open(path).ok().filter(is_volume);
+    if let Some(layout) = Layout::open(path).ok().filter(is_volume) {
+        return Ok(Some(layout));
+    }
+    if begins_as_volume(path) {
+        return Ok(None);
+    }
     let text = "something is there that is no volume of a bundle, and it is not overwritten; name another output, or take \
                 it away";
-    layout.map(Some).ok_or_else(|| Error::input(format!("writing {}: {text}", path.display())))
+    Err(Error::input(format!("writing {}: {text}", path.display())))
+}
+
+/// Whether it is what is left of a volume that was cut short, perhaps nothing: what a volume says of itself comes first in it.
+fn begins_as_volume(path: &Path) -> bool {
+    let mut begin = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(VOLUMES.len() as u64).read_to_end(&mut begin));
+    path.is_file() && read.is_ok() && VOLUMES.as_bytes().starts_with(&begin)
 }
 
 /// Removes volumes of other sets that had this name, now that a whole set has it: of one that was larger, or was recovered in

@@ -2,6 +2,7 @@
 //!
 //! What may enter: the metadata of a bundle and the sizes of its files. The room must not know where blobs come from.
 
+mod expected;
 mod finished;
 mod format;
 mod joining;

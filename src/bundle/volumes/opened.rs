@@ -125,6 +125,17 @@ impl Opened {
     /// # Errors
     /// As [`Opened::open`].
     pub fn open_with(paths: &[PathBuf], kept: Option<(Layout, Vec<KeptPiece>)>) -> Result<Opened> {
+        match Opened::open_to_verify(paths, kept)? {
+            Opened::Volumes(set) if set.volumes.is_empty() => Err(only_recovery()),
+            opened => Ok(opened),
+        }
+    }
+
+    /// The same, where there may be nothing but recovery volumes: they can be proven, and are no bundle.
+    ///
+    /// # Errors
+    /// As [`Opened::open`].
+    pub fn open_to_verify(paths: &[PathBuf], kept: Option<(Layout, Vec<KeptPiece>)>) -> Result<Opened> {
         let mut found = Vec::new();
         for path in paths {
             refuse_unfinished(path)?;
@@ -235,6 +246,13 @@ impl Volumes {
         self.volumes.iter().map(|volume| volume.json.number)
     }
 
+    /// The numbers of the recovery volumes that are not at hand, not even broken.
+    pub fn missing_recovery(&self) -> Vec<u32> {
+        let here = self.recovery.iter().map(|one| Part::Recovery(one.json.number));
+        let there: BTreeSet<Part> = here.chain(self.broken.iter().filter_map(|broken| broken.part)).collect();
+        (1..=self.set.recovery).filter(|number| !there.contains(&Part::Recovery(*number))).collect()
+    }
+
     /// Whether all of the bundle is at hand, as far as the volumes say.
     pub fn is_complete(&self) -> bool {
         self.here().collect::<BTreeSet<_>>().len() == self.set.of as usize
@@ -331,16 +349,28 @@ fn is_of(json: &RecoveryJson, set: SetId) -> bool {
     json.identity == set.identity && of == Some(set.of) && json.of == set.recovery && json.limit == set.limit
 }
 
-/// The set that most volumes are of; of several, the one that was given first.
+/// The set that most volumes are of; of several, the one that was given first. Recovery volumes count where there are no others.
 fn choose(found: &[Found]) -> Option<SetId> {
-    let mut votes: HashMap<SetId, (usize, usize)> = HashMap::new();
-    for (at, found) in found.iter().enumerate() {
-        if let Found::Volume(volume, _) = found {
+    let most = |id: &dyn Fn(&Found) -> Option<SetId>| {
+        let mut votes: HashMap<SetId, (usize, usize)> = HashMap::new();
+        for (at, id) in found.iter().enumerate().filter_map(|(at, found)| Some((at, id(found)?))) {
             // The earlier, the larger.
-            votes.entry(id_of(&volume.json)).or_insert((0, usize::MAX - at)).0 += 1;
+            votes.entry(id).or_insert((0, usize::MAX - at)).0 += 1;
         }
-    }
-    votes.into_iter().max_by_key(|(_, votes)| *votes).map(|(set, _)| set)
+        votes.into_iter().max_by_key(|(_, votes)| *votes).map(|(set, _)| set)
+    };
+    let of_volume = |found: &Found| match found {
+        Found::Volume(volume, _) => Some(id_of(&volume.json)),
+        _ => None,
+    };
+    let of_recovery = |found: &Found| match found {
+        Found::Recovery(Recovery { json, .. }) => {
+            let of = u32::try_from(json.volumes.len()).ok()?;
+            Some(SetId { identity: json.identity, of, recovery: json.of, limit: json.limit })
+        }
+        _ => None,
+    };
+    most(&of_volume).or_else(|| most(&of_recovery))
 }
 
 fn none(found: &[Found]) -> Error {
@@ -352,8 +382,12 @@ fn none(found: &[Found]) -> Error {
         Some(Broken { path, why, .. }) => {
             Error::damaged(format!("{} is no volume that can be read: {why}", path.display()))
         }
-        None => Error::input("these are recovery volumes only; `gapferry repair` makes the others of them"),
+        None => only_recovery(),
     }
+}
+
+fn only_recovery() -> Error {
+    Error::input("these are recovery volumes only; `gapferry repair` makes the others of them")
 }
 
 /// Of volumes with one number only those that are the same as the first.

@@ -140,6 +140,11 @@ impl SetPlan {
         Ok(SetPlan { limit: wanted.limit, recovery: wanted.recovery, volumes: volumes.collect::<Result<_>>()? })
     }
 
+    /// What each volume of such a set holds; `None`: there is no such set.
+    pub(super) fn held(wanted: &Wanted) -> Option<Vec<Vec<Held>>> {
+        draft(wanted, wanted.limit).ok().flatten()
+    }
+
     /// The same for the same layout: tells whether unfinished volumes were begun for this set.
     pub fn fingerprint(&self) -> Digest {
         let each = self.volumes.iter().map(|volume| format!("{}\n", volume.fingerprint));

@@ -61,7 +61,6 @@ impl Set {
         let paths: HashSet<String> = manifests.iter().map(Digest::blob_path).collect();
         let (own, others): (Vec<_>, Vec<_>) = bundle.files().iter().partition(|file| paths.contains(&file.path));
         let own = own.into_iter().map(|file| read(&file.path)).collect::<Result<Vec<Small>>>()?;
-        let is_held = |path: &str| path == CHUNKS || path.starts_with("blobs/");
         let held = others.into_iter().filter(|file| is_held(&file.path)).map(|file| (file.path.clone(), file.size));
         let mtime = u64::try_from(bundle.json().created.as_second()).unwrap_or_default();
         Set::new(name, (metadata, own), held.collect(), shape, (bundle.identity(), mtime))
@@ -182,6 +181,11 @@ impl Set {
         }
         Ok(())
     }
+}
+
+/// Whether a file of the bundle is in one volume, if it is no manifest; all others are in every one.
+pub(super) fn is_held(path: &str) -> bool {
+    path == CHUNKS || path.starts_with("blobs/")
 }
 
 /// What is the same in every volume, and the identity it gives.

@@ -34,8 +34,9 @@ struct Json {
     gapferry_import: u32,
     /// Of the bundle.
     identity: Digest,
-    /// How many volumes the set has, and bytes that none exceeds: another split has other pieces.
+    /// How many volumes the set has, how many for recovery, and bytes that none exceeds: another split has other pieces.
     of: u32,
+    recovery: u32,
     limit: u64,
     /// Where the images go, as it was given.
     target: String,
@@ -61,7 +62,7 @@ pub struct State {
     target: String,
     json: Option<Json>,
     /// Held, so that no second run changes the pieces.
-    _kept: Option<File>,
+    kept: Option<File>,
 }
 
 impl State {
@@ -83,10 +84,12 @@ impl State {
             fs::create_dir_all(&directory).map_err(|e| Error::disk("creating", &directory, e))?;
             let open = File::open(&directory).map_err(|e| Error::disk("opening", &directory, e))?;
             keep(&open, path)?;
+            // One that ends just now may have removed it.
+            fs::create_dir_all(&directory).map_err(|e| Error::disk("creating", &directory, e))?;
             remove_unfinished(&directory)?;
             kept = Some(open);
         }
-        Ok(State { path: path.to_owned(), directory, target: target.to_owned(), json, _kept: kept })
+        Ok(State { path: path.to_owned(), directory, target: target.to_owned(), json, kept })
     }
 
     /// The pieces that are kept and whole, and the layout they are in.
@@ -124,8 +127,8 @@ impl State {
             Some(json) if json.identity != set.identity => {
                 refuse(format!("the bundle {}, and these volumes are of {}", json.identity, set.identity))
             }
-            Some(json) if (json.of, json.limit) != (set.of, set.limit) => {
-                refuse("another set of this bundle, which was split with another size".to_owned())
+            Some(json) if (json.of, json.recovery, json.limit) != (set.of, set.recovery, set.limit) => {
+                refuse("another set of this bundle, which was split in another way".to_owned())
             }
             Some(_) => Ok(()),
             None => {
@@ -133,6 +136,7 @@ impl State {
                     gapferry_import: STATE_VERSION,
                     identity: set.identity,
                     of: set.of,
+                    recovery: set.recovery,
                     limit: set.limit,
                     target: self.target.clone(),
                     volumes: Vec::new(),
@@ -240,10 +244,7 @@ impl State {
             }
             json.volumes.sort_by_key(|taken| taken.number);
         }
-        self.write()?;
-        // Only an empty one goes.
-        let _ = fs::remove_dir(&self.directory);
-        Ok(())
+        self.write()
     }
 
     /// The numbers of the volumes that are still to come, for the blobs that wait: those that never came, else those that had
@@ -272,6 +273,15 @@ impl State {
         // Temporary files are for their owner only; this one is like any other file.
         file.as_file().set_permissions(fs::Permissions::from_mode(0o644)).map_err(fail)?;
         durable::replace(file, &self.path).map_err(fail)
+    }
+}
+
+impl Drop for State {
+    fn drop(&mut self) {
+        if self.kept.is_some() {
+            // Only an empty one goes.
+            let _ = fs::remove_dir(&self.directory);
+        }
     }
 }
 

@@ -11,7 +11,7 @@ use crate::bundle::{Contents, Finished, Options, Survey, Volumes, Writer};
 use crate::cli::context::{Context, write_file};
 use crate::cli::exit::Outcome;
 use crate::cli::signing::signed_by;
-use crate::cli::volume_size::{SIZES, parse};
+use crate::cli::volume_size::{SIZES, parse, parse_number};
 use crate::cli::{mirrors, table};
 use crate::content::Source;
 use crate::error::{Error, Result};
@@ -32,7 +32,7 @@ pub struct VolumeArgs {
     #[arg(requires = "volume_size", hide_short_help = true)]
     recovery: u32,
     /// Write only volume N again, the same that it was: fetches no more than it holds
-    #[arg(long, value_name = "N", help_heading = "Output", hide_short_help = true)]
+    #[arg(long, value_name = "N", value_parser = parse_number, help_heading = "Output", hide_short_help = true)]
     #[arg(requires_all = ["volume_size", "locked"])]
     only_volume: Option<u32>,
 }

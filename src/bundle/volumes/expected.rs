@@ -1,0 +1,64 @@
+//! What the volumes hold that are not at hand: where each file goes follows from what every volume repeats.
+//!
+//! # Threats
+//! What a volume says may be forged. The layout that is computed is believed where it is that of every volume at hand, and
+//! only to say what is missing; sets that would take long to lay out are not.
+
+use std::collections::{BTreeSet, HashSet};
+
+use super::opened::Volumes;
+use super::plan::{Held, SetPlan, Wanted};
+use super::set::{METADATA, is_held};
+use crate::bundle::{BUNDLE_JSON, BundleJson, MAX_BUNDLE_JSON};
+use crate::oci::Digest;
+use crate::transport::layout::Layout;
+
+/// Files times volumes; of more no layout is computed.
+const MOST_WORK: usize = 200_000_000;
+
+impl Volumes {
+    /// What each volume of the set holds, at hand or not, by their numbers from 1 on. `None`: that cannot be known.
+    pub fn held(&self) -> Option<Vec<Vec<Held>>> {
+        let layout = self.layout();
+        let bytes = layout.read(BUNDLE_JSON, MAX_BUNDLE_JSON).ok()??;
+        if Digest::sha256(&bytes) != self.set.identity {
+            return None;
+        }
+        let bundle = BundleJson::parse(&bytes, BUNDLE_JSON).ok()?;
+        if bundle.files.len().saturating_mul(self.set.of as usize) > MOST_WORK {
+            return None;
+        }
+        let metadata = METADATA.iter().filter_map(|path| Some(((*path).to_owned(), layout.size_of(path)?))).collect();
+        let repeated = self.repeated();
+        let (manifests, others): (Vec<_>, Vec<_>) =
+            bundle.files.into_iter().map(|file| (file.path, file.size)).partition(|(path, _)| repeated.contains(path));
+        let files = others.into_iter().filter(|(path, _)| is_held(path)).collect();
+        let (limit, recovery) = (self.set.limit, self.set.recovery);
+        let held = SetPlan::held(&Wanted { metadata, manifests, files, limit, recovery })?;
+        (held.len() == self.set.of as usize && self.agrees(&held)).then_some(held)
+    }
+
+    /// The manifests: what is in a volume that does not list it.
+    fn repeated(&self) -> BTreeSet<String> {
+        let of_one = |at: usize| {
+            let listed: HashSet<&str> = self.volumes[at].json.files.iter().map(|file| file.path.as_str()).collect();
+            let all = self.layout_of(at).into_iter().flat_map(Layout::entries).map(|(path, _)| path);
+            all.filter(|path| path.starts_with("blobs/") && !listed.contains(path))
+                .map(str::to_owned)
+                .collect::<Vec<_>>()
+        };
+        (0..self.volumes.len()).flat_map(of_one).collect()
+    }
+
+    fn agrees(&self, held: &[Vec<Held>]) -> bool {
+        self.volumes.iter().all(|volume| {
+            let planned = held.get(volume.json.number as usize - 1).map_or(&[][..], Vec::as_slice);
+            let is_it = |(held, file): (&Held, &super::VolumeFile)| {
+                let place = |number, of, first, size| (number, of, first, size);
+                let here = file.segment.as_ref().map(|s| place(s.number, s.of, s.first, s.size));
+                held.path == file.path && held.cut.map(|c| place(c.number, c.of, c.first, held.size)) == here
+            };
+            planned.len() == volume.json.files.len() && planned.iter().zip(&volume.json.files).all(is_it)
+        })
+    }
+}

@@ -1,0 +1,108 @@
+//! Volumes that are not at hand, or cannot be used: which, and which images that costs.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
+
+use super::super::graph::Reach;
+use super::super::{Problem, ProblemKind};
+use crate::bundle::CHUNKS;
+use crate::bundle::volumes::{Part, VOLUMES, Volume, VolumeFile, Volumes};
+
+/// The same images for all problems of a volume.
+type Images = Arc<BTreeSet<String>>;
+
+/// Takes out what is only missing because a volume is.
+pub fn take_lacking(set: &Volumes, problems: &mut Vec<Problem>) -> Vec<Problem> {
+    if set.is_complete() {
+        return Vec::new();
+    }
+    let whole = |file: &&VolumeFile| file.segment.is_none();
+    let held: HashSet<&str> = set
+        .volumes
+        .iter()
+        .flat_map(|volume| volume.json.files.iter().filter(whole))
+        .map(|file| file.path.as_str())
+        .collect();
+    let is_elsewhere = |problem: &Problem| {
+        let is_held = held.contains(problem.path.as_str());
+        let can_be = problem.path.starts_with("blobs/") || matches!(problem.path.as_str(), CHUNKS | "…");
+        problem.kind == ProblemKind::Missing && can_be && !is_held
+    };
+    let (lacking, others) = problems.drain(..).partition(is_elsewhere);
+    *problems = others;
+    lacking
+}
+
+/// Every problem of a volume as such gets the images that it costs, and every volume that was not given is one. Of a single
+/// volume it is none that the others are not here.
+pub fn tell(set: &Volumes, problems: &mut Vec<Problem>, lacking: &[Problem], reach: &Reach) {
+    let missing = set.missing();
+    let gone: BTreeSet<u32> =
+        set.broken.iter().filter_map(|broken| number(broken.part)).chain(missing.clone()).collect();
+    let costs = costs(set, &gone, lacking, reach);
+    for problem in problems.iter_mut().filter(|problem| problem.path.is_empty() || problem.path.starts_with(VOLUMES)) {
+        let at = |path: &std::path::Path| Some(path.display().to_string()) == problem.volume;
+        let broken = || set.broken.iter().find(|broken| at(&broken.path));
+        problem.images = match set.volumes.iter().find(|volume| at(&volume.path)) {
+            Some(volume) => users(volume, reach),
+            None => broken().and_then(|broken| costs.get(&number(broken.part)?).cloned()).unwrap_or_default(),
+        };
+    }
+    if set.given > 1 && !set.volumes.is_empty() {
+        let remedy = remedy(set, gone.len());
+        problems.extend(missing.into_iter().map(|number| {
+            let problem = Problem::new(&format!("volume {number} of {}", set.set.of), ProblemKind::Missing);
+            Problem { images: costs.get(&number).cloned().unwrap_or_default(), remedy, ..problem }
+        }));
+    }
+}
+
+fn number(part: Option<Part>) -> Option<u32> {
+    match part? {
+        Part::Volume(number) => Some(number),
+        Part::Recovery(_) => None,
+    }
+}
+
+fn remedy(set: &Volumes, gone: usize) -> &'static str {
+    match set.recovery.len() >= gone {
+        true => "bring it too; if it is lost, `gapferry repair` makes it again of the recovery volumes that are here",
+        false => "bring it too; if it is lost, `export --only-volume` writes it again",
+    }
+}
+
+/// The images that need something of what a volume holds.
+fn users(volume: &Volume, reach: &Reach) -> Images {
+    let held: HashSet<&str> = volume.json.files.iter().map(|file| file.path.as_str()).collect();
+    let needs = |paths: &BTreeSet<Arc<str>>| paths.iter().any(|path| held.contains(&**path));
+    Arc::new(reach.images.iter().filter(|(_, paths)| needs(paths)).map(|(image, _)| image.clone()).collect())
+}
+
+/// The images that cannot be used because these volumes are `gone`, by volume. Where it cannot be known which of these holds
+/// what, all that lack something count for each.
+fn costs(set: &Volumes, gone: &BTreeSet<u32>, lacking: &[Problem], reach: &Reach) -> HashMap<u32, Images> {
+    // Another copy of it is here.
+    let gone: BTreeSet<u32> = gone.iter().copied().filter(|number| !set.here().any(|here| here == *number)).collect();
+    let held = if gone.len() > 1 { set.held() } else { None };
+    let Some(held) = held else {
+        let all: Images = Arc::new(lacking.iter().flat_map(|problem| problem.images.iter().cloned()).collect());
+        return gone.into_iter().map(|number| (number, all.clone())).collect();
+    };
+    let mut holders: HashMap<&str, Vec<u32>> = HashMap::new();
+    for (number, files) in (1..).zip(&held).filter(|(number, _)| gone.contains(number)) {
+        files.iter().for_each(|file| holders.entry(&file.path).or_default().push(number));
+    }
+    let mut costs: BTreeMap<u32, BTreeSet<String>> = gone.into_iter().map(|number| (number, BTreeSet::new())).collect();
+    for (image, paths) in &reach.images {
+        let needed: BTreeSet<u32> = paths.iter().filter_map(|path| holders.get(&**path)).flatten().copied().collect();
+        for number in needed {
+            costs.entry(number).or_default().insert(image.clone());
+        }
+    }
+    costs.into_iter().map(|(number, images)| (number, Arc::new(images))).collect()
+}
+
+/// Whether it says that a volume was not given.
+pub fn is_of_lost_volume(problem: &Problem) -> bool {
+    problem.kind == ProblemKind::Missing && problem.path.starts_with("volume ")
+}
