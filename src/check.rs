@@ -30,6 +30,7 @@ use crate::bundle::{BUNDLE_JSON, BundleJson, MAX_BUNDLE_JSON, Parent, SUMS, refu
 use crate::error::{Error, Kind, Result};
 use crate::oci::Digest;
 use crate::progress::Events;
+use crate::progress::units::count;
 use crate::transport::layout::Layout;
 pub use missing::{missing, missing_of};
 pub use passing::pass;
@@ -322,6 +323,7 @@ fn shared<S: Serializer>(images: &Arc<BTreeSet<String>>, serializer: S) -> std::
 pub fn refuse(path: &Path, report: &Report) -> Error {
     let first = report.problems.first();
     let example = first.map(|p| format!("{} is {}", p.path, p.kind.label())).unwrap_or_default();
-    let text = format!("{} has {} problems, the first: {example}", path.display(), report.problems.len());
+    let problems = count(report.problems.len(), "problem");
+    let text = format!("{} has {problems}, the first: {example}", path.display());
     Error::damaged(text)
 }

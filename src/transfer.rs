@@ -42,6 +42,7 @@ pub struct Options {
 /// What became of each image of the plan, in its order, and what it cost.
 #[derive(Debug)]
 pub struct Outcome {
+    /// An error does not name the image.
     pub images: Vec<Result<Done, Arc<Error>>>,
     /// Bytes of blobs that moved.
     pub moved: u64,
@@ -154,10 +155,11 @@ impl<'a> Transfer<'a> {
             if outcomes.note(at, outcome) {
                 self.events.report(Event::ItemDone);
             }
-            if let Some(error) = failure {
-                self.events.report(Event::Failure(error.chain()));
+            if let Some((error, (image, step))) = failure.zip(graph.images.get(at).zip(plan.images.get(at))) {
+                let text = format!("image {} to {}: {}", image.locked.reference, step.to, error.chain());
+                self.events.report(Event::Failure(text));
                 if self.options.fail_fast {
-                    return Err(again(&error));
+                    return Err(Error::clone(&error));
                 }
             }
         }
@@ -166,16 +168,15 @@ impl<'a> Transfer<'a> {
 
     /// What is known of an image that was not reached.
     fn untried(&self, image: &Image, step: &ImageStep) -> Result<Done, Arc<Error>> {
-        let context = |error: Error| error.while_doing(format!("image {} to {}", image.locked.reference, step.to));
         match step.action {
             Action::Nothing => return Ok(Done::Present),
             Action::Skip => return Ok(Done::Skipped),
             Action::Wait => return self.waiting(image, step),
             Action::Refuse | Action::Push => {}
         }
-        self.check_blobs(image, step).map_err(|error| Arc::new(context(again(&error))))?;
+        self.check_blobs(image, step)?;
         let text = "it was not finished, because another failure ended the run; running again continues";
-        Err(Arc::new(context(Error::new(Kind::Interrupted, text))))
+        Err(Arc::new(Error::new(Kind::Interrupted, text)))
     }
 
     /// Only the blobs.
@@ -202,7 +203,7 @@ impl<'a> Transfer<'a> {
             while let Some(blob) = moved.next().await {
                 // The next ones would be fetched for nothing.
                 if let Some(error) = blob.failed.as_ref().filter(|error| error.is_disk_full()) {
-                    return Err(again(error));
+                    return Err(Error::clone(error));
                 }
                 // Nobody hears any more only when the other side has failed.
                 let _ = landed.send(blob);
@@ -215,7 +216,7 @@ impl<'a> Transfer<'a> {
                 self.events.report(Event::ItemDone);
                 settled(step);
                 if let (Err(error), true) = (outcome, self.options.fail_fast) {
-                    return Err(again(&error));
+                    return Err(Error::clone(&error));
                 }
             }
             Ok(())
@@ -229,7 +230,7 @@ impl<'a> Transfer<'a> {
         let failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
         let mut all: Vec<&Arc<Error>> = failed.values().collect();
         all.sort_by_key(|error| error.to_string());
-        all.into_iter().map(|error| again(error)).collect()
+        all.into_iter().map(|error| Error::clone(error)).collect()
     }
 
     /// Bytes of blobs that moved so far, those of failed tries included.
@@ -242,7 +243,7 @@ impl<'a> Transfer<'a> {
         let mut landed = Landed { step, at: step.present.first(), lacking: &step.missing, failed: None };
         if let Some(error) = lost.filter(|_| landed.at.is_none()) {
             for repository in &step.missing {
-                landed.failed = Some(self.note_failure(step, repository, again(&error)));
+                landed.failed = Some(self.note_failure(step, repository, Error::clone(&error)));
             }
             return landed;
         }
@@ -306,22 +307,19 @@ impl<'a> Transfer<'a> {
             Action::Nothing => return Ok(Done::Present),
             Action::Skip => return Ok(Done::Skipped),
             Action::Refuse => {
-                let text = format!("image {}: the tag {} already means another image", image.locked.reference, step.to);
-                return Err(Arc::new(Error::new(Kind::Refused, text)));
+                return Err(Arc::new(Error::new(Kind::Refused, "the tag already means another image")));
             }
             Action::Wait => return self.waiting(image, step),
             Action::Push => {}
         }
-        let context = |error: Error| error.while_doing(format!("image {} to {}", image.locked.reference, step.to));
-        self.check_blobs(image, step).map_err(|error| Arc::new(context(again(&error))))?;
-        self.publish(image, step).await.map_err(|error| Arc::new(context(error)))?;
+        self.check_blobs(image, step)?;
+        self.publish(image, step).await?;
         Ok(Done::Pushed)
     }
 
     /// What is at hand of it has to have arrived all the same.
     fn waiting(&self, image: &Image, step: &ImageStep) -> Result<Done, Arc<Error>> {
-        let context = |error: Error| error.while_doing(format!("image {} to {}", image.locked.reference, step.to));
-        self.check_blobs(image, step).map_err(|error| Arc::new(context(again(&error))))?;
+        self.check_blobs(image, step)?;
         Ok(Done::Waiting)
     }
 
@@ -403,9 +401,4 @@ pub fn confirmed(graph: &Graph, outcome: &Outcome) -> HashSet<Digest> {
 
 fn received<T>(channel: mpsc::UnboundedReceiver<T>) -> impl Stream<Item = T> {
     stream::unfold(channel, |mut channel| async move { Some((channel.recv().await?, channel)) })
-}
-
-/// The same failure for one more image that needed the same thing.
-fn again(error: &Error) -> Error {
-    Error::new(error.kind(), error.chain())
 }

@@ -110,6 +110,6 @@ impl fmt::Display for Parent {
             (ParentKind::Inventory, None, _) => f.write_str("an inventory")?,
             (ParentKind::Bundle, _, None) => f.write_str("a bundle")?,
         }
-        self.time.map_or(Ok(()), |time| write!(f, " ({time})"))
+        self.time.map_or(Ok(()), |time| write!(f, " ({time:.0})"))
     }
 }

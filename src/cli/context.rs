@@ -128,6 +128,11 @@ impl Context {
         }
     }
 
+    /// Messages are read by a program, each for itself.
+    pub fn logs_json(&self) -> bool {
+        self.json
+    }
+
     /// One image that failed, among others that did not.
     pub fn failed_image(&self, text: &str, remedy: Option<&str>) {
         if self.json {

@@ -47,6 +47,12 @@ pub fn for_error(error: &Error) -> Option<&'static str> {
             "bring the others too, or take them one by one (`import --state FILE`); lost ones are made again by `gapferry repair`, \
              of recovery volumes, or where the bundle came from",
         ),
+        Kind::Damaged if chain.contains("which is not later than") => Some(
+            "an old bundle was brought: bring the one that was made last; to go back on purpose, leave out --newer-than",
+        ),
+        Kind::Damaged if chain.contains("it has not come: ") => {
+            Some("send all of it again, by the same command on both sides: what has arrived is not pushed again")
+        }
         Kind::Damaged if chain.contains(" is refused: ") => Some(for_unsigned(&chain)),
         Kind::Damaged => Some("run the same command again; if it stays, the source itself is damaged"),
         Kind::Lacking => Some(

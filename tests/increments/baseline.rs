@@ -40,7 +40,11 @@ fn an_old_bundle_that_is_brought_again_is_refused() {
     sides.export_at(1_800_000_000, "new", &["team/good:1"], &[]);
     sides.deliver("new");
     let refused = sides.import("old", &["--newer-than", "new.receipt"]).ended(3);
-    refused.said(&["nothing was pushed", "is not later than the bundle of new.receipt"]);
+    refused.said(&[
+        "nothing was pushed",
+        "is not later than the bundle of new.receipt",
+        "hint: an old bundle was brought",
+    ]);
     sides.import("new", &["--newer-than", "new.receipt"]).ended(0);
     sides.export_at(1_800_000_001, "newer", &["team/good:1"], &["--since", "new.receipt"]);
     sides.import("newer", &["--newer-than", "new.receipt"]).ended(0);

@@ -80,6 +80,19 @@ fn a_pipe_that_breaks_costs_only_what_had_not_come_and_the_same_again_brings_the
     assert!(seen.iter().any(|there| (1..4).contains(there)), "{seen:?}");
 }
 
+/// Of five thousand images nobody could read why.
+#[test]
+fn what_failed_for_one_reason_says_it_once() {
+    let (ground, target) = (Ground::new(), Registry::start());
+    let whole = std::fs::read(ground.streamed("whole.tar", &[])).unwrap();
+    let broken = ground.piped(&import(&to(&target), &[]), &whole[..whole.len() / 4], 50_000).ended(1);
+    let images: Vec<&str> = broken.stderr.lines().filter(|line| line.starts_with("failed: ")).collect();
+    assert_eq!(images.len(), 4 - tagged(&ground, &target), "{images:#?}");
+    assert!(images.len() > 1 && images[0].contains(": it has not come: "), "{images:#?}");
+    assert!(images[1..].iter().all(|image| image.ends_with(": for the same reason")), "{images:#?}");
+    assert_eq!(broken.stderr.matches("hint: send all of it again").count(), 1, "{}", broken.stderr);
+}
+
 #[test]
 fn a_wrong_byte_costs_the_images_that_have_it_and_no_others() {
     let (ground, target) = (Ground::new(), Registry::start());

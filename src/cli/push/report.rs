@@ -1,6 +1,7 @@
 //! What a push prints and writes.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
+use std::error::Error as _;
 use std::path::Path;
 use std::time::Instant;
 
@@ -127,15 +128,7 @@ pub fn summary(
     faults(cargo, context);
     let count =
         |wanted: Done| outcome.images.iter().filter(|result| matches!(result, Ok(done) if *done == wanted)).count();
-    let (mut failed, mut told) = (cargo.lost.len(), HashSet::new());
-    for ((image, step), result) in cargo.graph.images.iter().zip(&plan.images).zip(&outcome.images) {
-        if let Err(error) = result {
-            failed += 1;
-            // What helps many images is said once.
-            let remedy = remedy(image, error).filter(|remedy| told.insert(*remedy));
-            context.failed_image(&format!("{}: {}", step.to, error.chain()), remedy);
-        }
-    }
+    let failed = cargo.lost.len() + failures(cargo, plan, outcome, context);
     let pushed = count(Done::Pushed);
     let mut parts = vec![format!("{} pushed", units::count(pushed, "image"))];
     let (present, skipped, waiting) = (count(Done::Present), count(Done::Skipped), count(Done::Waiting));
@@ -159,6 +152,41 @@ pub fn summary(
         (0, 0) => Outcome::Done,
         (0, _) => Outcome::Waiting,
         _ => Outcome::SomeImagesFailed,
+    }
+}
+
+/// Tells of every image that failed, and how many did. What many have in common, such as a line that broke or a blob that they
+/// share, is said once, and what helps them too.
+fn failures(cargo: &Cargo<'_>, plan: &Plan, outcome: &transfer::Outcome, context: &Context) -> usize {
+    let images = cargo.graph.images.iter().zip(&plan.images).zip(&outcome.images);
+    let failed = images.filter_map(|((image, step), result)| Some((image, step, result.as_ref().err()?)));
+    let mut reasons: Vec<Vec<_>> = Vec::new();
+    let (mut places, mut told) = (HashMap::new(), HashSet::new());
+    for failure in failed {
+        let at = *places.entry(reason(failure.2)).or_insert(reasons.len());
+        match reasons.get_mut(at) {
+            Some(alike) => alike.push(failure),
+            None => reasons.push(vec![failure]),
+        }
+    }
+    for alike in &reasons {
+        for (nth, (image, step, error)) in alike.iter().enumerate() {
+            let remedy = remedy(image, error).filter(|remedy| told.insert(*remedy));
+            let text = match nth > 0 && !context.logs_json() {
+                true => "for the same reason".to_owned(),
+                false => error.chain(),
+            };
+            context.failed_image(&format!("{}: {text}", step.to), remedy);
+        }
+    }
+    reasons.iter().map(Vec::len).sum()
+}
+
+/// Why something failed, without what it was: `reading /a/b: Input/output error` of `blob sha256:… to …: reading /a/b: …`.
+fn reason(error: &Error) -> String {
+    match error.source().and_then(|cause| cause.downcast_ref::<Error>()) {
+        Some(cause) => cause.chain(),
+        None => error.chain(),
     }
 }
 
