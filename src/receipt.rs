@@ -4,16 +4,20 @@
 //!
 //! # Threats
 //! A receipt comes back over the gap and may say anything at any length. It is bounded, and what an increment leaves out because
-//! of it is asked for at the target before anything is pushed: a false one costs a journey, never an image.
+//! of it is asked for at the target before anything is pushed: a false one costs a journey, never an image. A manifest in it is
+//! what its digest says, or the receipt is none. What platforms an image is for is believed, and nothing depends on it: such an
+//! image is not carried.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
+use std::path::{Path, PathBuf};
 
+use bytes::Bytes;
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::error::{Error, Result};
-use crate::graph::Graph;
-use crate::oci::{Digest, Reference, has_at_most_values};
+use crate::graph::{Graph, Image};
+use crate::oci::{Digest, Manifest, Platform, Reference, has_at_most_values, media_type, values_in};
 use crate::plan::Plan;
 use crate::transfer::{Done, Outcome, confirmed};
 
@@ -23,6 +27,9 @@ pub const RECEIPT_VERSION: u32 = 1;
 pub const MAX_RECEIPT: u64 = 256 * 1024 * 1024;
 /// The most values in one.
 const MOST_VALUES: usize = 8_000_000;
+/// Bytes of manifests that one keeps, and values in them: with room for all else, and as text a byte may take two.
+const KEPT_BYTES: usize = 64 * 1024 * 1024;
+const KEPT_VALUES: usize = 4_000_000;
 
 /// See the module documentation. Field order is the order in the file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,7 +55,14 @@ pub struct Receipt {
     /// Volumes of the bundle that are still wanted.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub wanted: Vec<u32>,
+    /// Confirmed manifests, so that the next export need not read them again. May lack any of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub manifests: Vec<Kept>,
 }
+
+/// A manifest as it stands in a receipt: its text, with the digest that proves it.
+#[derive(Clone, Debug)]
+pub struct Kept(pub Manifest);
 
 /// How it came about.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -80,6 +94,9 @@ pub struct ImageReceipt {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub digest: Option<Digest>,
     pub outcome: ImageOutcome,
+    /// What it is for, where it is at the target and its index does not say so.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub platforms: Vec<Platform>,
     /// Why, when it failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
@@ -99,7 +116,8 @@ pub enum ImageOutcome {
 impl ImageReceipt {
     /// Of an image that was wanted, and that its source cannot give.
     pub fn lost(source: String, digest: Option<Digest>, error: String) -> ImageReceipt {
-        ImageReceipt { source, reference: None, digest, outcome: ImageOutcome::Failed, error: Some(error) }
+        let (outcome, error) = (ImageOutcome::Failed, Some(error));
+        ImageReceipt { source, reference: None, digest, outcome, platforms: Vec::new(), error }
     }
 }
 
@@ -121,8 +139,10 @@ impl Receipt {
                 Err(error) => (ImageOutcome::Failed, Some(error.chain())),
             };
             let (source, reference) = (image.locked.reference.to_string(), Some(step.to.clone()));
-            ImageReceipt { source, reference, digest: Some(image.locked.digest), outcome, error }
+            let platforms = if is_there(result) { platforms(image) } else { Vec::new() };
+            ImageReceipt { source, reference, digest: Some(image.locked.digest), outcome, platforms, error }
         });
+        let good = graph.images.iter().zip(&outcome.images).filter(|(_, result)| is_there(result));
         Receipt {
             version: RECEIPT_VERSION,
             kind: ReceiptKind::Receipt,
@@ -133,13 +153,15 @@ impl Receipt {
             images: images.collect(),
             confirmed: confirmed(graph, outcome).into_iter().collect(),
             wanted: Vec::new(),
+            manifests: kept(good.flat_map(|(image, _)| &image.manifests)),
         }
     }
 
     /// Reads one; `shown` is what errors call the file.
     ///
     /// # Errors
-    /// It is none, of another version, or longer than any ([`MAX_RECEIPT`]) (`Input`).
+    /// It is none, of another version, or longer than any ([`MAX_RECEIPT`]) (`Input`); a manifest in it is not what its digest
+    /// says.
     pub fn parse(bytes: &[u8], shown: &str) -> Result<Receipt> {
         #[derive(Deserialize)]
         struct Version {
@@ -162,5 +184,94 @@ impl Receipt {
         let mut text = serde_json::to_string_pretty(self).unwrap_or_default();
         text.push('\n');
         text
+    }
+}
+
+fn is_there<E>(result: &Result<Done, E>) -> bool {
+    matches!(result, Ok(Done::Pushed | Done::Present))
+}
+
+/// Where the signature of a receipt stands.
+pub fn signature_beside(receipt: &Path) -> PathBuf {
+    let mut beside = receipt.as_os_str().to_owned();
+    beside.push(".sig");
+    beside.into()
+}
+
+/// What only the config of a single image says.
+pub fn platforms(image: &Image) -> Vec<Platform> {
+    if media_type::is_index(&image.locked.media_type) { Vec::new() } else { image.locked.platforms.clone() }
+}
+
+/// Each of them once, as far as there is room.
+pub fn kept<'m>(manifests: impl Iterator<Item = &'m Manifest>) -> Vec<Kept> {
+    let (mut seen, mut bytes, mut values) = (HashSet::new(), 0, 0);
+    let fits = |manifest: &&Manifest| {
+        bytes += manifest.bytes().len();
+        values += values_in(manifest.bytes());
+        bytes <= KEPT_BYTES && values <= KEPT_VALUES
+    };
+    // What nobody looks at in a manifest may be no text.
+    let is_text = |manifest: &&Manifest| std::str::from_utf8(manifest.bytes()).is_ok();
+    let each = manifests.filter(|manifest| seen.insert(manifest.digest())).filter(is_text);
+    each.take_while(fits).cloned().map(Kept).collect()
+}
+
+/// As it stands in the file.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct KeptJson<Text> {
+    digest: Digest,
+    media_type: Text,
+    text: Text,
+}
+
+impl Serialize for Kept {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let text = std::str::from_utf8(self.0.bytes()).map_err(serde::ser::Error::custom)?;
+        KeptJson { digest: self.0.digest(), media_type: self.0.media_type(), text }.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Kept {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Kept, D::Error> {
+        let KeptJson::<String> { digest, media_type, text } = Deserialize::deserialize(deserializer)?;
+        let manifest = Manifest::parse(Bytes::from(text), Some(&media_type), Some(&digest));
+        manifest.map(Kept).map_err(|e| serde::de::Error::custom(format!("the manifest {digest}: {e}")))
+    }
+}
+
+impl PartialEq for Kept {
+    fn eq(&self, other: &Kept) -> bool {
+        (self.0.digest(), self.0.media_type()) == (other.0.digest(), other.0.media_type())
+    }
+}
+
+impl Eq for Kept {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn manifest(more: &[u8]) -> Manifest {
+        let start = format!(r#"{{"config":{{"mediaType":"x","digest":"{}","size":1}},"more":""#, Digest::sha256(b""));
+        let bytes = [start.as_bytes(), more, b"\"}"].concat();
+        Manifest::parse(bytes.into(), Some(media_type::OCI_MANIFEST), None).unwrap()
+    }
+
+    #[test]
+    fn what_is_kept_is_text_once_and_never_more_than_a_receipt_may_have() {
+        let (one, binary) = (manifest(b"\\u00e4 \xc3\xa4"), manifest(b"\xff"));
+        let all = kept([&one, &binary, &one].into_iter());
+        assert_eq!(all.iter().map(|kept| kept.0.digest()).collect::<Vec<_>>(), [one.digest()]);
+        let json = serde_json::to_string(&all).unwrap();
+        let read: Vec<Kept> = serde_json::from_str(&json).unwrap();
+        assert_eq!(read[0].0.bytes(), one.bytes());
+        let large: Vec<Manifest> =
+            (0..20).map(|n: u8| manifest(&[vec![b'x'; 3_500_000], vec![b'0' + n]].concat())).collect();
+        assert!(kept(large.iter()).len() < 20);
+        let many: Vec<Manifest> =
+            (0..3).map(|n: u8| manifest(&[vec![b','; 1_500_000], vec![b'0' + n]].concat())).collect();
+        assert_eq!(kept(many.iter()).len(), 2);
     }
 }

@@ -18,7 +18,9 @@ use crate::content::{Cached, Source};
 use crate::error::{Error, Kind, Result};
 use crate::graph::Image;
 use crate::lock::{Attached, IndexMode, LockedImage, Rename, Selection};
-use crate::oci::{Descriptor, Kind as ManifestKind, Manifest, Platform, Reference, Repository, Tag, media_type};
+use crate::oci::{
+    Descriptor, Digest, Kind as ManifestKind, Manifest, Platform, Reference, Repository, Tag, media_type,
+};
 use crate::progress::{Event, Events};
 use crate::select::{self, Root};
 pub use recall::Known;
@@ -54,6 +56,9 @@ pub enum Origin {
     Bundle,
 }
 
+/// What single images are for, each by the digest of its manifest.
+pub type Platforms = HashMap<Digest, Vec<Platform>>;
+
 /// Walks a source. One for a whole job, so that images share what they have in common.
 pub struct Walk<'a> {
     source: &'a Cached<'a>,
@@ -62,14 +67,20 @@ pub struct Walk<'a> {
     /// What is not asked about.
     known: Known,
     recalled: AtomicUsize,
+    platforms: Platforms,
     /// The tags of each repository, where it would tell: which companions cannot exist.
     tags: Mutex<HashMap<Repository, attached::KnownTags>>,
 }
 
 impl<'a> Walk<'a> {
     pub fn new(source: &'a Cached<'a>, options: Options, events: Events) -> Walk<'a> {
-        let (known, recalled, tags) = Default::default();
-        Walk { source, options, events, known, recalled, tags }
+        let (known, recalled, platforms, tags) = Default::default();
+        Walk { source, options, events, known, recalled, platforms, tags }
+    }
+
+    /// Believes `platforms` and does not read the configs of these images.
+    pub fn with_platforms(self, platforms: Platforms) -> Walk<'a> {
+        Walk { platforms, ..self }
     }
 
     /// Takes the entries of `known` over wherever they are what is wanted, without asking what their tags mean now.
@@ -261,6 +272,9 @@ impl<'a> Walk<'a> {
             let children = root.children();
             let platforms = children.iter().filter(|child| carried(child.descriptor.digest));
             return Ok(platforms.filter_map(select::offered_platform).cloned().collect());
+        }
+        if let Some(told) = self.platforms.get(&root.digest()) {
+            return Ok(told.clone());
         }
         match root.config() {
             Some(config) if media_type::is_image_config(&config.media_type) => {

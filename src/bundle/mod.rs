@@ -40,7 +40,7 @@ pub use missing::{MAX_MISSING, MISSING_VERSION, Missing, MissingBlob, MissingRan
 pub use open::{Bundle, MAX_BUNDLE_JSON, refuse_unfinished};
 pub use read_back::read_back;
 pub use repair::{REPAIR_JSON, Repair, is_for as repair_is_for, write_repair};
-pub use signed::{MAX_SUMS, Signed, check_signature, sign, signed_identity};
+pub use signed::{MAX_SIGNATURE, MAX_SUMS, Signed, check_signature, sign, signed_identity};
 pub use writer::{Finished, Options, Survey, Whole, Writer};
 
 use std::collections::{HashMap, HashSet};

@@ -24,7 +24,7 @@ use crate::transport::layout::Layout;
 /// The largest `SHA256SUMS` that is read, in bytes: room for a million files.
 pub const MAX_SUMS: u64 = 160 * 1024 * 1024;
 /// The largest signature that is read, in bytes; ours have 64 or 72, in base64 or not.
-const MAX_SIGNATURE: u64 = 512;
+pub const MAX_SIGNATURE: u64 = 512;
 const BLOCK: u64 = 512;
 
 /// What a signature proves.

@@ -19,7 +19,7 @@ use crate::progress::Event;
 use crate::progress::units::count;
 use crate::resolve::{self, Failures};
 use crate::transport::registry::Registries;
-use crate::walk::{Known, Options, Origin, Walk, Wanted};
+use crate::walk::{Known, Options, Origin, Platforms, Walk, Wanted};
 
 #[derive(Args)]
 #[command(next_help_heading = "What to carry")]
@@ -101,16 +101,18 @@ impl AllowlistArgs {
         Ok(Sources { allowlist, registries })
     }
 
-    /// Finds out what everything means now, but for immutable tags that `earlier` locks know.
+    /// Finds out what everything means now, but for immutable tags that `earlier` locks know. Which `platforms` single images are
+    /// for is believed.
     pub async fn resolve(
         &self,
         sources: &Sources,
-        earlier: Vec<Lock>,
+        (earlier, platforms): (Vec<Lock>, Platforms),
         cached: &Cached<'_>,
         registry: &RegistryArgs,
         context: &Context,
     ) -> Result<(Lock, Graph)> {
         let (walk, wanted, now) = self.begin(sources, earlier, cached, registry, context).await?;
+        let walk = walk.with_platforms(platforms);
         let found = resolve::discover(&walk, &wanted, now, registry.jobs(), &context.events).await;
         tell_recalled(&walk, context);
         found.map_err(unresolved)

@@ -161,7 +161,7 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
 
 async fn export(
     args: &Args,
-    (ask, baseline): (Ask, Option<Baseline>),
+    (ask, mut baseline): (Ask, Option<Baseline>),
     former: Option<Bundle>,
     registries: &Registries,
     kept: &Checkpoint<'_>,
@@ -169,7 +169,10 @@ async fn export(
     context: &Context,
 ) -> Result<Outcome> {
     let (former_lock, former_layout) = former.map(Bundle::into_lock_and_layout).unzip();
-    let mut source = Cached::new(kept, former_layout.map(|layout| Box::new(layout) as Box<dyn Source>));
+    let platforms = baseline.as_ref().map(Baseline::platforms).unwrap_or_default();
+    let at_hand = baseline.as_mut().map(Baseline::take_at_hand).unwrap_or_default();
+    let source = Cached::new(kept, former_layout.map(|layout| Box::new(layout) as Box<dyn Source>));
+    let mut source = source.with_local(at_hand);
     let (lock, graph) = match ask {
         Ask::Locked(lock) => {
             let graph = args.allowlist.follow(&lock, &source, &args.registry, context).await?;
@@ -177,7 +180,7 @@ async fn export(
         }
         Ask::Resolve(sources) => {
             let earlier = args.allowlist.earlier(args.lock.as_ref(), former_lock)?;
-            args.allowlist.resolve(&sources, earlier, &source, &args.registry, context).await?
+            args.allowlist.resolve(&sources, (earlier, platforms), &source, &args.registry, context).await?
         }
     };
     source.forget_local();

@@ -6,10 +6,12 @@ use std::path::PathBuf;
 use jiff::Timestamp;
 
 use super::allowlist::read_file;
-use super::context::{Context, check_writable, write_file};
+use super::context::{Context, check_writable};
 use super::exit::Outcome;
+use super::push::report::keep;
 use super::push::{NameArgs, Names, closed};
 use super::registry::RegistryArgs;
+use super::signing::SignArgs;
 use crate::allowlist::{Allowlist, refused};
 use crate::error::{Error, Result};
 use crate::increment::Asker;
@@ -22,7 +24,9 @@ Asks a registry what it has of the images of an allowlist, and writes that down 
 or nobody knows which one is the last.
 
 Nothing is guessed: every manifest below a tag is read and proven, and the registry is asked for each blob. Names are made as \
-`import` makes them, so give the same options. Of a pattern, or a name without a tag, the tags count that are at the target.";
+`import` makes them, so give the same options. Of a pattern, or a name without a tag, the tags count that are at the target.
+
+With --sign-key the inventory is signed too, in FILE.sig, for `export --since-key`.";
 
 const AFTER: &str = "\
 Examples:
@@ -42,6 +46,8 @@ pub struct Args {
     /// Write to this file instead of standard output
     #[arg(short, long, value_name = "FILE", help_heading = "Output")]
     output: Option<PathBuf>,
+    #[command(flatten)]
+    sign: SignArgs,
     /// Keep the source host as the first part of the path
     #[arg(long, conflicts_with = "flatten", help_heading = "Names")]
     scoped: bool,
@@ -55,6 +61,10 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
     check_writable(&args.output)?;
     let target = parse_target(&args.target)?;
     args.registry.claim_stdin()?;
+    let key = args.sign.key(context)?;
+    if key.is_some() && args.output.is_none() {
+        return Err(Error::input("--sign-key signs a file: name one by -o FILE"));
+    }
     let naming = args.names.naming(&target, Names::Hosted { scoped: args.scoped })?;
     let files: Vec<(String, Vec<u8>)> = args.files.iter().map(|path| read_file(path)).collect::<Result<_>>()?;
     let allowlist = Allowlist::parse_sources(&[], &files).map_err(|problems| refused("the allowlist", &problems))?;
@@ -67,7 +77,7 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
     let (source, sink, jobs) = (&registries, &registries, args.registry.jobs());
     let asker = Asker { source, sink, closed: &closed, jobs, events: &context.events };
     let named = asker.expand(&allowlist.rules, &naming, &target.registry).await?;
-    let (images, confirmed) = asker.ask(&named).await?;
+    let (images, confirmed, manifests) = asker.ask(&named).await?;
     let there = images.iter().filter(|image| image.outcome == ImageOutcome::Present).count();
     let (version, kind, to, finished) = (RECEIPT_VERSION, ReceiptKind::Inventory, args.target, Timestamp::now());
     let receipt = Receipt {
@@ -80,10 +90,11 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
         wanted: Vec::new(),
         images,
         confirmed,
+        manifests,
     };
     context.end();
     match &args.output {
-        Some(path) => write_file(path, receipt.to_json().as_bytes())?,
+        Some(path) => keep(path, &receipt, key.as_deref())?,
         None => context.print(&receipt.to_json())?,
     }
     let (all, blobs) = (count(receipt.images.len(), "image"), count(receipt.confirmed.len(), "blob"));

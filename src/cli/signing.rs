@@ -185,7 +185,11 @@ fn is_absent(error: &Error) -> bool {
     matches!(error.os_error().map(Errno::from_raw_os_error), Some(Errno::NOENT | Errno::NOTDIR))
 }
 
-fn public(path: &Path) -> Result<PublicKey> {
+/// Reads a public key.
+///
+/// # Errors
+/// It is none.
+pub fn public(path: &Path) -> Result<PublicKey> {
     let (name, bytes) = read_bounded(path, MAX_KEY_FILE + 1)?;
     PublicKey::parse(&bytes, &name)
 }

@@ -5,22 +5,30 @@ use std::path::{Path, PathBuf};
 
 use super::allowlist::read_bounded;
 use super::context::Context;
-use crate::bundle::{Basis, Bundle, Parent, ParentKind};
-use crate::error::{Error, Result};
+use super::signing::{public, signed_by};
+use crate::bundle::{self, Basis, Bundle, MAX_SIGNATURE, Parent, ParentKind};
+use crate::error::{Error, Kind, Result};
 use crate::increment::Baseline;
 use crate::progress::units::{bytes, count};
 use crate::progress::{Event, plain_piece};
-use crate::receipt::{MAX_RECEIPT, Receipt};
+use crate::receipt::{MAX_RECEIPT, Receipt, signature_beside};
+use crate::signing::{PublicKey, signature_in};
 
 #[derive(clap::Args)]
 pub struct SinceArgs {
     /// Leave out what this receipt says has arrived
     ///
-    /// Repeatable. A receipt (`import --receipt`) and an inventory (`gapferry inventory`) confirm what is there. That a bundle has arrived is
-    /// an assumption. Import finds everything that was left out at the target before it pushes anything. Of receipts of several
-    /// registries only what all of them have is left out.
+    /// Repeatable. A receipt (`import --receipt`) and an inventory (`gapferry inventory`) confirm what is there; `-` reads one from
+    /// standard input. That a bundle has arrived is an assumption; one volume of a set stands for all of it. Import finds everything that was
+    /// left out at the target before it pushes anything. Of receipts of several registries only what all of them have is left out.
     #[arg(long, value_name = "FILE", help_heading = "What to carry")]
     since: Vec<PathBuf>,
+    /// Refuse what --since names if this public key has not signed it
+    ///
+    /// Repeatable: one of them has to have. The signature of a receipt or an inventory stands beside it, in FILE.sig, where
+    /// `--sign-key` of import and inventory puts it.
+    #[arg(long, value_name = "FILE", help_heading = "What to carry", requires = "since", hide_short_help = true)]
+    since_key: Vec<PathBuf>,
 }
 
 impl SinceArgs {
@@ -30,8 +38,9 @@ impl SinceArgs {
     /// A file that is none of the three, or cannot be read.
     pub fn read(&self, context: &Context) -> Result<Option<Baseline>> {
         let mut baseline = Baseline::default();
+        let keys = self.since_key.iter().map(|key| public(key)).collect::<Result<Vec<PublicKey>>>()?;
         for path in &self.since {
-            add(&mut baseline, path)?;
+            add(&mut baseline, path, &keys, context)?;
         }
         for parent in baseline.parents().iter().filter(|parent| parent.kind == ParentKind::Bundle) {
             let text = format!("that {parent} has arrived is an assumption; a receipt would confirm it");
@@ -48,14 +57,55 @@ impl SinceArgs {
     }
 }
 
-fn add(baseline: &mut Baseline, path: &Path) -> Result<()> {
-    if path.is_dir() || !is_json(path)? {
+fn add(baseline: &mut Baseline, path: &Path, keys: &[PublicKey], context: &Context) -> Result<()> {
+    // What is read once can only be a receipt.
+    let is_piped = path == Path::new("-") || path.metadata().is_ok_and(|it| !it.is_file() && !it.is_dir());
+    if !is_piped && (path.is_dir() || !is_json(path)?) {
         let attempt = |e: Error| e.while_doing(format!("reading {}, which is no receipt", path.display()));
-        baseline.add_bundle(&Bundle::open(path).map_err(attempt)?);
+        let bundle = Bundle::open(path).map_err(attempt)?;
+        if !keys.is_empty() {
+            let signed = bundle::check_signature(bundle.layout(), keys)?;
+            signed.hold(path, Some(bundle.identity()))?;
+            context.say(&format!("{}: {}", path.display(), signed_by(&signed.by)));
+        }
+        baseline.add_bundle(bundle);
         return Ok(());
     }
     let (name, bytes) = read_bounded(path, MAX_RECEIPT + 1)?;
+    check_receipt(path, &bytes, keys, is_piped, context)?;
     baseline.add_receipt(Receipt::parse(&bytes, &name)?);
+    Ok(())
+}
+
+/// Holds a receipt against the signature beside it.
+///
+/// # Errors
+/// Keys were named, and none of them has signed it.
+fn check_receipt(path: &Path, receipt: &[u8], keys: &[PublicKey], is_piped: bool, context: &Context) -> Result<()> {
+    let (shown, beside) = (path.display(), signature_beside(path));
+    let is_there = !is_piped && beside.is_file();
+    if keys.is_empty() {
+        if is_there {
+            let text = format!("{shown} is signed; without --since-key that is not checked");
+            context.events.report(Event::Notice(text));
+        }
+        return Ok(());
+    }
+    let refuse = |why: String| Err(Error::new(Kind::Damaged, format!("{shown} is refused: {why}")));
+    if is_piped {
+        return refuse("what comes through a pipe has no signature beside it; save both".to_owned());
+    }
+    if !is_there {
+        return refuse(format!("it is not signed (there is no {})", beside.display()));
+    }
+    let (_, signature) = read_bounded(&beside, MAX_SIGNATURE + 1)?;
+    let signature = signature_in(&signature);
+    match keys.iter().find(|key| key.verifies(receipt, &signature)) {
+        Some(by) => context.say(&format!("{shown}: {}", signed_by(by))),
+        None => {
+            return refuse("its signature fits none of the keys: another key signed it, or it was altered".to_owned());
+        }
+    }
     Ok(())
 }
 

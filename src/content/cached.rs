@@ -20,11 +20,11 @@ const REMEMBER_IN_ALL: usize = 16 * 1024 * 1024;
 
 /// A primary source with what is already at hand before it.
 ///
-/// `local` is an earlier bundle: whatever it holds by digest is read there, so an unchanged image costs the primary one
-/// question for the tag. A manifest is fetched once however many images share it, also when they ask at the same time.
+/// `local` are earlier bundles and the like: whatever they hold by digest is read there, so an unchanged image costs the primary
+/// one question for the tag. A manifest is fetched once however many images share it, also when they ask at the same time.
 pub struct Cached<'a> {
     primary: &'a dyn Source,
-    local: Option<Box<dyn Source + 'a>>,
+    local: Vec<Box<dyn Source + 'a>>,
     manifests: Mutex<HashMap<Digest, Arc<OnceCell<Option<Manifest>>>>>,
     /// Small blobs that were read or are being read.
     blobs: Mutex<HashMap<Digest, Arc<OnceCell<Bytes>>>>,
@@ -34,20 +34,24 @@ pub struct Cached<'a> {
 
 impl<'a> Cached<'a> {
     pub fn new(primary: &'a dyn Source, local: Option<Box<dyn Source + 'a>>) -> Cached<'a> {
-        Cached { primary, local, manifests: Mutex::default(), blobs: Mutex::default(), remembered: AtomicUsize::new(0) }
+        let (manifests, blobs, remembered) = Default::default();
+        Cached { primary, local: local.into_iter().collect(), manifests, blobs, remembered }
+    }
+
+    /// What is at hand besides.
+    pub fn with_local(mut self, more: impl IntoIterator<Item = Box<dyn Source + 'a>>) -> Cached<'a> {
+        self.local.extend(more);
+        self
     }
 
     /// Lets go of what is at hand; what was read of it stays remembered.
     pub fn forget_local(&mut self) {
-        self.local = None;
+        self.local.clear();
     }
 
     /// Whether what is at hand has this manifest, by digest.
     pub async fn is_at_hand(&self, reference: &Reference) -> bool {
-        match &self.local {
-            Some(local) => matches!(local.manifest(reference).await, Ok(Some(_))),
-            None => false,
-        }
+        self.local_manifest(reference).await.is_some()
     }
 
     /// A small blob as a whole, proven, and remembered for whoever reads it next; whoever asks meanwhile waits for it.
@@ -71,10 +75,10 @@ impl<'a> Cached<'a> {
 
     async fn read_small(&self, repository: &Repository, blob: &Descriptor) -> Result<Bytes> {
         // What is at hand may be damaged; then the primary has it still.
-        if let Some(local) = &self.local
-            && let Ok(bytes) = read_whole(&**local, repository, blob).await
-        {
-            return Ok(bytes);
+        for local in &self.local {
+            if let Ok(bytes) = read_whole(&**local, repository, blob).await {
+                return Ok(bytes);
+            }
         }
         read_whole(self.primary, repository, blob).await
     }
@@ -87,6 +91,15 @@ impl<'a> Cached<'a> {
         self.blobs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    async fn local_manifest(&self, reference: &Reference) -> Option<Manifest> {
+        for local in &self.local {
+            if let Ok(Some(manifest)) = local.manifest(reference).await {
+                return Some(manifest);
+            }
+        }
+        None
+    }
+
     async fn by_digest(&self, reference: &Reference, digest: Digest) -> Result<Option<Manifest>> {
         let cell = {
             let mut manifests = self.manifests.lock().unwrap_or_else(PoisonError::into_inner);
@@ -94,9 +107,7 @@ impl<'a> Cached<'a> {
         };
         let fetched = cell
             .get_or_try_init(|| async {
-                if let Some(local) = &self.local
-                    && let Ok(Some(manifest)) = local.manifest(reference).await
-                {
+                if let Some(manifest) = self.local_manifest(reference).await {
                     return Ok(Some(manifest));
                 }
                 match self.primary.manifest(reference).await {
@@ -149,7 +160,7 @@ impl Source for Cached<'_> {
         if let Some(digest) = reference.digest {
             return self.by_digest(reference, digest).await;
         }
-        if self.local.is_some() || self.primary.counts_pulls(&reference.repository) {
+        if !self.local.is_empty() || self.primary.counts_pulls(&reference.repository) {
             let Some(found) = self.primary.resolve(reference).await? else { return Ok(None) };
             return self.by_digest(&reference.repository.with_digest(found.digest), found.digest).await;
         }

@@ -11,6 +11,7 @@ mod cached;
 mod checkpoint;
 pub mod chunks;
 mod files;
+mod manifests;
 pub mod seekable;
 mod slice;
 pub mod tar;
@@ -22,6 +23,7 @@ pub use blob::{BlobReader, Body, Prover};
 pub use cached::Cached;
 pub use checkpoint::Checkpoint;
 pub use files::{Files, Identity, LinkMode, Linkable, Linked, Reasons, keep, why_not_linked};
+pub use manifests::Manifests;
 pub use slice::{Slice, in_parallel, in_parallel_buffered, on_threads};
 
 use crate::error::{Error, Result};

@@ -1,15 +1,16 @@
 //! What is said to be at the target already, by whom, and what of a bundle can be left out because of it.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use crate::bundle::{Assumed, AssumedKind, Basis, Bundle, Contents, Parent, ParentKind, Removed};
+use crate::content::{Manifests, Source};
 use crate::naming::parse_target;
-use crate::oci::{Digest, Manifest, Reference, Repository};
+use crate::oci::{Digest, Manifest, Platform, Reference, Repository};
 use crate::receipt::{ImageOutcome, Receipt, ReceiptKind};
 
 /// Everything that was said. One bundle can go to several registries: of their receipts only what *all* of them have counts.
 /// Several receipts of one registry add up, and a bundle is assumed to have arrived everywhere.
-#[derive(Clone, Debug, Default)]
+#[derive(Default)]
 pub struct Baseline {
     parents: Vec<Parent>,
     /// What is confirmed, by registry.
@@ -18,6 +19,11 @@ pub struct Baseline {
     sent: HashSet<Digest>,
     /// Images that were there.
     former: Vec<Removed>,
+    /// Manifests that receipts brought, and the bundles: what need not be read at its source.
+    manifests: Manifests,
+    bundles: Vec<Box<dyn Source>>,
+    /// What the receipts say single images are for; each by the digest of its manifest.
+    platforms: HashMap<Digest, BTreeSet<Vec<Platform>>>,
 }
 
 impl Baseline {
@@ -41,15 +47,29 @@ impl Baseline {
             time: Some(receipt.finished),
             repositories: repositories.into_iter().cloned().collect(),
         });
+        for image in arrived().filter(|image| !image.platforms.is_empty()) {
+            let Some(digest) = image.digest else { continue };
+            self.platforms.entry(digest).or_default().insert(image.platforms.clone());
+        }
         // What migrate took from a storage may have no name that an allowlist could have.
         self.former.extend(arrived().filter_map(|image| {
             let (reference, digest) = (image.source.parse().ok()?, image.digest?);
             Some(Removed { reference, rename: None, digest, target: image.reference.clone() })
         }));
+        self.manifests.extend(receipt.manifests.into_iter().map(|kept| kept.0));
     }
 
     /// All that a bundle carries, and what it assumes itself.
-    pub fn add_bundle(&mut self, bundle: &Bundle) {
+    pub fn add_bundle(&mut self, bundle: Bundle) {
+        if self
+            .parents
+            .iter()
+            .any(|parent| parent.kind == ParentKind::Bundle && parent.bundle == Some(bundle.identity()))
+        {
+            // Another volume of the same.
+            self.bundles.push(Box::new(bundle.into_lock_and_layout().1));
+            return;
+        }
         self.sent.extend(bundle.files().iter().filter_map(|file| Digest::of_blob_path(&file.path)));
         self.sent.extend(bundle.json().assumed.iter().map(|assumed| assumed.digest));
         let (bundle_identity, time) = (Some(bundle.identity()), Some(bundle.json().created));
@@ -61,6 +81,25 @@ impl Baseline {
             digest: image.digest,
             target: None,
         }));
+        self.bundles.push(Box::new(bundle.into_lock_and_layout().1));
+    }
+
+    /// Where manifests can be read without asking their source. Proven by their digests, so from whom does not matter.
+    pub fn take_at_hand(&mut self) -> Vec<Box<dyn Source>> {
+        let manifests = std::mem::take(&mut self.manifests);
+        let brought = (!manifests.is_empty()).then(|| Box::new(manifests) as Box<dyn Source>);
+        brought.into_iter().chain(std::mem::take(&mut self.bundles)).collect()
+    }
+
+    /// What platforms images are for, as far as the receipts agree: of those that will be left out, so that it need not be read
+    /// in their configs. To be asked before [`take_at_hand`](Self::take_at_hand).
+    pub fn platforms(&self) -> HashMap<Digest, Vec<Platform>> {
+        let is_left_out = |digest: &Digest| {
+            let below = self.manifests.get(digest).map(Manifest::children).unwrap_or_default();
+            self.has(digest) && !below.is_empty() && below.iter().all(|child| self.has(&child.descriptor.digest))
+        };
+        let known = self.platforms.iter().filter(|(digest, told)| told.len() == 1 && is_left_out(digest));
+        known.filter_map(|(digest, told)| Some((*digest, told.first()?.clone()))).collect()
     }
 
     /// Registries that something is confirmed of.

@@ -15,7 +15,7 @@ use crate::lock::IndexMode;
 use crate::naming::Naming;
 use crate::oci::{Descriptor, Digest, Manifest, Reference, Repository, Role};
 use crate::progress::{Event, Events, Phase};
-use crate::receipt::{ImageOutcome, ImageReceipt};
+use crate::receipt::{ImageOutcome, ImageReceipt, Kept, kept, platforms};
 use crate::walk::{Options, Walk, Wanted};
 
 /// An image, by the name it has at its source and by that at the target.
@@ -69,16 +69,16 @@ impl Asker<'_> {
         Ok(all)
     }
 
-    /// What is there of these images, and all digests that were found.
+    /// What is there of these images, all digests that were found, and the manifests among them.
     ///
     /// # Errors
     /// The target cannot be asked. That an image is not there, or not as a whole, is no error.
-    pub async fn ask(&self, images: &BTreeSet<Named>) -> Result<(Vec<ImageReceipt>, BTreeSet<Digest>)> {
+    pub async fn ask(&self, images: &BTreeSet<Named>) -> Result<(Vec<ImageReceipt>, BTreeSet<Digest>, Vec<Kept>)> {
         self.events.report(Event::Phase { phase: Phase::Inventory, items: images.len() as u64, bytes: 0 });
         let cached = Cached::new(self.source, None);
         let options = Options { index: IndexMode::Trim, referrers: true, foreign_layers: true };
         let walk = Walk::new(&cached, options, self.events.clone());
-        let found: Vec<(ImageReceipt, Vec<Digest>)> = stream::iter(images)
+        let found: Vec<(ImageReceipt, Found)> = stream::iter(images)
             .map(|named| async {
                 let found = self.image(&walk, named).await;
                 self.events.report(Event::ItemDone);
@@ -87,19 +87,21 @@ impl Asker<'_> {
             .buffered(self.jobs.max(1))
             .try_collect()
             .await?;
-        let (images, digests): (Vec<_>, Vec<_>) = found.into_iter().unzip();
-        Ok((images, digests.into_iter().flatten().collect()))
+        let (images, found): (Vec<_>, Vec<_>) = found.into_iter().unzip();
+        let manifests = kept(found.iter().flat_map(|found| &found.manifests));
+        Ok((images, found.iter().flat_map(Found::digests).collect(), manifests))
     }
 
-    async fn image(&self, walk: &Walk<'_>, named: &Named) -> Result<(ImageReceipt, Vec<Digest>)> {
+    async fn image(&self, walk: &Walk<'_>, named: &Named) -> Result<(ImageReceipt, Found)> {
         let told = |digest, outcome, error| ImageReceipt {
             source: named.source.to_string(),
             reference: Some(named.target.clone()),
             digest,
             outcome,
+            platforms: Vec::new(),
             error,
         };
-        let absent = || (told(None, ImageOutcome::Failed, Some("it is not there".to_owned())), Vec::new());
+        let absent = || (told(None, ImageOutcome::Failed, Some("it is not there".to_owned())), Found::default());
         if (self.closed)(&named.target.repository) {
             return Ok(absent());
         }
@@ -110,10 +112,10 @@ impl Asker<'_> {
         if lacking > 0 {
             // What belongs to no whole image may be cleaned away there any day.
             let error = format!("{lacking} of its blobs are not there");
-            return Ok((told(digest, ImageOutcome::Failed, Some(error)), Vec::new()));
+            return Ok((told(digest, ImageOutcome::Failed, Some(error)), Found::default()));
         }
-        let digests = image.manifests.iter().map(Manifest::digest).chain(blobs).collect();
-        Ok((told(digest, ImageOutcome::Present, None), digests))
+        let told = ImageReceipt { platforms: platforms(&image), ..told(digest, ImageOutcome::Present, None) };
+        Ok((told, Found { manifests: image.manifests, blobs }))
     }
 
     /// The blobs that are there, and how many are not that should be.
@@ -131,6 +133,19 @@ impl Asker<'_> {
             }
         }
         Ok((there, lacking))
+    }
+}
+
+/// What a whole image is made of.
+#[derive(Default)]
+struct Found {
+    manifests: Vec<Manifest>,
+    blobs: Vec<Digest>,
+}
+
+impl Found {
+    fn digests(&self) -> impl Iterator<Item = Digest> {
+        self.manifests.iter().map(Manifest::digest).chain(self.blobs.iter().copied())
     }
 }
 

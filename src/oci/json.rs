@@ -4,7 +4,16 @@
 ///
 /// Two bytes make a value that takes a hundred once it is read: the length of a text says nothing of the memory it needs.
 pub fn has_at_most_values(json: &[u8], most: usize) -> bool {
-    json.iter().filter(|byte| matches!(byte, b',' | b'[' | b'{')).nth(most).is_none()
+    marks(json).nth(most).is_none()
+}
+
+/// How many values a JSON text has at most, counted in the same way.
+pub fn values_in(json: &[u8]) -> usize {
+    marks(json).count()
+}
+
+fn marks(json: &[u8]) -> impl Iterator<Item = &u8> {
+    json.iter().filter(|byte| matches!(byte, b',' | b'[' | b'{'))
 }
 
 #[cfg(test)]

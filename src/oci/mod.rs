@@ -16,7 +16,7 @@ mod userinfo;
 
 pub use descriptor::Descriptor;
 pub use digest::{Algorithm, Digest, DigestError, Hasher};
-pub use json::has_at_most_values;
+pub use json::{has_at_most_values, values_in};
 pub use manifest::{Child, Kind, MAX_MANIFEST_SIZE, Manifest, ManifestError, Role};
 pub use platform::{Platform, PlatformError};
 pub use reference::{COSIGN_SUFFIXES, Reference, ReferenceError, Repository, Tag};

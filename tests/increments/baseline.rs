@@ -108,6 +108,34 @@ fn a_file_that_is_neither_receipt_nor_bundle_is_refused_before_anything_is_asked
 }
 
 #[test]
+fn a_receipt_may_come_through_a_pipe_and_one_volume_says_what_a_whole_set_had() {
+    let sides = Sides::new();
+    app("old").push(&sides.source);
+    sides.export("first", &["team/old:1"], &["--volume-size", "64KiB"]);
+    let mut import = gapferry();
+    import.current_dir(sides.stick.path()).args(["import", "first.001.tar", "--to", sides.target.host()]);
+    Ran::of(import.args(["--receipt", "first.receipt"])).ended(0);
+    app("new").push(&sides.source);
+    let names = ["team/old:1", "team/new:1"];
+    let receipt = std::fs::read(sides.path("first.receipt")).unwrap();
+    let mut piped = sides.export_command("piped", &names, &["--since", "-"]);
+    Ran::of(piped.write_stdin(receipt)).ended(0).said(&["builds on a receipt of"]);
+    // As a shell gives it: `--since <(ssh inside cat receipt.json)`.
+    let (fifo, receipt) = (sides.path("fifo"), sides.path("first.receipt"));
+    let made = std::process::Command::new("mkfifo").arg(&fifo).status().unwrap();
+    assert!(made.success());
+    let feeding = std::thread::spawn(move || std::fs::copy(receipt, fifo));
+    sides.export("fifo", &names, &["--since", "fifo"]).said(&["builds on a receipt of"]);
+    feeding.join().unwrap().unwrap();
+    let twice = ["--since", "first.001.tar", "--since", "first.001.tar"];
+    sides.export("volume", &names, &twice).said(&["builds on the bundle", "is an assumption"]);
+    assert_eq!(sides.json("volume").parents.len(), 1);
+    for name in ["piped", "fifo", "volume"] {
+        assert_eq!(sides.carried(name).len(), 3, "{name}: all of the new one but for the base");
+    }
+}
+
+#[test]
 fn of_an_increment_only_whole_images_are_served() {
     let sides = Sides::new();
     let (old, new) = (app("old"), images::oci("team/new", "1", &["nothing shared"]));

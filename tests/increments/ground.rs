@@ -42,7 +42,7 @@ impl Sides {
         Ran::of(&mut self.export_command(name, images, options))
     }
 
-    fn export_command(&self, name: &str, images: &[&str], options: &[&str]) -> assert_cmd::Command {
+    pub fn export_command(&self, name: &str, images: &[&str], options: &[&str]) -> assert_cmd::Command {
         let references = images.iter().map(|image| format!("{}/{image}", self.source.host()));
         let mut command = gapferry();
         command.current_dir(self.stick.path()).arg("export").args(references).args(options);

@@ -155,6 +155,42 @@ fn a_fingerprint_says_which_bundle_it_is_whatever_its_form() {
 }
 
 #[test]
+fn an_export_that_names_a_key_builds_on_nothing_that_it_has_not_signed() {
+    let ground = Ground::new();
+    let (ours, other) = (ground.key("ours", Kind::P256), ground.key("other", Kind::Ed25519));
+    let (public, others) = (text(&ours.public), text(&other.public));
+    let first = ground.signed("first.tar", &ours);
+    let import = ["import", text(&first), "--to", ground.registry.host()];
+    let sign = ["--sign-key", text(&ours.private), "--receipt", "receipt.json"];
+    ground.run(&[&import[..], &sign].concat()).ended(0);
+    let list = format!("{}/team/app:1", ground.registry.host());
+    std::fs::write(ground.path().join("images.txt"), list).unwrap();
+    let inventory = ["inventory", ground.registry.host(), "-f", "images.txt"];
+    let signing = ["-o", "inventory.json", "--sign-key", text(&ours.private)];
+    ground.run(&[&inventory[..], &signing].concat()).ended(0);
+    ground.run(&[&inventory[..], &["--sign-key", text(&ours.private)]].concat()).ended(2).said(&["-o FILE"]);
+
+    let export = |file: &str, keys: &[&str]| ground.export("next.tar", &[&["--since", file], keys].concat());
+    for file in ["receipt.json", "inventory.json", "first.tar"] {
+        export(file, &["--since-key", others, "--since-key", public])
+            .ended(0)
+            .said(&["signed by", &ours.fingerprint()]);
+        export(file, &["--since-key", others]).ended(3).said(&[file, "is refused", "another key"]);
+    }
+    export("receipt.json", &[]).ended(0).said(&["without --since-key that is not checked"]);
+    let requests = ground.registry.requests().len();
+    for file in ["receipt.json", "inventory.json"] {
+        let path = ground.path().join(file);
+        let told = std::fs::read_to_string(&path).unwrap();
+        std::fs::write(&path, told.replacen("\n", " \n", 1)).unwrap();
+        export(file, &["--since-key", public]).ended(3).said(&[file, "it was altered"]);
+        std::fs::remove_file(ground.path().join(format!("{file}.sig"))).unwrap();
+        export(file, &["--since-key", public]).ended(3).said(&[file, "is not signed"]);
+    }
+    assert_eq!(ground.registry.requests().len(), requests, "told before anything is asked");
+}
+
+#[test]
 fn a_receipt_that_is_signed_is_verified_by_openssl() {
     let ground = Ground::new();
     let key = ground.key("here", Kind::P256);

@@ -18,7 +18,7 @@ use crate::graph::Image;
 use crate::lock::IndexMode;
 use crate::plan::{Action, Plan, TagState};
 use crate::progress::units::{self, bytes, duration};
-use crate::receipt::Receipt;
+use crate::receipt::{Receipt, signature_beside};
 use crate::signing::PrivateKey;
 use crate::transfer::{self, Done};
 
@@ -91,6 +91,8 @@ pub fn files(
     receipt.images.extend(cargo.lost.iter().cloned());
     receipt.wanted = wanted.to_vec();
     let kept = args.receipt.as_ref().map_or(Ok(()), |path| keep(path, &receipt, push.key.as_deref()));
+    // For machines that come back, not for readers.
+    receipt.manifests.clear();
     let printed = if push.json { context.print(&receipt.to_json()) } else { Ok(()) };
     let listed = args.digestfile.as_ref().map_or(Ok(()), |path| {
         let there = graph.images.iter().zip(&plan.images).zip(&outcome.images);
@@ -102,13 +104,14 @@ pub fn files(
 }
 
 /// Writes the receipt, and its signature beside it: binary, of the bytes of the receipt.
-fn keep(path: &Path, receipt: &Receipt, key: Option<&PrivateKey>) -> Result<()> {
+///
+/// # Errors
+/// One of the two cannot be written.
+pub fn keep(path: &Path, receipt: &Receipt, key: Option<&PrivateKey>) -> Result<()> {
     let bytes = receipt.to_json().into_bytes();
     write_file(path, &bytes)?;
     let Some(key) = key else { return Ok(()) };
-    let mut beside = path.as_os_str().to_owned();
-    beside.push(".sig");
-    write_file(Path::new(&beside), &key.sign(&bytes)?)
+    write_file(&signature_beside(path), &key.sign(&bytes)?)
 }
 
 /// What was found wrong with the source before.

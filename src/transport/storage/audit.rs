@@ -10,11 +10,10 @@ use std::sync::Arc;
 use super::attached::{Attached, Speaking};
 use super::contents::Layers;
 use super::fault::{Fault, FaultKind};
-use super::manifests::Manifests;
 use super::nodes::{Node, parts_of};
 use super::survey::{Holding, Survey, Tagged};
 use super::{Storage, data_path};
-use crate::content::in_parallel;
+use crate::content::{Manifests, in_parallel};
 use crate::oci::{Digest, Manifest, Repository};
 use crate::progress::{Event, Events, Phase};
 
@@ -155,7 +154,7 @@ impl Storage {
             audit.untagged = auditor.untagged();
         }
         audit.faults = auditor.faults;
-        audit.manifests = Manifests(auditor.manifests.unwrap_or_default());
+        audit.manifests = auditor.manifests.unwrap_or_default().into();
         audit.faults.iter_mut().for_each(|fault| fault.images.sort_unstable());
         audit
             .faults

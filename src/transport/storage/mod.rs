@@ -15,7 +15,6 @@ mod contents;
 mod costs;
 mod fault;
 mod links;
-mod manifests;
 mod nodes;
 mod replica;
 mod survey;
@@ -35,7 +34,6 @@ use crate::oci::{
 pub use attached::Attached;
 pub use audit::{Audit, Depth, Scope};
 pub use fault::{Fault, FaultKind};
-pub use manifests::Manifests;
 pub use replica::{Member, Replica};
 pub use survey::{Holding, Survey, Tagged};
 use tree::{Found, Seen, Tree};

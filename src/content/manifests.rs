@@ -5,17 +5,33 @@ use std::collections::HashMap;
 
 use async_trait::async_trait;
 
-use crate::content::{Body, Source};
+use super::{Body, Source};
 use crate::error::{Error, Kind, Result};
 use crate::oci::{Descriptor, Digest, Manifest, Reference, Repository, Tag};
 
 /// See the module documentation. Which repository has which of them is not its business.
 #[derive(Debug, Default)]
-pub struct Manifests(pub(super) HashMap<Digest, Manifest>);
+pub struct Manifests(HashMap<Digest, Manifest>);
 
 impl Manifests {
     pub fn get(&self, digest: &Digest) -> Option<&Manifest> {
         self.0.get(digest)
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl Extend<Manifest> for Manifests {
+    fn extend<I: IntoIterator<Item = Manifest>>(&mut self, more: I) {
+        self.0.extend(more.into_iter().map(|manifest| (manifest.digest(), manifest)));
+    }
+}
+
+impl From<HashMap<Digest, Manifest>> for Manifests {
+    fn from(by_digest: HashMap<Digest, Manifest>) -> Manifests {
+        Manifests(by_digest)
     }
 }
 
