@@ -52,8 +52,8 @@ pub struct PushArgs {
     /// Write what arrived where, as JSON
     ///
     /// For the records, and for the connected side to build on: the bundle's identity, target, each image's reference, digest
-    /// and outcome, the blobs that are known to be there now, and their manifests, which the next export then need not read. An image that failed has the reason; one that migrate found
-    /// faulty in the storage has a source, and no reference.
+    /// and outcome, the blobs that are known to be there now, and the manifests, which the next export then need not read. An image
+    /// that failed has the reason; one that migrate found faulty in the storage has a source, and no reference.
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     receipt: Option<PathBuf>,
     /// Write the digest of each image, as skopeo sync does
