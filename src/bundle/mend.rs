@@ -106,7 +106,7 @@ pub fn mend(path: &Path, from: &Path, missing: &Missing) -> Result<Mended> {
     }
     let chunks = wanted.iter().find(|file| file.path == CHUNKS && !done.mended.contains(&file.path));
     if let Some(entry) = chunks {
-        let made = chunks_of(path, &json)?.filter(|bytes| Digest::sha256(bytes).hex() == entry.sha256);
+        let made = chunks_of(&Layout::open(path)?, &json)?.filter(|bytes| Digest::sha256(bytes).hex() == entry.sha256);
         match made {
             Some(made) => {
                 let digest = Digest::sha256(&made);
@@ -122,7 +122,7 @@ pub fn mend(path: &Path, from: &Path, missing: &Missing) -> Result<Mended> {
 }
 
 /// Whether it is a repair; else it is the same bundle.
-fn belongs(repair: &Layout, identity: Digest) -> Result<bool> {
+pub(super) fn belongs(repair: &Layout, identity: Digest) -> Result<bool> {
     let shown = repair.path().display();
     let (found, is_repair) = match repair::is_for(repair)? {
         Some(found) => (found, true),
@@ -210,8 +210,7 @@ fn piece<'a>(
 }
 
 /// `chunks.b3`, from the blobs; `None` where one is absent.
-fn chunks_of(path: &Path, json: &BundleJson) -> Result<Option<Vec<u8>>> {
-    let layout = Layout::open(path)?;
+pub(super) fn chunks_of(layout: &Layout, json: &BundleJson) -> Result<Option<Vec<u8>>> {
     let mut all = Vec::new();
     for file in json.files.iter().filter(|file| file.blake3.is_some()) {
         let Some(slice) = layout.slice(&file.path)?.filter(|slice| slice.size() == file.size) else { return Ok(None) };

@@ -120,7 +120,8 @@ pub fn check(set: &Volumes, depth: Depth, events: &Events) -> Result<Report> {
     let volumes = states(set, &problems);
     report.set = Some(SetReport { of: set.set.of, recovery: set.set.recovery, volumes, missing, missing_recovery });
     report.problems = problems;
-    report.lacking = lacking;
+    // What others hold is nothing that the only one lacks.
+    report.lacking = if set.given > 1 { lacking } else { Vec::new() };
     Ok(report)
 }
 

@@ -1,17 +1,20 @@
 //! `gapferry repair`: what a bundle lacks, brought by a repair, into its place; or lost volumes, made of the others.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use super::context::Context;
 use super::exit::Outcome;
 use super::export::TOOL;
+use super::signing::KeyArgs;
 use super::verify::shown;
-use crate::bundle::volumes::{Part, Rebuilt, is_set, rebuild};
-use crate::bundle::{self, Mended};
-use crate::check::{self, Depth, Report};
+use crate::bundle::volumes::{MendedSet, Opened, Part, Rebuilt, is_set, mend_set, rebuild};
+use crate::bundle::{self, BUNDLE_JSON, Mended, REPAIR_JSON};
+use crate::check::{self, Depth, Report, VolumeReport, VolumeState};
 use crate::error::{Error, Result};
 use crate::progress::plain_piece;
 use crate::progress::units::count;
+use crate::transport::layout::Layout;
 
 const ABOUT: &str = "\
 Mends a bundle, a directory or a tar, with what `gapferry export --repair` has made, or with another copy of the same bundle, \
@@ -25,7 +28,11 @@ is byte for byte what it was. Interrupted? Run the same command again.
 Of the volumes of a set that was made with --recovery, in any order: volumes that are missing or damaged, recovery volumes too, \
 are made again from those that are left, beside them or in the directory DIR. Any as many as there are recovery volumes may be lost; of a \
 damaged one only the mebibytes that are bad are. Each is proven to be what it was, to the last byte, before it gets its name and replaces \
-a damaged one; if too much is lost, nothing changes. Who made the set is for `gapferry verify --key` to say, afterwards.
+a damaged one; if too much is lost, nothing changes. With --key the signature of what is left is checked first; what is made of \
+recovery volumes, which are not signed, is for `gapferry verify --key` to prove.
+
+Without recovery volumes, volumes that are missing or damaged are written again with what `verify --missing` and `export --repair` \
+have brought, named with the others, or with a copy of the whole bundle.
 
 Exit code 0: all is whole. 3: something is still missing, or REPAIR is damaged. 2: REPAIR is for another bundle.";
 
@@ -38,13 +45,15 @@ Examples:
   gapferry repair /mnt/usb1/images.tar /mnt/usb2/images.tar      # two bad copies
 
   gapferry repair images.*.tar                                   # lost volumes, of the others
-  gapferry repair /mnt/disc*/images.*.tar -o /srv/incoming       # read from discs that cannot be written";
+  gapferry repair /mnt/disc*/images.*.tar -o /srv/incoming       # read from discs that cannot be written
+  gapferry repair images.*.tar repair.tar                        # without recovery volumes";
 
 /// Mend a damaged bundle in its place, or make lost volumes again
 #[derive(clap::Args)]
 #[command(long_about = ABOUT, after_long_help = AFTER)]
 pub struct Args {
-    /// The bundle and then what `export --repair` has made, or another copy of the bundle; or all volumes of a set that are left
+    /// The bundle and then what `export --repair` has made, or another copy of the bundle; or all volumes of a set that are
+    /// left, perhaps with one of these two
     #[arg(required = true, value_names = ["BUNDLE REPAIR | VOLUME"])]
     files: Vec<PathBuf>,
     /// Where lost volumes are made, if not beside the others
@@ -53,14 +62,19 @@ pub struct Args {
     /// Print what was mended and what is still wrong as JSON on standard output
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    keys: KeyArgs,
 }
 
 pub fn run(args: &Args, context: &Context) -> Result<Outcome> {
     if is_set(&args.files)? {
-        return run_set(args, context);
+        return match brought(&args.files)? {
+            Some((volumes, from)) => mend_volumes(args, &volumes, &from, context),
+            None => run_set(args, context),
+        };
     }
     match (&args.files[..], &args.output) {
-        ([bundle, repair], None) => mend(bundle, repair, args.json, context),
+        ([bundle, repair], None) => mend(bundle, repair, args, context),
         ([_, _], Some(_)) => Err(Error::input("a bundle is mended in its place: without -o")),
         ([one], _) => {
             let text = "is no volume of a set; a bundle is mended with what `export --repair` makes, or with another copy of it";
@@ -70,8 +84,93 @@ pub fn run(args: &Args, context: &Context) -> Result<Outcome> {
     }
 }
 
-fn mend(bundle: &Path, repair: &Path, json: bool, context: &Context) -> Result<Outcome> {
+/// The volumes, and the repair or copy of the bundle that was named with them.
+fn brought(files: &[PathBuf]) -> Result<Option<(Vec<PathBuf>, PathBuf)>> {
+    let (mut volumes, mut from) = (Vec::new(), Vec::new());
+    for path in files {
+        let holds = || {
+            Layout::open(path)
+                .is_ok_and(|layout| [REPAIR_JSON, BUNDLE_JSON].iter().any(|own| layout.size_of(own).is_some()))
+        };
+        let is_other = !is_set(std::slice::from_ref(path))? && holds();
+        if is_other { from.push(path.clone()) } else { volumes.push(path.clone()) }
+    }
+    match (&from[..], volumes.is_empty()) {
+        ([], _) | (_, true) => Ok(None),
+        ([one], _) => Ok(Some((volumes, one.clone()))),
+        ([one, other, ..], _) => {
+            let text = "are no volumes; a set is mended with one repair, or one copy of its bundle, at a time";
+            Err(Error::input(format!("{} and {} {text}", one.display(), other.display())))
+        }
+    }
+}
+
+fn mend_volumes(args: &Args, volumes: &[PathBuf], from: &Path, context: &Context) -> Result<Outcome> {
+    let opened = Opened::open(volumes)?;
+    let shown_set = opened.layout().path().display().to_string();
+    let signed = args.keys.check_layout(opened.layout(), context)?;
+    let before = check::check_opened(&opened, Depth::Chunks, &context.events)?;
+    if let Some(signed) = &signed {
+        signed.hold(opened.layout().path(), before.identity)?;
+    }
+    let missing = check::missing_of(opened.into_layout(), &before, TOOL)?;
+    let files: Vec<(u32, bool, &str)> = before.set.iter().flat_map(|set| &set.volumes).filter_map(numbered).collect();
+    let damaged = files.iter().filter(|(_, is_good, _)| !is_good).map(|(number, ..)| *number);
+    let gone = before.set.iter().filter(|_| volumes.len() > 1).flat_map(|set| set.missing.iter().copied());
+    let bad: BTreeSet<u32> = damaged.chain(gone).collect();
+    let MendedSet { made, lacking, .. } =
+        mend_set(volumes, from, (&missing, &bad), args.output.as_deref(), &context.events)?;
+    let is_replaced = |path: &Path| {
+        files.iter().any(|(number, _, of)| Path::new(of) == path && made.iter().any(|(made, _)| made == number))
+    };
+    let kept = volumes.iter().filter(|path| !is_replaced(path)).cloned();
+    let all: Vec<PathBuf> = kept.chain(made.iter().map(|(_, path)| path.clone())).collect();
+    let report = check::check_opened(&Opened::open(&all)?, Depth::Chunks, &context.events)?;
+    context.end();
+    if args.json {
+        let made: Vec<&PathBuf> = made.iter().map(|(_, path)| path).collect();
+        context.print_json(&serde_json::json!({
+            "set": shown_set, "identity": report.identity, "made": made, "lacking": lacking, "problems": report.problems,
+        }))?;
+    } else {
+        for problem in &report.problems {
+            context.print(&shown(problem))?;
+        }
+        for (_, path) in &made {
+            context.print(&format!("made again: {}\n", shown_path(path)))?;
+        }
+        let again = format!("{} made again", count(made.len(), "volume"));
+        let from = from.display();
+        context.print(&match (report.is_clean(), lacking.len()) {
+            (true, _) => format!("OK: {shown_set}: {again}\n"),
+            (false, 0) => format!("DAMAGED: {shown_set}: {again}, {}\n", count(report.problems.len(), "problem")),
+            (false, number) => {
+                format!(
+                    "DAMAGED: {shown_set}: {again}; {} neither in these volumes nor in {from}\n",
+                    count(number, "file")
+                )
+            }
+        })?;
+    }
+    Ok(if report.is_clean() { Outcome::Done } else { Outcome::Damaged })
+}
+
+/// The number of a volume, and whether it is good.
+fn numbered(volume: &VolumeReport) -> Option<(u32, bool, &str)> {
+    match Part::parse(volume.volume.as_ref()?.as_bytes())? {
+        Part::Volume(number) if volume.state != VolumeState::Foreign => {
+            Some((number, volume.state == VolumeState::Good, &volume.path))
+        }
+        _ => None,
+    }
+}
+
+fn mend(bundle: &Path, repair: &Path, args: &Args, context: &Context) -> Result<Outcome> {
+    let signed = args.keys.check_layout(&Layout::open(bundle)?, context)?;
     let before = check::check(bundle, Depth::Chunks, &context.events)?;
+    if let Some(signed) = &signed {
+        signed.hold(bundle, before.identity)?;
+    }
     let missing = check::missing(bundle, &before, TOOL)?;
     let mended = bundle::mend(bundle, repair, &missing)?;
     let report = match before.is_clean() {
@@ -79,7 +178,7 @@ fn mend(bundle: &Path, repair: &Path, json: bool, context: &Context) -> Result<O
         false => check::check(bundle, Depth::Chunks, &context.events)?,
     };
     context.end();
-    if json {
+    if args.json {
         let (identity, problems) = (report.identity, &report.problems);
         context.print_json(&serde_json::json!({
             "bundle": bundle, "identity": identity, "mended": mended.mended, "lacking": mended.lacking,
@@ -108,7 +207,14 @@ fn print(bundle: &Path, repair: &Path, mended: &Mended, report: &Report, context
 }
 
 fn run_set(args: &Args, context: &Context) -> Result<Outcome> {
-    let rebuilt = rebuild(&args.files, args.output.as_deref(), &context.events)?;
+    let signed = match Opened::open(&args.files) {
+        Ok(opened) => args.keys.check_layout(opened.layout(), context)?,
+        // Recovery volumes alone say nothing of who made them.
+        Err(error) if args.keys.demand()? => return Err(error),
+        Err(_) => None,
+    };
+    let identity = signed.map(|signed| signed.identity);
+    let rebuilt = rebuild(&args.files, args.output.as_deref(), identity, &context.events)?;
     context.end();
     if args.json {
         context.print_json(&to_json(&rebuilt))?;

@@ -137,6 +137,14 @@ impl KeyArgs {
         Ok(None)
     }
 
+    /// Whether a signature is demanded.
+    ///
+    /// # Errors
+    /// A configuration that cannot be read, or demands what no key can prove.
+    pub fn demand(&self) -> Result<bool> {
+        Ok(self.demanded_by(&policy()?)?.is_some())
+    }
+
     /// Refuses what cannot be signed because it changes.
     ///
     /// # Errors

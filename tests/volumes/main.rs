@@ -5,6 +5,7 @@ mod export;
 #[allow(dead_code)] // another test binary uses all of it
 mod ground;
 mod lost;
+mod mended;
 mod read;
 mod recover;
 mod split;

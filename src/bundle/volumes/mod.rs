@@ -6,6 +6,7 @@ mod expected;
 mod finished;
 mod format;
 mod joining;
+mod mending;
 mod names;
 mod opened;
 mod parity;
@@ -26,6 +27,7 @@ pub use format::{
     MAX_VOLUME_JSON, MOST_VOLUMES, RecoveryJson, Segment, VOLUME_VERSION, VolumeFile, VolumeJson, WholeVolume,
 };
 pub use joining::{Joined, join};
+pub use mending::{MendedSet, mend_set};
 pub use names::{Part, RECOVERY_DIGITS, SetName, VOLUMES, stored_path};
 pub use opened::{Broken, Foreign, KeptPiece, Opened, Recovery, SetId, Volume, Volumes};
 pub use place::there;

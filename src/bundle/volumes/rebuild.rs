@@ -50,12 +50,17 @@ impl Rebuilt {
 }
 
 /// Makes again what is lost of the set that `paths` are of, beside the others, or in the directory `out`. Files of the set that
-/// are where it will write are looked at as if they had been named.
+/// are where it will write are looked at as if they had been named. With an `identity` only a set of this bundle will do.
 ///
 /// # Errors
-/// No recovery volume that can be read; something else has a name that a volume needs; what was made is not what it was; the disk's.
-pub fn rebuild(paths: &[PathBuf], out: Option<&Path>, events: &Events) -> Result<Rebuilt> {
+/// It is of another bundle; no recovery volume that can be read; something else has a name that a volume needs; what was made is not what it was; the disk's.
+pub fn rebuild(paths: &[PathBuf], out: Option<&Path>, identity: Option<Digest>, events: &Events) -> Result<Rebuilt> {
     let mut remains = Remains::survey(paths, events)?;
+    if let Some(identity) = identity.filter(|identity| *identity != remains.json.identity) {
+        let text =
+            format!("the recovery volumes are of the bundle {}, what is signed is {identity}", remains.json.identity);
+        return Err(Error::damaged(format!("repairing {}: {text}", remains.name.base().display())));
+    }
     let (mut found, unnamed) = (paths.to_vec(), unnamed(&remains, paths, out)?);
     if !unnamed.is_empty() {
         found.extend(unnamed);

@@ -67,12 +67,17 @@ impl Split {
             let text = format!("{path} is damaged, so it is not split; `gapferry verify` says where");
             return Err(Error::damaged(text));
         }
+        let set = Set::of_bundle(&bundle, manifests, SetName::of(out), shape)?;
+        Ok(Split::of_set(bundle, set))
+    }
+
+    /// Of a bundle of which only what is written has to be there.
+    pub(super) fn of_set(bundle: Bundle, set: Set) -> Split {
         let sum = |file: &crate::bundle::FileEntry| {
             Some((file.path.clone(), format!("sha256:{}", file.sha256).parse().ok()?))
         };
         let sums = bundle.files().iter().filter_map(sum).collect();
-        let set = Set::of_bundle(&bundle, manifests, SetName::of(out), shape)?;
-        Ok(Split { bundle, set, sums })
+        Split { bundle, set, sums }
     }
 
     /// Of which set recovery volumes are made.
@@ -94,7 +99,15 @@ impl Split {
     /// A file of the bundle is not what `bundle.json` says; something is in the way; no room, or what else the disk says.
     pub fn run(&self, only: Option<u32>, events: &Events) -> Result<Vec<WrittenVolume>> {
         self.set.check_number(only)?;
-        let volumes: Vec<&VolumePlan> = self.set.wanted(only).collect();
+        self.write(self.set.wanted(only).collect(), only.is_none(), events)
+    }
+
+    /// The same for the volumes with these numbers.
+    pub(super) fn write_only(&self, numbers: &[u32], events: &Events) -> Result<Vec<WrittenVolume>> {
+        self.write(self.set.wanted(None).filter(|volume| numbers.contains(&volume.number)).collect(), false, events)
+    }
+
+    fn write(&self, volumes: Vec<&VolumePlan>, is_all: bool, events: &Events) -> Result<Vec<WrittenVolume>> {
         let whole = self.set.name.whole();
         let parent = medium::parent(&whole);
         fs::create_dir_all(parent).map_err(|e| Error::disk("creating", parent, e))?;
@@ -116,7 +129,7 @@ impl Split {
             events.report(Event::ItemDone);
         }
         copying.finish()?;
-        if only.is_none() {
+        if is_all {
             remove_former(&self.set)?;
         }
         let written = |volume: &&VolumePlan| WrittenVolume {

@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use super::{KeptPiece, Segment, Volume};
-use crate::bundle::{BUNDLE_JSON, CHUNKS, DOCKER_JSON, INDEX_JSON, MAX_BUNDLE_JSON, OCI_LAYOUT, SIGNATURE, SUMS};
+use crate::bundle::{
+    BUNDLE_JSON, CHUNKS, DOCKER_JSON, INDEX_JSON, MAX_BUNDLE_JSON, MAX_SUMS, OCI_LAYOUT, SIGNATURE, SUMS,
+    signed_identity,
+};
 use crate::oci::Digest;
 use crate::transport::layout::{Layout, Piece};
 
@@ -20,7 +23,12 @@ pub(super) fn join(
         let json = layout.read(BUNDLE_JSON, MAX_BUNDLE_JSON).ok().flatten();
         json.is_some_and(|bytes| Digest::sha256(&bytes) == identity)
     };
-    let first = layouts.iter().position(is_right).unwrap_or_default();
+    let is_summed = |layout: &Layout| {
+        let sums = layout.read(SUMS, MAX_SUMS).ok().flatten();
+        is_right(layout) && sums.is_some_and(|bytes| signed_identity(&bytes) == Some(identity))
+    };
+    let first = layouts.iter().position(is_summed).or_else(|| layouts.iter().position(is_right));
+    let first = first.unwrap_or_default();
     let order = std::iter::once(first).chain((0..layouts.len()).filter(|at| *at != first));
     let mut files: BTreeMap<String, Vec<Piece>> = BTreeMap::new();
     for at in order {

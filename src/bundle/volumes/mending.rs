@@ -1,0 +1,256 @@
+//! Mending a set: damaged and missing volumes are written again, of what is right in the others and of a repair.
+//!
+//! # Threats
+//! Those of [`mend`](super::super::mend). Nothing of the repair enters that is not what `bundle.json` says, and of what the
+//! volumes repeat only copies that are. Every file is proven while it is copied, a volume gets its name when it is whole, and only
+//! the damaged volume of the same number is replaced. Killed at any moment, it leaves a set that the same repair mends.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::names::{Part, SetName};
+use super::opened::{Opened, Volumes};
+use super::plan::Held;
+use super::set::{METADATA, Set, Shape, is_held};
+use super::split::Split;
+use crate::bundle::format::{self, BUNDLE_JSON, BundleJson, CHUNKS, SIGNATURE, SUMS};
+use crate::bundle::mend::{belongs, chunks_of};
+use crate::bundle::missing::Missing;
+use crate::bundle::{Bundle, MAX_BUNDLE_JSON};
+use crate::error::{Error, Result};
+use crate::oci::Digest;
+use crate::progress::Events;
+use crate::transport::layout::{Layout, Piece};
+
+/// What became of a set.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MendedSet {
+    /// How its files are called.
+    pub name: SetName,
+    /// Volumes that were written again.
+    pub made: Vec<(u32, PathBuf)>,
+    /// Files that neither the set nor the repair has: the volumes that hold them stay as they are.
+    pub lacking: Vec<String>,
+}
+
+/// Writes the volumes `bad` again of the set that `paths` are of, which lacks `missing`, beside the others, or in the directory
+/// `out`. `from` is a repair of its bundle, or a copy of that.
+///
+/// # Errors
+/// `from` is for another bundle or forged; which volume holds what cannot be told; something else has the name of a volume: nothing
+/// has changed. The disk's.
+pub fn mend_set(
+    paths: &[PathBuf],
+    from: &Path,
+    (missing, bad): (&Missing, &BTreeSet<u32>),
+    out: Option<&Path>,
+    events: &Events,
+) -> Result<MendedSet> {
+    let Opened::Volumes(set) = Opened::open(paths)? else {
+        return Err(Error::input("none of these files is a volume of a set"));
+    };
+    let name = named(&set, out)?;
+    let shown = name.base().display().to_string();
+    let repair = Layout::open(from)?;
+    let is_repair = belongs(&repair, set.set.identity)?;
+    let held = set.held().ok_or_else(|| {
+        let text = "it cannot be told which volume holds what: of none that is here bundle.json is whole, or they are not laid out as \
+                    this version does it";
+        Error::damaged(format!("mending {shown}: {text}"))
+    })?;
+    refuse_others(&set, &name, bad)?;
+    let mending = Mending { set: &set, held: &held, missing, repair: (from, is_repair) };
+    let found = mending.find(&repair)?;
+    let Some((bundle, _made)) = mending.bundle(&found)? else {
+        return Ok(MendedSet { name, made: Vec::new(), lacking: found.lacking.into_iter().collect() });
+    };
+    let is_there = |held: &Held| bundle.layout().size_of(&held.path).is_some();
+    let can_be = |number: &u32| held.get(*number as usize - 1).is_some_and(|files| files.iter().all(is_there));
+    let shape = Shape { limit: set.set.limit, recovery: set.set.recovery };
+    let again: Vec<u32> = bad.iter().copied().filter(can_be).collect();
+    let new = Set::of_bundle(&bundle, &found.manifests, name.clone(), shape)?;
+    let needed = held.iter().flatten().filter(|held| !is_there(held)).map(|held| held.path.clone());
+    let lacking: BTreeSet<String> = needed.collect();
+    let written = Split::of_set(bundle, new).write_only(&again, events)?;
+    let made =
+        written.into_iter().filter(|volume| !volume.unchanged).map(|volume| (volume.number, volume.path)).collect();
+    Ok(MendedSet { name, made, lacking: lacking.into_iter().collect() })
+}
+
+/// How the volumes are called: as the first that is called as it should be.
+fn named(set: &Volumes, out: Option<&Path>) -> Result<SetName> {
+    let names = set.volumes.iter().filter_map(|volume| {
+        let (name, part) = SetName::of_part(&volume.path)?;
+        (part == Part::Volume(volume.json.number)).then_some(name)
+    });
+    let name = names.into_iter().next();
+    let name = name.ok_or_else(|| Error::input("none of these files is called NAME.003.tar, as volumes are"))?;
+    match out {
+        Some(out) if !out.is_dir() => Err(Error::input(format!("{} is no directory", out.display()))),
+        Some(out) => Ok(name.in_directory(out)),
+        None => Ok(name),
+    }
+}
+
+/// Only a damaged volume may be replaced, and only by itself.
+fn refuse_others(set: &Volumes, name: &SetName, bad: &BTreeSet<u32>) -> Result<()> {
+    let given = |number: u32| {
+        let broken = set.broken.iter().filter(move |broken| broken.part == Some(Part::Volume(number)));
+        let damaged = set.volumes.iter().filter(move |volume| volume.json.number == number);
+        broken.map(|broken| &broken.path).chain(damaged.map(|volume| &volume.path))
+    };
+    for number in bad {
+        let path = name.part(Part::Volume(*number), set.set.of);
+        let is_it = |other: &PathBuf| matches!((other.canonicalize(), path.canonicalize()), (Ok(a), Ok(b)) if a == b);
+        if path.symlink_metadata().is_ok() && !given(*number).any(is_it) {
+            let text = "is a file that was not named: name it too, move it away, or name a directory by -o";
+            return Err(Error::input(format!("writing {}: there {text}", path.display())));
+        }
+    }
+    Ok(())
+}
+
+/// What is needed to find each file of the bundle.
+struct Mending<'a> {
+    set: &'a Volumes,
+    held: &'a [Vec<Held>],
+    missing: &'a Missing,
+    /// And whether it is a repair; else it is a copy of the bundle.
+    repair: (&'a Path, bool),
+}
+
+/// Where the files of the bundle are: the parts are the volumes, and then the repair.
+#[derive(Default)]
+struct Found {
+    pieces: BTreeMap<String, Vec<Piece>>,
+    manifests: HashSet<Digest>,
+    /// What is nowhere.
+    lacking: BTreeSet<String>,
+}
+
+impl Mending<'_> {
+    /// The parts of the bundle, opened anew.
+    fn parts(&self) -> Result<Vec<Layout>> {
+        let paths = self.set.volumes.iter().map(|volume| volume.path.as_path());
+        paths.chain([self.repair.0]).map(Layout::open).collect()
+    }
+
+    fn find(&self, repair: &Layout) -> Result<Found> {
+        let mut found = Found::default();
+        let json = self.bundle_json()?;
+        self.find_repeated(&json, repair, &mut found);
+        let missing: HashSet<String> = self.missing.blobs.iter().map(|blob| blob.digest.blob_path()).collect();
+        let sizes: HashMap<&str, u64> = json.files.iter().map(|file| (file.path.as_str(), file.size)).collect();
+        let here = self.here();
+        let held: BTreeSet<&str> = self.held.iter().flatten().map(|held| held.path.as_str()).collect();
+        for path in held {
+            let pieces = match missing.contains(path) {
+                true => self.of_repair(path, sizes.get(path).copied(), repair)?,
+                false => here.get(path).cloned(),
+            };
+            match pieces.filter(|_| path != CHUNKS || !self.missing.metadata.iter().any(|bad| bad == CHUNKS)) {
+                Some(pieces) => drop(found.pieces.insert(path.to_owned(), pieces)),
+                None => drop(found.lacking.insert(path.to_owned())),
+            }
+        }
+        Ok(found)
+    }
+
+    fn bundle_json(&self) -> Result<BundleJson> {
+        // That the layout is known means that it is whole.
+        let bytes = self.set.layout().read(BUNDLE_JSON, MAX_BUNDLE_JSON)?.unwrap_or_default();
+        BundleJson::parse(&bytes, BUNDLE_JSON)
+    }
+
+    /// What every volume repeats: of each file a copy that is right.
+    fn find_repeated(&self, json: &BundleJson, repair: &Layout, found: &mut Found) {
+        let held: HashSet<&str> = self.held.iter().flatten().map(|held| held.path.as_str()).collect();
+        let sums = format::sums(json.files.iter().cloned(), &self.set.set.identity);
+        let own = [(BUNDLE_JSON, self.set.set.identity), (SUMS, Digest::sha256(sums.as_bytes()))];
+        let mut wanted: Vec<(&str, Digest)> = own.to_vec();
+        for file in json.files.iter().filter(|file| !held.contains(file.path.as_str())) {
+            if let Some(digest) = Digest::of_blob_path(&file.path).filter(|_| is_held(&file.path)) {
+                found.manifests.insert(digest);
+                wanted.push((&file.path, digest));
+            } else if let (true, Ok(digest)) =
+                (METADATA.contains(&&*file.path), format!("sha256:{}", file.sha256).parse())
+            {
+                wanted.push((&file.path, digest));
+            }
+        }
+        let parts: Vec<&Layout> =
+            self.set.layout().parts().iter().take(self.set.volumes.len()).chain([repair]).collect();
+        for (path, digest) in wanted {
+            let is_right = |layout: &&Layout| match layout.read(path, MAX_BUNDLE_JSON) {
+                Ok(Some(bytes)) => Digest::of(digest.algorithm(), &bytes) == digest,
+                _ => false,
+            };
+            match parts.iter().position(is_right) {
+                Some(at) => drop(found.pieces.insert(path.to_owned(), vec![(at, path.to_owned())])),
+                None => drop(found.lacking.insert(path.to_owned())),
+            }
+        }
+        // In no list: what most volumes have.
+        let signatures: Vec<_> = parts.iter().map(|layout| layout.read(SIGNATURE, 4096).ok().flatten()).collect();
+        let alike = |at: &usize| signatures.iter().filter(|other| **other == signatures[*at]).count();
+        let most = (0..self.set.volumes.len()).rev().max_by_key(alike);
+        if let Some(at) = most.filter(|at| signatures[*at].is_some()) {
+            found.pieces.insert(SIGNATURE.to_owned(), vec![(at, SIGNATURE.to_owned())]);
+        }
+    }
+
+    /// A file that the set lacks, proven.
+    fn of_repair(&self, path: &str, size: Option<u64>, repair: &Layout) -> Result<Option<Vec<Piece>>> {
+        let at = self.set.volumes.len();
+        let (Some(digest), Some(slice)) = (Digest::of_blob_path(path), repair.slice(path)?) else { return Ok(None) };
+        let found = slice.hash(digest.algorithm(), &|_| ()).map_err(|e| Error::disk("reading", slice.path(), e))?;
+        match found == digest && Some(slice.size()) == size {
+            true => Ok(Some(vec![(at, path.to_owned())])),
+            false if self.repair.1 => Err(slice.wrong(found)),
+            false => Ok(None),
+        }
+    }
+
+    /// Every file that the volumes at hand hold as a whole, all pieces counted.
+    fn here(&self) -> HashMap<&str, Vec<Piece>> {
+        let mut here: HashMap<&str, BTreeMap<u32, Piece>> = HashMap::new();
+        let mut of: HashMap<&str, u32> = HashMap::new();
+        for (at, volume) in self.set.volumes.iter().enumerate() {
+            for file in &volume.json.files {
+                let (number, all) = file.segment.as_ref().map_or((1, 1), |segment| (segment.number, segment.of));
+                of.insert(&file.path, all);
+                here.entry(&file.path).or_default().entry(number).or_insert((at, file.stored_path()));
+            }
+        }
+        let whole = here.into_iter().filter(|(path, pieces)| of.get(path).copied() == u32::try_from(pieces.len()).ok());
+        whole.map(|(path, pieces)| (path, pieces.into_values().collect())).collect()
+    }
+
+    /// The bundle as far as it was found, `chunks.b3` made again if it has to be; that is kept in a directory of its own. `None`:
+    /// what every volume repeats is not there.
+    fn bundle(&self, found: &Found) -> Result<Option<(Bundle, Option<tempfile::TempDir>)>> {
+        if found.lacking.iter().any(|path| !self.held.iter().flatten().any(|held| held.path == *path)) {
+            return Ok(None);
+        }
+        let shown = self.set.layout().path().to_owned();
+        let pieces = || found.pieces.clone();
+        let bundle = Bundle::in_layout(Layout::joined(shown.clone(), self.parts()?, pieces()))?;
+        if !found.lacking.contains(CHUNKS) || found.lacking.len() > 1 {
+            return Ok(Some((bundle, None)));
+        }
+        let declared = bundle.files().iter().find(|file| file.path == CHUNKS).map(|file| file.sha256.clone());
+        let made = chunks_of(bundle.layout(), bundle.json())?;
+        let Some(made) = made.filter(|bytes| Some(Digest::sha256(bytes).hex()) == declared) else {
+            return Ok(Some((bundle, None)));
+        };
+        let fail = |e| Error::disk("keeping", Path::new(CHUNKS), e);
+        let directory = tempfile::tempdir().map_err(fail)?;
+        fs::write(directory.path().join(CHUNKS), made).map_err(fail)?;
+        let mut parts = self.parts()?;
+        let chunks = (CHUNKS.to_owned(), vec![(parts.len(), CHUNKS.to_owned())]);
+        parts.push(Layout::open(directory.path())?);
+        let joined = Layout::joined(shown, parts, pieces().into_iter().chain([chunks]));
+        Ok(Some((Bundle::in_layout(joined)?, Some(directory))))
+    }
+}
