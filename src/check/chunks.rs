@@ -124,6 +124,9 @@ fn value_of(slice: &Slice, chunk: u64, buffer: &mut [u8]) -> Found {
     Ok(one.finish())
 }
 
+/// What is found of a blob whose place in [`CHUNKS`] does not say what it should be.
+pub const NOWHERE: &str = "its bytes are wrong; where cannot be said, as chunks.b3 is damaged too";
+
 fn judge(written: &Written<'_>, open: &Open<'_>, found: Vec<Found>) -> Option<Problem> {
     let unreadable = found.iter().find_map(|found| found.as_ref().err()).cloned();
     let is_right = match &found[..] {
@@ -147,7 +150,7 @@ fn judge(written: &Written<'_>, open: &Open<'_>, found: Vec<Found>) -> Option<Pr
     };
     let ranges = merged((0..found.len()).filter(|chunk| wrong(*chunk)).map(|chunk| open.bytes_of(chunk as u64)));
     let mut text = match ranges.is_empty() {
-        true => format!("its bytes are wrong; where cannot be said, as {CHUNKS} is damaged too"),
+        true => NOWHERE.to_owned(),
         false => format!("{} of {} are wrong", shown(&ranges), open.size()),
     };
     if let Some(error) = unreadable {

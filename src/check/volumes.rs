@@ -180,8 +180,12 @@ fn located(set: &Volumes, problem: Problem) -> Problem {
 
 /// The same, with its place in words too.
 fn placed(mut problem: Problem, ranges: Vec<Bytes>) -> Problem {
-    let found = problem.found.take().unwrap_or_default();
-    problem.found(format!("{found}; {} are wrong", chunks::shown(&ranges))).at(ranges)
+    let place = format!("{} are wrong", chunks::shown(&ranges));
+    let found = match problem.found.take().filter(|found| found != chunks::NOWHERE) {
+        Some(found) => format!("{found}; {place}"),
+        None => place,
+    };
+    problem.found(found).at(ranges)
 }
 
 /// The chunks of what a volume holds that are not what its `.b3` says, by their place in the file of the bundle.

@@ -138,6 +138,29 @@ fn a_damaged_bundle_gives_no_volume_that_holds_the_damage() {
     }
 }
 
+/// One disc in the drive, and the others in the safe: it says where it is bad as a bundle does.
+#[test]
+fn a_volume_alone_says_which_bytes_of_its_blobs_are_wrong() {
+    let directory = tempdir();
+    let tar = directory.path().join("b.tar");
+    two_images().write(&tar).unwrap();
+    let out = directory.path().join("set");
+    split(&tar, &out.join("v.tar"), "4MB", &[]).ended(0);
+    let layer = noise(2, 3_000_001);
+    let mut flipped = 0;
+    for path in volumes(&out) {
+        let mut bytes = std::fs::read(&path).unwrap();
+        let Some(at) = bytes.windows(64).position(|window| window == &layer[2_000_000..2_000_064]) else { continue };
+        bytes[at] ^= 1;
+        std::fs::write(&path, bytes).unwrap();
+        flipped += 1;
+        let ran = Ran::of(gapferry().arg("verify").arg(&path)).ended(3);
+        let told = ran.stdout;
+        assert!(told.contains("bytes 1048576-2097151 are wrong") && !told.contains("cannot be said"), "{told}");
+    }
+    assert_eq!(flipped, 1);
+}
+
 #[test]
 fn what_is_no_volume_is_not_written_over_and_a_number_that_is_none_is_refused() {
     let directory = tempdir();
