@@ -26,7 +26,7 @@ use std::sync::Arc;
 use serde::{Serialize, Serializer};
 
 use crate::bundle::volumes::Opened;
-use crate::bundle::{BUNDLE_JSON, BundleJson, MAX_BUNDLE_JSON, Parent, SUMS, refuse_unfinished};
+use crate::bundle::{BUNDLE_JSON, BundleJson, MAX_BUNDLE_JSON, Parent, SUMS, is_tool, refuse_unfinished};
 use crate::error::{Error, Kind, Result};
 use crate::oci::Digest;
 use crate::progress::Events;
@@ -153,6 +153,17 @@ impl ProblemKind {
         }
     }
 
+    fn remedy_of_tool(self) -> &'static str {
+        match self {
+            ProblemKind::Missing | ProblemKind::WrongSize | ProblemKind::WrongDigest | ProblemKind::Unreadable => {
+                "do not run it. No image needs it: bring the same file again (`verify --missing`, then `export --repair` with \
+                 --include-tool or --tool-file), or export the bundle again"
+            }
+            ProblemKind::Undeclared => "do not run it: find out who put it there, and remove it",
+            other => other.remedy(),
+        }
+    }
+
     /// As a person reads it.
     pub fn label(self) -> &'static str {
         match self {
@@ -173,7 +184,8 @@ impl Problem {
     fn new(path: &str, kind: ProblemKind) -> Problem {
         let path = shortened(path);
         let (ranges, images) = (Vec::new(), Arc::default());
-        Problem { path, volume: None, kind, expected: None, found: None, ranges, images, remedy: kind.remedy() }
+        let remedy = if is_tool(&path) { kind.remedy_of_tool() } else { kind.remedy() };
+        Problem { path, volume: None, kind, expected: None, found: None, ranges, images, remedy }
     }
 
     fn expected(mut self, expected: impl ToString) -> Problem {
@@ -306,7 +318,8 @@ fn name_images(problems: &mut [Problem], reach: &graph::Reach) {
         users.into_iter().map(|(path, images)| (path, Arc::new(images))).collect();
     let all: Arc<BTreeSet<String>> = Arc::new(reach.images.iter().map(|(image, _)| image.clone()).collect());
     for problem in problems {
-        let of_whole = !matches!(problem.kind, ProblemKind::Undeclared) && !problem.path.starts_with("blobs/");
+        let is_of_some = problem.path.starts_with("blobs/") || is_tool(&problem.path);
+        let of_whole = !matches!(problem.kind, ProblemKind::Undeclared) && !is_of_some;
         problem.images = match users.get(&problem.path).filter(|images| !images.is_empty()) {
             Some(images) => images.clone(),
             None if of_whole => all.clone(),

@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use super::format::Metadata;
 use super::hashers::Hashers;
-use super::medium;
 use super::place::{Place, Sealing, Slot};
+use super::{Tool, medium};
 use crate::content::chunks::Chunks;
 use crate::content::{Linkable, Linked, Slice};
 use crate::error::{Error, Result};
@@ -73,6 +73,15 @@ impl Directory {
         let mut file = File::create_new(path).map_err(|e| Error::disk("creating", path, e))?;
         file.write_all(bytes).map_err(|e| Error::disk("writing", path, e))
     }
+
+    fn pack(&self, tool: &Tool) -> Result<()> {
+        let path = self.root.join(tool.path());
+        let parent = medium::parent(&path);
+        fs::create_dir_all(parent).map_err(|e| Error::disk("creating", parent, e))?;
+        remove(&path)?;
+        let file = Arc::new(medium::create_new(&path, &tool.path())?);
+        tool.write_to(&Slot::new(file, &path, 0, tool.size(), 0))
+    }
 }
 
 fn remove(path: &Path) -> Result<()> {
@@ -98,7 +107,7 @@ pub fn abandon(out: &Path) -> Result<()> {
 /// It has.
 pub fn refuse_foreign(out: &Path) -> Result<()> {
     let root = medium::beside(out, ".partial");
-    let own = [root.join("blobs"), root.join("blobs/sha256"), root.join("blobs/sha512")];
+    let own = ["blobs", "blobs/sha256", "blobs/sha512", "tools"].map(|name| root.join(name));
     std::iter::once(&root).chain(&own).try_for_each(|path| medium::refuse_other_than_directory(path))
 }
 
@@ -165,9 +174,13 @@ impl Place for Directory {
         for manifest in sealing.manifests {
             self.write(&self.path_of(&manifest.digest()), manifest.bytes())?;
         }
-        let unused = self.root.join("blobs/sha512");
-        // Refused when it is in use.
-        let _ = fs::remove_dir(unused);
+        for tool in sealing.tools {
+            self.pack(tool)?;
+        }
+        for unused in ["blobs/sha512", "tools"] {
+            // Refused when it is in use.
+            let _ = fs::remove_dir(self.root.join(unused));
+        }
         // The digest manifest last: without it, it is no bundle.
         let is_last = |file: &&Metadata| matches!(file.path, super::BUNDLE_JSON | super::SUMS);
         for file in metadata.iter().filter(|file| !is_last(file)) {

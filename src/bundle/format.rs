@@ -7,8 +7,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::Contents;
 use super::basis::{Assumed, Basis, Parent, Removed};
+use super::{Contents, Tool};
 use crate::content::chunks::{self, CHAINED, Chunks, values_of};
 use crate::error::{Error, Result};
 use crate::lock::{Lock, LockedImage};
@@ -189,7 +189,8 @@ impl Files<'_> {
             let blake3 = self.known.chunks.as_ref().map(|known| chunks::to_hex(&root(known)));
             FileEntry { path: digest.blob_path(), size, sha256, blake3 }
         });
-        self.whole.iter().cloned().chain(blobs)
+        let tools = self.contents.tools.iter().map(Tool::entry);
+        self.whole.iter().cloned().chain(tools).chain(blobs)
     }
 }
 

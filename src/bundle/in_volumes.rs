@@ -10,6 +10,7 @@ use super::medium::{self, WriteLock};
 use super::open::Bundle;
 use super::place::Place;
 use super::signed::check_signature;
+use super::tools::are_those_of;
 use super::volumes::{Opened, Set, SetName, Shape, VolumeFiles, claimed, reserved, there};
 use super::writer::{Finished, Options, Survey, existing_ancestor, planned};
 use crate::content::chunks::Chunks;
@@ -74,7 +75,7 @@ impl Volumes {
         let same = if exact { *bundle.lock() == *lock } else { bundle.lock().same_content(lock) };
         let key = options.key.as_deref().map(|key| std::slice::from_ref(key.public()));
         let is_signed = key.is_none_or(|key| check_signature(bundle.layout(), key).is_ok());
-        let is_on_same = bundle.json().basis() == contents.basis;
+        let is_on_same = bundle.json().basis() == contents.basis && are_those_of(&contents.tools, bundle.json());
         if !same || !is_signed || !is_on_same {
             return Ok(None);
         }

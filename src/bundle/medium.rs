@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Advice, AtFlags, CWD, FallocateFlags, OFlags, RenameFlags, StatxAttributes, StatxFlags};
 use rustix::io::Errno;
 
+use super::tools::is_tool;
 use crate::durable;
 pub use crate::durable::parent;
 use crate::error::{Error, Kind, Result};
@@ -52,6 +53,16 @@ pub fn refuse_other_than_file(path: &Path) -> Result<()> {
 
 fn not_ours(path: &Path, wanted: &str) -> Error {
     Error::input(format!("opening {}: it is no plain {wanted}, so no export has made it; remove it", path.display()))
+}
+
+/// A new file of a bundle, which calls it `name`: a tool can be run.
+///
+/// # Errors
+/// Something is there; the disk's.
+pub fn create_new(path: &Path, name: &str) -> Result<File> {
+    let mode = if is_tool(name) { 0o777 } else { 0o666 };
+    let opened = OpenOptions::new().write(true).create_new(true).mode(mode).open(path);
+    opened.map_err(|e| Error::disk("creating", path, e))
 }
 
 /// Bytes that may still be written below `directory` by this user.

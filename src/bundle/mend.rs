@@ -18,6 +18,7 @@ use super::missing::Missing;
 use super::offsets::TarPlan;
 use super::open::MAX_BUNDLE_JSON;
 use super::repair;
+use super::tools::is_tool;
 use crate::content::chunks::ChunkHasher;
 use crate::error::{Error, Result};
 use crate::oci::{Digest, Hasher};
@@ -94,7 +95,8 @@ pub fn mend(path: &Path, from: &Path, missing: &Missing) -> Result<Mended> {
             Ok(Some(piece)) => pieces.push(piece),
             // It is made at the end.
             Ok(None) if entry.path == CHUNKS => {}
-            Err(error) if is_repair => return Err(error),
+            // Nobody's images have to wait for a tool.
+            Err(error) if is_repair && !is_tool(&entry.path) => return Err(error),
             _ => done.lacking.push(entry.path.clone()),
         }
     }
@@ -173,7 +175,8 @@ fn all_files(json: &BundleJson, bytes: &[u8]) -> Vec<FileEntry> {
 
 fn wanted(json: &BundleJson, bytes: &[u8], missing: &Missing) -> Vec<FileEntry> {
     let blobs = missing.blobs.iter().map(|blob| blob.digest.blob_path());
-    let asked: BTreeSet<String> = blobs.chain(missing.metadata.iter().cloned()).collect();
+    let tools = missing.tools.iter().map(|tool| tool.path.clone());
+    let asked: BTreeSet<String> = blobs.chain(missing.metadata.iter().cloned()).chain(tools).collect();
     all_files(json, bytes).into_iter().filter(|file| asked.contains(&file.path)).collect()
 }
 
@@ -244,7 +247,7 @@ impl<'a> Place<'a> {
         wanted: &[FileEntry],
     ) -> Result<Place<'a>> {
         if !bundle.is_tar() {
-            let own = ["blobs", "blobs/sha256", "blobs/sha512"];
+            let own = ["blobs", "blobs/sha256", "blobs/sha512", "tools"];
             own.iter().try_for_each(|name| medium::refuse_other_than_directory(&path.join(name)))?;
             return Ok(Place::Directory(path));
         }
@@ -301,7 +304,7 @@ impl<'a> Place<'a> {
                     }
                     _ => {}
                 }
-                let file = File::create_new(&new).map_err(|e| Error::disk("creating", &new, e))?;
+                let file = medium::create_new(&new, &piece.path)?;
                 copy(piece, &file, &new, 0)?;
                 file.sync_all().map_err(|e| Error::disk("syncing", &new, e))?;
                 fs::rename(&new, &path).map_err(|e| Error::disk("naming", &path, e))?;

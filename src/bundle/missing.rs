@@ -10,6 +10,7 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 
 use super::format::{BUNDLE_JSON, CHUNKS, DOCKER_JSON, INDEX_JSON, OCI_LAYOUT, SUMS};
+use super::tools::is_tool;
 use crate::content::chunks::{self, CHUNK, values_of};
 use crate::error::{Error, Result};
 use crate::oci::{Digest, has_at_most_values};
@@ -36,8 +37,22 @@ pub struct Missing {
     pub identity: Digest,
     /// Paths of files beside the blobs, in the order of the tar.
     pub metadata: Vec<String>,
+    /// The tools among them: nothing but a copy of the same file brings one back, and no image needs it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tools: Vec<MissingTool>,
     /// By digest, each once.
     pub blobs: Vec<MissingBlob>,
+}
+
+/// A tool that is absent or bad.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MissingTool {
+    /// `tools/NAME`.
+    pub path: String,
+    /// 64 hexadecimal digits, where it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<String>,
 }
 
 /// A blob that is absent or bad.
@@ -101,7 +116,7 @@ impl Missing {
 
     /// Whether the bundle is whole.
     pub fn is_empty(&self) -> bool {
-        self.metadata.is_empty() && self.blobs.is_empty()
+        self.metadata.is_empty() && self.tools.is_empty() && self.blobs.is_empty()
     }
 
     /// Bytes that would mend it, metadata apart, as far as sizes are known.
@@ -122,6 +137,16 @@ impl Missing {
                 complain(format!("{:?} is no file of a bundle's metadata", shortened(path)));
             } else if !named.insert(path) {
                 complain(format!("{path} is named twice"));
+            }
+        }
+        for MissingTool { path, sha256 } in &self.tools {
+            if !is_tool(path) {
+                complain(format!("{:?} is no tool", shortened(path)));
+            } else if !named.insert(path) {
+                complain(format!("{path} is named twice"));
+            }
+            if sha256.as_ref().is_some_and(|sha256| format!("sha256:{sha256}").parse::<Digest>().is_err()) {
+                complain(format!("the sha256 of {:?} is none", shortened(path)));
             }
         }
         let mut digests = BTreeSet::new();
@@ -189,6 +214,7 @@ mod tests {
             tool: "t".to_owned(),
             identity: Digest::sha256(b"bundle.json"),
             metadata: vec![INDEX_JSON.to_owned()],
+            tools: Vec::new(),
             blobs,
         }
     }
@@ -210,7 +236,8 @@ mod tests {
     fn a_list_survives_its_file() {
         let whole = MissingBlob { digest: Digest::sha256(b"other"), size: None, ranges: vec![] };
         let part = blob(5 * CHUNK + 1, &[(0, CHUNK - 1), (3 * CHUNK, 5 * CHUNK)]);
-        let written = missing(vec![whole, part]);
+        let mut written = missing(vec![whole, part]);
+        written.tools = vec![MissingTool { path: "tools/gapferry".to_owned(), sha256: Some("0a".repeat(32)) }];
         assert_eq!(Missing::parse(written.to_json().as_bytes(), "m.json").unwrap(), written);
         assert_eq!(written.bytes(), 3 * CHUNK + 1);
     }
@@ -219,10 +246,18 @@ mod tests {
     fn all_that_cannot_be_is_told_at_once() {
         let mut wrong = missing(vec![blob(5 * CHUNK, &[(1, CHUNK - 1)]), blob(5, &[(0, 4)])]);
         wrong.metadata = ["../passwd", SUMS, SUMS].map(str::to_owned).to_vec();
+        let tool = |path: &str| MissingTool { path: path.to_owned(), sha256: Some("no".to_owned()) };
+        wrong.tools = vec![tool("tools/../passwd"), tool("tools/x")];
         let text = said(&wrong);
-        for words in
-            ["\"../passwd\" is no file", "SHA256SUMS is named twice", "no whole chunks", "is one chunk", "named twice"]
-        {
+        for words in [
+            "\"../passwd\" is no file",
+            "SHA256SUMS is named twice",
+            "\"tools/../passwd\" is no tool",
+            "sha256 of \"tools/x\" is none",
+            "no whole chunks",
+            "is one chunk",
+            "named twice",
+        ] {
             assert!(text.contains(words), "{words}: {text}");
         }
         for ranges in [

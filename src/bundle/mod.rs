@@ -26,6 +26,7 @@ mod signed;
 mod stamp;
 pub mod stream;
 mod tarfile;
+mod tools;
 pub mod volumes;
 mod writer;
 
@@ -36,11 +37,12 @@ pub use format::{
 };
 pub use in_volumes::Volumes;
 pub use mend::{Mended, mend};
-pub use missing::{MAX_MISSING, MISSING_VERSION, Missing, MissingBlob, MissingRange};
+pub use missing::{MAX_MISSING, MISSING_VERSION, Missing, MissingBlob, MissingRange, MissingTool};
 pub use open::{Bundle, MAX_BUNDLE_JSON, refuse_unfinished};
 pub use read_back::read_back;
-pub use repair::{REPAIR_JSON, Repair, is_for as repair_is_for, write_repair};
+pub use repair::{REPAIR_JSON, Repair, is_for as repair_is_for, refuse_unwanted, write_repair};
 pub use signed::{MAX_SIGNATURE, MAX_SUMS, Signed, check_signature, sign, signed_identity};
+pub use tools::{TOOLS, Tool, is_tool, tools_of};
 pub use writer::{Finished, Options, Survey, Whole, Writer};
 
 use std::collections::{HashMap, HashSet};
@@ -67,6 +69,8 @@ pub struct Contents {
     pub blobs: Vec<Descriptor>,
     /// What it builds on; none of what is assumed there is among the manifests and blobs.
     pub basis: Basis,
+    /// Programs that go with it, by name.
+    pub tools: Vec<Tool>,
 }
 
 impl Contents {
@@ -92,8 +96,8 @@ impl Contents {
             let blobs = graph.blobs().into_iter().filter(|blob| !known.contains(&blob.digest));
             blobs.partition(|blob| configs.contains(&blob.digest))
         };
-        let contents =
-            Contents { lock, manifests, blobs: configs.into_iter().chain(layers).collect(), basis: Basis::default() };
+        let blobs = configs.into_iter().chain(layers).collect();
+        let contents = Contents { lock, manifests, blobs, basis: Basis::default(), tools: Vec::new() };
         contents.check_sizes()?;
         Ok(contents)
     }
@@ -104,6 +108,11 @@ impl Contents {
         self.manifests.retain(|manifest| !assumed.contains(&manifest.digest()));
         self.blobs.retain(|blob| !assumed.contains(&blob.digest));
         Contents { basis, ..self }
+    }
+
+    /// The same with these programs.
+    pub fn carrying(self, tools: Vec<Tool>) -> Contents {
+        Contents { tools, ..self }
     }
 
     /// One digest has one size, in every manifest: else the bundle would be written and then be found damaged.
@@ -121,6 +130,12 @@ impl Contents {
             }
         }
         Ok(())
+    }
+
+    /// Path and size of every file that is not metadata, in the order of the tar.
+    fn files(&self) -> impl Iterator<Item = (String, u64)> {
+        let tools = self.tools.iter().map(|tool| (tool.path(), tool.size()));
+        tools.chain(self.all().map(|(digest, size)| (digest.blob_path(), size)))
     }
 
     /// Digest and size of every file below `blobs/`, in the order of the tar.

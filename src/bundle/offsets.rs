@@ -1,5 +1,6 @@
 //! Where every file of a bundle stands in the tar, known before the first byte is fetched.
 
+use super::tools::is_tool;
 use crate::error::{Error, Result};
 use crate::oci::Digest;
 
@@ -62,26 +63,28 @@ impl TarPlan {
 
 impl TarFile {
     /// Header blocks: ustar fields as GNU tar writes them, numbers from 8 GiB on in base 256, a long name in an entry of
-    /// its own before. Owner 0:0, mode 0644, `mtime` in seconds since 1970.
+    /// its own before. Owner 0:0, mode 0644, of a tool 0755, `mtime` in seconds since 1970.
     pub fn header_blocks(&self, mtime: u64) -> Vec<u8> {
         let mut blocks = Vec::new();
         if self.path.len() > SHORT_NAME {
             let mut name = self.path.clone().into_bytes();
             name.push(0);
-            blocks.extend_from_slice(&header(b"././@LongLink", name.len() as u64, mtime, tar::EntryType::GNULongName));
+            let (length, kind) = (name.len() as u64, tar::EntryType::GNULongName);
+            blocks.extend_from_slice(&header(b"././@LongLink", length, 0o644, mtime, kind));
             name.resize(name.len().next_multiple_of(BLOCK as usize), 0);
             blocks.extend_from_slice(&name);
         }
         let short = &self.path.as_bytes()[..self.path.len().min(SHORT_NAME)];
-        blocks.extend_from_slice(&header(short, self.size, mtime, tar::EntryType::Regular));
+        let mode = if is_tool(&self.path) { 0o755 } else { 0o644 };
+        blocks.extend_from_slice(&header(short, self.size, mode, mtime, tar::EntryType::Regular));
         blocks
     }
 }
 
-fn header(name: &[u8], size: u64, mtime: u64, kind: tar::EntryType) -> [u8; 512] {
+fn header(name: &[u8], size: u64, mode: u32, mtime: u64, kind: tar::EntryType) -> [u8; 512] {
     let mut header = tar::Header::new_gnu();
     header.as_old_mut().name[..name.len()].copy_from_slice(name);
-    header.set_mode(0o644);
+    header.set_mode(mode);
     header.set_uid(0);
     header.set_gid(0);
     header.set_size(size);

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::format::Metadata;
-use super::medium;
+use super::{Tool, medium};
 use crate::content::chunks::Chunks;
 use crate::content::{Linkable, Linked, Slice};
 use crate::error::{Error, Result};
@@ -46,6 +46,7 @@ pub(super) trait Place: Send + Sync {
 /// What is known when all blobs are in place.
 pub(super) struct Sealing<'a> {
     pub metadata: &'a [Metadata],
+    pub tools: &'a [Tool],
     pub manifests: &'a [Manifest],
     /// In seconds since 1970.
     pub mtime: u64,

@@ -17,7 +17,7 @@ use super::missing::Missing;
 use super::offsets::TarPlan;
 use super::place::{Place, Sealing};
 use super::tarfile::{self, TarFile};
-use super::{Contents, bytes_in};
+use super::{Contents, Tool, bytes_in};
 use crate::content::{Origin, Source};
 use crate::error::{Error, Kind, Result};
 use crate::graph::Graph;
@@ -87,8 +87,10 @@ pub async fn write_repair(
     let out = medium::settle(out)?;
     refuse_foreign(&out)?;
     let (manifests, blobs) = wanted(missing, contents, graph)?;
+    let tools = contents.tools.clone();
     let metadata = metadata(missing, contents, tool)?;
     let sizes = metadata.iter().map(|file| (file.path.to_owned(), file.bytes.len() as u64));
+    let sizes = sizes.chain(tools.iter().map(|tool| (tool.path(), tool.size())));
     let sizes = sizes.chain(manifests.iter().map(|manifest| (manifest.digest().blob_path(), manifest.size())));
     let plan = TarPlan::new(sizes.chain(blobs.iter().map(|(blob, _)| (blob.digest.blob_path(), blob.size))))?;
     let size = plan.length;
@@ -115,7 +117,7 @@ pub async fn write_repair(
     let mtime = u64::try_from(contents.lock.created.as_second()).unwrap_or_default();
     let seal = move || {
         let (chunks, sha256) = (&HashMap::new(), &HashMap::new());
-        place.seal(&Sealing { metadata: &metadata, manifests: &manifests, mtime, chunks, sha256 })
+        place.seal(&Sealing { metadata: &metadata, tools: &tools, manifests: &manifests, mtime, chunks, sha256 })
     };
     let stopped = |e| Error::new(Kind::Interrupted, "writing the repair").because(e);
     tokio::task::spawn_blocking(seal).await.map_err(stopped)??;
@@ -130,6 +132,29 @@ fn refuse_foreign(out: &Path) -> Result<()> {
     }
     let text = "something is there that is no repair, and it is not overwritten; name another output";
     Err(Error::input(format!("writing {}: {text}", out.display())))
+}
+
+/// Of tools only what the bundle lacks, and is not known to be something else, is worth carrying.
+///
+/// # Errors
+/// One of `tools` is neither.
+pub fn refuse_unwanted(missing: &Missing, tools: &[Tool]) -> Result<()> {
+    let fault = |tool: &Tool| {
+        let path = tool.path();
+        let Some(asked) = missing.tools.iter().find(|asked| asked.path == path) else {
+            return Some(format!("{path} is not missing"));
+        };
+        let found = tool.sha256().hex();
+        let was = asked.sha256.as_ref().filter(|was| **was != found)?;
+        Some(format!("{path} was another file: its sha256 was {was}, that of this one is {found}"))
+    };
+    let faults: Vec<String> = tools.iter().filter_map(fault).collect();
+    match faults.is_empty() {
+        true => Ok(()),
+        false => {
+            Err(Error::input(format!("{}; leave it out, or name the right one by --tool-file", faults.join("; "))))
+        }
+    }
 }
 
 /// The blobs that are asked for, where each is, and the manifests among them.

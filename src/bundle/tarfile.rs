@@ -196,6 +196,12 @@ impl Place for TarFile {
                 self.write(bytes, self.plan.files[*at].data)?;
             }
         }
+        for tool in sealing.tools {
+            if let Some(at) = self.position.get(&tool.path()) {
+                let file = &self.plan.files[*at];
+                tool.write_to(&Slot::new(self.file.clone(), &self.path, file.data, file.size, 0))?;
+            }
+        }
         // A file that was longer, on a file system that cannot reserve.
         self.file.set_len(self.plan.length).map_err(|e| Error::disk("ending", &self.path, e))?;
         self.file.sync_all().map_err(|e| Error::disk("syncing", &self.path, e))?;

@@ -19,12 +19,12 @@ use super::open::Bundle;
 use super::place::{Place, Sealing};
 use super::stream::Compressed;
 use super::tarfile::{self, TarFile};
+use super::tools::are_those_of;
 use super::volumes::SetName;
-use super::{BUNDLE_JSON, Basis, Contents, bytes_in, signed, stamp};
+use super::{BUNDLE_JSON, Contents, bytes_in, signed, stamp};
 use crate::content::chunks::Chunks;
 use crate::content::{LinkMode, Origin, Sink, Slice};
 use crate::error::{Error, Kind, Result};
-use crate::lock::Lock;
 use crate::oci::{Algorithm, Descriptor, Digest, Manifest, Reference, Repository};
 use crate::progress::units::bytes;
 use crate::progress::{Event, Events, Phase};
@@ -124,13 +124,14 @@ impl Writer {
         if is_tar(out) { tarfile::abandon(out) } else { directory::abandon(out) }
     }
 
-    /// Whether `out` is already the bundle that `lock` and `basis` describe, and whole. With `exact`, times count too.
-    pub fn up_to_date(out: &Path, lock: &Lock, basis: &Basis, exact: bool, whole: Whole<'_>) -> Option<Finished> {
+    /// Whether `out` is already the bundle that `contents` describe, and whole. With `exact`, times count too.
+    pub fn up_to_date(out: &Path, contents: &Contents, exact: bool, whole: Whole<'_>) -> Option<Finished> {
+        let Contents { lock, basis, tools, .. } = contents;
         let bundle = Bundle::open(out).ok()?;
         let layout = bundle.layout();
         let right_form = layout.is_tar() == is_tar(out) && layout.is_compressed() == Compressed::is_meant(out);
         let same = if exact { *bundle.lock() == *lock } else { bundle.lock().same_content(lock) };
-        let same = same && bundle.json().basis() == *basis;
+        let same = same && bundle.json().basis() == *basis && are_those_of(tools, bundle.json());
         if !right_form || !same || !bundle.layout().faults().is_empty() || !bundle.sizes_agree() {
             return None;
         }
@@ -186,7 +187,7 @@ impl Writer {
         refuse_foreign(out)?;
         let metadata = planned(contents, options)?;
         let plan = tar_plan(contents, &metadata)?;
-        let files = metadata.iter().map(|file| file.bytes.len() as u64).chain(contents.all().map(|(_, size)| size));
+        let files = metadata.iter().map(|file| file.bytes.len() as u64).chain(contents.files().map(|(_, size)| size));
         let total = if is_tar(out) { plan.length } else { files.fold(0, u64::saturating_add) };
         let directory = existing_ancestor(out);
         let free = medium::free_space(&directory)?;
@@ -288,7 +289,8 @@ impl Writer {
         let identity = Digest::sha256(bundle_json.map_or(&[], |file| &file.bytes));
         let mtime = u64::try_from(self.contents.lock.created.as_second()).unwrap_or_default();
         let (manifests, sha256) = (&self.contents.manifests[..], &known.sha256);
-        self.place.seal(&Sealing { metadata: &metadata, manifests, mtime, chunks: &chunks, sha256 })?;
+        let tools = &self.contents.tools;
+        self.place.seal(&Sealing { metadata: &metadata, tools, manifests, mtime, chunks: &chunks, sha256 })?;
         self.events.report(Event::ItemDone);
         if let Some(state) = stamp::State::of(&self.out) {
             state.mark(&self.out);
@@ -379,7 +381,7 @@ pub(super) fn planned(contents: &Contents, options: &Options) -> Result<Vec<Meta
 
 fn tar_plan(contents: &Contents, metadata: &[Metadata]) -> Result<TarPlan> {
     let files = metadata.iter().map(|file| (file.path.to_owned(), file.bytes.len() as u64));
-    TarPlan::new(files.chain(contents.all().map(|(digest, size)| (digest.blob_path(), size))))
+    TarPlan::new(files.chain(contents.files()))
 }
 
 /// Only a bundle may be replaced by one.

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::chunks::{self, Blob};
 use super::declared::Declared;
 use super::{Depth, Problem, ProblemKind, Problems};
-use crate::bundle::{BUNDLE_JSON, BundleJson, SIGNATURE, SUMS};
+use crate::bundle::{BUNDLE_JSON, BundleJson, SIGNATURE, SUMS, is_tool};
 use crate::content::in_parallel;
 use crate::oci::{Algorithm, Digest, MAX_MANIFEST_SIZE};
 use crate::progress::{Event, Events, Phase};
@@ -71,9 +71,9 @@ fn undeclared(path: &str) -> Problem {
 }
 
 /// What an import relies on before the first push. Manifests cannot be told from other blobs by name: small ones are
-/// all hashed here, the others when they are read as manifests.
+/// all hashed here, the others when they are read as manifests. Tools go no further: nobody else would prove them.
 fn is_small_metadata(path: &str, size: u64) -> bool {
-    !path.starts_with("blobs/") && size <= 16 * MAX_MANIFEST_SIZE
+    is_tool(path) || !path.starts_with("blobs/") && size <= 16 * MAX_MANIFEST_SIZE
 }
 
 fn hash(layout: &Layout, file: &Declared, events: &Events) -> Option<Problem> {

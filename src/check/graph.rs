@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use super::{Problem, ProblemKind, Problems};
-use crate::bundle::{Assumed, AssumedKind, BUNDLE_JSON, BundleJson, CHUNKS, DOCKER_JSON, INDEX_JSON, OCI_LAYOUT};
+use crate::bundle::{
+    Assumed, AssumedKind, BUNDLE_JSON, BundleJson, CHUNKS, DOCKER_JSON, INDEX_JSON, OCI_LAYOUT, is_tool,
+};
 use crate::lock::{AbsentReason, LockedImage};
 use crate::oci::{Descriptor, Digest, Kind, Manifest, Platform, Role, media_type};
 use crate::select::offered_platform;
@@ -291,7 +293,7 @@ fn unreachable(bundle: &BundleJson, reach: &Reach, problems: &mut Problems) {
         }
     }
     for file in bundle.files.iter().filter(|file| !file.path.starts_with("blobs/")) {
-        if !matches!(file.path.as_str(), OCI_LAYOUT | INDEX_JSON | DOCKER_JSON | CHUNKS) {
+        if !is_tool(&file.path) && !matches!(file.path.as_str(), OCI_LAYOUT | INDEX_JSON | DOCKER_JSON | CHUNKS) {
             problems.push(Problem::new(&file.path, ProblemKind::Undeclared).found("it is no part of the format"));
         }
     }

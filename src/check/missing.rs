@@ -7,7 +7,7 @@ use super::chunks::{self, Written};
 use super::{Bytes, Problem, ProblemKind, Report};
 use crate::bundle::{
     BUNDLE_JSON, Bundle, CHUNKS, DOCKER_JSON, FileEntry, INDEX_JSON, MAX_BUNDLE_JSON, MAX_SUMS, MISSING_VERSION,
-    Missing, MissingBlob, MissingRange, OCI_LAYOUT, SUMS, signed_identity,
+    Missing, MissingBlob, MissingRange, MissingTool, OCI_LAYOUT, SUMS, is_tool, signed_identity,
 };
 use crate::content::chunks::{CHUNK, Chunks, from_hex, to_hex};
 use crate::error::{Error, Result};
@@ -56,9 +56,10 @@ pub fn missing_of(layout: Layout, report: &Report, tool: &str) -> Result<Missing
             *known = blob;
         }
     }
+    let tools = tools(report, &files);
     let metadata = metadata(report, identity);
     let blobs = blobs.into_values().collect();
-    Ok(Missing { gapferry_missing: MISSING_VERSION, tool: tool.to_owned(), identity, metadata, blobs })
+    Ok(Missing { gapferry_missing: MISSING_VERSION, tool: tool.to_owned(), identity, metadata, tools, blobs })
 }
 
 /// `SHA256SUMS` is believed where both are there, as the check does.
@@ -82,6 +83,14 @@ fn is_loss(problem: &Problem) -> bool {
 
 fn is_bad(report: &Report, path: &str) -> bool {
     report.problems.iter().any(|problem| problem.path == path && is_loss(problem))
+}
+
+fn tools(report: &Report, files: &HashMap<&str, &FileEntry>) -> Vec<MissingTool> {
+    let lost =
+        report.problems.iter().chain(&report.lacking).filter(|problem| is_loss(problem) && is_tool(&problem.path));
+    let paths: BTreeSet<&str> = lost.map(|problem| problem.path.as_str()).collect();
+    let sha256 = |path| files.get(path).map(|file| file.sha256.clone());
+    paths.into_iter().map(|path| MissingTool { path: path.to_owned(), sha256: sha256(path) }).collect()
 }
 
 fn metadata(report: &Report, identity: Digest) -> Vec<String> {

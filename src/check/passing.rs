@@ -3,6 +3,7 @@
 use std::io::Read;
 use std::path::Path;
 
+use crate::bundle::is_tool;
 use crate::error::Result;
 use crate::oci::Digest;
 use crate::progress::{Event, Events, Phase};
@@ -23,7 +24,7 @@ pub fn pass(
     let mut is_before = true;
     events.report(Event::Phase { phase: Phase::Verify, items: 0, bytes: 0 });
     while let Some(entry) = passing.advance()? {
-        if is_before && entry.path.starts_with("blobs/") {
+        if is_before && (is_tool(&entry.path) || entry.path.starts_with("blobs/")) {
             is_before = false;
             before_blobs(&passing.so_far([]))?;
         }

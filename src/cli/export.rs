@@ -16,8 +16,9 @@ use super::read_back::ReadBackArgs;
 use super::registry::RegistryArgs;
 use super::signing::{SignArgs, settle as settle_signature};
 use super::since::{self, SinceArgs};
+use super::tools::ToolArgs;
 use super::{mirrors, table};
-use crate::bundle::{Bundle, Contents, Finished, Options, Survey, Volumes, Whole, Writer, walk_file};
+use crate::bundle::{Bundle, Contents, Finished, Options, Survey, Tool, Volumes, Whole, Writer, walk_file};
 use crate::content::{Cached, Checkpoint, Source};
 use crate::error::{Error, Result};
 use crate::graph::Graph;
@@ -56,7 +57,11 @@ sha256.
 
 If OUT ends in .tar.zst the same tar is compressed on its way into a file, by zstd in frames of a mebibyte, so that it is still \
 read by offset; layers that are compressed already are stored. It cannot be continued, repaired or signed afterwards: interrupted, \
-all blobs are fetched again.";
+all blobs are fetched again.
+
+--include-tool takes this program along, and --tool-file any other file, below tools/: SHA256SUMS names them, so a signature \
+covers them too. The same lock and the same tools give the same bytes, and another tool makes another bundle: give the same ones \
+with --only-volume, and where a bundle is exported again.";
 
 const AFTER: &str = "\
 Examples:
@@ -70,6 +75,7 @@ Examples:
   gapferry export --locked images.lock -o - | ssh inside 'cat > images.tar'
   gapferry export -f images.txt --since receipt.json -o next.tar       # only what has not arrived
   gapferry export --repair missing.json --locked images.lock -o repair.tar     # what a damaged one lacks
+  gapferry export -f images.txt -o images.tar --include-tool --tool-file arm64/gapferry-arm64
 
 An allowlist as text:
   registry.k8s.io/pause:3.10
@@ -113,6 +119,8 @@ pub struct Args {
     #[command(flatten)]
     since: SinceArgs,
     #[command(flatten)]
+    tools: ToolArgs,
+    #[command(flatten)]
     volumes: VolumeArgs,
     #[command(flatten)]
     sign: SignArgs,
@@ -148,6 +156,7 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
     };
     let key = args.sign.key(context)?;
     let baseline = args.since.read(context)?;
+    let tools = args.tools.read()?;
     let (registries, ask) = ask(&args, context)?;
     let kept = match args.dry_run {
         true => Checkpoint::reading(&registries, &walk_file(&args.output)),
@@ -155,13 +164,13 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
     };
     tell_obstacle(&kept, context);
     let begun = (started, key);
-    let outcome = export(&args, (ask, baseline), former, &registries, &kept, begun, context).await;
+    let outcome = export(&args, (ask, baseline, tools), former, &registries, &kept, begun, context).await;
     settle(&kept, outcome, context)
 }
 
 async fn export(
     args: &Args,
-    (ask, mut baseline): (Ask, Option<Baseline>),
+    (ask, mut baseline, tools): (Ask, Option<Baseline>, Vec<Tool>),
     former: Option<Bundle>,
     registries: &Registries,
     kept: &Checkpoint<'_>,
@@ -184,7 +193,7 @@ async fn export(
         }
     };
     source.forget_local();
-    let contents = Contents::new(lock.clone(), &graph)?;
+    let contents = Contents::new(lock.clone(), &graph)?.carrying(tools);
     let basis = baseline.map(|baseline| baseline.basis(&contents)).unwrap_or_default();
     since::tell(&basis, context);
     let (graph, contents) = (basis.left_of(graph), contents.building_on(basis));
@@ -198,7 +207,7 @@ async fn export(
     // A prescribed time has to be in the bundle; another time of resolution alone is no reason to write a new one.
     let exact = args.locked.is_some() || context.now()?.1;
     let whole = if args.dry_run { Whole::BySizes } else { Whole::Proven(&context.events) };
-    let up_to_date = Writer::up_to_date(&args.output, &lock, &contents.basis, exact, whole);
+    let up_to_date = Writer::up_to_date(&args.output, &contents, exact, whole);
     let options = Options { key: key.clone(), ..Options::copying(TOOL) };
     let jobs = args.registry.jobs();
     if args.dry_run {

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use super::context::Context;
 use super::exit::Outcome;
 use super::export::images_table;
-use super::since;
-use crate::bundle::Bundle;
+use super::{since, tools};
+use crate::bundle::{Bundle, tools_of};
 use crate::error::Result;
 use crate::progress::plain_piece;
 use crate::progress::units::{bytes, count};
@@ -38,7 +38,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Outcome> {
     if args.json {
         context.print_json(&serde_json::json!({
             "identity": bundle.identity(), "tool": json.tool, "created": json.created, "images": lock.images,
-            "parents": json.parents, "assumed": json.assumed, "removed": json.removed,
+            "tools": tools_of(json).collect::<Vec<_>>(), "parents": json.parents, "assumed": json.assumed, "removed": json.removed,
         }))?;
         return Ok(Outcome::Done);
     }
@@ -55,6 +55,6 @@ pub fn run(args: &Args, context: &Context) -> Result<Outcome> {
     );
     let basis = json.basis();
     let basis = since::told(&basis.parents, basis.assumed.len(), basis.assumed_bytes());
-    context.print(&(images_table(lock) + &summary + &basis))?;
+    context.print(&(images_table(lock) + &summary + &tools::told(tools_of(json)) + &basis))?;
     Ok(Outcome::Done)
 }

@@ -37,6 +37,7 @@ mod since;
 mod site;
 mod split;
 mod table;
+mod tools;
 mod verify;
 mod volume_size;
 

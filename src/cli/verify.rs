@@ -134,10 +134,11 @@ fn tell_missing(path: &Path, opened: Opened, report: &Report, context: &Context)
     context.say(&match missing.is_empty() {
         true => format!("{path}: nothing is missing"),
         false => format!(
-            "{path}: {}, {} to fetch, {} of metadata",
+            "{path}: {}, {} to fetch, {} of metadata{}",
             count(missing.blobs.len(), "blob"),
             bytes(missing.bytes()),
             count(missing.metadata.len(), "file"),
+            if missing.tools.is_empty() { String::new() } else { format!(", {}", count(missing.tools.len(), "tool")) },
         ),
     });
     Ok(())

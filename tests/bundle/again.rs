@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
-use gapferry::bundle::{Basis, Whole, Writer};
+use gapferry::bundle::{Whole, Writer};
 use gapferry::progress::{Event, Events, Phase, Reporter};
 use rustix::fs::{XattrFlags, getxattr, setxattr};
 
@@ -30,8 +30,7 @@ impl Reporter for Readings {
 fn again(builder: &Builder, out: &Path) -> (bool, usize) {
     let readings = Arc::new(Readings::default());
     let events: Events = readings.clone();
-    let same =
-        Writer::up_to_date(out, &builder.contents().lock, &Basis::default(), true, Whole::Proven(&events)).is_some();
+    let same = Writer::up_to_date(out, &builder.contents(), true, Whole::Proven(&events)).is_some();
     let read = *readings.0.lock().unwrap();
     (same, read)
 }

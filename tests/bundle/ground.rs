@@ -154,6 +154,7 @@ impl Builder {
             manifests: self.manifests.clone(),
             blobs: self.configs.iter().chain(&self.layers).cloned().collect(),
             basis: Basis::default(),
+            tools: Vec::new(),
         }
     }
 

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 
-use gapferry::bundle::{Basis, Bundle, Options, Whole, Writer};
+use gapferry::bundle::{Bundle, Options, Whole, Writer};
 use gapferry::check::{Depth, check};
 use gapferry::content::Source;
 use gapferry::error::Kind;
@@ -157,9 +157,7 @@ fn exporting_again_repairs_a_damaged_bundle_and_fetches_only_what_is_damaged() {
     for name in ["bundle", "bundle.tar"] {
         let out = directory.path().join(name);
         builder.write(&out).unwrap();
-        let is_whole = |whole: Whole<'_>| {
-            Writer::up_to_date(&out, &builder.contents().lock, &Basis::default(), true, whole).is_some()
-        };
+        let is_whole = |whole: Whole<'_>| Writer::up_to_date(&out, &builder.contents(), true, whole).is_some();
         let events = silent();
         assert!(is_whole(Whole::Proven(&events)));
         damage(&out, &builder.layer(1).digest.blob_path());

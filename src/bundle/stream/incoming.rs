@@ -13,7 +13,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 use tokio::sync::mpsc::UnboundedSender;
 
-use crate::bundle::{Bundle, FileEntry};
+use crate::bundle::{Bundle, FileEntry, is_tool};
 use crate::content::{Body, Slice, Source};
 use crate::error::{Error, Kind, Result};
 use crate::oci::{Descriptor, Digest, Manifest, Reference, Repository, Tag};
@@ -81,11 +81,13 @@ impl<R: Read> Incoming<R> {
         let mut passing = Passing::new(path, input)?;
         let (mut is_before, mut next) = (true, None);
         while let Some(entry) = passing.advance()? {
-            if is_before && entry.path.starts_with("blobs/") {
+            let is_tool = is_tool(&entry.path);
+            if is_before && (is_tool || entry.path.starts_with("blobs/")) {
                 is_before = false;
                 before_blobs(&passing.so_far([]))?;
             }
-            if !passing.will_keep(&entry)? {
+            // The manifests are behind the tools, which nothing here needs.
+            if !is_tool && !passing.will_keep(&entry)? {
                 next = Some(entry);
                 break;
             }

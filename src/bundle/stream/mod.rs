@@ -11,11 +11,12 @@ mod outlet;
 
 use std::collections::HashMap;
 
+use futures_util::StreamExt;
 use futures_util::future::try_join;
 
 use super::format::{self, BUNDLE_JSON, Known, Metadata};
-use super::offsets::TarPlan;
-use super::{Contents, Options, signed};
+use super::offsets::{TarFile, TarPlan};
+use super::{Contents, Options, Tool, signed};
 use crate::content::{Origin, Slice, Source};
 use crate::error::{Error, Result};
 use crate::graph::Graph;
@@ -88,16 +89,17 @@ impl Stream<'_> {
         let (fetching, mut fetched) = ahead.begin(&blobs);
         let mut pipe = Pipe::to(outlet);
         let writing = async {
-            let manifests = self.contents.manifests.iter().map(|manifest| manifest.bytes().clone());
-            let whole = metadata.into_iter().map(|file| file.bytes.into()).chain(manifests);
-            let (metadata, others) = plan.files.split_at(plan.files.len() - blobs.len());
-            for (file, bytes) in metadata.iter().zip(whole) {
-                pipe.begin(Kind::Plain).await?;
-                pipe.write(file.header_blocks(mtime).into()).await?;
-                pipe.write(bytes).await?;
-                pipe.write(padding(file.size)).await?;
+            let mut files = plan.files.iter();
+            for (bytes, file) in metadata.into_iter().map(|file| file.bytes.into()).zip(files.by_ref()) {
+                whole(&mut pipe, file, bytes, mtime).await?;
             }
-            for (file, placed) in others.iter().zip(&blobs) {
+            for (tool, file) in self.contents.tools.iter().zip(files.by_ref()) {
+                pack(&mut pipe, file, tool, mtime).await?;
+            }
+            for (manifest, file) in self.contents.manifests.iter().zip(files.by_ref()) {
+                whole(&mut pipe, file, manifest.bytes().clone(), mtime).await?;
+            }
+            for (placed, file) in blobs.iter().zip(files) {
                 pipe.begin(Kind::Plain).await?;
                 pipe.write(file.header_blocks(mtime).into()).await?;
                 pipe.begin(Kind::of(&placed.blob)).await?;
@@ -119,7 +121,7 @@ impl Stream<'_> {
 
     fn plan(&self, metadata: &[Metadata]) -> Result<TarPlan> {
         let files = metadata.iter().map(|file| (file.path.to_owned(), file.bytes.len() as u64));
-        TarPlan::new(files.chain(self.contents.all().map(|(digest, size)| (digest.blob_path(), size))))
+        TarPlan::new(files.chain(self.contents.files()))
     }
 
     /// The blobs in the order of the tar, and where each is.
@@ -161,6 +163,24 @@ impl Stream<'_> {
         }
         Ok(sums)
     }
+}
+
+/// A file that is at hand as a whole.
+async fn whole(pipe: &mut Pipe, file: &TarFile, bytes: bytes::Bytes, mtime: u64) -> Result<()> {
+    pipe.begin(Kind::Plain).await?;
+    pipe.write(file.header_blocks(mtime).into()).await?;
+    pipe.write(bytes).await?;
+    pipe.write(padding(file.size)).await
+}
+
+async fn pack(pipe: &mut Pipe, file: &TarFile, tool: &Tool, mtime: u64) -> Result<()> {
+    pipe.begin(Kind::Plain).await?;
+    pipe.write(file.header_blocks(mtime).into()).await?;
+    let mut reader = tool.reader()?;
+    while let Some(piece) = reader.next().await {
+        pipe.write(piece.map_err(|error| tool.changed(error))?).await?;
+    }
+    pipe.write(padding(file.size)).await
 }
 
 fn silent(sha256: HashMap<Digest, Digest>) -> Known {

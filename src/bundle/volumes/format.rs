@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::names::stored_path;
 use super::parity::{UNIT, supports};
-use crate::bundle::CHUNKS;
+use crate::bundle::{CHUNKS, is_tool};
 use crate::content::chunks::from_hex;
 use crate::error::{Error, Result};
 use crate::oci::{Digest, has_at_most_values};
@@ -121,7 +121,7 @@ impl VolumeFile {
     }
 
     fn fault(&self) -> Option<&'static str> {
-        if self.path != CHUNKS && Digest::of_blob_path(&self.path).is_none() {
+        if self.path != CHUNKS && !is_tool(&self.path) && Digest::of_blob_path(&self.path).is_none() {
             return Some("is no file that a volume holds");
         }
         if from_hex(&self.blake3).is_none() {
@@ -323,7 +323,7 @@ mod tests {
     #[test]
     fn a_forged_volume_is_refused_before_anything_goes_by_it() {
         type Forge = fn(&mut VolumeJson);
-        let forged: [(Forge, &str); 14] = [
+        let forged: [(Forge, &str); 15] = [
             (|v| v.gapferry_volume = 2, "format 2"),
             (|v| v.number = 0, "cannot be"),
             (|v| v.number = 8, "cannot be"),
@@ -332,6 +332,7 @@ mod tests {
             (|v| v.limit = u64::MAX, "cannot be"),
             (|v| v.files[1].path = "blobs/sha256/../../etc/passwd".to_owned(), "no file that a volume holds"),
             (|v| v.files[1].path = "index.json".to_owned(), "no file that a volume holds"),
+            (|v| v.files[1].path = "tools/../../etc/passwd".to_owned(), "no file that a volume holds"),
             (|v| v.files[1].path = v.files[0].path.clone(), "comes twice"),
             (|v| v.files[1].blake3 = "A".repeat(64), "no valid blake3"),
             (|v| v.files[0].segment.as_mut().unwrap().number = 4, "cannot be"),

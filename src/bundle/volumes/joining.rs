@@ -15,7 +15,7 @@ use crate::bundle::format::{self, FileEntry};
 use crate::bundle::medium::{self, WriteLock};
 use crate::bundle::offsets::{TarFile, TarPlan};
 use crate::bundle::writer::{Writer, refuse_foreign};
-use crate::bundle::{BUNDLE_JSON, Bundle, SIGNATURE, SUMS};
+use crate::bundle::{BUNDLE_JSON, Bundle, SIGNATURE, SUMS, TOOLS, is_tool};
 use crate::content::{Slice, in_parallel};
 use crate::error::{Error, Result};
 use crate::oci::{Algorithm, Digest};
@@ -114,9 +114,13 @@ fn join_directory(files: &[Copied<'_>], out: &Path, events: &Events) -> Result<(
         let path = root.join("blobs").join(algorithm);
         fs::create_dir_all(&path).map_err(|e| Error::disk("creating", &path, e))?;
     }
+    if files.iter().any(|file| is_tool(&file.path)) {
+        let path = root.join(TOOLS);
+        fs::create_dir(&path).map_err(|e| Error::disk("creating", &path, e))?;
+    }
     let write = |from: &Copied| {
         let path = root.join(&from.path);
-        let mut file = File::create_new(&path).map_err(|e| Error::disk("creating", &path, e))?;
+        let mut file = medium::create_new(&path, &from.path)?;
         copy(from, &mut file, &path, events)
     };
     // Only a whole one has these.

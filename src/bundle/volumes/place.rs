@@ -3,6 +3,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, File, OpenOptions};
+use std::hash::Hash;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,7 +17,7 @@ use super::set::Set;
 use crate::bundle::hashers::Hashers;
 use crate::bundle::journal::{Claims, Journal};
 use crate::bundle::place::{Extent, Place, Sealing, Slot};
-use crate::bundle::{leftovers, medium, stamp};
+use crate::bundle::{Tool, is_tool, leftovers, medium, stamp};
 use crate::content::{Slice, in_parallel};
 use crate::error::{Error, Result};
 use crate::oci::{Algorithm, Digest};
@@ -105,7 +106,7 @@ impl VolumeFiles {
             open.push(OpenVolume { plan, partial, file });
         }
         leftovers::tell_lost(set.name.base(), other.map_or(0, |claims| claims.lost(|_| false)), events);
-        let places = places(&open)?;
+        let places = places(&open, Digest::of_blob_path)?;
         let journal = match &same {
             Some(_) => Journal::resume(&journal_path)?,
             None => {
@@ -117,6 +118,16 @@ impl VolumeFiles {
         };
         let claims = same.unwrap_or_default();
         Ok(VolumeFiles { set, open, places, journal, journal_path, claims, only })
+    }
+
+    /// Each is in one volume, or in pieces, like a blob.
+    fn pack(&self, tools: &[Tool]) -> Result<()> {
+        if tools.is_empty() {
+            return Ok(());
+        }
+        let places = places(&self.open, |path| is_tool(path).then(|| path.to_owned()))?;
+        let here = tools.iter().filter_map(|tool| Some((tool, places.get(&tool.path())?)));
+        here.into_iter().try_for_each(|(tool, extents)| tool.write_to(&Slot::of(extents.clone(), 0)))
     }
 
     /// What is known of everything that a volume holds. What is cut is read again: its digests are of the pieces.
@@ -143,23 +154,23 @@ impl VolumeFiles {
     }
 }
 
-fn places(open: &[OpenVolume]) -> Result<HashMap<Digest, Arc<[Extent]>>> {
-    let mut places: HashMap<Digest, Vec<Extent>> = HashMap::new();
+/// Where the files are that have a `key`.
+fn places<K: Eq + Hash>(open: &[OpenVolume], key: impl Fn(&str) -> Option<K>) -> Result<HashMap<K, Arc<[Extent]>>> {
+    let mut places: HashMap<K, Vec<Extent>> = HashMap::new();
     for OpenVolume { plan, partial, file } in open {
         let path: Arc<Path> = partial.as_path().into();
         let tar = plan.tar()?;
         let data: HashMap<&str, u64> = tar.files.iter().map(|file| (file.path.as_str(), file.data)).collect();
         for held in &plan.files {
-            let (Some(digest), Some(base)) = (Digest::of_blob_path(&held.path), data.get(held.stored_path().as_str()))
-            else {
+            let (Some(key), Some(base)) = (key(&held.path), data.get(held.stored_path().as_str())) else {
                 continue;
             };
             let first = held.cut.map_or(0, |cut| cut.first);
             let (file, path) = (file.clone(), path.clone());
-            places.entry(digest).or_default().push(Extent { file, path, base: *base, first, size: held.size });
+            places.entry(key).or_default().push(Extent { file, path, base: *base, first, size: held.size });
         }
     }
-    Ok(places.into_iter().map(|(digest, extents)| (digest, extents.into())).collect())
+    Ok(places.into_iter().map(|(key, extents)| (key, extents.into())).collect())
 }
 
 impl Place for VolumeFiles {
@@ -198,6 +209,7 @@ impl Place for VolumeFiles {
 
     fn seal(&self, sealing: &Sealing<'_>) -> Result<()> {
         let set = self.set.sealed(sealing);
+        self.pack(sealing.tools)?;
         for volume in &self.open {
             let OpenVolume { plan, partial, file } = volume;
             let known = self.known(volume, sealing)?;

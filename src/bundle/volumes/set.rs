@@ -14,6 +14,7 @@ use crate::bundle::offsets::TarFile;
 use crate::bundle::place::Sealing;
 use crate::bundle::{
     BUNDLE_JSON, Bundle, CHUNKS, Contents, DOCKER_JSON, INDEX_JSON, MAX_BUNDLE_JSON, OCI_LAYOUT, SIGNATURE, SUMS,
+    is_tool,
 };
 use crate::error::{Error, Result};
 use crate::oci::{Digest, Manifest};
@@ -77,7 +78,8 @@ impl Set {
         shape: Shape,
     ) -> Result<Set> {
         let (common, identity) = common(metadata, &contents.manifests);
-        let files = contents.blobs.iter().map(|blob| (blob.digest.blob_path(), blob.size)).collect();
+        let tools = contents.tools.iter().map(|tool| (tool.path(), tool.size()));
+        let files = tools.chain(contents.blobs.iter().map(|blob| (blob.digest.blob_path(), blob.size))).collect();
         let mtime = u64::try_from(contents.lock.created.as_second()).unwrap_or_default();
         Set::new(name, common, files, shape, (identity, mtime))
     }
@@ -185,7 +187,7 @@ impl Set {
 
 /// Whether a file of the bundle is in one volume, if it is no manifest; all others are in every one.
 pub(super) fn is_held(path: &str) -> bool {
-    path == CHUNKS || path.starts_with("blobs/")
+    path == CHUNKS || is_tool(path) || path.starts_with("blobs/")
 }
 
 /// What is the same in every volume, and the identity it gives.

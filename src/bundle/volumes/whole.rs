@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use super::{KeptPiece, Segment, Volume};
 use crate::bundle::{
-    BUNDLE_JSON, CHUNKS, DOCKER_JSON, INDEX_JSON, MAX_BUNDLE_JSON, MAX_SUMS, OCI_LAYOUT, SIGNATURE, SUMS,
+    BUNDLE_JSON, CHUNKS, DOCKER_JSON, INDEX_JSON, MAX_BUNDLE_JSON, MAX_SUMS, OCI_LAYOUT, SIGNATURE, SUMS, is_tool,
     signed_identity,
 };
 use crate::oci::Digest;
@@ -63,7 +63,7 @@ pub(super) fn join(
 
 fn is_of_bundle(path: &str) -> bool {
     let is_metadata = matches!(path, OCI_LAYOUT | BUNDLE_JSON | INDEX_JSON | DOCKER_JSON | SUMS | SIGNATURE | CHUNKS);
-    is_metadata || path.starts_with("blobs/")
+    is_metadata || is_tool(path) || path.starts_with("blobs/")
 }
 
 /// All pieces of a file in their order, if they are there and fit.

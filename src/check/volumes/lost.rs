@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use super::super::graph::Reach;
 use super::super::{Problem, ProblemKind};
-use crate::bundle::CHUNKS;
 use crate::bundle::volumes::{Part, VOLUMES, Volume, VolumeFile, Volumes};
+use crate::bundle::{CHUNKS, is_tool};
 
 /// The same images for all problems of a volume.
 type Images = Arc<BTreeSet<String>>;
@@ -25,7 +25,9 @@ pub fn take_lacking(set: &Volumes, problems: &mut Vec<Problem>) -> Vec<Problem> 
         .collect();
     let is_elsewhere = |problem: &Problem| {
         let is_held = held.contains(problem.path.as_str());
-        let can_be = problem.path.starts_with("blobs/") || matches!(problem.path.as_str(), CHUNKS | "…");
+        let can_be = problem.path.starts_with("blobs/")
+            || is_tool(&problem.path)
+            || matches!(problem.path.as_str(), CHUNKS | "…");
         problem.kind == ProblemKind::Missing && can_be && !is_held
     };
     let (lacking, others) = problems.drain(..).partition(is_elsewhere);

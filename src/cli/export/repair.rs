@@ -1,12 +1,13 @@
 //! `export --repair`: of a lock only what a damaged bundle lacks.
 
 use super::{Args, Ask, TOOL, ask};
-use crate::bundle::{Contents, MAX_MISSING, Missing, Writer, walk_file, write_repair};
+use crate::bundle::{Contents, MAX_MISSING, Missing, Tool, Writer, refuse_unwanted, walk_file, write_repair};
 use crate::cli::allowlist::{read_bounded, settle, tell_obstacle};
 use crate::cli::context::Context;
 use crate::cli::exit::Outcome;
 use crate::content::{Cached, Checkpoint};
 use crate::error::{Error, Result};
+use crate::progress::Event;
 use crate::progress::units::{bytes, count};
 
 /// Writes the repair that `--repair` asks for; `None`: it does not.
@@ -22,6 +23,9 @@ pub async fn run(args: &Args, context: &Context) -> Result<Option<Outcome>> {
     let missing = Missing::parse(&text, &name)?;
     Writer::check_free(&args.output)?;
     let baseline = args.since.read(context)?;
+    let tools = args.tools.read()?;
+    refuse_unwanted(&missing, &tools)?;
+    tell_left(&missing, &tools, context);
     let (registries, ask) = ask(args, context)?;
     // The command line does not take one without the other.
     let Ask::Locked(lock) = ask else { return Err(Error::input("--repair is of no use without --locked")) };
@@ -30,7 +34,7 @@ pub async fn run(args: &Args, context: &Context) -> Result<Option<Outcome>> {
     let made = async {
         let source = Cached::new(&kept, None);
         let graph = args.allowlist.follow(&lock, &source, &args.registry, context).await?;
-        let mut contents = Contents::new(*lock, &graph)?;
+        let mut contents = Contents::new(*lock, &graph)?.carrying(tools);
         // Of an increment anything can be asked for; but index.json is that of the increment.
         contents.basis = baseline.map(|baseline| baseline.basis(&contents)).unwrap_or_default();
         let jobs = args.registry.jobs();
@@ -47,4 +51,18 @@ pub async fn run(args: &Args, context: &Context) -> Result<Option<Outcome>> {
     context.say(&format!("{output}: written, {blobs}, {}", bytes(repair.size)));
     context.say(&format!("for the bundle with the identity {}", missing.identity));
     Ok(Some(Outcome::Done))
+}
+
+/// Whoever mends the bundle should know that it will not be whole.
+fn tell_left(missing: &Missing, tools: &[Tool], context: &Context) {
+    let is_left = |path: &String| tools.iter().all(|tool| tool.path() != *path);
+    let left: Vec<String> = missing.tools.iter().map(|tool| tool.path.clone()).filter(is_left).collect();
+    if !left.is_empty() {
+        let text = format!(
+            "the bundle also lacks {}, which is not in this repair: --include-tool and --tool-file take the same file along; \
+             without it the bundle does not become whole, nor does a volume that holds some of it",
+            left.join(", ")
+        );
+        context.events.report(Event::Warning(text));
+    }
 }

@@ -129,7 +129,7 @@ fn up_to_date(
     }
     let exact = args.locked.is_some() || context.now()?.1;
     let whole = if args.dry_run { Whole::BySizes } else { Whole::Proven(&context.events) };
-    let finished = Writer::up_to_date(&args.output, &contents.lock, &contents.basis, exact, whole);
+    let finished = Writer::up_to_date(&args.output, contents, exact, whole);
     let is_signed = |key: &PrivateKey| {
         let layout = Layout::open(&args.output);
         layout.and_then(|layout| check_signature(&layout, std::slice::from_ref(key.public()))).is_ok()

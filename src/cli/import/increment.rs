@@ -78,7 +78,8 @@ fn tell_missing(args: &Args, bundle: &Bundle, proof: &Proof, context: &Context) 
     let blobs = proof.missing.iter();
     let blobs = blobs.map(|it| MissingBlob { digest: it.digest, size: Some(it.size), ranges: Vec::new() }).collect();
     let (tool, identity) = (TOOL.to_owned(), bundle.identity());
-    let missing = Missing { gapferry_missing: MISSING_VERSION, tool, identity, metadata: Vec::new(), blobs };
+    let (metadata, tools) = (Vec::new(), Vec::new());
+    let missing = Missing { gapferry_missing: MISSING_VERSION, tool, identity, metadata, tools, blobs };
     if let Some(path) = &args.missing {
         write_file(path, missing.to_json().as_bytes())?;
     }

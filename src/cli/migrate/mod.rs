@@ -22,6 +22,7 @@ use super::exit::Outcome;
 use super::push::{Cargo, Names, Push, PushArgs};
 use super::read_back::ReadBackArgs;
 use super::signing::SignArgs;
+use super::tools::ToolArgs;
 use crate::content::LinkMode;
 use crate::error::{Error, Result};
 use crate::graph::Graph;
@@ -144,6 +145,8 @@ pub struct Args {
     #[command(flatten)]
     sign: SignArgs,
     #[command(flatten)]
+    tools: ToolArgs,
+    #[command(flatten)]
     read_back: ReadBackArgs,
     #[command(flatten)]
     push: PushArgs,
@@ -155,7 +158,7 @@ fn refuse_without_push(arg: clap::Arg) -> clap::Arg {
     if arg.get_id().as_str().starts_with("sign_") {
         return arg.conflicts_with_all(["list", "to_dir", "to_storage"]);
     }
-    if arg.get_id() == "read_back" {
+    if ["read_back", "include_tool", "tool_file"].contains(&arg.get_id().as_str()) {
         return arg.conflicts_with_all(["list", "to", "to_dir", "to_storage"]);
     }
     let is_about_push = ["Names", "Harbor", "Pushing", "Output", "Registry options"].contains(&heading);
@@ -198,8 +201,10 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
     let asked = |to| Asked { storage: &args.storage, to, json: args.json, started };
     let key = args.sign.key(context)?;
     let push = push.map(|push| push.signing(key.clone())).transpose()?;
+    let tools = args.tools.read()?;
     let bundle = args.to_bundle.as_ref().map(|out| to_bundle::Job {
         key: key.clone(),
+        tools,
         read_back: &args.read_back,
         storage: &storage,
         which,

@@ -7,7 +7,7 @@ use super::choice::Which;
 use super::collect::{Collected, collect};
 use super::report::{self, Asked, Fate};
 use super::{faults, refuse_inside};
-use crate::bundle::{Basis, Contents, Finished, Options, Whole, Writer};
+use crate::bundle::{Contents, Finished, Options, Tool, Whole, Writer};
 use crate::cli::context::Context;
 use crate::cli::exit::Outcome;
 use crate::cli::export::{self, TOOL};
@@ -35,6 +35,8 @@ pub struct Job<'a> {
     pub jobs: usize,
     /// Signs the bundle.
     pub key: Option<Arc<PrivateKey>>,
+    /// They go with it.
+    pub tools: Vec<Tool>,
     pub asked: Asked<'a>,
 }
 
@@ -111,14 +113,13 @@ impl Job<'_> {
         let locked = images.iter().map(|image| image.locked.clone()).collect();
         let lock = Lock { version: LOCK_VERSION, created, images: locked };
         let graph = Graph { images };
-        if let Some(finished) =
-            Writer::up_to_date(self.asked.to, &lock, &Basis::default(), exact, Whole::Proven(&context.events))
-        {
+        let contents = Contents::new(lock, &graph)?.carrying(self.tools.clone());
+        if let Some(finished) = Writer::up_to_date(self.asked.to, &contents, exact, Whole::Proven(&context.events)) {
             return Ok(Some(Ended { finished, moved: 0, linked: 0 }));
         }
         let job = export::Job {
             output: self.asked.to,
-            contents: Contents::new(lock, &graph)?,
+            contents,
             options: Options {
                 tool: TOOL.to_owned(),
                 link: self.link,

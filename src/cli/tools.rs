@@ -1,0 +1,41 @@
+//! Programs that a bundle takes along, for an isolated side that has none.
+
+use std::path::PathBuf;
+
+use crate::bundle::{FileEntry, Tool};
+use crate::error::Result;
+use crate::progress::plain_piece;
+use crate::progress::units::bytes;
+
+#[derive(clap::Args)]
+pub struct ToolArgs {
+    /// Take this very program along, as tools/gapferry
+    ///
+    /// For an isolated side that has nothing yet: `tar -xf BUNDLE.tar tools/gapferry SHA256SUMS` and `sha256sum -c
+    /// --ignore-missing SHA256SUMS` are all it needs. It starts where the processor is of the same kind, and the C library not
+    /// older than on the machine that built it; --tool-file takes one for others along.
+    #[arg(long, help_heading = "What to carry", hide_short_help = true)]
+    include_tool: bool,
+    /// Take this file along, as tools/NAME
+    ///
+    /// Repeatable: a program for another architecture, a script, a key. It is never run or pushed by gapferry.
+    #[arg(long, value_name = "FILE", help_heading = "What to carry", hide_short_help = true)]
+    tool_file: Vec<PathBuf>,
+}
+
+impl ToolArgs {
+    /// Looks at them; to be asked before any registry is.
+    ///
+    /// # Errors
+    /// All that cannot be packed.
+    pub fn read(&self) -> Result<Vec<Tool>> {
+        Tool::read_all(self.include_tool, &self.tool_file)
+    }
+}
+
+/// What a bundle takes along, as a line; nothing of one that takes nothing.
+pub fn told<'a>(tools: impl Iterator<Item = &'a FileEntry>) -> String {
+    let one = |file: &FileEntry| format!("{} ({})", plain_piece(&file.path), bytes(file.size));
+    let all: Vec<String> = tools.map(one).collect();
+    if all.is_empty() { String::new() } else { format!("with {}\n", all.join(", ")) }
+}
