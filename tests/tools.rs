@@ -355,6 +355,32 @@ fn volumes_that_are_written_at_once_hold_the_tools_and_are_taken_in_any_order() 
 }
 
 #[test]
+fn a_lost_volume_is_written_again_with_the_tools_it_held() {
+    let ground = Ground::new();
+    ground.packed("set", &["--volume-size", "700kB"]);
+    let volumes = ground.volumes("set");
+    let holds =
+        |volume: &&String| shell(ground.directory.path(), &format!("tar -tf {volume}")).contains("tools/hello\n");
+    let lost = volumes.iter().find(holds).unwrap();
+    let before = fs::read(ground.path(lost)).unwrap();
+    fs::remove_file(ground.path(lost)).unwrap();
+    let left: Vec<&str> = volumes.iter().filter(|volume| *volume != lost).map(String::as_str).collect();
+    ground.run(&[&["verify", "--missing", "missing.json"], &left[..]].concat()).ended(3);
+    let missing: serde_json::Value = serde_json::from_slice(&fs::read(ground.path("missing.json")).unwrap()).unwrap();
+    let tools = missing["tools"].as_array().unwrap().iter().map(|tool| tool["path"].as_str().unwrap());
+    let options: Vec<&str> = tools.flat_map(|path| ["--tool-file", path.strip_prefix("tools/").unwrap()]).collect();
+    assert!(options.contains(&"hello"), "{missing}");
+    let export = ["export", "--repair", "missing.json", "--locked", "images.lock", "-o", "repair.tar"];
+    let repair = [&["repair", "repair.tar"], &left[..]].concat();
+    ground.run(&export).ended(0);
+    let said = ground.run(&repair).ended(3).stdout;
+    assert!(said.contains("0 volumes made again") && !ground.path(lost).exists(), "{said}");
+    ground.run(&[&export[..], &options].concat()).ended(0);
+    ground.run(&repair).ended(0);
+    assert!(fs::read(ground.path(lost)).unwrap() == before);
+}
+
+#[test]
 fn what_cannot_be_packed_is_named_at_once_before_anybody_is_asked_for_an_image() {
     let ground = Ground::new();
     for directory in ["other", "third"] {
