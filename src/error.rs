@@ -62,9 +62,11 @@ impl Error {
         Error::new(Kind::Damaged, attempt)
     }
 
-    /// A failed file operation: `Error::disk("writing", &path, error)`.
+    /// A failed file operation: `Error::disk("writing", &path, error)`. Bytes that could be read and are wrong
+    /// ([`InvalidData`](std::io::ErrorKind::InvalidData)) are damage, not a failing disk.
     pub fn disk(verb: &str, path: &std::path::Path, source: std::io::Error) -> Error {
-        Error::new(Kind::Disk, format!("{verb} {}", path.display())).because(source)
+        let kind = if source.kind() == std::io::ErrorKind::InvalidData { Kind::Damaged } else { Kind::Disk };
+        Error::new(kind, format!("{verb} {}", path.display())).because(source)
     }
 
     /// There is not enough room; looks like the operating system's own ENOSPC to whoever gives hints.

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::Contents;
+use super::before::{Survey, existing_ancestor, planned};
 use super::leftovers::{self, Target};
 use super::medium::{self, WriteLock};
 use super::open::Bundle;
@@ -12,7 +13,7 @@ use super::place::Place;
 use super::signed::check_signature;
 use super::tools::are_those_of;
 use super::volumes::{Opened, Set, SetName, Shape, VolumeFiles, claimed, reserved, there};
-use super::writer::{Finished, Options, Survey, existing_ancestor, planned};
+use super::writer::{Finished, Options};
 use crate::content::chunks::Chunks;
 use crate::error::{Error, Result};
 use crate::lock::Lock;

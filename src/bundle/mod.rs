@@ -6,6 +6,7 @@
 //! layout is a [`Source`](crate::content::Source)). It knows the format and the file system, no registry and no command line.
 
 mod basis;
+mod before;
 mod bytes_in;
 mod directory;
 mod format;
@@ -31,6 +32,7 @@ pub mod volumes;
 mod writer;
 
 pub use basis::{Assumed, AssumedKind, Basis, Parent, ParentKind, Removed};
+pub use before::{Survey, Whole};
 pub(crate) use format::docker_entry;
 pub use format::{
     BUNDLE_JSON, BundleJson, CHUNKS, DOCKER_JSON, FORMAT_VERSION, FileEntry, INDEX_JSON, OCI_LAYOUT, SIGNATURE, SUMS,
@@ -38,12 +40,12 @@ pub use format::{
 pub use in_volumes::Volumes;
 pub use mend::{Mended, mend};
 pub use missing::{MAX_MISSING, MISSING_VERSION, Missing, MissingBlob, MissingRange, MissingTool};
-pub use open::{Bundle, MAX_BUNDLE_JSON, refuse_unfinished};
+pub use open::{Bundle, MAX_BUNDLE_JSON, refuse_part, refuse_unfinished};
 pub use read_back::read_back;
 pub use repair::{REPAIR_JSON, Repair, is_for as repair_is_for, refuse_unwanted, write_repair};
 pub use signed::{MAX_SIGNATURE, MAX_SUMS, Signed, check_signature, sign, signed_identity};
 pub use tools::{TOOLS, Tool, is_tool, tools_of};
-pub use writer::{Finished, Options, Survey, Whole, Writer};
+pub use writer::{Finished, Options, Writer};
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};

@@ -9,6 +9,8 @@ use std::collections::HashSet;
 use std::path::Path;
 
 use super::format::{self, BUNDLE_JSON, BundleJson, FileEntry, SIGNATURE, SUMS};
+use super::repair::REPAIR_JSON;
+use super::volumes::VOLUMES;
 use crate::error::{Error, Result};
 use crate::lock::{Attached, Lock};
 use crate::oci::{Descriptor, Digest, Role};
@@ -111,6 +113,20 @@ impl Bundle {
         let agree = |file: &FileEntry| self.layout.size_of(&file.path) == Some(file.size);
         there == self.json.files.len() && self.json.files.iter().all(agree)
     }
+}
+
+/// What comes out of a pipe has to be a bundle as a whole: of anything else the parts would only be called wrong.
+///
+/// # Errors
+/// It is a volume of one, or a repair.
+pub fn refuse_part(layout: &Layout) -> Result<()> {
+    let is_part = |path: &str| path.starts_with(VOLUMES) && path.ends_with(".json");
+    let what = match layout.entries().any(|(path, _)| is_part(path)) {
+        true => "a volume of a bundle: `verify` and `import` take it as a file",
+        false if layout.size_of(REPAIR_JSON).is_some() => "a repair: `gapferry repair` takes it as a file",
+        false => return Ok(()),
+    };
+    Err(Error::input(format!("{} is no bundle but {what}; save it to one", layout.path().display())))
 }
 
 /// A name that ends in `.partial` is unfinished, however whole it may look: it was not yet known to be on the medium.

@@ -2,32 +2,40 @@
 //! only when it is asked.
 
 use std::fs::{self, File};
+use std::io::IoSliceMut;
 use std::path::Path;
 
 use bytes::Bytes;
 use rustix::fs::Advice;
+use rustix::io::ReadWriteFlags;
 
 use super::leftovers::hash_all;
 use super::volumes::VOLUMES;
-use super::{MAX_SUMS, SUMS, medium};
+use super::{MAX_SUMS, SIGNATURE, SUMS, medium};
 use crate::error::{Error, Result};
 use crate::oci::Digest;
 use crate::progress::Events;
 use crate::transport::layout::Layout;
 
+/// File systems that are in memory (statfs(2)): there is no medium.
+const IN_MEMORY: [u64; 2] = [0x0102_1994, 0x8584_58f6];
+
 /// Reads every file of the bundle or volume at `path`, which was just written, from the medium and not from memory, and proves it
 /// by its sums. If other bytes come back, it loses its name again: it is called `.partial` then.
 ///
+/// `false`: it has the bytes that were written, but the system would not let go of all that it has in memory, so some of them
+/// may have come from there.
+///
 /// # Errors
 /// What was read is not what was written (`Damaged`), or cannot be read.
-pub fn read_back(path: &Path, events: &Events) -> Result<()> {
+pub fn read_back(path: &Path, events: &Events) -> Result<bool> {
     let path = &medium::settle(path)?;
     let layout = Layout::open(path)?;
-    let sums = sums_of(&layout)?;
-    forget(path, &layout)?;
+    let known = known(&layout)?;
+    let is_forgotten = forget(path, &layout)?;
     // Opened again: what was read to find the files is no proof.
-    let proven = Layout::open(path).and_then(|layout| prove(&layout, &sums, events));
-    let Err(error) = proven else { return Ok(()) };
+    let proven = Layout::open(path).and_then(|layout| prove(&layout, &known, events));
+    let Err(error) = proven else { return Ok(is_forgotten) };
     let unnamed = medium::beside(path, ".partial");
     if unnamed.symlink_metadata().is_err() {
         fs::rename(path, &unnamed).map_err(|e| Error::disk("taking the name from", path, e))?;
@@ -35,19 +43,23 @@ pub fn read_back(path: &Path, events: &Events) -> Result<()> {
     Err(error.while_doing(format!("reading back {}", path.display())))
 }
 
-/// The files that are lists of sums, as they were written.
-fn sums_of(layout: &Layout) -> Result<Vec<(String, Bytes)>> {
+/// The files that are lists of sums, and the signature, which is in none, as they were written.
+fn known(layout: &Layout) -> Result<Vec<(String, Bytes)>> {
     let is_own = |path: &str| path.starts_with(VOLUMES) && path.ends_with(".sha256");
     let is_volume = layout.entries().any(|(path, _)| is_own(path));
-    let paths =
-        layout.entries().map(|(path, _)| path).filter(|path| if is_volume { is_own(path) } else { *path == SUMS });
-    let sums = paths.map(|path| Ok((path.to_owned(), layout.read(path, MAX_SUMS)?.unwrap_or_default())));
-    sums.collect()
+    let is_list = |path: &str| if is_volume { is_own(path) } else { path == SUMS };
+    let paths = layout.entries().map(|(path, _)| path).filter(|path| is_list(path) || *path == SIGNATURE);
+    paths.map(|path| Ok((path.to_owned(), layout.read(path, MAX_SUMS)?.unwrap_or_default()))).collect()
 }
 
-fn prove(layout: &Layout, sums: &[(String, Bytes)], events: &Events) -> Result<()> {
-    let named: Vec<(&str, Digest)> =
-        sums.iter().flat_map(|(path, bytes)| names(bytes).chain([(path.as_str(), Digest::sha256(bytes))])).collect();
+fn prove(layout: &Layout, known: &[(String, Bytes)], events: &Events) -> Result<()> {
+    let lists = known.iter().filter(|(path, _)| path != SIGNATURE).flat_map(|(_, bytes)| names(bytes));
+    let own = known.iter().map(|(path, bytes)| (path.as_str(), Digest::sha256(bytes)));
+    let named: Vec<(&str, Digest)> = lists.chain(own).collect();
+    // What is between the files of a tar has no sums.
+    if let Some(fault) = layout.faults().first() {
+        return Err(Error::damaged(format!("other bytes came from the medium than went to it: {}", fault.what)));
+    }
     let wrong = hash_all(layout, &named, events);
     let Some(first) = wrong.first().map(|at| named[*at].0) else { return Ok(()) };
     let others = wrong.len() - 1;
@@ -61,29 +73,41 @@ fn names(sums: &[u8]) -> impl Iterator<Item = (&str, Digest)> {
     lines.filter_map(|(sum, path)| Some((path, format!("sha256:{sum}").parse().ok()?)))
 }
 
-/// The system keeps nothing of these files in memory. Where it does so all the same, it is not to be helped: it is memory that
-/// the files are in, or another program holds them.
-fn forget(path: &Path, layout: &Layout) -> Result<()> {
+/// The system keeps nothing of these files in memory. `false`: it does so all the same, because it is memory that they are in,
+/// or another program holds them there.
+fn forget(path: &Path, layout: &Layout) -> Result<bool> {
     let forget = |path: &Path| {
         let file = File::open(path).map_err(|e| Error::disk("opening", path, e))?;
         // Only what has reached the medium can be forgotten.
         file.sync_all().map_err(|e| Error::disk("syncing", path, e))?;
         let _ = rustix::fs::fadvise(&file, 0, None, Advice::DontNeed);
-        Ok(())
+        Ok(!is_in_memory(&file))
     };
     if path.is_file() {
         return forget(path);
     }
-    layout.entries().try_for_each(|(name, _)| forget(&path.join(name)))
+    let mut all = true;
+    for (name, _) in layout.entries() {
+        all &= forget(&path.join(name))?;
+    }
+    Ok(all)
+}
+
+/// As far as the system tells, which it does by what it can read at once.
+fn is_in_memory(file: &File) -> bool {
+    let is_memory = |kind| u64::try_from(kind).is_ok_and(|kind| IN_MEMORY.contains(&kind));
+    let middle = file.metadata().map_or(0, |metadata| metadata.len() / 2);
+    // Only once: what is not there is read because it was asked for.
+    let mut byte = [0];
+    let at_once = rustix::io::preadv2(file, &mut [IoSliceMut::new(&mut byte)], middle, ReadWriteFlags::NOWAIT);
+    rustix::fs::fstatfs(file).is_ok_and(|stat| is_memory(stat.f_type)) || at_once.is_ok_and(|read| read > 0)
 }
 
 #[cfg(test)]
 mod tests {
-    use std::io::IoSliceMut;
     use std::path::PathBuf;
+    use std::process::Command;
     use std::sync::Arc;
-
-    use rustix::io::{Errno, ReadWriteFlags};
 
     use super::*;
     use crate::progress::Silent;
@@ -129,7 +153,53 @@ mod tests {
         if at_once() != Ok(10) {
             return; // a file system that cannot tell
         }
-        forget(&out, &Layout::open(&out).unwrap()).unwrap();
-        assert_eq!(at_once(), Err(Errno::AGAIN), "it is still in memory");
+        let layout = Layout::open(&out).unwrap();
+        assert!(is_in_memory(&File::open(&path).unwrap()));
+        // It asks itself, of each file.
+        assert!(forget(&out, &layout).unwrap(), "it is still in memory");
+    }
+
+    #[test]
+    fn what_no_sum_speaks_of_is_proven_too() {
+        let (_directory, out) = ground();
+        let events: Events = Arc::new(Silent);
+        fs::write(out.join(SIGNATURE), [7; 64]).unwrap();
+        let layout = Layout::open(&out).unwrap();
+        let written = known(&layout).unwrap();
+        prove(&layout, &written, &events).unwrap();
+        fs::write(out.join(SIGNATURE), [8; 64]).unwrap();
+        let text = prove(&layout, &written, &events).unwrap_err().chain();
+        assert!(text.contains("other bytes of SHA256SUMS.sig"), "{text}");
+        // What is between the files of a tar: here, behind those of the last one.
+        let tar = out.with_file_name("out.tar");
+        let files = ["a", SUMS, "b"];
+        assert!(
+            Command::new("tar")
+                .args(["-b1", "-cf"])
+                .arg(&tar)
+                .arg("-C")
+                .arg(&out)
+                .args(files)
+                .status()
+                .unwrap()
+                .success()
+        );
+        read_back(&tar, &events).unwrap();
+        let mut bytes = fs::read(&tar).unwrap();
+        let place = bytes.len() - 2 * 512 - 1;
+        bytes[place] ^= 1;
+        fs::write(&tar, bytes).unwrap();
+        let text = read_back(&tar, &events).unwrap_err().chain();
+        assert!(text.contains("other bytes came from the medium than went to it: data is hidden"), "{text}");
+    }
+
+    #[test]
+    fn it_is_said_where_there_is_no_medium() {
+        let Ok(directory) = tempfile::tempdir_in("/dev/shm") else { return };
+        let (ground, out) = ground();
+        let copy = directory.path().join("out");
+        assert!(Command::new("cp").arg("-r").arg(&out).arg(&copy).status().unwrap().success());
+        assert!(!read_back(&copy, &(Arc::new(Silent) as Events)).unwrap());
+        drop(ground);
     }
 }

@@ -2,24 +2,20 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 
+use super::before::{planned, tar_plan};
 use super::directory::{self, Directory};
-use super::format::{self, Known, Metadata};
+use super::format::{self, Known};
 use super::in_volumes::{self, Volumes};
 use super::leftovers::{self, Target};
 use super::links::Links;
 use super::medium::{self, WriteLock};
-use super::offsets::TarPlan;
-use super::open::Bundle;
 use super::place::{Place, Sealing};
-use super::stream::Compressed;
 use super::tarfile::{self, TarFile};
-use super::tools::are_those_of;
 use super::volumes::SetName;
 use super::{BUNDLE_JSON, Contents, bytes_in, signed, stamp};
 use crate::content::chunks::Chunks;
@@ -52,28 +48,6 @@ impl Options {
     }
 }
 
-/// How much is read to call a bundle whole.
-#[derive(Clone, Copy)]
-pub enum Whole<'a> {
-    /// That every file is there, with its size.
-    BySizes,
-    /// Every byte, here and now or, where no file was touched since, earlier on this machine.
-    Proven(&'a Events),
-}
-
-/// What writing a bundle would take.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Survey {
-    /// Length of the bundle in bytes.
-    pub total: u64,
-    /// Bytes of blobs that are at hand already.
-    pub present: u64,
-    /// Bytes that writing takes from the file system.
-    pub needed: u64,
-    /// Bytes the file system has left.
-    pub free: u64,
-}
-
 /// A bundle that is complete and has its name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finished {
@@ -104,7 +78,7 @@ pub struct Writer {
     _lock: WriteLock,
 }
 
-fn is_tar(out: &Path) -> bool {
+pub(super) fn is_tar(out: &Path) -> bool {
     Writer::is_tar(out)
 }
 
@@ -122,86 +96,6 @@ impl Writer {
         let out = &medium::settle(out)?;
         let _lock = WriteLock::take(out)?;
         if is_tar(out) { tarfile::abandon(out) } else { directory::abandon(out) }
-    }
-
-    /// Whether `out` is already the bundle that `contents` describe, and whole. With `exact`, times count too.
-    pub fn up_to_date(out: &Path, contents: &Contents, exact: bool, whole: Whole<'_>) -> Option<Finished> {
-        let Contents { lock, basis, tools, .. } = contents;
-        let bundle = Bundle::open(out).ok()?;
-        let layout = bundle.layout();
-        let right_form = layout.is_tar() == is_tar(out) && layout.is_compressed() == Compressed::is_meant(out);
-        let same = if exact { *bundle.lock() == *lock } else { bundle.lock().same_content(lock) };
-        let same = same && bundle.json().basis() == *basis && are_those_of(tools, bundle.json());
-        if !right_form || !same || !bundle.layout().faults().is_empty() || !bundle.sizes_agree() {
-            return None;
-        }
-        if let Whole::Proven(events) = whole
-            && !(bundle.sums_agree() && stamp::is_proven(out))
-        {
-            let state = stamp::State::of(out);
-            if !leftovers::is_proven(&bundle, events) {
-                return None;
-            }
-            if let Some(state) = state {
-                state.mark(out);
-            }
-        }
-        let size = match out.is_file() {
-            true => out.metadata().ok()?.len(),
-            false => bundle.layout().entries().map(|(_, size)| size).fold(0, u64::saturating_add),
-        };
-        Some(Finished { path: out.to_owned(), identity: bundle.identity(), size, unchanged: true })
-    }
-
-    /// To be asked before anything that takes time, or somebody's attention.
-    ///
-    /// # Errors
-    /// Another run is writing `out`, or something that no export has made is where this one would write.
-    pub fn check_free(out: &Path) -> Result<()> {
-        let out = &medium::settle(out)?;
-        WriteLock::check(out)?;
-        if is_tar(out) { tarfile::refuse_foreign(out) } else { directory::refuse_foreign(out) }
-    }
-
-    /// The bundle that is to be replaced, if there is one. To be asked as early as [`Writer::check_free`].
-    ///
-    /// # Errors
-    /// `out` is something that must not be replaced. Whether a bundle may be is not asked: it may be the one that is wanted.
-    pub fn former(out: &Path) -> Result<Option<Bundle>> {
-        let former = Bundle::open(out).ok().filter(|bundle| bundle.layout().is_tar() == is_tar(out));
-        if former.is_none() {
-            refuse_foreign(&medium::settle(out)?)?;
-        }
-        Ok(former)
-    }
-
-    /// What writing `contents` to `out` would take; nothing is written.
-    ///
-    /// # Errors
-    /// `out` is something that must not be replaced, or its file system does not answer.
-    pub fn survey(out: &Path, contents: &Contents, options: &Options) -> Result<Survey> {
-        if let Some(volumes) = &options.volumes {
-            return in_volumes::survey(out, volumes, contents, options);
-        }
-        let out = &medium::settle(out)?;
-        refuse_foreign(out)?;
-        let metadata = planned(contents, options)?;
-        let plan = tar_plan(contents, &metadata)?;
-        let files = metadata.iter().map(|file| file.bytes.len() as u64).chain(contents.files().map(|(_, size)| size));
-        let total = if is_tar(out) { plan.length } else { files.fold(0, u64::saturating_add) };
-        let directory = existing_ancestor(out);
-        let free = medium::free_space(&directory)?;
-        let at_hand = at_hand(out, contents);
-        let present = at_hand.iter().map(|(_, size)| size).sum();
-        let needed = if is_tar(out) {
-            plan.length.saturating_sub(tarfile::reserved(out, &plan))
-        } else if options.link != LinkMode::Copy && options.device.is_some_and(|device| is_on(&directory, device)) {
-            plan.length.saturating_sub(contents.blobs.iter().map(|blob| blob.size).fold(0, u64::saturating_add))
-        } else {
-            // As in a tar: files take more room than they have bytes.
-            plan.length.saturating_sub(present)
-        };
-        Ok(Survey { total, present, needed, free })
     }
 
     /// Begins (or continues) writing. Blobs that are at hand are proven and adopted.
@@ -364,85 +258,4 @@ impl Sink for Writer {
         let text = || format!("writing {}: {reference} is not part of it", self.out.display());
         if known { Ok(()) } else { Err(Error::new(Kind::Input, text())) }
     }
-}
-
-/// The metadata as it will be, or of the same lengths. A signature may turn out shorter; in a tar it takes the same room.
-pub(super) fn planned(contents: &Contents, options: &Options) -> Result<Vec<Metadata>> {
-    let known = match options.volumes {
-        Some(_) => Known { sha256: HashMap::new(), chunks: None },
-        None => Known::planned(),
-    };
-    let mut metadata = format::metadata(contents, &options.tool, &known)?;
-    if let Some(room) = signed::room(options.key.as_deref()) {
-        signed::put(&mut metadata, room);
-    }
-    Ok(metadata)
-}
-
-fn tar_plan(contents: &Contents, metadata: &[Metadata]) -> Result<TarPlan> {
-    let files = metadata.iter().map(|file| (file.path.to_owned(), file.bytes.len() as u64));
-    TarPlan::new(files.chain(contents.files()))
-}
-
-/// Only a bundle may be replaced by one.
-pub(super) fn refuse_foreign(out: &Path) -> Result<()> {
-    if out.as_os_str().as_encoded_bytes().ends_with(b".partial") {
-        let text = "a name that ends in .partial is an unfinished bundle's; take another one";
-        return Err(Error::input(format!("writing {}: {text}", out.display())));
-    }
-    if Compressed::is_meant(out) {
-        let text = "only export writes compressed tars; end its name in .tar, or in nothing for a directory";
-        return Err(Error::input(format!("writing {}: {text}", out.display())));
-    }
-    let Ok(metadata) = out.symlink_metadata() else { return Ok(()) };
-    let refuse = |why: &str| Err(Error::input(format!("writing {}: {why}", out.display())));
-    if metadata.is_dir() && medium::is_mount_point(out) {
-        return refuse("a file system is mounted there; name a file or a directory on it");
-    }
-    let empty = metadata.is_dir() && std::fs::read_dir(out).is_ok_and(|mut entries| entries.next().is_none());
-    if metadata.is_dir() && is_tar(out) {
-        return refuse("a tar is to be written, and there is a directory; remove it or take another name");
-    }
-    match Bundle::open(out) {
-        Ok(_) if metadata.is_file() && !is_tar(out) => {
-            refuse("a directory is to be written, and there is a tar; remove it or take another name")
-        }
-        Ok(_) => Ok(()),
-        Err(_) if empty => Ok(()),
-        Err(error) if error.kind() == Kind::Damaged => {
-            refuse("a damaged bundle is there; remove it, and all of it is fetched again")
-        }
-        Err(_) => refuse(
-            "something is there that is not a bundle, and it is not overwritten; name another output, or take it away",
-        ),
-    }
-}
-
-/// Wanted blobs that seem to be there, with their sizes in bytes.
-fn at_hand(out: &Path, contents: &Contents) -> Vec<(Digest, u64)> {
-    let finished = Bundle::open(out).ok();
-    let partial = medium::beside(out, ".partial");
-    let claims = super::journal::Claims::read(&tarfile::partial(out).1).unwrap_or_default();
-    let blobs = contents.blobs.iter().map(|blob| (blob.digest, blob.size));
-    blobs
-        .filter(|(digest, size)| {
-            let path = digest.blob_path();
-            claims.done.contains(digest)
-                || finished.as_ref().is_some_and(|bundle| bundle.layout().size_of(&path) == Some(*size))
-                || partial.join(&path).metadata().is_ok_and(|metadata| metadata.len() == *size)
-        })
-        .collect()
-}
-
-fn is_on(directory: &Path, device: u64) -> bool {
-    directory.metadata().is_ok_and(|metadata| metadata.dev() == device)
-}
-
-/// The directory that `out` is to be in, or the nearest above that is there.
-pub(super) fn existing_ancestor(out: &Path) -> PathBuf {
-    let mut directory = medium::parent(out);
-    while !directory.exists() {
-        directory = medium::parent(directory);
-    }
-    directory.to_owned()
 }

@@ -159,6 +159,40 @@ fn judge(written: &Written<'_>, open: &Open<'_>, found: Vec<Found>) -> Option<Pr
     Some(problem.found(text).at(ranges.into_iter().take(MOST_RANGES).collect()))
 }
 
+/// The same problem of a blob whose bytes have another sha256, with the chunks that are wrong, where the bundle says what they
+/// were.
+pub fn located(written: &Written<'_>, blob: &Blob<'_>, problem: Problem) -> Problem {
+    let ranges = match problem.kind {
+        ProblemKind::WrongDigest => wrong_in(written, blob).unwrap_or_default(),
+        _ => Vec::new(),
+    };
+    if ranges.is_empty() {
+        return problem;
+    }
+    let found = problem.found.clone().unwrap_or_default();
+    let text = format!("{found}; {} of {} are wrong", shown(&ranges), blob.size);
+    problem.found(text).at(ranges.into_iter().take(MOST_RANGES).collect())
+}
+
+fn wrong_in(written: &Written<'_>, blob: &Blob<'_>) -> Option<Vec<Bytes>> {
+    let (layout, path, open) = (written.layout, &blob.declared.path, open(blob));
+    if open.chunks() == 1 {
+        return Some(vec![open.bytes_of(0)]);
+    }
+    let expected = written.chunks(path, blob.root)?;
+    let is_wrong: Vec<bool> = match (layout.passed_chunks(path), layout.is_passing()) {
+        (Some(found), _) => expected.values().iter().zip(found.values()).map(|(one, other)| one != other).collect(),
+        (None, true) => return None,
+        (None, false) => {
+            let (slice, mut buffer) = (slice(layout, blob).ok()?, vec![0; PIECE]);
+            let mut is_wrong = |(chunk, expected)| value_of(&slice, chunk, &mut buffer).as_ref() != Ok(expected);
+            (0..).zip(expected.values()).map(&mut is_wrong).collect()
+        }
+    };
+    let wrong = (0..).zip(is_wrong).filter(|(_, is_wrong)| *is_wrong);
+    Some(merged(wrong.map(|(chunk, _)| open.bytes_of(chunk))))
+}
+
 /// The chunks as the bundle has written them down.
 pub struct Written<'a> {
     layout: &'a Layout,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::chunks::{self, Blob};
+use super::chunks::{self, Blob, Written};
 use super::declared::Declared;
 use super::{Depth, Problem, ProblemKind, Problems};
 use crate::bundle::{BUNDLE_JSON, BundleJson, SIGNATURE, SUMS, is_tool};
@@ -61,7 +61,12 @@ pub fn check(
         events.report(Event::ItemDone);
         problem
     });
-    problems.extend(found.into_iter().flatten());
+    let written = bundle.filter(|_| found.iter().any(Option::is_some)).map(|bundle| Written::new(layout, bundle));
+    let told = found.into_iter().zip(to_hash).filter_map(|(problem, (declared, size))| {
+        let Some((written, root)) = written.as_ref().zip(declared.blake3) else { return problem };
+        Some(chunks::located(written, &Blob { declared, size, root }, problem?))
+    });
+    problems.extend(told);
 }
 
 fn undeclared(path: &str) -> Problem {

@@ -1,9 +1,11 @@
 //! A bundle that passes once: hashed while it does, so that what is left can be checked like any other.
 
+use std::collections::HashMap;
 use std::io::Read;
 use std::path::Path;
 
-use crate::bundle::is_tool;
+use crate::bundle::{Bundle, is_tool, refuse_part};
+use crate::content::chunks::{Chained, from_hex};
 use crate::error::Result;
 use crate::oci::Digest;
 use crate::progress::{Event, Events, Phase};
@@ -22,11 +24,14 @@ pub fn pass(
 ) -> Result<Layout> {
     let mut passing = Passing::new(path, input)?;
     let mut is_before = true;
+    let mut stands = |layout: &Layout| refuse_part(layout).and_then(|()| before_blobs(layout));
     events.report(Event::Phase { phase: Phase::Verify, items: 0, bytes: 0 });
     while let Some(entry) = passing.advance()? {
         if is_before && (is_tool(&entry.path) || entry.path.starts_with("blobs/")) {
             is_before = false;
-            before_blobs(&passing.so_far([]))?;
+            let layout = passing.so_far([]);
+            stands(&layout)?;
+            passing.expect(roots(layout));
         }
         let digest = Digest::of_blob_path(&entry.path).unwrap_or(Digest::Sha256([0; 32]));
         events.report(Event::BlobStarted { digest, size: entry.size, present: 0 });
@@ -38,7 +43,15 @@ pub fn pass(
         events.report(Event::ItemDone);
     }
     if is_before {
-        before_blobs(&passing.so_far([]))?;
+        stands(&passing.so_far([]))?;
     }
     Ok(passing.into_layout())
+}
+
+/// What is said of the blobs, so that what is wrong can be told by its place.
+fn roots(layout: Layout) -> HashMap<String, Chained> {
+    // Whoever checks it says what is wrong with it.
+    let bundle = Bundle::in_layout(layout).ok();
+    let files = bundle.iter().flat_map(Bundle::files);
+    files.filter_map(|file| Some((file.path.clone(), from_hex(file.blake3.as_ref()?)?))).collect()
 }

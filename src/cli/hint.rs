@@ -71,6 +71,9 @@ fn for_disk(error: &Error) -> Option<&'static str> {
         Some(Errno::NOSPC | Errno::DQUOT) => Some("make room, or write elsewhere; then run the same command again"),
         Some(Errno::ACCESS | Errno::PERM) => Some("check the permissions, or run as a user who may"),
         Some(Errno::ROFS) => Some("the file system is mounted read-only"),
+        Some(Errno::NOENT) if error.chain().starts_with("opening -: ") => Some(
+            "only `verify` and `import` read a bundle from standard input (`-`), and no other beside it: save it to a file",
+        ),
         Some(Errno::NOENT) => Some("check the path"),
         Some(Errno::IO) => Some("the medium may be failing: try to read it elsewhere, or use another one"),
         Some(Errno::FBIG) => {

@@ -5,13 +5,14 @@ use std::path::PathBuf;
 use super::context::Context;
 use crate::bundle;
 use crate::error::{Error, Kind, Result};
+use crate::progress::Event;
 
 #[derive(clap::Args)]
 pub struct ReadBackArgs {
     /// Read all of it from the medium again, not from memory, before calling it done
     ///
     /// For sticks, cards and discs that take more than they keep. What comes back otherwise loses its name again: it is called
-    /// `.partial`, and the exit code is 3.
+    /// `.partial`, and the exit code is 3. Where the system keeps it in memory all the same (tmpfs), that is told.
     #[arg(long, help_heading = "Output", hide_short_help = true)]
     pub read_back: bool,
 }
@@ -30,8 +31,13 @@ impl ReadBackArgs {
             let (shown, events) = (path.display().to_string(), context.events.clone());
             let reading = tokio::task::spawn_blocking(move || bundle::read_back(&path, &events));
             let stopped = |e| Error::new(Kind::Interrupted, format!("reading back {shown}")).because(e);
-            reading.await.map_err(stopped)??;
-            context.say(&format!("{shown}: read back"));
+            if reading.await.map_err(stopped)?? {
+                context.say(&format!("{shown}: read back"));
+                continue;
+            }
+            let text = "read back, but perhaps from memory, which the system would not let go of: unmount it, or take the medium \
+                        out, and `gapferry verify` it";
+            context.events.report(Event::Warning(format!("{shown}: {text}")));
         }
         Ok(())
     }

@@ -12,6 +12,7 @@ mod checkpoint;
 pub mod chunks;
 mod files;
 mod manifests;
+mod parallel;
 pub mod seekable;
 mod slice;
 pub mod tar;
@@ -24,7 +25,8 @@ pub use cached::Cached;
 pub use checkpoint::Checkpoint;
 pub use files::{Files, Identity, LinkMode, Linkable, Linked, Reasons, keep, why_not_linked};
 pub use manifests::Manifests;
-pub use slice::{Slice, in_parallel, in_parallel_buffered, on_threads};
+pub use parallel::{in_parallel, in_parallel_buffered, on_threads};
+pub use slice::Slice;
 
 use crate::error::{Error, Result};
 use crate::oci::{Descriptor, Digest, Manifest, Reference, Repository, Tag};

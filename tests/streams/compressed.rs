@@ -125,3 +125,30 @@ fn what_cannot_be_done_to_a_compressed_bundle_is_refused_and_says_what_can() {
     ground.run(&["verify", "other.tar.zst"]).ended(2).said(&["compressed with zstd"]);
     ground.piped(&["verify", "-"], &std::fs::read(ground.path("other.tar.zst")).unwrap(), WHOLE).ended(0);
 }
+
+#[test]
+fn a_compressed_pipe_that_breaks_is_told_like_any_other_that_does() {
+    let (ground, packed) = exported();
+    let target = Registry::start();
+    let to = format!("{}/mirror", target.host());
+    for cut in [2_000, packed.len() / 4, packed.len() / 2, packed.len() - 700, packed.len() - 3] {
+        let said = ground.piped(&["verify", "-"], &packed[..cut], 50_000).ended(3);
+        let said = format!("{}{}", said.stdout, said.stderr);
+        assert!(said.contains("what is compressed ends within a frame: it is cut short"), "{cut}: {said}");
+        let import = ["import", "-", "--plain-http", "--to", &to];
+        let said = ground.piped(&import, &packed[..cut], 50_000);
+        assert!(matches!(said.code, Some(1 | 3)), "{cut}: {said:#?}");
+        said.said(&["cut short"]);
+    }
+    let followed = [&packed[..], b"and something else"].concat();
+    let said = ground.piped(&["verify", "-"], &followed, WHOLE).ended(3).stdout;
+    assert!(said.contains("cannot be decompressed"), "{said}");
+    std::fs::write(ground.path("cut.tar.zst"), &packed[..packed.len() / 2]).unwrap();
+    ground.run(&["verify", "cut.tar.zst"]).ended(2).said(&["if an export wrote it, it is cut short"]);
+    // A frame that is no frame any more, before anything was read.
+    let mut bytes = packed.clone();
+    bytes[9] ^= 0x77;
+    std::fs::write(ground.path("bad.tar.zst"), &bytes).unwrap();
+    ground.run(&["verify", "bad.tar.zst"]).ended(3).said(&["frame 0 of the file"]);
+    ground.piped(&["verify", "-"], &bytes, WHOLE).ended(3).said(&["cannot be decompressed"]);
+}

@@ -122,3 +122,53 @@ fn what_a_stream_lacked_can_be_written_down() {
     let missing: Value = serde_json::from_slice(&std::fs::read(ground.path("missing.json")).unwrap()).unwrap();
     assert!(!missing["blobs"].as_array().unwrap().is_empty(), "{missing}");
 }
+
+#[test]
+fn where_a_byte_is_wrong_is_told_of_a_pipe_as_of_a_file() {
+    let ground = Ground::new();
+    ground.run(&["export", "--locked", "images.lock", "-o", "bad.tar"]).ended(0);
+    let mut bytes = std::fs::read(ground.path("bad.tar")).unwrap();
+    let layer = gapferry::oci::Digest::sha256(&ground.images[0].blobs[1]).blob_path();
+    let header = 512 * (0..).find(|at| bytes[at * 512..].starts_with(layer.as_bytes())).unwrap();
+    bytes[header + 512 + 2_500_000] ^= 1;
+    bytes[header + 512 + 3_500_000] ^= 1;
+    std::fs::write(ground.path("bad.tar"), &bytes).unwrap();
+    let pipe = ground.piped(&["verify", "-", "--json", "--missing", "pipe.json"], &bytes, 100_000).ended(3).stdout;
+    let file = ground.run(&["verify", "bad.tar", "--full", "--json", "--missing", "file.json"]).ended(3).stdout;
+    assert_eq!(told(&pipe, "standard input"), told(&file, "bad.tar"));
+    let problems = told(&pipe, "standard input")["problems"].take();
+    assert_eq!(problems[0]["path"], layer);
+    assert_eq!(problems[0]["ranges"], serde_json::json!([{ "first": 2_097_152, "last": 4_101_191 }]));
+    let found = problems[0]["found"].as_str().unwrap();
+    assert!(found.starts_with("sha256:") && found.contains("bytes 2097152-4101191 of"), "{found}");
+    // Nothing but these is fetched again.
+    let missing = std::fs::read(ground.path("pipe.json")).unwrap();
+    assert_eq!(missing, std::fs::read(ground.path("file.json")).unwrap());
+    let missing: Value = serde_json::from_slice(&missing).unwrap();
+    assert_eq!(missing["blobs"][0]["ranges"][0]["values"].as_array().unwrap().len(), 2, "{missing}");
+}
+
+#[test]
+fn what_is_only_a_part_of_a_bundle_is_not_called_a_damaged_one() {
+    let ground = Ground::new();
+    ground.run(&["export", "--locked", "images.lock", "-o", "plain.tar"]).ended(0);
+    ground.run(&["split", "plain.tar", "-o", "part.tar", "--volume-size", "3MB"]).ended(0);
+    let volume = std::fs::read(ground.path("part.002.tar")).unwrap();
+    for command in [&["verify", "-"][..], &["import", "-", "--to", "127.0.0.1:1/none"]] {
+        let refused = ground.piped(command, &volume, WHOLE).ended(2);
+        refused.said(&["standard input is no bundle but a volume of a bundle", "as a file"]);
+    }
+}
+
+#[test]
+fn only_export_writes_to_standard_output_and_only_verify_and_import_read_standard_input() {
+    let ground = Ground::new();
+    ground.run(&["export", "--locked", "images.lock", "-o", "plain.tar"]).ended(0);
+    ground.run(&["split", "plain.tar", "-o", "part.tar", "--volume-size", "3MB"]).ended(0);
+    ground.run(&["join", "-o", "-", "part.001.tar", "part.002.tar"]).ended(2).said(&["no stream"]);
+    ground.run(&["split", "plain.tar", "-o", "-", "--volume-size", "3MB"]).ended(2).said(&["no stream"]);
+    assert!(!ground.path("-").exists() && !ground.path("-.001.tar").exists());
+    for command in [&["list", "-"][..], &["fingerprint", "-"], &["verify", "plain.tar", "-"]] {
+        ground.run(command).ended(2).said(&["only `verify` and `import` read a bundle from standard input"]);
+    }
+}

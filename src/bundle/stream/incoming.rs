@@ -13,7 +13,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 use tokio::sync::mpsc::UnboundedSender;
 
-use crate::bundle::{Bundle, FileEntry, is_tool};
+use crate::bundle::{Bundle, FileEntry, is_tool, refuse_part};
 use crate::content::{Body, Slice, Source};
 use crate::error::{Error, Kind, Result};
 use crate::oci::{Descriptor, Digest, Manifest, Reference, Repository, Tag};
@@ -80,11 +80,12 @@ impl<R: Read> Incoming<R> {
     ) -> Result<(Incoming<R>, Layout)> {
         let mut passing = Passing::new(path, input)?;
         let (mut is_before, mut next) = (true, None);
+        let mut stands = |layout: &Layout| refuse_part(layout).and_then(|()| before_blobs(layout));
         while let Some(entry) = passing.advance()? {
             let is_tool = is_tool(&entry.path);
             if is_before && (is_tool || entry.path.starts_with("blobs/")) {
                 is_before = false;
-                before_blobs(&passing.so_far([]))?;
+                stands(&passing.so_far([]))?;
             }
             // The manifests are behind the tools, which nothing here needs.
             if !is_tool && !passing.will_keep(&entry)? {
@@ -94,7 +95,7 @@ impl<R: Read> Incoming<R> {
             passing.read(&entry, &mut |_| Ok(()))?;
         }
         if is_before {
-            before_blobs(&passing.so_far([]))?;
+            stands(&passing.so_far([]))?;
         }
         // Whoever checks it says what is wrong with one that has none.
         let bundle = Bundle::in_layout(passing.so_far([])).ok();

@@ -11,10 +11,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::set::METADATA;
+use crate::bundle::before::refuse_foreign;
 use crate::bundle::format::{self, FileEntry};
 use crate::bundle::medium::{self, WriteLock};
 use crate::bundle::offsets::{TarFile, TarPlan};
-use crate::bundle::writer::{Writer, refuse_foreign};
+use crate::bundle::writer::Writer;
 use crate::bundle::{BUNDLE_JSON, Bundle, SIGNATURE, SUMS, TOOLS, is_tool};
 use crate::content::{Slice, in_parallel};
 use crate::error::{Error, Result};

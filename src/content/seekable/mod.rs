@@ -84,6 +84,10 @@ impl Seekable {
             if size > MAX_FRAME {
                 return Err(wrong("a frame is larger than any that is read here"));
             }
+            // It would never be read by offset, but by whoever decompresses all: as two programs would, two tars.
+            if size == 0 && number(entry) > 0 {
+                return Err(wrong("a frame is there that holds nothing"));
+            }
             list.push(at);
             at = (at.0 + u64::from(number(entry)), at.1 + size);
         }
@@ -170,14 +174,38 @@ impl ReadAt for Seekable {
     }
 }
 
-/// The same out of a pipe, and whatever else zstd compresses: frames one after the other, the table skipped.
+/// The same out of a pipe, and whatever else zstd compresses: frames one after the other, the table skipped. What is cut short
+/// or cannot be decompressed is [`InvalidData`](io::ErrorKind::InvalidData).
 ///
 /// # Errors
 /// No memory for it.
 pub fn decompressed(input: impl Read + Send + 'static) -> io::Result<impl Read + Send> {
     let mut decoder = zstd::stream::read::Decoder::new(input)?;
     decoder.window_log_max(MAX_WINDOW)?;
-    Ok(decoder)
+    Ok(Decompressed(decoder))
+}
+
+/// Says in its own words what the decompressor has against its input.
+struct Decompressed<R>(R);
+
+impl<R: Read> Read for Decompressed<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.read(buffer).map_err(|error| match error.kind() {
+            // What the input itself fails with.
+            _ if error.raw_os_error().is_some() => error,
+            io::ErrorKind::Interrupted => error,
+            io::ErrorKind::UnexpectedEof => wrong("ends within a frame: it is cut short"),
+            _ if error.to_string().contains("too much memory") => io::Error::new(
+                io::ErrorKind::Unsupported,
+                "it is compressed with a window of more than 32 MiB: decompress it first (zstd -dc --long=31)",
+            ),
+            _ => wrong(&format!("cannot be decompressed: {error}")),
+        })
+    }
+}
+
+fn wrong(why: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, format!("what is compressed {why}"))
 }
 
 /// Little-endian, as everything in the format.

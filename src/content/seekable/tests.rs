@@ -93,3 +93,29 @@ fn a_frame_that_is_damaged_is_an_error_or_other_bytes_and_never_a_panic() {
         let _ = seekable.read_exact_at(&mut all, 0);
     }
 }
+
+#[test]
+fn a_frame_that_only_a_decompressor_would_see_is_refused() {
+    let frame = |bytes: &[u8]| zstd::bulk::compress(bytes, 3).unwrap();
+    let (shown, hidden) = (frame(&[1; 1000]), frame(&[2; 1000]));
+    let table = |entries: &[(usize, u32)]| {
+        let mut table = TABLE_MAGIC.to_le_bytes().to_vec();
+        table.extend((entries.len() as u32 * 8 + FOOTER as u32).to_le_bytes());
+        for (packed, size) in entries {
+            table.extend((*packed as u32).to_le_bytes());
+            table.extend(size.to_le_bytes());
+        }
+        table.extend((entries.len() as u32).to_le_bytes());
+        table.push(0);
+        table.extend(SEEKABLE_MAGIC.to_le_bytes());
+        table
+    };
+    let plain = [&shown[..], &table(&[(shown.len(), 1000)])].concat();
+    assert_eq!(open(&plain).unwrap().unwrap().length(), 1000);
+    let forged = [&shown[..], &hidden, &table(&[(shown.len(), 1000), (hidden.len(), 0)])].concat();
+    let error = open(&forged).unwrap_err().to_string();
+    assert!(error.contains("a frame is there that holds nothing"), "{error}");
+    // Beside another frame it is found when that one is read.
+    let forged = [&shown[..], &hidden, &table(&[(shown.len() + hidden.len(), 1000)])].concat();
+    assert!(open(&forged).unwrap().unwrap().read_at(&mut [0; 10], 0).is_err());
+}

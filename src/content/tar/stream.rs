@@ -23,6 +23,8 @@ pub struct Stream<R> {
     open: Option<Open>,
     ended: bool,
     cut: bool,
+    /// Why nothing more can be read, where that is the fault of whatever made the bytes.
+    broken: Option<String>,
 }
 
 /// A regular file whose bytes come next.
@@ -43,7 +45,7 @@ impl<R: Read> Stream<R> {
     /// `path` is what errors call it.
     pub fn new(path: &Path, input: R) -> Stream<R> {
         let (extended, path) = (Extended::default(), path.to_owned());
-        Stream { path, input, position: 0, extended, open: None, ended: false, cut: false }
+        Stream { path, input, position: 0, extended, open: None, ended: false, cut: false, broken: None }
     }
 
     /// How many bytes have been read.
@@ -71,6 +73,7 @@ impl<R: Read> Stream<R> {
                 return Ok(Some(file));
             }
         }
+        self.broken.iter().for_each(|why| found.fault(b"", why.as_str()));
         Ok(None)
     }
 
@@ -213,20 +216,28 @@ impl<R: Read> Stream<R> {
 
     /// Less than wanted only at the end of the input.
     fn skip(&mut self, length: u64) -> Result<u64> {
-        let skipped = io::copy(&mut self.input.by_ref().take(length), &mut io::sink());
-        let skipped = skipped.map_err(|e| Error::disk("reading", &self.path, e))?;
-        self.position += skipped;
-        Ok(skipped)
+        let most = usize::try_from(length).unwrap_or(SKIPPED).min(SKIPPED);
+        let (mut buffer, mut left) = (vec![0; most], length);
+        while left > 0 {
+            let want = usize::try_from(left).unwrap_or(most).min(most);
+            let read = self.fill(&mut buffer[..want])?;
+            left -= read as u64;
+            if read < want {
+                break;
+            }
+        }
+        Ok(length - left)
     }
 
-    /// As [`Stream::skip`].
+    /// As [`Stream::skip`]. Bytes that are wrong before they are a tar ([`io::ErrorKind::InvalidData`]) end it as well.
     fn fill(&mut self, buffer: &mut [u8]) -> Result<usize> {
         let mut filled = 0;
-        while filled < buffer.len() {
+        while filled < buffer.len() && self.broken.is_none() {
             match self.input.read(&mut buffer[filled..]) {
                 Ok(0) => break,
                 Ok(read) => filled += read,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::InvalidData => self.broken = Some(error.to_string()),
                 Err(error) => return Err(Error::disk("reading", &self.path, error)),
             }
         }

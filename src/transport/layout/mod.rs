@@ -24,6 +24,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use serde::Deserialize;
 
+use crate::content::chunks::Chunks;
 use crate::content::seekable::{self, Seekable};
 use crate::content::tar::{self, Place};
 use crate::content::{Body, Slice, Source};
@@ -213,6 +214,14 @@ impl Layout {
         }
     }
 
+    /// What such a file had chunk by chunk, if it had not the BLAKE3 that was [expected](Passing::expect).
+    pub fn passed_chunks(&self, path: &str) -> Option<&Chunks> {
+        match &self.form {
+            Form::Passed { passed, .. } => passed.unexpected.get(path),
+            _ => None,
+        }
+    }
+
     /// Whether it is a tar that passes: of most files nothing is left but [`Layout::passed`].
     pub fn is_passing(&self) -> bool {
         matches!(self.form, Form::Passed { .. })
@@ -336,7 +345,14 @@ fn compressed(path: &Path, file: &File, found: &mut Found) -> Result<Option<Form
     }
     let again = file.try_clone().map_err(|e| Error::disk("opening", path, e))?;
     let length = file.metadata().map_err(|e| Error::disk("opening", path, e))?.len();
-    let Some(file) = Seekable::open(path, again, length)? else { return Ok(None) };
+    let Some(file) = Seekable::open(path, again, length)? else {
+        let text = format!(
+            "{path} is compressed with zstd, but does not end with a table of its frames: if an export wrote it, it is cut short; \
+             else decompress it first (zstd -dc {path} > PLAIN.tar)",
+            path = path.display()
+        );
+        return Err(Error::input(text));
+    };
     if !tar::is_tar(path, &file, file.length())? {
         return Err(neither(path));
     }

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use super::{Form, Found, Layout};
+use crate::content::chunks::{Chained, ChunkHasher, Chunks};
 use crate::content::tar::{Entries, Place, Stream, StreamedFile};
 use crate::error::{Error, Result};
 use crate::oci::{Algorithm, Digest, Hasher, MAX_MANIFEST_SIZE};
@@ -36,6 +37,8 @@ pub struct Passed {
     pub sums: HashMap<String, Sums>,
     /// Where those that were kept begin in the file.
     pub kept: HashMap<String, u64>,
+    /// Chunk by chunk those that have another BLAKE3 than was expected.
+    pub unexpected: HashMap<String, Chunks>,
 }
 
 /// A file whose bytes come next.
@@ -53,6 +56,8 @@ pub struct Passing<R> {
     found: Found,
     passed: Passed,
     kept: Arc<File>,
+    /// BLAKE3 of files that may come.
+    expected: HashMap<String, Chained>,
     /// Bytes that are kept.
     used: u64,
     buffer: Vec<u8>,
@@ -74,10 +79,17 @@ impl<R: Read> Passing<R> {
             found: Found::default(),
             passed: Passed::default(),
             kept: Arc::new(kept),
+            expected: HashMap::new(),
             used: 0,
             buffer: vec![0; BUFFER],
             ahead: 0,
         })
+    }
+
+    /// Files that are to come have these BLAKE3 digests; of those that turn out to have another one their chunks are kept, to
+    /// tell where.
+    pub fn expect(&mut self, roots: HashMap<String, Chained>) {
+        self.expected = roots;
     }
 
     /// Bytes that have passed.
@@ -121,6 +133,8 @@ impl<R: Read> Passing<R> {
     /// Not readable, or `take` has had enough.
     pub fn read(&mut self, entry: &Entry, take: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<Option<Sums>> {
         let mut hashers = (Hasher::new(Algorithm::Sha256), own_hasher(&entry.path));
+        let expected = self.expected.remove(&entry.path);
+        let mut chunks = expected.map(|_| ChunkHasher::new());
         let (begin, mut keeps) = (self.used, None);
         let mut buffer = std::mem::take(&mut self.buffer);
         let mut ahead = std::mem::take(&mut self.ahead);
@@ -137,6 +151,7 @@ impl<R: Read> Passing<R> {
             let piece = &buffer[..read];
             hashers.0.update(piece);
             hashers.1.iter_mut().for_each(|own| own.update(piece));
+            chunks.iter_mut().for_each(|chunks| chunks.update(piece));
             if *keeps.get_or_insert_with(|| self.is_kept(entry, piece)) {
                 let written = self.kept.write_all_at(piece, self.used);
                 if let Err(e) = written {
@@ -156,6 +171,9 @@ impl<R: Read> Passing<R> {
         }
         if keeps.unwrap_or(true) {
             self.passed.kept.insert(entry.path.clone(), begin);
+        }
+        if let Some(chunks) = chunks.map(ChunkHasher::finish).filter(|chunks| Some(*chunks.root()) != expected) {
+            self.passed.unexpected.insert(entry.path.clone(), chunks);
         }
         let sums = Sums { sha256: hashers.0.finish(), own: hashers.1.map(Hasher::finish) };
         self.passed.sums.insert(entry.path.clone(), sums);
