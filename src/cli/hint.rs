@@ -91,7 +91,9 @@ fn named_in(chain: &str) -> Option<i32> {
 
 /// A bundle that is not, or not provably, by whom it should be.
 fn for_unsigned(chain: &str) -> &'static str {
-    if chain.contains("is not signed") {
+    if chain.contains("(there is no ") {
+        "have it signed where it was written (`import --receipt FILE --sign-key`, `inventory --sign-key`), and bring both files"
+    } else if chain.contains("is not signed") {
         "have it signed where it was made (`export --sign-key`, `gapferry sign`), and bring it again"
     } else if chain.contains("does not fit") {
         "ask whoever made it for the fingerprint of their key, not by way of the medium; if it is this one, somebody altered the \

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use super::allowlist::{read_bounded, read_file};
-use super::context::Context;
+use super::context::{Context, check_writable};
 use super::exit::Outcome;
 use super::piped::Piped;
 use super::push::report::volumes as numbers;
@@ -112,7 +112,9 @@ pub struct Args {
     /// Afterwards list tags of images that are not wanted any more
     ///
     /// Images that were in what the bundle builds on, and are not in its allowlist. --yes deletes these tags, if they still mean
-    /// what they meant then. Registries that cannot delete a tag alone (distribution before 3.0) keep it, which is told.
+    /// what they meant then; with --newer-than, an old bundle cannot take away what came later. Registries that cannot delete a tag
+    /// alone (distribution before 3.0) keep it, which is told. Manifests and layers are for the registry to clean up, and so are
+    /// the tags of signatures (sha256-….sig): the same image may have other names.
     #[arg(long, help_heading = "Pushing", hide_short_help = true)]
     prune: bool,
     /// With --prune: delete them
@@ -136,6 +138,7 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
     let started = Instant::now();
     let push = Push::new(&args.push, &args.to, Names::Hosted { scoped: args.scoped }, args.json)?;
     let push = push.signing(args.sign.key(context)?)?;
+    check_writable(&args.missing)?;
     if let [only] = &args.bundle[..]
         && let Some(piped) = Piped::open(only)?
     {
@@ -157,6 +160,7 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
         let from = increment::From { arriving, pump: None };
         increment::run(&args, &push, &bundle, from, started, context).await?
     } else {
+        increment::not_needed(&args, &bundle, context)?;
         let graph = read_graph(bundle.layout(), bundle.lock(), context).await?;
         push.run(&cargo(&bundle, bundle.layout(), graph, arriving), started, context).await?
     };

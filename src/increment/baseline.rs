@@ -137,7 +137,10 @@ impl Baseline {
     }
 
     fn removed(&self, contents: &Contents) -> Vec<Removed> {
-        let wanted: HashSet<String> = contents.lock.images.iter().map(|image| image.name()).collect();
+        let images = &contents.lock.images;
+        let beside = images.iter().flat_map(|image| image.companion_tags(&image.reference.repository));
+        let beside = beside.map(|(tag, _)| tag.to_string());
+        let wanted: HashSet<String> = images.iter().map(|image| image.name()).chain(beside).collect();
         let mut seen = HashSet::new();
         let gone = self.former.iter().filter(|image| !wanted.contains(&name(&image.reference, image.digest)));
         gone.filter(|image| seen.insert((&image.reference, image.digest, &image.target))).cloned().collect()

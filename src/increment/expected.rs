@@ -3,7 +3,7 @@
 //! # Threats
 //! Neither side is believed. What the bundle assumes is a question to the target, not an answer; a manifest that the target
 //! gives is proven by its digest, a blob when somebody reads it. Repositories that the bundle names are only asked if they are
-//! of the target's own registry.
+//! of the target's own registry. A target that has lost much, or is another one, is not asked for everything everywhere.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -14,10 +14,13 @@ use futures_util::stream::{self, StreamExt, TryStreamExt};
 use crate::bundle::{Assumed, AssumedKind, BundleJson};
 use crate::content::{Body, Sink, Source};
 use crate::error::{Error, Kind, Result};
-use crate::graph::Graph;
 use crate::oci::{Descriptor, Digest, Manifest, Reference, Repository, Tag};
 use crate::plan::Targets;
 use crate::progress::{Event, Events, Phase};
+
+/// So many things are looked for in every repository of the target and found in none; then the rest is missing unless it is where
+/// it is needed: something is wrong there, and thousands of things in thousands of repositories would be millions of questions.
+const MOST_NOWHERE: usize = 20;
 
 /// Content that was brought beside the bundle, such as a repair.
 pub struct Beside<'a> {
@@ -43,6 +46,10 @@ pub struct Expected<'a> {
 #[derive(Default)]
 struct Found {
     manifests: HashSet<Digest>,
+    /// Where what is below a manifest is needed, and so most likely is.
+    needed: HashMap<Digest, Vec<Repository>>,
+    /// What was looked for everywhere.
+    nowhere: HashSet<Digest>,
     /// A repository of the target that has the blob.
     blobs: HashMap<Digest, Repository>,
 }
@@ -86,27 +93,19 @@ impl<'a> Expected<'a> {
         Expected { beside, ..self }
     }
 
-    /// Finds everything that is assumed, at the target or beside the bundle. `graph` is `None` when it could not be made for
-    /// want of manifests: then each blob is asked for everywhere.
+    /// Finds everything that is assumed, at the target or beside the bundle. To be asked when all manifests of the images were
+    /// asked for, as far as they are there. Where much is missing, what is there may be called missing, never the other way round.
     ///
     /// # Errors
     /// Any question without a clear answer.
-    pub async fn prove(
-        &self,
-        sink: &dyn Sink,
-        graph: Option<(&Graph, &Targets)>,
-        jobs: usize,
-        events: &Events,
-    ) -> Result<Proof> {
+    pub async fn prove(&self, sink: &dyn Sink, jobs: usize, events: &Events) -> Result<Proof> {
         events.report(Event::Phase { phase: Phase::Inventory, items: self.list.len() as u64, bytes: 0 });
-        let wanted = graph.map(|(graph, targets)| wanted(graph, targets)).unwrap_or_default();
         let missing: Vec<Option<Assumed>> = stream::iter(self.list)
             .map(|assumed| async {
-                let first = wanted.get(&assumed.digest).map(Vec::as_slice).unwrap_or_default();
                 let there = self.is_beside(&assumed.digest)
                     || match assumed.kind {
-                        AssumedKind::Manifest => self.find_manifest(&assumed.digest, &[]).await?.is_some(),
-                        AssumedKind::Blob => self.find_blob(sink, assumed, first).await?,
+                        AssumedKind::Manifest => self.find_manifest(&assumed.digest).await?,
+                        AssumedKind::Blob => self.find_blob(sink, assumed).await?,
                     };
                 events.report(Event::ItemDone);
                 Ok::<_, Error>((!there).then_some(*assumed))
@@ -126,53 +125,77 @@ impl<'a> Expected<'a> {
         self.found.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Those in `first`, then all others.
-    fn places<'p>(&'p self, first: &'p [Repository]) -> impl Iterator<Item = &'p Repository> {
-        first.iter().chain(self.all.iter().filter(|repository| !first.contains(repository)))
+    /// Those where it is needed, then all others; those alone once too much was nowhere.
+    fn places(&self, digest: &Digest, first: &[Repository]) -> Vec<Repository> {
+        let found = self.found();
+        let mut places = first.to_vec();
+        let needed = found.needed.get(digest).map(Vec::as_slice).unwrap_or_default();
+        let all = if found.nowhere.len() < MOST_NOWHERE { &self.all[..] } else { &[] };
+        for repository in needed.iter().chain(all) {
+            if !places.contains(repository) {
+                places.push(repository.clone());
+            }
+        }
+        places
     }
 
-    /// The manifest, if it has not been read before; whoever only asks whether it is there need not read it twice.
-    async fn find_manifest(&self, digest: &Digest, first: &[Repository]) -> Result<Option<()>> {
+    /// Whether the manifest is there; what the images were followed by need not be read twice.
+    async fn find_manifest(&self, digest: &Digest) -> Result<bool> {
         if self.found().manifests.contains(digest) {
-            return Ok(Some(()));
+            return Ok(true);
         }
-        self.read_manifest(digest, first).await.map(|found| found.map(drop))
+        Ok(self.read_manifest(digest, &[]).await?.is_some())
     }
 
     async fn read_manifest(&self, digest: &Digest, first: &[Repository]) -> Result<Option<Manifest>> {
-        for repository in self.places(first) {
+        if self.found().nowhere.contains(digest) {
+            return Ok(None);
+        }
+        for repository in self.places(digest, first) {
             if let Some(manifest) = self.target.manifest(&repository.with_digest(*digest)).await? {
                 self.found().manifests.insert(*digest);
                 return Ok(Some(manifest));
             }
         }
+        self.found().nowhere.insert(*digest);
         Ok(None)
     }
 
-    async fn find_blob(&self, sink: &dyn Sink, assumed: &Assumed, first: &[Repository]) -> Result<bool> {
+    async fn find_blob(&self, sink: &dyn Sink, assumed: &Assumed) -> Result<bool> {
         let blob = Descriptor::new("", assumed.digest, assumed.size);
-        for repository in self.places(first) {
-            if sink.has_blob(repository, &blob).await? {
-                self.found().blobs.insert(assumed.digest, repository.clone());
+        for repository in self.places(&assumed.digest, &[]) {
+            if sink.has_blob(&repository, &blob).await? {
+                self.found().blobs.insert(assumed.digest, repository);
                 return Ok(true);
             }
         }
+        self.found().nowhere.insert(assumed.digest);
         Ok(false)
     }
-}
 
-/// The repositories of the target where each blob is needed.
-fn wanted(graph: &Graph, targets: &Targets) -> HashMap<Digest, Vec<Repository>> {
-    let mut wanted: HashMap<Digest, Vec<Repository>> = HashMap::new();
-    for (image, to) in graph.images.iter().zip(targets) {
-        for blob in &image.blobs {
-            let known = wanted.entry(blob.digest).or_default();
-            if !known.contains(&to.repository) {
-                known.push(to.repository.clone());
+    /// What is below `manifest` is needed in `repositories`.
+    fn note_needed(&self, manifest: &Manifest, repositories: &[Repository]) {
+        let mut found = self.found();
+        for child in manifest.children() {
+            if !self.assumed.contains_key(&child.descriptor.digest) {
+                continue;
             }
+            let known = found.needed.entry(child.descriptor.digest).or_default();
+            let new = repositories.iter().filter(|repository| !known.contains(repository));
+            let new: Vec<Repository> = new.cloned().collect();
+            known.extend(new);
         }
     }
-    wanted
+
+    async fn find(&self, reference: &Reference, names: &[Repository]) -> Result<Option<Manifest>> {
+        let Some(digest) = reference.digest.filter(|digest| self.assumed.contains_key(digest)) else {
+            return self.bundle.manifest(reference).await;
+        };
+        if let Some(beside) = self.beside.as_ref().filter(|beside| beside.holds.contains(&digest)) {
+            return beside.source.manifest(reference).await;
+        }
+        self.read_manifest(&digest, names).await
+    }
 }
 
 #[async_trait]
@@ -186,14 +209,10 @@ impl Source for Expected<'_> {
     }
 
     async fn manifest(&self, reference: &Reference) -> Result<Option<Manifest>> {
-        let Some(digest) = reference.digest.filter(|digest| self.assumed.contains_key(digest)) else {
-            return self.bundle.manifest(reference).await;
-        };
-        if let Some(beside) = self.beside.as_ref().filter(|beside| beside.holds.contains(&digest)) {
-            return beside.source.manifest(reference).await;
-        }
-        let first = self.names.get(&reference.repository).map(Vec::as_slice).unwrap_or_default();
-        self.read_manifest(&digest, first).await
+        let names = self.names.get(&reference.repository).map(Vec::as_slice).unwrap_or_default();
+        let found = self.find(reference, names).await?;
+        found.iter().for_each(|manifest| self.note_needed(manifest, names));
+        Ok(found)
     }
 
     async fn referrers(&self, repository: &Repository, subject: &Digest) -> Result<Vec<Descriptor>> {

@@ -29,14 +29,23 @@ pub struct Inventory {
     pub elsewhere: HashMap<Digest, Repository>,
 }
 
+/// What is known before the target is asked.
+#[derive(Clone, Copy)]
+pub struct Before<'a> {
+    /// The job brings its blobs in several runs: any may be there without a tag.
+    pub may_be_half: bool,
+    /// Where blobs were found a moment ago.
+    pub places: &'a HashMap<Digest, Repository>,
+}
+
 /// Asks the target about tags, manifests and blobs, `jobs` questions at a time. Repositories that are `closed` are not
 /// asked about: nothing is there.
 ///
 /// In a repository without any tag no manifest is asked for. A blob lands first in the first repository of the graph that
 /// wants it and is asked for there; the other new repositories get it by a mount, which moves nothing even where it is
 /// there already. Small blobs, but for the largest of each repository, are asked for in new repositories only if another
-/// blob was found in one: an interrupted import sends the large ones first. Where the job brings its blobs in several runs, any
-/// may be there without a tag (`may_be_half`): then everything is asked.
+/// blob was found in one: an interrupted import sends the large ones first. Where any blob may be there without a tag
+/// ([`Before::may_be_half`]), everything is asked; where one was found already, nothing.
 ///
 /// # Errors
 /// Any question without a clear answer.
@@ -46,20 +55,20 @@ pub async fn take_inventory(
     targets: &Targets,
     closed: &(dyn Fn(&Repository) -> bool + Sync),
     jobs: usize,
-    may_be_half: bool,
+    before: Before<'_>,
     events: &Events,
 ) -> Result<Inventory> {
-    let Questions { mut tags, mut manifests, blobs } = questions(graph, targets, closed);
+    let Questions { mut tags, mut manifests, blobs } = questions(graph, targets, closed, before.places);
     let items = (tags.len() + manifests.len() + blobs.len()) as u64;
     events.report(Event::Phase { phase: Phase::Inventory, items, bytes: 0 });
     let asker = Asker { sink, jobs: jobs.max(1), events };
 
     let mut references = asker.resolve_all(one_of_each_repository(&mut tags)).await?;
-    let new = if may_be_half { HashSet::new() } else { asker.untagged(&references).await? };
-    let before = tags.len() + manifests.len();
+    let new = if before.may_be_half { HashSet::new() } else { asker.untagged(&references).await? };
+    let asked = tags.len() + manifests.len();
     tags.retain(|tag| !new.contains(&tag.repository));
     manifests.retain(|manifest| !new.contains(&manifest.repository));
-    asker.skip(before - tags.len() - manifests.len());
+    asker.skip(asked - tags.len() - manifests.len());
     references.extend(asker.resolve_all(tags).await?);
     references.extend(asker.resolve_all(manifests).await?);
 
@@ -81,6 +90,8 @@ pub async fn take_inventory(
     } else {
         asker.skip(unlikely.len());
     }
+    inventory.blobs.extend(before.places.iter().map(|(digest, repository)| (repository.clone(), *digest)));
+    inventory.elsewhere.clone_from(before.places);
     let unlisted = asker.unlisted(graph, targets, &references).await?;
     for (reference, found) in references {
         let Some(found) = found else { continue };
@@ -113,7 +124,12 @@ struct BlobQuestion {
     first: bool,
 }
 
-fn questions(graph: &Graph, targets: &Targets, closed: &(dyn Fn(&Repository) -> bool + Sync)) -> Questions {
+fn questions(
+    graph: &Graph,
+    targets: &Targets,
+    closed: &(dyn Fn(&Repository) -> bool + Sync),
+    places: &HashMap<Digest, Repository>,
+) -> Questions {
     let mut questions = Questions::default();
     let mut wanted = HashSet::new();
     for (image, to) in graph.images.iter().zip(targets).filter(|(_, to)| !closed(&to.repository)) {
@@ -126,6 +142,10 @@ fn questions(graph: &Graph, targets: &Targets, closed: &(dyn Fn(&Repository) -> 
             image.manifests.iter().map(Manifest::digest).filter(|digest| put_by_tag(image, to) != Some(*digest));
         questions.manifests.extend(asked.map(|digest| repository.with_digest(digest)));
         for blob in &image.blobs {
+            if places.get(&blob.digest) == Some(repository) {
+                wanted.insert(blob.digest);
+                continue;
+            }
             let question = questions.blobs.entry((repository.clone(), blob.digest));
             question.or_insert_with(|| BlobQuestion { blob: blob.clone(), first: wanted.insert(blob.digest) });
         }

@@ -74,3 +74,68 @@ fn an_increment_that_goes_to_another_registry_than_the_receipt_is_of_pushes_noth
     super::ground::import_to(other.host(), sides.stick.path(), "third", &[]).ended(0);
     sides.deliver("third");
 }
+
+/// So many repositories, with an image each.
+const MANY: usize = 12;
+
+/// `NAME.tar` of the first repositories, with an image each; gives their names.
+fn many(sides: &Sides, name: &str, repositories: std::ops::RangeInclusive<usize>, options: &[&str]) {
+    let images = repositories.map(|n| images::oci(&format!("team/app{n}"), "1", &[&format!("only here: {n}")]));
+    let names: Vec<String> = images.inspect(|image| image.push(&sides.source)).map(|image| image.name()).collect();
+    sides.export(name, &names.iter().map(String::as_str).collect::<Vec<_>>(), options);
+}
+
+#[test]
+fn a_target_that_has_nothing_is_not_asked_for_everything_everywhere() {
+    let sides = Sides::new();
+    many(&sides, "first", 1..=MANY, &[]);
+    many(&sides, "second", 1..=MANY, &["--since", "first.tar"]);
+    let lacks = format!("lacks {0} blobs of {0}", 3 * MANY);
+    sides.import("second", &["--missing", "missing.json"]).ended(7).said(&["nothing was pushed", &lacks]);
+    assert_eq!(sides.read("missing.json")["blobs"].as_array().unwrap().len(), 3 * MANY);
+    // Twenty everywhere and those that were under way then, the rest where it is needed.
+    let asked = sides.target.requests().len();
+    assert!(asked < 30 * MANY, "{asked} for {} things in {MANY} repositories", 3 * MANY);
+}
+
+#[test]
+fn one_lost_bundle_does_not_make_everything_be_looked_for_everywhere() {
+    let sides = Sides::new();
+    many(&sides, "first", 1..=MANY, &[]);
+    sides.deliver("first");
+    many(&sides, "lost", 1..=MANY + 1, &["--since", "first.receipt"]);
+    many(&sides, "third", 1..=MANY + 2, &["--since", "first.receipt", "--since", "lost.tar"]);
+    let before = sides.target.requests().len();
+    sides.import("third", &[]).ended(7).said(&["lacks 3 blobs of"]);
+    let asked = sides.target.requests().len() - before;
+    assert!(asked < 3 * MANY + 3 * (MANY + 2) + 10, "each where it is, three of them everywhere: {asked}");
+}
+
+#[test]
+fn what_was_found_is_not_asked_for_again() {
+    let sides = Sides::new();
+    many(&sides, "first", 1..=3, &[]);
+    sides.deliver("first");
+    many(&sides, "second", 1..=4, &["--since", "first.receipt"]);
+    let before = sides.target.requests().len();
+    sides.deliver("second");
+    let asked = sides.target.requests().split_off(before);
+    let heads = asked.iter().filter(|r| r.method == "HEAD" && r.path.contains("/blobs/"));
+    let mut paths: Vec<&str> = heads.map(|r| &*r.path).filter(|path| !path.contains("app4")).collect();
+    assert_eq!(paths.len(), 6, "{paths:?}");
+    paths.sort_unstable();
+    paths.dedup();
+    assert_eq!(paths.len(), 6, "{paths:?}");
+}
+
+#[test]
+fn a_bundle_that_expects_nothing_lacks_nothing_and_takes_no_repair() {
+    let sides = Sides::new();
+    many(&sides, "first", 1..=1, &[]);
+    std::fs::write(sides.path("missing.json"), "of an earlier run").unwrap();
+    let refused = sides.import("first", &["--repair", "first.tar"]).ended(2);
+    refused.said(&["first.tar expects nothing at the target"]);
+    assert_eq!(sides.target.tags("team/app1"), [""; 0]);
+    sides.import("first", &["--missing", "missing.json"]).ended(0);
+    assert_eq!(sides.read("missing.json")["blobs"].as_array().unwrap().len(), 0);
+}

@@ -13,6 +13,7 @@ use crate::cli::push::{Arriving, Push};
 use crate::error::{Error, Kind, Result};
 use crate::increment::{Beside, Expected, Proof};
 use crate::oci::Digest;
+use crate::progress::plain_piece;
 use crate::progress::units::{bytes, count};
 use crate::transport::layout::Layout;
 
@@ -42,8 +43,7 @@ pub async fn run(
     let expected = Expected::new((bundle.layout(), bundle.json()), &registries, &targets, &closed);
     let expected = expected.with(repair.as_ref().map(beside));
     let graph = read_graph(&expected, bundle.lock(), context).await;
-    let known = graph.as_ref().ok().map(|graph| (graph, &targets));
-    let proof = expected.prove(&registries, known, push.jobs(), &context.events).await?;
+    let proof = expected.prove(&registries, push.jobs(), &context.events).await?;
     tell_missing(args, bundle, &proof, context)?;
     let graph = graph?;
     let Some(pump) = from.pump else {
@@ -54,6 +54,19 @@ pub async fn run(
     let arrived = pump.arrived(&expected);
     let cargo = cargo(bundle, &arrived, graph, None);
     push.run(&super::Cargo { places: proof.places, arrivals: Some(pump), ..cargo }, started, context).await
+}
+
+/// The same options for a bundle that expects nothing: it lacks nothing.
+///
+/// # Errors
+/// A repair was given.
+pub fn not_needed(args: &Args, bundle: &Bundle, context: &Context) -> Result<()> {
+    if let Some(repair) = &args.repair {
+        let (bundle, repair) = (bundle.layout().path().display(), repair.display());
+        let text = format!("{bundle} expects nothing at the target that {repair} could bring");
+        return Err(Error::input(format!("{text}; a damaged bundle is mended by `gapferry repair`")));
+    }
+    tell_missing(args, bundle, &Proof::default(), context)
 }
 
 fn open_repair(path: &Path, bundle: &Bundle) -> Result<Layout> {
@@ -85,7 +98,8 @@ fn tell_missing(args: &Args, bundle: &Bundle, proof: &Proof, context: &Context) 
     }
     let Some(first) = proof.missing.first() else { return Ok(()) };
     context.end();
-    let parents: Vec<String> = bundle.json().parents.iter().map(|parent| format!("\n  {parent}")).collect();
+    let parents = bundle.json().parents.iter().map(ToString::to_string);
+    let parents: Vec<String> = parents.map(|parent| format!("\n  {}", plain_piece(&parent))).collect();
     Err(Error::new(
         Kind::Lacking,
         format!(

@@ -48,6 +48,7 @@ pub async fn run(args: &Args, piped: Piped, push: &Push<'_>, started: Instant, c
     let outcome = if bundle.json().is_increment() {
         increment::run(args, push, &bundle, From { arriving: None, pump: Some(&pump) }, started, context).await?
     } else {
+        increment::not_needed(args, &bundle, context)?;
         let graph = read_graph(bundle.layout(), bundle.lock(), context).await;
         let graph = graph.map_err(|error| error.while_doing(NOTHING))?;
         pump.check(&graph)?;

@@ -41,8 +41,12 @@ pub async fn after(
 /// Every tag that the registry should have deleted and did not.
 async fn run(args: &Args, push: &Push<'_>, bundle: &Bundle, context: &Context) -> Result<()> {
     let registries = push.connect(context)?;
-    let (wanted, _) = push.name_images(bundle.lock().images.iter())?;
-    let wanted: BTreeSet<Reference> = wanted.into_iter().collect();
+    let images = &bundle.lock().images;
+    let (names_of, _) = push.name_images(images.iter())?;
+    // A signature that was an image of its own may be one that travels along by now.
+    let beside = images.iter().zip(&names_of).flat_map(|(image, to)| image.companion_tags(&to.repository));
+    let beside: Vec<Reference> = beside.map(|(tag, _)| tag).collect();
+    let wanted: BTreeSet<Reference> = names_of.into_iter().chain(beside).collect();
     let delete = args.yes && !args.push.is_dry_run();
     let mut failures = Vec::new();
     let (mut doomed, mut left) = (0, 0);

@@ -283,9 +283,9 @@ impl<'a> Push<'a> {
         let closed = |repository: &Repository| prepared.is_closed(repository);
         let jobs = self.args.registry.jobs();
         let (graph, may_be_half) = (&cargo.graph, cargo.arriving.is_some() || cargo.arrivals.is_some());
-        let asked = plan::take_inventory(registries, graph, targets, &closed, jobs, may_be_half, &context.events);
-        let mut inventory = asked.await?;
-        inventory.elsewhere.clone_from(&cargo.places);
+        let before = plan::Before { may_be_half, places: &cargo.places };
+        let asked = plan::take_inventory(registries, graph, targets, &closed, jobs, before, &context.events);
+        let inventory = asked.await?;
         let plan = Plan::new(graph, targets, &inventory, self.args.on_existing.into());
         for step in &plan.images {
             if let (plan::TagState::Other(digest), plan::Action::Push) = (step.tag, step.action) {
