@@ -156,8 +156,8 @@ impl ProblemKind {
     fn remedy_of_tool(self) -> &'static str {
         match self {
             ProblemKind::Missing | ProblemKind::WrongSize | ProblemKind::WrongDigest | ProblemKind::Unreadable => {
-                "do not run it. No image needs it: bring the same file again (`verify --missing`, then `export --repair` with \
-                 --include-tool or --tool-file), or export the bundle again"
+                "do not run it; no image needs it. Copy the bundle from its medium again; if that does not help, bring the same \
+                 file (`verify --missing`, then `export --repair` with --include-tool or --tool-file)"
             }
             ProblemKind::Undeclared => "do not run it: find out who put it there, and remove it",
             other => other.remedy(),

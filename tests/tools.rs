@@ -186,6 +186,7 @@ fn whatever_reads_a_bundle_takes_its_tools_for_what_they_are() {
             ground.run(&[more, &[out]].concat()).ended(0);
         }
         let listed = ground.run(&["list", out]).ended(0).stdout;
+        assert!(listed.contains("2 images, 1.2 MiB (1.2 MiB without sharing)"), "{listed}");
         assert!(listed.contains("with tools/data.bin (878.9 KiB), tools/hello (41 B)"), "{listed}");
         let target = Registry::start();
         ground.run(&["import", out, "--to", &format!("{}/m", target.host())]).ended(0);

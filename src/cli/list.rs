@@ -6,7 +6,7 @@ use super::context::Context;
 use super::exit::Outcome;
 use super::export::images_table;
 use super::{since, tools};
-use crate::bundle::{Bundle, tools_of};
+use crate::bundle::{Bundle, is_tool, tools_of};
 use crate::error::Result;
 use crate::progress::plain_piece;
 use crate::progress::units::{bytes, count};
@@ -42,7 +42,8 @@ pub fn run(args: &Args, context: &Context) -> Result<Outcome> {
         }))?;
         return Ok(Outcome::Done);
     }
-    let total = bundle.files().iter().map(|file| file.size).fold(0, u64::saturating_add);
+    let of_images = bundle.files().iter().filter(|file| !is_tool(&file.path));
+    let total = of_images.map(|file| file.size).fold(0, u64::saturating_add);
     let unshared = lock.images.iter().map(|image| image.total_size).fold(0, u64::saturating_add);
     let summary = format!(
         "\n{}, {} ({} without sharing), made {} by {}\nidentity {}\n",
