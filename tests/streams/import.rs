@@ -5,6 +5,7 @@ use std::process::Stdio;
 
 use super::ground::{Ground, ended};
 use super::support::faulty::{Fault, Proxy};
+use super::support::gapferry_process_of;
 use super::support::images;
 use super::support::registry::Registry;
 
@@ -91,6 +92,22 @@ fn what_failed_for_one_reason_says_it_once() {
     assert!(images.len() > 1 && images[0].contains(": it has not come: "), "{images:#?}");
     assert!(images[1..].iter().all(|image| image.ends_with(": for the same reason")), "{images:#?}");
     assert_eq!(broken.stderr.matches("hint: send all of it again").count(), 1, "{}", broken.stderr);
+}
+
+/// A pipe is faster than a registry: five thousand images have more small blobs than a process may have open files.
+#[test]
+fn small_blobs_by_the_hundred_wait_for_the_registry_and_not_in_files_of_their_own() {
+    let (ground, target) = (Ground::new(), Registry::start());
+    let layers: Vec<String> = (0..600).map(|number| format!("layer {number}")).collect();
+    let image = images::oci("team/many", "1", &layers.iter().map(String::as_str).collect::<Vec<&str>>());
+    image.push(&ground.registry);
+    let name = format!("{}/{}", ground.registry.host(), image.name());
+    ground.run(&["export", "-q", &name, "-o", "many.tar"]).ended(0);
+    let script = format!("ulimit -n 220; cat many.tar | \"$0\" import - --plain-http --to {}", to(&target));
+    let mut import = gapferry_process_of("sh".as_ref());
+    import.args(["-c", &script, env!("CARGO_BIN_EXE_gapferry")]).current_dir(ground.path(""));
+    ended(import.output().unwrap()).ended(0);
+    assert_eq!(target.digest("mirror/team/many", "1"), Some(image.digest()));
 }
 
 #[test]

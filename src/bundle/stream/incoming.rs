@@ -22,6 +22,8 @@ use crate::transport::layout::{Entry, Layout, Passing, Sums};
 
 /// How much waits to be pushed, in bytes, beside one blob of any size.
 const MOST_WAITING: u64 = 256 << 20;
+/// And how many blobs: each is an open file.
+const MOST_FILES: usize = 128;
 /// More problems are not listed.
 const MOST_PROBLEMS: usize = 100;
 
@@ -31,7 +33,15 @@ pub struct Incoming<R> {
     passing: Passing<R>,
     /// The file whose bytes come next.
     next: Option<Entry>,
-    declared: HashMap<String, FileEntry>,
+    declared: HashMap<Digest, Declared>,
+}
+
+/// What `bundle.json` says of a blob: of a million of them, so no more than is needed.
+#[derive(Clone, Copy)]
+struct Declared {
+    size: u64,
+    /// `None`: what it says is none.
+    sha256: Option<Digest>,
 }
 
 /// What the stream turned out to be after its last byte.
@@ -99,20 +109,15 @@ impl<R: Read> Incoming<R> {
         }
         // Whoever checks it says what is wrong with one that has none.
         let bundle = Bundle::in_layout(passing.so_far([])).ok();
-        let blobs = bundle.iter().flat_map(Bundle::files).filter(|file| file.path.starts_with("blobs/"));
-        let declared: HashMap<String, FileEntry> = blobs.map(|file| (file.path.clone(), file.clone())).collect();
-        let promised = match next {
-            Some(_) => declared.values().map(|file| (file.path.clone(), file.size)).collect(),
-            None => Vec::new(),
-        };
-        let layout = passing.so_far(promised);
+        let declared = bundle.map(|bundle| declared(bundle.files())).unwrap_or_default();
+        let promised = declared.iter().filter(|_| next.is_some());
+        let layout = passing.so_far(promised.map(|(digest, declared)| (digest.blob_path(), declared.size)));
         Ok((Incoming { path: path.to_owned(), passing, next, declared }, layout))
     }
 
     /// Blobs that are still to come.
     pub fn awaited(&self) -> HashSet<Digest> {
-        let awaited = self.declared.keys().filter(|path| !self.passing.has_kept(path));
-        awaited.filter_map(|path| Digest::of_blob_path(path)).collect()
+        self.declared.keys().filter(|digest| !self.passing.has_kept(&digest.blob_path())).copied().collect()
     }
 
     /// Reads to the end. What is wanted is proven, put at hand and told to `came`; so is what will not come, as an error.
@@ -124,12 +129,12 @@ impl<R: Read> Incoming<R> {
     ) -> Ending {
         let mut problems = Vec::new();
         let mut open: HashSet<Digest> = wanted.clone();
-        for (path, declared) in &self.declared {
-            let Some(sums) = self.passing.sums(path) else { continue };
-            let came_right = prove(path, declared, sums);
+        for (digest, declared) in &self.declared {
+            let Some(sums) = self.passing.sums(&digest.blob_path()) else { continue };
+            let came_right = prove(digest, declared, sums);
             problems.extend(came_right.as_ref().err().map(Error::chain));
-            if let Some(digest) = Digest::of_blob_path(path).filter(|digest| open.remove(digest)) {
-                let _ = came.send((digest, came_right));
+            if open.remove(digest) {
+                let _ = came.send((*digest, came_right));
             }
         }
         let failed = loop {
@@ -145,21 +150,22 @@ impl<R: Read> Incoming<R> {
                     Err(error) => break Some(error),
                 },
             };
-            let digest = Digest::of_blob_path(&entry.path).filter(|digest| open.contains(digest));
-            match self.take(&entry, digest, arrived) {
+            let digest = Digest::of_blob_path(&entry.path);
+            let wanted = digest.filter(|digest| open.contains(digest));
+            match self.take(&entry, digest, wanted.is_some().then_some(arrived)) {
                 Ok(true) => {}
                 // It is cut: the next one says so.
                 Ok(false) => continue,
                 Err(error) if error.kind() == Kind::Damaged => {
                     problems.push(error.chain());
-                    if let Some(digest) = digest.filter(|digest| open.remove(digest)) {
+                    if let Some(digest) = wanted.filter(|digest| open.remove(digest)) {
                         let _ = came.send((digest, Err(error)));
                     }
                     continue;
                 }
                 Err(error) => break Some(error),
             }
-            if let Some(digest) = digest.filter(|digest| open.remove(digest)) {
+            if let Some(digest) = wanted.filter(|digest| open.remove(digest)) {
                 let _ = came.send((digest, Ok(())));
             }
         };
@@ -178,7 +184,7 @@ impl<R: Read> Incoming<R> {
             "" => format!("{path}: {}", fault.what),
             name => format!("{name}: {}", fault.what),
         }));
-        let missing = self.declared.keys().filter(|name| layout.size_of(name).is_none()).count();
+        let missing = self.declared.keys().filter(|digest| layout.size_of(&digest.blob_path()).is_none()).count();
         if missing > 0 {
             problems.push(format!("{path} has ended after {}: {missing} of its blobs have not come", bytes(length)));
         }
@@ -186,9 +192,9 @@ impl<R: Read> Incoming<R> {
         Ending { problems, length }
     }
 
-    /// One file; `digest`: it is wanted. `false`: the tar ends in it.
-    fn take(&mut self, entry: &Entry, digest: Option<Digest>, arrived: &Hand) -> Result<bool> {
-        let Some(declared) = self.declared.get(&entry.path) else {
+    /// One file, a blob by this digest; where it is wanted, it is put there. `false`: the tar ends in it.
+    fn take(&mut self, entry: &Entry, digest: Option<Digest>, arrived: Option<&Hand>) -> Result<bool> {
+        let Some((digest, declared)) = digest.and_then(|digest| Some((digest, *self.declared.get(&digest)?))) else {
             self.passing.read(entry, &mut |_| Ok(()))?;
             return Err(Error::damaged(format!("{} is not declared", entry.path)));
         };
@@ -196,8 +202,8 @@ impl<R: Read> Incoming<R> {
             let text = format!("{} has {} bytes instead of {}", entry.path, entry.size, declared.size);
             return Err(Error::damaged(text));
         }
-        let mut file = match digest {
-            Some(_) => arrived.make_room(entry.size, &self.path)?,
+        let mut file = match arrived {
+            Some(arrived) => arrived.make_room(entry.size, &self.path)?,
             None => None,
         };
         let failed = |e| Error::disk("keeping a blob in", &std::env::temp_dir(), e);
@@ -206,12 +212,19 @@ impl<R: Read> Incoming<R> {
             None => Ok(()),
         })?;
         let Some(sums) = sums else { return Ok(false) };
-        prove(&entry.path, declared, sums)?;
-        if let (Some(digest), Some(file)) = (digest, file) {
+        self.passing.forget(&entry.path);
+        prove(&digest, &declared, sums)?;
+        if let Some((arrived, file)) = arrived.zip(file) {
             arrived.put(digest, Slice::new(Arc::new(file), self.path.join(&entry.path), 0, entry.size));
         }
         Ok(true)
     }
+}
+
+fn declared(files: &[FileEntry]) -> HashMap<Digest, Declared> {
+    let blobs = files.iter().filter_map(|file| Some((Digest::of_blob_path(&file.path)?, file)));
+    let sha256 = |file: &FileEntry| format!("sha256:{}", file.sha256).parse().ok();
+    blobs.map(|(digest, file)| (digest, Declared { size: file.size, sha256: sha256(file) })).collect()
 }
 
 impl Hand {
@@ -219,7 +232,9 @@ impl Hand {
     /// `None`: nobody wants it any more.
     fn make_room(&self, size: u64, path: &Path) -> Result<Option<File>> {
         let mut at_hand = self.lock();
-        while at_hand.waiting > 0 && at_hand.waiting.saturating_add(size) > MOST_WAITING && !at_hand.closed {
+        let is_full =
+            |at_hand: &AtHand| at_hand.waiting.saturating_add(size) > MOST_WAITING || at_hand.blobs.len() >= MOST_FILES;
+        while !at_hand.blobs.is_empty() && is_full(&at_hand) && !at_hand.closed {
             at_hand = self.room.wait(at_hand).unwrap_or_else(PoisonError::into_inner);
         }
         if at_hand.closed {
@@ -288,10 +303,10 @@ impl Source for Arrived<'_> {
 
 /// # Errors
 /// It is not what was declared, or not what its name says.
-fn prove(path: &str, declared: &FileEntry, sums: Sums) -> Result<()> {
+fn prove(digest: &Digest, declared: &Declared, sums: Sums) -> Result<()> {
     let own = sums.own.unwrap_or(sums.sha256);
-    if sums.sha256.hex() == declared.sha256 && Digest::of_blob_path(path) == Some(own) {
+    if Some(sums.sha256) == declared.sha256 && own == *digest {
         return Ok(());
     }
-    Err(Error::damaged(format!("{path}: wrong digest: the bytes have {own}")))
+    Err(Error::damaged(format!("{}: wrong digest: the bytes have {own}", digest.blob_path())))
 }

@@ -190,6 +190,11 @@ impl<R: Read> Passing<R> {
         self.passed.sums.get(path).copied()
     }
 
+    /// Nobody will ask for the sums of this file.
+    pub fn forget(&mut self, path: &str) {
+        self.passed.sums.remove(path);
+    }
+
     fn is_kept(&self, entry: &Entry, first: &[u8]) -> bool {
         let is_beside = !entry.path.contains('/');
         let may_be_needed = is_beside || entry.size <= MAX_MANIFEST_SIZE && looks_like_json(first);
