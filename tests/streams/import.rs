@@ -98,12 +98,12 @@ fn what_failed_for_one_reason_says_it_once() {
 #[test]
 fn small_blobs_by_the_hundred_wait_for_the_registry_and_not_in_files_of_their_own() {
     let (ground, target) = (Ground::new(), Registry::start());
-    let layers: Vec<String> = (0..600).map(|number| format!("layer {number}")).collect();
+    let layers: Vec<String> = (0..300).map(|number| format!("layer {number}")).collect();
     let image = images::oci("team/many", "1", &layers.iter().map(String::as_str).collect::<Vec<&str>>());
     image.push(&ground.registry);
     let name = format!("{}/{}", ground.registry.host(), image.name());
     ground.run(&["export", "-q", &name, "-o", "many.tar"]).ended(0);
-    let script = format!("ulimit -n 220; cat many.tar | \"$0\" import - --plain-http --to {}", to(&target));
+    let script = format!("ulimit -n 190; cat many.tar | \"$0\" import - --plain-http --to {}", to(&target));
     let mut import = gapferry_process_of("sh".as_ref());
     import.args(["-c", &script, env!("CARGO_BIN_EXE_gapferry")]).current_dir(ground.path(""));
     ended(import.output().unwrap()).ended(0);
