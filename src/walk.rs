@@ -142,7 +142,7 @@ impl<'a> Walk<'a> {
         self.check_tag_agrees(&wanted.reference).await?;
         let (root, absent, selection) = self.apply_platforms(&found, wanted).await?;
         let mut tree = Tree::of(self.source, repository, root.clone(), &absent).await?;
-        let platforms = self.platforms(repository, &tree, &root).await?;
+        let platforms = self.platforms(wanted, &tree, &root).await?;
         check_has(&wanted.platforms, &platforms)?;
         let attached = match self.options.referrers {
             true => Some(self.find_attached(repository, &mut tree).await?),
@@ -266,19 +266,21 @@ impl<'a> Walk<'a> {
     }
 
     /// The platforms that are carried. For a single image the config is asked.
-    async fn platforms(&self, repository: &Repository, tree: &Tree, root: &Manifest) -> Result<Vec<Platform>> {
+    async fn platforms(&self, wanted: &Wanted, tree: &Tree, root: &Manifest) -> Result<Vec<Platform>> {
         if root.kind() == ManifestKind::Index {
             let carried = |digest| tree.holds(digest);
             let children = root.children();
             let platforms = children.iter().filter(|child| carried(child.descriptor.digest));
             return Ok(platforms.filter_map(select::offered_platform).cloned().collect());
         }
-        if let Some(told) = self.platforms.get(&root.digest()) {
+        // Nobody fails because of what is only told.
+        let told = self.platforms.get(&root.digest());
+        if let Some(told) = told.filter(|told| check_has(&wanted.platforms, told).is_ok()) {
             return Ok(told.clone());
         }
         match root.config() {
             Some(config) if media_type::is_image_config(&config.media_type) => {
-                let bytes = self.source.small_blob(repository, config, MAX_CONFIG).await?;
+                let bytes = self.source.small_blob(&wanted.reference.repository, config, MAX_CONFIG).await?;
                 Ok(platform_of_config(&bytes).into_iter().collect())
             }
             _ => Ok(Vec::new()),

@@ -1,5 +1,6 @@
 //! What an export builds on: receipts, inventories and earlier bundles, told apart by what is in them.
 
+use std::collections::BTreeSet;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
@@ -9,6 +10,7 @@ use super::signing::{public, signed_by};
 use crate::bundle::{self, Basis, Bundle, MAX_SIGNATURE, Parent, ParentKind};
 use crate::error::{Error, Kind, Result};
 use crate::increment::Baseline;
+use crate::oci::Reference;
 use crate::progress::units::{bytes, count};
 use crate::progress::{Event, plain_piece};
 use crate::receipt::{MAX_RECEIPT, Receipt, signature_beside};
@@ -138,10 +140,12 @@ pub fn tell(basis: &Basis, context: &Context) {
     }
     context.say(told(&basis.parents, basis.assumed.len(), basis.assumed_bytes()).trim_end());
     if !basis.removed.is_empty() {
-        let names: Vec<String> = basis.removed.iter().take(5).map(|image| format!("\n  {}", image.reference)).collect();
-        let more = basis.removed.len().saturating_sub(5);
+        // Of one that went to several targets each is told of in the bundle.
+        let gone: BTreeSet<&Reference> = basis.removed.iter().map(|image| &image.reference).collect();
+        let names: Vec<String> = gone.iter().take(5).map(|image| format!("\n  {image}")).collect();
+        let more = gone.len().saturating_sub(5);
         let more = if more > 0 { format!("\n  and {more} more") } else { String::new() };
-        let gone = count(basis.removed.len(), "image");
+        let gone = count(gone.len(), "image");
         context.say(&format!("{gone} of before not wanted any more (`import --prune`):{}{more}", names.concat()));
     }
 }

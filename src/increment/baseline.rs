@@ -37,7 +37,7 @@ impl Baseline {
         };
         let repositories: BTreeSet<&Repository> =
             arrived().filter_map(|image| image.reference.as_ref()).map(|reference| &reference.repository).collect();
-        self.parents.push(Parent {
+        let parent = Parent {
             kind: match receipt.kind {
                 ReceiptKind::Receipt => ParentKind::Receipt,
                 ReceiptKind::Inventory => ParentKind::Inventory,
@@ -46,7 +46,10 @@ impl Baseline {
             target: Some(receipt.target.clone()),
             time: Some(receipt.finished),
             repositories: repositories.into_iter().cloned().collect(),
-        });
+        };
+        if !self.parents.contains(&parent) {
+            self.parents.push(parent);
+        }
         for image in arrived().filter(|image| !image.platforms.is_empty()) {
             let Some(digest) = image.digest else { continue };
             self.platforms.entry(digest).or_default().insert(image.platforms.clone());

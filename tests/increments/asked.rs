@@ -110,6 +110,21 @@ fn what_a_forged_receipt_says_of_platforms_is_not_in_the_lock_of_an_image_that_i
 }
 
 #[test]
+fn a_forged_receipt_does_not_keep_an_image_from_being_exported_for_its_platform() {
+    let (sides, _, _) = arrived();
+    rewrite(&sides, "first.receipt", "forged.receipt", |receipt| {
+        let images = receipt["images"].as_array_mut().unwrap().iter_mut();
+        let single = images.filter(|image| image["platforms"].is_array());
+        single.for_each(|image| image["platforms"] = json!([{"os": "plan9", "architecture": "mips"}]));
+    });
+    let options = ["--platform", "linux/amd64", "--since", "forged.receipt", "--since", "forged.receipt"];
+    sides.export("second", &["team/app:1"], &options).said(&["2 images of before"]);
+    let platforms = &sides.json("second").lock.images[0].platforms;
+    assert_eq!(platforms[0].to_string(), "linux/amd64");
+    assert_eq!(sides.json("second").parents.len(), 1, "one receipt given twice is one");
+}
+
+#[test]
 fn a_manifest_that_is_not_what_its_digest_says_makes_a_receipt_none() {
     let (sides, _, names) = arrived();
     let requests = sides.source.requests().len();

@@ -32,6 +32,8 @@ pub struct VolumeArgs {
     #[arg(requires = "volume_size", hide_short_help = true)]
     recovery: u32,
     /// Write only volume N again, the same that it was: fetches no more than it holds
+    ///
+    /// All else has to be said as it was then: --volume-size, --recovery, --since. The identity that is printed is that of the others.
     #[arg(long, value_name = "N", value_parser = parse_number, help_heading = "Output", hide_short_help = true)]
     #[arg(requires_all = ["volume_size", "locked"])]
     only_volume: Option<u32>,
