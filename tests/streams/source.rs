@@ -1,10 +1,13 @@
 //! Streams out of sources that a registry is no good for: other digests, wrong bytes.
 
+use std::io::{self, Read};
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use gapferry::bundle::stream::{Outlet, Stream};
+use gapferry::bundle::stream::{Hand, Incoming, Outlet, Stream};
 use gapferry::bundle::{Bundle, Options};
 use gapferry::check::{Depth, Report, check};
+use gapferry::error::Kind;
 use gapferry::graph::{Graph, Image};
 use gapferry::progress::{Events, Silent};
 
@@ -104,4 +107,40 @@ fn a_source_that_breaks_leaves_a_stream_that_every_reader_calls_cut_short() {
         // It may have broken before anything went out; then there is no tar.
         assert!(report(&bytes).map_or(bytes.len() < 512, cut), "{} bytes", bytes.len());
     }
+}
+
+/// Fails after its last byte, as a device does.
+struct Failing<'a>(&'a [u8]);
+
+impl Read for Failing<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self.0.read(buffer) {
+            Ok(0) => Err(io::Error::from_raw_os_error(5)),
+            read => read,
+        }
+    }
+}
+
+#[test]
+fn a_pipe_that_cannot_be_read_is_not_called_one_that_has_ended() {
+    let builder = Builder::new().image("registry.test/a:1", &[noise(1, 500_000), noise(2, 500_000)]);
+    let (written, bytes) = stream(&builder, 2);
+    written.unwrap();
+    let read = |input: Box<dyn Read>| {
+        let (incoming, _) = Incoming::open(Path::new("a pipe"), input, &mut |_| Ok(())).unwrap();
+        let (came, mut coming) = tokio::sync::mpsc::unbounded_channel();
+        let wanted = incoming.awaited();
+        let ending = incoming.read(&wanted, &Hand::default(), &came);
+        let kinds: Vec<Option<Kind>> = std::iter::from_fn(|| coming.try_recv().ok())
+            .map(|(_, outcome)| outcome.err().map(|error| error.kind()))
+            .collect();
+        (kinds, ending.problems)
+    };
+    let cut = bytes[..800_000].to_vec();
+    let (kinds, problems) = read(Box::new(Failing(cut.clone().leak())));
+    assert_eq!(kinds, [None, Some(Kind::Disk)]);
+    assert!(problems.len() == 1 && problems[0].contains("os error 5"), "{problems:?}");
+    let (kinds, problems) = read(Box::new(io::Cursor::new(cut)));
+    assert_eq!(kinds, [None, Some(Kind::Damaged)]);
+    assert!(problems.iter().any(|problem| problem.contains("has ended after")), "{problems:?}");
 }

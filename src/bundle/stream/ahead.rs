@@ -194,7 +194,7 @@ fn permits(piece: &Bytes, most: usize) -> u32 {
 /// A blob as a whole, proven, in a file without a name.
 pub async fn keep(blob: &Descriptor, origin: &Origin<'_>) -> Result<Slice> {
     let place = std::env::temp_dir();
-    let failed = |e: std::io::Error| Error::disk("keeping a blob in", &place, e);
+    let failed = |e: std::io::Error| Error::disk("keeping a blob in TMPDIR,", &place, e);
     let mut file: File = tempfile::tempfile_in(&place).map_err(failed)?;
     loop {
         match copy(blob, origin, &mut file).await {
@@ -212,7 +212,7 @@ async fn copy(blob: &Descriptor, origin: &Origin<'_>, file: &mut File) -> Result
     let mut reader = origin.open(blob).await?;
     while let Some(piece) = reader.next().await {
         let piece = piece?;
-        file.write_all(&piece).map_err(|e| Error::disk("keeping a blob in", &std::env::temp_dir(), e))?;
+        file.write_all(&piece).map_err(|e| Error::disk("keeping a blob in TMPDIR,", &std::env::temp_dir(), e))?;
     }
     Ok(())
 }

@@ -174,10 +174,12 @@ impl<R: Read> Incoming<R> {
             Some(error) => error.chain(),
             None => format!("{path} has ended"),
         };
+        // What fails here is no fault of whoever sends.
+        let kind = failed.as_ref().map_or(Kind::Damaged, Error::kind);
         problems.extend(failed.map(|error| error.chain()));
         for digest in open {
             let text = format!("it has not come: after {} {why}", bytes(length));
-            let _ = came.send((digest, Err(Error::damaged(text))));
+            let _ = came.send((digest, Err(Error::new(kind, text))));
         }
         let layout = self.passing.into_layout();
         problems.extend(layout.faults().iter().map(|fault| match fault.path.as_str() {
@@ -185,7 +187,7 @@ impl<R: Read> Incoming<R> {
             name => format!("{name}: {}", fault.what),
         }));
         let missing = self.declared.keys().filter(|digest| layout.size_of(&digest.blob_path()).is_none()).count();
-        if missing > 0 {
+        if missing > 0 && kind == Kind::Damaged {
             problems.push(format!("{path} has ended after {}: {missing} of its blobs have not come", bytes(length)));
         }
         problems.truncate(MOST_PROBLEMS);
@@ -203,10 +205,10 @@ impl<R: Read> Incoming<R> {
             return Err(Error::damaged(text));
         }
         let mut file = match arrived {
-            Some(arrived) => arrived.make_room(entry.size, &self.path)?,
+            Some(arrived) => arrived.make_room(entry.size)?,
             None => None,
         };
-        let failed = |e| Error::disk("keeping a blob in", &std::env::temp_dir(), e);
+        let failed = |e| Error::disk("keeping a blob in TMPDIR,", &std::env::temp_dir(), e);
         let sums = self.passing.read(entry, &mut |piece| match &mut file {
             Some(file) => file.write_all(piece).map_err(failed),
             None => Ok(()),
@@ -230,7 +232,7 @@ fn declared(files: &[FileEntry]) -> HashMap<Digest, Declared> {
 impl Hand {
     /// A file without a name for a blob of this size, when so much of what came before has been pushed that there is room;
     /// `None`: nobody wants it any more.
-    fn make_room(&self, size: u64, path: &Path) -> Result<Option<File>> {
+    fn make_room(&self, size: u64) -> Result<Option<File>> {
         let mut at_hand = self.lock();
         let is_full =
             |at_hand: &AtHand| at_hand.waiting.saturating_add(size) > MOST_WAITING || at_hand.blobs.len() >= MOST_FILES;
@@ -242,7 +244,7 @@ impl Hand {
         }
         drop(at_hand);
         let file = tempfile::tempfile_in(std::env::temp_dir());
-        file.map(Some).map_err(|e| Error::disk("keeping blobs of", path, e))
+        file.map(Some).map_err(|e| Error::disk("keeping a blob in TMPDIR,", &std::env::temp_dir(), e))
     }
 
     fn put(&self, digest: Digest, slice: Slice) {
