@@ -103,7 +103,8 @@ pub(super) fn survey(out: &Path, volumes: &Volumes, contents: &Contents, options
     let elsewhere = elsewhere(&set, volumes.only, contents);
     let blobs = contents.blobs.iter().filter(|blob| elsewhere.contains(&blob.digest) || held(&blob.digest, blob.size));
     let present = blobs.map(|blob| blob.size).fold(0, u64::saturating_add);
-    let needed = total.saturating_sub(reserved(&set, volumes.only));
+    let recovery = if volumes.only.is_none() { set.recovery_room(false)? } else { 0 };
+    let needed = total.saturating_sub(reserved(&set, volumes.only)).saturating_add(recovery);
     let free = medium::free_space(&existing_ancestor(&set.name.whole()))?;
     Ok(Survey { total, present, needed, free })
 }

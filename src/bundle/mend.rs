@@ -17,11 +17,13 @@ use super::medium::{self, WriteLock};
 use super::missing::Missing;
 use super::offsets::TarPlan;
 use super::open::MAX_BUNDLE_JSON;
+use super::pieces::{From, Piece};
+use super::ranges::{Patches, RANGES};
 use super::repair;
 use super::tools::is_tool;
 use crate::content::chunks::ChunkHasher;
 use crate::error::{Error, Result};
-use crate::oci::{Digest, Hasher};
+use crate::oci::Digest;
 use crate::transport::layout::Layout;
 
 /// What became of the files that were bad or absent.
@@ -30,40 +32,6 @@ pub struct Mended {
     pub mended: Vec<String>,
     /// The repair does not have them.
     pub lacking: Vec<String>,
-}
-
-/// A file that is to be written.
-struct Piece<'a> {
-    path: String,
-    size: u64,
-    digest: Digest,
-    bytes: Bytes<'a>,
-}
-
-enum Bytes<'a> {
-    /// Opened when it is read: there may be more than files can be open.
-    Of(&'a Layout),
-    Made(Vec<u8>),
-}
-
-impl Piece<'_> {
-    /// Hands out the bytes in order; gives the digest of what they were.
-    fn read(&self, take: &mut dyn FnMut(&[u8])) -> Result<Digest> {
-        let mut hasher = Hasher::new(self.digest.algorithm());
-        let mut both = |bytes: &[u8]| {
-            hasher.update(bytes);
-            take(bytes);
-        };
-        match &self.bytes {
-            Bytes::Made(bytes) => both(bytes),
-            Bytes::Of(repair) => {
-                let gone = || Error::damaged(format!("{}: {} is gone", repair.path().display(), self.path));
-                let slice = repair.slice(&self.path)?.ok_or_else(gone)?;
-                slice.read_prefix(self.size, &mut both).map_err(|e| Error::disk("reading", slice.path(), e))?;
-            }
-        }
-        Ok(hasher.finish())
-    }
 }
 
 /// # Errors
@@ -89,9 +57,14 @@ pub fn mend(path: &Path, from: &Path, missing: &Missing) -> Result<Mended> {
     let bytes = list_of_files(&bundle, &repair, missing)?;
     let json = BundleJson::parse(&bytes, &path.join(BUNDLE_JSON).display().to_string())?;
     let wanted = wanted(&json, &bytes, missing);
+    let patches = repair::patches(&repair)?;
     let (mut pieces, mut done) = (Vec::new(), Mended::default());
     for entry in &wanted {
-        match piece(entry, &json, &bytes, missing.identity, &repair) {
+        let found = match patched(entry, missing, (&bundle, &repair), &patches)? {
+            None => piece(entry, &json, &bytes, missing.identity, &repair),
+            patched => Ok(patched),
+        };
+        match found {
             Ok(Some(piece)) => pieces.push(piece),
             // It is made at the end.
             Ok(None) if entry.path == CHUNKS => {}
@@ -113,7 +86,7 @@ pub fn mend(path: &Path, from: &Path, missing: &Missing) -> Result<Mended> {
             Some(made) => {
                 let digest = Digest::sha256(&made);
                 let (path, size) = (entry.path.clone(), entry.size);
-                place.write(&Piece { path, size, digest, bytes: Bytes::Made(made) })?;
+                place.write(&Piece { path, size, digest, bytes: From::Made(made) })?;
                 done.mended.push(entry.path.clone());
             }
             None => done.lacking.push(entry.path.clone()),
@@ -197,18 +170,47 @@ fn piece<'a>(
         }
     };
     let bytes = match (&*entry.path, repair.size_of(&entry.path)) {
-        (BUNDLE_JSON, _) => Bytes::Made(bytes.to_vec()),
-        (SUMS, _) => Bytes::Made(format::sums(json.files.iter().cloned(), &identity).into_bytes()),
+        (BUNDLE_JSON, _) => From::Made(bytes.to_vec()),
+        (SUMS, _) => From::Made(format::sums(json.files.iter().cloned(), &identity).into_bytes()),
         (_, Some(size)) if size != entry.size => {
             return Err(fail(format!("has {size} bytes instead of {}", entry.size)));
         }
-        (_, Some(_)) => Bytes::Of(repair),
+        (_, Some(_)) => From::Of(repair),
         (_, None) => return Ok(None),
     };
     let piece = Piece { path: entry.path.clone(), size: entry.size, digest, bytes };
-    match piece.read(&mut |_| ())? {
+    match piece.read(&mut |_, _| ())? {
         found if found == digest => Ok(Some(piece)),
         found => Err(fail(format!("is not what the bundle lacks: its bytes have {found}"))),
+    }
+}
+
+/// The blob as it is in the bundle, with ranges of the repair; `None`: the repair has none that would make it what it was.
+fn patched<'a>(
+    entry: &FileEntry,
+    missing: &Missing,
+    (bundle, repair): (&'a Layout, &Layout),
+    patches: &HashMap<Digest, Patches>,
+) -> Result<Option<Piece<'a>>> {
+    let patches = Digest::of_blob_path(&entry.path).and_then(|digest| Some((digest, patches.get(&digest)?)));
+    let Some((digest, patches)) = patches.filter(|_| bundle.size_of(&entry.path) == Some(entry.size)) else {
+        return Ok(None);
+    };
+    let end = |(first, bytes): &(u64, bytes::Bytes)| first.saturating_add(bytes.len() as u64);
+    let piece =
+        Piece { path: entry.path.clone(), size: entry.size, digest, bytes: From::Patched(bundle, patches.clone()) };
+    if patches.iter().all(|patch| end(patch) <= entry.size) && piece.read(&mut |_, _| ())? == digest {
+        return Ok(Some(piece));
+    }
+    // More may be bad by now than was asked for.
+    let bad = missing.blobs.iter().find(|blob| blob.digest == digest).map_or(&[][..], |blob| &blob.ranges);
+    let is_brought = |first, last| patches.iter().any(|patch| patch.0 <= first && last < end(patch));
+    match !bad.is_empty() && bad.iter().all(|range| is_brought(range.first, range.last)) {
+        true => {
+            let (repair, path) = (repair.path().display(), &entry.path);
+            Err(Error::damaged(format!("{repair}: {RANGES} of {path} is not what the bundle lacks")))
+        }
+        false => Ok(None),
     }
 }
 
@@ -305,14 +307,14 @@ impl<'a> Place<'a> {
                     _ => {}
                 }
                 let file = medium::create_new(&new, &piece.path)?;
-                copy(piece, &file, &new, 0)?;
+                copy(piece, (&file, &new), 0, |_| true)?;
                 file.sync_all().map_err(|e| Error::disk("syncing", &new, e))?;
                 fs::rename(&new, &path).map_err(|e| Error::disk("naming", &path, e))?;
                 medium::sync_directory(parent)
             }
             Place::Tar { path, file, at, .. } => {
                 let lost = || Error::damaged(format!("mending {}: {} has no place", path.display(), piece.path));
-                copy(piece, file, path, *at.get(&piece.path).ok_or_else(lost)?)
+                copy(piece, (file, path), *at.get(&piece.path).ok_or_else(lost)?, |is_new| is_new)
             }
         }
     }
@@ -326,11 +328,11 @@ impl<'a> Place<'a> {
 }
 
 /// Proven once more: the repair may be on a medium that answers differently each time.
-fn copy(piece: &Piece<'_>, file: &File, path: &Path, base: u64) -> Result<()> {
+fn copy(piece: &Piece<'_>, (file, path): (&File, &Path), base: u64, is_written: fn(bool) -> bool) -> Result<()> {
     let mut written = Ok(());
     let mut at = base;
-    let found = piece.read(&mut |bytes| {
-        if written.is_ok() {
+    let found = piece.read(&mut |bytes, is_new| {
+        if written.is_ok() && is_written(is_new) {
             written = file.write_all_at(bytes, at);
         }
         at += bytes.len() as u64;

@@ -13,9 +13,10 @@ use serde::{Deserialize, Serialize};
 
 use super::format::{self, BUNDLE_JSON, CHUNKS, Known, Metadata, SUMS};
 use super::medium::{self, WriteLock};
-use super::missing::Missing;
+use super::missing::{Missing, MissingBlob};
 use super::offsets::TarPlan;
 use super::place::{Place, Sealing};
+use super::ranges::{self, Patches, RANGES, Range};
 use super::tarfile::{self, TarFile};
 use super::{Contents, Tool, bytes_in};
 use crate::content::{Origin, Source};
@@ -30,7 +31,7 @@ pub const REPAIR_JSON: &str = "repair.json";
 /// The version of the file this program writes and the only one it reads.
 const REPAIR_VERSION: u32 = 1;
 /// The largest `repair.json` that is read, in bytes.
-const MAX_REPAIR_JSON: u64 = 64 * 1024;
+const MAX_REPAIR_JSON: u64 = 256 * 1024;
 
 /// `repair.json`. See `FORMAT.md`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,6 +42,9 @@ struct RepairJson {
     tool: String,
     /// Of the bundle that is to be mended.
     identity: Digest,
+    /// Of blobs that are not carried as a whole.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    ranges: Vec<Range>,
 }
 
 /// A blob, and where it is.
@@ -60,6 +64,18 @@ pub struct Repair {
 /// # Errors
 /// It is one that this program does not understand (`Input`), or cannot be read.
 pub fn is_for(layout: &Layout) -> Result<Option<Digest>> {
+    Ok(read(layout)?.map(|json| json.identity))
+}
+
+/// The ranges of blobs that a repair has, by blob; none if it is none.
+///
+/// # Errors
+/// As [`is_for`], and they are not what `repair.json` says.
+pub(super) fn patches(layout: &Layout) -> Result<HashMap<Digest, Patches>> {
+    ranges::patches(layout, &read(layout)?.map(|json| json.ranges).unwrap_or_default())
+}
+
+fn read(layout: &Layout) -> Result<Option<RepairJson>> {
     let Some(bytes) = layout.read(REPAIR_JSON, MAX_REPAIR_JSON)? else { return Ok(None) };
     let shown = layout.path().join(REPAIR_JSON);
     let fail = |e: serde_json::Error| Error::input(format!("reading {}", shown.display())).because(e);
@@ -68,7 +84,7 @@ pub fn is_for(layout: &Layout) -> Result<Option<Digest>> {
         let text = format!("version {}; this program reads {REPAIR_VERSION}", json.gapferry_repair);
         return Err(Error::input(format!("reading {}: {text}", shown.display())));
     }
-    Ok(Some(json.identity))
+    Ok(Some(json))
 }
 
 /// Writes to `out` what `missing` asks for, all of it of `graph`, which `contents` are of; blobs are fetched from `source`, so
@@ -86,15 +102,21 @@ pub async fn write_repair(
 ) -> Result<Repair> {
     let out = medium::settle(out)?;
     refuse_foreign(&out)?;
-    let (manifests, blobs) = wanted(missing, contents, graph)?;
+    let Wanted { manifests, blobs, in_ranges } = wanted(missing, contents, graph)?;
     let tools = contents.tools.clone();
-    let metadata = metadata(missing, contents, tool)?;
+    let mut metadata = metadata(missing, contents)?;
+    let _lock = WriteLock::take(&out)?;
+    let number = blobs.len() + manifests.len() + in_ranges.len();
+    let (ranges, bytes) = ranges::fetch(in_ranges, (source, jobs), events).await?;
+    if !ranges.is_empty() {
+        metadata.push(Metadata { path: RANGES, bytes });
+    }
+    metadata.insert(0, repair_json(missing, tool, ranges)?);
     let sizes = metadata.iter().map(|file| (file.path.to_owned(), file.bytes.len() as u64));
     let sizes = sizes.chain(tools.iter().map(|tool| (tool.path(), tool.size())));
     let sizes = sizes.chain(manifests.iter().map(|manifest| (manifest.digest().blob_path(), manifest.size())));
     let plan = TarPlan::new(sizes.chain(blobs.iter().map(|(blob, _)| (blob.digest.blob_path(), blob.size))))?;
     let size = plan.length;
-    let _lock = WriteLock::take(&out)?;
     let place: Arc<dyn Place> =
         Arc::new(TarFile::create(&out, plan, blobs.iter().map(|(blob, _)| blob.digest), events)?);
     tarfile::drop_former(&out, |_| true);
@@ -112,7 +134,6 @@ pub async fn write_repair(
             Ok::<(), Error>(())
         }
     };
-    let number = blobs.len() + manifests.len();
     stream::iter(blobs).map(fetch).buffer_unordered(jobs.max(1)).try_collect::<()>().await?;
     let mtime = u64::try_from(contents.lock.created.as_second()).unwrap_or_default();
     let seal = move || {
@@ -157,8 +178,14 @@ pub fn refuse_unwanted(missing: &Missing, tools: &[Tool]) -> Result<()> {
     }
 }
 
-/// The blobs that are asked for, where each is, and the manifests among them.
-fn wanted(missing: &Missing, contents: &Contents, graph: &Graph) -> Result<(Vec<Manifest>, Vec<Placed>)> {
+/// What is asked for, and where it is.
+struct Wanted<'m> {
+    manifests: Vec<Manifest>,
+    blobs: Vec<Placed>,
+    in_ranges: Vec<(&'m MissingBlob, Placed)>,
+}
+
+fn wanted<'m>(missing: &'m Missing, contents: &Contents, graph: &Graph) -> Result<Wanted<'m>> {
     let sizes: HashMap<Digest, u64> = contents.all().collect();
     for blob in &missing.blobs {
         let found = sizes.get(&blob.digest);
@@ -177,21 +204,29 @@ fn wanted(missing: &Missing, contents: &Contents, graph: &Graph) -> Result<(Vec<
     }
     let blobs = contents.blobs.iter().filter(|blob| asked.contains(&blob.digest));
     let blobs = blobs.filter_map(|blob| Some((blob.clone(), (*places.get(&blob.digest)?).clone())));
-    Ok((manifests, blobs.collect()))
+    let ranged = ranges::in_ranges(missing);
+    let (few, blobs): (Vec<Placed>, Vec<Placed>) = blobs.partition(|(blob, _)| ranged.contains_key(&blob.digest));
+    let in_ranges = few.into_iter().filter_map(|placed| Some((*ranged.get(&placed.0.digest)?, placed))).collect();
+    Ok(Wanted { manifests, blobs, in_ranges })
 }
 
-/// `repair.json`, and the files that are made of lock and manifests alone. `SHA256SUMS` and `chunks.b3` are made where the
+fn repair_json(missing: &Missing, tool: &str, ranges: Vec<Range>) -> Result<Metadata> {
+    let (gapferry_repair, tool) = (REPAIR_VERSION, tool.to_owned());
+    let json = RepairJson { gapferry_repair, tool, identity: missing.identity, ranges };
+    let mut bytes = serde_json::to_vec_pretty(&json).map_err(|e| Error::input("writing repair.json").because(e))?;
+    bytes.push(b'\n');
+    Ok(Metadata { path: REPAIR_JSON, bytes })
+}
+
+/// The files that are made of lock and manifests alone. `SHA256SUMS` and `chunks.b3` are made where the
 /// bundle is.
-fn metadata(missing: &Missing, contents: &Contents, tool: &str) -> Result<Vec<Metadata>> {
+fn metadata(missing: &Missing, contents: &Contents) -> Result<Vec<Metadata>> {
     let asked = |path: &str| missing.metadata.iter().any(|file| file == path);
     if asked(BUNDLE_JSON) {
         let text = "bundle.json, which only a whole bundle has: export the lock again, and repair with that bundle";
         return Err(Error::input(format!("what is missing is {text}")));
     }
-    let json = RepairJson { gapferry_repair: REPAIR_VERSION, tool: tool.to_owned(), identity: missing.identity };
-    let mut bytes = serde_json::to_vec_pretty(&json).map_err(|e| Error::input("writing repair.json").because(e))?;
-    bytes.push(b'\n');
-    let all = format::metadata(contents, tool, &Known::planned())?;
-    let made = all.into_iter().filter(|file| asked(file.path) && !matches!(file.path, SUMS | CHUNKS));
-    Ok(std::iter::once(Metadata { path: REPAIR_JSON, bytes }).chain(made).collect())
+    // Who wrote them is in none of these.
+    let all = format::metadata(contents, "", &Known::planned())?;
+    Ok(all.into_iter().filter(|file| asked(file.path) && !matches!(file.path, SUMS | CHUNKS)).collect())
 }

@@ -48,7 +48,9 @@ pub fn missing_of(layout: Layout, report: &Report, tool: &str) -> Result<Missing
     for problem in losses() {
         let Some(digest) = Digest::of_blob_path(&problem.path) else { continue };
         let file = files.get(problem.path.as_str());
-        let ranges = written.as_ref().zip(file).and_then(|(written, file)| ranges(written, file, &problem.ranges));
+        // Volumes are written anew, of whole blobs.
+        let written = written.as_ref().filter(|_| report.set.is_none());
+        let ranges = written.zip(file).and_then(|(written, file)| ranges(written, file, &problem.ranges));
         let blob = MissingBlob { digest, size: file.map(|file| file.size), ranges: ranges.unwrap_or_default() };
         // Of two problems of one blob the one that knows less: then more of it is fetched.
         let known = blobs.entry(digest).or_insert_with(|| blob.clone());

@@ -186,7 +186,7 @@ fn without_recovery(set: &SetReport) -> String {
     let more = set.missing_recovery.len().saturating_sub(10);
     let more = if more > 0 { format!(" and {more} more") } else { String::new() };
     let (are, of) = (if set.missing_recovery.len() == 1 { "is" } else { "are" }, set.recovery);
-    format!("note: {labels}{more} of {of} for recovery {are} not here; nothing needs them unless a volume is lost\n")
+    format!("note: {labels}{more} of {of} for recovery {are} not here, which only `gapferry repair` asks for\n")
 }
 
 /// What was given of a set, before anything else is told of it.

@@ -209,6 +209,30 @@ fn only_what_is_missing_is_fetched_and_what_else_has_the_blob_keeps_its_bytes() 
 }
 
 #[test]
+fn of_a_large_blob_only_the_bad_mebibytes_are_fetched_and_carried() {
+    let ground = Ground::new();
+    let large = sha256(&ground.image.blobs[2]);
+    for form in [Form::Directory, Form::Tar] {
+        let bundle = ground.copy(form, "few");
+        let end = ground.image.blobs[2].len() - 1;
+        [MIB + 7, end].iter().for_each(|at| flip(&bundle, &ground.layer(), *at));
+        let whole = ground.source.count("GET", &large, 200);
+        let with = ground.repair_for(&bundle);
+        assert_eq!(ground.source.count("GET", &large, 200), whole, "it was asked for as a whole");
+        assert!(with.metadata().unwrap().len() < (MIB + MIB * 3 / 4) as u64, "{}", with.metadata().unwrap().len());
+        // By now there is more that is bad, which only the next repair can bring; the other blob is mended all the same.
+        flip(&bundle, &ground.layer(), 5);
+        let ran = repair(&bundle, &with).ended(3);
+        assert!(ran.stdout.contains("1 file not in"), "{ran:?}");
+        let with = ground.repair_for(&bundle);
+        repair(&bundle, &with).ended(0);
+        ground.is_whole(&bundle, form);
+        // What has been mended needs nothing of it any more.
+        repair(&bundle, &with).ended(0);
+    }
+}
+
+#[test]
 fn a_repair_that_is_foreign_or_forged_is_refused_and_nothing_changes() {
     let ground = Ground::new();
     for form in [Form::Directory, Form::Tar] {
@@ -219,10 +243,12 @@ fn a_repair_that_is_foreign_or_forged_is_refused_and_nothing_changes() {
         let before = content(&bundle);
         let forged = ground.path("forged-repair.tar");
         std::fs::copy(&with, &forged).unwrap();
-        flip(&forged, &ground.layer(), 2 * MIB);
-        repair(&bundle, &forged).ended(3).said(&["is not what the bundle lacks"]);
-        assert!(content(&bundle) == before);
-        std::fs::copy(&with, &forged).unwrap();
+        for path in ["ranges", &ground.small()] {
+            flip(&forged, path, 2);
+            repair(&bundle, &forged).ended(3).said(&["is not what the bundle lacks"]);
+            assert!(content(&bundle) == before);
+            std::fs::copy(&with, &forged).unwrap();
+        }
         let json = data(&forged, "repair.json");
         let text = std::fs::read_to_string(ground.whole(Form::Directory).join("oci-layout")).unwrap();
         let file = std::fs::OpenOptions::new().write(true).open(&forged).unwrap();

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use gapferry::check::Report;
 
 use super::ground::{Builder, noise};
-use super::read::{SIZE, Set, checked, import, verify};
+use super::read::{SIZE, Set, blamed, checked, import, verify};
 use super::support::ran::Ran;
 use super::support::{gapferry, gapferry_process_of, tempdir};
 
@@ -39,6 +39,25 @@ fn of_several_volumes_that_are_missing_each_is_told_with_the_images_that_it_cost
     gapferry().arg("split").arg(&set.tar).arg("-o").arg(&copy).args(["--volume-size", SIZE]).assert().success();
     let report = checked(&[&set.volumes[..], &[set.path("copy.004.tar")]].concat());
     assert!(report.problems.iter().all(|problem| problem.images.is_empty()), "{:?}", report.problems);
+}
+
+#[test]
+fn a_bad_copy_of_a_volume_that_is_here_and_good_costs_no_image_and_is_to_be_left_out() {
+    let set = Set::new(0);
+    let copy = set.path("copy.tar");
+    for at in 0..4 {
+        let mut bytes = std::fs::read(&set.volumes[at]).unwrap();
+        let place = bytes.len() - 9_000;
+        bytes[place] ^= 1;
+        std::fs::write(&copy, bytes).unwrap();
+        let alone = std::slice::from_ref(&copy);
+        for given in [[&set.volumes[..], alone].concat(), [alone, &set.volumes[..]].concat()] {
+            let report = checked(&given);
+            assert_eq!(blamed(&report), [copy.clone()].into(), "{:?}", report.problems);
+            assert!(report.problems.iter().all(|problem| problem.images.is_empty()), "{:?}", report.problems);
+            assert!(report.problems.iter().all(|problem| problem.remedy.contains("leave this copy out")));
+        }
+    }
 }
 
 #[test]

@@ -69,7 +69,7 @@ pub(super) fn checked(paths: &[PathBuf]) -> Report {
 }
 
 /// The files that have a problem.
-fn blamed(report: &Report) -> BTreeSet<PathBuf> {
+pub(super) fn blamed(report: &Report) -> BTreeSet<PathBuf> {
     report.problems.iter().map(|problem| problem.volume.clone().unwrap_or_default().into()).collect()
 }
 

@@ -428,6 +428,8 @@ fn an_export_as_volumes_has_recovery_volumes_at_once_and_leaves_them_alone_when_
     assert!(ran.stderr.contains("v.r02.tar: written"), "{ran:?}");
     let whole = files_below(directory.path());
     assert!(whole.len() >= 5 && whole.iter().all(|(_, bytes)| bytes.len() <= 1_000_000));
+    let taken: usize = whole.iter().map(|(_, bytes)| bytes.len()).sum();
+    assert!(planned["bytesNeeded"].as_u64().unwrap() >= taken as u64, "room is made for these too: {planned}");
     // A second later it has another time, but nothing new.
     let ran = export(&[]);
     assert!(!ran.stderr.contains(": written"), "{ran:?}");

@@ -316,8 +316,9 @@ fn description(given: &[Given]) -> Result<(RecoveryJson, Vec<u8>)> {
     }
     let most = said.iter().rev().max_by_key(|(_, votes)| *votes).ok_or_else(|| {
         let text =
-            "none of these files is a recovery volume whose beginning is whole, and only those tell what was lost";
-        Error::damaged(format!("repairing a set: {text}; `gapferry verify` says what is damaged or missing"))
+            "none of these files is a recovery volume whose beginning is whole, and only those tell what was lost; without any, \
+             `gapferry verify --missing` writes down what has to be fetched again";
+        Error::damaged(format!("repairing a set: {text}"))
     })?;
     let json = most.0.json.clone();
     let length = usize::try_from(json.known_mebibytes().saturating_mul(PRINT)).unwrap_or(usize::MAX);

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use super::finished;
 use super::names::{Part, SetName};
 use super::plan::{SetPlan, VolumePlan, Wanted};
+use super::recovery::recovery_length;
 use super::sealing::{self, Known, Small};
 use crate::bundle::format::Metadata;
 use crate::bundle::offsets::TarFile;
@@ -127,6 +128,20 @@ impl Set {
     /// The file of a volume.
     pub fn path_of(&self, volume: &VolumePlan) -> PathBuf {
         self.name.part(Part::Volume(volume.number), volume.of)
+    }
+
+    /// Bytes that its recovery volumes take when they are written; where the volumes are `unchanged`, these may be there.
+    ///
+    /// # Errors
+    /// There is no code for as many volumes.
+    pub fn recovery_room(&self, unchanged: bool) -> Result<u64> {
+        let SetPlan { recovery, limit, .. } = self.plan;
+        let is_there = |number| self.name.part(Part::Recovery(number), recovery).exists();
+        if unchanged && (1..=recovery).all(is_there) || recovery == 0 {
+            return Ok(0);
+        }
+        let sizes: Vec<u64> = self.plan.volumes.iter().map(|volume| volume.length).collect();
+        Ok(recovery_length(&sizes, recovery, limit)?.saturating_mul(recovery.into()))
     }
 
     /// Of the volumes, or the one with this number, whether all are there and whole; with `proven` every byte is, else they

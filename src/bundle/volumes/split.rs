@@ -120,7 +120,7 @@ impl Split {
         }
         let new: Vec<&VolumePlan> =
             volumes.iter().filter(|volume| !unchanged.contains(&volume.number)).copied().collect();
-        self.check_room(&new)?;
+        self.check_room(&new, is_all)?;
         let bytes = new.iter().flat_map(|volume| &volume.files).map(|held| held.size).fold(0, u64::saturating_add);
         events.report(Event::Phase { phase: Phase::Transfer, items: new.len() as u64, bytes });
         let mut copying = Copying { split: self, events, proving: HashMap::new(), unnamed: Vec::new() };
@@ -141,7 +141,7 @@ impl Split {
         Ok(volumes.iter().map(written).collect())
     }
 
-    fn check_room(&self, new: &[&VolumePlan]) -> Result<()> {
+    fn check_room(&self, new: &[&VolumePlan], is_all: bool) -> Result<()> {
         let whole = self.set.name.whole();
         let parent = medium::parent(&whole);
         let left = |volume: &&VolumePlan| {
@@ -150,6 +150,8 @@ impl Split {
             partial.metadata().map_or(0, |there| there.len()).min(volume.length)
         };
         let needed = new.iter().map(|volume| volume.length - left(volume)).fold(0, u64::saturating_add);
+        let recovery = if is_all { self.set.recovery_room(new.is_empty())? } else { 0 };
+        let needed = needed.saturating_add(recovery);
         let free = medium::free_space(parent)?;
         if needed <= free {
             return Ok(());

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::super::graph::Reach;
 use super::super::{Problem, ProblemKind};
+use super::is_mended_by_volume;
 use crate::bundle::volumes::{Part, VOLUMES, Volume, VolumeFile, Volumes};
 use crate::bundle::{CHUNKS, is_tool};
 
@@ -50,12 +51,33 @@ pub fn tell(set: &Volumes, problems: &mut Vec<Problem>, lacking: &[Problem], rea
             None => broken().and_then(|broken| costs.get(&number(broken.part)?).cloned()).unwrap_or_default(),
         };
     }
+    spare(set, problems);
     if set.given > 1 && !set.volumes.is_empty() {
         let remedy = remedy(set, gone.len());
         problems.extend(missing.into_iter().map(|number| {
             let problem = Problem::new(&format!("volume {number} of {}", set.set.of), ProblemKind::Missing);
             Problem { images: costs.get(&number).cloned().unwrap_or_default(), remedy, ..problem }
         }));
+    }
+}
+
+/// Of a volume that is here twice and good once nothing is lost.
+fn spare(set: &Volumes, problems: &mut [Problem]) {
+    let bad: HashSet<String> = problems.iter().filter_map(|problem| problem.volume.clone()).collect();
+    let shown = |path: &std::path::Path| path.display().to_string();
+    let good: HashSet<u32> =
+        set.volumes.iter().filter(|v| !bad.contains(&shown(&v.path))).map(|volume| volume.json.number).collect();
+    let twice = set.volumes.iter().map(|volume| (shown(&volume.path), Some(volume.json.number)));
+    let broken = set.broken.iter().map(|broken| (shown(&broken.path), number(broken.part)));
+    let spared: HashSet<String> = twice
+        .chain(broken)
+        .filter(|(_, number)| number.is_some_and(|number| good.contains(&number)))
+        .map(|(path, _)| path)
+        .collect();
+    let of_spared = |problem: &&mut Problem| problem.volume.as_ref().is_some_and(|volume| spared.contains(volume));
+    for problem in problems.iter_mut().filter(of_spared).filter(|problem| is_mended_by_volume(problem.kind)) {
+        problem.images = Images::default();
+        problem.remedy = "leave this copy out: another one of the same volume is here, and good";
     }
 }
 

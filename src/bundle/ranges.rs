@@ -1,0 +1,232 @@
+//! Single chunks of large blobs in a repair: of a blob of many gigabytes that has one bad mebibyte, only that is carried.
+//!
+//! # Threats
+//! What is missing, and the repair, may say anything. What is fetched is proven by the values that came with the question, and
+//! what was made of it by the digest of the blob, where it is put together, before a byte of that is written. All ranges of a
+//! repair are held in memory, so of more than fits there whole blobs are fetched, and a repair with more is refused.
+
+use std::collections::HashMap;
+
+use bytes::Bytes;
+use futures_util::{StreamExt, TryStreamExt, stream};
+use serde::{Deserialize, Serialize};
+
+use super::missing::{Missing, MissingBlob, MissingRange};
+use crate::content::Source;
+use crate::content::chunks::{CHUNK, OneChunk, to_hex};
+use crate::error::{Error, Result};
+use crate::oci::{Descriptor, Digest, Repository};
+use crate::progress::{Event, Events, Phase};
+use crate::transport::layout::Layout;
+
+/// The file of a repair that has the bytes of all ranges, one behind the other.
+pub const RANGES: &str = "ranges";
+/// The most bytes in it, and the most ranges.
+const MOST_BYTES: u64 = 48 << 20;
+const MOST_RANGES: usize = 500;
+
+/// A range in `repair.json`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Range {
+    /// Of the blob.
+    pub digest: Digest,
+    /// The first byte and the last, by their place in the blob.
+    pub first: u64,
+    pub last: u64,
+}
+
+/// Ranges of a blob: from which byte on, and the bytes.
+pub type Patches = Vec<(u64, Bytes)>;
+
+/// The blobs of which only ranges are carried.
+pub fn in_ranges(missing: &Missing) -> HashMap<Digest, &MissingBlob> {
+    let (mut bytes, mut number) = (0_u64, 0);
+    let fits = |blob: &&MissingBlob| {
+        let own = blob.ranges.iter().map(length).fold(0, u64::saturating_add);
+        let fits = own > 0 && bytes.saturating_add(own) <= MOST_BYTES && number + blob.ranges.len() <= MOST_RANGES;
+        if fits {
+            bytes += own;
+            number += blob.ranges.len();
+        }
+        fits
+    };
+    missing.blobs.iter().filter(fits).map(|blob| (blob.digest, blob)).collect()
+}
+
+fn length(range: &MissingRange) -> u64 {
+    range.last.saturating_sub(range.first).saturating_add(1)
+}
+
+/// Fetches ranges of these blobs, so many at a time: what `repair.json` says of them, and their bytes.
+///
+/// # Errors
+/// The source's, or it has other bytes.
+pub async fn fetch(
+    wanted: Vec<(&MissingBlob, (Descriptor, Repository))>,
+    (source, jobs): (&dyn Source, usize),
+    events: &Events,
+) -> Result<(Vec<Range>, Vec<u8>)> {
+    let all: Vec<(&MissingRange, &(Descriptor, Repository))> =
+        wanted.iter().flat_map(|(blob, placed)| blob.ranges.iter().map(move |range| (range, placed))).collect();
+    if all.is_empty() {
+        return Ok(Default::default());
+    }
+    let bytes = all.iter().map(|(range, _)| length(range)).sum();
+    events.report(Event::Phase { phase: Phase::Transfer, items: all.len() as u64, bytes });
+    let fetch = |(range, (blob, repository)): (&MissingRange, &(Descriptor, Repository))| {
+        let (range, blob, repository) = (range.clone(), blob.clone(), repository.clone());
+        async move {
+            let (digest, size) = (blob.digest, length(&range));
+            events.report(Event::BlobStarted { digest, size, present: 0 });
+            let bytes = fetch_one(&range, &blob, &repository, source).await?;
+            events.report(Event::BlobAdvanced { digest, bytes: size });
+            events.report(Event::BlobFinished { digest });
+            events.report(Event::ItemDone);
+            Ok::<_, Error>((Range { digest, first: range.first, last: range.last }, bytes))
+        }
+    };
+    let fetched: Vec<(Range, Vec<u8>)> = stream::iter(all).map(fetch).buffered(jobs.max(1)).try_collect().await?;
+    let (ranges, bytes): (Vec<Range>, Vec<Vec<u8>>) = fetched.into_iter().unzip();
+    Ok((ranges, bytes.concat()))
+}
+
+async fn fetch_one(
+    range: &MissingRange,
+    blob: &Descriptor,
+    repository: &Repository,
+    source: &dyn Source,
+) -> Result<Vec<u8>> {
+    loop {
+        let body = source.blob(repository, blob, range.first).await?;
+        let (mut at, mut stream, mut bytes) = (body.offset, body.stream, Vec::new());
+        while at <= range.last {
+            let Some(piece) = stream.next().await.transpose()? else { break };
+            let end = at + piece.len() as u64;
+            let (from, to) = (range.first.clamp(at, end), (range.last + 1).clamp(at, end));
+            let place = |byte: u64| usize::try_from(byte - at).unwrap_or(usize::MAX);
+            bytes.extend_from_slice(piece.get(place(from)..place(to)).unwrap_or_default());
+            at = end;
+        }
+        if is_right(range, blob.size, &bytes) {
+            return Ok(bytes);
+        }
+        let (first, last, digest) = (range.first, range.last, blob.digest);
+        let text =
+            format!("reading bytes {first}-{last} of blob {digest}: they are not those that the bundle was made of");
+        source.gave_wrong(repository, blob, Error::damaged(text))?;
+    }
+}
+
+fn is_right(range: &MissingRange, size: u64, bytes: &[u8]) -> bool {
+    let value = |(number, chunk): (u64, &[u8])| {
+        let mut one = OneChunk::new(number, size);
+        one.update(chunk);
+        to_hex(&one.finish())
+    };
+    let found = (range.first / CHUNK..).zip(bytes.chunks(CHUNK as usize)).map(value);
+    bytes.len() as u64 == length(range) && found.eq(range.values.iter().cloned())
+}
+
+/// The ranges that a repair has, by blob; those that are not in order are not used.
+///
+/// # Errors
+/// There are more than a repair can have, or not the bytes for them.
+pub fn patches(repair: &Layout, ranges: &[Range]) -> Result<HashMap<Digest, Patches>> {
+    let fail = |why: &str| Error::damaged(format!("reading {}: {why}", repair.path().join(RANGES).display()));
+    if ranges.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let all = repair.read(RANGES, MOST_BYTES)?.ok_or_else(|| fail("it is missing"))?;
+    let (mut patches, mut at): (HashMap<Digest, Patches>, usize) = (HashMap::new(), 0);
+    for Range { digest, first, last } in ranges {
+        let length = last.checked_sub(*first).and_then(|length| usize::try_from(length).ok()?.checked_add(1));
+        let end = length.and_then(|length| at.checked_add(length)).filter(|end| *end <= all.len());
+        let end = end.ok_or_else(|| fail("it has not the bytes that repair.json says"))?;
+        let own = patches.entry(*digest).or_default();
+        if own.last().is_some_and(|(before, bytes): &(u64, Bytes)| before + bytes.len() as u64 > *first) {
+            return Err(fail("its ranges are not in order"));
+        }
+        own.push((*first, all.slice(at..end)));
+        at = end;
+    }
+    Ok(patches)
+}
+
+#[cfg(test)]
+mod tests {
+    use async_trait::async_trait;
+
+    use super::*;
+    use crate::content::Body;
+    use crate::content::chunks::Chunks;
+    use crate::oci::{Manifest, Reference, Tag, media_type};
+
+    /// One blob, from wherever it is asked for or always from its beginning.
+    struct Only(Vec<u8>, bool);
+
+    #[async_trait]
+    impl Source for Only {
+        async fn tags(&self, _: &Repository) -> Result<Vec<Tag>> {
+            Ok(Vec::new())
+        }
+
+        async fn resolve(&self, _: &Reference) -> Result<Option<Descriptor>> {
+            Ok(None)
+        }
+
+        async fn manifest(&self, _: &Reference) -> Result<Option<Manifest>> {
+            Ok(None)
+        }
+
+        async fn referrers(&self, _: &Repository, _: &Digest) -> Result<Vec<Descriptor>> {
+            Ok(Vec::new())
+        }
+
+        async fn blob(&self, _: &Repository, _: &Descriptor, offset: u64) -> Result<Body> {
+            let offset = if self.1 { 0 } else { offset };
+            let pieces: Vec<Result<Bytes>> =
+                self.0[offset as usize..].chunks(70_001).map(|piece| Ok(Bytes::copy_from_slice(piece))).collect();
+            Ok(Body { offset, stream: stream::iter(pieces).boxed() })
+        }
+    }
+
+    #[tokio::test]
+    async fn exactly_the_bytes_that_are_missing_are_taken_and_others_are_refused() {
+        let bytes: Vec<u8> = (0..3 * CHUNK + 5).map(|at| (at % 251) as u8).collect();
+        let blob = Descriptor::new(media_type::OCI_INDEX, Digest::sha256(&bytes), bytes.len() as u64);
+        let repository = "registry.test/a:1".parse::<Reference>().unwrap().repository;
+        let values: Vec<String> = Chunks::of(&bytes).values().iter().map(to_hex).collect();
+        for (from, to) in [(0, 0), (1, 2), (2, 3), (3, 3), (0, 3)] {
+            let (first, last) = (from as u64 * CHUNK, ((to as u64 + 1) * CHUNK).min(blob.size) - 1);
+            let range = MissingRange { first, last, values: values[from..=to].to_vec() };
+            let expected = &bytes[first as usize..=last as usize];
+            for ignores in [false, true] {
+                let source = Only(bytes.clone(), ignores);
+                assert_eq!(fetch_one(&range, &blob, &repository, &source).await.unwrap(), expected);
+                let mut wrong = bytes.clone();
+                wrong[last as usize] ^= 1;
+                for wrong in [wrong, bytes[..last as usize].to_vec()] {
+                    let refused = fetch_one(&range, &blob, &repository, &Only(wrong, ignores)).await;
+                    assert!(refused.unwrap_err().chain().contains("not those that the bundle was made of"));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn of_more_than_fits_into_memory_whole_blobs_are_carried() {
+        let blob = |name: &[u8], mebibytes: u64| {
+            let range = MissingRange { first: 0, last: mebibytes * CHUNK - 1, values: Vec::new() };
+            MissingBlob { digest: Digest::sha256(name), size: None, ranges: vec![range] }
+        };
+        let blobs = vec![blob(b"a", 40), blob(b"b", 9), blob(b"c", 8)];
+        let (identity, tool) = (Digest::sha256(b"bundle"), String::new());
+        let missing = Missing { gapferry_missing: 1, tool, identity, metadata: Vec::new(), tools: Vec::new(), blobs };
+        let in_ranges = in_ranges(&missing);
+        assert_eq!(
+            ["a", "b", "c"].map(|name| in_ranges.contains_key(&Digest::sha256(name.as_bytes()))),
+            [true, false, true]
+        );
+    }
+}
