@@ -72,7 +72,7 @@ pub async fn fetch(
     if all.is_empty() {
         return Ok(Default::default());
     }
-    let bytes = all.iter().map(|(range, _)| length(range)).sum();
+    let bytes: u64 = all.iter().map(|(range, _)| length(range)).sum();
     events.report(Event::Phase { phase: Phase::Transfer, items: all.len() as u64, bytes });
     let fetch = |(range, (blob, repository)): (&MissingRange, &(Descriptor, Repository))| {
         let (range, blob, repository) = (range.clone(), blob.clone(), repository.clone());
@@ -86,9 +86,13 @@ pub async fn fetch(
             Ok::<_, Error>((Range { digest, first: range.first, last: range.last }, bytes))
         }
     };
-    let fetched: Vec<(Range, Vec<u8>)> = stream::iter(all).map(fetch).buffered(jobs.max(1)).try_collect().await?;
-    let (ranges, bytes): (Vec<Range>, Vec<Vec<u8>>) = fetched.into_iter().unzip();
-    Ok((ranges, bytes.concat()))
+    let mut fetched = stream::iter(all).map(fetch).buffered(jobs.max(1));
+    let (mut ranges, mut bytes) = (Vec::new(), Vec::with_capacity(usize::try_from(bytes).unwrap_or_default()));
+    while let Some((range, own)) = fetched.try_next().await? {
+        ranges.push(range);
+        bytes.extend(own);
+    }
+    Ok((ranges, bytes))
 }
 
 async fn fetch_one(

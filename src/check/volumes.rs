@@ -271,11 +271,17 @@ impl<'s> One<'s> {
         Some(if ranges.is_empty() { problem } else { placed(problem, ranges) })
     }
 
+    /// Of several copies of a volume the bundle is put together from the first.
+    fn is_first(&self) -> bool {
+        let is_same = |volume: &Volume| volume.json.number == self.volume.json.number;
+        self.set.volumes.iter().position(is_same) == Some(self.at)
+    }
+
     /// Whether the check of the bundle has read these bytes here, and said all that there is to say.
     fn is_proven(&self, (path, sum): (&str, &str), of_bundle: &str, is_segment: bool) -> bool {
         let layout = self.set.layout();
         match is_segment {
-            true => layout.size_of(of_bundle).is_some() && !self.known.bad.contains(of_bundle),
+            true => self.is_first() && layout.size_of(of_bundle).is_some() && !self.known.bad.contains(of_bundle),
             false => {
                 let is_declared = self.known.declared.get(path).is_some_and(|declared| declared == sum);
                 layout.part_of(path) == Some(self.at) && is_declared

@@ -72,7 +72,11 @@ pub fn mend_set(
     let new = Set::of_bundle(&bundle, &found.manifests, name.clone(), shape)?;
     let needed = held.iter().flatten().filter(|held| !is_there(held)).map(|held| held.path.clone());
     let lacking: BTreeSet<String> = needed.collect();
-    let written = Split::of_set(bundle, new).write_only(&again, events)?;
+    let written = match again.is_empty() {
+        // Perhaps on a medium that cannot be written.
+        true => Vec::new(),
+        false => Split::of_set(bundle, new).write_only(&again, events)?,
+    };
     let made =
         written.into_iter().filter(|volume| !volume.unchanged).map(|volume| (volume.number, volume.path)).collect();
     Ok(MendedSet { name, made, lacking: lacking.into_iter().collect() })
