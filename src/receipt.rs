@@ -27,9 +27,9 @@ pub const RECEIPT_VERSION: u32 = 1;
 pub const MAX_RECEIPT: u64 = 256 * 1024 * 1024;
 /// The most values in one.
 const MOST_VALUES: usize = 8_000_000;
-/// Bytes of manifests that one keeps, and values in them: with room for all else, and as text a byte may take two.
-const KEPT_BYTES: usize = 64 * 1024 * 1024;
-const KEPT_VALUES: usize = 4_000_000;
+/// Bytes of manifests that one keeps, and values in them: those of some thousand images, which whoever reads it has in memory.
+const KEPT_BYTES: usize = 16 * 1024 * 1024;
+const KEPT_VALUES: usize = 1_000_000;
 
 /// See the module documentation. Field order is the order in the file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -271,7 +271,7 @@ mod tests {
             (0..20).map(|n: u8| manifest(&[vec![b'x'; 3_500_000], vec![b'0' + n]].concat())).collect();
         assert!(kept(large.iter()).len() < 20);
         let many: Vec<Manifest> =
-            (0..3).map(|n: u8| manifest(&[vec![b','; 1_500_000], vec![b'0' + n]].concat())).collect();
+            (0..3).map(|n: u8| manifest(&[vec![b','; 400_000], vec![b'0' + n]].concat())).collect();
         assert_eq!(kept(many.iter()).len(), 2);
     }
 }

@@ -30,10 +30,10 @@ fuzz_target!(|data: &[u8]| {
 });
 
 fn import(bytes: &[u8]) -> gapferry::Result<()> {
-    let (incoming, layout) = Incoming::open(Path::new("a pipe"), bytes, &mut |_| Ok(()))?;
-    let (wanted, hand) = (incoming.awaited(), Arc::new(Hand::default()));
+    let (mut incoming, layout) = Incoming::open(Path::new("a pipe"), bytes, &mut |_| Ok(()))?;
+    let (wanted, hand) = (incoming.take_awaited(), Arc::new(Hand::default()));
     let (came, mut coming) = tokio::sync::mpsc::unbounded_channel();
-    let ending = incoming.read(&wanted, &hand, &came);
+    let ending = incoming.read(wanted.clone(), &hand, &came);
     drop(came);
     assert_eq!(ending.length.min(bytes.len() as u64), ending.length);
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");

@@ -127,10 +127,10 @@ fn a_pipe_that_cannot_be_read_is_not_called_one_that_has_ended() {
     let (written, bytes) = stream(&builder, 2);
     written.unwrap();
     let read = |input: Box<dyn Read>| {
-        let (incoming, _) = Incoming::open(Path::new("a pipe"), input, &mut |_| Ok(())).unwrap();
+        let (mut incoming, _) = Incoming::open(Path::new("a pipe"), input, &mut |_| Ok(())).unwrap();
         let (came, mut coming) = tokio::sync::mpsc::unbounded_channel();
-        let wanted = incoming.awaited();
-        let ending = incoming.read(&wanted, &Hand::default(), &came);
+        let wanted = incoming.take_awaited();
+        let ending = incoming.read(wanted, &Hand::default(), &came);
         let kinds: Vec<Option<Kind>> = std::iter::from_fn(|| coming.try_recv().ok())
             .map(|(_, outcome)| outcome.err().map(|error| error.kind()))
             .collect();

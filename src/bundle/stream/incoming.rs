@@ -33,15 +33,20 @@ pub struct Incoming<R> {
     passing: Passing<R>,
     /// The file whose bytes come next.
     next: Option<Entry>,
-    declared: HashMap<Digest, Declared>,
+    declared: Declared,
+    /// What became of the blobs that came first.
+    before: Vec<(Digest, Result<()>)>,
+    /// Blobs that are still to come.
+    awaited: HashSet<Digest>,
 }
 
-/// What `bundle.json` says of a blob: of a million of them, so no more than is needed.
-#[derive(Clone, Copy)]
+/// What `bundle.json` says of blobs: of a million of them, so no more than is needed.
+#[derive(Default)]
 struct Declared {
-    size: u64,
-    /// `None`: what it says is none.
-    sha256: Option<Digest>,
+    /// In bytes.
+    sizes: HashMap<Digest, u64>,
+    /// The sha256 of those that go by another digest; `None`: what it says is none.
+    others: HashMap<Digest, Option<Digest>>,
 }
 
 /// What the stream turned out to be after its last byte.
@@ -109,32 +114,37 @@ impl<R: Read> Incoming<R> {
         }
         // Whoever checks it says what is wrong with one that has none.
         let bundle = Bundle::in_layout(passing.so_far([])).ok();
-        let declared = bundle.map(|bundle| declared(bundle.files())).unwrap_or_default();
-        let promised = declared.iter().filter(|_| next.is_some());
-        let layout = passing.so_far(promised.map(|(digest, declared)| (digest.blob_path(), declared.size)));
-        Ok((Incoming { path: path.to_owned(), passing, next, declared }, layout))
+        let declared = bundle.map(|bundle| Declared::of(bundle.files())).unwrap_or_default();
+        let promised = declared.sizes.iter().filter(|_| next.is_some());
+        let layout = passing.so_far(promised.map(|(digest, size)| (digest.blob_path(), *size)));
+        let before = declared.sizes.keys().filter_map(|digest| {
+            let sums = passing.sums(&digest.blob_path())?;
+            Some((*digest, declared.prove(digest, sums)))
+        });
+        let before = before.collect();
+        let awaited = declared.sizes.keys().filter(|digest| !passing.has_kept(&digest.blob_path())).copied().collect();
+        passing.forget();
+        Ok((Incoming { path: path.to_owned(), passing, next, declared, before, awaited }, layout))
     }
 
     /// Blobs that are still to come.
-    pub fn awaited(&self) -> HashSet<Digest> {
-        self.declared.keys().filter(|digest| !self.passing.has_kept(&digest.blob_path())).copied().collect()
+    pub fn take_awaited(&mut self) -> HashSet<Digest> {
+        std::mem::take(&mut self.awaited)
     }
 
     /// Reads to the end. What is wanted is proven, put at hand and told to `came`; so is what will not come, as an error.
     pub fn read(
         mut self,
-        wanted: &HashSet<Digest>,
+        wanted: HashSet<Digest>,
         arrived: &Hand,
         came: &UnboundedSender<(Digest, Result<()>)>,
     ) -> Ending {
         let mut problems = Vec::new();
-        let mut open: HashSet<Digest> = wanted.clone();
-        for (digest, declared) in &self.declared {
-            let Some(sums) = self.passing.sums(&digest.blob_path()) else { continue };
-            let came_right = prove(digest, declared, sums);
+        let mut open = wanted;
+        for (digest, came_right) in std::mem::take(&mut self.before) {
             problems.extend(came_right.as_ref().err().map(Error::chain));
-            if open.remove(digest) {
-                let _ = came.send((*digest, came_right));
+            if open.remove(&digest) {
+                let _ = came.send((digest, came_right));
             }
         }
         let failed = loop {
@@ -186,7 +196,7 @@ impl<R: Read> Incoming<R> {
             "" => format!("{path}: {}", fault.what),
             name => format!("{name}: {}", fault.what),
         }));
-        let missing = self.declared.keys().filter(|digest| layout.size_of(&digest.blob_path()).is_none()).count();
+        let missing = self.declared.sizes.keys().filter(|digest| layout.size_of(&digest.blob_path()).is_none()).count();
         if missing > 0 && kind == Kind::Damaged {
             problems.push(format!("{path} has ended after {}: {missing} of its blobs have not come", bytes(length)));
         }
@@ -196,12 +206,12 @@ impl<R: Read> Incoming<R> {
 
     /// One file, a blob by this digest; where it is wanted, it is put there. `false`: the tar ends in it.
     fn take(&mut self, entry: &Entry, digest: Option<Digest>, arrived: Option<&Hand>) -> Result<bool> {
-        let Some((digest, declared)) = digest.and_then(|digest| Some((digest, *self.declared.get(&digest)?))) else {
+        let Some((digest, size)) = digest.and_then(|digest| Some((digest, *self.declared.sizes.get(&digest)?))) else {
             self.passing.read(entry, &mut |_| Ok(()))?;
             return Err(Error::damaged(format!("{} is not declared", entry.path)));
         };
-        if declared.size != entry.size {
-            let text = format!("{} has {} bytes instead of {}", entry.path, entry.size, declared.size);
+        if size != entry.size {
+            let text = format!("{} has {} bytes instead of {size}", entry.path, entry.size);
             return Err(Error::damaged(text));
         }
         let mut file = match arrived {
@@ -214,8 +224,8 @@ impl<R: Read> Incoming<R> {
             None => Ok(()),
         })?;
         let Some(sums) = sums else { return Ok(false) };
-        self.passing.forget(&entry.path);
-        prove(&digest, &declared, sums)?;
+        self.passing.forget();
+        self.declared.prove(&digest, sums)?;
         if let Some((arrived, file)) = arrived.zip(file) {
             arrived.put(digest, Slice::new(Arc::new(file), self.path.join(&entry.path), 0, entry.size));
         }
@@ -223,10 +233,30 @@ impl<R: Read> Incoming<R> {
     }
 }
 
-fn declared(files: &[FileEntry]) -> HashMap<Digest, Declared> {
-    let blobs = files.iter().filter_map(|file| Some((Digest::of_blob_path(&file.path)?, file)));
-    let sha256 = |file: &FileEntry| format!("sha256:{}", file.sha256).parse().ok();
-    blobs.map(|(digest, file)| (digest, Declared { size: file.size, sha256: sha256(file) })).collect()
+impl Declared {
+    fn of(files: &[FileEntry]) -> Declared {
+        let mut declared = Declared::default();
+        for file in files {
+            let Some(digest) = Digest::of_blob_path(&file.path) else { continue };
+            declared.sizes.insert(digest, file.size);
+            let sha256 = format!("sha256:{}", file.sha256).parse().ok();
+            if sha256 != Some(digest) {
+                declared.others.insert(digest, sha256);
+            }
+        }
+        declared
+    }
+
+    /// # Errors
+    /// It is not what was declared, or not what its name says.
+    fn prove(&self, digest: &Digest, sums: Sums) -> Result<()> {
+        let own = sums.own.unwrap_or(sums.sha256);
+        let sha256 = self.others.get(digest).copied().unwrap_or(Some(*digest));
+        if Some(sums.sha256) == sha256 && own == *digest {
+            return Ok(());
+        }
+        Err(Error::damaged(format!("{}: wrong digest: the bytes have {own}", digest.blob_path())))
+    }
 }
 
 impl Hand {
@@ -301,14 +331,4 @@ impl Source for Arrived<'_> {
             None => self.rest.blob(repository, blob, offset).await,
         }
     }
-}
-
-/// # Errors
-/// It is not what was declared, or not what its name says.
-fn prove(digest: &Digest, declared: &Declared, sums: Sums) -> Result<()> {
-    let own = sums.own.unwrap_or(sums.sha256);
-    if Some(sums.sha256) == declared.sha256 && own == *digest {
-        return Ok(());
-    }
-    Err(Error::damaged(format!("{}: wrong digest: the bytes have {own}", digest.blob_path())))
 }

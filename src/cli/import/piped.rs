@@ -106,8 +106,8 @@ pub struct Pump {
 }
 
 impl Pump {
-    fn new(path: &Path, incoming: Incoming<Input>) -> Pump {
-        let (hand, ending, awaited) = (Arc::default(), Mutex::default(), incoming.awaited());
+    fn new(path: &Path, mut incoming: Incoming<Input>) -> Pump {
+        let (hand, ending, awaited) = (Arc::default(), Mutex::default(), incoming.take_awaited());
         Pump { path: path.to_owned(), incoming: Mutex::new(Some(incoming)), hand, ending, awaited }
     }
 
@@ -150,7 +150,7 @@ impl Arrivals for Pump {
             let hand = self.hand.clone();
             // It may wait for whoever sends, which must not keep the program from ending.
             std::thread::spawn(move || {
-                let _ = end.send(incoming.read(&wanted, &hand, &came));
+                let _ = end.send(incoming.read(wanted, &hand, &came));
             });
         }
         stream::unfold(coming, |mut coming| async move { Some((coming.recv().await?, coming)) }).boxed()

@@ -91,8 +91,6 @@ pub fn files(
     receipt.images.extend(cargo.lost.iter().cloned());
     receipt.wanted = wanted.to_vec();
     let kept = args.receipt.as_ref().map_or(Ok(()), |path| keep(path, &receipt, push.key.as_deref()));
-    // For machines that come back, not for readers.
-    receipt.manifests.clear();
     let printed = if push.json { context.print(&receipt.to_json()) } else { Ok(()) };
     let listed = args.digestfile.as_ref().map_or(Ok(()), |path| {
         let there = graph.images.iter().zip(&plan.images).zip(&outcome.images);
