@@ -347,3 +347,32 @@ fn another_registry_is_asked_nothing_of_harbors() {
     assert!(output.status.success() && stderr.contains("is not Harbor"), "{stderr}");
     assert!(!target.requests().iter().any(|entry| entry.path.contains("/api/v2.0/")));
 }
+
+/// Through the distribution protocol Harbor deletes no tag, and with the manifest other tags would go.
+#[test]
+fn a_tag_that_is_not_wanted_any_more_goes_by_harbors_own_api_and_its_artifact_stays() {
+    let source = Registry::start();
+    let images = ["1", "2", "3", "locked"].map(|tag| images::oci("apps/web", tag, &[tag]));
+    let again = images[0].named("apps/web", "same-as-1");
+    images.iter().chain([&again]).for_each(|image| image.push(&source));
+    let name = |image: &Image| format!("{}/{}", source.host(), image.name());
+    let all: Vec<String> = images.iter().chain([&again]).map(name).collect();
+    let setup = setup().with(Project::new("own").member("ci", Right::Maintain).immutable("locked"));
+    let server = Harbor::start(setup);
+    let directory = tempdir();
+    let receipt = directory.path().join("receipt.json");
+    let receipt = receipt.to_str().unwrap();
+    import(&bundle_of(&source, &all, &[]), &server, "/own", CI, &["--receipt", receipt]).ended(0);
+    let next = bundle_of(&source, &all[..2], &["--since", receipt]);
+    let tag = |tag: &str| server.tag("own/apps/web", tag).is_some();
+    let look = import(&next, &server, "/own", CI, &["--prune"]).ended(0);
+    look.said(&["own/apps/web:3", "own/apps/web:locked", "own/apps/web:same-as-1", "3 tags to prune"]);
+    assert!(tag("3") && tag("same-as-1"), "a look changes nothing");
+    let pruned = import(&next, &server, "/own", CI, &["--prune", "--yes"]);
+    pruned.ended(4).said(&["2 of 3 tags deleted", "own/apps/web:locked", "immutable"]);
+    assert!(tag("1") && tag("2") && tag("locked") && !tag("3") && !tag("same-as-1"));
+    let digest = |image: &Image| image.digest().parse().unwrap();
+    assert!(server.manifest("own/apps/web", &digest(&images[2])).is_some(), "the artifact stays");
+    assert!(server.manifest("own/apps/web", &digest(&images[0])).is_some(), "and what another tag means");
+    assert_eq!(server.violations(), Vec::<String>::new());
+}

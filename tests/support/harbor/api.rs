@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::access::{Account, Identity, actions};
 use super::answer::{bytes, empty, header as with_header, json, refuse};
+use super::manifests::immutable;
 use super::{Answer, Call, Project, State};
 
 pub fn answer(state: &mut State, call: &Call) -> Answer {
@@ -25,6 +26,7 @@ pub fn answer(state: &mut State, call: &Call) -> Answer {
         "/api/v2.0/users/current/permissions" => permissions(state, call),
         "/service/token" if state.setup.token_service => token(state, call),
         path => match path.strip_prefix("/api/v2.0/projects/") {
+            Some(rest) if call.method == Method::DELETE => untag(state, call, rest),
             Some(rest) => project(state, call, rest),
             None => refuse(404, "NOT_FOUND", "the path is not found"),
         },
@@ -155,6 +157,30 @@ fn project(state: &State, call: &Call, rest: &str) -> Answer {
             )
         }
         _ => refuse(404, "NOT_FOUND", "the path is not found"),
+    }
+}
+
+/// DELETE of `/projects/{name}/repositories/{name, slashes escaped twice}/artifacts/{digest}/tags/{name}`: the artifact stays.
+fn untag(state: &mut State, call: &Call, rest: &str) -> Answer {
+    let parts: Vec<&str> = rest.split('/').collect();
+    let [project, "repositories", repository, "artifacts", digest, "tags", tag] = parts[..] else {
+        return refuse(404, "NOT_FOUND", "the path is not found");
+    };
+    let project = match readable(state, call, project) {
+        Ok(project) if actions(&call.identity, project).contains("delete") => project.clone(),
+        Ok(_) => return refuse(403, "FORBIDDEN", "forbidden"),
+        Err(refusal) => return refusal,
+    };
+    let name = format!("{}/{}", project.name, repository.replace("%252F", "/"));
+    let unknown = || refuse(404, "NOT_FOUND", &format!("tag {tag} of {name} not found"));
+    let Some(held) = state.repositories.get_mut(&name) else { return unknown() };
+    match held.tags.get(tag) {
+        Some(found) if found.to_string() == digest && project.is_immutable(tag) => immutable(&name, tag),
+        Some(found) if found.to_string() == digest => {
+            held.tags.remove(tag);
+            empty(200)
+        }
+        _ => unknown(),
     }
 }
 

@@ -84,7 +84,7 @@ fn put(state: &mut State, call: &Call, repository: &str, reference: &str) -> Ans
     }
 }
 
-fn immutable(repository: &str, tag: &str) -> Answer {
+pub fn immutable(repository: &str, tag: &str) -> Answer {
     let name = repository.split_once('/').map_or(repository, |(_, name)| name);
     let text = format!("Failed to process request due to '{name}:{tag}' configured as immutable.");
     refuse(412, "PRECONDITION", &text)
