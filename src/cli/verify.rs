@@ -38,8 +38,8 @@ The volumes of a bundle that was split are given in any order: all of them, and 
 named, each with the images it affects; or one alone, a recovery volume too, of which all is proven that it holds.
 
 `-`, and a pipe by its name, is read once, to its end: every file is proven by sha256 while it passes, and the problems are those \
-of a file with --full (in a bundle that was streamed nothing says where in a blob the wrong bytes are). What is JSON is kept for that in TMPDIR, in a file without a name. A signature \
-counts where it stands before the blobs.
+of a file with --full (in a bundle that was streamed nothing says where in a blob the wrong bytes are). What is JSON is kept for \
+that in TMPDIR, in a file without a name. A signature counts where it stands before the blobs.
 
 With --key the signature is checked before any other file is opened: a bundle that is unsigned, signed by another key, or \
 altered since is refused.
