@@ -1,6 +1,9 @@
 //! From the rules of an allowlist to the references they mean now, and from those to a lock and its graph.
 
+mod beside;
+
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures_util::stream::{self, StreamExt};
 use jiff::Timestamp;
@@ -11,8 +14,10 @@ use crate::error::{Error, Kind, Result};
 use crate::graph::{Graph, Image};
 use crate::lock::{LOCK_VERSION, Lock, Rename};
 use crate::oci::{Digest, Reference, Repository, Tag};
+use crate::progress::units::count;
 use crate::progress::{Event, Events, Phase};
 use crate::walk::{Origin, Walk, Wanted};
+pub use beside::without_companions;
 
 /// Every image of a job that failed, so that all can be mended at once.
 #[derive(Debug)]
@@ -39,30 +44,42 @@ impl Failures {
     }
 }
 
+/// How lists of tags are read.
+#[derive(Clone, Copy, Debug)]
+pub struct TagLists {
+    /// A pattern that matches nothing is no error.
+    pub allow_empty: bool,
+    /// What is attached to an image travels with it.
+    pub companions: bool,
+}
+
 /// Writes out what the rules select: a repository becomes its tags, a pattern the tags it matches.
 ///
 /// The same reference selected twice is carried once, with a notice. A pattern that matches nothing is an error unless
-/// `allow_empty`.
+/// `allow_empty`. A list of tags leaves out the tags of signatures, attestations and referrers lists whose subject is in the
+/// same repository: they travel with that image, or stay behind without `companions`.
 ///
 /// # Errors
 /// Every rule that could not be followed.
 pub async fn expand(
     source: &dyn Source,
     rules: &[Rule],
-    allow_empty: bool,
+    lists: TagLists,
     jobs: usize,
     events: &Events,
 ) -> Result<Vec<Wanted>, Failures> {
     events.report(Event::Phase { phase: Phase::Resolve, items: rules.len() as u64, bytes: 0 });
+    let left_out = AtomicUsize::new(0);
     let selected: Vec<Result<Vec<Reference>>> = stream::iter(rules)
-        .map(|rule| async move {
-            let references = select(source, rule, allow_empty, events).await;
+        .map(|rule| async {
+            let references = select(source, rule, lists.allow_empty, &left_out, events).await;
             events.report(Event::ItemDone);
             references.map_err(|error| error.while_doing(format!("{}: {}", rule.at, rule.written)))
         })
         .buffered(jobs.max(1))
         .collect()
         .await;
+    report_left_out(left_out.into_inner(), lists, events);
     let (mut wanted, mut failures) = (Merged::default(), Vec::new());
     for (rule, references) in rules.iter().zip(selected) {
         match references {
@@ -106,7 +123,29 @@ fn named_after(rename: Rename, reference: &Reference) -> Rename {
     Rename { tag, ..rename }
 }
 
-async fn select(source: &dyn Source, rule: &Rule, allow_empty: bool, events: &Events) -> Result<Vec<Reference>> {
+/// One notice for all rules.
+fn report_left_out(tags: usize, lists: TagLists, events: &Events) {
+    if tags > 0 {
+        events.report(Event::Notice(companion_tags(tags, lists.companions)));
+    }
+}
+
+/// What a notice says of `tags` that are no images; `travel`: they go where their images go.
+pub fn companion_tags(tags: usize, travel: bool) -> String {
+    let fate = match travel {
+        true => "they travel with the images they speak of",
+        false => "they stay behind (--no-referrers)",
+    };
+    format!("{} of signatures, attestations or lists of referrers: no images; {fate}", count(tags, "tag"))
+}
+
+async fn select(
+    source: &dyn Source,
+    rule: &Rule,
+    allow_empty: bool,
+    left_out: &AtomicUsize,
+    events: &Events,
+) -> Result<Vec<Reference>> {
     let repository = match &rule.select {
         Select::One(reference) => return Ok(vec![reference.clone()]),
         Select::AllTags(repository) => repository,
@@ -115,12 +154,15 @@ async fn select(source: &dyn Source, rule: &Rule, allow_empty: bool, events: &Ev
     let mut tags = source.tags(repository).await?;
     // Registries should sort them; distribution 2.8 does not, and the order of a bundle must not depend on its mood.
     tags.sort();
-    let found: Vec<Reference> =
-        tags.iter().filter(|tag| rule.select.matches(tag)).map(|tag| repository.with_tag(tag.clone())).collect();
+    let matching: Vec<Tag> = tags.iter().filter(|tag| rule.select.matches(tag)).cloned().collect();
+    let matched = matching.len();
+    let images = without_companions(source, repository, matching, events).await?;
+    left_out.fetch_add(matched - images.len(), Ordering::Relaxed);
+    let found: Vec<Reference> = images.into_iter().map(|tag| repository.with_tag(tag)).collect();
     if !found.is_empty() {
         return Ok(found);
     }
-    let text = nothing_matches(repository, &tags);
+    let text = nothing_matches(repository, &tags, matched);
     if allow_empty {
         events.report(Event::Warning(format!("{}: {text}", rule.at)));
         return Ok(found);
@@ -128,9 +170,16 @@ async fn select(source: &dyn Source, rule: &Rule, allow_empty: bool, events: &Ev
     Err(Error::new(Kind::NotFound, text))
 }
 
-fn nothing_matches(repository: &Repository, tags: &[Tag]) -> String {
+/// `companions`: how many tags matched, all of them companions.
+fn nothing_matches(repository: &Repository, tags: &[Tag], companions: usize) -> String {
     if tags.is_empty() {
         return format!("{repository} has no tags");
+    }
+    if companions > 0 {
+        let what = "matches no image, only signatures, attestations or lists of referrers of images in that repository";
+        return format!(
+            "{repository}: the list of tags {what} ({companions} of them); a tag that is named in full is carried"
+        );
     }
     let some: Vec<&str> = tags.iter().take(5).map(Tag::as_str).collect();
     let more = if tags.len() > 5 { ", …" } else { "" };

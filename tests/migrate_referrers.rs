@@ -206,7 +206,10 @@ fn a_signature_with_a_tag_of_its_own_is_an_image_of_its_own_and_put_once() {
     let repositories: BTreeSet<&str> = corpus.images.iter().map(|image| image.repository.as_str()).collect();
     for repository in repositories {
         assert_eq!(target.tags(repository), source.tags(repository));
-        for tag in source.tags(repository) {
+        // A list of referrers is written anew.
+        let lists = corpus.images.iter().filter(|image| image.is_referrers_list());
+        let lists: BTreeSet<String> = lists.filter_map(|image| image.tag.clone()).collect();
+        for tag in source.tags(repository).into_iter().filter(|tag| !lists.contains(tag)) {
             assert_eq!(target.digest(repository, &tag), source.digest(repository, &tag), "{repository}:{tag}");
         }
     }
@@ -217,7 +220,7 @@ fn a_signature_with_a_tag_of_its_own_is_an_image_of_its_own_and_put_once() {
     let out = directory.path().join("bundle");
     storage::migrated(&source.storage(), "--to-bundle", &out, &[]);
     let names: BTreeSet<String> = listed(&out).into_iter().map(|(name, _)| name).collect();
-    let corpus = corpus.images.iter().filter(|image| image.tag.is_some());
+    let corpus = corpus.images.iter().filter(|image| image.tag.is_some() && !image.is_companion());
     assert_eq!(names, corpus.chain([&signed.app, &tagged, &spoken_of]).map(Image::name).collect());
 }
 
@@ -291,4 +294,36 @@ fn an_image_with_a_new_name_takes_it_along_there() {
     for referrer in &signed.referrers {
         assert_eq!(target.digest("base/app", &referrer.digest()), Some(referrer.digest()));
     }
+}
+
+#[test]
+fn the_tags_of_companions_are_no_images_of_a_migration_unless_their_subject_is_elsewhere_or_they_are_named() {
+    let source = Registry::start();
+    let app = images::oci("team/app", "v1", &["app"]);
+    let (signature, sbom) = (images::cosign_signature(&app), images::referrer(&app, SBOM, b"sbom"));
+    let list = images::referrers_tag(&app, std::slice::from_ref(&sbom));
+    let elsewhere = signature.named("team/signatures", signature.tag.as_deref().unwrap());
+    [&app, &signature, &list, &elsewhere].iter().for_each(|image| image.push(&source));
+    let images = |out: &Path| listed(out).into_iter().map(|(name, _)| name).collect::<Vec<_>>();
+    let directory = tempdir();
+    let bundle = directory.path().join("bundle");
+    storage::migrated(&source.storage(), "--to-bundle", &bundle, &[]);
+    assert_eq!(images(&bundle), [app.name(), elsewhere.name()], "an orphan is an image: nothing else would carry it");
+    let target = Registry::start();
+    push(&source, &target, &[]).ended(0).said(&["2 images pushed", "2 tags of signatures"]);
+    assert_eq!(target.digest("team/app", signature.tag.as_deref().unwrap()), Some(signature.digest()));
+    assert!(has(&target, &sbom));
+    let target = Registry::start();
+    push(&source, &target, &["--no-referrers"]).ended(0).said(&["they stay behind (--no-referrers)"]);
+    assert_eq!(target.tags("team/app"), ["v1"]);
+    // A registry over the new storage has no other way to find referrers than their list.
+    let second = directory.path().join("storage");
+    storage::migrated(&source.storage(), "--to-storage", &second, &[]);
+    let second = Registry::with(Options { storage: Some(second), ..Options::default() });
+    assert_eq!(second.digest("team/app", list.tag.as_deref().unwrap()), Some(list.digest()));
+    let named = directory.path().join("images.txt");
+    fs::write(&named, format!("{}\n", signature.name())).unwrap();
+    let bundle = directory.path().join("named");
+    storage::migrated(&source.storage(), "--to-bundle", &bundle, &["-f", named.to_str().unwrap()]);
+    assert_eq!(images(&bundle), [signature.name()]);
 }

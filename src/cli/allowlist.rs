@@ -17,7 +17,7 @@ use crate::lock::{IndexMode, Lock};
 use crate::oci::Platform;
 use crate::progress::Event;
 use crate::progress::units::count;
-use crate::resolve::{self, Failures};
+use crate::resolve::{self, Failures, TagLists};
 use crate::transport::registry::Registries;
 use crate::walk::{Known, Options, Origin, Platforms, Walk, Wanted};
 
@@ -145,7 +145,8 @@ impl AllowlistArgs {
         let (now, _) = context.now()?;
         let walk = self.walk(cached, context).with_known(self.known(earlier));
         let (rules, jobs) = (&sources.allowlist.rules, registry.jobs());
-        let wanted = resolve::expand(cached, rules, self.allow_empty, jobs, &context.events).await;
+        let lists = TagLists { allow_empty: self.allow_empty, companions: !self.companions.no_referrers };
+        let wanted = resolve::expand(cached, rules, lists, jobs, &context.events).await;
         Ok((walk, wanted.map_err(unresolved)?, now))
     }
 

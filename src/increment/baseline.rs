@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use crate::bundle::{Assumed, AssumedKind, Basis, Bundle, Contents, Parent, ParentKind, Removed};
 use crate::content::{Manifests, Source};
 use crate::naming::parse_target;
-use crate::oci::{Digest, Manifest, Platform, Reference, Repository};
+use crate::oci::{Digest, Manifest, Platform, Reference, Repository, Tag};
 use crate::receipt::{ImageOutcome, Receipt, ReceiptKind};
 
 /// Everything that was said. One bundle can go to several registries: of their receipts only what *all* of them have counts.
@@ -145,7 +145,16 @@ impl Baseline {
         let beside = beside.map(|(tag, _)| tag.to_string());
         let wanted: HashSet<String> = images.iter().map(|image| image.name()).chain(beside).collect();
         let mut seen = HashSet::new();
+        // A tag that an older run took for an image: it is gone only with its subject.
+        let subjects =
+            images.iter().filter_map(|image| image.selection.as_ref()).map(|selection| selection.original.digest);
+        let subjects: HashSet<Digest> = contents.manifests.iter().map(Manifest::digest).chain(subjects).collect();
+        let is_companion = |image: &Removed| {
+            let subject = image.reference.tag.as_ref().and_then(Tag::companion_subject);
+            subject.is_some_and(|subject| subjects.contains(&subject))
+        };
         let gone = self.former.iter().filter(|image| !wanted.contains(&name(&image.reference, image.digest)));
+        let gone = gone.filter(|image| !is_companion(image));
         gone.filter(|image| seen.insert((&image.reference, image.digest, &image.target))).cloned().collect()
     }
 }

@@ -16,6 +16,7 @@ use crate::naming::Naming;
 use crate::oci::{Descriptor, Digest, Manifest, Reference, Repository, Role};
 use crate::progress::{Event, Events, Phase};
 use crate::receipt::{ImageOutcome, ImageReceipt, Kept, kept, platforms};
+use crate::resolve::without_companions;
 use crate::walk::{Options, Walk, Wanted};
 
 /// An image, by the name it has at its source and by that at the target.
@@ -62,7 +63,9 @@ impl Asker<'_> {
                         let (source, target) = (from.with_tag(tag.clone()), to.with_tag(tag));
                         Named { source, target }
                     };
-                    all.extend(tags.into_iter().filter(|tag| select.matches(tag)).map(named));
+                    let matching = tags.into_iter().filter(|tag| select.matches(tag)).collect();
+                    let images = without_companions(self.source, &to, matching, self.events).await?;
+                    all.extend(images.into_iter().map(named));
                 }
             }
         }

@@ -115,6 +115,17 @@ impl Tag {
         subject.replacen('-', ":", 1).parse().ok().filter(|subject| *self == Tag::cosign(subject, suffix))
     }
 
+    /// The manifest whose referrers this fallback tag lists, if it is one (distribution-spec 1.1, "Referrers Tag Schema").
+    pub fn referrers_subject(&self) -> Option<Digest> {
+        self.0.replacen('-', ":", 1).parse().ok().filter(|subject| *self == Tag::referrers(subject))
+    }
+
+    /// The manifest that this tag is named after, whether by cosign or as a fallback tag. A tag cannot hold a whole sha512
+    /// digest, so only sha256 tags name their subject.
+    pub fn companion_subject(&self) -> Option<Digest> {
+        self.cosign_subject().or_else(|| self.referrers_subject())
+    }
+
     /// `algorithm-hex` with each part cut to what fits a tag, as the distribution-spec demands.
     fn beside(subject: &Digest, suffix: &str) -> Tag {
         let hex: String = subject.hex().chars().take(64).collect();

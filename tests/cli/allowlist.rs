@@ -154,3 +154,58 @@ fn a_list_that_allows_a_tag_with_a_digest_refuses_the_tag_with_another_one() {
         assert_eq!(everything(&target).len(), usize::from(code == 0));
     }
 }
+
+/// An index with two platforms and all that speaks of it and of a child, in both forms.
+fn signed() -> Vec<images::Image> {
+    let app = images::oci_index("team/app", "1.0", "signed");
+    let sbom = images::referrer(&app, "application/spdx+json", b"sbom");
+    let of_child = images::referrer(&app.children[0], "application/spdx+json", b"sbom of a child");
+    let lists = [(&app, &sbom), (&app.children[0], &of_child)]
+        .map(|(subject, referrer)| images::referrers_tag(subject, std::slice::from_ref(referrer)));
+    let signatures = [images::cosign_signature(&app), images::cosign_signature(&app.children[0])];
+    [app].into_iter().chain(lists).chain(signatures).collect()
+}
+
+#[test]
+fn a_list_of_tags_has_images_alone_and_what_speaks_of_them_travels_along() {
+    let all = signed();
+    let source = Source::of(&all);
+    let host = source.host();
+    let regex = source.file("regex.yaml", &format!("{host}:\n  images-by-tag-regex: {{team/app: '.'}}\n"));
+    let empty = source.file("empty.yaml", &format!("{host}:\n  images: {{team/app: []}}\n"));
+    let whole = format!("{host}/team/app");
+    for how in [&[&*whole][..], &["-f", &regex], &["-f", &empty], &[&*whole, "--platform", "linux/amd64"]] {
+        let output = succeed(&[&["lock"], how].concat());
+        assert_eq!(tags(&json(&output)), ["team/app:1.0"], "{how:?}");
+        assert!(stderr(&output).contains("4 tags of signatures"), "{}", stderr(&output));
+    }
+    let out = source.path("b").display().to_string();
+    succeed(&["export", &whole, "-o", &out]);
+    let target = Registry::start();
+    succeed(&["import", &out, "--to", target.host()]);
+    let tags_of =
+        |registry: &Registry| registry.tags("team/app").into_iter().collect::<std::collections::BTreeSet<_>>();
+    assert_eq!(tags_of(&target), tags_of(&source.registry));
+    // Named in full it is what was asked for.
+    let named = format!("{whole}:{}", all[3].tag.as_deref().unwrap());
+    assert_eq!(tags(&lock_of(&[&named])), [all[3].name()]);
+    let only = source.file("only.yaml", &format!("{host}:\n  images-by-tag-regex: {{team/app: '[.]sig$'}}\n"));
+    let output = ends_with(4, &["lock", "-f", &only]);
+    assert!(stderr(&output).contains("matches no image, only signatures"), "{}", stderr(&output));
+    let output = succeed(&["lock", &whole, "--no-referrers"]);
+    assert!(stderr(&output).matches("they stay behind (--no-referrers)").count() == 1, "{}", stderr(&output));
+}
+
+#[test]
+fn a_tag_that_only_looks_like_a_companion_is_an_image() {
+    let app = images::oci("team/app", "1.0", &["a"]);
+    let own = app.named("team/app", &app.digest().replace(':', "-"));
+    let elsewhere =
+        images::cosign_signature(&app).named("team/signatures", images::cosign_signature(&app).tag.as_deref().unwrap());
+    let source = Source::of(&[app.clone(), own.clone(), elsewhere.clone()]);
+    let host = source.host();
+    // Some builds keep an image from garbage collection by a tag of its own digest.
+    assert_eq!(tags(&lock_of(&[&format!("{host}/team/app")])), [app.name(), own.name()]);
+    // COSIGN_REPOSITORY: the subject is in another repository, and nothing else would carry its signature.
+    assert_eq!(tags(&lock_of(&[&format!("{host}/team/signatures")])), [elsewhere.name()]);
+}

@@ -59,6 +59,16 @@ impl Image {
         }
     }
 
+    /// Whether its tag stands beside an image: cosign's, or a fallback list of referrers.
+    pub fn is_companion(&self) -> bool {
+        self.tag.as_ref().and_then(|tag| tag.parse::<Tag>().ok()).is_some_and(|tag| tag.companion_subject().is_some())
+    }
+
+    /// Whether it is a fallback list of referrers: a registry without their API gets one that is written anew.
+    pub fn is_referrers_list(&self) -> bool {
+        self.is_companion() && !self.children.is_empty()
+    }
+
     /// The same content under another name.
     pub fn named(&self, repository: &str, tag: &str) -> Image {
         let mut image = self.clone();

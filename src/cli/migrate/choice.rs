@@ -192,6 +192,17 @@ impl<'a> Choice<'a> {
         !fitting.is_empty()
     }
 
+    /// Whether the allowlist names its tag in full.
+    pub fn names(&self, image: &Tagged) -> bool {
+        let of = self.of.get(image.repository.path()).into_iter().flatten();
+        let mut rules = of.filter_map(|at| self.rules.as_ref()?.get(*at));
+        image.tag.is_some()
+            && rules.any(|rule| match &rule.select {
+                Select::One(reference) => reference.tag == image.tag,
+                Select::AllTags(_) | Select::TagsMatching { .. } | Select::TagsInRange { .. } => false,
+            })
+    }
+
     /// What the allowlist wants it to be called.
     pub fn rename(&self, image: &Tagged) -> Option<Rename> {
         let of = self.of.get(image.repository.path())?.iter().filter_map(|at| self.rules.as_ref()?.get(*at));

@@ -12,8 +12,21 @@ use crate::lock::IndexMode;
 use crate::oci::{Digest, Manifest, Repository};
 use crate::progress::Silent;
 use crate::resolve;
-use crate::transport::storage::{Depth, Fault, FaultKind, Scope, Storage, Tagged};
+use crate::transport::storage::{Depth, Fault, FaultKind, Scope, Storage, Survey, Tagged};
 use crate::walk::{Options, Walk, Wanted};
+
+/// What becomes of what speaks of an image: signatures, attestations, SBOMs and other referrers.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Companions {
+    /// They travel with their image. A tag of theirs is no image, if its subject is in the same repository.
+    Travel,
+    /// The same, but fallback lists of referrers stay tags: what serves the new storage may have no other way to find them.
+    TravelWithLists,
+    /// They stay behind.
+    StayBehind,
+    /// Nobody looks for them. What has a tag is treated by itself.
+    Separate,
+}
 
 /// Images by their tags or digests, and all that is wrong.
 pub struct Collected {
@@ -26,13 +39,15 @@ pub struct Collected {
     pub revisions: usize,
     /// Manifests that stay behind because no tag leads to them, where nothing else was said of what is wanted.
     pub left: usize,
+    /// How many tags of companions are no images.
+    pub companions: usize,
     /// How many images would be whole without what is attached to them.
     pub lost_by_attached: usize,
     pub faults: Vec<Fault>,
 }
 
-/// Reads every manifest; looks for every blob and, at `depth`, at its size or at each of its bytes. With `referrers`, what is
-/// attached to an image is part of it, unless a tag that is taken leads there: what has a tag is an image of its own.
+/// Reads every manifest; looks for every blob and, at `depth`, at its size or at each of its bytes. Where `companions` travel,
+/// what is attached to an image is part of it, unless the tag of another image leads there.
 ///
 /// # Errors
 /// The storage itself cannot be read. What is wrong in it costs the images it touches.
@@ -40,14 +55,16 @@ pub fn collect(
     storage: &Storage,
     which: &Which,
     depth: Depth,
-    referrers: bool,
+    companions: Companions,
     jobs: usize,
     context: &Context,
 ) -> Result<Collected> {
+    let referrers = matches!(companions, Companions::Travel | Companions::TravelWithLists);
     let mut choice = Choice::read(which)?;
     let mut survey = storage.survey()?;
     choice.settle(survey.repositories.iter().map(|holding| holding.repository.path()));
     (survey.tags, survey.others) = survey.tags.into_iter().partition(|found| choice.takes(found));
+    let set_apart = set_apart(&mut survey, &choice, companions);
     survey.tags.extend(choice.pinned(&survey));
     // A tag that means nothing has a name all the same.
     survey.faults.retain(|fault| fault.images.is_empty() || fault.images.iter().any(|image| choice.takes_name(image)));
@@ -100,7 +117,7 @@ pub fn collect(
             }
         }
     }
-    let companions = companions(&images);
+    let companions = attached_to(&images);
     let is_companion =
         |found: &Tagged| found.tag.is_none() && companions.contains(&(found.repository.clone(), found.digest));
     survey.tags.retain(|found| {
@@ -122,13 +139,35 @@ pub fn collect(
         repositories,
         revisions,
         left,
+        companions: set_apart,
         lost_by_attached: audit.lost_by_attached,
         faults,
     })
 }
 
+/// Moves the tags of companions out of the images of `survey`; returns their number. An orphan, whose subject is not in its
+/// repository, and a tag that the allowlist names in full remain images.
+fn set_apart(survey: &mut Survey, choice: &Choice<'_>, companions: Companions) -> usize {
+    if companions == Companions::Separate {
+        return 0;
+    }
+    let holdings: HashMap<_, _> = survey.repositories.iter().map(|holding| (&holding.repository, holding)).collect();
+    let has = |found: &Tagged, digest: &Digest| holdings.get(&found.repository).is_some_and(|here| here.has(digest));
+    let (apart, images): (Vec<Tagged>, Vec<Tagged>) = std::mem::take(&mut survey.tags).into_iter().partition(|found| {
+        let Some(tag) = &found.tag else { return false };
+        let by_list = tag.referrers_subject().filter(|subject| *subject != found.digest);
+        let by_list = by_list.filter(|_| companions != Companions::TravelWithLists);
+        let subject = tag.cosign_subject().or(by_list);
+        subject.is_some_and(|subject| has(found, &subject)) && !choice.names(found)
+    });
+    survey.tags = images;
+    let number = apart.len();
+    survey.others.extend(apart);
+    number
+}
+
 /// What goes with an image into its own repository: that is no image beside it.
-fn companions(images: &HashMap<String, Image>) -> HashSet<(Repository, Digest)> {
+fn attached_to(images: &HashMap<String, Image>) -> HashSet<(Repository, Digest)> {
     let images = images.values().map(|image| &image.locked).filter(|locked| locked.rename.is_none());
     let pairs = images.flat_map(|locked| {
         locked.companions().iter().map(|attached| (locked.reference.repository.clone(), attached.digest))

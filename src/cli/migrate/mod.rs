@@ -29,9 +29,10 @@ use crate::graph::Graph;
 use crate::progress::Event;
 use crate::progress::units::count;
 use crate::receipt::ImageReceipt;
+use crate::resolve::companion_tags;
 use crate::transport::storage::{Depth, Storage};
 use choice::Which;
-use collect::Collected;
+use collect::{Collected, Companions};
 use report::Asked;
 use to_storage::Owner;
 
@@ -195,8 +196,7 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
         Some(Check::Size) | None => Depth::Size,
     };
     let jobs = args.push.registry.jobs();
-    // A list knows images alone, and a dir: image has no place for anything else.
-    let referrers = args.which.referrers() && !args.list && args.to_dir.is_none();
+    let companions = companions(&args);
     let (which, link) = (&args.which, args.link.mode());
     let asked = |to| Asked { storage: &args.storage, to, json: args.json, started };
     let key = args.sign.key(context)?;
@@ -208,21 +208,21 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
         read_back: &args.read_back,
         storage: &storage,
         which,
-        referrers,
+        companions,
         link,
         strict: args.strict,
         jobs,
         asked: asked(out),
     });
     bundle.as_ref().map_or(Ok(()), to_bundle::Job::check)?;
-    let collected = collect::collect(&storage, which, depth, referrers, jobs, context)?;
+    let collected = collect::collect(&storage, which, depth, companions, jobs, context)?;
     context.end();
     if !args.list {
         if args.strict && !collected.faults.is_empty() {
             return Ok(refuse(&args, &collected, context));
         }
         check_any(&args, &collected)?;
-        tell_left(&collected, referrers, context);
+        tell_left(&collected, companions, context);
     }
     if let Some(push) = push {
         return push.run(&cargo(&storage, collected), started, context).await;
@@ -290,9 +290,25 @@ fn check_any(args: &Args, collected: &Collected) -> Result<()> {
     Err(Error::input(format!("{} {text}", args.storage.display())))
 }
 
-/// Where `referrers` were not looked for, signatures and SBOMs of the images may be among what is left.
-fn tell_left(collected: &Collected, referrers: bool, context: &Context) {
+fn companions(args: &Args) -> Companions {
+    if args.list || args.to_dir.is_some() {
+        // A list shows every tag, and a dir: image has no place for anything else.
+        return Companions::Separate;
+    }
+    match (args.which.referrers(), &args.to_storage) {
+        (false, _) => Companions::StayBehind,
+        (true, Some(_)) => Companions::TravelWithLists,
+        (true, None) => Companions::Travel,
+    }
+}
+
+/// Where companions were not looked for, signatures and SBOMs of the images may be among what is left.
+fn tell_left(collected: &Collected, companions: Companions, context: &Context) {
     let notice = |text| context.events.report(Event::Notice(text));
+    if collected.companions > 0 {
+        notice(companion_tags(collected.companions, companions != Companions::StayBehind));
+    }
+    let referrers = matches!(companions, Companions::Travel | Companions::TravelWithLists);
     if collected.left > 0 {
         let what = if referrers { "" } else { ", or signatures and SBOMs" };
         let left = count(collected.left, "manifest");

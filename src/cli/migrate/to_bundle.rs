@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::choice::Which;
-use super::collect::{Collected, collect};
+use super::collect::{Collected, Companions, collect};
 use super::report::{self, Asked, Fate};
 use super::{faults, refuse_inside};
 use crate::bundle::{Contents, Finished, Options, Tool, Whole, Writer};
@@ -26,8 +26,7 @@ pub struct Job<'a> {
     pub read_back: &'a ReadBackArgs,
     pub storage: &'a Storage,
     pub which: &'a Which,
-    /// What is attached to images goes with them.
-    pub referrers: bool,
+    pub companions: Companions,
     pub link: LinkMode,
     /// Nothing is written when anything is wrong, however late it is found.
     pub strict: bool,
@@ -74,7 +73,7 @@ impl Job<'_> {
             && !error.is_disk_full()
             && !self.strict
         {
-            let again = collect(self.storage, self.which, Depth::Digest, self.referrers, self.jobs, context)?;
+            let again = collect(self.storage, self.which, Depth::Digest, self.companions, self.jobs, context)?;
             if whole(&again) != whole(&collected) {
                 context.end();
                 context.say("The storage is damaged; every byte of it was looked at, and what is whole is written.");

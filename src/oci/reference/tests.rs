@@ -104,3 +104,16 @@ fn tags_beside_an_image_are_named_as_the_specification_and_cosign_name_them() {
     let long = Digest::of(crate::oci::Algorithm::Sha512, b"");
     assert!(Tag::referrers(&long).as_str().parse::<Tag>().is_ok());
 }
+
+#[test]
+fn only_the_exact_tag_of_a_companion_names_a_subject() {
+    let digest = Digest::sha256(b"");
+    let tag = |suffix: &str| format!("sha256-{}{suffix}", digest.hex()).parse::<Tag>().unwrap();
+    for suffix in ["", ".sig", ".att", ".sbom"] {
+        assert_eq!(tag(suffix).companion_subject(), Some(digest), "{suffix}");
+    }
+    assert_eq!((tag("").cosign_subject(), tag(".sig").referrers_subject()), (None, None));
+    for other in [tag(".sig.old").as_str(), tag("-1").as_str(), "sha256-12.sig", "sha256-12", "1.0.sig", "latest"] {
+        assert_eq!(other.parse::<Tag>().unwrap().companion_subject(), None, "{other}");
+    }
+}
