@@ -7,6 +7,8 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::sync::Arc;
 
+use crate::oci::Digest;
+
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// What kind of failure it is: decides the exit code, whether another try could help, and the hint.
@@ -34,10 +36,27 @@ pub enum Kind {
     Interrupted,
 }
 
+/// What exactly the other side objects to, where its answer says so. Decisions and hints follow from it, never from texts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// The registry does not take a manifest, because it lacks content that the manifest names: these digests, as far as it
+    /// says which.
+    UnknownContent(Vec<Digest>),
+    /// The repository does not exist, and a push does not create it.
+    UnknownRepository,
+    /// The registry refuses layers that have `urls`.
+    ForeignLayer,
+    /// The target still lacks content that was sent to it again, or cannot give it back.
+    DamagedTarget,
+    /// The target lacks content that can no longer be sent: its bytes have passed in a stream.
+    Passed,
+}
+
 /// A failure, with what was attempted and on what. See the module documentation.
 #[derive(Clone)]
 pub struct Error {
     kind: Kind,
+    reason: Option<Reason>,
     attempt: String,
     source: Option<Arc<dyn StdError + Send + Sync>>,
 }
@@ -46,7 +65,7 @@ impl Error {
     /// `attempt` says what was tried, on which object, and, if there is no cause below, why it failed:
     /// `reading blob sha256:… of quay.io/a/b: the body ended after 10 of 20 bytes`.
     pub fn new(kind: Kind, attempt: impl Into<String>) -> Error {
-        Error { kind, attempt: attempt.into(), source: None }
+        Error { kind, reason: None, attempt: attempt.into(), source: None }
     }
 
     pub fn because(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Error {
@@ -81,7 +100,18 @@ impl Error {
 
     /// The same failure seen from further out: `self` becomes the cause, the kind stays.
     pub fn while_doing(self, attempt: impl Into<String>) -> Error {
-        Error { kind: self.kind, attempt: attempt.into(), source: Some(Arc::new(self)) }
+        Error { kind: self.kind, reason: None, attempt: attempt.into(), source: Some(Arc::new(self)) }
+    }
+
+    pub fn with_reason(mut self, reason: Reason) -> Error {
+        self.reason = Some(reason);
+        self
+    }
+
+    /// The outermost reason in the chain, if the other side gave any.
+    pub fn reason(&self) -> Option<&Reason> {
+        let cause = || self.source()?.downcast_ref::<Error>()?.reason();
+        self.reason.as_ref().or_else(cause)
     }
 
     /// There was no room on the local file system: nothing else that needs room has a chance.

@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use crate::graph::{Graph, Image};
 use crate::oci::{Descriptor, Digest, Reference, Repository};
-pub use inventory::{Before, Inventory, take_inventory};
+pub use inventory::{Before, Inventory, take_inventory, take_tags};
 
 /// Where each image of a graph goes: the reference (tag or digest) it is to have at the target, in the graph's order.
 pub type Targets = Vec<Reference>;

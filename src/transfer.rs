@@ -8,6 +8,7 @@ mod arrivals;
 mod awaited;
 mod observed;
 mod outcomes;
+mod resend;
 
 use std::collections::{HashMap, HashSet};
 use std::pin::pin;
@@ -29,6 +30,7 @@ use arrivals::Coming;
 use awaited::Awaited;
 use observed::Observed;
 use outcomes::Outcomes;
+use resend::Resent;
 
 /// How to run a transfer.
 #[derive(Clone, Copy, Debug)]
@@ -86,6 +88,7 @@ pub struct Transfer<'a> {
     /// Each manifest is put once per repository, however many images share it, and tagged by one image at a time:
     /// distribution 2.8 rewrites its link in place, and whoever reads that moment gets a 500.
     published: Mutex<HashMap<(Repository, Digest), Turn>>,
+    resent: Resent,
 }
 
 impl<'a> Transfer<'a> {
@@ -98,6 +101,7 @@ impl<'a> Transfer<'a> {
             mounted: AtomicU64::new(0),
             failed: Mutex::default(),
             published: Mutex::default(),
+            resent: Resent::default(),
         }
     }
 
@@ -110,6 +114,7 @@ impl<'a> Transfer<'a> {
 
     /// The same, blobs in the order in which they come to hand.
     pub async fn run_with(&self, graph: &Graph, plan: &Plan, arrivals: Option<&dyn Arrivals>) -> Outcome {
+        self.resent.set_streamed(arrivals.is_some());
         let (complete, to_publish) = mpsc::unbounded_channel();
         let awaited = Awaited::new(graph, plan, complete);
         let outcomes = Outcomes::default();
@@ -336,7 +341,7 @@ impl<'a> Transfer<'a> {
         let by_tag = put_by_tag(image, &step.to).filter(|_| gets_tag);
         for manifest in &image.manifests {
             if !step.present.contains(&manifest.digest()) && by_tag != Some(manifest.digest()) {
-                self.put_once(repository, manifest).await?;
+                self.put_once(image, repository, manifest).await?;
             }
         }
         for (tag, digest) in image.locked.companion_tags(repository) {
@@ -356,11 +361,11 @@ impl<'a> Transfer<'a> {
         published.entry((repository.clone(), digest)).or_default().clone()
     }
 
-    async fn put_once(&self, repository: &Repository, manifest: &Manifest) -> Result<()> {
+    async fn put_once(&self, image: &Image, repository: &Repository, manifest: &Manifest) -> Result<()> {
         let turn = self.turn(repository, manifest.digest());
         let mut is_there = turn.lock().await;
         if !*is_there {
-            self.sink.put_manifest(&repository.with_digest(manifest.digest()), manifest).await?;
+            self.put_manifest(image, &repository.with_digest(manifest.digest()), manifest).await?;
             *is_there = true;
         }
         Ok(())
@@ -373,7 +378,7 @@ impl<'a> Transfer<'a> {
         };
         let turn = self.turn(&tag.repository, digest);
         let mut is_there = turn.lock().await;
-        self.sink.put_manifest(tag, manifest).await?;
+        self.put_manifest(image, tag, manifest).await?;
         *is_there = true;
         match self.sink.resolve(tag).await? {
             Some(found) if found.digest == digest => Ok(()),

@@ -2,10 +2,13 @@
 
 use rustix::io::Errno;
 
-use crate::error::{Error, Kind};
+use crate::error::{Error, Kind, Reason};
 
 /// Advice for whoever sees this error, if there is any that is better than none.
 pub fn for_error(error: &Error) -> Option<&'static str> {
+    if let Some(hint) = error.reason().and_then(for_reason) {
+        return Some(hint);
+    }
     let chain = error.chain();
     match error.kind() {
         Kind::Disk => for_disk(error),
@@ -61,6 +64,26 @@ pub fn for_error(error: &Error) -> Option<&'static str> {
              export --repair)",
         ),
         Kind::Refused | Kind::Input | Kind::Interrupted => None,
+    }
+}
+
+/// `None`: the reason alone gives no remedy.
+fn for_reason(reason: &Reason) -> Option<&'static str> {
+    match reason {
+        Reason::UnknownContent(_) => None,
+        Reason::UnknownRepository => Some(
+            "this registry does not create a repository when it is pushed to (AWS ECR, for example): create it there first, then run \
+             the same command again",
+        ),
+        Reason::ForeignLayer => Some(
+            "allow the addresses of foreign layers in the registry's configuration (distribution: validation.manifests.urls.allow, \
+             such as ['^https://mcr\\.microsoft\\.com/']), then run the same command again",
+        ),
+        Reason::DamagedTarget => Some(
+            "the target's storage is damaged, or it remembers what a garbage collection has deleted: restart the registry; if that does \
+             not help, run `gapferry check` on its storage and remove the files that it names; then run the same command again",
+        ),
+        Reason::Passed => Some("run the same command again with --reupload, which sends every blob as it comes"),
     }
 }
 

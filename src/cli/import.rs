@@ -144,6 +144,7 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
     {
         return piped::run(&args, piped, &push, started, context).await;
     }
+    args.state.as_ref().map_or(Ok(()), |_| args.push.check_several_runs())?;
     let mut state = args.state.as_ref().map(|path| State::open(path, &args.to, !args.push.is_dry_run())).transpose()?;
     let kept = state.as_ref().map_or(Ok(None), State::pieces)?;
     let opened = Opened::open_with(&args.bundle, kept)?;

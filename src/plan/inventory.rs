@@ -110,6 +110,25 @@ pub async fn take_inventory(
     Ok(inventory)
 }
 
+/// Only what the tags mean there: for a push that relies on nothing else. Everything has to be sent then.
+///
+/// # Errors
+/// Any question without a clear answer.
+pub async fn take_tags(
+    sink: &dyn Sink,
+    graph: &Graph,
+    targets: &Targets,
+    closed: &(dyn Fn(&Repository) -> bool + Sync),
+    jobs: usize,
+    events: &Events,
+) -> Result<Inventory> {
+    let Questions { tags, .. } = questions(graph, targets, closed, &HashMap::new());
+    events.report(Event::Phase { phase: Phase::Inventory, items: tags.len() as u64, bytes: 0 });
+    let found = Asker { sink, jobs: jobs.max(1), events }.resolve_all(tags).await?;
+    let found = found.into_iter().filter_map(|(tag, found)| Some((tag, found?.digest)));
+    Ok(Inventory { tags: found.collect(), ..Inventory::default() })
+}
+
 /// What the target may be asked.
 #[derive(Default)]
 struct Questions {

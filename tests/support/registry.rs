@@ -20,6 +20,8 @@ pub struct Options {
     pub storage: Option<PathBuf>,
     /// Refuses every write, as in maintenance mode.
     pub read_only: bool,
+    /// Refuses foreign layers, which is what a registry does whose configuration does not mention them.
+    pub no_foreign_layers: bool,
 }
 
 /// A running registry; killed and removed when dropped.
@@ -167,10 +169,13 @@ impl Drop for Registry {
 
 fn configure(options: &Options, directory: &Path) -> String {
     let storage = options.storage.clone().unwrap_or_else(|| directory.join("storage"));
+    let validation = match options.no_foreign_layers {
+        true => "",
+        false => "validation: {manifests: {urls: {allow: ['.*']}}}\n",
+    };
     let mut text = format!(
         "version: 0.1\nlog: {{level: info, accesslog: {{disabled: false}}}}\n\
-         validation: {{manifests: {{urls: {{allow: ['.*']}}}}}}\n\
-         storage:\n  filesystem: {{rootdirectory: {:?}}}\n  delete: {{enabled: true}}\n  \
+         {validation}storage:\n  filesystem: {{rootdirectory: {:?}}}\n  delete: {{enabled: true}}\n  \
          maintenance: {{uploadpurging: {{enabled: false}}, readonly: {{enabled: {}}}}}\n",
         storage.display().to_string(),
         options.read_only

@@ -41,6 +41,11 @@ pub struct PushArgs {
     /// What to do with a tag that means another image there
     #[arg(long, value_name = "WHAT", default_value = "overwrite", help_heading = "Pushing")]
     on_existing: Existing,
+    /// Rely on nothing that the target has: upload every blob, put every manifest
+    ///
+    /// For a target whose storage or cache is in doubt. What its tags mean is still asked.
+    #[arg(long, help_heading = "Pushing", hide_short_help = true)]
+    reupload: bool,
     /// Stop at the first failure
     #[arg(long, help_heading = "Pushing")]
     fail_fast: bool,
@@ -192,7 +197,10 @@ impl<'a> Push<'a> {
             Some(arriving) => plan.hold_back(graph, |blob| arriving.is_at_hand(blob)),
             None => BTreeSet::new(),
         };
-        target::check_quotas(&mut prepared, &registries, &plan, context).await?;
+        if !args.reupload {
+            // Of what is sent again nobody knows what it adds.
+            target::check_quotas(&mut prepared, &registries, &plan, context).await?;
+        }
         if args.dry_run {
             report::faults(cargo, context);
             return report::plan(cargo, &plan, &prepared.notes, self.json, context);
@@ -284,8 +292,10 @@ impl<'a> Push<'a> {
         let jobs = self.args.registry.jobs();
         let (graph, may_be_half) = (&cargo.graph, cargo.arriving.is_some() || cargo.arrivals.is_some());
         let before = plan::Before { may_be_half, places: &cargo.places };
-        let asked = plan::take_inventory(registries, graph, targets, &closed, jobs, before, &context.events);
-        let inventory = asked.await?;
+        let inventory = match self.args.reupload {
+            true => plan::take_tags(registries, graph, targets, &closed, jobs, &context.events).await?,
+            false => plan::take_inventory(registries, graph, targets, &closed, jobs, before, &context.events).await?,
+        };
         let plan = Plan::new(graph, targets, &inventory, self.args.on_existing.into());
         for step in &plan.images {
             if let (plan::TagState::Other(digest), plan::Action::Push) = (step.tag, step.action) {
@@ -301,6 +311,15 @@ impl PushArgs {
     /// Nothing is to change, neither there nor here.
     pub fn is_dry_run(&self) -> bool {
         self.dry_run
+    }
+
+    /// # Errors
+    /// A bundle that comes in several runs relies on what earlier ones have pushed.
+    pub fn check_several_runs(&self) -> Result<()> {
+        match self.reupload {
+            true => Err(Error::input("--reupload needs the whole bundle; with --state some of it was there before")),
+            false => Ok(()),
+        }
     }
 }
 

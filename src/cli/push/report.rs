@@ -13,7 +13,7 @@ use super::super::exit::Outcome;
 use super::super::hint;
 use super::super::table;
 use super::{Cargo, Push};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Reason, Result};
 use crate::graph::Image;
 use crate::lock::IndexMode;
 use crate::plan::{Action, Plan, TagState};
@@ -205,7 +205,8 @@ pub fn volumes(numbers: &[u32]) -> String {
 
 fn remedy(image: &Image, error: &Error) -> Option<&'static str> {
     let sparse = image.locked.selection.as_ref().is_some_and(|selection| selection.index == IndexMode::Sparse);
-    if sparse && matches!(error.kind(), Kind::Refused | Kind::NotFound) {
+    let other = error.reason().is_some_and(|reason| !matches!(reason, Reason::UnknownContent(_)));
+    if sparse && !other && matches!(error.kind(), Kind::Refused | Kind::NotFound) {
         return Some(SPARSE_REMEDY);
     }
     hint::for_error(error)

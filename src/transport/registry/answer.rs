@@ -10,15 +10,30 @@ use serde_json::Value;
 
 use super::reply::Reply;
 use super::retry::{Failure, Retry, is_transient, retry_after};
-use crate::error::{Error, Kind};
+use crate::error::{Error, Kind, Reason};
+use crate::oci::Digest;
 
 /// Read of a refusal's body, in bytes.
 const READ: usize = 64 * 1024;
 /// Shown of it, in characters.
 const SHOWN: usize = 300;
 
+/// What a request was for: an error code means one thing to a push and another to a look-up.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Purpose {
+    Read,
+    /// An upload, a mount.
+    WriteBlob,
+    WriteManifest,
+}
+
 /// The failure that a status other than the wanted one stands for. Decides by the status; the body is only shown.
 pub(super) async fn refusal(what: &str, reply: Reply) -> Failure {
+    refusal_of(Purpose::Read, what, reply).await
+}
+
+/// The same for a request whose purpose is known. The codes of the body may say a [`Reason`]; then another try would not help.
+pub(super) async fn refusal_of(purpose: Purpose, what: &str, reply: Reply) -> Failure {
     let status = reply.status();
     // By the registry's own clock, which may be wrong: the time between its two dates is what it means.
     let date = reply.header(DATE.as_str()).and_then(|date| httpdate::parse_http_date(date).ok());
@@ -36,7 +51,40 @@ pub(super) async fn refusal(what: &str, reply: Reply) -> Failure {
         Some(delay) if matches!(status, 429 | 503) && !delay.is_zero() => Retry::After(delay),
         _ => Retry::Soon,
     };
-    Failure { error: Error::new(kind(status), text), retry }
+    let error = Error::new(kind(status), text);
+    match reason(purpose, status, &body) {
+        Some(reason) => Failure::never(error.with_reason(reason)),
+        None => Failure { error, retry },
+    }
+}
+
+/// What the registry objects to, by the codes of the specification (distribution-spec, "Error Codes"). Harbor answers a manifest
+/// whose blobs it does not find with 404 and a code of its own, and distribution may answer it with 500.
+fn reason(purpose: Purpose, status: u16, body: &[u8]) -> Option<Reason> {
+    if purpose == Purpose::Read {
+        return None;
+    }
+    let json: Value = serde_json::from_slice(body).ok()?;
+    let errors = json.get("errors").and_then(Value::as_array)?;
+    let code = |error: &&Value| error.get("code").and_then(Value::as_str).unwrap_or_default().to_owned();
+    let is_content = |error: &&Value| match &*code(error) {
+        "MANIFEST_BLOB_UNKNOWN" | "BLOB_UNKNOWN" | "MANIFEST_UNKNOWN" => true,
+        "NOT_FOUND" => status == 404,
+        _ => false,
+    };
+    let content: Vec<&Value> = errors.iter().filter(is_content).collect();
+    if purpose == Purpose::WriteManifest && !content.is_empty() {
+        return Some(Reason::UnknownContent(content.into_iter().flat_map(digests_in).collect()));
+    }
+    let is_repository = errors.iter().any(|error| code(&error) == "NAME_UNKNOWN");
+    (is_repository && status == 404).then_some(Reason::UnknownRepository)
+}
+
+/// Every digest that an error names, wherever it does.
+fn digests_in(error: &Value) -> Vec<Digest> {
+    let text = error.to_string();
+    let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != ':');
+    words.filter_map(|word| word.parse().ok()).collect()
 }
 
 fn kind(status: u16) -> Kind {
@@ -135,6 +183,30 @@ mod tests {
         let body = br#"{"errors":[{"code":"DENIED","message":"quota exceeded","detail":"upper limit 1GiB"},
             {"code":"UNKNOWN","message":"","detail":{}}]}"#;
         assert_eq!(excerpt(body), "DENIED: quota exceeded: upper limit 1GiB; UNKNOWN");
+    }
+
+    #[test]
+    fn what_a_push_lacks_is_read_from_the_codes() {
+        let (a, b) = (Digest::sha256(b"a"), Digest::sha256(b"b"));
+        let manifest = |status, body: &str| reason(Purpose::WriteManifest, status, body.as_bytes());
+        let unknown = |digests: &[Digest]| Some(Reason::UnknownContent(digests.to_vec()));
+        let distribution = format!(
+            r#"{{"errors":[{{"code":"MANIFEST_BLOB_UNKNOWN","message":"blob unknown","detail":{{"digest":"{a}"}}}},
+            {{"code":"MANIFEST_BLOB_UNKNOWN","detail":"{b}"}}]}}"#
+        );
+        assert_eq!(manifest(400, &distribution), unknown(&[a, b]));
+        let urls = format!(r#"{{"errors":[{{"code":"UNKNOWN"}},{{"code":"MANIFEST_BLOB_UNKNOWN","detail":"{a}"}}]}}"#);
+        assert_eq!(manifest(500, &urls), unknown(&[a]));
+        let harbor = r#"{"errors":[{"code":"NOT_FOUND","message":"blob not found"}]}"#;
+        assert_eq!((manifest(404, harbor), manifest(400, harbor)), (unknown(&[]), None));
+        assert_eq!(manifest(400, r#"{"errors":[{"code":"MANIFEST_INVALID"}]}"#), None);
+        assert_eq!(manifest(404, "<html>404</html>"), None);
+        let missing = r#"{"errors":[{"code":"NAME_UNKNOWN","message":"the repository does not exist"}]}"#;
+        for purpose in [Purpose::WriteBlob, Purpose::WriteManifest] {
+            assert_eq!(reason(purpose, 404, missing.as_bytes()), Some(Reason::UnknownRepository));
+        }
+        assert_eq!(reason(Purpose::Read, 404, missing.as_bytes()), None);
+        assert_eq!(reason(Purpose::WriteBlob, 404, harbor.as_bytes()), None);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use reqwest::header::{HeaderMap, HeaderValue};
 use reqwest::{Method, Url};
 use tokio::sync::{OnceCell, Semaphore};
 
-use super::answer::refusal;
+use super::answer::{Purpose, refusal, refusal_of};
 use super::arrived::Arrived;
 use super::auth::{Auth, Challenge, Scopes};
 use super::limit::Gate;
@@ -94,13 +94,26 @@ impl<'a> Ask<'a> {
 }
 
 impl Ask<'_> {
-    /// Whether registries that count pulls count this one.
-    fn is_pull(&self) -> bool {
-        let path = match &self.target {
+    /// The failure that an answer other than the wanted one stands for.
+    pub async fn refused(&self, reply: Reply) -> Failure {
+        let purpose = match self.method {
+            Method::GET | Method::HEAD => Purpose::Read,
+            Method::PUT if self.path().contains("/manifests/") => Purpose::WriteManifest,
+            _ => Purpose::WriteBlob,
+        };
+        refusal_of(purpose, self.what, reply).await
+    }
+
+    fn path(&self) -> &str {
+        match &self.target {
             Target::Path(path) => path,
             Target::Url(url) => url.path(),
-        };
-        self.method == Method::GET && path.contains("/manifests/")
+        }
+    }
+
+    /// Whether registries that count pulls count this one.
+    fn is_pull(&self) -> bool {
+        self.method == Method::GET && self.path().contains("/manifests/")
     }
 }
 
@@ -146,7 +159,7 @@ impl Host {
             let _turn = if ask.is_pull() { Some(self.gate.pull(ask.what).await?) } else { None };
             let permit = lane.clone().acquire_owned().await.ok();
             let failure = match self.once(ask).await {
-                Ok(reply) if is_transient(reply.status()) => refusal(ask.what, reply).await,
+                Ok(reply) if is_transient(reply.status()) => ask.refused(reply).await,
                 Ok(mut reply) => {
                     reply.permit = permit;
                     return Ok(reply);

@@ -11,12 +11,15 @@ use super::auth::Scopes;
 use super::host::{Ask, Host, strange};
 use super::referrers;
 use super::reply::Reply;
-use super::retry::{Failure, Retry};
-use crate::error::{Error, Kind, Result};
-use crate::oci::{Descriptor, Digest, MAX_MANIFEST_SIZE, Manifest, ManifestError, Reference, media_type};
+use super::retry::Failure;
+use crate::error::{Error, Kind, Reason, Result};
+use crate::oci::{Descriptor, Digest, MAX_MANIFEST_SIZE, Manifest, ManifestError, Reference, Repository, media_type};
 
 /// What the registry says a manifest is, beside its body.
 const CONTENT_DIGEST: &str = "docker-content-digest";
+/// How often a manifest is put again that lacks, the registry says, what this run has just sent. Under load that passes; then it
+/// is sent again (`transfer`).
+const MOST_DENIALS: u32 = 3;
 /// Read of a body that is no answer, in bytes.
 const MOST_SHOWN: usize = 64 * 1024;
 
@@ -160,9 +163,14 @@ pub(super) async fn store(host: &Host, reference: &Reference, body: &Bytes, medi
     let mut ask =
         Ask::new(Method::PUT, path(&name)?, Scopes::push(repository), &what).header("content-type", media_type)?;
     ask.body = body.clone();
-    let mut tries = host.tries(&what);
+    let (mut tries, mut denials) = (host.tries(&what), 0);
     loop {
         let reply = host.ask(&ask).await?;
+        if !matches!(reply.status(), 200..=202 | 204) {
+            denials += 1;
+            tries.again(denied(host, &ask, repository, reply, denials).await).await?;
+            continue;
+        }
         match stored(host, &name, body, reply, &what).await {
             Ok(reply) => {
                 // By the digest that will be asked for.
@@ -175,11 +183,8 @@ pub(super) async fn store(host: &Host, reference: &Reference, body: &Bytes, medi
     }
 }
 
-/// Whether the answer to a PUT means that these bytes are there now.
+/// Whether a good answer to a PUT means that these bytes are there now.
 async fn stored(host: &Host, name: &Reference, body: &Bytes, reply: Reply, what: &str) -> Result<Reply, Failure> {
-    if !matches!(reply.status(), 200..=202 | 204) {
-        return Err(denied(host, name, reply, what).await);
-    }
     let told = reply.header(CONTENT_DIGEST).and_then(|header| header.parse::<Digest>().ok());
     match told.map(|told| (told, Digest::of(told.algorithm(), body))) {
         Some((told, sent)) if told == sent => return Ok(reply),
@@ -201,20 +206,16 @@ async fn stored(host: &Host, name: &Reference, body: &Bytes, reply: Reply, what:
 }
 
 /// A refusal; one for want of what this run has put there may pass.
-async fn denied(host: &Host, name: &Reference, reply: Reply, what: &str) -> Failure {
-    let status = reply.status();
-    let mut failure = refusal(what, reply).await;
-    let told = failure.error.to_string();
-    let told = told.strip_prefix(what).unwrap_or(&told);
-    if is_for_want_of_content(status, told) && host.memory.arrived.is_denied(&name.repository, told) {
-        failure.retry = Retry::Soon;
+async fn denied(host: &Host, ask: &Ask<'_>, repository: &Repository, reply: Reply, denials: u32) -> Failure {
+    let failure = ask.refused(reply).await;
+    match failure.error.reason() {
+        Some(Reason::UnknownContent(named))
+            if denials <= MOST_DENIALS && host.memory.arrived.is_denied(repository, named) =>
+        {
+            Failure::soon(failure.error)
+        }
+        _ => failure,
     }
-    failure
-}
-
-/// MANIFEST_BLOB_UNKNOWN, BLOB_UNKNOWN, MANIFEST_UNKNOWN; Harbor has a 404 of its own.
-fn is_for_want_of_content(status: u16, told: &str) -> bool {
-    status == 404 || (status == 400 && (told.contains("BLOB_UNKNOWN") || told.contains("MANIFEST_UNKNOWN")))
 }
 
 /// `/v2/<name>/manifests/<digest, else tag>`

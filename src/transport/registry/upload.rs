@@ -191,7 +191,7 @@ impl Upload<'_> {
         let reply = self.host.once(&ask).await?;
         match reply.status() {
             202 => location(&reply, self.what).map(Session::at).map_err(Failure::never),
-            _ => Err(refusal(self.what, reply).await),
+            _ => Err(ask.refused(reply).await),
         }
     }
 

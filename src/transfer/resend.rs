@@ -1,0 +1,157 @@
+//! Content that the target claimed to have and lacks when a manifest is put: a cache that outlived a garbage collection, a mount
+//! of nothing. It is sent again, each digest once per repository, and the manifest is put again.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use futures_util::future::BoxFuture;
+use tokio::sync::OnceCell;
+
+use super::Transfer;
+use crate::content::Origin;
+use crate::error::{Error, Kind, Reason, Result};
+use crate::graph::Image;
+use crate::oci::{Descriptor, Digest, Manifest, Reference, Repository};
+use crate::progress::Event;
+
+type Sending = Arc<OnceCell<Result<(), Arc<Error>>>>;
+
+/// What was sent again in this run, and how that ended.
+#[derive(Default)]
+pub struct Resent {
+    content: Mutex<HashMap<(Repository, Digest), Sending>>,
+    /// The source is read once: what has passed cannot be sent again.
+    streamed: AtomicBool,
+}
+
+/// One thing that can be sent again.
+#[derive(Clone, Copy)]
+enum Content<'i> {
+    Blob(&'i Descriptor),
+    Manifest(&'i Manifest),
+}
+
+impl Resent {
+    pub fn set_streamed(&self, streamed: bool) {
+        self.streamed.store(streamed, Ordering::Relaxed);
+    }
+
+    fn sending(&self, repository: &Repository, digest: Digest) -> Sending {
+        let mut content = self.content.lock().unwrap_or_else(PoisonError::into_inner);
+        content.entry((repository.clone(), digest)).or_default().clone()
+    }
+}
+
+impl Content<'_> {
+    fn digest(&self) -> Digest {
+        match self {
+            Content::Blob(blob) => blob.digest,
+            Content::Manifest(manifest) => manifest.digest(),
+        }
+    }
+}
+
+impl Transfer<'_> {
+    /// Stores a manifest of `image`. What the target turns out to lack is sent again, and the manifest put again, until the
+    /// target names nothing that was not sent before.
+    ///
+    /// # Errors
+    /// Besides those of [`Sink::put_manifest`](crate::content::Sink::put_manifest): the target lacks content that was sent again
+    /// ([`Reason::DamagedTarget`]), refuses foreign layers ([`Reason::ForeignLayer`]), or cannot be sent it any more.
+    pub(super) fn put_manifest<'f>(
+        &'f self,
+        image: &'f Image,
+        reference: &'f Reference,
+        manifest: &'f Manifest,
+    ) -> BoxFuture<'f, Result<()>> {
+        // A child that is sent again may lack something in its turn.
+        Box::pin(async move {
+            let mut sent = HashSet::new();
+            loop {
+                let Err(refusal) = self.sink.put_manifest(reference, manifest).await else { return Ok(()) };
+                let Some(Reason::UnknownContent(named)) = refusal.reason() else { return Err(refusal) };
+                let lacking = lacking(image, manifest, named);
+                let new: Vec<Content<'_>> = lacking.into_iter().filter(|it| !sent.contains(&it.digest())).collect();
+                if new.is_empty() {
+                    return Err(no_help(&reference.repository, manifest, named.clone(), &sent, refusal));
+                }
+                for content in new {
+                    sent.insert(content.digest());
+                    self.send_again(image, &reference.repository, content).await?;
+                }
+            }
+        })
+    }
+
+    /// Whoever asks for the same content meanwhile waits, and shares the outcome.
+    async fn send_again(&self, image: &Image, repository: &Repository, content: Content<'_>) -> Result<()> {
+        let sending = self.resent.sending(repository, content.digest());
+        let outcome = sending.get_or_init(|| async {
+            let sent = match content {
+                Content::Blob(blob) => self.send_blob_again(image, repository, blob).await,
+                Content::Manifest(manifest) => {
+                    self.put_manifest(image, &repository.with_digest(manifest.digest()), manifest).await
+                }
+            };
+            sent.map_err(Arc::new)
+        });
+        outcome.await.clone().map_err(|error| Error::clone(&error))
+    }
+
+    async fn send_blob_again(&self, image: &Image, repository: &Repository, blob: &Descriptor) -> Result<()> {
+        let text = format!("{repository} claimed to have blob {} and lacks it; uploading it again", blob.digest);
+        self.events.report(Event::Warning(text));
+        let origin = Origin { source: &self.source, repository: &image.locked.reference.repository };
+        let sent = self.sink.put_blob(repository, blob, &origin).await;
+        self.source.close(&blob.digest);
+        sent.map_err(|error| match self.resent.streamed.load(Ordering::Relaxed) {
+            true => {
+                let text = format!("{repository} lacks blob {}, whose bytes have passed in the stream", blob.digest);
+                error.while_doing(text).with_reason(Reason::Passed)
+            }
+            false => error,
+        })
+    }
+}
+
+/// What `manifest` needs of the content that the target `named`; if it named nothing of the image, all that it may mean.
+fn lacking<'i>(image: &'i Image, manifest: &Manifest, named: &[Digest]) -> Vec<Content<'i>> {
+    let children: HashSet<Digest> = manifest.children().iter().map(|child| child.descriptor.digest).collect();
+    let is_named = |digest: &Digest| named.contains(digest);
+    let is_child = |child: &&Manifest| children.contains(&child.digest());
+    let blobs = image.blobs.iter();
+    let manifests = image.manifests.iter().filter(|other| other.digest() != manifest.digest());
+    if named.iter().any(|digest| *digest != manifest.digest()) {
+        let blobs = blobs.filter(|blob| is_named(&blob.digest)).map(Content::Blob);
+        let manifests = manifests.filter(|child| is_named(&child.digest())).map(Content::Manifest);
+        return blobs.chain(manifests).collect();
+    }
+    blobs.map(Content::Blob).chain(manifests.filter(is_child).map(Content::Manifest)).collect()
+}
+
+/// Nothing more can be sent; says why that is.
+fn no_help(
+    repository: &Repository,
+    manifest: &Manifest,
+    named: Vec<Digest>,
+    sent: &HashSet<Digest>,
+    refusal: Error,
+) -> Error {
+    let foreign = |digest: &Digest| {
+        let children = manifest.children();
+        children.iter().any(|child| child.descriptor.digest == *digest && !child.descriptor.urls.is_empty())
+    };
+    if let Some(layer) = named.iter().find(|digest| foreign(digest)) {
+        let text =
+            format!("{repository} refuses layer {layer}, which is to be fetched from the `urls` of its descriptor");
+        return Error::new(Kind::Refused, text).because(refusal).with_reason(Reason::ForeignLayer);
+    }
+    if sent.is_empty() {
+        return refusal;
+    }
+    let what = named.iter().find(|digest| sent.contains(digest)).map_or("content".to_owned(), Digest::to_string);
+    let text =
+        format!("{repository} holds a damaged or stale copy of {what}: it was sent again, and is still called unknown");
+    Error::damaged(text).because(refusal).with_reason(Reason::DamagedTarget)
+}

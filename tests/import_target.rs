@@ -1,0 +1,264 @@
+//! Imports into a registry that does not have what it claims to have: a tag that exists can be pulled all the same, or the run
+//! fails and says why.
+
+mod support;
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+use std::process::Output;
+use std::sync::{Arc, Mutex};
+
+use support::faulty::{Answer, Seen, Server, exchange};
+use support::images::{self, Image};
+use support::registry::{Options, Registry};
+use support::{gapferry, sha256, tempdir};
+
+fn export(source: &Registry, images: &[&Image], directory: &Path) -> PathBuf {
+    images.iter().for_each(|image| image.push(source));
+    let out = directory.join("bundle.tar");
+    let references = images.iter().map(|image| format!("{}/{}", source.host(), image.name()));
+    gapferry().arg("export").args(references).arg("-o").arg(&out).assert().success();
+    out
+}
+
+fn import(bundle: &Path, to: &str, options: &[&str]) -> (Option<i32>, String) {
+    let Output { status, stderr, .. } =
+        gapferry().arg("import").arg(bundle).args(["--to", to]).args(options).output().unwrap();
+    (status.code(), String::from_utf8_lossy(&stderr).into_owned())
+}
+
+/// `digest` as a blob that was asked for, not uploaded.
+fn asks_for_blob(request: &Seen, digest: &str) -> bool {
+    matches!(&*request.method, "HEAD" | "GET") && request.target.ends_with(&format!("/blobs/{digest}"))
+}
+
+/// Whether this request ends an upload of `digest`.
+fn uploads(request: &Seen, digest: &str) -> bool {
+    request.method == "PUT" && request.target.contains("/blobs/uploads/") && request.target.contains(&digest[7..])
+}
+
+fn uploads_of(server: &Server, digest: &str) -> usize {
+    server.seen().iter().filter(|request| uploads(request, digest)).count()
+}
+
+fn claimed(content: &[u8], request: &Seen) -> Answer {
+    let size = content.len();
+    match request.header("range") {
+        "" => Answer::new(200).body(content),
+        _ => Answer::new(206)
+            .with("Content-Range", format!("bytes {}-{}/{size}", size - 1, size - 1))
+            .body(&content[size - 1..]),
+    }
+}
+
+/// Before a real registry, whose cache claims these blobs until they are uploaded.
+async fn stale_cache(registry: &Registry, blobs: Vec<Vec<u8>>) -> Server {
+    let (host, uploaded) = (registry.host().to_owned(), Arc::new(Mutex::new(HashSet::new())));
+    Server::start(move |request, _| {
+        let mut uploaded = uploaded.lock().unwrap();
+        for blob in &blobs {
+            let digest = sha256(blob);
+            if uploads(request, &digest) {
+                uploaded.insert(digest);
+            } else if asks_for_blob(request, &digest) && !uploaded.contains(&digest) {
+                return claimed(blob, request);
+            }
+        }
+        exchange(&host, request).unwrap()
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_blob_that_the_target_claims_and_lacks_is_uploaded_once_for_all_images() {
+    let (source, target, directory) = (Registry::start(), Registry::start(), tempdir());
+    let (one, two) =
+        (images::oci("team/app", "1", &["shared", "one"]), images::oci("team/app", "2", &["shared", "two"]));
+    let bundle = export(&source, &[&one, &two], directory.path());
+    images::oci("team/app", "0", &["older"]).push(&target);
+    let shared = one.blobs[1].clone();
+    let server = stale_cache(&target, vec![shared.clone()]).await;
+    let (code, stderr) = import(&bundle, &server.address, &[]);
+    assert_eq!(code, Some(0), "{stderr}");
+    assert!(stderr.contains("claimed to have blob") && stderr.contains("2 images pushed"), "{stderr}");
+    assert_eq!(uploads_of(&server, &sha256(&shared)), 1, "one upload serves both images");
+    for image in [&one, &two] {
+        assert_eq!(target.digest("team/app", image.tag.as_deref().unwrap()), Some(image.digest()));
+    }
+    assert_eq!(target.request("GET", &format!("/v2/team/app/blobs/{}", sha256(&shared))).send().body, shared);
+}
+
+#[tokio::test]
+async fn a_mount_of_nothing_is_an_upload_in_the_end() {
+    let (source, target, directory) = (Registry::start(), Registry::start(), tempdir());
+    let (one, two) =
+        (images::oci("team/one", "1", &["shared", "one"]), images::oci("team/two", "1", &["shared", "two"]));
+    let bundle = export(&source, &[&one, &two], directory.path());
+    let host = target.host().to_owned();
+    let server = Server::start(move |request, _| match request.target.contains("mount=") {
+        true => Answer::new(201),
+        false => exchange(&host, request).unwrap(),
+    });
+    let server = server.await;
+    let (code, stderr) = import(&bundle, &server.address, &[]);
+    assert_eq!(code, Some(0), "{stderr}");
+    for image in [&one, &two] {
+        assert_eq!(target.digest(&image.repository, "1"), Some(image.digest()));
+    }
+}
+
+#[tokio::test]
+async fn a_child_manifest_that_the_target_claims_and_lacks_is_put_again_with_what_it_lacks() {
+    let (source, target, directory) = (Registry::start(), Registry::start(), tempdir());
+    let index = images::oci_index("team/app", "1", "index");
+    let bundle = export(&source, &[&index], directory.path());
+    images::oci("team/app", "0", &["older"]).push(&target);
+    let (child, host) = (index.children[0].clone(), target.host().to_owned());
+    let put = Arc::new(Mutex::new(false));
+    let server = Server::start(move |request, _| {
+        let mut put = put.lock().unwrap();
+        let is_child = request.target.ends_with(&format!("/manifests/{}", child.digest()));
+        let claims = request.method == "HEAD" && is_child && !*put;
+        *put |= is_child && request.method == "PUT";
+        let config = &child.blobs[0];
+        match () {
+            () if claims => Answer::new(200)
+                .with("Content-Type", &*child.media_type)
+                .with("Docker-Content-Digest", child.digest())
+                .body(child.manifest.clone()),
+            // The same cache claims its config.
+            () if asks_for_blob(request, &sha256(config)) && !*put => claimed(config, request),
+            () => exchange(&host, request).unwrap(),
+        }
+    });
+    let server = server.await;
+    let (code, stderr) = import(&bundle, &server.address, &[]);
+    assert_eq!(code, Some(0), "{stderr}");
+    assert_eq!(target.digest("team/app", "1"), Some(index.digest()));
+    assert_eq!(target.digest("team/app", &index.children[0].digest()), Some(index.children[0].digest()));
+}
+
+#[tokio::test]
+async fn a_target_that_does_not_say_what_it_lacks_is_sent_all_of_the_image() {
+    let (source, target, directory) = (Registry::start(), Registry::start(), tempdir());
+    let image = images::oci("team/app", "1", &["one", "two"]);
+    let bundle = export(&source, &[&image], directory.path());
+    image.named("team/app", "0").push(&target);
+    let (host, digests) = (target.host().to_owned(), image.blob_digests());
+    let uploaded = Arc::new(Mutex::new(HashSet::new()));
+    let server = Server::start(move |request, _| {
+        let mut uploaded = uploaded.lock().unwrap();
+        uploaded.extend(digests.iter().filter(|digest| uploads(request, digest)).cloned());
+        match request.method == "PUT" && request.target.contains("/manifests/") && uploaded.len() < digests.len() {
+            // As Harbor says it.
+            true => Answer::new(404).body(r#"{"errors":[{"code":"NOT_FOUND","message":"blob not found"}]}"#),
+            false => exchange(&host, request).unwrap(),
+        }
+    });
+    let server = server.await;
+    let (code, stderr) = import(&bundle, &server.address, &[]);
+    assert_eq!(code, Some(0), "{stderr}");
+    for digest in image.blob_digests() {
+        assert_eq!(uploads_of(&server, &digest), 1);
+    }
+    assert_eq!(target.digest("team/app", "1"), Some(image.digest()));
+}
+
+#[tokio::test]
+async fn a_target_that_lacks_what_it_was_sent_again_is_called_damaged() {
+    let (source, target, directory) = (Registry::start(), Registry::start(), tempdir());
+    let image = images::oci("team/app", "1", &["one"]);
+    let bundle = export(&source, &[&image], directory.path());
+    image.named("team/app", "0").push(&target);
+    let (host, layer) = (target.host().to_owned(), sha256(&image.blobs[1]));
+    let told = format!(r#"{{"errors":[{{"code":"MANIFEST_BLOB_UNKNOWN","detail":"{layer}"}}]}}"#);
+    let server =
+        Server::start(move |request, _| match request.method == "PUT" && request.target.contains("/manifests/") {
+            true => Answer::new(400).body(&*told),
+            false => exchange(&host, request).unwrap(),
+        });
+    let server = server.await;
+    let (code, stderr) = import(&bundle, &server.address, &[]);
+    assert_eq!(code, Some(1), "{stderr}");
+    for says in ["holds a damaged or stale copy", &layer, "`gapferry check`", "restart the registry"] {
+        assert!(stderr.contains(says), "{says}: {stderr}");
+    }
+    assert_eq!(uploads_of(&server, &layer), 1, "once, not again and again");
+    assert_eq!(target.digest("team/app", "1"), None);
+}
+
+#[tokio::test]
+async fn a_stream_that_has_passed_says_how_to_go_on_and_that_way_works() {
+    let (source, target, directory) = (Registry::start(), Registry::start(), tempdir());
+    let image = images::oci("team/app", "1", &["one"]);
+    let bundle = export(&source, &[&image], directory.path());
+    images::oci("team/app", "0", &["older"]).push(&target);
+    let server = stale_cache(&target, vec![image.blobs[1].clone()]).await;
+    let piped = |options: &[&str]| {
+        let mut command = gapferry();
+        command.args(["import", "-", "--to", &server.address]).args(options);
+        command.write_stdin(std::fs::read(&bundle).unwrap()).output().unwrap()
+    };
+    let first = piped(&[]);
+    let stderr = String::from_utf8_lossy(&first.stderr).into_owned();
+    assert_eq!(first.status.code(), Some(1), "{stderr}");
+    assert!(stderr.contains("have passed in the stream") && stderr.contains("with --reupload"), "{stderr}");
+    assert!(piped(&["--reupload"]).status.success());
+    assert_eq!(target.digest("team/app", "1"), Some(image.digest()));
+}
+
+#[test]
+fn reupload_sends_everything_whatever_the_target_has() {
+    let (source, target, directory) = (Registry::start(), Registry::start(), tempdir());
+    let (one, two) = (images::oci("team/app", "1", &["one"]), images::oci_index("team/app", "2", "index"));
+    let bundle = export(&source, &[&one, &two], directory.path());
+    assert_eq!(import(&bundle, target.host(), &[]).0, Some(0));
+    let (uploads, before) = (target.uploads(), target.requests().len());
+    assert_eq!(import(&bundle, target.host(), &["--reupload"]).0, Some(0));
+    assert_eq!(target.uploads(), 2 * uploads);
+    let again = target.requests().split_off(before);
+    assert!(!again.iter().any(|r| r.method == "HEAD" && r.path.contains("/blobs/")), "nothing is asked");
+    for manifest in [one.digest(), two.digest()].into_iter().chain(two.children.iter().map(Image::digest)) {
+        let put = again.iter().filter(|r| r.method == "PUT" && r.path.ends_with(&manifest)).count();
+        assert_eq!(put, 1, "{manifest}: {again:?}");
+    }
+}
+
+#[test]
+fn reupload_is_not_for_a_bundle_that_comes_in_several_runs() {
+    let (code, stderr) = import(Path::new("no.tar"), "127.0.0.1:1", &["--reupload", "--state", "no-state"]);
+    assert_eq!(code, Some(2));
+    assert!(stderr.contains("--reupload needs the whole bundle"), "{stderr}");
+}
+
+#[tokio::test]
+async fn a_repository_that_has_to_be_created_first_is_said_to_be_one() {
+    let (source, target, directory) = (Registry::start(), Registry::start(), tempdir());
+    let (new, old) = (images::oci("team/new", "1", &["new"]), images::oci("team/old", "1", &["old"]));
+    let bundle = export(&source, &[&new, &old], directory.path());
+    let host = target.host().to_owned();
+    let server = Server::start(move |request, _| match request.target.starts_with("/v2/team/new/") {
+        true => Answer::new(404).body(
+            r#"{"errors":[{"code":"NAME_UNKNOWN","message":"The repository with name 'team/new' does not exist"}]}"#,
+        ),
+        false => exchange(&host, request).unwrap(),
+    });
+    let server = server.await;
+    let (code, stderr) = import(&bundle, &server.address, &[]);
+    assert_eq!(code, Some(1), "{stderr}");
+    assert!(stderr.contains("'team/new' does not exist") && stderr.contains("create it there first"), "{stderr}");
+    assert_eq!(target.digest("team/old", "1"), Some(old.digest()), "the other image is pushed");
+}
+
+#[test]
+fn a_registry_that_refuses_foreign_layers_is_asked_once_and_the_setting_is_named() {
+    let (source, directory) = (Registry::start(), tempdir());
+    let image = images::with_foreign_layer("team/windows", "1");
+    let bundle = export(&source, &[&image], directory.path());
+    let target = Registry::with(Options { no_foreign_layers: true, ..Options::default() });
+    let (code, stderr) = import(&bundle, target.host(), &[]);
+    assert_eq!(code, Some(1), "{stderr}");
+    assert!(stderr.contains("refuses layer") && stderr.contains("validation.manifests.urls.allow"), "{stderr}");
+    let puts = target.requests().iter().filter(|r| r.method == "PUT" && r.path.contains("/manifests/")).count();
+    assert_eq!(puts, 1);
+}
