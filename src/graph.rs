@@ -3,10 +3,14 @@
 //! An [`Image`] is a lock entry with its manifests and blobs; a [`Graph`] is all of them. A pure value: it is made by the
 //! walk and read by the plan, and it can be printed and tested without either.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
+use std::fmt;
 
+use serde::Serialize;
+
+use crate::companion::Kind;
 use crate::lock::LockedImage;
-use crate::oci::{Descriptor, Digest, Manifest};
+use crate::oci::{Descriptor, Digest, Manifest, Reference};
 
 /// One image, complete.
 #[derive(Clone, Debug)]
@@ -40,6 +44,44 @@ impl Image {
 #[derive(Clone, Debug, Default)]
 pub struct Graph {
     pub images: Vec<Image>,
+    /// What speaks of indexes of which only some platforms are carried, in the order of the images.
+    pub left_behind: Vec<LeftBehind>,
+}
+
+/// What speaks of a whole index that is not carried as it is, and therefore stays behind.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LeftBehind {
+    pub reference: Reference,
+    /// Signatures, attestations and others of the index, by their kind.
+    pub attached: BTreeMap<Kind, usize>,
+    /// Attestations of the platform that is carried, as children of the index (BuildKit's).
+    pub inside_index: usize,
+}
+
+impl LeftBehind {
+    /// Nothing yet.
+    pub fn of(reference: Reference) -> LeftBehind {
+        LeftBehind { reference, attached: BTreeMap::new(), inside_index: 0 }
+    }
+
+    pub fn add(&mut self, kind: Kind, number: usize) {
+        if number > 0 {
+            *self.attached.entry(kind).or_default() += number;
+        }
+    }
+}
+
+/// `REF: 1 signature and 2 attestations`.
+impl fmt::Display for LeftBehind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let counted: Vec<String> = self.attached.iter().map(|(kind, number)| kind.counted(*number)).collect();
+        let all = match counted.as_slice() {
+            [first @ .., last] if !first.is_empty() => format!("{} and {last}", first.join(", ")),
+            all => all.concat(),
+        };
+        write!(f, "{}: {all}", self.reference)
+    }
 }
 
 impl Graph {

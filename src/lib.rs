@@ -33,6 +33,7 @@
 //! | [`transport`] | registries, OCI layouts and the storage of a registry as directory or tar, skopeo's `dir:` |
 //! | [`allowlist`] | text, YAML and skopeo's YAML to rules that know their line |
 //! | [`resolve`], [`walk`], [`select`] | rules to references, references to complete images, platforms from an index |
+//! | [`companion`] | what accompanies an image |
 //! | [`lock`], [`graph`] | what each reference meant; everything below it |
 //! | [`plan`], [`transfer`] | what has to move where; moving it |
 //! | [`bundle`] | the format, the writer, the reader |
@@ -65,6 +66,7 @@ pub mod allowlist;
 pub mod bundle;
 pub mod check;
 pub mod cli;
+pub mod companion;
 pub mod content;
 pub mod credentials;
 pub mod durable;

@@ -143,6 +143,16 @@ pub enum IndexMode {
     Single,
 }
 
+impl std::fmt::Display for IndexMode {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            IndexMode::Trim => "trim",
+            IndexMode::Sparse => "sparse",
+            IndexMode::Single => "single",
+        })
+    }
+}
+
 /// Something left out on purpose.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]

@@ -200,7 +200,10 @@ pub async fn discover(
     let images = each(wanted, jobs, events, |wanted| walk.discover(wanted)).await?;
     let images = merge_names(images, events)?;
     let locked = images.iter().map(|image| image.locked.clone()).collect();
-    Ok((Lock { version: LOCK_VERSION, created: now, images: locked }, Graph { images }))
+    Ok((
+        Lock { version: LOCK_VERSION, created: now, images: locked },
+        Graph { images, left_behind: walk.left_behind() },
+    ))
 }
 
 /// As [`discover`], for whoever needs no more than the lock: known images are not read.
@@ -252,7 +255,7 @@ pub async fn assemble(
     events: &Events,
 ) -> Result<Graph, Failures> {
     let images = each(&lock.images, jobs, events, |locked| walk.assemble(locked, origin)).await?;
-    Ok(Graph { images })
+    Ok(Graph { images, ..Graph::default() })
 }
 
 /// As [`discover`], but a failure costs its own image only: for a source that nobody keeps in order. On `threads` threads,

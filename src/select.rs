@@ -49,6 +49,17 @@ pub fn select(index: &Manifest, platforms: &[Platform], mode: IndexMode) -> Resu
     Ok(Selected { root: Root::Manifest(root), absent, changed: true })
 }
 
+/// What becomes of `index` where nobody said: of one platform the one manifest takes the tag, a digest that exists upstream. An
+/// index that has nothing else stays as it is.
+pub fn default_mode(index: &Manifest, platforms: &[Platform]) -> IndexMode {
+    let children = index.children();
+    let one = |chosen: &BTreeSet<Digest>| chosen.len() == 1 && children.iter().any(|child| !keeps(child, chosen));
+    match platforms {
+        [_] if chosen(&children, platforms).is_ok_and(|chosen| one(&chosen)) => IndexMode::Single,
+        _ => IndexMode::Trim,
+    }
+}
+
 /// The digests of the selected platform manifests.
 fn chosen(children: &[Child], platforms: &[Platform]) -> Result<BTreeSet<Digest>> {
     let offered = || children.iter().filter_map(|child| Some((child.descriptor.digest, offered_platform(child)?)));
@@ -192,6 +203,18 @@ mod tests {
         assert!(matches!(selected.root, Root::Child(child) if child.digest == digest(1)));
         let error = select(&index(), &platforms(&["linux/amd64", "linux/arm64"]), IndexMode::Single).unwrap_err();
         assert!(error.to_string().contains("2 platforms remain"), "{error}");
+    }
+
+    #[test]
+    fn one_platform_is_single_by_default_and_several_or_all_are_not() {
+        let default = |texts: &[&str]| default_mode(&index(), &platforms(texts));
+        assert_eq!(default(&["linux/amd64"]), IndexMode::Single);
+        assert_eq!(default(&["linux/amd64", "linux/arm64"]), IndexMode::Trim);
+        let selected = select(&index(), &platforms(&["linux/amd64"]), IndexMode::Trim).unwrap();
+        let Root::Manifest(trimmed) = selected.root else { panic!("an index") };
+        // Nothing is left out of an index that has this platform alone.
+        assert_eq!(default_mode(&trimmed, &platforms(&["linux/amd64"])), IndexMode::Trim);
+        assert_eq!(default(&["linux/s390x"]), IndexMode::Trim);
     }
 
     #[test]

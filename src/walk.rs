@@ -5,24 +5,27 @@
 //! their platform): when the walk is over, every size is known and nothing has been transferred.
 
 mod attached;
+mod left_behind;
+mod modes;
 mod recall;
 mod tree;
 
-use std::collections::HashMap;
-use std::sync::Mutex;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use serde::Deserialize;
 
 use crate::content::{Cached, Source};
 use crate::error::{Error, Kind, Result};
-use crate::graph::Image;
+use crate::graph::{Image, LeftBehind};
 use crate::lock::{Attached, IndexMode, LockedImage, Rename, Selection};
 use crate::oci::{
     Descriptor, Digest, Kind as ManifestKind, Manifest, Platform, Reference, Repository, Tag, media_type,
 };
 use crate::progress::{Event, Events};
 use crate::select::{self, Root};
+pub use modes::Modes;
 pub use recall::Known;
 use tree::Tree;
 
@@ -42,7 +45,8 @@ pub struct Wanted {
 /// What travels with an image and how platforms are taken from an index.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
-    pub index: IndexMode,
+    /// What becomes of an index of which only some platforms are carried; `None`: see [`Modes`].
+    pub index: Option<IndexMode>,
     pub referrers: bool,
     pub foreign_layers: bool,
 }
@@ -67,6 +71,10 @@ pub struct Walk<'a> {
     /// What is not asked about.
     known: Known,
     recalled: AtomicUsize,
+    /// What earlier entries say of index modes, and the images that keep theirs.
+    modes: Modes,
+    kept_modes: Mutex<BTreeSet<Reference>>,
+    left_behind: Mutex<Vec<LeftBehind>>,
     platforms: Platforms,
     /// The tags of each repository, where it would tell: which companions cannot exist.
     tags: Mutex<HashMap<Repository, attached::KnownTags>>,
@@ -75,7 +83,29 @@ pub struct Walk<'a> {
 impl<'a> Walk<'a> {
     pub fn new(source: &'a Cached<'a>, options: Options, events: Events) -> Walk<'a> {
         let (known, recalled, platforms, tags) = Default::default();
-        Walk { source, options, events, known, recalled, platforms, tags }
+        let (modes, kept_modes, left_behind) = Default::default();
+        Walk { source, options, events, known, recalled, modes, kept_modes, left_behind, platforms, tags }
+    }
+
+    /// Earlier entries keep their index mode, where none is asked for.
+    pub fn with_modes(self, modes: Modes) -> Walk<'a> {
+        Walk { modes, ..self }
+    }
+
+    fn note_kept_mode(&self, reference: &Reference) {
+        self.kept_modes.lock().unwrap_or_else(PoisonError::into_inner).insert(reference.clone());
+    }
+
+    /// The images whose index is trimmed only because an earlier entry has it so.
+    pub fn kept_modes(&self) -> BTreeSet<Reference> {
+        self.kept_modes.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What speaks of indexes of which only some platforms are carried, sorted by reference.
+    pub fn left_behind(&self) -> Vec<LeftBehind> {
+        let mut all = self.left_behind.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        all.sort_by(|one, other| one.reference.cmp(&other.reference));
+        all
     }
 
     /// Believes `platforms` and does not read the configs of these images.
@@ -143,7 +173,13 @@ impl<'a> Walk<'a> {
         let (root, absent, selection) = self.apply_platforms(&found, wanted).await?;
         let mut tree = Tree::of(self.source, repository, root.clone(), &absent).await?;
         let platforms = self.platforms(wanted, &tree, &root).await?;
-        check_has(&wanted.platforms, &platforms)?;
+        // The index said which child is of this platform; what its config says may be less exact.
+        if selection.is_none() {
+            check_has(&wanted.platforms, &platforms)?;
+        }
+        if let Some(selection) = &selection {
+            left_behind::note(self, &wanted.reference, &found, selection).await;
+        }
         let attached = match self.options.referrers {
             true => Some(self.find_attached(repository, &mut tree).await?),
             false => None,
@@ -248,7 +284,10 @@ impl<'a> Walk<'a> {
         if wanted.platforms.is_empty() || !select::is_selectable(found) {
             return Ok((found.clone(), Vec::new(), None));
         }
-        let index = self.options.index;
+        let modes::Mode { index, kept } = modes::decide(self.options.index, &self.modes, wanted, found);
+        if kept {
+            self.note_kept_mode(&wanted.reference);
+        }
         let selected = select::select(found, &wanted.platforms, index)?;
         if !selected.changed {
             return Ok((found.clone(), Vec::new(), None));

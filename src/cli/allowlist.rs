@@ -12,14 +12,14 @@ use super::registry::RegistryArgs;
 use crate::allowlist::{Allowlist, MAX_FILE_SIZE, Pattern, refused};
 use crate::content::{Cached, Checkpoint};
 use crate::error::{Error, Result};
-use crate::graph::Graph;
+use crate::graph::{Graph, LeftBehind};
 use crate::lock::{IndexMode, Lock};
 use crate::oci::Platform;
 use crate::progress::Event;
 use crate::progress::units::count;
 use crate::resolve::{self, Failures, TagLists};
 use crate::transport::registry::Registries;
-use crate::walk::{Known, Options, Origin, Platforms, Walk, Wanted};
+use crate::walk::{Known, Modes, Options, Origin, Platforms, Walk, Wanted};
 
 #[derive(Args)]
 #[command(next_help_heading = "What to carry")]
@@ -42,8 +42,10 @@ pub struct AllowlistArgs {
     #[arg(long = "platform", value_name = "PLATFORM")]
     platforms: Vec<Platform>,
     /// What becomes of an index when platforms are left out
-    #[arg(long, value_name = "MODE", default_value = "trim")]
-    index: IndexMode,
+    ///
+    /// Without this option: single for one platform, else trim. An entry of the lock or bundle that is replaced keeps its mode.
+    #[arg(long, value_name = "MODE")]
+    index: Option<IndexMode>,
     #[command(flatten)]
     companions: Companions,
     /// Fetch layers kept outside registries (Windows base layers)
@@ -70,6 +72,18 @@ pub struct Companions {
     /// Leave signatures, SBOMs and referrers behind
     #[arg(long)]
     pub no_referrers: bool,
+}
+
+/// Who takes no index whose children are not all there.
+pub const SPARSE_REFUSED: &str = "Harbor, docker-registry 2 and zot refuse an index without all its children; distribution 3 takes \
+                                  it with `validation.manifests.indexes.platforms: none`";
+
+/// What an earlier lock or bundle says of entries that are resolved again.
+#[derive(Default)]
+pub struct Earlier {
+    /// What immutable tags mean.
+    locks: Vec<Lock>,
+    modes: Modes,
 }
 
 /// An allowlist that was read, and the client for its registries.
@@ -106,7 +120,7 @@ impl AllowlistArgs {
     pub async fn resolve(
         &self,
         sources: &Sources,
-        (earlier, platforms): (Vec<Lock>, Platforms),
+        (earlier, platforms): (Earlier, Platforms),
         cached: &Cached<'_>,
         registry: &RegistryArgs,
         context: &Context,
@@ -114,7 +128,7 @@ impl AllowlistArgs {
         let (walk, wanted, now) = self.begin(sources, earlier, cached, registry, context).await?;
         let walk = walk.with_platforms(platforms);
         let found = resolve::discover(&walk, &wanted, now, registry.jobs(), &context.events).await;
-        tell_recalled(&walk, context);
+        report_walk(&walk, context);
         found.map_err(unresolved)
     }
 
@@ -122,14 +136,14 @@ impl AllowlistArgs {
     pub async fn pin(
         &self,
         sources: &Sources,
-        earlier: Vec<Lock>,
+        earlier: Earlier,
         cached: &Cached<'_>,
         registry: &RegistryArgs,
         context: &Context,
     ) -> Result<Lock> {
         let (walk, wanted, now) = self.begin(sources, earlier, cached, registry, context).await?;
         let found = resolve::pin(&walk, &wanted, now, registry.jobs(), &context.events).await;
-        tell_recalled(&walk, context);
+        report_walk(&walk, context);
         found.map_err(unresolved)
     }
 
@@ -137,13 +151,14 @@ impl AllowlistArgs {
     async fn begin<'a>(
         &self,
         sources: &Sources,
-        earlier: Vec<Lock>,
+        earlier: Earlier,
         cached: &'a Cached<'a>,
         registry: &RegistryArgs,
         context: &Context,
     ) -> Result<(Walk<'a>, Vec<Wanted>, Timestamp)> {
         let (now, _) = context.now()?;
-        let walk = self.walk(cached, context).with_known(self.known(earlier));
+        let Earlier { locks, modes } = earlier;
+        let walk = self.walk(cached, context).with_known(self.known(locks)).with_modes(modes);
         let (rules, jobs) = (&sources.allowlist.rules, registry.jobs());
         let lists = TagLists { allow_empty: self.allow_empty, companions: !self.companions.no_referrers };
         let wanted = resolve::expand(cached, rules, lists, jobs, &context.events).await;
@@ -154,18 +169,29 @@ impl AllowlistArgs {
         Known::new(earlier, |tag| self.immutable_tags.iter().any(|pattern| pattern.is_match(tag)))
     }
 
-    /// What says what immutable tags mean: the lock in the file at `path`, which is to be replaced; only where there is no
-    /// such file that of a bundle, which may have been in other hands.
+    /// What earlier entries say: the lock in the file at `path`, which is to be replaced; only where there is no such file that
+    /// of a bundle, which may have been in other hands.
     ///
     /// # Errors
-    /// A file that is no lock.
-    pub fn earlier(&self, path: Option<&PathBuf>, bundle: Option<Lock>) -> Result<Vec<Lock>> {
-        if self.immutable_tags.is_empty() {
-            return Ok(Vec::new());
+    /// A file that is no lock, where immutable tags depend on it.
+    pub fn earlier(&self, path: Option<&PathBuf>, bundle: Option<Lock>) -> Result<Earlier> {
+        let lock = match path.filter(|path| path.is_file()) {
+            None => bundle,
+            Some(path) => match read_lock(path) {
+                Ok(lock) => Some(lock),
+                Err(error) if !self.immutable_tags.is_empty() => return Err(error),
+                // It is replaced, whatever it is.
+                Err(_) => bundle,
+            },
+        };
+        let mut earlier = Earlier::default();
+        if let Some(lock) = &lock {
+            earlier.modes.add(lock);
         }
-        let Some(path) = path.filter(|path| path.is_file()) else { return Ok(Vec::from_iter(bundle)) };
-        let bytes = std::fs::read(path).map_err(|e| Error::disk("reading", path, e))?;
-        Ok(vec![Lock::parse(&bytes, &path.display().to_string())?])
+        if !self.immutable_tags.is_empty() {
+            earlier.locks.extend(lock);
+        }
+        Ok(earlier)
     }
 
     /// Makes the graph of a lock that exists.
@@ -191,10 +217,59 @@ impl AllowlistArgs {
     }
 }
 
-fn tell_recalled(walk: &Walk<'_>, context: &Context) {
+fn read_lock(path: &Path) -> Result<Lock> {
+    let bytes = std::fs::read(path).map_err(|e| Error::disk("reading", path, e))?;
+    Lock::parse(&bytes, &path.display().to_string())
+}
+
+/// So many images are named one by one.
+const MOST_NAMED: usize = 20;
+
+/// What the operator should know of a walk, beside its result.
+fn report_walk(walk: &Walk<'_>, context: &Context) {
     let recalled = walk.recalled();
     if recalled > 0 {
         let text = format!("{} taken from the earlier lock, unasked (--immutable-tags)", count(recalled, "image"));
+        context.events.report(Event::Notice(text));
+    }
+    report_kept_modes(walk, context);
+    report_left_behind(&walk.left_behind(), context);
+}
+
+fn report_kept_modes(walk: &Walk<'_>, context: &Context) {
+    let kept = walk.kept_modes();
+    let Some(first) = kept.first() else { return };
+    let (images, keeps) = (count(kept.len(), "image"), if kept.len() == 1 { "keeps" } else { "keep" });
+    let text = format!(
+        "{images} {keeps} the trimmed index of the earlier lock or bundle ({first}); the default for one platform is now --index \
+         single: say --index trim or --index single"
+    );
+    context.events.report(Event::Warning(text));
+}
+
+fn report_left_behind(left: &[LeftBehind], context: &Context) {
+    let of_index: Vec<&LeftBehind> = left.iter().filter(|left| !left.attached.is_empty()).collect();
+    for left in of_index.iter().take(MOST_NAMED) {
+        let rest = match left.attached.values().sum::<usize>() {
+            1 => "speaks of the whole index and stays behind; --index sparse keeps it, or take all platforms",
+            _ => "speak of the whole index and stay behind; --index sparse keeps them, or take all platforms",
+        };
+        let text = format!("{left} {rest}");
+        context.events.report(Event::Warning(text));
+    }
+    if let Some(more) = of_index.len().checked_sub(MOST_NAMED).filter(|more| *more > 0) {
+        let text = format!("and so it is with {} more (--json names all)", count(more, "image"));
+        context.events.report(Event::Warning(text));
+    }
+    if !of_index.is_empty() {
+        context.events.report(Event::Notice(format!("before you choose --index sparse: {SPARSE_REFUSED}")));
+    }
+    let inside = left.iter().filter(|left| left.inside_index > 0).count();
+    if inside > 0 {
+        let text = format!(
+            "the index of {} has attestations of the platform (BuildKit's), which stay behind; --index trim keeps them",
+            count(inside, "image")
+        );
         context.events.report(Event::Notice(text));
     }
 }

@@ -83,10 +83,11 @@ An allowlist as text:
   ghcr.io/org/tool      # all its tags
 
 Index modes (with --platform):
-  trim    a smaller index is written; its digest is new, old and new stand in the lock, and
-          signatures of the whole index do not fit it and stay behind
-  sparse  the index stays byte for byte, children are missing on purpose; Harbor and docker-registry refuse it
-  single  the one manifest that remains takes the tag";
+  single  the one manifest that remains takes the tag, with the digest it has upstream: the default for one platform
+  trim    a smaller index is written; its digest is new, old and new stand in the lock: the default for several platforms
+  sparse  the index stays byte for byte, children are missing on purpose; Harbor, docker-registry 2 and zot refuse it,
+          distribution 3 takes it with validation.manifests.indexes.platforms: none
+With single and trim, signatures and attestations of the whole index do not fit and stay behind.";
 
 /// Export images from registries into a bundle
 #[derive(clap::Args)]
@@ -270,7 +271,7 @@ fn print_plan(
         context.print_json(&serde_json::json!({
             "output": args.output, "upToDate": up_to_date, "images": lock.images,
             "bytes": survey.total, "bytesToFetch": to_fetch, "bytesSavedBySharing": saved,
-            "bytesNeeded": survey.needed, "bytesFree": survey.free,
+            "bytesNeeded": survey.needed, "bytesFree": survey.free, "leftBehind": graph.left_behind,
             "readFrom": mirrors::plan_json(lock, registries),
         }))?;
         return Ok(Outcome::Done);
@@ -330,7 +331,7 @@ fn finish(
         context.print_json(&serde_json::json!({
             "bundle": finished.path, "identity": finished.identity, "bytes": finished.size,
             "unchanged": finished.unchanged, "images": graph.images.len(), "bytesMoved": moved,
-            "bytesSavedBySharing": saved, "seconds": seconds.as_secs_f64(),
+            "bytesSavedBySharing": saved, "leftBehind": graph.left_behind, "seconds": seconds.as_secs_f64(),
             "mirrors": mirrors::report_json(registries),
         }))?;
     }

@@ -23,7 +23,7 @@ use crate::check::{self, Depth, Report};
 use crate::content::{Cached, Source};
 use crate::error::{Error, Result};
 use crate::graph::Graph;
-use crate::lock::{IndexMode, Lock};
+use crate::lock::Lock;
 use crate::receipt::{MAX_RECEIPT, Receipt};
 use crate::resolve;
 use crate::walk::{Options, Origin, Walk};
@@ -267,7 +267,7 @@ fn check_allowed(args: &Args, bundle: &Bundle) -> Result<()> {
 /// What the manifests of a bundle lead to; of an increment, `source` has to have what it expects elsewhere.
 async fn read_graph(source: &dyn Source, lock: &Lock, context: &Context) -> Result<Graph> {
     let cached = Cached::new(source, None);
-    let options = Options { index: IndexMode::Trim, referrers: false, foreign_layers: true };
+    let options = Options { index: None, referrers: false, foreign_layers: true };
     let walk = Walk::new(&cached, options, context.events.clone());
     // Files are read one after the other fast enough.
     let graph = resolve::assemble(&walk, lock, Origin::Bundle, 4, &context.events).await;

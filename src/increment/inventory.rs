@@ -11,7 +11,6 @@ use crate::allowlist::{Rule, Select};
 use crate::content::{Cached, Sink, Source};
 use crate::error::{Error, Kind, Result};
 use crate::graph::Image;
-use crate::lock::IndexMode;
 use crate::naming::Naming;
 use crate::oci::{Descriptor, Digest, Manifest, Reference, Repository, Role};
 use crate::progress::{Event, Events, Phase};
@@ -79,7 +78,7 @@ impl Asker<'_> {
     pub async fn ask(&self, images: &BTreeSet<Named>) -> Result<(Vec<ImageReceipt>, BTreeSet<Digest>, Vec<Kept>)> {
         self.events.report(Event::Phase { phase: Phase::Inventory, items: images.len() as u64, bytes: 0 });
         let cached = Cached::new(self.source, None);
-        let options = Options { index: IndexMode::Trim, referrers: true, foreign_layers: true };
+        let options = Options { index: None, referrers: true, foreign_layers: true };
         let walk = Walk::new(&cached, options, self.events.clone());
         let found: Vec<(ImageReceipt, Found)> = stream::iter(images)
             .map(|named| async {

@@ -53,10 +53,12 @@ pub async fn find(walk: &Walk<'_>, repository: &Repository, tree: &mut Tree) -> 
     Ok(attached)
 }
 
-struct Companion {
-    subject: Digest,
-    tag: Option<Tag>,
-    manifest: Manifest,
+/// A manifest that speaks of `subject`.
+pub struct Companion {
+    pub subject: Digest,
+    /// Where a tag leads to it.
+    pub tag: Option<Tag>,
+    pub manifest: Manifest,
 }
 
 fn entry(subject: Digest, tag: Option<Tag>, manifest: &Manifest) -> Attached {
@@ -64,7 +66,11 @@ fn entry(subject: Digest, tag: Option<Tag>, manifest: &Manifest) -> Attached {
     Attached { digest, media_type, size, subject, tag, artifact_type }
 }
 
-async fn companions(walk: &Walk<'_>, repository: &Repository, subject: Digest) -> Result<Vec<Companion>> {
+/// What is attached to `subject` itself.
+///
+/// # Errors
+/// As [`find`].
+pub async fn companions(walk: &Walk<'_>, repository: &Repository, subject: Digest) -> Result<Vec<Companion>> {
     // First what needs the list of tags: the source then knows which fallback lists of referrers cannot exist.
     let by_tag = cosign(walk, repository, subject).await?;
     let mut by_subject = referrers(walk, repository, subject).await?;

@@ -2,10 +2,10 @@
 
 use std::collections::HashMap;
 
-use super::{Origin, Walk, Wanted, check_has};
+use super::{Origin, Walk, Wanted, check_has, modes};
 use crate::error::{Error, Kind, Result};
 use crate::graph::Image;
-use crate::lock::{AbsentReason, Lock, LockedImage};
+use crate::lock::{AbsentReason, IndexMode, Lock, LockedImage};
 use crate::oci::{Manifest, Platform, Reference, Role, media_type};
 use crate::select;
 
@@ -33,7 +33,14 @@ pub fn entry(walk: &Walk<'_>, wanted: &Wanted) -> Option<LockedImage> {
 
 fn candidate(walk: &Walk<'_>, wanted: &Wanted) -> Option<LockedImage> {
     let known = walk.known.0.get(&wanted.reference)?;
-    fits(walk, known, wanted).then(|| LockedImage { rename: wanted.rename.clone(), ..known.clone() })
+    if !fits(walk, known, wanted) {
+        return None;
+    }
+    let is_trimmed = known.selection.as_ref().is_some_and(|selection| selection.index == IndexMode::Trim);
+    if is_trimmed && wanted.platforms.len() == 1 && walk.options.index.is_none() {
+        walk.note_kept_mode(&wanted.reference);
+    }
+    Some(LockedImage { rename: wanted.rename.clone(), ..known.clone() })
 }
 
 /// The image of that entry, from what is at hand, else by digest. `None`: it has to be asked about after all.
@@ -84,7 +91,9 @@ pub fn check_unmoved(walk: &Walk<'_>, found: &LockedImage) -> Result<()> {
 fn fits(walk: &Walk<'_>, locked: &LockedImage, wanted: &Wanted) -> bool {
     let options = &walk.options;
     let same_platforms = match &locked.selection {
-        Some(selection) => selection.platforms == wanted.platforms && selection.index == options.index,
+        Some(selection) => {
+            selection.platforms == wanted.platforms && modes::fits(options.index, wanted, selection.index)
+        }
         None => !asks_some_of_whole_index(locked, wanted) || is_all(&wanted.platforms, &locked.platforms),
     };
     let lacks_foreign = locked.absent.iter().any(|absent| absent.reason == AbsentReason::ForeignLayer);
@@ -109,7 +118,7 @@ fn is_all(asked: &[Platform], has: &[Platform]) -> bool {
 fn leaves_nothing_out(walk: &Walk<'_>, image: &Image, wanted: &Wanted) -> bool {
     let is_root = |manifest: &&Manifest| manifest.digest() == image.locked.digest;
     let whole = |root: &Manifest| {
-        let selected = select::select(root, &wanted.platforms, walk.options.index);
+        let selected = select::select(root, &wanted.platforms, walk.options.index.unwrap_or_default());
         selected.is_ok_and(|selected| !selected.changed)
     };
     !asks_some_of_whole_index(&image.locked, wanted) || image.manifests.iter().find(is_root).is_some_and(whole)

@@ -39,7 +39,7 @@ fn a_text_file_selects_platforms_and_names_with_comments_bom_and_crlf() {
     let multi = &lock["images"][0];
     assert_eq!(multi["as"], "base/multi:new");
     assert_eq!(multi["platforms"][0]["architecture"], "arm64");
-    assert_eq!(multi["selection"]["index"], "trim");
+    assert_eq!(multi["selection"]["index"], "single");
     // The name counts at the target.
     let out = source.path("b.tar");
     let out = out.to_str().unwrap();

@@ -36,7 +36,7 @@ fn stream(builder: &Builder, jobs: usize) -> (gapferry::Result<()>, Vec<u8>) {
         manifests: contents.manifests.clone(),
         blobs: contents.blobs.clone(),
     });
-    let graph = Graph { images: images.collect() };
+    let graph = Graph { images: images.collect(), ..Graph::default() };
     let (options, events) = (Options::copying("a test"), Arc::new(Silent) as Events);
     let stream = Stream {
         contents: &contents,

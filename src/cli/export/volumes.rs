@@ -109,7 +109,7 @@ pub async fn run(
             "volumes": described(&set, &of_set), "of": set.plan.volumes.len(), "identity": finished.identity,
             "recovery": recovery.iter().map(WrittenVolume::to_json).collect::<Vec<_>>(),
             "bytes": finished.size, "unchanged": finished.unchanged, "images": graph.images.len(), "bytesMoved": moved,
-            "bytesSavedBySharing": graph.unshared_size().saturating_sub(graph.total_size()),
+            "bytesSavedBySharing": graph.unshared_size().saturating_sub(graph.total_size()), "leftBehind": graph.left_behind,
             "seconds": started.elapsed().as_secs_f64(), "mirrors": mirrors::report_json(registries),
         }))?;
     }
@@ -190,7 +190,8 @@ impl Planned<'_> {
             context.print_json(&json!({
                 "output": args.output, "volumes": described(set, &volumes), "of": set.plan.volumes.len(),
                 "recovery": self.volumes.shape.recovery, "upToDate": up_to_date, "images": lock.images, "bytes": survey.total, "bytesToFetch": to_fetch,
-                "bytesNeeded": survey.needed, "bytesFree": survey.free, "readFrom": mirrors::plan_json(lock, registries),
+                "bytesNeeded": survey.needed, "bytesFree": survey.free, "leftBehind": graph.left_behind,
+                "readFrom": mirrors::plan_json(lock, registries),
             }))?;
             return Ok(Outcome::Done);
         }

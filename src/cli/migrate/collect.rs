@@ -8,7 +8,6 @@ use crate::cli::context::Context;
 use crate::content::Cached;
 use crate::error::Result;
 use crate::graph::Image;
-use crate::lock::IndexMode;
 use crate::oci::{Digest, Manifest, Repository};
 use crate::progress::Silent;
 use crate::resolve;
@@ -92,7 +91,7 @@ pub fn collect(
         broken.filter_map(|(found, _)| Some((found.digest, audit.manifests.get(&found.digest)?.clone()))).collect();
     let chosen = Chosen::new(storage, std::mem::take(&mut audit.attached), beside);
     let cached = Cached::new(&chosen, Some(Box::new(std::mem::take(&mut audit.manifests))));
-    let options = Options { index: IndexMode::Sparse, referrers, foreign_layers: false };
+    let options = Options { index: None, referrers, foreign_layers: false };
     let walk = Walk::new(&cached, options, std::sync::Arc::new(Silent));
     // By what its tag meant when it was looked at: a registry at work may have moved it since.
     let by_digest = |found: &Tagged| found.repository.with_digest(found.digest);

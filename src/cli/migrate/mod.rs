@@ -251,7 +251,8 @@ fn cargo(storage: &Storage, collected: Collected) -> Cargo<'_> {
         ImageReceipt::lost(source, faulty.found.map(|found| found.digest), faulty.reasons.join("; "))
     });
     let lost = lost.collect();
-    let graph = Graph { images: collected.images.into_iter().filter_map(|(_, image)| image).collect() };
+    let images = collected.images.into_iter().filter_map(|(_, image)| image).collect();
+    let graph = Graph { images, ..Graph::default() };
     Cargo {
         source: storage,
         graph,

@@ -23,8 +23,8 @@ use crate::signing::PrivateKey;
 use crate::transfer::{self, Done};
 
 /// What to do about an index whose children are missing on purpose.
-pub const SPARSE_REMEDY: &str =
-    "its index is sparse, which many registries refuse; if so, export it again with --index trim";
+pub const SPARSE_REMEDY: &str = "its index is sparse, which Harbor, docker-registry 2 and zot refuse: export it again with --index trim or single; distribution 3 \
+     takes it with `validation.manifests.indexes.platforms: none` in its configuration";
 
 /// The plan, for `--dry-run`.
 pub fn plan(cargo: &Cargo<'_>, plan: &Plan, notes: &[String], as_json: bool, context: &Context) -> Result<Outcome> {

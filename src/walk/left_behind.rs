@@ -1,0 +1,61 @@
+//! What speaks of a whole index, and stays behind where only some of its platforms are carried.
+
+use std::sync::PoisonError;
+
+use super::{Walk, attached};
+use crate::companion::Kind;
+use crate::error::Error;
+use crate::graph::LeftBehind;
+use crate::lock::{IndexMode, Selection};
+use crate::oci::{Digest, Manifest, Reference, Role, Tag};
+use crate::progress::Event;
+use crate::select;
+
+/// Notes what is attached to `index` itself, unless the index is carried as it is.
+pub async fn note(walk: &Walk<'_>, reference: &Reference, index: &Manifest, selection: &Selection) {
+    if selection.index == IndexMode::Sparse || !walk.options.referrers {
+        return;
+    }
+    let mut left = LeftBehind::of(reference.clone());
+    match attached::companions(walk, &reference.repository, index.digest()).await {
+        Ok(companions) => {
+            for attached::Companion { tag, manifest, .. } in &companions {
+                let artifact_type = manifest.descriptor().artifact_type;
+                let kind = Kind::of(tag.as_ref(), artifact_type.as_deref(), Some(manifest));
+                left.add(kind, number_in(tag.as_ref(), manifest));
+            }
+        }
+        Err(error) => report_unknown(walk, reference, &error),
+    }
+    if selection.index == IndexMode::Single {
+        let children = index.children().into_iter().map(|child| child.descriptor);
+        let subjects = children.filter_map(|child| child.attestation_subject());
+        left.inside_index = subjects.filter(|subject| is_carried(index, selection, subject)).count();
+    }
+    if left != LeftBehind::of(reference.clone()) {
+        walk.left_behind.lock().unwrap_or_else(PoisonError::into_inner).push(left);
+    }
+}
+
+/// cosign's `.sig` and `.att` tags are lists: a layer each.
+fn number_in(tag: Option<&Tag>, manifest: &Manifest) -> usize {
+    let is_list = tag.is_some_and(|tag| [".sig", ".att"].iter().any(|suffix| tag.as_str().ends_with(suffix)));
+    match is_list {
+        true => manifest.children().iter().filter(|child| child.role == Role::Layer).count(),
+        false => 1,
+    }
+}
+
+fn is_carried(index: &Manifest, selection: &Selection, digest: &Digest) -> bool {
+    let children = index.children();
+    let mut platforms = children.iter().filter(|child| child.descriptor.digest == *digest);
+    platforms.any(|child| {
+        let platform = select::offered_platform(child);
+        platform.is_some_and(|has| selection.platforms.iter().any(|asked| asked.selects(has)))
+    })
+}
+
+fn report_unknown(walk: &Walk<'_>, reference: &Reference, error: &Error) {
+    let text = format!("{reference}: it is unknown what stays behind with the whole index: {}", error.chain());
+    walk.events.report(Event::Warning(text));
+}
