@@ -52,6 +52,17 @@ pub enum Reason {
     Passed,
 }
 
+/// One cause that ends everything that concerns a registry, or a part of one, for the rest of the run: it no longer answers,
+/// say, or refuses all that is sent. It is reported once, for all images concerned, and decides the exit code.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{place} {why}")]
+pub struct Stopped {
+    /// `host[:port]`, or a path below it.
+    pub place: String,
+    /// What it does, as a sentence goes on from its name: `has not answered for 2 min (connection refused)`.
+    pub why: String,
+}
+
 /// A failure, with what was attempted and on what. See the module documentation.
 #[derive(Clone)]
 pub struct Error {
@@ -124,6 +135,18 @@ impl Error {
     pub fn is_disk_closed(&self) -> bool {
         use rustix::io::Errno;
         self.is_disk_full() || self.os_error().map(Errno::from_raw_os_error) == Some(Errno::ROFS)
+    }
+
+    /// What has ended everything else too, if that is why it failed.
+    pub fn stopped(&self) -> Option<&Stopped> {
+        let mut cause = self.source();
+        while let Some(error) = cause {
+            if let Some(stopped) = error.downcast_ref::<Stopped>() {
+                return Some(stopped);
+            }
+            cause = error.source();
+        }
+        None
     }
 
     /// The whole chain on one line, outermost first: `a: b: c`.

@@ -24,21 +24,21 @@ pub use beside::without_companions;
 pub struct Failures(pub Vec<Error>);
 
 impl Failures {
-    /// One error for all: a single one as it is, several as a list, of the kind of the first. A limit that was reached counts
-    /// before all else: it alone passes by itself.
+    /// One error for all: a single one as it is, several as a list, of the kind of the first. A limit that was reached, or a
+    /// registry that no longer answers, counts before all else and is named once: it alone passes by itself.
     pub fn into_error(self, what: &str) -> Error {
         let mut errors = self.0;
         if errors.len() == 1 {
             return errors.remove(0);
         }
-        // A limit that was reached says the same of all that comes after it.
-        let is_limit = |error: &&Error| error.kind() == Kind::RateLimited;
-        let kind = errors.iter().find(is_limit).or(errors.first()).map_or(Kind::Input, Error::kind);
-        let limited = errors.iter().filter(is_limit).count();
-        let told = errors.iter().filter(|error| !is_limit(error)).chain(errors.iter().find(is_limit));
-        let mut lines: Vec<String> = told.map(|error| format!("\n  {}", error.chain())).collect();
-        if limited > 1 {
-            lines.push(format!("\n  and {} more that were not asked for any more", limited - 1));
+        // It says the same of all that comes after it.
+        let is_shared = |error: &&Error| error.kind() == Kind::RateLimited || error.stopped().is_some();
+        let kind = errors.iter().find(is_shared).or(errors.first()).map_or(Kind::Input, Error::kind);
+        let sharing = errors.iter().filter(is_shared).count();
+        let shown = errors.iter().filter(|error| !is_shared(error)).chain(errors.iter().find(is_shared));
+        let mut lines: Vec<String> = shown.map(|error| format!("\n  {}", error.chain())).collect();
+        if sharing > 1 {
+            lines.push(format!("\n  and {} more that were not asked for any more", sharing - 1));
         }
         Error::new(kind, format!("{what}: {} of them failed{}", errors.len(), lines.concat()))
     }

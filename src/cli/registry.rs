@@ -16,6 +16,11 @@ use crate::progress::units::parse_duration;
 use crate::routes::Routes;
 use crate::transport::registry::{Config, Registries, RegistryConfig, TlsConfig};
 
+/// Further tries of a request, unless `--retries` says otherwise.
+const RETRIES: u32 = 5;
+/// How long a registry may be silent, unless `--retry-budget` or `--retries` says otherwise: long enough for a restart.
+const RETRY_BUDGET: Duration = Duration::from_secs(120);
+
 #[derive(Args, Clone)]
 #[command(next_help_heading = "Registry options")]
 pub struct RegistryArgs {
@@ -69,10 +74,17 @@ pub struct RegistryArgs {
     #[arg(long, value_name = "N", default_value_t = 6, value_parser = clap::value_parser!(u16).range(1..=256))]
     #[arg(hide_short_help = true)]
     per_host: u16,
-    /// Further tries after a failure that may pass
-    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(0..=100))]
+    /// Further tries of a request after a failure that may pass [default: 5]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=100))]
     #[arg(hide_short_help = true)]
-    retries: u32,
+    retries: Option<u32>,
+    /// How long a registry that stopped answering is waited for, such as 30s, 2m or 1h
+    ///
+    /// All requests to it wait together. Then the command gives up and ends with exit code 5; what is done is kept, and the same
+    /// command continues. Time counts only while no answer comes: neither waits that the registry asks for (see --max-wait) nor
+    /// transfers that are slow but moving. Default: 2m; with --retries, the time that these take.
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration, hide_short_help = true)]
+    retry_budget: Option<Duration>,
     /// How long to wait when a registry's limit is reached, such as 90s, 10m or 6h
     ///
     /// So long in all without getting on: the slow last pulls of Docker Hub's limit do not count. If the registry wants more
@@ -180,7 +192,8 @@ impl RegistryArgs {
             plain_http: self.plain_http,
             per_registry: settings.iter().map(|(name, own)| (name.clone(), per_registry(own))).collect(),
             per_host: usize::from(self.per_host),
-            retries: self.retries,
+            retries: self.retries.unwrap_or(RETRIES),
+            retry_budget: self.retry_budget.or_else(|| self.retries.is_none().then_some(RETRY_BUDGET)),
             max_wait: self.max_wait,
             stall_timeout: self.stall_timeout,
             log_http: self.log_http,

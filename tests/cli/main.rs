@@ -7,6 +7,7 @@ mod existing;
 mod looking;
 mod mirrors;
 mod names;
+mod outage;
 mod platforms;
 mod roads;
 #[path = "../support/mod.rs"]

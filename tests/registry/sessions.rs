@@ -8,7 +8,7 @@ use gapferry::transport::registry::Config;
 
 use crate::shelf::{self, Shelf, noise, repository};
 use crate::support::embedded::Embedded;
-use crate::support::faulty::{Fault, Form, Host, Proxy, Sessions, Stage};
+use crate::support::faulty::{Answer, Fault, Form, Host, Proxy, Server, Sessions, Stage};
 use crate::support::harbor::{Harbor, Project, Setup};
 use crate::support::registry::Registry;
 use crate::support::tempdir;
@@ -194,6 +194,45 @@ async fn a_registry_without_patch_gets_large_blobs_in_one_request() {
     shelf::push(&registries, &repo, &shelf, &[&blobs[0], &blobs[1]]).await.unwrap();
     assert!(blobs.iter().all(|blob| server.blob(&blob.digest).is_some()));
     assert_eq!(methods(&server), ["POST", "PATCH", "PUT", "POST", "PUT"]);
+}
+
+#[tokio::test]
+async fn a_registry_that_refuses_patch_in_any_way_gets_the_blob_in_one_request() {
+    for status in [400, 403, 404, 411, 415, 416, 501] {
+        let server = Sessions::start();
+        server.when("PATCH", "").always().fault(Fault::Status(status));
+        let (registries, shelf) = (client(large()), Shelf::default());
+        let blobs = [shelf.add(noise(SIZE)), shelf.add(noise(SIZE + 1))];
+        let repo = repository(&server.address, "a/b");
+        shelf::push(&registries, &repo, &shelf, &[&blobs[0], &blobs[1]]).await.unwrap();
+        assert!(blobs.iter().all(|blob| server.blob(&blob.digest).is_some()), "{status}");
+        let patches = server.count("PATCH", "/");
+        assert!(patches <= 2, "{status}: found out once, not for each blob: {patches}");
+    }
+}
+
+/// ECR after a break: it takes what is sent and goes on naming the Range that it had before.
+#[tokio::test]
+async fn an_upload_whose_range_stays_stale_is_sent_again_in_one_request() {
+    const HAD: usize = 700_000;
+    let server = Server::start(|request, before| {
+        let upload = Answer::new(202).with("Location", format!("/u/{before}"));
+        match request.method.as_str() {
+            "POST" => upload,
+            "PATCH" | "GET" if request.target.starts_with("/u") => upload.with("Range", format!("0-{}", HAD - 1)),
+            "PUT" => Answer::new(201),
+            "HEAD" => Answer::new(404),
+            _ => Answer::new(200),
+        }
+    });
+    let server = server.await;
+    server.when("PATCH", "").fault(Fault::Reset(Stage::RequestBody(HAD)));
+    let shelf = Shelf::default();
+    let blob = shelf.add(noise(SIZE));
+    shelf::push(&client(large()), &repository(&server.address, "a/b"), &shelf, &[&blob]).await.unwrap();
+    assert_eq!(server.count("PATCH", "/u"), 2, "one that breaks, and one that brings nothing");
+    let last = server.seen().into_iter().filter(|request| request.method == "PUT").next_back().unwrap();
+    assert!(last.body == noise(SIZE), "all of it, in one request");
 }
 
 #[tokio::test]

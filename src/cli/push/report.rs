@@ -130,6 +130,7 @@ pub fn summary(
     let count =
         |wanted: Done| outcome.images.iter().filter(|result| matches!(result, Ok(done) if *done == wanted)).count();
     let failed = cargo.lost.len() + failures(cargo, plan, outcome, context);
+    let stopped = outcome.images.iter().filter_map(|result| result.as_ref().err()).find(|e| e.stopped().is_some());
     let pushed = count(Done::Pushed);
     let mut parts = vec![format!("{} pushed", units::count(pushed, "image"))];
     let (present, skipped, waiting) = (count(Done::Present), count(Done::Skipped), count(Done::Waiting));
@@ -152,7 +153,7 @@ pub fn summary(
     match (failed, waiting) {
         (0, 0) => Outcome::Done,
         (0, _) => Outcome::Waiting,
-        _ => Outcome::SomeImagesFailed,
+        _ => stopped.map_or(Outcome::SomeImagesFailed, |error| Outcome::Failed(error.kind())),
     }
 }
 
@@ -171,6 +172,15 @@ fn failures(cargo: &Cargo<'_>, plan: &Plan, outcome: &transfer::Outcome, context
         }
     }
     for alike in &reasons {
+        // What ended everything is no fault of a single image.
+        if let [(image, _, error), _, ..] = &alike[..]
+            && let Some(stopped) = error.stopped()
+            && !context.logs_json()
+        {
+            let text = format!("{}: {stopped}", units::count(alike.len(), "image"));
+            context.failed_image(&text, remedy(image, error));
+            continue;
+        }
         for (nth, (image, step, error)) in alike.iter().enumerate() {
             let remedy = remedy(image, error).filter(|remedy| told.insert(*remedy));
             let text = match nth > 0 && !context.logs_json() {
@@ -185,6 +195,9 @@ fn failures(cargo: &Cargo<'_>, plan: &Plan, outcome: &transfer::Outcome, context
 
 /// Why something failed, without what it was: `reading /a/b: Input/output error` of `blob sha256:… to …: reading /a/b: …`.
 fn reason(error: &Error) -> String {
+    if let Some(stopped) = error.stopped() {
+        return stopped.to_string();
+    }
     match error.source().and_then(|cause| cause.downcast_ref::<Error>()) {
         Some(cause) => cause.chain(),
         None => error.chain(),

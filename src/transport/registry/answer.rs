@@ -9,7 +9,7 @@ use reqwest::header::{DATE, RETRY_AFTER};
 use serde_json::Value;
 
 use super::reply::Reply;
-use super::retry::{Failure, Retry, is_transient, retry_after};
+use super::retry::{Failure, Retry, is_gateway, is_transient, retry_after};
 use crate::error::{Error, Kind, Reason};
 use crate::oci::Digest;
 
@@ -34,7 +34,7 @@ pub(super) async fn refusal(what: &str, reply: Reply) -> Failure {
 
 /// The same for a request whose purpose is known. The codes of the body may say a [`Reason`]; then another try would not help.
 pub(super) async fn refusal_of(purpose: Purpose, what: &str, reply: Reply) -> Failure {
-    let status = reply.status();
+    let (status, own) = (reply.status(), reply.own);
     // By the registry's own clock, which may be wrong: the time between its two dates is what it means.
     let date = reply.header(DATE.as_str()).and_then(|date| httpdate::parse_http_date(date).ok());
     let now = date.unwrap_or_else(SystemTime::now);
@@ -49,6 +49,7 @@ pub(super) async fn refusal_of(purpose: Purpose, what: &str, reply: Reply) -> Fa
     let retry = match after {
         _ if !is_transient(status) => Retry::Never,
         Some(delay) if matches!(status, 429 | 503) && !delay.is_zero() => Retry::After(delay),
+        _ if own && is_gateway(status) => Retry::Down { no_answer: false },
         _ => Retry::Soon,
     };
     let error = Error::new(kind(status), text);

@@ -27,6 +27,9 @@ pub struct Config {
     pub per_host: usize,
     /// Further tries after a passing failure.
     pub retries: u32,
+    /// How long a registry that has answered before may stay without a successful answer before it is given up for the
+    /// rest of the run. `None`: as long as the tries of one request take.
+    pub retry_budget: Option<Duration>,
     /// How long in all one request may wait because the registry asked for it (Retry-After). The waits between the last
     /// pulls of a limit are each bounded by it, and not added up.
     pub max_wait: Duration,
@@ -88,6 +91,7 @@ impl Default for Config {
             per_registry: BTreeMap::new(),
             per_host: 6,
             retries: 5,
+            retry_budget: None,
             max_wait: Duration::from_secs(10 * 60),
             stall_timeout: Duration::from_secs(60),
             commit_timeout: Duration::from_secs(15 * 60),

@@ -115,6 +115,7 @@ impl Flow {
         let piece = piece.split_off(known as usize);
         self.position += piece.len() as u64;
         self.since_break += piece.len() as u64;
+        self.wanted.host.wire.outage.answered();
         (!piece.is_empty()).then_some(piece)
     }
 

@@ -151,6 +151,15 @@ impl Host {
         Tries::new(what, false, &self.gate, &self.wire)
     }
 
+    /// Returns when the registry may be asked: neither its limits nor an outage stand against it.
+    ///
+    /// # Errors
+    /// Nothing more may be asked in this run.
+    pub async fn pass(&self, what: &str) -> Result<()> {
+        self.wire.outage.pass(what).await?;
+        self.gate.pass(what).await
+    }
+
     /// Sends until there is an answer that is not transient, and gives it back whatever its status.
     pub async fn ask(&self, ask: &Ask<'_>) -> Result<Reply> {
         let lane = if ask.method == Method::GET || ask.method == Method::HEAD { &self.reads } else { &self.changes };
@@ -173,7 +182,7 @@ impl Host {
 
     /// One try, and a second one with a new token if the first was refused for the old.
     pub async fn once(&self, ask: &Ask<'_>) -> Result<Reply, Failure> {
-        self.gate.pass(ask.what).await.map_err(Failure::never)?;
+        self.pass(ask.what).await.map_err(Failure::never)?;
         let url = match &ask.target {
             Target::Path(path) => self.url(path).await.map_err(Failure::never)?,
             Target::Url(url) => url.clone(),
@@ -192,7 +201,7 @@ impl Host {
     /// One try with a body that cannot be sent twice. When the token was refused a new one is got, and the failure says
     /// that another try may be made now.
     pub async fn once_with(&self, ask: &Ask<'_>, url: Url, body: Payload) -> Result<Reply, Failure> {
-        self.gate.pass(ask.what).await.map_err(Failure::never)?;
+        self.pass(ask.what).await.map_err(Failure::never)?;
         let sent = self.auth.header(&self.wire, &ask.scopes).await?;
         let reply = self.send(ask, url, body, sent.as_ref()).await?;
         if !self.is_own(&reply) || !Auth::concerns(&reply) {

@@ -8,7 +8,7 @@
 //! From the outside in: [`Registries`] picks a `host::Host`, for reading by way of mirrors (`ways`); `manifests`, `tags`,
 //! `referrers`, `download` and `upload` each know one part of the protocol (`session`: uploads that go on after a break;
 //! `outflow`: what they send; `projects`: how many at once; `arrived`: what may be denied for a moment); `host` adds
-//! authentication (`auth`), retries (`retry`) and the gate that a registry's limits close (`limit`); `wire` makes one HTTP
+//! authentication (`auth`), retries (`retry`; `outage`: of a registry that is down) and the gate that a registry's limits close (`limit`); `wire` makes one HTTP
 //! exchange, trusting whom `tls` and `certs` say, follows where its answer leads (`location`), and gives its `reply`;
 //! `patience` is how slow the other side may be; `answer` reads refusals; `trace` shows it all, masked.
 //!
@@ -29,6 +29,7 @@ mod limit;
 mod link;
 mod location;
 mod manifests;
+mod outage;
 mod outflow;
 mod patience;
 mod projects;
@@ -252,7 +253,7 @@ async fn api_call(host: &Host, request: &ApiRequest, what: &str) -> Result<ApiAn
         None => Bytes::new(),
     };
     let _lane = host.reads.acquire().await.ok();
-    host.gate.pass(what).await.map_err(retry::Failure::never)?;
+    host.pass(what).await.map_err(retry::Failure::never)?;
     let authorization = host.auth.basic("").await?.zip(Some(url.clone()));
     let call = Call { method, url, headers, body: Payload::Bytes(body), authorization, what };
     let reply = host.wire.send(call).await?;

@@ -19,12 +19,14 @@ pub(super) struct Reply {
     talk: Talk,
     /// Frees the host's lane when the answer is dropped.
     pub permit: Option<tokio::sync::OwnedSemaphorePermit>,
+    /// The registry answered itself, not a server that it redirected to.
+    pub own: bool,
 }
 
 impl Reply {
     /// `stall`: the limit that `patience` keeps to.
-    pub fn new(response: Response, stall: Duration, talk: Talk) -> Reply {
-        Reply { response, stall, talk, permit: None }
+    pub fn new(response: Response, stall: Duration, talk: Talk, own: bool) -> Reply {
+        Reply { response, stall, talk, permit: None, own }
     }
 
     pub fn status(&self) -> u16 {
@@ -84,7 +86,7 @@ impl Reply {
 
     /// The body in pieces; one that comes too slowly is a failure.
     pub fn stream(self, what: &str) -> BoxStream<'static, Result<Bytes, Failure>> {
-        let Reply { response, stall, talk, permit } = self;
+        let Reply { response, stall, talk, permit, .. } = self;
         let what = what.to_owned();
         let pieces = Box::pin(response.bytes_stream());
         let begun = (pieces, Patience::new(stall), talk, permit);

@@ -1,11 +1,12 @@
 //! Whether and when a request is made again.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 
 use super::limit::Gate;
+use super::outage::{Next, Outage, Suspicion, given_up};
 use super::trace::Log;
 use super::wire::{Limits, Wire};
 use crate::error::{Error, Kind, Result};
@@ -36,6 +37,11 @@ pub(super) enum Retry {
     Now,
     /// After a growing, jittered delay.
     Soon,
+    /// The same; and the whole registry may be down.
+    Down {
+        /// No answer came at all; otherwise a gateway answered for the registry.
+        no_answer: bool,
+    },
     /// When the registry said: its Retry-After.
     After(Duration),
 }
@@ -49,6 +55,19 @@ impl Failure {
         Failure { error, retry: Retry::Soon }
     }
 
+    /// No answer came from the registry.
+    pub fn no_answer(error: Error) -> Failure {
+        Failure { error, retry: Retry::Down { no_answer: true } }
+    }
+
+    /// It was not the registry that failed, but a server that it redirects to: that says nothing of the registry.
+    pub fn of_another_server(self) -> Failure {
+        match self.retry {
+            Retry::Down { .. } => Failure::soon(self.error),
+            _ => self,
+        }
+    }
+
     pub fn now(error: Error) -> Failure {
         Failure { error, retry: Retry::Now }
     }
@@ -60,6 +79,7 @@ pub(super) struct Tries {
     /// It is a pull, which registries count apart.
     pull: bool,
     gate: Arc<Gate>,
+    outage: Arc<Outage>,
     events: Events,
     log: Arc<Log>,
     backoff: ExponentialBackoff,
@@ -67,6 +87,8 @@ pub(super) struct Tries {
     patience: ExponentialBackoff,
     limits: Limits,
     failed: u32,
+    /// When it failed first.
+    since: Option<Instant>,
     at_once: u32,
     /// How often the registry refused for its limit without saying how long.
     unsaid: u32,
@@ -80,12 +102,14 @@ impl Tries {
             what: what.to_owned(),
             pull,
             gate: gate.clone(),
+            outage: wire.outage.clone(),
             events: wire.events.clone(),
             log: wire.log.clone(),
             backoff: backoff(&wire.limits).build(),
             patience: patience(&wire.limits),
             limits: wire.limits.clone(),
             failed: 0,
+            since: None,
             at_once: 0,
             unsaid: 0,
             asked: Duration::ZERO,
@@ -97,6 +121,7 @@ impl Tries {
         self.backoff = backoff(&self.limits).build();
         self.patience = patience(&self.limits);
         self.failed = 0;
+        self.since = None;
         self.at_once = 0;
         self.unsaid = 0;
         self.asked = Duration::ZERO;
@@ -124,6 +149,15 @@ impl Tries {
                 None => return self.wait_untold(failure.error).await,
             },
             Retry::Soon => self.backoff.next(),
+            Retry::Down { no_answer } => match self.look_at_registry(no_answer, &failure.error) {
+                Next::Alone(delay) => Some(delay),
+                Next::Exhausted => None,
+                Next::GivenUp(stopped) => return Err(given_up(&self.what, stopped)),
+                Next::Together(delay) => {
+                    self.outage.rest(delay).await;
+                    return Ok(());
+                }
+            },
         };
         let Some(delay) = delay else {
             return Err(match self.failed {
@@ -136,8 +170,15 @@ impl Tries {
         Ok(())
     }
 
-    /// The registry said how long.
+    fn look_at_registry(&mut self, no_answer: bool, error: &Error) -> Next {
+        let (since, own) = (*self.since.get_or_insert_with(Instant::now), self.backoff.next());
+        let why = self.reason(error);
+        self.outage.failed(&Suspicion { what: &self.what, why: &why, since, no_answer, own })
+    }
+
+    /// The registry said how long: that is an answer.
     async fn wait_as_told(&mut self, wanted: Duration, error: Error) -> Result<()> {
+        self.outage.answered();
         self.wait(wanted, wanted, error, format!("asks to wait {}", duration(wanted))).await
     }
 
@@ -202,7 +243,7 @@ fn patience(limits: &Limits) -> ExponentialBackoff {
     backoff(limits).without_max_times().build()
 }
 
-fn backoff(limits: &Limits) -> ExponentialBuilder {
+pub(super) fn backoff(limits: &Limits) -> ExponentialBuilder {
     ExponentialBuilder::default()
         .with_min_delay(limits.first_delay)
         .with_max_delay(Duration::from_secs(30))
@@ -214,6 +255,11 @@ fn backoff(limits: &Limits) -> ExponentialBuilder {
 /// 522.
 pub(super) fn is_transient(status: u16) -> bool {
     matches!(status, 408 | 429 | 499 | 500 | 502 | 503 | 504 | 522)
+}
+
+/// The statuses by which a gateway says that the registry behind it does not answer.
+pub(super) fn is_gateway(status: u16) -> bool {
+    matches!(status, 499 | 502 | 503 | 504 | 522)
 }
 
 /// Retry-After, in seconds or as an HTTP date (RFC 9110 §10.2.3); a date in the past means now. `now` is the time as the

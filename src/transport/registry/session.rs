@@ -7,6 +7,10 @@
 //! A break leaves open how much the registry has taken. It is asked by GET; distribution 3 answers 204 with Range and a
 //! fresh Location. distribution 2.8 cancels an upload whose state the Location does not carry, with 404: then a new one
 //! begins. A PATCH at another place than the registry stands is 416, and asks again.
+//!
+//! Some registries and the gateways before them never get further this way: ECR takes the rest of a broken upload and goes on
+//! naming the old Range, others refuse PATCH or want it in chunks of their own. Then a new session gets the whole blob in one
+//! PUT, which every registry has to take (distribution-spec, "Pushing a blob monolithically").
 
 use reqwest::{Method, Url};
 
@@ -66,8 +70,29 @@ impl Upload<'_> {
                 self.keep(|session| session.unsure = false);
                 Err(Failure { retry: Retry::Now, ..refusal(self.what, reply).await })
             }
-            _ => Err(self.refused(reply).await),
+            status => {
+                let failure = self.refused(reply).await;
+                Err(if self.gives_up_patch(status) { self.start_in_one(failure) } else { failure })
+            }
         }
+    }
+
+    /// Whether a refusal of PATCH says that this blob cannot go that way. What concerns the blob or the account, whichever way
+    /// it goes, is left to the one PUT to say.
+    fn gives_up_patch(&mut self, status: u16) -> bool {
+        self.refused_patches += 1;
+        match status {
+            // The upload is gone, or the registry stands elsewhere: once more in pieces.
+            404 | 410 | 416 => self.refused_patches > 1,
+            400 | 403 | 406 | 409 | 411 | 412 | 415 | 422 => true,
+            _ => false,
+        }
+    }
+
+    /// From now on this blob goes in one PUT, in a session of its own.
+    fn start_in_one(&mut self, failure: Failure) -> Failure {
+        (self.in_one, self.session) = (true, None);
+        Failure { retry: Retry::Now, ..failure }
     }
 
     /// Ends the upload: an empty PUT with the digest.
@@ -130,6 +155,7 @@ impl Upload<'_> {
     /// After a PATCH that the registry took.
     fn has_taken(&mut self, reply: &Reply) -> Result<(), Failure> {
         let size = self.blob.size;
+        let had = self.session.as_ref().map_or(0, |session| session.has);
         let next = location(reply, self.what).ok();
         let has = reply.header("range").and_then(range_end).filter(|has| *has < size).unwrap_or(size);
         self.keep(|session| {
@@ -140,7 +166,9 @@ impl Upload<'_> {
             return Ok(());
         }
         let text = format!("{}: the registry says that it has {has} of {size} bytes", self.what);
-        Err(Failure::soon(Error::new(Kind::Network, text)))
+        let failure = Failure::soon(Error::new(Kind::Network, text));
+        // It took what was sent and does not count it.
+        Err(if has <= had { self.start_in_one(failure) } else { failure })
     }
 
     /// The failure that an answer stands for, and what it means for the session.

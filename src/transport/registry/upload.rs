@@ -110,6 +110,7 @@ pub(super) async fn put(host: &Host, repository: &Repository, blob: &Descriptor,
         may_be_there: false,
         continued: false,
         in_one: false,
+        refused_patches: 0,
         far: 0,
     };
     loop {
@@ -147,6 +148,8 @@ pub(super) struct Upload<'a> {
     pub continued: bool,
     /// Several requests have failed to make a blob of it: one shall do.
     pub in_one: bool,
+    /// How often a PATCH of it was refused.
+    pub refused_patches: u32,
     /// The most that the registry has had of it, in bytes.
     far: u64,
 }
@@ -165,7 +168,11 @@ impl Upload<'_> {
             self.inherited = false;
         }
         if !self.is_large() {
-            return self.send_whole().await;
+            self.send_whole().await?;
+            if self.refused_patches > 0 {
+                self.host.memory.set_refuses_patch();
+            }
+            return Ok(());
         }
         self.send_rest().await?;
         self.close().await

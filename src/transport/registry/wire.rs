@@ -13,9 +13,10 @@ use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 use reqwest::{Client, Method, Response, Url};
 
 use super::location::redirect;
+use super::outage::{Outage, given_up};
 use super::outflow::Outflow;
 use super::reply::Reply;
-use super::retry::Failure;
+use super::retry::{Failure, Retry, is_gateway};
 use super::tls::{self, TlsSettings};
 use super::trace::{Log, Talk};
 use super::{Config, trace};
@@ -35,6 +36,7 @@ pub(super) struct Limits {
     pub retries: u32,
     pub max_wait: Duration,
     pub first_delay: Duration,
+    pub retry_budget: Option<Duration>,
     pub stall: Duration,
     pub commit: Duration,
 }
@@ -50,7 +52,8 @@ impl Limits {
     pub fn of(config: &Config) -> Limits {
         let (retries, max_wait) = (config.retries, config.max_wait);
         let (stall, commit) = (config.stall_timeout, config.commit_timeout);
-        Limits { retries, max_wait, first_delay: config.first_delay, stall, commit }
+        let (first_delay, retry_budget) = (config.first_delay, config.retry_budget);
+        Limits { retries, max_wait, first_delay, retry_budget, stall, commit }
     }
 }
 
@@ -58,7 +61,7 @@ impl Limits {
     /// The same for a place that is not the only one to ask.
     pub fn for_mirror(&self) -> Limits {
         let (retries, max_wait) = (self.retries.min(MIRROR_RETRIES), self.max_wait.min(MIRROR_WAIT));
-        Limits { retries, max_wait, ..self.clone() }
+        Limits { retries, max_wait, retry_budget: None, ..self.clone() }
     }
 }
 
@@ -68,6 +71,7 @@ pub(super) struct Wire {
     pub limits: Limits,
     pub events: Events,
     pub log: Arc<Log>,
+    pub outage: Arc<Outage>,
     registry: String,
     /// What the routes say of it.
     insecure: bool,
@@ -116,14 +120,16 @@ impl Payload {
 impl Wire {
     pub fn new(config: Config, events: Events) -> Wire {
         let (limits, log) = (Limits::of(&config), Log::new(config.log_http, &events));
+        let outage = Arc::new(Outage::new("", &limits, &events));
         let (registry, insecure, known, pools) = Default::default();
-        Wire { config: Arc::new(config), limits, events, log, registry, insecure, known, pools }
+        Wire { config: Arc::new(config), limits, events, log, outage, registry, insecure, known, pools }
     }
 
     /// The same connections; whom to trust is what is known of `registry`, also at the servers it sends us to.
     pub fn on_behalf_of(&self, registry: &str, insecure: bool, limits: Limits) -> Wire {
         Wire {
             config: self.config.clone(),
+            outage: Arc::new(Outage::new(registry, &limits, &self.events)),
             limits,
             events: self.events.clone(),
             log: self.log.clone(),
@@ -144,9 +150,13 @@ impl Wire {
         let mut visited = vec![call.url.clone()];
         let repeatable = !matches!(call.body, Payload::Stream(_));
         loop {
-            let (response, talk) = self.exchange(&mut call).await?;
+            let own = self.outage.concerns(&call.url);
+            let (response, talk) = match own {
+                true => self.exchange_with_registry(&mut call).await?,
+                false => self.exchange(&mut call).await.map_err(Failure::of_another_server)?,
+            };
             let Some(next) = redirect(&call, &response, repeatable)? else {
-                return Ok(Reply::new(response, self.limits.stall, talk));
+                return Ok(Reply::new(response, self.limits.stall, talk, own));
             };
             let reason = match () {
                 () if visited.contains(&next) => "a redirect loop",
@@ -160,6 +170,19 @@ impl Wire {
             let text = format!("{}: {reason}, at {}", call.what, trace::shown(&next));
             return Err(Failure::never(Error::new(Kind::Network, text)));
         }
+    }
+
+    /// One with the registry itself: whether it answers is noted, and the wait for it ends when it is given up.
+    async fn exchange_with_registry(&self, call: &mut Call<'_>) -> Result<(Response, Talk), Failure> {
+        let what = call.what;
+        let exchanged = tokio::select! {
+            exchanged = self.exchange(call) => exchanged?,
+            stopped = self.outage.over() => return Err(Failure::never(given_up(what, stopped))),
+        };
+        if !is_gateway(exchanged.0.status().as_u16()) {
+            self.outage.answered();
+        }
+        Ok(exchanged)
     }
 
     async fn exchange(&self, call: &mut Call<'_>) -> Result<(Response, Talk), Failure> {
@@ -210,14 +233,15 @@ impl Wire {
                     request.header(reqwest::header::CONTENT_LENGTH, outflow.length()).body(outflow.into_body());
                 tokio::select! {
                     answer = request.send() => answer,
+                    never = self.outage.follow(&watch) => match never {},
                     told = watch.stalled(stall, commit, source) => {
                         let text = format!("{}: {told}", call.what);
-                        return Err(Failure::soon(Error::new(Kind::Network, text)));
+                        return Err(Failure::no_answer(Error::new(Kind::Network, text)));
                     }
                 }
             }
         };
-        let response = answer.map_err(|e| broken(call.what, e))?;
+        let response = answer.map_err(|e| unanswered(call.what, e))?;
         tracing::debug!(method = %call.method, url = %trace::shown(&call.url), status = response.status().as_u16(), "answer");
         Ok(response)
     }
@@ -261,7 +285,7 @@ impl Wire {
 }
 
 fn silence(what: &str, limit: Duration) -> Failure {
-    Failure::soon(Error::new(Kind::Network, format!("{what}: no answer for {} s", limit.as_secs_f32())))
+    Failure::no_answer(Error::new(Kind::Network, format!("{what}: no answer for {} s", limit.as_secs_f32())))
 }
 
 /// `localhost`, 127.0.0.0/8 and `[::1]`.
@@ -282,6 +306,12 @@ pub(super) fn broken(what: &str, error: reqwest::Error) -> Failure {
     let permanent = error.is_builder() || tls.is_some();
     let error = Error::new(Kind::Network, what).because(cause);
     if permanent { Failure::never(error) } else { Failure::soon(error) }
+}
+
+/// The same, before any answer came.
+fn unanswered(what: &str, error: reqwest::Error) -> Failure {
+    let failure = broken(what, error);
+    if failure.retry == Retry::Soon { Failure::no_answer(failure.error) } else { failure }
 }
 
 /// Why no answer was to be had.

@@ -3,6 +3,7 @@
 mod answers;
 mod bodies;
 mod matrix;
+mod outage;
 mod redirects;
 mod retries;
 mod tokens;

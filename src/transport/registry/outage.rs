@@ -1,0 +1,354 @@
+//! When a registry stops answering: every request to it waits together, and in the end it is given up as a whole.
+//!
+//! Requests that fail one by one keep their own count of tries (`retry`). This module looks at the registry instead: how
+//! long it has been without a successful answer, and whether one request fails or several. While several fail, all
+//! requests share one schedule, so that a registry that restarts is asked a few times and not a thousand. When the retry
+//! budget is used up, whatever still waits for that registry fails at once, for one reason.
+//!
+//! The budget counts only time without a successful answer. A transfer that moves, however slowly, and a wait that the
+//! registry announced itself (Retry-After) begin it anew. A registry that has never answered in this run gets no budget:
+//! the tries of each request are enough to notice a wrong name.
+
+use std::convert::Infallible;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use backon::{BackoffBuilder, ExponentialBackoff};
+use reqwest::Url;
+use tokio::sync::Notify;
+
+use super::outflow::Watch;
+use super::retry::backoff;
+use super::wire::Limits;
+use crate::error::{Error, Kind, Result, Stopped};
+use crate::progress::units::duration;
+use crate::progress::{Event, Events};
+
+/// How often a running upload is looked at.
+const LOOK: Duration = Duration::from_secs(1);
+/// The round in which an outage is reported: what passes at once is not worth a line.
+const WORTH_A_LINE: u32 = 2;
+/// The longest wait between two tries, as for a single request.
+const LONGEST: Duration = Duration::from_secs(30);
+
+/// See the module documentation. One for each registry that is spoken to.
+pub(super) struct Outage {
+    /// `host[:port]`.
+    registry: String,
+    limits: Limits,
+    events: Events,
+    state: Mutex<State>,
+    /// The registry answered, or was given up.
+    changed: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    last_answer: Option<Instant>,
+    silence: Option<Silence>,
+    stopped: Option<Stopped>,
+}
+
+/// Since the last successful answer there were only failures.
+struct Silence {
+    since: Instant,
+    /// The request that failed first.
+    first: String,
+    /// Another one has failed too: then it is the registry, not the request.
+    several: bool,
+    /// A request has used up its own tries.
+    spent: bool,
+    schedule: ExponentialBackoff,
+    /// How often all have waited.
+    rounds: u32,
+    /// Nobody asks before that time.
+    closed_until: Option<Instant>,
+}
+
+/// A failure that may mean that the whole registry is down.
+pub(super) struct Suspicion<'a> {
+    /// The request, as errors name it.
+    pub what: &'a str,
+    /// Why it failed.
+    pub why: &'a str,
+    /// When this request failed first.
+    pub since: Instant,
+    /// No answer came at all; otherwise a gateway answered for the registry.
+    pub no_answer: bool,
+    /// The next wait by the request's own count; `None` when its tries are used up.
+    pub own: Option<Duration>,
+}
+
+/// What a request does after it failed.
+pub(super) enum Next {
+    /// It tries again after a wait of its own.
+    Alone(Duration),
+    /// It tries again with all others.
+    Together(Duration),
+    /// Its own tries are used up.
+    Exhausted,
+    /// Nothing more is asked in this run.
+    GivenUp(Stopped),
+}
+
+impl Outage {
+    pub fn new(registry: &str, limits: &Limits, events: &Events) -> Outage {
+        let (state, changed) = Default::default();
+        Outage { registry: registry.to_owned(), limits: limits.clone(), events: events.clone(), state, changed }
+    }
+
+    /// Whether `url` is one of the registry itself, and not of a server it redirects to.
+    pub fn concerns(&self, url: &Url) -> bool {
+        let host = if self.registry == "docker.io" { "registry-1.docker.io" } else { &self.registry };
+        let asked = url.host_str().unwrap_or_default();
+        match url.port() {
+            Some(port) => host == format!("{asked}:{port}"),
+            None => host == asked || url.port_or_known_default().is_some_and(|port| host == format!("{asked}:{port}")),
+        }
+    }
+
+    /// The registry has answered, or a transfer with it moves.
+    pub fn answered(&self) {
+        let ended = {
+            let mut state = self.state();
+            state.last_answer = Some(Instant::now());
+            state.silence.take()
+        };
+        let Some(silence) = ended else { return };
+        self.changed.notify_waiters();
+        if silence.rounds >= WORTH_A_LINE {
+            let text = format!("{} answers again, after {}", self.registry, duration(silence.since.elapsed()));
+            self.events.report(Event::Notice(text));
+        }
+    }
+
+    /// Decides what a request does that failed.
+    pub fn failed(&self, suspicion: &Suspicion<'_>) -> Next {
+        let now = Instant::now();
+        let mut guard = self.state();
+        let state = &mut *guard;
+        if let Some(stopped) = &state.stopped {
+            return Next::GivenUp(stopped.clone());
+        }
+        // A registry that was never heard may not exist.
+        let budget = self.limits.retry_budget.filter(|_| state.last_answer.is_some());
+        let continuous = state.last_answer.is_none_or(|answer| answer < suspicion.since);
+        let silence = state.silence.get_or_insert_with(|| Silence {
+            since: now,
+            first: suspicion.what.to_owned(),
+            several: false,
+            spent: false,
+            schedule: backoff(&self.limits).without_max_times().build(),
+            rounds: 0,
+            closed_until: None,
+        });
+        silence.several |= silence.first != suspicion.what;
+        let certain = suspicion.no_answer || silence.several;
+        let left = budget.map(|budget| budget.saturating_sub(now.saturating_duration_since(silence.since)));
+        let used_up = left.map_or(silence.spent, |left| left.is_zero());
+        if used_up && certain {
+            let silent = now.saturating_duration_since(silence.since);
+            let why =
+                format!("has not answered for {} ({}); nothing more is asked of it", duration(silent), suspicion.why);
+            let stopped = Stopped { place: self.registry.clone(), why };
+            state.stopped = Some(stopped.clone());
+            drop(guard);
+            self.changed.notify_waiters();
+            return Next::GivenUp(stopped);
+        }
+        // Beyond its own tries a request goes on only while the registry is silent, and there is a budget for that.
+        let own = suspicion.own.or_else(|| left.filter(|_| certain && continuous).map(|_| LONGEST));
+        let Some(own) = own else {
+            silence.spent |= certain;
+            return Next::Exhausted;
+        };
+        if !silence.several {
+            return Next::Alone(left.map_or(own, |left| own.min(left)));
+        }
+        let mut news = false;
+        let until = match silence.closed_until.filter(|until| *until > now) {
+            Some(until) => until,
+            None => {
+                silence.rounds += 1;
+                news = silence.rounds == WORTH_A_LINE;
+                let delay = silence.schedule.next().unwrap_or(LONGEST);
+                let until = now + left.map_or(delay, |left| delay.min(left));
+                silence.closed_until = Some(until);
+                until
+            }
+        };
+        drop(guard);
+        if news {
+            self.announce(suspicion.why, left);
+        }
+        Next::Together(until.saturating_duration_since(now))
+    }
+
+    fn announce(&self, why: &str, left: Option<Duration>) {
+        let limit = left.map_or_else(String::new, |left| format!(", for at most {}", duration(left)));
+        let text = format!("{} does not answer ({why}): everything that needs it waits{limit}", self.registry);
+        self.events.report(Event::Warning(text));
+    }
+
+    /// Returns when the registry may be asked.
+    ///
+    /// # Errors
+    /// It was given up; the error is [`Kind::Network`] and [stopped](Error::stopped).
+    pub async fn pass(&self, what: &str) -> Result<()> {
+        loop {
+            let left = {
+                let state = self.state();
+                if let Some(stopped) = &state.stopped {
+                    return Err(given_up(what, stopped.clone()));
+                }
+                let closed = state.silence.as_ref().and_then(|silence| silence.closed_until);
+                closed.map(|until| until.saturating_duration_since(Instant::now())).filter(|left| !left.is_zero())
+            };
+            match left {
+                Some(left) => self.rest(left).await,
+                None => return Ok(()),
+            }
+        }
+    }
+
+    /// Waits for `delay`, or until the registry has answered somebody else.
+    pub async fn rest(&self, delay: Duration) {
+        tokio::select! {
+            () = tokio::time::sleep(delay) => {}
+            () = self.changed.notified() => {}
+        }
+    }
+
+    /// Ends when the registry is given up while a request to it is still open.
+    pub async fn over(&self) -> Stopped {
+        loop {
+            let changed = self.changed.notified();
+            if let Some(stopped) = &self.state().stopped {
+                return stopped.clone();
+            }
+            changed.await;
+        }
+    }
+
+    /// Notes as long as it is polled that an upload moves. Never ends.
+    pub async fn follow(&self, upload: &Watch) -> Infallible {
+        let mut sent = upload.sent();
+        loop {
+            tokio::time::sleep(LOOK).await;
+            let now = upload.sent();
+            if std::mem::replace(&mut sent, now) < now {
+                self.answered();
+            }
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// `what` was not tried, or not to its end.
+pub(super) fn given_up(what: &str, stopped: Stopped) -> Error {
+    Error::new(Kind::Network, what).because(stopped)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::progress::Recorder;
+    use std::sync::Arc;
+
+    fn outage(retries: u32, retry_budget: Option<Duration>) -> (Outage, Arc<Recorder>) {
+        let recorder = Arc::new(Recorder::default());
+        let events: Events = recorder.clone();
+        let first_delay = Duration::from_millis(1);
+        (
+            Outage::new("r.io:5000", &Limits { retries, retry_budget, first_delay, ..Limits::default() }, &events),
+            recorder,
+        )
+    }
+
+    fn fail(outage: &Outage, what: &str, no_answer: bool, own: bool) -> Next {
+        let own = own.then_some(Duration::from_millis(1));
+        outage.failed(&Suspicion { what, why: "refused", since: Instant::now(), no_answer, own })
+    }
+
+    #[test]
+    fn one_request_that_fails_does_not_make_the_others_wait() {
+        let (outage, events) = outage(5, Some(Duration::from_secs(100)));
+        outage.answered();
+        for _ in 0..3 {
+            assert!(matches!(fail(&outage, "a", true, true), Next::Alone(_)));
+        }
+        assert!(matches!(fail(&outage, "a", false, false), Next::Exhausted), "a gateway's 502 for one manifest");
+        assert!(events.events().is_empty());
+    }
+
+    #[test]
+    fn when_several_fail_all_wait_together_and_one_line_says_so() {
+        let (outage, events) = outage(5, Some(Duration::from_secs(100)));
+        outage.answered();
+        assert!(matches!(fail(&outage, "a", true, true), Next::Alone(_)));
+        // Longer than the first waits of a millisecond or so: several rounds.
+        let deadline = Instant::now() + Duration::from_millis(50);
+        while Instant::now() < deadline {
+            for what in ["b", "a", "c", "b"] {
+                assert!(matches!(fail(&outage, what, true, false), Next::Together(_)), "{what}");
+            }
+        }
+        outage.answered();
+        let told: Vec<String> = events.events().iter().map(|event| format!("{event:?}")).collect();
+        assert_eq!(told.len(), 2, "{told:?}");
+        assert!(
+            told[0].contains("r.io:5000 does not answer (refused)") && told[1].contains("answers again"),
+            "{told:?}"
+        );
+    }
+
+    #[test]
+    fn an_empty_budget_ends_it_for_all() {
+        let (outage, _) = outage(5, Some(Duration::ZERO));
+        outage.answered();
+        assert!(matches!(fail(&outage, "a", true, true), Next::GivenUp(_)));
+        assert!(matches!(fail(&outage, "b", false, true), Next::GivenUp(_)));
+    }
+
+    #[test]
+    fn a_registry_that_was_never_heard_has_the_tries_of_one_request() {
+        let (outage, _) = outage(1, Some(Duration::from_secs(100)));
+        assert!(matches!(fail(&outage, "a", true, true), Next::Alone(_)));
+        assert!(matches!(fail(&outage, "a", true, false), Next::Exhausted));
+        assert!(matches!(fail(&outage, "b", true, true), Next::GivenUp(_)), "the others need not find out again");
+    }
+
+    #[test]
+    fn a_request_that_failed_before_the_last_answer_ends_by_its_own_count() {
+        let (outage, _) = outage(1, Some(Duration::from_secs(100)));
+        let since = Instant::now();
+        outage.answered();
+        let suspicion = Suspicion { what: "a", why: "reset", since, no_answer: true, own: None };
+        assert!(matches!(outage.failed(&suspicion), Next::Exhausted));
+    }
+
+    #[tokio::test]
+    async fn what_comes_after_the_end_is_not_tried() {
+        let (outage, _) = outage(5, Some(Duration::ZERO));
+        outage.answered();
+        assert!(outage.pass("x").await.is_ok());
+        fail(&outage, "a", true, true);
+        let error = outage.pass("reading y").await.unwrap_err();
+        assert_eq!(error.kind(), Kind::Network);
+        assert!(error.stopped().is_some() && error.chain().contains("r.io:5000"), "{error:?}");
+        outage.over().await;
+    }
+
+    #[test]
+    fn a_storage_server_is_not_the_registry() {
+        let (outage, _) = outage(5, None);
+        let concerns = |url: &str| outage.concerns(&url.parse().unwrap());
+        assert!(concerns("http://r.io:5000/v2/") && concerns("https://r.io:5000/v2/x"));
+        assert!(!concerns("https://r.io/v2/") && !concerns("https://s3.r.io:5000/") && !concerns("http://r.io:50/"));
+        let hub = Outage { registry: "docker.io".into(), ..outage };
+        assert!(hub.concerns(&"https://registry-1.docker.io/v2/".parse().unwrap()));
+    }
+}

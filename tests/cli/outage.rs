@@ -1,0 +1,72 @@
+//! A registry that dies in the middle of a run of many images: what the operator sees, and what is left to do.
+
+use super::support::faulty::{Fault, Proxy, Stage};
+use super::support::images::{self, Image};
+use super::support::registry::Registry;
+use super::support::tempdir;
+use super::{run, stderr, succeed};
+
+const IMAGES: usize = 40;
+
+fn push_images(source: &Registry) -> Vec<Image> {
+    let image = |n| images::oci(&format!("team/app{n}"), "1", &[&images::noise(n as u64, 2000)]);
+    let images: Vec<Image> = (0..IMAGES).map(image).collect();
+    images.iter().for_each(|image| image.push(source));
+    images
+}
+
+#[test]
+fn an_import_whose_registry_dies_says_it_once_and_the_same_command_finishes_it() {
+    let (source, target, directory) = (Registry::start(), Registry::start(), tempdir());
+    let images = push_images(&source);
+    let bundle = directory.path().join("bundle.tar").display().to_string();
+    let references: Vec<String> = images.iter().map(|image| format!("{}/{}", source.host(), image.name())).collect();
+    let references: Vec<&str> = references.iter().map(String::as_str).collect();
+    succeed(&[&["export", "-o", &bundle], &references[..]].concat());
+
+    for (prefix, fault) in [("down", Fault::Reset(Stage::Request)), ("gateway", Fault::Status(502))] {
+        let proxy = Proxy::before(target.host());
+        // The inventory is taken, and some images are there.
+        proxy.when("*", "").nth(IMAGES * 7).always().fault(fault.clone());
+        let to = format!("{}/{prefix}", proxy.address);
+        let import = ["import", &bundle, "--to", &to, "--retry-budget", "1s"];
+        let output = run(&import);
+        let said = stderr(&output);
+        assert_eq!(output.status.code(), Some(5), "{fault:?}: {said}");
+        let failed: Vec<&str> = said.lines().filter(|line| line.contains("failed:")).collect();
+        assert!(
+            matches!(&failed[..], [line] if line.contains("images") && line.contains("has not answered")),
+            "{said}"
+        );
+        assert!(said.lines().count() < 20, "{said}");
+        assert!(!target.tags(&format!("{prefix}/team/app0")).is_empty() || said.contains(" pushed"), "{said}");
+        proxy.heal();
+        succeed(&import);
+        assert!(
+            images
+                .iter()
+                .all(|image| { target.digest(&format!("{prefix}/{}", image.repository), "1") == Some(image.digest()) })
+        );
+    }
+}
+
+#[test]
+fn an_export_whose_registry_dies_ends_with_one_error_and_continues_later() {
+    let (source, directory) = (Registry::start(), tempdir());
+    let images = push_images(&source);
+    let proxy = Proxy::before(source.host());
+    let references: Vec<String> = images.iter().map(|image| format!("{}/{}", proxy.address, image.name())).collect();
+    let references: Vec<&str> = references.iter().map(String::as_str).collect();
+    for nth in [20, IMAGES * 4] {
+        let out = directory.path().join(format!("out{nth}.tar")).display().to_string();
+        proxy.when("*", "").nth(nth).always().fault(Fault::Reset(Stage::Request));
+        let export = [&["export", "-o", &out, "--retry-budget", "1s"], &references[..]].concat();
+        let output = run(&export);
+        let said = stderr(&output);
+        assert_eq!(output.status.code(), Some(5), "{said}");
+        assert_eq!(said.matches("has not answered").count(), 1, "{said}");
+        assert!(said.lines().count() < 20, "{said}");
+        proxy.heal();
+        succeed(&export);
+    }
+}
