@@ -231,7 +231,7 @@ async fn an_upload_whose_range_stays_stale_is_sent_again_in_one_request() {
     let blob = shelf.add(noise(SIZE));
     shelf::push(&client(large()), &repository(&server.address, "a/b"), &shelf, &[&blob]).await.unwrap();
     assert_eq!(server.count("PATCH", "/u"), 2, "one that breaks, and one that brings nothing");
-    let last = server.seen().into_iter().filter(|request| request.method == "PUT").next_back().unwrap();
+    let last = server.seen().into_iter().rfind(|request| request.method == "PUT").unwrap();
     assert!(last.body == noise(SIZE), "all of it, in one request");
 }
 
