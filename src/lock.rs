@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::oci::{Descriptor, Digest, Platform, Reference, Repository, Tag};
+use crate::oci::{COSIGN_SUFFIXES, Descriptor, Digest, Platform, Reference, Repository, Tag};
 
 /// The version of the lock's JSON this program writes and the only one it reads.
 pub const LOCK_VERSION: u32 = 1;
@@ -86,6 +86,14 @@ impl LockedImage {
 pub struct Rename {
     pub path: String,
     pub tag: Option<Tag>,
+}
+
+impl Rename {
+    /// For an image with this reference: a new name without a tag keeps the tag of what it renames.
+    pub fn of(self, reference: &Reference) -> Rename {
+        let tag = self.tag.or_else(|| reference.tag.clone());
+        Rename { tag, ..self }
+    }
 }
 
 impl TryFrom<String> for Rename {
@@ -188,6 +196,37 @@ pub struct Attached {
 }
 
 impl Attached {
+    /// Why it is not a companion of its image, or nothing. `in_tree`: its subject is a manifest of the image or of an earlier
+    /// companion. `declared`: the subject that its own manifest names; without a tag, it can be found by that alone.
+    ///
+    /// This keeps a lock from giving any manifest any tag.
+    pub fn fault(&self, in_tree: bool, declared: Option<Digest>) -> Option<String> {
+        let Attached { digest, subject, tag, .. } = self;
+        if let Some(fault) = self.tag_fault() {
+            return Some(fault);
+        }
+        if !in_tree {
+            return Some(format!("its companion {digest} has the subject {subject}, which is no manifest of this image"));
+        }
+        if tag.is_none() && declared != Some(*subject) {
+            let names = declared.map_or_else(|| "no subject".to_owned(), |declared| format!("the subject {declared}"));
+            return Some(format!("its companion {digest} names {names}, but the lock says {subject}"));
+        }
+        None
+    }
+
+    /// Why it may not have its tag, or nothing: companions have cosign's tags of their subject, or the tag that lists its
+    /// referrers. Any other could take the place of an image.
+    pub fn tag_fault(&self) -> Option<String> {
+        let tag = self.tag.as_ref()?;
+        let cosign = |suffix: &&str| Tag::cosign(&self.subject, suffix) == *tag;
+        if COSIGN_SUFFIXES.iter().any(|suffix| cosign(&suffix)) || Tag::referrers(&self.subject) == *tag {
+            return None;
+        }
+        let (digest, subject) = (self.digest, self.subject);
+        Some(format!("its companion {digest} has the tag {tag}, which is no tag for companions of {subject}"))
+    }
+
     pub fn descriptor(&self) -> Descriptor {
         Descriptor {
             artifact_type: self.artifact_type.clone(),
@@ -209,7 +248,13 @@ impl Lock {
             let text = format!("reading lock {name}: version {version}, this program reads {LOCK_VERSION}");
             return Err(Error::input(text));
         }
-        serde_json::from_slice(bytes).map_err(fail)
+        let lock: Lock = serde_json::from_slice(bytes).map_err(fail)?;
+        for image in &lock.images {
+            if let Some(fault) = image.companions().iter().find_map(Attached::tag_fault) {
+                return Err(Error::input(format!("reading lock {name}: {}: {fault}", image.name())));
+            }
+        }
+        Ok(lock)
     }
 
     /// The file's content: indented JSON and a final newline, the same for equal locks.

@@ -12,7 +12,7 @@ use crate::allowlist::{Rule, Select};
 use crate::content::{Source, on_threads};
 use crate::error::{Error, Kind, Result};
 use crate::graph::{Graph, Image};
-use crate::lock::{LOCK_VERSION, Lock, Rename};
+use crate::lock::{LOCK_VERSION, Lock};
 use crate::oci::{Digest, Reference, Repository, Tag};
 use crate::progress::units::count;
 use crate::progress::{Event, Events, Phase};
@@ -99,7 +99,7 @@ struct Merged {
 
 impl Merged {
     fn add(&mut self, rule: &Rule, reference: Reference, events: &Events, failures: &mut Vec<Error>) {
-        let rename = rule.rename.clone().map(|rename| named_after(rename, &reference));
+        let rename = rule.rename.clone().map(|rename| rename.of(&reference));
         let wanted = Wanted { reference: reference.clone(), rename, platforms: rule.platforms.clone() };
         match self.position.get(&reference) {
             None => {
@@ -115,12 +115,6 @@ impl Merged {
             ))),
         }
     }
-}
-
-/// A new name without a tag keeps the tag of what it renames.
-fn named_after(rename: Rename, reference: &Reference) -> Rename {
-    let tag = rename.tag.or_else(|| reference.tag.clone());
-    Rename { tag, ..rename }
 }
 
 /// One notice for all rules.

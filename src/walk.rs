@@ -220,6 +220,10 @@ impl<'a> Walk<'a> {
         let mut tree = Tree::of(self.source, repository, root, &locked.absent).await?;
         for attached in locked.companions() {
             let manifest = self.need_locked(locked, &attached.descriptor()).await?;
+            let declared = manifest.subject().map(|subject| subject.digest);
+            if let Some(fault) = attached.fault(tree.holds(attached.subject), declared) {
+                return Err(Error::damaged(fault));
+            }
             tree.add(self.source, repository, manifest).await?;
         }
         let absent = |blob: &Descriptor| locked.absent.iter().any(|absent| absent.digest == blob.digest);

@@ -1,8 +1,11 @@
 //! The allowlist as a permission: what the isolated side lets in.
 
+use std::collections::HashSet;
+
 use super::{Allowlist, Rule};
-use crate::lock::LockedImage;
-use crate::oci::Platform;
+use crate::graph::Image;
+use crate::lock::{LockedImage, Rename};
+use crate::oci::{Digest, Kind, Manifest, Platform, Role};
 
 impl Allowlist {
     /// Whether some rule covers the image. See [`Allowlist::refusal`].
@@ -13,25 +16,32 @@ impl Allowlist {
     /// Why an image may not enter, or nothing if a rule covers it.
     ///
     /// A rule covers an image whose source reference it selects; a digest in the rule has to be that of what is carried:
-    /// what the source registry had before platforms were selected is only said, not shown. Where the rule names
-    /// platforms, the image may carry no other.
+    /// what the source registry had before platforms were selected is only said, not shown. The image's `as` has to be the
+    /// rule's. Where the rule names platforms, the image may carry no other.
     pub fn refusal(&self, image: &LockedImage) -> Option<String> {
+        self.refused_by_all(image, |rule| other_name(rule, image).or_else(|| foreign_platform(rule, image)))
+    }
+
+    /// The same, asked of the image's manifests as well: a lock may say less of its platforms than they do.
+    pub fn refusal_of_content(&self, image: &Image) -> Option<String> {
+        self.refusal(&image.locked).or_else(|| {
+            self.refused_by_all(&image.locked, |rule| {
+                let locked = &image.locked;
+                let refusal = other_name(rule, locked).or_else(|| foreign_platform(rule, locked));
+                refusal.or_else(|| foreign_child(rule, image))
+            })
+        })
+    }
+
+    /// What the first of the rules for this image has against it, if all of them have something.
+    fn refused_by_all(&self, image: &LockedImage, refusal: impl Fn(&Rule) -> Option<String>) -> Option<String> {
         let covers = |rule: &&Rule| rule.select.covers(&image.reference, &image.digest);
-        let mut covering = self.rules.iter().filter(covers).peekable();
-        if covering.peek().is_none() {
-            return Some(self.absence(image));
+        let mut first = None;
+        for rule in self.rules.iter().filter(covers) {
+            // One that has nothing against it lets it in.
+            first.get_or_insert(refusal(rule)?);
         }
-        let mut refusal = None;
-        for rule in covering {
-            match foreign_platform(rule, image) {
-                None => return None,
-                Some(platform) => {
-                    let text = format!("{} carries {platform}, which {} does not allow", image.reference, rule.at);
-                    refusal.get_or_insert(text);
-                }
-            }
-        }
-        refusal
+        Some(first.unwrap_or_else(|| self.absence(image)))
     }
 
     fn absence(&self, image: &LockedImage) -> String {
@@ -47,8 +57,52 @@ impl Allowlist {
     }
 }
 
-fn foreign_platform<'a>(rule: &Rule, image: &'a LockedImage) -> Option<&'a Platform> {
-    let allowed = |platform: &Platform| rule.platforms.iter().any(|asked| asked.selects(platform));
-    let strange = |platform: &&Platform| !platform.is_unknown() && !allowed(platform);
-    if rule.platforms.is_empty() { None } else { image.platforms.iter().find(strange) }
+/// The name that the image would get is not the one that the rule gives it.
+fn other_name(rule: &Rule, image: &LockedImage) -> Option<String> {
+    let given = rule.rename.clone().map(|rename| rename.of(&image.reference));
+    if image.rename == given {
+        return None;
+    }
+    let named = |rename: &Option<Rename>| {
+        rename.as_ref().map_or_else(|| "no other name".to_owned(), |rename| format!("as={rename}"))
+    };
+    let (has, allowed) = (named(&image.rename), named(&given));
+    Some(format!("{} has {has}, and {} gives it {allowed}", image.reference, rule.at))
+}
+
+fn allows(rule: &Rule, platform: &Platform) -> bool {
+    rule.platforms.is_empty() || rule.platforms.iter().any(|asked| asked.selects(platform))
+}
+
+fn foreign_platform(rule: &Rule, image: &LockedImage) -> Option<String> {
+    let platform = image.platforms.iter().find(|platform| !platform.is_unknown() && !allows(rule, platform))?;
+    Some(format!("{} carries {platform}, which {} does not allow", image.reference, rule.at))
+}
+
+/// A manifest in an index of the image that is neither for an allowed platform nor an attestation. Without a platform of its
+/// own, it may be for any.
+fn foreign_child(rule: &Rule, image: &Image) -> Option<String> {
+    if rule.platforms.is_empty() {
+        return None;
+    }
+    let absent: HashSet<Digest> = image.locked.absent.iter().map(|absent| absent.digest).collect();
+    let foreign = indexes(image).flat_map(Manifest::children).find(|child| {
+        let descriptor = &child.descriptor;
+        let is_allowed = match descriptor.platform.as_deref().filter(|platform| !platform.is_unknown()) {
+            Some(platform) => allows(rule, platform),
+            None => descriptor.attestation_subject().is_some(),
+        };
+        child.role == Role::Manifest && !is_allowed && !absent.contains(&descriptor.digest)
+    })?;
+    let descriptor = foreign.descriptor;
+    let platform = descriptor.platform.map_or_else(|| "no platform".to_owned(), |platform| platform.to_string());
+    let (reference, digest, at) = (&image.locked.reference, descriptor.digest, &rule.at);
+    Some(format!("{reference} carries {digest} ({platform}), which {at} does not allow"))
+}
+
+/// The image's own index and those below it: what is attached stands behind them.
+fn indexes(image: &Image) -> impl Iterator<Item = &Manifest> {
+    let root = image.manifests.iter().position(|manifest| manifest.digest() == image.locked.digest);
+    let own = image.manifests.iter().take(root.map_or(0, |root| root + 1));
+    own.filter(|manifest| manifest.kind() == Kind::Index)
 }

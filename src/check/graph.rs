@@ -1,5 +1,6 @@
 //! Images against what is there: every child present or left out on purpose, and one story in every file.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
@@ -7,7 +8,7 @@ use super::{Problem, ProblemKind, Problems};
 use crate::bundle::{
     Assumed, AssumedKind, BUNDLE_JSON, BundleJson, CHUNKS, DOCKER_JSON, INDEX_JSON, OCI_LAYOUT, is_tool,
 };
-use crate::lock::{AbsentReason, LockedImage};
+use crate::lock::{AbsentReason, Attached, LockedImage};
 use crate::oci::{Descriptor, Digest, Kind, Manifest, Platform, Role, media_type};
 use crate::select::offered_platform;
 use crate::transport::layout::{IMAGE_NAME, Layout, REF_NAME};
@@ -40,8 +41,10 @@ pub fn check(layout: &Layout, bundle: &BundleJson, problems: &mut Problems) -> R
         }
         platforms_agree(layout, image, problems);
         let mut follow = Follow::new(&mut walk, LeftOut::of(image));
-        let attached = image.companions().iter().map(|attached| attached.descriptor());
-        follow.run(std::iter::once(image.descriptor()).chain(attached).collect());
+        follow.run(image.descriptor());
+        for attached in image.companions() {
+            follow.companion(image, attached);
+        }
         complete &= follow.complete;
         problems.extend(follow.problems);
         if !follow.whole {
@@ -71,7 +74,7 @@ pub fn by_index(layout: &Layout) -> Reach {
     for descriptor in listed {
         let Some(name) = descriptor.annotations.get(IMAGE_NAME) else { continue };
         let mut follow = Follow::new(&mut walk, LeftOut::default());
-        follow.run(vec![descriptor.clone()]);
+        follow.run(descriptor.clone());
         reach.images.push((name.clone(), follow.paths));
         reach.too_much = walk.visits > MOST_VISITS;
         if reach.too_much {
@@ -170,21 +173,39 @@ struct Follow<'a, 'w> {
     complete: bool,
     /// Whether nothing is expected elsewhere.
     whole: bool,
+    /// Every manifest met, with the subject it names; of those that cannot be read here, nothing is known.
+    met: HashMap<Digest, Option<Digest>>,
+    /// Whether some manifest could not be read here, though it is part of the image.
+    unread: bool,
 }
 
 impl<'a, 'w> Follow<'a, 'w> {
     fn new(walk: &'w mut Walk<'a>, left_out: LeftOut) -> Follow<'a, 'w> {
-        Follow { walk, left_out, paths: BTreeSet::new(), problems: Vec::new(), complete: true, whole: true }
+        let (paths, problems, met) = Default::default();
+        Follow { walk, left_out, paths, problems, complete: true, whole: true, met, unread: false }
     }
 
-    /// Follows the image's own manifest and those attached to it.
-    fn run(&mut self, roots: Vec<Descriptor>) {
-        let mut ahead: Vec<(Descriptor, Option<Role>)> = roots.into_iter().map(|root| (root, None)).collect();
-        let mut seen = HashSet::new();
+    /// Follows one manifest that is attached to the image, and says whether it may be.
+    fn companion(&mut self, image: &LockedImage, attached: &Attached) {
+        let in_tree = self.met.contains_key(&attached.subject);
+        self.run(attached.descriptor());
+        let declared = self.met.get(&attached.digest).copied().flatten();
+        // An increment may leave the subject's parents to the target: then the import, which reads them there, says it.
+        let fault = if self.unread { attached.tag_fault() } else { attached.fault(in_tree, declared) };
+        if let Some(fault) = fault {
+            let found = format!("{}: {fault}", image.name());
+            self.problems.push(Problem::new(BUNDLE_JSON, ProblemKind::Disagreement).found(found));
+        }
+    }
+
+    /// Follows a manifest that stands for itself: the image's own, or one that is attached.
+    fn run(&mut self, root: Descriptor) {
+        let mut ahead: Vec<(Descriptor, Option<Role>)> = vec![(root, None)];
         // Each digest once: a cycle, were there one, would end too.
         while let Some((descriptor, role)) = ahead.pop().filter(|_| self.walk.visits <= MOST_VISITS) {
             self.walk.visits += 1;
-            if seen.insert(descriptor.digest) {
+            if let Entry::Vacant(entry) = self.met.entry(descriptor.digest) {
+                entry.insert(None);
                 let children = self.manifest(&descriptor, role);
                 ahead.extend(children.into_iter().map(|child| (child, Some(Role::Manifest))));
             }
@@ -195,7 +216,12 @@ impl<'a, 'w> Follow<'a, 'w> {
     fn manifest(&mut self, descriptor: &Descriptor, role: Option<Role>) -> Vec<Descriptor> {
         if !self.visit(descriptor, role) {
             let elsewhere = self.walk.assumed.contains_key(&descriptor.digest);
-            self.complete &= elsewhere || self.left_out.covers(&descriptor.digest, role);
+            let left_out = self.left_out.covers(&descriptor.digest, role);
+            self.complete &= elsewhere || left_out;
+            self.unread |= !left_out;
+            if left_out {
+                self.met.remove(&descriptor.digest);
+            }
             return Vec::new();
         }
         let path = descriptor.digest.blob_path();
@@ -204,7 +230,7 @@ impl<'a, 'w> Follow<'a, 'w> {
                 Ok(Some(manifest)) => manifest,
                 Ok(None) => return Vec::new(),
                 Err(error) => {
-                    self.complete = false;
+                    (self.complete, self.unread) = (false, true);
                     let found = std::error::Error::source(&error).map_or_else(|| error.chain(), ToString::to_string);
                     // A wrong digest is found, and named better, where all files are hashed; this is for what passes there.
                     if !found.starts_with("wrong digest") {
@@ -213,6 +239,7 @@ impl<'a, 'w> Follow<'a, 'w> {
                     return Vec::new();
                 }
             };
+        self.met.insert(descriptor.digest, manifest.subject().map(|subject| subject.digest));
         let (mut manifests, children) = (Vec::new(), manifest.children());
         self.walk.visits += children.len();
         for child in children {

@@ -1,5 +1,6 @@
 //! `gapferry import`: bundle → registry.
 
+mod allowed;
 mod increment;
 mod piped;
 mod prune;
@@ -9,14 +10,13 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use super::allowlist::{read_bounded, read_file};
+use super::allowlist::read_bounded;
 use super::context::{Context, check_writable};
 use super::exit::Outcome;
 use super::piped::Piped;
 use super::push::report::volumes as numbers;
 use super::push::{Arriving, Cargo, Names, Push, PushArgs};
 use super::signing::{KeyArgs, SignArgs, signed_by};
-use crate::allowlist::{Allowlist, refused};
 use crate::bundle::Bundle;
 use crate::bundle::volumes::{Opened, State};
 use crate::check::{self, Depth, Report};
@@ -27,6 +27,7 @@ use crate::lock::Lock;
 use crate::receipt::{MAX_RECEIPT, Receipt};
 use crate::resolve;
 use crate::walk::{Options, Origin, Walk};
+use allowed::Allowed;
 
 const ABOUT: &str = "\
 Pushes the images of a bundle into a registry, Harbor 2.x or any other that speaks the OCI distribution protocol.
@@ -86,7 +87,8 @@ pub struct Args {
     verify_first: bool,
     /// Refuse images that are not on this allowlist
     ///
-    /// Before any push. The same kinds of file as for export. `-` is standard input.
+    /// Before any push. The same kinds of file as for export. An image needs the `as` that the list gives it, and may carry only
+    /// the platforms of its entry. `-` is standard input.
     #[arg(long, value_name = "FILE", help_heading = "What may enter")]
     allow: Option<PathBuf>,
     /// Take volumes one by one; FILE says how far
@@ -153,16 +155,17 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
     }
     prove(&args, &opened, context).map_err(|error| error.while_doing(NOTHING))?;
     let (bundle, given) = opened.into_bundle()?;
-    check_allowed(&args, &bundle)?;
+    let allowed = Allowed::read(&args)?;
+    allowed.check(bundle.lock())?;
     check_newer(&args, &bundle)?;
     let arriving = state.map(|state| volumes::Crossing::new(state, given, &bundle));
     let arriving = arriving.as_ref().map(|arriving| arriving as &dyn Arriving);
     let ended = if bundle.json().is_increment() {
-        let from = increment::From { arriving, pump: None };
+        let from = increment::From { arriving, pump: None, allowed: &allowed };
         increment::run(&args, &push, &bundle, from, started, context).await?
     } else {
         increment::not_needed(&args, &bundle, context)?;
-        let graph = read_graph(bundle.layout(), bundle.lock(), context).await?;
+        let graph = read_graph(bundle.layout(), bundle.lock(), &allowed, context).await?;
         push.run(&cargo(&bundle, bundle.layout(), graph, arriving), started, context).await?
     };
     prune::after(ended, &args, &push, &bundle, context).await
@@ -250,26 +253,17 @@ pub fn refuse_incomplete(opened: &Opened, report: &Report, context: &Context) ->
     }
 }
 
-fn check_allowed(args: &Args, bundle: &Bundle) -> Result<()> {
-    let Some(path) = &args.allow else { return Ok(()) };
-    let allowlist = Allowlist::parse_sources(&[], &[read_file(path)?]);
-    let allowlist = allowlist.map_err(|problems| refused("the allowlist", &problems))?;
-    let refusals: Vec<String> = bundle.lock().images.iter().filter_map(|image| allowlist.refusal(image)).collect();
-    if refusals.is_empty() {
-        return Ok(());
-    }
-    let list: String = refusals.iter().map(|refusal| format!("\n  {refusal}")).collect();
-    let text =
-        format!("{} does not allow {} images of the bundle; nothing was pushed:{list}", path.display(), refusals.len());
-    Err(Error::damaged(text))
-}
-
 /// What the manifests of a bundle lead to; of an increment, `source` has to have what it expects elsewhere.
-async fn read_graph(source: &dyn Source, lock: &Lock, context: &Context) -> Result<Graph> {
+///
+/// # Errors
+/// They are not what the lock says, or not `allowed`.
+async fn read_graph(source: &dyn Source, lock: &Lock, allowed: &Allowed, context: &Context) -> Result<Graph> {
     let cached = Cached::new(source, None);
     let options = Options { index: None, referrers: false, foreign_layers: true };
     let walk = Walk::new(&cached, options, context.events.clone());
     // Files are read one after the other fast enough.
     let graph = resolve::assemble(&walk, lock, Origin::Bundle, 4, &context.events).await;
-    graph.map_err(|failures| failures.into_error("reading the bundle's manifests"))
+    let graph = graph.map_err(|failures| failures.into_error("reading the bundle's manifests"))?;
+    allowed.check_content(&graph)?;
+    Ok(graph)
 }

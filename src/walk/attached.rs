@@ -74,8 +74,24 @@ pub async fn companions(walk: &Walk<'_>, repository: &Repository, subject: Diges
     // First what needs the list of tags: the source then knows which fallback lists of referrers cannot exist.
     let by_tag = cosign(walk, repository, subject).await?;
     let mut by_subject = referrers(walk, repository, subject).await?;
+    by_subject.retain(|companion| is_referrer(walk, repository, companion, &by_tag));
     by_subject.extend(by_tag);
     Ok(by_subject)
+}
+
+/// Whether what is listed as a referrer is one: the target would find it by the subject that its manifest names, and by
+/// nothing else. Harbor lists cosign's signatures, which have tags instead.
+fn is_referrer(walk: &Walk<'_>, repository: &Repository, listed: &Companion, by_tag: &[Companion]) -> bool {
+    let Companion { subject, manifest, .. } = listed;
+    let names_it = manifest.subject().is_some_and(|named| named.digest == *subject);
+    let digest = manifest.digest();
+    if !names_it && by_tag.iter().all(|companion| companion.manifest.digest() != digest) {
+        walk.events.report(Event::Warning(format!(
+            "{repository}: the registry lists {digest} as a referrer of {subject}, but its manifest does not name that as its \
+             subject; it is left out"
+        )));
+    }
+    names_it
 }
 
 async fn referrers(walk: &Walk<'_>, repository: &Repository, subject: Digest) -> Result<Vec<Companion>> {

@@ -209,3 +209,45 @@ fn a_tag_that_only_looks_like_a_companion_is_an_image() {
     // COSIGN_REPOSITORY: the subject is in another repository, and nothing else would carry its signature.
     assert_eq!(tags(&lock_of(&[&format!("{host}/team/signatures")])), [elsewhere.name()]);
 }
+
+#[test]
+fn a_name_at_the_target_that_the_list_does_not_give_is_refused() {
+    let source = Source::of(&[images::oci("team/app", "1.0", &["a"])]);
+    let target = Registry::start();
+    let entry = format!("{}/team/app:1.0", source.host());
+    let renamed = source.file("renamed.txt", &format!("{entry} as=prod/payments\n"));
+    let (plain_bundle, renamed_bundle) = (source.bundle("plain.tar"), source.path("renamed.tar"));
+    let renamed_bundle = renamed_bundle.to_str().unwrap();
+    succeed(&["export", "-f", &renamed, "-o", renamed_bundle]);
+    let plain = source.file("plain.txt", &format!("{entry}\n"));
+    let other = source.file("other.txt", &format!("{entry} as=prod/payments:2\n"));
+    for (bundle, list, says) in [
+        (renamed_bundle, &plain, "has as=prod/payments:1.0, and"),
+        (renamed_bundle, &other, "gives it as=prod/payments:2"),
+        (&plain_bundle, &renamed, "has no other name, and"),
+    ] {
+        let output = ends_with(3, &["import", bundle, "--to", target.host(), "--allow", list]);
+        assert!(stderr(&output).contains(says), "{says}: {}", stderr(&output));
+        assert_eq!(target.requests(), []);
+    }
+    succeed(&["import", renamed_bundle, "--to", target.host(), "--allow", &renamed]);
+    assert_eq!(names(&target), ["prod/payments:1.0"]);
+}
+
+#[test]
+fn an_index_with_a_manifest_for_no_platform_is_refused_where_the_list_names_platforms() {
+    let mut index = images::oci_index("team/multi", "1.0", "m");
+    let mut manifest: Value = serde_json::from_slice(&index.manifest).unwrap();
+    // Who finds no platform there asks the config, which says arm64.
+    manifest["manifests"][1].as_object_mut().unwrap().remove("platform");
+    index.manifest = manifest.to_string().into_bytes();
+    let source = Source::of(&[index]);
+    let bundle = source.bundle("b.tar");
+    let target = Registry::start();
+    let entry = format!("{}/team/multi:1.0", source.host());
+    let list = source.file("allow.txt", &format!("{entry} platform=linux/amd64\n"));
+    let output = ends_with(3, &["import", &bundle, "--to", target.host(), "--allow", &list]);
+    assert!(stderr(&output).contains("(no platform), which"), "{}", stderr(&output));
+    assert_eq!(target.requests(), []);
+    succeed(&["import", &bundle, "--to", target.host(), "--allow", &source.file("all.txt", &entry)]);
+}

@@ -4,6 +4,7 @@
 mod bundle;
 mod chunks;
 mod commands;
+mod companions;
 mod cut;
 mod during;
 mod export_over;

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::Instant;
 
+use super::allowed::Allowed;
 use super::piped::Pump;
 use super::{Args, cargo, read_graph};
 use crate::bundle::{Bundle, MISSING_VERSION, Missing, MissingBlob, refuse_unfinished, repair_is_for};
@@ -18,12 +19,13 @@ use crate::progress::units::{bytes, count};
 use crate::transport::layout::Layout;
 
 /// How the bundle comes.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy)]
 pub struct From<'a> {
     /// In several runs.
     pub arriving: Option<&'a dyn Arriving>,
     /// Out of a pipe.
     pub pump: Option<&'a Pump>,
+    pub allowed: &'a Allowed,
 }
 
 /// # Errors
@@ -42,7 +44,7 @@ pub async fn run(
     let repair = args.repair.as_ref().map(|path| open_repair(path, bundle)).transpose()?;
     let expected = Expected::new((bundle.layout(), bundle.json()), &registries, &targets, &closed);
     let expected = expected.with(repair.as_ref().map(beside));
-    let graph = read_graph(&expected, bundle.lock(), context).await;
+    let graph = read_graph(&expected, bundle.lock(), from.allowed, context).await;
     let proof = expected.prove(&registries, push.jobs(), &context.events).await?;
     tell_missing(args, bundle, &proof, context)?;
     let graph = graph?;

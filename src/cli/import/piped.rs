@@ -8,8 +8,9 @@ use std::time::Instant;
 use futures_util::stream::{self, BoxStream, StreamExt};
 use tokio::sync::{mpsc, oneshot};
 
+use super::allowed::Allowed;
 use super::increment::{self, From};
-use super::{Args, NOTHING, cargo, check_allowed, check_newer, prune, read_graph, refusal};
+use super::{Args, NOTHING, cargo, check_newer, prune, read_graph, refusal};
 use crate::bundle::Bundle;
 use crate::bundle::stream::{Arrived, Ending, Hand, Incoming};
 use crate::bundle::volumes::Opened;
@@ -42,14 +43,16 @@ pub async fn run(args: &Args, piped: Piped, push: &Push<'_>, started: Instant, c
     }
     let path = piped.path.clone();
     let (incoming, bundle) = begin(args, piped, context).map_err(|error| error.while_doing(NOTHING))?;
-    check_allowed(args, &bundle)?;
+    let allowed = Allowed::read(args)?;
+    allowed.check(bundle.lock())?;
     check_newer(args, &bundle)?;
     let pump = Pump::new(&path, incoming);
     let outcome = if bundle.json().is_increment() {
-        increment::run(args, push, &bundle, From { arriving: None, pump: Some(&pump) }, started, context).await?
+        let from = From { arriving: None, pump: Some(&pump), allowed: &allowed };
+        increment::run(args, push, &bundle, from, started, context).await?
     } else {
         increment::not_needed(args, &bundle, context)?;
-        let graph = read_graph(bundle.layout(), bundle.lock(), context).await;
+        let graph = read_graph(bundle.layout(), bundle.lock(), &allowed, context).await;
         let graph = graph.map_err(|error| error.while_doing(NOTHING))?;
         pump.check(&graph)?;
         let arrived = pump.arrived(bundle.layout());

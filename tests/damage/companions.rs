@@ -1,0 +1,69 @@
+//! What travels with an image because it speaks of it: a lock that says so of anything else could give any manifest any tag.
+
+use serde_json::{Value, json};
+
+use super::bundle::{Fixture, Form};
+use super::forged::{forge, refused};
+use super::support::registry::Registry;
+use super::support::{gapferry, tempdir};
+
+/// The third image as a companion of the first: its subject, its tag, and what is said against it.
+fn cases(fixture: &Fixture) -> Vec<(Value, Value, &'static str)> {
+    let [one, two, three, multi] = &fixture.images[..] else { panic!("four images") };
+    let beside = |digest: &str, suffix: &str| json!(format!("{}{suffix}", digest.replace(':', "-")));
+    let (one, two, three) = (one.digest(), two.digest(), three.digest());
+    let child = multi.children[0].digest();
+    vec![
+        (json!(one), json!("latest"), "which is no tag for companions"),
+        (json!(one), json!("1"), "which is no tag for companions"),
+        (json!(one), beside(&one, ".cosign"), "which is no tag for companions"),
+        (json!(one), beside(&two, ".sig"), "which is no tag for companions"),
+        (json!(two), beside(&two, ".sig"), "which is no manifest of this image"),
+        (json!(child), beside(&child, ".sig"), "which is no manifest of this image"),
+        (json!(three), beside(&three, ".sig"), "which is no manifest of this image"),
+        (json!(one), Value::Null, "names no subject"),
+    ]
+}
+
+fn attached(fixture: &Fixture, subject: &Value, tag: &Value) -> Value {
+    let mut descriptor = fixture.images[2].descriptor();
+    descriptor["subject"] = subject.clone();
+    if !tag.is_null() {
+        descriptor["tag"] = tag.clone();
+    }
+    json!([descriptor])
+}
+
+#[test]
+fn a_manifest_that_speaks_of_no_manifest_of_the_image_or_has_a_tag_of_its_own_choice_is_no_companion() {
+    let fixture = Fixture::new();
+    let target = Registry::start();
+    for (subject, tag, says) in cases(&fixture) {
+        let case = format!("{tag} of {subject}");
+        let companion = attached(&fixture, &subject, &tag);
+        let parts = forge(&fixture, |json| json["lock"]["images"][0]["attached"] = companion);
+        let directory = tempdir();
+        let report = refused(&parts.write(directory.path(), Form::Tar), &target, &case);
+        let is_named = |problem: &Value| {
+            problem["path"] == "bundle.json" && problem["found"].as_str().is_some_and(|found| found.contains(says))
+        };
+        assert!(report.problems.iter().any(is_named), "{case}: {says}: {report:#?}");
+    }
+}
+
+#[test]
+fn a_lock_whose_companions_have_other_images_tags_is_not_exported() {
+    let fixture = Fixture::new();
+    let json: Value = serde_json::from_slice(fixture.parts.clone().bytes("bundle.json")).unwrap();
+    let directory = tempdir();
+    for (subject, tag, says) in cases(&fixture).into_iter().filter(|(.., says)| says.contains("no tag")) {
+        let mut lock = json["lock"].clone();
+        lock["images"][0]["attached"] = attached(&fixture, &subject, &tag);
+        let path = directory.path().join("lock.json");
+        std::fs::write(&path, lock.to_string()).unwrap();
+        let output = gapferry().arg("export").arg("--locked").arg(&path).args(["-o", "x.tar"]).output().unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{stderr}");
+        assert!(stderr.contains("team/one:1") && stderr.contains(says), "{stderr}");
+    }
+}
