@@ -206,7 +206,9 @@ impl Attached {
             return Some(fault);
         }
         if !in_tree {
-            return Some(format!("its companion {digest} has the subject {subject}, which is no manifest of this image"));
+            return Some(format!(
+                "its companion {digest} has the subject {subject}, which is no manifest of this image"
+            ));
         }
         if tag.is_none() && declared != Some(*subject) {
             let names = declared.map_or_else(|| "no subject".to_owned(), |declared| format!("the subject {declared}"));
@@ -219,8 +221,8 @@ impl Attached {
     /// referrers. Any other could take the place of an image.
     pub fn tag_fault(&self) -> Option<String> {
         let tag = self.tag.as_ref()?;
-        let cosign = |suffix: &&str| Tag::cosign(&self.subject, suffix) == *tag;
-        if COSIGN_SUFFIXES.iter().any(|suffix| cosign(&suffix)) || Tag::referrers(&self.subject) == *tag {
+        let mut suffixes = COSIGN_SUFFIXES.iter();
+        if suffixes.any(|suffix| Tag::cosign(&self.subject, suffix) == *tag) || Tag::referrers(&self.subject) == *tag {
             return None;
         }
         let (digest, subject) = (self.digest, self.subject);

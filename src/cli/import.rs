@@ -28,6 +28,7 @@ use crate::receipt::{MAX_RECEIPT, Receipt};
 use crate::resolve;
 use crate::walk::{Options, Origin, Walk};
 use allowed::Allowed;
+use prune::PruneArgs;
 
 const ABOUT: &str = "\
 Pushes the images of a bundle into a registry, Harbor 2.x or any other that speaks the OCI distribution protocol.
@@ -111,17 +112,6 @@ pub struct Args {
     /// So that nobody brings an old one again: by the time it was made, which `--key` makes sure of. The same bundle may come again.
     #[arg(long, value_name = "RECEIPT", help_heading = "What may enter", hide_short_help = true)]
     newer_than: Option<PathBuf>,
-    /// Afterwards list tags of images that are not wanted any more
-    ///
-    /// Images that were in what the bundle builds on, and are not in its allowlist. --yes deletes these tags, if they still mean
-    /// what they meant then; with --newer-than, an old bundle cannot take away what came later. Registries that cannot delete a tag
-    /// alone (distribution before 3.0) keep it, which is told. Manifests and layers are for the registry to clean up, and so are
-    /// the tags of signatures (sha256-….sig): the same image may have other names.
-    #[arg(long, help_heading = "Pushing", hide_short_help = true)]
-    prune: bool,
-    /// With --prune: delete them
-    #[arg(long, requires = "prune", help_heading = "Pushing", hide_short_help = true)]
-    yes: bool,
     /// Keep the source host as the first part of the path
     #[arg(long, conflicts_with = "flatten", help_heading = "Names")]
     scoped: bool,
@@ -130,6 +120,8 @@ pub struct Args {
     json: bool,
     #[command(flatten)]
     keys: KeyArgs,
+    #[command(flatten)]
+    prune: PruneArgs,
     #[command(flatten)]
     sign: SignArgs,
     #[command(flatten)]
@@ -140,11 +132,12 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
     let started = Instant::now();
     let push = Push::new(&args.push, &args.to, Names::Hosted { scoped: args.scoped }, args.json)?;
     let push = push.signing(args.sign.key(context)?)?;
+    let arrived = args.prune.arrived(context)?;
     check_writable(&args.missing)?;
     if let [only] = &args.bundle[..]
         && let Some(piped) = Piped::open(only)?
     {
-        return piped::run(&args, piped, &push, started, context).await;
+        return piped::run(&args, piped, &push, &arrived, started, context).await;
     }
     args.state.as_ref().map_or(Ok(()), |_| args.push.check_several_runs())?;
     let mut state = args.state.as_ref().map(|path| State::open(path, &args.to, !args.push.is_dry_run())).transpose()?;
@@ -168,7 +161,7 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
         let graph = read_graph(bundle.layout(), bundle.lock(), &allowed, context).await?;
         push.run(&cargo(&bundle, bundle.layout(), graph, arriving), started, context).await?
     };
-    prune::after(ended, &args, &push, &bundle, context).await
+    prune::after(ended, &args, &push, &bundle, &arrived, context).await
 }
 
 /// # Errors

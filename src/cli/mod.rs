@@ -28,6 +28,7 @@ mod password;
 mod piped;
 mod push;
 mod read_back;
+mod receipts;
 mod registry;
 mod repair;
 mod serve;

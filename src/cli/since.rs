@@ -4,17 +4,16 @@ use std::collections::BTreeSet;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use super::allowlist::read_bounded;
 use super::context::Context;
+use super::receipts;
 use super::signing::{public, signed_by};
-use crate::bundle::{self, Basis, Bundle, MAX_SIGNATURE, Parent, ParentKind};
-use crate::error::{Error, Kind, Result};
+use crate::bundle::{self, Basis, Bundle, Parent, ParentKind};
+use crate::error::{Error, Result};
 use crate::increment::Baseline;
 use crate::oci::Reference;
 use crate::progress::units::{bytes, count};
 use crate::progress::{Event, plain_piece};
-use crate::receipt::{MAX_RECEIPT, Receipt, signature_beside};
-use crate::signing::{PublicKey, signature_in};
+use crate::signing::PublicKey;
 
 #[derive(clap::Args)]
 pub struct SinceArgs {
@@ -61,8 +60,7 @@ impl SinceArgs {
 
 fn add(baseline: &mut Baseline, path: &Path, keys: &[PublicKey], context: &Context) -> Result<()> {
     // What is read once can only be a receipt.
-    let is_piped = path == Path::new("-") || path.metadata().is_ok_and(|it| !it.is_file() && !it.is_dir());
-    if !is_piped && (path.is_dir() || !is_json(path)?) {
+    if !receipts::is_piped(path) && (path.is_dir() || !is_json(path)?) {
         let attempt = |e: Error| e.while_doing(format!("reading {}, which is no receipt", path.display()));
         let bundle = Bundle::open(path).map_err(attempt)?;
         if !keys.is_empty() {
@@ -73,41 +71,7 @@ fn add(baseline: &mut Baseline, path: &Path, keys: &[PublicKey], context: &Conte
         baseline.add_bundle(bundle);
         return Ok(());
     }
-    let (name, bytes) = read_bounded(path, MAX_RECEIPT + 1)?;
-    check_receipt(path, &bytes, keys, is_piped, context)?;
-    baseline.add_receipt(Receipt::parse(&bytes, &name)?);
-    Ok(())
-}
-
-/// Holds a receipt against the signature beside it.
-///
-/// # Errors
-/// Keys were named, and none of them has signed it.
-fn check_receipt(path: &Path, receipt: &[u8], keys: &[PublicKey], is_piped: bool, context: &Context) -> Result<()> {
-    let (shown, beside) = (path.display(), signature_beside(path));
-    let is_there = !is_piped && beside.is_file();
-    if keys.is_empty() {
-        if is_there {
-            let text = format!("{shown} is signed; without --since-key that is not checked");
-            context.events.report(Event::Notice(text));
-        }
-        return Ok(());
-    }
-    let refuse = |why: String| Err(Error::new(Kind::Damaged, format!("{shown} is refused: {why}")));
-    if is_piped {
-        return refuse("what comes through a pipe has no signature beside it; save both".to_owned());
-    }
-    if !is_there {
-        return refuse(format!("it is not signed (there is no {})", beside.display()));
-    }
-    let (_, signature) = read_bounded(&beside, MAX_SIGNATURE + 1)?;
-    let signature = signature_in(&signature);
-    match keys.iter().find(|key| key.verifies(receipt, &signature)) {
-        Some(by) => context.say(&format!("{shown}: {}", signed_by(by))),
-        None => {
-            return refuse("its signature fits none of the keys: another key signed it, or it was altered".to_owned());
-        }
-    }
+    baseline.add_receipt(receipts::read(path, keys, "--since-key", context)?);
     Ok(())
 }
 

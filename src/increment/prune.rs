@@ -7,7 +7,7 @@ use crate::error::Result;
 use crate::oci::{Digest, Reference};
 
 /// A tag that could go.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Doomed {
     pub tag: Reference,
     pub digest: Digest,

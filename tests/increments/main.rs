@@ -7,5 +7,8 @@ mod asked;
 mod baseline;
 mod chain;
 mod ground;
+#[allow(dead_code)] // the tests of signatures use the rest
+#[path = "../signed/keys.rs"]
+mod keys;
 mod lacking;
 mod prune;

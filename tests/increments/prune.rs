@@ -1,6 +1,9 @@
 //! Tags of images that nobody wants any more.
 
+use serde_json::json;
+
 use super::ground::{Sides, import_to};
+use super::keys::{Key, Kind};
 use super::support::embedded::Embedded;
 use super::support::ran::Ran;
 use super::support::{gapferry, images, tempdir};
@@ -26,18 +29,22 @@ fn a_tag_goes_only_with_prune_and_yes_and_only_if_it_is_what_it_was() {
     let import = |options: &[&str]| import_to(target.host(), sides.stick.path(), "next", options).ended(0);
     let there = |tag: &str| target.get(&format!("/v2/team/app/manifests/{tag}")).status == 200;
     import(&[]);
-    import(&["--prune"]).said(&["would delete", "team/app:2", "1 tag to prune; --yes deletes"]);
+    import(&["--prune"]).said(&["would delete", "team/app:2", "1 tag to prune; --yes deletes", "--arrived FILE"]);
+    import(&["--prune", "--arrived", "first.receipt"]).said(&["would delete", "1 tag to prune; --yes deletes them"]);
     assert!(there("2"), "a look changes nothing");
-    import(&["--prune", "--yes"]).said(&["deleted", "1 of 1 tag deleted"]);
+    import(&["--prune", "--yes", "--arrived", "first.receipt"]).said(&["deleted", "1 of 1 tag deleted"]);
     assert!(there("1") && !there("2") && there("3"));
-    import(&["--prune", "--yes"]).said(&["nothing to prune"]);
+    import(&["--prune", "--yes", "--arrived", "first.receipt"]).said(&["nothing to prune"]);
 }
 
 #[test]
 fn a_registry_that_cannot_delete_a_tag_alone_keeps_it_and_that_is_told() {
     let sides = Sides::new();
     outdated(&sides, sides.target.host());
-    sides.import("next", &["--prune", "--yes"]).ended(0).said(&["cannot delete a tag without its manifest"]);
+    sides
+        .import("next", &["--prune", "--yes", "--arrived", "first.receipt"])
+        .ended(0)
+        .said(&["cannot delete a tag without its manifest"]);
     assert!(sides.target.digest("team/app", "2").is_some());
 }
 
@@ -52,7 +59,8 @@ fn a_signature_that_was_an_image_of_its_own_stays_with_the_image_it_signs() {
     sides.export("first", &["team/signed"], &[]);
     import_to(target.host(), sides.stick.path(), "first", &["--receipt", "first.receipt"]).ended(0);
     sides.export("next", &["team/signed:v1"], &["--since", "first.receipt"]).said(&["1 image of before"]);
-    import_to(target.host(), sides.stick.path(), "next", &["--prune", "--yes"]).ended(0).said(&["1 of 1 tag deleted"]);
+    let prune = ["--prune", "--yes", "--arrived", "first.receipt"];
+    import_to(target.host(), sides.stick.path(), "next", &prune).ended(0).said(&["1 of 1 tag deleted"]);
     let there = |tag: &str| target.get(&format!("/v2/team/signed/manifests/{tag}")).status == 200;
     assert!(there("v1") && !there("v0") && there(signature.tag.as_deref().unwrap()));
 }
@@ -71,10 +79,67 @@ fn out_of_a_pipe_an_old_bundle_is_refused_and_pruning_comes_last() {
     let there = |tag: &str| target.get(&format!("/v2/team/app/manifests/{tag}")).status == 200;
     import("next", &["--prune", "--receipt", "next.receipt"]).ended(0).said(&["would delete", "2 tags to prune"]);
     assert!(there("2") && there("3"));
-    import("next", &["--prune", "--yes"]).ended(0).said(&["2 of 2 tags deleted"]);
+    import("next", &["--prune", "--yes", "--arrived", "first.receipt"]).ended(0).said(&["2 of 2 tags deleted"]);
     assert!(there("1") && !there("2") && !there("3"));
     sides.export_at(1_600_000_000, "old", &["team/app:1", "team/app:2"], &[]);
     let refused = import("old", &["--newer-than", "next.receipt"]).ended(3);
     refused.said(&["nothing was pushed", "is not later than the bundle of next.receipt"]);
     assert!(!there("2"));
+}
+
+/// A receipt that says of an image at `host` that gapferry brought it.
+fn forged(sides: &Sides, host: &str, digest: &str) {
+    let receipt = json!({
+        "version": 1, "target": host, "finished": "2026-11-21T00:00:00Z", "confirmed": [],
+        "images": [{"source": format!("{}/prod/db:1", sides.source.host()), "reference": format!("{host}/prod/db:1"),
+            "digest": digest, "outcome": "present"}],
+    });
+    std::fs::write(sides.path("forged.receipt"), receipt.to_string()).unwrap();
+}
+
+#[test]
+fn a_forged_receipt_at_the_connected_side_deletes_nothing_that_gapferry_did_not_bring() {
+    let (sides, layout) = (Sides::new(), tempdir());
+    let target = Embedded::writable(&layout.path().join("layout"));
+    let database = images::oci("prod/db", "1", &["pushed by somebody else"]);
+    database.push(&target);
+    images::oci("team/app", "1", &["app"]).push(&sides.source);
+    sides.export("first", &["team/app:1"], &[]);
+    let import = |name: &str, options: &[&str]| import_to(target.host(), sides.stick.path(), name, options);
+    import("first", &["--receipt", "first.receipt"]).ended(0);
+    forged(&sides, target.host(), &database.digest());
+    // Signed by the connected side, which believed the receipt.
+    let key = Key::new(sides.stick.path(), "own", Kind::P256);
+    let (key, public) = (key.private.to_str().unwrap(), key.public.to_str().unwrap());
+    let increment = sides.export("next", &["team/app:1"], &["--since", "forged.receipt", "--sign-key", key]);
+    increment.said(&["1 image of before", "prod/db:1"]);
+    let there = || target.get("/v2/prod/db/manifests/1").status == 200;
+    let alone = import("next", &["--key", public, "--prune", "--yes"]).ended(1);
+    alone.said(&["would delete", "prod/db:1", "--arrived FILE"]);
+    assert!(there());
+    let known = import("next", &["--key", public, "--prune", "--yes", "--arrived", "first.receipt"]).ended(0);
+    known.said(&["prod/db:1 stays: no receipt of --arrived says", "nothing to prune"]);
+    assert!(there());
+}
+
+#[test]
+fn an_inventory_or_a_receipt_without_the_demanded_signature_proves_nothing() {
+    let (sides, layout) = (Sides::new(), tempdir());
+    let target = Embedded::writable(&layout.path().join("layout"));
+    outdated(&sides, target.host());
+    let import = |options: &[&str]| import_to(target.host(), sides.stick.path(), "next", options);
+    let there = || target.get("/v2/team/app/manifests/2").status == 200;
+    let mut inventory = sides.read("first.receipt");
+    inventory["kind"] = json!("inventory");
+    std::fs::write(sides.path("inventory.json"), inventory.to_string()).unwrap();
+    import(&["--prune", "--yes", "--arrived", "inventory.json"]).ended(2).said(&["inventory.json is an inventory"]);
+    let key = Key::new(sides.stick.path(), "own", Kind::P256);
+    let (key, public) = (key.private.to_str().unwrap(), key.public.to_str().unwrap());
+    let prune = ["--prune", "--yes", "--arrived", "first.receipt", "--arrived-key", public];
+    import(&prune).ended(3).said(&["first.receipt is refused: it is not signed"]);
+    assert!(there());
+    let receipt = ["--receipt", "first.receipt", "--sign-key", key];
+    import_to(target.host(), sides.stick.path(), "first", &receipt).ended(0);
+    import(&prune).ended(0).said(&["2 of 2 tags deleted"]);
+    assert!(!there());
 }

@@ -10,9 +10,10 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::allowed::Allowed;
 use super::increment::{self, From};
+use super::prune::Arrived;
 use super::{Args, NOTHING, cargo, check_newer, prune, read_graph, refusal};
 use crate::bundle::Bundle;
-use crate::bundle::stream::{Arrived, Ending, Hand, Incoming};
+use crate::bundle::stream::{self as streamed, Ending, Hand, Incoming};
 use crate::bundle::volumes::Opened;
 use crate::check::{self, Depth};
 use crate::cli::context::Context;
@@ -33,7 +34,14 @@ use crate::transfer::Arrivals;
 const TOLD: usize = 10;
 
 /// Pushes what comes, as it comes.
-pub async fn run(args: &Args, piped: Piped, push: &Push<'_>, started: Instant, context: &Context) -> Result<Outcome> {
+pub async fn run(
+    args: &Args,
+    piped: Piped,
+    push: &Push<'_>,
+    arrived: &Arrived,
+    started: Instant,
+    context: &Context,
+) -> Result<Outcome> {
     if args.verify_first {
         let text = "a pipe can be read once, so --verify-first cannot: save it to a file, or leave that out";
         return Err(Error::input(format!("{}: {text}", piped.path.display())));
@@ -55,16 +63,18 @@ pub async fn run(args: &Args, piped: Piped, push: &Push<'_>, started: Instant, c
         let graph = read_graph(bundle.layout(), bundle.lock(), &allowed, context).await;
         let graph = graph.map_err(|error| error.while_doing(NOTHING))?;
         pump.check(&graph)?;
-        let arrived = pump.arrived(bundle.layout());
-        let cargo = Cargo { arrivals: Some(&pump), ..cargo(&bundle, &arrived, graph, None) };
+        let coming = pump.arrived(bundle.layout());
+        let cargo = Cargo { arrivals: Some(&pump), ..cargo(&bundle, &coming, graph, None) };
         push.run(&cargo, started, context).await?
     };
-    let Some(ending) = pump.ending().await else { return prune::after(outcome, args, push, &bundle, context).await };
+    let Some(ending) = pump.ending().await else {
+        return prune::after(outcome, args, push, &bundle, arrived, context).await;
+    };
     for problem in ending.problems.iter().take(TOLD) {
         context.events.report(Event::Warning(problem.clone()));
     }
     match (outcome, ending.problems.len()) {
-        (Outcome::Done, 0) => prune::after(outcome, args, push, &bundle, context).await,
+        (Outcome::Done, 0) => prune::after(outcome, args, push, &bundle, arrived, context).await,
         (Outcome::Done, problems) => {
             let (path, problems) = (path.display(), count(problems, "problem"));
             let text = format!("{path} has {problems}; what was pushed is right, but this is not what was sent");
@@ -115,8 +125,8 @@ impl Pump {
     }
 
     /// What has come, and `rest`.
-    pub fn arrived<'a>(&self, rest: &'a dyn Source) -> Arrived<'a> {
-        Arrived { hand: self.hand.clone(), rest }
+    pub fn arrived<'a>(&self, rest: &'a dyn Source) -> streamed::Arrived<'a> {
+        streamed::Arrived { hand: self.hand.clone(), rest }
     }
 
     /// Whether all that an allowlist is asked about has come: the configs of images say what platform they are for.
