@@ -50,6 +50,20 @@ pub enum Reason {
     DamagedTarget,
     /// The target lacks content that can no longer be sent: its bytes have passed in a stream.
     Passed,
+    /// The project's storage quota: it certainly has room for `left` more bytes.
+    Quota { left: u64 },
+    /// The whole registry takes no change for now.
+    ReadOnly,
+    /// The project caches another registry, and takes no push.
+    ProxyCache,
+    /// This account may not push to the project.
+    NoPushRight,
+    /// The tag exists and may not change its meaning.
+    ImmutableTag,
+    /// The registry's garbage collection is deleting the blob.
+    BlobInCollection,
+    /// The content is there, but a policy forbids pulling it: it is not signed, or not scanned.
+    PullPolicy,
 }
 
 /// One cause that ends everything that concerns a registry, or a part of one, for the rest of the run: it no longer answers,

@@ -57,6 +57,8 @@ pub enum TagState {
     Same,
     /// It is another image.
     Other(Digest),
+    /// It exists, and a policy of the target forbids reading what it means: perhaps this image.
+    Blocked,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -144,13 +146,14 @@ fn image_step(image: &Image, to: &Reference, inventory: &Inventory, on_existing:
             .companion_tags(repository)
             .all(|(tag, digest)| inventory.tags.get(&tag).is_some_and(|found| *found == digest));
     let tag = match inventory.tags.get(to) {
+        None if inventory.blocked.contains(to) => TagState::Blocked,
         None => TagState::New,
         Some(digest) if *digest == image.locked.digest => TagState::Same,
         Some(digest) => TagState::Other(*digest),
     };
     let action = match (tag, on_existing) {
-        (TagState::Other(_), OnExisting::Skip) => Action::Skip,
-        (TagState::Other(_), OnExisting::Fail) => Action::Refuse,
+        (TagState::Other(_) | TagState::Blocked, OnExisting::Skip) => Action::Skip,
+        (TagState::Other(_) | TagState::Blocked, OnExisting::Fail) => Action::Refuse,
         (TagState::Same, _) if complete => Action::Nothing,
         _ => Action::Push,
     };

@@ -19,7 +19,7 @@ use futures_util::future::try_join;
 use futures_util::stream::{self, Stream, StreamExt};
 use tokio::sync::mpsc;
 
-use crate::content::{Origin, Sink, Source};
+use crate::content::{Lookup, Origin, Sink, Source};
 use crate::error::{Error, Kind, Result};
 use crate::graph::{Graph, Image};
 use crate::oci::{Digest, Manifest, Reference, Repository};
@@ -50,6 +50,8 @@ pub struct Outcome {
     pub moved: u64,
     /// Bytes of blobs that were mounted instead.
     pub mounted: u64,
+    /// Tags that are set, and that a policy of the target lets nobody pull for now; with its words. Sorted.
+    pub blocked: Vec<(Reference, String)>,
 }
 
 /// How an image ended well.
@@ -89,6 +91,8 @@ pub struct Transfer<'a> {
     /// distribution 2.8 rewrites its link in place, and whoever reads that moment gets a 500.
     published: Mutex<HashMap<(Repository, Digest), Turn>>,
     resent: Resent,
+    /// Tags that were set, and that a policy of the target lets nobody pull for now; with its words.
+    blocked: Mutex<Vec<(Reference, String)>>,
 }
 
 impl<'a> Transfer<'a> {
@@ -102,6 +106,7 @@ impl<'a> Transfer<'a> {
             failed: Mutex::default(),
             published: Mutex::default(),
             resent: Resent::default(),
+            blocked: Mutex::default(),
         }
     }
 
@@ -135,7 +140,10 @@ impl<'a> Transfer<'a> {
         let mut outcomes = outcomes.known();
         let pairs = graph.images.iter().zip(&plan.images).enumerate();
         let images = pairs.map(|(at, (image, step))| outcomes.remove(&at).unwrap_or_else(|| self.untried(image, step)));
-        Outcome { images: images.collect(), moved: self.moved(), mounted: self.mounted.load(Ordering::Relaxed) }
+        let mut blocked = std::mem::take(&mut *self.blocked.lock().unwrap_or_else(PoisonError::into_inner));
+        blocked.sort();
+        let mounted = self.mounted.load(Ordering::Relaxed);
+        Outcome { images: images.collect(), moved: self.moved(), mounted, blocked }
     }
 
     /// Manifests and tags of the images that `complete` names by their place.
@@ -312,7 +320,11 @@ impl<'a> Transfer<'a> {
             Action::Nothing => return Ok(Done::Present),
             Action::Skip => return Ok(Done::Skipped),
             Action::Refuse => {
-                return Err(Arc::new(Error::new(Kind::Refused, "the tag already means another image")));
+                let text = match step.tag {
+                    TagState::Blocked => "the tag is there already, and a policy forbids reading what it means",
+                    _ => "the tag already means another image",
+                };
+                return Err(Arc::new(Error::new(Kind::Refused, text)));
             }
             Action::Wait => return self.waiting(image, step),
             Action::Push => {}
@@ -346,7 +358,7 @@ impl<'a> Transfer<'a> {
         }
         for (tag, digest) in image.locked.companion_tags(repository) {
             // An immutable tag would refuse even the same digest.
-            if self.sink.resolve(&tag).await?.is_none_or(|found| found.digest != digest) {
+            if !self.sink.resolve(&tag).await?.means(&digest) {
                 self.tag(&tag, image, digest).await?;
             }
         }
@@ -381,12 +393,19 @@ impl<'a> Transfer<'a> {
         self.put_manifest(image, tag, manifest).await?;
         *is_there = true;
         match self.sink.resolve(tag).await? {
-            Some(found) if found.digest == digest => Ok(()),
-            Some(found) => {
+            Lookup::Found(found) if found.digest == digest => Ok(()),
+            // The registry has said that it stored these bytes; until somebody signs or scans them, it gives them to nobody.
+            Lookup::Blocked(why) => {
+                self.blocked.lock().unwrap_or_else(PoisonError::into_inner).push((tag.clone(), why));
+                Ok(())
+            }
+            Lookup::Found(found) => {
                 let text = format!("reading back {tag}: pushed {digest}, the registry now says {}", found.digest);
                 Err(Error::damaged(text))
             }
-            None => Err(Error::damaged(format!("reading back {tag}: pushed {digest}, the registry does not have it"))),
+            Lookup::Absent => {
+                Err(Error::damaged(format!("reading back {tag}: pushed {digest}, the registry does not have it")))
+            }
         }
     }
 }

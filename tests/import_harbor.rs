@@ -5,7 +5,7 @@ mod support;
 
 use std::path::{Path, PathBuf};
 
-use support::harbor::{Account, Harbor, Project, Right, Setup};
+use support::harbor::{Account, Harbor, Project, Right, Row, Setup};
 use support::images::{self, Corpus, Image, Pushed};
 use support::ran::Ran;
 use support::registry::Registry;
@@ -293,7 +293,7 @@ fn an_exceeded_quota_is_warned_of_and_told_in_harbors_words() {
         "project tight will probably exceed its quota",
         "will exceed the configured upper limit",
         "raise the quota",
-        "hint: raise the project's quota",
+        "hint: raise the project's quota, or delete",
         "tight/one:1",
     ]);
     assert!(server.tag("base/two", "1").is_some() && server.tag("tight/one", "1").is_none());
@@ -375,4 +375,67 @@ fn a_tag_that_is_not_wanted_any_more_goes_by_harbors_own_api_and_its_artifact_st
     assert!(server.manifest("own/apps/web", &digest(&images[2])).is_some(), "the artifact stays");
     assert!(server.manifest("own/apps/web", &digest(&images[0])).is_some(), "and what another tag means");
     assert_eq!(server.violations(), Vec::<String>::new());
+}
+
+/// Harbor answers 412 to whoever asks what a tag means there, until the image is signed or scanned. Pushing is allowed.
+#[test]
+fn a_policy_that_forbids_pulling_stops_no_push() {
+    let images = ["one", "two"].map(small);
+    let signed = images::oci_index("team/app", "1.0", "content");
+    let signature = images::cosign_signature(&signed);
+    let source = Registry::start();
+    for image in images.iter().chain([&signed, &signature]) {
+        image.push(&source);
+    }
+    let name = |image: &Image| format!("{}/{}", source.host(), image.name());
+    let first = bundle_of(&source, &[name(&images[0]), name(&signed)], &[]);
+    let changed = images::oci("team/one", "1", &["what all share", "changed"]);
+    changed.push(&source);
+    let second = bundle_of(&source, &[name(&changed), name(&images[1]), name(&signed)], &[]);
+    for (creds, policy) in [(ROBOT, "signed"), (CI, "signed"), (ROBOT, "scanned"), (CI, "scanned")] {
+        let server = Harbor::start(setup());
+        server.change("base", |project| {
+            (project.content_trust, project.wants_scan) = (policy == "signed", policy == "scanned");
+        });
+        let tag = |repository: &str, tag: &str| server.tag(repository, tag).unwrap().to_string();
+        let ran = import(&first, &server, "/base", creds, &[]).ended(0);
+        ran.said(&["cannot be pulled yet", "base/team/one:1"]);
+        assert!(server.tag("base/team/app", signature.tag.as_deref().unwrap()).is_some());
+        let uploads = server.uploads();
+        import(&first, &server, "/base", creds, &[]).ended(0);
+        assert_eq!(server.uploads(), uploads, "what is there is not sent again");
+        import(&second, &server, "/base", creds, &[]).ended(0);
+        assert_eq!(tag("base/team/one", "1"), changed.digest(), "a changed image arrives");
+        assert_eq!(tag("base/team/two", "1"), images[1].digest(), "and so does a new one");
+    }
+}
+
+/// A robot cannot find out what such a tag means: it may be the same image.
+#[test]
+fn a_tag_that_nobody_may_read_is_left_alone_where_that_was_asked_for() {
+    let server = Harbor::start(setup());
+    server.change("base", |project| project.content_trust = true);
+    let bundle = bundle(&[&small("one")]);
+    import(&bundle, &server, "/base", ROBOT, &[]).ended(0);
+    let before = server.pushes().len();
+    let look = import(&bundle, &server, "/base", ROBOT, &["--dry-run"]).ended(0);
+    assert!(look.stdout.contains("renew"), "{}", look.stdout);
+    import(&bundle, &server, "/base", ROBOT, &["--on-existing", "skip"]).ended(0).said(&["1 skipped"]);
+    import(&bundle, &server, "/base", ROBOT, &["--on-existing", "fail"]).ended(1).said(&["forbids reading"]);
+    assert_eq!(server.pushes().len(), before);
+    // Who may read artifacts knows.
+    import(&bundle, &server, "/base", CI, &["--on-existing", "fail"]).ended(0).said(&["1 present"]);
+}
+
+/// "Check the spelling" would be no help: the blob is there, and on its way out.
+#[test]
+fn a_blob_that_a_garbage_collection_is_deleting_is_named_with_what_helps() {
+    let image = small("one");
+    let bundle = bundle(&[&image]);
+    let server = Harbor::start(setup());
+    let layer = image.blob_digests().remove(0).parse().unwrap();
+    server.set_row(&layer, Some(Row::Deleting));
+    import(&bundle, &server, "/base", CI, &[]).ended(1).said(&["blob is in GC", "garbage collection is at work"]);
+    server.set_row(&layer, None);
+    import(&bundle, &server, "/base", CI, &[]).ended(0);
 }

@@ -19,7 +19,7 @@ use super::tarfile::{self, TarFile};
 use super::volumes::SetName;
 use super::{BUNDLE_JSON, Contents, bytes_in, signed, stamp};
 use crate::content::chunks::Chunks;
-use crate::content::{LinkMode, Origin, Sink, Slice};
+use crate::content::{LinkMode, Lookup, Origin, Sink, Slice};
 use crate::error::{Error, Kind, Result};
 use crate::oci::{Algorithm, Descriptor, Digest, Manifest, Reference, Repository};
 use crate::progress::units::bytes;
@@ -226,8 +226,8 @@ impl Sink for Writer {
         Ok(self.holds(&blob.digest))
     }
 
-    async fn resolve(&self, _: &Reference) -> Result<Option<Descriptor>> {
-        Ok(None)
+    async fn resolve(&self, _: &Reference) -> Result<Lookup> {
+        Ok(Lookup::Absent)
     }
 
     /// A bundle has no repositories: what is there is there for all.

@@ -40,7 +40,7 @@ pub fn for_error(error: &Error) -> Option<&'static str> {
             "the registry, or a proxy before it, limits the size of uploads (nginx: client_max_body_size 0; in \
              Kubernetes the annotation proxy-body-size of the ingress): have that lifted, then run the same command again",
         ),
-        Kind::Refused if chain.contains("quota") || chain.contains("upper limit") => {
+        Kind::Refused if chain.contains("quota") => {
             Some("raise the project's quota, or clean it up; then run the same command again")
         }
         Kind::Refused if chain.contains("read-only") || chain.contains("readonly") => {
@@ -84,6 +84,27 @@ fn for_reason(reason: &Reason) -> Option<&'static str> {
              not help, run `gapferry check` on its storage and remove the files that it names; then run the same command again",
         ),
         Reason::Passed => Some("run the same command again with --reupload, which sends every blob as it comes"),
+        Reason::Quota { .. } => Some(
+            "raise the project's quota, or delete what is not needed and run Harbor's garbage collection; then run the same \
+             command again",
+        ),
+        Reason::ReadOnly => {
+            Some("the registry is in read-only mode: ask its administrator, then run the same command again")
+        }
+        Reason::ProxyCache => Some("choose another project, by --to HOST/PROJECT or --map"),
+        Reason::NoPushRight => Some(
+            "give the account the role Developer or higher, or a robot the permission to push; then run the same command again",
+        ),
+        Reason::ImmutableTag => Some(
+            "--on-existing skip leaves such tags as they are; or choose another tag (as=, --map), or change the project's rule",
+        ),
+        Reason::BlobInCollection => Some(
+            "Harbor's garbage collection is at work: run the same command again when it is done (what a collection that crashed \
+             has left is free again after 2 hours)",
+        ),
+        Reason::PullPolicy => Some(
+            "a policy of the project forbids pulling this image until it is signed or scanned; pushing is not affected",
+        ),
     }
 }
 
@@ -172,7 +193,7 @@ mod tests {
                 r#"500 Internal Server Error: UNKNOWN: unknown error: {"DriverName":"filesystem","Enclosed":{"Err":28,"Op":"mkdir"}}"#,
                 "no room left",
             ),
-            (Kind::Refused, "403 Forbidden: DENIED: will exceed the configured upper limit of 1.0 GiB", "quota"),
+            (Kind::Refused, "403 Forbidden: DENIED: storage quota exceeded", "quota"),
         ] {
             let hint = for_error(&Error::new(kind, format!("{text} {said}"))).unwrap_or_default();
             assert!(hint.contains(helps), "{said}: {hint}");

@@ -11,6 +11,7 @@ mod cached;
 mod checkpoint;
 pub mod chunks;
 mod files;
+mod lookup;
 mod manifests;
 mod parallel;
 pub mod seekable;
@@ -24,6 +25,7 @@ pub use blob::{BlobReader, Body, Prover};
 pub use cached::Cached;
 pub use checkpoint::Checkpoint;
 pub use files::{Files, Identity, LinkMode, Linkable, Linked, Reasons, keep, why_not_linked};
+pub use lookup::Lookup;
 pub use manifests::Manifests;
 pub use parallel::{in_parallel, in_parallel_buffered, on_threads};
 pub use slice::Slice;
@@ -81,7 +83,7 @@ pub trait Sink: Send + Sync {
     async fn has_blob(&self, repository: &Repository, blob: &Descriptor) -> Result<bool>;
 
     /// What a tag or digest means at the target now.
-    async fn resolve(&self, reference: &Reference) -> Result<Option<Descriptor>>;
+    async fn resolve(&self, reference: &Reference) -> Result<Lookup>;
 
     /// Whether `repository` is known to have no tag at all; it may have what an interrupted push left. `false` where that
     /// cannot be told at once.

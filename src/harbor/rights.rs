@@ -30,10 +30,18 @@ pub enum Push {
     Unknown,
 }
 
+/// Harbor sends both names, and one of them is empty.
 #[derive(Deserialize)]
 struct Token {
-    #[serde(alias = "access_token")]
-    token: String,
+    token: Option<String>,
+    access_token: Option<String>,
+}
+
+impl Token {
+    fn given(&self) -> Option<&str> {
+        let names = [&self.token, &self.access_token];
+        names.into_iter().flatten().map(String::as_str).find(|token| !token.is_empty())
+    }
 }
 
 #[derive(Deserialize)]
@@ -57,7 +65,7 @@ impl Client<'_> {
         for some in all.chunks(SCOPES_AT_ONCE) {
             let scopes: String = some.iter().map(|(_, path)| format!("&scope=repository:{path}:pull,push")).collect();
             let answer = self.get(format!("/service/token?service=harbor-registry{scopes}")).await?;
-            let access = json::<Token>(&answer).and_then(|token| access_of(&token.token)).unwrap_or_default();
+            let access = json::<Token>(&answer).and_then(|token| access_of(token.given()?)).unwrap_or_default();
             for (project, path) in some {
                 let granted = access.iter().find(|access| access.name == **path);
                 rights.insert((*project).clone(), granted.map_or(Push::Unknown, |access| judge(&access.actions)));

@@ -1,10 +1,37 @@
-//! Deleting a tag: Harbor does not do so through the distribution protocol.
+//! Tags by Harbor's own API: where the distribution protocol does not delete them, or a policy forbids reading them.
+
+use serde::Deserialize;
 
 use crate::content::{Api, ApiRequest};
 use crate::error::{Error, Kind, Result};
 use crate::oci::{Digest, Reference};
 
-use super::{Client, message};
+use super::{Client, json, message};
+
+/// What the tag means, where this account may read artifacts; also where a policy of the project forbids pulling (Harbor API
+/// 2.0, `GET /projects/{project}/repositories/{repository}/artifacts/{reference}`). `None`: Harbor does not say.
+///
+/// # Errors
+/// If no answer was to be had.
+pub async fn tag_digest(api: &dyn Api, tag: &Reference) -> Result<Option<Digest>> {
+    #[derive(Deserialize)]
+    struct Artifact {
+        digest: Digest,
+    }
+    let Some(path) = artifact_path(tag, tag.tag.as_ref().map(ToString::to_string).as_deref()) else { return Ok(None) };
+    let headers = vec![("X-Is-Resource-Name", "true".to_owned())];
+    let client = Client { api, registry: tag.repository.registry() };
+    let answer = client.call(ApiRequest { method: "GET", path, headers, json: None }).await?;
+    Ok(json::<Artifact>(&answer).map(|artifact| artifact.digest))
+}
+
+/// `None`: the repository belongs to no project.
+fn artifact_path(tag: &Reference, artifact: Option<&str>) -> Option<String> {
+    let (project, repository) = tag.repository.path().split_once('/')?;
+    // A slash in a repository's name is escaped twice, as Harbor wants it.
+    let repository = repository.replace('/', "%252F");
+    Some(format!("/api/v2.0/projects/{project}/repositories/{repository}/artifacts/{}", artifact?))
+}
 
 /// Takes the tag away from the artifact `digest`, which stays, under its other tags or without any (Harbor API 2.0,
 /// `DELETE /projects/{project}/repositories/{repository}/artifacts/{reference}/tags/{tag}`). `false`: it has no such name.
@@ -12,11 +39,9 @@ use super::{Client, message};
 /// # Errors
 /// Harbor refuses: no right, or an immutable tag.
 pub async fn delete_tag(api: &dyn Api, tag: &Reference, digest: &Digest) -> Result<bool> {
-    let named = tag.repository.path().split_once('/').zip(tag.tag.as_ref());
-    let Some(((project, repository), name)) = named else { return Ok(false) };
-    // A slash in a repository's name is escaped twice, as Harbor wants it.
-    let repository = repository.replace('/', "%252F");
-    let path = format!("/api/v2.0/projects/{project}/repositories/{repository}/artifacts/{digest}/tags/{name}");
+    let named = artifact_path(tag, Some(&digest.to_string())).zip(tag.tag.as_ref());
+    let Some((artifact, name)) = named else { return Ok(false) };
+    let path = format!("{artifact}/tags/{name}");
     let headers = vec![("X-Is-Resource-Name", "true".to_owned())];
     let client = Client { api, registry: tag.repository.registry() };
     let answer = client.call(ApiRequest { method: "DELETE", path, headers, json: None }).await?;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::content::Sink;
+use crate::content::{Lookup, Sink};
 use crate::error::Result;
 use crate::oci::{Digest, Reference};
 
@@ -22,6 +22,8 @@ pub enum Fate {
     Gone,
     /// Another image has this name now.
     Moved,
+    /// A policy of the target forbids reading what it means now.
+    Blocked,
     /// An image of the bundle has this name.
     Wanted,
 }
@@ -35,8 +37,9 @@ pub async fn judge(sink: &dyn Sink, doomed: &Doomed, wanted: &BTreeSet<Reference
         return Ok(Fate::Wanted);
     }
     Ok(match sink.resolve(&doomed.tag).await? {
-        None => Fate::Gone,
-        Some(found) if found.digest == doomed.digest => Fate::Deleted,
-        Some(_) => Fate::Moved,
+        Lookup::Absent => Fate::Gone,
+        Lookup::Found(found) if found.digest == doomed.digest => Fate::Deleted,
+        Lookup::Found(_) => Fate::Moved,
+        Lookup::Blocked(_) => Fate::Blocked,
     })
 }

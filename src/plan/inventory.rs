@@ -8,7 +8,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 
 use super::{Targets, put_by_tag};
-use crate::content::Sink;
+use crate::content::{Lookup, Sink};
 use crate::error::Result;
 use crate::graph::Graph;
 use crate::oci::{Descriptor, Digest, Manifest, Reference, Repository};
@@ -25,8 +25,19 @@ pub struct Inventory {
     pub manifests: HashSet<(Repository, Digest)>,
     /// What each tag means there now; tags that do not exist are missing.
     pub tags: HashMap<Reference, Digest>,
+    /// Tags that exist, and of which a policy of the target forbids reading what they mean.
+    pub blocked: HashSet<Reference>,
     /// Blobs that some other repository of the target has, where they can be mounted from.
     pub elsewhere: HashMap<Digest, Repository>,
+}
+
+impl Inventory {
+    /// The tag or digest means the manifest `digest`, which is there.
+    pub fn note(&mut self, reference: Reference, digest: Digest) {
+        self.blocked.remove(&reference);
+        self.manifests.insert((reference.repository.clone(), digest));
+        self.tags.insert(reference, digest);
+    }
 }
 
 /// What is known before the target is asked.
@@ -94,17 +105,12 @@ pub async fn take_inventory(
     inventory.elsewhere.clone_from(before.places);
     let unlisted = asker.unlisted(graph, targets, &references).await?;
     for (reference, found) in references {
-        let Some(found) = found else { continue };
-        match reference.digest {
-            Some(_) if unlisted.contains(&reference) => {}
-            Some(digest) => {
-                inventory.manifests.insert((reference.repository.clone(), digest));
-                inventory.tags.insert(reference, digest);
-            }
-            None => {
-                inventory.manifests.insert((reference.repository.clone(), found.digest));
-                inventory.tags.insert(reference, found.digest);
-            }
+        match (reference.digest, found) {
+            (_, Lookup::Absent) => {}
+            (Some(_), _) if unlisted.contains(&reference) => {}
+            (Some(digest), _) => inventory.note(reference, digest),
+            (None, Lookup::Found(found)) => inventory.note(reference, found.digest),
+            (None, Lookup::Blocked(_)) => _ = inventory.blocked.insert(reference),
         }
     }
     Ok(inventory)
@@ -125,8 +131,15 @@ pub async fn take_tags(
     let Questions { tags, .. } = questions(graph, targets, closed, &HashMap::new());
     events.report(Event::Phase { phase: Phase::Inventory, items: tags.len() as u64, bytes: 0 });
     let found = Asker { sink, jobs: jobs.max(1), events }.resolve_all(tags).await?;
-    let found = found.into_iter().filter_map(|(tag, found)| Some((tag, found?.digest)));
-    Ok(Inventory { tags: found.collect(), ..Inventory::default() })
+    let mut inventory = Inventory::default();
+    for (tag, found) in found {
+        match found {
+            Lookup::Absent => {}
+            Lookup::Found(found) => _ = inventory.tags.insert(tag, found.digest),
+            Lookup::Blocked(_) => _ = inventory.blocked.insert(tag),
+        }
+    }
+    Ok(inventory)
 }
 
 /// What the target may be asked.
@@ -203,7 +216,7 @@ impl Asker<'_> {
         (0..questions).for_each(|_| self.events.report(Event::ItemDone));
     }
 
-    async fn resolve_all(&self, references: BTreeSet<Reference>) -> Result<Vec<(Reference, Option<Descriptor>)>> {
+    async fn resolve_all(&self, references: BTreeSet<Reference>) -> Result<Vec<(Reference, Lookup)>> {
         stream::iter(references)
             .map(|reference| async move {
                 let found = self.sink.resolve(&reference).await?;
@@ -216,8 +229,8 @@ impl Asker<'_> {
     }
 
     /// Of the repositories in which a tag was not found, those that have none at all.
-    async fn untagged(&self, tags: &[(Reference, Option<Descriptor>)]) -> Result<HashSet<Repository>> {
-        let missing = tags.iter().filter(|(_, found)| found.is_none()).map(|(tag, _)| tag.repository.clone());
+    async fn untagged(&self, tags: &[(Reference, Lookup)]) -> Result<HashSet<Repository>> {
+        let missing = tags.iter().filter(|(_, found)| found.is_absent()).map(|(tag, _)| tag.repository.clone());
         stream::iter(missing)
             .map(|repository| async move { Ok(self.sink.has_no_tags(&repository).await?.then_some(repository)) })
             .buffer_unordered(self.jobs)
@@ -247,10 +260,10 @@ impl Asker<'_> {
         &self,
         graph: &Graph,
         targets: &Targets,
-        references: &[(Reference, Option<Descriptor>)],
+        references: &[(Reference, Lookup)],
     ) -> Result<HashSet<Reference>> {
         let there: HashSet<&Reference> =
-            references.iter().filter(|(_, found)| found.is_some()).map(|(r, _)| r).collect();
+            references.iter().filter(|(_, found)| !found.is_absent()).map(|(r, _)| r).collect();
         let mut speaking: HashMap<Reference, &Manifest> = HashMap::new();
         for (image, to) in graph.images.iter().zip(targets) {
             for manifest in image.manifests.iter().filter(|manifest| manifest.subject().is_some()) {

@@ -1,7 +1,7 @@
 //! A real registry: what goes in comes out.
 
 use futures_util::StreamExt;
-use gapferry::content::{Sink, Source};
+use gapferry::content::{Lookup, Sink, Source};
 use gapferry::error::Kind;
 use gapferry::oci::{Digest, Tag};
 use gapferry::transport::registry::Registries;
@@ -21,7 +21,7 @@ async fn an_image_comes_back_as_it_was_pushed() {
     let manifest = image(&config, &layers, None);
     let reference = tag(&repo, "v1");
 
-    assert_eq!(Sink::resolve(&registries, &reference).await.unwrap(), None);
+    assert_eq!(Sink::resolve(&registries, &reference).await.unwrap(), Lookup::Absent);
     assert!(!registries.has_blob(&repo, &layers[0]).await.unwrap());
     let blobs: Vec<_> = layers.iter().chain([&config]).collect();
     shelf::push(&registries, &repo, &shelf, &blobs).await.unwrap();

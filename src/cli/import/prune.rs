@@ -120,6 +120,10 @@ async fn run(args: &Args, push: &Push<'_>, bundle: &Bundle, arrived: &Arrived, c
     let (mut doomed, mut left) = (0, 0);
     for one in names(push, bundle)? {
         let fate = judge(&registries, &one, &wanted).await?;
+        if fate == Fate::Blocked {
+            let text = format!("{} is left: a policy of its project forbids reading which image it means now", one.tag);
+            context.events.report(Event::Warning(text));
+        }
         if fate != Fate::Deleted {
             tracing::debug!("{}: {fate:?}, so it is left alone", one.tag);
             continue;

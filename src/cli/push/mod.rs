@@ -292,10 +292,17 @@ impl<'a> Push<'a> {
         let jobs = self.args.registry.jobs();
         let (graph, may_be_half) = (&cargo.graph, cargo.arriving.is_some() || cargo.arrivals.is_some());
         let before = plan::Before { may_be_half, places: &cargo.places };
-        let inventory = match self.args.reupload {
+        let mut inventory = match self.args.reupload {
             true => plan::take_tags(registries, graph, targets, &closed, jobs, &context.events).await?,
             false => plan::take_inventory(registries, graph, targets, &closed, jobs, before, &context.events).await?,
         };
+        for (tag, digest) in prepared.read_blocked(&inventory, registries).await? {
+            inventory.blocked.remove(&tag);
+            if !self.args.reupload {
+                inventory.manifests.insert((tag.repository.clone(), digest));
+            }
+            inventory.tags.insert(tag, digest);
+        }
         let plan = Plan::new(graph, targets, &inventory, self.args.on_existing.into());
         for step in &plan.images {
             if let (plan::TagState::Other(digest), plan::Action::Push) = (step.tag, step.action) {

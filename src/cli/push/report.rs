@@ -1,6 +1,6 @@
 //! What a push prints and writes.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::error::Error as _;
 use std::path::Path;
 use std::time::Instant;
@@ -16,7 +16,9 @@ use super::{Cargo, Push};
 use crate::error::{Error, Kind, Reason, Result};
 use crate::graph::Image;
 use crate::lock::IndexMode;
+use crate::oci::Reference;
 use crate::plan::{Action, Plan, TagState};
+use crate::progress::Event;
 use crate::progress::units::{self, bytes, duration};
 use crate::receipt::{Receipt, signature_beside};
 use crate::signing::PrivateKey;
@@ -25,6 +27,9 @@ use crate::transfer::{self, Done};
 /// What to do about an index whose children are missing on purpose.
 pub const SPARSE_REMEDY: &str = "its index is sparse, which Harbor, docker-registry 2 and zot refuse: export it again with --index trim or single; distribution 3 \
      takes it with `validation.manifests.indexes.platforms: none` in its configuration";
+
+/// How many tags are named where one sentence is about many.
+const MOST_NAMED: usize = 5;
 
 /// The plan, for `--dry-run`.
 pub fn plan(cargo: &Cargo<'_>, plan: &Plan, notes: &[String], as_json: bool, context: &Context) -> Result<Outcome> {
@@ -66,6 +71,8 @@ pub fn plan(cargo: &Cargo<'_>, plan: &Plan, notes: &[String], as_json: bool, con
 fn action(action: Action, tag: TagState) -> &'static str {
     match (action, tag) {
         (Action::Push, TagState::Other(_)) => "overwrite",
+        // Perhaps it is this image already: nobody may read it.
+        (Action::Push, TagState::Blocked) => "renew",
         (Action::Push, TagState::Same) => "complete",
         (Action::Push, TagState::New) => "push",
         (Action::Nothing, _) => "present",
@@ -127,6 +134,7 @@ pub fn summary(
     context: &Context,
 ) -> Outcome {
     faults(cargo, context);
+    blocked(outcome, context);
     let count =
         |wanted: Done| outcome.images.iter().filter(|result| matches!(result, Ok(done) if *done == wanted)).count();
     let failed = cargo.lost.len() + failures(cargo, plan, outcome, context);
@@ -154,6 +162,22 @@ pub fn summary(
         (0, 0) => Outcome::Done,
         (0, _) => Outcome::Waiting,
         _ => stopped.map_or(Outcome::SomeImagesFailed, |error| Outcome::Failed(error.kind())),
+    }
+}
+
+/// Images that arrived and cannot be pulled yet, said once for each reason.
+fn blocked(outcome: &transfer::Outcome, context: &Context) {
+    let mut reasons: BTreeMap<&str, Vec<&Reference>> = BTreeMap::new();
+    outcome.blocked.iter().for_each(|(tag, why)| reasons.entry(why).or_default().push(tag));
+    for (why, tags) in reasons {
+        let named: Vec<String> = tags.iter().take(MOST_NAMED).map(ToString::to_string).collect();
+        let more = if tags.len() > MOST_NAMED { ", …" } else { "" };
+        let (tags, named) = (units::count(tags.len(), "tag"), named.join(", "));
+        let text = format!(
+            "{tags} cannot be pulled yet: a policy of the project forbids it until the image is signed or scanned: {why} \
+             ({named}{more})"
+        );
+        context.events.report(Event::Notice(text));
     }
 }
 

@@ -3,16 +3,20 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use clap::Args;
+use futures_util::stream::{self, StreamExt, TryStreamExt};
 
 use super::super::context::Context;
 use crate::error::Result;
 use crate::harbor::{self, Harbor, Preflight, ProjectOptions};
 use crate::naming::Target;
-use crate::oci::Repository;
-use crate::plan::{Plan, Targets};
+use crate::oci::{Digest, Reference, Repository};
+use crate::plan::{Inventory, Plan, Targets};
 use crate::progress::Event;
 use crate::progress::units::parse_bytes;
 use crate::transport::registry::Registries;
+
+/// Questions to Harbor's own API at the same time.
+const AT_ONCE: usize = 8;
 
 #[derive(Args)]
 #[command(next_help_heading = "Harbor")]
@@ -106,6 +110,30 @@ impl Prepared {
     /// Whether nothing of this repository can be at the target.
     pub fn is_closed(&self, repository: &Repository) -> bool {
         harbor::project_of(repository).is_some_and(|project| self.closed.contains(project))
+    }
+}
+
+impl Prepared {
+    /// What tags mean that a policy forbids pulling, by Harbor's own API. Those of which it says nothing to this account are
+    /// left out.
+    ///
+    /// # Errors
+    /// No answer was to be had.
+    pub async fn read_blocked(
+        &self,
+        inventory: &Inventory,
+        registries: &Registries,
+    ) -> Result<Vec<(Reference, Digest)>> {
+        let blocked = inventory.blocked.iter().filter(|_| self.harbor.is_some());
+        stream::iter(blocked)
+            .map(|tag| async move {
+                let digest = harbor::tag_digest(registries, tag).await?;
+                Ok(digest.map(|digest| (tag.clone(), digest)))
+            })
+            .buffer_unordered(AT_ONCE)
+            .try_filter_map(|known| async move { Ok(known) })
+            .try_collect()
+            .await
     }
 }
 

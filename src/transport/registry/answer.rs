@@ -8,6 +8,7 @@ use std::time::SystemTime;
 use reqwest::header::{DATE, RETRY_AFTER};
 use serde_json::Value;
 
+use super::refusals;
 use super::reply::Reply;
 use super::retry::{Failure, Retry, is_gateway, is_transient, retry_after};
 use crate::error::{Error, Kind, Reason};
@@ -27,7 +28,8 @@ pub(super) enum Purpose {
     WriteManifest,
 }
 
-/// The failure that a status other than the wanted one stands for. Decides by the status; the body is only shown.
+/// The failure that a status other than the wanted one stands for. Decides by the status; of the body, what it
+/// objects to is read ([`refusals`]), and the rest is only shown.
 pub(super) async fn refusal(what: &str, reply: Reply) -> Failure {
     refusal_of(Purpose::Read, what, reply).await
 }
@@ -53,6 +55,9 @@ pub(super) async fn refusal_of(purpose: Purpose, what: &str, reply: Reply) -> Fa
         _ => Retry::Soon,
     };
     let error = Error::new(kind(status), text);
+    if let Some(reason) = refusals::named(status, &body) {
+        return Failure { error: error.with_reason(reason), retry };
+    }
     match reason(purpose, status, &body) {
         Some(reason) => Failure::never(error.with_reason(reason)),
         None => Failure { error, retry },

@@ -12,6 +12,7 @@ use super::host::{Ask, Host, strange};
 use super::referrers;
 use super::reply::Reply;
 use super::retry::Failure;
+use crate::content::Lookup;
 use crate::error::{Error, Kind, Reason, Result};
 use crate::oci::{Descriptor, Digest, MAX_MANIFEST_SIZE, Manifest, ManifestError, Reference, Repository, media_type};
 
@@ -24,19 +25,28 @@ const MOST_DENIALS: u32 = 3;
 const MOST_SHOWN: usize = 64 * 1024;
 
 /// What a tag or digest means at a target. What has just been stored is asked for again if it is said not to be there.
-pub(super) async fn look_up(host: &Host, reference: &Reference) -> Result<Option<Descriptor>> {
+pub(super) async fn look_up(host: &Host, reference: &Reference) -> Result<Lookup> {
     let what = format!("looking up {reference}");
     let mut tries = host.tries(&what);
     loop {
-        let found = resolve(host, reference, Scopes::push(&reference.repository)).await?;
+        let found = match resolve(host, reference, Scopes::push(&reference.repository)).await {
+            Err(error) if error.reason() == Some(&Reason::PullPolicy) => return Ok(Lookup::Blocked(words(&error))),
+            found => found?,
+        };
         if found.is_some() || !host.memory.arrived.has_manifest(reference) {
-            return Ok(found);
+            return Ok(found.into());
         }
         let denied = Error::new(Kind::NotFound, format!("{what}: it was stored, and is said not to be there"));
         if tries.again(Failure::soon(denied)).await.is_err() {
-            return Ok(None);
+            return Ok(Lookup::Absent);
         }
     }
+}
+
+/// What the registry said, without what was asked.
+fn words(error: &Error) -> String {
+    let text = error.to_string();
+    text.rsplit_once(": 412 ").map_or(text.as_str(), |(_, said)| said).to_owned()
 }
 
 /// HEAD where that tells all, GET where it does not. `None`: the registry has no such tag or digest.
@@ -48,7 +58,8 @@ pub(super) async fn resolve(host: &Host, reference: &Reference, scopes: Scopes) 
     match reply.status() {
         200 => {}
         404 => return Ok(None),
-        405 | 501 => {
+        // With 412 (a policy forbids pulling) only a GET brings the registry's words.
+        405 | 412 | 501 => {
             // Its place in the lane is needed: if all were held like this, nobody would ever get one.
             drop(reply);
             return get(host, reference, scopes).await.map(|found| found.map(|m| m.descriptor()));
@@ -83,6 +94,8 @@ pub(super) async fn get(host: &Host, reference: &Reference, scopes: Scopes) -> R
         match reply.status() {
             200 => {}
             404 => return Ok(None),
+            // No condition was sent, so it is a policy's.
+            412 => return Err(refusal(&what, reply).await.error.with_reason(Reason::PullPolicy)),
             _ => return Err(refusal(&what, reply).await.error),
         }
         match received(reply, reference, &what).await {
@@ -214,6 +227,7 @@ async fn denied(host: &Host, ask: &Ask<'_>, repository: &Repository, reply: Repl
         {
             Failure::soon(failure.error)
         }
+        Some(Reason::BlobInCollection) => Failure::soon(failure.error),
         _ => failure,
     }
 }

@@ -10,7 +10,8 @@
 //! `outflow`: what they send; `projects`: how many at once; `arrived`: what may be denied for a moment); `host` adds
 //! authentication (`auth`), retries (`retry`; `outage`: of a registry that is down) and the gate that a registry's limits close (`limit`); `wire` makes one HTTP
 //! exchange, trusting whom `tls` and `certs` say, follows where its answer leads (`location`), and gives its `reply`;
-//! `patience` is how slow the other side may be; `answer` reads refusals; `trace` shows it all, masked.
+//! `patience` is how slow the other side may be; `answer` reads refusals, and
+//! `refusals` the causes they name; `trace` shows it all, masked.
 //!
 //! `admission` asks only whether we are let in.
 
@@ -34,6 +35,7 @@ mod outflow;
 mod patience;
 mod projects;
 mod referrers;
+mod refusals;
 mod reply;
 mod retry;
 mod session;
@@ -51,7 +53,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use reqwest::Method;
 
-use crate::content::{Api, ApiAnswer, ApiRequest, Body, Origin, Sink, Source};
+use crate::content::{Api, ApiAnswer, ApiRequest, Body, Lookup, Origin, Sink, Source};
 use crate::error::{Error, Result};
 use crate::oci::{Descriptor, Digest, Manifest, Reference, Repository, Tag};
 use crate::progress::Events;
@@ -185,7 +187,7 @@ impl Sink for Registries {
         upload::has(&*self.target(repository)?, repository, blob).await
     }
 
-    async fn resolve(&self, reference: &Reference) -> Result<Option<Descriptor>> {
+    async fn resolve(&self, reference: &Reference) -> Result<Lookup> {
         let repository = &reference.repository;
         manifests::look_up(&*self.target(repository)?, reference).await
     }

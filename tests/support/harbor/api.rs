@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::access::{Account, Identity, actions};
 use super::answer::{bytes, empty, header as with_header, json, refuse};
 use super::manifests::immutable;
-use super::{Answer, Call, Project, State};
+use super::{Answer, Call, Project, State, artifacts};
 
 pub fn answer(state: &mut State, call: &Call) -> Answer {
     // A client that keeps Harbor's session cookie is taken for a browser and needs a CSRF token.
@@ -138,10 +138,16 @@ fn project(state: &State, call: &Call, rest: &str) -> Answer {
         Some(id) => state.projects.values().find(|project| project.id == id).map_or("", |project| &project.name),
         None => wanted,
     };
+    if tail == "immutabletagrules" {
+        return rules(state, call, name);
+    }
     let project = match readable(state, call, name) {
         Ok(project) => project,
         Err(refusal) => return refusal,
     };
+    if let Some(rest) = tail.strip_prefix("repositories/") {
+        return artifacts::answer(state, call, project, rest);
+    }
     let mut view = json!({"project_id": project.id, "name": project.name, "metadata": {"public": project.public.to_string()},
                           "repo_count": 0});
     if project.proxy_cache {
@@ -158,6 +164,24 @@ fn project(state: &State, call: &Call, rest: &str) -> Answer {
         }
         _ => refuse(404, "NOT_FOUND", "the path is not found"),
     }
+}
+
+/// Only who manages the project reads them.
+fn rules(state: &State, call: &Call, name: &str) -> Answer {
+    let may = |project: &&Project| match &call.identity {
+        Identity::Account(account) => {
+            let manages = project.members.get(&account.name) == Some(&super::Right::Maintain);
+            account.admin || (manages && account.reads_projects)
+        }
+        _ => false,
+    };
+    let Some(project) = state.projects.get(name).filter(may) else { return refuse(403, "FORBIDDEN", "forbidden") };
+    let everywhere = json!([{"decoration": "repoMatches", "kind": "doublestar", "pattern": "**"}]);
+    let rule = |pattern: &String| {
+        json!({"action": "immutable", "id": 1, "template": "immutable_template", "scope_selectors": {"repository": everywhere},
+               "tag_selectors": [{"decoration": "matches", "kind": "doublestar", "pattern": pattern}]})
+    };
+    json(200, project.immutable.iter().map(rule).collect())
 }
 
 /// DELETE of `/projects/{name}/repositories/{name, slashes escaped twice}/artifacts/{digest}/tags/{name}`: the artifact stays.
@@ -231,5 +255,7 @@ fn token(state: &mut State, call: &Call) -> Answer {
         json!({"iss": "harbor-token-issuer", "aud": "harbor-registry", "jti": state.counter, "access": access});
     let token = format!("{}.{}.c2lnbmVk", part(json!({"typ": "JWT", "alg": "RS256"})), part(payload));
     state.tokens.insert(token.clone(), claims);
-    json(200, json!({"token": token, "expires_in": 1800, "issued_at": "2026-11-21T04:00:00Z"}))
+    // Both names are there, one of them empty.
+    let issued = "2026-11-21T04:00:00Z";
+    json(200, json!({"token": token, "access_token": "", "expires_in": 1800, "issued_at": issued}))
 }

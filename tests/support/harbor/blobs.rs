@@ -6,12 +6,19 @@ use base64::engine::general_purpose::URL_SAFE;
 use gapferry::oci::Digest;
 
 use super::answer::{bytes, empty, header as with_header, refuse};
-use super::{Answer, Call, State, Upload};
+use super::{Answer, Call, Row, State, Upload};
 
 pub fn read(state: &State, call: &Call, repository: &str, item: &str) -> Answer {
     let Ok(digest) = item.parse::<Digest>() else {
         return refuse(400, "DIGEST_INVALID", "provided digest did not match uploaded content");
     };
+    // Harbor answers HEAD out of its database, and GET is the registry's.
+    if let Some(row) = state.rows.get(&digest).filter(|_| call.method == Method::HEAD) {
+        return match row {
+            Row::Deleting => in_collection(),
+            Row::Absent => refuse(404, "NOT_FOUND", &format!("blob {digest} not found")),
+        };
+    }
     let held = state.repositories.get(repository).is_some_and(|repository| repository.blobs.contains(&digest));
     let Some(content) = state.blobs.get(&digest).filter(|_| held).cloned() else {
         return refuse(404, "BLOB_UNKNOWN", "blob unknown to registry");
@@ -75,7 +82,10 @@ fn begin(state: &mut State, call: &Call, repository: &str) -> Answer {
             if let Err(refusal) = charge(state, repository, &digest, size) {
                 return refusal;
             }
-            return link(state, repository, digest);
+            let linked = link(state, repository, digest);
+            // The registry has made its link by then.
+            let is_known = state.rows.get(&digest) != Some(&Row::Absent);
+            return if is_known { linked } else { refuse(404, "NOT_FOUND", &format!("blob {digest} not found")) };
         }
     }
     state.counter += 1;
@@ -98,7 +108,7 @@ fn append(state: &mut State, call: &Call, repository: &str, session: &str) -> An
 }
 
 fn close(state: &mut State, call: &Call, repository: &str, session: &str) -> Answer {
-    let Some(upload) = state.uploads.get_mut(session) else { return empty(404) };
+    let Some(upload) = state.uploads.get(session) else { return empty(404) };
     if upload.patched && !call.body.is_empty() {
         // Harbor would count only the last part: the project's quota is wrong for ever.
         let text = format!("{repository}: data was sent by PATCH and again in the closing PUT");
@@ -108,15 +118,20 @@ fn close(state: &mut State, call: &Call, repository: &str, session: &str) -> Ans
     if !call.headers.contains_key(header::CONTENT_LENGTH) {
         state.violations.push(format!("{repository}: the closing PUT has no Content-Length"));
     }
-    upload.data.extend_from_slice(&call.body);
-    let data = bytes::Bytes::from(std::mem::take(&mut upload.data));
-    state.uploads.remove(session);
+    let data = bytes::Bytes::from([&upload.data[..], &call.body].concat());
     let Some(Ok(digest)) = call.parameter("digest").map(str::parse::<Digest>) else {
+        state.uploads.remove(session);
         return refuse(400, "DIGEST_INVALID", "provided digest did not match uploaded content");
     };
+    // Refused by Harbor, before its registry hears of it: the session stays as it was.
+    if state.rows.get(&digest) == Some(&Row::Deleting) {
+        return in_collection();
+    }
     if let Err(refusal) = charge(state, repository, &digest, data.len() as u64) {
         return refusal;
     }
+    state.rows.remove(&digest);
+    state.uploads.remove(session);
     if Digest::of(digest.algorithm(), &data) != digest {
         let project = project_of(repository).to_owned();
         state.projects.get_mut(&project).map(|project| project.blobs.remove(&digest));
@@ -147,6 +162,10 @@ fn offset_state(size: usize) -> String {
     URL_SAFE.encode(format!("{{\"Offset\":{size:03}}}"))
 }
 
+pub fn in_collection() -> Answer {
+    refuse(404, "NOT_FOUND", "the asking blob is in GC, mark it as non existing, request id: 0")
+}
+
 pub fn project_of(repository: &str) -> &str {
     repository.split('/').next().unwrap_or(repository)
 }
@@ -159,12 +178,25 @@ pub fn charge(state: &mut State, repository: &str, digest: &Digest, size: u64) -
     }
     let used = project.used();
     if let Some(limit) = project.quota.filter(|limit| used + size > *limit) {
+        let (size, used, limit) = (in_words(size), in_words(used), in_words(limit));
         let text = format!(
-            "adding {size} B of storage resource, which when updated to current usage of {used} B will exceed the \
-             configured upper limit of {limit} B."
+            "adding {size} of storage resource, which when updated to current usage of {used} will exceed the \
+             configured upper limit of {limit}."
         );
         return Err(refuse(403, "DENIED", &text));
     }
     project.blobs.insert(*digest, size);
     Ok(())
+}
+
+/// As Harbor's messages write sizes.
+fn in_words(bytes: u64) -> String {
+    let power = (1..5).take_while(|power| bytes >= 1 << (10 * power)).last();
+    match power {
+        Some(power) => {
+            let unit = ["KiB", "MiB", "GiB", "TiB"][power - 1];
+            format!("{:.1} {unit}", bytes as f64 / (1_u64 << (10 * power)) as f64)
+        }
+        None => format!("{bytes} B"),
+    }
 }

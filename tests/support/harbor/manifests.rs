@@ -5,8 +5,9 @@ use gapferry::oci::{Digest, MAX_MANIFEST_SIZE, Manifest, Role, media_type};
 use serde_json::json;
 
 use super::answer::{bytes, empty, header as with_header, json, refuse};
-use super::blobs::{charge, project_of};
-use super::{Answer, Call, Repo, State, Stored};
+use super::artifacts::{accessories, subject_of};
+use super::blobs::{charge, in_collection, project_of};
+use super::{Answer, Call, Repo, Row, State, Stored};
 
 pub fn answer(state: &mut State, call: &Call, repository: &str, reference: &str) -> Answer {
     match call.method {
@@ -17,7 +18,7 @@ pub fn answer(state: &mut State, call: &Call, repository: &str, reference: &str)
     }
 }
 
-fn find<'a>(repository: &'a Repo, reference: &str) -> Option<&'a Stored> {
+pub fn find<'a>(repository: &'a Repo, reference: &str) -> Option<&'a Stored> {
     let digest = match reference.parse::<Digest>() {
         Ok(digest) => digest,
         Err(_) => *repository.tags.get(reference)?,
@@ -29,12 +30,31 @@ fn get(state: &State, call: &Call, repository: &str, reference: &str) -> Answer 
     let Some(stored) = state.repositories.get(repository).and_then(|repository| find(repository, reference)) else {
         return refuse(404, "NOT_FOUND", &format!("artifact {repository}:{reference} not found"));
     };
+    if let Some(why) = not_pullable(state, repository, stored) {
+        return refuse(412, "PROJECTPOLICYVIOLATION", why);
+    }
     // distribution hands an OCI manifest only to who asks for it by name.
     if stored.media_type.contains(".oci.") && !accepts(call, &stored.media_type) {
         return refuse(404, "MANIFEST_UNKNOWN", "OCI manifest found, but accept header does not support OCI manifests");
     }
     let answer = bytes(200, &stored.media_type, stored.manifest.bytes().clone());
     with_header(answer, "docker-content-digest", stored.manifest.digest().to_string())
+}
+
+/// Why a policy of the project forbids pulling it. What speaks of something else can always be pulled.
+fn not_pullable(state: &State, repository: &str, stored: &Stored) -> Option<&'static str> {
+    let (project, held) = (state.projects.get(project_of(repository))?, state.repositories.get(repository)?);
+    if subject_of(held, stored).is_some() {
+        return None;
+    }
+    let is_signed = || accessories(held, &stored.manifest.digest()).next().is_some();
+    if project.content_trust && !is_signed() {
+        return Some("The image is not signed by cosign.");
+    }
+    let text = "current image without vulnerability scanning cannot be pulled due to configured policy in 'Prevent images with \
+                vulnerability severity of \"High\" or higher from running.' To continue with pull, please contact your project \
+                administrator for help.";
+    project.wants_scan.then_some(text)
 }
 
 fn accepts(call: &Call, media_type: &str) -> bool {
@@ -61,6 +81,10 @@ fn put(state: &mut State, call: &Call, repository: &str, reference: &str) -> Ans
         Ok(manifest) => return invalid(&format!("content type {content_type}, not {}", manifest.media_type())),
         Err(error) => return invalid(&error.to_string()),
     };
+    let in_gc = |digest: &Digest| state.rows.get(digest) == Some(&Row::Deleting);
+    if manifest.children().iter().any(|child| child.role != Role::Manifest && in_gc(&child.descriptor.digest)) {
+        return in_collection();
+    }
     if let Some(missing) = missing_child(state, repository, &manifest) {
         let detail = json!({"digest": missing});
         let error = json!({"code": "MANIFEST_BLOB_UNKNOWN", "message": "blob unknown to registry", "detail": detail});

@@ -1,13 +1,15 @@
 //! A server that behaves as Harbor 2.x does, in process, in memory, on a free loopback port.
 //!
 //! For tests of what a push to Harbor meets and Debian's `docker-registry` does not do: projects and rights, 401 for
-//! whatever may not be seen, quotas, immutable tags, read-only mode, proxy-cache projects, sparse indexes refused, the
-//! project API and the token service. Facts from Harbor 2.15 (`src/server/registry`, `src/server/middleware`,
-//! `src/server/v2.0/handler`, `src/core/service/token`) and distribution 2.8. It never sleeps and it keeps a log.
+//! whatever may not be seen, quotas, immutable tags, policies that forbid pulling, read-only mode, proxy-cache projects, blobs
+//! that a garbage collection is deleting, sparse indexes refused, the project and artifact API, and the token service. Facts
+//! from Harbor 2.15 (`src/server/registry`, `src/server/middleware`, `src/server/v2.0/handler`, `src/core/service/token`),
+//! answers of a real Harbor 2.16, and distribution 2.8. It never sleeps and it keeps a log.
 
 mod access;
 mod answer;
 mod api;
+mod artifacts;
 mod blobs;
 mod manifests;
 
@@ -84,6 +86,10 @@ pub struct Project {
     pub proxy_cache: bool,
     /// Tag patterns, with `*` at the end or alone, that cannot be moved once set.
     pub immutable: Vec<String>,
+    /// What cosign has not signed cannot be pulled.
+    pub content_trust: bool,
+    /// What was not scanned cannot be pulled; nothing is ever scanned here.
+    pub wants_scan: bool,
     /// Who may do what.
     pub members: BTreeMap<String, Right>,
     /// Assigned when the server knows it; numbers from 1.
@@ -99,6 +105,8 @@ impl Project {
             quota: None,
             proxy_cache: false,
             immutable: vec![],
+            content_trust: false,
+            wants_scan: false,
             members: BTreeMap::new(),
             id: 0,
             blobs: BTreeMap::new(),
@@ -125,6 +133,16 @@ impl Project {
         self
     }
 
+    pub fn content_trust(mut self) -> Project {
+        self.content_trust = true;
+        self
+    }
+
+    pub fn wants_scan(mut self) -> Project {
+        self.wants_scan = true;
+        self
+    }
+
     pub fn proxy_cache(mut self) -> Project {
         self.proxy_cache = true;
         self
@@ -140,6 +158,25 @@ impl Project {
             None => tag == pattern,
         })
     }
+}
+
+/// What the database says of a blob whose file is in the storage, where that is not simply "here".
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Row {
+    /// A garbage collection has taken hold of it.
+    Deleting,
+    /// There is none: the file was put there by hand.
+    Absent,
+}
+
+/// What an administrator does while an import is under way.
+#[derive(Clone, Copy, Debug)]
+pub enum Change {
+    ReadOnly,
+    /// This project becomes a proxy cache.
+    ProxyCache(&'static str),
+    /// Everybody loses their rights to this project, and tokens do not outlive them.
+    RightsLost(&'static str),
 }
 
 /// One request as it was answered.
@@ -178,6 +215,9 @@ struct State {
     repositories: BTreeMap<String, Repo>,
     blobs: BTreeMap<Digest, Bytes>,
     uploads: BTreeMap<String, Upload>,
+    rows: BTreeMap<Digest, Row>,
+    /// Happens as soon as there are so many tags.
+    pending: Option<(usize, Change)>,
     counter: u64,
     tokens: BTreeMap<String, access::Claims>,
     log: Vec<Logged>,
@@ -207,6 +247,8 @@ impl Harbor {
             repositories: BTreeMap::new(),
             blobs: BTreeMap::new(),
             uploads: BTreeMap::new(),
+            rows: BTreeMap::new(),
+            pending: None,
             counter: 0,
             tokens: BTreeMap::new(),
             log: vec![],
@@ -291,6 +333,28 @@ impl Harbor {
         self.state().repositories.get(repository).is_some_and(|repository| repository.blobs.contains(digest))
     }
 
+    /// Requests for a token.
+    pub fn token_requests(&self) -> usize {
+        self.log().iter().filter(|entry| entry.path.starts_with("/service/token")).count()
+    }
+
+    /// Uploads that were begun, and neither ended nor cancelled: what they sent stays in the storage for a week.
+    pub fn open_uploads(&self) -> usize {
+        self.state().uploads.len()
+    }
+
+    /// What the database says of a blob; `None`: that it is here.
+    pub fn set_row(&self, blob: &Digest, row: Option<Row>) {
+        let mut state = self.state();
+        state.rows.remove(blob);
+        state.rows.extend(row.map(|row| (*blob, row)));
+    }
+
+    /// As soon as there are `tags` tags.
+    pub fn change_once_tagged(&self, tags: usize, change: Change) {
+        self.state().pending = Some((tags, change));
+    }
+
     /// Puts the server into or out of read-only mode.
     pub fn set_read_only(&self, read_only: bool) {
         self.state().setup.read_only = read_only;
@@ -332,6 +396,23 @@ impl Call {
     }
 }
 
+impl State {
+    /// Does what is pending, if its time has come.
+    fn change(&mut self) {
+        let tags = || self.repositories.values().map(|repository| repository.tags.len()).sum::<usize>();
+        let Some((_, change)) = self.pending.filter(|(wanted, _)| tags() >= *wanted) else { return };
+        self.pending = None;
+        match change {
+            Change::ReadOnly => self.setup.read_only = true,
+            Change::ProxyCache(name) => self.projects.get_mut(name).unwrap().proxy_cache = true,
+            Change::RightsLost(name) => {
+                self.projects.get_mut(name).unwrap().members.clear();
+                self.tokens.values_mut().for_each(|claims| _ = claims.remove(name));
+            }
+        }
+    }
+}
+
 type Answer = Response<Body>;
 
 async fn serve(state: Arc<Mutex<State>>, request: Request) -> Answer {
@@ -350,6 +431,7 @@ async fn serve(state: Arc<Mutex<State>>, request: Request) -> Answer {
         headers: parts.headers,
         body,
     };
+    state.change();
     let mut answer = route(&mut state, &call);
     state.log.push(Logged {
         method: call.method.to_string(),

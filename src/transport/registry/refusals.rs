@@ -1,0 +1,143 @@
+//! Reasons that concern more than one request, read from what the registry says.
+//!
+//! Harbor gives most of them one status and one code (403 `DENIED`): only its message tells a full quota from read-only mode.
+//! The messages are those of Harbor 2.0–2.16 (`src/lib/errors`, `src/server/middleware/{quota,readonly,v2auth,immutable,
+//! contenttrust,vulnerable,repoproxy,blob}`); of Harbor's own registry, "the asking blob is in GC".
+//!
+//! **Threats.** The text comes from outside. It selects a cause and, of a quota, a number of bytes, nothing else: the worst it
+//! can do is to stop a push that it could have refused anyway.
+
+use serde::Deserialize;
+
+use crate::error::Reason;
+
+#[derive(Deserialize)]
+struct Errors {
+    errors: Vec<Said>,
+}
+
+#[derive(Deserialize)]
+struct Said {
+    #[serde(default)]
+    code: String,
+    #[serde(default)]
+    message: String,
+}
+
+/// The cause that an answer with this status and body names, if it names one.
+pub(super) fn named(status: u16, body: &[u8]) -> Option<Reason> {
+    let Errors { errors } = serde_json::from_slice(body).ok()?;
+    errors.iter().find_map(|said| cause(status, &said.code, &said.message))
+}
+
+fn cause(status: u16, code: &str, message: &str) -> Option<Reason> {
+    let says = |words: &str| message.contains(words);
+    match (status, code) {
+        (403, "DENIED") if says("exceed the configured upper limit") => Some(Reason::Quota { left: left(message) }),
+        (403, "DENIED") if says("read only mode") => Some(Reason::ReadOnly),
+        (403, "DENIED") if says("to a proxy project") => Some(Reason::ProxyCache),
+        (401, "UNAUTHORIZED") if says("unauthorized to access repository") && says("action: push") => {
+            Some(Reason::NoPushRight)
+        }
+        (412, "PRECONDITION") if says("configured as immutable") => Some(Reason::ImmutableTag),
+        (412, "PROJECTPOLICYVIOLATION") => Some(Reason::PullPolicy),
+        (404, "NOT_FOUND") if says("blob is in GC") => Some(Reason::BlobInCollection),
+        _ => None,
+    }
+}
+
+/// The room that a project certainly has, of `… current usage of 386.0 KiB will exceed the configured upper limit of 2.9 MiB`.
+/// Both are rounded to a tenth of their unit.
+fn left(message: &str) -> u64 {
+    let after = |words: &str| message.rsplit_once(words).and_then(|(_, rest)| amount(rest));
+    match (after("current usage of "), after("configured upper limit of ")) {
+        (Some(used), Some(limit)) => limit.least.saturating_sub(used.most),
+        _ => 0,
+    }
+}
+
+/// Bytes as they may have been before they were rounded.
+struct Amount {
+    least: u64,
+    most: u64,
+}
+
+fn amount(text: &str) -> Option<Amount> {
+    let mut words = text.split_whitespace();
+    let number: f64 = words.next()?.parse().ok().filter(|number: &f64| number.is_finite() && *number >= 0.0)?;
+    let unit = words.next()?.trim_end_matches(['.', ',', ';']);
+    if unit == "B" {
+        return Some(Amount { least: number as u64, most: number as u64 });
+    }
+    let power = ["KiB", "MiB", "GiB", "TiB", "PiB"].iter().position(|known| *known == unit)?;
+    let bytes = 1024_f64.powi(power as i32 + 1);
+    Some(Amount { least: ((number - 0.05).max(0.0) * bytes) as u64, most: ((number + 0.05) * bytes).ceil() as u64 })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said(status: u16, code: &str, message: &str) -> Option<Reason> {
+        let body = serde_json::json!({"errors": [{"code": code, "message": message}]});
+        named(status, body.to_string().as_bytes())
+    }
+
+    #[test]
+    fn harbors_own_words_name_the_cause() {
+        let push = "unauthorized to access repository: lib/multi, action: push";
+        for (status, code, message, cause) in [
+            (403, "DENIED", "The system is in read only mode. Any modification is prohibited.", Reason::ReadOnly),
+            (403, "DENIED", "can not push artifact to a proxy project: hub", Reason::ProxyCache),
+            (401, "UNAUTHORIZED", push, Reason::NoPushRight),
+            (
+                412,
+                "PRECONDITION",
+                "Failed to process request due to 'chart:0.1.0' configured as immutable.",
+                Reason::ImmutableTag,
+            ),
+            (412, "PROJECTPOLICYVIOLATION", "The image is not signed by cosign.", Reason::PullPolicy),
+            (404, "NOT_FOUND", "the asking blob is in GC, mark it as non existing", Reason::BlobInCollection),
+        ] {
+            assert_eq!(said(status, code, message), Some(cause), "{message}");
+        }
+        for (status, code, message) in [
+            (403, "DENIED", "requested access to the resource is denied"),
+            (401, "UNAUTHORIZED", "unauthorized to access repository: closed/a, action: pull"),
+            (404, "NOT_FOUND", "repository lib/a not found"),
+            (200, "DENIED", "The system is in read only mode."),
+        ] {
+            assert_eq!(said(status, code, message), None, "{message}");
+        }
+        for body in ["", "null", "[]", "{\"errors\":null}", "{\"errors\":[{}]}", "<html>read only mode</html>"] {
+            assert_eq!(named(403, body.as_bytes()), None, "{body}");
+        }
+    }
+
+    #[test]
+    fn of_a_quota_the_room_that_is_certainly_left_is_read() {
+        let left = |used: &str, limit: &str| {
+            let message = format!(
+                "adding 19.1 MiB of storage resource, which when updated to current usage of {used} will exceed the \
+                 configured upper limit of {limit}."
+            );
+            match said(403, "DENIED", &message) {
+                Some(Reason::Quota { left }) => left,
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(left("100 B", "1000 B"), 900);
+        assert_eq!(left("386.0 KiB", "2.9 MiB"), ((2.85 * 1048576.0) as u64) - (386.05_f64 * 1024.0).ceil() as u64);
+        assert_eq!(left("3.0 MiB", "3.0 MiB"), 0, "rounding does not make room");
+        for nonsense in ["", "x", "-1 MiB", "NaN GiB", "1e400 GiB", "5 parsecs"] {
+            assert_eq!(left("0 B", nonsense), 0, "{nonsense}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_message_makes_it_panic(used in "[ -~]{0,12}", limit in "[0-9.e]{0,30} [KMGTP]iB") {
+            let _ = left(&format!("current usage of {used} will exceed the configured upper limit of {limit}"));
+        }
+    }
+}
