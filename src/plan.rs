@@ -1,8 +1,9 @@
 //! The plan: what has to move where, decided before anything moves.
 //!
-//! Pure but for [`take_inventory`], which asks the target.
+//! Pure but for [`take_inventory`] and [`Plan::proven`], which ask the target.
 
 mod inventory;
+mod proof;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashMap, HashSet};

@@ -39,6 +39,8 @@ pub struct Options {
     pub jobs: usize,
     /// Stop at the first failure instead of finishing the other images.
     pub fail_fast: bool,
+    /// Read the last byte of every blob that was uploaded: the target may keep a damaged file that it has.
+    pub check_uploads: bool,
 }
 
 /// What became of each image of the plan, in its order, and what it cost.
@@ -300,7 +302,8 @@ impl<'a> Transfer<'a> {
         let origin = Origin { source: &self.source, repository: &step.from };
         let put = self.sink.put_blob(repository, &step.blob, &origin).await;
         self.source.close(&step.blob.digest);
-        put
+        put?;
+        if self.options.check_uploads { self.check_sent(repository, &step.blob).await } else { Ok(()) }
     }
 
     fn note_failure(&self, step: &BlobStep, repository: &Repository, error: Error) -> Arc<Error> {

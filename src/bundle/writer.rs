@@ -19,7 +19,7 @@ use super::tarfile::{self, TarFile};
 use super::volumes::SetName;
 use super::{BUNDLE_JSON, Contents, bytes_in, signed, stamp};
 use crate::content::chunks::Chunks;
-use crate::content::{LinkMode, Lookup, Origin, Sink, Slice};
+use crate::content::{LinkMode, Lookup, Origin, Readable, Sink, Slice};
 use crate::error::{Error, Kind, Result};
 use crate::oci::{Algorithm, Descriptor, Digest, Manifest, Reference, Repository};
 use crate::progress::units::bytes;
@@ -224,6 +224,11 @@ impl Writer {
 impl Sink for Writer {
     async fn has_blob(&self, _: &Repository, blob: &Descriptor) -> Result<bool> {
         Ok(self.holds(&blob.digest))
+    }
+
+    /// What it holds it has proven.
+    async fn can_read(&self, _: &Repository, _: &Descriptor) -> Result<Readable> {
+        Ok(Readable::Yes)
     }
 
     async fn resolve(&self, _: &Reference) -> Result<Lookup> {

@@ -74,6 +74,18 @@ pub trait Source: Send + Sync {
     }
 }
 
+/// What came of reading the last byte of a blob that is said to be there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Readable {
+    Yes,
+    /// It is not there, has another length, or the byte does not come: which, as a sentence about the blob.
+    No(String),
+    /// This account may not read there.
+    Denied,
+    /// No clear answer: why.
+    Unknown(String),
+}
+
 /// Where content goes: a registry, a bundle, a directory.
 ///
 /// Every call may be repeated: putting what is already there succeeds and moves nothing.
@@ -81,6 +93,9 @@ pub trait Source: Send + Sync {
 pub trait Sink: Send + Sync {
     /// Whether the whole blob is there under this repository.
     async fn has_blob(&self, repository: &Repository, blob: &Descriptor) -> Result<bool>;
+
+    /// Whether a blob that is said to be there can be read, by a request that no cache answers. Costs as much as [`Sink::has_blob`].
+    async fn can_read(&self, repository: &Repository, blob: &Descriptor) -> Result<Readable>;
 
     /// What a tag or digest means at the target now.
     async fn resolve(&self, reference: &Reference) -> Result<Lookup>;

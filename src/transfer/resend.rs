@@ -9,7 +9,7 @@ use futures_util::future::BoxFuture;
 use tokio::sync::OnceCell;
 
 use super::Transfer;
-use crate::content::Origin;
+use crate::content::{Origin, Readable};
 use crate::error::{Error, Kind, Reason, Result};
 use crate::graph::Image;
 use crate::oci::{Descriptor, Digest, Manifest, Reference, Repository};
@@ -105,13 +105,22 @@ impl Transfer<'_> {
         let origin = Origin { source: &self.source, repository: &image.locked.reference.repository };
         let sent = self.sink.put_blob(repository, blob, &origin).await;
         self.source.close(&blob.digest);
-        sent.map_err(|error| match self.resent.streamed.load(Ordering::Relaxed) {
+        let sent = sent.map_err(|error| match self.resent.streamed.load(Ordering::Relaxed) {
             true => {
                 let text = format!("{repository} lacks blob {}, whose bytes have passed in the stream", blob.digest);
                 error.while_doing(text).with_reason(Reason::Passed)
             }
             false => error,
-        })
+        });
+        sent?;
+        self.check_sent(repository, blob).await
+    }
+
+    /// Whether what the target has taken can be read. Where it may not be, the manifest that is put next is the proof.
+    pub(super) async fn check_sent(&self, repository: &Repository, blob: &Descriptor) -> Result<()> {
+        let Readable::No(why) = self.sink.can_read(repository, blob).await? else { return Ok(()) };
+        let text = format!("{repository} has taken blob {} and holds a damaged copy: {why}", blob.digest);
+        Err(Error::damaged(text).with_reason(Reason::DamagedTarget))
     }
 }
 

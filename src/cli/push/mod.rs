@@ -18,13 +18,14 @@ use super::exit::Outcome;
 use super::registry::RegistryArgs;
 use crate::allowlist::refused;
 use crate::content::Source;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::graph::Graph;
 use crate::lock::{IndexMode, LockedImage};
 use crate::naming::{Map, Naming, Style, Target, landing, parse_target};
 use crate::oci::{Digest, Reference, Repository};
 use crate::plan::{self, OnExisting, Plan, Targets};
 use crate::progress::Event;
+use crate::progress::units::count;
 use crate::receipt::ImageReceipt;
 use crate::signing::PrivateKey;
 use crate::transfer::{self, Arrivals, Transfer};
@@ -207,7 +208,8 @@ impl<'a> Push<'a> {
         }
         check_incomplete_indexes(graph, context);
         cargo.arriving.map_or(Ok(()), |arriving| arriving.before(&plan, &waiting))?;
-        let options = transfer::Options { jobs: args.registry.jobs(), fail_fast: args.fail_fast };
+        let (jobs, check_uploads) = (args.registry.jobs(), args.reupload);
+        let options = transfer::Options { jobs, fail_fast: args.fail_fast, check_uploads };
         let transfer = Transfer::new(cargo.source, &registries, options, context.events.clone());
         let outcome = transfer.run_with(graph, &plan, cargo.arrivals).await;
         context.end();
@@ -303,7 +305,9 @@ impl<'a> Push<'a> {
             }
             inventory.tags.insert(tag, digest);
         }
-        let plan = Plan::new(graph, targets, &inventory, self.args.on_existing.into());
+        let on_existing = self.args.on_existing.into();
+        let plan = Plan::proven(registries, graph, targets, &mut inventory, on_existing, jobs, &context.events).await?;
+        check_places(cargo, &inventory)?;
         for step in &plan.images {
             if let (plan::TagState::Other(digest), plan::Action::Push) = (step.tag, step.action) {
                 let text = format!("{} is overwritten; it was {digest}", step.to);
@@ -350,6 +354,20 @@ impl NameArgs {
         };
         Ok(Naming { prefix: target.prefix.clone(), style, map })
     }
+}
+
+/// The source lacks what it expects at the target, so nothing can be done about a blob that the target only claims to have.
+///
+/// # Errors
+/// [`Kind::Lacking`]: there is one.
+fn check_places(cargo: &Cargo<'_>, inventory: &plan::Inventory) -> Result<()> {
+    let is_lost = |(digest, place): &(&Digest, &Repository)| inventory.elsewhere.get(digest) != Some(place);
+    let lost: Vec<_> = cargo.places.iter().filter(is_lost).collect();
+    let Some((digest, place)) = lost.first() else { return Ok(()) };
+    let blobs = count(lost.len(), "blob");
+    let text =
+        format!("the bundle relies on {blobs} that the target claims to have and cannot give: {digest} of {place}");
+    Err(Error::new(Kind::Lacking, format!("{text}; nothing was pushed")))
 }
 
 /// Most registries refuse an index whose children are not all there; better to hear it before.

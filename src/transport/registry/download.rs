@@ -241,14 +241,14 @@ enum Opened {
 }
 
 /// `bytes start-end/total`; a total of `*` is unknown (RFC 9110 §14.4).
-struct ContentRange {
-    start: u64,
-    end: u64,
-    total: Option<u64>,
+pub(super) struct ContentRange {
+    pub start: u64,
+    pub end: u64,
+    pub total: Option<u64>,
 }
 
 impl ContentRange {
-    fn parse(header: &str) -> Option<ContentRange> {
+    pub fn parse(header: &str) -> Option<ContentRange> {
         let (range, total) = header.trim().strip_prefix("bytes")?.trim_start().split_once('/')?;
         let (start, end) = range.split_once('-')?;
         let total = match total.trim() {

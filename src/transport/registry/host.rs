@@ -57,6 +57,9 @@ pub(super) struct Memory {
     /// Upload sessions that a refused mount has opened.
     pub sessions: Mutex<HashMap<(Repository, Digest), Url>>,
     pub arrived: Arrived,
+    /// Blobs that it has claimed to have and does not have as they should be, in whichever repository: registries keep one copy.
+    /// What they say after another upload is not believed either.
+    pub suspects: Mutex<HashSet<Digest>>,
     /// PATCH was refused as such: uploads go in one request.
     pub patchless: AtomicBool,
     /// Held while the fallback list of a subject is read, changed and written.
@@ -321,6 +324,14 @@ impl Memory {
     pub fn lacks_tag(&self, repository: &Repository, tag: &Tag) -> bool {
         let known = self.companion_tags.lock().unwrap_or_else(PoisonError::into_inner);
         known.get(repository).is_some_and(|tags| !tags.contains(tag))
+    }
+
+    pub fn suspect(&self, blob: &Digest) {
+        self.suspects.lock().unwrap_or_else(PoisonError::into_inner).insert(*blob);
+    }
+
+    pub fn is_suspect(&self, blob: &Digest) -> bool {
+        self.suspects.lock().unwrap_or_else(PoisonError::into_inner).contains(blob)
     }
 
     pub fn refuses_patch(&self) -> bool {

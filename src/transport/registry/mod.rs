@@ -7,8 +7,9 @@
 //!
 //! From the outside in: [`Registries`] picks a `host::Host`, for reading by way of mirrors (`ways`); `manifests`, `tags`,
 //! `referrers`, `download` and `upload` each know one part of the protocol (`session`: uploads that go on after a break;
-//! `outflow`: what they send; `projects`: how many at once; `arrived`: what may be denied for a moment); `host` adds
-//! authentication (`auth`), retries (`retry`; `outage`: of a registry that is down) and the gate that a registry's limits close (`limit`); `wire` makes one HTTP
+//! `outflow`: what they send; `last_byte`: whether what is there can be read; `projects`: how many at once; `arrived`: what may
+//! be denied for a moment); `host` adds authentication (`auth`), retries (`retry`; `outage`: of a registry that is down) and the
+//! gate that a registry's limits close (`limit`); `wire` makes one HTTP
 //! exchange, trusting whom `tls` and `certs` say, follows where its answer leads (`location`), and gives its `reply`;
 //! `patience` is how slow the other side may be; `answer` reads refusals, and
 //! `refusals` the causes they name; `trace` shows it all, masked.
@@ -26,6 +27,7 @@ mod download;
 #[doc(hidden)]
 pub mod fuzzing;
 mod host;
+mod last_byte;
 mod limit;
 mod link;
 mod location;
@@ -53,7 +55,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use reqwest::Method;
 
-use crate::content::{Api, ApiAnswer, ApiRequest, Body, Lookup, Origin, Sink, Source};
+use crate::content::{Api, ApiAnswer, ApiRequest, Body, Lookup, Origin, Readable, Sink, Source};
 use crate::error::{Error, Result};
 use crate::oci::{Descriptor, Digest, Manifest, Reference, Repository, Tag};
 use crate::progress::Events;
@@ -185,6 +187,10 @@ impl Source for Registries {
 impl Sink for Registries {
     async fn has_blob(&self, repository: &Repository, blob: &Descriptor) -> Result<bool> {
         upload::has(&*self.target(repository)?, repository, blob).await
+    }
+
+    async fn can_read(&self, repository: &Repository, blob: &Descriptor) -> Result<Readable> {
+        upload::can_read(&*self.target(repository)?, repository, blob).await
     }
 
     async fn resolve(&self, reference: &Reference) -> Result<Lookup> {

@@ -15,6 +15,7 @@ use reqwest::{Method, Url};
 use super::answer::refusal;
 use super::auth::Scopes;
 use super::host::{Ask, Host, strange};
+use super::last_byte;
 use super::location;
 use super::outflow::Outflow;
 use super::projects::Turn;
@@ -22,8 +23,8 @@ use super::reply::Reply;
 use super::retry::{Failure, Retry};
 use super::session::Session;
 use super::wire::Payload;
-use crate::content::Origin;
-use crate::error::{Error, Kind, Result};
+use crate::content::{Origin, Readable};
+use crate::error::{Error, Kind, Reason, Result};
 use crate::oci::{Descriptor, Digest, Repository};
 use crate::progress::Event;
 
@@ -54,6 +55,7 @@ async fn look_for(host: &Host, repository: &Repository, blob: &Descriptor, what:
         (200, Some(length)) if length != blob.size => {
             let text = format!("{what}: there it has {length} bytes instead of {}; uploading it again", blob.size);
             host.wire.events.report(Event::Warning(text));
+            host.memory.suspect(&blob.digest);
             Ok(Some(false))
         }
         (200, _) => Ok(Some(true)),
@@ -62,6 +64,33 @@ async fn look_for(host: &Host, repository: &Repository, blob: &Descriptor, what:
         _ if !host.is_own(&reply) => Ok(Some(false)),
         _ => Err(refusal(what, reply).await.error),
     }
+}
+
+/// Whether a blob that is said to be there can be read.
+pub(super) async fn can_read(host: &Host, repository: &Repository, blob: &Descriptor) -> Result<Readable> {
+    let readable = last_byte::read(host, repository, blob).await?;
+    if matches!(readable, Readable::No(_)) {
+        host.memory.suspect(&blob.digest);
+    }
+    Ok(readable)
+}
+
+/// Proves that an upload has replaced what was wrong: distribution answers 201 and keeps the file that is there.
+///
+/// # Errors
+/// [`Reason::DamagedTarget`]: it has not.
+async fn check_replaced(host: &Host, repository: &Repository, blob: &Descriptor, what: &str) -> Result<()> {
+    let why = match last_byte::read(host, repository, blob).await? {
+        Readable::Yes => return Ok(()),
+        Readable::No(why) => why,
+        // Whoever may not read hears of the length at least.
+        Readable::Denied | Readable::Unknown(_) => match look_for(host, repository, blob, what).await? {
+            Some(true) => return Ok(()),
+            _ => "it is still not as it should be".to_owned(),
+        },
+    };
+    let text = format!("the registry has taken it again and keeps what it had: {why}");
+    Err(Error::damaged(text).with_reason(Reason::DamagedTarget).while_doing(what))
 }
 
 /// Cross-repository mount. Anything but “created” means that the blob has to be uploaded; a session opened instead is kept
@@ -117,7 +146,10 @@ pub(super) async fn put(host: &Host, repository: &Repository, blob: &Descriptor,
         let inherited = upload.inherited;
         let Err(mut failure) = upload.attempt().await else {
             host.memory.arrived.note_blob(repository, blob.digest);
-            return Ok(());
+            return match host.memory.is_suspect(&blob.digest) {
+                true => check_replaced(host, repository, blob, &what).await,
+                false => Ok(()),
+            };
         };
         // A session may have expired since the mount that opened it; the usual way is still to be tried.
         if inherited && failure.retry == Retry::Never && failure.error.kind() != Kind::Damaged {

@@ -1,0 +1,127 @@
+//! What a plan relies on at the target, proven before anything is pushed.
+//!
+//! A registry may claim a blob out of a cache that a garbage collection, a full disk or a restored backup did not reach. So before a
+//! manifest is put that names such a blob, or the blob is mounted elsewhere, its last byte is read. Of what is mounted the place it
+//! is mounted from is proven: registries keep one copy, and a mount only adds a name. An image that is there as a whole relies on
+//! nothing, so a run that changes nothing asks nothing more.
+
+use std::collections::HashSet;
+use std::sync::{Mutex, PoisonError};
+
+use futures_util::stream::{self, StreamExt, TryStreamExt};
+
+use super::{Action, Inventory, OnExisting, Plan, Targets};
+use crate::content::{Readable, Sink};
+use crate::error::Result;
+use crate::graph::Graph;
+use crate::oci::{Descriptor, Digest, Repository};
+use crate::progress::{Event, Events, Phase};
+
+impl Plan {
+    /// A plan that relies only on blobs that can be read. `inventory` loses those that cannot.
+    ///
+    /// # Errors
+    /// Any question without a clear answer.
+    pub async fn proven(
+        sink: &dyn Sink,
+        graph: &Graph,
+        targets: &Targets,
+        inventory: &mut Inventory,
+        on_existing: OnExisting,
+        jobs: usize,
+        events: &Events,
+    ) -> Result<Plan> {
+        let prover = Prover { sink, jobs: jobs.max(1), events, blind: Mutex::default(), told: Mutex::default() };
+        let mut asked = HashSet::new();
+        loop {
+            let plan = Plan::new(graph, targets, inventory, on_existing);
+            let relied = plan.relied_on(graph, inventory);
+            let new = relied.into_iter().filter(|(place, blob)| asked.insert(((*place).clone(), blob.digest)));
+            let new = new.map(|(place, blob)| (place.clone(), blob.clone()));
+            let lost = prover.lost(new.collect()).await?;
+            if lost.is_empty() {
+                return Ok(plan);
+            }
+            lost.iter().for_each(|(place, digest)| inventory.forget(place, digest));
+        }
+    }
+
+    /// Blobs that images to be pushed need and that are there, and those that are to be mounted from somewhere.
+    fn relied_on<'p>(&'p self, graph: &'p Graph, inventory: &Inventory) -> Vec<(&'p Repository, &'p Descriptor)> {
+        let mut relied = Vec::new();
+        for (image, step) in graph.images.iter().zip(&self.images).filter(|(_, step)| step.action == Action::Push) {
+            let repository = &step.to.repository;
+            let is_there = |blob: &&Descriptor| inventory.blobs.contains(&(repository.clone(), blob.digest));
+            relied.extend(image.blobs.iter().filter(is_there).map(|blob| (repository, blob)));
+        }
+        relied.extend(self.blobs.iter().filter_map(|step| Some((step.present.first()?, &step.blob))));
+        relied
+    }
+}
+
+impl Inventory {
+    /// The repository does not have the blob after all.
+    fn forget(&mut self, repository: &Repository, digest: &Digest) {
+        self.blobs.remove(&(repository.clone(), *digest));
+        if self.elsewhere.get(digest) == Some(repository) {
+            self.elsewhere.remove(digest);
+        }
+    }
+}
+
+struct Prover<'a> {
+    sink: &'a dyn Sink,
+    jobs: usize,
+    events: &'a Events,
+    /// Repositories that cannot be read from here: no more is asked there.
+    blind: Mutex<HashSet<Repository>>,
+    /// Registries of which that was said.
+    told: Mutex<HashSet<String>>,
+}
+
+impl Prover<'_> {
+    /// Those that cannot be read.
+    async fn lost(&self, blobs: Vec<(Repository, Descriptor)>) -> Result<Vec<(Repository, Digest)>> {
+        if !blobs.is_empty() {
+            let items = blobs.len() as u64;
+            self.events.report(Event::Phase { phase: Phase::Inventory, items, bytes: 0 });
+        }
+        stream::iter(blobs)
+            .map(|(place, blob)| async move {
+                let can_be_read = self.can_be_read(&place, &blob).await?;
+                self.events.report(Event::ItemDone);
+                Ok((!can_be_read).then_some((place, blob.digest)))
+            })
+            .buffer_unordered(self.jobs)
+            .try_filter_map(|lost| async move { Ok(lost) })
+            .try_collect()
+            .await
+    }
+
+    /// Where nobody can tell, storing the manifest is the proof.
+    async fn can_be_read(&self, place: &Repository, blob: &Descriptor) -> Result<bool> {
+        if self.blind.lock().unwrap_or_else(PoisonError::into_inner).contains(place) {
+            return Ok(true);
+        }
+        let registry = place.registry();
+        let said = match self.sink.can_read(place, blob).await? {
+            Readable::Yes => return Ok(true),
+            Readable::No(why) => {
+                let text = format!("{place} claims to have blob {}, but {why}; uploading it again", blob.digest);
+                self.events.report(Event::Warning(text));
+                return Ok(false);
+            }
+            Readable::Denied => Event::Notice(format!(
+                "this account may not read from {registry}: that what is there already can be read is proven only when the manifests are stored"
+            )),
+            Readable::Unknown(why) => Event::Warning(format!(
+                "what {registry} has already cannot be read from here, so only storing the manifests proves that it is there: {why}"
+            )),
+        };
+        self.blind.lock().unwrap_or_else(PoisonError::into_inner).insert(place.clone());
+        if self.told.lock().unwrap_or_else(PoisonError::into_inner).insert(registry.to_owned()) {
+            self.events.report(said);
+        }
+        Ok(true)
+    }
+}
