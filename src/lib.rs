@@ -38,6 +38,7 @@
 //! | [`plan`], [`transfer`] | what has to move where; moving it |
 //! | [`bundle`] | the format, the writer, the reader |
 //! | [`check`] | every defect of a bundle, as data |
+//! | [`prove`] | everything that a registry is said to have, read back over HTTP |
 //! | [`naming`], [`harbor`], [`receipt`] | names at the target, what Harbor wants, what arrived |
 //! | [`increment`] | what need not be carried because it has arrived, and the proof of that |
 //! | [`serve`] | the embedded registry |
@@ -80,6 +81,7 @@ pub mod oci;
 pub mod plan;
 pub mod position;
 pub mod progress;
+pub mod prove;
 pub mod receipt;
 pub mod resolve;
 pub mod routes;

@@ -28,7 +28,7 @@ use crate::progress::{Event, Events, Phase};
 pub use arrivals::Arrivals;
 use arrivals::Coming;
 use awaited::Awaited;
-use observed::Observed;
+pub use observed::Observed;
 use outcomes::Outcomes;
 use resend::Resent;
 

@@ -11,7 +11,7 @@ use support::images;
 use support::registry::{Options, Registry};
 use support::{gapferry, gapferry_process, tempdir};
 
-const COMMANDS: [&str; 15] = [
+const COMMANDS: [&str; 16] = [
     "",
     "export",
     "lock",
@@ -20,6 +20,7 @@ const COMMANDS: [&str; 15] = [
     "inspect",
     "import",
     "inventory",
+    "prove",
     "serve",
     "login",
     "logout",

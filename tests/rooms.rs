@@ -28,6 +28,7 @@ const ROOMS: &[(&str, u8)] = &[
     ("increment", 3),
     ("naming", 3),
     ("plan", 3),
+    ("prove", 3),
     ("receipt", 3),
     ("resolve", 3),
     ("select", 3),

@@ -26,6 +26,7 @@ mod migrate;
 mod mirrors;
 mod password;
 mod piped;
+mod prove;
 mod push;
 mod read_back;
 mod receipts;
@@ -118,6 +119,7 @@ enum Command {
     Inspect(inspect::Args),
     Import(import::Args),
     Inventory(inventory::Args),
+    Prove(prove::Args),
     Migrate(migrate::Args),
     Check(check::Args),
     Serve(serve::Args),
@@ -194,6 +196,7 @@ async fn run(command: Command, context: &Context) -> Result<Outcome> {
         Command::Inspect(args) => inspect::run(args, context).await,
         Command::Import(args) => import::run(args, context).await,
         Command::Inventory(args) => inventory::run(args, context).await,
+        Command::Prove(args) => prove::run(args, context).await,
         Command::Migrate(args) => migrate::run(args, context).await,
         Command::Check(args) => check::run(&args, context),
         Command::Serve(args) => serve::run(args, context).await,

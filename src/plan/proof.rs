@@ -1,9 +1,9 @@
 //! What a plan relies on at the target, proven before anything is pushed.
 //!
-//! A registry may claim a blob out of a cache that a garbage collection, a full disk or a restored backup did not reach. So before a
-//! manifest is put that names such a blob, or the blob is mounted elsewhere, its last byte is read. Of what is mounted the place it
-//! is mounted from is proven: registries keep one copy, and a mount only adds a name. An image that is there as a whole relies on
-//! nothing, so a run that changes nothing asks nothing more.
+//! A registry may claim a blob out of a cache that a garbage collection, a full disk or a restored backup did not reach. So before
+//! a manifest is put that names such a blob, or the blob is mounted elsewhere, its last byte is read. Of what is mounted the place
+//! it is mounted from is proven: registries keep one copy, and a mount only adds a name. An image that is there as a whole relies
+//! on nothing, so a run that changes nothing asks nothing more.
 
 use std::collections::HashSet;
 use std::sync::{Mutex, PoisonError};
@@ -112,7 +112,7 @@ impl Prover<'_> {
                 return Ok(false);
             }
             Readable::Denied => Event::Notice(format!(
-                "this account may not read from {registry}: that what is there already can be read is proven only when the manifests are stored"
+                "this account may not read from {registry}: only storing the manifests proves that what is there can be read"
             )),
             Readable::Unknown(why) => Event::Warning(format!(
                 "what {registry} has already cannot be read from here, so only storing the manifests proves that it is there: {why}"

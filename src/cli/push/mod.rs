@@ -15,20 +15,22 @@ use jiff::Timestamp;
 use super::allowlist::read_file;
 use super::context::{Context, check_writable};
 use super::exit::Outcome;
+use super::prove;
 use super::registry::RegistryArgs;
 use crate::allowlist::refused;
 use crate::content::Source;
 use crate::error::{Error, Kind, Result};
-use crate::graph::Graph;
+use crate::graph::{Graph, Image};
 use crate::lock::{IndexMode, LockedImage};
 use crate::naming::{Map, Naming, Style, Target, landing, parse_target};
 use crate::oci::{Digest, Reference, Repository};
 use crate::plan::{self, OnExisting, Plan, Targets};
 use crate::progress::Event;
 use crate::progress::units::count;
+use crate::prove::{Claim, Confirmed};
 use crate::receipt::ImageReceipt;
 use crate::signing::PrivateKey;
-use crate::transfer::{self, Arrivals, Transfer};
+use crate::transfer::{self, Arrivals, Done, Transfer};
 use crate::transport::registry::Registries;
 pub use target::closed;
 
@@ -47,6 +49,12 @@ pub struct PushArgs {
     /// For a target whose storage or cache is in doubt. What its tags mean is still asked.
     #[arg(long, help_heading = "Pushing", hide_short_help = true)]
     reupload: bool,
+    /// Afterwards read everything back and prove its digests
+    ///
+    /// Over HTTP, as `gapferry prove` does at any later time; --receipt FILE is written before, and again with what was found. An
+    /// image that was not proven has failed. With --receipt, an interrupted proof goes on when the same command is run again.
+    #[arg(long, help_heading = "Pushing", hide_short_help = true)]
+    prove: bool,
     /// Stop at the first failure
     #[arg(long, help_heading = "Pushing")]
     fail_fast: bool,
@@ -211,14 +219,58 @@ impl<'a> Push<'a> {
         let (jobs, check_uploads) = (args.registry.jobs(), args.reupload);
         let options = transfer::Options { jobs, fail_fast: args.fail_fast, check_uploads };
         let transfer = Transfer::new(cargo.source, &registries, options, context.events.clone());
-        let outcome = transfer.run_with(graph, &plan, cargo.arrivals).await;
+        let mut outcome = transfer.run_with(graph, &plan, cargo.arrivals).await;
         context.end();
         let wanted = cargo.arriving.map_or_else(|| Ok(Vec::new()), |arriving| arriving.after(&waiting, &outcome));
         let volumes = wanted.as_ref().map_or(&[][..], |wanted| wanted);
+        let proven = match args.prove {
+            true => {
+                // How a proof of hours ends must not cost the receipt.
+                report::receipt(self, cargo, (&plan, volumes), &outcome)?;
+                self.prove(&registries, (graph, &plan), &mut outcome, context).await
+            }
+            false => Ok(Outcome::Done),
+        };
         let written = report::files(self, cargo, (&plan, volumes), &outcome, context);
         // Which images failed is told whatever became of the receipt; that it is missing comes last.
         let ended = report::summary(cargo, (&plan, volumes), &outcome, started, context);
-        wanted.and(written).map(|()| ended)
+        let proven = wanted.and(written).and(proven)?;
+        Ok(if proven == Outcome::Damaged { proven } else { ended })
+    }
+
+    /// Reads back what was pushed or was there; an image that is not proven has failed. Gives how the proof ended.
+    ///
+    /// # Errors
+    /// What keeps everything from being proven.
+    async fn prove(
+        &self,
+        registries: &Registries,
+        (graph, plan): (&Graph, &Plan),
+        outcome: &mut transfer::Outcome,
+        context: &Context,
+    ) -> Result<Outcome> {
+        let started = Instant::now();
+        let images = graph.images.iter().zip(&plan.images).zip(&outcome.images);
+        let is_there = |result: &Result<Done, _>| matches!(result, Ok(Done::Pushed | Done::Present));
+        let claims: Vec<Claim> =
+            images.filter(|(_, result)| is_there(result)).map(|((image, step), _)| claim(image, &step.to)).collect();
+        if claims.is_empty() {
+            return Ok(Outcome::Done);
+        }
+        let confirmed = Confirmed { digests: transfer::confirmed(graph, outcome), ..Confirmed::default() };
+        let state = self.args.receipt.as_deref().map(prove::state_beside);
+        let options = crate::prove::Options { jobs: self.jobs(), every_repository: false };
+        let (registry, state, dry_run) = (self.registry(), state.as_deref(), false);
+        let proof = prove::Job { registries, registry, options, state, dry_run };
+        let proof = proof.run(&claims, &confirmed, context).await?;
+        context.say(&prove::summary(&proof, started));
+        let mut found = proof.plan.images.iter();
+        for result in outcome.images.iter_mut().filter(|result| is_there(result)) {
+            if let Some(error) = found.next().and_then(prove::failure) {
+                *result = Err(Arc::new(error));
+            }
+        }
+        Ok(prove::outcome(&proof.plan))
     }
 
     /// The client for the target, one for all that is asked of it.
@@ -354,6 +406,16 @@ impl NameArgs {
         };
         Ok(Naming { prefix: target.prefix.clone(), style, map })
     }
+}
+
+/// An image as it should be found.
+fn claim(image: &Image, to: &Reference) -> Claim {
+    let companions = image.locked.companions().iter();
+    let companions = companions.map(|attached| {
+        let tag = attached.tag.clone().map(|tag| to.repository.with_tag(tag));
+        (tag, attached.digest)
+    });
+    Claim { reference: to.clone(), digest: image.locked.digest, companions: companions.collect() }
 }
 
 /// The source lacks what it expects at the target, so nothing can be done about a blob that the target only claims to have.

@@ -94,9 +94,7 @@ pub fn files(
     context: &Context,
 ) -> Result<()> {
     let (args, graph) = (push.args, &cargo.graph);
-    let mut receipt = Receipt::new((cargo.identity, cargo.created), push.to, graph, plan, outcome, Timestamp::now());
-    receipt.images.extend(cargo.lost.iter().cloned());
-    receipt.wanted = wanted.to_vec();
+    let receipt = receipt_of(push, cargo, (plan, wanted), outcome);
     let kept = args.receipt.as_ref().map_or(Ok(()), |path| keep(path, &receipt, push.key.as_deref()));
     let printed = if push.json { context.print(&receipt.to_json()) } else { Ok(()) };
     let listed = args.digestfile.as_ref().map_or(Ok(()), |path| {
@@ -106,6 +104,28 @@ pub fn files(
         write_file(path, lines.collect::<String>().as_bytes())
     });
     kept.and(printed).and(listed)
+}
+
+/// The receipt alone, where one was asked for.
+///
+/// # Errors
+/// It cannot be written.
+pub fn receipt(push: &Push<'_>, cargo: &Cargo<'_>, done: (&Plan, &[u32]), outcome: &transfer::Outcome) -> Result<()> {
+    let Some(path) = &push.args.receipt else { return Ok(()) };
+    keep(path, &receipt_of(push, cargo, done, outcome), push.key.as_deref())
+}
+
+fn receipt_of(
+    push: &Push<'_>,
+    cargo: &Cargo<'_>,
+    (plan, wanted): (&Plan, &[u32]),
+    outcome: &transfer::Outcome,
+) -> Receipt {
+    let (from, now) = ((cargo.identity, cargo.created), Timestamp::now());
+    let mut receipt = Receipt::new(from, push.to, &cargo.graph, plan, outcome, now);
+    receipt.images.extend(cargo.lost.iter().cloned());
+    receipt.wanted = wanted.to_vec();
+    receipt
 }
 
 /// Writes the receipt, and its signature beside it: binary, of the bytes of the receipt.

@@ -21,7 +21,7 @@ const MOST_BROKEN: u32 = 2;
 /// Reads the last byte of `blob` in `repository`. Of an empty blob there is none, so the whole of it is asked for.
 ///
 /// # Errors
-/// The registry wants to be left alone for longer than was allowed.
+/// The registry wants to be left alone for longer than was allowed, or no longer answers anything.
 pub(super) async fn read(host: &Host, repository: &Repository, blob: &Descriptor) -> Result<Readable> {
     let what = format!("reading the last byte of blob {} in {repository}", blob.digest);
     let path = format!("/v2/{}/blobs/{}", repository.path(), blob.digest);
@@ -58,7 +58,7 @@ pub(super) async fn read(host: &Host, repository: &Repository, blob: &Descriptor
         };
         match tries.again(failure).await {
             Ok(()) => {}
-            Err(error) if error.kind() == Kind::RateLimited => return Err(error),
+            Err(error) if error.kind() == Kind::RateLimited || error.stopped().is_some() => return Err(error),
             Err(_) => return Ok(otherwise),
         }
     }

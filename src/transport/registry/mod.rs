@@ -27,6 +27,7 @@ mod download;
 #[doc(hidden)]
 pub mod fuzzing;
 mod host;
+mod itself;
 mod last_byte;
 mod limit;
 mod link;
@@ -63,6 +64,7 @@ use crate::routes::Place;
 pub use admission::Admission;
 pub use config::{Config, RegistryConfig, TlsConfig};
 use host::Host;
+pub use itself::Itself;
 use projects::Projects;
 use retry::is_transient;
 pub use ways::Served;

@@ -1,0 +1,253 @@
+//! What tags mean, and everything below the images.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Mutex, PoisonError};
+
+use futures_util::stream::{self, StreamExt, TryStreamExt};
+
+use super::{BlobClaim, Claim, Confirmed, ImageProof, Plan, Prover, Verdict};
+use crate::error::{Error, Kind, Result};
+use crate::oci::{Descriptor, Digest, Manifest, Reference, Repository, Role, Tag};
+use crate::progress::{Event, Phase};
+
+/// One image as far as it was followed.
+struct Tree {
+    proof: ImageProof,
+    repository: Repository,
+    blobs: Vec<Descriptor>,
+    /// Manifests that were read.
+    manifests: HashSet<Digest>,
+    /// Companions whose tags mean other lists now.
+    replaced: Vec<Digest>,
+    /// Why something of it could not be asked.
+    failed: Option<Error>,
+}
+
+/// Manifests that were read already, by repository: many images share theirs.
+type Read = Mutex<HashMap<(Repository, Digest), Option<Manifest>>>;
+
+impl Prover<'_> {
+    /// Asks what each tag means, reads all manifests, and lists the blobs.
+    ///
+    /// # Errors
+    /// The registry cannot be asked at all, or wants to be left alone for longer than was allowed.
+    pub async fn plan(&self, claims: &[Claim], confirmed: &Confirmed) -> Result<Plan> {
+        self.events.report(Event::Phase { phase: Phase::Walk, items: claims.len() as u64, bytes: 0 });
+        let read = &Read::default();
+        let trees: Vec<Tree> = stream::iter(claims)
+            .map(|claim| async move {
+                let tree = self.follow(claim, confirmed, read).await;
+                self.events.report(Event::ItemDone);
+                tree
+            })
+            .buffered(self.options.jobs.max(1))
+            .try_collect()
+            .await?;
+        // Nothing is known of any image: that is no result, but a registry that cannot be asked.
+        if let Some(failed) = trees.first().and_then(|tree| tree.failed.clone())
+            && trees.iter().all(|tree| tree.failed.is_some() && tree.manifests.len() <= 1)
+        {
+            return Err(failed);
+        }
+        let is_whole = |tree: &Tree| !matches!(tree.proof.verdict, Verdict::Moved | Verdict::Missing | Verdict::Unread);
+        let reached: HashSet<Digest> = trees.iter().flat_map(Tree::digests).collect();
+        // What belongs to an image that is gone, or that could not be followed, was not looked for.
+        let unplaced = match trees.iter().all(is_whole) {
+            true => confirmed.digests.iter().filter(|digest| !reached.contains(*digest)).count(),
+            false => 0,
+        };
+        Ok(list(trees, unplaced))
+    }
+
+    async fn follow(&self, claim: &Claim, confirmed: &Confirmed, read: &Read) -> Result<Tree> {
+        let repository = claim.reference.repository.clone();
+        let (reference, digest) = (claim.reference.clone(), claim.digest);
+        let (verdict, found, problems, blobs) = (Verdict::Proven, None, Vec::new(), Vec::new());
+        let proof = ImageProof { reference, digest, verdict, found, problems, blobs };
+        let mut tree = Tree {
+            proof,
+            repository,
+            blobs: Vec::new(),
+            manifests: HashSet::new(),
+            replaced: Vec::new(),
+            failed: None,
+        };
+        if claim.reference.digest.is_none() && !self.check_tag(&mut tree, &claim.reference, claim.digest).await? {
+            return Ok(tree);
+        }
+        self.follow_from(&mut tree, claim.digest, Verdict::Missing, confirmed, read).await?;
+        for (tag, digest) in &claim.companions {
+            let digest = match tag {
+                Some(tag) => self.meaning(&mut tree, tag, *digest).await?,
+                None => Some(*digest),
+            };
+            if let Some(digest) = digest {
+                self.follow_from(&mut tree, digest, Verdict::Damaged, confirmed, read).await?;
+            }
+        }
+        if confirmed.find_companions {
+            self.find_companions(&mut tree, confirmed, read).await?;
+        }
+        Ok(tree)
+    }
+
+    /// Whether a tag still means what it should.
+    async fn check_tag(&self, tree: &mut Tree, tag: &Reference, digest: Digest) -> Result<bool> {
+        match self.target.resolve(tag).await {
+            Ok(Some(found)) if found.digest == digest => return Ok(true),
+            Ok(Some(found)) => {
+                tree.proof.found = Some(found.digest);
+                tree.note(Verdict::Moved, format!("{tag} means {} now", found.digest));
+            }
+            Ok(None) => tree.note(Verdict::Missing, format!("{tag} does not exist")),
+            Err(error) => tree.fail(error)?,
+        }
+        Ok(false)
+    }
+
+    /// What a companion's tag means now, instead of `digest` if others have added to it.
+    async fn meaning(&self, tree: &mut Tree, tag: &Reference, digest: Digest) -> Result<Option<Digest>> {
+        match self.target.resolve(tag).await {
+            Ok(Some(found)) => {
+                tree.replaced.extend((found.digest != digest).then_some(digest));
+                return Ok(Some(found.digest));
+            }
+            Ok(None) => tree.note(Verdict::Missing, format!("{tag} does not exist")),
+            Err(error) => tree.fail(error)?,
+        }
+        Ok(None)
+    }
+
+    /// Reads a manifest and all below it. `absent`: what it means if it is not there.
+    async fn follow_from(
+        &self,
+        tree: &mut Tree,
+        digest: Digest,
+        absent: Verdict,
+        confirmed: &Confirmed,
+        read: &Read,
+    ) -> Result<()> {
+        let mut open = vec![(digest, absent)];
+        while let Some((digest, absent)) = open.pop() {
+            if !tree.manifests.insert(digest) {
+                continue;
+            }
+            let manifest = match self.manifest(&tree.repository, digest, read).await {
+                Ok(Some(manifest)) => manifest,
+                Ok(None) => {
+                    tree.note(absent, format!("manifest {digest} is not in {}", tree.repository));
+                    continue;
+                }
+                Err(error) => {
+                    tree.fail(error)?;
+                    continue;
+                }
+            };
+            for child in manifest.children() {
+                let Descriptor { digest, size, ref media_type, .. } = child.descriptor;
+                if !confirmed.digests.contains(&digest) {
+                    continue;
+                }
+                match child.role {
+                    Role::Manifest => open.push((digest, Verdict::Damaged)),
+                    // Without the addresses it may also be fetched from: the registry has to have it.
+                    Role::Config | Role::Layer | Role::ForeignLayer => {
+                        tree.blobs.push(Descriptor::new(media_type, digest, size));
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn manifest(&self, repository: &Repository, digest: Digest, read: &Read) -> Result<Option<Manifest>> {
+        let place = (repository.clone(), digest);
+        let known = read.lock().unwrap_or_else(PoisonError::into_inner).get(&place).cloned();
+        if let Some(known) = known {
+            return Ok(known);
+        }
+        let manifest = self.target.manifest(&repository.with_digest(digest)).await?;
+        read.lock().unwrap_or_else(PoisonError::into_inner).insert(place, manifest.clone());
+        Ok(manifest)
+    }
+
+    /// Signatures and the like that were confirmed: those that name a manifest of the image as their subject, and those that stand
+    /// under cosign's tags.
+    async fn find_companions(&self, tree: &mut Tree, confirmed: &Confirmed, read: &Read) -> Result<()> {
+        let mut asked = HashSet::new();
+        loop {
+            let new: Vec<Digest> = tree.manifests.iter().filter(|digest| !asked.contains(*digest)).copied().collect();
+            if new.is_empty() {
+                return Ok(());
+            }
+            for subject in new {
+                asked.insert(subject);
+                for companion in self.companions_of(tree, &subject, confirmed).await? {
+                    self.follow_from(tree, companion, Verdict::Damaged, confirmed, read).await?;
+                }
+            }
+        }
+    }
+
+    async fn companions_of(&self, tree: &mut Tree, subject: &Digest, confirmed: &Confirmed) -> Result<Vec<Digest>> {
+        let names = |manifest: &&Manifest| manifest.subject().is_some_and(|named| named.digest == *subject);
+        let mut found: Vec<Digest> = confirmed.referrers.iter().filter(names).map(Manifest::digest).collect();
+        for kind in ["sig", "att", "sbom"] {
+            let tag = tree.repository.with_tag(Tag::cosign(subject, kind));
+            match self.target.resolve(&tag).await {
+                Ok(Some(meant)) if confirmed.digests.contains(&meant.digest) => found.push(meant.digest),
+                Ok(_) => {}
+                Err(error) => tree.fail(error)?,
+            }
+        }
+        Ok(found)
+    }
+}
+
+impl Tree {
+    fn note(&mut self, verdict: Verdict, problem: String) {
+        self.proof.note(verdict, problem);
+    }
+
+    /// # Errors
+    /// What ends everything.
+    fn fail(&mut self, error: Error) -> Result<()> {
+        match error.kind() {
+            Kind::Damaged => self.note(Verdict::Damaged, error.chain()),
+            Kind::RateLimited | Kind::Interrupted | Kind::Input | Kind::Disk => return Err(error),
+            _ if error.stopped().is_some() => return Err(error),
+            _ => {
+                self.note(Verdict::Unread, error.chain());
+                self.failed = self.failed.take().or(Some(error));
+            }
+        }
+        Ok(())
+    }
+
+    fn digests(&self) -> impl Iterator<Item = Digest> {
+        self.manifests.iter().chain(&self.replaced).copied().chain(self.blobs.iter().map(|blob| blob.digest))
+    }
+}
+
+/// Each blob once, with all its places.
+fn list(trees: Vec<Tree>, unplaced: usize) -> Plan {
+    let mut plan = Plan { unplaced, ..Plan::default() };
+    let mut known: HashMap<(Digest, u64), usize> = HashMap::new();
+    let mut seen = HashSet::new();
+    for Tree { mut proof, repository, blobs, .. } in trees {
+        for blob in blobs {
+            let at = *known.entry((blob.digest, blob.size)).or_insert(plan.blobs.len());
+            if at == plan.blobs.len() {
+                plan.blobs.push(BlobClaim { blob, places: Vec::new() });
+            }
+            if seen.insert((at, repository.clone())) {
+                plan.blobs[at].places.push(repository.clone());
+            }
+            if !proof.blobs.contains(&at) {
+                proof.blobs.push(at);
+            }
+        }
+        plan.images.push(proof);
+    }
+    plan
+}

@@ -1,0 +1,44 @@
+//! Reading from a registry itself, never from a mirror of it: for whoever wants to know what it has.
+
+use async_trait::async_trait;
+
+use super::auth::Scopes;
+use super::{Registries, download, manifests, referrers, tags};
+use crate::content::{Body, Source};
+use crate::error::Result;
+use crate::oci::{Descriptor, Digest, Manifest, Reference, Repository, Tag};
+
+/// The registries of a run as a source, each asked by its own name with the right to pull.
+pub struct Itself(Registries);
+
+impl Registries {
+    /// The same registries without their mirrors.
+    pub fn itself(&self) -> Itself {
+        Itself(self.clone())
+    }
+}
+
+#[async_trait]
+impl Source for Itself {
+    async fn tags(&self, repository: &Repository) -> Result<Vec<Tag>> {
+        tags::list(&*self.0.target(repository)?, repository).await
+    }
+
+    async fn resolve(&self, reference: &Reference) -> Result<Option<Descriptor>> {
+        let repository = &reference.repository;
+        manifests::resolve(&*self.0.target(repository)?, reference, Scopes::pull(repository)).await
+    }
+
+    async fn manifest(&self, reference: &Reference) -> Result<Option<Manifest>> {
+        let repository = &reference.repository;
+        manifests::get(&*self.0.target(repository)?, reference, Scopes::pull(repository)).await
+    }
+
+    async fn referrers(&self, repository: &Repository, subject: &Digest) -> Result<Vec<Descriptor>> {
+        referrers::list(&*self.0.target(repository)?, repository, subject).await
+    }
+
+    async fn blob(&self, repository: &Repository, blob: &Descriptor, offset: u64) -> Result<Body> {
+        download::blob(self.0.target(repository)?, repository, blob, offset).await
+    }
+}
