@@ -14,6 +14,7 @@ use crate::bundle::{BUNDLE_JSON, BundleJson, MAX_BUNDLE_JSON};
 use crate::check::{self, Depth};
 use crate::error::{Error, Kind, Result};
 use crate::progress::Event;
+use crate::progress::units::parse_bytes;
 use crate::serve::{Options, Server};
 use crate::transport::layout::Layout;
 
@@ -23,7 +24,8 @@ Serves a bundle, or any OCI image layout, as a registry: a directory or a tar, w
 Whatever speaks to registries can pull from it: docker, podman, containerd, skopeo, and gapferry itself. An image answers to \
 its full name below the server's address (127.0.0.1:5000/quay.io/org/app:1; the colon before a port becomes a hyphen) and to \
 the name without its host (127.0.0.1:5000/org/app:1), where docker.io comes first and a tag that other hosts have with \
-different digests is left out.
+different digests is left out. A client that says of which registry an image is (`?ns=quay.io`, as containerd does of a mirror \
+in hosts.toml) gets that registry's image, or 404 where it is not in the bundle.
 
 With --writable a directory takes pushes and deletions too; one that is absent or empty becomes an empty layout. The first \
 write to a bundle removes bundle.json, SHA256SUMS and manifest.json, which would no longer be true: it is a plain layout from \
@@ -31,7 +33,7 @@ then on.
 
 There is no authentication and no TLS: whoever reaches the address may read everything, and with --writable change \
 everything. So it listens on loopback; another address has to be given with --listen, and should be behind something that \
-asks who is there.
+asks who is there. Requests by a name that --host does not give, and those of web pages, are refused.
 
 With --key, or where the configuration demands it, only a bundle that was signed is served, and not with --writable; names \
 and manifests are proven before, blobs are for the client to prove.
@@ -64,6 +66,15 @@ pub struct Args {
     /// Take pushes and deletions; directories only
     #[arg(long)]
     writable: bool,
+    /// A name, without port, by which clients reach this server; may be repeated
+    ///
+    /// Requests are taken for addresses, `localhost` and these names. Others may come from a web page in a browser that was led
+    /// here, and are refused.
+    #[arg(long = "host", value_name = "NAME")]
+    hosts: Vec<String>,
+    /// The most that the directory may hold, such as 200GiB
+    #[arg(long, value_name = "SIZE", requires = "writable", value_parser = parse_bytes)]
+    quota: Option<u64>,
     #[command(flatten)]
     keys: KeyArgs,
 }
@@ -71,7 +82,8 @@ pub struct Args {
 pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
     // Before anything is said, so that nobody can stop it too early.
     let stopped = stopped()?;
-    let options = Options { listen: args.listen, writable: args.writable };
+    let (listen, hosts) = (args.listen, args.hosts.clone());
+    let options = Options { listen, writable: args.writable, hosts, quota: args.quota };
     let server = match (admit(&args, context)?, &args.bundle[..]) {
         (Some(opened), _) => {
             tell_partial(opened.layout(), context);

@@ -58,11 +58,15 @@ impl Refusal {
     }
 }
 
-/// Whatever fails inside is the server's fault, not the client's.
+/// Whatever fails inside is the server's fault, not the client's, unless the quota refuses it.
 impl From<Error> for Refusal {
     fn from(error: Error) -> Refusal {
-        let status = if error.kind() == Kind::Interrupted { 503 } else { 500 };
-        Refusal::new(status, "UNKNOWN", error.chain())
+        let (status, code) = match error.kind() {
+            Kind::Refused => (403, "DENIED"),
+            Kind::Interrupted => (503, "UNKNOWN"),
+            _ => (500, "UNKNOWN"),
+        };
+        Refusal::new(status, code, error.chain())
     }
 }
 

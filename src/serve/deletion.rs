@@ -1,4 +1,5 @@
-//! Deleting tags, manifests and blobs. What another image still needs stays.
+//! Deleting tags, manifests and blobs, as distribution does: a manifest goes even if an index of its repository names it. What
+//! another repository needs stays, for that one.
 
 use std::sync::Arc;
 
@@ -15,10 +16,11 @@ use super::shelf::Shelf;
 pub async fn manifest(shelf: &Arc<Shelf>, name: String, target: Target) -> Result<Response, Refusal> {
     let work = move |shelf: &Shelf| {
         let names = shelf.names();
-        let known = names.tags(&name).is_some();
-        let repository = names.recorded(&name).filter(|_| known).ok_or_else(|| Refusal::unknown_name(&name))?;
+        let repository = names.recorded(&name).ok_or_else(|| Refusal::unknown_name(&name))?;
         match &target {
+            Target::Tag(_) if names.tags(&name, None).is_none() => Err(Refusal::unknown_name(&name)),
             Target::Tag(tag) => untag(shelf, &repository, tag),
+            // What was part of an index that is gone has no name any more; it is read by its digest, and deleted by it.
             Target::Digest(digest) => unlist(shelf, &repository, digest),
         }
     };
@@ -52,21 +54,19 @@ fn untag(shelf: &Shelf, repository: &Repository, tag: &Tag) -> Result<(), Refusa
 
 fn unlist(shelf: &Shelf, repository: &Repository, digest: &Digest) -> Result<(), Refusal> {
     let writer = shelf.writer().ok_or_else(Refusal::read_only)?;
-    if shelf.manifest(digest)?.is_none() {
+    if shelf.manifest(digest)?.is_none() || shelf.is_deleted(&repository.to_string(), digest) {
         return Err(Refusal::unknown_manifest(digest));
     }
     let mut names = (*shelf.names()).clone();
-    let listed = names.remove_digest(repository, digest);
-    let needed = shelf.reachable(&names)?.contains(digest);
-    if needed && !listed {
-        let text = format!("{digest} belongs to an index or to another repository; delete that first");
-        return Err(Refusal::new(403, "DENIED", text));
+    if names.remove_digest(repository, digest) {
+        writer.publish(shelf, names)?;
     }
-    writer.publish(shelf, names)?;
-    if !needed {
-        writer.remove(digest)?;
+    // An index of this repository may name it: it was asked to go all the same. Another repository keeps what it has.
+    if shelf.reachable(&shelf.names().without(repository))?.contains(digest) {
+        shelf.note_deleted(repository, digest);
+        return Ok(());
     }
-    Ok(())
+    Ok(writer.remove(digest)?)
 }
 
 /// One change at a time; 202 when it is done.
@@ -78,7 +78,6 @@ async fn changed(
     let change = move || {
         let writer = shelf.writer().ok_or_else(Refusal::read_only)?;
         let _turn = writer.turn();
-        writer.unseal()?;
         work(&shelf)
     };
     tokio::task::spawn_blocking(change).await.map_err(|e| Refusal::new(503, "UNKNOWN", e.to_string()))??;

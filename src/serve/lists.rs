@@ -16,13 +16,13 @@ use super::shelf::Shelf;
 
 pub fn catalog(shelf: &Shelf, query: &Query) -> Result<Response, Refusal> {
     let page = Page::of(shelf.names().catalog().into_iter().collect(), query)?;
-    page.answer("/v2/_catalog", |items| json!({"repositories": items}))
+    page.answer("/v2/_catalog", query, |items| json!({"repositories": items}))
 }
 
 pub fn tags(shelf: &Shelf, name: &str, query: &Query) -> Result<Response, Refusal> {
-    let tags = shelf.names().tags(name).ok_or_else(|| Refusal::unknown_name(name))?;
+    let tags = shelf.names().tags(name, query.get("ns")).ok_or_else(|| Refusal::unknown_name(name))?;
     let page = Page::of(tags.into_keys().map(|tag| tag.to_string()).collect(), query)?;
-    page.answer(&format!("/v2/{name}/tags/list"), |items| json!({"name": name, "tags": items}))
+    page.answer(&format!("/v2/{name}/tags/list"), query, |items| json!({"name": name, "tags": items}))
 }
 
 /// An index of the manifests that speak of `digest`; empty for content nobody knows, as the spec has it.
@@ -61,10 +61,16 @@ impl Page {
         Ok(Page { items, more })
     }
 
-    fn answer(self, path: &str, body: impl Fn(&[String]) -> serde_json::Value) -> Result<Response, Refusal> {
+    fn answer(
+        self,
+        path: &str,
+        query: &Query,
+        body: impl Fn(&[String]) -> serde_json::Value,
+    ) -> Result<Response, Refusal> {
         let mut response = json(&body(&self.items));
         if let (Some(size), Some(last)) = (self.more, self.items.last()) {
-            let link = format!("<{path}?n={size}&last={}>; rel=\"next\"", percent_encode(last));
+            let ns = query.get("ns").map(|ns| format!("&ns={}", percent_encode(ns))).unwrap_or_default();
+            let link = format!("<{path}?n={size}&last={}{ns}>; rel=\"next\"", percent_encode(last));
             let link = HeaderValue::try_from(link).map_err(|e| Refusal::new(500, "UNKNOWN", e.to_string()))?;
             response.headers_mut().insert("link", link);
         }

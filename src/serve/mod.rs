@@ -11,6 +11,9 @@
 //! - without its host, `org/app` for `quay.io/org/app`. A tag that several hosts have there with different digests is not
 //!   served under the short name.
 //!
+//! A client that says of which registry an image is (`?ns=quay.io`, as containerd does of a mirror) gets that registry's tag or
+//! 404, with which it goes on to the next mirror.
+//!
 //! Entries with a bare tag (`skopeo copy … oci:DIR:1.27`) are served as `DIR:1.27`. Content asked for by digest is served
 //! under any name: a layout does not know repositories, and nobody is kept from anything here.
 //!
@@ -24,17 +27,19 @@
 //!
 //! # Threats
 //! Everybody who reaches the port may read, and write where that is allowed: so it listens on loopback unless told
-//! otherwise. Requests are bounded: connections, their idle time, headers, manifests (4 MiB), open uploads. No part of a
+//! otherwise. A browser is kept out (`guard`). Requests are bounded: connections, their idle time, headers, manifests (4 MiB), open uploads. No part of a
 //! request becomes part of a path: a digest and an upload's number do, after they were parsed. Blobs are served as they
 //! lie there; a client proves their digest, as it has to with any registry.
 
 mod answer;
 mod connection;
 mod deletion;
+mod guard;
 mod lists;
 mod names;
 mod publish;
 mod pull;
+mod quota;
 mod request;
 mod shelf;
 mod uploads;
@@ -56,6 +61,7 @@ use crate::error::{Error, Kind, Result};
 use crate::progress::Events;
 use crate::transport::layout::Layout;
 use answer::Refusal;
+use guard::Guard;
 use request::{Endpoint, Query};
 use shelf::Shelf;
 
@@ -69,13 +75,30 @@ pub struct Options {
     pub listen: SocketAddr,
     /// Takes pushes and deletions; directories only.
     pub writable: bool,
+    /// Names, without port, that it answers to besides addresses and `localhost`.
+    pub hosts: Vec<String>,
+    /// The most bytes that a writable directory may hold.
+    pub quota: Option<u64>,
+}
+
+impl Options {
+    /// Read-only, without further names or a quota.
+    pub fn at(listen: SocketAddr) -> Options {
+        Options { listen, writable: false, hosts: Vec::new(), quota: None }
+    }
+}
+
+/// What every request needs.
+struct Site {
+    shelf: Arc<Shelf>,
+    guard: Guard,
 }
 
 /// A registry that is bound to its port and not yet running.
 pub struct Server {
     listener: TcpListener,
     address: SocketAddr,
-    shelf: Arc<Shelf>,
+    site: Site,
 }
 
 impl Server {
@@ -84,8 +107,8 @@ impl Server {
     /// # Errors
     /// Not a layout, a tar that is to be writable, a directory that another process writes to, or a port that is taken.
     pub async fn bind(path: &Path, options: &Options, events: Events) -> Result<Server> {
-        let (path, writable) = (path.to_owned(), options.writable);
-        Server::with(blocking(move || Shelf::open(&path, writable, events)).await?, options).await
+        let (path, writable, quota) = (path.to_owned(), options.writable, options.quota);
+        Server::with(blocking(move || Shelf::open(&path, writable, quota, events)).await?, options).await
     }
 
     /// The same for a layout that is open already; nobody can write to it.
@@ -100,7 +123,8 @@ impl Server {
         let fail = |e: std::io::Error| Error::new(Kind::Input, format!("listening on {}", options.listen)).because(e);
         let listener = TcpListener::bind(options.listen).await.map_err(fail)?;
         let address = listener.local_addr().map_err(fail)?;
-        Ok(Server { listener, address, shelf: Arc::new(shelf) })
+        let site = Site { shelf: Arc::new(shelf), guard: Guard::new(&options.hosts) };
+        Ok(Server { listener, address, site })
     }
 
     /// Where it listens.
@@ -110,9 +134,9 @@ impl Server {
 
     /// The references that can be pulled, as `repository:tag` below the server's address, sorted.
     pub fn references(&self) -> Vec<String> {
-        let names = self.shelf.names();
+        let names = self.site.shelf.names();
         let tagged = |repository: String| {
-            let tags = names.tags(&repository).unwrap_or_default();
+            let tags = names.tags(&repository, None).unwrap_or_default();
             tags.into_keys().map(move |tag| format!("{repository}:{tag}"))
         };
         names.catalog().into_iter().flat_map(tagged).collect()
@@ -123,8 +147,8 @@ impl Server {
     /// # Errors
     /// None so far: a failing connection is its client's business.
     pub async fn run(self, shutdown: impl Future<Output = ()> + Send + 'static) -> Result<()> {
-        let shelf = Arc::clone(&self.shelf);
-        let router = axum::Router::new().fallback(handle).with_state(self.shelf);
+        let shelf = Arc::clone(&self.site.shelf);
+        let router = axum::Router::new().fallback(handle).with_state(Arc::new(self.site));
         let (stopping, stopped) = tokio::sync::oneshot::channel();
         let signal = async move {
             shutdown.await;
@@ -161,10 +185,16 @@ pub async fn serve(
     Server::bind(path, options, events).await?.run(shutdown).await
 }
 
-async fn handle(State(shelf): State<Arc<Shelf>>, request: Request<Body>) -> Response {
+async fn handle(State(site): State<Arc<Site>>, request: Request<Body>) -> Response {
+    let shelf = &site.shelf;
     let method = request.method().clone();
     let path = request.uri().path().to_owned();
-    let mut response = answer(&shelf, request).await.unwrap_or_else(|refusal| {
+    let allowed = site.guard.check(request.uri(), request.headers());
+    let answered = match allowed {
+        Ok(()) => answer(shelf, request).await,
+        Err(refusal) => Err(refusal),
+    };
+    let mut response = answered.unwrap_or_else(|refusal| {
         if let Some(text) = refusal.own_fault() {
             shelf.warn(format!("answering {method} {path}: {text}"));
         }
@@ -186,7 +216,9 @@ async fn answer(shelf: &Arc<Shelf>, request: Request<Body>) -> Result<Response, 
         Endpoint::Catalog => return lists::catalog(shelf, &query),
         Endpoint::Tags { name } => return lists::tags(shelf, &name, &query),
         Endpoint::Referrers { digest, .. } => return lists::referrers(shelf, digest, &query).await,
-        Endpoint::Manifest { name, target } => return pull::manifest(shelf, &name, &target).await,
+        Endpoint::Manifest { name, target } => {
+            return pull::manifest(shelf, &name, query.get("ns"), &target).await;
+        }
         Endpoint::Blob { digest, .. } => return pull::blob(shelf, digest, request.method(), request.headers()).await,
         Endpoint::Uploads { .. } => return Err(Refusal::not_allowed("POST")),
     }
@@ -197,7 +229,7 @@ async fn answer(shelf: &Arc<Shelf>, request: Request<Body>) -> Result<Response, 
         ("PATCH", Endpoint::Upload { name, id }) => uploads::append(writer, &name, &id, request).await,
         ("PUT", Endpoint::Upload { name, id }) => uploads::finish(shelf, writer, &name, &id, &query, request).await,
         ("DELETE", Endpoint::Upload { name, id }) => uploads::cancel(writer, &name, &id).await,
-        ("PUT", Endpoint::Manifest { name, target }) => publish::put(shelf, writer, name, target, request).await,
+        ("PUT", Endpoint::Manifest { name, target }) => publish::put(shelf, name, target, request).await,
         ("DELETE", Endpoint::Manifest { name, target }) => deletion::manifest(shelf, name, target).await,
         ("DELETE", Endpoint::Blob { digest, .. }) => deletion::blob(shelf, digest).await,
         _ => Err(Refusal::not_allowed("GET, HEAD")),

@@ -103,9 +103,22 @@ impl Names {
         self.spellings.get(name).into_iter().flatten().collect()
     }
 
-    /// The tags under a spelling of a repository; `None` if there is no such repository.
-    pub fn tags(&self, name: &str) -> Option<BTreeMap<Tag, Descriptor>> {
-        let meant = self.meant(name);
+    /// The one repository that `name` means where the client says of which registry it is, as containerd does of a mirror
+    /// (`?ns=`). `name` may begin with that registry.
+    fn of_registry(&self, name: &str, registry: &str) -> Option<&Repository> {
+        let host = host_component(registry);
+        let path = [registry, &host].into_iter().find_map(|host| name.strip_prefix(host)?.strip_prefix('/'));
+        let whole = |path: &str| format!("{registry}/{path}").parse::<Repository>().ok();
+        let known = |path: &str| self.repositories.get_key_value(&whole(path)?).map(|(known, _)| known);
+        known(name).or_else(|| known(path?))
+    }
+
+    /// The tags under a spelling of a repository, of `registry` alone if one is given; `None` if there is no such repository.
+    pub fn tags(&self, name: &str, registry: Option<&str>) -> Option<BTreeMap<Tag, Descriptor>> {
+        let meant = match registry {
+            Some(registry) => self.of_registry(name, registry).into_iter().collect(),
+            None => self.meant(name),
+        };
         let mut tags: BTreeMap<Tag, Vec<&Descriptor>> = BTreeMap::new();
         for (tag, view) in meant.iter().filter_map(|repository| self.repositories.get(*repository)).flatten() {
             tags.entry(tag.clone()).or_default().push(view);
@@ -133,6 +146,14 @@ impl Names {
             [only] => Some((*only).clone()),
             _ => name.parse().ok(),
         }
+    }
+
+    /// What all other repositories have.
+    pub fn without(&self, repository: &Repository) -> Names {
+        let mut names = self.clone();
+        names.entries.retain(|entry| entry.repository.as_ref().is_some_and(|own| own != repository));
+        names.derive();
+        names
     }
 
     /// The descriptors of the index.
@@ -250,7 +271,36 @@ mod tests {
     }
 
     fn tags(names: &Names, repository: &str) -> Vec<String> {
-        names.tags(repository).unwrap_or_default().into_keys().map(|tag| tag.to_string()).collect()
+        names.tags(repository, None).unwrap_or_default().into_keys().map(|tag| tag.to_string()).collect()
+    }
+
+    #[test]
+    fn a_mirror_gives_only_what_the_named_registry_has() {
+        let names = index(&[
+            ("docker.io/org/same:1", b"a"),
+            ("quay.io/org/same:1", b"b"),
+            ("127.0.0.1:5000/org/same:1", b"c"),
+            ("docker.io/library/web:1", b"d"),
+        ]);
+        let digest = |name: &str, registry: &str| {
+            let tags = names.tags(name, Some(registry))?;
+            tags.into_values().next().map(|view| view.digest)
+        };
+        for (name, registry, content) in [
+            ("org/same", "docker.io", b"a"),
+            ("org/same", "quay.io", b"b"),
+            ("org/same", "127.0.0.1:5000", b"c"),
+            ("quay.io/org/same", "quay.io", b"b"),
+            ("127.0.0.1-5000/org/same", "127.0.0.1:5000", b"c"),
+            ("library/web", "docker.io", b"d"),
+        ] {
+            assert_eq!(digest(name, registry), Some(Digest::sha256(content)), "{name} of {registry}");
+        }
+        for (name, registry) in
+            [("library/web", "quay.io"), ("org/same", "evil.example"), ("org/same", "no registry"), ("org/same", "")]
+        {
+            assert_eq!(digest(name, registry), None, "{name} of {registry:?}");
+        }
     }
 
     #[test]
@@ -267,7 +317,7 @@ mod tests {
         ] {
             assert_eq!(tags(&names, spelling), [tag], "{spelling}");
         }
-        assert!(names.tags("app").is_none());
+        assert!(names.tags("app", None).is_none());
         let listed: Vec<String> = names.catalog().into_iter().collect();
         assert_eq!(listed, ["library/nginx", "library/some-layout", "team/app"]);
     }
@@ -283,7 +333,7 @@ mod tests {
             ("ghcr.io/org/app:3", b"f"),
             ("quay.io/org/app:3", b"f"),
         ]);
-        let digest = |name: &str| names.tags(name).unwrap().into_values().next().unwrap().digest;
+        let digest = |name: &str| names.tags(name, None).unwrap().into_values().next().unwrap().digest;
         assert_eq!(digest("library/nginx"), Digest::sha256(b"a"));
         assert_eq!(digest("quay.io/library/nginx"), Digest::sha256(b"b"));
         assert_eq!(tags(&names, "org/app"), ["2", "3"], "1 differs between the hosts");
@@ -314,7 +364,7 @@ mod tests {
         names.put_tag(&repository, &"1".parse().unwrap(), &view(b"new"));
         let again = Names::parse(&names.to_json(), Path::new("x")).unwrap();
         assert_eq!(tags(&again, "team/app"), ["1"]);
-        assert_eq!(again.tags("team/app").unwrap().into_values().next().unwrap().digest, Digest::sha256(b"new"));
+        assert_eq!(again.tags("team/app", None).unwrap().into_values().next().unwrap().digest, Digest::sha256(b"new"));
         assert!(again.listed().any(|view| view.digest == Digest::sha256(b"old")), "untagged, not lost");
         let text = String::from_utf8(again.to_json()).unwrap();
         assert!(text.contains("x-kept") && text.contains("somebody"), "{text}");

@@ -12,12 +12,10 @@ use crate::oci::{Digest, MAX_MANIFEST_SIZE, Manifest, ManifestError, Role};
 use super::answer::{Refusal, build};
 use super::request::Target;
 use super::shelf::Shelf;
-use super::writer::Writer;
 
 /// PUT of a manifest under a tag or its digest.
 pub async fn put(
     shelf: &Arc<Shelf>,
-    writer: &Writer,
     name: String,
     target: Target,
     request: Request<Body>,
@@ -35,7 +33,6 @@ pub async fn put(
         Target::Tag(_) => None,
     };
     let manifest = Manifest::parse(bytes, media_type.as_deref(), expected.as_ref()).map_err(|e| refused(&e))?;
-    writer.unseal()?;
     let (own, parsed, repository) = (Arc::clone(shelf), manifest.clone(), name.clone());
     let change = move || record(&own, &repository, &target, &parsed);
     tokio::task::spawn_blocking(change).await.map_err(|e| Refusal::new(503, "UNKNOWN", e.to_string()))??;
@@ -63,6 +60,7 @@ fn record(shelf: &Shelf, name: &str, target: &Target, manifest: &Manifest) -> Re
     }
     names.unlist_children(&repository, &children);
     writer.publish(shelf, names)?;
+    shelf.note_pushed(&repository, &manifest.digest());
     Ok(())
 }
 

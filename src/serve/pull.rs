@@ -15,11 +15,22 @@ use super::request::Target;
 use super::shelf::Shelf;
 
 /// GET or HEAD of a manifest: its exact bytes, under its own media type.
-pub async fn manifest(shelf: &Arc<Shelf>, name: &str, target: &Target) -> Result<Response, Refusal> {
+///
+/// `registry` is the one that the client asks a mirror for (`?ns=`): a tag is that registry's, or there is none. A digest means
+/// the same everywhere.
+pub async fn manifest(
+    shelf: &Arc<Shelf>,
+    name: &str,
+    registry: Option<&str>,
+    target: &Target,
+) -> Result<Response, Refusal> {
     let digest = match target {
+        Target::Digest(digest) if shelf.is_deleted(name, digest) => {
+            return Err(Refusal::unknown_manifest(&format!("{name}@{digest}")));
+        }
         Target::Digest(digest) => *digest,
         Target::Tag(tag) => {
-            let tags = shelf.names().tags(name).ok_or_else(|| Refusal::unknown_name(name))?;
+            let tags = shelf.names().tags(name, registry).ok_or_else(|| Refusal::unknown_name(name))?;
             tags.get(tag).ok_or_else(|| Refusal::unknown_manifest(&format!("{name}:{tag}")))?.digest
         }
     };

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use crate::content::Slice;
 use crate::error::{Error, Result};
-use crate::oci::{Descriptor, Digest, MAX_MANIFEST_SIZE, Manifest, ManifestError};
+use crate::oci::{Descriptor, Digest, MAX_MANIFEST_SIZE, Manifest, ManifestError, Repository};
 use crate::progress::{Event, Events};
 use crate::transport::layout::Layout;
 
@@ -28,6 +28,8 @@ pub struct Shelf {
     names: RwLock<Arc<Names>>,
     /// Found out when first asked for, forgotten when something changes.
     referrers: Mutex<Option<Arc<Referrers>>>,
+    /// Manifests that were deleted in one repository and that another one needs.
+    deleted: Mutex<HashSet<(Repository, Digest)>>,
     writer: Option<Writer>,
     events: Events,
 }
@@ -41,11 +43,11 @@ enum Content {
 
 impl Shelf {
     /// Opens a layout, and makes one of a writable directory that is absent or empty.
-    pub fn open(path: &Path, writable: bool, events: Events) -> Result<Shelf> {
+    pub fn open(path: &Path, writable: bool, quota: Option<u64>, events: Events) -> Result<Shelf> {
         if !writable {
             return Shelf::of(Layout::open(path)?, events);
         }
-        let (writer, index) = Writer::open(path, Arc::clone(&events))?;
+        let (writer, index) = Writer::open(path, quota, Arc::clone(&events))?;
         Shelf::new(Content::Growing(path.to_owned()), Some(writer), (&index, path), events)
     }
 
@@ -64,7 +66,7 @@ impl Shelf {
 
     fn new(content: Content, writer: Option<Writer>, (index, path): (&[u8], &Path), events: Events) -> Result<Shelf> {
         let names = RwLock::new(Arc::new(Names::parse(index, path)?));
-        Ok(Shelf { content, names, referrers: Mutex::new(None), writer, events })
+        Ok(Shelf { content, names, referrers: Mutex::new(None), deleted: Mutex::default(), writer, events })
     }
 
     /// The names as they are now.
@@ -76,6 +78,22 @@ impl Shelf {
     pub fn set_names(&self, names: Names) {
         *self.names.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(names);
         *self.referrers.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// Whether the manifest was deleted in this repository, by any of its spellings, and not pushed again.
+    pub fn is_deleted(&self, name: &str, digest: &Digest) -> bool {
+        let deleted = self.deleted.lock().unwrap_or_else(PoisonError::into_inner);
+        !deleted.is_empty()
+            && self.names().recorded(name).is_some_and(|repository| deleted.contains(&(repository, *digest)))
+    }
+
+    pub fn note_deleted(&self, repository: &Repository, digest: &Digest) {
+        self.deleted.lock().unwrap_or_else(PoisonError::into_inner).insert((repository.clone(), *digest));
+    }
+
+    /// It was pushed again.
+    pub fn note_pushed(&self, repository: &Repository, digest: &Digest) {
+        self.deleted.lock().unwrap_or_else(PoisonError::into_inner).remove(&(repository.clone(), *digest));
     }
 
     pub fn writer(&self) -> Option<&Writer> {

@@ -27,13 +27,14 @@ use crate::oci::{Algorithm, Digest, Hasher};
 
 use super::answer::{Refusal, build};
 use super::blocking;
+use super::quota::Share;
 use super::request::Query;
 use super::shelf::Shelf;
 use super::writer::{Writer, new_id};
 
 /// Uploads open at a time.
 const MOST: usize = 1_000;
-/// After this without a byte an upload may be dropped to make room.
+/// After this without a byte an upload is dropped when the next one begins.
 const ABANDONED: Duration = Duration::from_secs(3_600);
 /// Bytes gathered before they are written: few large writes, while the next bytes arrive.
 const BATCH: usize = 1024 * 1024;
@@ -56,6 +57,7 @@ struct Received {
     size: u64,
     hasher: Hasher,
     touched: Instant,
+    share: Share,
 }
 
 type Held = OwnedMutexGuard<Received>;
@@ -72,10 +74,8 @@ impl Uploads {
 
     fn add(&self, id: &str, upload: Upload) -> Result<(), Refusal> {
         let mut map = self.map();
-        if map.len() >= MOST {
-            // One that is locked is being written to.
-            map.retain(|_, upload| upload.received.try_lock().map_or(true, |r| r.touched.elapsed() < ABANDONED));
-        }
+        // One that is locked is being written to.
+        map.retain(|_, upload| upload.received.try_lock().map_or(true, |r| r.touched.elapsed() < ABANDONED));
         if map.len() >= MOST {
             let text = format!("{MOST} uploads are open already; finish or cancel some");
             return Err(Refusal::new(429, "TOOMANYREQUESTS", text));
@@ -104,6 +104,7 @@ async fn hold(writer: &Writer, name: &str, id: &str) -> Result<Held, Refusal> {
 impl Received {
     /// Writes behind what is there; after a failure nothing of `batch` counts.
     fn write(&mut self, batch: &[Bytes]) -> Result<()> {
+        self.share.grow(batch.iter().map(|piece| piece.len() as u64).sum())?;
         let (mut position, mut hasher) = (self.size, self.hasher.clone());
         for piece in batch {
             self.file.write_all_at(piece, position).map_err(|e| Error::disk("writing", &self.path, e))?;
@@ -154,11 +155,11 @@ pub async fn start(
         }
     }
     let promised = query.digest("digest")?;
-    writer.unseal()?;
     let id = new_id()?;
     let (file, path) = writer.unfinished(&id)?;
     let hasher = Hasher::new(Algorithm::Sha256);
-    let received = Received { file: Arc::new(file), path, size: 0, hasher, touched: Instant::now() };
+    let (touched, share) = (Instant::now(), Share::of(&writer.quota));
+    let received = Received { file: Arc::new(file), path, size: 0, hasher, touched, share };
     let upload = Upload { name: name.to_owned(), received: Arc::new(tokio::sync::Mutex::new(received)) };
     writer.uploads.add(&id, upload.clone())?;
     if let Some(digest) = promised {
@@ -211,9 +212,12 @@ pub async fn cancel(writer: &Writer, name: &str, id: &str) -> Result<Response, R
 async fn adopt(shelf: &Arc<Shelf>, name: &str, held: Held, expected: Digest) -> Result<Response, Refusal> {
     let shelf = Arc::clone(shelf);
     let found = blocking(move || {
+        let mut held = held;
         let found = held.digest(expected.algorithm())?;
         if let Some(writer) = shelf.writer().filter(|_| found == expected) {
-            writer.adopt(&held.file, &held.path, &found)?;
+            if writer.adopt(&held.file, &held.path, &found)? {
+                held.share.keep();
+            }
         }
         Ok(found)
     })

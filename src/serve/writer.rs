@@ -3,7 +3,7 @@
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::bundle::{BUNDLE_JSON, CHUNKS, DOCKER_JSON, INDEX_JSON, OCI_LAYOUT, SIGNATURE, SUMS};
 use crate::error::{Error, Result};
@@ -11,6 +11,7 @@ use crate::oci::{Algorithm, Digest};
 use crate::progress::{Event, Events};
 
 use super::names::Names;
+use super::quota::{Quota, Share};
 use super::shelf::{MAX_INDEX, Shelf};
 use super::uploads::Uploads;
 
@@ -25,6 +26,7 @@ pub struct Writer {
     turn: Mutex<()>,
     unsealed: Mutex<bool>,
     pub uploads: Uploads,
+    pub quota: Arc<Quota>,
     events: Events,
     /// Locked as long as it is open.
     _root: File,
@@ -32,7 +34,7 @@ pub struct Writer {
 
 impl Writer {
     /// Takes the directory, makes a layout of an empty or absent one, and gives the content of its index.
-    pub fn open(root: &Path, events: Events) -> Result<(Writer, Vec<u8>)> {
+    pub fn open(root: &Path, quota: Option<u64>, events: Events) -> Result<(Writer, Vec<u8>)> {
         if root.is_file() {
             return Err(Error::input(format!("{} is a file: only a directory can be written to", root.display())));
         }
@@ -53,6 +55,7 @@ impl Writer {
             turn: Mutex::new(()),
             unsealed: Mutex::new(false),
             uploads: Uploads::default(),
+            quota: Arc::new(Quota::of(root, quota)?),
             events,
             _root: handle,
         };
@@ -83,8 +86,9 @@ impl Writer {
         self.turn.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Before the first change: what seals a bundle goes, and somebody is told.
-    pub fn unseal(&self) -> Result<()> {
+    /// Just before the first change takes effect: what seals a bundle goes, with a warning. Whatever is refused or fails before
+    /// that leaves the bundle as it is.
+    fn unseal(&self) -> Result<()> {
         let mut unsealed = self.unsealed.lock().unwrap_or_else(PoisonError::into_inner);
         if *unsealed {
             return Ok(());
@@ -114,26 +118,39 @@ impl Writer {
         Ok((file.map_err(|e| Error::disk("creating", &path, e))?, path))
     }
 
-    /// Gives a proven file the name of its digest.
-    pub fn adopt(&self, file: &File, from: &Path, digest: &Digest) -> Result<()> {
+    /// Gives a proven file the name of its digest; says whether that is new content.
+    pub fn adopt(&self, file: &File, from: &Path, digest: &Digest) -> Result<bool> {
         file.sync_data().map_err(|e| Error::disk("syncing", from, e))?;
         let to = self.root.join(digest.blob_path());
         make_directory(&self.root.join("blobs"))?;
         make_directory(&self.root.join("blobs").join(digest.algorithm().name()))?;
-        fs::rename(from, &to).map_err(|e| Error::disk("naming", &to, e))
+        let new = !to.exists();
+        self.unseal()?;
+        fs::rename(from, &to).map_err(|e| Error::disk("naming", &to, e))?;
+        Ok(new)
     }
 
     /// Writes content under its digest.
     pub fn store(&self, digest: &Digest, bytes: &[u8]) -> Result<()> {
+        let mut share = Share::of(&self.quota);
+        share.grow(bytes.len() as u64)?;
         let id = new_id()?;
         let (mut file, path) = self.unfinished(&id)?;
         file.write_all(bytes).map_err(|e| Error::disk("writing", &path, e))?;
-        self.adopt(&file, &path, digest)
+        if self.adopt(&file, &path, digest)? {
+            share.keep();
+        }
+        Ok(())
     }
 
     /// Removes content.
     pub fn remove(&self, digest: &Digest) -> Result<()> {
-        remove_if_there(&self.root.join(digest.blob_path()))
+        self.unseal()?;
+        let path = self.root.join(digest.blob_path());
+        let size = fs::symlink_metadata(&path).map_or(0, |metadata| metadata.len());
+        remove_if_there(&path)?;
+        self.quota.give_back(size);
+        Ok(())
     }
 
     /// Makes `names` the layout's index, on disk and then for readers.
@@ -147,6 +164,7 @@ impl Writer {
     fn replace(&self, path: &Path, bytes: &[u8]) -> Result<()> {
         let (mut file, unfinished) = self.unfinished(&new_id()?)?;
         file.write_all(bytes).and_then(|()| file.sync_all()).map_err(|e| Error::disk("writing", &unfinished, e))?;
+        self.unseal()?;
         fs::rename(&unfinished, path).map_err(|e| Error::disk("replacing", path, e))?;
         self._root.sync_all().map_err(|e| Error::disk("syncing", &self.root, e))
     }

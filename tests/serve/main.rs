@@ -2,6 +2,7 @@
 
 mod command;
 mod reading;
+mod strangers;
 #[path = "../support/mod.rs"]
 mod support;
 mod writing;

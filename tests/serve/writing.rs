@@ -74,7 +74,7 @@ fn what_arrived_before_a_connection_broke_is_kept() {
     let answer = server.request("POST", "/v2/a/blobs/uploads/").send().expect(202);
     let place = answer.header("location").unwrap().to_owned();
     let mut connection = std::net::TcpStream::connect(server.host()).unwrap();
-    write!(connection, "PATCH {place} HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nfirst").unwrap();
+    write!(connection, "PATCH {place} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\nfirst").unwrap();
     connection.shutdown(std::net::Shutdown::Write).unwrap();
     // Until the server has closed its side, too: then it is done with this request.
     let _ = connection.read_to_end(&mut Vec::new());
@@ -162,7 +162,6 @@ fn deleting_one_image_takes_nothing_from_another() {
     delete(format!("/v2/a/blobs/{own}")).expect(202);
     delete(format!("/v2/a/blobs/{own}")).expect(404);
     delete(format!("/v2/a/blobs/{shared}")).expect(403);
-    assert_eq!(code(&delete(format!("/v2/a/manifests/{}", index.children[0].digest())).expect(403)), "DENIED");
     skopeo::copy(&docker(&server, "b:other"), &format!("dir:{}", work.path().join("copy").display()));
     assert_eq!(skopeo::digest(&docker(&server, "a:1")), index.digest());
 }

@@ -28,7 +28,16 @@ impl Embedded {
         Embedded::try_serve(path, true).expect("serving")
     }
 
+    /// Takes pushes up to `quota` bytes in all.
+    pub fn with_quota(path: &Path, quota: u64) -> Embedded {
+        Embedded::start(path, true, Some(quota)).expect("serving")
+    }
+
     pub fn try_serve(path: &Path, writable: bool) -> gapferry::Result<Embedded> {
+        Embedded::start(path, writable, None)
+    }
+
+    fn start(path: &Path, writable: bool, quota: Option<u64>) -> gapferry::Result<Embedded> {
         let events = Arc::new(Recorder::default());
         let reporter: Events = events.clone();
         let path = path.to_owned();
@@ -37,7 +46,7 @@ impl Embedded {
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
             runtime.expect("a runtime").block_on(async move {
-                let options = Options { listen: ([127, 0, 0, 1], 0).into(), writable };
+                let options = Options { writable, quota, ..Options::at(([127, 0, 0, 1], 0).into()) };
                 match Server::bind(&path, &options, reporter).await {
                     Ok(server) => {
                         let _ = bound.send(Ok((server.address(), server.references())));
