@@ -214,10 +214,10 @@ async fn adopt(shelf: &Arc<Shelf>, name: &str, held: Held, expected: Digest) -> 
     let found = blocking(move || {
         let mut held = held;
         let found = held.digest(expected.algorithm())?;
-        if let Some(writer) = shelf.writer().filter(|_| found == expected) {
-            if writer.adopt(&held.file, &held.path, &found)? {
-                held.share.keep();
-            }
+        if let Some(writer) = shelf.writer().filter(|_| found == expected)
+            && writer.adopt(&held.file, &held.path, &found)?
+        {
+            held.share.keep();
         }
         Ok(found)
     })
