@@ -8,6 +8,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::oci::Digest;
+use crate::progress::redacted;
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -83,6 +84,8 @@ pub struct Error {
     kind: Kind,
     reason: Option<Reason>,
     attempt: String,
+    /// What belongs below it, a line each.
+    list: Vec<String>,
     source: Option<Arc<dyn StdError + Send + Sync>>,
 }
 
@@ -90,11 +93,18 @@ impl Error {
     /// `attempt` says what was tried, on which object, and, if there is no cause below, why it failed:
     /// `reading blob sha256:… of quay.io/a/b: the body ended after 10 of 20 bytes`.
     pub fn new(kind: Kind, attempt: impl Into<String>) -> Error {
-        Error { kind, reason: None, attempt: attempt.into(), source: None }
+        Error { kind, reason: None, attempt: attempt.into(), list: Vec::new(), source: None }
     }
 
     pub fn because(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Error {
         self.source = Some(Arc::from(source.into()));
+        self
+    }
+
+    /// With a list below the message, such as everything that is wrong in a file. A line break inside the message or an item is
+    /// text from outside and is never printed as one.
+    pub fn listing(mut self, list: impl IntoIterator<Item = String>) -> Error {
+        self.list.extend(list);
         self
     }
 
@@ -125,7 +135,8 @@ impl Error {
 
     /// The same failure seen from further out: `self` becomes the cause, the kind stays.
     pub fn while_doing(self, attempt: impl Into<String>) -> Error {
-        Error { kind: self.kind, reason: None, attempt: attempt.into(), source: Some(Arc::new(self)) }
+        let (reason, list) = (None, Vec::new());
+        Error { kind: self.kind, reason, attempt: attempt.into(), list, source: Some(Arc::new(self)) }
     }
 
     pub fn with_reason(mut self, reason: Reason) -> Error {
@@ -163,16 +174,29 @@ impl Error {
         None
     }
 
-    /// The whole chain on one line, outermost first: `a: b: c`.
+    /// The whole chain on one line, outermost first: `a: b: c`; what it lists stands behind it. No secret of this run is in it.
     pub fn chain(&self) -> String {
-        let mut text = self.attempt.clone();
+        let mut lines = self.lines();
+        match lines.split_off(1) {
+            list if list.is_empty() => lines.concat(),
+            list => {
+                let list: Vec<&str> = list.iter().map(|line| line.trim_start()).collect();
+                format!("{}: {}", lines.concat().trim_end_matches(':'), list.join("; "))
+            }
+        }
+    }
+
+    /// The chain, and below it what it lists, a line each: at least one.
+    pub fn lines(&self) -> Vec<String> {
+        let (mut text, mut list) = (self.attempt.clone(), self.list.clone());
         let mut cause = self.source();
         while let Some(error) = cause {
             text.push_str(": ");
             text.push_str(&error.to_string());
+            list.extend(error.downcast_ref::<Error>().iter().flat_map(|error| error.list.clone()));
             cause = error.source();
         }
-        text
+        std::iter::once(text).chain(list).map(|line| redacted(&line).into_owned()).collect()
     }
 
     /// The operating system's error code, if a file operation lies below.
@@ -190,7 +214,7 @@ impl Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.attempt)
+        f.write_str(&redacted(&self.attempt))
     }
 }
 

@@ -7,10 +7,13 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::oci::{COSIGN_SUFFIXES, Descriptor, Digest, Platform, Reference, Repository, Tag};
+use crate::oci::{COSIGN_SUFFIXES, Descriptor, Digest, Platform, Reference, Repository, Tag, has_at_most_values};
 
 /// The version of the lock's JSON this program writes and the only one it reads.
 pub const LOCK_VERSION: u32 = 1;
+/// The largest lock that is read, in bytes, and the most values in one: room for some ten thousand images.
+pub const MAX_LOCK: u64 = 64 * 1024 * 1024;
+const MOST_VALUES: usize = 2_000_000;
 
 /// Every image of one export, in the order of the allowlist.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -239,12 +242,20 @@ impl Attached {
 
 impl Lock {
     /// Reads a lock; `name` stands for the file in errors.
+    ///
+    /// # Errors
+    /// It is none, of another version, longer than any ([`MAX_LOCK`]), or has a companion with another's tag (`Input`).
     pub fn parse(bytes: &[u8], name: &str) -> Result<Lock> {
         #[derive(Deserialize)]
         struct Version {
             version: u32,
         }
         let fail = |e: serde_json::Error| Error::input(format!("reading lock {name}")).because(e);
+        if bytes.len() as u64 > MAX_LOCK || !has_at_most_values(bytes, MOST_VALUES) {
+            let text =
+                format!("reading lock {name}: more than {MAX_LOCK} bytes or {MOST_VALUES} values, which no lock has");
+            return Err(Error::input(format!("{text}; split the allowlist")));
+        }
         let Version { version } = serde_json::from_slice(bytes).map_err(fail)?;
         if version != LOCK_VERSION {
             let text = format!("reading lock {name}: version {version}, this program reads {LOCK_VERSION}");

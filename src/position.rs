@@ -45,11 +45,8 @@ impl fmt::Display for Problem {
 
 /// All problems as the one error that ends the run, a line each. `what` is what was read: `the allowlist`.
 pub fn refused(what: &str, problems: &[Problem]) -> Error {
-    let mut text = format!("reading {what}: {}", if problems.len() == 1 { "one problem" } else { "these problems" });
-    for problem in problems {
-        text.push_str(&format!("\n{problem}"));
-    }
-    Error::input(text)
+    let these = if problems.len() == 1 { "one problem" } else { "these problems" };
+    Error::input(format!("reading {what}: {these}")).listing(problems.iter().map(Problem::to_string))
 }
 
 #[cfg(test)]

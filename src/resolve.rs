@@ -36,11 +36,11 @@ impl Failures {
         let kind = errors.iter().find(is_shared).or(errors.first()).map_or(Kind::Input, Error::kind);
         let sharing = errors.iter().filter(is_shared).count();
         let shown = errors.iter().filter(|error| !is_shared(error)).chain(errors.iter().find(is_shared));
-        let mut lines: Vec<String> = shown.map(|error| format!("\n  {}", error.chain())).collect();
+        let mut lines: Vec<String> = shown.flat_map(Error::lines).map(|line| format!("  {line}")).collect();
         if sharing > 1 {
-            lines.push(format!("\n  and {} more that were not asked for any more", sharing - 1));
+            lines.push(format!("  and {} more that were not asked for any more", sharing - 1));
         }
-        Error::new(kind, format!("{what}: {} of them failed{}", errors.len(), lines.concat()))
+        Error::new(kind, format!("{what}: {} of them failed", errors.len())).listing(lines)
     }
 }
 

@@ -62,8 +62,8 @@ impl Tool {
             }
         }
         if !wrong.is_empty() {
-            let list: String = wrong.iter().map(|text| format!("\n  {text}")).collect();
-            return Err(Error::input(format!("these tools cannot be packed; nothing was fetched:{list}")));
+            let list = wrong.iter().map(|text| format!("  {text}"));
+            return Err(Error::input("these tools cannot be packed; nothing was fetched:").listing(list));
         }
         tools.sort_by(|one, other| one.name.cmp(&other.name));
         Ok(tools)

@@ -13,7 +13,7 @@ use crate::allowlist::{Allowlist, MAX_FILE_SIZE, Pattern, refused};
 use crate::content::{Cached, Checkpoint};
 use crate::error::{Error, Result};
 use crate::graph::{Graph, LeftBehind};
-use crate::lock::{IndexMode, Lock};
+use crate::lock::{IndexMode, Lock, MAX_LOCK};
 use crate::oci::Platform;
 use crate::progress::Event;
 use crate::progress::units::count;
@@ -218,8 +218,8 @@ impl AllowlistArgs {
 }
 
 fn read_lock(path: &Path) -> Result<Lock> {
-    let bytes = std::fs::read(path).map_err(|e| Error::disk("reading", path, e))?;
-    Lock::parse(&bytes, &path.display().to_string())
+    let (name, bytes) = read_bounded(path, MAX_LOCK + 1)?;
+    Lock::parse(&bytes, &name)
 }
 
 /// So many images are named one by one.

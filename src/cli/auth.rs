@@ -11,6 +11,7 @@ use super::site::Site;
 use crate::credentials::{Found, Kept, Origin, Store};
 use crate::error::{Error, Kind, Result};
 use crate::oci::Repository;
+use crate::progress::plain_piece;
 use crate::transport::registry::{Admission, Registries};
 
 const ABOUT: &str = "\
@@ -154,7 +155,7 @@ impl Report {
 
     fn text(&self, check: &Check) -> String {
         let mut text = format!("{}\n", self.registry);
-        let mut line = |name: &str, value: &str| text.push_str(&format!("  {name:<12} {value}\n"));
+        let mut line = |name: &str, value: &str| text.push_str(&format!("  {name:<12} {}\n", plain_piece(value)));
         match &self.credentials {
             Some(origin) => line("credentials", &origin.to_string()),
             None => {

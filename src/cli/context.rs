@@ -11,7 +11,11 @@ use tracing_subscriber::EnvFilter;
 use super::hint;
 use crate::durable;
 use crate::error::{Error, Kind, Result};
-use crate::progress::{Event, Events, Json, Lines, Terminal, plain};
+use crate::progress::{Event, Events, Json, Lines, Terminal, plain, shown_line};
+
+const RED: &str = "\x1b[1;31m";
+const CYAN: &str = "\x1b[1;36m";
+const RESET: &str = "\x1b[0m";
 
 /// Options of every command.
 #[derive(Args)]
@@ -102,15 +106,21 @@ impl Context {
 
     /// A line for people, unless they want quiet.
     pub fn say(&self, line: &str) {
+        self.say_lines(&[line]);
+    }
+
+    /// Several lines that belong together.
+    pub fn say_lines<L: AsRef<str>>(&self, lines: &[L]) {
         if self.quiet {
             return;
         }
+        let lines = || lines.iter().map(AsRef::as_ref);
         if self.json {
-            return self.events.report(Event::Notice(line.to_owned()));
+            return self.events.report(Event::Notice(lines().collect::<Vec<_>>().join("\n")));
         }
         match &self.terminal {
-            Some(terminal) => terminal.aside(|| to_stderr(&plain(line))),
-            None => to_stderr(&plain(line)),
+            Some(terminal) => terminal.aside(|| lines().for_each(to_stderr)),
+            None => lines().for_each(to_stderr),
         }
     }
 
@@ -118,14 +128,21 @@ impl Context {
     pub fn failed(&self, error: &Error) {
         let hint = hint::for_error(error);
         if self.json {
-            let line = serde_json::json!({ "event": "error", "text": error.chain(), "hint": hint });
+            let line = serde_json::json!({ "event": "error", "text": error.lines().join("\n"), "hint": hint });
             return to_stderr(&line.to_string());
         }
-        let (red, cyan, reset) = if self.color { ("\x1b[1;31m", "\x1b[1;36m", "\x1b[0m") } else { ("", "", "") };
-        to_stderr(&format!("{red}error:{reset} {}", plain(&error.chain())));
+        let mut lines = error.lines().into_iter();
+        self.labelled("error:", RED, &lines.next().unwrap_or_default());
+        lines.for_each(|line| to_stderr(&line));
         if let Some(hint) = hint {
-            to_stderr(&format!("{cyan}hint:{reset} {hint}"));
+            self.labelled("hint:", CYAN, hint);
         }
+    }
+
+    /// A line that begins with a word of ours, which may have a colour.
+    fn labelled(&self, label: &str, color: &str, line: &str) {
+        let (color, reset) = if self.color { (color, RESET) } else { ("", "") };
+        to_stderr_as_is(&format!("{color}{label}{reset} {}", shown_line(line)));
     }
 
     /// Messages are read by a program, each for itself.
@@ -139,8 +156,7 @@ impl Context {
             let line = serde_json::json!({ "event": "image-failed", "text": text, "hint": remedy });
             return to_stderr(&line.to_string());
         }
-        let (red, reset) = if self.color { ("\x1b[1;31m", "\x1b[0m") } else { ("", "") };
-        to_stderr(&format!("{red}failed:{reset} {}", plain(text)));
+        self.labelled("failed:", RED, text);
         if let Some(remedy) = remedy {
             to_stderr(&format!("  hint: {remedy}"));
         }
@@ -233,7 +249,12 @@ pub fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
     written.map_err(|e| Error::disk("writing", path, e))
 }
 
+/// One line, whatever is in it.
 fn to_stderr(line: &str) {
+    to_stderr_as_is(&shown_line(line));
+}
+
+fn to_stderr_as_is(line: &str) {
     // Nobody is left to tell when standard error is closed.
     let _ = writeln!(std::io::stderr().lock(), "{line}");
 }
@@ -242,13 +263,16 @@ struct LogWriter {
     terminal: Option<Arc<Terminal>>,
 }
 
+/// A record comes at once, with the end of its line.
 impl Write for LogWriter {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        let print = || std::io::stderr().lock().write_all(bytes).map(|()| bytes.len());
+        let record = String::from_utf8_lossy(bytes);
+        let print = || to_stderr(record.strip_suffix('\n').unwrap_or(&record));
         match &self.terminal {
             Some(terminal) => terminal.aside(print),
             None => print(),
         }
+        Ok(bytes.len())
     }
 
     fn flush(&mut self) -> std::io::Result<()> {

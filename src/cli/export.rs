@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::allowlist::{AllowlistArgs, connect_for, read_file, settle, tell_obstacle};
+use super::allowlist::{AllowlistArgs, connect_for, read_bounded, settle, tell_obstacle};
 use super::context::{Context, check_writable, write_file};
 use super::exit::Outcome;
 use super::read_back::ReadBackArgs;
@@ -23,7 +23,7 @@ use crate::content::{Cached, Checkpoint, Source};
 use crate::error::{Error, Result};
 use crate::graph::Graph;
 use crate::increment::Baseline;
-use crate::lock::Lock;
+use crate::lock::{Lock, MAX_LOCK};
 use crate::oci::Platform;
 use crate::progress::units::{bytes, count, duration};
 use crate::signing::PrivateKey;
@@ -250,7 +250,7 @@ fn ask(args: &Args, context: &Context) -> Result<(Registries, Ask)> {
         return Ok((sources.registries.clone(), Ask::Resolve(Box::new(sources))));
     };
     args.registry.claim_stdin()?;
-    let (name, bytes) = read_file(path)?;
+    let (name, bytes) = read_bounded(path, MAX_LOCK + 1)?;
     let lock = Lock::parse(&bytes, &name)?;
     let registries = connect_for(&lock, &args.registry, context)?;
     Ok((registries, Ask::Locked(Box::new(lock))))

@@ -223,7 +223,7 @@ fn prove(args: &Args, opened: &Opened, context: &Context) -> Result<()> {
 /// Lists the first problems, and gives the error.
 fn refusal(path: &Path, report: &Report, context: &Context) -> Error {
     for problem in report.problems.iter().take(10) {
-        context.say(super::verify::shown(problem).trim_end());
+        context.say_lines(&super::verify::shown(problem).lines().collect::<Vec<_>>());
     }
     check::refuse(path, report)
 }

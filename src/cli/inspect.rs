@@ -99,14 +99,13 @@ fn at_registry(text: &str) -> Result<Reference> {
 fn in_bundle(bundle: &Bundle, name: Option<&str>) -> Result<Reference> {
     let images = &bundle.lock().images;
     let by_digest = |image: &crate::lock::LockedImage| image.reference.repository.with_digest(image.digest);
-    let names = || images.iter().map(|image| format!("\n  {}", image.name())).collect::<String>();
+    let names = || images.iter().map(|image| format!("  {}", image.name()));
     let Some(name) = name else {
         return match images.as_slice() {
             [only] => Ok(by_digest(only)),
             several => {
-                let text =
-                    format!("the bundle has {} images; name one of them as BUNDLE#REF:{}", several.len(), names());
-                Err(Error::input(text))
+                let text = format!("the bundle has {} images; name one of them as BUNDLE#REF:", several.len());
+                Err(Error::input(text).listing(names()))
             }
         };
     };
@@ -115,7 +114,7 @@ fn in_bundle(bundle: &Bundle, name: Option<&str>) -> Result<Reference> {
         let own = image.name();
         own == name || own == full || image.reference.to_string() == full
     });
-    found.map(by_digest).ok_or_else(|| Error::input(format!("the bundle has no {name}; it has:{}", names())))
+    found.map(by_digest).ok_or_else(|| Error::input(format!("the bundle has no {name}; it has:")).listing(names()))
 }
 
 async fn show(args: &Args, source: &dyn Source, reference: &Reference, context: &Context) -> Result<Outcome> {

@@ -96,6 +96,7 @@ pub async fn run(args: &Args, context: &Context) -> Result<Outcome> {
     }
     let (size, time) = (bytes(joined.size), duration(started.elapsed()));
     let volumes = count(number as usize, "volume");
-    context.say(&format!("{}: {volumes}, {size}, {time}\nidentity {}", args.output.display(), joined.identity));
+    context.say(&format!("{}: {volumes}, {size}, {time}", args.output.display()));
+    context.say(&format!("identity {}", joined.identity));
     Ok(Outcome::Done)
 }

@@ -143,8 +143,18 @@ fn open_many_files() {
     }
 }
 
+/// A core dump has all secrets in it, and may be sent to somebody. Also keeps other processes of this user from reading the
+/// memory.
+fn leave_no_core_dump() {
+    use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
+    // Where one of them is refused, the other still holds.
+    let _ = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
+    let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
+}
+
 /// The whole program.
 pub fn main() -> ExitCode {
+    leave_no_core_dump();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {

@@ -106,10 +106,9 @@ pub fn tell(basis: &Basis, context: &Context) {
     if !basis.removed.is_empty() {
         // Of one that went to several targets each is told of in the bundle.
         let gone: BTreeSet<&Reference> = basis.removed.iter().map(|image| &image.reference).collect();
-        let names: Vec<String> = gone.iter().take(5).map(|image| format!("\n  {image}")).collect();
-        let more = gone.len().saturating_sub(5);
-        let more = if more > 0 { format!("\n  and {more} more") } else { String::new() };
-        let gone = count(gone.len(), "image");
-        context.say(&format!("{gone} of before not wanted any more (`import --prune`):{}{more}", names.concat()));
+        let head = format!("{} of before not wanted any more (`import --prune`):", count(gone.len(), "image"));
+        let names = gone.iter().take(5).map(|image| format!("  {image}"));
+        let more = gone.len().checked_sub(5).filter(|more| *more > 0).map(|more| format!("  and {more} more"));
+        context.say_lines(&std::iter::once(head).chain(names).chain(more).collect::<Vec<_>>());
     }
 }

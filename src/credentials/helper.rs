@@ -29,29 +29,47 @@ struct Answer {
 /// What helpers have answered about servers, failures too: a helper may ask its user, who is not to be asked for every
 /// repository. Whoever changes what a helper holds asks it anew, with [`get`].
 #[derive(Clone, Debug, Default)]
-pub(super) struct Answers(Arc<Mutex<BTreeMap<(String, String), Remembered>>>);
+pub(super) struct Answers {
+    /// Where helpers are looked for, if not where this process looks for programs.
+    path: Option<String>,
+    remembered: Arc<Mutex<BTreeMap<(String, String), Remembered>>>,
+}
 
 /// Filled by the first to ask; others wait for it.
 type Remembered = Arc<OnceLock<Result<Option<Credentials>>>>;
 
 impl Answers {
+    pub(super) fn of_helpers_on(path: Option<String>) -> Answers {
+        Answers { path, ..Answers::default() }
+    }
+
     /// As [`get`], which is called once for each helper and server.
     pub(super) fn get(&self, name: &str, server: &str) -> Result<Option<Credentials>> {
         let asked = (program(name), server.to_owned());
-        let answer = self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(asked).or_default().clone();
-        answer.get_or_init(|| get(name, server)).clone()
+        let answer = self.remembered.lock().unwrap_or_else(PoisonError::into_inner).entry(asked).or_default().clone();
+        answer.get_or_init(|| get(name, server, self.path.as_deref())).clone()
     }
 }
 
-/// The program that a file's name for a helper means: the suffix of one on `PATH`, or a path.
+/// The program that a file's name for a helper means: the suffix of one on `PATH`.
 pub(super) fn program(name: &str) -> String {
-    if name.contains('/') { name.to_owned() } else { format!("docker-credential-{name}") }
+    format!("docker-credential-{name}")
+}
+
+/// # Errors
+/// It would name a program elsewhere than on `PATH`: a file that others can write must not choose what is run.
+pub(super) fn check_name(name: &str) -> Result<()> {
+    if name.contains('/') {
+        let text = "names of credential helpers have no slash: they are what follows docker-credential- in the name of a program on PATH";
+        return Err(Error::input(format!("the credential helper {name:?}: {text}")));
+    }
+    Ok(())
 }
 
 /// Asks the helper; blocks until it answers, which may need its user.
-pub(super) fn get(name: &str, server: &str) -> Result<Option<Credentials>> {
+pub(super) fn get(name: &str, server: &str, path: Option<&str>) -> Result<Option<Credentials>> {
     let attempt = format!("asking credential helper {} about {server}", program(name));
-    let Some(said) = answer(name, "get", server, &attempt)? else { return Ok(None) };
+    let Some(said) = answer(name, "get", server, path, &attempt)? else { return Ok(None) };
     let answer: Answer = serde_json::from_slice(&said).map_err(|_| strange(&attempt))?;
     match answer.username.as_str() {
         "<token>" => Ok(Some(Credentials::identity(answer.secret))),
@@ -61,10 +79,10 @@ pub(super) fn get(name: &str, server: &str) -> Result<Option<Credentials>> {
 }
 
 /// Gives user name and password to the helper to keep.
-pub(super) fn store(name: &str, server: &str, username: &str, password: &Secret) -> Result<()> {
+pub(super) fn store((name, path): (&str, Option<&str>), server: &str, username: &str, password: &Secret) -> Result<()> {
     let attempt = format!("giving credentials for {server} to credential helper {}", program(name));
     let input = json!({ "ServerURL": server, "Username": username, "Secret": password.expose() }).to_string();
-    let output = run(name, "store", &input, &attempt)?;
+    let output = run(name, "store", &input, path, &attempt)?;
     if output.status.success() {
         return Ok(());
     }
@@ -78,26 +96,26 @@ pub(super) fn store(name: &str, server: &str, username: &str, password: &Secret)
 }
 
 /// Makes the helper forget what it knows of a server; `false` if that is nothing.
-pub(super) fn erase(name: &str, server: &str) -> Result<bool> {
+pub(super) fn erase(name: &str, server: &str, path: Option<&str>) -> Result<bool> {
     // Some helpers say nothing of it when there was nothing.
-    if get(name, server)?.is_none() {
+    if get(name, server, path)?.is_none() {
         return Ok(false);
     }
     let attempt = format!("telling credential helper {} to forget {server}", program(name));
-    Ok(answer(name, "erase", server, &attempt)?.is_some())
+    Ok(answer(name, "erase", server, path, &attempt)?.is_some())
 }
 
 /// The servers a helper knows.
-pub(super) fn list(name: &str) -> Result<Vec<String>> {
+pub(super) fn list(name: &str, path: Option<&str>) -> Result<Vec<String>> {
     let attempt = format!("asking credential helper {} what it knows", program(name));
-    let Some(said) = answer(name, "list", "", &attempt)? else { return Ok(Vec::new()) };
+    let Some(said) = answer(name, "list", "", path, &attempt)? else { return Ok(Vec::new()) };
     let known: BTreeMap<String, String> = serde_json::from_slice(&said).map_err(|_| strange(&attempt))?;
     Ok(known.into_keys().collect())
 }
 
 /// What the helper answers; `None` if it knows nothing.
-fn answer(name: &str, verb: &str, input: &str, attempt: &str) -> Result<Option<Vec<u8>>> {
-    let output = run(name, verb, input, attempt)?;
+fn answer(name: &str, verb: &str, input: &str, path: Option<&str>, attempt: &str) -> Result<Option<Vec<u8>>> {
+    let output = run(name, verb, input, path, attempt)?;
     match output.status.success() {
         true => Ok(Some(output.stdout)),
         false if words(&output).contains(NOT_FOUND) => Ok(None),
@@ -105,13 +123,16 @@ fn answer(name: &str, verb: &str, input: &str, attempt: &str) -> Result<Option<V
     }
 }
 
-fn run(name: &str, verb: &str, input: &str, attempt: &str) -> Result<Output> {
+fn run(name: &str, verb: &str, input: &str, path: Option<&str>, attempt: &str) -> Result<Output> {
+    check_name(name)?;
     let tell = || {
         running::warn(format!(
             "still {attempt}: it may wait for you, a PIN, a browser or a smart card; see to it there, or stop with Ctrl-C"
         ))
     };
-    let output = running::run(Command::new(program(name)).arg(verb), input, running::PATIENCE, tell);
+    let mut command = Command::new(program(name));
+    command.arg(verb).envs(path.map(|path| ("PATH", path)));
+    let output = running::run(&mut command, input, running::PATIENCE, tell);
     output.map_err(|e| Error::input(attempt).because(e))
 }
 

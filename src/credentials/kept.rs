@@ -18,6 +18,8 @@ use crate::error::{Error, Result};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Kept {
     path: PathBuf,
+    /// Where its helpers are looked for.
+    programs: Option<String>,
 }
 
 impl Kept {
@@ -27,13 +29,13 @@ impl Kept {
     /// # Errors
     /// `XDG_RUNTIME_DIR` decides and is no directory.
     pub fn to_write(authfile: Option<&Path>, env: &dyn Fn(&str) -> Option<String>) -> Result<Kept> {
-        Ok(Kept { path: places::to_write(authfile, env)? })
+        Ok(Kept { path: places::to_write(authfile, env)?, programs: env("PATH") })
     }
 
     /// All files that count in this environment, the strongest first. Some may not exist.
     pub fn all(authfile: Option<&Path>, env: &dyn Fn(&str) -> Option<String>) -> Vec<Kept> {
         let paths = places::named(authfile, env).map_or_else(|| places::to_read(env), |path| vec![path]);
-        paths.into_iter().map(|path| Kept { path }).collect()
+        paths.into_iter().map(|path| Kept { path, programs: env("PATH") }).collect()
     }
 
     pub fn path(&self) -> &Path {
@@ -50,7 +52,10 @@ impl Kept {
             Some(bytes) => Document::parse(&self.path, &bytes)?.0,
             None => return Ok(()),
         };
-        responsible(&file, canonical(registry), path).map(drop)
+        match responsible(&file, canonical(registry), path)? {
+            Some((_, name)) => helper::check_name(&name).map_err(|e| self.asked_for(e)),
+            None => Ok(()),
+        }
     }
 
     /// Keeps user name and password of `credentials` for `path` (empty: for all) at `registry`; says where. Entries that mean the same by
@@ -67,7 +72,7 @@ impl Kept {
         let mut document = Document::open(&self.path)?;
         let same: Vec<String> = document.keys(|written| means(written, &key));
         if let Some((server, name)) = responsible(document.file(), registry, path)? {
-            helper::store(&name, &server, username, password).map_err(|e| self.asked_for(e))?;
+            helper::store((&name, self.programs()), &server, username, password).map_err(|e| self.asked_for(e))?;
             // An old secret would count more than a credsStore, and should not lie about.
             document.set(&same, None)?;
             return Ok(self.origin(server, &name));
@@ -99,7 +104,9 @@ impl Kept {
     /// # Errors
     /// As of [`log_out`](Kept::log_out).
     pub fn log_out_of_all(&self) -> Result<Vec<Origin>> {
-        self.forget(&|_| true, |file| file.creds_store().map_or(Ok(Vec::new()), helper::list))
+        self.forget(&|_| true, |file| {
+            file.creds_store().map_or(Ok(Vec::new()), |name| helper::list(name, self.programs()))
+        })
     }
 
     fn forget(
@@ -119,11 +126,15 @@ impl Kept {
         let stored = in_store(&file).map_err(|e| self.asked_for(e))?;
         let stored = file.creds_store().into_iter().flat_map(|name| stored.iter().map(move |key| (key.as_str(), name)));
         for (server, name) in file.helpers().filter(|(key, _)| meant(key)).chain(stored) {
-            if helper::erase(name, server).map_err(|e| self.asked_for(e))? {
+            if helper::erase(name, server, self.programs()).map_err(|e| self.asked_for(e))? {
                 forgotten.push(self.origin(server.to_owned(), name));
             }
         }
         Ok(forgotten)
+    }
+
+    fn programs(&self) -> Option<&str> {
+        self.programs.as_deref()
     }
 
     fn asked_for(&self, error: Error) -> Error {

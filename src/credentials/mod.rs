@@ -174,7 +174,7 @@ impl Store {
         if let Some(path) = authfile.filter(|_| files.is_empty()) {
             return Err(Error::input(format!("reading credentials from {}: no such file", path.display())));
         }
-        Ok(Store { files, ..Store::default() })
+        Ok(Store { files, answers: Answers::of_helpers_on(env("PATH")), ..Store::default() })
     }
 
     /// Credentials given for one registry (`host[:port]`), stronger than all else.

@@ -1,6 +1,7 @@
 //! Helper programs while they run: they may wait for a PIN, a browser or a smart card. Somebody hears of one that keeps us
 //! waiting, and none outlives us.
 
+use std::ffi::OsStr;
 use std::io::{self, Read, Write};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc::{self, RecvTimeoutError};
@@ -15,6 +16,9 @@ use crate::progress::{Event, Events};
 
 /// A helper that needs nobody has answered by then.
 pub(super) const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Variables that begin like this hold what is no business of a helper.
+const SECRET_VARIABLES: [&str; 2] = [super::AMBIENT, "COSIGN_PASSWORD"];
 
 /// Of the process, as its end is: a command that is stopped does not come back to a helper it waits for.
 static HELPERS: Mutex<Helpers> = Mutex::new(Helpers { events: None, ending: false, running: Vec::new() });
@@ -102,10 +106,20 @@ pub(super) fn run(
     said.map(|(stdout, stderr)| Output { status, stdout, stderr })
 }
 
+/// Whether a variable holds credentials or a passphrase of ours.
+fn is_secret(name: &OsStr) -> bool {
+    let name = name.as_encoded_bytes();
+    SECRET_VARIABLES.iter().any(|prefix| name.starts_with(prefix.as_bytes()))
+}
+
 fn start(command: &mut Command) -> io::Result<Child> {
     let mut helpers = helpers();
     if helpers.ending {
         return Err(io::ErrorKind::Interrupted.into());
+    }
+    // A helper is asked for one secret; it gets no others.
+    for name in std::env::vars_os().map(|(name, _)| name).filter(|name| is_secret(name)) {
+        command.env_remove(name);
     }
     let child = command.spawn()?;
     helpers.running.push(Pid::from_child(&child));

@@ -2,13 +2,19 @@
 
 use std::fmt;
 
-/// A password or token. Prints as `***`, compares as text, and cannot be serialized.
+use crate::progress::conceal;
+
+/// A password or token. Prints as `***`, compares as text, and cannot be serialized. Where others repeat it, messages and logs
+/// show `***` too.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Secret(String);
 
 impl Secret {
     pub fn new(text: impl Into<String>) -> Secret {
-        Secret(text.into())
+        let text = text.into();
+        // Whoever is shown it may repeat it.
+        conceal(&text);
+        Secret(text)
     }
 
     /// The text itself: for an `Authorization` header or a request body, nothing else.

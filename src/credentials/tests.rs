@@ -124,6 +124,28 @@ fn every_broken_file_is_named() {
     assert!(missing.to_string().contains("/nowhere/auth.json"), "{missing}");
 }
 
+/// An environment in which helpers are found in this directory.
+fn on_path(directory: &Path) -> impl Fn(&str) -> Option<String> {
+    let path = format!("{}:/usr/bin:/bin", directory.display());
+    move |name| (name == "PATH").then(|| path.clone())
+}
+
+#[test]
+fn a_credential_helper_that_is_a_path_is_not_run() {
+    use std::os::unix::fs::PermissionsExt;
+    let home = tempfile::tempdir().unwrap();
+    let ran = home.path().join("ran");
+    let helper = write(home.path(), "docker-credential-test", &format!("#!/bin/sh\ntouch {}\n", ran.display()));
+    std::fs::set_permissions(&helper, std::fs::Permissions::from_mode(0o755)).unwrap();
+    for name in [helper.display().to_string(), "../x".to_owned(), "x/".to_owned()] {
+        let json = serde_json::json!({ "credsStore": name }).to_string();
+        let store = Store::load(Some(&write(home.path(), "a.json", &json)), &on_path(home.path())).unwrap();
+        let error = store.find("x.io", "a").unwrap_err().chain();
+        assert!(error.contains("a.json") && error.contains("have no slash"), "{error}");
+    }
+    assert!(!ran.exists());
+}
+
 #[test]
 fn a_credential_helper_is_asked_and_its_no_is_not_an_error() {
     use std::os::unix::fs::PermissionsExt;
@@ -135,10 +157,8 @@ fn a_credential_helper_is_asked_and_its_no_is_not_an_error() {
         *) echo 'credentials not found in native keychain'; exit 1;;\nesac\n";
     let helper = write(home.path(), "docker-credential-test", script);
     std::fs::set_permissions(&helper, std::fs::Permissions::from_mode(0o755)).unwrap();
-    // A helper is named by its suffix and found on PATH; a path works there too, which keeps this test off PATH.
-    let suffix = format!("{}", helper.display());
-    let json = format!(r#"{{"credHelpers":{{"x.io":"{suffix}"}},"credsStore":"{suffix}"}}"#);
-    let store = Store::load(Some(&write(home.path(), "a.json", &json)), &|_| None).unwrap();
+    let json = r#"{"credHelpers":{"x.io":"test"},"credsStore":"test"}"#;
+    let store = Store::load(Some(&write(home.path(), "a.json", json)), &on_path(home.path())).unwrap();
     assert_eq!(user_for(&store, "r.io", "a").as_deref(), Some("helped"));
     assert_eq!(store.find("t.io", "a").unwrap().unwrap().identity_token.unwrap().expose(), "tok");
     assert_eq!(store.find("none.io", "a").unwrap(), None);
@@ -155,8 +175,8 @@ fn a_helper_asks_its_user_once_for_all_repositories_and_not_again_when_the_user_
         echo '{\"Username\":\"helped\",\"Secret\":\"of-the-helper\"}'\n";
     let helper = write(home.path(), "docker-credential-test", script);
     std::fs::set_permissions(&helper, std::fs::Permissions::from_mode(0o755)).unwrap();
-    let json = format!(r#"{{"credsStore":"{}"}}"#, helper.display());
-    let store = Store::load(Some(&write(home.path(), "a.json", &json)), &|_| None).unwrap();
+    let json = r#"{"credsStore":"test"}"#;
+    let store = Store::load(Some(&write(home.path(), "a.json", json)), &on_path(home.path())).unwrap();
     std::thread::scope(|scope| {
         for at in 0..8 {
             let store = if at % 2 == 0 { store.clone() } else { store.looked_up() };
@@ -173,7 +193,8 @@ fn a_helper_asks_its_user_once_for_all_repositories_and_not_again_when_the_user_
     assert_eq!(asked, ["no.io", "yes.io"]);
     assert!(!format!("{store:?}").contains("of-the-helper"), "{store:?}");
     // Another run may find the user of another mind.
-    assert!(Store::load(Some(&home.path().join("a.json")), &|_| None).unwrap().find("no.io", "team/0").is_err());
+    let another = Store::load(Some(&home.path().join("a.json")), &on_path(home.path())).unwrap();
+    assert!(another.find("no.io", "team/0").is_err());
     let asked = std::fs::read_to_string(home.path().join("docker-credential-test.asked")).unwrap();
     assert_eq!(asked.lines().count(), 3);
 }

@@ -155,9 +155,8 @@ impl Preflight {
             return Ok(());
         }
         let kind = if self.unauthorized { Kind::Unauthorized } else { Kind::Refused };
-        let list: Vec<String> = stops.iter().map(|problem| format!("\n  {problem}")).collect();
-        let text = format!("preparing {}: nothing was pushed, because{}", self.registry, list.concat());
-        Err(Error::new(kind, text))
+        let text = format!("preparing {}: nothing was pushed, because", self.registry);
+        Err(Error::new(kind, text).listing(stops.iter().map(|problem| format!("  {problem}"))))
     }
 
     fn stops(&self) -> Vec<Problem> {

@@ -117,7 +117,8 @@ impl Rule {
                 }
             },
             Rule::Regex { pattern, to } => {
-                let groups = pattern.regex().captures(name)?;
+                let regex = pattern.regex()?;
+                let groups = regex.captures(name)?;
                 let mut path = String::new();
                 for part in to {
                     path.push_str(match part {
@@ -194,12 +195,13 @@ fn regex_rule(pattern: &str, to: &str) -> Result<Rule, String> {
     if to.is_empty() {
         return Err("nothing stands on the right".into());
     }
+    let regex = pattern.regex().ok_or("the pattern cannot be compiled")?;
     for part in &to {
         match part {
-            Part::Group(index) if *index >= pattern.regex().captures_len() => {
+            Part::Group(index) if *index >= regex.captures_len() => {
                 return Err(format!("the pattern has no group {index}"));
             }
-            Part::Named(name) if !pattern.regex().capture_names().flatten().any(|known| known == name) => {
+            Part::Named(name) if !regex.capture_names().flatten().any(|known| known == name) => {
                 return Err(format!("the pattern has no group named {name:?}"));
             }
             _ => {}

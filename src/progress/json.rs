@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::tally::Tally;
-use super::{Event, Reporter, plain};
+use super::{Event, Reporter, shown_line};
 
 /// How often progress within a phase is told.
 const EVERY: Duration = Duration::from_secs(1);
@@ -40,7 +40,7 @@ impl Reporter for Json {
         };
         for line in described(&event).into_iter().chain(progress) {
             // Nobody is left to tell when standard error is closed.
-            let _ = writeln!(std::io::stderr().lock(), "{}", plain(&line.to_string()));
+            let _ = writeln!(std::io::stderr().lock(), "{}", shown_line(&line.to_string()));
         }
     }
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::tally::Tally;
 use super::units::{bytes, count, duration};
-use super::{Event, Phase, Reporter, plain};
+use super::{Event, Phase, Reporter, shown_line};
 
 /// How often a long phase says where it stands.
 const EVERY: Duration = Duration::from_secs(10);
@@ -55,7 +55,7 @@ impl Reporter for Lines {
         let progress = progress.filter(|_| !self.quiet);
         for line in line.into_iter().chain(progress) {
             // Nobody is left to tell when standard error is closed.
-            let _ = writeln!(std::io::stderr().lock(), "{}", plain(&line));
+            let _ = writeln!(std::io::stderr().lock(), "{}", shown_line(&line));
         }
     }
 }

@@ -7,6 +7,7 @@ mod http;
 mod json;
 mod lines;
 mod plain;
+mod redact;
 mod tally;
 mod terminal;
 pub mod units;
@@ -14,7 +15,8 @@ pub mod units;
 pub use http::{Exchange, Headers, Moment};
 pub use json::Json;
 pub use lines::Lines;
-pub use plain::{plain, plain_piece};
+pub use plain::{plain, plain_piece, shown_line};
+pub use redact::{conceal, redacted};
 pub use terminal::Terminal;
 
 use std::sync::{Arc, Mutex};

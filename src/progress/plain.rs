@@ -7,6 +7,8 @@
 
 use std::borrow::Cow;
 
+use super::redact::redacted;
+
 /// Text of one or more lines of our own: every control character but the end of a line is shown, not obeyed.
 pub fn plain(text: &str) -> Cow<'_, str> {
     shown(text, |c| c != '\n' && speaks_to_terminal(c))
@@ -17,8 +19,17 @@ pub fn plain_piece(text: &str) -> Cow<'_, str> {
     shown(text, speaks_to_terminal)
 }
 
+/// One message, as standard error gets it: on one line that cannot speak to the terminal, without secrets. Everything that is
+/// written there passes here, whoever wrote it.
+pub fn shown_line(text: &str) -> String {
+    plain_piece(&redacted(text)).into_owned()
+}
+
+/// Controls, those of eight bits too; marks that change the direction of writing; and what some terminals take for the end of a
+/// line.
 fn speaks_to_terminal(c: char) -> bool {
-    c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    c.is_control()
+        || matches!(c, '\u{061c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 fn shown(text: &str, hidden: impl Fn(char) -> bool) -> Cow<'_, str> {
@@ -45,6 +56,7 @@ mod tests {
         let text = "a\u{1b}[2J\u{7}\u{9b}\u{202e}é\nb";
         assert_eq!(plain(text), "a\\u001b[2J\\u0007\\u009b\\u202eé\nb");
         assert_eq!(plain_piece("x\ny\rz"), "x\\u000ay\\u000dz");
+        assert_eq!(plain_piece("x\u{2028}y\u{61c}"), "x\\u2028y\\u061c");
         assert!(matches!(plain("well\nand good"), Cow::Borrowed(_)));
     }
 }

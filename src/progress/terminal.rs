@@ -7,7 +7,7 @@ use std::time::Duration;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 use super::units::duration;
-use super::{Event, Phase, Reporter, plain};
+use super::{Event, Phase, Reporter, shown_line};
 use crate::oci::Digest;
 
 /// How many blobs have a bar of their own.
@@ -136,7 +136,7 @@ impl Reporter for Terminal {
 /// Standard error may be closed; then nobody is left to tell.
 fn eprintln_quietly(line: &str) {
     use std::io::Write;
-    let _ = writeln!(std::io::stderr().lock(), "{}", plain(line));
+    let _ = writeln!(std::io::stderr().lock(), "{}", shown_line(line));
 }
 
 fn style(template: &str) -> ProgressStyle {

@@ -162,6 +162,41 @@ fn the_secret_that_a_failing_helper_prints_is_not_shown() {
     }
 }
 
+/// Answers, and writes down what it was given besides.
+const CURIOUS: &str = r#"#!/bin/sh
+env > "$0.env"; ulimit -c > "$0.core"
+echo '{"ServerURL":"h","Username":"me","Secret":"pa:ss w0rd"}'
+"#;
+
+#[test]
+fn a_helper_does_not_inherit_other_secrets_and_no_core_dump_can_have_any() {
+    let registry = closed();
+    let secrets = [("GAPFERRY_CREDS_OTHER_IO", "a:secret one"), ("COSIGN_PASSWORD", "secret two"), ("OWN", "needed")];
+    let home = Home::new().with(secrets);
+    home.install_helper("vault");
+    let helper = home.write("bin/docker-credential-vault", CURIOUS);
+    let file = home.write("auth.json", &json!({ "credHelpers": { registry.host(): "vault" } }).to_string());
+    ended(0, &home.gapferry(&["auth", "check", registry.host(), "--authfile", &file], ""));
+    let given = std::fs::read_to_string(format!("{helper}.env")).unwrap();
+    assert!(given.contains("OWN=needed") && !given.contains("secret") && !given.contains("GAPFERRY_CREDS"), "{given}");
+    assert_eq!(std::fs::read_to_string(format!("{helper}.core")).unwrap(), "0\n");
+}
+
+#[test]
+fn a_helper_that_is_a_path_is_refused_before_it_runs() {
+    let (registry, home) = (closed(), Home::new());
+    home.install_helper("vault");
+    let path = home.write("bin/docker-credential-vault", CURIOUS);
+    for name in [&path, "../bin/vault"] {
+        let file = home.write("auth.json", &json!({ "credHelpers": { registry.host(): name } }).to_string());
+        for command in [&["auth", "check"][..], &["login", "--username", "me", "--password-stdin"], &["logout"]] {
+            let text = ended(2, &home.gapferry(&[command, &[registry.host(), "--authfile", &file]].concat(), PASSWORD));
+            assert!(text.contains("have no slash") && text.contains("auth.json"), "{text}");
+        }
+    }
+    assert!(!std::path::Path::new(&format!("{path}.env")).exists());
+}
+
 /// Makes `script` the helper `vault`, with these pipes beside it; gives where they are.
 fn install<const N: usize>(home: &Home, script: &str, pipes: [&str; N]) -> [String; N] {
     home.install_helper("vault");

@@ -58,13 +58,16 @@ fn every_name_the_file_has_for_docker_hub_gets_the_new_login_so_that_no_reader_f
 fn helpers_know_docker_hub_by_its_old_name() {
     let home = Home::new();
     home.install_helper("vault");
-    // A helper may be named by its path, which keeps this test off PATH.
-    let helper = home.path("bin/docker-credential-vault").display().to_string();
-    let file = home.write("config.json", &json!({ "credsStore": helper }).to_string());
-    let origin = kept(&file).log_in("docker.io", "", &Credentials::basic("me", "x")).unwrap();
-    assert_eq!(origin, Origin::Helper { program: helper, server: HUB.to_owned(), path: file.as_str().into() });
+    let file = home.write("config.json", &json!({ "credsStore": "vault" }).to_string());
+    let path = home.environment().find(|(name, _)| *name == "PATH").unwrap().1;
+    let env = |name: &str| (name == "PATH").then(|| path.to_owned());
+    let kept = Kept::to_write(Some(file.as_ref()), &env).unwrap();
+    let origin = kept.log_in("docker.io", "", &Credentials::basic("me", "x")).unwrap();
+    let program = "docker-credential-vault".to_owned();
+    assert_eq!(origin, Origin::Helper { program, server: HUB.to_owned(), path: file.as_str().into() });
     assert_eq!(home.kept("vault")[0].0, HUB);
-    assert_eq!(user(&file), "me");
-    kept(&file).log_out("docker.io", "", false).unwrap();
+    let found = Store::load(Some(file.as_ref()), &env).unwrap().find("docker.io", "").unwrap().unwrap();
+    assert_eq!(found.username, "me");
+    kept.log_out("docker.io", "", false).unwrap();
     assert_eq!(home.kept("vault"), []);
 }

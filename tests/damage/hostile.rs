@@ -300,7 +300,7 @@ fn a_layer_cannot_be_said_to_be_left_out_on_purpose() {
 #[test]
 fn text_from_a_bundle_cannot_speak_to_the_terminal() {
     let fixture = Fixture::new();
-    let escape = "\u{1b}]0;owned\u{7}\u{1b}[2J\u{9b}31m";
+    let escape = "\u{1b}]0;owned\u{7}\u{1b}[2J\u{9b}31m\u{202e}\u{2028}\nOK: all is well";
     let parts = forge(&fixture, |json| {
         json["tool"] = json!(escape);
         json["lock"]["images"][0]["source"] = json!(escape);
@@ -314,8 +314,9 @@ fn text_from_a_bundle_cannot_speak_to_the_terminal() {
         let output = gapferry().args(command).arg(&path).output().unwrap();
         for stream in [&output.stdout, &output.stderr] {
             let text = String::from_utf8_lossy(stream);
-            let bad = text.chars().find(|c| c.is_control() && *c != '\n');
-            assert_eq!(bad, None, "{command:?}: {text:?}");
+            let is_bad = |c: &char| c.is_control() && *c != '\n' || matches!(c, '\u{202e}' | '\u{2028}');
+            assert_eq!(text.chars().find(is_bad), None, "{command:?}: {text:?}");
+            assert!(!text.contains("\nOK: all"), "{command:?}: {text}");
         }
     }
 }

@@ -2,6 +2,7 @@
 //! log of what was asked.
 
 mod checkpoint;
+mod echo;
 mod known;
 mod log;
 mod patience;

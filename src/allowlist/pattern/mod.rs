@@ -3,22 +3,22 @@
 //! The engine below is the `regex` crate: linear in the text like Go's. Where the two dialects differ, the pattern is
 //! rewritten before it is compiled (`dialect`).
 
+mod compiled;
 mod dialect;
 
 use std::fmt;
 
-use regex::{Regex, RegexBuilder};
+use regex::Regex;
 
 /// Longest accepted pattern, in bytes.
 const MAX_LENGTH: usize = 4096;
-/// Memory a compiled pattern may take, in bytes.
-const MAX_COMPILED: usize = 4 << 20;
 
-/// A compiled pattern; prints as it was written.
+/// A pattern; prints as it was written. A file may have tens of thousands: compiled, only some of them are kept (`compiled`).
 #[derive(Clone, Debug)]
 pub struct Pattern {
     written: String,
-    regex: Regex,
+    /// For the engine.
+    rewritten: String,
 }
 
 /// Why a text is not a pattern.
@@ -47,18 +47,18 @@ impl Pattern {
         }
         let body = dialect::from_go(written).map_err(fail)?;
         // Alone first: a pattern with a stray parenthesis must not become valid inside the wrapping.
-        let build = |text: &str| RegexBuilder::new(text).size_limit(MAX_COMPILED).build();
-        let regex = build(&body).and_then(|_| build(&wrap(body))).map_err(|e| fail(one_line(&e)))?;
-        Ok(Pattern { written: written.to_owned(), regex })
+        let rewritten = wrap(body.clone());
+        compiled::check(&body).and_then(|()| compiled::check(&rewritten)).map_err(|e| fail(one_line(&e)))?;
+        Ok(Pattern { written: written.to_owned(), rewritten })
     }
 
     pub fn is_match(&self, text: &str) -> bool {
-        self.regex.is_match(text)
+        self.regex().is_some_and(|regex| regex.is_match(text))
     }
 
-    /// The compiled form, for callers that need its groups.
-    pub(crate) fn regex(&self) -> &Regex {
-        &self.regex
+    /// The compiled form, for callers that need its groups. There is one: it was compiled before.
+    pub(crate) fn regex(&self) -> Option<Regex> {
+        compiled::get(&self.rewritten)
     }
 }
 

@@ -41,8 +41,7 @@ fn none_of(path: &Path, refusals: Vec<String>) -> Result<()> {
     if refusals.is_empty() {
         return Ok(());
     }
-    let list: String = refusals.iter().map(|refusal| format!("\n  {refusal}")).collect();
     let images = refusals.len();
-    let text = format!("{} does not allow {images} images of the bundle; {NOTHING}:{list}", path.display());
-    Err(Error::damaged(text))
+    let text = format!("{} does not allow {images} images of the bundle; {NOTHING}:", path.display());
+    Err(Error::damaged(text).listing(refusals.iter().map(|refusal| format!("  {refusal}"))))
 }

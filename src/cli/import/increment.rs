@@ -14,7 +14,6 @@ use crate::cli::push::{Arriving, Push};
 use crate::error::{Error, Kind, Result};
 use crate::increment::{Beside, Expected, Proof};
 use crate::oci::Digest;
-use crate::progress::plain_piece;
 use crate::progress::units::{bytes, count};
 use crate::transport::layout::Layout;
 
@@ -101,18 +100,14 @@ fn tell_missing(args: &Args, bundle: &Bundle, proof: &Proof, context: &Context) 
     let Some(first) = proof.missing.first() else { return Ok(()) };
     context.end();
     let parents = bundle.json().parents.iter().map(ToString::to_string);
-    let parents: Vec<String> = parents.map(|parent| format!("\n  {}", plain_piece(&parent))).collect();
-    Err(Error::new(
-        Kind::Lacking,
-        format!(
-            "nothing was pushed: {} lacks {} of {} ({}) that {} expects there, the first {}; the bundle builds on{}",
-            args.to,
-            count(proof.missing.len(), "blob"),
-            bundle.json().assumed.len(),
-            bytes(missing.bytes()),
-            bundle.layout().path().display(),
-            first.digest,
-            parents.concat(),
-        ),
-    ))
+    let text = format!(
+        "nothing was pushed: {} lacks {} of {} ({}) that {} expects there, the first {}; the bundle builds on",
+        args.to,
+        count(proof.missing.len(), "blob"),
+        bundle.json().assumed.len(),
+        bytes(missing.bytes()),
+        bundle.layout().path().display(),
+        first.digest,
+    );
+    Err(Error::new(Kind::Lacking, text).listing(parents.map(|parent| format!("  {parent}"))))
 }

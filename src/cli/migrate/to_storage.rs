@@ -91,7 +91,7 @@ pub fn write(
         context.say(&format!("{files} of other images are hard links of an earlier run and keep their owner"));
     }
     if written > 0 {
-        context.say(&remaining(to, owner, replica.linked() > 0));
+        context.say_lines(&remaining(to, owner, replica.linked() > 0).lines().collect::<Vec<_>>());
     }
     ended.finish(collected, asked, context)
 }

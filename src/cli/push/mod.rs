@@ -323,13 +323,13 @@ impl<'a> Push<'a> {
         let names: Targets = names.collect::<Result<_>>()?;
         let landed = landing(names.iter().zip(images));
         if !landed.collisions.is_empty() {
-            let list: String = landed.collisions.iter().map(|collision| format!("\n  {collision}")).collect();
             let remedy = match self.names {
                 Names::Hosted { .. } => "--scoped",
                 Names::Paths => "--map",
             };
             let text = "different images would get one name; nothing was pushed";
-            return Err(Error::input(format!("{text} ({remedy} keeps them apart):{list}")));
+            let list = landed.collisions.iter().map(|collision| format!("  {collision}"));
+            return Err(Error::input(format!("{text} ({remedy} keeps them apart):")).listing(list));
         }
         Ok((names, landed.notices))
     }

@@ -18,8 +18,8 @@ use crate::graph::Image;
 use crate::lock::IndexMode;
 use crate::oci::Reference;
 use crate::plan::{Action, Plan, TagState};
-use crate::progress::Event;
 use crate::progress::units::{self, bytes, duration};
+use crate::progress::{Event, plain_piece};
 use crate::receipt::{Receipt, signature_beside};
 use crate::signing::PrivateKey;
 use crate::transfer::{self, Done};
@@ -60,7 +60,7 @@ pub fn plan(cargo: &Cargo<'_>, plan: &Plan, notes: &[String], as_json: bool, con
         .collect();
     context.print(&table::render(&["TARGET", "ACTION", "SIZE", "DIGEST"], &rows))?;
     for note in notes {
-        context.print(&format!("{note}\n"))?;
+        context.print(&format!("{}\n", plain_piece(note)))?;
     }
     let (new, mounted, present) = (bytes(new), bytes(mounted), bytes(present));
     let images = units::count(graph.images.len(), "image");

@@ -1,7 +1,7 @@
 //! What a registry's refusal means, and how it is shown.
 //!
 //! **Threats.** A body is text from outside: it may be huge (only the first 64 KiB are read), an HTML page, or hold terminal
-//! control characters (escaped). It never holds our secrets, so it may be shown.
+//! control characters (escaped), or repeat our secrets (masked).
 
 use std::time::SystemTime;
 
@@ -13,6 +13,7 @@ use super::reply::Reply;
 use super::retry::{Failure, Retry, is_gateway, is_transient, retry_after};
 use crate::error::{Error, Kind, Reason};
 use crate::oci::Digest;
+use crate::progress::redacted;
 
 /// Read of a refusal's body, in bytes.
 const READ: usize = 64 * 1024;
@@ -119,7 +120,8 @@ pub(super) fn excerpt(body: &[u8]) -> String {
         Err(_) if text.trim_start().starts_with('<') => format!("(a web page) {}", without_tags(&text)),
         Err(_) => text.to_string(),
     };
-    shortened(&said)
+    // Before it is cut: a part of a secret would not be found any more.
+    shortened(&redacted(&said))
 }
 
 fn from_json(json: &Value) -> Option<String> {
