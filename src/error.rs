@@ -78,6 +78,33 @@ pub struct Stopped {
     pub why: String,
 }
 
+/// How much of the other side a [`Reason`] is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// What was asked for alone.
+    Object,
+    /// Everything in the same project (the first component of a repository's path).
+    Project,
+    Registry,
+}
+
+impl Reason {
+    pub fn reach(&self) -> Reach {
+        match self {
+            Reason::ReadOnly => Reach::Registry,
+            Reason::Quota { .. } | Reason::ProxyCache | Reason::NoPushRight => Reach::Project,
+            Reason::UnknownContent(_)
+            | Reason::UnknownRepository
+            | Reason::ForeignLayer
+            | Reason::DamagedTarget
+            | Reason::Passed
+            | Reason::ImmutableTag
+            | Reason::BlobInCollection
+            | Reason::PullPolicy => Reach::Object,
+        }
+    }
+}
+
 /// A failure, with what was attempted and on what. See the module documentation.
 #[derive(Clone)]
 pub struct Error {

@@ -73,6 +73,8 @@ pub enum Action {
     Skip,
     /// The tag means another image, and that is an error.
     Refuse,
+    /// The tag means another image, and the target lets nobody change that.
+    Immutable,
     /// Something it needs is not at hand yet: what is at hand is pushed, and no manifest.
     Wait,
 }
@@ -155,6 +157,7 @@ fn image_step(image: &Image, to: &Reference, inventory: &Inventory, on_existing:
     let action = match (tag, on_existing) {
         (TagState::Other(_) | TagState::Blocked, OnExisting::Skip) => Action::Skip,
         (TagState::Other(_) | TagState::Blocked, OnExisting::Fail) => Action::Refuse,
+        (TagState::Other(_), _) if inventory.immutable.contains(to) => Action::Immutable,
         (TagState::Same, _) if complete => Action::Nothing,
         _ => Action::Push,
     };
@@ -173,7 +176,7 @@ fn blob_steps(graph: &Graph, images: &[ImageStep], inventory: &Inventory) -> Vec
     let mut position: HashMap<Digest, usize> = HashMap::new();
     let mut seen: HashSet<(&Repository, Digest)> = HashSet::new();
     for (image, step) in graph.images.iter().zip(images) {
-        let skipped = matches!(step.action, Action::Skip | Action::Refuse);
+        let skipped = matches!(step.action, Action::Skip | Action::Refuse | Action::Immutable);
         for blob in &image.blobs {
             let repository = &step.to.repository;
             if !seen.insert((repository, blob.digest)) {

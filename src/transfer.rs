@@ -6,6 +6,7 @@
 
 mod arrivals;
 mod awaited;
+mod closed;
 mod observed;
 mod outcomes;
 mod resend;
@@ -20,7 +21,7 @@ use futures_util::stream::{self, Stream, StreamExt};
 use tokio::sync::mpsc;
 
 use crate::content::{Lookup, Origin, Sink, Source};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Reason, Result};
 use crate::graph::{Graph, Image};
 use crate::oci::{Digest, Manifest, Reference, Repository};
 use crate::plan::{Action, BlobStep, ImageStep, Plan, TagState, put_by_tag};
@@ -28,6 +29,7 @@ use crate::progress::{Event, Events, Phase};
 pub use arrivals::Arrivals;
 use arrivals::Coming;
 use awaited::Awaited;
+use closed::Closed;
 pub use observed::Observed;
 use outcomes::Outcomes;
 use resend::Resent;
@@ -71,6 +73,9 @@ pub enum Done {
 /// A manifest of one repository: whether it was put there, and who may do so now.
 type Turn = Arc<tokio::sync::Mutex<bool>>;
 
+/// What is transferred, where images are: they say which blobs are worth sending when there is little room.
+type Job<'j> = Option<(&'j Graph, &'j Plan)>;
+
 /// A blob of the plan that one repository of the target has.
 struct Landed<'p> {
     step: &'p BlobStep,
@@ -95,6 +100,7 @@ pub struct Transfer<'a> {
     resent: Resent,
     /// Tags that were set, and that a policy of the target lets nobody pull for now; with its words.
     blocked: Mutex<Vec<(Reference, String)>>,
+    closed: Closed,
 }
 
 impl<'a> Transfer<'a> {
@@ -109,6 +115,7 @@ impl<'a> Transfer<'a> {
             published: Mutex::default(),
             resent: Resent::default(),
             blocked: Mutex::default(),
+            closed: Closed::default(),
         }
     }
 
@@ -132,7 +139,7 @@ impl<'a> Transfer<'a> {
                 awaited.settle(step);
                 arrivals.iter().for_each(|arrivals| arrivals.settled(&step.blob.digest));
             };
-            let moved = self.move_blobs(plan, arrivals::coming(plan, arrivals), settled).await;
+            let moved = self.move_blobs(Some(graph), plan, arrivals::coming(plan, arrivals), settled).await;
             let items = plan.images.len().saturating_sub(outcomes.begin_counting()) as u64;
             self.events.report(Event::Phase { phase: Phase::Publish, items, bytes: 0 });
             moved
@@ -187,7 +194,7 @@ impl<'a> Transfer<'a> {
             Action::Nothing => return Ok(Done::Present),
             Action::Skip => return Ok(Done::Skipped),
             Action::Wait => return self.waiting(image, step),
-            Action::Refuse | Action::Push => {}
+            Action::Refuse | Action::Immutable | Action::Push => {}
         }
         self.check_blobs(image, step)?;
         let text = "it was not finished, because another failure ended the run; running again continues";
@@ -199,12 +206,13 @@ impl<'a> Transfer<'a> {
     /// # Errors
     /// With `fail_fast` the first blob that failed; without, one for which the disk had no room.
     pub async fn blobs(&self, plan: &Plan) -> Result<()> {
-        self.move_blobs(plan, arrivals::coming(plan, None), |_| ()).await
+        self.move_blobs(None, plan, arrivals::coming(plan, None), |_| ()).await
     }
 
     /// `settled` hears of every blob that is where it was to go or has failed.
     async fn move_blobs<'p>(
         &self,
+        graph: Option<&Graph>,
         plan: &'p Plan,
         coming: impl Stream<Item = Coming<'p>>,
         settled: impl Fn(&BlobStep),
@@ -213,8 +221,9 @@ impl<'a> Transfer<'a> {
         self.events.report(Event::Phase { phase: Phase::Transfer, items, bytes: plan.new_bytes() });
         let jobs = self.options.jobs.max(1);
         let (landed, to_spread) = mpsc::unbounded_channel();
+        let job = graph.map(|graph| (graph, plan));
         let moving = async move {
-            let mut moved = pin!(coming.map(|coming| self.land(coming)).buffer_unordered(jobs));
+            let mut moved = pin!(coming.map(|coming| self.land(coming, job)).buffer_unordered(jobs));
             while let Some(blob) = moved.next().await {
                 // The next ones would be fetched for nothing.
                 if let Some(error) = blob.failed.as_ref().filter(|error| error.is_disk_full()) {
@@ -226,7 +235,7 @@ impl<'a> Transfer<'a> {
             Ok(())
         };
         let spreading = async {
-            let mut spread = pin!(received(to_spread).map(|blob| self.settle(blob)).buffer_unordered(jobs));
+            let mut spread = pin!(received(to_spread).map(|blob| self.settle(blob, job)).buffer_unordered(jobs));
             while let Some((step, outcome)) = spread.next().await {
                 self.events.report(Event::ItemDone);
                 settled(step);
@@ -254,7 +263,7 @@ impl<'a> Transfer<'a> {
     }
 
     /// Brings one blob to the first repository that takes it, unless one has it already.
-    async fn land<'p>(&self, (step, lost): Coming<'p>) -> Landed<'p> {
+    async fn land<'p>(&self, (step, lost): Coming<'p>, job: Job<'_>) -> Landed<'p> {
         let mut landed = Landed { step, at: step.present.first(), lacking: &step.missing, failed: None };
         if let Some(error) = lost.filter(|_| landed.at.is_none()) {
             for repository in &step.missing {
@@ -264,7 +273,7 @@ impl<'a> Transfer<'a> {
         }
         while let (None, [repository, others @ ..]) = (landed.at, landed.lacking) {
             landed.lacking = others;
-            match self.upload(step, repository).await {
+            match self.upload(step, repository, job).await {
                 Ok(()) => landed.at = Some(repository),
                 Err(error) => landed.failed = Some(self.note_failure(step, repository, error)),
             }
@@ -272,15 +281,15 @@ impl<'a> Transfer<'a> {
         landed
     }
 
-    async fn settle<'p>(&self, landed: Landed<'p>) -> (&'p BlobStep, Result<(), Arc<Error>>) {
-        (landed.step, self.spread(landed).await)
+    async fn settle<'p>(&self, landed: Landed<'p>, job: Job<'_>) -> (&'p BlobStep, Result<(), Arc<Error>>) {
+        (landed.step, self.spread(landed, job).await)
     }
 
     /// Mounts what has landed into the other repositories; where that is not possible, it is moved again.
-    async fn spread(&self, landed: Landed<'_>) -> Result<(), Arc<Error>> {
+    async fn spread(&self, landed: Landed<'_>, job: Job<'_>) -> Result<(), Arc<Error>> {
         let Landed { step, at, lacking, mut failed } = landed;
         let Some(from) = at else { return failed.map_or(Ok(()), Err) };
-        let mounts = stream::iter(lacking).map(|to| async move { (to, self.sink.mount(to, &step.blob, from).await) });
+        let mounts = stream::iter(lacking).map(|to| async move { (to, self.mount(step, to, from, job).await) });
         let mounts: Vec<_> = mounts.buffered(self.options.jobs.max(1)).collect().await;
         for (repository, mounted) in mounts {
             let outcome = match mounted {
@@ -288,7 +297,7 @@ impl<'a> Transfer<'a> {
                     self.mounted.fetch_add(step.blob.size, Ordering::Relaxed);
                     Ok(())
                 }
-                Ok(false) => self.upload(step, repository).await,
+                Ok(false) => self.upload(step, repository, job).await,
                 Err(error) => Err(error),
             };
             if let Err(error) = outcome {
@@ -298,12 +307,34 @@ impl<'a> Transfer<'a> {
         failed.map_or(Ok(()), Err)
     }
 
-    async fn upload(&self, step: &BlobStep, repository: &Repository) -> Result<()> {
+    async fn upload(&self, step: &BlobStep, repository: &Repository, job: Job<'_>) -> Result<()> {
+        job.map_or(Ok(()), |job| self.closed.admit(step, repository, job))?;
         let origin = Origin { source: &self.source, repository: &step.from };
         let put = self.sink.put_blob(repository, &step.blob, &origin).await;
         self.source.close(&step.blob.digest);
-        put?;
+        put.map_err(|error| self.refused(step, repository, error, job))?;
         if self.options.check_uploads { self.check_sent(repository, &step.blob).await } else { Ok(()) }
+    }
+
+    async fn mount(&self, step: &BlobStep, to: &Repository, from: &Repository, job: Job<'_>) -> Result<bool> {
+        job.map_or(Ok(()), |job| self.closed.admit(step, to, job))?;
+        let mounted = self.sink.mount(to, &step.blob, from).await;
+        mounted.map_err(|error| self.refused(step, to, error, job))
+    }
+
+    fn refused(&self, step: &BlobStep, repository: &Repository, error: Error, job: Job<'_>) -> Error {
+        match job {
+            Some(job) => self.closed.note_blob(step, repository, error, job),
+            None => error,
+        }
+    }
+
+    /// Stores a manifest, unless its part of the target is closed.
+    async fn store(&self, reference: &Reference, manifest: &Manifest) -> Result<()> {
+        let (repository, size) = (&reference.repository, manifest.size());
+        self.closed.check(repository, size)?;
+        let stored = self.sink.put_manifest(reference, manifest).await;
+        stored.map_err(|error| self.closed.note(repository, size, error))
     }
 
     fn note_failure(&self, step: &BlobStep, repository: &Repository, error: Error) -> Arc<Error> {
@@ -328,6 +359,10 @@ impl<'a> Transfer<'a> {
                     _ => "the tag already means another image",
                 };
                 return Err(Arc::new(Error::new(Kind::Refused, text)));
+            }
+            Action::Immutable => {
+                let text = "the tag already means another image, and a rule of the project makes it immutable";
+                return Err(Arc::new(Error::new(Kind::Refused, text).with_reason(Reason::ImmutableTag)));
             }
             Action::Wait => return self.waiting(image, step),
             Action::Push => {}

@@ -5,7 +5,7 @@ mod support;
 
 use std::path::{Path, PathBuf};
 
-use support::harbor::{Account, Harbor, Project, Right, Row, Setup};
+use support::harbor::{Account, Change, Harbor, Logged, Project, Right, Row, Scopes, Setup};
 use support::images::{self, Corpus, Image, Pushed};
 use support::ran::Ran;
 use support::registry::Registry;
@@ -289,7 +289,7 @@ fn an_exceeded_quota_is_warned_of_and_told_in_harbors_words() {
     let server = Harbor::start(setup().with(Project::new("tight").quota(100)));
     let directory = tempdir();
     let map = map_file(directory.path(), &[("team/one", "tight/one"), ("team/two", "base/two")]);
-    import(&bundle, &server, "", ADMIN, &["--map", &map]).ended(1).said(&[
+    import(&bundle, &server, "", ADMIN, &["--map", &map]).ended(4).said(&[
         "project tight will probably exceed its quota",
         "will exceed the configured upper limit",
         "raise the quota",
@@ -438,4 +438,158 @@ fn a_blob_that_a_garbage_collection_is_deleting_is_named_with_what_helps() {
     import(&bundle, &server, "/base", CI, &[]).ended(1).said(&["blob is in GC", "garbage collection is at work"]);
     server.set_row(&layer, None);
     import(&bundle, &server, "/base", CI, &[]).ended(0);
+}
+
+/// Twenty images of one large layer each.
+fn many() -> Vec<Image> {
+    (0..20).map(|n| images::oci(&format!("team/app{n:02}"), "1", &[&images::noise(n, 20_000)])).collect()
+}
+
+/// One answer speaks for all that is still to be sent there; the rest of the run goes on.
+#[test]
+fn what_ends_a_push_to_a_project_in_the_middle_is_said_once_and_not_tried_again() {
+    let all = many();
+    let bundle = bundle(&all.iter().collect::<Vec<_>>());
+    let directory = tempdir();
+    let rules: Vec<(String, String)> = (0..20)
+        .map(|n| (format!("team/app{n:02}"), format!("{}/app{n:02}", if n < 16 { "base" } else { "own" })))
+        .collect();
+    let rules: Vec<(&str, &str)> = rules.iter().map(|(from, to)| (&**from, &**to)).collect();
+    let map = map_file(directory.path(), &rules);
+    for (change, says, others) in [
+        (Change::ReadOnly, "read only mode", false),
+        (Change::ProxyCache("base"), "to a proxy project", true),
+        (Change::RightsLost("base"), "unauthorized to access repository", true),
+    ] {
+        let server = Harbor::start(setup().with(Project::new("own").member("ci", Right::Push)));
+        server.change_once_tagged(3, change);
+        let ran = import(&bundle, &server, "", CI, &["--map", &map]).ended(4);
+        let refused = |entry: &&Logged| matches!(entry.status, 401 | 403) && entry.authorized;
+        let refusals = server.pushes().iter().filter(refused).count();
+        assert!((1..=14).contains(&refusals), "{change:?}: {refusals} refusals: only what was on its way");
+        let failed: Vec<&str> = ran.stderr.lines().filter(|line| line.starts_with("failed: ")).collect();
+        assert!(failed.len() == 1 && failed[0].contains(says), "{change:?}: {failed:#?}");
+        assert!(failed[0].contains(" images: "), "{failed:#?}");
+        let arrived = (16..20).filter(|n| server.tag(&format!("own/app{n}"), "1").is_some()).count();
+        assert!(arrived == 4 || !others, "{change:?}: the other project has {arrived} of 4");
+    }
+}
+
+/// What is larger than the room that is left is not sent, what fits is, and no refused upload stays in the storage.
+#[test]
+fn a_quota_that_is_used_up_on_the_way_is_met_once() {
+    let mut all = many();
+    all.push(images::oci("team/tiny", "1", &["tiny"]));
+    let bundle = bundle(&all.iter().collect::<Vec<_>>());
+    let server = Harbor::start(setup());
+    let size = |image: &Image| image.blobs.iter().map(Vec::len).sum::<usize>() + image.manifest.len();
+    let fits = all[..6].iter().map(size).sum::<usize>() + size(&all[20]) + 3000;
+    server.change("base", |project| project.quota = Some(fits as u64));
+    // A robot cannot read the quota before.
+    let ran = import(&bundle, &server, "/base", ROBOT, &[]).ended(4);
+    let refused = server.pushes().iter().filter(|entry| entry.status == 403).count();
+    assert!((1..=6).contains(&refused), "{refused} refusals: only what was on its way");
+    let failed: Vec<&str> = ran.stderr.lines().filter(|line| line.starts_with("failed: ")).collect();
+    assert!(failed.len() == 1 && failed[0].contains("/base has no room left"), "{failed:#?}");
+    ran.said(&["configured upper limit", "hint: raise the project's quota"]);
+    assert!(server.tag("base/team/tiny", "1").is_some(), "what fits arrives");
+    assert_eq!(server.open_uploads(), 0, "what was refused is taken back");
+    server.change("base", |project| project.quota = None);
+    import(&bundle, &server, "/base", ROBOT, &[]).ended(0);
+}
+
+/// A token costs Harbor a password hash: 100 images in 60 repositories of 30 projects take a handful of them.
+#[test]
+fn a_hundred_images_take_a_dozen_tokens_at_most() {
+    let image = |n: usize| {
+        let (repository, tag) = (format!("p{:02}/team/app{:02}", n % 30, n % 60), format!("{}", n / 60));
+        images::oci(&repository, &tag, &["what all share", &format!("{n}")])
+    };
+    let all: Vec<Image> = (0..100).map(image).collect();
+    let bundle = bundle(&all.iter().collect::<Vec<_>>());
+    for creds in [CI, ROBOT] {
+        let member = |project: Project| project.member("ci", Right::Push).member("robot$base+ci", Right::Push);
+        let projects = (0..30).map(|n| member(Project::new(&format!("p{n:02}"))));
+        let server = Harbor::start(projects.fold(setup(), Setup::with));
+        import(&bundle, &server, "", creds, &[]).ended(0);
+        let tokens = server.token_requests();
+        assert!(tokens <= 12, "{creds}: {tokens} tokens");
+        assert_eq!(server.mounts(), 59, "the shared layer is still mounted into every other repository");
+        server.clear_log();
+        import(&bundle, &server, "", creds, &[]).ended(0);
+        let tokens = server.token_requests();
+        assert!(tokens <= 12, "{creds}, nothing to do: {tokens} tokens");
+    }
+}
+
+/// A gateway may have a token server of its own kind: then each repository gets a token of its own again.
+#[test]
+fn a_token_server_that_does_not_take_several_repositories_at_once_is_asked_for_each() {
+    let images = ["one", "two", "three"].map(small);
+    let bundle = bundle(&[&images[0], &images[1], &images[2]]);
+    let directory = tempdir();
+    let map = map_file(directory.path(), &[("team/one", "p1/one"), ("team/two", "p2/two"), ("team/three", "p3/three")]);
+    for several_scopes in [Scopes::First, Scopes::FirstOpaque, Scopes::Refused] {
+        let projects = ["p1", "p2", "p3"].map(|name| Project::new(name).member("robot$base+ci", Right::Push));
+        let server = Harbor::start(projects.into_iter().fold(Setup { several_scopes, ..setup() }, Setup::with));
+        import(&bundle, &server, "", ROBOT, &["--map", &map]).ended(0);
+        let arrived =
+            ["one", "two", "three"].iter().zip(1..).all(|(name, n)| server.tag(&format!("p{n}/{name}"), "1").is_some());
+        assert!(arrived, "{several_scopes:?}");
+    }
+}
+
+/// Who manages the project may read its rules: nothing is sent for a tag that could not be moved, and the plan says so.
+#[test]
+fn an_immutable_tag_is_refused_before_anything_of_its_image_is_sent() {
+    let setup = setup().with(Project::new("own").member("ci", Right::Maintain).immutable("1*"));
+    let server = Harbor::start(setup);
+    import(&bundle(&[&images::oci("team/app", "1.0", &["old"])]), &server, "/own", CI, &[]).ended(0);
+    let new = bundle(&[&images::oci("team/app", "1.0", &["new"]), &small("one")]);
+    let look = import(&new, &server, "/own", CI, &["--dry-run"]).ended(0);
+    assert!(look.stdout.contains("immutable") && !look.stdout.contains("overwrite"), "{}", look.stdout);
+    server.clear_log();
+    import(&new, &server, "/own", CI, &[]).ended(1).said(&["own/team/app:1.0", "immutable", "--on-existing skip"]);
+    assert!(!server.pushes().iter().any(|entry| entry.path.contains("/team/app/")), "{:#?}", server.pushes());
+    assert!(server.tag("own/team/one", "1").is_some(), "the other image arrives");
+    import(&new, &server, "/own", CI, &["--on-existing", "skip"]).ended(0).said(&["1 skipped"]);
+}
+
+/// Harbor answers 201, and the project has no limit.
+#[test]
+fn a_quota_that_harbor_ignores_is_told() {
+    let bundle = bundle(&[&small("one")]);
+    let options = ["--create-projects", "--project-quota", "2GiB"];
+    let server = Harbor::start(setup());
+    let said = ["project 2026 has no storage quota, not of 2.0 GiB", "only administrators"];
+    import(&bundle, &server, "/2026", CI, &options).ended(0).said(&said);
+    let ran = import(&bundle, &server, "/2027", ADMIN, &options).ended(0);
+    assert!(!ran.stderr.contains("storage quota"), "{}", ran.stderr);
+}
+
+/// What a robot may not read is named; the rest is a basis for the next export all the same.
+#[test]
+fn an_inventory_goes_on_where_one_repository_cannot_be_read() {
+    let images = ["one", "two"].map(small);
+    let server = Harbor::start(setup().with(Project::new("closed")));
+    import(&bundle(&[&images[0], &images[1]]), &server, "/apps", ADMIN, &[]).ended(0);
+    let directory = tempdir();
+    let inventory = |list: &str| {
+        let (file, out) = (directory.path().join("images.txt"), directory.path().join("inventory.json"));
+        std::fs::write(&file, list).unwrap();
+        let mut command = gapferry();
+        command.arg("inventory").arg(server.registry()).arg("-f").arg(&file).arg("-o").arg(&out);
+        let ran = Ran::of(command.args(["--creds", ROBOT, "--retries", "1"]));
+        (ran, std::fs::read_to_string(out).unwrap_or_default())
+    };
+    // It may only pull from `apps`, and that is enough.
+    let (ran, written) = inventory("quay.io/apps/team/one:1\nquay.io/apps/team/two\n");
+    ran.ended(0).said(&["2 of 2 images are there"]);
+    assert!(written.contains("apps/team/two:1"), "{written}");
+    for unreadable in ["quay.io/closed/x:1", "quay.io/closed/x"] {
+        let (ran, written) = inventory(&format!("quay.io/apps/team/one:1\n{unreadable}\n"));
+        ran.ended(1).said(&["1 of 2 images are there", "1 could not be read", unreadable]);
+        assert!(written.contains(&images[0].digest()) && written.contains("closed/x"), "{written}");
+    }
+    inventory("quay.io/closed/x:1\n").0.ended(4);
 }

@@ -8,16 +8,17 @@ use jiff::Timestamp;
 use super::allowlist::read_file;
 use super::context::{Context, check_writable};
 use super::exit::Outcome;
+use super::hint;
 use super::push::report::keep;
-use super::push::{NameArgs, Names, closed};
+use super::push::{NameArgs, Names, absent};
 use super::registry::RegistryArgs;
 use super::signing::SignArgs;
 use crate::allowlist::{Allowlist, refused};
 use crate::error::{Error, Result};
-use crate::increment::Asker;
+use crate::increment::{Asker, Holdings, Unreadable};
 use crate::naming::parse_target;
 use crate::progress::units::count;
-use crate::receipt::{ImageOutcome, RECEIPT_VERSION, Receipt, ReceiptKind};
+use crate::receipt::{ImageOutcome, ImageReceipt, RECEIPT_VERSION, Receipt, ReceiptKind};
 
 const ABOUT: &str = "\
 Asks a registry what it has of the images of an allowlist, and writes that down for `export --since`: where there is no receipt, \
@@ -25,6 +26,8 @@ or nobody knows which one is the last.
 
 Nothing is guessed: every manifest below a tag is read and proven, and the registry is asked for each blob. Names are made as \
 `import` makes them, so give the same options. Of a pattern, or a name without a tag, the tags count that are at the target.
+
+What this account may not read is named, and the exit code is 1; the rest is written all the same.
 
 With --sign-key the inventory is signed too, in FILE.sig, for `export --since-key`.";
 
@@ -73,11 +76,18 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
         let repository = naming.repository(&target.registry, rule.select.repository(), rule.rename.as_ref())?;
         Ok(repository.with_tag("latest".parse().map_err(|e| Error::input("naming").because(e))?))
     });
-    let closed = closed(&registries, &target, &places.collect::<Result<Vec<_>>>()?).await?;
+    let closed = absent(&registries, &target, &places.collect::<Result<Vec<_>>>()?).await?;
     let (source, sink, jobs) = (&registries, &registries, args.registry.jobs());
     let asker = Asker { source, sink, closed: &closed, jobs, events: &context.events };
-    let named = asker.expand(&allowlist.rules, &naming, &target.registry).await?;
-    let (images, confirmed, manifests) = asker.ask(&named).await?;
+    let (named, mut unreadable) = asker.expand(&allowlist.rules, &naming, &target.registry).await?;
+    let Holdings { mut images, confirmed, manifests, unreadable: more } = asker.ask(&named).await?;
+    images.extend(unreadable.iter().map(|it| ImageReceipt::lost(it.source.clone(), None, it.error.chain())));
+    unreadable.extend(more);
+    if unreadable.len() == images.len()
+        && let Some(Unreadable { error, .. }) = unreadable.first()
+    {
+        return Err(error.clone());
+    }
     let there = images.iter().filter(|image| image.outcome == ImageOutcome::Present).count();
     let (version, kind, to, finished) = (RECEIPT_VERSION, ReceiptKind::Inventory, args.target, Timestamp::now());
     let receipt = Receipt {
@@ -98,6 +108,13 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
         None => context.print(&receipt.to_json())?,
     }
     let (all, blobs) = (count(receipt.images.len(), "image"), count(receipt.confirmed.len(), "blob"));
-    context.say(&format!("{there} of {all} are there as a whole; {blobs} confirmed"));
-    Ok(Outcome::Done)
+    for Unreadable { source, error } in &unreadable {
+        context.failed_image(&format!("{source}: {}", error.chain()), hint::for_error(error));
+    }
+    let missed = match unreadable.len() {
+        0 => String::new(),
+        some => format!("; {some} could not be read, and may be there"),
+    };
+    context.say(&format!("{there} of {all} are there as a whole; {blobs} confirmed{missed}"));
+    Ok(if unreadable.is_empty() { Outcome::Done } else { Outcome::SomeImagesFailed })
 }

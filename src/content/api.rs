@@ -1,9 +1,12 @@
 //! A registry's own API beside the distribution protocol, as far as stages may see it.
 
+use std::collections::{BTreeSet, HashMap};
+
 use async_trait::async_trait;
 use bytes::Bytes;
 
 use crate::error::Result;
+use crate::oci::Repository;
 
 /// One request to the HTTP server behind a registry, with the registry's credentials (Basic) and TLS settings.
 #[derive(Clone, Debug, Default)]
@@ -32,4 +35,14 @@ pub struct ApiAnswer {
 pub trait Api: Send + Sync {
     /// `registry` is `host[:port]`.
     async fn call(&self, registry: &str, request: ApiRequest) -> Result<ApiAnswer>;
+
+    /// What this account may do in the projects of `repositories`, one repository of each, by what the registry's token
+    /// server grants; in as few requests as possible. A repository that is missing in the answer could not be found out.
+    ///
+    /// From now on these tokens serve all that is asked of these projects: only for registries whose tokens hold for whole
+    /// projects (the first component of a path), such as Harbor.
+    ///
+    /// # Errors
+    /// No answer was to be had.
+    async fn grants(&self, repositories: &[Repository]) -> Result<HashMap<Repository, BTreeSet<String>>>;
 }

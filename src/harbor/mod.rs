@@ -12,6 +12,7 @@
 //!
 //! Facts: Harbor 2.0–2.15 `api/v2.0/swagger.yaml`, `src/server/v2.0/handler`, `src/core/service/token`.
 
+mod immutable;
 mod preflight;
 mod projects;
 mod quota;
@@ -25,9 +26,10 @@ use serde::de::DeserializeOwned;
 use crate::content::{Api, ApiAnswer, ApiRequest};
 use crate::error::{Error, Kind, Result};
 
+pub use immutable::immutable_tags;
 pub use preflight::{Preflight, Problem, Severity, preflight};
 pub use projects::{Created, ProjectOptions, create_projects, is_project_name, project_of};
-pub use quota::{QuotaShort, quotas};
+pub use quota::{QuotaShort, quotas, storage_limit};
 pub use tags::{delete_tag, tag_digest};
 
 /// Uploads into one project that Harbor copes with: each locks the project's row of its database.

@@ -77,10 +77,10 @@ async fn look(api: &dyn Api, harbor: &Harbor, targets: &[Repository]) -> Result<
         ..Preflight::default()
     };
     let targets: BTreeSet<&Repository> = targets.iter().collect();
-    let mut projects: BTreeMap<String, String> = BTreeMap::new();
+    let mut projects: BTreeMap<String, Repository> = BTreeMap::new();
     for target in &targets {
         match project_of(target) {
-            Some(project) => _ = projects.entry(project.to_owned()).or_insert_with(|| target.path().to_owned()),
+            Some(project) => _ = projects.entry(project.to_owned()).or_insert_with(|| (*target).clone()),
             None => found.bad_names.push((*target).clone()),
         }
     }
@@ -135,9 +135,10 @@ impl Preflight {
         Preflight { missing: Vec::new(), hidden: Vec::new(), ..self.clone() }
     }
 
-    /// The projects whose repositories cannot be asked about: Harbor answers as if the credentials were wrong.
+    /// The projects whose repositories cannot be asked about: Harbor answers as if the credentials were wrong. Those that this
+    /// account may only pull from can.
     pub fn closed(&self) -> BTreeSet<String> {
-        self.missing.iter().chain(&self.hidden).chain(&self.denied).cloned().collect()
+        self.missing.iter().chain(&self.hidden).cloned().collect()
     }
 
     /// Everything found, what stops the push first.

@@ -52,23 +52,37 @@ pub async fn quotas(api: &dyn Api, harbor: &Harbor, bytes: &BTreeMap<String, u64
     Ok(asked.into_iter().flatten().collect())
 }
 
+/// The storage limit of a project in bytes: `Some(None)` is no limit, `None` that this account may not read it.
+///
+/// # Errors
+/// If no answer was to be had.
+pub async fn storage_limit(api: &dyn Api, harbor: &Harbor, project: &str) -> Result<Option<Option<u64>>> {
+    let client = Client { api, registry: harbor.registry() };
+    Ok(client.storage(project).await?.map(|quota| u64::try_from(quota.hard.storage).ok()))
+}
+
+#[derive(Deserialize)]
+struct Quota {
+    hard: Amounts,
+    used: Amounts,
+}
+
+#[derive(Deserialize)]
+struct Amounts {
+    storage: i64,
+}
+
 impl Client<'_> {
-    async fn quota(&self, project: &str, needed: u64) -> Result<Option<QuotaShort>> {
+    async fn storage(&self, project: &str) -> Result<Option<Quota>> {
         #[derive(Deserialize)]
         struct Summary {
             quota: Option<Quota>,
         }
-        #[derive(Deserialize)]
-        struct Quota {
-            hard: Amounts,
-            used: Amounts,
-        }
-        #[derive(Deserialize)]
-        struct Amounts {
-            storage: i64,
-        }
-        let summary = json::<Summary>(&self.project(project, "/summary").await?);
-        let Some(quota) = summary.and_then(|summary| summary.quota) else { return Ok(None) };
+        Ok(json::<Summary>(&self.project(project, "/summary").await?).and_then(|summary| summary.quota))
+    }
+
+    async fn quota(&self, project: &str, needed: u64) -> Result<Option<QuotaShort>> {
+        let Some(quota) = self.storage(project).await? else { return Ok(None) };
         // A limit of -1 is none.
         let Ok(limit) = u64::try_from(quota.hard.storage) else { return Ok(None) };
         let used = u64::try_from(quota.used.storage).unwrap_or(0);

@@ -36,12 +36,18 @@ pub struct Asker<'a> {
 }
 
 impl Asker<'_> {
-    /// The images that the rules mean at `registry`: for a pattern, the tags that it matches there.
+    /// The images that the rules mean at `registry`: for a pattern, the tags that it matches there. And the
+    /// rules whose tags this account may not read.
     ///
     /// # Errors
     /// A name that would be none, or no clear answer.
-    pub async fn expand(&self, rules: &[Rule], naming: &Naming, registry: &str) -> Result<BTreeSet<Named>> {
-        let mut all = BTreeSet::new();
+    pub async fn expand(
+        &self,
+        rules: &[Rule],
+        naming: &Naming,
+        registry: &str,
+    ) -> Result<(BTreeSet<Named>, Vec<Unreadable>)> {
+        let (mut all, mut unreadable) = (BTreeSet::new(), Vec::new());
         for rule in rules {
             let from = rule.select.repository();
             let to = naming.repository(registry, from, rule.rename.as_ref())?;
@@ -57,7 +63,13 @@ impl Asker<'_> {
                 }
                 _ if (self.closed)(&to) => {}
                 select => {
-                    let tags = absent_is_none(self.source.tags(&to).await.map(Some))?.unwrap_or_default();
+                    let tags = match absent_is_none(self.source.tags(&to).await.map(Some)) {
+                        Err(error) if is_unreadable(&error) => {
+                            unreadable.push(Unreadable { source: rule.written.clone(), error });
+                            continue;
+                        }
+                        tags => tags?.unwrap_or_default(),
+                    };
                     let named = |tag: crate::oci::Tag| {
                         let (source, target) = (from.with_tag(tag.clone()), to.with_tag(tag));
                         Named { source, target }
@@ -68,14 +80,14 @@ impl Asker<'_> {
                 }
             }
         }
-        Ok(all)
+        Ok((all, unreadable))
     }
 
-    /// What is there of these images, all digests that were found, and the manifests among them.
+    /// What is there of these images.
     ///
     /// # Errors
     /// The target cannot be asked. That an image is not there, or not as a whole, is no error.
-    pub async fn ask(&self, images: &BTreeSet<Named>) -> Result<(Vec<ImageReceipt>, BTreeSet<Digest>, Vec<Kept>)> {
+    pub async fn ask(&self, images: &BTreeSet<Named>) -> Result<Holdings> {
         self.events.report(Event::Phase { phase: Phase::Inventory, items: images.len() as u64, bytes: 0 });
         let cached = Cached::new(self.source, None);
         let options = Options { index: None, referrers: true, foreign_layers: true };
@@ -84,25 +96,28 @@ impl Asker<'_> {
             .map(|named| async {
                 let found = self.image(&walk, named).await;
                 self.events.report(Event::ItemDone);
-                found
+                match found {
+                    // The others are worth knowing all the same.
+                    Err(error) if is_unreadable(&error) => {
+                        let told = told(named, None, ImageOutcome::Failed, Some(error.chain()));
+                        Ok((told, Found { error: Some(error), ..Found::default() }))
+                    }
+                    found => found,
+                }
             })
             .buffered(self.jobs.max(1))
             .try_collect()
             .await?;
         let (images, found): (Vec<_>, Vec<_>) = found.into_iter().unzip();
         let manifests = kept(found.iter().flat_map(|found| &found.manifests));
-        Ok((images, found.iter().flat_map(Found::digests).collect(), manifests))
+        let confirmed = found.iter().flat_map(Found::digests).collect();
+        let failed = images.iter().zip(found).filter_map(|(image, found)| Some((image, found.error?)));
+        let unreadable = failed.map(|(image, error)| Unreadable { source: image.source.clone(), error }).collect();
+        Ok(Holdings { images, confirmed, manifests, unreadable })
     }
 
     async fn image(&self, walk: &Walk<'_>, named: &Named) -> Result<(ImageReceipt, Found)> {
-        let told = |digest, outcome, error| ImageReceipt {
-            source: named.source.to_string(),
-            reference: Some(named.target.clone()),
-            digest,
-            outcome,
-            platforms: Vec::new(),
-            error,
-        };
+        let told = |digest, outcome, error| told(named, digest, outcome, error);
         let absent = || (told(None, ImageOutcome::Failed, Some("it is not there".to_owned())), Found::default());
         if (self.closed)(&named.target.repository) {
             return Ok(absent());
@@ -117,7 +132,7 @@ impl Asker<'_> {
             return Ok((told(digest, ImageOutcome::Failed, Some(error)), Found::default()));
         }
         let told = ImageReceipt { platforms: platforms(&image), ..told(digest, ImageOutcome::Present, None) };
-        Ok((told, Found { manifests: image.manifests, blobs }))
+        Ok((told, Found { manifests: image.manifests, blobs, error: None }))
     }
 
     /// The blobs that are there, and how many are not that should be.
@@ -138,9 +153,39 @@ impl Asker<'_> {
     }
 }
 
+/// What a target has.
+pub struct Holdings {
+    pub images: Vec<ImageReceipt>,
+    /// All digests that were found.
+    pub confirmed: BTreeSet<Digest>,
+    /// The manifests among them.
+    pub manifests: Vec<Kept>,
+    /// Images that this account may not read; they count as failed.
+    pub unreadable: Vec<Unreadable>,
+}
+
+/// What this account may not read.
+pub struct Unreadable {
+    /// The image at its source, or the entry of the allowlist.
+    pub source: String,
+    pub error: Error,
+}
+
+fn told(named: &Named, digest: Option<Digest>, outcome: ImageOutcome, error: Option<String>) -> ImageReceipt {
+    let (source, reference) = (named.source.to_string(), Some(named.target.clone()));
+    ImageReceipt { source, reference, digest, outcome, platforms: Vec::new(), error }
+}
+
+/// The registry refuses this repository, or this image; it does not follow that it refuses others.
+fn is_unreadable(error: &Error) -> bool {
+    matches!(error.kind(), Kind::Unauthorized | Kind::Refused) && error.stopped().is_none()
+}
+
 /// What a whole image is made of.
 #[derive(Default)]
 struct Found {
+    /// Why it could not be read.
+    error: Option<Error>,
     manifests: Vec<Manifest>,
     blobs: Vec<Digest>,
 }

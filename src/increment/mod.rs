@@ -13,5 +13,5 @@ mod prune;
 
 pub use baseline::Baseline;
 pub use expected::{Beside, Expected, Proof};
-pub use inventory::{Asker, Named};
+pub use inventory::{Asker, Holdings, Named, Unreadable};
 pub use prune::{Doomed, Fate, judge};

@@ -27,6 +27,8 @@ pub struct Inventory {
     pub tags: HashMap<Reference, Digest>,
     /// Tags that exist, and of which a policy of the target forbids reading what they mean.
     pub blocked: HashSet<Reference>,
+    /// Tags that may not change their meaning, among those that mean another image.
+    pub immutable: HashSet<Reference>,
     /// Blobs that some other repository of the target has, where they can be mounted from.
     pub elsewhere: HashMap<Digest, Repository>,
 }

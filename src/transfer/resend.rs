@@ -69,7 +69,7 @@ impl Transfer<'_> {
         Box::pin(async move {
             let mut sent = HashSet::new();
             loop {
-                let Err(refusal) = self.sink.put_manifest(reference, manifest).await else { return Ok(()) };
+                let Err(refusal) = self.store(reference, manifest).await else { return Ok(()) };
                 let Some(Reason::UnknownContent(named)) = refusal.reason() else { return Err(refusal) };
                 let lacking = lacking(image, manifest, named);
                 let new: Vec<Content<'_>> = lacking.into_iter().filter(|it| !sent.contains(&it.digest())).collect();

@@ -1,6 +1,6 @@
 //! What stands in the way of a push is found, told apart, and told all at once.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use async_trait::async_trait;
 use gapferry::content::{Api, ApiAnswer, ApiRequest};
@@ -41,6 +41,10 @@ impl Api for Scripted {
         let known = self.0.iter().find(|(path, ..)| *path == request.path);
         let (status, body) = known.map_or((404, "404 page not found"), |(_, status, body)| (*status, *body));
         Ok(ApiAnswer { status, body: bytes::Bytes::from_static(body.as_bytes()) })
+    }
+
+    async fn grants(&self, _: &[Repository]) -> Result<HashMap<Repository, BTreeSet<String>>> {
+        Ok(HashMap::new())
     }
 }
 

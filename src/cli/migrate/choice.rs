@@ -41,8 +41,10 @@ pub struct Which {
     /// What tags mean, in a file; it counts more than the storage; `-` for standard input
     ///
     /// Lines of `REPOSITORY:TAG DIGEST`, or the JSON of Harbor's API, page after page:
-    /// curl -u USER 'https://HARBOR/api/v2.0/projects/PROJECT/repositories/REPOSITORY/artifacts?page_size=100'
-    /// (a slash in REPOSITORY is written %252F). An artifact without repository_name is looked for by its digest.
+    /// curl -u USER 'https://HARBOR/api/v2.0/projects/PROJECT/repositories/REPOSITORY/artifacts?page_size=100&with_accessory=true'
+    /// (a slash in REPOSITORY is written %252F). An artifact without repository_name is looked for by its digest. Harbor lists no
+    /// signatures: with_accessory=true names them beside their images. https://HARBOR/v2/PROJECT/REPOSITORY/tags/list names
+    /// every tag, theirs too.
     #[arg(long, value_name = "FILE")]
     tags_from: Option<PathBuf>,
     #[command(flatten)]
@@ -84,7 +86,7 @@ impl Which {
         let needs_search = given.iter().any(|given| given.repository.is_none());
         let holdings = if needs_search { storage.survey()?.repositories } else { Vec::new() };
         let (mut named, mut problems) = (Vec::with_capacity(given.len()), Vec::new());
-        for tags::Given { at, repository, tag, digest } in given {
+        for tags::Given { at, repository, tag, digest, is_accessory } in given {
             let mut having = holdings.iter().filter(|holding| holding.has(&digest)).map(|holding| &holding.repository);
             let repository = match (repository, having.next(), having.next()) {
                 (Some(repository), ..) => repository,
@@ -101,6 +103,12 @@ impl Which {
                     continue;
                 }
             };
+            // One that names its subject is found by that, and has no tag. What is missing is told as any tag's manifest is.
+            let has_subject =
+                || matches!(storage.manifest_of(&repository, &digest), Ok(Some(m)) if m.subject().is_some());
+            if is_accessory && has_subject() {
+                continue;
+            }
             named.push(Tagged { repository, tag: Some(tag), digest });
         }
         if problems.is_empty() { Ok(storage.with_tags(named)) } else { Err(refused("the tags", &problems)) }

@@ -2,7 +2,8 @@
 //!
 //! Either lines of `REPOSITORY:TAG DIGEST`, with `#` comments, or what Harbor's API gives for
 //! `GET /projects/PROJECT/repositories/REPOSITORY/artifacts` (v2.0: an array of objects with `digest`, `tags[].name` and, in
-//! later versions, `repository_name`), page after page.
+//! later versions, `repository_name`), page after page. Harbor lists no signatures: with `with_accessory=true` each artifact names
+//! its own, and cosign's tag follows from what it signs.
 //!
 //! # Threats
 //! The file comes from another machine. It is bounded as an allowlist is, every name and digest in it is checked, and what a
@@ -23,6 +24,8 @@ pub struct Given {
     pub repository: Option<Repository>,
     pub tag: Tag,
     pub digest: Digest,
+    /// It is a signature that Harbor names beside what it signs. It has this tag only if its manifest has no subject.
+    pub is_accessory: bool,
 }
 
 #[derive(Deserialize)]
@@ -30,6 +33,16 @@ struct Artifact {
     repository_name: Option<String>,
     digest: String,
     tags: Option<Vec<Name>>,
+    accessories: Option<Vec<Accessory>>,
+}
+
+/// Of Harbor's types `signature.cosign` alone may be known by a tag.
+#[derive(Deserialize)]
+struct Accessory {
+    #[serde(rename = "type")]
+    kind: String,
+    digest: String,
+    subject_artifact_digest: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -93,7 +106,15 @@ impl Reader<'_> {
         let repository = repository.transpose()?;
         let tag = tag.parse().map_err(|_| format!("{tag:?} is no tag"))?;
         let digest = digest.parse().map_err(|_| format!("{digest:?} is no digest"))?;
-        Ok(Given { at, repository, tag, digest })
+        Ok(Given { at, repository, tag, digest, is_accessory: false })
+    }
+
+    fn signature(&self, artifact: &Artifact, accessory: &Accessory, at: Position) -> Result<Given, String> {
+        let subject = accessory.subject_artifact_digest.as_ref().unwrap_or(&artifact.digest);
+        let subject: Digest = subject.parse().map_err(|_| format!("{subject:?} is no digest"))?;
+        let tag = Tag::cosign(&subject, "sig");
+        let given = self.one(artifact.repository_name.as_deref(), tag.as_str(), &accessory.digest, at)?;
+        Ok(Given { is_accessory: true, ..given })
     }
 
     fn read_json(&mut self) {
@@ -116,6 +137,14 @@ impl Reader<'_> {
                         Err(text) => self.problems.push(Problem { at, text: format!("artifact {number}: {text}") }),
                     }
                 }
+                let accessories = artifact.accessories.iter().flatten();
+                for accessory in accessories.filter(|accessory| accessory.kind == "signature.cosign") {
+                    let at = self.where_is(&accessory.digest);
+                    match self.signature(&artifact, accessory, at.clone()) {
+                        Ok(given) => self.given.push(given),
+                        Err(text) => self.problems.push(Problem { at, text: format!("artifact {number}: {text}") }),
+                    }
+                }
             }
         }
     }
@@ -129,7 +158,8 @@ impl Reader<'_> {
     /// One tag means one thing.
     fn check_unambiguous(&mut self) {
         let mut known: HashMap<(&Repository, &Tag), &Given> = HashMap::new();
-        for given in &self.given {
+        // Several signatures of one image may be named, of which one has the tag.
+        for given in self.given.iter().filter(|given| !given.is_accessory) {
             let Some(repository) = &given.repository else { continue };
             let first = *known.entry((repository, &given.tag)).or_insert(given);
             if first.digest != given.digest {
@@ -176,6 +206,21 @@ mod tests {
         let json = names(&json);
         assert_eq!(json.len(), 3);
         assert!(json[0].starts_with("team/app:1 ") && json[2].starts_with("?:latest "), "{json:?}");
+    }
+
+    #[test]
+    fn a_signature_that_harbor_hides_among_its_artifacts_gets_cosign_s_tag() {
+        let (a, b, c) = (hex('a'), hex('b'), hex('c'));
+        let json = format!(
+            r#"[{{"repository_name":"team/app","digest":"{a}","tags":[{{"name":"1"}}],"accessories":[
+{{"type":"signature.cosign","digest":"{b}","subject_artifact_digest":"{a}"}},
+{{"type":"subject.accessory","digest":"{c}","subject_artifact_digest":"{a}"}}]}},
+{{"repository_name":"team/app","digest":"{b}","tags":null,"accessories":null}}]"#
+        );
+        let names = names(&json);
+        assert_eq!(names.len(), 2, "{names:?}");
+        assert!(names[1].starts_with(&format!("team/app:sha256-{}.sig ", &a[7..])), "{names:?}");
+        assert!(problems(&json.replace(&b, "sha256:1"))[0].contains("artifact 1"));
     }
 
     #[test]

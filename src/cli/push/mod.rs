@@ -32,7 +32,7 @@ use crate::receipt::ImageReceipt;
 use crate::signing::PrivateKey;
 use crate::transfer::{self, Arrivals, Done, Transfer};
 use crate::transport::registry::Registries;
-pub use target::closed;
+pub use target::absent;
 
 /// How to push. The command that has these has `--to` as well.
 #[derive(clap::Args)]
@@ -357,6 +357,11 @@ impl<'a> Push<'a> {
             }
             inventory.tags.insert(tag, digest);
         }
+        let moves = |(image, to): &(&Image, &Reference)| {
+            inventory.tags.get(*to).is_some_and(|digest| *digest != image.locked.digest)
+        };
+        let moved = graph.images.iter().zip(targets).filter(moves).map(|(_, to)| to.clone()).collect();
+        inventory.immutable = prepared.immutable(&moved, registries).await?;
         let on_existing = self.args.on_existing.into();
         let plan = Plan::proven(registries, graph, targets, &mut inventory, on_existing, jobs, &context.events).await?;
         check_places(cargo, &inventory)?;

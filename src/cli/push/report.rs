@@ -78,6 +78,7 @@ fn action(action: Action, tag: TagState) -> &'static str {
         (Action::Nothing, _) => "present",
         (Action::Skip, _) => "skip",
         (Action::Refuse, _) => "fail",
+        (Action::Immutable, _) => "immutable",
         (Action::Wait, _) => "wait",
     }
 }

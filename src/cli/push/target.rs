@@ -1,6 +1,6 @@
 //! What the target wants before anything is pushed. Only Harbor wants more than the distribution protocol.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use clap::Args;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
@@ -12,7 +12,7 @@ use crate::naming::Target;
 use crate::oci::{Digest, Reference, Repository};
 use crate::plan::{Inventory, Plan, Targets};
 use crate::progress::Event;
-use crate::progress::units::parse_bytes;
+use crate::progress::units::{bytes, parse_bytes};
 use crate::transport::registry::Registries;
 
 /// Questions to Harbor's own API at the same time.
@@ -32,7 +32,7 @@ pub struct HarborArgs {
     /// Created projects can be pulled from by everybody
     #[arg(long, requires = "create_projects")]
     project_public: bool,
-    /// Storage quota of created projects, such as 200GiB
+    /// Storage quota of created projects, such as 200GiB (Harbor takes it from administrators only)
     #[arg(long, value_name = "SIZE", requires = "create_projects", value_parser = parse_bytes)]
     project_quota: Option<u64>,
 }
@@ -97,13 +97,30 @@ pub async fn closed(
     target: &Target,
     targets: &Targets,
 ) -> Result<impl Fn(&Repository) -> bool + use<>> {
-    let mut closed = BTreeSet::new();
-    if let Some(harbor) = harbor::detect(registries, &target.registry).await? {
-        let repositories: BTreeSet<Repository> = targets.iter().map(|to| to.repository.clone()).collect();
-        let repositories: Vec<Repository> = repositories.into_iter().collect();
-        closed = harbor::preflight(registries, &harbor, &repositories).await?.closed();
-    }
+    let found = look(registries, target, targets).await?;
+    let closed = found.map(|found| found.closed()).unwrap_or_default();
     Ok(move |repository: &Repository| harbor::project_of(repository).is_some_and(|project| closed.contains(project)))
+}
+
+/// The same, but only of projects that are certainly missing: what may be there for others is to be asked for, and missed.
+///
+/// # Errors
+/// No clear answer.
+pub async fn absent(
+    registries: &Registries,
+    target: &Target,
+    targets: &Targets,
+) -> Result<impl Fn(&Repository) -> bool + use<>> {
+    let found = look(registries, target, targets).await?;
+    let missing: BTreeSet<String> = found.into_iter().flat_map(|found| found.missing).collect();
+    Ok(move |repository: &Repository| harbor::project_of(repository).is_some_and(|project| missing.contains(project)))
+}
+
+async fn look(registries: &Registries, target: &Target, targets: &Targets) -> Result<Option<Preflight>> {
+    let Some(harbor) = harbor::detect(registries, &target.registry).await? else { return Ok(None) };
+    let repositories: BTreeSet<Repository> = targets.iter().map(|to| to.repository.clone()).collect();
+    let repositories: Vec<Repository> = repositories.into_iter().collect();
+    harbor::preflight(registries, &harbor, &repositories).await.map(Some)
 }
 
 impl Prepared {
@@ -137,6 +154,19 @@ impl Prepared {
     }
 }
 
+impl Prepared {
+    /// Those of `tags` that may not change their meaning, where Harbor says so to this account.
+    ///
+    /// # Errors
+    /// No answer was to be had.
+    pub async fn immutable(&self, tags: &BTreeSet<Reference>, registries: &Registries) -> Result<HashSet<Reference>> {
+        match &self.harbor {
+            Some(harbor) if !tags.is_empty() => harbor::immutable_tags(registries, harbor, tags).await,
+            _ => Ok(HashSet::new()),
+        }
+    }
+}
+
 /// In a plan, what `--create-projects` will mend is no problem.
 fn told(args: &HarborArgs, found: &Preflight, problem: &harbor::Problem) -> String {
     let mended = args.create_projects && !found.once_created().problems().contains(problem);
@@ -157,9 +187,31 @@ async fn create(
     for project in harbor::create_projects(registries, harbor, &found.to_create(), options).await? {
         if !project.existed {
             context.events.report(Event::Notice(format!("project {} created", project.name)));
+            check_quota(args, registries, harbor, &project.name, context).await?;
         }
     }
     harbor::preflight(registries, harbor, repositories).await
+}
+
+/// Harbor ignores a quota that somebody else than an administrator asks for, and creates the project all the same.
+async fn check_quota(
+    args: &HarborArgs,
+    registries: &Registries,
+    harbor: &Harbor,
+    project: &str,
+    context: &Context,
+) -> Result<()> {
+    let Some(wanted) = args.project_quota else { return Ok(()) };
+    let Some(limit) = harbor::storage_limit(registries, harbor, project).await? else { return Ok(()) };
+    if limit != Some(wanted) {
+        let limit = limit.map_or("no storage quota".to_owned(), |limit| format!("a storage quota of {}", bytes(limit)));
+        let text = format!(
+            "project {project} has {limit}, not of {}: Harbor lets only administrators choose it; have one set it",
+            bytes(wanted)
+        );
+        context.events.report(Event::Warning(text));
+    }
+    Ok(())
 }
 
 /// Quotas that the planned push will probably exceed.
@@ -177,8 +229,8 @@ pub async fn check_quotas(
             repositories.iter().filter_map(harbor::project_of).map(str::to_owned).collect()
         };
         for project in projects_of(&step.missing).difference(&projects_of(&step.present)) {
-            let bytes = adding.entry(project.clone()).or_default();
-            *bytes = bytes.saturating_add(step.blob.size);
+            let sum = adding.entry(project.clone()).or_default();
+            *sum = sum.saturating_add(step.blob.size);
         }
     }
     for short in harbor::quotas(registries, harbor, &adding).await? {

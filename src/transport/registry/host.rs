@@ -11,7 +11,7 @@ use tokio::sync::{OnceCell, Semaphore};
 
 use super::answer::{Purpose, refusal, refusal_of};
 use super::arrived::Arrived;
-use super::auth::{Auth, Challenge, Scopes};
+use super::auth::{Auth, Challenge, Granted, Scopes};
 use super::limit::Gate;
 use super::projects::Projects;
 use super::reply::Reply;
@@ -235,6 +235,23 @@ impl Host {
     /// Whether the registry itself answered, not a storage server it redirected to.
     pub fn is_own(&self, reply: &Reply) -> bool {
         self.base.get().is_some_and(|base| base.origin() == reply.url().origin())
+    }
+
+    /// Gets tokens for whole projects, of each of which `paths` names a repository, and uses them from now on. What they grant.
+    pub async fn share_tokens(&self, paths: Vec<String>) -> Result<Granted> {
+        self.base().await?;
+        let what = format!("asking {} what may be done there", self.registry);
+        let mut granted = Granted::new();
+        for shared in self.auth.announce(paths).await? {
+            let mut tries = self.tries(&what);
+            loop {
+                match self.auth.granted(&self.wire, &shared).await {
+                    Ok(told) => break granted.extend(told.unwrap_or_default()),
+                    Err(failure) => tries.again(failure).await?,
+                }
+            }
+        }
+        Ok(granted)
     }
 
     /// Finds the scheme and the challenge: `GET /v2/` (distribution-spec, "Determining Support").

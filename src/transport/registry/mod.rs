@@ -49,7 +49,7 @@ mod upload;
 mod ways;
 mod wire;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
@@ -243,6 +243,24 @@ impl Api for Registries {
             };
             tries.again(failure).await?;
         }
+    }
+
+    async fn grants(&self, repositories: &[Repository]) -> Result<HashMap<Repository, BTreeSet<String>>> {
+        let mut hosts: Vec<(Arc<Host>, Vec<&Repository>)> = Vec::new();
+        for repository in repositories {
+            let host = self.target(repository)?;
+            match hosts.iter_mut().find(|(known, _)| Arc::ptr_eq(known, &host)) {
+                Some((_, repositories)) => repositories.push(repository),
+                None => hosts.push((host, vec![repository])),
+            }
+        }
+        let mut grants = HashMap::new();
+        for (host, repositories) in hosts {
+            let granted = host.share_tokens(repositories.iter().map(|it| it.path().to_owned()).collect()).await?;
+            let of = |repository: &&Repository| Some(((*repository).clone(), granted.get(repository.path())?.clone()));
+            grants.extend(repositories.iter().filter_map(of));
+        }
+        Ok(grants)
     }
 }
 

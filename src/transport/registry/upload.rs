@@ -12,9 +12,9 @@
 use futures_util::StreamExt;
 use reqwest::{Method, Url};
 
-use super::answer::refusal;
+use super::answer::{Purpose, refusal, refusal_of};
 use super::auth::Scopes;
-use super::host::{Ask, Host, strange};
+use super::host::{Ask, Host, Target, strange};
 use super::last_byte;
 use super::location;
 use super::outflow::Outflow;
@@ -24,7 +24,7 @@ use super::retry::{Failure, Retry};
 use super::session::Session;
 use super::wire::Payload;
 use crate::content::{Origin, Readable};
-use crate::error::{Error, Kind, Reason, Result};
+use crate::error::{Error, Kind, Reach, Reason, Result};
 use crate::oci::{Descriptor, Digest, Repository};
 use crate::progress::Event;
 
@@ -105,14 +105,18 @@ pub(super) async fn mount(host: &Host, to: &Repository, blob: &Descriptor, from:
             host.memory.arrived.note_blob(to, blob.digest);
             Ok(true)
         }
-        Ok(reply) => {
-            tracing::debug!(what, status = reply.status(), "not mounted");
-            if reply.status() == 202
-                && let Ok(location) = location(&reply, &what)
-            {
+        Ok(reply) if reply.status() == 202 => {
+            tracing::debug!(what, status = 202, "not mounted");
+            if let Ok(location) = location(&reply, &what) {
                 host.memory.keep_session(to, &blob.digest, location);
             }
             Ok(false)
+        }
+        Ok(reply) => {
+            let error = refusal_of(Purpose::WriteBlob, &what, reply).await.error;
+            tracing::debug!(what, %error, "not mounted");
+            // An upload would meet the same.
+            if concerns_more(&error) { Err(error) } else { Ok(false) }
         }
         Err(error) => {
             tracing::debug!(what, %error, "not mounted");
@@ -141,6 +145,7 @@ pub(super) async fn put(host: &Host, repository: &Repository, blob: &Descriptor,
         in_one: false,
         refused_patches: 0,
         far: 0,
+        refused: None,
     };
     loop {
         let inherited = upload.inherited;
@@ -152,15 +157,24 @@ pub(super) async fn put(host: &Host, repository: &Repository, blob: &Descriptor,
             };
         };
         // A session may have expired since the mount that opened it; the usual way is still to be tried.
-        if inherited && failure.retry == Retry::Never && failure.error.kind() != Kind::Damaged {
+        let is_final = failure.error.kind() == Kind::Damaged || concerns_more(&failure.error);
+        if inherited && failure.retry == Retry::Never && !is_final {
             upload.session = None;
             failure.retry = Retry::Now;
         }
         if upload.has_got_on() {
             tries.renew();
         }
-        tries.again(failure).await?;
+        if let Err(error) = tries.again(failure).await {
+            upload.cancel(&error).await;
+            return Err(error);
+        }
     }
+}
+
+/// Whether what the registry objects to is not about this blob alone.
+fn concerns_more(error: &Error) -> bool {
+    error.reason().is_some_and(|reason| reason.reach() != Reach::Object)
 }
 
 /// A blob on its way, over as many connections and sessions as it takes.
@@ -184,6 +198,8 @@ pub(super) struct Upload<'a> {
     pub refused_patches: u32,
     /// The most that the registry has had of it, in bytes.
     far: u64,
+    /// The session whose last request was refused.
+    refused: Option<Url>,
 }
 
 impl Upload<'_> {
@@ -224,6 +240,21 @@ impl Upload<'_> {
         enough
     }
 
+    /// Takes back an upload that the registry refused for good: what it has of it would lie in its storage for a week.
+    async fn cancel(&mut self, error: &Error) {
+        let open = self.session.take().map(|session| session.location).or(self.refused.take());
+        let may_change =
+            matches!(error.kind(), Kind::Refused | Kind::NotFound) && error.reason() != Some(&Reason::ReadOnly);
+        let Some(location) = open.filter(|_| may_change) else { return };
+        let mut ask = Ask::new(Method::DELETE, String::new(), Scopes::push(self.repository), self.what);
+        ask.target = Target::Url(location);
+        // Whatever becomes of it: the registry ends old sessions itself.
+        match self.host.once(&ask).await {
+            Ok(reply) => tracing::debug!(what = self.what, status = reply.status(), "cancelled the upload"),
+            Err(failure) => tracing::debug!(what = self.what, error = %failure.error, "not cancelled"),
+        }
+    }
+
     async fn begin(&self) -> Result<Session, Failure> {
         let path = format!("/v2/{}/blobs/uploads/", self.repository.path());
         let ask = Ask::new(Method::POST, path, Scopes::push(self.repository), self.what);
@@ -247,7 +278,8 @@ impl Upload<'_> {
         let body = Outflow::after(0, self.blob.size, reader).await.map_err(|lost| self.lost(lost))?;
         let watch = body.watch();
         let payload = if self.blob.size == 0 { Payload::Closing } else { Payload::Stream(Box::new(body)) };
-        let answer = self.finish(session.location.clone(), payload).await;
+        let location = session.location.clone();
+        let answer = self.finish(location.clone(), payload).await;
         // Our own failure to read makes the connection break; it is the one to tell.
         if let Some(lost) = watch.take_lost() {
             return Err(self.lost(lost));
@@ -261,7 +293,10 @@ impl Upload<'_> {
             201 | 204 => self.accepted(&reply),
             // The session is gone (BLOB_UPLOAD_UNKNOWN, BLOB_UPLOAD_INVALID): a new one may do.
             404 | 416 => Err(Failure { retry: Retry::Soon, ..refusal(self.what, reply).await }),
-            _ => Err(refusal(self.what, reply).await),
+            _ => {
+                self.refused = Some(location);
+                Err(refusal(self.what, reply).await)
+            }
         }
     }
 

@@ -139,7 +139,7 @@ impl Storage {
         Error::new(kind, format!("{}: {}", self.tree.shown(&fault.path).display(), fault.what))
     }
 
-    fn manifest_of(&self, repository: &Repository, digest: &Digest) -> Result<Option<Manifest>> {
+    pub fn manifest_of(&self, repository: &Repository, digest: &Digest) -> Result<Option<Manifest>> {
         let path = links::of_revision(repository.path(), digest);
         match links::read_own(&self.tree, &path, digest) {
             Ok(true) => self.stored_manifest(digest).map(Some).map_err(|fault| self.error(&fault)),

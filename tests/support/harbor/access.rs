@@ -105,7 +105,7 @@ pub fn actions(identity: &Identity, project: &Project) -> BTreeSet<String> {
 pub fn check(state: &State, call: &Call, repository: &str) -> Result<(), Answer> {
     let needed = match call.method {
         Method::GET | Method::HEAD => "pull",
-        Method::DELETE => "delete",
+        Method::DELETE if !call.path.contains("/blobs/uploads/") => "delete",
         _ => "push",
     };
     let mount = call.parameter("from").filter(|_| call.method == Method::POST && call.query.contains_key("mount"));

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::access::{Account, Identity, actions};
 use super::answer::{bytes, empty, header as with_header, json, refuse};
 use super::manifests::immutable;
-use super::{Answer, Call, Project, State, artifacts};
+use super::{Answer, Call, Project, Scopes, State, artifacts};
 
 pub fn answer(state: &mut State, call: &Call) -> Answer {
     // A client that keeps Harbor's session cookie is taken for a browser and needs a CSRF token.
@@ -237,6 +237,11 @@ fn token(state: &mut State, call: &Call) -> Answer {
     if scopes.is_empty() && matches!(call.identity, Identity::Anonymous) {
         return empty(401);
     }
+    let scopes = match (state.setup.several_scopes, scopes.len()) {
+        (Scopes::Refused, 2..) => return refuse(403, "DENIED", "one scope at a time"),
+        (Scopes::First | Scopes::FirstOpaque, _) => scopes.into_iter().take(1).collect(),
+        _ => scopes,
+    };
     let mut claims = super::access::Claims::new();
     let mut access = vec![];
     for scope in scopes.iter().filter_map(|scope| scope.strip_prefix("repository:")) {
@@ -253,7 +258,10 @@ fn token(state: &mut State, call: &Call) -> Answer {
     let part = |value: Value| URL_SAFE_NO_PAD.encode(value.to_string());
     let payload =
         json!({"iss": "harbor-token-issuer", "aud": "harbor-registry", "jti": state.counter, "access": access});
-    let token = format!("{}.{}.c2lnbmVk", part(json!({"typ": "JWT", "alg": "RS256"})), part(payload));
+    let token = match state.setup.several_scopes {
+        Scopes::FirstOpaque => format!("opaque-{}", state.counter),
+        _ => format!("{}.{}.c2lnbmVk", part(json!({"typ": "JWT", "alg": "RS256"})), part(payload)),
+    };
     state.tokens.insert(token.clone(), claims);
     // Both names are there, one of them empty.
     let issued = "2026-11-21T04:00:00Z";

@@ -41,10 +41,23 @@ pub struct Setup {
     pub hides_missing: bool,
     /// Without it, `/service/token` answers 404, as behind a proxy that routes only some paths.
     pub token_service: bool,
+    /// What becomes of a request for a token for several repositories.
+    pub several_scopes: Scopes,
     /// A component that reports itself ill, such as `database`.
     pub unhealthy: Option<&'static str>,
     /// Whether `Location` is absolute.
     pub absolute_locations: bool,
+}
+
+/// What a token server does with several scopes. Harbor grants them all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scopes {
+    Granted,
+    /// The first alone counts, and the token says so.
+    First,
+    /// The same, and nobody can tell by the token.
+    FirstOpaque,
+    Refused,
 }
 
 impl Default for Setup {
@@ -57,6 +70,7 @@ impl Default for Setup {
             everyone_creates: true,
             hides_missing: false,
             token_service: true,
+            several_scopes: Scopes::Granted,
             unhealthy: None,
             absolute_locations: false,
         }
@@ -175,7 +189,7 @@ pub enum Change {
     ReadOnly,
     /// This project becomes a proxy cache.
     ProxyCache(&'static str),
-    /// Everybody loses their rights to this project, and tokens do not outlive them.
+    /// Nobody may push to this project any more, and tokens do not outlive the right.
     RightsLost(&'static str),
 }
 
@@ -406,8 +420,10 @@ impl State {
             Change::ReadOnly => self.setup.read_only = true,
             Change::ProxyCache(name) => self.projects.get_mut(name).unwrap().proxy_cache = true,
             Change::RightsLost(name) => {
-                self.projects.get_mut(name).unwrap().members.clear();
-                self.tokens.values_mut().for_each(|claims| _ = claims.remove(name));
+                let project = self.projects.get_mut(name).unwrap();
+                project.members.values_mut().for_each(|right| *right = Right::Pull);
+                let granted = self.tokens.values_mut().filter_map(|claims| claims.get_mut(name));
+                granted.for_each(|actions| actions.retain(|action| action == "pull"));
             }
         }
     }

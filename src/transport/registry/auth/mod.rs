@@ -1,7 +1,9 @@
 //! Who we are to one registry: its challenge, our credentials, the tokens got for them.
 
 mod challenge;
+mod claims;
 mod scope;
+mod shared;
 mod token;
 
 use std::collections::HashMap;
@@ -11,14 +13,15 @@ use std::time::Instant;
 use reqwest::header::HeaderValue;
 
 use super::reply::Reply;
-use super::retry::Failure;
+use super::retry::{Failure, Retry};
 use super::wire::Wire;
 use crate::credentials::{Credentials, Store};
 use crate::error::Error;
-#[cfg(fuzzing)]
-pub(super) use challenge::Bearer;
-pub(super) use challenge::Challenge;
+pub(super) use challenge::{Bearer, Challenge};
+pub(super) use claims::Granted;
 pub(super) use scope::Scopes;
+pub(super) use shared::Shared;
+use shared::SharedTokens;
 use token::{Token, Wanted};
 
 /// The authentication state of one registry.
@@ -30,6 +33,8 @@ pub(super) struct Auth {
     /// twice.
     credentials: tokio::sync::Mutex<HashMap<String, Option<Credentials>>>,
     tokens: Mutex<HashMap<Scopes, TokenSlot>>,
+    /// Tokens for several repositories that were announced.
+    shared: SharedTokens,
 }
 
 /// Locked while a token is fetched, so that concurrent requests fetch one.
@@ -37,8 +42,8 @@ type TokenSlot = Arc<tokio::sync::Mutex<Option<Token>>>;
 
 impl Auth {
     pub fn new(registry: &str, store: Store) -> Auth {
-        let (challenge, credentials, tokens) = Default::default();
-        Auth { registry: registry.to_owned(), store, challenge, credentials, tokens }
+        let (challenge, credentials, tokens, shared) = Default::default();
+        Auth { registry: registry.to_owned(), store, challenge, credentials, tokens, shared }
     }
 
     pub fn set_challenge(&self, challenge: Option<Challenge>) {
@@ -68,17 +73,69 @@ impl Auth {
             None => Ok(None),
             Some(Challenge::Basic) => self.basic(scopes.path()).await,
             Some(Challenge::Bearer(bearer)) => {
-                let slot = self.slot(scopes);
-                let mut held = slot.lock().await;
-                if let Some(token) = held.as_ref().filter(|token| Instant::now() < token.renew_at) {
-                    return token::header("Bearer", token.secret.expose()).map(Some);
+                if let Some(shared) = self.shared.serving(scopes).filter(|_| extra.is_none()) {
+                    match self.token(wire, &bearer, (&shared.token, &shared.scopes), None).await {
+                        Ok(token) if token.granted.as_ref().is_none_or(|it| scopes.are_granted_by_project(it)) => {
+                            return token::header("Bearer", token.secret.expose()).map(Some);
+                        }
+                        Ok(_) => {}
+                        // Some token servers give none for several repositories.
+                        Err(failure) if failure.retry == Retry::Never => self.shared.drop_group(&shared),
+                        Err(failure) => return Err(failure),
+                    }
                 }
-                let credentials = self.credentials(scopes.path()).await.map_err(Failure::never)?;
-                let (registry, credentials) = (self.registry.as_str(), credentials.as_ref());
-                let wanted = Wanted { registry, bearer: &bearer, scopes, extra: extra.as_deref(), credentials };
-                let token = held.insert(wanted.fetch(wire).await?);
+                let token = self.token(wire, &bearer, (&self.slot(scopes), scopes), extra.as_deref()).await?;
                 token::header("Bearer", token.secret.expose()).map(Some)
             }
+        }
+    }
+
+    /// The token that is held there, or a new one for these scopes.
+    async fn token(
+        &self,
+        wire: &Wire,
+        bearer: &Bearer,
+        (slot, scopes): (&TokenSlot, &Scopes),
+        extra: Option<&str>,
+    ) -> Result<Token, Failure> {
+        let mut held = slot.lock().await;
+        if let Some(token) = held.as_ref().filter(|token| Instant::now() < token.renew_at) {
+            return Ok(token.clone());
+        }
+        let credentials = self.credentials(scopes.path()).await.map_err(Failure::never)?;
+        let (registry, credentials) = (self.registry.as_str(), credentials.as_ref());
+        let wanted = Wanted { registry, bearer, scopes, extra, credentials };
+        Ok(held.insert(wanted.fetch(wire).await?).clone())
+    }
+
+    /// From now on, tokens for whole projects serve all repositories in the projects of `paths`, which name one repository of
+    /// each project. Gives the groups whose tokens can be asked for.
+    ///
+    /// # Errors
+    /// Credentials that cannot be read.
+    pub async fn announce(&self, paths: Vec<String>) -> Result<Vec<Arc<Shared>>, Error> {
+        let mut accounts: Vec<(Option<Credentials>, Vec<String>)> = Vec::new();
+        for path in paths {
+            let credentials = self.credentials(&path).await?;
+            match accounts.iter_mut().find(|(known, _)| *known == credentials) {
+                Some((_, paths)) => paths.push(path),
+                None => accounts.push((credentials, vec![path])),
+            }
+        }
+        Ok(self.shared.announce(accounts.into_iter().map(|(_, paths)| paths).collect()))
+    }
+
+    /// What the token of a group grants. `None`: there is none, or it does not say so.
+    pub async fn granted(&self, wire: &Wire, shared: &Arc<Shared>) -> Result<Option<Granted>, Failure> {
+        let challenge = self.challenge.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let Some(Challenge::Bearer(bearer)) = challenge else { return Ok(None) };
+        match self.token(wire, &bearer, (&shared.token, &shared.scopes), None).await {
+            Ok(token) => Ok(token.granted),
+            Err(failure) if failure.retry == Retry::Never => {
+                self.shared.drop_group(shared);
+                Ok(None)
+            }
+            Err(failure) => Err(failure),
         }
     }
 
@@ -118,12 +175,12 @@ impl Auth {
 
     /// Drops the token that was refused, unless another request has already replaced it.
     async fn forget(&self, scopes: &Scopes, refused: Option<&HeaderValue>) {
-        let slot = self.slot(scopes);
-        let mut held = slot.lock().await;
-        let current = held.as_ref().and_then(|token| token::header("Bearer", token.secret.expose()).ok());
-        if current.as_ref() == refused {
-            *held = None;
+        if let Some(shared) = self.shared.serving(scopes)
+            && let Some(token) = forget(&shared.token, refused).await
+        {
+            self.shared.refused(&token, scopes);
         }
+        forget(&self.slot(scopes), refused).await;
     }
 
     fn slot(&self, scopes: &Scopes) -> TokenSlot {
@@ -144,4 +201,11 @@ impl Auth {
         known.insert(path.to_owned(), found.clone());
         Ok(found)
     }
+}
+
+/// Takes the token out of `slot` if it is the refused one.
+async fn forget(slot: &TokenSlot, refused: Option<&HeaderValue>) -> Option<Token> {
+    let mut held = slot.lock().await;
+    let current = held.as_ref().and_then(|token| token::header("Bearer", token.secret.expose()).ok());
+    if current.as_ref() == refused { held.take() } else { None }
 }

@@ -1,5 +1,8 @@
 //! What a token is to allow (distribution `docs/spec/auth/scope.md`).
 
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::claims::Granted;
 use crate::oci::Repository;
 
 /// One or more repositories and actions; the repository that is written to stands first, because some token servers judge
@@ -30,6 +33,11 @@ impl Scopes {
         Scopes(vec![(repository.path().to_owned(), Action::Push)])
     }
 
+    /// The right to push to each of these repositories.
+    pub fn push_all(paths: &[String]) -> Scopes {
+        Scopes(paths.iter().map(|path| (path.clone(), Action::Push)).collect())
+    }
+
     pub fn delete(repository: &Repository) -> Scopes {
         Scopes(vec![(repository.path().to_owned(), Action::Delete)])
     }
@@ -46,14 +54,47 @@ impl Scopes {
         self.0.first().map_or("", |(path, _)| path)
     }
 
+    pub fn paths(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(|(path, _)| path.as_str())
+    }
+
+    /// The projects of the repositories: what stands before the first `/`.
+    pub fn projects(&self) -> impl Iterator<Item = &str> {
+        self.paths().map(project)
+    }
+
+    /// Whether a token that grants these actions on each project is enough.
+    pub fn are_granted_by_project(&self, granted: &Granted) -> bool {
+        let mut by_project: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+        for (path, actions) in granted {
+            by_project.entry(project(path)).or_default().extend(actions.iter().map(String::as_str));
+        }
+        self.0.iter().all(|(path, action)| {
+            let has =
+                |word: &&str| by_project.get(project(path)).is_some_and(|it| it.contains(word) || it.contains("*"));
+            action.words().iter().all(has)
+        })
+    }
+
     /// As the token server takes them.
     pub fn words(&self) -> Vec<String> {
-        let word = |(path, action): &(String, Action)| match action {
-            Action::Enter => None,
-            Action::Pull => Some(format!("repository:{path}:pull")),
-            Action::Push => Some(format!("repository:{path}:pull,push")),
-            Action::Delete => Some(format!("repository:{path}:pull,delete")),
-        };
-        self.0.iter().filter_map(word).collect()
+        let named = self.0.iter().filter(|(_, action)| !action.words().is_empty());
+        named.map(|(path, action)| format!("repository:{path}:{}", action.words().join(","))).collect()
     }
+}
+
+impl Action {
+    fn words(self) -> &'static [&'static str] {
+        match self {
+            Action::Enter => &[],
+            Action::Pull => &["pull"],
+            Action::Push => &["pull", "push"],
+            Action::Delete => &["pull", "delete"],
+        }
+    }
+}
+
+/// The first component of a repository's path.
+pub(super) fn project(path: &str) -> &str {
+    path.split_once('/').map_or(path, |(project, _)| project)
 }

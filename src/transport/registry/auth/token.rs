@@ -14,6 +14,7 @@ use reqwest::{Method, Url};
 use serde::Deserialize;
 
 use super::challenge::Bearer;
+use super::claims::{self, Granted};
 use super::scope::Scopes;
 use crate::credentials::{Credentials, Secret};
 use crate::error::{Error, Kind};
@@ -30,7 +31,10 @@ const MOST_BYTES: u64 = 1024 * 1024;
 #[derive(Clone, Debug)]
 pub(super) struct Token {
     pub secret: Secret,
+    pub fetched: Instant,
     pub renew_at: Instant,
+    /// What it grants, where it says so.
+    pub granted: Option<Granted>,
 }
 
 #[derive(Deserialize)]
@@ -144,8 +148,9 @@ async fn read(reply: Reply, what: &str, sent: Instant) -> Result<Token, Failure>
     let malformed = || Failure::never(Error::new(Kind::Unauthorized, format!("{what}: the answer holds no token")));
     let answer: Answer = serde_json::from_slice(&body).map_err(|_| malformed())?;
     let given = [answer.token, answer.access_token].into_iter().flatten().find(|token| !token.is_empty());
-    let secret = Secret::new(given.ok_or_else(malformed)?);
-    Ok(Token { secret, renew_at: sent + usable_for(answer.expires_in) })
+    let given = given.ok_or_else(malformed)?;
+    let granted = claims::granted(&given);
+    Ok(Token { secret: Secret::new(given), fetched: sent, renew_at: sent + usable_for(answer.expires_in), granted })
 }
 
 /// Renewed a little before it expires, so that it does not expire on the way.

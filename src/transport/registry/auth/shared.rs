@@ -1,0 +1,179 @@
+//! Tokens that serve many repositories.
+//!
+//! Harbor's tokens hold for whole projects (`src/common/security/v2token`): it looks at the project of a scope, whatever the
+//! repository. One request for up to [`MOST_SCOPES`] projects, a repository of each, gives a token for all their repositories
+//! and the mounts between them. Each request for a token costs Harbor a password hash: hundreds of milliseconds for a user.
+//!
+//! This is done only for repositories that somebody announced, who knows that their registry is a Harbor. Elsewhere a token is
+//! for one repository: other token servers grant the first of several scopes alone, or refuse them all if one is denied, and
+//! a token costs them little. If it turns out that a shared token does not serve a project after all, that project's
+//! repositories get tokens of their own again.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use super::scope::{Scopes, project};
+use super::{Token, TokenSlot};
+
+/// So many scopes fit one request line of 8 KiB, which is nginx's limit, with names of common length; [`MOST_BYTES`] is for
+/// long ones. The token that names them all has to fit one header, too.
+const MOST_SCOPES: usize = 20;
+const MOST_BYTES: usize = 6000;
+
+/// A token that is refused at an age above this may have expired early or been revoked; a younger one does not serve.
+const FRESH: Duration = Duration::from_secs(60);
+
+/// A token for several projects.
+pub(in crate::transport::registry) struct Shared {
+    /// A repository of each project. The credentials of the first count for all.
+    pub scopes: Scopes,
+    projects: BTreeSet<String>,
+    /// Which credentials it belongs to: tokens of different accounts are never one.
+    account: usize,
+    pub(super) token: TokenSlot,
+}
+
+/// The shared tokens of one registry.
+#[derive(Default)]
+pub(super) struct SharedTokens(Mutex<State>);
+
+#[derive(Default)]
+struct State {
+    groups: Vec<Arc<Shared>>,
+    /// Projects that shared tokens turned out not to serve.
+    alone: BTreeSet<String>,
+}
+
+impl Shared {
+    fn new(paths: &[String], account: usize) -> Shared {
+        let projects = paths.iter().map(|path| project(path).to_owned()).collect();
+        Shared { scopes: Scopes::push_all(paths), projects, account, token: TokenSlot::default() }
+    }
+
+    fn covers(&self, scopes: &Scopes) -> bool {
+        scopes.projects().all(|project| self.projects.contains(project))
+    }
+
+    pub fn paths(&self) -> Vec<String> {
+        self.scopes.paths().map(str::to_owned).collect()
+    }
+}
+
+impl SharedTokens {
+    /// Forgets earlier ones, and makes groups of `accounts`: for each the paths that its credentials count for, one for each
+    /// project.
+    pub fn announce(&self, accounts: Vec<Vec<String>>) -> Vec<Arc<Shared>> {
+        let mut groups = Vec::new();
+        for (account, paths) in accounts.iter().enumerate() {
+            let mut group: Vec<String> = Vec::new();
+            for path in paths {
+                let bytes: usize = group.iter().map(|path| path.len() + 40).sum();
+                if group.len() == MOST_SCOPES || bytes + path.len() + 40 > MOST_BYTES && !group.is_empty() {
+                    groups.push(Arc::new(Shared::new(&std::mem::take(&mut group), account)));
+                }
+                group.push(path.clone());
+            }
+            if !group.is_empty() {
+                groups.push(Arc::new(Shared::new(&group, account)));
+            }
+        }
+        *self.lock() = State { groups: groups.clone(), alone: BTreeSet::new() };
+        groups
+    }
+
+    /// The one that serves `scopes`. A mount from a project of one group into another takes a token for that whole group and
+    /// the project it comes from.
+    pub fn serving(&self, scopes: &Scopes) -> Option<Arc<Shared>> {
+        let mut state = self.lock();
+        let State { groups, alone } = &mut *state;
+        if scopes.projects().any(|project| alone.contains(project)) {
+            return None;
+        }
+        if let Some(known) = groups.iter().find(|group| group.covers(scopes)) {
+            return Some(known.clone());
+        }
+        let first = scopes.projects().next()?;
+        let home = groups.iter().find(|group| group.projects.contains(first))?.clone();
+        let mut paths = home.paths();
+        for other in scopes.projects().filter(|project| !home.projects.contains(*project)) {
+            let group = groups.iter().find(|group| group.projects.contains(other) && group.account == home.account)?;
+            paths.extend(group.scopes.paths().find(|path| project(path) == other).map(str::to_owned));
+        }
+        let joined = Arc::new(Shared::new(&paths, home.account));
+        groups.push(joined.clone());
+        Some(joined)
+    }
+
+    /// It could not be had.
+    pub fn drop_group(&self, group: &Arc<Shared>) {
+        self.lock().groups.retain(|known| !Arc::ptr_eq(known, group));
+    }
+
+    /// The registry refused `token` for these scopes. One that is no longer fresh may have been too old; any other does not
+    /// serve these projects.
+    pub fn refused(&self, token: &Token, scopes: &Scopes) {
+        if token.fetched.elapsed() <= FRESH {
+            self.lock().alone.extend(scopes.projects().map(str::to_owned));
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::oci::Repository;
+
+    fn push(path: &str) -> Scopes {
+        Scopes::push(&Repository::new("h", path).unwrap())
+    }
+
+    fn mount(to: &str, from: &str) -> Scopes {
+        push(to).and_pull(&Repository::new("h", from).unwrap())
+    }
+
+    fn announced(projects: usize) -> SharedTokens {
+        let tokens = SharedTokens::default();
+        tokens.announce(vec![(0..projects).map(|n| format!("p{n:02}/x")).collect()]);
+        tokens
+    }
+
+    fn is_same(one: &Option<Arc<Shared>>, two: &Option<Arc<Shared>>) -> bool {
+        one.as_ref().zip(two.as_ref()).is_some_and(|(one, two)| Arc::ptr_eq(one, two))
+    }
+
+    #[test]
+    fn one_token_serves_the_repositories_of_twenty_projects_and_the_mounts_between_them() {
+        let tokens = announced(45);
+        assert_eq!(tokens.lock().groups.len(), 3);
+        let first = tokens.serving(&push("p00/any/thing"));
+        assert!(is_same(&first, &tokens.serving(&mount("p19/a", "p03/b"))));
+        assert!(!is_same(&first, &tokens.serving(&push("p20/a"))));
+        assert!(tokens.serving(&push("other/a")).is_none(), "nobody announced it");
+        // A layer that goes from one project into all others takes a token more for each group.
+        let into = |n: usize| tokens.serving(&mount(&format!("p{n:02}/a"), "p00/b"));
+        let joined: Vec<_> = (20..45).map(into).collect();
+        assert!(joined.iter().all(Option::is_some));
+        assert_eq!(tokens.lock().groups.len(), 5);
+    }
+
+    #[test]
+    fn tokens_of_two_accounts_are_never_one() {
+        let tokens = SharedTokens::default();
+        tokens.announce(vec![vec!["a/x".into()], vec!["b/x".into()]]);
+        assert!(tokens.serving(&push("a/y")).is_some() && tokens.serving(&push("b/y")).is_some());
+        assert!(tokens.serving(&mount("a/y", "b/y")).is_none());
+    }
+
+    #[test]
+    fn long_names_make_smaller_groups() {
+        let tokens = SharedTokens::default();
+        let name = |n: usize| format!("p{n}/{}", "x".repeat(1000));
+        tokens.announce(vec![(0..20).map(name).collect()]);
+        assert_eq!(tokens.lock().groups.len(), 4);
+    }
+}
