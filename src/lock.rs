@@ -180,6 +180,8 @@ pub enum AbsentReason {
     PlatformNotSelected,
     /// A layer that registries do not hold; its URLs stand in the manifest.
     ForeignLayer,
+    /// A child of a sparse index that the registry does not have.
+    NotFound,
 }
 
 /// A manifest that travels with an image because it speaks of it.

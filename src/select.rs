@@ -8,7 +8,10 @@ use bytes::Bytes;
 
 use crate::error::{Error, Result};
 use crate::lock::{Absent, AbsentReason, IndexMode};
-use crate::oci::{Child, Descriptor, Digest, Kind, Manifest, Platform, Role};
+use crate::oci::{Child, Descriptor, Digest, Kind, Manifest, Platform, Role, has_at_most_values};
+
+/// The most values in an index that is written anew: real ones have some thousands, and each takes a hundred bytes meanwhile.
+const MOST_VALUES: usize = 100_000;
 
 /// What is left of an image after selection.
 #[derive(Debug)]
@@ -71,8 +74,7 @@ fn chosen(children: &[Child], platforms: &[Platform]) -> Result<BTreeSet<Digest>
     if !missing.is_empty() {
         return Err(lacks(&missing, offered().map(|(_, has)| has)));
     }
-    let selected = |has: &Platform| platforms.iter().any(|asked| asked.selects(has));
-    Ok(offered().filter(|(_, has)| selected(has)).map(|(digest, _)| digest).collect())
+    Ok(platforms.iter().flat_map(|asked| asked.best(offered())).collect())
 }
 
 /// The error for a platform that an image does not have.
@@ -122,6 +124,12 @@ fn left_out(child: &Child) -> Absent {
 /// selection from the same index gives the same bytes anywhere.
 fn trim(index: &Manifest, chosen: &BTreeSet<Digest>) -> Result<Manifest> {
     let fail = |e: serde_json::Error| Error::damaged("trimming the index").because(e);
+    if !has_at_most_values(index.bytes(), MOST_VALUES) {
+        let text = format!(
+            "the index has more than {MOST_VALUES} values; --index sparse or single carries it without a change"
+        );
+        return Err(Error::damaged(text));
+    }
     let mut json: serde_json::Value = serde_json::from_slice(index.bytes()).map_err(fail)?;
     if let Some(manifests) = json.get_mut("manifests").and_then(serde_json::Value::as_array_mut) {
         // children() and this array are the same list in the same order.

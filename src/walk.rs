@@ -14,15 +14,14 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use serde::Deserialize;
-
 use crate::content::{Cached, Source};
 use crate::error::{Error, Kind, Result};
 use crate::graph::{Image, LeftBehind};
-use crate::lock::{Attached, IndexMode, LockedImage, Rename, Selection};
+use crate::lock::{Absent, Attached, IndexMode, LockedImage, Rename, Selection};
 use crate::oci::{
     Descriptor, Digest, Kind as ManifestKind, Manifest, Platform, Reference, Repository, Tag, media_type,
 };
+use crate::progress::units::count;
 use crate::progress::{Event, Events};
 use crate::select::{self, Root};
 pub use modes::Modes;
@@ -170,8 +169,16 @@ impl<'a> Walk<'a> {
         let repository = &wanted.reference.repository;
         let found = self.need(&wanted.reference).await?;
         self.check_tag_agrees(&wanted.reference).await?;
-        let (root, absent, selection) = self.apply_platforms(&found, wanted).await?;
-        let mut tree = Tree::of(self.source, repository, root.clone(), &absent).await?;
+        let (root, mut absent, selection) = self.apply_platforms(&found, wanted).await?;
+        let mut tree = match self.options.index {
+            Some(IndexMode::Sparse) => {
+                let (tree, not_found) = Tree::of_sparse(self.source, repository, root.clone(), &absent).await?;
+                self.report_not_found(&wanted.reference, &not_found);
+                absent.extend(not_found);
+                tree
+            }
+            _ => Tree::of(self.source, repository, root.clone(), &absent).await?,
+        };
         let platforms = self.platforms(wanted, &tree, &root).await?;
         // The index said which child is of this platform; what its config says may be less exact.
         if selection.is_none() {
@@ -284,7 +291,7 @@ impl<'a> Walk<'a> {
         &self,
         found: &Manifest,
         wanted: &Wanted,
-    ) -> Result<(Manifest, Vec<crate::lock::Absent>, Option<Selection>)> {
+    ) -> Result<(Manifest, Vec<Absent>, Option<Selection>)> {
         if wanted.platforms.is_empty() || !select::is_selectable(found) {
             return Ok((found.clone(), Vec::new(), None));
         }
@@ -330,6 +337,17 @@ impl<'a> Walk<'a> {
         }
     }
 
+    fn report_not_found(&self, reference: &Reference, not_found: &[Absent]) {
+        let Some(first) = not_found.first() else { return };
+        let text = format!(
+            "{reference}: its index names {} that {} does not have, {} first; the index is carried without (--index sparse)",
+            count(not_found.len(), "manifest"),
+            reference.repository.registry(),
+            first.digest
+        );
+        self.events.report(Event::Warning(text));
+    }
+
     fn tell_foreign(&self, reference: &Reference, count: usize) {
         if count > 0 {
             let text = format!("{reference}: {count} foreign layers are not carried; --foreign-layers fetches them");
@@ -355,11 +373,6 @@ fn check_has(asked: &[Platform], carried: &[Platform]) -> Result<()> {
 
 /// The platform an image config names, if it names one. A config that is not JSON belongs to some artifact.
 pub fn platform_of_config(bytes: &[u8]) -> Option<Platform> {
-    #[derive(Deserialize)]
-    struct Config {
-        #[serde(flatten)]
-        platform: Platform,
-    }
-    let config: Config = serde_json::from_slice(bytes).ok()?;
-    (!config.platform.is_unknown()).then_some(config.platform)
+    let platform: Platform = serde_json::from_slice(bytes).ok()?;
+    (!platform.is_unknown()).then_some(platform)
 }

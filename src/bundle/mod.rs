@@ -55,7 +55,7 @@ use std::path::{Path, PathBuf};
 use crate::error::{Error, Result};
 use crate::graph::Graph;
 use crate::lock::Lock;
-use crate::oci::{Descriptor, Digest, Manifest};
+use crate::oci::{Descriptor, Digest, Manifest, Role};
 
 /// Where the manifests are kept that a run which writes `out` has read, until it is done: beside it.
 pub fn walk_file(out: &Path) -> PathBuf {
@@ -119,11 +119,12 @@ impl Contents {
         Contents { tools, ..self }
     }
 
-    /// One digest has one size, in every manifest: else the bundle would be written and then be found damaged.
+    /// One blob has one size, in every manifest: else the bundle would be written and then be found damaged. The sizes of
+    /// manifests are known, whatever an index says of them.
     fn check_sizes(&self) -> Result<()> {
         let sizes: HashMap<Digest, u64> = self.all().collect();
         for manifest in &self.manifests {
-            for child in manifest.children() {
+            for child in manifest.children().into_iter().filter(|child| child.role != Role::Manifest) {
                 let Descriptor { digest, size, .. } = child.descriptor;
                 if let Some(other) = sizes.get(&digest).filter(|other| **other != size) {
                     let parent = manifest.digest();

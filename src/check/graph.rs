@@ -109,7 +109,7 @@ fn assumed(bundle: &BundleJson, problems: &mut Problems) -> HashMap<Digest, Assu
 /// could say so of any layer, and be called whole.
 #[derive(Default)]
 struct LeftOut {
-    platforms: HashSet<Digest>,
+    manifests: HashSet<Digest>,
     foreign_layers: HashSet<Digest>,
 }
 
@@ -119,7 +119,7 @@ impl LeftOut {
             image.absent.iter().filter(move |absent| absent.reason == reason).map(|absent| absent.digest)
         };
         LeftOut {
-            platforms: because(AbsentReason::PlatformNotSelected).collect(),
+            manifests: because(AbsentReason::PlatformNotSelected).chain(because(AbsentReason::NotFound)).collect(),
             foreign_layers: because(AbsentReason::ForeignLayer).collect(),
         }
     }
@@ -127,7 +127,7 @@ impl LeftOut {
     /// `role`: what it is to its parent; the image itself and what is attached to it have none.
     fn covers(&self, digest: &Digest, role: Option<Role>) -> bool {
         match role {
-            Some(Role::Manifest) => self.platforms.contains(digest),
+            Some(Role::Manifest) => self.manifests.contains(digest),
             Some(Role::ForeignLayer) => self.foreign_layers.contains(digest),
             Some(Role::Config | Role::Layer) | None => false,
         }
@@ -150,7 +150,8 @@ impl Walk<'_> {
             Some(Role::Config | Role::Layer | Role::ForeignLayer) => AssumedKind::Blob,
         };
         let Descriptor { digest, size, .. } = *descriptor;
-        self.assumed.get(&digest) == Some(&Assumed { digest, size, kind })
+        let is_size = |assumed: u64| assumed == size || role == Some(Role::Manifest);
+        self.assumed.get(&digest).is_some_and(|assumed| assumed.kind == kind && is_size(assumed.size))
     }
 
     fn name(&mut self, path: String) -> Arc<str> {
@@ -267,7 +268,8 @@ impl<'a, 'w> Follow<'a, 'w> {
                 self.problems.push(Problem::new(&path, ProblemKind::Missing).expected(expected));
                 false
             }
-            Some(size) if size != descriptor.size => {
+            // What an index says of the size of a manifest is not ours: the digest proves it.
+            Some(size) if size != descriptor.size && role != Some(Role::Manifest) => {
                 let problem =
                     Problem::new(&path, ProblemKind::WrongSize).expected(format!("{} bytes", descriptor.size));
                 self.problems.push(problem.found(format!("{size} bytes")));

@@ -80,7 +80,10 @@ impl<'a> Cached<'a> {
                 return Ok(bytes);
             }
         }
-        read_whole(self.primary, repository, blob).await
+        match read_whole(self.primary, repository, blob).await {
+            Err(error) if error.kind() == Kind::NotFound => blob.proven_data().ok_or(error),
+            read => read,
+        }
     }
 
     fn is_worth_remembering(&self, bytes: usize) -> bool {
@@ -144,6 +147,12 @@ async fn read_once(source: &dyn Source, repository: &Repository, blob: &Descript
     Ok(all.into())
 }
 
+/// What is in memory, from `offset` on.
+fn part_of(bytes: &Bytes, offset: u64) -> Body {
+    let from = usize::try_from(offset).unwrap_or(usize::MAX).min(bytes.len());
+    Body { offset, stream: stream::iter([Ok(bytes.slice(from..))]).boxed() }
+}
+
 #[async_trait]
 impl Source for Cached<'_> {
     async fn tags(&self, repository: &Repository) -> Result<Vec<Tag>> {
@@ -181,11 +190,15 @@ impl Source for Cached<'_> {
     async fn blob(&self, repository: &Repository, blob: &Descriptor, offset: u64) -> Result<Body> {
         let remembered = self.lock_blobs().get(&blob.digest).and_then(|cell| cell.get().cloned());
         if let Some(bytes) = remembered {
-            let from = usize::try_from(offset).unwrap_or(usize::MAX).min(bytes.len());
-            let rest = bytes.slice(from..);
-            return Ok(Body { offset, stream: stream::iter([Ok(rest)]).boxed() });
+            return Ok(part_of(&bytes, offset));
         }
-        self.primary.blob(repository, blob, offset).await
+        match self.primary.blob(repository, blob, offset).await {
+            // The manifest may have it in itself (`data` of the descriptor).
+            Err(error) if error.kind() == Kind::NotFound => {
+                blob.proven_data().map(|data| part_of(&data, offset)).ok_or(error)
+            }
+            body => body,
+        }
     }
 
     fn gave_wrong(&self, repository: &Repository, blob: &Descriptor, error: Error) -> Result<()> {

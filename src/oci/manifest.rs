@@ -4,8 +4,8 @@ use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use serde::Deserialize;
 
+use super::view::{self, View};
 use super::{Algorithm, Descriptor, Digest, media_type};
 
 /// The largest manifest that is read, in bytes: the limit that registries set (distribution `maxManifestBodySize`).
@@ -46,6 +46,8 @@ pub enum ManifestError {
     MediaType(String),
     #[error("served as {header:?}, but the manifest itself says {body:?}")]
     MediaTypeConflict { header: String, body: String },
+    #[error("it is {0} at once, and programs differ in which of them they take: it is not carried")]
+    Ambiguous(&'static str),
 }
 
 /// One thing a manifest points to.
@@ -68,31 +70,17 @@ pub enum Role {
     ForeignLayer,
 }
 
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-struct View {
-    schema_version: Option<u64>,
-    media_type: Option<String>,
-    artifact_type: Option<String>,
-    config: Option<Descriptor>,
-    layers: Option<Vec<Descriptor>>,
-    manifests: Option<Vec<Descriptor>>,
-    blobs: Option<Vec<Descriptor>>,
-    subject: Option<Descriptor>,
-    annotations: Option<std::collections::BTreeMap<String, String>>,
-    #[serde(rename = "fsLayers")]
-    fs_layers: Option<serde::de::IgnoredAny>,
-}
-
 impl Manifest {
     /// Reads a manifest.
     ///
-    /// `served_as` is the Content-Type or the media type of the descriptor that led here, if any; the manifest's own
-    /// `mediaType` must agree with it when both are manifest types. `expected` is the digest it was asked for by; with
-    /// none, the digest is sha256.
+    /// `served_as` is the Content-Type or the media type of the descriptor that led here, if any. The manifest's own
+    /// `mediaType` counts more: it is what a registry is told when the manifest is put. One of them may say OCI and the other
+    /// Docker, but not one image and the other index. `expected` is the digest it was asked for by; with none, the digest is
+    /// sha256.
     ///
     /// # Errors
-    /// Too large, not JSON, schema 1, a type that is no manifest, or another digest than `expected`.
+    /// Too large, not JSON, schema 1, a type that is no manifest, another digest than `expected`, image and index at once, or
+    /// a key that is there twice or in another case.
     pub fn parse(bytes: Bytes, served_as: Option<&str>, expected: Option<&Digest>) -> Result<Manifest, ManifestError> {
         if bytes.len() as u64 > MAX_MANIFEST_SIZE {
             return Err(ManifestError::TooLarge(bytes.len() as u64));
@@ -158,8 +146,9 @@ impl Manifest {
         })
     }
 
+    /// Its own annotations, read each time. None where they take more than [`view::MAX_ANNOTATIONS`].
     pub fn annotations(&self) -> std::collections::BTreeMap<String, String> {
-        self.view.annotations.clone().unwrap_or_default()
+        view::annotations(&self.bytes)
     }
 
     /// Everything this manifest points to, in its own order: an index's manifests; an image's config, then its layers.
@@ -198,12 +187,15 @@ fn layer(descriptor: Descriptor) -> Child {
 fn decide_type(view: &View, served_as: Option<&str>, bytes: &[u8]) -> Result<String, ManifestError> {
     let header = served_as.map(|t| t.split(';').next().unwrap_or(t).trim()).filter(|t| media_type::is_manifest(t));
     let body = view.media_type.as_deref().filter(|t| !t.is_empty());
-    if view.schema_version == Some(1) || view.fs_layers.is_some() || body.is_some_and(media_type::is_schema1) {
+    if view.schema_version == Some(1) || view.fs_layers || body.is_some_and(media_type::is_schema1) {
         return Err(ManifestError::Schema1);
+    }
+    if let Some(both) = view.ambiguity() {
+        return Err(ManifestError::Ambiguous(both));
     }
     let decided = match (body, header) {
         (Some(body), _) if !media_type::is_manifest(body) => return Err(ManifestError::MediaType(body.to_owned())),
-        (Some(body), Some(header)) if body != header => {
+        (Some(body), Some(header)) if media_type::is_index(body) != media_type::is_index(header) => {
             return Err(ManifestError::MediaTypeConflict { header: header.to_owned(), body: body.to_owned() });
         }
         (Some(body), _) => body,
@@ -216,7 +208,7 @@ fn decide_type(view: &View, served_as: Option<&str>, bytes: &[u8]) -> Result<Str
         },
     };
     let needed = match decided {
-        t if media_type::is_index(t) => view.manifests.is_some(),
+        t if media_type::is_index(t) => view.manifests.is_some() || view.null_manifests,
         media_type::OCI_ARTIFACT => true,
         _ => view.config.is_some(),
     };
@@ -291,11 +283,34 @@ mod tests {
     }
 
     #[test]
-    fn a_conflict_of_types_is_told_before_a_target_rejects_it() {
+    fn what_a_manifest_says_of_itself_counts_more_than_what_it_was_served_as() {
         let json = format!(r#"{{"mediaType":"{}","manifests":[]}}"#, media_type::OCI_INDEX);
-        assert!(parse(&json, Some(media_type::OCI_INDEX)).is_ok());
-        assert!(matches!(parse(&json, Some(media_type::DOCKER_LIST)), Err(ManifestError::MediaTypeConflict { .. })));
-        assert!(parse(&json, Some("application/octet-stream")).is_ok());
+        for served_as in [media_type::OCI_INDEX, media_type::DOCKER_LIST, "application/octet-stream"] {
+            assert_eq!(parse(&json, Some(served_as)).unwrap().media_type(), media_type::OCI_INDEX, "{served_as}");
+        }
+        // Whoever goes by the type that was served would read another thing.
+        let served_as = Some(media_type::OCI_MANIFEST);
+        assert!(matches!(parse(&json, served_as), Err(ManifestError::MediaTypeConflict { .. })));
+    }
+
+    #[test]
+    fn an_image_that_is_an_index_to_others_is_refused() {
+        let one = format!(r#"{{"mediaType":"x/y","digest":"{D}","size":0}}"#);
+        let json = format!(r#"{{"config":{one},"layers":[],"manifests":[{one}]}}"#);
+        for served_as in [None, Some(media_type::OCI_MANIFEST), Some(media_type::OCI_INDEX)] {
+            assert!(matches!(parse(&json, served_as), Err(ManifestError::Ambiguous(_))), "{served_as:?}");
+        }
+        let said = parse(&format!(r#"{{"config":{one},"layers":[],"Manifests":[]}}"#), None).unwrap_err().to_string();
+        assert!(said.contains("\"Manifests\" differs from \"manifests\" only in case"), "{said}");
+    }
+
+    #[test]
+    fn null_lists_are_empty_lists() {
+        let one = format!(r#"{{"mediaType":"x/y","digest":"{D}","size":0}}"#);
+        let image = parse(&format!(r#"{{"config":{one},"layers":null,"annotations":null}}"#), None).unwrap();
+        assert_eq!(image.children().len(), 1);
+        let index = parse(r#"{"manifests":null}"#, Some(media_type::OCI_INDEX)).unwrap();
+        assert!(index.children().is_empty());
     }
 
     #[test]

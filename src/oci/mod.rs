@@ -10,9 +10,11 @@ mod digest;
 mod json;
 mod manifest;
 pub mod media_type;
+mod object;
 mod platform;
 mod reference;
 mod userinfo;
+mod view;
 
 pub use descriptor::Descriptor;
 pub use digest::{Algorithm, Digest, DigestError, Hasher};

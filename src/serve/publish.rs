@@ -64,13 +64,14 @@ fn record(shelf: &Shelf, name: &str, target: &Target, manifest: &Manifest) -> Re
     Ok(())
 }
 
-/// Everything the manifest points to must be there with the size it says; gives the manifests among it.
+/// Everything the manifest points to must be there, blobs with the size it says; gives the manifests among it. Of those the
+/// digest alone decides, as everywhere.
 fn check_children(shelf: &Shelf, manifest: &Manifest) -> Result<Vec<Digest>, Refusal> {
     let mut manifests = Vec::new();
     for child in manifest.children() {
         let wanted = child.descriptor;
         match shelf.slice(&wanted.digest)? {
-            Some(slice) if slice.size() != wanted.size => {
+            Some(slice) if slice.size() != wanted.size && child.role != Role::Manifest => {
                 let text = format!("{} has {} bytes here, not {}", wanted.digest, slice.size(), wanted.size);
                 return Err(Refusal::new(400, "MANIFEST_INVALID", text));
             }
@@ -94,6 +95,7 @@ fn refused(error: &ManifestError) -> Refusal {
         ManifestError::Malformed { .. }
         | ManifestError::Schema1
         | ManifestError::MediaType(_)
+        | ManifestError::Ambiguous(_)
         | ManifestError::MediaTypeConflict { .. } => Refusal::new(400, "MANIFEST_INVALID", error.to_string()),
     }
 }

@@ -7,7 +7,7 @@ use futures_util::stream::{self, StreamExt, TryStreamExt};
 use crate::content::{Cached, Source};
 use crate::error::{Error, Kind, Result};
 use crate::lock::{Absent, AbsentReason};
-use crate::oci::{Child, Descriptor, Digest, Manifest, Repository, Role};
+use crate::oci::{Child, Descriptor, Digest, Manifest, Repository, Role, media_type};
 
 /// How deep indexes may nest. Real images have two levels.
 const MAX_DEPTH: usize = 8;
@@ -22,15 +22,37 @@ pub struct Tree {
     attached: Vec<Vec<Manifest>>,
     holds: HashSet<Digest>,
     absent: HashSet<Digest>,
+    /// Children that the source does not have, where that is no error.
+    not_found: Option<Vec<Absent>>,
 }
 
 impl Tree {
     /// Reads everything below `root`, but for what `absent` names.
     pub async fn of(source: &Cached<'_>, repository: &Repository, root: Manifest, absent: &[Absent]) -> Result<Tree> {
+        Tree::empty(absent).filled(source, repository, root).await
+    }
+
+    /// The same; gives the children too that an index names and the source does not have.
+    pub async fn of_sparse(
+        source: &Cached<'_>,
+        repository: &Repository,
+        root: Manifest,
+        absent: &[Absent],
+    ) -> Result<(Tree, Vec<Absent>)> {
+        let sparse = Tree { not_found: Some(Vec::new()), ..Tree::empty(absent) };
+        let mut tree = sparse.filled(source, repository, root).await?;
+        let not_found = tree.not_found.take().unwrap_or_default();
+        Ok((tree, not_found))
+    }
+
+    fn empty(absent: &[Absent]) -> Tree {
         let absent = absent.iter().map(|absent| absent.digest).collect();
-        let mut tree = Tree { image: Vec::new(), attached: Vec::new(), holds: HashSet::new(), absent };
-        tree.image = tree.descend(source, repository, root).await?;
-        Ok(tree)
+        Tree { image: Vec::new(), attached: Vec::new(), holds: HashSet::new(), absent, not_found: None }
+    }
+
+    async fn filled(mut self, source: &Cached<'_>, repository: &Repository, root: Manifest) -> Result<Tree> {
+        self.image = self.descend(source, repository, root).await?;
+        Ok(self)
     }
 
     /// Adds an attached manifest with everything below it; what is already there is not added again.
@@ -88,23 +110,40 @@ impl Tree {
             if level.is_empty() {
                 return Ok(order);
             }
-            let mut next: Vec<Descriptor> = Vec::new();
+            let mut next: Vec<(Digest, Descriptor)> = Vec::new();
             for manifest in level {
-                next.extend(self.missing_children(&manifest));
+                let children = self.missing_children(&manifest).into_iter();
+                next.extend(children.map(|child| (manifest.digest(), child)));
                 // Met again further down, it moves down: its parents must come before it.
                 order.retain(|earlier| earlier.digest() != manifest.digest());
                 self.holds.insert(manifest.digest());
                 order.push(manifest);
             }
             let mut seen = HashSet::new();
-            next.retain(|child| seen.insert(child.digest));
-            level = stream::iter(next)
-                .map(|child| fetch(source, repository, child))
+            next.retain(|(_, child)| seen.insert(child.digest));
+            let fetched: Vec<Fetched> = stream::iter(next)
+                .map(|(index, child)| fetch(source, repository, index, child))
                 .buffered(AT_ONCE)
                 .try_collect()
                 .await?;
+            level =
+                fetched.into_iter().filter_map(|fetched| self.accept(fetched).transpose()).collect::<Result<_>>()?;
         }
         Err(Error::damaged(format!("its indexes nest deeper than {MAX_DEPTH} levels")))
+    }
+
+    /// What was fetched, or that it is left out.
+    fn accept(&mut self, fetched: Fetched) -> Result<Option<Manifest>> {
+        match (fetched, &mut self.not_found) {
+            (Ok(manifest), _) => Ok(Some(manifest)),
+            (Err((child, _)), Some(not_found)) => {
+                let Descriptor { digest, size, .. } = child;
+                not_found.push(Absent { digest, size, reason: AbsentReason::NotFound });
+                self.absent.insert(digest);
+                Ok(None)
+            }
+            (Err((_, error)), None) => Err(error),
+        }
     }
 
     fn missing_children(&self, manifest: &Manifest) -> Vec<Descriptor> {
@@ -113,16 +152,47 @@ impl Tree {
     }
 }
 
-async fn fetch(source: &Cached<'_>, repository: &Repository, child: Descriptor) -> Result<Manifest> {
+/// A child of an index: the manifest, or the error that it is not there.
+type Fetched = Result<Manifest, (Descriptor, Error)>;
+
+async fn fetch(source: &Cached<'_>, repository: &Repository, index: Digest, child: Descriptor) -> Result<Fetched> {
     let platform = child.platform.as_ref().map(|platform| format!(" ({platform})")).unwrap_or_default();
-    let reference = repository.with_digest(child.digest);
-    let Some(manifest) = source.manifest(&reference).await? else {
-        let text = format!("its index names {}{platform}, which {} does not have", child.digest, repository.registry());
-        return Err(Error::new(Kind::NotFound, text));
+    let manifest = match source.manifest(&repository.with_digest(child.digest)).await? {
+        Some(manifest) => manifest,
+        // The index may have it in itself (`data` of the descriptor).
+        None => match child.proven_data() {
+            Some(data) => Manifest::parse(data, Some(&child.media_type), Some(&child.digest))
+                .map_err(|e| Error::damaged(format!("reading {}{platform} in its index", child.digest)).because(e))?,
+            None => {
+                let error = not_there(repository, index, &child);
+                return Ok(Err((child, error)));
+            }
+        },
     };
-    if manifest.size() != child.size {
-        let text = format!("its index says {} has {} bytes, it has {}", child.digest, child.size, manifest.size());
+    // Its digest is proven: what the index says of its size and type is only what somebody wrote there (a list of Docker Hub
+    // has wrong sizes). But whoever goes by an index that calls an image an index cannot read it.
+    let (said, is) = (&child.media_type, manifest.media_type());
+    if media_type::is_manifest(said) && media_type::is_index(said) != media_type::is_index(is) {
+        let text = format!("its index says that {}{platform} has the media type {said}, it has {is}", child.digest);
         return Err(Error::damaged(text));
     }
-    Ok(manifest)
+    Ok(Ok(manifest))
+}
+
+fn not_there(repository: &Repository, index: Digest, child: &Descriptor) -> Error {
+    let what = match (child.attestation_subject(), &child.platform) {
+        (Some(subject), _) => format!("the attestation {} (of {subject})", child.digest),
+        (None, Some(platform)) => format!("{} ({platform})", child.digest),
+        (None, None) => child.digest.to_string(),
+    };
+    let others = match child.attestation_subject() {
+        Some(_) => "--index single with one --platform carries that platform without it",
+        None => "--platform carries the others",
+    };
+    let text = format!(
+        "its index {index} names {what}, which {} does not have; {others}, or --index sparse carries the index as it is and \
+         what there is of it (docker-registry and Harbor take no such index)",
+        repository.registry()
+    );
+    Error::new(Kind::NotFound, text)
 }
