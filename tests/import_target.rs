@@ -375,14 +375,18 @@ fn a_blob_is_proven_at_the_storage_that_the_registry_leads_to_without_credential
 
 #[test]
 fn an_account_that_may_not_read_is_told_so_once_and_pushes() {
-    let it = Shared::new();
-    let proxy = Proxy::before(it.target.host());
-    proxy.when("GET", "/blobs/sha256").always().fault(Fault::Status(403));
-    let (code, stderr) = import(&it.bundle, &proxy.address, &["--jobs", "1"]);
-    assert_eq!(code, Some(0), "{stderr}");
-    assert_eq!(stderr.matches("may not read from").count(), 1, "{stderr}");
-    assert_eq!(reads_of_blobs(&proxy.seen()).len(), 1, "one question is enough");
-    assert!(it.is_pushed());
+    for fault in [Fault::Status(403), Fault::Unauthorized] {
+        let it = Shared::new();
+        let proxy = Proxy::with_tokens(it.target.host());
+        proxy.when("GET", "/blobs/sha256").always().fault(fault.clone());
+        let (code, stderr) = import(&it.bundle, &proxy.address, &["--jobs", "1", "--creds", "robot:secret"]);
+        assert_eq!(code, Some(0), "{stderr}");
+        assert_eq!(stderr.matches("may not read from").count(), 1, "{stderr}");
+        let blobs: HashSet<String> =
+            reads_of_blobs(&proxy.seen()).into_iter().map(|read| read.target.clone()).collect();
+        assert_eq!(blobs.len(), 1, "one question is enough: {fault:?}");
+        assert!(it.is_pushed());
+    }
 }
 
 #[test]

@@ -260,3 +260,26 @@ fn a_registry_that_cannot_be_reached_is_no_result_of_its_images() {
     let proof = it.prove(&["--to", "127.0.0.1:1", "--retries", "0"]);
     assert_eq!((proof.code, &*proof.stdout), (Some(5), ""), "{}", proof.stderr);
 }
+
+#[test]
+fn a_migration_and_an_import_out_of_a_pipe_are_proven_too() {
+    let image = images::oci("team/app", "1", &["one"]);
+    let it = Imported::new(&[&image]);
+    let reads = |target: &Registry| {
+        let blobs = image.blobs.iter().map(|blob| target.count("GET", &format!("/blobs/{}", sha256(blob)), 200));
+        blobs.sum::<usize>()
+    };
+    let (migrated, piped) = (Registry::start(), Registry::start());
+    let ended = gapferry()
+        .arg("migrate")
+        .arg(it.target.storage())
+        .args(["--to", migrated.host(), "--reupload", "--prove"])
+        .assert()
+        .success();
+    let stderr = String::from_utf8_lossy(&ended.get_output().stderr).into_owned();
+    assert!(stderr.contains("1 image proven") && reads(&migrated) == image.blobs.len(), "{stderr}");
+    let mut import = gapferry();
+    import.args(["import", "-", "--to", piped.host(), "--prove"]);
+    import.write_stdin(std::fs::read(&it.bundle).unwrap()).assert().success();
+    assert_eq!(reads(&piped), image.blobs.len());
+}
