@@ -1,4 +1,4 @@
-//! `gapferry prove` and `import --prove`: whoever cannot reach a registry's storage learns all the same whether what a receipt
+//! `gapferry prove` and `import --prove`: someone who cannot reach a registry's storage learns whether what a receipt
 //! confirms can be pulled.
 
 mod support;

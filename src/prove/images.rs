@@ -1,7 +1,7 @@
 //! What tags mean, and everything below the images.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 
@@ -14,7 +14,7 @@ use crate::progress::{Event, Phase};
 struct Tree {
     proof: ImageProof,
     repository: Repository,
-    blobs: Vec<Descriptor>,
+    blobs: Vec<Blob>,
     /// Manifests that were read.
     manifests: HashSet<Digest>,
     /// Companions whose tags mean other lists now.
@@ -23,8 +23,21 @@ struct Tree {
     failed: Option<Error>,
 }
 
-/// Manifests that were read already, by repository: many images share theirs.
-type Read = Mutex<HashMap<(Repository, Digest), Option<Manifest>>>;
+/// What a manifest names of the content that was confirmed. The manifest itself may have 4 MiB, and is not kept.
+#[derive(Default)]
+struct Below {
+    manifests: Vec<Digest>,
+    blobs: Vec<Blob>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+struct Blob {
+    digest: Digest,
+    size: u64,
+}
+
+/// Manifests that were read already, by repository: many images share theirs. `None`: it is not there.
+type Read = Mutex<HashMap<(Repository, Digest), Option<Arc<Below>>>>;
 
 impl Prover<'_> {
     /// Asks what each tag means, reads all manifests, and lists the blobs.
@@ -132,43 +145,35 @@ impl Prover<'_> {
             if !tree.manifests.insert(digest) {
                 continue;
             }
-            let manifest = match self.manifest(&tree.repository, digest, read).await {
-                Ok(Some(manifest)) => manifest,
-                Ok(None) => {
-                    tree.note(absent, format!("manifest {digest} is not in {}", tree.repository));
-                    continue;
+            match self.below(&tree.repository, digest, confirmed, read).await {
+                Ok(Some(below)) => {
+                    open.extend(below.manifests.iter().map(|child| (*child, Verdict::Damaged)));
+                    tree.blobs.extend(&below.blobs);
                 }
-                Err(error) => {
-                    tree.fail(error)?;
-                    continue;
-                }
-            };
-            for child in manifest.children() {
-                let Descriptor { digest, size, ref media_type, .. } = child.descriptor;
-                if !confirmed.digests.contains(&digest) {
-                    continue;
-                }
-                match child.role {
-                    Role::Manifest => open.push((digest, Verdict::Damaged)),
-                    // Without the addresses it may also be fetched from: the registry has to have it.
-                    Role::Config | Role::Layer | Role::ForeignLayer => {
-                        tree.blobs.push(Descriptor::new(media_type, digest, size));
-                    }
-                }
+                Ok(None) => tree.note(absent, format!("manifest {digest} is not in {}", tree.repository)),
+                Err(error) => tree.fail(error)?,
             }
         }
         Ok(())
     }
 
-    async fn manifest(&self, repository: &Repository, digest: Digest, read: &Read) -> Result<Option<Manifest>> {
+    /// Reads a manifest, unless it was read before.
+    async fn below(
+        &self,
+        repository: &Repository,
+        digest: Digest,
+        confirmed: &Confirmed,
+        read: &Read,
+    ) -> Result<Option<Arc<Below>>> {
         let place = (repository.clone(), digest);
         let known = read.lock().unwrap_or_else(PoisonError::into_inner).get(&place).cloned();
         if let Some(known) = known {
             return Ok(known);
         }
         let manifest = self.target.manifest(&repository.with_digest(digest)).await?;
-        read.lock().unwrap_or_else(PoisonError::into_inner).insert(place, manifest.clone());
-        Ok(manifest)
+        let below = manifest.map(|manifest| Arc::new(Below::of(&manifest, confirmed)));
+        read.lock().unwrap_or_else(PoisonError::into_inner).insert(place, below.clone());
+        Ok(below)
     }
 
     /// Signatures and the like that were confirmed: those that name a manifest of the image as their subject, and those that stand
@@ -204,6 +209,23 @@ impl Prover<'_> {
     }
 }
 
+impl Below {
+    fn of(manifest: &Manifest, confirmed: &Confirmed) -> Below {
+        let (mut below, mut seen) = (Below::default(), HashSet::new());
+        for child in manifest.children() {
+            let Descriptor { digest, size, .. } = child.descriptor;
+            if !confirmed.digests.contains(&digest) || !seen.insert(Blob { digest, size }) {
+                continue;
+            }
+            match child.role {
+                Role::Manifest => below.manifests.push(digest),
+                Role::Config | Role::Layer | Role::ForeignLayer => below.blobs.push(Blob { digest, size }),
+            }
+        }
+        below
+    }
+}
+
 impl Tree {
     fn note(&mut self, verdict: Verdict, problem: String) {
         self.proof.note(verdict, problem);
@@ -232,21 +254,23 @@ impl Tree {
 /// Each blob once, with all its places.
 fn list(trees: Vec<Tree>, unplaced: usize) -> Plan {
     let mut plan = Plan { unplaced, ..Plan::default() };
-    let mut known: HashMap<(Digest, u64), usize> = HashMap::new();
+    let mut known: HashMap<Blob, usize> = HashMap::new();
     let mut seen = HashSet::new();
     for Tree { mut proof, repository, blobs, .. } in trees {
         for blob in blobs {
-            let at = *known.entry((blob.digest, blob.size)).or_insert(plan.blobs.len());
+            let at = *known.entry(blob).or_insert(plan.blobs.len());
             if at == plan.blobs.len() {
+                // Without the addresses that a foreign layer may have: the registry itself has to have it.
+                let blob = Descriptor::new("", blob.digest, blob.size);
                 plan.blobs.push(BlobClaim { blob, places: Vec::new() });
             }
             if seen.insert((at, repository.clone())) {
                 plan.blobs[at].places.push(repository.clone());
             }
-            if !proof.blobs.contains(&at) {
-                proof.blobs.push(at);
-            }
+            proof.blobs.push(at);
         }
+        proof.blobs.sort_unstable();
+        proof.blobs.dedup();
         plan.images.push(proof);
     }
     plan

@@ -4,7 +4,7 @@
 //!
 //! **Once per digest.** Registries keep one copy of a blob, and a repository only a name for it: distribution, and so Harbor,
 //! address their storage by digest. So a blob is read to its end in one repository, and of every other one the last byte shows
-//! that its name leads to content of that length. If the content is wrong, or whoever asks says that repositories have copies of
+//! that its name leads to content of that length. If the content is wrong, or the caller says that repositories have copies of
 //! their own, it is read in each.
 //!
 //! **Threats.** Neither side is believed. A list of claims comes from a receipt, which may say anything: only what it names below

@@ -84,7 +84,7 @@ impl Transfer<'_> {
         })
     }
 
-    /// Whoever asks for the same content meanwhile waits, and shares the outcome.
+    /// Other images that need the same content meanwhile wait, and share the outcome.
     async fn send_again(&self, image: &Image, repository: &Repository, content: Content<'_>) -> Result<()> {
         let sending = self.resent.sending(repository, content.digest());
         let outcome = sending.get_or_init(|| async {

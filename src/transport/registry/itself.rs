@@ -1,4 +1,4 @@
-//! Reading from a registry itself, never from a mirror of it: for whoever wants to know what it has.
+//! Reading from a registry itself, never from a mirror of it: to find out what it has.
 
 use async_trait::async_trait;
 
