@@ -1,4 +1,4 @@
-//! Connections, bounded in number and in idle time, so that no client can hold the server by doing nothing.
+//! Connections, bounded in number and in time, so that no client can hold the server by doing nothing, or very little.
 
 use std::io;
 use std::net::SocketAddr;
@@ -15,18 +15,36 @@ use tokio::time::{Instant, Sleep};
 
 /// Connections at a time; further ones wait in the kernel's queue. Half of the threads tokio has for file work.
 const CONNECTIONS: usize = 256;
-/// How long a connection may move no byte in either direction.
-const IDLE: Duration = Duration::from_secs(300);
+/// How slow a client may be.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// From the beginning of a connection until its first request's head has arrived.
+    pub head: Duration,
+    /// A connection that moves fewer than [`Limits::least`] bytes in this time is closed.
+    pub idle: Duration,
+    /// In bytes, both directions together.
+    pub least: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits { head: Duration::from_secs(30), idle: Duration::from_secs(300), least: 4 * 1024 }
+    }
+}
+
+/// What ends a request's head.
+const END_OF_HEAD: &[u8] = b"\r\n\r\n";
 
 /// A listener that admits only so many.
 pub struct Bounded {
     listener: TcpListener,
     places: Arc<Semaphore>,
+    limits: Limits,
 }
 
 impl Bounded {
-    pub fn new(listener: TcpListener) -> Bounded {
-        Bounded { listener, places: Arc::new(Semaphore::new(CONNECTIONS)) }
+    pub fn new(listener: TcpListener, limits: Limits) -> Bounded {
+        Bounded { listener, places: Arc::new(Semaphore::new(CONNECTIONS)), limits }
     }
 }
 
@@ -40,7 +58,7 @@ impl Listener for Bounded {
         let (stream, address) = Listener::accept(&mut self.listener).await;
         // Without it, small answers wait for the client's acknowledgement.
         let _ = stream.set_nodelay(true);
-        (Connection { stream, idle: Box::pin(tokio::time::sleep(IDLE)), _place: place }, address)
+        (Connection::new(stream, self.limits, place), address)
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
@@ -48,21 +66,66 @@ impl Listener for Bounded {
     }
 }
 
-/// A stream that fails when nothing moves for too long.
+/// A stream that fails when no request comes, or too little moves for too long.
 pub struct Connection {
     stream: TcpStream,
-    idle: Pin<Box<Sleep>>,
+    limits: Limits,
+    /// When the current span of time ends.
+    end: Pin<Box<Sleep>>,
+    /// Bytes moved in it.
+    moved: u64,
+    /// How much of [`END_OF_HEAD`] has been read, until it was read once.
+    head: Option<usize>,
     _place: Option<OwnedSemaphorePermit>,
 }
 
 impl Connection {
-    fn watch<T>(&mut self, context: &mut Context<'_>, outcome: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
-        if outcome.is_ready() {
-            self.idle.as_mut().reset(Instant::now() + IDLE);
+    fn new(stream: TcpStream, limits: Limits, place: Option<OwnedSemaphorePermit>) -> Connection {
+        let end = Box::pin(tokio::time::sleep(limits.head));
+        Connection { stream, limits, end, moved: 0, head: Some(0), _place: place }
+    }
+
+    /// Counts what moved, and fails at the end of a span in which too little did.
+    fn watch<T>(
+        &mut self,
+        context: &mut Context<'_>,
+        outcome: Poll<io::Result<T>>,
+        moved: usize,
+    ) -> Poll<io::Result<T>> {
+        self.moved = self.moved.saturating_add(moved as u64);
+        if self.end.as_mut().poll(context).is_pending() {
             return outcome;
         }
-        let too_long = || Err(io::Error::new(io::ErrorKind::TimedOut, "nothing moved for too long"));
-        self.idle.as_mut().poll(context).map(|()| too_long())
+        if self.head.is_some() || self.moved < self.limits.least {
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "too little moved for too long")));
+        }
+        self.next_span(context);
+        outcome
+    }
+
+    fn next_span(&mut self, context: &mut Context<'_>) {
+        self.moved = 0;
+        self.end.as_mut().reset(Instant::now() + self.limits.idle);
+        // So that the new end wakes this task.
+        let _ = self.end.as_mut().poll(context);
+    }
+
+    /// Looks for the end of the first head in what was read.
+    fn look_for_head(&mut self, read: &[u8], context: &mut Context<'_>) {
+        let Some(mut seen) = self.head else { return };
+        for byte in read {
+            seen = match (END_OF_HEAD[seen] == *byte, *byte) {
+                (true, _) => seen + 1,
+                (false, b'\r') => 1,
+                (false, _) => 0,
+            };
+            if seen == END_OF_HEAD.len() {
+                self.head = None;
+                self.next_span(context);
+                return;
+            }
+        }
+        self.head = Some(seen);
     }
 }
 
@@ -72,15 +135,19 @@ impl AsyncRead for Connection {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
         let outcome = Pin::new(&mut self.stream).poll_read(context, buffer);
-        self.watch(context, outcome)
+        let read = &buffer.filled()[before..];
+        self.look_for_head(read, context);
+        self.watch(context, outcome, read.len())
     }
 }
 
 impl AsyncWrite for Connection {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let outcome = Pin::new(&mut self.stream).poll_write(context, bytes);
-        self.watch(context, outcome)
+        let written = written(&outcome);
+        self.watch(context, outcome, written)
     }
 
     fn poll_write_vectored(
@@ -89,7 +156,8 @@ impl AsyncWrite for Connection {
         parts: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let outcome = Pin::new(&mut self.stream).poll_write_vectored(context, parts);
-        self.watch(context, outcome)
+        let written = written(&outcome);
+        self.watch(context, outcome, written)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -102,5 +170,56 @@ impl AsyncWrite for Connection {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
+fn written(outcome: &Poll<io::Result<usize>>) -> usize {
+    match outcome {
+        Poll::Ready(Ok(count)) => *count,
+        _ => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    /// Both ends of a connection.
+    async fn pair(limits: Limits) -> (Connection, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut bounded = Bounded::new(listener, limits);
+        let client = TcpStream::connect(address).await.unwrap();
+        (bounded.accept().await.0, client)
+    }
+
+    const SOON: Duration = Duration::from_millis(20);
+    const NEVER: Duration = Duration::from_secs(3600);
+
+    #[tokio::test]
+    async fn a_head_that_never_ends_is_cut_however_it_trickles() {
+        for begun in ["", "GET /v2/ HTTP/1.1\r\nX-Slow: \r\n"] {
+            let (mut server, mut client) = pair(Limits { head: SOON, idle: NEVER, least: 0 }).await;
+            client.write_all(begun.as_bytes()).await.unwrap();
+            let error = server.read_to_end(&mut Vec::new()).await.unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::TimedOut, "{begun:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_body_that_moves_too_little_is_cut_and_one_that_moves_is_not() {
+        let head = "PUT / HTTP/1.1\r\n\r\n1234";
+        let (mut server, mut client) = pair(Limits { head: NEVER, idle: SOON, least: 1000 }).await;
+        client.write_all(head.as_bytes()).await.unwrap();
+        let mut read = Vec::new();
+        assert_eq!(server.read_to_end(&mut read).await.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        assert_eq!(read, head.as_bytes());
+
+        let (mut server, mut client) = pair(Limits { head: NEVER, idle: NEVER, least: 1000 }).await;
+        client.write_all(head.as_bytes()).await.unwrap();
+        client.write_all(&[0; 5000]).await.unwrap();
+        drop(client);
+        assert_eq!(server.read_to_end(&mut Vec::new()).await.unwrap(), head.len() + 5000);
     }
 }

@@ -20,15 +20,17 @@ pub fn catalog(shelf: &Shelf, query: &Query) -> Result<Response, Refusal> {
 }
 
 pub fn tags(shelf: &Shelf, name: &str, query: &Query) -> Result<Response, Refusal> {
-    let tags = shelf.names().tags(name, query.get("ns")).ok_or_else(|| Refusal::unknown_name(name))?;
+    let tags = shelf.names().tags(name, query.registry()?).ok_or_else(|| Refusal::unknown_name(name))?;
     let page = Page::of(tags.into_keys().map(|tag| tag.to_string()).collect(), query)?;
     page.answer(&format!("/v2/{name}/tags/list"), query, |items| json!({"name": name, "tags": items}))
 }
 
-/// An index of the manifests that speak of `digest`; empty for content nobody knows, as the spec has it.
-pub async fn referrers(shelf: &Arc<Shelf>, digest: Digest, query: &Query) -> Result<Response, Refusal> {
+/// An index of the manifests of this repository that speak of `digest`; empty for content nobody knows, as the spec has it.
+pub async fn referrers(shelf: &Arc<Shelf>, name: &str, digest: Digest, query: &Query) -> Result<Response, Refusal> {
     let own = Arc::clone(shelf);
     let mut manifests = blocking(move || own.referrers(&digest)).await?;
+    let (names, registry) = (shelf.names(), query.registry()?);
+    manifests.retain(|view| names.lists(name, registry, &view.digest));
     let filter = query.get("artifactType").filter(|text| !text.is_empty());
     if let Some(artifact_type) = filter {
         manifests.retain(|view| view.artifact_type.as_deref() == Some(artifact_type));

@@ -154,7 +154,7 @@ impl Server {
             shutdown.await;
             let _ = stopping.send(());
         };
-        let listener = connection::Bounded::new(self.listener);
+        let listener = connection::Bounded::new(self.listener, connection::Limits::default());
         let server = axum::serve(listener, router).with_graceful_shutdown(signal);
         let too_long = async move {
             // An error means that the server has ended by itself: then this must not.
@@ -215,9 +215,9 @@ async fn answer(shelf: &Arc<Shelf>, request: Request<Body>) -> Result<Response, 
         Endpoint::Ping => return Ok(answer::json(&serde_json::json!({}))),
         Endpoint::Catalog => return lists::catalog(shelf, &query),
         Endpoint::Tags { name } => return lists::tags(shelf, &name, &query),
-        Endpoint::Referrers { digest, .. } => return lists::referrers(shelf, digest, &query).await,
+        Endpoint::Referrers { name, digest } => return lists::referrers(shelf, &name, digest, &query).await,
         Endpoint::Manifest { name, target } => {
-            return pull::manifest(shelf, &name, query.get("ns"), &target).await;
+            return pull::manifest(shelf, &name, query.registry()?, &target).await;
         }
         Endpoint::Blob { digest, .. } => return pull::blob(shelf, digest, request.method(), request.headers()).await,
         Endpoint::Uploads { .. } => return Err(Refusal::not_allowed("POST")),

@@ -13,6 +13,9 @@ use crate::transport::layout::{IMAGE_NAME, REF_NAME};
 /// The most values in an index that is read: 100,000 images of twenty each.
 const MOST_VALUES: usize = 2_000_000;
 
+/// What clients call Docker Hub when they ask a mirror.
+const HUB_ALIASES: [&str; 2] = ["registry-1.docker.io", "index.docker.io"];
+
 /// The content of `index.json`, and what is derived from it.
 #[derive(Clone)]
 pub struct Names {
@@ -106,19 +109,37 @@ impl Names {
     /// The one repository that `name` means where the client says of which registry it is, as containerd does of a mirror
     /// (`?ns=`). `name` may begin with that registry.
     fn of_registry(&self, name: &str, registry: &str) -> Option<&Repository> {
+        let registry = if HUB_ALIASES.contains(&registry) { "docker.io" } else { registry };
         let host = host_component(registry);
-        let path = [registry, &host].into_iter().find_map(|host| name.strip_prefix(host)?.strip_prefix('/'));
-        let whole = |path: &str| format!("{registry}/{path}").parse::<Repository>().ok();
-        let known = |path: &str| self.repositories.get_key_value(&whole(path)?).map(|(known, _)| known);
-        known(name).or_else(|| known(path?))
+        let below = |host: &str| name.strip_prefix(host).and_then(|rest| rest.strip_prefix('/'));
+        let paths = [Some(name), below(registry).or_else(|| below(&host))];
+        // Compared by registry, not read as a name: `org` and `app` must not become docker.io's `org/app`.
+        let known = |path: &str, same: &dyn Fn(&str) -> bool| {
+            let mut all = self.spellings.get(path).into_iter().flatten();
+            all.find(|known| known.path() == path && same(known.registry()))
+        };
+        let exact = |path: &str| known(path, &|own| own == registry);
+        let spelled = |path: &str| known(path, &|own| host_component(own) == host);
+        paths.into_iter().flatten().find_map(|path| exact(path).or_else(|| spelled(path)))
+    }
+
+    /// Whether a listed manifest counts as this repository's: it is listed there, or has no name, as referrers in bundles.
+    pub fn lists(&self, name: &str, registry: Option<&str>, digest: &Digest) -> bool {
+        let meant = self.named(name, registry);
+        let counts = |entry: &Entry| entry.repository.as_ref().is_none_or(|own| meant.contains(&own));
+        self.entries.iter().any(|entry| entry.view.digest == *digest && counts(entry))
+    }
+
+    fn named(&self, name: &str, registry: Option<&str>) -> Vec<&Repository> {
+        match registry {
+            Some(registry) => self.of_registry(name, registry).into_iter().collect(),
+            None => self.meant(name),
+        }
     }
 
     /// The tags under a spelling of a repository, of `registry` alone if one is given; `None` if there is no such repository.
     pub fn tags(&self, name: &str, registry: Option<&str>) -> Option<BTreeMap<Tag, Descriptor>> {
-        let meant = match registry {
-            Some(registry) => self.of_registry(name, registry).into_iter().collect(),
-            None => self.meant(name),
-        };
+        let meant = self.named(name, registry);
         let mut tags: BTreeMap<Tag, Vec<&Descriptor>> = BTreeMap::new();
         for (tag, view) in meant.iter().filter_map(|repository| self.repositories.get(*repository)).flatten() {
             tags.entry(tag.clone()).or_default().push(view);

@@ -14,7 +14,7 @@ pub enum Endpoint {
     Ping,
     Catalog,
     Tags { name: String },
-    Referrers { digest: Digest },
+    Referrers { name: String, digest: Digest },
     Manifest { name: String, target: Target },
     Blob { digest: Digest },
     Uploads { name: String },
@@ -72,7 +72,7 @@ const SHAPES: [(&str, Make); 5] = [
         digest => Ok(Endpoint::Blob { digest: parse_digest(digest)? }),
     }),
     ("/manifests", |name, last| Ok(Endpoint::Manifest { name, target: target(last)? })),
-    ("/referrers", |_, last| Ok(Endpoint::Referrers { digest: parse_digest(last)? })),
+    ("/referrers", |name, last| Ok(Endpoint::Referrers { name, digest: parse_digest(last)? })),
     ("/tags", |name, last| match last {
         "list" => Ok(Endpoint::Tags { name }),
         _ => Err(Refusal::new(404, "NAME_UNKNOWN", "no such path; tags are at /tags/list")),
@@ -113,6 +113,18 @@ impl Query {
 
     pub fn get(&self, name: &str) -> Option<&str> {
         self.0.iter().find(|(own, _)| own == name).map(|(_, value)| value.as_str())
+    }
+
+    /// The registry that a mirror is asked for (`ns`, as containerd sends it), if any.
+    ///
+    /// # Errors
+    /// It is no registry.
+    pub fn registry(&self) -> Result<Option<&str>, Refusal> {
+        let Some(registry) = self.get("ns") else { return Ok(None) };
+        match Repository::new(registry, "x") {
+            Ok(_) => Ok(Some(registry)),
+            Err(e) => Err(Refusal::new(400, "NAME_INVALID", format!("ns is to be a registry: {e}"))),
+        }
     }
 
     /// The digest given as `name`, if any.

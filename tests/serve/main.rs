@@ -1,6 +1,8 @@
 //! The embedded registry, as skopeo and plain HTTP see it.
 
 mod command;
+mod deleting;
+mod mirror;
 mod reading;
 mod strangers;
 #[path = "../support/mod.rs"]
