@@ -33,7 +33,7 @@
 //! | [`transport`] | registries, OCI layouts and the storage of a registry as directory or tar, skopeo's `dir:` |
 //! | [`allowlist`] | text, YAML and skopeo's YAML to rules that know their line |
 //! | [`resolve`], [`walk`], [`select`] | rules to references, references to complete images, platforms from an index |
-//! | [`companion`] | what accompanies an image |
+//! | [`companion`] | what accompanies an image: its kind, and lists of signatures that both sides have added to |
 //! | [`lock`], [`graph`] | what each reference meant; everything below it |
 //! | [`plan`], [`transfer`] | what has to move where; moving it |
 //! | [`bundle`] | the format, the writer, the reader |

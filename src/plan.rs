@@ -2,6 +2,7 @@
 //!
 //! Pure but for [`take_inventory`] and [`Plan::proven`], which ask the target.
 
+mod companions;
 mod inventory;
 mod proof;
 
@@ -10,8 +11,10 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 
 use serde::Serialize;
 
+use crate::content::Lookup;
 use crate::graph::{Graph, Image};
-use crate::oci::{Descriptor, Digest, Reference, Repository};
+use crate::oci::{Descriptor, Digest, Manifest, Reference, Repository};
+pub use companions::{CompanionAction, CompanionStep, ListState, compare, decide};
 pub use inventory::{Before, Inventory, take_inventory, take_tags};
 
 /// Where each image of a graph goes: the reference (tag or digest) it is to have at the target, in the graph's order.
@@ -46,6 +49,10 @@ pub struct ImageStep {
     pub action: Action,
     /// Digests of manifests that are there already.
     pub present: HashSet<Digest>,
+    /// The tags of its companions; none where the image is left alone.
+    pub companions: Vec<CompanionStep>,
+    /// Digests of manifests and blobs that the target need not have, because a companion's tag means something else there.
+    pub not_needed: HashSet<Digest>,
 }
 
 /// What the tag means at the target before the job.
@@ -62,6 +69,30 @@ pub enum TagState {
     Blocked,
 }
 
+impl TagState {
+    /// Of a tag that is to mean `wanted`, as it was found.
+    fn of(inventory: &Inventory, tag: &Reference, wanted: &Digest) -> TagState {
+        match inventory.tags.get(tag) {
+            None if inventory.blocked.contains(tag) => TagState::Blocked,
+            None => TagState::New,
+            Some(digest) => TagState::meaning(*digest, wanted),
+        }
+    }
+
+    /// The same, as a look-up answered.
+    pub fn now(found: &Lookup, wanted: &Digest) -> TagState {
+        match found {
+            Lookup::Absent => TagState::New,
+            Lookup::Found(found) => TagState::meaning(found.digest, wanted),
+            Lookup::Blocked(_) => TagState::Blocked,
+        }
+    }
+
+    fn meaning(digest: Digest, wanted: &Digest) -> TagState {
+        if digest == *wanted { TagState::Same } else { TagState::Other(digest) }
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Action {
@@ -71,7 +102,7 @@ pub enum Action {
     Nothing,
     /// The tag means another image, and is to be left alone.
     Skip,
-    /// The tag means another image, and that is an error.
+    /// The tag means another image, or that of a companion something else, and that is an error.
     Refuse,
     /// The tag means another image, and the target lets nobody change that.
     Immutable,
@@ -106,7 +137,7 @@ impl Plan {
             self.blobs.iter().filter(|step| is_held(step)).map(|step| step.blob.digest).collect();
         self.blobs.retain(|step| !is_held(step));
         for (image, step) in graph.images.iter().zip(&mut self.images) {
-            let waits = || image.blobs.iter().any(|blob| held.contains(&blob.digest));
+            let waits = || step.blobs(image).any(|blob| held.contains(&blob.digest));
             if step.action == Action::Push && waits() {
                 step.action = Action::Wait;
             }
@@ -127,7 +158,7 @@ impl Plan {
         let images = graph.images.iter().zip(&self.images);
         let wanted = images.filter(|(_, step)| matches!(step.action, Action::Push | Action::Nothing | Action::Wait));
         let mut seen = HashSet::new();
-        let present = wanted.flat_map(|(image, _)| &image.blobs).filter(|blob| !new.contains(&blob.digest));
+        let present = wanted.flat_map(|(image, step)| step.blobs(image)).filter(|blob| !new.contains(&blob.digest));
         present.filter(|blob| seen.insert(blob.digest)).map(|blob| blob.size).fold(0, u64::saturating_add)
     }
 
@@ -138,31 +169,65 @@ impl Plan {
     }
 }
 
+impl ImageStep {
+    /// The blobs that the target must have of this image.
+    pub fn blobs<'i>(&self, image: &'i Image) -> impl Iterator<Item = &'i Descriptor> {
+        image.blobs.iter().filter(|blob| !self.not_needed.contains(&blob.digest))
+    }
+
+    /// The manifests that the target must have of this image, under their digests at least.
+    pub fn manifests<'i>(&self, image: &'i Image) -> impl Iterator<Item = &'i Manifest> {
+        image.manifests.iter().filter(|manifest| !self.not_needed.contains(&manifest.digest()))
+    }
+
+    /// Why the image is refused.
+    pub fn refusal(&self) -> String {
+        let reason = self.companions.iter().find_map(|companion| match &companion.action {
+            CompanionAction::Refuse { reason } => Some(reason.clone()),
+            _ => None,
+        });
+        let of_tag = match self.tag {
+            TagState::Blocked => "the tag is there already, and a policy forbids reading what it means",
+            _ => "the tag already means another image",
+        };
+        reason.unwrap_or_else(|| of_tag.to_owned())
+    }
+}
+
 fn image_step(image: &Image, to: &Reference, inventory: &Inventory, on_existing: OnExisting) -> ImageStep {
     let repository = &to.repository;
     let has = |digest: &Digest| inventory.manifests.contains(&(repository.clone(), *digest));
     let present: HashSet<Digest> = image.manifests.iter().map(|m| m.digest()).filter(|digest| has(digest)).collect();
-    let complete = present.len() == image.manifests.iter().map(|m| m.digest()).collect::<HashSet<_>>().len()
-        && image.blobs.iter().all(|blob| inventory.blobs.contains(&(repository.clone(), blob.digest)))
-        && image
-            .locked
-            .companion_tags(repository)
-            .all(|(tag, digest)| inventory.tags.get(&tag).is_some_and(|found| *found == digest));
-    let tag = match inventory.tags.get(to) {
-        None if inventory.blocked.contains(to) => TagState::Blocked,
-        None => TagState::New,
-        Some(digest) if *digest == image.locked.digest => TagState::Same,
-        Some(digest) => TagState::Other(*digest),
-    };
-    let action = match (tag, on_existing) {
-        (TagState::Other(_) | TagState::Blocked, OnExisting::Skip) => Action::Skip,
-        (TagState::Other(_) | TagState::Blocked, OnExisting::Fail) => Action::Refuse,
-        (TagState::Other(_), _) if inventory.immutable.contains(to) => Action::Immutable,
-        (TagState::Same, _) if complete => Action::Nothing,
+    let tag = TagState::of(inventory, to, &image.locked.digest);
+    let from = image.locked.reference.repository.clone();
+    let (companions, not_needed) = Default::default();
+    let step = ImageStep { from, to: to.clone(), tag, action: Action::Push, present, companions, not_needed };
+    match (tag, on_existing) {
+        (TagState::Other(_) | TagState::Blocked, OnExisting::Skip) => {
+            return ImageStep { action: Action::Skip, ..step };
+        }
+        (TagState::Other(_) | TagState::Blocked, OnExisting::Fail) => {
+            return ImageStep { action: Action::Refuse, ..step };
+        }
+        (TagState::Other(_), _) if inventory.immutable.contains(to) => {
+            return ImageStep { action: Action::Immutable, ..step };
+        }
+        _ => {}
+    }
+    let companions = companions::steps(image, repository, inventory, on_existing);
+    let step = ImageStep { not_needed: companions::not_needed(image, &companions), companions, ..step };
+    let is_settled =
+        |companion: &CompanionStep| matches!(companion.action, CompanionAction::Nothing | CompanionAction::Skip);
+    let is_complete = step.manifests(image).all(|manifest| step.present.contains(&manifest.digest()))
+        && step.blobs(image).all(|blob| inventory.blobs.contains(&(repository.clone(), blob.digest)))
+        && step.companions.iter().all(is_settled);
+    let is_refused = |companion: &CompanionStep| matches!(companion.action, CompanionAction::Refuse { .. });
+    let action = match tag {
+        _ if step.companions.iter().any(is_refused) => Action::Refuse,
+        TagState::Same if is_complete => Action::Nothing,
         _ => Action::Push,
     };
-    let from = image.locked.reference.repository.clone();
-    ImageStep { from, to: to.clone(), tag, action, present }
+    ImageStep { action, ..step }
 }
 
 /// The image's root, where it can be put by its tag alone: one request less. What refers to it must find it before the tag
@@ -179,6 +244,7 @@ fn blob_steps(graph: &Graph, images: &[ImageStep], inventory: &Inventory) -> Vec
         let skipped = matches!(step.action, Action::Skip | Action::Refuse | Action::Immutable);
         for blob in &image.blobs {
             let repository = &step.to.repository;
+            let skipped = skipped || step.not_needed.contains(&blob.digest);
             if !seen.insert((repository, blob.digest)) {
                 continue;
             }

@@ -8,17 +8,19 @@
 //! what its digest says, or the receipt is none. What platforms an image is for is believed, and nothing depends on it: such an
 //! image is not carried.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::companion;
 use crate::error::{Error, Result};
 use crate::graph::{Graph, Image};
-use crate::oci::{Digest, Manifest, Platform, Reference, has_at_most_values, media_type, values_in};
-use crate::plan::Plan;
+use crate::lock::Attached;
+use crate::oci::{Digest, Manifest, Platform, Reference, Tag, has_at_most_values, media_type, values_in};
+use crate::plan::{CompanionAction, CompanionStep, ImageStep, Plan, TagState};
 use crate::transfer::{Done, Outcome, confirmed};
 
 /// The version of the receipt's JSON.
@@ -97,9 +99,45 @@ pub struct ImageReceipt {
     /// What it is for, where it is at the target and its index does not say so.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub platforms: Vec<Platform>,
+    /// What accompanies it, where it is at the target. Receipts of older versions have none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub companions: Vec<CompanionReceipt>,
     /// Why, when it failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+}
+
+/// What became of one companion.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CompanionReceipt {
+    pub kind: companion::Kind,
+    /// As the source has it.
+    pub digest: Digest,
+    /// What it speaks of.
+    pub subject: Digest,
+    /// The tag it is found by; without one it is found as a referrer of `subject`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tag: Option<Tag>,
+    pub outcome: CompanionOutcome,
+    /// What the tag meant at the target before and was replaced or joined, or means there still, where that is not `digest`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub found: Option<Digest>,
+    /// What the tag means at the target now, where that is not `digest`: a list of the signatures of both sides.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub joined: Option<Digest>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CompanionOutcome {
+    Pushed,
+    /// It was there, or the list of signatures there has all that it has.
+    Present,
+    /// The signatures of both sides are in one list now.
+    Joined,
+    /// The tag means something else there and was left alone.
+    Skipped,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -117,7 +155,8 @@ impl ImageReceipt {
     /// Of an image that was wanted, and that its source cannot give.
     pub fn lost(source: String, digest: Option<Digest>, error: String) -> ImageReceipt {
         let (outcome, error) = (ImageOutcome::Failed, Some(error));
-        ImageReceipt { source, reference: None, digest, outcome, platforms: Vec::new(), error }
+        let (platforms, companions) = Default::default();
+        ImageReceipt { source, reference: None, digest, outcome, platforms, companions, error }
     }
 }
 
@@ -130,6 +169,7 @@ impl Receipt {
         outcome: &Outcome,
         finished: Timestamp,
     ) -> Receipt {
+        let done = &outcome.companions;
         let images = graph.images.iter().zip(&plan.images).zip(&outcome.images).map(|((image, step), result)| {
             let (outcome, error) = match result {
                 Ok(Done::Pushed) => (ImageOutcome::Pushed, None),
@@ -139,8 +179,11 @@ impl Receipt {
                 Err(error) => (ImageOutcome::Failed, Some(error.chain())),
             };
             let (source, reference) = (image.locked.reference.to_string(), Some(step.to.clone()));
-            let platforms = if is_there(result) { platforms(image) } else { Vec::new() };
-            ImageReceipt { source, reference, digest: Some(image.locked.digest), outcome, platforms, error }
+            let (platforms, companions) = match is_there(result) {
+                true => (platforms(image), companions(image, step, done)),
+                false => Default::default(),
+            };
+            ImageReceipt { source, reference, digest: Some(image.locked.digest), outcome, platforms, companions, error }
         });
         let good = graph.images.iter().zip(&outcome.images).filter(|(_, result)| is_there(result));
         Receipt {
@@ -151,7 +194,7 @@ impl Receipt {
             target: target.to_owned(),
             finished,
             images: images.collect(),
-            confirmed: confirmed(graph, outcome).into_iter().collect(),
+            confirmed: confirmed(graph, plan, outcome).into_iter().collect(),
             wanted: Vec::new(),
             manifests: kept(good.flat_map(|(image, _)| &image.manifests)),
         }
@@ -189,6 +232,49 @@ impl Receipt {
 
 fn is_there<E>(result: &Result<Done, E>) -> bool {
     matches!(result, Ok(Done::Pushed | Done::Present))
+}
+
+/// What became of the companions of an image that is at the target; `done` says what was done with their tags.
+fn companions(image: &Image, step: &ImageStep, done: &HashMap<Reference, CompanionAction>) -> Vec<CompanionReceipt> {
+    let outcome_of = |attached: &Attached| {
+        let own = |companion: &&CompanionStep| companion.tag.tag == attached.tag && companion.digest == attached.digest;
+        let Some(own) = step.companions.iter().find(own) else {
+            let is_there = step.present.contains(&attached.digest);
+            return (if is_there { CompanionOutcome::Present } else { CompanionOutcome::Pushed }, None, None);
+        };
+        let found = match own.state {
+            TagState::Other(digest) => Some(digest),
+            TagState::New | TagState::Same | TagState::Blocked => None,
+        };
+        match done.get(&own.tag).unwrap_or(&own.action) {
+            CompanionAction::Push => (CompanionOutcome::Pushed, found, None),
+            CompanionAction::Join { joined, .. } => (CompanionOutcome::Joined, found, Some(*joined)),
+            CompanionAction::Skip => (CompanionOutcome::Skipped, found, None),
+            CompanionAction::Nothing | CompanionAction::Refuse { .. } => (CompanionOutcome::Present, found, None),
+        }
+    };
+    let receipt = |attached: &Attached| {
+        let (outcome, found, joined) = outcome_of(attached);
+        let Attached { digest, subject, tag, .. } = attached.clone();
+        CompanionReceipt { kind: kind_of(image, attached), digest, subject, tag, outcome, found, joined }
+    };
+    image.locked.companions().iter().map(receipt).collect()
+}
+
+/// Of an image that was found at the target, with what accompanies it there.
+pub fn companions_found(image: &Image) -> Vec<CompanionReceipt> {
+    let receipt = |attached: &Attached| {
+        let Attached { digest, subject, tag, .. } = attached.clone();
+        let (outcome, found, joined) = (CompanionOutcome::Present, None, None);
+        CompanionReceipt { kind: kind_of(image, attached), digest, subject, tag, outcome, found, joined }
+    };
+    image.locked.companions().iter().map(receipt).collect()
+}
+
+/// What a companion of `image` is.
+pub fn kind_of(image: &Image, attached: &Attached) -> companion::Kind {
+    let manifest = image.manifests.iter().find(|manifest| manifest.digest() == attached.digest);
+    companion::Kind::of(attached.tag.as_ref(), attached.artifact_type.as_deref(), manifest)
 }
 
 /// Where the signature of a receipt stands.

@@ -7,6 +7,7 @@
 mod arrivals;
 mod awaited;
 mod closed;
+mod companions;
 mod observed;
 mod outcomes;
 mod resend;
@@ -24,7 +25,7 @@ use crate::content::{Lookup, Origin, Sink, Source};
 use crate::error::{Error, Kind, Reason, Result};
 use crate::graph::{Graph, Image};
 use crate::oci::{Digest, Manifest, Reference, Repository};
-use crate::plan::{Action, BlobStep, ImageStep, Plan, TagState, put_by_tag};
+use crate::plan::{Action, BlobStep, CompanionAction, ImageStep, Plan, TagState, put_by_tag};
 use crate::progress::{Event, Events, Phase};
 pub use arrivals::Arrivals;
 use arrivals::Coming;
@@ -56,6 +57,8 @@ pub struct Outcome {
     pub mounted: u64,
     /// Tags that are set, and that a policy of the target lets nobody pull for now; with its words. Sorted.
     pub blocked: Vec<(Reference, String)>,
+    /// What was done with the tags of companions, where something was.
+    pub companions: HashMap<Reference, CompanionAction>,
 }
 
 /// How an image ended well.
@@ -93,6 +96,7 @@ pub struct Transfer<'a> {
     options: Options,
     events: Events,
     mounted: AtomicU64,
+    companions: Mutex<HashMap<Reference, CompanionAction>>,
     failed: Mutex<HashMap<(Repository, Digest), Arc<Error>>>,
     /// Each manifest is put once per repository, however many images share it, and tagged by one image at a time:
     /// distribution 2.8 rewrites its link in place, and whoever reads that moment gets a 500.
@@ -111,6 +115,7 @@ impl<'a> Transfer<'a> {
             options,
             events,
             mounted: AtomicU64::new(0),
+            companions: Mutex::default(),
             failed: Mutex::default(),
             published: Mutex::default(),
             resent: Resent::default(),
@@ -151,8 +156,9 @@ impl<'a> Transfer<'a> {
         let images = pairs.map(|(at, (image, step))| outcomes.remove(&at).unwrap_or_else(|| self.untried(image, step)));
         let mut blocked = std::mem::take(&mut *self.blocked.lock().unwrap_or_else(PoisonError::into_inner));
         blocked.sort();
+        let companions = std::mem::take(&mut *self.companions.lock().unwrap_or_else(PoisonError::into_inner));
         let mounted = self.mounted.load(Ordering::Relaxed);
-        Outcome { images: images.collect(), moved: self.moved(), mounted, blocked }
+        Outcome { images: images.collect(), moved: self.moved(), mounted, blocked, companions }
     }
 
     /// Manifests and tags of the images that `complete` names by their place.
@@ -354,11 +360,7 @@ impl<'a> Transfer<'a> {
             Action::Nothing => return Ok(Done::Present),
             Action::Skip => return Ok(Done::Skipped),
             Action::Refuse => {
-                let text = match step.tag {
-                    TagState::Blocked => "the tag is there already, and a policy forbids reading what it means",
-                    _ => "the tag already means another image",
-                };
-                return Err(Arc::new(Error::new(Kind::Refused, text)));
+                return Err(Arc::new(Error::new(Kind::Refused, step.refusal())));
             }
             Action::Immutable => {
                 let text = "the tag already means another image, and a rule of the project makes it immutable";
@@ -381,7 +383,7 @@ impl<'a> Transfer<'a> {
     fn check_blobs(&self, image: &Image, step: &ImageStep) -> Result<(), Arc<Error>> {
         let failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
         let error = |digest| failed.get(&(step.to.repository.clone(), digest)).cloned();
-        image.blobs.iter().find_map(|blob| error(blob.digest)).map_or(Ok(()), Err)
+        step.blobs(image).find_map(|blob| error(blob.digest)).map_or(Ok(()), Err)
     }
 
     /// Manifests children first, companions after their subjects; tags when everything is there.
@@ -389,19 +391,16 @@ impl<'a> Transfer<'a> {
         let repository = &step.to.repository;
         let gets_tag = step.to.digest.is_none() && step.tag != TagState::Same;
         let by_tag = put_by_tag(image, &step.to).filter(|_| gets_tag);
-        for manifest in &image.manifests {
+        for manifest in step.manifests(image) {
             if !step.present.contains(&manifest.digest()) && by_tag != Some(manifest.digest()) {
                 self.put_once(image, repository, manifest).await?;
             }
         }
-        for (tag, digest) in image.locked.companion_tags(repository) {
-            // An immutable tag would refuse even the same digest.
-            if !self.sink.resolve(&tag).await?.means(&digest) {
-                self.tag(&tag, image, digest).await?;
-            }
+        for companion in &step.companions {
+            self.companion(image, companion).await?;
         }
         if gets_tag {
-            self.tag(&step.to, image, image.locked.digest).await?;
+            self.tag(image, &step.to, manifest_of(image, &image.locked.digest)?).await?;
         }
         Ok(())
     }
@@ -422,10 +421,8 @@ impl<'a> Transfer<'a> {
     }
 
     /// Gives `tag` its meaning and reads it back.
-    async fn tag(&self, tag: &Reference, image: &Image, digest: Digest) -> Result<()> {
-        let Some(manifest) = image.manifests.iter().find(|manifest| manifest.digest() == digest) else {
-            return Err(Error::damaged(format!("{digest} is not among the image's manifests")));
-        };
+    async fn tag(&self, image: &Image, tag: &Reference, manifest: &Manifest) -> Result<()> {
+        let digest = manifest.digest();
         let turn = self.turn(&tag.repository, digest);
         let mut is_there = turn.lock().await;
         self.put_manifest(image, tag, manifest).await?;
@@ -448,17 +445,28 @@ impl<'a> Transfer<'a> {
     }
 }
 
-/// Distinct blobs confirmed at the target: those that were there and those that arrived.
-pub fn confirmed(graph: &Graph, outcome: &Outcome) -> HashSet<Digest> {
-    let good = graph
-        .images
-        .iter()
-        .zip(&outcome.images)
-        .filter(|(_, result)| matches!(result, Ok(Done::Pushed | Done::Present)));
-    good.flat_map(|(image, _)| {
-        image.blobs.iter().map(|blob| blob.digest).chain(image.manifests.iter().map(Manifest::digest))
-    })
-    .collect()
+fn manifest_of<'i>(image: &'i Image, digest: &Digest) -> Result<&'i Manifest> {
+    let found = image.manifests.iter().find(|manifest| manifest.digest() == *digest);
+    found.ok_or_else(|| Error::damaged(format!("{digest} is not among the image's manifests")))
+}
+
+/// Distinct blobs and manifests confirmed at the target: those that were there and those that arrived.
+pub fn confirmed(graph: &Graph, plan: &Plan, outcome: &Outcome) -> HashSet<Digest> {
+    let steps = graph.images.iter().zip(&plan.images);
+    let good = steps.zip(&outcome.images).filter(|(_, result)| matches!(result, Ok(Done::Pushed | Done::Present)));
+    let there = good.flat_map(|((image, step), _)| {
+        let blobs = step.blobs(image).map(|blob| blob.digest);
+        let joined = step.companions.iter().filter_map(|companion| {
+            let action = outcome.companions.get(&companion.tag).unwrap_or(&companion.action);
+            match (action, companion.state) {
+                (CompanionAction::Join { joined, .. }, _) => Some(*joined),
+                (CompanionAction::Nothing, TagState::Other(found)) => Some(found),
+                _ => None,
+            }
+        });
+        blobs.chain(step.manifests(image).map(Manifest::digest)).chain(step.present.iter().copied()).chain(joined)
+    });
+    there.collect()
 }
 
 fn received<T>(channel: mpsc::UnboundedReceiver<T>) -> impl Stream<Item = T> {

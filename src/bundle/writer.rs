@@ -235,6 +235,10 @@ impl Sink for Writer {
         Ok(Lookup::Absent)
     }
 
+    async fn read_manifest(&self, _: &Reference) -> Result<Option<Manifest>> {
+        Ok(None)
+    }
+
     /// A bundle has no repositories: what is there is there for all.
     async fn mount(&self, _: &Repository, blob: &Descriptor, _: &Repository) -> Result<bool> {
         Ok(self.holds(&blob.digest))

@@ -1,7 +1,10 @@
 //! What accompanies an image: signatures, attestations, SBOMs.
 //!
-//! Pure values, no I/O: [`Kind`] says what a companion is.
+//! Pure values, no I/O: [`Kind`] says what a companion is, [`merge`] what becomes of a list of signatures that both sides of
+//! the gap have added to.
 
 mod kind;
+mod merge;
 
 pub use kind::Kind;
+pub use merge::{Joined, Merge, NotMerged, is_list, merge};

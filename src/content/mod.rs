@@ -100,6 +100,9 @@ pub trait Sink: Send + Sync {
     /// What a tag or digest means at the target now.
     async fn resolve(&self, reference: &Reference) -> Result<Lookup>;
 
+    /// The manifest of a tag or digest at the target, its digest proven when one was asked for.
+    async fn read_manifest(&self, reference: &Reference) -> Result<Option<Manifest>>;
+
     /// Whether `repository` is known to have no tag at all; it may have what an interrupted push left. `false` where that
     /// cannot be told at once.
     async fn has_no_tags(&self, _repository: &Repository) -> Result<bool> {

@@ -14,7 +14,7 @@ use crate::graph::Image;
 use crate::naming::Naming;
 use crate::oci::{Descriptor, Digest, Manifest, Reference, Repository, Role};
 use crate::progress::{Event, Events, Phase};
-use crate::receipt::{ImageOutcome, ImageReceipt, Kept, kept, platforms};
+use crate::receipt::{ImageOutcome, ImageReceipt, Kept, companions_found, kept, platforms};
 use crate::resolve::without_companions;
 use crate::walk::{Options, Walk, Wanted};
 
@@ -131,7 +131,8 @@ impl Asker<'_> {
             let error = format!("{lacking} of its blobs are not there");
             return Ok((told(digest, ImageOutcome::Failed, Some(error)), Found::default()));
         }
-        let told = ImageReceipt { platforms: platforms(&image), ..told(digest, ImageOutcome::Present, None) };
+        let (platforms, companions) = (platforms(&image), companions_found(&image));
+        let told = ImageReceipt { platforms, companions, ..told(digest, ImageOutcome::Present, None) };
         Ok((told, Found { manifests: image.manifests, blobs, error: None }))
     }
 
@@ -173,7 +174,8 @@ pub struct Unreadable {
 
 fn told(named: &Named, digest: Option<Digest>, outcome: ImageOutcome, error: Option<String>) -> ImageReceipt {
     let (source, reference) = (named.source.to_string(), Some(named.target.clone()));
-    ImageReceipt { source, reference, digest, outcome, platforms: Vec::new(), error }
+    let (platforms, companions) = Default::default();
+    ImageReceipt { source, reference, digest, outcome, platforms, companions, error }
 }
 
 /// The registry refuses this repository, or this image; it does not follow that it refuses others.

@@ -7,6 +7,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 
+use super::companions::{self, ListState};
 use super::{Targets, put_by_tag};
 use crate::content::{Lookup, Sink};
 use crate::error::Result;
@@ -29,6 +30,8 @@ pub struct Inventory {
     pub blocked: HashSet<Reference>,
     /// Tags that may not change their meaning, among those that mean another image.
     pub immutable: HashSet<Reference>,
+    /// How the lists of signatures there relate to those of the job, where their tags mean something else.
+    pub lists: HashMap<Reference, ListState>,
     /// Blobs that some other repository of the target has, where they can be mounted from.
     pub elsewhere: HashMap<Digest, Repository>,
 }
@@ -115,6 +118,7 @@ pub async fn take_inventory(
             (None, Lookup::Blocked(_)) => _ = inventory.blocked.insert(reference),
         }
     }
+    inventory.lists = asker.lists(graph, targets, &inventory).await?;
     Ok(inventory)
 }
 
@@ -132,7 +136,8 @@ pub async fn take_tags(
 ) -> Result<Inventory> {
     let Questions { tags, .. } = questions(graph, targets, closed, &HashMap::new());
     events.report(Event::Phase { phase: Phase::Inventory, items: tags.len() as u64, bytes: 0 });
-    let found = Asker { sink, jobs: jobs.max(1), events }.resolve_all(tags).await?;
+    let asker = Asker { sink, jobs: jobs.max(1), events };
+    let found = asker.resolve_all(tags).await?;
     let mut inventory = Inventory::default();
     for (tag, found) in found {
         match found {
@@ -141,6 +146,7 @@ pub async fn take_tags(
             Lookup::Blocked(_) => _ = inventory.blocked.insert(tag),
         }
     }
+    inventory.lists = asker.lists(graph, targets, &inventory).await?;
     Ok(inventory)
 }
 
@@ -253,6 +259,29 @@ impl Asker<'_> {
             })
             .buffer_unordered(self.jobs)
             .try_filter_map(|place| async move { Ok(place) })
+            .try_collect()
+            .await
+    }
+
+    /// Reads the lists of signatures whose tags mean something else at the target.
+    async fn lists(
+        &self,
+        graph: &Graph,
+        targets: &Targets,
+        inventory: &Inventory,
+    ) -> Result<HashMap<Reference, ListState>> {
+        let is_other = |tag: &Reference, ours: &Manifest| {
+            inventory.blocked.contains(tag) || inventory.tags.get(tag).is_some_and(|found| *found != ours.digest())
+        };
+        let all = graph.images.iter().zip(targets).flat_map(|(image, to)| companions::lists(image, &to.repository));
+        let others: HashMap<Reference, &Manifest> = all.filter(|(tag, ours)| is_other(tag, ours)).collect();
+        stream::iter(others)
+            .map(|(tag, ours)| async move {
+                let compared = companions::compare(self.sink, &tag, ours).await?;
+                Ok(compared.map(|(state, _)| (tag, state)))
+            })
+            .buffer_unordered(self.jobs)
+            .try_filter_map(|list| async move { Ok(list) })
             .try_collect()
             .await
     }

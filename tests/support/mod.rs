@@ -3,6 +3,7 @@
 //! Use it with `mod support;` at the top of a test file. Nothing here is a mock; everything is removed when dropped.
 #![allow(dead_code)] // every test file uses another part
 
+pub mod cosign;
 pub mod disk;
 pub mod embedded;
 pub mod faulty;

@@ -1,6 +1,7 @@
 //! Pushing into a registry, from a graph and its source onward: the same for every command that has both. It must not know
 //! where they come from.
 
+mod companions;
 pub mod report;
 mod target;
 
@@ -41,7 +42,10 @@ pub struct PushArgs {
     names: NameArgs,
     #[command(flatten)]
     harbor: target::HarborArgs,
-    /// What to do with a tag that means another image there
+    /// What to do with a tag that means something else there
+    ///
+    /// This holds for tags of images and of their companions (sha256-….sig, .att, .sbom). Signatures that the target has are never
+    /// overwritten: `overwrite` joins the lists of both sides under a .sig or .att tag, and the plan and the receipt say so.
     #[arg(long, value_name = "WHAT", default_value = "overwrite", help_heading = "Pushing")]
     on_existing: Existing,
     /// Rely on nothing that the target has: upload every blob, put every manifest
@@ -94,7 +98,7 @@ pub struct NameArgs {
 enum Existing {
     /// The tag gets its new meaning
     Overwrite,
-    /// The image is left out
+    /// The image, or the companion, is left out
     Skip,
     /// The image fails
     Fail,
@@ -257,7 +261,7 @@ impl<'a> Push<'a> {
         if claims.is_empty() {
             return Ok(Outcome::Done);
         }
-        let confirmed = Confirmed { digests: transfer::confirmed(graph, outcome), ..Confirmed::default() };
+        let confirmed = Confirmed { digests: transfer::confirmed(graph, plan, outcome), ..Confirmed::default() };
         let state = self.args.receipt.as_deref().map(prove::state_beside);
         let options = crate::prove::Options { jobs: self.jobs(), every_repository: false };
         let (registry, state, dry_run) = (self.registry(), state.as_deref(), false);
@@ -371,6 +375,7 @@ impl<'a> Push<'a> {
                 context.events.report(Event::Notice(text));
             }
         }
+        companions::notices(&plan).into_iter().for_each(|notice| context.events.report(Event::Notice(notice)));
         Ok(plan)
     }
 }

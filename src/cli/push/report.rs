@@ -12,7 +12,7 @@ use super::super::context::{Context, write_file};
 use super::super::exit::Outcome;
 use super::super::hint;
 use super::super::table;
-use super::{Cargo, Push};
+use super::{Cargo, Push, companions};
 use crate::error::{Error, Kind, Reason, Result};
 use crate::graph::Image;
 use crate::lock::IndexMode;
@@ -20,7 +20,7 @@ use crate::oci::Reference;
 use crate::plan::{Action, Plan, TagState};
 use crate::progress::units::{self, bytes, duration};
 use crate::progress::{Event, plain_piece};
-use crate::receipt::{Receipt, signature_beside};
+use crate::receipt::{Receipt, kind_of, signature_beside};
 use crate::signing::PrivateKey;
 use crate::transfer::{self, Done};
 
@@ -40,7 +40,7 @@ pub fn plan(cargo: &Cargo<'_>, plan: &Plan, notes: &[String], as_json: bool, con
         let images = graph.images.iter().zip(&plan.images).map(|(image, step)| {
             json!({
                 "source": image.locked.reference, "reference": step.to, "digest": image.locked.digest,
-                "action": step.action, "tag": step.tag,
+                "action": step.action, "tag": step.tag, "companions": companions::as_json(image, step),
             })
         });
         context.print_json(&json!({
@@ -53,12 +53,15 @@ pub fn plan(cargo: &Cargo<'_>, plan: &Plan, notes: &[String], as_json: bool, con
         .images
         .iter()
         .zip(&plan.images)
-        .map(|(image, step)| {
+        .flat_map(|(image, step)| {
             let action = action(step.action, step.tag).to_owned();
-            vec![step.to.to_string(), action, bytes(image.locked.total_size), image.locked.digest.short()]
+            let (size, digest) = (bytes(image.locked.total_size), image.locked.digest.short());
+            let kinds = image.locked.companions().iter().map(|attached| kind_of(image, attached));
+            let own = vec![step.to.to_string(), action, size, digest, companions::counted(kinds)];
+            std::iter::once(own).chain(companions::rows(step))
         })
         .collect();
-    context.print(&table::render(&["TARGET", "ACTION", "SIZE", "DIGEST"], &rows))?;
+    context.print(&table::render(&["TARGET", "ACTION", "SIZE", "DIGEST", "COMPANIONS"], &rows))?;
     for note in notes {
         context.print(&format!("{}\n", plain_piece(note)))?;
     }

@@ -200,6 +200,11 @@ impl Sink for Registries {
         manifests::look_up(&*self.target(repository)?, reference).await
     }
 
+    async fn read_manifest(&self, reference: &Reference) -> Result<Option<Manifest>> {
+        let repository = &reference.repository;
+        manifests::get(&*self.target(repository)?, reference, auth::Scopes::push(repository)).await
+    }
+
     async fn has_no_tags(&self, repository: &Repository) -> Result<bool> {
         tags::none(&*self.target(repository)?, repository).await
     }

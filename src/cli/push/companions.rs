@@ -1,0 +1,96 @@
+//! How a plan tells of the companions of images.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
+
+use crate::companion::Kind;
+use crate::graph::Image;
+use crate::oci::Digest;
+use crate::plan::{Action, CompanionAction, CompanionStep, ImageStep, Plan, TagState};
+use crate::progress::units::count;
+use crate::receipt::kind_of;
+
+/// One line for each tag of a companion that means something else at the target.
+pub fn notices(plan: &Plan) -> Vec<String> {
+    let pushed = plan.images.iter().filter(|step| matches!(step.action, Action::Push | Action::Nothing));
+    let notices: BTreeSet<String> = pushed.flat_map(|step| &step.companions).filter_map(notice).collect();
+    notices.into_iter().collect()
+}
+
+fn notice(step: &CompanionStep) -> Option<String> {
+    let TagState::Other(found) = step.state else { return None };
+    let tag = &step.tag;
+    match &step.action {
+        CompanionAction::Push => Some(format!("{tag} is overwritten; it was {found}")),
+        CompanionAction::Join { joined, kept, added } => Some(format!(
+            "{tag} keeps the {} it has and gets {added} of the bundle: {joined}; it was {found}",
+            count(*kept, "signature")
+        )),
+        CompanionAction::Skip => Some(format!("{tag} is left alone; it means {found}, not {}", step.digest)),
+        CompanionAction::Nothing | CompanionAction::Refuse { .. } => None,
+    }
+}
+
+/// For the plan as JSON.
+pub fn as_json(image: &Image, step: &ImageStep) -> Vec<Value> {
+    let own = image.locked.companions().iter().map(|attached| {
+        let mut value = json!({
+            "kind": kind_of(image, attached), "digest": attached.digest, "subject": attached.subject,
+            "mediaType": attached.media_type, "artifactType": attached.artifact_type,
+        });
+        let Some(fields) = value.as_object_mut() else { return value };
+        let is_own = |own: &&CompanionStep| own.tag.tag == attached.tag && own.digest == attached.digest;
+        match step.companions.iter().find(is_own) {
+            Some(own) => {
+                fields.insert("reference".to_owned(), json!(own.tag));
+                fields.insert("tag".to_owned(), json!(own.state));
+                if let Ok(Value::Object(action)) = serde_json::to_value(&own.action) {
+                    fields.extend(action);
+                }
+            }
+            None => {
+                fields.insert("action".to_owned(), of_referrer(step, &attached.digest).into());
+            }
+        }
+        value
+    });
+    own.collect()
+}
+
+/// A referrer has no tag of its own, so nothing can be in its way.
+fn of_referrer(step: &ImageStep, digest: &Digest) -> &'static str {
+    match step.action {
+        Action::Skip => "skip",
+        Action::Refuse | Action::Immutable => "refuse",
+        Action::Wait => "wait",
+        Action::Push | Action::Nothing if step.present.contains(digest) => "nothing",
+        Action::Push | Action::Nothing => "push",
+    }
+}
+
+/// For the table of the plan: a row for each tag of a companion that means something else at the target.
+pub fn rows(step: &ImageStep) -> impl Iterator<Item = Vec<String>> {
+    step.companions.iter().filter_map(|companion| {
+        if matches!(companion.state, TagState::New | TagState::Same) {
+            return None;
+        }
+        let (action, digest) = match &companion.action {
+            CompanionAction::Push => ("overwrite", companion.digest),
+            CompanionAction::Join { joined, .. } => ("join", *joined),
+            CompanionAction::Skip => ("skip", companion.digest),
+            CompanionAction::Refuse { .. } => ("fail", companion.digest),
+            CompanionAction::Nothing => ("present", companion.digest),
+        };
+        Some(vec![companion.tag.to_string(), action.to_owned(), "-".to_owned(), digest.short(), String::new()])
+    })
+}
+
+/// `2 signatures, 1 SBOM`; `-` where there are none.
+pub fn counted(kinds: impl Iterator<Item = Kind>) -> String {
+    let kinds: Vec<Kind> = kinds.collect();
+    let of = |kind: Kind| kinds.iter().filter(|own| **own == kind).count();
+    let all = [Kind::Signature, Kind::Attestation, Kind::Sbom, Kind::Other].map(|kind| (kind, of(kind)));
+    let parts: Vec<String> = all.iter().filter(|(_, number)| *number > 0).map(|(kind, n)| kind.counted(*n)).collect();
+    if parts.is_empty() { "-".to_owned() } else { parts.join(", ") }
+}

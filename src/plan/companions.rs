@@ -1,0 +1,169 @@
+//! What becomes of the tags of companions: cosign's `.sig`, `.att` and `.sbom` beside an image.
+//!
+//! They are tags like any other, with one exception: `.sig` and `.att` are lists that the isolated side adds to as well. Where
+//! both sides have something that the other lacks, the tag gets both.
+
+use std::collections::HashSet;
+
+use serde::Serialize;
+
+use super::{Inventory, OnExisting, TagState};
+use crate::companion::{Joined, Merge, is_list, merge};
+use crate::content::Sink;
+use crate::error::{Kind, Result};
+use crate::graph::Image;
+use crate::lock::Attached;
+use crate::oci::{Digest, Manifest, Reference, Repository, Role};
+
+/// The tag of one companion of an image.
+#[derive(Clone, Debug)]
+pub struct CompanionStep {
+    pub tag: Reference,
+    /// What it means in the bundle.
+    pub digest: Digest,
+    pub subject: Digest,
+    pub state: TagState,
+    pub action: CompanionAction,
+    /// For what somebody puts under the tag after the plan was made.
+    pub on_existing: OnExisting,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase", tag = "action")]
+pub enum CompanionAction {
+    /// The tag gets the bundle's manifest.
+    Push,
+    /// The tag has all of it already.
+    Nothing,
+    /// The tag gets a new manifest: the signatures that are there, then those that they lack.
+    Join { joined: Digest, kept: usize, added: usize },
+    /// The tag means something else, and is to be left alone.
+    Skip,
+    /// The tag means something else, and that is an error.
+    Refuse { reason: String },
+}
+
+/// How a list of signatures at the target relates to the bundle's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ListState {
+    /// It has all of it.
+    HasOurs,
+    /// It has nothing that the bundle's lacks.
+    InOurs,
+    /// Each has what the other lacks.
+    Differs { joined: Digest, kept: usize, added: usize },
+    /// It cannot be joined, and must not be replaced: why.
+    Unknown(String),
+}
+
+/// Reads the list that the target has under `tag` and compares it with `ours`; also gives the joined list, where one is needed.
+/// `None`: nothing is there any more.
+///
+/// # Errors
+/// The target gives no answer. That what it gives is no list is no error.
+pub async fn compare(sink: &dyn Sink, tag: &Reference, ours: &Manifest) -> Result<Option<(ListState, Option<Joined>)>> {
+    let theirs = match sink.read_manifest(tag).await {
+        Ok(Some(theirs)) => theirs,
+        Ok(None) => return Ok(None),
+        Err(error) if matches!(error.kind(), Kind::Network | Kind::RateLimited | Kind::Interrupted) => {
+            return Err(error);
+        }
+        Err(error) => return Ok(Some((ListState::Unknown(error.chain()), None))),
+    };
+    Ok(Some(match merge(&theirs, ours) {
+        Ok(Merge::KeepTheirs) => (ListState::HasOurs, None),
+        Ok(Merge::TakeOurs { .. }) => (ListState::InOurs, None),
+        Ok(Merge::Join(list)) => {
+            let (joined, kept, added) = (list.manifest.digest(), list.kept, list.added);
+            (ListState::Differs { joined, kept, added }, Some(list))
+        }
+        Err(why) => (ListState::Unknown(why.to_string()), None),
+    }))
+}
+
+/// What to do with the tag of a companion. `list` is known where the tag is one of a list and means something else.
+pub fn decide(tag: &Reference, state: TagState, list: Option<&ListState>, on_existing: OnExisting) -> CompanionAction {
+    let found = match state {
+        TagState::New => return CompanionAction::Push,
+        TagState::Same => return CompanionAction::Nothing,
+        TagState::Other(digest) => digest.to_string(),
+        TagState::Blocked => "which a policy forbids to read".to_owned(),
+    };
+    let refuse = |reason: String| CompanionAction::Refuse { reason };
+    match (list, on_existing) {
+        (Some(ListState::HasOurs), _) => CompanionAction::Nothing,
+        (_, OnExisting::Skip) => CompanionAction::Skip,
+        (_, OnExisting::Fail) => refuse(format!("the tag {} already means something else, {found}", shown(tag))),
+        (None | Some(ListState::InOurs), OnExisting::Overwrite) => CompanionAction::Push,
+        (Some(ListState::Differs { joined, kept, added }), OnExisting::Overwrite) => {
+            CompanionAction::Join { joined: *joined, kept: *kept, added: *added }
+        }
+        (Some(ListState::Unknown(why)), OnExisting::Overwrite) => refuse(format!(
+            "the tag {} at the target can neither be joined with the bundle's signatures nor replaced without losing what it has: \
+             {why}; --on-existing skip leaves it alone",
+            shown(tag)
+        )),
+    }
+}
+
+fn shown(tag: &Reference) -> String {
+    tag.tag.as_ref().map(ToString::to_string).unwrap_or_default()
+}
+
+/// The tags of an image's companions that are lists, and the bundle's manifest of each.
+pub fn lists<'i>(image: &'i Image, to: &Repository) -> impl Iterator<Item = (Reference, &'i Manifest)> {
+    image.locked.companions().iter().filter_map(move |attached| {
+        let tag = attached.tag.as_ref().filter(|tag| is_list(tag, &attached.subject))?;
+        let ours = image.manifests.iter().find(|manifest| manifest.digest() == attached.digest)?;
+        Some((to.with_tag(tag.clone()), ours))
+    })
+}
+
+/// One step for each tag of a companion.
+pub fn steps(image: &Image, to: &Repository, inventory: &Inventory, on_existing: OnExisting) -> Vec<CompanionStep> {
+    let step = |attached: &Attached| {
+        let tag = to.with_tag(attached.tag.clone()?);
+        let (digest, subject) = (attached.digest, attached.subject);
+        let state = TagState::of(inventory, &tag, &digest);
+        let action = decide(&tag, state, inventory.lists.get(&tag), on_existing);
+        Some(CompanionStep { tag, digest, subject, state, action, on_existing })
+    };
+    image.locked.companions().iter().filter_map(step).collect()
+}
+
+/// What the target need not have of an image, because the tag of a companion gets or keeps another manifest: that companion's own
+/// manifest, and blobs that nothing else of the image needs. The signatures of a list are needed all the same.
+pub fn not_needed(image: &Image, steps: &[CompanionStep]) -> HashSet<Digest> {
+    let replaced = |step: &&CompanionStep| match step.action {
+        CompanionAction::Join { .. } | CompanionAction::Skip => true,
+        CompanionAction::Nothing => step.state != TagState::Same,
+        CompanionAction::Push | CompanionAction::Refuse { .. } => false,
+    };
+    let is_replaced = |attached: &Attached| {
+        let tag = |step: &&CompanionStep| step.tag.tag == attached.tag && step.digest == attached.digest;
+        attached.tag.is_some() && steps.iter().filter(tag).any(|step| replaced(&step))
+    };
+    let companions = image.locked.companions();
+    let found_otherwise = companions.iter().filter(|own| !is_replaced(own)).map(|own| own.digest);
+    let wanted: HashSet<Digest> = found_otherwise.chain(companions.iter().map(|own| own.subject)).collect();
+    let gone = companions.iter().filter(|own| is_replaced(own)).map(|own| own.digest);
+    let mut gone: HashSet<Digest> = gone.filter(|digest| !wanted.contains(digest)).collect();
+    if gone.is_empty() {
+        return gone;
+    }
+    let is_skipped =
+        |digest: &Digest| steps.iter().any(|step| step.digest == *digest && step.action == CompanionAction::Skip);
+    let mut needed = HashSet::new();
+    let mut only_there = HashSet::new();
+    for manifest in &image.manifests {
+        let is_gone = gone.contains(&manifest.digest());
+        let keeps_layers = is_gone && !is_skipped(&manifest.digest());
+        for child in manifest.children().into_iter().filter(|child| child.role != Role::Manifest) {
+            let is_needed = !is_gone || keeps_layers && child.role == Role::Layer;
+            let list = if is_needed { &mut needed } else { &mut only_there };
+            list.insert(child.descriptor.digest);
+        }
+    }
+    gone.extend(only_there.difference(&needed));
+    gone
+}

@@ -1,0 +1,103 @@
+//! The tags of companions. What the target has under one is looked at again before it is changed: between the plan and this
+//! moment, which may be hours, somebody there may have signed the image.
+
+use std::sync::PoisonError;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::stream::{self, StreamExt};
+
+use super::{Transfer, manifest_of};
+use crate::companion::{Joined, is_list};
+use crate::content::{Body, Origin, Source};
+use crate::error::{Error, Kind, Result};
+use crate::graph::Image;
+use crate::oci::{Descriptor, Digest, Manifest, Reference, Repository, Role, Tag};
+use crate::plan::{CompanionAction, CompanionStep, TagState, compare, decide};
+
+impl Transfer<'_> {
+    /// Gives the tag of a companion its meaning; its manifest and all blobs are there.
+    pub(super) async fn companion(&self, image: &Image, step: &CompanionStep) -> Result<()> {
+        if matches!(step.action, CompanionAction::Nothing | CompanionAction::Skip) {
+            return Ok(());
+        }
+        let ours = manifest_of(image, &step.digest)?;
+        let (action, joined) = self.decide(step, ours).await?;
+        match (&action, joined) {
+            // An immutable tag would refuse even the same digest.
+            (CompanionAction::Nothing | CompanionAction::Skip, _) => return Ok(()),
+            (CompanionAction::Refuse { reason }, _) => return Err(Error::new(Kind::Refused, reason.clone())),
+            (CompanionAction::Join { .. }, Some(joined)) => self.join(image, &step.tag, &joined).await?,
+            (CompanionAction::Push | CompanionAction::Join { .. }, _) => {
+                if step.action != CompanionAction::Push {
+                    self.blobs_after_all(image, &step.tag.repository, ours).await?;
+                }
+                self.tag(image, &step.tag, ours).await?;
+            }
+        }
+        self.companions.lock().unwrap_or_else(PoisonError::into_inner).insert(step.tag.clone(), action);
+        Ok(())
+    }
+
+    /// As in the plan, by what the tag means now.
+    async fn decide(&self, step: &CompanionStep, ours: &Manifest) -> Result<(CompanionAction, Option<Joined>)> {
+        let found = self.sink.resolve(&step.tag).await?;
+        let mut state = TagState::now(&found, &step.digest);
+        let (mut list, mut joined) = (None, None);
+        let tag = step.tag.tag.as_ref();
+        if matches!(state, TagState::Other(_) | TagState::Blocked) && tag.is_some_and(|tag| is_list(tag, &step.subject))
+        {
+            match compare(self.sink, &step.tag, ours).await? {
+                Some((now, both)) => (list, joined) = (Some(now), both),
+                None => state = TagState::New,
+            }
+        }
+        Ok((decide(&step.tag, state, list.as_ref(), step.on_existing), joined))
+    }
+
+    /// Brings the blobs that were not needed as long as the tag had another list.
+    async fn blobs_after_all(&self, image: &Image, to: &Repository, ours: &Manifest) -> Result<()> {
+        let origin = Origin { source: &self.source, repository: &image.locked.reference.repository };
+        for child in ours.children().into_iter().filter(|child| matches!(child.role, Role::Config | Role::Layer)) {
+            if !self.sink.has_blob(to, &child.descriptor).await? {
+                self.sink.put_blob(to, &child.descriptor, &origin).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Their signatures' blobs are there, and so are ours by now; the config is new.
+    async fn join(&self, image: &Image, tag: &Reference, joined: &Joined) -> Result<()> {
+        let source = InMemory(joined.config.clone());
+        let origin = Origin { source: &source, repository: &tag.repository };
+        self.sink.put_blob(&tag.repository, &joined.config_descriptor(), &origin).await?;
+        self.tag(image, tag, &joined.manifest).await
+    }
+}
+
+/// A blob that was made here.
+struct InMemory(Bytes);
+
+#[async_trait]
+impl Source for InMemory {
+    async fn tags(&self, _: &Repository) -> Result<Vec<Tag>> {
+        Ok(Vec::new())
+    }
+
+    async fn resolve(&self, _: &Reference) -> Result<Option<Descriptor>> {
+        Ok(None)
+    }
+
+    async fn manifest(&self, _: &Reference) -> Result<Option<Manifest>> {
+        Ok(None)
+    }
+
+    async fn referrers(&self, _: &Repository, _: &Digest) -> Result<Vec<Descriptor>> {
+        Ok(Vec::new())
+    }
+
+    async fn blob(&self, _: &Repository, _: &Descriptor, _: u64) -> Result<Body> {
+        let bytes = self.0.clone();
+        Ok(Body { offset: 0, stream: stream::once(async move { Ok(bytes) }).boxed() })
+    }
+}
