@@ -28,6 +28,7 @@ use serde::{Serialize, Serializer};
 use crate::bundle::volumes::Opened;
 use crate::bundle::{BUNDLE_JSON, BundleJson, MAX_BUNDLE_JSON, Parent, SUMS, is_tool, refuse_unfinished};
 use crate::error::{Error, Kind, Result};
+use crate::lock::MissingImage;
 use crate::oci::Digest;
 use crate::progress::Events;
 use crate::progress::units::count;
@@ -55,6 +56,9 @@ pub struct Report {
     pub identity: Option<Digest>,
     /// Images of the lock; without one, those that `index.json` names.
     pub images: usize,
+    /// Images that the export was asked for and could not have.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub missing_images: Vec<MissingImage>,
     /// Files that are there.
     pub files: usize,
     /// Bytes of all files.
@@ -263,6 +267,7 @@ fn examine(layout: &Layout, depth: Depth, events: &Events, mut problems: Problem
     let report = Report {
         identity,
         images: reach.images.len(),
+        missing_images: bundle.iter().flat_map(|bundle| bundle.lock.missing.clone()).collect(),
         files: layout.entries().count(),
         parents: bundle.iter().flat_map(|bundle| bundle.parents.clone()).collect(),
         expects: bundle.as_ref().map(expects).unwrap_or_default(),

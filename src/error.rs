@@ -49,6 +49,8 @@ pub enum Reason {
     ForeignLayer,
     /// The target still lacks content that was sent to it again, or cannot give it back.
     DamagedTarget,
+    /// An image has none of the platforms that were asked for.
+    PlatformMissing,
     /// The target lacks content that can no longer be sent: its bytes have passed in a stream.
     Passed,
     /// The project's storage quota: it certainly has room for `left` more bytes.
@@ -97,6 +99,7 @@ impl Reason {
             | Reason::UnknownRepository
             | Reason::ForeignLayer
             | Reason::DamagedTarget
+            | Reason::PlatformMissing
             | Reason::Passed
             | Reason::ImmutableTag
             | Reason::BlobInCollection

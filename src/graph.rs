@@ -3,7 +3,7 @@
 //! An [`Image`] is a lock entry with its manifests and blobs; a [`Graph`] is all of them. A pure value: it is made by the
 //! walk and read by the plan, and it can be printed and tested without either.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 
 use serde::Serialize;
@@ -46,6 +46,8 @@ pub struct Graph {
     pub images: Vec<Image>,
     /// What speaks of indexes of which only some platforms are carried, in the order of the images.
     pub left_behind: Vec<LeftBehind>,
+    /// Where the operator asked for images, and how, for messages: `list.txt:3: nginx:1.27`.
+    pub written: HashMap<Reference, String>,
 }
 
 /// What speaks of a whole index that is not carried as it is, and therefore stays behind.
@@ -85,6 +87,14 @@ impl fmt::Display for LeftBehind {
 }
 
 impl Graph {
+    /// What messages call an image: its reference, and where the operator asked for it.
+    pub fn shown(&self, reference: &Reference) -> String {
+        match self.written.get(reference).filter(|written| !written.is_empty()) {
+            Some(written) => format!("{reference} ({written})"),
+            None => reference.to_string(),
+        }
+    }
+
     /// Every manifest once, by first use.
     pub fn manifests(&self) -> Vec<Manifest> {
         let mut seen = HashSet::new();

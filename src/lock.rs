@@ -6,7 +6,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Reason, Result};
 use crate::oci::{COSIGN_SUFFIXES, Descriptor, Digest, Platform, Reference, Repository, Tag, has_at_most_values};
 
 /// The version of the lock's JSON this program writes and the only one it reads.
@@ -23,6 +23,85 @@ pub struct Lock {
     /// When the references were resolved, whole seconds UTC; also the time stamp of everything in the bundle.
     pub created: Timestamp,
     pub images: Vec<LockedImage>,
+    /// What was asked for and is not among `images`; in the order of the allowlist, as far as it is known.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub missing: Vec<MissingImage>,
+}
+
+/// An image that was asked for and could not be had, in an export that went on without it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct MissingImage {
+    /// As in [`LockedImage`]; a repository alone, where its tags could not be listed.
+    pub reference: Reference,
+    #[serde(rename = "as", default, skip_serializing_if = "Option::is_none")]
+    pub rename: Option<Rename>,
+    pub reason: MissingReason,
+}
+
+impl MissingImage {
+    /// Whether `reference` is this image, or one of the repository whose tags are unknown.
+    pub fn covers(&self, reference: &Reference) -> bool {
+        let Reference { repository, tag, digest } = &self.reference;
+        let same = tag == &reference.tag && (tag.is_some() || digest == &reference.digest);
+        *repository == reference.repository && (same || (tag.is_none() && digest.is_none()))
+    }
+}
+
+impl std::fmt::Display for MissingImage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} ({})", self.reference, self.reason)
+    }
+}
+
+/// Why an image is missing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum MissingReason {
+    /// The registry does not have it, or something that it needs.
+    NotFound,
+    /// The registry does not give it to this account.
+    Denied,
+    /// It has none of the platforms that were asked for.
+    PlatformMissing,
+    /// Its bytes are not what they should be, or are no manifest.
+    Damaged,
+    /// It is of a kind, or was asked for in a way, that cannot be carried.
+    Unsupported,
+    /// The registry asked to be left alone for longer than was allowed.
+    RateLimited,
+    /// The registry could not be reached, or did not answer as one.
+    Unreachable,
+}
+
+impl MissingReason {
+    /// `None`: the failure says nothing of the image, such as a full disk.
+    pub fn of(error: &Error) -> Option<MissingReason> {
+        match error.kind() {
+            _ if error.reason() == Some(&Reason::PlatformMissing) => Some(MissingReason::PlatformMissing),
+            Kind::NotFound => Some(MissingReason::NotFound),
+            Kind::Unauthorized | Kind::Refused => Some(MissingReason::Denied),
+            Kind::Damaged => Some(MissingReason::Damaged),
+            Kind::Input => Some(MissingReason::Unsupported),
+            Kind::RateLimited => Some(MissingReason::RateLimited),
+            Kind::Network => Some(MissingReason::Unreachable),
+            Kind::Disk | Kind::Lacking | Kind::Interrupted => None,
+        }
+    }
+}
+
+impl std::fmt::Display for MissingReason {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            MissingReason::NotFound => "not found",
+            MissingReason::Denied => "denied",
+            MissingReason::PlatformMissing => "none of the platforms",
+            MissingReason::Damaged => "damaged",
+            MissingReason::Unsupported => "unsupported",
+            MissingReason::RateLimited => "rate-limited",
+            MissingReason::Unreachable => "unreachable",
+        })
+    }
 }
 
 /// One image: what was asked for, and what it is.
@@ -281,7 +360,7 @@ impl Lock {
 
     /// Whether both carry the same content under the same names, whenever they were made.
     pub fn same_content(&self, other: &Lock) -> bool {
-        self.version == other.version && self.images == other.images
+        self.version == other.version && self.images == other.images && self.missing == other.missing
     }
 }
 
@@ -307,7 +386,9 @@ mod tests {
                 absent: vec![],
                 attached: Some(vec![]),
             }],
+            missing: vec![],
         };
+        assert!(!lock.to_json().contains("missing"), "the bytes of a lock that has all are as ever");
         assert_eq!(Lock::parse(lock.to_json().as_bytes(), "x").unwrap(), lock);
         let newer = lock.to_json().replace("\"version\": 1", "\"version\": 2");
         assert!(Lock::parse(newer.as_bytes(), "x.lock").unwrap_err().to_string().contains("version 2"));

@@ -12,8 +12,10 @@ use crate::allowlist::{Rule, Select};
 use crate::content::{Source, on_threads};
 use crate::error::{Error, Kind, Result};
 use crate::graph::{Graph, Image};
-use crate::lock::{LOCK_VERSION, Lock};
+use crate::lock::{LOCK_VERSION, Lock, MissingImage, MissingReason, Rename};
 use crate::oci::{Digest, Reference, Repository, Tag};
+use crate::position::Position;
+use crate::progress::plain_piece;
 use crate::progress::units::count;
 use crate::progress::{Event, Events, Phase};
 use crate::walk::{Origin, Walk, Wanted};
@@ -44,6 +46,44 @@ impl Failures {
     }
 }
 
+/// Which failures leave an image out, recorded in the lock, instead of ending the run.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct LeaveOut {
+    /// All that are of the image or of its registry.
+    pub failed: bool,
+    /// That it has none of the platforms asked for.
+    pub platform_missing: bool,
+}
+
+impl LeaveOut {
+    /// Why the image is left out; `None`: the run ends.
+    pub fn reason(self, error: &Error) -> Option<MissingReason> {
+        let reason = MissingReason::of(error)?;
+        let accepted = self.failed || (self.platform_missing && reason == MissingReason::PlatformMissing);
+        accepted.then_some(reason)
+    }
+
+    /// Sorts `error` into what is missing or what ends the run.
+    fn sort(self, missing: Missing<'_>, error: Error, events: &Events) {
+        let Missing { reference, rename, images, failures } = missing;
+        match self.reason(&error) {
+            Some(reason) => {
+                events.report(Event::Warning(format!("{}; it is left out", error.chain())));
+                images.push((MissingImage { reference, rename, reason }, error));
+            }
+            None => failures.push(error),
+        }
+    }
+}
+
+/// What [`LeaveOut::sort`] sorts, and into what.
+struct Missing<'a> {
+    reference: Reference,
+    rename: Option<Rename>,
+    images: &'a mut Vec<(MissingImage, Error)>,
+    failures: &'a mut Vec<Error>,
+}
+
 /// How lists of tags are read.
 #[derive(Clone, Copy, Debug)]
 pub struct TagLists {
@@ -65,9 +105,10 @@ pub async fn expand(
     source: &dyn Source,
     rules: &[Rule],
     lists: TagLists,
+    leave_out: LeaveOut,
     jobs: usize,
     events: &Events,
-) -> Result<Vec<Wanted>, Failures> {
+) -> Result<Expanded, Failures> {
     events.report(Event::Phase { phase: Phase::Resolve, items: rules.len() as u64, bytes: 0 });
     let left_out = AtomicUsize::new(0);
     let selected: Vec<Result<Vec<Reference>>> = stream::iter(rules)
@@ -80,14 +121,28 @@ pub async fn expand(
         .collect()
         .await;
     report_left_out(left_out.into_inner(), lists, events);
-    let (mut wanted, mut failures) = (Merged::default(), Vec::new());
+    let (mut wanted, mut missing, mut failures) = (Merged::default(), Vec::new(), Vec::new());
     for (rule, references) in rules.iter().zip(selected) {
         match references {
             Ok(references) => references.into_iter().for_each(|r| wanted.add(rule, r, events, &mut failures)),
-            Err(error) => failures.push(error),
+            Err(error) => {
+                let repository = rule.select.repository().clone();
+                let reference = Reference { repository, tag: None, digest: None };
+                let (images, failures) = (&mut missing, &mut failures);
+                leave_out.sort(Missing { reference, rename: rule.rename.clone(), images, failures }, error, events);
+            }
         }
     }
-    if failures.is_empty() { Ok(wanted.list) } else { Err(Failures(failures)) }
+    missing.dedup_by(|one, other| one.0 == other.0);
+    if failures.is_empty() { Ok(Expanded { wanted: wanted.list, missing }) } else { Err(Failures(failures)) }
+}
+
+/// What an allowlist asks for.
+#[derive(Debug, Default)]
+pub struct Expanded {
+    pub wanted: Vec<Wanted>,
+    /// Repositories whose tags could not be listed.
+    pub missing: Vec<(MissingImage, Error)>,
 }
 
 /// References in order, each once.
@@ -100,13 +155,14 @@ struct Merged {
 impl Merged {
     fn add(&mut self, rule: &Rule, reference: Reference, events: &Events, failures: &mut Vec<Error>) {
         let rename = rule.rename.clone().map(|rename| rename.of(&reference));
-        let wanted = Wanted { reference: reference.clone(), rename, platforms: rule.platforms.clone() };
+        let written = written_as(rule, &reference);
+        let wanted = Wanted { reference: reference.clone(), rename, platforms: rule.platforms.clone(), written };
         match self.position.get(&reference) {
             None => {
                 self.position.insert(reference, (self.list.len(), rule.at.to_string()));
                 self.list.push(wanted);
             }
-            Some((at, _)) if self.list.get(*at) == Some(&wanted) => {
+            Some((at, _)) if self.list.get(*at).is_some_and(|former| is_same(former, &wanted)) => {
                 events.report(Event::Notice(format!("{}: {reference} is selected more than once", rule.at)));
             }
             Some((_, first)) => failures.push(Error::input(format!(
@@ -114,6 +170,23 @@ impl Merged {
                 rule.at
             ))),
         }
+    }
+}
+
+/// Whether both ask for the same, wherever they stand.
+fn is_same(one: &Wanted, other: &Wanted) -> bool {
+    Wanted { written: String::new(), ..one.clone() } == Wanted { written: String::new(), ..other.clone() }
+}
+
+/// Where a rule stands, and what it says, as far as that says more than the reference.
+fn written_as(rule: &Rule, reference: &Reference) -> String {
+    let is_reference = rule.written == reference.to_string();
+    let written = plain_piece(&rule.written);
+    match (&rule.at, is_reference) {
+        (Position::Argument(_), true) => String::new(),
+        (Position::Argument(_), false) => written.into_owned(),
+        (Position::Line { .. }, true) => rule.at.to_string(),
+        (Position::Line { .. }, false) => format!("{}: {written}", rule.at),
     }
 }
 
@@ -183,38 +256,65 @@ fn nothing_matches(repository: &Repository, tags: &[Tag], companions: usize) -> 
 /// Finds out what every reference means, and everything below it.
 ///
 /// # Errors
-/// Every image that could not be resolved.
+/// Every image that could not be resolved, but for those that are left out; and if nothing else is there, those.
 pub async fn discover(
     walk: &Walk<'_>,
-    wanted: &[Wanted],
-    now: Timestamp,
-    jobs: usize,
+    expanded: Expanded,
+    leave_out: LeaveOut,
+    (now, jobs): (Timestamp, usize),
     events: &Events,
 ) -> Result<(Lock, Graph), Failures> {
-    let images = each(wanted, jobs, events, |wanted| walk.discover(wanted)).await?;
-    let images = merge_names(images, events)?;
+    let written = expanded.wanted.iter().map(|wanted| (wanted.reference.clone(), wanted.written.clone())).collect();
+    let walked = walk_all(&expanded.wanted, jobs, events, |wanted| walk.discover(wanted)).await;
+    let (images, missing) = sort(expanded, walked, leave_out, events)?;
     let locked = images.iter().map(|image| image.locked.clone()).collect();
-    Ok((
-        Lock { version: LOCK_VERSION, created: now, images: locked },
-        Graph { images, left_behind: walk.left_behind() },
-    ))
+    let lock = Lock { version: LOCK_VERSION, created: now, images: locked, missing };
+    Ok((lock, Graph { images, left_behind: walk.left_behind(), written }))
 }
 
-/// As [`discover`], for whoever needs no more than the lock: known images are not read.
+/// As [`discover`], for a caller that needs no more than the lock: known images are not read.
 ///
 /// # Errors
-/// Every image that could not be resolved.
+/// As [`discover`].
 pub async fn pin(
     walk: &Walk<'_>,
-    wanted: &[Wanted],
-    now: Timestamp,
-    jobs: usize,
+    expanded: Expanded,
+    leave_out: LeaveOut,
+    (now, jobs): (Timestamp, usize),
     events: &Events,
 ) -> Result<Lock, Failures> {
     let bare = |locked| Image { locked, manifests: Vec::new(), blobs: Vec::new() };
-    let images = each(wanted, jobs, events, async |wanted| walk.pin(wanted).await.map(bare)).await?;
-    let images = merge_names(images, events)?;
-    Ok(Lock { version: LOCK_VERSION, created: now, images: images.into_iter().map(|image| image.locked).collect() })
+    let walked = walk_all(&expanded.wanted, jobs, events, async |wanted| walk.pin(wanted).await.map(bare)).await;
+    let (images, missing) = sort(expanded, walked, leave_out, events)?;
+    let images = images.into_iter().map(|image| image.locked).collect();
+    Ok(Lock { version: LOCK_VERSION, created: now, images, missing })
+}
+
+/// What was found, and what is missing and may be.
+fn sort(
+    Expanded { wanted, mut missing }: Expanded,
+    walked: Vec<Result<Image>>,
+    leave_out: LeaveOut,
+    events: &Events,
+) -> Result<(Vec<Image>, Vec<MissingImage>), Failures> {
+    let (mut images, mut failures) = (Vec::with_capacity(walked.len()), Vec::new());
+    for (Wanted { reference, rename, .. }, image) in wanted.into_iter().zip(walked) {
+        match image {
+            Ok(image) => images.push(image),
+            Err(error) => {
+                let (images, failures) = (&mut missing, &mut failures);
+                leave_out.sort(Missing { reference, rename, images, failures }, error, events);
+            }
+        }
+    }
+    let (missing, errors): (Vec<MissingImage>, Vec<Error>) = missing.into_iter().unzip();
+    if images.is_empty() {
+        failures.extend(errors);
+    }
+    if !failures.is_empty() {
+        return Err(Failures(failures));
+    }
+    Ok((merge_names(images, events)?, missing))
 }
 
 /// `name:tag` and `name:tag@digest` are one name: one image if they are the same, else an error.
@@ -235,6 +335,41 @@ fn merge_names(images: Vec<Image>, events: &Events) -> Result<Vec<Image>, Failur
         }
     }
     if failures.is_empty() { Ok(merged) } else { Err(Failures(failures)) }
+}
+
+/// Makes the graph of a lock again, and the lock of what could be had: without `leave_out` the same.
+///
+/// # Errors
+/// As [`assemble`], but for what is left out.
+pub async fn follow(
+    walk: &Walk<'_>,
+    lock: Lock,
+    leave_out: LeaveOut,
+    jobs: usize,
+    events: &Events,
+) -> Result<(Lock, Graph), Failures> {
+    let walked = walk_all(&lock.images, jobs, events, |locked| walk.assemble(locked, Origin::Registry)).await;
+    let (mut images, mut missing, mut failures) = (Vec::with_capacity(walked.len()), Vec::new(), Vec::new());
+    for (locked, image) in lock.images.iter().zip(walked) {
+        match image {
+            Ok(image) => images.push(image),
+            Err(error) => {
+                let (reference, rename) = (locked.reference.clone(), locked.rename.clone());
+                let (images, failures) = (&mut missing, &mut failures);
+                leave_out.sort(Missing { reference, rename, images, failures }, error, events);
+            }
+        }
+    }
+    let (more, errors): (Vec<MissingImage>, Vec<Error>) = missing.into_iter().unzip();
+    if images.is_empty() {
+        failures.extend(errors);
+    }
+    if !failures.is_empty() {
+        return Err(Failures(failures));
+    }
+    let locked = images.iter().map(|image| image.locked.clone()).collect();
+    let missing = lock.missing.into_iter().chain(more).collect();
+    Ok((Lock { images: locked, missing, ..lock }, Graph { images, ..Graph::default() }))
 }
 
 /// Makes the graph of a lock again.

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Reason, Result};
 use crate::lock::{Absent, AbsentReason, IndexMode};
 use crate::oci::{Child, Descriptor, Digest, Kind, Manifest, Platform, Role, has_at_most_values};
 
@@ -77,12 +77,20 @@ fn chosen(children: &[Child], platforms: &[Platform]) -> Result<BTreeSet<Digest>
     Ok(platforms.iter().flat_map(|asked| asked.best(offered())).collect())
 }
 
+/// Those of `platforms` that `index` has something for.
+pub fn available(index: &Manifest, platforms: &[Platform]) -> Vec<Platform> {
+    let children = index.children();
+    let has = |asked: &&Platform| children.iter().filter_map(offered_platform).any(|has| asked.selects(has));
+    platforms.iter().filter(has).cloned().collect()
+}
+
 /// The error for a platform that an image does not have.
 pub fn lacks<'a>(missing: &[String], has: impl Iterator<Item = &'a Platform>) -> Error {
     let mut has: Vec<String> = has.map(Platform::to_string).collect();
     has.dedup();
     let has = if has.is_empty() { "no platform at all".to_owned() } else { has.join(", ") };
-    Error::input(format!("it has no {}; it has {has}", missing.join(", ")))
+    let text = format!("it has no {}; it has {has}", missing.join(", "));
+    Error::input(text).with_reason(Reason::PlatformMissing)
 }
 
 /// The platform of a child that is a real image of the index, not an attestation or other artifact.

@@ -256,11 +256,11 @@ impl<'a> Transfer<'a> {
     }
 
     /// Every blob that failed so far.
-    pub fn failures(&self) -> Vec<Error> {
+    pub fn failures(&self) -> Vec<(Digest, Error)> {
         let failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut all: Vec<&Arc<Error>> = failed.values().collect();
-        all.sort_by_key(|error| error.to_string());
-        all.into_iter().map(|error| Error::clone(error)).collect()
+        let mut all: Vec<(&Digest, &Arc<Error>)> = failed.iter().map(|((_, blob), error)| (blob, error)).collect();
+        all.sort_by_key(|(_, error)| error.to_string());
+        all.into_iter().map(|(blob, error)| (*blob, Error::clone(error))).collect()
     }
 
     /// Bytes of blobs that moved so far, those of failed tries included.

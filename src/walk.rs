@@ -39,6 +39,17 @@ pub struct Wanted {
     pub rename: Option<Rename>,
     /// Empty: everything the reference points to.
     pub platforms: Vec<Platform>,
+    /// Where the operator asked for it, and how, for messages; may be empty.
+    pub written: String,
+}
+
+impl Wanted {
+    fn shown(&self) -> String {
+        match self.written.as_str() {
+            "" => self.reference.to_string(),
+            written => format!("{} ({written})", self.reference),
+        }
+    }
 }
 
 /// What travels with an image and how platforms are taken from an index.
@@ -46,6 +57,8 @@ pub struct Wanted {
 pub struct Options {
     /// What becomes of an index of which only some platforms are carried; `None`: see [`Modes`].
     pub index: Option<IndexMode>,
+    /// Platforms that an image lacks are left out, as long as it has one of those asked for.
+    pub available_platforms: bool,
     pub referrers: bool,
     pub foreign_layers: bool,
 }
@@ -129,7 +142,7 @@ impl<'a> Walk<'a> {
     /// the message begins with the reference.
     pub async fn discover(&self, wanted: &Wanted) -> Result<Image> {
         let image = self.recall_or_discover(wanted).await;
-        image.map_err(|error| error.while_doing(format!("image {}", wanted.reference)))
+        image.map_err(|error| error.while_doing(format!("image {}", wanted.shown())))
     }
 
     /// Only the lock entry: of what is known already, nothing is read.
@@ -169,6 +182,7 @@ impl<'a> Walk<'a> {
         let repository = &wanted.reference.repository;
         let found = self.need(&wanted.reference).await?;
         self.check_tag_agrees(&wanted.reference).await?;
+        let wanted = &self.without_lacking(&found, wanted);
         let (root, mut absent, selection) = self.apply_platforms(&found, wanted).await?;
         let mut tree = match self.options.index {
             Some(IndexMode::Sparse) => {
@@ -182,7 +196,10 @@ impl<'a> Walk<'a> {
         let platforms = self.platforms(wanted, &tree, &root).await?;
         // The index said which child is of this platform; what its config says may be less exact.
         if selection.is_none() {
-            check_has(&wanted.platforms, &platforms)?;
+            match self.options.available_platforms {
+                true => check_has_any(&wanted.platforms, &platforms)?,
+                false => check_has(&wanted.platforms, &platforms)?,
+            }
         }
         if let Some(selection) = &selection {
             left_behind::note(self, &wanted.reference, &found, selection).await;
@@ -315,6 +332,21 @@ impl<'a> Walk<'a> {
         Ok((root, selected.absent, Some(selection)))
     }
 
+    /// The same, without the platforms that the index lacks, where that is no error; not without all of them.
+    fn without_lacking(&self, found: &Manifest, wanted: &Wanted) -> Wanted {
+        let has = match self.options.available_platforms && select::is_selectable(found) {
+            true => select::available(found, &wanted.platforms),
+            false => Vec::new(),
+        };
+        if has.is_empty() || has.len() == wanted.platforms.len() {
+            return wanted.clone();
+        }
+        let lacking = wanted.platforms.iter().filter(|asked| !has.contains(asked)).map(Platform::to_string);
+        let lacking = lacking.collect::<Vec<_>>().join(", ");
+        self.events.report(Event::Notice(format!("{}: it has no {lacking}, which is left out", wanted.reference)));
+        Wanted { platforms: has, ..wanted.clone() }
+    }
+
     /// The platforms that are carried. For a single image the config is asked.
     async fn platforms(&self, wanted: &Wanted, tree: &Tree, root: &Manifest) -> Result<Vec<Platform>> {
         if root.kind() == ManifestKind::Index {
@@ -369,6 +401,14 @@ fn check_has(asked: &[Platform], carried: &[Platform]) -> Result<()> {
     let lacks = |asked: &&Platform| !carried.iter().any(|has| asked.selects(has));
     let missing: Vec<String> = asked.iter().filter(lacks).map(Platform::to_string).collect();
     if missing.is_empty() || carried.is_empty() { Ok(()) } else { Err(select::lacks(&missing, carried.iter())) }
+}
+
+/// One of the platforms that were asked for is there.
+fn check_has_any(asked: &[Platform], carried: &[Platform]) -> Result<()> {
+    match asked.iter().any(|asked| check_has(std::slice::from_ref(asked), carried).is_ok()) {
+        true => Ok(()),
+        false => check_has(asked, carried),
+    }
 }
 
 /// The platform an image config names, if it names one. A config that is not JSON belongs to some artifact.

@@ -8,18 +8,19 @@ use clap::Args;
 use jiff::Timestamp;
 
 use super::context::{Context, take_stdin};
+use super::exit::Outcome;
 use super::registry::RegistryArgs;
 use crate::allowlist::{Allowlist, MAX_FILE_SIZE, Pattern, refused};
 use crate::content::{Cached, Checkpoint};
 use crate::error::{Error, Result};
 use crate::graph::{Graph, LeftBehind};
-use crate::lock::{IndexMode, Lock, MAX_LOCK};
+use crate::lock::{IndexMode, Lock, MAX_LOCK, MissingImage, MissingReason};
 use crate::oci::Platform;
 use crate::progress::Event;
 use crate::progress::units::count;
-use crate::resolve::{self, Failures, TagLists};
+use crate::resolve::{self, Expanded, Failures, LeaveOut, TagLists};
 use crate::transport::registry::Registries;
-use crate::walk::{Known, Modes, Options, Origin, Platforms, Walk, Wanted};
+use crate::walk::{Known, Modes, Options, Platforms, Walk};
 
 #[derive(Args)]
 #[command(next_help_heading = "What to carry")]
@@ -41,6 +42,17 @@ pub struct AllowlistArgs {
     /// An entry's own platform= counts more. A platform that an image lacks is an error.
     #[arg(long = "platform", value_name = "PLATFORM")]
     platforms: Vec<Platform>,
+    /// Take what an image has of the platforms asked for; one that lacks all of them is left out
+    ///
+    /// The lock records it, and the exit code is that of success.
+    #[arg(long, hide_short_help = true)]
+    skip_missing_platform: bool,
+    /// Go on without images that cannot be had
+    ///
+    /// The lock records them, each with a reason, and the exit code is 1. A later run without them is as good: an increment does
+    /// not take a missing image for one that is not wanted any more.
+    #[arg(long)]
+    keep_going: bool,
     /// What becomes of an index when platforms are left out
     ///
     /// Without this option: single for one platform, else trim. An entry of the lock or bundle that is replaced keeps its mode.
@@ -127,7 +139,8 @@ impl AllowlistArgs {
     ) -> Result<(Lock, Graph)> {
         let (walk, wanted, now) = self.begin(sources, earlier, cached, registry, context).await?;
         let walk = walk.with_platforms(platforms);
-        let found = resolve::discover(&walk, &wanted, now, registry.jobs(), &context.events).await;
+        let pace = (now, registry.jobs());
+        let found = resolve::discover(&walk, wanted, self.leave_out(), pace, &context.events).await;
         report_walk(&walk, context);
         found.map_err(unresolved)
     }
@@ -142,7 +155,8 @@ impl AllowlistArgs {
         context: &Context,
     ) -> Result<Lock> {
         let (walk, wanted, now) = self.begin(sources, earlier, cached, registry, context).await?;
-        let found = resolve::pin(&walk, &wanted, now, registry.jobs(), &context.events).await;
+        let pace = (now, registry.jobs());
+        let found = resolve::pin(&walk, wanted, self.leave_out(), pace, &context.events).await;
         report_walk(&walk, context);
         found.map_err(unresolved)
     }
@@ -155,14 +169,26 @@ impl AllowlistArgs {
         cached: &'a Cached<'a>,
         registry: &RegistryArgs,
         context: &Context,
-    ) -> Result<(Walk<'a>, Vec<Wanted>, Timestamp)> {
+    ) -> Result<(Walk<'a>, Expanded, Timestamp)> {
         let (now, _) = context.now()?;
         let Earlier { locks, modes } = earlier;
         let walk = self.walk(cached, context).with_known(self.known(locks)).with_modes(modes);
         let (rules, jobs) = (&sources.allowlist.rules, registry.jobs());
         let lists = TagLists { allow_empty: self.allow_empty, companions: !self.companions.no_referrers };
-        let wanted = resolve::expand(cached, rules, lists, jobs, &context.events).await;
+        let wanted = resolve::expand(cached, rules, lists, self.leave_out(), jobs, &context.events).await;
         Ok((walk, wanted.map_err(unresolved)?, now))
+    }
+
+    /// Which failures leave an image out.
+    pub fn leave_out(&self) -> LeaveOut {
+        LeaveOut { failed: self.keep_going, platform_missing: self.skip_missing_platform }
+    }
+
+    /// How a run ends that was done: whether anything is missing that was asked for, and was not to be.
+    pub fn ended(&self, missing: &[MissingImage]) -> Outcome {
+        let is_allowed =
+            |one: &MissingImage| self.skip_missing_platform && one.reason == MissingReason::PlatformMissing;
+        if missing.iter().all(is_allowed) { Outcome::Done } else { Outcome::SomeImagesFailed }
     }
 
     fn known(&self, earlier: Vec<Lock>) -> Known {
@@ -194,17 +220,17 @@ impl AllowlistArgs {
         Ok(earlier)
     }
 
-    /// Makes the graph of a lock that exists.
+    /// Makes the graph of a lock that exists; the lock is another one where images are left out.
     pub async fn follow(
         &self,
-        lock: &Lock,
+        lock: Lock,
         cached: &Cached<'_>,
         registry: &RegistryArgs,
         context: &Context,
-    ) -> Result<Graph> {
+    ) -> Result<(Lock, Graph)> {
         let walk = self.walk(cached, context);
-        let graph = resolve::assemble(&walk, lock, Origin::Registry, registry.jobs(), &context.events).await;
-        graph.map_err(|failures| failures.into_error("following the lock"))
+        let followed = resolve::follow(&walk, lock, self.leave_out(), registry.jobs(), &context.events).await;
+        followed.map_err(|failures| failures.into_error("following the lock"))
     }
 
     fn walk<'a>(&self, cached: &'a Cached<'a>, context: &Context) -> Walk<'a> {
@@ -212,6 +238,7 @@ impl AllowlistArgs {
             index: self.index,
             referrers: !self.companions.no_referrers,
             foreign_layers: self.foreign_layers,
+            available_platforms: self.skip_missing_platform,
         };
         Walk::new(cached, options, context.events.clone())
     }
@@ -272,6 +299,18 @@ fn report_left_behind(left: &[LeftBehind], context: &Context) {
         );
         context.events.report(Event::Notice(text));
     }
+}
+
+/// What is missing from a lock, for people; nothing if nothing is.
+pub fn missing_text(missing: &[MissingImage]) -> String {
+    if missing.is_empty() {
+        return String::new();
+    }
+    let names: Vec<String> = missing.iter().take(MOST_NAMED).map(|one| format!("\n  {one}")).collect();
+    let more = missing.len().saturating_sub(MOST_NAMED);
+    let more = if more > 0 { format!("\n  and {more} more") } else { String::new() };
+    let (images, are) = (count(missing.len(), "image"), if missing.len() == 1 { "was" } else { "were" });
+    format!("{images} of the allowlist {are} not to be had and {are} left out:{}{more}", names.concat())
 }
 
 /// Before the work: says where nothing can be kept because something else has the name.

@@ -5,11 +5,12 @@ mod stream;
 mod volumes;
 mod write;
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::allowlist::{AllowlistArgs, connect_for, read_bounded, settle, tell_obstacle};
+use super::allowlist::{AllowlistArgs, connect_for, missing_text, read_bounded, settle, tell_obstacle};
 use super::context::{Context, check_writable, write_file};
 use super::exit::Outcome;
 use super::read_back::ReadBackArgs;
@@ -21,15 +22,16 @@ use super::{mirrors, table};
 use crate::bundle::{Bundle, Contents, Finished, Options, Survey, Tool, Volumes, Whole, Writer, walk_file};
 use crate::content::{Cached, Checkpoint, Source};
 use crate::error::{Error, Result};
-use crate::graph::Graph;
+use crate::graph::{Graph, Image};
 use crate::increment::Baseline;
-use crate::lock::{Lock, MAX_LOCK};
-use crate::oci::Platform;
+use crate::lock::{Lock, LockedImage, MAX_LOCK, MissingImage, MissingReason};
+use crate::oci::{Digest, Platform};
+use crate::progress::Event;
 use crate::progress::units::{bytes, count, duration};
 use crate::signing::PrivateKey;
 use crate::transport::registry::Registries;
 use volumes::{Resolved, VolumeArgs};
-pub use write::{Job, TOOL, stopped, write};
+pub use write::{Job, Lost, TOOL, stopped, write};
 
 const ABOUT: &str = "\
 Exports images from registries into one self-verifying bundle.
@@ -37,6 +39,11 @@ Exports images from registries into one self-verifying bundle.
 First every reference is resolved and every manifest read; then it is known what has to be fetched, and each blob is \
 fetched once however many images share it, hashed while it arrives, and written where it belongs. The bundle gets its name \
 when it is whole and on the medium: until then it is called OUT.partial.
+
+An image that cannot be had ends the run before anything is written, with all failures in one list. With --keep-going the others \
+are carried: the lock records what is missing and why, the exit code is 1, and what fails while it is fetched is left out too (not \
+where one pass cannot take back what has gone out: `-o -` and .tar.zst end unfinished then). A lock that lacks images is exported by \
+--locked as it is: the same bytes again, lacking the same.
 
 Interrupted, by whatever? Run the same command again: manifests that were read are kept (in OUT.walk, until the bundle is \
 there), so are finished blobs (after they were hashed), and an unfinished one continues where it stopped. Run again with nothing changed, it proves the bundle and moves nothing; what is damaged in it \
@@ -103,7 +110,7 @@ pub struct Args {
     lock: Option<PathBuf>,
     /// Export exactly this lock, or fail and name what moved
     #[arg(long, value_name = "FILE", help_heading = "What to carry")]
-    #[arg(conflicts_with_all = ["references", "files", "platforms", "index", "no_referrers", "foreign_layers", "immutable_tags"])]
+    #[arg(conflicts_with_all = ["references", "files", "platforms", "index", "no_referrers", "foreign_layers", "immutable_tags", "skip_missing_platform"])]
     locked: Option<PathBuf>,
     /// Fetch only what `verify --missing` has written to FILE, for `gapferry repair`
     #[arg(long, value_name = "FILE", help_heading = "What to carry", requires = "locked")]
@@ -183,10 +190,11 @@ async fn export(
     let at_hand = baseline.as_mut().map(Baseline::take_at_hand).unwrap_or_default();
     let source = Cached::new(kept, former_layout.map(|layout| Box::new(layout) as Box<dyn Source>));
     let mut source = source.with_local(at_hand);
-    let (lock, graph) = match ask {
+    let mut prescribed = Vec::new();
+    let (mut lock, mut graph) = match ask {
         Ask::Locked(lock) => {
-            let graph = args.allowlist.follow(&lock, &source, &args.registry, context).await?;
-            (*lock, graph)
+            prescribed.clone_from(&lock.missing);
+            args.allowlist.follow(*lock, &source, &args.registry, context).await?
         }
         Ask::Resolve(sources) => {
             let earlier = args.allowlist.earlier(args.lock.as_ref(), former_lock)?;
@@ -194,15 +202,76 @@ async fn export(
         }
     };
     source.forget_local();
-    let contents = Contents::new(lock.clone(), &graph)?.carrying(tools);
-    let basis = baseline.map(|baseline| baseline.basis(&contents)).unwrap_or_default();
+    let lost = Lost::default();
+    let from = From { source: &source, registries, baseline: baseline.as_ref(), tools: &tools, lost: &lost };
+    loop {
+        let kept = args.allowlist.leave_out().failed.then(|| graph.clone());
+        let ended = produce(args, (&lock, graph), &from, (started, key.clone()), context).await;
+        let Err(error) = ended else {
+            let missing = lock.missing.split_off(prescribed.len().min(lock.missing.len()));
+            if !missing.is_empty() || !prescribed.is_empty() {
+                let all: Vec<MissingImage> = prescribed.iter().chain(&missing).cloned().collect();
+                context.say(&missing_text(&all));
+            }
+            return ended.map(|_| args.allowlist.ended(&missing));
+        };
+        graph = kept.ok_or(error.clone())?;
+        if !leave_out(&mut lock, &mut graph, &lost.take(), context) {
+            return Err(error);
+        }
+    }
+}
+
+/// Takes the images out that need a blob of `lost`. `false`: that would not help, since nothing would be left, or it was no
+/// blob that the export failed for.
+fn leave_out(lock: &mut Lock, graph: &mut Graph, lost: &HashMap<Digest, Error>, context: &Context) -> bool {
+    if lost.is_empty() || lost.values().any(|error| MissingReason::of(error).is_none()) {
+        return false;
+    }
+    let cause = |image: &Image| {
+        let error = image.blobs.iter().find_map(|blob| lost.get(&blob.digest))?;
+        Some((MissingReason::of(error)?, error))
+    };
+    let shown: Vec<String> = graph.images.iter().map(|image| graph.shown(&image.locked.reference)).collect();
+    let mut shown = shown.into_iter();
+    graph.images.retain(|image| {
+        let (name, Some((reason, error))) = (shown.next().unwrap_or_default(), cause(image)) else { return true };
+        context.events.report(Event::Warning(format!("image {name}: {}; it is left out", error.chain())));
+        let LockedImage { reference, rename, .. } = image.locked.clone();
+        lock.missing.push(MissingImage { reference, rename, reason });
+        false
+    });
+    lock.images = graph.images.iter().map(|image| image.locked.clone()).collect();
+    !lock.images.is_empty()
+}
+
+/// What an export reads from.
+struct From<'a> {
+    source: &'a dyn Source,
+    registries: &'a Registries,
+    baseline: Option<&'a Baseline>,
+    tools: &'a [Tool],
+    lost: &'a Lost,
+}
+
+/// Writes what was resolved, in the form that was asked for.
+async fn produce(
+    args: &Args,
+    (lock, graph): (&Lock, Graph),
+    from: &From<'_>,
+    (started, key): (Instant, Option<Arc<PrivateKey>>),
+    context: &Context,
+) -> Result<Outcome> {
+    let From { source, registries, lost, .. } = *from;
+    let contents = Contents::new(lock.clone(), &graph)?.carrying(from.tools.to_vec());
+    let basis = from.baseline.map(|baseline| baseline.basis(&contents)).unwrap_or_default();
     since::tell(&basis, context);
     let (graph, contents) = (basis.left_of(graph), contents.building_on(basis));
     if let Some(to) = stream::To::of(args)? {
-        return stream::run(args, to, &contents, &graph, (&source, registries), (started, key), context).await;
+        return stream::run(args, to, &contents, &graph, (source, registries), (started, key), context).await;
     }
     if let Some(volumes) = args.volumes.wanted() {
-        let resolved = Resolved { contents, graph: &graph, source: &source, registries };
+        let resolved = Resolved { contents, graph: &graph, source, registries, lost };
         return volumes::run(args, volumes, resolved, (started, key), context).await;
     }
     // A prescribed time has to be in the bundle; another time of resolution alone is no reason to write a new one.
@@ -213,20 +282,20 @@ async fn export(
     let jobs = args.registry.jobs();
     if args.dry_run {
         let survey = Writer::survey(&args.output, &contents, &options)?;
-        return print_plan(args, &lock, &graph, &survey, up_to_date.is_some(), registries, context);
+        return print_plan(args, lock, &graph, &survey, up_to_date.is_some(), registries, context);
     }
     let (finished, moved) = match up_to_date {
         Some(finished) => (finished, 0),
         None => {
-            let job = Job { output: &args.output, contents, options, graph: &graph, source: &source, jobs };
+            let job = Job { output: &args.output, contents, options, graph: &graph, source, jobs, lost };
             let written = write(job, context).await?;
             (written.finished, written.moved)
         }
     };
-    let locked = write_lock(args, &finished, &lock);
+    let locked = write_lock(args, &finished, lock);
     args.read_back.prove([finished.path.clone()], context).await?;
     // The bundle is there whatever became of the lock; that it is missing comes last.
-    let ended = finish(args, &graph, &finished, moved, registries, started, context)?;
+    let ended = finish(args, (lock, &graph), &finished, moved, registries, started, context)?;
     settle_signature(&finished, key.as_deref(), context)?;
     locked.map(|()| ended)
 }
@@ -269,7 +338,7 @@ fn print_plan(
     let saved = graph.unshared_size().saturating_sub(graph.total_size());
     if args.json {
         context.print_json(&serde_json::json!({
-            "output": args.output, "upToDate": up_to_date, "images": lock.images,
+            "output": args.output, "upToDate": up_to_date, "images": lock.images, "missing": lock.missing,
             "bytes": survey.total, "bytesToFetch": to_fetch, "bytesSavedBySharing": saved,
             "bytesNeeded": survey.needed, "bytesFree": survey.free, "leftBehind": graph.left_behind,
             "readFrom": mirrors::plan_json(lock, registries),
@@ -317,7 +386,7 @@ pub fn images_table(lock: &Lock) -> String {
 
 fn finish(
     args: &Args,
-    graph: &Graph,
+    (lock, graph): (&Lock, &Graph),
     finished: &Finished,
     moved: u64,
     registries: &Registries,
@@ -330,7 +399,7 @@ fn finish(
     if args.json {
         context.print_json(&serde_json::json!({
             "bundle": finished.path, "identity": finished.identity, "bytes": finished.size,
-            "unchanged": finished.unchanged, "images": graph.images.len(), "bytesMoved": moved,
+            "unchanged": finished.unchanged, "images": graph.images.len(), "missing": lock.missing, "bytesMoved": moved,
             "bytesSavedBySharing": saved, "leftBehind": graph.left_behind, "seconds": seconds.as_secs_f64(),
             "mirrors": mirrors::report_json(registries),
         }))?;

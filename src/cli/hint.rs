@@ -70,6 +70,9 @@ pub fn for_error(error: &Error) -> Option<&'static str> {
 /// `None`: the reason alone gives no remedy.
 fn for_reason(reason: &Reason) -> Option<&'static str> {
     match reason {
+        Reason::PlatformMissing => Some(
+            "leave the platform out; or --skip-missing-platform (export, lock) takes what each image has of those asked for",
+        ),
         Reason::UnknownContent(_) => None,
         Reason::UnknownRepository => Some(
             "this registry does not create a repository when it is pushed to (AWS ECR, for example): create it there first, then run \

@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use super::allowlist::read_bounded;
+use super::allowlist::{missing_text, read_bounded};
 use super::context::{Context, check_writable};
 use super::exit::Outcome;
 use super::piped::Piped;
@@ -24,6 +24,7 @@ use crate::content::{Cached, Source};
 use crate::error::{Error, Result};
 use crate::graph::Graph;
 use crate::lock::Lock;
+use crate::progress::Event;
 use crate::receipt::{MAX_RECEIPT, Receipt};
 use crate::resolve;
 use crate::walk::{Options, Origin, Walk};
@@ -151,6 +152,7 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
     let allowed = Allowed::read(&args)?;
     allowed.check(bundle.lock())?;
     check_newer(&args, &bundle)?;
+    report_missing(&bundle, context);
     let arriving = state.map(|state| volumes::Crossing::new(state, given, &bundle));
     let arriving = arriving.as_ref().map(|arriving| arriving as &dyn Arriving);
     let ended = if bundle.json().is_increment() {
@@ -162,6 +164,15 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
         push.run(&cargo(&bundle, bundle.layout(), graph, arriving), started, context).await?
     };
     prune::after(ended, &args, &push, &bundle, &arrived, context).await
+}
+
+/// What the bundle does not bring though it was asked for: nothing of it changes at the target.
+fn report_missing(bundle: &Bundle, context: &Context) {
+    let missing = &bundle.lock().missing;
+    if !missing.is_empty() {
+        let text = format!("{}: {}", bundle.layout().path().display(), missing_text(missing));
+        context.events.report(Event::Warning(text));
+    }
 }
 
 /// # Errors
@@ -252,7 +263,7 @@ pub fn refuse_incomplete(opened: &Opened, report: &Report, context: &Context) ->
 /// They are not what the lock says, or not `allowed`.
 async fn read_graph(source: &dyn Source, lock: &Lock, allowed: &Allowed, context: &Context) -> Result<Graph> {
     let cached = Cached::new(source, None);
-    let options = Options { index: None, referrers: false, foreign_layers: true };
+    let options = Options { index: None, available_platforms: false, referrers: false, foreign_layers: true };
     let walk = Walk::new(&cached, options, context.events.clone());
     // Files are read one after the other fast enough.
     let graph = resolve::assemble(&walk, lock, Origin::Bundle, 4, &context.events).await;

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use super::allowlist::missing_text;
 use super::context::Context;
 use super::exit::Outcome;
 use super::export::images_table;
@@ -37,7 +38,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Outcome> {
     let (lock, json) = (bundle.lock(), bundle.json());
     if args.json {
         context.print_json(&serde_json::json!({
-            "identity": bundle.identity(), "tool": json.tool, "created": json.created, "images": lock.images,
+            "identity": bundle.identity(), "tool": json.tool, "created": json.created, "images": lock.images, "missing": lock.missing,
             "tools": tools_of(json).collect::<Vec<_>>(), "parents": json.parents, "assumed": json.assumed, "removed": json.removed,
         }))?;
         return Ok(Outcome::Done);
@@ -56,6 +57,10 @@ pub fn run(args: &Args, context: &Context) -> Result<Outcome> {
     );
     let basis = json.basis();
     let basis = since::told(&basis.parents, basis.assumed.len(), basis.assumed_bytes());
-    context.print(&(images_table(lock) + &summary + &tools::told(tools_of(json)) + &basis))?;
+    let missing = match missing_text(&lock.missing) {
+        text if text.is_empty() => text,
+        text => text + "\n",
+    };
+    context.print(&(images_table(lock) + &summary + &missing + &tools::told(tools_of(json)) + &basis))?;
     Ok(Outcome::Done)
 }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::allowlist::{AllowlistArgs, settle, tell_obstacle};
+use super::allowlist::{AllowlistArgs, missing_text, settle, tell_obstacle};
 use super::context::{Context, check_writable, write_file};
 use super::exit::Outcome;
 use super::mirrors;
@@ -52,7 +52,10 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
     let lock = settle(&kept, written, context)?;
     mirrors::tell(&sources.registries, context);
     context.say(&format!("{} resolved", count(lock.images.len(), "image")));
-    Ok(Outcome::Done)
+    if !lock.missing.is_empty() {
+        context.say(&missing_text(&lock.missing));
+    }
+    Ok(args.allowlist.ended(&lock.missing))
 }
 
 fn write(args: &Args, lock: &Lock, context: &Context) -> Result<()> {

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use super::allowlist::missing_text;
 use super::context::{Context, check_writable, write_file};
 use super::exit::Outcome;
 use super::export::TOOL;
@@ -165,7 +166,11 @@ fn print(path: &Path, report: &Report, signed: Option<&Signed>, started: Instant
         let (images, files) = (count(report.images, "image"), count(report.files, "file"));
         let signed = signed.map(|signed| format!("\n{}", signed_by(&signed.by))).unwrap_or_default();
         let basis = since::told(&report.parents, report.expects.blobs, report.expects.bytes);
-        format!("OK: {bundle}: {volumes}{images}, {files}, {size}, {time}{identity}{signed}\n{basis}")
+        let missing = match missing_text(&report.missing_images) {
+            text if text.is_empty() => text,
+            text => format!("note: {text}\n"),
+        };
+        format!("OK: {bundle}: {volumes}{images}, {files}, {size}, {time}{identity}{signed}\n{basis}{missing}")
     } else {
         let affected = report.problems.iter().flat_map(|problem| problem.images.iter());
         let affected = affected.collect::<std::collections::BTreeSet<_>>().len();

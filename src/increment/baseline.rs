@@ -148,12 +148,19 @@ impl Baseline {
         // A tag that an older run took for an image: it is gone only with its subject.
         let subjects =
             images.iter().filter_map(|image| image.selection.as_ref()).map(|selection| selection.original.digest);
-        let subjects: HashSet<Digest> = contents.manifests.iter().map(Manifest::digest).chain(subjects).collect();
+        // Missing is not unwanted: what the target has of such an image stays, with all that speaks of it.
+        let is_missing = |image: &Removed| contents.lock.missing.iter().any(|missing| missing.covers(&image.reference));
+        let missing = self.former.iter().filter(|image| is_missing(image)).map(|image| image.digest);
+        let carried = contents.manifests.iter().map(Manifest::digest);
+        let subjects: HashSet<Digest> = carried.chain(subjects).chain(missing).collect();
         let is_companion = |image: &Removed| {
             let subject = image.reference.tag.as_ref().and_then(Tag::companion_subject);
             subject.is_some_and(|subject| subjects.contains(&subject))
         };
-        let gone = self.former.iter().filter(|image| !wanted.contains(&name(&image.reference, image.digest)));
+        let gone = self
+            .former
+            .iter()
+            .filter(|image| !is_missing(image) && !wanted.contains(&name(&image.reference, image.digest)));
         let gone = gone.filter(|image| !is_companion(image));
         gone.filter(|image| seen.insert((&image.reference, image.digest, &image.target))).cloned().collect()
     }

@@ -90,7 +90,7 @@ impl Asker<'_> {
     pub async fn ask(&self, images: &BTreeSet<Named>) -> Result<Holdings> {
         self.events.report(Event::Phase { phase: Phase::Inventory, items: images.len() as u64, bytes: 0 });
         let cached = Cached::new(self.source, None);
-        let options = Options { index: None, referrers: true, foreign_layers: true };
+        let options = Options { index: None, available_platforms: false, referrers: true, foreign_layers: true };
         let walk = Walk::new(&cached, options, self.events.clone());
         let found: Vec<(ImageReceipt, Found)> = stream::iter(images)
             .map(|named| async {
@@ -122,7 +122,8 @@ impl Asker<'_> {
         if (self.closed)(&named.target.repository) {
             return Ok(absent());
         }
-        let wanted = Wanted { reference: named.target.clone(), rename: None, platforms: Vec::new() };
+        let wanted =
+            Wanted { reference: named.target.clone(), rename: None, platforms: Vec::new(), written: String::new() };
         let Some(image) = absent_is_none(walk.discover(&wanted).await.map(Some))? else { return Ok(absent()) };
         let digest = Some(image.locked.digest);
         let (blobs, lacking) = self.blobs(&named.target.repository, &image).await?;

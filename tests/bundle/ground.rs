@@ -150,7 +150,7 @@ impl Builder {
     pub fn contents(&self) -> Contents {
         let created = "2026-11-21T04:00:00Z".parse().unwrap();
         Contents {
-            lock: Lock { version: LOCK_VERSION, created, images: self.images.clone() },
+            lock: Lock { version: LOCK_VERSION, created, images: self.images.clone(), missing: Vec::new() },
             manifests: self.manifests.clone(),
             blobs: self.configs.iter().chain(&self.layers).cloned().collect(),
             basis: Basis::default(),

@@ -1,1 +1,141 @@
-//! Images that are not there.
+//! `--keep-going` and `--skip-missing-platform`: one image that cannot be had does not cost the others.
+
+use serde_json::{Value, json};
+
+use super::support::registry::Registry;
+use super::support::tempdir;
+use super::*;
+
+struct Site {
+    source: Source,
+    directory: tempfile::TempDir,
+}
+
+impl Site {
+    async fn new() -> Site {
+        Site { source: Source::start().await, directory: tempdir() }
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.directory.path().join(name).display().to_string()
+    }
+
+    /// An allowlist of these images.
+    fn list(&self, images: &[&str]) -> String {
+        let lines: Vec<String> = images.iter().map(|image| self.source.name(image) + "\n").collect();
+        std::fs::write(self.path("list.txt"), lines.concat()).unwrap();
+        self.path("list.txt")
+    }
+}
+
+fn references(images: &Value) -> Vec<&str> {
+    let all = images.as_array().map(Vec::as_slice).unwrap_or_default();
+    all.iter().map(|image| image["reference"].as_str().unwrap().rsplit('/').next().unwrap()).collect()
+}
+
+#[tokio::test]
+async fn the_others_are_carried_and_the_lock_says_what_is_missing_and_why() {
+    let (site, target) = (Site::new().await, Registry::start());
+    site.source.put_image("a", "1", "amd64");
+    site.source.put_image("c", "1", "amd64");
+    site.source.put_manifest("d", "1", OCI_MANIFEST, &json!({"schemaVersion": 2}));
+    let (list, bundle, lock) = (site.list(&["a:1", "b:1", "c:1", "d:1", "e"]), site.path("b"), site.path("lock"));
+    let output = ends_with(4, &["export", "-f", &list, "-o", &bundle]);
+    // Its tags are listed first.
+    assert!(stderr(&output).contains("list.txt:5"), "the line of the allowlist: {}", stderr(&output));
+    assert!(!std::path::Path::new(&bundle).exists());
+    let output = ends_with(1, &["export", "-f", &list, "-o", &bundle, "--keep-going", "--lock", &lock]);
+    assert!(
+        stderr(&output).contains("list.txt:2") && stderr(&output).contains("b:1 (not found)"),
+        "{}",
+        stderr(&output)
+    );
+    let json = lock_of(&bundle);
+    assert_eq!(references(&json["images"]), ["a:1", "c:1"]);
+    let mut missing: Vec<(&str, &str)> = references(&json["missing"])
+        .into_iter()
+        .zip(json["missing"].as_array().unwrap())
+        .map(|(name, one)| (name, one["reason"].as_str().unwrap()))
+        .collect();
+    missing.sort_unstable();
+    assert_eq!(missing, [("b:1", "not-found"), ("d:1", "damaged"), ("e", "not-found")]);
+    for command in [&["verify", "--full", &bundle][..], &["list", &bundle]] {
+        assert!(stdout(&ends_with(0, command)).contains("b:1 (not found)"));
+    }
+    let output = ends_with(0, &["import", &bundle, "--to", target.host()]);
+    assert!(stderr(&output).contains("b:1 (not found)"), "{}", stderr(&output));
+    // The lock makes the same bundle again, lacking the same.
+    let again = site.path("again");
+    ends_with(0, &["export", "--locked", &lock, "-o", &again]);
+    let bytes = |bundle: &str| std::fs::read(format!("{bundle}/bundle.json")).unwrap();
+    assert_eq!(bytes(&again), bytes(&bundle));
+    let output = ends_with(1, &["lock", "-f", &list, "--keep-going"]);
+    assert_eq!(references(&serde_json::from_str::<Value>(&stdout(&output)).unwrap()["images"]), ["a:1", "c:1"]);
+}
+
+#[tokio::test]
+async fn what_fails_while_it_is_fetched_is_left_out_in_every_form() {
+    for out in ["b", "b.tar"] {
+        let site = Site::new().await;
+        site.source.put_image("a", "1", "amd64");
+        site.source.put_image("b", "1", "amd64");
+        site.source.remove(&sha256(b"layer of b:1 for amd64"));
+        let (list, bundle) = (site.list(&["a:1", "b:1"]), site.path(out));
+        let output = ends_with(4, &["export", "-f", &list, "-o", &bundle]);
+        assert!(stderr(&output).contains("list.txt:2"), "{}", stderr(&output));
+        let output = ends_with(1, &["export", "-f", &list, "-o", &bundle, "--keep-going", "--json"]);
+        let told: Value = serde_json::from_str(&stdout(&output)).unwrap();
+        assert_eq!(references(&told["missing"]), ["b:1"]);
+        ends_with(0, &["verify", "--full", &bundle]);
+    }
+}
+
+#[tokio::test]
+async fn one_pass_ends_unfinished() {
+    let site = Site::new().await;
+    site.source.put_image("a", "1", "amd64");
+    site.source.put_image("b", "1", "amd64");
+    site.source.remove(&sha256(b"layer of b:1 for amd64"));
+    let list = site.list(&["a:1", "b:1"]);
+    let output = ends_with(4, &["export", "-f", &list, "-o", "-", "--keep-going"]);
+    assert!(stderr(&output).contains("unfinished"), "{}", stderr(&output));
+    std::fs::write(site.path("cut.tar"), &output.stdout).unwrap();
+    ends_with(3, &["verify", &site.path("cut.tar")]);
+}
+
+#[tokio::test]
+async fn an_increment_does_not_take_a_missing_image_for_one_that_is_not_wanted() {
+    let site = Site::new().await;
+    site.source.put_image("a", "1", "amd64");
+    site.source.put_image("c", "1", "amd64");
+    let gone = site.source.put_image("b", "1", "amd64");
+    let (list, first, next) = (site.list(&["a:1", "b:1", "c:1"]), site.path("first"), site.path("next"));
+    ends_with(0, &["export", "-f", &list, "-o", &first]);
+    site.source.remove(gone["digest"].as_str().unwrap());
+    site.source.remove("/v2/b/manifests/1");
+    // c is not wanted any more; b is, and cannot be had.
+    let list = site.list(&["a:1", "b:1"]);
+    ends_with(1, &["export", "-f", &list, "--since", &first, "-o", &next, "--keep-going"]);
+    let json: Value = serde_json::from_slice(&std::fs::read(format!("{next}/bundle.json")).unwrap()).unwrap();
+    assert_eq!(references(&json["removed"]), ["c:1"]);
+}
+
+#[tokio::test]
+async fn what_images_have_of_the_platforms_is_taken() {
+    let site = Site::new().await;
+    site.source.put_image("amd64", "1", "amd64");
+    let platform = |architecture: &str| json!({"platform": {"os": "linux", "architecture": architecture}});
+    let children = ["amd64", "arm64"].map(|one| with(site.source.put_image("both", "", one), platform(one)));
+    let index = json!({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": children});
+    site.source.put_manifest("both", "1", OCI_INDEX, &index);
+    let (list, bundle) = (site.list(&["both:1", "amd64:1"]), site.path("b"));
+    let wanted = ["export", "-f", &list, "-o", &bundle, "--platform", "linux/arm64", "--platform", "linux/s390x"];
+    let output = ends_with(2, &wanted);
+    assert!(stderr(&output).contains("linux/s390x") && stderr(&output).contains("list.txt:"), "{}", stderr(&output));
+    ends_with(0, &[&wanted[..], &["--skip-missing-platform"]].concat());
+    let json = lock_of(&bundle);
+    assert_eq!(references(&json["images"]), ["both:1"]);
+    assert_eq!(json["images"][0]["platforms"], json!([{"os": "linux", "architecture": "arm64"}]));
+    assert_eq!(json["missing"][0]["reason"], "platform-missing");
+    ends_with(0, &["verify", "--full", &bundle]);
+}

@@ -33,8 +33,8 @@ pub async fn run(args: &Args, context: &Context) -> Result<Option<Outcome>> {
     tell_obstacle(&kept, context);
     let made = async {
         let source = Cached::new(&kept, None);
-        let graph = args.allowlist.follow(&lock, &source, &args.registry, context).await?;
-        let mut contents = Contents::new(*lock, &graph)?.carrying(tools);
+        let (lock, graph) = args.allowlist.follow(*lock, &source, &args.registry, context).await?;
+        let mut contents = Contents::new(lock, &graph)?.carrying(tools);
         // Of an increment anything can be asked for; but index.json is that of the increment.
         contents.basis = baseline.map(|baseline| baseline.basis(&contents)).unwrap_or_default();
         let jobs = args.registry.jobs();

@@ -16,6 +16,7 @@ use crate::cli::signing::signed_by;
 use crate::content::Source;
 use crate::error::{Error, Kind, Result};
 use crate::graph::Graph;
+use crate::lock::MissingReason;
 use crate::progress::units::bytes;
 use crate::signing::PrivateKey;
 use crate::transport::layout::Layout;
@@ -89,15 +90,24 @@ pub async fn run(
         let survey = Survey { total, present: 0, needed: total, free: 0 };
         return print_plan(args, &contents.lock, graph, &survey, up_to_date.is_some(), registries, context);
     }
+    let unfinished = |error: Error| match args.allowlist.leave_out().failed && MissingReason::of(&error).is_some() {
+        // What has gone out names the image; nothing can be taken back.
+        true => error.while_doing(
+            "one pass cannot leave an image out any more: the output ends without its end mark, unfinished",
+        ),
+        false => error,
+    };
     let (finished, moved) = match up_to_date {
         Some(finished) => (finished, 0),
         None => {
             let path = if to == To::Standard { PathBuf::from("standard output") } else { args.output.clone() };
             context.say(&format!("{}: {} in all", path.display(), bytes(total)));
             let (streamed, size) = match to {
-                To::Standard => stream.write(Stdout::open()?).await.map(|streamed| (streamed, streamed.size))?,
+                To::Standard => {
+                    stream.write(Stdout::open()?).await.map(|streamed| (streamed, streamed.size)).map_err(unfinished)?
+                }
                 To::Compressed => {
-                    let streamed = stream.write(Compressed::create(&args.output)?).await?;
+                    let streamed = stream.write(Compressed::create(&args.output)?).await.map_err(unfinished)?;
                     (streamed, path.metadata().map_or(0, |file| file.len()))
                 }
             };
@@ -109,7 +119,7 @@ pub async fn run(
     if to != To::Standard {
         args.read_back.prove([finished.path.clone()], context).await?;
     }
-    let ended = finish(args, graph, &finished, moved, registries, started, context)?;
+    let ended = finish(args, (&contents.lock, graph), &finished, moved, registries, started, context)?;
     if let Some(key) = key {
         context.say(&signed_by(key.public()));
     }

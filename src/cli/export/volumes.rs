@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use serde_json::json;
 
-use super::{Args, Job, TOOL, blob_bytes, print_plan, stopped, write};
+use super::{Args, Job, Lost, TOOL, blob_bytes, print_plan, stopped, write};
 use crate::bundle::volumes::{RecoveryOf, Set, Shape, VolumePlan, WrittenVolume, write_recovery};
 use crate::bundle::{Contents, Finished, Options, Survey, Volumes, Writer};
 use crate::cli::context::{Context, write_file};
@@ -65,6 +65,7 @@ pub struct Resolved<'a> {
     pub graph: &'a Graph,
     pub source: &'a dyn Source,
     pub registries: &'a Registries,
+    pub lost: &'a Lost,
 }
 
 /// Writes the volumes, unless they are there.
@@ -75,7 +76,7 @@ pub async fn run(
     (started, key): (Instant, Option<Arc<PrivateKey>>),
     context: &Context,
 ) -> Result<Outcome> {
-    let Resolved { contents, graph, source, registries } = resolved;
+    let Resolved { contents, graph, source, registries, lost } = resolved;
     let lock = contents.lock.clone();
     let exact = args.locked.is_some() || context.now()?.1;
     let options = Options { key: key.clone(), volumes: Some(volumes), ..Options::copying(TOOL) };
@@ -90,7 +91,7 @@ pub async fn run(
         Some(finished) => (finished, 0),
         None => {
             let jobs = args.registry.jobs();
-            let job = Job { output: &args.output, contents, options, graph, source, jobs };
+            let job = Job { output: &args.output, contents, options, graph, source, jobs, lost };
             let written = write(job, context).await?;
             (written.finished, written.moved)
         }
@@ -108,7 +109,7 @@ pub async fn run(
         context.print_json(&json!({
             "volumes": described(&set, &of_set), "of": set.plan.volumes.len(), "identity": finished.identity,
             "recovery": recovery.iter().map(WrittenVolume::to_json).collect::<Vec<_>>(),
-            "bytes": finished.size, "unchanged": finished.unchanged, "images": graph.images.len(), "bytesMoved": moved,
+            "bytes": finished.size, "unchanged": finished.unchanged, "images": graph.images.len(), "missing": lock.missing, "bytesMoved": moved,
             "bytesSavedBySharing": graph.unshared_size().saturating_sub(graph.total_size()), "leftBehind": graph.left_behind,
             "seconds": started.elapsed().as_secs_f64(), "mirrors": mirrors::report_json(registries),
         }))?;
@@ -189,7 +190,7 @@ impl Planned<'_> {
         if args.json {
             context.print_json(&json!({
                 "output": args.output, "volumes": described(set, &volumes), "of": set.plan.volumes.len(),
-                "recovery": self.volumes.shape.recovery, "upToDate": up_to_date, "images": lock.images, "bytes": survey.total, "bytesToFetch": to_fetch,
+                "recovery": self.volumes.shape.recovery, "upToDate": up_to_date, "images": lock.images, "missing": lock.missing, "bytes": survey.total, "bytesToFetch": to_fetch,
                 "bytesNeeded": survey.needed, "bytesFree": survey.free, "leftBehind": graph.left_behind,
                 "readFrom": mirrors::plan_json(lock, registries),
             }))?;

@@ -1,12 +1,15 @@
 //! From a graph and its source to a bundle that has its name, wherever the images come from.
 
+use std::collections::HashMap;
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
 use crate::bundle::{Contents, Finished, Options, Writer};
 use crate::cli::context::Context;
 use crate::content::Source;
 use crate::error::{Error, Kind, Result};
 use crate::graph::Graph;
+use crate::oci::Digest;
 use crate::plan::{Inventory, OnExisting, Plan};
 use crate::progress::units::bytes;
 use crate::resolve::Failures;
@@ -25,6 +28,23 @@ pub struct Job<'a> {
     pub source: &'a dyn Source,
     /// Blobs at a time.
     pub jobs: usize,
+    /// Takes the blobs that could not be fetched.
+    pub lost: &'a Lost,
+}
+
+/// Blobs that could not be fetched, and why.
+#[derive(Default)]
+pub struct Lost(Mutex<HashMap<Digest, Error>>);
+
+impl Lost {
+    fn set(&self, blobs: HashMap<Digest, Error>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = blobs;
+    }
+
+    /// What was lost since the last call.
+    pub fn take(&self) -> HashMap<Digest, Error> {
+        std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
 }
 
 /// A bundle that was written.
@@ -60,6 +80,8 @@ pub async fn write(job: Job<'_>, context: &Context) -> Result<Written> {
         let ended = transfer.blobs(&plan).await;
         let failures = transfer.failures();
         if !failures.is_empty() {
+            job.lost.set(failures.iter().cloned().collect());
+            let failures = failures.into_iter().map(|(blob, error)| of_image(job.graph, &blob, error)).collect();
             return Err(Failures(failures).into_error("fetching blobs (run again to fetch only what is missing)"));
         }
         ended?;
@@ -68,6 +90,15 @@ pub async fn write(job: Job<'_>, context: &Context) -> Result<Written> {
     let linked = writer.linked();
     let finished = tokio::task::spawn_blocking(move || writer.finish()).await.map_err(stopped)??;
     Ok(Written { finished, moved, linked })
+}
+
+/// The error with an image that needs the blob: what the operator asked for says more than a digest.
+fn of_image(graph: &Graph, blob: &Digest, error: Error) -> Error {
+    let mut needing = graph.images.iter().filter(|image| image.blobs.iter().any(|needed| needed.digest == *blob));
+    let Some(first) = needing.next() else { return error };
+    let more = needing.count();
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    error.while_doing(format!("image {}{more}", graph.shown(&first.locked.reference)))
 }
 
 fn plan_for(graph: &Graph, writer: &Writer) -> Plan {

@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::allowed::Allowed;
 use super::increment::{self, From};
 use super::prune::Arrived;
-use super::{Args, NOTHING, cargo, check_newer, prune, read_graph, refusal};
+use super::{Args, NOTHING, cargo, check_newer, prune, read_graph, refusal, report_missing};
 use crate::bundle::Bundle;
 use crate::bundle::stream::{self as streamed, Ending, Hand, Incoming};
 use crate::bundle::volumes::Opened;
@@ -54,6 +54,7 @@ pub async fn run(
     let allowed = Allowed::read(args)?;
     allowed.check(bundle.lock())?;
     check_newer(args, &bundle)?;
+    report_missing(&bundle, context);
     let pump = Pump::new(&path, incoming);
     let outcome = if bundle.json().is_increment() {
         let from = From { arriving: None, pump: Some(&pump), allowed: &allowed };

@@ -91,12 +91,16 @@ pub fn collect(
         broken.filter_map(|(found, _)| Some((found.digest, audit.manifests.get(&found.digest)?.clone()))).collect();
     let chosen = Chosen::new(storage, std::mem::take(&mut audit.attached), beside);
     let cached = Cached::new(&chosen, Some(Box::new(std::mem::take(&mut audit.manifests))));
-    let options = Options { index: None, referrers, foreign_layers: false };
+    let options = Options { index: None, available_platforms: false, referrers, foreign_layers: false };
     let walk = Walk::new(&cached, options, std::sync::Arc::new(Silent));
     // By what its tag meant when it was looked at: a registry at work may have moved it since.
     let by_digest = |found: &Tagged| found.repository.with_digest(found.digest);
-    let wanted =
-        |found: &Tagged| Wanted { reference: by_digest(found), rename: choice.rename(found), platforms: Vec::new() };
+    let wanted = |found: &Tagged| Wanted {
+        reference: by_digest(found),
+        rename: choice.rename(found),
+        platforms: Vec::new(),
+        written: String::new(),
+    };
     let whole = || survey.tags.iter().zip(&audit.whole).filter(|(_, whole)| **whole).map(|(found, _)| found);
     let wanted: Vec<Wanted> = whole().map(wanted).collect();
     let walked = resolve::discover_each(&walk, &wanted, jobs, &context.events);

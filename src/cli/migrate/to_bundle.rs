@@ -110,7 +110,7 @@ impl Job<'_> {
         }
         let (created, exact) = context.now()?;
         let locked = images.iter().map(|image| image.locked.clone()).collect();
-        let lock = Lock { version: LOCK_VERSION, created, images: locked };
+        let lock = Lock { version: LOCK_VERSION, created, images: locked, missing: Vec::new() };
         let graph = Graph { images, ..Graph::default() };
         let contents = Contents::new(lock, &graph)?.carrying(self.tools.clone());
         if let Some(finished) = Writer::up_to_date(self.asked.to, &contents, exact, Whole::Proven(&context.events)) {
@@ -129,6 +129,7 @@ impl Job<'_> {
             graph: &graph,
             source: self.storage,
             jobs: self.jobs,
+            lost: &export::Lost::default(),
         };
         let written = export::write(job, context).await?;
         Ok(Some(Ended { finished: written.finished, moved: written.moved, linked: written.linked }))
