@@ -9,7 +9,7 @@ use futures_util::stream::{self, StreamExt};
 use jiff::Timestamp;
 
 use crate::allowlist::{Rule, Select};
-use crate::content::{Source, on_threads};
+use crate::content::{Source, TagList, on_threads};
 use crate::error::{Error, Kind, Result};
 use crate::graph::{Graph, Image};
 use crate::lock::{LOCK_VERSION, Lock, MissingImage, MissingReason, Rename};
@@ -218,7 +218,10 @@ async fn select(
         Select::AllTags(repository) => repository,
         Select::TagsMatching { repository, .. } | Select::TagsInRange { repository, .. } => repository,
     };
-    let mut tags = source.tags(repository).await?;
+    let TagList { mut tags, doubts } = source.tags(repository).await?;
+    for doubt in doubts {
+        events.report(Event::Incomplete(format!("{}: {doubt}", rule.at)));
+    }
     // Registries should sort them; distribution 2.8 does not, and the order of a bundle must not depend on its mood.
     tags.sort();
     let matching: Vec<Tag> = tags.iter().filter(|tag| rule.select.matches(tag)).cloned().collect();

@@ -162,17 +162,17 @@ mod tests {
     use async_trait::async_trait;
 
     use super::*;
-    use crate::content::Body;
     use crate::content::chunks::Chunks;
-    use crate::oci::{Manifest, Reference, Tag, media_type};
+    use crate::content::{Body, TagList};
+    use crate::oci::{Manifest, Reference, media_type};
 
     /// One blob, from wherever it is asked for or always from its beginning.
     struct Only(Vec<u8>, bool);
 
     #[async_trait]
     impl Source for Only {
-        async fn tags(&self, _: &Repository) -> Result<Vec<Tag>> {
-            Ok(Vec::new())
+        async fn tags(&self, _: &Repository) -> Result<TagList> {
+            Ok(TagList::default())
         }
 
         async fn resolve(&self, _: &Reference) -> Result<Option<Descriptor>> {

@@ -2,6 +2,7 @@
 
 use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use clap::{Args, ValueEnum};
@@ -11,7 +12,7 @@ use tracing_subscriber::EnvFilter;
 use super::hint;
 use crate::durable;
 use crate::error::{Error, Kind, Result};
-use crate::progress::{Event, Events, Json, Lines, Terminal, plain, shown_line};
+use crate::progress::{Event, Events, Json, Lines, Reporter, Terminal, plain, shown_line};
 
 const RED: &str = "\x1b[1;31m";
 const CYAN: &str = "\x1b[1;36m";
@@ -54,6 +55,7 @@ enum When {
 /// See the module documentation.
 pub struct Context {
     pub events: Events,
+    incomplete: Arc<AtomicBool>,
     terminal: Option<Arc<Terminal>>,
     json: bool,
     quiet: bool,
@@ -70,14 +72,21 @@ impl Context {
             None if json => Arc::new(Json::default()),
             None => Arc::new(Lines::new(global.quiet)),
         };
+        let incomplete = Arc::new(AtomicBool::new(false));
+        let events: Events = Arc::new(Noting { events, incomplete: incomplete.clone() });
         let color = match global.color {
             When::Auto => is_terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()),
             When::Always => true,
             When::Never => false,
         };
-        let context = Context { events, terminal, json, quiet: global.quiet, color };
+        let context = Context { events, incomplete, terminal, json, quiet: global.quiet, color };
         context.trace(global.verbose);
         context
+    }
+
+    /// Whether something was left out of the result with a warning: the command has not done all it was asked for.
+    pub fn is_incomplete(&self) -> bool {
+        self.incomplete.load(Ordering::Relaxed)
     }
 
     /// Logs of the library go where bars and messages go, so that they do not tear each other.
@@ -247,6 +256,21 @@ pub fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
     let special = path.metadata().is_ok_and(|metadata| !metadata.is_file());
     let written = if special { std::fs::write(path, bytes) } else { write() };
     written.map_err(|e| Error::disk("writing", path, e))
+}
+
+/// Passes all events on and remembers whether one of them says that the result lacks something.
+struct Noting {
+    events: Events,
+    incomplete: Arc<AtomicBool>,
+}
+
+impl Reporter for Noting {
+    fn report(&self, event: Event) {
+        if matches!(event, Event::Incomplete(_)) {
+            self.incomplete.store(true, Ordering::Relaxed);
+        }
+        self.events.report(event);
+    }
 }
 
 /// One line, whatever is in it.

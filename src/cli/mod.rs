@@ -184,6 +184,10 @@ pub fn main() -> ExitCode {
         context.failed(&error);
         Outcome::Failed(error.kind())
     });
+    let outcome = match outcome {
+        Outcome::Done if context.is_incomplete() => Outcome::SomeImagesFailed,
+        outcome => outcome,
+    };
     ExitCode::from(outcome.code())
 }
 

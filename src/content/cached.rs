@@ -9,9 +9,9 @@ use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use tokio::sync::OnceCell;
 
-use super::{BlobReader, Body, Source};
+use super::{BlobReader, Body, Source, TagList};
 use crate::error::{Error, Kind, Result};
-use crate::oci::{Descriptor, Digest, Manifest, Reference, Repository, Tag};
+use crate::oci::{Descriptor, Digest, Manifest, Reference, Repository};
 
 /// The largest blob worth remembering, in bytes; image configs are a few KiB.
 const MAX_REMEMBERED: usize = 64 * 1024;
@@ -155,7 +155,7 @@ fn part_of(bytes: &Bytes, offset: u64) -> Body {
 
 #[async_trait]
 impl Source for Cached<'_> {
-    async fn tags(&self, repository: &Repository) -> Result<Vec<Tag>> {
+    async fn tags(&self, repository: &Repository) -> Result<TagList> {
         self.primary.tags(repository).await
     }
 

@@ -18,9 +18,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 
-use super::{Body, Slice, Source};
+use super::{Body, Slice, Source, TagList};
 use crate::error::{Error, Result};
-use crate::oci::{Descriptor, Digest, MAX_MANIFEST_SIZE, Manifest, Reference, Repository, Tag, media_type};
+use crate::oci::{Descriptor, Digest, MAX_MANIFEST_SIZE, Manifest, Reference, Repository, media_type};
 
 /// By this we know our own file, also when only a part of it was written.
 const FIRST_LINE: &[u8] = b"gapferry: manifests that were read, form 1\n";
@@ -232,7 +232,7 @@ fn next(reader: &mut impl BufRead, at: u64) -> Option<(Digest, Entry)> {
 
 #[async_trait]
 impl Source for Checkpoint<'_> {
-    async fn tags(&self, repository: &Repository) -> Result<Vec<Tag>> {
+    async fn tags(&self, repository: &Repository) -> Result<TagList> {
         self.primary.tags(repository).await
     }
 

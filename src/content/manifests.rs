@@ -5,9 +5,9 @@ use std::collections::HashMap;
 
 use async_trait::async_trait;
 
-use super::{Body, Source};
+use super::{Body, Source, TagList};
 use crate::error::{Error, Kind, Result};
-use crate::oci::{Descriptor, Digest, Manifest, Reference, Repository, Tag};
+use crate::oci::{Descriptor, Digest, Manifest, Reference, Repository};
 
 /// See the module documentation. Which repository has which of them is not its business.
 #[derive(Debug, Default)]
@@ -37,8 +37,8 @@ impl From<HashMap<Digest, Manifest>> for Manifests {
 
 #[async_trait]
 impl Source for Manifests {
-    async fn tags(&self, _: &Repository) -> Result<Vec<Tag>> {
-        Ok(Vec::new())
+    async fn tags(&self, _: &Repository) -> Result<TagList> {
+        Ok(TagList::default())
     }
 
     async fn resolve(&self, reference: &Reference) -> Result<Option<Descriptor>> {

@@ -33,13 +33,28 @@ pub use slice::Slice;
 use crate::error::{Error, Result};
 use crate::oci::{Descriptor, Digest, Manifest, Reference, Repository, Tag};
 
+/// The tags of a repository, and why the list may lack some.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TagList {
+    pub tags: Vec<Tag>,
+    /// One line for each reason to think that tags are missing; empty when the list is whole.
+    pub doubts: Vec<String>,
+}
+
+impl From<Vec<Tag>> for TagList {
+    /// A list that is whole.
+    fn from(tags: Vec<Tag>) -> TagList {
+        TagList { tags, doubts: Vec::new() }
+    }
+}
+
 /// Where content comes from: one or many registries, a layout, a storage directory.
 ///
 /// “Absent” is `None` or an empty list; anything that could not be found out is an error, never taken for absent.
 #[async_trait]
 pub trait Source: Send + Sync {
     /// The tags of a repository, in the source's order.
-    async fn tags(&self, repository: &Repository) -> Result<Vec<Tag>>;
+    async fn tags(&self, repository: &Repository) -> Result<TagList>;
 
     /// What a tag or digest means now (digest, media type, size), as cheaply as the source can tell.
     async fn resolve(&self, reference: &Reference) -> Result<Option<Descriptor>>;

@@ -12,9 +12,9 @@ use async_trait::async_trait;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 
 use crate::bundle::{Assumed, AssumedKind, BundleJson};
-use crate::content::{Body, Sink, Source};
+use crate::content::{Body, Sink, Source, TagList};
 use crate::error::{Error, Kind, Result};
-use crate::oci::{Descriptor, Digest, Manifest, Reference, Repository, Tag};
+use crate::oci::{Descriptor, Digest, Manifest, Reference, Repository};
 use crate::plan::Targets;
 use crate::progress::{Event, Events, Phase};
 
@@ -200,7 +200,7 @@ impl<'a> Expected<'a> {
 
 #[async_trait]
 impl Source for Expected<'_> {
-    async fn tags(&self, repository: &Repository) -> Result<Vec<Tag>> {
+    async fn tags(&self, repository: &Repository) -> Result<TagList> {
         self.bundle.tags(repository).await
     }
 

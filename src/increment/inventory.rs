@@ -63,18 +63,21 @@ impl Asker<'_> {
                 }
                 _ if (self.closed)(&to) => {}
                 select => {
-                    let tags = match absent_is_none(self.source.tags(&to).await.map(Some)) {
+                    let list = match absent_is_none(self.source.tags(&to).await.map(Some)) {
                         Err(error) if is_unreadable(&error) => {
                             unreadable.push(Unreadable { source: rule.written.clone(), error });
                             continue;
                         }
-                        tags => tags?.unwrap_or_default(),
+                        list => list?.unwrap_or_default(),
                     };
+                    for doubt in list.doubts {
+                        self.events.report(Event::Incomplete(doubt));
+                    }
                     let named = |tag: crate::oci::Tag| {
                         let (source, target) = (from.with_tag(tag.clone()), to.with_tag(tag));
                         Named { source, target }
                     };
-                    let matching = tags.into_iter().filter(|tag| select.matches(tag)).collect();
+                    let matching = list.tags.into_iter().filter(|tag| select.matches(tag)).collect();
                     let images = without_companions(self.source, &to, matching, self.events).await?;
                     all.extend(images.into_iter().map(named));
                 }

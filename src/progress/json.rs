@@ -57,6 +57,7 @@ fn described(event: &Event) -> Option<Value> {
         Event::BlobFinished { digest } => json!({ "event": "blob-finished", "digest": digest }),
         Event::Notice(text) => json!({ "event": "notice", "text": text }),
         Event::Warning(text) => json!({ "event": "warning", "text": text }),
+        Event::Incomplete(text) => json!({ "event": "warning", "text": text, "incomplete": true }),
         Event::Failure(text) => json!({ "event": "failure", "text": text }),
         Event::Waiting { what, why, delay } => {
             json!({ "event": "waiting", "what": what, "why": why, "seconds": delay.as_secs_f64() })

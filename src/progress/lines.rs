@@ -34,7 +34,7 @@ impl Reporter for Lines {
     fn report(&self, event: Event) {
         let line = match &event {
             Event::Notice(text) if !self.quiet => Some(format!("note: {text}")),
-            Event::Warning(text) => Some(format!("warning: {text}")),
+            Event::Warning(text) | Event::Incomplete(text) => Some(format!("warning: {text}")),
             Event::Waiting { what, why, delay } => Some(format!("waiting {} before {what}: {why}", duration(*delay))),
             // Asked for by an option of its own.
             Event::Http(exchange) => Some(exchange.to_string()),

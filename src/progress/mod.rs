@@ -58,6 +58,8 @@ pub enum Event {
     Notice(String),
     /// Something to look at, though the job goes on.
     Warning(String),
+    /// A warning that the result lacks something: the job goes on, and its exit code says so.
+    Incomplete(String),
     /// One image failed; the others go on.
     Failure(String),
     /// Waiting before another try, or because a registry asked for it.

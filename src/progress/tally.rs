@@ -26,6 +26,7 @@ impl Tally {
             Event::BlobFinished { .. }
             | Event::Notice(_)
             | Event::Warning(_)
+            | Event::Incomplete(_)
             | Event::Failure(_)
             | Event::Waiting { .. }
             | Event::Http(_) => {}

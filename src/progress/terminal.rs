@@ -94,7 +94,7 @@ impl Reporter for Terminal {
     fn report(&self, event: Event) {
         match event {
             Event::Notice(text) => return self.say(&format!("note: {text}")),
-            Event::Warning(text) => return self.say(&format!("warning: {text}")),
+            Event::Warning(text) | Event::Incomplete(text) => return self.say(&format!("warning: {text}")),
             Event::Waiting { what, why, delay } => {
                 return self.say(&format!("waiting {} before {what}: {why}", duration(delay)));
             }
@@ -127,6 +127,7 @@ impl Reporter for Terminal {
             | Event::Failure(_)
             | Event::Notice(_)
             | Event::Warning(_)
+            | Event::Incomplete(_)
             | Event::Waiting { .. }
             | Event::Http(_) => {}
         }

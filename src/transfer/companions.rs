@@ -9,10 +9,10 @@ use futures_util::stream::{self, StreamExt};
 
 use super::{Transfer, manifest_of};
 use crate::companion::{Joined, is_list};
-use crate::content::{Body, Origin, Source};
+use crate::content::{Body, Origin, Source, TagList};
 use crate::error::{Error, Kind, Result};
 use crate::graph::Image;
-use crate::oci::{Descriptor, Digest, Manifest, Reference, Repository, Role, Tag};
+use crate::oci::{Descriptor, Digest, Manifest, Reference, Repository, Role};
 use crate::plan::{CompanionAction, CompanionStep, TagState, compare, decide};
 
 impl Transfer<'_> {
@@ -80,8 +80,8 @@ struct InMemory(Bytes);
 
 #[async_trait]
 impl Source for InMemory {
-    async fn tags(&self, _: &Repository) -> Result<Vec<Tag>> {
-        Ok(Vec::new())
+    async fn tags(&self, _: &Repository) -> Result<TagList> {
+        Ok(TagList::default())
     }
 
     async fn resolve(&self, _: &Reference) -> Result<Option<Descriptor>> {

@@ -7,9 +7,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use async_trait::async_trait;
 use futures_util::StreamExt;
 
-use crate::content::{Body, Files, Source};
+use crate::content::{Body, Files, Source, TagList};
 use crate::error::{Error, Result};
-use crate::oci::{Descriptor, Digest, Manifest, Reference, Repository, Tag};
+use crate::oci::{Descriptor, Digest, Manifest, Reference, Repository};
 use crate::progress::{Event, Events};
 
 /// Counts bytes where they are read, so that every sink is counted the same way, retries included.
@@ -55,7 +55,7 @@ impl<'a> Observed<'a> {
 
 #[async_trait]
 impl Source for Observed<'_> {
-    async fn tags(&self, repository: &Repository) -> Result<Vec<Tag>> {
+    async fn tags(&self, repository: &Repository) -> Result<TagList> {
         self.inner.tags(repository).await
     }
 

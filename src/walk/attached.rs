@@ -135,7 +135,16 @@ pub async fn may_exist(walk: &Walk<'_>, repository: &Repository, tag: &Tag) -> b
     };
     let tags = known.get_or_init(|| async {
         match walk.source.tags(repository).await {
-            Ok(tags) => Some(tags.into_iter().collect::<HashSet<Tag>>()),
+            // Of a list that may lack some, nothing can be concluded.
+            Ok(list) if !list.doubts.is_empty() => {
+                tracing::debug!("{repository}: the list of tags is not whole, asking one by one: {:?}", list.doubts);
+                None
+            }
+            Ok(list) => {
+                // Only these are asked about.
+                let named_after_digests = list.tags.into_iter().filter(|tag| tag.as_str().starts_with("sha"));
+                Some(named_after_digests.collect::<HashSet<Tag>>())
+            }
             Err(error) => {
                 tracing::debug!("{repository}: no list of tags, asking one by one: {}", error.chain());
                 None

@@ -8,10 +8,10 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use gapferry::bundle::{Basis, Contents, Finished, Options, Writer};
-use gapferry::content::{Body, Origin, Sink, Source};
+use gapferry::content::{Body, Origin, Sink, Source, TagList};
 use gapferry::error::{Error, Kind, Result};
 use gapferry::lock::{LOCK_VERSION, Lock, LockedImage};
-use gapferry::oci::{Algorithm, Descriptor, Digest, Manifest, Reference, Repository, Tag, media_type};
+use gapferry::oci::{Algorithm, Descriptor, Digest, Manifest, Reference, Repository, media_type};
 use gapferry::progress::{Events, Silent};
 use serde_json::json;
 
@@ -35,8 +35,8 @@ impl Memory {
 
 #[async_trait]
 impl Source for Memory {
-    async fn tags(&self, _: &Repository) -> Result<Vec<Tag>> {
-        Ok(Vec::new())
+    async fn tags(&self, _: &Repository) -> Result<TagList> {
+        Ok(TagList::default())
     }
 
     async fn resolve(&self, _: &Reference) -> Result<Option<Descriptor>> {

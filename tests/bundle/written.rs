@@ -92,7 +92,7 @@ fn a_layout_answers_by_name_and_by_digest() {
         let by_digest = image.reference.repository.with_digest(image.digest);
         assert_eq!(layout.manifest(&by_digest).await.unwrap().unwrap().digest(), image.digest);
         let tags = layout.tags(&image.reference.repository).await.unwrap();
-        assert_eq!(tags.iter().map(|tag| tag.as_str()).collect::<Vec<_>>(), ["2.0"]);
+        assert_eq!(tags.tags.iter().map(|tag| tag.as_str()).collect::<Vec<_>>(), ["2.0"]);
         let missing = "registry.test/team/two:3".parse().unwrap();
         assert!(layout.resolve(&missing).await.unwrap().is_none());
     });

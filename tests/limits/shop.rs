@@ -1,4 +1,5 @@
 //! A scripted registry that has images: the answers a test does not care about.
+#![allow(dead_code)] // each test that uses it needs another part
 
 use std::collections::BTreeMap;
 
@@ -42,6 +43,12 @@ impl Shop {
         let tags = self.tags.entry(format!("/v2/{repository}/tags/list")).or_default();
         tags.retain(|known| known != tag);
         tags.push(tag.to_owned());
+    }
+
+    /// The digest that a tag means.
+    pub fn digest(&self, name: &str) -> String {
+        let (repository, tag) = name.split_once(':').unwrap();
+        sha256(&self.manifests[&format!("/v2/{repository}/manifests/{tag}")])
     }
 
     /// What a tag means is deleted, as registries delete it: by digest.

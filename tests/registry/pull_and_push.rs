@@ -110,7 +110,7 @@ async fn all_tags_are_listed() {
     let registries = client(config());
     let repo = repository(server.host(), "a");
     let names = push_tags(&registries, &repo, 12).await;
-    let mut listed: Vec<String> = registries.tags(&repo).await.unwrap().iter().map(Tag::to_string).collect();
+    let mut listed: Vec<String> = registries.tags(&repo).await.unwrap().tags.iter().map(Tag::to_string).collect();
     listed.sort();
     assert_eq!(listed, names);
     let missing = registries.tags(&repository(server.host(), "none")).await.unwrap_err();

@@ -7,8 +7,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use gapferry::Result;
-use gapferry::content::{BlobReader, Body, Origin, Sink, Source};
-use gapferry::oci::{Descriptor, Digest, Manifest, Reference, Repository, Tag, media_type};
+use gapferry::content::{BlobReader, Body, Origin, Sink, Source, TagList};
+use gapferry::oci::{Descriptor, Digest, Manifest, Reference, Repository, media_type};
 use gapferry::transport::registry::Registries;
 
 #[derive(Default)]
@@ -33,8 +33,8 @@ impl Shelf {
 
 #[async_trait]
 impl Source for Shelf {
-    async fn tags(&self, _: &Repository) -> Result<Vec<Tag>> {
-        Ok(Vec::new())
+    async fn tags(&self, _: &Repository) -> Result<TagList> {
+        Ok(TagList::default())
     }
 
     async fn resolve(&self, _: &Reference) -> Result<Option<Descriptor>> {

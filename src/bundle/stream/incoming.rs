@@ -14,9 +14,9 @@ use async_trait::async_trait;
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::bundle::{Bundle, FileEntry, is_tool, refuse_part};
-use crate::content::{Body, Slice, Source};
+use crate::content::{Body, Slice, Source, TagList};
 use crate::error::{Error, Kind, Result};
-use crate::oci::{Descriptor, Digest, Manifest, Reference, Repository, Tag};
+use crate::oci::{Descriptor, Digest, Manifest, Reference, Repository};
 use crate::progress::units::bytes;
 use crate::transport::layout::{Entry, Layout, Passing, Sums};
 
@@ -307,7 +307,7 @@ impl Hand {
 
 #[async_trait]
 impl Source for Arrived<'_> {
-    async fn tags(&self, repository: &Repository) -> Result<Vec<Tag>> {
+    async fn tags(&self, repository: &Repository) -> Result<TagList> {
         self.rest.tags(repository).await
     }
 

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use async_trait::async_trait;
 
-use crate::content::{Body, Source};
+use crate::content::{Body, Source, TagList};
 use crate::error::{Error, Result};
 use crate::oci::{Descriptor, Digest, Manifest, Reference, Repository, Tag};
 use crate::transport::storage::{Attached, Storage, Tagged};
@@ -30,8 +30,8 @@ impl<'a> Chosen<'a> {
 
 #[async_trait]
 impl Source for Chosen<'_> {
-    async fn tags(&self, repository: &Repository) -> Result<Vec<Tag>> {
-        Ok(self.beside.get(repository).cloned().unwrap_or_default())
+    async fn tags(&self, repository: &Repository) -> Result<TagList> {
+        Ok(self.beside.get(repository).cloned().unwrap_or_default().into())
     }
 
     async fn resolve(&self, reference: &Reference) -> Result<Option<Descriptor>> {

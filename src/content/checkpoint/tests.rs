@@ -19,8 +19,8 @@ fn by_digest(n: usize) -> Reference {
 
 #[async_trait]
 impl Source for Pulls {
-    async fn tags(&self, _: &Repository) -> Result<Vec<Tag>> {
-        Ok(Vec::new())
+    async fn tags(&self, _: &Repository) -> Result<TagList> {
+        Ok(TagList::default())
     }
     async fn resolve(&self, _: &Reference) -> Result<Option<Descriptor>> {
         Ok(None)

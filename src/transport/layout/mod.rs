@@ -27,7 +27,7 @@ use serde::Deserialize;
 use crate::content::chunks::Chunks;
 use crate::content::seekable::{self, Seekable};
 use crate::content::tar::{self, Place};
-use crate::content::{Body, Slice, Source};
+use crate::content::{Body, Slice, Source, TagList};
 use crate::error::{Error, Kind, Result};
 use crate::oci::{Descriptor, Digest, MAX_MANIFEST_SIZE, Manifest, Reference, Repository, Tag, has_at_most_values};
 use found::Found;
@@ -366,10 +366,10 @@ fn neither(path: &Path) -> Error {
 
 #[async_trait]
 impl Source for Layout {
-    async fn tags(&self, repository: &Repository) -> Result<Vec<Tag>> {
+    async fn tags(&self, repository: &Repository) -> Result<TagList> {
         let prefix = format!("{repository}:");
         let tag = |d: &Descriptor| d.annotations.get(IMAGE_NAME)?.strip_prefix(&prefix)?.parse().ok();
-        Ok(self.index()?.iter().filter_map(tag).collect())
+        Ok(self.index()?.iter().filter_map(tag).collect::<Vec<Tag>>().into())
     }
 
     async fn resolve(&self, reference: &Reference) -> Result<Option<Descriptor>> {

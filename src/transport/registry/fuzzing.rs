@@ -8,7 +8,10 @@ use super::auth::{Bearer, Challenge};
 
 /// The next page a `Link` header names.
 pub fn next_page(header: &str) -> Option<&str> {
-    super::link::next([header].into_iter())
+    match super::link::next([header].into_iter()) {
+        super::link::Next::At(target) => Some(target),
+        super::link::Next::Nowhere | super::link::Next::Unreadable(_) => None,
+    }
 }
 
 /// The first challenge of a `WWW-Authenticate` header: realm, then service, scope and error as far as there are any;

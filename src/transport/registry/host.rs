@@ -19,7 +19,7 @@ use super::retry::{Failure, Tries, is_transient};
 use super::wire::{Call, Payload, Wire, is_loopback, spoke_tls};
 use crate::credentials::Store;
 use crate::error::{Error, Kind, Result};
-use crate::oci::{Digest, Repository, Tag};
+use crate::oci::{Digest, Reference, Repository, Tag};
 
 /// A registry as this run knows it.
 pub(super) struct Host {
@@ -54,6 +54,8 @@ pub(super) struct Memory {
     pub referrers_apis: Mutex<HashMap<Repository, Known>>,
     /// Of repositories whose tags were listed: those named after a digest.
     pub companion_tags: Mutex<HashMap<Repository, HashSet<Tag>>>,
+    /// Tags that were read: a list without them is not whole.
+    pub answered_tags: Mutex<HashMap<Repository, HashSet<Tag>>>,
     /// Upload sessions that a refused mount has opened.
     pub sessions: Mutex<HashMap<(Repository, Digest), Url>>,
     pub arrived: Arrived,
@@ -331,10 +333,24 @@ impl Memory {
     }
 
     /// Remembers which of a repository's `tags` may speak of a manifest.
-    pub fn note_tags(&self, repository: &Repository, tags: &[Tag]) {
-        let companions = tags.iter().filter(|tag| tag.as_str().starts_with("sha")).cloned().collect();
+    pub fn note_tags<'a>(&self, repository: &Repository, tags: impl IntoIterator<Item = &'a Tag>) {
+        let companions = tags.into_iter().filter(|tag| tag.as_str().starts_with("sha")).cloned().collect();
         let mut known = self.companion_tags.lock().unwrap_or_else(PoisonError::into_inner);
         known.insert(repository.clone(), companions);
+    }
+
+    /// Remembers that the registry has this tag.
+    pub fn note_answered(&self, reference: &Reference) {
+        if let (Some(tag), None) = (&reference.tag, &reference.digest) {
+            let mut answered = self.answered_tags.lock().unwrap_or_else(PoisonError::into_inner);
+            answered.entry(reference.repository.clone()).or_default().insert(tag.clone());
+        }
+    }
+
+    /// The tags of a repository that were read in this run.
+    pub fn answered_tags(&self, repository: &Repository) -> Vec<Tag> {
+        let answered = self.answered_tags.lock().unwrap_or_else(PoisonError::into_inner);
+        answered.get(repository).into_iter().flatten().cloned().collect()
     }
 
     /// Whether a tag named after a digest is missing in the repository's list; `false` when there is no list.

@@ -4,9 +4,9 @@ use async_trait::async_trait;
 
 use super::auth::Scopes;
 use super::{Registries, download, manifests, referrers, tags};
-use crate::content::{Body, Source};
+use crate::content::{Body, Source, TagList};
 use crate::error::Result;
-use crate::oci::{Descriptor, Digest, Manifest, Reference, Repository, Tag};
+use crate::oci::{Descriptor, Digest, Manifest, Reference, Repository};
 
 /// The registries of a run as a source, each asked by its own name with the right to pull.
 pub struct Itself(Registries);
@@ -20,7 +20,7 @@ impl Registries {
 
 #[async_trait]
 impl Source for Itself {
-    async fn tags(&self, repository: &Repository) -> Result<Vec<Tag>> {
+    async fn tags(&self, repository: &Repository) -> Result<TagList> {
         tags::list(&*self.0.target(repository)?, repository).await
     }
 

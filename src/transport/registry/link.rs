@@ -1,12 +1,33 @@
 //! `Link: <…>; rel="next"`: where a list goes on (RFC 8288, as far as registries use it).
 
-/// The target of the next page, relative or absolute.
-pub(super) fn next<'a>(headers: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    headers.flat_map(links).find(|(_, parameters)| is_next(parameters)).map(|(target, _)| target)
+/// What the `Link` headers of a page say about the next one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Next<'a> {
+    /// They name no next page.
+    Nowhere,
+    /// The target of the next page, relative or absolute.
+    At(&'a str),
+    /// They seem to name one, but this header cannot be read.
+    Unreadable(&'a str),
 }
 
-/// `(target, parameters)` of each link of one header; a target may hold commas, so it is not split at them first.
-fn links(header: &str) -> Vec<(&str, &str)> {
+pub(super) fn next<'a>(headers: impl Iterator<Item = &'a str>) -> Next<'a> {
+    let mut unreadable = None;
+    for header in headers {
+        let (links, rest) = links(header);
+        if let Some((target, _)) = links.iter().find(|(_, parameters)| is_next(parameters)) {
+            return Next::At(target);
+        }
+        if is_damaged(rest) || links.iter().any(|(_, parameters)| !says_relation(parameters)) {
+            unreadable = Some(header);
+        }
+    }
+    unreadable.map_or(Next::Nowhere, Next::Unreadable)
+}
+
+/// `(target, parameters)` of each link of one header, and what is no link; a target may hold commas, so it is not split at
+/// them first.
+fn links(header: &str) -> (Vec<(&str, &str)>, &str) {
     let mut found = Vec::new();
     let mut rest = header;
     while let Some((_, after)) = rest.split_once('<') {
@@ -15,14 +36,26 @@ fn links(header: &str) -> Vec<(&str, &str)> {
         found.push((target, &after[..end]));
         rest = &after[end..];
     }
-    found
+    (found, rest)
+}
+
+/// Whether the remainder of a header holds a link that was not understood.
+fn is_damaged(rest: &str) -> bool {
+    !rest.trim_matches([' ', '\t', ',']).is_empty()
 }
 
 fn is_next(parameters: &str) -> bool {
-    parameters.split(';').filter_map(|parameter| parameter.split_once('=')).any(|(name, value)| {
-        let relations = value.trim().trim_matches('"');
-        name.trim().eq_ignore_ascii_case("rel") && relations.split(' ').any(|r| r.eq_ignore_ascii_case("next"))
-    })
+    relations(parameters).any(|relation| relation.eq_ignore_ascii_case("next"))
+}
+
+fn says_relation(parameters: &str) -> bool {
+    relations(parameters).next().is_some()
+}
+
+fn relations(parameters: &str) -> impl Iterator<Item = &str> {
+    let parameters = parameters.split(';').filter_map(|parameter| parameter.split_once('='));
+    let values = parameters.filter(|(name, _)| name.trim().eq_ignore_ascii_case("rel")).map(|(_, value)| value);
+    values.flat_map(|value| value.trim().trim_matches(['"', '\'']).split(' ')).filter(|relation| !relation.is_empty())
 }
 
 #[cfg(test)]
@@ -32,16 +65,26 @@ mod tests {
     #[test]
     fn the_next_page_is_found_in_the_forms_registries_send() {
         for (header, target) in [
-            (r#"</v2/a/tags/list?last=b&n=1>; rel="next""#, Some("/v2/a/tags/list?last=b&n=1")),
-            ("<https://h/x?a=1,2>;rel=next", Some("https://h/x?a=1,2")),
-            (r#"</p>; rel="prev", </n>; rel="next""#, Some("/n")),
-            (r#"</n>; title="x"; REL="last Next""#, Some("/n")),
-            (r#"</p>; rel="prev""#, None),
-            ("</n; rel=next", None),
-            ("", None),
+            (r#"</v2/a/tags/list?last=b&n=1>; rel="next""#, Next::At("/v2/a/tags/list?last=b&n=1")),
+            ("<https://h/x?a=1,2>;rel=next", Next::At("https://h/x?a=1,2")),
+            (r#"</p>; rel="prev", </n>; rel="next""#, Next::At("/n")),
+            (r#"</n>; title="x"; REL="last Next""#, Next::At("/n")),
+            ("</n>; rel='next'", Next::At("/n")),
+            (r#"</p>; rel="prev""#, Next::Nowhere),
+            ("", Next::Nowhere),
         ] {
             assert_eq!(next([header].into_iter()), target, "{header}");
         }
+    }
+
+    #[test]
+    fn a_link_that_cannot_be_read_is_not_taken_for_the_end_of_the_list() {
+        for header in
+            ["</n; rel=next", r#"/n; rel="next""#, "https://h/v2/a/tags/list?last=b", "</p>; rel=prev, </n", "</n>"]
+        {
+            assert_eq!(next([header].into_iter()), Next::Unreadable(header), "{header}");
+        }
+        assert_eq!(next(["</broken", "</n>; rel=next"].into_iter()), Next::At("/n"));
     }
 
     proptest::proptest! {

@@ -75,6 +75,7 @@ pub(super) async fn resolve(host: &Host, reference: &Reference, scopes: Scopes) 
     }
     match (digest.or(reference.digest), served_as, reply.content_length()) {
         (Some(digest), Some(served_as), Some(size)) if media_type::is_manifest(served_as) => {
+            host.memory.note_answered(reference);
             Ok(Some(Descriptor::new(served_as, digest, size)))
         }
         _ => {
@@ -99,7 +100,10 @@ pub(super) async fn get(host: &Host, reference: &Reference, scopes: Scopes) -> R
             _ => return Err(refusal(&what, reply).await.error),
         }
         match received(reply, reference, &what).await {
-            Ok(manifest) => return Ok(Some(manifest)),
+            Ok(manifest) => {
+                host.memory.note_answered(reference);
+                return Ok(Some(manifest));
+            }
             Err(failure) => tries.again(failure).await?,
         }
     }

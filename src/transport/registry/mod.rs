@@ -35,6 +35,7 @@ mod location;
 mod manifests;
 mod outage;
 mod outflow;
+mod paging;
 mod patience;
 mod projects;
 mod referrers;
@@ -42,6 +43,7 @@ mod refusals;
 mod reply;
 mod retry;
 mod session;
+mod tag_page;
 mod tags;
 mod tls;
 mod trace;
@@ -56,9 +58,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use reqwest::Method;
 
-use crate::content::{Api, ApiAnswer, ApiRequest, Body, Lookup, Origin, Readable, Sink, Source};
+use crate::content::{Api, ApiAnswer, ApiRequest, Body, Lookup, Origin, Readable, Sink, Source, TagList};
 use crate::error::{Error, Result};
-use crate::oci::{Descriptor, Digest, Manifest, Reference, Repository, Tag};
+use crate::oci::{Descriptor, Digest, Manifest, Reference, Repository};
 use crate::progress::Events;
 use crate::routes::Place;
 pub use admission::Admission;
@@ -151,7 +153,7 @@ impl Registries {
 
 #[async_trait]
 impl Source for Registries {
-    async fn tags(&self, repository: &Repository) -> Result<Vec<Tag>> {
+    async fn tags(&self, repository: &Repository) -> Result<TagList> {
         self.way(repository)?.tags().await
     }
 

@@ -4,13 +4,14 @@
 use std::collections::HashSet;
 
 use bytes::Bytes;
-use reqwest::Method;
+use reqwest::{Method, Url};
 use serde_json::{Value, json};
 
 use super::answer::{excerpt, refusal};
 use super::auth::Scopes;
 use super::host::{Ask, Host, Target, strange};
-use super::{link, location, manifests};
+use super::manifests;
+use super::paging::{Onward, Pages};
 use crate::error::{Error, Kind, Result};
 use crate::oci::{self, Descriptor, Digest, MAX_MANIFEST_SIZE, Manifest, Reference, Repository, Tag, media_type};
 use crate::progress::Event;
@@ -53,35 +54,44 @@ async fn by_api(host: &Host, repository: &Repository, subject: &Digest) -> Resul
 async fn from_api(host: &Host, repository: &Repository, subject: &Digest) -> Result<Option<Vec<Descriptor>>> {
     let what = format!("listing what refers to {repository}@{subject}");
     let mut url = host.url(&format!("/v2/{}/referrers/{subject}", repository.path())).await?;
-    let (mut found, mut seen, mut room) = (Vec::new(), HashSet::new(), MOST_IN_ALL);
-    let mut visited = HashSet::from([url.clone()]);
-    while room > 0 {
+    let (mut found, mut seen) = (Vec::new(), HashSet::new());
+    let mut pages = Pages::new(url.clone(), MOST_IN_ALL);
+    let mut others: Vec<Url> = Vec::new();
+    loop {
+        let is_first = pages.is_untouched();
+        pages.visit(&url);
         let mut ask = Ask::new(Method::GET, String::new(), Scopes::pull(repository), &what)
             .header("accept", media_type::OCI_INDEX)?;
         ask.target = Target::Url(url.clone());
         let reply = host.ask(&ask).await?;
         match reply.status() {
             200 => {}
-            400 | 404 | 405 | 501 if visited.len() == 1 => return Ok(None),
+            400 | 404 | 405 | 501 if is_first => return Ok(None),
+            // A page may have a second address.
+            _ if !others.is_empty() => {
+                url = others.remove(0);
+                continue;
+            }
             _ => return Err(refusal(&what, reply).await.error),
         }
-        let next = link::next(reply.headers("link")).map(|target| location::resolve(&url, target));
-        let next = next.transpose().map_err(|reason| strange(&what, format!("the next page leads {reason}")))?;
+        let onward = pages.after(&url, &reply);
         let body = reply.body(&what, MAX_MANIFEST_SIZE).await.map_err(|failure| failure.error)?;
-        // Short pages without end take room too: that of their addresses.
-        room = room.saturating_sub(1024 + body.len() as u64 + url.as_str().len() as u64);
+        let before = found.len();
         if !is_nothing(&body) {
             let index = Manifest::parse(body.clone(), Some(media_type::OCI_INDEX), None)
                 .map_err(|e| strange(&what, format!("the answer is no index: {}", excerpt(&body))).because(e))?;
             found.extend(children(&index, &mut seen));
         }
-        match next {
-            None => return Ok(Some(found)),
-            Some(next) if !visited.insert(next.clone()) => break,
-            Some(next) => url = next,
+        pages.note(&url, body.len(), found.len() > before).map_err(|reason| strange(&what, reason))?;
+        match onward {
+            Onward::End => return Ok(Some(found)),
+            Onward::At(mut addresses) => {
+                others = addresses.split_off(1);
+                url = addresses.remove(0);
+            }
+            Onward::Lost(reason) => return Err(strange(&what, format!("the next page {reason}"))),
         }
     }
-    Err(strange(&what, "the list does not end"))
 }
 
 /// Harbor answers `{}` about a subject it does not have (Harbor 2.15 `src/server/registry/referrers.go`); a nil list of

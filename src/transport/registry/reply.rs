@@ -47,6 +47,11 @@ impl Reply {
         self.response.headers().get_all(name).into_iter().filter_map(|value| value.to_str().ok())
     }
 
+    /// Whether every header of this name is readable text.
+    pub fn is_readable(&self, name: &str) -> bool {
+        self.response.headers().get_all(name).into_iter().all(|value| value.to_str().is_ok())
+    }
+
     pub fn content_length(&self) -> Option<u64> {
         self.header("content-length")?.trim().parse().ok()
     }

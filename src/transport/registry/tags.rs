@@ -1,17 +1,25 @@
 //! The tags of a repository (distribution-spec, "Listing Tags").
+//!
+//! A list that is shorter than the repository loses images without a word, so the end of a list is not taken on trust: a
+//! page that is as long as was asked for, or whose length is a round number, may have been cut, and what follows its last
+//! tag is asked for even where no `Link` says that there is more. That costs one request for every tenth repository.
+//!
+//! **Threats.** A list may be endless ([`paging`](super::paging)), have millions of entries, or hold anything but tags:
+//! entries are counted while they are parsed, and what is no tag becomes a doubt about the list.
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 
-use reqwest::Method;
-use serde::Deserialize;
+use reqwest::{Method, Url};
 
-use super::answer::refusal;
+use super::answer::{excerpt, refusal};
 use super::auth::Scopes;
 use super::host::{Ask, Host, Target, strange};
-use super::{link, location, trace};
-use crate::error::{Error, Result};
+use super::paging::{Onward, Pages};
+use super::tag_page::{Entry, MOST_TAGS, Page};
+use super::trace;
+use crate::content::TagList;
+use crate::error::{Error, Kind, Result};
 use crate::oci::{Repository, Tag};
-use crate::progress::Event;
 
 /// The largest page, in bytes: servers that ignore `n` send everything at once.
 const MOST_BYTES: u64 = 64 * 1024 * 1024;
@@ -21,59 +29,217 @@ const MOST_IN_ALL: u64 = 128 * 1024 * 1024;
 const MOST_NAMED: usize = 5;
 /// Tags asked for at once; ECR refuses more than 1,000.
 const PAGE: usize = 1000;
+/// Servers that cut a list do so at a multiple of this.
+const ROUND: usize = 10;
 
-#[derive(Deserialize)]
-struct Page {
-    /// `null` in an emptied repository.
-    tags: Option<Vec<String>>,
+/// The whole list, or one with the doubts about it.
+///
+/// # Errors
+/// No list, or one whose next page cannot be had.
+pub(super) async fn list(host: &Host, repository: &Repository) -> Result<TagList> {
+    let what = format!("listing the tags of {repository}");
+    let own = host.url(&format!("/v2/{}/tags/list", repository.path())).await?;
+    let first = asking(&own, PAGE, None);
+    let pages = Pages::new(first.clone(), MOST_IN_ALL);
+    let (tags, others) = Default::default();
+    let mut listing = Listing { host, repository, what, own, first, pages, asked: PAGE, tags, others };
+    listing.read().await?;
+    let (tags, doubts) = (listing.tags, listing.others);
+    let lacking = host.memory.answered_tags(repository).into_iter().filter(|tag| !tags.contains(tag));
+    let lacking = lacks(repository, lacking);
+    let doubts: Vec<String> = named(repository, doubts).into_iter().chain(lacking).collect();
+    if doubts.is_empty() {
+        host.memory.note_tags(repository, &tags);
+    }
+    Ok(TagList { tags: tags.into_iter().collect(), doubts })
 }
 
-pub(super) async fn list(host: &Host, repository: &Repository) -> Result<Vec<Tag>> {
-    let what = format!("listing the tags of {repository}");
-    let path = format!("/v2/{}/tags/list?n={PAGE}", repository.path());
-    let mut url = host.url(&path).await?;
-    let (mut tags, mut skipped, mut room) = (Vec::new(), 0, MOST_IN_ALL);
-    let mut visited = HashSet::from([url.clone()]);
-    while room > 0 {
-        let mut ask = Ask::new(Method::GET, String::new(), Scopes::pull(repository), &what);
-        ask.target = Target::Url(url.clone());
-        let reply = host.ask(&ask).await?;
-        if reply.status() != 200 {
-            return Err(refusal(&what, reply).await.error);
-        }
-        let next = link::next(reply.headers("link")).map(|target| location::resolve(&url, target));
-        let next = next.transpose().map_err(|reason| strange(&what, format!("the next page leads {reason}")))?;
-        let body = reply.body(&what, MOST_BYTES).await.map_err(|failure| failure.error)?;
-        // Short pages without end take room too: that of their addresses.
-        room = room.saturating_sub(1024 + body.len() as u64 + url.as_str().len() as u64);
-        let page: Page = serde_json::from_slice(&body).map_err(|e| {
-            let start = super::answer::excerpt(&body[..body.len().min(4096)]);
-            strange(&what, format!("the answer is not a list of tags: {start}")).because(e)
-        })?;
-        for tag in page.tags.unwrap_or_default() {
-            match tag.parse::<Tag>() {
-                Ok(tag) => tags.push(tag),
-                Err(error) => {
-                    skipped += 1;
-                    if skipped <= MOST_NAMED {
-                        host.wire.events.report(Event::Warning(format!("{what}: skipped an entry: {error}")));
+/// A list while it is read.
+struct Listing<'a> {
+    host: &'a Host,
+    repository: &'a Repository,
+    /// The attempt, for errors.
+    what: String,
+    /// The list's address, without a query.
+    own: Url,
+    first: Url,
+    pages: Pages,
+    /// The `n` of the requests.
+    asked: usize,
+    tags: BTreeSet<Tag>,
+    /// Entries that are no tags, and why.
+    others: Vec<String>,
+}
+
+/// What one page held.
+struct Read {
+    entries: usize,
+    /// Tags that no earlier page had.
+    new: usize,
+    last: Option<String>,
+    onward: Onward,
+}
+
+impl Listing<'_> {
+    async fn read(&mut self) -> Result<()> {
+        let mut page = self.first_of(vec![self.first.clone()]).await?;
+        loop {
+            page = match (&page.onward, &page.last) {
+                (Onward::At(addresses), _) => {
+                    let addresses = addresses.iter().cloned().chain(page.last.as_deref().map(|last| self.past(last)));
+                    let mut next = self.first_of(addresses.collect()).await?;
+                    if next.new == 0 && next.entries > 0 && matches!(next.onward, Onward::End) {
+                        next.onward = Onward::Lost("repeats what was read before".to_owned());
+                    }
+                    next
+                }
+                // Most registries go on after a tag, whatever their Link says.
+                (Onward::Lost(_), Some(last)) => match self.first_of(vec![self.past(last)]).await {
+                    Ok(next) if next.new > 0 => next,
+                    Ok(next) if next.entries == 0 && matches!(next.onward, Onward::End) => return Ok(()),
+                    _ => return Err(self.lost(&page.onward)),
+                },
+                (Onward::Lost(_), None) => return Err(self.lost(&page.onward)),
+                (Onward::End, Some(last)) if self.may_be_cut(page.entries) => {
+                    match self.after_the_end(last, page.entries).await? {
+                        Some(next) => next,
+                        None => return Ok(()),
                     }
                 }
-            }
-        }
-        match next {
-            None => {
-                if skipped > MOST_NAMED {
-                    host.wire.events.report(Event::Warning(format!("{what}: skipped {skipped} entries in all")));
-                }
-                host.memory.note_tags(repository, &tags);
-                return Ok(tags);
-            }
-            Some(next) if !visited.insert(next.clone()) => break,
-            Some(next) => url = next,
+                (Onward::End, _) => return Ok(()),
+            };
         }
     }
-    Err(Error::new(crate::error::Kind::Network, format!("{what}: the list does not end, at {}", trace::shown(&url))))
+
+    fn may_be_cut(&self, entries: usize) -> bool {
+        entries == self.asked || (entries > 0 && entries.is_multiple_of(ROUND))
+    }
+
+    /// What comes after a page that may have been cut; `None`: nothing.
+    ///
+    /// # Errors
+    /// The page was as long as was asked for, and the registry does not say what follows.
+    async fn after_the_end(&mut self, last: &str, entries: usize) -> Result<Option<Read>> {
+        let is_full = entries == self.asked;
+        match self.first_of(vec![self.past(last)]).await {
+            Ok(next) if next.new > 0 => Ok(Some(next)),
+            Ok(next) if next.entries == 0 || !is_full => Ok(None),
+            // It repeats itself: it does not know `last`, but perhaps `n`.
+            Ok(_) if self.asked < MOST_TAGS => {
+                self.asked *= 10;
+                let larger = asking(&self.own, self.asked, None);
+                let next = self.first_of(vec![larger]).await?;
+                Ok((next.new > 0).then_some(next))
+            }
+            Ok(_) => Ok(None),
+            Err(error) if matches!(error.kind(), Kind::RateLimited | Kind::Interrupted) => Err(error),
+            Err(error) if is_full && error.kind() != Kind::NotFound => Err(error),
+            // Nobody said that there is more.
+            Err(_) => Ok(None),
+        }
+    }
+
+    /// The page of the first address that has one. The error is that of the first address.
+    async fn first_of(&mut self, addresses: Vec<Url>) -> Result<Read> {
+        let mut refused = None;
+        for url in addresses {
+            if !self.pages.visit(&url) {
+                continue;
+            }
+            match self.page(&url).await {
+                Ok(page) => return Ok(page),
+                Err(error) if matches!(error.kind(), Kind::RateLimited | Kind::Interrupted) => return Err(error),
+                Err(error) => refused = refused.or(Some(error)),
+            }
+        }
+        Err(refused.unwrap_or_else(|| strange(&self.what, "the list does not end: the next page is one that was read")))
+    }
+
+    async fn page(&mut self, url: &Url) -> Result<Read> {
+        let mut ask = Ask::new(Method::GET, String::new(), Scopes::pull(self.repository), &self.what);
+        ask.target = Target::Url(url.clone());
+        let reply = self.host.ask(&ask).await?;
+        let is_first = *url == self.first;
+        let at = |error: Error| match is_first {
+            true => error,
+            false => error.while_doing(format!("reading the page at {}", trace::shown(url))),
+        };
+        if reply.status() != 200 {
+            return Err(at(refusal(&self.what, reply).await.error));
+        }
+        let onward = self.pages.after(url, &reply);
+        let body = reply.body(&self.what, MOST_BYTES).await.map_err(|failure| failure.error)?;
+        let page: Page = serde_json::from_slice(&body).map_err(|e| {
+            let start = excerpt(&body[..body.len().min(4096)]);
+            at(strange(&self.what, format!("the answer is not a list of tags: {start}")).because(e))
+        })?;
+        let mut read = Read { entries: page.entries.len(), new: 0, last: None, onward };
+        for entry in page.entries {
+            match self.take(&entry) {
+                Ok(new) => read.new += usize::from(new),
+                Err(why) => self.others.push(why),
+            }
+            if let Entry::Text(text) = entry {
+                read.last = Some(text);
+            }
+        }
+        if self.tags.len() > MOST_TAGS || self.others.len() > MOST_TAGS {
+            return Err(strange(
+                &self.what,
+                format!("it has more than {MOST_TAGS} tags; name the images by their tags"),
+            ));
+        }
+        let may_go_on = self.pages.note(url, body.len(), read.new > 0);
+        may_go_on.map_err(|reason| strange(&self.what, format!("{reason}, at {}", trace::shown(url))))?;
+        Ok(read)
+    }
+
+    /// `true`: a tag that is new. `Err`: why it is no tag.
+    fn take(&mut self, entry: &Entry) -> Result<bool, String> {
+        match entry {
+            Entry::Text(text) => match text.parse::<Tag>() {
+                Ok(tag) => Ok(self.tags.insert(tag)),
+                Err(error) => Err(error.to_string()),
+            },
+            Entry::Other(kind) => Err(format!("{kind} is no tag")),
+        }
+    }
+
+    fn past(&self, last: &str) -> Url {
+        asking(&self.own, self.asked, Some(last))
+    }
+
+    fn lost(&self, onward: &Onward) -> Error {
+        let reason = if let Onward::Lost(reason) = onward { reason } else { "cannot be found" };
+        strange(&self.what, format!("the next page {reason}"))
+    }
+}
+
+fn asking(own: &Url, n: usize, last: Option<&str>) -> Url {
+    let mut url = own.clone();
+    url.query_pairs_mut().append_pair("n", &n.to_string()).extend_pairs(last.map(|last| ("last", last)));
+    url
+}
+
+/// What is to be said of entries that are no tags.
+fn named(repository: &Repository, mut others: Vec<String>) -> Vec<String> {
+    let all = others.len();
+    others.truncate(MOST_NAMED);
+    let mut doubts: Vec<String> = others
+        .into_iter()
+        .map(|why| format!("the list of tags of {repository} has an entry that cannot be read: {why}"))
+        .collect();
+    if all > MOST_NAMED {
+        doubts.push(format!("the list of tags of {repository} has {all} entries in all that cannot be read"));
+    }
+    doubts
+}
+
+/// What is to be said of tags that the registry has, as an earlier answer shows, and does not list.
+fn lacks(repository: &Repository, lacking: impl Iterator<Item = Tag>) -> Option<String> {
+    let lacking: Vec<Tag> = lacking.collect();
+    let example = lacking.first()?;
+    Some(format!("the list of tags of {repository} lacks {example}, which the registry has: it may lack others"))
 }
 
 /// Whether the registry says that the repository has no tag: 404 of a name it does not know, or an empty list. Any other
@@ -87,7 +253,7 @@ pub(super) async fn none(host: &Host, repository: &Repository) -> Result<bool> {
         200 => {
             let body = reply.body(&what, MOST_BYTES).await.map_err(|failure| failure.error)?;
             let page = serde_json::from_slice(&body).ok();
-            Ok(page.is_some_and(|page: Page| page.tags.unwrap_or_default().is_empty()))
+            Ok(page.is_some_and(|page: Page| page.entries.is_empty()))
         }
         _ => Ok(false),
     }

@@ -15,9 +15,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::auth::Scopes;
 use super::{Reach, Registries, download, manifests, referrers, tags};
-use crate::content::Body;
+use crate::content::{Body, TagList};
 use crate::error::{Error, Kind, Result};
-use crate::oci::{Descriptor, Digest, Manifest, Reference, Repository, Tag};
+use crate::oci::{Descriptor, Digest, Manifest, Reference, Repository};
 use crate::progress::{Event, Events};
 use crate::routes::{Place, Serves};
 use doubts::{Doubts, Given, Wrong};
@@ -149,7 +149,7 @@ impl Way {
     }
 
     /// The registry's own list, since a mirror may hold part of it; a mirror's only if the registry cannot be asked.
-    pub async fn tags(&self) -> Result<Vec<Tag>> {
+    pub async fn tags(&self) -> Result<TagList> {
         let own = self.stops.len() - 1;
         let stop = self.stop(own);
         let asked = tags::list(&stop.host, &stop.repository);
@@ -162,12 +162,12 @@ impl Way {
             let stop = self.stop(at);
             let asked = tags::list(&stop.host, &stop.repository);
             match stop.attempt(asked, &self.events).await {
-                Ok(tags) => {
+                Ok(mut list) => {
                     let (own, why) = (&self.repository, error.chain());
                     let text =
                         format!("the tags of {own} are those {} has, maybe not all of them: {why}", stop.repository);
-                    self.events.report(Event::Warning(text));
-                    return Ok(tags);
+                    list.doubts.push(text);
+                    return Ok(list);
                 }
                 Err(other) if !passes_on(&other) => return Err(other),
                 Err(other) => self.passed_over(&stop, &other),

@@ -26,7 +26,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 
-use crate::content::{Body, Files, Identity, Linkable, Slice, Source};
+use crate::content::{Body, Files, Identity, Linkable, Slice, Source, TagList};
 use crate::error::{Error, Kind, Result};
 use crate::oci::{
     Algorithm, Descriptor, Digest, MAX_MANIFEST_SIZE, Manifest, ManifestError, Reference, Repository, Tag,
@@ -210,7 +210,7 @@ impl Files for Storage {
 
 #[async_trait]
 impl Source for Storage {
-    async fn tags(&self, repository: &Repository) -> Result<Vec<Tag>> {
+    async fn tags(&self, repository: &Repository) -> Result<TagList> {
         let directory = format!("repositories/{}/_manifests/tags", repository.path());
         let names = self.tree.list(&directory)?.into_iter();
         let mut tags: Vec<Tag> = names.filter_map(|(name, _)| name.parse().ok()).collect();
@@ -218,7 +218,7 @@ impl Source for Storage {
         tags.extend(given.filter_map(|given| given.tag.clone()));
         tags.sort();
         tags.dedup();
-        Ok(tags)
+        Ok(tags.into())
     }
 
     async fn resolve(&self, reference: &Reference) -> Result<Option<Descriptor>> {

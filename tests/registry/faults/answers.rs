@@ -5,13 +5,12 @@ use std::time::Duration;
 use gapferry::content::{Sink, Source};
 use gapferry::error::Kind;
 use gapferry::oci::{Digest, media_type};
-use gapferry::progress::Event;
 use gapferry::transport::registry::Config;
 
 use super::{INDEX, manifest, repo};
 use crate::shelf::{Shelf, image, tag};
 use crate::support::faulty::{Answer, Seen, Server};
-use crate::{client, config, watched};
+use crate::{client, config};
 
 #[tokio::test]
 async fn a_page_instead_of_a_manifest_is_told_as_such() {
@@ -72,50 +71,6 @@ async fn a_registry_without_head_is_asked_by_get_also_one_request_at_a_time() {
         let found = tokio::time::timeout(Duration::from_secs(60), asked).await.expect("an answer").unwrap().unwrap();
         assert_eq!(found.digest, Digest::sha256(INDEX.as_bytes()));
     }
-}
-
-#[tokio::test]
-async fn tags_are_followed_over_relative_and_absolute_links() {
-    let server = Server::registry(|request, _| match request.target.split_once("last=").map(|(_, last)| last) {
-        None => Answer::new(200).with("Link", r#"</v2/a/b/tags/list?last=1>; rel="next""#).body(r#"{"tags":["1"]}"#),
-        Some("1") => {
-            let link = format!("<http://{}/v2/a/b/tags/list?last=2>; rel=next", request.header("host"));
-            Answer::new(200).with("Link", link).body(r#"{"tags":["2","not a tag"]}"#)
-        }
-        Some(_) => Answer::new(200).body(r#"{"tags":null}"#),
-    });
-    let server = server.await;
-    let (registries, events) = watched(config());
-    let tags: Vec<String> =
-        registries.tags(&repo(&server)).await.unwrap().iter().map(|tag| tag.as_str().to_owned()).collect();
-    assert_eq!(tags, ["1", "2"]);
-    assert!(events.events().iter().any(|e| matches!(e, Event::Warning(text) if text.contains("not a tag"))));
-
-    let server =
-        Server::registry(|r, _| Answer::new(200).with("Link", format!("<{}>; rel=next", r.target)).body("{}")).await;
-    assert!(client(config()).tags(&repo(&server)).await.unwrap_err().to_string().contains("does not end"));
-}
-
-#[tokio::test]
-async fn lists_that_lead_from_page_to_page_for_ever_come_to_an_end_before_the_memory_does() {
-    let page = |kind: &'static str, entry: String| {
-        Server::registry(move |_, at| {
-            let link = format!("</v2/a/b/{kind}?page={at}>; rel=next");
-            Answer::new(200).with("Content-Type", media_type::OCI_INDEX).with("Link", link).body(entry.clone())
-        })
-    };
-    let tags = format!(r#"{{"tags":[{}"last"]}}"#, r#""a-tag-of-some-length","#.repeat(300_000));
-    let server = page("tags/list", tags).await;
-    assert!(client(config()).tags(&repo(&server)).await.unwrap_err().to_string().contains("does not end"));
-    let asked = server.seen().len();
-    assert!(asked < 40, "{asked} pages of 7 MB were read");
-    let index = format!(r#"{{"schemaVersion":2,"manifests":[],"annotations":{{"a":"{}"}}}}"#, "x".repeat(3_000_000));
-    let server = page("referrers", index).await;
-    let subject = Digest::sha256(b"x");
-    let error = client(config()).referrers(&repo(&server), &subject).await.unwrap_err();
-    assert!(error.chain().contains("does not end"), "{error}");
-    let asked = server.seen().len();
-    assert!(asked < 40, "{asked} pages of 3 MB were read");
 }
 
 #[tokio::test]

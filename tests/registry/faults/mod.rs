@@ -2,6 +2,7 @@
 
 mod answers;
 mod bodies;
+mod lists;
 mod matrix;
 mod outage;
 mod redirects;

@@ -1,0 +1,104 @@
+//! Lists that come in pages: where the next page is, and when a list must end (distribution-spec, "Listing Tags" and
+//! "Listing Referrers").
+//!
+//! **Threats.** A `Link` may lead to another server, to a path that only the far side of a gateway knows, round in circles,
+//! or onward without end. Pages are asked for at the origin of the first one only. A list ends when it repeats itself and
+//! when it grows beyond a bound; it then counts as unread, never as whole.
+
+use std::collections::HashSet;
+
+use reqwest::Url;
+
+use super::link::{self, Next};
+use super::location;
+use super::reply::Reply;
+
+/// Pages in a row that may bring nothing new: some registries send empty ones where they have filtered everything out.
+const MOST_BARREN: usize = 10;
+/// Characters of an unreadable header that are shown.
+const SHOWN: usize = 100;
+
+/// Where a list goes on.
+pub(super) enum Onward {
+    End,
+    /// The addresses that may have the next page, the likeliest first; never empty.
+    At(Vec<Url>),
+    /// There is another page, but where is not known; the reason, to follow “the next page”.
+    Lost(String),
+}
+
+/// The pages of one list.
+pub(super) struct Pages {
+    /// The address of the first page.
+    own: Url,
+    visited: HashSet<Url>,
+    barren: usize,
+    /// Bytes that all further pages may have.
+    room: u64,
+}
+
+impl Pages {
+    /// `room`: bytes that all pages together may have.
+    pub fn new(own: Url, room: u64) -> Pages {
+        Pages { own, visited: HashSet::new(), barren: 0, room }
+    }
+
+    /// What the page that came from `asked` says. A link is taken at its word at this origin. Its query is tried on the
+    /// address of the first page, too: behind a gateway, the registry does not know by which host and path it is reached.
+    pub fn after(&self, asked: &Url, reply: &Reply) -> Onward {
+        if !reply.is_readable("link") {
+            return Onward::Lost("is named by a Link header that is not text".to_owned());
+        }
+        let target = match link::next(reply.headers("link")) {
+            Next::Nowhere => return Onward::End,
+            Next::At(target) => target,
+            Next::Unreadable(header) => {
+                let shown: String = header.chars().take(SHOWN).collect();
+                return Onward::Lost(format!("is named by a Link header that cannot be read: {shown:?}"));
+            }
+        };
+        let resolved = location::resolve(asked, target);
+        let query = target.split('#').next().and_then(|target| target.split_once('?')).map(|(_, query)| query);
+        let as_said = resolved.as_ref().ok().filter(|url| url.origin() == self.own.origin()).cloned();
+        let here = query.map(|query| {
+            let mut here = self.own.clone();
+            here.set_query(Some(query));
+            here
+        });
+        let mut addresses: Vec<Url> = as_said.into_iter().chain(here).collect();
+        addresses.dedup();
+        addresses.retain(|url| !self.visited.contains(url));
+        match (addresses.is_empty(), resolved) {
+            (false, _) => Onward::At(addresses),
+            (true, Err(reason)) => Onward::Lost(format!("leads {reason}")),
+            (true, Ok(url)) if self.visited.contains(&url) => Onward::Lost("is one that was read already".to_owned()),
+            (true, Ok(url)) => Onward::Lost(format!("leads to another server, {}", url.origin().ascii_serialization())),
+        }
+    }
+
+    pub fn is_untouched(&self) -> bool {
+        self.visited.is_empty()
+    }
+
+    /// Notes that an address is asked. `false`: it was asked before.
+    pub fn visit(&mut self, url: &Url) -> bool {
+        self.visited.insert(url.clone())
+    }
+
+    /// Notes what a page of `bytes` brought.
+    ///
+    /// # Errors
+    /// Why no further page is read.
+    pub fn note(&mut self, url: &Url, bytes: usize, brought_new: bool) -> Result<(), String> {
+        // Short pages take room too: that of their addresses.
+        self.room = self.room.saturating_sub(1024 + bytes as u64 + url.as_str().len() as u64);
+        self.barren = if brought_new { 0 } else { self.barren + 1 };
+        match () {
+            () if self.room == 0 => Err("the list does not end: its pages are too large in all".to_owned()),
+            () if self.barren >= MOST_BARREN => {
+                Err(format!("the list does not end: {MOST_BARREN} pages in a row brought nothing new"))
+            }
+            () => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! One page of a list of tags as registries send it: `{"name":…,"tags":[…]}`.
+//!
+//! **Threats.** A page of 64 MiB can hold millions of entries of a few bytes each. They are counted while they are parsed,
+//! and what is no text is dropped at once.
+
+use std::fmt;
+
+use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+
+/// The most tags of one repository. Each takes up to 128 bytes, and more with what holds it.
+pub(super) const MOST_TAGS: usize = 250_000;
+
+#[derive(Debug, Default)]
+pub(super) struct Page {
+    /// Empty for `null`, which some registries send for an emptied repository.
+    pub entries: Vec<Entry>,
+}
+
+/// An entry of the list; most are tags.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Entry {
+    Text(String),
+    /// Something that is no text, in words.
+    Other(&'static str),
+}
+
+impl<'de> Deserialize<'de> for Page {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Page, D::Error> {
+        struct Object;
+        impl<'de> Visitor<'de> for Object {
+            type Value = Page;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object with a list of tags")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Page, A::Error> {
+                let (mut tags, mut has_name) = (None, false);
+                while let Some(key) = map.next_key::<String>()? {
+                    match key.as_str() {
+                        "tags" if tags.is_some() => return Err(A::Error::duplicate_field("tags")),
+                        "tags" => {
+                            tags = Some(map.next_value::<Option<Entries>>()?.map_or_else(Vec::new, |list| list.0))
+                        }
+                        other => {
+                            has_name |= other == "name";
+                            map.next_value::<IgnoredAny>()?;
+                        }
+                    }
+                }
+                // An empty list may be left out, but not by something that is no list of tags at all.
+                match tags {
+                    None if !has_name => Err(A::Error::missing_field("tags")),
+                    tags => Ok(Page { entries: tags.unwrap_or_default() }),
+                }
+            }
+        }
+        deserializer.deserialize_map(Object)
+    }
+}
+
+struct Entries(Vec<Entry>);
+
+impl<'de> Deserialize<'de> for Entries {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Entries, D::Error> {
+        struct List;
+        impl<'de> Visitor<'de> for List {
+            type Value = Entries;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a list of tags")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Entries, A::Error> {
+                let mut entries = Vec::new();
+                while let Some(entry) = list.next_element()? {
+                    if entries.len() > MOST_TAGS {
+                        return Err(A::Error::custom(format_args!("more than {MOST_TAGS} tags")));
+                    }
+                    entries.push(entry);
+                }
+                Ok(Entries(entries))
+            }
+        }
+        deserializer.deserialize_seq(List)
+    }
+}
+
+impl<'de> Deserialize<'de> for Entry {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Entry, D::Error> {
+        struct One;
+        impl<'de> Visitor<'de> for One {
+            type Value = Entry;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a tag")
+            }
+
+            fn visit_str<E: Error>(self, text: &str) -> Result<Entry, E> {
+                Ok(Entry::Text(text.to_owned()))
+            }
+
+            fn visit_unit<E: Error>(self) -> Result<Entry, E> {
+                Ok(Entry::Other("null"))
+            }
+
+            fn visit_bool<E: Error>(self, _: bool) -> Result<Entry, E> {
+                Ok(Entry::Other("a boolean"))
+            }
+
+            fn visit_i64<E: Error>(self, _: i64) -> Result<Entry, E> {
+                Ok(Entry::Other("a number"))
+            }
+
+            fn visit_u64<E: Error>(self, _: u64) -> Result<Entry, E> {
+                Ok(Entry::Other("a number"))
+            }
+
+            fn visit_f64<E: Error>(self, _: f64) -> Result<Entry, E> {
+                Ok(Entry::Other("a number"))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Entry, A::Error> {
+                while list.next_element::<IgnoredAny>()?.is_some() {}
+                Ok(Entry::Other("a list"))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Entry, A::Error> {
+                while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+                Ok(Entry::Other("an object"))
+            }
+        }
+        deserializer.deserialize_any(One)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entries(json: &str) -> Option<Vec<Entry>> {
+        serde_json::from_str::<Page>(json).ok().map(|page| page.entries)
+    }
+
+    #[test]
+    fn what_is_no_tag_is_kept_apart_and_does_not_cost_the_others() {
+        let text = |text: &str| Entry::Text(text.to_owned());
+        let mixed = r#"{"name":"a","tags":["1",null,2,-1,0.5,true,["x"],{"a":{}},"2"],"more":[1]}"#;
+        let others = ["null", "a number", "a number", "a number", "a boolean", "a list", "an object"];
+        let expected = [text("1")].into_iter().chain(others.map(Entry::Other)).chain([text("2")]);
+        assert_eq!(entries(mixed), Some(expected.collect()));
+        for empty in [r#"{"tags":null}"#, r#"{"tags":[]}"#, r#"{"name":"a"}"#] {
+            assert_eq!(entries(empty), Some(vec![]), "{empty}");
+        }
+    }
+
+    #[test]
+    fn an_answer_that_is_no_list_is_not_taken_for_an_empty_one() {
+        for other in ["{}", r#"{"errors":[]}"#, "[]", "null", r#"{"tags":"1"}"#, r#"{"tags":[],"tags":["1"]}"#] {
+            assert_eq!(entries(other), None, "{other}");
+        }
+    }
+}
