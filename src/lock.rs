@@ -134,6 +134,9 @@ pub struct LockedImage {
     /// older version, which wrote no empty list, found none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attached: Option<Vec<Attached>>,
+    /// The registry did not say all that may be attached: `attached` is what was found all the same.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub attached_unknown: bool,
 }
 
 impl LockedImage {
@@ -385,6 +388,7 @@ mod tests {
                 selection: None,
                 absent: vec![],
                 attached: Some(vec![]),
+                attached_unknown: false,
             }],
             missing: vec![],
         };

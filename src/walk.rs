@@ -10,14 +10,14 @@ mod modes;
 mod recall;
 mod tree;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use crate::content::{Cached, Source};
 use crate::error::{Error, Kind, Result};
 use crate::graph::{Image, LeftBehind};
-use crate::lock::{Absent, Attached, IndexMode, LockedImage, Rename, Selection};
+use crate::lock::{Absent, IndexMode, LockedImage, Rename, Selection};
 use crate::oci::{
     Descriptor, Digest, Kind as ManifestKind, Manifest, Platform, Reference, Repository, Tag, media_type,
 };
@@ -59,8 +59,18 @@ pub struct Options {
     pub index: Option<IndexMode>,
     /// Platforms that an image lacks are left out, as long as it has one of those asked for.
     pub available_platforms: bool,
-    pub referrers: bool,
+    pub referrers: Referrers,
     pub foreign_layers: bool,
+}
+
+/// Whether signatures, SBOMs and whatever else is attached to images is looked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Referrers {
+    Leave,
+    /// An image of which a registry does not say what is attached travels with what was found; its lock entry says so.
+    Look,
+    /// Such an image fails.
+    Require,
 }
 
 /// Which side holds the images of a lock: decides what a platform selection means.
@@ -90,13 +100,15 @@ pub struct Walk<'a> {
     platforms: Platforms,
     /// The tags of each repository, where it would tell: which companions cannot exist.
     tags: Mutex<HashMap<Repository, attached::KnownTags>>,
+    /// Registries of which was said that they do not tell what is attached.
+    untold: Mutex<HashSet<String>>,
 }
 
 impl<'a> Walk<'a> {
     pub fn new(source: &'a Cached<'a>, options: Options, events: Events) -> Walk<'a> {
-        let (known, recalled, platforms, tags) = Default::default();
+        let (known, recalled, platforms, tags, untold) = Default::default();
         let (modes, kept_modes, left_behind) = Default::default();
-        Walk { source, options, events, known, recalled, modes, kept_modes, left_behind, platforms, tags }
+        Walk { source, options, events, known, recalled, modes, kept_modes, left_behind, platforms, tags, untold }
     }
 
     /// Earlier entries keep their index mode, where none is asked for.
@@ -204,9 +216,9 @@ impl<'a> Walk<'a> {
         if let Some(selection) = &selection {
             left_behind::note(self, &wanted.reference, &found, selection).await;
         }
-        let attached = match self.options.referrers {
-            true => Some(self.find_attached(repository, &mut tree).await?),
-            false => None,
+        let found = match self.options.referrers {
+            Referrers::Leave => attached::Found::default(),
+            Referrers::Look | Referrers::Require => self.find_attached(repository, &mut tree).await?,
         };
         let (blobs, foreign) = tree.blobs(self.options.foreign_layers);
         self.tell_foreign(&wanted.reference, foreign.len());
@@ -222,7 +234,8 @@ impl<'a> Walk<'a> {
                 platforms,
                 selection,
                 absent: absent.into_iter().chain(foreign).collect(),
-                attached,
+                attached: found.attached,
+                attached_unknown: found.unknown,
             },
             manifests: tree.into_manifests(),
             blobs,
@@ -274,9 +287,11 @@ impl<'a> Walk<'a> {
             return Ok(manifest);
         }
         let now = match &locked.reference.tag {
-            Some(tag) => match self.source.resolve(&repository.with_tag(tag.clone())).await? {
-                Some(found) => format!("; the tag {tag} now means {}", found.digest),
-                None => format!("; the tag {tag} is gone too"),
+            Some(tag) => match self.source.resolve(&repository.with_tag(tag.clone())).await {
+                Ok(Some(found)) => format!("; the tag {tag} now means {}", found.digest),
+                Ok(None) => format!("; the tag {tag} is gone too"),
+                Err(error) if matches!(error.kind(), Kind::RateLimited | Kind::Interrupted) => return Err(error),
+                Err(_) => String::new(),
             },
             None => String::new(),
         };
@@ -295,10 +310,12 @@ impl<'a> Walk<'a> {
     /// `name:tag@digest` is by digest; that the tag means something else by now is worth knowing, not an error.
     async fn check_tag_agrees(&self, reference: &Reference) -> Result<()> {
         let (Some(tag), Some(digest)) = (&reference.tag, reference.digest) else { return Ok(()) };
-        let now = match self.source.resolve(&reference.repository.with_tag(tag.clone())).await? {
-            Some(found) if found.digest == digest => return Ok(()),
-            Some(found) => format!("the tag now means {}", found.digest),
-            None => "the registry has no such tag".to_owned(),
+        let now = match self.source.resolve(&reference.repository.with_tag(tag.clone())).await {
+            Ok(Some(found)) if found.digest == digest => return Ok(()),
+            Ok(Some(found)) => format!("the tag now means {}", found.digest),
+            Ok(None) => "the registry has no such tag".to_owned(),
+            Err(error) if matches!(error.kind(), Kind::RateLimited | Kind::Interrupted) => return Err(error),
+            Err(error) => format!("what the tag means now could not be looked up: {}", error.chain()),
         };
         self.events.report(Event::Warning(format!("{reference}: {now}; the digest counts")));
         Ok(())
@@ -387,7 +404,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    async fn find_attached(&self, repository: &Repository, tree: &mut Tree) -> Result<Vec<Attached>> {
+    async fn find_attached(&self, repository: &Repository, tree: &mut Tree) -> Result<attached::Found> {
         attached::find(self, repository, tree).await
     }
 

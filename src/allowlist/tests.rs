@@ -339,6 +339,7 @@ fn locked(reference: &str, platforms: &[&str]) -> crate::lock::LockedImage {
         selection: None,
         absent: Vec::new(),
         attached: None,
+        attached_unknown: false,
     }
 }
 

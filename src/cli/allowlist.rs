@@ -20,7 +20,7 @@ use crate::progress::Event;
 use crate::progress::units::count;
 use crate::resolve::{self, Expanded, Failures, LeaveOut, TagLists};
 use crate::transport::registry::Registries;
-use crate::walk::{Known, Modes, Options, Platforms, Walk};
+use crate::walk::{Known, Modes, Options, Platforms, Referrers, Walk};
 
 #[derive(Args)]
 #[command(next_help_heading = "What to carry")]
@@ -60,6 +60,12 @@ pub struct AllowlistArgs {
     index: Option<IndexMode>,
     #[command(flatten)]
     companions: Companions,
+    /// Fail where a registry does not say whether signatures, SBOMs or other referrers are attached
+    ///
+    /// Without it such an image is carried with what was found, its lock entry says `attachedUnknown`, and one warning for each
+    /// registry says why.
+    #[arg(long, conflicts_with = "no_referrers", hide_short_help = true)]
+    require_referrers: bool,
     /// Fetch layers kept outside registries (Windows base layers)
     #[arg(long)]
     foreign_layers: bool,
@@ -110,6 +116,7 @@ impl AllowlistArgs {
         if self.references.is_empty() && self.files.is_empty() {
             return Err(Error::input("nothing to carry: name images, or a file of them with -f"));
         }
+        self.references.iter().try_for_each(|reference| refuse_file(reference))?;
         registry.claim_stdin()?;
         let files: Result<Vec<(String, Vec<u8>)>> = self.files.iter().map(|path| read_file(path)).collect();
         let mut allowlist = Allowlist::parse_sources(&self.references, &files?)
@@ -191,6 +198,14 @@ impl AllowlistArgs {
         if missing.iter().all(is_allowed) { Outcome::Done } else { Outcome::SomeImagesFailed }
     }
 
+    fn referrers(&self) -> Referrers {
+        match (self.companions.no_referrers, self.require_referrers) {
+            (true, _) => Referrers::Leave,
+            (false, true) => Referrers::Require,
+            (false, false) => Referrers::Look,
+        }
+    }
+
     fn known(&self, earlier: Vec<Lock>) -> Known {
         Known::new(earlier, |tag| self.immutable_tags.iter().any(|pattern| pattern.is_match(tag)))
     }
@@ -236,7 +251,7 @@ impl AllowlistArgs {
     fn walk<'a>(&self, cached: &'a Cached<'a>, context: &Context) -> Walk<'a> {
         let options = Options {
             index: self.index,
-            referrers: !self.companions.no_referrers,
+            referrers: self.referrers(),
             foreign_layers: self.foreign_layers,
             available_platforms: self.skip_missing_platform,
         };
@@ -311,6 +326,21 @@ pub fn missing_text(missing: &[MissingImage]) -> String {
     let more = if more > 0 { format!("\n  and {more} more") } else { String::new() };
     let (images, are) = (count(missing.len(), "image"), if missing.len() == 1 { "was" } else { "were" });
     format!("{images} of the allowlist {are} not to be had and {are} left out:{}{more}", names.concat())
+}
+
+/// A list of images that was given as if it were an image.
+fn refuse_file(reference: &str) -> Result<()> {
+    // An image with a tag or digest is hardly meant to be a file.
+    let may_be_file = !reference.contains('@') && !reference.rsplit('/').next().is_some_and(|name| name.contains(':'));
+    if !may_be_file || !Path::new(reference).is_file() {
+        return Ok(());
+    }
+    let text = format!("{reference} is a file; for the images listed in it: -f {reference}");
+    let is_path = reference.starts_with(['/', '.']);
+    Err(Error::input(match is_path {
+        true => text,
+        false => format!("{text}; for all tags of an image of that name, write its registry before it"),
+    }))
 }
 
 /// Before the work: says where nothing can be kept because something else has the name.

@@ -110,7 +110,7 @@ pub struct Args {
     lock: Option<PathBuf>,
     /// Export exactly this lock, or fail and name what moved
     #[arg(long, value_name = "FILE", help_heading = "What to carry")]
-    #[arg(conflicts_with_all = ["references", "files", "platforms", "index", "no_referrers", "foreign_layers", "immutable_tags", "skip_missing_platform"])]
+    #[arg(conflicts_with_all = ["references", "files", "platforms", "index", "no_referrers", "require_referrers", "foreign_layers", "immutable_tags", "skip_missing_platform"])]
     locked: Option<PathBuf>,
     /// Fetch only what `verify --missing` has written to FILE, for `gapferry repair`
     #[arg(long, value_name = "FILE", help_heading = "What to carry", requires = "locked")]

@@ -166,6 +166,15 @@ fn is_of_certificate(chain: &str) -> bool {
 }
 
 fn for_network(chain: &str) -> Option<&'static str> {
+    if ["subjectAltName, and", "old version of X.509", "the TLS handshake failed"]
+        .iter()
+        .any(|words| chain.contains(words))
+    {
+        return Some(
+            "this has to be set right at the registry, or at the proxy before it: a certificate of X.509 version 3 with the host in its \
+             subjectAltName, and TLS 1.2 or 1.3 with ECDHE",
+        );
+    }
     if is_of_certificate(chain) {
         return Some(
             "add the registry's CA with --ca-file FILE, or as FILE.crt in /etc/containers/certs.d/HOST[:PORT]; or (not over a \

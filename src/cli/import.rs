@@ -27,7 +27,7 @@ use crate::lock::Lock;
 use crate::progress::Event;
 use crate::receipt::{MAX_RECEIPT, Receipt};
 use crate::resolve;
-use crate::walk::{Options, Origin, Walk};
+use crate::walk::{Options, Origin, Referrers, Walk};
 use allowed::Allowed;
 use prune::PruneArgs;
 
@@ -263,7 +263,8 @@ pub fn refuse_incomplete(opened: &Opened, report: &Report, context: &Context) ->
 /// They are not what the lock says, or not `allowed`.
 async fn read_graph(source: &dyn Source, lock: &Lock, allowed: &Allowed, context: &Context) -> Result<Graph> {
     let cached = Cached::new(source, None);
-    let options = Options { index: None, available_platforms: false, referrers: false, foreign_layers: true };
+    let options =
+        Options { index: None, available_platforms: false, referrers: Referrers::Leave, foreign_layers: true };
     let walk = Walk::new(&cached, options, context.events.clone());
     // Files are read one after the other fast enough.
     let graph = resolve::assemble(&walk, lock, Origin::Bundle, 4, &context.events).await;

@@ -45,4 +45,11 @@ pub trait Api: Send + Sync {
     /// # Errors
     /// No answer was to be had.
     async fn grants(&self, repositories: &[Repository]) -> Result<HashMap<Repository, BTreeSet<String>>>;
+
+    /// Asks for `path` once, to find out whether there is such an API: a server that does not know the path may answer
+    /// anything. `None`: no answer that says something.
+    ///
+    /// # Errors
+    /// There is no server to ask.
+    async fn probe(&self, registry: &str, path: &str) -> Result<Option<ApiAnswer>>;
 }

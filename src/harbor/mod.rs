@@ -78,9 +78,11 @@ pub async fn detect(api: &dyn Api, registry: &str) -> Result<Option<Harbor>> {
     struct Version {
         version: String,
     }
-    let answer = client.get("/api/version").await?;
-    match json::<Version>(&answer) {
+    let answer = api.probe(registry, "/api/version").await?;
+    match answer.as_ref().and_then(json::<Version>) {
         Some(found) if found.version.starts_with("v2") => {}
+        // Where the one path is not answered, the other will not be.
+        _ if answer.is_none() => return Ok(None),
         _ => return client.first_generation().await.map_or(Ok(None), Err),
     }
     let system = client.system().await?;
@@ -144,7 +146,7 @@ impl Client<'_> {
 
     /// Harbor 1.x has no `/api/version` and tells its version without a version in the path.
     async fn first_generation(&self) -> Option<Error> {
-        let answer = self.get("/api/systeminfo").await.ok()?;
+        let answer = self.api.probe(self.registry, "/api/systeminfo").await.ok()??;
         let version = json::<SystemInfo>(&answer)?.harbor_version?;
         if !version.trim_start_matches('v').starts_with("1.") {
             return None;

@@ -16,7 +16,7 @@ use crate::oci::{Descriptor, Digest, Manifest, Reference, Repository, Role};
 use crate::progress::{Event, Events, Phase};
 use crate::receipt::{ImageOutcome, ImageReceipt, Kept, companions_found, kept, platforms};
 use crate::resolve::without_companions;
-use crate::walk::{Options, Walk, Wanted};
+use crate::walk::{Options, Referrers, Walk, Wanted};
 
 /// An image, by the name it has at its source and by that at the target.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -93,7 +93,8 @@ impl Asker<'_> {
     pub async fn ask(&self, images: &BTreeSet<Named>) -> Result<Holdings> {
         self.events.report(Event::Phase { phase: Phase::Inventory, items: images.len() as u64, bytes: 0 });
         let cached = Cached::new(self.source, None);
-        let options = Options { index: None, available_platforms: false, referrers: true, foreign_layers: true };
+        let options =
+            Options { index: None, available_platforms: false, referrers: Referrers::Look, foreign_layers: true };
         let walk = Walk::new(&cached, options, self.events.clone());
         let found: Vec<(ImageReceipt, Found)> = stream::iter(images)
             .map(|named| async {

@@ -16,6 +16,7 @@ fn image(reference: &str, rename: Option<&str>) -> LockedImage {
         selection: None,
         absent: Vec::new(),
         attached: None,
+        attached_unknown: false,
     }
 }
 

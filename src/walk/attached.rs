@@ -6,10 +6,10 @@ use std::sync::{Arc, PoisonError};
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use tokio::sync::OnceCell;
 
-use super::Walk;
 use super::tree::Tree;
+use super::{Referrers, Walk};
 use crate::content::Source;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::lock::Attached;
 use crate::oci::{COSIGN_SUFFIXES, Descriptor, Digest, Manifest, Repository, Tag};
 use crate::progress::Event;
@@ -21,21 +21,31 @@ const AT_ONCE: usize = 6;
 /// The tags of a repository, `None` where the registry does not list them to us.
 pub type KnownTags = Arc<OnceCell<Option<HashSet<Tag>>>>;
 
+/// What is attached to an image.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// `None`: nothing was found, and whether there is something is not known.
+    pub attached: Option<Vec<Attached>>,
+    /// There may be more: a registry did not say.
+    pub unknown: bool,
+}
+
 /// Finds everything attached to the manifests of `tree`, recursively, and adds it to the tree.
 ///
 /// # Errors
-/// Whatever could not be read: only a clear “not there” counts as absent.
-pub async fn find(walk: &Walk<'_>, repository: &Repository, tree: &mut Tree) -> Result<Vec<Attached>> {
+/// What is attached cannot be read, or the registry does not say what is and [`Referrers::Require`] was asked for.
+pub async fn find(walk: &Walk<'_>, repository: &Repository, tree: &mut Tree) -> Result<Found> {
     let mut subjects: VecDeque<Digest> = tree.digests().into();
-    let mut attached: Vec<Attached> = Vec::new();
+    let (mut attached, mut unknown): (Vec<Attached>, bool) = Default::default();
     while !subjects.is_empty() {
         let round: Vec<Digest> = subjects.drain(..).collect();
-        let found: Vec<Vec<Companion>> = stream::iter(round)
+        let round: Vec<Companions> = stream::iter(round)
             .map(|subject| companions(walk, repository, subject))
             .buffered(AT_ONCE)
             .try_collect()
             .await?;
-        for Companion { subject, tag, manifest } in found.into_iter().flatten() {
+        unknown |= round.iter().any(|companions| companions.unknown);
+        for Companion { subject, tag, manifest } in round.into_iter().flat_map(|companions| companions.found) {
             if attached.iter().any(|known| known.digest == manifest.digest() && known.tag == tag) {
                 continue;
             }
@@ -50,7 +60,16 @@ pub async fn find(walk: &Walk<'_>, repository: &Repository, tree: &mut Tree) -> 
             }
         }
     }
-    Ok(attached)
+    let is_answer = !unknown || !attached.is_empty();
+    Ok(Found { attached: is_answer.then_some(attached), unknown })
+}
+
+/// What is attached to one manifest.
+#[derive(Default)]
+pub struct Companions {
+    pub found: Vec<Companion>,
+    /// There may be more: the registry did not say.
+    pub unknown: bool,
 }
 
 /// A manifest that speaks of `subject`.
@@ -70,60 +89,90 @@ fn entry(subject: Digest, tag: Option<Tag>, manifest: &Manifest) -> Attached {
 ///
 /// # Errors
 /// As [`find`].
-pub async fn companions(walk: &Walk<'_>, repository: &Repository, subject: Digest) -> Result<Vec<Companion>> {
+pub async fn companions(walk: &Walk<'_>, repository: &Repository, subject: Digest) -> Result<Companions> {
+    let mut companions = Companions::default();
     // First what needs the list of tags: the source then knows which fallback lists of referrers cannot exist.
-    let by_tag = cosign(walk, repository, subject).await?;
-    let mut by_subject = referrers(walk, repository, subject).await?;
-    by_subject.retain(|companion| is_referrer(walk, repository, companion, &by_tag));
-    by_subject.extend(by_tag);
-    Ok(by_subject)
+    for suffix in COSIGN_SUFFIXES {
+        let found = by_tag(walk, repository, subject, Tag::cosign(&subject, suffix)).await;
+        companions.take(walk, repository, found)?;
+    }
+    let found = by_subject(walk, repository, subject, &companions.found).await;
+    companions.take(walk, repository, found)?;
+    Ok(companions)
 }
 
-/// Whether what is listed as a referrer is one: the target would find it by the subject that its manifest names, and by
-/// nothing else. Harbor lists cosign's signatures, which have tags instead.
-fn is_referrer(walk: &Walk<'_>, repository: &Repository, listed: &Companion, by_tag: &[Companion]) -> bool {
-    let Companion { subject, manifest, .. } = listed;
-    let names_it = manifest.subject().is_some_and(|named| named.digest == *subject);
-    let digest = manifest.digest();
-    if !names_it && by_tag.iter().all(|companion| companion.manifest.digest() != digest) {
+impl Companions {
+    /// Adds what one look-up found. One that failed leaves the answer open, unless an answer is required.
+    fn take(&mut self, walk: &Walk<'_>, repository: &Repository, found: Result<Vec<Companion>>) -> Result<()> {
+        match found {
+            Ok(found) => self.found.extend(found),
+            Err(error) if is_refusal_to_say(&error) && walk.options.referrers != Referrers::Require => {
+                report_untold(walk, repository, &error);
+                self.unknown = true;
+            }
+            Err(error) => return Err(error.while_doing("looking for signatures and other referrers")),
+        }
+        Ok(())
+    }
+}
+
+/// Whether the image can go without the answer. A limit that was reached passes by itself; what is wrong on this side does
+/// not.
+fn is_refusal_to_say(error: &Error) -> bool {
+    match error.kind() {
+        Kind::Unauthorized | Kind::Refused | Kind::NotFound | Kind::Network | Kind::Damaged | Kind::Input => true,
+        Kind::RateLimited | Kind::Disk | Kind::Lacking | Kind::Interrupted => false,
+    }
+}
+
+/// Once for each registry.
+fn report_untold(walk: &Walk<'_>, repository: &Repository, error: &Error) {
+    let registry = repository.registry().to_owned();
+    if walk.untold.lock().unwrap_or_else(PoisonError::into_inner).insert(registry) {
         walk.events.report(Event::Warning(format!(
-            "{repository}: the registry lists {digest} as a referrer of {subject}, but its manifest does not name that as its \
-             subject; it is left out"
+            "{}: signatures, SBOMs and other artifacts attached to its images could not be looked up: {}; its images are \
+             carried with those that were found (--require-referrers makes this an error, --no-referrers does not look)",
+            repository.registry(),
+            error.chain()
         )));
     }
-    names_it
 }
 
-async fn referrers(walk: &Walk<'_>, repository: &Repository, subject: Digest) -> Result<Vec<Companion>> {
+async fn by_subject(
+    walk: &Walk<'_>,
+    repository: &Repository,
+    subject: Digest,
+    by_tag: &[Companion],
+) -> Result<Vec<Companion>> {
     let attempt = |error: Error| error.while_doing(format!("reading the referrers of {subject}"));
-    let mut found = Vec::new();
+    let warn = |what: String| walk.events.report(Event::Warning(format!("{repository}: {what}")));
+    let mut found: Vec<Companion> = Vec::new();
     for descriptor in walk.source.referrers(repository, &subject).await.map_err(attempt)? {
-        match walk.source.manifest(&repository.with_digest(descriptor.digest)).await.map_err(attempt)? {
-            Some(manifest) => found.push(Companion { subject, tag: None, manifest }),
-            None => walk.events.report(Event::Warning(format!(
-                "{repository}: the registry lists {} as a referrer of {subject} but does not have it",
-                descriptor.digest
-            ))),
+        let digest = descriptor.digest;
+        match walk.source.manifest(&repository.with_digest(digest)).await.map_err(attempt)? {
+            Some(manifest) if manifest.subject().is_some_and(|named| named.digest == subject) => {
+                found.push(Companion { subject, tag: None, manifest });
+            }
+            // Harbor lists cosign's signatures, too.
+            Some(_) if by_tag.iter().any(|companion| companion.manifest.digest() == digest) => {}
+            Some(_) => {
+                warn(format!("{digest} is listed as a referrer of {subject}, but does not name it: not carried"))
+            }
+            None => warn(format!("the registry lists {digest} as a referrer of {subject} but does not have it")),
         }
     }
     found.sort_by_key(|companion| companion.manifest.digest());
     Ok(found)
 }
 
-async fn cosign(walk: &Walk<'_>, repository: &Repository, subject: Digest) -> Result<Vec<Companion>> {
-    let mut found = Vec::new();
-    for suffix in COSIGN_SUFFIXES {
-        let tag = Tag::cosign(&subject, suffix);
-        if !walk.tag_may_exist(repository, &tag).await {
-            continue;
-        }
-        let attempt = |error: Error| error.while_doing(format!("reading the tag {tag}"));
-        let reference = repository.with_tag(tag.clone());
-        if let Some(manifest) = walk.source.manifest(&reference).await.map_err(attempt)? {
-            found.push(Companion { subject, tag: Some(tag), manifest });
-        }
+/// The manifest that cosign has put under `tag`.
+async fn by_tag(walk: &Walk<'_>, repository: &Repository, subject: Digest, tag: Tag) -> Result<Vec<Companion>> {
+    if !walk.tag_may_exist(repository, &tag).await {
+        return Ok(Vec::new());
     }
-    Ok(found)
+    let attempt = |error: Error| error.while_doing(format!("reading the tag {tag}"));
+    let manifest = walk.source.manifest(&repository.with_tag(tag.clone())).await.map_err(attempt)?;
+    Ok(manifest.map(|manifest| Companion { subject, tag: Some(tag), manifest }).into_iter().collect())
 }
 
 /// Whether a tag is worth asking for. One list of tags answers for all images of a repository; a registry that gives no

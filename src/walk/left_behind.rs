@@ -2,7 +2,7 @@
 
 use std::sync::PoisonError;
 
-use super::{Walk, attached};
+use super::{Referrers, Walk, attached};
 use crate::companion::Kind;
 use crate::error::Error;
 use crate::graph::LeftBehind;
@@ -13,13 +13,13 @@ use crate::select;
 
 /// Notes what is attached to `index` itself, unless the index is carried as it is.
 pub async fn note(walk: &Walk<'_>, reference: &Reference, index: &Manifest, selection: &Selection) {
-    if selection.index == IndexMode::Sparse || !walk.options.referrers {
+    if selection.index == IndexMode::Sparse || walk.options.referrers == Referrers::Leave {
         return;
     }
     let mut left = LeftBehind::of(reference.clone());
     match attached::companions(walk, &reference.repository, index.digest()).await {
         Ok(companions) => {
-            for attached::Companion { tag, manifest, .. } in &companions {
+            for attached::Companion { tag, manifest, .. } in &companions.found {
                 let artifact_type = manifest.descriptor().artifact_type;
                 let kind = Kind::of(tag.as_ref(), artifact_type.as_deref(), Some(manifest));
                 left.add(kind, number_in(tag.as_ref(), manifest));

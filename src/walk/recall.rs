@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::{Origin, Walk, Wanted, check_has, modes};
+use super::{Origin, Referrers, Walk, Wanted, check_has, modes};
 use crate::error::{Error, Kind, Result};
 use crate::graph::Image;
 use crate::lock::{AbsentReason, IndexMode, Lock, LockedImage};
@@ -99,8 +99,16 @@ fn fits(walk: &Walk<'_>, locked: &LockedImage, wanted: &Wanted) -> bool {
     let lacks_foreign = locked.absent.iter().any(|absent| absent.reason == AbsentReason::ForeignLayer);
     same_platforms
         && check_has(&wanted.platforms, &locked.platforms).is_ok()
-        && locked.attached.is_some() == options.referrers
+        && has_companions_as_wanted(locked, options.referrers)
         && !(options.foreign_layers && lacks_foreign)
+}
+
+/// An entry that may lack companions is of use only to whoever wants none.
+fn has_companions_as_wanted(locked: &LockedImage, referrers: Referrers) -> bool {
+    match referrers {
+        Referrers::Leave => locked.attached.is_none(),
+        Referrers::Look | Referrers::Require => locked.attached.is_some() && !locked.attached_unknown,
+    }
 }
 
 /// Whether platforms were named now, of an index that the entry has whole.

@@ -46,6 +46,11 @@ impl Api for Scripted {
     async fn grants(&self, _: &[Repository]) -> Result<HashMap<Repository, BTreeSet<String>>> {
         Ok(HashMap::new())
     }
+
+    async fn probe(&self, registry: &str, path: &str) -> Result<Option<ApiAnswer>> {
+        let request = ApiRequest { method: "GET", path: path.to_owned(), ..ApiRequest::default() };
+        self.call(registry, request).await.map(Some)
+    }
 }
 
 #[tokio::test]

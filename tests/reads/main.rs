@@ -2,10 +2,12 @@
 //! left out is told, and shows in the exit code or the lock.
 
 mod lists;
+mod referrers;
 #[path = "../limits/shop.rs"]
 mod shop;
 #[path = "../support/mod.rs"]
 mod support;
+mod usage;
 
 use std::path::Path;
 use std::process::Output;

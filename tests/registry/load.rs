@@ -210,6 +210,7 @@ async fn a_manifest_stored_by_its_sha512_has_arrived_like_any_other() {
     let server = taking(move |request, _| match request.method.as_str() {
         "HEAD" if asked.fetch_add(1, Ordering::SeqCst) == 0 => Answer::new(404),
         "PUT" => Answer::new(201),
+        "GET" => Answer::new(404),
         _ => Answer::new(200).with("Content-Type", media_type::OCI_INDEX).body("{}"),
     });
     let server = server.await;

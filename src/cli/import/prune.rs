@@ -194,6 +194,7 @@ fn as_locked(removed: &Removed) -> LockedImage {
         selection: None,
         absent: Vec::new(),
         attached: None,
+        attached_unknown: false,
     }
 }
 

@@ -12,7 +12,7 @@ use crate::oci::{Digest, Manifest, Repository};
 use crate::progress::Silent;
 use crate::resolve;
 use crate::transport::storage::{Depth, Fault, FaultKind, Scope, Storage, Survey, Tagged};
-use crate::walk::{Options, Walk, Wanted};
+use crate::walk::{Options, Referrers, Walk, Wanted};
 
 /// What becomes of what speaks of an image: signatures, attestations, SBOMs and other referrers.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -91,7 +91,8 @@ pub fn collect(
         broken.filter_map(|(found, _)| Some((found.digest, audit.manifests.get(&found.digest)?.clone()))).collect();
     let chosen = Chosen::new(storage, std::mem::take(&mut audit.attached), beside);
     let cached = Cached::new(&chosen, Some(Box::new(std::mem::take(&mut audit.manifests))));
-    let options = Options { index: None, available_platforms: false, referrers, foreign_layers: false };
+    let looked_for = if referrers { Referrers::Require } else { Referrers::Leave };
+    let options = Options { index: None, available_platforms: false, referrers: looked_for, foreign_layers: false };
     let walk = Walk::new(&cached, options, std::sync::Arc::new(Silent));
     // By what its tag meant when it was looked at: a registry at work may have moved it since.
     let by_digest = |found: &Tagged| found.repository.with_digest(found.digest);

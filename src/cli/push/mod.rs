@@ -286,6 +286,9 @@ impl<'a> Push<'a> {
             return Ok(registries.clone());
         }
         let registries = self.args.registry.connect([self.target.registry.clone()], &BTreeMap::new(), context)?;
+        if !matches!(self.args.on_existing, Existing::Overwrite) {
+            registries.require_answers();
+        }
         Ok(self.registries.get_or_init(|| registries).clone())
     }
 

@@ -54,21 +54,25 @@ impl Registries {
     /// # Errors
     /// Its refusal, or what keeps it from being asked.
     pub async fn may_push(&self, repository: &Repository) -> Result<()> {
-        let host = self.target(repository)?;
-        let what = format!("asking whether {repository} may be pushed to");
-        let path = format!("/v2/{}/blobs/uploads/", repository.path());
-        let reply = expect(&host, &Ask::new(Method::POST, path, Scopes::push(repository), &what), &[202]).await?;
-        let session = reply.header("location").and_then(|to| location::resolve(reply.url(), to).ok());
-        drop(reply);
-        if let Some(session) = session {
-            let mut ask = Ask::new(Method::DELETE, String::new(), Scopes::push(repository), &what);
-            ask.target = Target::Url(session);
-            // Registries forget unfinished uploads themselves, after some days.
-            let given_up = host.once(&ask).await.map(|reply| reply.status());
-            tracing::debug!(what, given_up = given_up.as_ref().ok(), "upload given up");
-        }
-        Ok(())
+        may_push(&*self.target(repository)?, repository).await
     }
+}
+
+/// As [`Registries::may_push`].
+pub(super) async fn may_push(host: &Host, repository: &Repository) -> Result<()> {
+    let what = format!("asking whether {repository} may be pushed to");
+    let path = format!("/v2/{}/blobs/uploads/", repository.path());
+    let reply = expect(host, &Ask::new(Method::POST, path, Scopes::push(repository), &what), &[202]).await?;
+    let session = reply.header("location").and_then(|to| location::resolve(reply.url(), to).ok());
+    drop(reply);
+    if let Some(session) = session {
+        let mut ask = Ask::new(Method::DELETE, String::new(), Scopes::push(repository), &what);
+        ask.target = Target::Url(session);
+        // Registries forget unfinished uploads themselves, after some days.
+        let given_up = host.once(&ask).await.map(|reply| reply.status());
+        tracing::debug!(what, given_up = given_up.as_ref().ok(), "upload given up");
+    }
+    Ok(())
 }
 
 /// The answer, if its status is one of these.

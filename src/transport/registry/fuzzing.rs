@@ -14,12 +14,12 @@ pub fn next_page(header: &str) -> Option<&str> {
     }
 }
 
-/// The first challenge of a `WWW-Authenticate` header: realm, then service, scope and error as far as there are any;
+/// The challenge to answer of a `WWW-Authenticate` header: realm, then service, scope and error as far as there are any;
 /// empty for Basic.
 pub fn challenge(header: &str) -> Option<Vec<String>> {
-    Some(match Challenge::first([header].into_iter())? {
+    Some(match Challenge::choose([header].into_iter())? {
         Challenge::Basic => Vec::new(),
-        Challenge::Bearer(Bearer { realm, service, scope, error }) => {
+        Challenge::Bearer(Bearer { realm, service, scope, error, .. }) => {
             [Some(realm), service, scope, error].into_iter().flatten().collect()
         }
     })

@@ -15,7 +15,7 @@ use super::auth::{Auth, Challenge, Granted, Scopes};
 use super::limit::Gate;
 use super::projects::Projects;
 use super::reply::Reply;
-use super::retry::{Failure, Tries, is_transient};
+use super::retry::{Failure, Retry, Tries, is_transient};
 use super::wire::{Call, Payload, Wire, is_loopback, spoke_tls};
 use crate::credentials::Store;
 use crate::error::{Error, Kind, Result};
@@ -45,13 +45,23 @@ pub(super) struct Host {
 type Turn = Arc<tokio::sync::Mutex<()>>;
 
 /// Something that is found out once, by whoever holds it first.
-type Known = Arc<tokio::sync::Mutex<Option<bool>>>;
+type Known = Arc<tokio::sync::Mutex<Option<ReferrersApi>>>;
+
+/// What was found out about the referrers API of a repository.
+pub(super) enum ReferrersApi {
+    Present,
+    Absent,
+    /// It refused to answer, and why.
+    Unusable(Kind, String),
+}
 
 /// What earlier answers taught about a registry's repositories.
 #[derive(Default)]
 pub(super) struct Memory {
     /// Which repositories have a referrers API; locked while the first question finds it out.
     pub referrers_apis: Mutex<HashMap<Repository, Known>>,
+    /// Why no answer of the referrers API of this registry reached us.
+    unusable_api: Mutex<Option<String>>,
     /// Of repositories whose tags were listed: those named after a digest.
     pub companion_tags: Mutex<HashMap<Repository, HashSet<Tag>>>,
     /// Tags that were read: a list without them is not whole.
@@ -64,6 +74,15 @@ pub(super) struct Memory {
     pub suspects: Mutex<HashSet<Digest>>,
     /// PATCH was refused as such: uploads go in one request.
     pub patchless: AtomicBool,
+    /// Whether GET agreed when HEAD said that a manifest is not there; locked while that is found out.
+    pub head_tells: tokio::sync::Mutex<Option<bool>>,
+    /// By origin: servers that the registry redirects to, as anybody may read them.
+    elsewhere: Mutex<HashMap<String, Arc<Auth>>>,
+    /// Whether repositories take uploads, where a look into them was denied.
+    uploads: Mutex<HashMap<Repository, Arc<OnceCell<bool>>>>,
+    denied: AtomicBool,
+    /// The registry's API beside the protocol did not answer, as was said.
+    pub no_api: AtomicBool,
     /// Held while the fallback list of a subject is read, changed and written.
     pub fallback_lists: Mutex<HashMap<(Repository, Digest), Turn>>,
 }
@@ -106,7 +125,13 @@ impl Ask<'_> {
             Method::PUT if self.path().contains("/manifests/") => Purpose::WriteManifest,
             _ => Purpose::WriteBlob,
         };
-        refusal_of(purpose, self.what, reply).await
+        let own = reply.own;
+        let failure = refusal_of(purpose, self.what, reply).await;
+        // The limit of a server that the registry redirects to is not the registry's, and must not keep other requests from it.
+        match !own && failure.error.kind() == Kind::RateLimited {
+            true => Failure::soon(Error::new(Kind::Network, failure.error.to_string())),
+            false => failure,
+        }
     }
 
     fn path(&self) -> &str {
@@ -185,6 +210,28 @@ impl Host {
         }
     }
 
+    /// Asks what another request can settle: one try, and only the registry's own limit is waited for. `None`: no answer.
+    pub async fn hint(&self, ask: &Ask<'_>) -> Result<Option<Reply>> {
+        let permit = self.reads.clone().acquire_owned().await.ok();
+        let failure = match self.once(ask).await {
+            Ok(reply) if reply.own && reply.status() == 429 => refusal(ask.what, reply).await,
+            Ok(mut reply) => {
+                reply.permit = permit;
+                return Ok(Some(reply));
+            }
+            Err(failure) => failure,
+        };
+        drop(permit);
+        match failure.retry {
+            _ if failure.error.kind() == Kind::RateLimited => {
+                self.tries(ask.what).again(failure).await?;
+                self.ask(ask).await.map(Some)
+            }
+            Retry::Never => Err(failure.error),
+            _ => Ok(None),
+        }
+    }
+
     /// One try, and a second one with a new token if the first was refused for the old.
     pub async fn once(&self, ask: &Ask<'_>) -> Result<Reply, Failure> {
         self.pass(ask.what).await.map_err(Failure::never)?;
@@ -194,13 +241,38 @@ impl Host {
         };
         let sent = self.auth.header(&self.wire, &ask.scopes).await?;
         let reply = self.send(ask, url.clone(), Payload::Bytes(ask.body.clone()), sent.as_ref()).await?;
-        if !self.is_own(&reply) || !Auth::concerns(&reply) {
+        if !self.is_own(&reply) {
+            return self.without_credentials(ask, reply).await;
+        }
+        if !Auth::concerns(&reply) {
             return Ok(reply);
         }
         match self.auth.renewed(&self.wire, &ask.scopes, sent.as_ref(), &reply).await? {
             Some(other) => self.send(ask, url, Payload::Bytes(ask.body.clone()), Some(&other)).await,
             None => Ok(reply),
         }
+    }
+
+    /// Behind a host that only redirects may be a registry with tokens of its own. It is read as anybody may read it: our
+    /// credentials are for the host that was named.
+    async fn without_credentials(&self, ask: &Ask<'_>, mut reply: Reply) -> Result<Reply, Failure> {
+        if !matches!(ask.method, Method::GET | Method::HEAD) {
+            return Ok(reply);
+        }
+        let (auth, mut sent) = (self.memory.anonymous(&self.registry, reply.url()), None);
+        // Twice: the first token may be of an earlier request, and too old.
+        for _ in 0..2 {
+            if reply.status() != 401 {
+                break;
+            }
+            let Some(token) = auth.renewed(&self.wire, &ask.scopes, sent.as_ref(), &reply).await? else { break };
+            let url = reply.url().clone();
+            let (method, headers, body) = (ask.method.clone(), ask.headers.clone(), Payload::Bytes(ask.body.clone()));
+            let authorization = Some((token.clone(), url.clone()));
+            reply = self.wire.send(Call { method, url, headers, body, authorization, what: ask.what }).await?;
+            sent = Some(token);
+        }
+        Ok(reply)
     }
 
     /// One try with a body that cannot be sent twice. When the token was refused a new one is got, and the failure says
@@ -312,8 +384,9 @@ impl Host {
         if !matches!(reply.status(), 200 | 401) {
             return Err(refusal(what, reply).await);
         }
-        if reply.status() == 401 {
-            self.auth.set_challenge(Challenge::first(reply.headers("www-authenticate")));
+        // Of a server that it redirects to nothing is learned: our credentials are not for that one.
+        if reply.status() == 401 && is_same_server(base, reply.url()) {
+            self.auth.set_challenge(Challenge::choose(reply.headers("www-authenticate")));
         }
         // A proxy that sends everybody on to TLS is spoken to by TLS from now on.
         let secured = reply.url().scheme() == "https" && reply.url().host_str() == base.host_str();
@@ -327,9 +400,37 @@ impl Memory {
         lists.entry((repository.clone(), *subject)).or_default().clone()
     }
 
+    /// Who we are to a server that the registry redirects to: anybody.
+    pub fn anonymous(&self, registry: &str, url: &Url) -> Arc<Auth> {
+        let mut elsewhere = self.elsewhere.lock().unwrap_or_else(PoisonError::into_inner);
+        let auth = elsewhere.entry(url.origin().ascii_serialization());
+        auth.or_insert_with(|| Arc::new(Auth::new(registry, Store::anonymous()))).clone()
+    }
+
+    /// Whether a repository takes uploads, to be found out once.
+    pub fn takes_uploads(&self, repository: &Repository) -> Arc<OnceCell<bool>> {
+        let mut uploads = self.uploads.lock().unwrap_or_else(PoisonError::into_inner);
+        uploads.entry(repository.clone()).or_default().clone()
+    }
+
+    /// Whether nothing was denied before.
+    pub fn is_first_denial(&self) -> bool {
+        !self.denied.swap(true, Ordering::Relaxed)
+    }
+
     pub fn referrers_api(&self, repository: &Repository) -> Known {
         let mut known = self.referrers_apis.lock().unwrap_or_else(PoisonError::into_inner);
         known.entry(repository.clone()).or_default().clone()
+    }
+
+    /// The error of an earlier question, if no other should be asked.
+    pub fn unusable_api(&self) -> Option<Error> {
+        let why = self.unusable_api.lock().unwrap_or_else(PoisonError::into_inner);
+        why.as_ref().map(|why| Error::new(Kind::Network, why.clone()))
+    }
+
+    pub fn note_unusable_api(&self, error: &Error) {
+        *self.unusable_api.lock().unwrap_or_else(PoisonError::into_inner) = Some(error.chain());
     }
 
     /// Remembers which of a repository's `tags` may speak of a manifest.
@@ -383,6 +484,12 @@ impl Memory {
     pub fn take_session(&self, repository: &Repository, blob: &Digest) -> Option<Url> {
         self.sessions.lock().unwrap_or_else(PoisonError::into_inner).remove(&(repository.clone(), *blob))
     }
+}
+
+/// The same server, perhaps by TLS now.
+fn is_same_server(base: &Url, url: &Url) -> bool {
+    let is_secured = url.scheme() == "https" && url.host_str() == base.host_str();
+    url.origin() == base.origin() || is_secured
 }
 
 /// An error for an answer that breaks the protocol.

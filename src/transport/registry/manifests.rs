@@ -8,10 +8,10 @@ use reqwest::Method;
 
 use super::answer::{excerpt, refusal};
 use super::auth::Scopes;
-use super::host::{Ask, Host, strange};
-use super::referrers;
+use super::host::{Ask, Host, ReferrersApi, strange};
 use super::reply::Reply;
 use super::retry::Failure;
+use super::{denials, referrers};
 use crate::content::Lookup;
 use crate::error::{Error, Kind, Reason, Result};
 use crate::oci::{Descriptor, Digest, MAX_MANIFEST_SIZE, Manifest, ManifestError, Reference, Repository, media_type};
@@ -25,16 +25,26 @@ const MOST_DENIALS: u32 = 3;
 const MOST_SHOWN: usize = 64 * 1024;
 
 /// What a tag or digest means at a target. What has just been stored is asked for again if it is said not to be there.
-pub(super) async fn look_up(host: &Host, reference: &Reference) -> Result<Lookup> {
+///
+/// Some registries answer 401 or 403 for what does not exist. What is denied counts as absent if uploads to the repository
+/// are accepted: then the push shows. With `denials_count` it never does.
+pub(super) async fn look_up(host: &Host, reference: &Reference, denials_count: bool) -> Result<Lookup> {
     let what = format!("looking up {reference}");
     let mut tries = host.tries(&what);
     loop {
-        let found = match resolve(host, reference, Scopes::push(&reference.repository)).await {
+        match look(host, reference, Scopes::push(&reference.repository), Absence::AsLearned).await {
             Err(error) if error.reason() == Some(&Reason::PullPolicy) => return Ok(Lookup::Blocked(words(&error))),
-            found => found?,
-        };
-        if found.is_some() || !host.memory.arrived.has_manifest(reference) {
-            return Ok(found.into());
+            Err(error) => return Err(error),
+            Ok(Said::Found(descriptor)) => return Ok(Lookup::Found(descriptor)),
+            Ok(Said::Absent) if !host.memory.arrived.has_manifest(reference) => return Ok(Lookup::Absent),
+            Ok(Said::Absent) => {}
+            Ok(Said::Denied(error)) if denials_count || host.memory.arrived.has_manifest(reference) => {
+                return Err(error);
+            }
+            Ok(Said::Denied(error)) => match denials::mean_absent(host, reference, &error).await {
+                true => return Ok(Lookup::Absent),
+                false => return Err(error),
+            },
         }
         let denied = Error::new(Kind::NotFound, format!("{what}: it was stored, and is said not to be there"));
         if tries.again(Failure::soon(denied)).await.is_err() {
@@ -49,22 +59,76 @@ fn words(error: &Error) -> String {
     text.rsplit_once(": 412 ").map_or(text.as_str(), |(_, said)| said).to_owned()
 }
 
-/// HEAD where that tells all, GET where it does not. `None`: the registry has no such tag or digest.
+/// `None`: the registry has no such tag or digest.
 pub(super) async fn resolve(host: &Host, reference: &Reference, scopes: Scopes) -> Result<Option<Descriptor>> {
+    match look(host, reference, scopes, Absence::ByGet).await? {
+        Said::Found(descriptor) => Ok(Some(descriptor)),
+        Said::Absent => Ok(None),
+        Said::Denied(error) => Err(error),
+    }
+}
+
+/// What a registry says of a tag or digest.
+enum Said {
+    Found(Descriptor),
+    Absent,
+    /// 401 or 403.
+    Denied(Error),
+}
+
+/// Who may say that something is not there.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Absence {
+    /// Caching proxies answer HEAD with 404 for what GET would fetch.
+    ByGet,
+    /// HEAD, once GET has agreed with it at this registry: nearly all that is asked of a target is not there.
+    AsLearned,
+}
+
+/// HEAD is a hint: where it does not say what is there, GET decides, so that the verdict does not depend on the request.
+async fn look(host: &Host, reference: &Reference, scopes: Scopes, absence: Absence) -> Result<Said> {
+    match head(host, reference, scopes.clone()).await? {
+        Hint::Found(descriptor) => Ok(Said::Found(descriptor)),
+        Hint::Absent if absence == Absence::AsLearned => {
+            // The first question tells for all that wait here.
+            let mut agrees = host.memory.head_tells.lock().await;
+            match *agrees {
+                Some(true) => Ok(Said::Absent),
+                Some(false) => {
+                    drop(agrees);
+                    by_get(host, reference, scopes).await
+                }
+                None => {
+                    let said = by_get(host, reference, scopes).await?;
+                    match &said {
+                        Said::Found(_) => *agrees = Some(false),
+                        Said::Absent => *agrees = Some(true),
+                        Said::Denied(_) => {}
+                    }
+                    Ok(said)
+                }
+            }
+        }
+        Hint::Absent | Hint::Nothing => by_get(host, reference, scopes).await,
+    }
+}
+
+/// What HEAD says.
+enum Hint {
+    Found(Descriptor),
+    Absent,
+    /// Too little, or nothing at all.
+    Nothing,
+}
+
+async fn head(host: &Host, reference: &Reference, scopes: Scopes) -> Result<Hint> {
     let what = format!("looking up {reference}");
-    let ask = Ask::new(Method::HEAD, path(reference)?, scopes.clone(), &what)
-        .header("accept", media_type::ACCEPT_MANIFESTS)?;
-    let reply = host.ask(&ask).await?;
+    let ask = Ask::new(Method::HEAD, path(reference)?, scopes, &what).header("accept", media_type::ACCEPT_MANIFESTS)?;
+    let Some(reply) = host.hint(&ask).await? else { return Ok(Hint::Nothing) };
     match reply.status() {
         200 => {}
-        404 => return Ok(None),
-        // With 412 (a policy forbids pulling) only a GET brings the registry's words.
-        405 | 412 | 501 => {
-            // Its place in the lane is needed: if all were held like this, nobody would ever get one.
-            drop(reply);
-            return get(host, reference, scopes).await.map(|found| found.map(|m| m.descriptor()));
-        }
-        _ => return Err(refusal(&what, reply).await.error),
+        404 if host.is_own(&reply) => return Ok(Hint::Absent),
+        _ => return Ok(Hint::Nothing),
     }
     let digest = reply.header(CONTENT_DIGEST).and_then(|header| header.parse::<Digest>().ok());
     let served_as = reply.header("content-type").and_then(|t| t.split(';').next()).map(str::trim);
@@ -73,20 +137,40 @@ pub(super) async fn resolve(host: &Host, reference: &Reference, scopes: Scopes) 
     {
         return Err(Error::damaged(format!("{what}: the registry answers with another manifest, {told}")));
     }
-    match (digest.or(reference.digest), served_as, reply.content_length()) {
+    Ok(match (digest.or(reference.digest), served_as, reply.content_length()) {
         (Some(digest), Some(served_as), Some(size)) if media_type::is_manifest(served_as) => {
             host.memory.note_answered(reference);
-            Ok(Some(Descriptor::new(served_as, digest, size)))
+            Hint::Found(Descriptor::new(served_as, digest, size))
         }
-        _ => {
-            drop(reply);
-            Ok(get(host, reference, scopes).await?.map(|manifest| manifest.descriptor()))
-        }
-    }
+        _ => Hint::Nothing,
+    })
+}
+
+async fn by_get(host: &Host, reference: &Reference, scopes: Scopes) -> Result<Said> {
+    Ok(match fetch(host, reference, scopes).await? {
+        Fetched::Manifest(manifest) => Said::Found(manifest.descriptor()),
+        Fetched::Absent => Said::Absent,
+        Fetched::Denied(error) => Said::Denied(error),
+    })
 }
 
 /// `None`: the registry has no such tag or digest.
 pub(super) async fn get(host: &Host, reference: &Reference, scopes: Scopes) -> Result<Option<Manifest>> {
+    match fetch(host, reference, scopes).await? {
+        Fetched::Manifest(manifest) => Ok(Some(*manifest)),
+        Fetched::Absent => Ok(None),
+        Fetched::Denied(error) => Err(error),
+    }
+}
+
+pub(super) enum Fetched {
+    Manifest(Box<Manifest>),
+    Absent,
+    /// 401 or 403.
+    Denied(Error),
+}
+
+pub(super) async fn fetch(host: &Host, reference: &Reference, scopes: Scopes) -> Result<Fetched> {
     let what = format!("reading manifest {reference}");
     let ask = Ask::new(Method::GET, path(reference)?, scopes, &what).header("accept", media_type::ACCEPT_MANIFESTS)?;
     let mut tries = host.tries(&what);
@@ -94,7 +178,8 @@ pub(super) async fn get(host: &Host, reference: &Reference, scopes: Scopes) -> R
         let reply = host.ask(&ask).await?;
         match reply.status() {
             200 => {}
-            404 => return Ok(None),
+            404 => return Ok(Fetched::Absent),
+            401 | 403 => return Ok(Fetched::Denied(refusal(&what, reply).await.error)),
             // No condition was sent, so it is a policy's.
             412 => return Err(refusal(&what, reply).await.error.with_reason(Reason::PullPolicy)),
             _ => return Err(refusal(&what, reply).await.error),
@@ -102,7 +187,7 @@ pub(super) async fn get(host: &Host, reference: &Reference, scopes: Scopes) -> R
         match received(reply, reference, &what).await {
             Ok(manifest) => {
                 host.memory.note_answered(reference);
-                return Ok(Some(manifest));
+                return Ok(Fetched::Manifest(Box::new(manifest)));
             }
             Err(failure) => tries.again(failure).await?,
         }
@@ -157,7 +242,7 @@ pub(super) async fn put(host: &Host, reference: &Reference, manifest: &Manifest)
     let reply = store(host, reference, manifest.bytes(), manifest.media_type()).await?;
     let Some(subject) = manifest.subject() else { return Ok(()) };
     if reply.header("oci-subject").is_some() {
-        *host.memory.referrers_api(&reference.repository).lock().await = Some(true);
+        *host.memory.referrers_api(&reference.repository).lock().await = Some(ReferrersApi::Present);
         return Ok(());
     }
     drop(reply);

@@ -22,6 +22,7 @@ mod arrived;
 mod auth;
 mod certs;
 mod config;
+mod denials;
 mod download;
 #[cfg(fuzzing)]
 #[doc(hidden)]
@@ -46,12 +47,14 @@ mod session;
 mod tag_page;
 mod tags;
 mod tls;
+mod tls_words;
 mod trace;
 mod upload;
 mod ways;
 mod wire;
 
 use std::collections::{BTreeSet, HashMap};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
@@ -59,9 +62,9 @@ use bytes::Bytes;
 use reqwest::Method;
 
 use crate::content::{Api, ApiAnswer, ApiRequest, Body, Lookup, Origin, Readable, Sink, Source, TagList};
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::oci::{Descriptor, Digest, Manifest, Reference, Repository};
-use crate::progress::Events;
+use crate::progress::{Event, Events};
 use crate::routes::Place;
 pub use admission::Admission;
 pub use config::{Config, RegistryConfig, TlsConfig};
@@ -85,6 +88,7 @@ struct Shared {
     /// By registry, `host[:port]`.
     projects: Mutex<HashMap<String, Arc<Projects>>>,
     ways: ways::Ways,
+    denials_count: AtomicBool,
 }
 
 /// A registry, and in which part it is spoken to.
@@ -105,8 +109,13 @@ impl Registries {
     pub fn new(config: Config, events: Events) -> Result<Registries> {
         config.check()?;
         let wire = Arc::new(Wire::new(config, events));
-        let (hosts, projects, ways) = Default::default();
-        Ok(Registries(Arc::new(Shared { wire, hosts, projects, ways })))
+        let (hosts, projects, ways, denials_count) = Default::default();
+        Ok(Registries(Arc::new(Shared { wire, hosts, projects, ways, denials_count })))
+    }
+
+    /// From now on it is an error if a target denies a look at a tag: whoever must not replace a tag has to know.
+    pub fn require_answers(&self) {
+        self.0.denials_count.store(true, Ordering::Relaxed);
     }
 
     /// At most `at_once` uploads into one project of `registry` at the same time, and as many mounts, from the next one on.
@@ -199,7 +208,8 @@ impl Sink for Registries {
 
     async fn resolve(&self, reference: &Reference) -> Result<Lookup> {
         let repository = &reference.repository;
-        manifests::look_up(&*self.target(repository)?, reference).await
+        let denials_count = self.0.denials_count.load(Ordering::Relaxed);
+        manifests::look_up(&*self.target(repository)?, reference, denials_count).await
     }
 
     async fn read_manifest(&self, reference: &Reference) -> Result<Option<Manifest>> {
@@ -224,7 +234,12 @@ impl Sink for Registries {
 
     async fn is_listed(&self, repository: &Repository, manifest: &Manifest) -> Result<bool> {
         let Some(subject) = manifest.subject() else { return Ok(true) };
-        let listed = referrers::list(&*self.target(repository)?, repository, &subject.digest).await?;
+        let listed = referrers::list(&*self.target(repository)?, repository, &subject.digest).await;
+        let listed = match listed {
+            // To put it again enters it, if it is not.
+            Err(error) if error.stopped().is_none() && error.kind() != Kind::RateLimited => return Ok(false),
+            listed => listed?,
+        };
         Ok(listed.iter().any(|descriptor| descriptor.digest == manifest.digest()))
     }
 
@@ -268,6 +283,25 @@ impl Api for Registries {
             grants.extend(repositories.iter().filter_map(of));
         }
         Ok(grants)
+    }
+
+    async fn probe(&self, registry: &str, path: &str) -> Result<Option<ApiAnswer>> {
+        let host = self.host(registry);
+        // Whether there is a server at all is another question.
+        host.base().await?;
+        let request = ApiRequest { method: "GET", path: path.to_owned(), ..ApiRequest::default() };
+        let what = format!("calling GET {path} of {registry}");
+        match api_call(&host, &request, &what).await {
+            Ok(answer) => Ok(Some(answer)),
+            Err(failure) => {
+                if !host.memory.no_api.swap(true, Ordering::Relaxed) {
+                    let why = failure.error.chain();
+                    let text = format!("{registry} is taken for a registry without Harbor's API: {why}");
+                    host.wire.events.report(Event::Notice(text));
+                }
+                Ok(None)
+            }
+        }
     }
 }
 

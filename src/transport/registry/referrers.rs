@@ -9,11 +9,12 @@ use serde_json::{Value, json};
 
 use super::answer::{excerpt, refusal};
 use super::auth::Scopes;
-use super::host::{Ask, Host, Target, strange};
-use super::manifests;
+use super::denials;
+use super::host::{Ask, Host, ReferrersApi, Target, strange};
+use super::manifests::{self, Fetched};
 use super::paging::{Onward, Pages};
 use crate::error::{Error, Kind, Result};
-use crate::oci::{self, Descriptor, Digest, MAX_MANIFEST_SIZE, Manifest, Reference, Repository, Tag, media_type};
+use crate::oci::{Descriptor, Digest, MAX_MANIFEST_SIZE, Manifest, Reference, Repository, Tag, media_type};
 use crate::progress::Event;
 
 /// More than all pages about any subject have, in bytes; a server that never ends is stopped here.
@@ -21,33 +22,60 @@ const MOST_IN_ALL: u64 = 64 * 1024 * 1024;
 
 /// All manifests whose subject is `subject`. “None” is said only by a registry that could be asked.
 pub(super) async fn list(host: &Host, repository: &Repository, subject: &Digest) -> Result<Vec<Descriptor>> {
-    match by_api(host, repository, subject).await? {
-        Some(found) => Ok(found),
-        None => from_fallback(host, repository, subject).await,
+    match by_api(host, repository, subject).await {
+        Ok(Some(found)) => Ok(found),
+        Ok(None) => from_fallback(host, repository, subject).await,
+        Err(error) if matches!(error.kind(), Kind::RateLimited | Kind::Interrupted) => Err(error),
+        // A list under the fallback tag is there only where something has been entered in it.
+        Err(error) => match from_fallback(host, repository, subject).await {
+            Ok(found) if !found.is_empty() => Ok(found),
+            _ => Err(error),
+        },
     }
 }
 
 /// `None`: no such API here, as this question or an earlier one found out.
 async fn by_api(host: &Host, repository: &Repository, subject: &Digest) -> Result<Option<Vec<Descriptor>>> {
     let known = host.memory.referrers_api(repository);
+    if let Some(unusable) = host.memory.unusable_api() {
+        return Err(unusable);
+    }
     {
         // The first question tells for all that wait here.
-        let mut has_api = known.lock().await;
-        match *has_api {
-            Some(false) => return Ok(None),
-            Some(true) => {}
+        let mut api = known.lock().await;
+        match &*api {
+            Some(ReferrersApi::Absent) => return Ok(None),
+            Some(ReferrersApi::Unusable(kind, why)) => return Err(Error::new(*kind, why.clone())),
+            Some(ReferrersApi::Present) => {}
             None => {
-                let found = from_api(host, repository, subject).await?;
-                *has_api = Some(found.is_some());
-                return Ok(found);
+                let found = from_api(host, repository, subject).await;
+                *api = learned(host, &found);
+                return found;
             }
         }
     }
-    let found = from_api(host, repository, subject).await?;
-    if found.is_none() {
-        *known.lock().await = Some(false);
+    let found = from_api(host, repository, subject).await;
+    if !matches!(found, Ok(Some(_))) {
+        *known.lock().await = learned(host, &found);
     }
-    Ok(found)
+    found
+}
+
+/// What an answer says of the next one. A refusal is about the repository; what broke on the way, after all retries, is
+/// about the registry, and each image would wait for it again.
+fn learned(host: &Host, found: &Result<Option<Vec<Descriptor>>>) -> Option<ReferrersApi> {
+    match found {
+        Ok(Some(_)) => Some(ReferrersApi::Present),
+        Ok(None) => Some(ReferrersApi::Absent),
+        Err(error) => match error.kind() {
+            Kind::RateLimited | Kind::Interrupted => None,
+            Kind::Network => {
+                host.memory.note_unusable_api(error);
+                None
+            }
+            kind => Some(ReferrersApi::Unusable(kind, error.chain())),
+        },
+    }
 }
 
 /// `None`: no such API here.
@@ -110,9 +138,14 @@ async fn from_fallback(host: &Host, repository: &Repository, subject: &Digest) -
     }
     let reference = repository.with_tag(tag);
     match manifests::get(host, &reference, Scopes::pull(repository)).await? {
-        Some(index) if index.kind() == oci::Kind::Index => return Ok(children(&index, &mut HashSet::new())),
+        // GitLab's registry takes the tag for the digest it is made from: this is the subject itself.
+        Some(found) if found.digest() == *subject => {}
+        Some(found) if found.media_type() == media_type::OCI_INDEX => {
+            return Ok(children(&found, &mut HashSet::new()));
+        }
         Some(_) => {
-            let text = format!("{reference} should list what refers to {subject}, but is an image; it lists nothing");
+            let text =
+                format!("{reference} should list what refers to {subject}, but is no OCI index; it lists nothing");
             host.wire.events.report(Event::Warning(text));
         }
         None => {}
@@ -131,7 +164,13 @@ pub(super) async fn enter(host: &Host, repository: &Repository, subject: &Digest
     let lock = host.memory.fallback_list(repository, subject);
     let _held = lock.lock().await;
     let reference = repository.with_tag(Tag::referrers(subject));
-    let current = manifests::get(host, &reference, Scopes::push(repository)).await?;
+    let current = match manifests::fetch(host, &reference, Scopes::push(repository)).await? {
+        Fetched::Manifest(list) => Some(*list),
+        Fetched::Absent => None,
+        // Some registries deny what is not there; a list that is there must not be replaced.
+        Fetched::Denied(_) if denials::is_unlisted(host, &reference).await => None,
+        Fetched::Denied(error) => return Err(error),
+    };
     let mut index = match &current {
         Some(index) => editable(&reference, index)?,
         None => json!({"schemaVersion": 2, "mediaType": media_type::OCI_INDEX, "manifests": []}),

@@ -47,22 +47,25 @@ pub(super) async fn has(host: &Host, repository: &Repository, blob: &Descriptor)
     }
 }
 
-/// `None`: it is not there. `false`: something is there that will not do.
+/// `None`: it is not there. `false`: something is there that will not do, or nobody knows; an upload is then the way to be
+/// sure.
 async fn look_for(host: &Host, repository: &Repository, blob: &Descriptor, what: &str) -> Result<Option<bool>> {
     let path = format!("/v2/{}/blobs/{}", repository.path(), blob.digest);
-    let reply = host.ask(&Ask::new(Method::HEAD, path, Scopes::push(repository), what)).await?;
-    match (reply.status(), reply.content_length()) {
-        (200, Some(length)) if length != blob.size => {
+    let reply = host.hint(&Ask::new(Method::HEAD, path, Scopes::push(repository), what)).await?;
+    match (reply.as_ref().map(Reply::status), reply.as_ref().and_then(Reply::content_length)) {
+        (Some(200), Some(length)) if length != blob.size => {
             let text = format!("{what}: there it has {length} bytes instead of {}; uploading it again", blob.size);
             host.wire.events.report(Event::Warning(text));
             host.memory.suspect(&blob.digest);
             Ok(Some(false))
         }
-        (200, _) => Ok(Some(true)),
-        (404, _) => Ok(None),
-        // Storage behind a redirect may not answer HEAD; then an upload is the way to be sure.
-        _ if !host.is_own(&reply) => Ok(Some(false)),
-        _ => Err(refusal(what, reply).await.error),
+        (Some(200), _) => Ok(Some(true)),
+        (Some(404), _) => Ok(None),
+        // A gateway, or storage behind a redirect, may refuse HEAD.
+        _ => {
+            drop(reply);
+            Ok(Some(matches!(last_byte::read(host, repository, blob).await?, Readable::Yes)))
+        }
     }
 }
 

@@ -18,6 +18,7 @@ use super::outflow::Outflow;
 use super::reply::Reply;
 use super::retry::{Failure, Retry, is_gateway};
 use super::tls::{self, TlsSettings};
+use super::tls_words;
 use super::trace::{Log, Talk};
 use super::{Config, trace};
 use crate::error::{Error, Kind, Result};
@@ -302,7 +303,10 @@ pub(super) fn is_loopback(url: &Url) -> bool {
 pub(super) fn broken(what: &str, error: reqwest::Error) -> Failure {
     let error = error.without_url();
     let tls = tls::fault(&error);
-    let cause = Broken { reason: bottom(&error), spoke_tls: tls.is_some_and(tls::spoke_tls) };
+    let cause = Broken {
+        reason: tls.and_then(tls_words::words).unwrap_or_else(|| bottom(&error)),
+        spoke_tls: tls.is_some_and(tls::spoke_tls),
+    };
     let permanent = error.is_builder() || tls.is_some();
     let error = Error::new(Kind::Network, what).because(cause);
     if permanent { Failure::never(error) } else { Failure::soon(error) }

@@ -2,6 +2,8 @@
 
 mod answers;
 mod bodies;
+mod gateways;
+mod hints;
 mod lists;
 mod matrix;
 mod outage;

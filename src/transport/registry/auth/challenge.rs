@@ -18,12 +18,26 @@ pub(in crate::transport::registry) struct Bearer {
     /// What the registry says the refused request needed.
     pub scope: Option<String>,
     pub error: Option<String>,
+    /// Basic would do, too.
+    pub or_basic: bool,
 }
 
 impl Challenge {
-    /// The first challenge of the headers that can be answered.
-    pub fn first<'a>(headers: impl Iterator<Item = &'a str>) -> Option<Challenge> {
-        headers.flat_map(parse).next()
+    /// Of the challenges of the headers, in whatever order, the one to answer: a token server gives tokens also to nobody
+    /// in particular and takes what Basic would be shown. One without a web address cannot be asked.
+    pub fn choose<'a>(headers: impl Iterator<Item = &'a str>) -> Option<Challenge> {
+        let all: Vec<Challenge> = headers.flat_map(parse).collect();
+        let or_basic = all.contains(&Challenge::Basic);
+        let usable = all.iter().position(|challenge| match challenge {
+            Challenge::Basic => false,
+            Challenge::Bearer(bearer) => bearer.has_web_address(),
+        });
+        let chosen = usable.or_else(|| all.iter().position(|challenge| *challenge == Challenge::Basic));
+        let chosen = all.into_iter().nth(chosen.unwrap_or(0))?;
+        Some(match chosen {
+            Challenge::Bearer(bearer) => Challenge::Bearer(Bearer { or_basic, ..bearer }),
+            Challenge::Basic => Challenge::Basic,
+        })
     }
 
     /// What the token lacked, if that is why the request was refused (RFC 6750 §3.1).
@@ -35,6 +49,28 @@ impl Challenge {
             _ => None,
         }
     }
+
+    /// The scope that the registry names, if a token for `asked` does not cover it: behind a gateway a repository may go by
+    /// another name.
+    pub fn other_scope(&self, asked: &[String]) -> Option<&str> {
+        let Challenge::Bearer(Bearer { scope: Some(scope), .. }) = self else { return None };
+        let is_covered = |word: &str| asked.iter().any(|asked| covers(asked, word));
+        (!scope.split_whitespace().all(is_covered)).then_some(scope)
+    }
+}
+
+impl Bearer {
+    fn has_web_address(&self) -> bool {
+        self.realm.parse::<reqwest::Url>().is_ok_and(|url| matches!(url.scheme(), "http" | "https"))
+    }
+}
+
+/// Whether one `type:name:actions` allows all that another does.
+fn covers(has: &str, wanted: &str) -> bool {
+    let (Some((has, may)), Some((wanted, must))) = (has.rsplit_once(':'), wanted.rsplit_once(':')) else {
+        return has == wanted;
+    };
+    has == wanted && must.split(',').all(|action| may.split(',').any(|allowed| allowed == action))
 }
 
 /// All known challenges of one header: one header may hold several, separated by commas like their parameters.
@@ -117,13 +153,13 @@ mod tests {
     use super::*;
 
     fn first(header: &str) -> Option<Challenge> {
-        Challenge::first([header].into_iter())
+        Challenge::choose([header].into_iter())
     }
 
     fn bearer(realm: &str, service: Option<&str>, scope: Option<&str>) -> Option<Challenge> {
         let owned = |text: Option<&str>| text.map(str::to_owned);
         let (service, scope) = (owned(service), owned(scope));
-        Some(Challenge::Bearer(Bearer { realm: realm.into(), service, scope, error: None }))
+        Some(Challenge::Bearer(Bearer { realm: realm.into(), service, scope, error: None, or_basic: false }))
     }
 
     #[test]
@@ -138,6 +174,37 @@ mod tests {
         assert_eq!(first(r#"BEARER realm=https://a/t , Service = "s""#), bearer("https://a/t", Some("s"), None));
         assert_eq!(first(r#"Negotiate, NTLM, Bearer realm="https://a/\"t""#), bearer("https://a/\"t", None, None));
         assert_eq!(first(r#"Digest realm="x", nonce="y", Basic realm="z""#), Some(Challenge::Basic));
+    }
+
+    #[test]
+    fn of_several_challenges_the_one_that_can_be_answered_is_chosen() {
+        let tokens =
+            |or_basic| Some(Challenge::Bearer(Bearer { realm: "https://a/t".into(), or_basic, ..Bearer::default() }));
+        let bearer = r#"Bearer realm="https://a/t""#;
+        let choose = |headers: &[&str]| Challenge::choose(headers.iter().copied());
+        assert_eq!(choose(&[&format!(r#"Basic realm="r", {bearer}"#)]), tokens(true));
+        assert_eq!(choose(&[r#"Basic realm="r""#, bearer]), tokens(true));
+        assert_eq!(choose(&[bearer, r#"Basic realm="r""#]), tokens(true));
+        assert_eq!(choose(&["Negotiate", "NTLM", bearer]), tokens(false));
+        assert_eq!(choose(&[&format!("Negotiate YII==, {bearer}")]), tokens(false));
+        assert_eq!(choose(&[r#"Bearer realm="registry""#, bearer]), tokens(false));
+        assert_eq!(choose(&[r#"Bearer realm="registry", Basic realm="r""#]), Some(Challenge::Basic));
+        assert_eq!(choose(&["Negotiate", "Digest nonce=x"]), None);
+    }
+
+    #[test]
+    fn a_scope_that_is_not_ours_is_noticed() {
+        let asked = ["repository:a/b:pull,push".to_owned(), "repository:c:pull".to_owned()];
+        let named = |scope: &str| {
+            let challenge = Challenge::Bearer(Bearer { scope: Some(scope.to_owned()), ..Bearer::default() });
+            challenge.other_scope(&asked).map(str::to_owned)
+        };
+        for ours in ["repository:a/b:pull", "repository:a/b:push,pull", "repository:c:pull repository:a/b:push", ""] {
+            assert_eq!(named(ours), None, "{ours}");
+        }
+        for other in ["repository:hub/a/b:pull", "repository:c:push", "registry:catalog:*"] {
+            assert_eq!(named(other).as_deref(), Some(other));
+        }
     }
 
     #[test]

@@ -84,7 +84,15 @@ impl Auth {
                         Err(failure) => return Err(failure),
                     }
                 }
-                let token = self.token(wire, &bearer, (&self.slot(scopes), scopes), extra.as_deref()).await?;
+                let fetched = self.token(wire, &bearer, (&self.slot(scopes), scopes), extra.as_deref()).await;
+                let token = match (fetched, bearer.or_basic) {
+                    (Err(failure), true) => {
+                        let Some(basic) = self.basic(scopes.path()).await? else { return Err(failure) };
+                        self.set_challenge(Some(Challenge::Basic));
+                        return Ok(Some(basic));
+                    }
+                    (fetched, _) => fetched?,
+                };
                 token::header("Bearer", token.secret.expose()).map(Some)
             }
         }
@@ -149,7 +157,7 @@ impl Auth {
     pub fn concerns(reply: &Reply) -> bool {
         match reply.status() {
             401 => true,
-            403 => Challenge::first(reply.headers("www-authenticate")).is_some_and(|c| c.missing_scope().is_some()),
+            403 => Challenge::choose(reply.headers("www-authenticate")).is_some_and(|c| c.missing_scope().is_some()),
             _ => false,
         }
     }
@@ -163,13 +171,23 @@ impl Auth {
         sent: Option<&HeaderValue>,
         reply: &Reply,
     ) -> Result<Option<HeaderValue>, Failure> {
-        let challenge = Challenge::first(reply.headers("www-authenticate"));
-        let extra = challenge.as_ref().and_then(Challenge::missing_scope).map(str::to_owned);
+        let challenge = Challenge::choose(reply.headers("www-authenticate"));
+        let asked = scopes.words();
+        let named = |challenge: &Challenge| {
+            challenge.missing_scope().or_else(|| challenge.other_scope(&asked)).map(str::to_owned)
+        };
+        let extra = challenge.as_ref().and_then(named);
         if challenge.is_some() {
             self.set_challenge(challenge);
         }
         self.forget(scopes, sent).await;
-        let other = self.header_with(wire, scopes, extra).await?;
+        let other = match self.header_with(wire, scopes, extra.clone()).await {
+            // A token server may refuse all for the sake of one scope.
+            Err(failure) if extra.is_some() && failure.retry == Retry::Never => {
+                self.header_with(wire, scopes, None).await?
+            }
+            other => other?,
+        };
         Ok(other.filter(|other| Some(other) != sent))
     }
 

@@ -11,7 +11,8 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 use reqwest::{Method, Url};
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
+use serde_json::Value;
 
 use super::challenge::Bearer;
 use super::claims::{self, Granted};
@@ -41,7 +42,17 @@ pub(super) struct Token {
 struct Answer {
     token: Option<String>,
     access_token: Option<String>,
+    #[serde(default, deserialize_with = "seconds")]
     expires_in: Option<f64>,
+}
+
+/// A number, which some token servers send as text; anything else counts as not said.
+fn seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<f64>, D::Error> {
+    Ok(match Value::deserialize(deserializer)? {
+        Value::Number(number) => number.as_f64(),
+        Value::String(text) => text.trim().parse().ok(),
+        _ => None,
+    })
 }
 
 /// What is asked of whom.
@@ -175,6 +186,24 @@ pub(super) fn header(scheme: &str, secret: &str) -> Result<HeaderValue, Failure>
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_life_of_a_token_is_read_in_whatever_form_it_is_sent() {
+        for (sent, life) in [
+            ("300", Some(300.0)),
+            (r#""300""#, Some(300.0)),
+            (r#"" 300 ""#, Some(300.0)),
+            ("300.5", Some(300.5)),
+            ("null", None),
+            (r#""soon""#, None),
+            ("[300]", None),
+        ] {
+            let answer: Answer = serde_json::from_str(&format!(r#"{{"token":"t","expires_in":{sent}}}"#)).unwrap();
+            assert_eq!(answer.expires_in, life, "{sent}");
+        }
+        let bare: Answer = serde_json::from_str(r#"{"token":"t","access_token":null}"#).unwrap();
+        assert_eq!((bare.token.as_deref(), bare.expires_in), (Some("t"), None));
+    }
 
     #[test]
     fn a_token_is_renewed_before_it_expires_and_not_at_every_request() {

@@ -1,0 +1,214 @@
+//! Registries that do not say what is attached to an image: the image travels, and nobody takes silence for “nothing”.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use serde_json::{Value, json};
+
+use crate::shop::Shop;
+use crate::support::faulty::{Answer, Seen, Server};
+use crate::support::{sha256, tempdir};
+use crate::{assert_code, gapferry, json, path, said};
+
+const UNTOLD: &str = "could not be looked up";
+
+fn two_images() -> Shop {
+    Shop::with(&[("team/app:1", "one"), ("team/other:1", "two")])
+}
+
+/// A registry with two images that answers questions about referrers with `answer`.
+async fn answering(answer: impl Fn() -> Answer + Send + Sync + 'static) -> Server {
+    let shop = two_images();
+    Server::registry(move |request, _| match request.target.contains("/referrers/") {
+        true => answer(),
+        false => shop.answer(request),
+    })
+    .await
+}
+
+fn both(server: &Server) -> [String; 2] {
+    ["app", "other"].map(|name| format!("{}/team/{name}:1", server.address))
+}
+
+/// Images of a lock that may have more attached than it says.
+fn unknown(lock: &Value) -> usize {
+    lock["images"].as_array().unwrap().iter().filter(|image| image["attachedUnknown"] == true).count()
+}
+
+#[tokio::test]
+async fn an_image_travels_though_its_referrers_are_not_told_and_one_warning_says_so() {
+    let login = Server::start(|_, _| Answer::new(200).with("Content-Type", "text/html").body("<h1>Sign in</h1>")).await;
+    let busy = Server::start(|_, _| Answer::new(429).with("Retry-After", "3600")).await;
+    let to = |server: &Server| format!("http://{}/signin?continue=x", server.address);
+    let (to_login, to_busy) = (to(&login), to(&busy));
+    let redirect = |to: &str| Answer::new(307).with("Location", to);
+    let servers = [
+        ("401", answering(|| Answer::new(401)).await),
+        ("403", answering(|| Answer::new(403)).await),
+        ("406", answering(|| Answer::new(406)).await),
+        ("500", answering(|| Answer::new(500)).await),
+        ("503", answering(|| Answer::new(503)).await),
+        ("a login page", answering(|| Answer::new(200).body("<!doctype html><title>Sign in</title>")).await),
+        ("some JSON", answering(|| Answer::new(200).body(r#"{"errors":[{"code":"DENIED"}]}"#)).await),
+        ("a login page elsewhere", answering(move || redirect(&to_login)).await),
+        ("the limit of another server", answering(move || redirect(&to_busy)).await),
+    ];
+    for (case, server) in &servers {
+        let directory = tempdir();
+        let lock = directory.path().join("lock");
+        let [one, two] = both(server);
+        let run = ["lock", &one, &two, "-o", path(&lock), "--retries", "1"];
+        let output = gapferry(&run).await;
+        assert_code(&output, 0);
+        let text = said(&output);
+        assert_eq!(text.matches(UNTOLD).count(), 1, "{case}: {text}");
+        assert!(text.contains("--require-referrers") && text.contains("--no-referrers"), "{case}: {text}");
+        let locked = json(&lock);
+        assert_eq!(unknown(&locked), 2, "{case}: {locked}");
+        assert!(locked["images"][0].get("attached").is_none(), "{case}: {locked}");
+
+        let output = gapferry(&[&run[..], &["--require-referrers"]].concat()).await;
+        assert!(matches!(output.status.code(), Some(3..=5)), "{case}: {}", said(&output));
+        let output = gapferry(&[&run[..], &["--no-referrers"]].concat()).await;
+        assert_code(&output, 0);
+        assert!(!said(&output).contains(UNTOLD), "{case}: {}", said(&output));
+    }
+}
+
+#[tokio::test]
+async fn an_export_without_an_answer_makes_a_bundle_that_verifies() {
+    let server = answering(|| Answer::new(403)).await;
+    let directory = tempdir();
+    let bundle = directory.path().join("b");
+    let [one, two] = both(&server);
+    assert_code(&gapferry(&["export", &one, &two, "-o", path(&bundle)]).await, 0);
+    assert_code(&gapferry(&["verify", path(&bundle)]).await, 0);
+}
+
+#[tokio::test]
+async fn signatures_under_tags_that_are_denied_are_not_taken_for_absent() {
+    let mut shop = two_images();
+    let tag = |suffix: &str| shop.digest("team/app:1").replace(':', "-") + suffix;
+    let (signature, sbom) = (tag(".sig"), tag(".sbom"));
+    shop.add(&format!("team/app:{signature}"), "signature");
+    let server = Server::registry(move |request, _| match () {
+        () if request.target.contains("/tags/list") || request.target.ends_with(&sbom) => Answer::new(403),
+        () => shop.answer(request),
+    });
+    let server = server.await;
+    let directory = tempdir();
+    let lock = directory.path().join("lock");
+    let output = gapferry(&["lock", &both(&server)[0], "-o", path(&lock)]).await;
+    assert_code(&output, 0);
+    assert!(said(&output).contains(UNTOLD), "{}", said(&output));
+    let image = json(&lock)["images"][0].clone();
+    assert_eq!((&image["attachedUnknown"], &image["attached"][0]["tag"]), (&json!(true), &json!(signature)), "{image}");
+}
+
+#[tokio::test]
+async fn an_entry_that_may_lack_signatures_is_not_taken_over() {
+    let shop = two_images();
+    let well = Arc::new(AtomicBool::new(false));
+    let is_well = well.clone();
+    let server = Server::registry(move |request, _| {
+        let asked = request.target.contains("/referrers/");
+        if asked && !is_well.load(Ordering::Relaxed) { Answer::new(403) } else { shop.answer(request) }
+    });
+    let server = server.await;
+    let directory = tempdir();
+    let lock = directory.path().join("lock");
+    let run = ["lock", &both(&server)[0], "-o", path(&lock), "--immutable-tags", "."];
+    assert_code(&gapferry(&run).await, 0);
+    assert_eq!(unknown(&json(&lock)), 1);
+    well.store(true, Ordering::Relaxed);
+    assert_code(&gapferry(&run).await, 0);
+    assert_eq!((unknown(&json(&lock)), &json(&lock)["images"][0]["attached"]), (0, &json!([])));
+}
+
+/// An index, as what stands under a fallback tag.
+fn index(media_type: &str, manifests: &[&[u8]]) -> Vec<u8> {
+    let entry = |bytes: &&[u8]| json!({ "mediaType": OCI_MANIFEST, "digest": sha256(bytes), "size": bytes.len() });
+    let manifests: Vec<Value> = manifests.iter().map(entry).collect();
+    json!({ "schemaVersion": 2, "mediaType": media_type, "manifests": manifests }).to_string().into_bytes()
+}
+
+const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
+const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
+
+#[tokio::test]
+async fn under_a_fallback_tag_only_what_names_the_subject_is_attached() {
+    let shop = two_images();
+    let subject = shop.digest("team/app:1");
+    let signature = |of: &str| {
+        let empty = json!({ "mediaType": "application/vnd.oci.empty.v1+json", "digest": sha256(b"{}"), "size": 2 });
+        let subject = json!({ "mediaType": OCI_MANIFEST, "digest": of, "size": 7 });
+        let manifest = json!({ "schemaVersion": 2, "mediaType": OCI_MANIFEST, "artifactType": "x/sig", "config": empty,
+                               "layers": [], "subject": subject });
+        manifest.to_string().into_bytes()
+    };
+    let (ours, other) = (signature(&subject), signature(&sha256(b"another image")));
+    // (what stands under the tag, how many are attached)
+    let cases: [(&str, Vec<u8>, usize); 4] = [
+        (OCI_INDEX, index(OCI_INDEX, &[&ours]), 1),
+        (OCI_INDEX, index(OCI_INDEX, &[&other]), 0),
+        (OCI_INDEX, index(OCI_INDEX, &[&other, &ours]), 1),
+        (DOCKER_LIST, index(DOCKER_LIST, &[&ours]), 0),
+    ];
+    for (media_type, list, expected) in cases {
+        let (shop, ours, other) = (shop.clone(), ours.clone(), other.clone());
+        let fallback = subject.replace(':', "-");
+        let answer = move |request: &Seen| {
+            let with = |media_type: &str, body: &[u8]| Answer::new(200).with("Content-Type", media_type).body(body);
+            match request.target.rsplit('/').next().unwrap() {
+                last if last == fallback => with(media_type, &list),
+                last if last == sha256(&ours) => with(OCI_MANIFEST, &ours),
+                last if last == sha256(&other) => with(OCI_MANIFEST, &other),
+                last if last == sha256(b"{}") => Answer::new(200).body("{}"),
+                // It may not list tags.
+                "list?n=1000" => Answer::new(403),
+                _ => shop.answer(request),
+            }
+        };
+        let server = Server::registry(move |request, _| answer(request)).await;
+        let directory = tempdir();
+        let lock = directory.path().join("lock");
+        assert_code(&gapferry(&["lock", &both(&server)[0], "-o", path(&lock)]).await, 0);
+        let image = json(&lock)["images"][0].clone();
+        assert_eq!(image["attached"].as_array().map(Vec::len), Some(expected), "{image}");
+        assert!(image.get("attachedUnknown").is_none(), "{image}");
+    }
+}
+
+#[tokio::test]
+async fn a_registry_that_takes_the_fallback_tag_for_the_digest_attaches_nothing() {
+    let children: Vec<Vec<u8>> = ["amd64", "arm64"].iter().map(|arch| {
+        let empty = json!({ "mediaType": "application/vnd.oci.empty.v1+json", "digest": sha256(b"{}"), "size": 2 });
+        json!({ "schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": empty, "layers": [], "annotations": { "a": arch } })
+            .to_string()
+            .into_bytes()
+    }).collect();
+    let whole = index(OCI_INDEX, &[&children[0], &children[1]]);
+    // GitLab: no referrers API, and the tag sha256-HEX means the digest sha256:HEX.
+    let server = Server::registry(move |request, _| {
+        let wanted = request.target.rsplit('/').next().unwrap().replace("sha256-", "sha256:");
+        let is_api = request.target.contains("/referrers/");
+        let child = children.iter().find(|child| sha256(child) == wanted && !is_api);
+        match child {
+            Some(child) => Answer::new(200).with("Content-Type", OCI_MANIFEST).body(&child[..]),
+            None if !is_api && (wanted == "1" || wanted == sha256(&whole)) => {
+                Answer::new(200).with("Content-Type", OCI_INDEX).body(&whole[..])
+            }
+            None if wanted == sha256(b"{}") => Answer::new(200).body("{}"),
+            None if wanted.starts_with("list") => Answer::new(403),
+            None => Answer::new(404),
+        }
+    });
+    let server = server.await;
+    let directory = tempdir();
+    let lock = directory.path().join("lock");
+    let output = gapferry(&["lock", &both(&server)[0], "-o", path(&lock)]).await;
+    assert_code(&output, 0);
+    assert!(!said(&output).contains("warning"), "{}", said(&output));
+    assert_eq!(json(&lock)["images"][0]["attached"], json!([]));
+}

@@ -1,0 +1,124 @@
+//! HEAD is a hint and a denial may mean “absent”: the verdict does not depend on which request a registry or gateway likes.
+
+use gapferry::content::{Lookup, Sink, Source};
+use gapferry::error::Kind;
+use gapferry::oci::{Descriptor, Digest, Reference};
+use gapferry::progress::Event;
+
+use super::{INDEX, manifest, repo};
+use crate::shelf::tag;
+use crate::support::faulty::{Answer, Fault, Seen, Server, Stage};
+use crate::{client, config, watched};
+
+fn index() -> Digest {
+    Digest::sha256(INDEX.as_bytes())
+}
+
+async fn both_find(server: &Server, case: &str) {
+    let reference = tag(&repo(server), "v1");
+    let found = Source::resolve(&client(config()), &reference).await.unwrap_or_else(|e| panic!("{case}: {e}"));
+    assert_eq!(found.map(|found| found.digest), Some(index()), "{case}");
+    let found = Sink::resolve(&client(config()), &reference).await.unwrap_or_else(|e| panic!("{case}: {e}"));
+    assert!(found.means(&index()), "{case}: {found:?}");
+    assert_eq!(server.seen().len(), 4, "{case}: one HEAD and one GET each, without any wait");
+}
+
+#[tokio::test]
+async fn what_get_finds_is_there_whatever_head_says() {
+    for status in [400, 401, 403, 404, 405, 406, 500, 501, 502, 503] {
+        let server = Server::registry(move |request, _| match request.method.as_str() {
+            "HEAD" => Answer::new(status),
+            _ => manifest(),
+        });
+        both_find(&server.await, &format!("HEAD {status}")).await;
+    }
+    let server = Server::registry(|request, _| match request.method.as_str() {
+        "HEAD" => manifest().but(Fault::Reset(Stage::Request)),
+        _ => manifest(),
+    });
+    both_find(&server.await, "HEAD reset").await;
+}
+
+#[tokio::test]
+async fn a_signed_address_that_is_for_get_alone_does_not_hide_a_manifest_or_blob() {
+    let storage = Server::start(|request, _| match (request.method.as_str(), request.header("range")) {
+        ("HEAD", _) => Answer::new(403).body("<Error>SignatureDoesNotMatch</Error>"),
+        (_, "bytes=5-5") => Answer::new(206).with("Content-Range", "bytes 5-5/6").body("t"),
+        _ => manifest(),
+    });
+    let storage = storage.await;
+    let signed = format!("http://{}/x?sig=1", storage.address);
+    let server = Server::registry(move |_, _| Answer::new(307).with("Location", signed.clone())).await;
+    let reference = tag(&repo(&server), "v1");
+    assert!(Source::resolve(&client(config()), &reference).await.unwrap().is_some());
+    assert!(Sink::resolve(&client(config()), &reference).await.unwrap().means(&index()));
+    let blob = |size| Descriptor::new("x", Digest::sha256(b"a blob"), size);
+    assert!(client(config()).has_blob(&repo(&server), &blob(6)).await.unwrap());
+    assert!(!client(config()).has_blob(&repo(&server), &blob(7)).await.unwrap());
+}
+
+#[tokio::test]
+async fn a_blob_that_nobody_may_look_at_is_uploaded() {
+    for status in [400, 401, 403, 405] {
+        let server = Server::registry(move |_, _| Answer::new(status)).await;
+        let blob = Descriptor::new("x", Digest::sha256(b"a blob"), 6);
+        assert!(!client(config()).has_blob(&repo(&server), &blob).await.unwrap(), "{status}");
+    }
+}
+
+fn many(server: &Server) -> Vec<Reference> {
+    (0..10).map(|number| tag(&repo(server), &format!("v{number}"))).collect()
+}
+
+#[tokio::test]
+async fn at_a_target_head_is_believed_once_get_has_agreed_that_something_is_not_there() {
+    let server = Server::registry(|_, _| Answer::new(404)).await;
+    let registries = client(config());
+    for reference in many(&server) {
+        assert!(Sink::resolve(&registries, &reference).await.unwrap().is_absent());
+    }
+    assert_eq!((server.count("HEAD", "/v2/a/b/manifests/"), server.count("GET", "/v2/a/b/manifests/")), (10, 1));
+
+    let server = Server::registry(|request, _| match request.method.as_str() {
+        "HEAD" => Answer::new(404),
+        _ => manifest(),
+    });
+    let server = server.await;
+    let registries = client(config());
+    for reference in many(&server) {
+        assert!(Sink::resolve(&registries, &reference).await.unwrap().means(&index()));
+    }
+}
+
+/// A registry that denies what it does not have, and answers `uploads` to who wants to push.
+async fn denying(status: u16, uploads: u16) -> Server {
+    Server::registry(move |request: &Seen, _| match request.method.as_str() {
+        "POST" => Answer::new(uploads).with("Location", "/v2/a/b/blobs/uploads/1"),
+        "DELETE" => Answer::new(204),
+        _ => Answer::new(status),
+    })
+    .await
+}
+
+#[tokio::test]
+async fn what_a_target_denies_counts_as_absent_where_it_takes_uploads() {
+    for status in [401, 403] {
+        let server = denying(status, 202).await;
+        let (registries, events) = watched(config());
+        for reference in many(&server) {
+            assert_eq!(Sink::resolve(&registries, &reference).await.unwrap(), Lookup::Absent, "{status}");
+        }
+        assert_eq!(server.count("POST", "/v2/"), 1, "whether it takes uploads is asked once");
+        let warnings: Vec<Event> = events.events().into_iter().filter(|e| matches!(e, Event::Warning(_))).collect();
+        assert_eq!(warnings.len(), 1, "{warnings:?}");
+
+        // Whoever must not replace a tag has to know whether it is there.
+        let registries = client(config());
+        registries.require_answers();
+        assert!(Sink::resolve(&registries, &many(&server)[0]).await.is_err(), "{status}");
+
+        let server = denying(status, status).await;
+        let error = Sink::resolve(&client(config()), &many(&server)[0]).await.unwrap_err();
+        assert!(matches!(error.kind(), Kind::Unauthorized | Kind::Refused), "{error:?}");
+    }
+}
