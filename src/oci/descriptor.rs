@@ -15,6 +15,7 @@ use super::{Digest, Platform};
 
 /// The annotations that are read somewhere. Others are dropped: a manifest of 4 MiB can have 370,000 of them.
 const KEPT_ANNOTATIONS: &[&str] = &[
+    "dev.cosignproject.cosign/signature",
     "io.containerd.image.name",
     "org.opencontainers.image.ref.name",
     "vnd.docker.reference.digest",
