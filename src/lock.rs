@@ -22,6 +22,9 @@ pub struct Lock {
     pub version: u32,
     /// When the references were resolved, whole seconds UTC; also the time stamp of everything in the bundle.
     pub created: Timestamp,
+    /// The platform that `manifest.json` names of an index with several; `None`: linux/amd64.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub load_platform: Option<Platform>,
     pub images: Vec<LockedImage>,
     /// What was asked for and is not among `images`; in the order of the allowlist, as far as it is known.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -363,7 +366,10 @@ impl Lock {
 
     /// Whether both carry the same content under the same names, whenever they were made.
     pub fn same_content(&self, other: &Lock) -> bool {
-        self.version == other.version && self.images == other.images && self.missing == other.missing
+        self.version == other.version
+            && self.load_platform == other.load_platform
+            && self.images == other.images
+            && self.missing == other.missing
     }
 }
 
@@ -376,6 +382,7 @@ mod tests {
         let lock = Lock {
             version: LOCK_VERSION,
             created: "2026-11-21T04:00:00Z".parse().unwrap(),
+            load_platform: Some("linux/arm64".parse().unwrap()),
             images: vec![LockedImage {
                 reference: "nginx:1.27".parse().unwrap(),
                 rename: Some(Rename::try_from("base/nginx:1.27".to_owned()).unwrap()),

@@ -271,7 +271,7 @@ pub async fn discover(
     let walked = walk_all(&expanded.wanted, jobs, events, |wanted| walk.discover(wanted)).await;
     let (images, missing) = sort(expanded, walked, leave_out, events)?;
     let locked = images.iter().map(|image| image.locked.clone()).collect();
-    let lock = Lock { version: LOCK_VERSION, created: now, images: locked, missing };
+    let lock = Lock { version: LOCK_VERSION, created: now, load_platform: None, images: locked, missing };
     Ok((lock, Graph { images, left_behind: walk.left_behind(), written }))
 }
 
@@ -290,7 +290,7 @@ pub async fn pin(
     let walked = walk_all(&expanded.wanted, jobs, events, async |wanted| walk.pin(wanted).await.map(bare)).await;
     let (images, missing) = sort(expanded, walked, leave_out, events)?;
     let images = images.into_iter().map(|image| image.locked).collect();
-    Ok(Lock { version: LOCK_VERSION, created: now, images, missing })
+    Ok(Lock { version: LOCK_VERSION, created: now, load_platform: None, images, missing })
 }
 
 /// What was found, and what is missing and may be.

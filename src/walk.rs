@@ -6,6 +6,7 @@
 
 mod attached;
 mod left_behind;
+mod locked;
 mod modes;
 mod recall;
 mod tree;
@@ -24,6 +25,7 @@ use crate::oci::{
 use crate::progress::units::count;
 use crate::progress::{Event, Events};
 use crate::select::{self, Root};
+pub use locked::LockedCompanions;
 pub use modes::Modes;
 pub use recall::Known;
 use tree::Tree;
@@ -97,6 +99,7 @@ pub struct Walk<'a> {
     modes: Modes,
     kept_modes: Mutex<BTreeSet<Reference>>,
     left_behind: Mutex<Vec<LeftBehind>>,
+    companions: LockedCompanions,
     platforms: Platforms,
     /// The tags of each repository, where it would tell: which companions cannot exist.
     tags: Mutex<HashMap<Repository, attached::KnownTags>>,
@@ -107,8 +110,26 @@ pub struct Walk<'a> {
 impl<'a> Walk<'a> {
     pub fn new(source: &'a Cached<'a>, options: Options, events: Events) -> Walk<'a> {
         let (known, recalled, platforms, tags, untold) = Default::default();
-        let (modes, kept_modes, left_behind) = Default::default();
-        Walk { source, options, events, known, recalled, modes, kept_modes, left_behind, platforms, tags, untold }
+        let (modes, kept_modes, left_behind, companions) = Default::default();
+        Walk {
+            source,
+            options,
+            events,
+            known,
+            recalled,
+            modes,
+            kept_modes,
+            left_behind,
+            companions,
+            platforms,
+            tags,
+            untold,
+        }
+    }
+
+    /// What becomes of the companions of a lock that is followed.
+    pub fn with_companions(self, companions: LockedCompanions) -> Walk<'a> {
+        Walk { companions, ..self }
     }
 
     /// Earlier entries keep their index mode, where none is asked for.
@@ -255,19 +276,18 @@ impl<'a> Walk<'a> {
             return Err(Error::damaged(text));
         }
         let mut tree = Tree::of(self.source, repository, root, &locked.absent).await?;
-        for attached in locked.companions() {
-            let manifest = self.need_locked(locked, &attached.descriptor()).await?;
-            let declared = manifest.subject().map(|subject| subject.digest);
-            if let Some(fault) = attached.fault(tree.holds(attached.subject), declared) {
-                return Err(Error::damaged(fault));
-            }
-            tree.add(self.source, repository, manifest).await?;
-        }
+        let found = locked::add(self, locked, &mut tree).await?;
         let absent = |blob: &Descriptor| locked.absent.iter().any(|absent| absent.digest == blob.digest);
         let (mut blobs, _) = tree.blobs(true);
         blobs.retain(|blob| !absent(blob));
-        let image = Image { locked: locked.clone(), manifests: tree.into_manifests(), blobs };
-        if image.total_size() != locked.total_size {
+        let locked_now = LockedImage { attached: found.attached, attached_unknown: found.unknown, ..locked.clone() };
+        let mut image = Image { locked: locked_now, manifests: tree.into_manifests(), blobs };
+        match self.companions {
+            LockedCompanions::Remaining => return Ok(image),
+            LockedCompanions::Today | LockedCompanions::None => image.locked.total_size = image.total_size(),
+            LockedCompanions::Locked => {}
+        }
+        if image.total_size() != image.locked.total_size {
             let text = format!("it has {} bytes of content, the lock says {}", image.total_size(), locked.total_size);
             return Err(Error::damaged(text));
         }

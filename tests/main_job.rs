@@ -426,12 +426,13 @@ fn one_missing_blob_is_one_problem_however_many_images_need_it() {
     assert_eq!(problems[0]["images"].as_array().unwrap().len(), 2, "{report}");
 }
 
-/// One bundle of every format version that was ever written is kept; `fixtures/bundle-format-N.tar`.
+/// One bundle of every format version that was ever written is kept, `fixtures/bundle-format-N.tar`, and of format 1 the first,
+/// which named no index in `manifest.json`.
 #[test]
 fn bundles_of_every_format_version_stay_readable() {
     let version = gapferry::bundle::FORMAT_VERSION;
-    for number in 1..=version {
-        let name = format!("fixtures/bundle-format-{number}.tar");
+    let kept = (1..=version).map(|number| number.to_string()).chain(["1-first".to_owned()]);
+    for name in kept.map(|kept| format!("fixtures/bundle-format-{kept}.tar")) {
         let kept = Path::new(env!("CARGO_MANIFEST_DIR")).join(&name);
         assert!(kept.is_file(), "{name} is missing: keep a bundle of every version");
         verify(&kept);

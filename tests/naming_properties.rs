@@ -42,6 +42,7 @@ fn image(reference: &str, rename: Option<&str>, content: &[u8]) -> LockedImage {
         selection: None,
         absent: Vec::new(),
         attached: None,
+        attached_unknown: false,
     }
 }
 

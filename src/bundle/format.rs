@@ -5,16 +5,15 @@ use std::fmt::Write as _;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::basis::{Assumed, Basis, Parent, Removed};
+use super::loaders::{docker_json, index_json, load_platform};
 use super::{Contents, Tool};
 use crate::content::chunks::{self, CHAINED, Chunks, values_of};
 use crate::error::{Error, Result};
 use crate::lock::{Lock, LockedImage};
-use crate::oci::{Algorithm, Descriptor, Digest, Kind, Manifest, Role, has_at_most_values, media_type};
-use crate::select::offered_platform;
-use crate::transport::layout::{IMAGE_NAME, REF_NAME};
+use crate::oci::{Algorithm, Digest, Manifest, has_at_most_values};
 
 /// The version of the bundle format this program writes and the only one it reads.
 pub const FORMAT_VERSION: u32 = 1;
@@ -127,7 +126,7 @@ pub fn metadata(contents: &Contents, tool: &str, known: &Known) -> Result<Vec<Me
     let layout = br#"{"imageLayoutVersion":"1.0.0"}"#.to_vec();
     let images = whole_images(contents);
     let index = to_bytes(&index_json(&images, &contents.manifests))?;
-    let docker = to_bytes(&docker_json(&images, &contents.manifests))?;
+    let docker = to_bytes(&docker_json(&images, &contents.manifests, &load_platform(&contents.lock)))?;
     let chunks = known.chunks.as_ref().map(|known| chained(contents, known));
     let mut whole = vec![entry(OCI_LAYOUT, &layout), entry(INDEX_JSON, &index), entry(DOCKER_JSON, &docker)];
     whole.extend(chunks.iter().map(|chunks| entry(CHUNKS, chunks)));
@@ -246,78 +245,6 @@ fn whole_images(contents: &Contents) -> Vec<&LockedImage> {
         true
     };
     contents.lock.images.iter().filter(|image| assumed.is_empty() || is_whole(image)).collect()
-}
-
-/// `index.json`: a descriptor for each image under its full name, and for whatever is attached to it.
-fn index_json(images: &[&LockedImage], manifests: &[Manifest]) -> Value {
-    let by_digest: HashMap<Digest, &Manifest> = manifests.iter().map(|m| (m.digest(), m)).collect();
-    let mut list: Vec<Value> = Vec::new();
-    // A signature can be an image of the allowlist too.
-    let mut listed: HashSet<(Digest, Option<String>)> = HashSet::new();
-    for image in images {
-        if listed.insert((image.digest, Some(image.name()))) {
-            list.push(named(&image.descriptor(), &image.name()));
-        }
-        for attached in image.companions() {
-            let descriptor = match by_digest.get(&attached.digest) {
-                Some(manifest) => manifest.descriptor(),
-                None => attached.descriptor(),
-            };
-            let name = attached.tag.as_ref().map(|tag| image.reference.repository.with_tag(tag.clone()).to_string());
-            if listed.insert((attached.digest, name.clone())) {
-                list.push(name.map_or_else(|| plain(&descriptor), |name| named(&descriptor, &name)));
-            }
-        }
-    }
-    json!({ "schemaVersion": 2, "mediaType": media_type::OCI_INDEX, "manifests": list })
-}
-
-fn plain(descriptor: &Descriptor) -> Value {
-    let Descriptor { media_type, digest, size, artifact_type, .. } = descriptor;
-    let mut value = json!({ "mediaType": media_type, "digest": digest, "size": size });
-    if let Some(artifact_type) = artifact_type {
-        value["artifactType"] = json!(artifact_type);
-    }
-    value
-}
-
-fn named(descriptor: &Descriptor, name: &str) -> Value {
-    let mut value = plain(descriptor);
-    value["annotations"] = json!({ REF_NAME: name, IMAGE_NAME: name });
-    value
-}
-
-/// `manifest.json`, for `docker load` without the containerd store: the images of which one platform can be named.
-fn docker_json(images: &[&LockedImage], manifests: &[Manifest]) -> Value {
-    let by_digest: HashMap<Digest, &Manifest> = manifests.iter().map(|m| (m.digest(), m)).collect();
-    let find = |wanted: &Descriptor| by_digest.get(&wanted.digest).copied().cloned();
-    Value::Array(images.iter().filter_map(|image| docker_entry(image, &find)).collect())
-}
-
-/// What `manifest.json` has to say of an image, if anything; `find` gives a manifest that is carried.
-pub fn docker_entry(image: &LockedImage, find: &dyn Fn(&Descriptor) -> Option<Manifest>) -> Option<Value> {
-    let manifest = single_platform(find(&image.descriptor())?, find)?;
-    let config = manifest.config().filter(|config| media_type::is_image_config(&config.media_type))?;
-    let children = manifest.children();
-    let foreign = children.iter().any(|child| child.role == Role::ForeignLayer);
-    let layers = children.iter().filter(|child| child.role == Role::Layer);
-    let layers: Vec<String> = layers.map(|child| child.descriptor.digest.blob_path()).collect();
-    let tags: Vec<String> = image.reference.tag.iter().map(|_| image.name()).collect();
-    (!foreign).then(|| json!({ "Config": config.digest.blob_path(), "RepoTags": tags, "Layers": layers }))
-}
-
-/// The manifest itself, or the one real platform of an index.
-fn single_platform(root: Manifest, find: &dyn Fn(&Descriptor) -> Option<Manifest>) -> Option<Manifest> {
-    if root.kind() == Kind::Image {
-        return Some(root);
-    }
-    let children = root.children();
-    let mut real = children.iter().filter(|child| offered_platform(child).is_some());
-    let (only, more) = (real.next()?, real.next());
-    if more.is_some() {
-        return None;
-    }
-    find(&only.descriptor).filter(|manifest| manifest.kind() == Kind::Image)
 }
 
 fn to_bytes(value: &Value) -> Result<Vec<u8>> {

@@ -15,6 +15,7 @@ mod in_volumes;
 mod journal;
 mod leftovers;
 mod links;
+mod loaders;
 mod medium;
 mod mend;
 mod missing;
@@ -35,11 +36,11 @@ mod writer;
 
 pub use basis::{Assumed, AssumedKind, Basis, Parent, ParentKind, Removed};
 pub use before::{Survey, Whole};
-pub(crate) use format::docker_entry;
 pub use format::{
     BUNDLE_JSON, BundleJson, CHUNKS, DOCKER_JSON, FORMAT_VERSION, FileEntry, INDEX_JSON, OCI_LAYOUT, SIGNATURE, SUMS,
 };
 pub use in_volumes::Volumes;
+pub(crate) use loaders::{SUBJECT, docker_entry, former_docker_entry, load_platform};
 pub use mend::{Mended, mend};
 pub use missing::{MAX_MISSING, MISSING_VERSION, Missing, MissingBlob, MissingRange, MissingTool};
 pub use open::{Bundle, MAX_BUNDLE_JSON, refuse_part, refuse_unfinished};

@@ -8,7 +8,7 @@
 use std::collections::HashSet;
 use std::path::Path;
 
-use super::format::{self, BUNDLE_JSON, BundleJson, FileEntry, SIGNATURE, SUMS};
+use super::format::{self, BUNDLE_JSON, BundleJson, FileEntry, INDEX_JSON, OCI_LAYOUT, SIGNATURE, SUMS};
 use super::repair::REPAIR_JSON;
 use super::volumes::VOLUMES;
 use crate::error::{Error, Result};
@@ -41,7 +41,9 @@ impl Bundle {
     pub fn in_layout(layout: Layout) -> Result<Bundle> {
         let path = layout.path().to_owned();
         let Some(bytes) = layout.read(BUNDLE_JSON, MAX_BUNDLE_JSON)? else {
-            return Err(Error::input(format!("{} is not a bundle: it has no bundle.json", path.display())));
+            let is_layout = [OCI_LAYOUT, INDEX_JSON].iter().all(|file| layout.size_of(file).is_some());
+            let what = if is_layout { "is an OCI image layout, but not a bundle" } else { "is not a bundle" };
+            return Err(Error::input(format!("{} {what}: it has no bundle.json", path.display())));
         };
         let json = BundleJson::parse(&bytes, &path.join(BUNDLE_JSON).display().to_string())?;
         Ok(Bundle { layout, json, identity: Digest::sha256(&bytes) })
@@ -108,11 +110,24 @@ impl Bundle {
 
     /// Whether exactly the declared files are there, with their sizes.
     pub fn sizes_agree(&self) -> bool {
-        let own = |path: &str| matches!(path, BUNDLE_JSON | SUMS | SIGNATURE);
-        let there = self.layout.entries().filter(|(path, _)| !own(path)).count();
+        let there = self.layout.entries().filter(|(path, _)| !is_never_declared(path)).count();
         let agree = |file: &FileEntry| self.layout.size_of(&file.path) == Some(file.size);
         there == self.json.files.len() && self.json.files.iter().all(agree)
     }
+
+    /// The first file that is no part of the bundle, and how many there are.
+    pub fn undeclared(&self) -> Option<(String, usize)> {
+        let declared: HashSet<&str> = self.json.files.iter().map(|file| file.path.as_str()).collect();
+        let is_foreign = |path: &&str| !is_never_declared(path) && !declared.contains(path);
+        let mut foreign = self.layout.entries().map(|(path, _)| path).filter(is_foreign);
+        let first = foreign.next()?.to_owned();
+        Some((first, foreign.count() + 1))
+    }
+}
+
+/// Whether a file belongs to every bundle without being in its list.
+fn is_never_declared(path: &str) -> bool {
+    matches!(path, BUNDLE_JSON | SUMS | SIGNATURE)
 }
 
 /// What comes out of a pipe has to be a bundle as a whole: of anything else the parts would only be called wrong.

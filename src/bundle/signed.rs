@@ -123,6 +123,14 @@ pub fn sign(path: &Path, key: &PrivateKey) -> Result<Digest> {
     let _lock = WriteLock::take(path)?;
     let bundle = Bundle::open(path)?;
     refuse_compressed(bundle.layout())?;
+    if let Some((file, number)) = bundle.undeclared() {
+        let more = if number > 1 { format!(" and {} more", number - 1) } else { String::new() };
+        let text = format!(
+            "{file}{more} in {} is no part of the bundle, so it is not signed: remove it first",
+            path.display()
+        );
+        return Err(Error::input(text));
+    }
     if !bundle.layout().faults().is_empty() || !bundle.sums_agree() || !bundle.sizes_agree() {
         let text = format!("{} is damaged, so it is not signed; `gapferry verify` says where", path.display());
         return Err(Error::damaged(text));

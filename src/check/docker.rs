@@ -10,7 +10,7 @@ use std::collections::{BTreeSet, HashSet};
 use serde_json::{Value, json};
 
 use super::{Problem, ProblemKind, Problems};
-use crate::bundle::{BundleJson, DOCKER_JSON, docker_entry};
+use crate::bundle::{BundleJson, DOCKER_JSON, docker_entry, former_docker_entry, load_platform};
 use crate::oci::{Descriptor, Digest, has_at_most_values};
 use crate::transport::layout::Layout;
 
@@ -54,10 +54,12 @@ fn expected(layout: &Layout, bundle: &BundleJson, partial: &BTreeSet<String>) ->
             None
         }
     };
+    let platform = load_platform(&bundle.lock);
     let mut expected = HashSet::new();
     for image in bundle.lock.images.iter().filter(|image| !partial.contains(&image.name())) {
         failed.set(failed.get() || layout.size_of(&image.digest.blob_path()).is_none());
-        expected.extend(docker_entry(image, &find).and_then(|entry| fingerprint(&entry)));
+        let entries = [docker_entry(image, &platform, &find), former_docker_entry(image, &find)];
+        expected.extend(entries.iter().flatten().filter_map(fingerprint));
     }
     (!failed.get()).then_some(expected)
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::{Problem, ProblemKind, Problems};
 use crate::bundle::{
-    Assumed, AssumedKind, BUNDLE_JSON, BundleJson, CHUNKS, DOCKER_JSON, INDEX_JSON, OCI_LAYOUT, is_tool,
+    Assumed, AssumedKind, BUNDLE_JSON, BundleJson, CHUNKS, DOCKER_JSON, INDEX_JSON, OCI_LAYOUT, SUBJECT, is_tool,
 };
 use crate::lock::{AbsentReason, Attached, LockedImage};
 use crate::oci::{Descriptor, Digest, Kind, Manifest, Platform, Role, media_type};
@@ -341,14 +341,14 @@ fn index_agrees(layout: &Layout, bundle: &BundleJson, partial: &BTreeSet<String>
         }
     };
     let named = |d: &Descriptor, key: &str| d.annotations.get(key).map(|name| (name.clone(), d.digest));
+    subjects_agree(bundle, listed, problems);
     let mut expected: BTreeMap<String, Digest> = BTreeMap::new();
+    // Companions have no name, but for those of older bundles.
+    let mut companions: BTreeMap<String, Digest> = BTreeMap::new();
     for image in bundle.lock.images.iter().filter(|image| !partial.contains(&image.name())) {
         expected.insert(image.name(), image.digest);
-        for attached in image.companions() {
-            if let Some(tag) = &attached.tag {
-                expected.insert(image.reference.repository.with_tag(tag.clone()).to_string(), attached.digest);
-            }
-        }
+        let tags = image.companion_tags(&image.reference.repository);
+        companions.extend(tags.map(|(name, digest)| (name.to_string(), digest)));
     }
     for key in [REF_NAME, IMAGE_NAME] {
         let mut seen: BTreeMap<&str, Digest> = BTreeMap::new();
@@ -362,7 +362,8 @@ fn index_agrees(layout: &Layout, bundle: &BundleJson, partial: &BTreeSet<String>
         }
         let found: BTreeMap<String, Digest> = listed.iter().filter_map(|d| named(d, key)).collect();
         let differs = expected.iter().find(|(name, digest)| found.get(*name) != Some(digest));
-        let extra = found.iter().find(|(name, _)| !expected.contains_key(*name));
+        let is_companion = |name: &str, digest: &Digest| companions.get(name) == Some(digest);
+        let extra = found.iter().find(|(name, digest)| !expected.contains_key(*name) && !is_companion(name, digest));
         if let Some((name, digest)) = differs {
             let found = found.get(name).map_or_else(|| "nothing".to_owned(), Digest::to_string);
             let problem = Problem::new(INDEX_JSON, ProblemKind::Disagreement).expected(format!("{name} is {digest}"));
@@ -370,6 +371,20 @@ fn index_agrees(layout: &Layout, bundle: &BundleJson, partial: &BTreeSet<String>
         }
         if let Some((name, digest)) = extra {
             let found = format!("{name} is {digest}, which the lock does not name ({key})");
+            problems.push(Problem::new(INDEX_JSON, ProblemKind::Disagreement).found(found));
+        }
+    }
+}
+
+/// What a descriptor says that it speaks of is what the lock says: containerd keeps it with that image.
+fn subjects_agree(bundle: &BundleJson, listed: &[Descriptor], problems: &mut Problems) {
+    let companions = bundle.lock.images.iter().flat_map(LockedImage::companions);
+    let known: HashSet<(Digest, String)> =
+        companions.map(|companion| (companion.digest, companion.subject.to_string())).collect();
+    for descriptor in listed {
+        let Some(subject) = descriptor.annotations.get(SUBJECT) else { continue };
+        if !known.contains(&(descriptor.digest, subject.clone())) {
+            let found = format!("{} speaks of {subject}, which the lock does not say", descriptor.digest);
             problems.push(Problem::new(INDEX_JSON, ProblemKind::Disagreement).found(found));
         }
     }

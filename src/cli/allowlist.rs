@@ -1,6 +1,6 @@
 //! Options that say what to carry, the same for `export` and `lock`; and the way from them to a lock and its graph.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
@@ -11,16 +11,17 @@ use super::context::{Context, take_stdin};
 use super::exit::Outcome;
 use super::registry::RegistryArgs;
 use crate::allowlist::{Allowlist, MAX_FILE_SIZE, Pattern, refused};
+use crate::companion::Kind;
 use crate::content::{Cached, Checkpoint};
 use crate::error::{Error, Result};
 use crate::graph::{Graph, LeftBehind};
-use crate::lock::{IndexMode, Lock, MAX_LOCK, MissingImage, MissingReason};
-use crate::oci::Platform;
+use crate::lock::{Attached, IndexMode, Lock, LockedImage, MAX_LOCK, MissingImage, MissingReason};
+use crate::oci::{Platform, Reference};
 use crate::progress::Event;
 use crate::progress::units::count;
 use crate::resolve::{self, Expanded, Failures, LeaveOut, TagLists};
 use crate::transport::registry::Registries;
-use crate::walk::{Known, Modes, Options, Platforms, Referrers, Walk};
+use crate::walk::{Known, LockedCompanions, Modes, Options, Platforms, Referrers, Walk};
 
 #[derive(Args)]
 #[command(next_help_heading = "What to carry")]
@@ -58,6 +59,9 @@ pub struct AllowlistArgs {
     /// Without this option: single for one platform, else trim. An entry of the lock or bundle that is replaced keeps its mode.
     #[arg(long, value_name = "MODE")]
     index: Option<IndexMode>,
+    /// The platform that `docker load` and `podman load` take of an index with several [default: linux/amd64]
+    #[arg(long, value_name = "PLATFORM", hide_short_help = true)]
+    load_platform: Option<Platform>,
     #[command(flatten)]
     companions: Companions,
     /// Fail where a registry does not say whether signatures, SBOMs or other referrers are attached
@@ -149,7 +153,8 @@ impl AllowlistArgs {
         let pace = (now, registry.jobs());
         let found = resolve::discover(&walk, wanted, self.leave_out(), pace, &context.events).await;
         report_walk(&walk, context);
-        found.map_err(unresolved)
+        let (lock, graph) = found.map_err(unresolved)?;
+        Ok((Lock { load_platform: self.load_platform.clone(), ..lock }, graph))
     }
 
     /// The same for a lock alone.
@@ -165,7 +170,8 @@ impl AllowlistArgs {
         let pace = (now, registry.jobs());
         let found = resolve::pin(&walk, wanted, self.leave_out(), pace, &context.events).await;
         report_walk(&walk, context);
-        found.map_err(unresolved)
+        let lock = found.map_err(unresolved)?;
+        Ok(Lock { load_platform: self.load_platform.clone(), ..lock })
     }
 
     /// The walk, what it has to find, and the time that stands for now.
@@ -235,17 +241,32 @@ impl AllowlistArgs {
         Ok(earlier)
     }
 
-    /// Makes the graph of a lock that exists; the lock is another one where images are left out.
+    /// Makes the graph of a lock that exists; the lock is another one where images are left out, or have other companions.
+    ///
+    /// # Errors
+    /// Something that the lock names is gone or is no longer what it says.
     pub async fn follow(
         &self,
         lock: Lock,
+        companions: LockedCompanions,
         cached: &Cached<'_>,
         registry: &RegistryArgs,
         context: &Context,
     ) -> Result<(Lock, Graph)> {
-        let walk = self.walk(cached, context);
+        let walk = self.walk(cached, context).with_companions(companions);
+        let before = lock.images.clone();
         let followed = resolve::follow(&walk, lock, self.leave_out(), registry.jobs(), &context.events).await;
-        followed.map_err(|failures| failures.into_error("following the lock"))
+        let (lock, graph) = followed.map_err(|failures| failures.into_error("following the lock"))?;
+        let created = match report_changed_companions(&before, &lock.images, context) {
+            true => context.now()?.0,
+            false => lock.created,
+        };
+        Ok((Lock { created, ..lock }, graph))
+    }
+
+    /// Whether companions were asked to stay behind.
+    pub fn no_referrers(&self) -> bool {
+        self.companions.no_referrers
     }
 
     fn walk<'a>(&self, cached: &'a Cached<'a>, context: &Context) -> Walk<'a> {
@@ -276,6 +297,33 @@ fn report_walk(walk: &Walk<'_>, context: &Context) {
     }
     report_kept_modes(walk, context);
     report_left_behind(&walk.left_behind(), context);
+}
+
+/// What a lock that is not followed exactly says otherwise; whether it does.
+fn report_changed_companions(before: &[LockedImage], now: &[LockedImage], context: &Context) -> bool {
+    let before: HashMap<&Reference, &LockedImage> = before.iter().map(|image| (&image.reference, image)).collect();
+    let pairs = now.iter().filter_map(|now| Some((*before.get(&now.reference)?, now)));
+    let changed: Vec<_> = pairs.filter(|(before, now)| before.attached != now.attached).collect();
+    let counted = |from: &LockedImage, to: &LockedImage| {
+        let lacks = |companion: &&Attached| !to.companions().contains(companion);
+        let mut kinds: BTreeMap<Kind, usize> = BTreeMap::new();
+        for companion in from.companions().iter().filter(lacks) {
+            let kind = Kind::of(companion.tag.as_ref(), companion.artifact_type.as_deref(), None);
+            *kinds.entry(kind).or_default() += 1;
+        }
+        let counted: Vec<String> = kinds.iter().map(|(kind, number)| kind.counted(*number)).collect();
+        if counted.is_empty() { "nothing".to_owned() } else { counted.join(", ") }
+    };
+    for (before, now) in changed.iter().take(MOST_NAMED) {
+        let (left_out, added) = (counted(before, now), counted(now, before));
+        let text = format!("{}: of the lock's companions left out: {left_out}; new: {added}", before.reference);
+        context.events.report(Event::Notice(text));
+    }
+    if let Some(more) = changed.len().checked_sub(MOST_NAMED).filter(|more| *more > 0) {
+        let text = format!("and {} more with other companions than the lock's", count(more, "image"));
+        context.events.report(Event::Notice(text));
+    }
+    !changed.is_empty()
 }
 
 fn report_kept_modes(walk: &Walk<'_>, context: &Context) {

@@ -19,7 +19,9 @@ use super::signing::{SignArgs, settle as settle_signature};
 use super::since::{self, SinceArgs};
 use super::tools::ToolArgs;
 use super::{mirrors, table};
-use crate::bundle::{Bundle, Contents, Finished, Options, Survey, Tool, Volumes, Whole, Writer, walk_file};
+use crate::bundle::{
+    Bundle, Contents, Finished, Options, Survey, Tool, Volumes, Whole, Writer, load_platform, walk_file,
+};
 use crate::content::{Cached, Checkpoint, Source};
 use crate::error::{Error, Result};
 use crate::graph::{Graph, Image};
@@ -30,6 +32,7 @@ use crate::progress::Event;
 use crate::progress::units::{bytes, count, duration};
 use crate::signing::PrivateKey;
 use crate::transport::registry::Registries;
+use crate::walk::LockedCompanions;
 use volumes::{Resolved, VolumeArgs};
 pub use write::{Job, Lost, TOOL, stopped, write};
 
@@ -110,8 +113,15 @@ pub struct Args {
     lock: Option<PathBuf>,
     /// Export exactly this lock, or fail and name what moved
     #[arg(long, value_name = "FILE", help_heading = "What to carry")]
-    #[arg(conflicts_with_all = ["references", "files", "platforms", "index", "no_referrers", "require_referrers", "foreign_layers", "immutable_tags", "skip_missing_platform"])]
+    #[arg(conflicts_with_all = ["references", "files", "platforms", "index", "load_platform", "require_referrers", "foreign_layers", "immutable_tags", "skip_missing_platform"])]
     locked: Option<PathBuf>,
+    /// With --locked: the lock's own companions, today's, or none (as --no-referrers)
+    ///
+    /// Signing an image again replaces its signature at the source, and the one that the lock names is lost there in the end. today
+    /// and none carry the images of the lock all the same, under a new lock; what differs is said, and --lock FILE writes it.
+    #[arg(long, value_name = "WHICH", default_value = "locked", hide_default_value = true, hide_short_help = true)]
+    #[arg(help_heading = "What to carry", requires = "locked", conflicts_with_all = ["no_referrers", "repair"])]
+    companions: LockedCompanions,
     /// Fetch only what `verify --missing` has written to FILE, for `gapferry repair`
     #[arg(long, value_name = "FILE", help_heading = "What to carry", requires = "locked")]
     #[arg(conflicts_with_all = ["lock", "dry_run", "read_back", "sign_key"])]
@@ -138,6 +148,13 @@ pub struct Args {
     registry: RegistryArgs,
 }
 
+impl Args {
+    /// Which companions go with the images of a lock.
+    fn companions(&self) -> LockedCompanions {
+        if self.allowlist.no_referrers() { LockedCompanions::None } else { self.companions }
+    }
+}
+
 pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
     let started = Instant::now();
     if let Some(ended) = repair::run(&args, context).await? {
@@ -146,6 +163,7 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
     check_writable(&args.lock)?;
     let to = stream::To::of(&args)?;
     args.volumes.check(args.locked.is_some())?;
+    args.volumes.check_companions(args.companions())?;
     let in_volumes = args.volumes.wanted().is_some();
     if to.is_some() && in_volumes {
         return Err(Error::input("volumes cannot be one stream, or compressed: name an output that ends in .tar"));
@@ -194,7 +212,7 @@ async fn export(
     let (mut lock, mut graph) = match ask {
         Ask::Locked(lock) => {
             prescribed.clone_from(&lock.missing);
-            args.allowlist.follow(*lock, &source, &args.registry, context).await?
+            args.allowlist.follow(*lock, args.companions(), &source, &args.registry, context).await?
         }
         Ask::Resolve(sources) => {
             let earlier = args.allowlist.earlier(args.lock.as_ref(), former_lock)?;
@@ -266,6 +284,7 @@ async fn produce(
     let contents = Contents::new(lock.clone(), &graph)?.carrying(from.tools.to_vec());
     let basis = from.baseline.map(|baseline| baseline.basis(&contents)).unwrap_or_default();
     since::tell(&basis, context);
+    report_loaders(&lock, context);
     let (graph, contents) = (basis.left_of(graph), contents.building_on(basis));
     if let Some(to) = stream::To::of(args)? {
         return stream::run(args, to, &contents, &graph, (source, registries), (started, key), context).await;
@@ -298,6 +317,27 @@ async fn produce(
     let ended = finish(args, (lock, &graph), &finished, moved, registries, started, context)?;
     settle_signature(&finished, key.as_deref(), context)?;
     locked.map(|()| ended)
+}
+
+/// `docker load` and `podman load` take one platform of an image, and say nothing of the others.
+fn report_loaders(lock: &Lock, context: &Context) {
+    let platform = load_platform(lock);
+    let several = lock.images.iter().filter(|image| image.platforms.len() > 1);
+    let (taken, without): (Vec<_>, Vec<_>) =
+        several.partition(|image| image.platforms.iter().any(|has| platform.selects(has)));
+    let images = |number| format!("{} for several platforms", count(number, "image"));
+    let pronoun = |number| if number == 1 { "it" } else { "them" };
+    if !taken.is_empty() {
+        let (number, of) = (taken.len(), pronoun(taken.len()));
+        context.say(&format!("{}: `docker load` takes {platform} of {of}", images(number)));
+    }
+    if !without.is_empty() {
+        let (number, not) = (without.len(), pronoun(without.len()));
+        context.say(&format!(
+            "{} without {platform}: `docker load` does not take {not} (--load-platform)",
+            images(number)
+        ));
+    }
 }
 
 fn write_lock(args: &Args, finished: &Finished, lock: &Lock) -> Result<()> {

@@ -26,6 +26,13 @@ pub fn for_error(error: &Error) -> Option<&'static str> {
         Kind::NotFound if chain.contains("reading blob ") && chain.contains(": 404 ") => Some(
             "the registry's storage lacks a blob that its own manifest names: the image has to be pushed there again",
         ),
+        Kind::NotFound if chain.contains(" was replaced since: ") || chain.contains(" is gone since: ") => Some(
+            "--companions today goes on with what is attached to the image now, under a new lock, and --companions none without any; \
+             an export onto the bundle that was made of this lock finds them there",
+        ),
+        Kind::NotFound if chain.contains("no longer has") && chain.contains("which the lock names") => Some(
+            "the registry has deleted it: lock again, or export onto the bundle that was made of this lock, which has it",
+        ),
         Kind::NotFound => Some("check the spelling of registry, repository and tag, and whether you may read it"),
         Kind::RateLimited => Some(
             "run the same command again later: what is done is kept (of `lock`: with -o); --max-wait 6h waits instead; \
@@ -62,6 +69,13 @@ pub fn for_error(error: &Error) -> Option<&'static str> {
             "bring what is missing: on the connected side export again, with --since and the receipt of an import that arrived, or an \
              inventory of this target (`gapferry inventory`), or without --since; or fetch just this (import --missing, \
              export --repair)",
+        ),
+        Kind::Refused if chain.contains(": 415 ") => Some(
+            "this registry takes OCI media types only, not Docker's; zot takes both with `\"compat\": [\"docker2s2\"]` in the section \
+             `http` of its configuration",
+        ),
+        Kind::Input if chain.contains("is an OCI image layout, but not a bundle") => Some(
+            "`gapferry serve LAYOUT` makes a registry of it, and `gapferry export` makes a bundle of the images in that registry",
         ),
         Kind::Refused | Kind::Input | Kind::Interrupted => None,
     }

@@ -32,6 +32,11 @@ pub struct PlatformError(pub String);
 type Version = (u32, u32);
 
 impl Platform {
+    /// What nodes most often are.
+    pub fn linux_amd64() -> Platform {
+        Platform { os: "linux".to_owned(), architecture: "amd64".to_owned(), variant: None, os_version: None }
+    }
+
     /// Buildkit's attestation children and some artifacts say `unknown/unknown`.
     pub fn is_unknown(&self) -> bool {
         let unknown = |text: &str| text.is_empty() || text == "unknown";

@@ -1,8 +1,9 @@
 //! `index.json` as names: which tag of which repository means what. A value; files are the writer's business.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::Path;
 
+use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use crate::error::{Error, Result};
@@ -63,6 +64,32 @@ impl Names {
         let mut names = Names { rest, entries, repositories: BTreeMap::new(), spellings: HashMap::new() };
         names.derive();
         Ok(names)
+    }
+
+    /// Gives companions the tags that the lock in `bundle_json` says; `index.json` has them without names, for the sake of
+    /// programs that take everything with a name for an image. Other tags than those of companions are not believed.
+    ///
+    /// # Errors
+    /// It is not a `bundle.json`.
+    pub fn name_companions(&mut self, bundle_json: &[u8]) -> serde_json::Result<()> {
+        let sealed: Sealed = serde_json::from_slice(bundle_json)?;
+        let mut at: HashMap<Digest, usize> = HashMap::new();
+        for (number, entry) in self.entries.iter().enumerate() {
+            at.entry(entry.view.digest).or_insert(number);
+        }
+        for image in sealed.lock.images {
+            for Companion { digest, subject, tag } in image.attached.unwrap_or_default() {
+                let Some(tag) = tag.filter(|tag| tag.companion_subject() == Some(subject)) else { continue };
+                let Some(found) = at.get(&digest).and_then(|at| self.entries.get(*at)) else { continue };
+                self.entries.push(Entry::named(&found.view.clone(), &image.reference.repository, Some(&tag)));
+            }
+        }
+        // With a name it needs no other entry.
+        let named: HashSet<Digest> =
+            self.entries.iter().filter(|entry| entry.tag.is_some()).map(|entry| entry.view.digest).collect();
+        self.entries.retain(|entry| entry.repository.is_some() || !named.contains(&entry.view.digest));
+        self.derive();
+        Ok(())
     }
 
     /// The index of a layout without images.
@@ -236,21 +263,64 @@ impl Names {
     }
 
     fn push(&mut self, view: &Descriptor, repository: Option<&Repository>, tag: Option<&Tag>) {
-        let mut raw = json!({"mediaType": view.media_type, "digest": view.digest, "size": view.size});
-        if let Some(artifact_type) = &view.artifact_type {
-            raw["artifactType"] = json!(artifact_type);
-        }
-        if let Some(repository) = repository {
-            let name = match tag {
-                Some(tag) => repository.with_tag(tag.clone()),
-                None => repository.with_digest(view.digest),
-            };
-            raw["annotations"] = json!({REF_NAME: name.to_string(), IMAGE_NAME: name.to_string()});
-        }
-        let view = Descriptor { annotations: BTreeMap::new(), ..view.clone() };
-        self.entries.push(Entry { view, raw, repository: repository.cloned(), tag: tag.cloned() });
+        let entry = match repository {
+            Some(repository) => Entry::named(view, repository, tag),
+            None => Entry { view: without_annotations(view), raw: plain(view), repository: None, tag: None },
+        };
+        self.entries.push(entry);
         self.derive();
     }
+}
+
+impl Entry {
+    /// Under its full name.
+    fn named(view: &Descriptor, repository: &Repository, tag: Option<&Tag>) -> Entry {
+        let name = match tag {
+            Some(tag) => repository.with_tag(tag.clone()),
+            None => repository.with_digest(view.digest),
+        };
+        let mut raw = plain(view);
+        raw["annotations"] = json!({REF_NAME: name.to_string(), IMAGE_NAME: name.to_string()});
+        Entry { view: without_annotations(view), raw, repository: Some(repository.clone()), tag: tag.cloned() }
+    }
+}
+
+fn plain(view: &Descriptor) -> Value {
+    let mut raw = json!({"mediaType": view.media_type, "digest": view.digest, "size": view.size});
+    if let Some(artifact_type) = &view.artifact_type {
+        raw["artifactType"] = json!(artifact_type);
+    }
+    raw
+}
+
+fn without_annotations(view: &Descriptor) -> Descriptor {
+    Descriptor { annotations: BTreeMap::new(), ..view.clone() }
+}
+
+/// What of a `bundle.json` says which tags companions have.
+#[derive(Deserialize)]
+struct Sealed {
+    lock: SealedLock,
+}
+
+#[derive(Deserialize)]
+struct SealedLock {
+    images: Vec<SealedImage>,
+}
+
+#[derive(Deserialize)]
+struct SealedImage {
+    reference: Reference,
+    #[serde(default)]
+    attached: Option<Vec<Companion>>,
+}
+
+#[derive(Deserialize)]
+struct Companion {
+    digest: Digest,
+    subject: Digest,
+    #[serde(default)]
+    tag: Option<Tag>,
 }
 
 /// A full name in either annotation, else a bare tag; nothing for what has no name.

@@ -7,6 +7,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
+use crate::bundle::{BUNDLE_JSON, MAX_BUNDLE_JSON};
 use crate::content::Slice;
 use crate::error::{Error, Result};
 use crate::oci::{Descriptor, Digest, MAX_MANIFEST_SIZE, Manifest, ManifestError, Repository};
@@ -48,7 +49,8 @@ impl Shelf {
             return Shelf::of(Layout::open(path)?, events);
         }
         let (writer, index) = Writer::open(path, quota, Arc::clone(&events))?;
-        Shelf::new(Content::Growing(path.to_owned()), Some(writer), (&index, path), events)
+        let sealed = open_file(&path.join(BUNDLE_JSON))?.map(|slice| slice.read_all(MAX_BUNDLE_JSON)).transpose()?;
+        Shelf::new(Content::Growing(path.to_owned()), Some(writer), (&index, sealed.as_deref(), path), events)
     }
 
     /// A layout as it is.
@@ -61,11 +63,24 @@ impl Shelf {
         }
         let none = || Error::input(format!("{} is not an OCI image layout: it has no index.json", path.display()));
         let index = layout.read("index.json", MAX_INDEX)?.ok_or_else(none)?;
-        Shelf::new(Content::Fixed(Box::new(layout)), None, (&index, &path), events)
+        // What cannot be read says nothing of companions; that it is damaged is for `verify` to find.
+        let sealed = layout.read(BUNDLE_JSON, MAX_BUNDLE_JSON).ok().flatten();
+        Shelf::new(Content::Fixed(Box::new(layout)), None, (&index, sealed.as_deref(), &path), events)
     }
 
-    fn new(content: Content, writer: Option<Writer>, (index, path): (&[u8], &Path), events: Events) -> Result<Shelf> {
-        let names = RwLock::new(Arc::new(Names::parse(index, path)?));
+    /// `sealed`: `bundle.json`, if the layout is a bundle.
+    fn new(
+        content: Content,
+        writer: Option<Writer>,
+        (index, sealed, path): (&[u8], Option<&[u8]>, &Path),
+        events: Events,
+    ) -> Result<Shelf> {
+        let mut names = Names::parse(index, path)?;
+        if let Some(Err(error)) = sealed.map(|bytes| names.name_companions(bytes)) {
+            let text = format!("{}: companions have no tags here: {error}", path.join(BUNDLE_JSON).display());
+            events.report(Event::Warning(text));
+        }
+        let names = RwLock::new(Arc::new(names));
         Ok(Shelf { content, names, referrers: Mutex::new(None), deleted: Mutex::default(), writer, events })
     }
 

@@ -137,6 +137,7 @@ impl Builder {
             selection: None,
             absent: vec![],
             attached: Some(vec![]),
+            attached_unknown: false,
         });
         self.manifests.push(manifest);
         self.configs.push(config);
@@ -150,7 +151,13 @@ impl Builder {
     pub fn contents(&self) -> Contents {
         let created = "2026-11-21T04:00:00Z".parse().unwrap();
         Contents {
-            lock: Lock { version: LOCK_VERSION, created, images: self.images.clone(), missing: Vec::new() },
+            lock: Lock {
+                version: LOCK_VERSION,
+                created,
+                load_platform: None,
+                images: self.images.clone(),
+                missing: Vec::new(),
+            },
             manifests: self.manifests.clone(),
             blobs: self.configs.iter().chain(&self.layers).cloned().collect(),
             basis: Basis::default(),

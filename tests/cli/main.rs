@@ -4,12 +4,14 @@
 mod allowlist;
 mod bad_days;
 mod existing;
+mod loaders;
 mod looking;
 mod mirrors;
 mod names;
 mod outage;
 mod platforms;
 mod roads;
+mod signed_again;
 #[path = "../support/mod.rs"]
 mod support;
 mod trust;

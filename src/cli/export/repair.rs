@@ -9,6 +9,7 @@ use crate::content::{Cached, Checkpoint};
 use crate::error::{Error, Result};
 use crate::progress::Event;
 use crate::progress::units::{bytes, count};
+use crate::walk::LockedCompanions;
 
 /// Writes the repair that `--repair` asks for; `None`: it does not.
 pub async fn run(args: &Args, context: &Context) -> Result<Option<Outcome>> {
@@ -33,7 +34,9 @@ pub async fn run(args: &Args, context: &Context) -> Result<Option<Outcome>> {
     tell_obstacle(&kept, context);
     let made = async {
         let source = Cached::new(&kept, None);
-        let (lock, graph) = args.allowlist.follow(*lock, &source, &args.registry, context).await?;
+        // A companion that is gone costs nothing, unless it is asked for.
+        let remaining = LockedCompanions::Remaining;
+        let (lock, graph) = args.allowlist.follow(*lock, remaining, &source, &args.registry, context).await?;
         let mut contents = Contents::new(lock, &graph)?.carrying(tools);
         // Of an increment anything can be asked for; but index.json is that of the increment.
         contents.basis = baseline.map(|baseline| baseline.basis(&contents)).unwrap_or_default();

@@ -20,6 +20,7 @@ use crate::lock::Lock;
 use crate::progress::units::{bytes, count, duration};
 use crate::signing::PrivateKey;
 use crate::transport::registry::Registries;
+use crate::walk::LockedCompanions;
 
 #[derive(clap::Args)]
 pub struct VolumeArgs {
@@ -48,6 +49,20 @@ impl VolumeArgs {
         // clap does not demand what conflicts with a reference that is given.
         match self.only_volume {
             Some(_) if !is_locked => Err(Error::input("--only-volume is of no use without --locked")),
+            _ => Ok(()),
+        }
+    }
+
+    /// A volume that is written again belongs to a set that exists.
+    ///
+    /// # Errors
+    /// With other companions it would be a volume of another set.
+    pub fn check_companions(&self, companions: LockedCompanions) -> Result<()> {
+        match self.only_volume {
+            Some(_) if companions != LockedCompanions::Locked => Err(Error::input(
+                "--only-volume writes a volume of a set that exists, which has the companions of the lock: with others it would be \
+                 another set; write all its volumes, without --only-volume",
+            )),
             _ => Ok(()),
         }
     }

@@ -110,7 +110,7 @@ impl Job<'_> {
         }
         let (created, exact) = context.now()?;
         let locked = images.iter().map(|image| image.locked.clone()).collect();
-        let lock = Lock { version: LOCK_VERSION, created, images: locked, missing: Vec::new() };
+        let lock = Lock { version: LOCK_VERSION, created, load_platform: None, images: locked, missing: Vec::new() };
         let graph = Graph { images, ..Graph::default() };
         let contents = Contents::new(lock, &graph)?.carrying(self.tools.clone());
         if let Some(finished) = Writer::up_to_date(self.asked.to, &contents, exact, Whole::Proven(&context.events)) {

@@ -162,12 +162,15 @@ fn without_tags(page: &str) -> String {
     text
 }
 
-/// One line of at most [`SHOWN`] characters, without control characters.
+/// One line of at most [`SHOWN`] characters, cut between words, without control characters.
 fn shortened(text: &str) -> String {
     let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
     let mut shown = String::new();
     for (count, c) in line.chars().enumerate() {
         if count == SHOWN {
+            // Half a media type says another one: cut between words, where there are any.
+            let words = shown.rfind([' ', ',']).filter(|at| *at > SHOWN / 2).unwrap_or(shown.len());
+            shown.truncate(words);
             shown.push('…');
             break;
         }

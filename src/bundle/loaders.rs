@@ -1,0 +1,138 @@
+//! What other programs load a bundle by: `index.json` (containerd, podman, skopeo) and `manifest.json` (`docker load`,
+//! `podman load`). Both follow from the lock and the manifests that are carried.
+//!
+//! `ctr image import` unpacks every descriptor of `index.json` that has a name, in order, and stops at the first that is no
+//! image: so companions have no name, and artifacts stand behind all images.
+
+use std::collections::{HashMap, HashSet};
+
+use serde_json::{Value, json};
+
+use crate::lock::{Lock, LockedImage};
+use crate::oci::{Child, Descriptor, Digest, Kind, Manifest, Platform, Role, media_type};
+use crate::select::offered_platform;
+use crate::transport::layout::{IMAGE_NAME, REF_NAME};
+
+/// The annotation that tells containerd 2.2 and later that a descriptor is no image but speaks of one (`client/import.go`).
+pub const SUBJECT: &str = "io.containerd.manifest.subject";
+
+/// Gives a manifest that is carried.
+pub type Find<'a> = dyn Fn(&Descriptor) -> Option<Manifest> + 'a;
+
+/// The platform that `manifest.json` takes of an index that has several.
+pub fn load_platform(lock: &Lock) -> Platform {
+    lock.load_platform.clone().unwrap_or_else(Platform::linux_amd64)
+}
+
+/// `index.json`: a descriptor for each image under its full name, then whatever is attached to them, without a name, then
+/// artifacts under their names.
+pub fn index_json(images: &[&LockedImage], manifests: &[Manifest]) -> Value {
+    let by_digest: HashMap<Digest, &Manifest> = manifests.iter().map(|m| (m.digest(), m)).collect();
+    let find = |wanted: &Descriptor| by_digest.get(&wanted.digest).copied().cloned();
+    let mut named_before: HashSet<String> = HashSet::new();
+    let named_once = images.iter().filter(|image| named_before.insert(image.name()));
+    let (loadable, artifacts): (Vec<&LockedImage>, Vec<&LockedImage>) =
+        named_once.partition(|image| find(&image.descriptor()).is_some_and(|root| is_image(&root, &find)));
+    // A signature can be an image of the allowlist too.
+    let mut listed: HashSet<Digest> = images.iter().map(|image| image.digest).collect();
+    let mut attached: Vec<Value> = Vec::new();
+    for companion in images.iter().flat_map(|image| image.companions()) {
+        if listed.insert(companion.digest) {
+            let own = by_digest.get(&companion.digest).map(|manifest| manifest.descriptor());
+            let mut value = plain(&own.unwrap_or_else(|| companion.descriptor()));
+            value["annotations"] = json!({ SUBJECT: companion.subject });
+            attached.push(value);
+        }
+    }
+    let under_its_name = |image: &&LockedImage| named(&image.descriptor(), &image.name());
+    let (loadable, artifacts) = (loadable.iter().map(under_its_name), artifacts.iter().map(under_its_name));
+    let list: Vec<Value> = loadable.chain(attached).chain(artifacts).collect();
+    json!({ "schemaVersion": 2, "mediaType": media_type::OCI_INDEX, "manifests": list })
+}
+
+fn plain(descriptor: &Descriptor) -> Value {
+    let Descriptor { media_type, digest, size, artifact_type, .. } = descriptor;
+    let mut value = json!({ "mediaType": media_type, "digest": digest, "size": size });
+    if let Some(artifact_type) = artifact_type {
+        value["artifactType"] = json!(artifact_type);
+    }
+    value
+}
+
+fn named(descriptor: &Descriptor, name: &str) -> Value {
+    let mut value = plain(descriptor);
+    value["annotations"] = json!({ REF_NAME: name, IMAGE_NAME: name });
+    value
+}
+
+/// Whether a container runtime can unpack it: an image config and layers of a file system; of an index, any child.
+fn is_image(manifest: &Manifest, find: &Find<'_>) -> bool {
+    let children = manifest.children();
+    if manifest.kind() == Kind::Index {
+        let mut below = children.iter().filter_map(|child| find(&child.descriptor));
+        return below.any(|child| child.kind() == Kind::Image && is_image(&child, find));
+    }
+    let is_config = |config: &Descriptor| media_type::is_image_config(&config.media_type);
+    manifest.config().is_some_and(is_config) && children.iter().all(is_config_or_layer)
+}
+
+fn is_config_or_layer(child: &Child) -> bool {
+    match child.role {
+        Role::Config | Role::ForeignLayer => true,
+        Role::Layer => media_type::is_image_layer(&child.descriptor.media_type),
+        Role::Manifest => false,
+    }
+}
+
+/// `manifest.json`, as `docker save` writes it: the images of which a manifest of one platform can be named.
+pub fn docker_json(images: &[&LockedImage], manifests: &[Manifest], platform: &Platform) -> Value {
+    let by_digest: HashMap<Digest, &Manifest> = manifests.iter().map(|m| (m.digest(), m)).collect();
+    let find = |wanted: &Descriptor| by_digest.get(&wanted.digest).copied().cloned();
+    Value::Array(images.iter().filter_map(|image| docker_entry(image, platform, &find)).collect())
+}
+
+/// What `manifest.json` says of an image, if anything.
+pub fn docker_entry(image: &LockedImage, platform: &Platform, find: &Find<'_>) -> Option<Value> {
+    let manifest = one_platform(find(&image.descriptor())?, platform, find)?;
+    is_image(&manifest, find).then(|| described(image, &manifest))?
+}
+
+/// What bundles said before indexes of several platforms and artifacts were told apart: a reader takes it too.
+pub fn former_docker_entry(image: &LockedImage, find: &Find<'_>) -> Option<Value> {
+    let root = find(&image.descriptor())?;
+    let children = root.children();
+    let manifest = match root.kind() {
+        Kind::Image => root,
+        _ => only(&children).and_then(|child| find(&child.descriptor))?,
+    };
+    manifest.config().filter(|config| media_type::is_image_config(&config.media_type))?;
+    described(image, &manifest)
+}
+
+fn described(image: &LockedImage, manifest: &Manifest) -> Option<Value> {
+    let config = manifest.config()?.digest.blob_path();
+    let children = manifest.children();
+    let foreign = children.iter().any(|child| child.role == Role::ForeignLayer);
+    let layers = children.iter().filter(|child| child.role == Role::Layer);
+    let layers: Vec<String> = layers.map(|child| child.descriptor.digest.blob_path()).collect();
+    let tags: Vec<String> = image.reference.tag.iter().map(|_| image.name()).collect();
+    (!foreign).then(|| json!({ "Config": config, "RepoTags": tags, "Layers": layers }))
+}
+
+/// The manifest itself; of an index the one for `platform`, or the only one there is.
+fn one_platform(root: Manifest, platform: &Platform, find: &Find<'_>) -> Option<Manifest> {
+    if root.kind() == Kind::Image {
+        return Some(root);
+    }
+    let children = root.children();
+    let is_asked = |child: &&Child| offered_platform(child).is_some_and(|has| platform.selects(has));
+    let asked = children.iter().filter(is_asked).find_map(|child| find(&child.descriptor));
+    let chosen = asked.or_else(|| only(&children).and_then(|child| find(&child.descriptor)));
+    chosen.filter(|manifest| manifest.kind() == Kind::Image)
+}
+
+/// The one child with a platform, where there is no other.
+fn only(children: &[Child]) -> Option<&Child> {
+    let mut real = children.iter().filter(|child| offered_platform(child).is_some());
+    real.next().filter(|_| real.next().is_none())
+}
