@@ -158,6 +158,12 @@ impl LockedImage {
         tagged.map(|(tag, digest)| (repository.with_tag(tag), digest))
     }
 
+    /// The manifests of its companions that are lists of signatures, to which others may add.
+    pub fn signature_lists(&self) -> impl Iterator<Item = Digest> {
+        let is_list = |own: &&Attached| own.tag.as_ref().is_some_and(|tag| tag.is_signature_list(&own.subject));
+        self.companions().iter().filter(is_list).map(|own| own.digest)
+    }
+
     /// The name it has in a bundle: `repository:tag`, else `repository@digest`.
     pub fn name(&self) -> String {
         let Reference { repository, tag, .. } = &self.reference;

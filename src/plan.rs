@@ -14,7 +14,7 @@ use serde::Serialize;
 use crate::content::Lookup;
 use crate::graph::{Graph, Image};
 use crate::oci::{Descriptor, Digest, Manifest, Reference, Repository};
-pub use companions::{CompanionAction, CompanionStep, ListState, compare, decide};
+pub use companions::{CompanionAction, CompanionStep, ListState, compare, decide, made_unnecessary};
 pub use inventory::{Before, Inventory, take_inventory, take_tags};
 
 /// Where each image of a graph goes: the reference (tag or digest) it is to have at the target, in the graph's order.

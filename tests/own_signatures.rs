@@ -273,3 +273,70 @@ fn what_is_no_list_of_signatures_is_not_replaced_and_fails_its_image_alone() {
         assert_eq!(target.digest("team/app", "1"), Some(site.app.digest()));
     }
 }
+
+#[test]
+fn an_increment_accepts_a_joined_list_although_what_it_was_joined_from_was_cleaned_away() {
+    let site = Site::exported();
+    site.import(&["--receipt", "first.receipt"]).ended(0);
+    let ours = list(&site.app, "sig", std::slice::from_ref(&site.vendor));
+    let own = site.sign_there(&[&site.vendor, &site.own]);
+    // As a garbage collection of untagged manifests does it.
+    let gone = [format!("manifests/{}", ours.digest()), format!("blobs/{}", support::sha256(&ours.blobs[0]))];
+    for gone in gone {
+        site.target.request("DELETE", &format!("/v2/team/app/{gone}")).send().expect(202);
+    }
+    site.export(&["--since", "first.receipt"]);
+    for more in [&["--dry-run"][..], &[], &["--on-existing", "fail"]] {
+        site.import(more).ended(0);
+    }
+    assert_eq!(site.tag_there(), own);
+}
+
+#[test]
+fn companions_are_listed_with_the_image_that_they_speak_of() {
+    let site = Site::exported();
+    let index = images::oci_index("team/many", "1", "two platforms");
+    let sbom = images::referrer(&index, "application/spdx+json", b"an SBOM");
+    let list = images::referrers_tag(&index, std::slice::from_ref(&sbom));
+    let signed = cosign::list(&index.children[1], "sig", &[signature(&index.children[1], "vendor")]);
+    [&index, &sbom, &list, &signed].iter().for_each(|image| image.push(&site.source));
+    let reference = format!("{}/team/many:1", site.source.host());
+    let run = |arguments: &[&str]| {
+        let mut command = gapferry();
+        Ran::of(command.current_dir(site.path()).args(arguments)).ended(0)
+    };
+    let plan = run(&["export", &reference, "-o", "many.tar", "--dry-run"]).stdout;
+    run(&["export", &reference, "-o", "many.tar"]);
+    let listed = run(&["list", "many.tar"]).stdout;
+    for table in [&plan, &listed] {
+        assert!(table.contains("COMPANIONS") && table.contains("1 signature, 1 SBOM"), "{table}");
+    }
+    let json: Value = serde_json::from_str(&run(&["list", "many.tar", "--json"]).stdout).unwrap();
+    let kinds: Vec<&str> = json["images"][0]["attached"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|attached| attached["kind"].as_str().unwrap())
+        .collect();
+    assert_eq!(kinds.len(), 2);
+    assert!(kinds.contains(&"signature") && kinds.contains(&"sbom"), "{json}");
+    for image in ["many.tar", &reference] {
+        let shown = run(&["inspect", image]).stdout;
+        let row = |words: &[&str]| shown.lines().any(|line| words.iter().all(|word| line.contains(word)));
+        assert!(row(&["attestation of linux/amd64"]) && !row(&["unknown/unknown"]), "{shown}");
+        assert!(row(&["SBOM", "the index", &sbom.digest(), "referrer"]), "{shown}");
+        assert!(row(&["signature", "linux/arm64", signed.tag.as_deref().unwrap()]), "{shown}");
+        let json: Value = serde_json::from_str(&run(&["inspect", image, "--json"]).stdout).unwrap();
+        assert_eq!(json["companions"].as_array().unwrap().len(), 2, "{json}");
+        assert_eq!(json["manifests"][2]["attestationOf"], "linux/amd64");
+    }
+}
+
+#[test]
+fn an_image_without_a_tag_at_the_target_is_told_because_garbage_collection_may_take_it() {
+    let site = Site::exported();
+    let reference = format!("{}/team/app@{}", site.source.host(), site.app.digest());
+    let mut command = gapferry();
+    Ran::of(command.current_dir(site.path()).args(["export", &reference, "-o", "bundle.tar"])).ended(0);
+    site.import(&[]).ended(0).said(&["1 image gets no tag", "garbage collection", "as="]);
+}

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::allowlist::{AllowlistArgs, connect_for, missing_text, read_bounded, settle, tell_obstacle};
+use super::companions::{ManifestOf, counted, images_json, kinds};
 use super::context::{Context, check_writable, write_file};
 use super::exit::Outcome;
 use super::read_back::ReadBackArgs;
@@ -26,8 +27,8 @@ use crate::content::{Cached, Checkpoint, Source};
 use crate::error::{Error, Result};
 use crate::graph::{Graph, Image};
 use crate::increment::Baseline;
-use crate::lock::{Lock, LockedImage, MAX_LOCK, MissingImage, MissingReason};
-use crate::oci::{Digest, Platform};
+use crate::lock::{Attached, Lock, LockedImage, MAX_LOCK, MissingImage, MissingReason};
+use crate::oci::{Digest, Manifest, Platform};
 use crate::progress::Event;
 use crate::progress::units::{bytes, count, duration};
 use crate::signing::PrivateKey;
@@ -376,16 +377,19 @@ fn print_plan(
 ) -> Result<Outcome> {
     let to_fetch = if up_to_date { 0 } else { blob_bytes(graph).saturating_sub(survey.present) };
     let saved = graph.unshared_size().saturating_sub(graph.total_size());
+    let by_digest: HashMap<Digest, &Manifest> =
+        graph.images.iter().flat_map(|image| &image.manifests).map(|own| (own.digest(), own)).collect();
+    let manifest_of = |_: &LockedImage, attached: &Attached| by_digest.get(&attached.digest).map(|own| (*own).clone());
     if args.json {
         context.print_json(&serde_json::json!({
-            "output": args.output, "upToDate": up_to_date, "images": lock.images, "missing": lock.missing,
+            "output": args.output, "upToDate": up_to_date, "images": images_json(lock.images.iter(), &manifest_of), "missing": lock.missing,
             "bytes": survey.total, "bytesToFetch": to_fetch, "bytesSavedBySharing": saved,
             "bytesNeeded": survey.needed, "bytesFree": survey.free, "leftBehind": graph.left_behind,
             "readFrom": mirrors::plan_json(lock, registries),
         }))?;
         return Ok(Outcome::Done);
     }
-    context.print(&images_table(lock))?;
+    context.print(&images_table(lock, &manifest_of))?;
     let places = mirrors::plan(lock, registries);
     if !places.is_empty() {
         context.print(&format!("\n{places}"))?;
@@ -411,17 +415,18 @@ fn blob_bytes(graph: &Graph) -> u64 {
 }
 
 /// What a lock holds, for people.
-pub fn images_table(lock: &Lock) -> String {
+pub fn images_table(lock: &Lock, manifest_of: ManifestOf<'_>) -> String {
     let rows: Vec<Vec<String>> = lock
         .images
         .iter()
         .map(|image| {
             let platforms: Vec<String> = image.platforms.iter().map(Platform::to_string).collect();
             let platforms = if platforms.is_empty() { "-".to_owned() } else { platforms.join(",") };
-            vec![image.reference.to_string(), platforms, bytes(image.total_size), image.digest.short()]
+            let companions = counted(&kinds(image, manifest_of));
+            vec![image.reference.to_string(), platforms, bytes(image.total_size), image.digest.short(), companions]
         })
         .collect();
-    table::render(&["IMAGE", "PLATFORMS", "SIZE", "DIGEST"], &rows)
+    table::render(&["IMAGE", "PLATFORMS", "SIZE", "DIGEST", "COMPANIONS"], &rows)
 }
 
 fn finish(

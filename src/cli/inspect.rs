@@ -1,5 +1,7 @@
 //! `gapferry inspect`: one image, at a registry or in a bundle.
 
+mod companions;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -13,6 +15,7 @@ use super::table;
 use crate::bundle::Bundle;
 use crate::content::{Cached, Source};
 use crate::error::{Error, Kind, Result};
+use crate::lock::{Attached, LockedImage};
 use crate::oci::{Child, Kind as ManifestKind, Manifest, Platform, Reference, Repository, Role, media_type};
 use crate::progress::plain_piece;
 use crate::progress::units::bytes;
@@ -31,8 +34,9 @@ const CONFIG_LINES: [(&str, &str); 5] = [
 ];
 
 const ABOUT: &str = "\
-Shows one image, at a registry or in a bundle: digest, media type, platforms, layers, config. Of an index its manifests are \
-shown; --platform goes down to one of them.";
+Shows one image, at a registry or in a bundle: digest, media type, platforms, layers, config, and what accompanies it: \
+signatures, attestations, SBOMs, by tag or as referrers. Of an index its manifests are shown, attestations with the platform that \
+they are about; --platform goes down to one of them.";
 
 const AFTER: &str = "\
 Examples:
@@ -75,8 +79,9 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
     }
     if name.is_some() || paths.len() > 1 || paths.iter().any(|path| path.exists()) {
         let bundle = Bundle::open_any(&paths)?;
-        let reference = in_bundle(&bundle, name)?;
-        let shown = show(&args, bundle.layout(), &reference, context).await;
+        let image = in_bundle(&bundle, name)?;
+        let reference = image.reference.repository.with_digest(image.digest);
+        let shown = show(&args, bundle.layout(), &reference, Some(image.companions()), context).await;
         return shown.map_err(|error| match bundle.json().is_increment() {
             true => error.while_doing("this bundle is an increment: part of the image is expected at the target"),
             false => error,
@@ -85,7 +90,7 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
     let reference = at_registry(args.image.first().map_or("", String::as_str))?;
     let names = [reference.repository.registry().to_owned()];
     let registries = args.registry.connect(names, &BTreeMap::new(), context)?;
-    show(&args, &registries, &reference, context).await
+    show(&args, &registries, &reference, None, context).await
 }
 
 /// A reference; without tag and digest, `latest`, as everywhere.
@@ -96,13 +101,12 @@ fn at_registry(text: &str) -> Result<Reference> {
 }
 
 /// The image of a bundle that is meant: by its full name, its short name, or because it is the only one.
-fn in_bundle(bundle: &Bundle, name: Option<&str>) -> Result<Reference> {
+fn in_bundle<'b>(bundle: &'b Bundle, name: Option<&str>) -> Result<&'b LockedImage> {
     let images = &bundle.lock().images;
-    let by_digest = |image: &crate::lock::LockedImage| image.reference.repository.with_digest(image.digest);
     let names = || images.iter().map(|image| format!("  {}", image.name()));
     let Some(name) = name else {
         return match images.as_slice() {
-            [only] => Ok(by_digest(only)),
+            [only] => Ok(only),
             several => {
                 let text = format!("the bundle has {} images; name one of them as BUNDLE#REF:", several.len());
                 Err(Error::input(text).listing(names()))
@@ -114,15 +118,22 @@ fn in_bundle(bundle: &Bundle, name: Option<&str>) -> Result<Reference> {
         let own = image.name();
         own == name || own == full || image.reference.to_string() == full
     });
-    found.map(by_digest).ok_or_else(|| Error::input(format!("the bundle has no {name}; it has:")).listing(names()))
+    found.ok_or_else(|| Error::input(format!("the bundle has no {name}; it has:")).listing(names()))
 }
 
-async fn show(args: &Args, source: &dyn Source, reference: &Reference, context: &Context) -> Result<Outcome> {
+/// `companions` are those that a lock names; a registry is asked.
+async fn show(
+    args: &Args,
+    source: &dyn Source,
+    reference: &Reference,
+    companions: Option<&[Attached]>,
+    context: &Context,
+) -> Result<Outcome> {
     let source = Cached::new(source, None);
     let root = need(&source, reference).await?;
     let manifest = match &args.platform {
         Some(platform) => child_of(&source, reference, &root, platform).await?,
-        None => root,
+        None => root.clone(),
     };
     if args.raw {
         context.print_bytes(manifest.bytes())?;
@@ -130,10 +141,14 @@ async fn show(args: &Args, source: &dyn Source, reference: &Reference, context: 
         context.print_bytes(&config_of(&source, &reference.repository, &manifest).await?)?;
     } else if args.json {
         let config = read_config(&source, &reference.repository, &manifest).await?;
-        context.print_json(&as_json(reference, &manifest, config.as_ref()))?;
+        let companions = companions::of(&source, reference, (&root, &manifest), companions, context).await;
+        let mut value = as_json(reference, &manifest, config.as_ref());
+        value["companions"] = companions.iter().map(|own| own.as_json()).collect();
+        context.print_json(&value)?;
     } else {
         let config = read_config(&source, &reference.repository, &manifest).await?;
-        context.print(&as_text(reference, &manifest, config.as_ref()))?;
+        let companions = companions::of(&source, reference, (&root, &manifest), companions, context).await;
+        context.print(&(as_text(reference, &manifest, config.as_ref()) + &companions::table(&companions)))?;
     }
     Ok(Outcome::Done)
 }
@@ -182,7 +197,14 @@ fn platforms(manifest: &Manifest, config: Option<&Value>) -> Vec<String> {
 }
 
 fn as_json(reference: &Reference, manifest: &Manifest, config: Option<&Value>) -> Value {
-    let children: Vec<Value> = manifest.children().iter().map(|child| json!(child.descriptor)).collect();
+    let child_json = |child: &Child| {
+        let mut value = json!(child.descriptor);
+        if let Some(of) = companions::attested(manifest, child) {
+            value["attestationOf"] = of.into();
+        }
+        value
+    };
+    let children: Vec<Value> = manifest.children().iter().map(child_json).collect();
     let of = |role: fn(Role) -> bool| -> Vec<Value> {
         let children = manifest.children();
         children.iter().filter(|child| role(child.role)).map(|child| json!(child.descriptor)).collect()
@@ -227,6 +249,9 @@ fn as_text(reference: &Reference, manifest: &Manifest, config: Option<&Value>) -
     manifest.subject().into_iter().for_each(|subject| line("subject", subject.digest.to_string()));
     let row = |child: &Child| {
         let what = match (child.role, &child.descriptor.platform) {
+            _ if companions::attested(manifest, child).is_some() => {
+                format!("attestation of {}", companions::attested(manifest, child).unwrap_or_default())
+            }
             (_, Some(platform)) => platform.to_string(),
             (Role::Config, None) => "config".to_owned(),
             (Role::ForeignLayer, None) => "foreign layer".to_owned(),

@@ -3,17 +3,20 @@
 use std::path::PathBuf;
 
 use super::allowlist::missing_text;
+use super::companions::images_json;
 use super::context::Context;
 use super::exit::Outcome;
 use super::export::images_table;
 use super::{since, tools};
 use crate::bundle::{Bundle, is_tool, tools_of};
 use crate::error::Result;
+use crate::lock::{Attached, LockedImage};
 use crate::progress::plain_piece;
 use crate::progress::units::{bytes, count};
 
 const ABOUT: &str = "\
-Lists the images of a bundle: reference, platforms, size of everything below it, digest. Reads the digest manifest only; \
+Lists the images of a bundle: reference, platforms, size of everything below it, digest, and what accompanies it: signatures, \
+attestations, SBOMs. Reads the digest manifest, and manifests of companions where nothing else says what they are; \
 whether the bytes are what it says is for `gapferry verify` to prove.";
 
 const AFTER: &str = "\
@@ -36,9 +39,14 @@ pub struct Args {
 pub fn run(args: &Args, context: &Context) -> Result<Outcome> {
     let bundle = Bundle::open_any(&args.bundle)?;
     let (lock, json) = (bundle.lock(), bundle.json());
+    let manifest_of = |_: &LockedImage, attached: &Attached| {
+        // An increment need not have it, and what is damaged is for verify to tell.
+        bundle.layout().manifest_by_digest(&attached.digest, Some(&attached.media_type)).ok().flatten()
+    };
     if args.json {
         context.print_json(&serde_json::json!({
-            "identity": bundle.identity(), "tool": json.tool, "created": json.created, "images": lock.images, "missing": lock.missing,
+            "identity": bundle.identity(), "tool": json.tool, "created": json.created,
+            "images": images_json(lock.images.iter(), &manifest_of), "missing": lock.missing,
             "tools": tools_of(json).collect::<Vec<_>>(), "parents": json.parents, "assumed": json.assumed, "removed": json.removed,
         }))?;
         return Ok(Outcome::Done);
@@ -61,6 +69,6 @@ pub fn run(args: &Args, context: &Context) -> Result<Outcome> {
         text if text.is_empty() => text,
         text => text + "\n",
     };
-    context.print(&(images_table(lock) + &summary + &missing + &tools::told(tools_of(json)) + &basis))?;
+    context.print(&(images_table(lock, &manifest_of) + &summary + &missing + &tools::told(tools_of(json)) + &basis))?;
     Ok(Outcome::Done)
 }

@@ -6,6 +6,7 @@
 mod allowlist;
 mod auth;
 mod check;
+mod companions;
 mod completions;
 mod context;
 mod exit;

@@ -12,7 +12,7 @@ use std::collections::HashSet;
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
-use crate::oci::{Descriptor, Digest, Kind, MAX_MANIFEST_SIZE, Manifest, Role, Tag, has_at_most_values, media_type};
+use crate::oci::{Descriptor, Digest, Kind, MAX_MANIFEST_SIZE, Manifest, Role, has_at_most_values, media_type};
 
 /// The annotation of a layer that holds the signature of its payload; of an attestation, which has it inside, it is empty.
 const SIGNATURE: &str = "dev.cosignproject.cosign/signature";
@@ -65,11 +65,6 @@ pub enum NotMerged {
     TooLarge(u64),
 }
 
-/// Whether `tag` is one under which cosign keeps a list about `subject`. A `.sbom` tag has one SBOM; the last one counts.
-pub fn is_list(tag: &Tag, subject: &Digest) -> bool {
-    ["sig", "att"].iter().any(|suffix| *tag == Tag::cosign(subject, suffix))
-}
-
 /// Compares the list that the target has under a tag with ours. The result depends on nothing but the two; merging ours with what
 /// came of it always gives [`Merge::KeepTheirs`].
 ///
@@ -119,7 +114,8 @@ impl List {
             return Err(format!("it has the field {name:?}"));
         }
         let layers = match fields.get_mut("layers").map(Value::take) {
-            Some(Value::Array(layers)) => layers,
+            // Null is absent, in the view too.
+            Some(Value::Array(layers)) => layers.into_iter().filter(|layer| !layer.is_null()).collect(),
             _ => Vec::new(),
         };
         let children = manifest.children().into_iter().filter(|child| child.role != Role::Config);

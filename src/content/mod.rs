@@ -139,10 +139,21 @@ pub trait Sink: Send + Sync {
     /// Stores a manifest under the tag or digest of `reference`. Its children are there already.
     async fn put_manifest(&self, reference: &Reference, manifest: &Manifest) -> Result<()>;
 
-    /// Takes a tag away and leaves what it means. `false`: that cannot be done there, and nothing was.
-    async fn delete_tag(&self, _tag: &Reference) -> Result<bool> {
-        Ok(false)
+    /// Takes a tag away and leaves what it means.
+    async fn delete_tag(&self, _tag: &Reference) -> Result<TagDeletion> {
+        Ok(TagDeletion::Unsupported)
     }
+}
+
+/// What came of deleting a tag.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TagDeletion {
+    /// The tag is gone.
+    Deleted,
+    /// It is still there: the target cannot delete a tag without its manifest.
+    Unsupported,
+    /// It is still there: the target deletes nothing.
+    SwitchedOff,
 }
 
 /// Where one blob can be read: a source and the repository it is in there.

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use crate::bundle::{Assumed, AssumedKind, Basis, Bundle, Contents, Parent, ParentKind, Removed};
 use crate::content::{Manifests, Source};
+use crate::lock::LockedImage;
 use crate::naming::parse_target;
 use crate::oci::{Digest, Manifest, Platform, Reference, Repository, Tag};
 use crate::receipt::{ImageOutcome, Receipt, ReceiptKind};
@@ -119,17 +120,20 @@ impl Baseline {
         everywhere || self.sent.contains(digest)
     }
 
-    /// What can be left out of `contents`, which are complete in themselves. A manifest only where all below it is there.
+    /// What can be left out of `contents`, which are complete in themselves. A manifest only where all below it is there; never a
+    /// list of signatures: the isolated side may have joined it with its own, and cleaned away what has no tag any more. Whether
+    /// its list has all of this one can be told only from this one's bytes.
     pub fn basis(&self, contents: &Contents) -> Basis {
         let carried: HashSet<Digest> = contents.all().map(|(digest, _)| digest).collect();
         let mut left_out: HashSet<Digest> =
             contents.blobs.iter().map(|blob| blob.digest).filter(|digest| self.has(digest)).collect();
+        let lists: HashSet<Digest> = contents.lock.images.iter().flat_map(LockedImage::signature_lists).collect();
         let mut assumed = Vec::new();
         // Children stand before their parents.
         for manifest in &contents.manifests {
             let mut below = manifest.children().into_iter().map(|child| child.descriptor.digest);
             let whole = below.all(|digest| left_out.contains(&digest) || !carried.contains(&digest));
-            if whole && self.has(&manifest.digest()) {
+            if whole && self.has(&manifest.digest()) && !lists.contains(&manifest.digest()) {
                 left_out.insert(manifest.digest());
                 assumed.push(of_manifest(manifest));
             }

@@ -126,6 +126,12 @@ impl Tag {
         self.cosign_subject().or_else(|| self.referrers_subject())
     }
 
+    /// Whether it is one under which cosign keeps a list about `subject`: `.sig` or `.att`, one layer for each signature. A `.sbom`
+    /// tag has one SBOM, and the last one counts.
+    pub fn is_signature_list(&self, subject: &Digest) -> bool {
+        ["sig", "att"].iter().any(|suffix| *self == Tag::cosign(subject, suffix))
+    }
+
     /// `algorithm-hex` with each part cut to what fits a tag, as the distribution-spec demands.
     fn beside(subject: &Digest, suffix: &str) -> Tag {
         let hex: String = subject.hex().chars().take(64).collect();

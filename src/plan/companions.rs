@@ -8,7 +8,7 @@ use std::collections::HashSet;
 use serde::Serialize;
 
 use super::{Inventory, OnExisting, TagState};
-use crate::companion::{Joined, Merge, is_list, merge};
+use crate::companion::{Joined, Merge, merge};
 use crate::content::Sink;
 use crate::error::{Kind, Result};
 use crate::graph::Image;
@@ -113,10 +113,36 @@ fn shown(tag: &Reference) -> String {
 /// The tags of an image's companions that are lists, and the bundle's manifest of each.
 pub fn lists<'i>(image: &'i Image, to: &Repository) -> impl Iterator<Item = (Reference, &'i Manifest)> {
     image.locked.companions().iter().filter_map(move |attached| {
-        let tag = attached.tag.as_ref().filter(|tag| is_list(tag, &attached.subject))?;
+        let tag = attached.tag.as_ref().filter(|tag| tag.is_signature_list(&attached.subject))?;
         let ours = image.manifests.iter().find(|manifest| manifest.digest() == attached.digest)?;
         Some((to.with_tag(tag.clone()), ours))
     })
+}
+
+/// The configs that the bundle's lists of signatures have and the target need not: it has another list under their tags, which
+/// keeps or gets a config of its own. Only lists are asked about whose config is `wanted`.
+///
+/// # Errors
+/// The target gives no answer.
+pub async fn made_unnecessary(
+    sink: &dyn Sink,
+    images: impl Iterator<Item = (&Image, &Reference)>,
+    wanted: &HashSet<Digest>,
+) -> Result<HashSet<Digest>> {
+    let lists = images.flat_map(|(image, to)| lists(image, &to.repository));
+    let (mut unnecessary, mut needed) = (HashSet::new(), HashSet::new());
+    for (tag, ours) in lists {
+        let Some(config) = ours.config().filter(|config| wanted.contains(&config.digest)) else { continue };
+        let compared = match TagState::now(&sink.resolve(&tag).await?, &ours.digest()) {
+            TagState::Other(_) => compare(sink, &tag, ours).await?,
+            TagState::New | TagState::Same | TagState::Blocked => None,
+        };
+        match compared {
+            Some((ListState::HasOurs | ListState::Differs { .. }, _)) => unnecessary.insert(config.digest),
+            _ => needed.insert(config.digest),
+        };
+    }
+    Ok(&unnecessary - &needed)
 }
 
 /// One step for each tag of a companion.

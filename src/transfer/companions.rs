@@ -8,7 +8,7 @@ use bytes::Bytes;
 use futures_util::stream::{self, StreamExt};
 
 use super::{Transfer, manifest_of};
-use crate::companion::{Joined, is_list};
+use crate::companion::Joined;
 use crate::content::{Body, Origin, Source, TagList};
 use crate::error::{Error, Kind, Result};
 use crate::graph::Image;
@@ -45,7 +45,8 @@ impl Transfer<'_> {
         let mut state = TagState::now(&found, &step.digest);
         let (mut list, mut joined) = (None, None);
         let tag = step.tag.tag.as_ref();
-        if matches!(state, TagState::Other(_) | TagState::Blocked) && tag.is_some_and(|tag| is_list(tag, &step.subject))
+        if matches!(state, TagState::Other(_) | TagState::Blocked)
+            && tag.is_some_and(|tag| tag.is_signature_list(&step.subject))
         {
             match compare(self.sink, &step.tag, ours).await? {
                 Some((now, both)) => (list, joined) = (Some(now), both),

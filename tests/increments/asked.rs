@@ -48,7 +48,8 @@ fn of_an_image_that_has_arrived_only_its_tag_and_what_speaks_of_it_is_asked() {
     let (sides, images, names) = arrived();
     let before = sides.source.requests().len();
     sides.export("second", &names, &["--since", "first.receipt"]);
-    assert_eq!(sides.carried("second"), [""; 0]);
+    // A list of signatures, to which the other side may have added, is always carried.
+    assert_eq!(sides.carried("second"), [images[3].digest()]);
     let asked = sides.source.requests().split_off(before);
     let reads = |part: &str| asked.iter().filter(|r| r.method == "GET" && r.path.contains(part)).count();
     assert_eq!((reads("/manifests/"), reads("/blobs/")), (0, 0), "{asked:#?}");

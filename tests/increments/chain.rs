@@ -25,9 +25,9 @@ fn an_increment_holds_only_what_is_new_and_the_target_ends_with_all_of_it() {
     next.push(&sides.source);
     let now = ["team/app:1", "team/app:2", "team/multi:1", "team/signed:v1"];
     sides.export("second", &now, &["--since", "first.receipt"]).said(&["builds on a receipt of"]);
-    // The base layer has arrived.
-    let new: BTreeSet<String> =
-        [&next.blobs[0], &next.blobs[2], &next.manifest].map(|blob| super::support::sha256(blob)).into();
+    // The base layer has arrived. A list of signatures, to which the other side may have added, is always carried.
+    let new = [&next.blobs[0], &next.blobs[2], &next.manifest, &signature.manifest];
+    let new: BTreeSet<String> = new.map(|blob| super::support::sha256(blob)).into();
     assert_eq!(sides.carried("second").into_iter().collect::<BTreeSet<_>>(), new);
     assert_eq!(sides.json("second").lock.images.len(), 4);
 

@@ -6,6 +6,7 @@ use super::ground::{Sides, import_to};
 use super::keys::{Key, Kind};
 use super::support::embedded::Embedded;
 use super::support::ran::Ran;
+use super::support::registry::{Options, Registry};
 use super::support::{gapferry, images, tempdir};
 
 /// Images 1 to 3 have arrived at `host`; the next bundle has only the first, and at `host` 3 means something else by now.
@@ -43,9 +44,17 @@ fn a_registry_that_cannot_delete_a_tag_alone_keeps_it_and_that_is_told() {
     outdated(&sides, sides.target.host());
     sides
         .import("next", &["--prune", "--yes", "--arrived", "first.receipt"])
-        .ended(0)
+        .ended(1)
         .said(&["cannot delete a tag without its manifest"]);
     assert!(sides.target.digest("team/app", "2").is_some());
+}
+
+#[test]
+fn a_registry_whose_deletion_is_switched_off_is_not_said_to_lack_it() {
+    let sides = Sides { target: Registry::with(Options { no_deletion: true, ..Options::default() }), ..Sides::new() };
+    outdated(&sides, sides.target.host());
+    let deleting = ["--prune", "--yes", "--arrived", "first.receipt"];
+    sides.import("next", &deleting).ended(1).said(&["deletion is switched off", "0 of 2 tags deleted"]);
 }
 
 #[test]

@@ -20,6 +20,8 @@ pub struct Options {
     pub storage: Option<PathBuf>,
     /// Refuses every write, as in maintenance mode.
     pub read_only: bool,
+    /// Deletes nothing.
+    pub no_deletion: bool,
     /// Refuses foreign layers, which is what a registry does whose configuration does not mention them.
     pub no_foreign_layers: bool,
 }
@@ -175,9 +177,10 @@ fn configure(options: &Options, directory: &Path) -> String {
     };
     let mut text = format!(
         "version: 0.1\nlog: {{level: info, accesslog: {{disabled: false}}}}\n\
-         {validation}storage:\n  filesystem: {{rootdirectory: {:?}}}\n  delete: {{enabled: true}}\n  \
+         {validation}storage:\n  filesystem: {{rootdirectory: {:?}}}\n  delete: {{enabled: {}}}\n  \
          maintenance: {{uploadpurging: {{enabled: false}}, readonly: {{enabled: {}}}}}\n",
         storage.display().to_string(),
+        !options.no_deletion,
         options.read_only
     );
     if let Some((user, password)) = &options.credentials {

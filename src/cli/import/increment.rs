@@ -14,6 +14,7 @@ use crate::cli::push::{Arriving, Push};
 use crate::error::{Error, Kind, Result};
 use crate::increment::{Beside, Expected, Proof};
 use crate::oci::Digest;
+use crate::plan;
 use crate::progress::units::{bytes, count};
 use crate::transport::layout::Layout;
 
@@ -44,7 +45,12 @@ pub async fn run(
     let expected = Expected::new((bundle.layout(), bundle.json()), &registries, &targets, &closed);
     let expected = expected.with(repair.as_ref().map(beside));
     let graph = read_graph(&expected, bundle.lock(), from.allowed, context).await;
-    let proof = expected.prove(&registries, push.jobs(), &context.events).await?;
+    let mut proof = expected.prove(&registries, push.jobs(), &context.events).await?;
+    if let (Ok(graph), false) = (&graph, proof.missing.is_empty()) {
+        let missing = proof.missing.iter().map(|missing| missing.digest).collect();
+        let unnecessary = plan::made_unnecessary(&registries, graph.images.iter().zip(&targets), &missing).await?;
+        proof.missing.retain(|missing| !unnecessary.contains(&missing.digest));
+    }
     tell_missing(args, bundle, &proof, context)?;
     let graph = graph?;
     let Some(pump) = from.pump else {

@@ -14,7 +14,7 @@ use crate::cli::exit::Outcome;
 use crate::cli::push::Push;
 use crate::cli::receipts;
 use crate::cli::signing::public;
-use crate::content::Sink;
+use crate::content::{Sink, TagDeletion};
 use crate::error::{Error, Result};
 use crate::harbor;
 use crate::increment::{Doomed, Fate, judge};
@@ -139,11 +139,16 @@ async fn run(args: &Args, push: &Push<'_>, bundle: &Bundle, arrived: &Arrived, c
             continue;
         }
         match delete_tag(&registries, push, &one).await {
-            Ok(true) => context.say(&format!("deleted {} (it was {})", one.tag, one.digest)),
-            Ok(false) => {
+            Ok(TagDeletion::Deleted) => context.say(&format!("deleted {} (it was {})", one.tag, one.digest)),
+            Ok(TagDeletion::Unsupported) => {
                 left += 1;
                 let text = format!("{} is left: its registry cannot delete a tag without its manifest", one.tag);
                 context.events.report(Event::Warning(text));
+            }
+            Ok(TagDeletion::SwitchedOff) => {
+                left += 1;
+                let text = "deletion is switched off at its registry (distribution: storage.delete.enabled)";
+                context.events.report(Event::Warning(format!("{} is left: {text}", one.tag)));
             }
             Err(error) => failures.push(error),
         }
@@ -160,9 +165,9 @@ async fn run(args: &Args, push: &Push<'_>, bundle: &Bundle, arrived: &Arrived, c
     if !failures.is_empty() {
         return Err(Failures(failures).into_error("deleting tags"));
     }
-    // Something was to be deleted, and nothing was.
+    // Something was to be deleted, and was not.
     let refused = asked && !delete && doomed > 0;
-    Ok(if refused { Outcome::SomeImagesFailed } else { Outcome::Done })
+    Ok(if refused || left > 0 { Outcome::SomeImagesFailed } else { Outcome::Done })
 }
 
 /// Tags only: what has none is for the registry to clean up.
@@ -199,9 +204,12 @@ fn as_locked(removed: &Removed) -> LockedImage {
 }
 
 /// Harbor takes away a tag through its own API only; through the protocol all tags of the image would go.
-async fn delete_tag(registries: &Registries, push: &Push<'_>, doomed: &Doomed) -> Result<bool> {
+async fn delete_tag(registries: &Registries, push: &Push<'_>, doomed: &Doomed) -> Result<TagDeletion> {
     match harbor::detect(registries, push.registry()).await? {
-        Some(_) => harbor::delete_tag(registries, &doomed.tag, &doomed.digest).await,
+        Some(_) => match harbor::delete_tag(registries, &doomed.tag, &doomed.digest).await? {
+            true => Ok(TagDeletion::Deleted),
+            false => Ok(TagDeletion::Unsupported),
+        },
         None => registries.delete_tag(&doomed.tag).await,
     }
 }

@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
-use crate::companion::Kind;
 use crate::graph::Image;
 use crate::oci::Digest;
 use crate::plan::{Action, CompanionAction, CompanionStep, ImageStep, Plan, TagState};
@@ -84,13 +83,4 @@ pub fn rows(step: &ImageStep) -> impl Iterator<Item = Vec<String>> {
         };
         Some(vec![companion.tag.to_string(), action.to_owned(), "-".to_owned(), digest.short(), String::new()])
     })
-}
-
-/// `2 signatures, 1 SBOM`; `-` where there are none.
-pub fn counted(kinds: impl Iterator<Item = Kind>) -> String {
-    let kinds: Vec<Kind> = kinds.collect();
-    let of = |kind: Kind| kinds.iter().filter(|own| **own == kind).count();
-    let all = [Kind::Signature, Kind::Attestation, Kind::Sbom, Kind::Other].map(|kind| (kind, of(kind)));
-    let parts: Vec<String> = all.iter().filter(|(_, number)| *number > 0).map(|(kind, n)| kind.counted(*n)).collect();
-    if parts.is_empty() { "-".to_owned() } else { parts.join(", ") }
 }

@@ -202,6 +202,7 @@ impl<'a> Push<'a> {
         let (args, graph) = (self.args, &cargo.graph);
         let (targets, notices) = self.name_images(graph.images.iter().map(|image| &image.locked))?;
         notices.into_iter().for_each(|notice| context.events.report(Event::Notice(notice)));
+        warn_untagged(&targets, context);
         let registries = self.connect(context)?;
         let prepared = target::prepare(&args.harbor, &registries, &self.target, &targets, args.dry_run, context);
         let mut prepared = prepared.await?;
@@ -443,6 +444,17 @@ fn check_places(cargo: &Cargo<'_>, inventory: &plan::Inventory) -> Result<()> {
     let text =
         format!("the bundle relies on {blobs} that the target claims to have and cannot give: {digest} of {place}");
     Err(Error::new(Kind::Lacking, format!("{text}; nothing was pushed")))
+}
+
+/// What has no tag at the target is for its garbage collection to take: in zot after an hour.
+fn warn_untagged(targets: &Targets, context: &Context) {
+    let untagged = targets.iter().filter(|to| to.tag.is_none()).count();
+    if untagged > 0 {
+        let (images, verb) = (count(untagged, "image"), if untagged == 1 { "gets" } else { "get" });
+        let text =
+            "garbage collection there may delete what has no tag; as=REPOSITORY:TAG in the allowlist gives it one";
+        context.events.report(Event::Warning(format!("{images} {verb} no tag at the target: {text}")));
+    }
 }
 
 /// Most registries refuse an index whose children are not all there; better to hear it before.

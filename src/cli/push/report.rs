@@ -8,6 +8,7 @@ use std::time::Instant;
 use jiff::Timestamp;
 use serde_json::json;
 
+use super::super::companions::counted;
 use super::super::context::{Context, write_file};
 use super::super::exit::Outcome;
 use super::super::hint;
@@ -57,7 +58,8 @@ pub fn plan(cargo: &Cargo<'_>, plan: &Plan, notes: &[String], as_json: bool, con
             let action = action(step.action, step.tag).to_owned();
             let (size, digest) = (bytes(image.locked.total_size), image.locked.digest.short());
             let kinds = image.locked.companions().iter().map(|attached| kind_of(image, attached));
-            let own = vec![step.to.to_string(), action, size, digest, companions::counted(kinds)];
+            let counted = counted(&kinds.collect::<Vec<_>>());
+            let own = vec![step.to.to_string(), action, size, digest, counted];
             std::iter::once(own).chain(companions::rows(step))
         })
         .collect();

@@ -86,15 +86,6 @@ fn what_is_no_list_of_signatures_is_neither_joined_nor_replaced() {
     assert!(matches!(merge(&large, &ours), Err(NotMerged::TooLarge(_))));
 }
 
-#[test]
-fn only_the_tags_of_signatures_and_attestations_of_the_subject_are_lists() {
-    let subject = Digest::sha256(b"m");
-    let is = |suffix: &str| is_list(&Tag::cosign(&subject, suffix), &subject);
-    assert!(is("sig") && is("att") && !is("sbom"));
-    assert!(!is_list(&Tag::cosign(&Digest::sha256(b"another"), "sig"), &subject));
-    assert!(!is_list(&Tag::referrers(&subject), &subject));
-}
-
 proptest! {
     #[test]
     fn nothing_is_lost_nothing_is_double_and_merging_again_changes_nothing(

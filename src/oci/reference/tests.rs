@@ -117,3 +117,12 @@ fn only_the_exact_tag_of_a_companion_names_a_subject() {
         assert_eq!(other.parse::<Tag>().unwrap().companion_subject(), None, "{other}");
     }
 }
+
+#[test]
+fn only_the_tags_of_signatures_and_attestations_of_the_subject_are_lists() {
+    let subject = Digest::sha256(b"m");
+    let is = |suffix: &str| Tag::cosign(&subject, suffix).is_signature_list(&subject);
+    assert!(is("sig") && is("att") && !is("sbom"));
+    assert!(!Tag::cosign(&Digest::sha256(b"another"), "sig").is_signature_list(&subject));
+    assert!(!Tag::referrers(&subject).is_signature_list(&subject));
+}

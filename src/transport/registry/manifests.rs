@@ -13,6 +13,7 @@ use super::reply::Reply;
 use super::retry::Failure;
 use super::{denials, referrers};
 use crate::content::Lookup;
+use crate::content::TagDeletion;
 use crate::error::{Error, Kind, Reason, Result};
 use crate::oci::{Descriptor, Digest, MAX_MANIFEST_SIZE, Manifest, ManifestError, Reference, Repository, media_type};
 
@@ -218,15 +219,16 @@ fn not_carried(what: &str, body: &Bytes, served_as: Option<&str>, error: Manifes
     }
 }
 
-/// Takes a tag away (distribution-spec, "Deleting tags"). `false`: the registry does not do that. Many answer 400 or 405, as
-/// distribution does before 3.0.
-pub(super) async fn delete_tag(host: &Host, tag: &Reference) -> Result<bool> {
+/// Takes a tag away (distribution-spec, "Deleting tags"). distribution before 3.0 answers 400, because it deletes by digest only;
+/// where deletion is switched off, it answers 405, as the specification has it.
+pub(super) async fn delete_tag(host: &Host, tag: &Reference) -> Result<TagDeletion> {
     let what = format!("deleting {tag}");
     let ask = Ask::new(Method::DELETE, path(tag)?, Scopes::delete(&tag.repository), &what);
     let reply = host.ask(&ask).await?;
     match reply.status() {
-        200 | 202 | 204 | 404 => Ok(true),
-        400 | 405 | 501 => Ok(false),
+        200 | 202 | 204 | 404 => Ok(TagDeletion::Deleted),
+        400 => Ok(TagDeletion::Unsupported),
+        405 | 501 => Ok(TagDeletion::SwitchedOff),
         _ => Err(refusal(&what, reply).await.error),
     }
 }

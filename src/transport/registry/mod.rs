@@ -61,7 +61,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use reqwest::Method;
 
-use crate::content::{Api, ApiAnswer, ApiRequest, Body, Lookup, Origin, Readable, Sink, Source, TagList};
+use crate::content::{Api, ApiAnswer, ApiRequest, Body, Lookup, Origin, Readable, Sink, Source, TagDeletion, TagList};
 use crate::error::{Error, Kind, Result};
 use crate::oci::{Descriptor, Digest, Manifest, Reference, Repository};
 use crate::progress::{Event, Events};
@@ -247,7 +247,7 @@ impl Sink for Registries {
         manifests::put(&*self.target(&reference.repository)?, reference, manifest).await
     }
 
-    async fn delete_tag(&self, tag: &Reference) -> Result<bool> {
+    async fn delete_tag(&self, tag: &Reference) -> Result<TagDeletion> {
         manifests::delete_tag(&*self.target(&tag.repository)?, tag).await
     }
 }

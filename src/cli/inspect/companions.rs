@@ -1,0 +1,106 @@
+//! What accompanies an image that is inspected.
+
+use serde_json::{Value, json};
+
+use super::super::context::Context;
+use super::super::table;
+use crate::companion::Kind;
+use crate::content::{Cached, Source};
+use crate::lock::Attached;
+use crate::oci::{Child, Digest, Manifest, Reference};
+use crate::progress::Event;
+use crate::progress::units::bytes;
+use crate::walk::{Options, Referrers, Walk, Wanted};
+
+/// A companion of what is shown.
+pub struct Companion {
+    kind: Kind,
+    attached: Attached,
+    /// What it is about, in words.
+    about: String,
+}
+
+/// Those of the manifest that is shown and of what is below it; `locked` are those that a lock names. A registry that cannot be
+/// asked costs a warning.
+pub async fn of(
+    source: &Cached<'_>,
+    reference: &Reference,
+    (root, shown): (&Manifest, &Manifest),
+    locked: Option<&[Attached]>,
+    context: &Context,
+) -> Vec<Companion> {
+    let all = match locked {
+        Some(locked) => locked.to_vec(),
+        None => at_registry(source, reference, context).await,
+    };
+    let is_whole = root.digest() == shown.digest();
+    let mut found: Vec<Companion> = Vec::new();
+    for attached in all {
+        let is_of_companion = found.iter().any(|known| known.attached.digest == attached.subject);
+        if !is_whole && attached.subject != shown.digest() && !is_of_companion {
+            continue;
+        }
+        let digest = reference.repository.with_digest(attached.digest);
+        let manifest = source.manifest(&digest).await.ok().flatten();
+        let kind = Kind::of(attached.tag.as_ref(), attached.artifact_type.as_deref(), manifest.as_ref());
+        found.push(Companion { kind, about: about(root, &attached.subject), attached });
+    }
+    found
+}
+
+async fn at_registry(source: &Cached<'_>, reference: &Reference, context: &Context) -> Vec<Attached> {
+    let options = Options { index: None, available_platforms: false, referrers: Referrers::Look, foreign_layers: true };
+    let walk = Walk::new(source, options, context.events.clone());
+    let wanted = Wanted { reference: reference.clone(), rename: None, platforms: Vec::new(), written: String::new() };
+    match walk.discover(&wanted).await {
+        Ok(image) => image.locked.attached.unwrap_or_default(),
+        Err(error) => {
+            let text = format!("signatures and other companions of {reference} are not shown: {}", error.chain());
+            context.events.report(Event::Warning(text));
+            Vec::new()
+        }
+    }
+}
+
+/// The platform of the child of `root` that has this digest; else whether it is `root` itself.
+fn about(root: &Manifest, subject: &Digest) -> String {
+    if *subject == root.digest() {
+        return if crate::oci::media_type::is_index(root.media_type()) { "the index" } else { "the image" }.to_owned();
+    }
+    platform_of(root, subject).unwrap_or_else(|| subject.short())
+}
+
+fn platform_of(root: &Manifest, digest: &Digest) -> Option<String> {
+    let children = root.children();
+    let child = children.iter().find(|child| child.descriptor.digest == *digest)?;
+    child.descriptor.platform.as_ref().map(|platform| platform.to_string())
+}
+
+/// The platform that a child of an index speaks of, if it is one of BuildKit's attestations.
+pub fn attested(index: &Manifest, child: &Child) -> Option<String> {
+    let subject = child.descriptor.attestation_subject()?;
+    Some(platform_of(index, &subject).unwrap_or_else(|| subject.short()))
+}
+
+impl Companion {
+    pub fn as_json(&self) -> Value {
+        let mut value = json!(self.attached);
+        value["kind"] = json!(self.kind);
+        value["about"] = self.about.clone().into();
+        value
+    }
+}
+
+/// Below the content of the image; empty where there are none.
+pub fn table(companions: &[Companion]) -> String {
+    if companions.is_empty() {
+        return String::new();
+    }
+    let row = |own: &Companion| {
+        let found_by = own.attached.tag.as_ref().map_or_else(|| "referrer".to_owned(), ToString::to_string);
+        let (size, digest) = (bytes(own.attached.size), own.attached.digest.to_string());
+        vec![own.kind.to_string(), own.about.clone(), size, digest, found_by]
+    };
+    let rows: Vec<Vec<String>> = companions.iter().map(row).collect();
+    format!("\n{}", table::render(&["COMPANION", "OF", "SIZE", "DIGEST", "FOUND BY"], &rows))
+}
