@@ -285,7 +285,7 @@ async fn produce(
     let contents = Contents::new(lock.clone(), &graph)?.carrying(from.tools.to_vec());
     let basis = from.baseline.map(|baseline| baseline.basis(&contents)).unwrap_or_default();
     since::tell(&basis, context);
-    report_loaders(&lock, context);
+    report_loaders(lock, context);
     let (graph, contents) = (basis.left_of(graph), contents.building_on(basis));
     if let Some(to) = stream::To::of(args)? {
         return stream::run(args, to, &contents, &graph, (source, registries), (started, key), context).await;
