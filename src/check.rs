@@ -26,7 +26,7 @@ use std::sync::Arc;
 use serde::{Serialize, Serializer};
 
 use crate::bundle::volumes::Opened;
-use crate::bundle::{BUNDLE_JSON, BundleJson, MAX_BUNDLE_JSON, Parent, SUMS, is_tool, refuse_unfinished};
+use crate::bundle::{BUNDLE_JSON, BundleJson, MAX_BUNDLE_JSON, Parent, SUMS, is_tool, no_bundle, refuse_unfinished};
 use crate::error::{Error, Kind, Result};
 use crate::lock::MissingImage;
 use crate::oci::Digest;
@@ -288,8 +288,7 @@ fn expects(bundle: &BundleJson) -> Expects {
 fn open_json(layout: &Layout, problems: &mut Problems) -> Result<Option<BundleJson>> {
     if layout.size_of(BUNDLE_JSON).is_none() {
         if layout.size_of(SUMS).is_none() && layout.faults().is_empty() {
-            let text = format!("{} is not a bundle: it has no bundle.json", layout.path().display());
-            return Err(Error::input(text));
+            return Err(Error::input(no_bundle(layout)));
         }
         problems.push(Problem::new(BUNDLE_JSON, ProblemKind::Missing));
         return Ok(None);

@@ -43,7 +43,7 @@ pub use in_volumes::Volumes;
 pub(crate) use loaders::{SUBJECT, docker_entry, former_docker_entry, load_platform};
 pub use mend::{Mended, mend};
 pub use missing::{MAX_MISSING, MISSING_VERSION, Missing, MissingBlob, MissingRange, MissingTool};
-pub use open::{Bundle, MAX_BUNDLE_JSON, refuse_part, refuse_unfinished};
+pub use open::{Bundle, MAX_BUNDLE_JSON, no_bundle, refuse_part, refuse_unfinished};
 pub use read_back::read_back;
 pub use repair::{REPAIR_JSON, Repair, is_for as repair_is_for, refuse_unwanted, write_repair};
 pub use signed::{MAX_SIGNATURE, MAX_SUMS, Signed, check_signature, sign, signed_identity};

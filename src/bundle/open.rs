@@ -41,9 +41,7 @@ impl Bundle {
     pub fn in_layout(layout: Layout) -> Result<Bundle> {
         let path = layout.path().to_owned();
         let Some(bytes) = layout.read(BUNDLE_JSON, MAX_BUNDLE_JSON)? else {
-            let is_layout = [OCI_LAYOUT, INDEX_JSON].iter().all(|file| layout.size_of(file).is_some());
-            let what = if is_layout { "is an OCI image layout, but not a bundle" } else { "is not a bundle" };
-            return Err(Error::input(format!("{} {what}: it has no bundle.json", path.display())));
+            return Err(Error::input(no_bundle(&layout)));
         };
         let json = BundleJson::parse(&bytes, &path.join(BUNDLE_JSON).display().to_string())?;
         Ok(Bundle { layout, json, identity: Digest::sha256(&bytes) })
@@ -123,6 +121,13 @@ impl Bundle {
         let first = foreign.next()?.to_owned();
         Some((first, foreign.count() + 1))
     }
+}
+
+/// What is said of a layout without `bundle.json`: another program's OCI layout can still become a bundle.
+pub fn no_bundle(layout: &Layout) -> String {
+    let is_layout = [OCI_LAYOUT, INDEX_JSON].iter().all(|file| layout.size_of(file).is_some());
+    let what = if is_layout { "is an OCI image layout, but not a bundle" } else { "is not a bundle" };
+    format!("{} {what}: it has no {BUNDLE_JSON}", layout.path().display())
 }
 
 /// Whether a file belongs to every bundle without being in its list.

@@ -43,7 +43,7 @@ fn images_stand_first_companions_have_no_name_and_artifacts_stand_last() {
     succeed(&["verify", out.to_str().unwrap()]);
     let named = |image: &Image| (image.digest(), Some(name(image)), None);
     let attached = |companion: &Image| (companion.digest(), None, Some(app.digest()));
-    assert_eq!(listed(&out), [named(&app), named(&last), attached(&sbom), attached(&signature), named(&chart)]);
+    assert_eq!(listed(&out), [named(&app), named(&last), attached(&signature), attached(&sbom), named(&chart)]);
     // A registry over the bundle knows the tags of companions from the lock.
     let server = Embedded::serve(&out);
     let of_tag = format!("/v2/b/app/manifests/{}", signature.tag.as_deref().unwrap());

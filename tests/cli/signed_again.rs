@@ -88,8 +88,9 @@ fn a_repair_needs_only_what_the_bundle_lacks() {
 #[test]
 fn a_foreign_file_or_layout_is_called_what_it_is() {
     let ground = Replaced::new();
-    let (bundle, key) =
-        (ground.bundle.to_str().unwrap(), concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/keys/p256.pem"));
+    let (bundle, key) = (ground.bundle.to_str().unwrap(), ground.source.path("key.pem").display().to_string());
+    let made = std::process::Command::new("openssl").args(["genpkey", "-algorithm", "ed25519", "-out", &key]).status();
+    assert!(made.unwrap().success());
     std::fs::write(ground.bundle.join("notes.txt"), "mine").unwrap();
     let said = stderr(&ends_with(2, &["sign", bundle, "--key", &key]));
     assert!(said.contains("notes.txt in ") && said.contains("no part of the bundle"), "{said}");
