@@ -8,8 +8,8 @@ use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
 use async_trait::async_trait;
-use gapferry::content::{Body, Checkpoint, Source};
-use gapferry::oci::{Descriptor, Digest, Manifest, Reference, Repository, Tag, media_type};
+use gapferry::content::{Body, Checkpoint, Source, TagList};
+use gapferry::oci::{Descriptor, Digest, Manifest, Reference, Repository, media_type};
 use gapferry::{Error, Result};
 use libfuzzer_sys::fuzz_target;
 
@@ -18,8 +18,8 @@ struct Registry(Manifest);
 
 #[async_trait]
 impl Source for Registry {
-    async fn tags(&self, _: &Repository) -> Result<Vec<Tag>> {
-        Ok(Vec::new())
+    async fn tags(&self, _: &Repository) -> Result<TagList> {
+        Ok(TagList::default())
     }
     async fn resolve(&self, _: &Reference) -> Result<Option<Descriptor>> {
         Ok(None)

@@ -71,7 +71,7 @@ pub struct AllowlistArgs {
     #[arg(long, conflicts_with = "no_referrers", hide_short_help = true)]
     require_referrers: bool,
     /// Fetch layers kept outside registries (Windows base layers)
-    #[arg(long)]
+    #[arg(long, hide_short_help = true)]
     foreign_layers: bool,
     /// A tag pattern that matches nothing is no error
     #[arg(long, hide_short_help = true)]

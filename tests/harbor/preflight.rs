@@ -84,9 +84,9 @@ async fn every_missing_project_is_named_in_one_go() {
     let error = found.check().unwrap_err();
     assert_eq!(error.kind(), Kind::Refused);
     for name in ["project 7 ", "project new ", "project other "] {
-        assert!(error.to_string().contains(name), "{error}");
+        assert!(error.chain().contains(name), "{error:?}");
     }
-    assert!(error.to_string().contains("--create-projects"));
+    assert!(error.chain().contains("--create-projects"));
     assert!(server.pushes().is_empty());
 }
 
@@ -148,7 +148,7 @@ async fn everything_that_stops_a_push_is_told_together() {
     assert_eq!(found.proxy_cache, ["hub"]);
     assert_eq!(found.missing, ["nowhere"]);
     assert_eq!(found.bad_names, targets(&server, &["alone", "a__b/x"]));
-    let text = found.check().unwrap_err().to_string();
+    let text = found.check().unwrap_err().chain();
     for said in
         ["read-only mode", "hub is a proxy cache", "nowhere does not exist", "alone has no project", "named a__b"]
     {
