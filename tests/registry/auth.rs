@@ -36,7 +36,7 @@ async fn the_right_password_opens_the_registry() {
 #[tokio::test]
 async fn a_password_for_one_registry_is_stronger_than_that_of_all() {
     let server = with_password();
-    let mut config = config_with(server.host(), "wrong");
+    let mut config = config_with(server.host(), "not-the-password");
     let own = RegistryConfig { credentials: Some(Credentials::basic("pusher", "secret")), ..Default::default() };
     config.per_registry.insert(server.host().to_owned(), own);
     let reference = tag(&repository(server.host(), "a"), "v1");

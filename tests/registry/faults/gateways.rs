@@ -58,9 +58,9 @@ async fn where_the_token_server_is_of_no_use_basic_is_shown_if_it_was_asked_for_
 async fn a_scope_that_the_registry_names_is_asked_for_though_it_is_not_ours() {
     let inside = r#"Bearer realm="http://HERE/token",service="r",scope="repository:hub/a/b:pull""#;
     let server = Server::start(move |request, _| match request.target.contains("hub%2Fa%2Fb") {
-        true => Answer::new(200).body(r#"{"token":"right"}"#),
-        false if request.target.starts_with("/token") => Answer::new(200).body(r#"{"token":"wrong"}"#),
-        false if request.header("authorization") == "Bearer right" => manifest(),
+        true => Answer::new(200).body(r#"{"token":"token-for-hub"}"#),
+        false if request.target.starts_with("/token") => Answer::new(200).body(r#"{"token":"token-for-less"}"#),
+        false if request.header("authorization") == "Bearer token-for-hub" => manifest(),
         false if request.target == "/v2/" => challenged(request, &[BEARER]),
         false => challenged(request, &[inside]),
     });
