@@ -382,8 +382,10 @@ impl<'a> Transfer<'a> {
 
     fn check_blobs(&self, image: &Image, step: &ImageStep) -> Result<(), Arc<Error>> {
         let failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
-        let error = |digest| failed.get(&(step.to.repository.clone(), digest)).cloned();
-        step.blobs(image).find_map(|blob| error(blob.digest)).map_or(Ok(()), Err)
+        let errors = || step.blobs(image).filter_map(|blob| failed.get(&(step.to.repository.clone(), blob.digest)));
+        // What ended everything else too says more than that one blob failed.
+        let error = errors().find(|error| error.stopped().is_some()).or_else(|| errors().next());
+        error.cloned().map_or(Ok(()), Err)
     }
 
     /// Manifests children first, companions after their subjects; tags when everything is there.

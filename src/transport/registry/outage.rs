@@ -146,18 +146,19 @@ impl Outage {
         let certain = suspicion.no_answer || silence.several;
         let left = budget.map(|budget| budget.saturating_sub(now.saturating_duration_since(silence.since)));
         let used_up = left.map_or(silence.spent, |left| left.is_zero());
-        if used_up && certain {
-            let silent = now.saturating_duration_since(silence.since);
-            let why =
-                format!("has not answered for {} ({}); nothing more is asked of it", duration(silent), suspicion.why);
+        // Beyond its own tries a request goes on only while the registry is silent, and there is a budget for that.
+        let own = suspicion.own.or_else(|| left.filter(|_| certain && continuous).map(|_| LONGEST));
+        // Without a budget, the tries of one request among several that fail are the measure.
+        let is_last = own.is_none() && left.is_none() && silence.several && continuous;
+        if used_up && certain || is_last {
+            let silent = duration(now.saturating_duration_since(silence.since));
+            let why = format!("has not answered for {silent} ({}); nothing more is asked of it", suspicion.why);
             let stopped = Stopped { place: self.registry.clone(), why };
             state.stopped = Some(stopped.clone());
             drop(guard);
             self.changed.notify_waiters();
             return Next::GivenUp(stopped);
         }
-        // Beyond its own tries a request goes on only while the registry is silent, and there is a budget for that.
-        let own = suspicion.own.or_else(|| left.filter(|_| certain && continuous).map(|_| LONGEST));
         let Some(own) = own else {
             silence.spent |= certain;
             return Next::Exhausted;
