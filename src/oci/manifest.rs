@@ -146,7 +146,7 @@ impl Manifest {
         })
     }
 
-    /// Its own annotations, read each time. None where they take more than [`view::MAX_ANNOTATIONS`].
+    /// Its own annotations, read each time. None where they take more than 64 KiB of JSON.
     pub fn annotations(&self) -> std::collections::BTreeMap<String, String> {
         view::annotations(&self.bytes)
     }
