@@ -149,7 +149,7 @@ impl Outage {
         // Beyond its own tries a request goes on only while the registry is silent, and there is a budget for that.
         let own = suspicion.own.or_else(|| left.filter(|_| certain && continuous).map(|_| LONGEST));
         // Without a budget, the tries of one request among several that fail are the measure.
-        let is_last = own.is_none() && left.is_none() && silence.several && continuous;
+        let is_last = own.is_none() && left.is_none() && suspicion.no_answer && silence.several && continuous;
         if used_up && certain || is_last {
             let silent = duration(now.saturating_duration_since(silence.since));
             let why = format!("has not answered for {silent} ({}); nothing more is asked of it", suspicion.why);

@@ -48,13 +48,13 @@ async fn a_registry_that_is_down_for_good_is_given_up_once_for_all() {
 
 #[tokio::test]
 async fn a_registry_that_comes_back_within_the_budget_costs_no_request_its_tries() {
-    // Many more failures than one try each.
+    // More failures than each request has tries.
     let server = Server::registry(|_, before| match before {
         1..60 => Answer::new(502),
         _ => manifest(),
     });
     let server = server.await;
-    let quick = Config { retries: 1, retry_budget: Some(Duration::from_secs(60)), ..config() };
+    let quick = Config { retries: 3, retry_budget: Some(Duration::from_secs(60)), ..config() };
     let (registries, events) = watched(quick);
     let ask = |name: String| {
         let (registries, reference) = (registries.clone(), tag(&repo(&server), &name));
