@@ -1,4 +1,4 @@
-//! What speaks of a whole index, and stays behind where only some of its platforms are carried.
+//! Signatures and other companions of a whole index, which stay behind where only some of its platforms are carried.
 
 use std::sync::PoisonError;
 

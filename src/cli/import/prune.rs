@@ -32,7 +32,7 @@ pub struct PruneArgs {
     ///
     /// Images that were in what the bundle builds on, and are not in its allowlist. --yes with --arrived deletes these tags, if
     /// they still mean what they meant then; with --newer-than, an old bundle cannot take away what came later. Registries that cannot delete a tag
-    /// alone (distribution before 3.0) keep it, which is told. Manifests and layers are for the registry to clean up, and so are
+    /// alone (distribution before 3.0) keep it, and gapferry says so. Manifests and layers are for the registry to clean up, and so are
     /// the tags of signatures (sha256-….sig): the same image may have other names.
     #[arg(long, help_heading = "Pushing", hide_short_help = true)]
     prune: bool,

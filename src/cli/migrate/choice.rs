@@ -103,7 +103,7 @@ impl Which {
                     continue;
                 }
             };
-            // One that names its subject is found by that, and has no tag. What is missing is told as any tag's manifest is.
+            // A manifest with a subject is found through it and has no tag. A missing one is reported like that of any tag.
             let has_subject =
                 || matches!(storage.manifest_of(&repository, &digest), Ok(Some(m)) if m.subject().is_some());
             if is_accessory && has_subject() {

@@ -23,7 +23,7 @@ pub enum Companions {
     TravelWithLists,
     /// They stay behind.
     StayBehind,
-    /// Nobody looks for them. What has a tag is treated by itself.
+    /// Does not look for them. A companion with a tag is migrated as an image of its own.
     Separate,
 }
 
