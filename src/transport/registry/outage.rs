@@ -73,6 +73,8 @@ pub(super) struct Suspicion<'a> {
     pub why: &'a str,
     /// When this request failed first.
     pub since: Instant,
+    /// The try that failed was not made before this.
+    pub began: Instant,
     /// No answer came at all; otherwise a gateway answered for the registry.
     pub no_answer: bool,
     /// The next wait by the request's own count; `None` when its tries are used up.
@@ -129,6 +131,10 @@ impl Outage {
         let state = &mut *guard;
         if let Some(stopped) = &state.stopped {
             return Next::GivenUp(stopped.clone());
+        }
+        // The registry has answered others since the gateway was asked: its answer is old news.
+        if !suspicion.no_answer && state.last_answer.is_some_and(|answer| answer > suspicion.began) {
+            return suspicion.own.map_or(Next::Exhausted, Next::Alone);
         }
         // A registry that was never heard may not exist.
         let budget = self.limits.retry_budget.filter(|_| state.last_answer.is_some());
@@ -271,7 +277,8 @@ mod tests {
 
     fn fail(outage: &Outage, what: &str, no_answer: bool, own: bool) -> Next {
         let own = own.then_some(Duration::from_millis(1));
-        outage.failed(&Suspicion { what, why: "refused", since: Instant::now(), no_answer, own })
+        let now = Instant::now();
+        outage.failed(&Suspicion { what, why: "refused", since: now, began: now, no_answer, own })
     }
 
     #[test]
@@ -327,8 +334,22 @@ mod tests {
         let (outage, _) = outage(1, Some(Duration::from_secs(100)));
         let since = Instant::now();
         outage.answered();
-        let suspicion = Suspicion { what: "a", why: "reset", since, no_answer: true, own: None };
+        let suspicion = Suspicion { what: "a", why: "reset", since, began: Instant::now(), no_answer: true, own: None };
         assert!(matches!(outage.failed(&suspicion), Next::Exhausted));
+    }
+
+    #[test]
+    fn a_gateways_answers_that_arrive_late_are_no_news_of_a_registry_that_answers() {
+        let (outage, events) = outage(5, Some(Duration::ZERO));
+        let began = Instant::now();
+        outage.answered();
+        for what in ["a", "b", "c"] {
+            let own = Some(Duration::from_millis(1));
+            let late = Suspicion { what, why: "502", since: began, began, no_answer: false, own };
+            assert!(matches!(outage.failed(&late), Next::Alone(_)), "{what}");
+        }
+        assert!(events.events().is_empty());
+        assert!(matches!(fail(&outage, "d", true, true), Next::GivenUp(_)), "what was asked later is");
     }
 
     #[tokio::test]

@@ -87,12 +87,16 @@ pub(super) struct Tries {
     patience: ExponentialBackoff,
     limits: Limits,
     failed: u32,
+    /// The present try was not made before this.
+    began: Instant,
     /// When it failed first.
     since: Option<Instant>,
     at_once: u32,
     /// How often the registry refused for its limit without saying how long.
     unsaid: u32,
     asked: Duration,
+    /// It has been tried beyond its own tries, because the whole registry was down.
+    beyond: bool,
 }
 
 impl Tries {
@@ -109,10 +113,12 @@ impl Tries {
             patience: patience(&wire.limits),
             limits: wire.limits.clone(),
             failed: 0,
+            began: Instant::now(),
             since: None,
             at_once: 0,
             unsaid: 0,
             asked: Duration::ZERO,
+            beyond: false,
         }
     }
 
@@ -125,6 +131,7 @@ impl Tries {
         self.at_once = 0;
         self.unsaid = 0;
         self.asked = Duration::ZERO;
+        self.beyond = false;
     }
 
     /// Waits until another try may be made.
@@ -133,6 +140,12 @@ impl Tries {
     /// The failure itself, when no further try is allowed; [`Kind::RateLimited`] when the registry asks for more patience
     /// than was granted.
     pub async fn again(&mut self, failure: Failure) -> Result<()> {
+        self.wait_after(failure).await?;
+        self.began = Instant::now();
+        Ok(())
+    }
+
+    async fn wait_after(&mut self, failure: Failure) -> Result<()> {
         self.failed += 1;
         self.log.note_failures(&self.what, self.failed);
         let limited = failure.error.kind() == Kind::RateLimited;
@@ -172,8 +185,19 @@ impl Tries {
 
     fn look_at_registry(&mut self, no_answer: bool, error: &Error) -> Next {
         let (since, own) = (*self.since.get_or_insert_with(Instant::now), self.backoff.next());
-        let why = self.reason(error);
-        self.outage.failed(&Suspicion { what: &self.what, why: &why, since, no_answer, own })
+        let (why, spent) = (self.reason(error), own.is_none());
+        let began = self.began;
+        match self.outage.failed(&Suspicion { what: &self.what, why: &why, since, began, no_answer, own }) {
+            // The registry has answered others since: the tries that its outage took count no longer.
+            Next::Exhausted if self.beyond => {
+                self.renew();
+                self.look_at_registry(no_answer, error)
+            }
+            next => {
+                self.beyond |= spent && !matches!(next, Next::Exhausted);
+                next
+            }
+        }
     }
 
     /// The registry said how long: that is an answer.
@@ -296,9 +320,11 @@ mod tests {
 
     fn tries(retries: u32, max_wait: u64) -> (Tries, Arc<Recorder>) {
         let (max_wait, first_delay) = (Duration::from_millis(max_wait), Duration::from_millis(1));
+        let retry_budget = Some(Duration::from_secs(60));
         let recorder = Arc::new(Recorder::default());
         let events: Events = recorder.clone();
-        let wire = Wire::new(Config { retries, max_wait, first_delay, ..Config::default() }, events.clone());
+        let wire =
+            Wire::new(Config { retries, max_wait, first_delay, retry_budget, ..Config::default() }, events.clone());
         let gate = Arc::new(Gate::new("h", &wire.limits, &events));
         (Tries::new("x", false, &gate, &wire), recorder)
     }
@@ -315,6 +341,26 @@ mod tests {
         let error = tries.again(failed(Retry::Soon)).await.unwrap_err();
         assert!(error.to_string().contains("3 tries"), "{error}");
         assert!(tries.again(failed(Retry::Never)).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn an_outage_that_has_passed_takes_no_tries() {
+        let (mut tries, _) = tries(2, 0);
+        let down = || failed(Retry::Down { no_answer: true });
+        tries.outage.answered();
+        let (now, own) = (Instant::now(), Some(Duration::ZERO));
+        let another = Suspicion { what: "another", why: "503", since: now, began: now, no_answer: true, own };
+        tries.outage.failed(&another);
+        for _ in 0..5 {
+            assert!(tries.again(down()).await.is_ok());
+        }
+        // Others are answered before the last failures of this one are looked at.
+        tries.outage.answered();
+        for _ in 0..2 {
+            assert!(tries.again(down()).await.is_ok());
+            tries.outage.answered();
+        }
+        assert!(tries.again(down()).await.is_err(), "afterwards it has its own tries again, and no more");
     }
 
     #[tokio::test]
