@@ -364,16 +364,24 @@ fn report_left_behind(left: &[LeftBehind], context: &Context) {
     }
 }
 
-/// What is missing from a lock, for people; nothing if nothing is.
-pub fn missing_text(missing: &[MissingImage]) -> String {
-    if missing.is_empty() {
-        return String::new();
-    }
-    let names: Vec<String> = missing.iter().take(MOST_NAMED).map(|one| format!("\n  {one}")).collect();
+/// What a lock lacks, a line each below a headline; no line if it lacks nothing.
+pub fn missing_lines(missing: &[MissingImage]) -> Vec<String> {
+    let Some((headline, names)) = missing_parts(missing) else { return Vec::new() };
+    std::iter::once(headline).chain(names.into_iter().map(|name| format!("  {name}"))).collect()
+}
+
+/// The same in one line, for a warning.
+pub fn missing_line(missing: &[MissingImage]) -> Option<String> {
+    missing_parts(missing).map(|(headline, names)| format!("{headline} {}", names.join(", ")))
+}
+
+fn missing_parts(missing: &[MissingImage]) -> Option<(String, Vec<String>)> {
+    let (images, were) = (count(missing.len(), "image"), if missing.len() == 1 { "was" } else { "were" });
+    let headline = format!("{images} of the allowlist {were} not available and {were} left out:");
     let more = missing.len().saturating_sub(MOST_NAMED);
-    let more = if more > 0 { format!("\n  and {more} more") } else { String::new() };
-    let (images, are) = (count(missing.len(), "image"), if missing.len() == 1 { "was" } else { "were" });
-    format!("{images} of the allowlist {are} not to be had and {are} left out:{}{more}", names.concat())
+    let names = missing.iter().take(MOST_NAMED).map(MissingImage::to_string);
+    let names = names.chain((more > 0).then(|| format!("and {more} more"))).collect();
+    (!missing.is_empty()).then_some((headline, names))
 }
 
 /// A list of images that was given as if it were an image.

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::allowlist::{AllowlistArgs, connect_for, missing_text, read_bounded, settle, tell_obstacle};
+use super::allowlist::{AllowlistArgs, connect_for, missing_lines, read_bounded, settle, tell_obstacle};
 use super::companions::{ManifestOf, counted, images_json, kinds};
 use super::context::{Context, check_writable, write_file};
 use super::exit::Outcome;
@@ -230,7 +230,7 @@ async fn export(
             let missing = lock.missing.split_off(prescribed.len().min(lock.missing.len()));
             if !missing.is_empty() || !prescribed.is_empty() {
                 let all: Vec<MissingImage> = prescribed.iter().chain(&missing).cloned().collect();
-                context.say(&missing_text(&all));
+                context.say_lines(&missing_lines(&all));
             }
             return ended.map(|_| args.allowlist.ended(&missing));
         };

@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use super::allowlist::{missing_text, read_bounded};
+use super::allowlist::{missing_line, read_bounded};
 use super::context::{Context, check_writable};
 use super::exit::Outcome;
 use super::piped::Piped;
@@ -168,9 +168,8 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
 
 /// What the bundle does not bring though it was asked for: nothing of it changes at the target.
 fn report_missing(bundle: &Bundle, context: &Context) {
-    let missing = &bundle.lock().missing;
-    if !missing.is_empty() {
-        let text = format!("{}: {}", bundle.layout().path().display(), missing_text(missing));
+    if let Some(line) = missing_line(&bundle.lock().missing) {
+        let text = format!("{}: {line}", bundle.layout().path().display());
         context.events.report(Event::Warning(text));
     }
 }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::allowlist::missing_text;
+use super::allowlist::missing_lines;
 use super::companions::images_json;
 use super::context::Context;
 use super::exit::Outcome;
@@ -65,10 +65,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Outcome> {
     );
     let basis = json.basis();
     let basis = since::told(&basis.parents, basis.assumed.len(), basis.assumed_bytes());
-    let missing = match missing_text(&lock.missing) {
-        text if text.is_empty() => text,
-        text => text + "\n",
-    };
+    let missing: String = missing_lines(&lock.missing).iter().map(|line| format!("{line}\n")).collect();
     context.print(&(images_table(lock, &manifest_of) + &summary + &missing + &tools::told(tools_of(json)) + &basis))?;
     Ok(Outcome::Done)
 }

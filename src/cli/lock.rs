@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::allowlist::{AllowlistArgs, missing_text, settle, tell_obstacle};
+use super::allowlist::{AllowlistArgs, missing_lines, settle, tell_obstacle};
 use super::context::{Context, check_writable, write_file};
 use super::exit::Outcome;
 use super::mirrors;
@@ -52,9 +52,7 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
     let lock = settle(&kept, written, context)?;
     mirrors::tell(&sources.registries, context);
     context.say(&format!("{} resolved", count(lock.images.len(), "image")));
-    if !lock.missing.is_empty() {
-        context.say(&missing_text(&lock.missing));
-    }
+    context.say_lines(&missing_lines(&lock.missing));
     Ok(args.allowlist.ended(&lock.missing))
 }
 

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use super::allowlist::missing_text;
+use super::allowlist::missing_lines;
 use super::context::{Context, check_writable, write_file};
 use super::exit::Outcome;
 use super::export::TOOL;
@@ -166,10 +166,7 @@ fn print(path: &Path, report: &Report, signed: Option<&Signed>, started: Instant
         let (images, files) = (count(report.images, "image"), count(report.files, "file"));
         let signed = signed.map(|signed| format!("\n{}", signed_by(&signed.by))).unwrap_or_default();
         let basis = since::told(&report.parents, report.expects.blobs, report.expects.bytes);
-        let missing = match missing_text(&report.missing_images) {
-            text if text.is_empty() => text,
-            text => format!("note: {text}\n"),
-        };
+        let missing: String = missing_lines(&report.missing_images).iter().map(|line| format!("{line}\n")).collect();
         format!("OK: {bundle}: {volumes}{images}, {files}, {size}, {time}{identity}{signed}\n{basis}{missing}")
     } else {
         let affected = report.problems.iter().flat_map(|problem| problem.images.iter());

@@ -98,6 +98,8 @@ pub fn with(mut object: Value, fields: Value) -> Value {
 pub fn ends_with(code: i32, arguments: &[&str]) -> Output {
     let output = gapferry().args(arguments).output().unwrap();
     assert_eq!(output.status.code(), Some(code), "{arguments:?}: {}{}", stdout(&output), stderr(&output));
+    let escaped = |text: String| text.contains("\\u000a");
+    assert!(!escaped(stdout(&output)) && !escaped(stderr(&output)), "a list in one line: {}", stderr(&output));
     output
 }
 
