@@ -416,7 +416,9 @@ impl<'a> Transfer<'a> {
         let turn = self.turn(repository, manifest.digest());
         let mut is_there = turn.lock().await;
         if !*is_there {
-            self.put_manifest(image, &repository.with_digest(manifest.digest()), manifest).await?;
+            let name = repository.with_digest(manifest.digest());
+            self.put_manifest(image, &name, manifest).await?;
+            self.read_back(&name, manifest.digest()).await?;
             *is_there = true;
         }
         Ok(())
@@ -429,19 +431,26 @@ impl<'a> Transfer<'a> {
         let mut is_there = turn.lock().await;
         self.put_manifest(image, tag, manifest).await?;
         *is_there = true;
-        match self.sink.resolve(tag).await? {
-            Lookup::Found(found) if found.digest == digest => Ok(()),
-            // The registry has said that it stored these bytes; until somebody signs or scans them, it gives them to nobody.
-            Lookup::Blocked(why) => {
-                self.blocked.lock().unwrap_or_else(PoisonError::into_inner).push((tag.clone(), why));
-                Ok(())
-            }
+        // The registry has said that it stored these bytes; until somebody signs or scans them, it gives them to nobody.
+        if let Some(why) = self.read_back(tag, digest).await? {
+            self.blocked.lock().unwrap_or_else(PoisonError::into_inner).push((tag.clone(), why));
+        }
+        Ok(())
+    }
+
+    /// Asks for a manifest that was just put: distribution answers 201 and stores nothing where its cache remembers a manifest
+    /// that a garbage collection has deleted. Gives the reason if a policy forbids reading it.
+    async fn read_back(&self, name: &Reference, digest: Digest) -> Result<Option<String>> {
+        match self.sink.resolve(name).await? {
+            Lookup::Found(found) if found.digest == digest => Ok(None),
+            Lookup::Blocked(why) => Ok(Some(why)),
             Lookup::Found(found) => {
-                let text = format!("reading back {tag}: pushed {digest}, the registry now says {}", found.digest);
+                let text = format!("reading back {name}: pushed {digest}, the registry now says {}", found.digest);
                 Err(Error::damaged(text))
             }
             Lookup::Absent => {
-                Err(Error::damaged(format!("reading back {tag}: pushed {digest}, the registry does not have it")))
+                let text = format!("reading back {name}: the registry took {digest} and does not have it");
+                Err(Error::damaged(text).with_reason(Reason::DamagedTarget))
             }
         }
     }

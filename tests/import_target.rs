@@ -138,6 +138,56 @@ async fn a_child_manifest_that_the_target_claims_and_lacks_is_put_again_with_wha
     assert_eq!(target.digest("team/app", &index.children[0].digest()), Some(index.children[0].digest()));
 }
 
+/// Before a real registry: answers 201 to manifests of `digests` and stores nothing, as distribution does while its cache
+/// remembers what a garbage collection has deleted.
+async fn swallows(registry: &Registry, digests: Vec<String>) -> Server {
+    let host = registry.host().to_owned();
+    Server::start(move |request, _| {
+        let digest = sha256(&request.body);
+        match request.method == "PUT" && request.target.contains("/manifests/") && digests.contains(&digest) {
+            true => Answer::new(201).with("Docker-Content-Digest", digest),
+            false => exchange(&host, request).unwrap(),
+        }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_manifest_that_the_target_takes_and_does_not_store_fails_its_image_with_the_remedy() {
+    let (source, target, directory) = (Registry::start(), Registry::start(), tempdir());
+    let (index, single) = (images::oci_index("team/app", "1", "index"), images::oci("team/one", "1", &["one"]));
+    let bundle = export(&source, &[&index, &single], directory.path());
+    let child = index.children[0].digest();
+    let server = swallows(&target, vec![child.clone(), single.digest()]).await;
+    let (code, stderr) = import(&bundle, &server.address, &["--retries", "0"]);
+    assert_eq!(code, Some(1), "{stderr}");
+    for says in ["2 failed", &child, &single.digest(), "restart the registry"] {
+        assert!(stderr.contains(says), "{says}: {stderr}");
+    }
+    assert_eq!(target.digest("team/app", "1"), None, "no tag of what cannot be pulled");
+}
+
+#[tokio::test]
+async fn a_list_of_referrers_that_the_target_takes_and_does_not_store_is_noticed() {
+    let (source, target, directory) = (Registry::start(), Registry::start(), tempdir());
+    let image = images::oci("team/app", "1", &["content"]);
+    let sbom = images::referrer(&image, "application/spdx+json", b"an SBOM");
+    let list = images::referrers_tag(&image, std::slice::from_ref(&sbom));
+    sbom.push(&source);
+    list.push(&source);
+    let bundle = export(&source, &[&image], directory.path());
+    let (host, tag) = (target.host().to_owned(), list.tag.unwrap());
+    let server = Server::start(move |request, _| match request.method == "PUT" && request.target.ends_with(&tag) {
+        true => Answer::new(201),
+        false => exchange(&host, request).unwrap(),
+    });
+    let server = server.await;
+    let (code, stderr) = import(&bundle, &server.address, &["--retries", "0"]);
+    assert_eq!(code, Some(1), "{stderr}");
+    assert!(stderr.contains("took the list and does not have it"), "{stderr}");
+    assert_eq!(target.digest("team/app", "1"), None, "signatures come before the tag");
+}
+
 #[tokio::test]
 async fn a_target_that_does_not_say_what_it_lacks_is_sent_all_of_the_image() {
     let (source, target, directory) = (Registry::start(), Registry::start(), tempdir());

@@ -91,7 +91,11 @@ impl Transfer<'_> {
             let sent = match content {
                 Content::Blob(blob) => self.send_blob_again(image, repository, blob).await,
                 Content::Manifest(manifest) => {
-                    self.put_manifest(image, &repository.with_digest(manifest.digest()), manifest).await
+                    let name = repository.with_digest(manifest.digest());
+                    match self.put_manifest(image, &name, manifest).await {
+                        Ok(()) => self.read_back(&name, manifest.digest()).await.map(drop),
+                        Err(error) => Err(error),
+                    }
                 }
             };
             sent.map_err(Arc::new)

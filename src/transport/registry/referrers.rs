@@ -13,7 +13,8 @@ use super::denials;
 use super::host::{Ask, Host, ReferrersApi, Target, strange};
 use super::manifests::{self, Fetched};
 use super::paging::{Onward, Pages};
-use crate::error::{Error, Kind, Result};
+use crate::content::Lookup;
+use crate::error::{Error, Kind, Reason, Result};
 use crate::oci::{Descriptor, Digest, MAX_MANIFEST_SIZE, Manifest, Reference, Repository, Tag, media_type};
 use crate::progress::Event;
 
@@ -188,7 +189,14 @@ pub(super) async fn enter(host: &Host, repository: &Repository, subject: &Digest
         let text = format!("entering {digest} in {reference}: the list would exceed {MAX_MANIFEST_SIZE} bytes");
         return Err(Error::new(Kind::Refused, text));
     }
-    manifests::store(host, &reference, &body, media_type::OCI_INDEX).await.map(drop)
+    manifests::store(host, &reference, &body, media_type::OCI_INDEX).await?;
+    match manifests::look_up(host, &reference, true).await? {
+        Lookup::Absent => {
+            let text = format!("entering {digest} in {reference}: the registry took the list and does not have it");
+            Err(Error::damaged(text).with_reason(Reason::DamagedTarget))
+        }
+        Lookup::Found(_) | Lookup::Blocked(_) => Ok(()),
+    }
 }
 
 /// The list as it stands, with whatever others have written into it.
