@@ -57,6 +57,8 @@ pub enum Reason {
     Quota { left: u64 },
     /// The whole registry takes no change for now.
     ReadOnly,
+    /// No upload can be begun here at all: the registry is in maintenance, or caches another one.
+    NoPushes,
     /// The project caches another registry, and takes no push.
     ProxyCache,
     /// This account may not push to the project.
@@ -94,7 +96,8 @@ impl Reason {
     pub fn reach(&self) -> Reach {
         match self {
             Reason::ReadOnly => Reach::Registry,
-            Reason::Quota { .. } | Reason::ProxyCache | Reason::NoPushRight => Reach::Project,
+            // Whoever answers for several registries may refuse uploads to one of them.
+            Reason::Quota { .. } | Reason::NoPushes | Reason::ProxyCache | Reason::NoPushRight => Reach::Project,
             Reason::UnknownContent(_)
             | Reason::UnknownRepository
             | Reason::ForeignLayer

@@ -313,6 +313,18 @@ fn a_registry_that_refuses_foreign_layers_is_asked_once_and_the_setting_is_named
     assert_eq!(puts, 1);
 }
 
+#[test]
+fn a_registry_in_maintenance_is_named_once_for_all_images() {
+    let (source, directory) = (Registry::start(), tempdir());
+    let target = Registry::with(Options { read_only: true, ..Options::default() });
+    let images = ["team/one", "team/two", "team/three"].map(|name| images::oci(name, "1", &[name]));
+    let bundle = export(&source, &images.each_ref(), directory.path());
+    let (code, stderr) = import(&bundle, target.host(), &[]);
+    assert_eq!(code, Some(4), "{stderr}");
+    assert!(stderr.contains("takes no uploads") && stderr.contains("storage.maintenance.readonly"), "{stderr}");
+    assert_eq!(stderr.matches("405 Method Not Allowed").count(), 1, "{stderr}");
+}
+
 /// The file of a blob in a registry's storage.
 fn data_of(registry: &Registry, digest: &str) -> PathBuf {
     let hex = digest.strip_prefix("sha256:").unwrap();

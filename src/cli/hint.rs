@@ -108,6 +108,10 @@ fn for_reason(reason: &Reason) -> Option<&'static str> {
         Reason::ReadOnly => {
             Some("the registry is in read-only mode: ask its administrator, then run the same command again")
         }
+        Reason::NoPushes => Some(
+            "the registry is in maintenance (distribution: storage.maintenance.readonly) or a cache of another one (proxy.remoteurl): \
+             ask its administrator, then run the same command again",
+        ),
         Reason::ProxyCache => Some("choose another project, by --to HOST/PROJECT or --map"),
         Reason::NoPushRight => Some(
             "give the account the role Developer or higher, or a robot the permission to push; then run the same command again",

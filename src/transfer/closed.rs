@@ -38,6 +38,7 @@ fn stopped((registry, project): &Part, reason: &Reason, error: &Error) -> Error 
     let state = match reason {
         Reason::Quota { .. } => "has no room left",
         Reason::ReadOnly => "is in read-only mode",
+        Reason::NoPushes => "takes no uploads",
         Reason::ProxyCache => "is a proxy cache, to which nobody can push",
         _ => "takes nothing more from this account",
     };

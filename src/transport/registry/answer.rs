@@ -24,6 +24,8 @@ const SHOWN: usize = 300;
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Purpose {
     Read,
+    /// Opens an upload session.
+    BeginUpload,
     /// An upload, a mount.
     WriteBlob,
     WriteManifest,
@@ -71,9 +73,14 @@ fn reason(purpose: Purpose, status: u16, body: &[u8]) -> Option<Reason> {
     if purpose == Purpose::Read {
         return None;
     }
-    let json: Value = serde_json::from_slice(body).ok()?;
-    let errors = json.get("errors").and_then(Value::as_array)?;
+    let json: Value = serde_json::from_slice(body).unwrap_or_default();
+    let errors = json.get("errors").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
     let code = |error: &&Value| error.get("code").and_then(Value::as_str).unwrap_or_default().to_owned();
+    // distribution in maintenance says no code, as a cache of another registry this one. Azure denies pushes to one locked
+    // repository with the same status.
+    if purpose == Purpose::BeginUpload && status == 405 && errors.iter().all(|error| code(&error) == "UNSUPPORTED") {
+        return Some(Reason::NoPushes);
+    }
     let is_content = |error: &&Value| match &*code(error) {
         "MANIFEST_BLOB_UNKNOWN" | "BLOB_UNKNOWN" | "MANIFEST_UNKNOWN" => true,
         "NOT_FOUND" => status == 404,
@@ -213,11 +220,23 @@ mod tests {
         assert_eq!(manifest(400, r#"{"errors":[{"code":"MANIFEST_INVALID"}]}"#), None);
         assert_eq!(manifest(404, "<html>404</html>"), None);
         let missing = r#"{"errors":[{"code":"NAME_UNKNOWN","message":"the repository does not exist"}]}"#;
-        for purpose in [Purpose::WriteBlob, Purpose::WriteManifest] {
+        for purpose in [Purpose::BeginUpload, Purpose::WriteBlob, Purpose::WriteManifest] {
             assert_eq!(reason(purpose, 404, missing.as_bytes()), Some(Reason::UnknownRepository));
         }
         assert_eq!(reason(Purpose::Read, 404, missing.as_bytes()), None);
         assert_eq!(reason(Purpose::WriteBlob, 404, harbor.as_bytes()), None);
+    }
+
+    #[test]
+    fn a_registry_that_begins_no_upload_takes_no_pushes_unless_it_denies_this_one() {
+        let begin = |body: &str| reason(Purpose::BeginUpload, 405, body.as_bytes());
+        for body in
+            ["Method not allowed", r#"{"errors":[{"code":"UNSUPPORTED","message":"The operation is unsupported."}]}"#]
+        {
+            assert_eq!(begin(body), Some(Reason::NoPushes));
+            assert_eq!(reason(Purpose::WriteBlob, 405, body.as_bytes()), None, "a PATCH may be refused alone");
+        }
+        assert_eq!(begin(r#"{"errors":[{"code":"DENIED","message":"disallowed on this repository"}]}"#), None);
     }
 
     #[test]

@@ -123,6 +123,7 @@ impl Ask<'_> {
         let purpose = match self.method {
             Method::GET | Method::HEAD => Purpose::Read,
             Method::PUT if self.path().contains("/manifests/") => Purpose::WriteManifest,
+            Method::POST => Purpose::BeginUpload,
             _ => Purpose::WriteBlob,
         };
         let own = reply.own;
