@@ -18,7 +18,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use crate::companion;
 use crate::error::{Error, Result};
 use crate::graph::{Graph, Image};
-use crate::lock::Attached;
+use crate::lock::{Attached, MissingImage};
 use crate::oci::{Digest, Manifest, Platform, Reference, Tag, has_at_most_values, media_type, values_in};
 use crate::plan::{CompanionAction, CompanionStep, ImageStep, Plan, TagState};
 use crate::transfer::{Done, Outcome, confirmed};
@@ -51,6 +51,9 @@ pub struct Receipt {
     pub finished: Timestamp,
     /// Those that were pushed or should have been, then those that the source could not give.
     pub images: Vec<ImageReceipt>,
+    /// Images that the bundle lacks although its allowlist names them, as in its lock: this push brought nothing of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub missing: Vec<MissingImage>,
     /// Digests of blobs and manifests that are at the target now, because they arrived or were there already; of images that
     /// are not there as a whole, none.
     pub confirmed: BTreeSet<Digest>,
@@ -102,6 +105,9 @@ pub struct ImageReceipt {
     /// What accompanies it, where it is at the target. Receipts of older versions have none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub companions: Vec<CompanionReceipt>,
+    /// Whether everything of it was read back and is right. `None`: that was not asked for, or it is not at the target.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proven: Option<bool>,
     /// Why, when it failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
@@ -155,8 +161,8 @@ impl ImageReceipt {
     /// Of an image that was wanted, and that its source cannot give.
     pub fn lost(source: String, digest: Option<Digest>, error: String) -> ImageReceipt {
         let (outcome, error) = (ImageOutcome::Failed, Some(error));
-        let (platforms, companions) = Default::default();
-        ImageReceipt { source, reference: None, digest, outcome, platforms, companions, error }
+        let (platforms, companions, proven) = Default::default();
+        ImageReceipt { source, reference: None, digest, outcome, platforms, companions, proven, error }
     }
 }
 
@@ -183,7 +189,8 @@ impl Receipt {
                 true => (platforms(image), companions(image, step, done)),
                 false => Default::default(),
             };
-            ImageReceipt { source, reference, digest: Some(image.locked.digest), outcome, platforms, companions, error }
+            let (digest, proven) = (Some(image.locked.digest), None);
+            ImageReceipt { source, reference, digest, outcome, platforms, companions, proven, error }
         });
         let good = graph.images.iter().zip(&outcome.images).filter(|(_, result)| is_there(result));
         Receipt {
@@ -194,6 +201,7 @@ impl Receipt {
             target: target.to_owned(),
             finished,
             images: images.collect(),
+            missing: Vec::new(),
             confirmed: confirmed(graph, plan, outcome).into_iter().collect(),
             wanted: Vec::new(),
             manifests: kept(good.flat_map(|(image, _)| &image.manifests)),

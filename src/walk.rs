@@ -105,12 +105,14 @@ pub struct Walk<'a> {
     tags: Mutex<HashMap<Repository, attached::KnownTags>>,
     /// Registries of which was said that they do not tell what is attached.
     untold: Mutex<HashSet<String>>,
+    /// What follows from that for the command, and what can be done about it: the end of the warning.
+    untold_effect: &'static str,
 }
 
 impl<'a> Walk<'a> {
     pub fn new(source: &'a Cached<'a>, options: Options, events: Events) -> Walk<'a> {
         let (known, recalled, platforms, tags, untold) = Default::default();
-        let (modes, kept_modes, left_behind, companions) = Default::default();
+        let (modes, kept_modes, left_behind, companions, untold_effect) = Default::default();
         Walk {
             source,
             options,
@@ -124,7 +126,14 @@ impl<'a> Walk<'a> {
             platforms,
             tags,
             untold,
+            untold_effect,
         }
+    }
+
+    /// What follows for the command where a registry does not say what is attached, and which of its options help: it ends the
+    /// warning.
+    pub fn with_untold_effect(self, effect: &'static str) -> Walk<'a> {
+        Walk { untold_effect: effect, ..self }
     }
 
     /// What becomes of the companions of a lock that is followed.

@@ -1,10 +1,14 @@
 //! `gapferry prove` and `import --prove`: someone who cannot reach a registry's storage learns whether what a receipt
 //! confirms can be pulled.
 
+#[path = "signed/keys.rs"]
+#[allow(dead_code)] // another test binary uses all of it
+mod keys;
 mod support;
 
 use std::path::{Path, PathBuf};
 
+use keys::{Key, Kind};
 use serde_json::Value;
 use support::faulty::{After, Fault, Proxy};
 use support::images::{self, Image};
@@ -247,11 +251,48 @@ fn an_import_can_prove_what_it_found_there() {
     let stderr = String::from_utf8_lossy(&ended.get_output().stderr).into_owned();
     assert!(stderr.contains("reading it back") && stderr.contains("1 present, 1 failed"), "{stderr}");
     let receipt: Value = serde_json::from_slice(&std::fs::read(&it.receipt).unwrap()).unwrap();
-    let outcomes: Vec<&str> =
-        receipt["images"].as_array().unwrap().iter().map(|i| i["outcome"].as_str().unwrap()).collect();
-    assert_eq!(outcomes, ["failed", "present"]);
+    let told: Vec<(&str, Option<bool>)> = receipt["images"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|image| (image["outcome"].as_str().unwrap(), image["proven"].as_bool()))
+        .collect();
+    assert_eq!(told, [("failed", Some(false)), ("present", Some(true))]);
     let confirmed = receipt["confirmed"].to_string();
     assert!(!confirmed.contains(&sha256(one.blobs.last().unwrap())), "the next increment must not build on it");
+}
+
+#[test]
+fn each_image_of_an_import_says_whether_it_was_read_back() {
+    let (one, two) = two_apps();
+    let it = Imported::new(&[&one, &two]);
+    let proven = |options: &[&str]| -> Vec<Value> {
+        let output = it.import(&[options, &["--json"]].concat()).output().unwrap();
+        let json: Value = serde_json::from_slice(&output.stdout).expect("a receipt");
+        json["images"].as_array().unwrap().iter().map(|image| image["proven"].clone()).collect()
+    };
+    assert_eq!(proven(&["--prove"]), [true, true]);
+    assert_eq!(proven(&[]), [Value::Null, Value::Null], "nobody looked");
+}
+
+#[test]
+fn a_receipt_is_proven_only_if_the_right_key_signed_it() {
+    let it = Imported::new(&[&images::oci("team/app", "1", &["one"])]);
+    let (ours, theirs) =
+        (Key::new(it.directory.path(), "ours", Kind::P256), Key::new(it.directory.path(), "theirs", Kind::P256));
+    let by = |key: &Key| it.prove(&["--key", key.public.to_str().unwrap()]);
+    let unsigned = by(&ours);
+    assert!(unsigned.code == Some(3) && unsigned.stderr.contains("it is not signed"), "{}", unsigned.stderr);
+    it.import(&["--sign-key", ours.private.to_str().unwrap()]).assert().success();
+    assert_eq!(by(&ours).code, Some(0));
+    let refused = by(&theirs);
+    assert!(refused.code == Some(3) && refused.stderr.contains("fits none of the keys"), "{}", refused.stderr);
+    let unasked = it.prove(&[]);
+    assert!(unasked.code == Some(0) && unasked.stderr.contains("without --key"), "{}", unasked.stderr);
+    let mut text = std::fs::read_to_string(&it.receipt).unwrap();
+    text.push('\n');
+    std::fs::write(&it.receipt, text).unwrap();
+    assert_eq!(by(&ours).code, Some(3), "it was altered");
 }
 
 #[test]

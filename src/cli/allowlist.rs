@@ -276,7 +276,11 @@ impl AllowlistArgs {
             foreign_layers: self.foreign_layers,
             available_platforms: self.skip_missing_platform,
         };
-        Walk::new(cached, options, context.events.clone())
+        let walk = Walk::new(cached, options, context.events.clone());
+        walk.with_untold_effect(
+            "its images are carried with those that were found (--require-referrers makes this an error, --no-referrers does not \
+             look)",
+        )
     }
 }
 

@@ -26,6 +26,7 @@ pub fn kinds(image: &LockedImage, manifest_of: ManifestOf<'_>) -> Vec<Kind> {
 pub fn images_json<'i>(images: impl Iterator<Item = &'i LockedImage>, manifest_of: ManifestOf<'_>) -> Value {
     let image_json = |image: &LockedImage| {
         let mut value = json!(image);
+        value["attachedUnknown"] = image.attached_unknown.into();
         if let Some(attached) = value.get_mut("attached").and_then(Value::as_array_mut) {
             for (attached, kind) in attached.iter_mut().zip(kinds(image, manifest_of)) {
                 attached["kind"] = json!(kind);
@@ -36,10 +37,15 @@ pub fn images_json<'i>(images: impl Iterator<Item = &'i LockedImage>, manifest_o
     images.map(image_json).collect()
 }
 
-/// `2 signatures, 1 SBOM`; `-` where there are none.
-pub fn counted(kinds: &[Kind]) -> String {
+/// `2 signatures, 1 SBOM`; `-` where there are none. `is_unknown`: the registry did not say whether there are more.
+pub fn counted(kinds: &[Kind], is_unknown: bool) -> String {
     let of = |kind: Kind| kinds.iter().filter(|own| **own == kind).count();
     let all = [Kind::Signature, Kind::Attestation, Kind::Sbom, Kind::Other].map(|kind| (kind, of(kind)));
     let parts: Vec<String> = all.iter().filter(|(_, number)| *number > 0).map(|(kind, n)| kind.counted(*n)).collect();
-    if parts.is_empty() { "-".to_owned() } else { parts.join(", ") }
+    match (parts.is_empty(), is_unknown) {
+        (true, false) => "-".to_owned(),
+        (true, true) => "unknown".to_owned(),
+        (false, false) => parts.join(", "),
+        (false, true) => format!("{}, perhaps more", parts.join(", ")),
+    }
 }

@@ -422,7 +422,7 @@ pub fn images_table(lock: &Lock, manifest_of: ManifestOf<'_>) -> String {
         .map(|image| {
             let platforms: Vec<String> = image.platforms.iter().map(Platform::to_string).collect();
             let platforms = if platforms.is_empty() { "-".to_owned() } else { platforms.join(",") };
-            let companions = counted(&kinds(image, manifest_of));
+            let companions = counted(&kinds(image, manifest_of), image.attached_unknown);
             vec![image.reference.to_string(), platforms, bytes(image.total_size), image.digest.short(), companions]
         })
         .collect();

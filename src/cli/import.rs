@@ -110,7 +110,8 @@ pub struct Args {
     repair: Option<PathBuf>,
     /// Refuse a bundle that is not newer than the one of this receipt
     ///
-    /// So that nobody brings an old one again: by the time it was made, which `--key` makes sure of. The same bundle may come again.
+    /// So that nobody brings an old one again: by the time it was made, which `--key` makes sure of. The same bundle may come
+    /// again, and so may one of the same lock, where the one of the receipt lacked images.
     #[arg(long, value_name = "RECEIPT", help_heading = "What may enter", hide_short_help = true)]
     newer_than: Option<PathBuf>,
     /// Keep the source host as the first part of the path
@@ -184,7 +185,9 @@ fn check_newer(args: &Args, bundle: &Bundle) -> Result<()> {
         return Err(Error::input(format!("reading {name}: it does not say when its bundle was made")));
     };
     let made = bundle.json().created;
-    if made > last || receipt.bundle == Some(bundle.identity()) {
+    // What follows one lock is of one time: one that lacked images must not keep the whole one out.
+    let completes = made == last && !receipt.missing.is_empty();
+    if made > last || completes || receipt.bundle == Some(bundle.identity()) {
         return Ok(());
     }
     let path = bundle.layout().path().display();
@@ -202,6 +205,7 @@ fn cargo<'a>(bundle: &Bundle, source: &'a dyn Source, graph: Graph, arriving: Op
         places: HashMap::new(),
         faults: Vec::new(),
         lost: Vec::new(),
+        missing: bundle.lock().missing.clone(),
         arriving,
         arrivals: None,
     }

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use bytes::Bytes;
 use serde_json::{Value, json};
 
+use super::allowlist::missing_text;
 use super::context::Context;
 use super::exit::Outcome;
 use super::registry::RegistryArgs;
@@ -15,7 +16,7 @@ use super::table;
 use crate::bundle::Bundle;
 use crate::content::{Cached, Source};
 use crate::error::{Error, Kind, Result};
-use crate::lock::{Attached, LockedImage};
+use crate::lock::{Lock, LockedImage, MissingImage};
 use crate::oci::{Child, Kind as ManifestKind, Manifest, Platform, Reference, Repository, Role, media_type};
 use crate::progress::plain_piece;
 use crate::progress::units::bytes;
@@ -81,7 +82,7 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
         let bundle = Bundle::open_any(&paths)?;
         let image = in_bundle(&bundle, name)?;
         let reference = image.reference.repository.with_digest(image.digest);
-        let shown = show(&args, bundle.layout(), &reference, Some(image.companions()), context).await;
+        let shown = show(&args, bundle.layout(), &reference, Some((bundle.lock(), image)), context).await;
         return shown.map_err(|error| match bundle.json().is_increment() {
             true => error.while_doing("this bundle is an increment: part of the image is expected at the target"),
             false => error,
@@ -118,15 +119,21 @@ fn in_bundle<'b>(bundle: &'b Bundle, name: Option<&str>) -> Result<&'b LockedIma
         let own = image.name();
         own == name || own == full || image.reference.to_string() == full
     });
-    found.ok_or_else(|| Error::input(format!("the bundle has no {name}; it has:")).listing(names()))
+    let wanted = name.parse::<Reference>().ok();
+    let is_wanted = |missing: &&MissingImage| wanted.as_ref().is_some_and(|wanted| missing.covers(wanted));
+    let why = match bundle.lock().missing.iter().find(is_wanted) {
+        Some(missing) => format!(", which was asked for and could not be had: {}", missing.reason),
+        None => String::new(),
+    };
+    found.ok_or_else(|| Error::input(format!("the bundle has no {name}{why}; it has:")).listing(names()))
 }
 
-/// `companions` are those that a lock names; a registry is asked.
+/// Of a bundle, `locked` is the image and the lock it is in; a registry is asked.
 async fn show(
     args: &Args,
     source: &dyn Source,
     reference: &Reference,
-    companions: Option<&[Attached]>,
+    locked: Option<(&Lock, &LockedImage)>,
     context: &Context,
 ) -> Result<Outcome> {
     let source = Cached::new(source, None);
@@ -141,14 +148,23 @@ async fn show(
         context.print_bytes(&config_of(&source, &reference.repository, &manifest).await?)?;
     } else if args.json {
         let config = read_config(&source, &reference.repository, &manifest).await?;
-        let companions = companions::of(&source, reference, (&root, &manifest), companions, context).await;
+        let companions = companions::of(&source, reference, (&root, &manifest), locked, context).await;
         let mut value = as_json(reference, &manifest, config.as_ref());
-        value["companions"] = companions.iter().map(|own| own.as_json()).collect();
+        value["companions"] = companions.found.iter().map(|own| own.as_json()).collect();
+        value["attachedUnknown"] = companions.unknown.into();
+        if let Some((lock, _)) = locked {
+            value["missing"] = json!(lock.missing);
+        }
         context.print_json(&value)?;
     } else {
         let config = read_config(&source, &reference.repository, &manifest).await?;
-        let companions = companions::of(&source, reference, (&root, &manifest), companions, context).await;
-        context.print(&(as_text(reference, &manifest, config.as_ref()) + &companions::table(&companions)))?;
+        let companions = companions::of(&source, reference, (&root, &manifest), locked, context).await;
+        let missing = match locked.map(|(lock, _)| missing_text(&lock.missing)).unwrap_or_default() {
+            text if text.is_empty() => text,
+            text => format!("\n{text}\n"),
+        };
+        let text = as_text(reference, &manifest, config.as_ref());
+        context.print(&(text + &companions::table(&companions) + &missing))?;
     }
     Ok(Outcome::Done)
 }

@@ -99,6 +99,7 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
         finished,
         wanted: Vec::new(),
         images,
+        missing: Vec::new(),
         confirmed,
         manifests,
     };

@@ -7,17 +7,18 @@ use std::time::Instant;
 use jiff::Timestamp;
 use serde_json::json;
 
-use super::allowlist::read_bounded;
 use super::context::Context;
 use super::exit::Outcome;
+use super::receipts;
 use super::registry::RegistryArgs;
+use super::signing::public;
 use crate::error::{Error, Kind, Result};
 use crate::naming::{Target, parse_target};
 use crate::oci::{Reference, Repository};
 use crate::progress::Event;
 use crate::progress::units::{bytes, count, duration};
 use crate::prove::{Claim, Confirmed, ImageProof, Options, Plan, Prover, State, Verdict};
-use crate::receipt::{ImageOutcome, MAX_RECEIPT, Receipt};
+use crate::receipt::{ImageOutcome, Receipt};
 use crate::transport::registry::Registries;
 
 const ABOUT: &str = "\
@@ -42,6 +43,7 @@ Examples:
   gapferry import images.tar --to harbor.internal/mirror --receipt receipt.json --prove
   gapferry prove receipt.json
   gapferry prove receipt.json --dry-run
+  gapferry prove receipt.json --key ours.pub
   gapferry prove receipt.json --to harbor-copy.internal/mirror
   gapferry prove receipt.json --json | jq -r '.images[] | select(.verdict != \"proven\") | .reference'";
 
@@ -54,6 +56,11 @@ const MOST_SHOWN: usize = 1000;
 pub struct Args {
     /// The receipt of an import or a migration, or an inventory
     receipt: PathBuf,
+    /// Refuse a receipt that this public key has not signed
+    ///
+    /// Repeatable: one of them has to have. The signature stands beside the receipt, in RECEIPT.sig, where --sign-key puts it.
+    #[arg(long, value_name = "FILE")]
+    key: Vec<PathBuf>,
     /// Where it is now, if the registry has another name or its images have another prefix
     #[arg(long, value_name = "HOST[:PORT][/PREFIX]")]
     to: Option<String>,
@@ -76,13 +83,13 @@ pub struct Args {
 pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
     let started = Instant::now();
     args.registry.claim_stdin()?;
-    let (name, content) = read_bounded(&args.receipt, MAX_RECEIPT + 1)?;
-    let receipt = Receipt::parse(&content, &name)?;
-    drop(content);
+    let keys = args.key.iter().map(|key| public(key)).collect::<Result<Vec<_>>>()?;
+    let receipt = receipts::read(&args.receipt, &keys, "--key", context)?;
     let from = parse_target(&receipt.target)?;
     let to = args.to.as_deref().map_or_else(|| parse_target(&receipt.target), parse_target)?;
     let (claims, confirmed) = claims(&receipt, &from, &to)?;
     if claims.is_empty() {
+        let name = args.receipt.display();
         return Err(Error::input(format!("{name} confirms no image, so there is nothing to prove")));
     }
     let registries = args.registry.connect([to.registry.clone()], &BTreeMap::new(), context)?;

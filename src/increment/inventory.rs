@@ -96,6 +96,7 @@ impl Asker<'_> {
         let options =
             Options { index: None, available_platforms: false, referrers: Referrers::Look, foreign_layers: true };
         let walk = Walk::new(&cached, options, self.events.clone());
+        let walk = walk.with_untold_effect("those that were found are written down, and others may be there");
         let found: Vec<(ImageReceipt, Found)> = stream::iter(images)
             .map(|named| async {
                 let found = self.image(&walk, named).await;
@@ -179,8 +180,8 @@ pub struct Unreadable {
 
 fn told(named: &Named, digest: Option<Digest>, outcome: ImageOutcome, error: Option<String>) -> ImageReceipt {
     let (source, reference) = (named.source.to_string(), Some(named.target.clone()));
-    let (platforms, companions) = Default::default();
-    ImageReceipt { source, reference, digest, outcome, platforms, companions, error }
+    let (platforms, companions, proven) = Default::default();
+    ImageReceipt { source, reference, digest, outcome, platforms, companions, proven, error }
 }
 
 /// The registry refuses this repository, or this image; it does not follow that it refuses others.

@@ -130,10 +130,10 @@ fn report_untold(walk: &Walk<'_>, repository: &Repository, error: &Error) {
     let registry = repository.registry().to_owned();
     if walk.untold.lock().unwrap_or_else(PoisonError::into_inner).insert(registry) {
         walk.events.report(Event::Warning(format!(
-            "{}: signatures, SBOMs and other artifacts attached to its images could not be looked up: {}; its images are \
-             carried with those that were found (--require-referrers makes this an error, --no-referrers does not look)",
+            "{}: signatures, SBOMs and other artifacts attached to its images could not be looked up: {}; {}",
             repository.registry(),
-            error.chain()
+            error.chain(),
+            walk.untold_effect,
         )));
     }
 }

@@ -91,6 +91,36 @@ async fn what_fails_while_it_is_fetched_is_left_out_in_every_form() {
 }
 
 #[tokio::test]
+async fn volumes_are_planned_anew_without_what_fails_while_it_is_fetched() {
+    let site = Site::new().await;
+    site.source.put_image("a", "1", "amd64");
+    site.source.put_image("b", "1", "amd64");
+    let large = "a".repeat(1_500_000);
+    let image = json!({"schemaVersion": 2, "mediaType": OCI_MANIFEST,
+        "config": typed(site.source.put_blob("c", br#"{"os":"linux","architecture":"amd64"}"#), OCI_CONFIG),
+        "layers": [typed(site.source.put_blob("c", large.as_bytes()), OCI_LAYER)]});
+    site.source.put_manifest("c", "1", OCI_MANIFEST, &image);
+    site.source.remove(&sha256(b"layer of b:1 for amd64"));
+    let (list, out, lock) = (site.list(&["a:1", "b:1", "c:1"]), site.path("v.tar"), site.path("lock"));
+    let export = ["export", "-f", &list, "-o", &out, "--volume-size", "1MB"];
+    ends_with(4, &export);
+    let output = ends_with(1, &[&export[..], &["--keep-going", "--json", "--lock", &lock]].concat());
+    let told: Value = serde_json::from_str(&stdout(&output)).unwrap();
+    let volumes: Vec<&str> =
+        told["volumes"].as_array().unwrap().iter().map(|volume| volume["volume"].as_str().unwrap()).collect();
+    assert_eq!((references(&told["missing"]), volumes.len() > 1), (vec!["b:1"], true), "{told}");
+    ends_with(0, &[&["verify", "--full"], &volumes[..]].concat());
+    // One of them again, of the lock that lacks the image.
+    let before = std::fs::read(volumes[1]).unwrap();
+    std::fs::remove_file(volumes[1]).unwrap();
+    let again = ["export", "--locked", &lock, "-o", &out, "--volume-size", "1MB", "--only-volume", "2"];
+    ends_with(0, &again);
+    assert!(std::fs::read(volumes[1]).unwrap() == before);
+    let target = Registry::start();
+    ends_with(0, &[&["import", "--to", target.host()], &volumes[..]].concat());
+}
+
+#[tokio::test]
 async fn one_pass_ends_unfinished() {
     let site = Site::new().await;
     site.source.put_image("a", "1", "amd64");
@@ -118,6 +148,46 @@ async fn an_increment_does_not_take_a_missing_image_for_one_that_is_not_wanted()
     ends_with(1, &["export", "-f", &list, "--since", &first, "-o", &next, "--keep-going"]);
     let json: Value = serde_json::from_slice(&std::fs::read(format!("{next}/bundle.json")).unwrap()).unwrap();
     assert_eq!(references(&json["removed"]), ["c:1"]);
+}
+
+#[tokio::test]
+async fn a_receipt_says_what_was_missing_and_the_next_increment_brings_it() {
+    let (site, target) = (Site::new().await, Registry::start());
+    site.source.put_image("a", "1", "amd64");
+    site.source.put_image("b", "1", "amd64");
+    let (list, whole, lock) = (site.list(&["a:1", "b:1"]), site.path("whole"), site.path("lock"));
+    ends_with(0, &["lock", "-f", &list, "-o", &lock]);
+    let layer = "layer of b:1 for amd64";
+    site.source.remove(&sha256(layer.as_bytes()));
+    let (first, receipt, next) = (site.path("first"), site.path("receipt"), site.path("next"));
+    ends_with(1, &["export", "--locked", &lock, "-o", &first, "--keep-going"]);
+    let import = ["import", &first, "--to", target.host(), "--json"];
+    for more in [&["--dry-run"][..], &["--receipt", &receipt]] {
+        let output = ends_with(0, &[&import[..], more].concat());
+        let told: Value = serde_json::from_str(&stdout(&output)).unwrap();
+        assert_eq!(references(&told["missing"]), ["b:1"], "{told}");
+        assert_eq!(told["missing"][0]["reason"], "not-found");
+    }
+    for command in [&["inspect", &first, "--json"][..], &["list", &first, "--json"]] {
+        let shown: Value = serde_json::from_str(&stdout(&ends_with(0, command))).unwrap();
+        assert_eq!(references(&shown["missing"]), ["b:1"], "{shown}");
+    }
+    assert!(stdout(&ends_with(0, &["inspect", &first])).contains("b:1 (not found)"));
+    let output = ends_with(2, &["inspect", &format!("{first}#{}", site.source.name("b:1"))]);
+    assert!(stderr(&output).contains("could not be had: not found"), "{}", stderr(&output));
+
+    site.source.put_image("b", "1", "amd64");
+    for since in [&receipt, &first] {
+        ends_with(0, &["export", "-f", &list, "--since", since, "-o", &next]);
+        let json: Value = serde_json::from_slice(&std::fs::read(format!("{next}/bundle.json")).unwrap()).unwrap();
+        let carried = json["files"].to_string();
+        assert!(carried.contains(&sha256(layer.as_bytes())[7..]), "{carried}");
+        assert_eq!(json["lock"].get("missing"), None);
+    }
+    // Of one time with the bundle that lacks the image, since it is of the same lock.
+    ends_with(0, &["export", "--locked", &lock, "-o", &whole]);
+    ends_with(0, &["import", &whole, "--to", target.host(), "--newer-than", &receipt, "--receipt", &receipt]);
+    ends_with(3, &["import", &first, "--to", target.host(), "--newer-than", &receipt]);
 }
 
 #[tokio::test]

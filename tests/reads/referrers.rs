@@ -30,6 +30,11 @@ fn both(server: &Server) -> [String; 2] {
     ["app", "other"].map(|name| format!("{}/team/{name}:1", server.address))
 }
 
+/// What was printed, as JSON.
+fn printed(output: &std::process::Output) -> Value {
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{e}: {}", said(output)))
+}
+
 /// Images of a lock that may have more attached than it says.
 fn unknown(lock: &Value) -> usize {
     lock["images"].as_array().unwrap().iter().filter(|image| image["attachedUnknown"] == true).count()
@@ -83,6 +88,30 @@ async fn an_export_without_an_answer_makes_a_bundle_that_verifies() {
     let [one, two] = both(&server);
     assert_code(&gapferry(&["export", &one, &two, "-o", path(&bundle)]).await, 0);
     assert_code(&gapferry(&["verify", path(&bundle)]).await, 0);
+    // Whoever looks at it learns that there may be signatures.
+    let bundle = path(&bundle);
+    assert!(said(&gapferry(&["list", bundle]).await).contains("unknown"));
+    assert_eq!(unknown(&printed(&gapferry(&["list", bundle, "--json"]).await)), 2);
+    let image = format!("{bundle}#{one}");
+    assert!(said(&gapferry(&["inspect", &image]).await).contains("what else is attached is unknown"));
+    for image in [&image, &one] {
+        assert_eq!(printed(&gapferry(&["inspect", image, "--json"]).await)["attachedUnknown"], true, "{image}");
+    }
+}
+
+#[tokio::test]
+async fn a_warning_names_no_option_that_its_command_lacks() {
+    let server = answering(|| Answer::new(403)).await;
+    let directory = tempdir();
+    let list = directory.path().join("list.txt");
+    let [one, _] = both(&server);
+    std::fs::write(&list, &one).unwrap();
+    for command in [&["inspect", &one][..], &["inventory", &server.address, "-f", path(&list)]] {
+        let output = gapferry(command).await;
+        assert_code(&output, 0);
+        let text = said(&output);
+        assert!(text.contains(UNTOLD) && !text.contains("-referrers"), "{text}");
+    }
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@ use super::super::context::Context;
 use super::super::table;
 use crate::companion::Kind;
 use crate::content::{Cached, Source};
-use crate::lock::Attached;
+use crate::lock::{Attached, Lock, LockedImage};
 use crate::oci::{Child, Digest, Manifest, Reference};
 use crate::progress::Event;
 use crate::progress::units::bytes;
@@ -20,17 +20,25 @@ pub struct Companion {
     about: String,
 }
 
-/// Those of the manifest that is shown and of what is below it; `locked` are those that a lock names. A registry that cannot be
-/// asked costs a warning.
+/// What accompanies what is shown.
+#[derive(Default)]
+pub struct Companions {
+    pub found: Vec<Companion>,
+    /// There may be more: a registry did not say.
+    pub unknown: bool,
+}
+
+/// Those of the manifest that is shown and of what is below it; of a bundle those that its lock names. A registry that cannot
+/// be asked costs a warning.
 pub async fn of(
     source: &Cached<'_>,
     reference: &Reference,
     (root, shown): (&Manifest, &Manifest),
-    locked: Option<&[Attached]>,
+    locked: Option<(&Lock, &LockedImage)>,
     context: &Context,
-) -> Vec<Companion> {
-    let all = match locked {
-        Some(locked) => locked.to_vec(),
+) -> Companions {
+    let (all, unknown) = match locked {
+        Some((_, image)) => (image.companions().to_vec(), image.attached_unknown),
         None => at_registry(source, reference, context).await,
     };
     let is_whole = root.digest() == shown.digest();
@@ -45,19 +53,21 @@ pub async fn of(
         let kind = Kind::of(attached.tag.as_ref(), attached.artifact_type.as_deref(), manifest.as_ref());
         found.push(Companion { kind, about: about(root, &attached.subject), attached });
     }
-    found
+    Companions { found, unknown }
 }
 
-async fn at_registry(source: &Cached<'_>, reference: &Reference, context: &Context) -> Vec<Attached> {
+/// What is attached, and whether there may be more.
+async fn at_registry(source: &Cached<'_>, reference: &Reference, context: &Context) -> (Vec<Attached>, bool) {
     let options = Options { index: None, available_platforms: false, referrers: Referrers::Look, foreign_layers: true };
     let walk = Walk::new(source, options, context.events.clone());
+    let walk = walk.with_untold_effect("those that were found are shown");
     let wanted = Wanted { reference: reference.clone(), rename: None, platforms: Vec::new(), written: String::new() };
     match walk.discover(&wanted).await {
-        Ok(image) => image.locked.attached.unwrap_or_default(),
+        Ok(image) => (image.locked.attached.unwrap_or_default(), image.locked.attached_unknown),
         Err(error) => {
             let text = format!("signatures and other companions of {reference} are not shown: {}", error.chain());
             context.events.report(Event::Warning(text));
-            Vec::new()
+            (Vec::new(), true)
         }
     }
 }
@@ -92,15 +102,19 @@ impl Companion {
 }
 
 /// Below the content of the image; empty where there are none.
-pub fn table(companions: &[Companion]) -> String {
-    if companions.is_empty() {
-        return String::new();
+pub fn table(companions: &Companions) -> String {
+    let more = match companions.unknown {
+        true => "\nwhat else is attached is unknown: its registry did not say\n",
+        false => "",
+    };
+    if companions.found.is_empty() {
+        return more.to_owned();
     }
     let row = |own: &Companion| {
         let found_by = own.attached.tag.as_ref().map_or_else(|| "referrer".to_owned(), ToString::to_string);
         let (size, digest) = (bytes(own.attached.size), own.attached.digest.to_string());
         vec![own.kind.to_string(), own.about.clone(), size, digest, found_by]
     };
-    let rows: Vec<Vec<String>> = companions.iter().map(row).collect();
-    format!("\n{}", table::render(&["COMPANION", "OF", "SIZE", "DIGEST", "FOUND BY"], &rows))
+    let rows: Vec<Vec<String>> = companions.found.iter().map(row).collect();
+    format!("\n{}{more}", table::render(&["COMPANION", "OF", "SIZE", "DIGEST", "FOUND BY"], &rows))
 }

@@ -261,6 +261,7 @@ fn cargo(storage: &Storage, collected: Collected) -> Cargo<'_> {
         places: HashMap::new(),
         faults,
         lost,
+        missing: Vec::new(),
         arriving: None,
         arrivals: None,
     }

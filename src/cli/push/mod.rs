@@ -22,7 +22,7 @@ use crate::allowlist::refused;
 use crate::content::Source;
 use crate::error::{Error, Kind, Result};
 use crate::graph::{Graph, Image};
-use crate::lock::{IndexMode, LockedImage};
+use crate::lock::{IndexMode, LockedImage, MissingImage};
 use crate::naming::{Map, Naming, Style, Target, landing, parse_target};
 use crate::oci::{Digest, Reference, Repository};
 use crate::plan::{self, OnExisting, Plan, Targets};
@@ -150,10 +150,21 @@ pub struct Cargo<'a> {
     pub faults: Vec<String>,
     /// Images that failed already: the source cannot give them.
     pub lost: Vec<ImageReceipt>,
+    /// Images that the bundle was to bring and lacks: no failure of this push.
+    pub missing: Vec<MissingImage>,
     /// It comes in several runs, and this is the one that knows of the others.
     pub arriving: Option<&'a dyn Arriving>,
     /// It can be read once, in an order of its own.
     pub arrivals: Option<&'a dyn Arrivals>,
+}
+
+/// What a push was to do, and what was found afterwards.
+struct Ended<'p> {
+    plan: &'p Plan,
+    /// Volumes that are still wanted.
+    wanted: &'p [u32],
+    /// Of each image, whether it was read back and is right; `None`: it was not read.
+    proven: Vec<Option<bool>>,
 }
 
 /// Content that arrives in several runs.
@@ -228,17 +239,18 @@ impl<'a> Push<'a> {
         context.end();
         let wanted = cargo.arriving.map_or_else(|| Ok(Vec::new()), |arriving| arriving.after(&waiting, &outcome));
         let volumes = wanted.as_ref().map_or(&[][..], |wanted| wanted);
+        let mut ended = Ended { plan: &plan, wanted: volumes, proven: vec![None; outcome.images.len()] };
         let proven = match args.prove {
             true => {
                 // How a proof of hours ends must not cost the receipt.
-                report::receipt(self, cargo, (&plan, volumes), &outcome)?;
-                self.prove(&registries, (graph, &plan), &mut outcome, context).await
+                report::receipt(self, cargo, &ended, &outcome)?;
+                self.prove(&registries, graph, (&mut ended, &mut outcome), context).await
             }
             false => Ok(Outcome::Done),
         };
-        let written = report::files(self, cargo, (&plan, volumes), &outcome, context);
+        let written = report::files(self, cargo, &ended, &outcome, context);
         // Which images failed is told whatever became of the receipt; that it is missing comes last.
-        let ended = report::summary(cargo, (&plan, volumes), &outcome, started, context);
+        let ended = report::summary(cargo, &ended, &outcome, started, context);
         let proven = wanted.and(written).and(proven)?;
         Ok(if proven == Outcome::Damaged { proven } else { ended })
     }
@@ -250,11 +262,11 @@ impl<'a> Push<'a> {
     async fn prove(
         &self,
         registries: &Registries,
-        (graph, plan): (&Graph, &Plan),
-        outcome: &mut transfer::Outcome,
+        graph: &Graph,
+        (ended, outcome): (&mut Ended<'_>, &mut transfer::Outcome),
         context: &Context,
     ) -> Result<Outcome> {
-        let started = Instant::now();
+        let (started, plan) = (Instant::now(), ended.plan);
         let images = graph.images.iter().zip(&plan.images).zip(&outcome.images);
         let is_there = |result: &Result<Done, _>| matches!(result, Ok(Done::Pushed | Done::Present));
         let claims: Vec<Claim> =
@@ -269,9 +281,11 @@ impl<'a> Push<'a> {
         let proof = prove::Job { registries, registry, options, state, dry_run };
         let proof = proof.run(&claims, &confirmed, context).await?;
         context.say(&prove::summary(&proof, started));
-        let mut found = proof.plan.images.iter();
-        for result in outcome.images.iter_mut().filter(|result| is_there(result)) {
-            if let Some(error) = found.next().and_then(prove::failure) {
+        let there = outcome.images.iter_mut().zip(&mut ended.proven).filter(|(result, _)| is_there(result));
+        for ((result, proven), found) in there.zip(&proof.plan.images) {
+            let failure = prove::failure(found);
+            *proven = Some(failure.is_none());
+            if let Some(error) = failure {
                 *result = Err(Arc::new(error));
             }
         }

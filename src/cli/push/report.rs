@@ -13,7 +13,7 @@ use super::super::context::{Context, write_file};
 use super::super::exit::Outcome;
 use super::super::hint;
 use super::super::table;
-use super::{Cargo, Push, companions};
+use super::{Cargo, Ended, Push, companions};
 use crate::error::{Error, Kind, Reason, Result};
 use crate::graph::Image;
 use crate::lock::IndexMode;
@@ -42,10 +42,11 @@ pub fn plan(cargo: &Cargo<'_>, plan: &Plan, notes: &[String], as_json: bool, con
             json!({
                 "source": image.locked.reference, "reference": step.to, "digest": image.locked.digest,
                 "action": step.action, "tag": step.tag, "companions": companions::as_json(image, step),
+                "attachedUnknown": image.locked.attached_unknown,
             })
         });
         context.print_json(&json!({
-            "images": images.collect::<Vec<_>>(), "failed": cargo.lost, "notes": notes,
+            "images": images.collect::<Vec<_>>(), "failed": cargo.lost, "missing": cargo.missing, "notes": notes,
             "newBytes": new, "mountedBytes": mounted, "presentBytes": present,
         }))?;
         return Ok(Outcome::Done);
@@ -58,7 +59,7 @@ pub fn plan(cargo: &Cargo<'_>, plan: &Plan, notes: &[String], as_json: bool, con
             let action = action(step.action, step.tag).to_owned();
             let (size, digest) = (bytes(image.locked.total_size), image.locked.digest.short());
             let kinds = image.locked.companions().iter().map(|attached| kind_of(image, attached));
-            let counted = counted(&kinds.collect::<Vec<_>>());
+            let counted = counted(&kinds.collect::<Vec<_>>(), image.locked.attached_unknown);
             let own = vec![step.to.to_string(), action, size, digest, counted];
             std::iter::once(own).chain(companions::rows(step))
         })
@@ -92,15 +93,15 @@ fn action(action: Action, tag: TagState) -> &'static str {
 ///
 /// # Errors
 /// The first that could not be written.
-pub fn files(
+pub(super) fn files(
     push: &Push<'_>,
     cargo: &Cargo<'_>,
-    (plan, wanted): (&Plan, &[u32]),
+    ended: &Ended<'_>,
     outcome: &transfer::Outcome,
     context: &Context,
 ) -> Result<()> {
-    let (args, graph) = (push.args, &cargo.graph);
-    let receipt = receipt_of(push, cargo, (plan, wanted), outcome);
+    let (args, graph, plan) = (push.args, &cargo.graph, ended.plan);
+    let receipt = receipt_of(push, cargo, ended, outcome);
     let kept = args.receipt.as_ref().map_or(Ok(()), |path| keep(path, &receipt, push.key.as_deref()));
     let printed = if push.json { context.print(&receipt.to_json()) } else { Ok(()) };
     let listed = args.digestfile.as_ref().map_or(Ok(()), |path| {
@@ -116,21 +117,23 @@ pub fn files(
 ///
 /// # Errors
 /// It cannot be written.
-pub fn receipt(push: &Push<'_>, cargo: &Cargo<'_>, done: (&Plan, &[u32]), outcome: &transfer::Outcome) -> Result<()> {
-    let Some(path) = &push.args.receipt else { return Ok(()) };
-    keep(path, &receipt_of(push, cargo, done, outcome), push.key.as_deref())
-}
-
-fn receipt_of(
+pub(super) fn receipt(
     push: &Push<'_>,
     cargo: &Cargo<'_>,
-    (plan, wanted): (&Plan, &[u32]),
+    ended: &Ended<'_>,
     outcome: &transfer::Outcome,
-) -> Receipt {
+) -> Result<()> {
+    let Some(path) = &push.args.receipt else { return Ok(()) };
+    keep(path, &receipt_of(push, cargo, ended, outcome), push.key.as_deref())
+}
+
+fn receipt_of(push: &Push<'_>, cargo: &Cargo<'_>, ended: &Ended<'_>, outcome: &transfer::Outcome) -> Receipt {
     let (from, now) = ((cargo.identity, cargo.created), Timestamp::now());
-    let mut receipt = Receipt::new(from, push.to, &cargo.graph, plan, outcome, now);
+    let mut receipt = Receipt::new(from, push.to, &cargo.graph, ended.plan, outcome, now);
+    receipt.images.iter_mut().zip(&ended.proven).for_each(|(image, proven)| image.proven = *proven);
     receipt.images.extend(cargo.lost.iter().cloned());
-    receipt.wanted = wanted.to_vec();
+    receipt.missing.clone_from(&cargo.missing);
+    receipt.wanted = ended.wanted.to_vec();
     receipt
 }
 
@@ -152,9 +155,9 @@ pub fn faults(cargo: &Cargo<'_>, context: &Context) {
 }
 
 /// The last lines: what failed and why, then the sum of it.
-pub fn summary(
+pub(super) fn summary(
     cargo: &Cargo<'_>,
-    (plan, wanted): (&Plan, &[u32]),
+    ended: &Ended<'_>,
     outcome: &transfer::Outcome,
     started: Instant,
     context: &Context,
@@ -163,7 +166,7 @@ pub fn summary(
     blocked(outcome, context);
     let count =
         |wanted: Done| outcome.images.iter().filter(|result| matches!(result, Ok(done) if *done == wanted)).count();
-    let failed = cargo.lost.len() + failures(cargo, plan, outcome, context);
+    let failed = cargo.lost.len() + failures(cargo, ended.plan, outcome, context);
     let stopped = outcome.images.iter().filter_map(|result| result.as_ref().err()).find(|e| e.stopped().is_some());
     let pushed = count(Done::Pushed);
     let mut parts = vec![format!("{} pushed", units::count(pushed, "image"))];
@@ -181,7 +184,7 @@ pub fn summary(
         duration(started.elapsed()),
     ));
     if waiting > 0 {
-        let volumes = volumes(wanted);
+        let volumes = volumes(ended.wanted);
         context.say(&format!("{} for {volumes}: run the same command with what comes next", verb(waiting)));
     }
     match (failed, waiting) {
