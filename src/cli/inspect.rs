@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use bytes::Bytes;
 use serde_json::{Value, json};
 
-use super::allowlist::missing_text;
+use super::allowlist::missing_lines;
 use super::context::Context;
 use super::exit::Outcome;
 use super::registry::RegistryArgs;
@@ -159,12 +159,11 @@ async fn show(
     } else {
         let config = read_config(&source, &reference.repository, &manifest).await?;
         let companions = companions::of(&source, reference, (&root, &manifest), locked, context).await;
-        let missing = match locked.map(|(lock, _)| missing_text(&lock.missing)).unwrap_or_default() {
-            text if text.is_empty() => text,
-            text => format!("\n{text}\n"),
-        };
-        let text = as_text(reference, &manifest, config.as_ref());
-        context.print(&(text + &companions::table(&companions) + &missing))?;
+        let text = as_text(reference, &manifest, config.as_ref()) + &companions::table(&companions);
+        let missing = locked.map(|(lock, _)| missing_lines(&lock.missing)).unwrap_or_default();
+        let blank = (!missing.is_empty()).then(String::new);
+        let missing: String = blank.into_iter().chain(missing).map(|line| line + "\n").collect();
+        context.print(&(text + &missing))?;
     }
     Ok(Outcome::Done)
 }
