@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use crate::companion::Kind;
 use crate::lock::LockedImage;
-use crate::oci::{Descriptor, Digest, Manifest, Reference};
+use crate::oci::{Descriptor, Digest, Manifest, Reference, Repository};
 
 /// One image, complete.
 #[derive(Clone, Debug)]
@@ -59,6 +59,14 @@ pub struct LeftBehind {
     pub attached: BTreeMap<Kind, usize>,
     /// Attestations of the platform that is carried, as children of the index (BuildKit's).
     pub inside_index: usize,
+}
+
+/// Single manifests and blobs of a graph.
+#[derive(Clone, Debug, Default)]
+pub struct Located {
+    pub manifests: Vec<Manifest>,
+    /// Blobs, each with a repository that has it.
+    pub blobs: Vec<(Descriptor, Repository)>,
 }
 
 impl LeftBehind {

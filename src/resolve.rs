@@ -1,6 +1,7 @@
 //! From the rules of an allowlist to the references they mean now, and from those to a lock and its graph.
 
 mod beside;
+mod locate;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -20,6 +21,7 @@ use crate::progress::units::count;
 use crate::progress::{Event, Events, Phase};
 use crate::walk::{Origin, Walk, Wanted};
 pub use beside::without_companions;
+pub use locate::locate;
 
 /// Every image of a job that failed, so that all can be mended at once.
 #[derive(Debug)]

@@ -25,7 +25,7 @@ use crate::oci::{
 use crate::progress::units::count;
 use crate::progress::{Event, Events};
 use crate::select::{self, Root};
-pub use locked::LockedCompanions;
+pub use locked::{Former, Kept, LockedCompanions};
 pub use modes::Modes;
 pub use recall::Known;
 use tree::Tree;
@@ -98,6 +98,9 @@ pub struct Walk<'a> {
     /// What earlier entries say of index modes, and the images that keep theirs.
     modes: Modes,
     kept_modes: Mutex<BTreeSet<Reference>>,
+    /// Companions of an earlier lock or bundle, and what was kept of them.
+    former: Former,
+    kept_companions: Mutex<Kept>,
     left_behind: Mutex<Vec<LeftBehind>>,
     companions: LockedCompanions,
     platforms: Platforms,
@@ -112,6 +115,7 @@ pub struct Walk<'a> {
 impl<'a> Walk<'a> {
     pub fn new(source: &'a Cached<'a>, options: Options, events: Events) -> Walk<'a> {
         let (known, recalled, platforms, tags, untold) = Default::default();
+        let (former, kept_companions) = Default::default();
         let (modes, kept_modes, left_behind, companions, untold_effect) = Default::default();
         Walk {
             source,
@@ -121,6 +125,8 @@ impl<'a> Walk<'a> {
             recalled,
             modes,
             kept_modes,
+            former,
+            kept_companions,
             left_behind,
             companions,
             platforms,
@@ -144,6 +150,16 @@ impl<'a> Walk<'a> {
     /// Earlier entries keep their index mode, where none is asked for.
     pub fn with_modes(self, modes: Modes) -> Walk<'a> {
         Walk { modes, ..self }
+    }
+
+    /// Where a registry does not say what is attached to an image, the image keeps its companions of `former`.
+    pub fn with_former(self, former: Former) -> Walk<'a> {
+        Walk { former, ..self }
+    }
+
+    /// Companions that images keep only because today's could not be looked up.
+    pub fn kept_companions(&self) -> Kept {
+        *self.kept_companions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn note_kept_mode(&self, reference: &Reference) {
@@ -201,6 +217,27 @@ impl<'a> Walk<'a> {
         }
     }
 
+    /// Where it reads.
+    pub fn source(&self) -> &'a Cached<'a> {
+        self.source
+    }
+
+    /// The manifest of a lock entry, alone.
+    ///
+    /// # Errors
+    /// It is gone, or the selection gives another one now.
+    pub async fn root(&self, locked: &LockedImage, origin: Origin) -> Result<Manifest> {
+        let root = match (&locked.selection, origin) {
+            (Some(selection), Origin::Registry) => self.select_again(locked, selection).await?,
+            _ => self.need_locked(locked, &locked.descriptor()).await?,
+        };
+        if root.digest() != locked.digest {
+            let text = format!("the selection now gives {}, the lock says {}", root.digest(), locked.digest);
+            return Err(Error::damaged(text));
+        }
+        Ok(root)
+    }
+
     /// Makes the image of a lock entry again, exactly.
     ///
     /// # Errors
@@ -248,7 +285,13 @@ impl<'a> Walk<'a> {
         }
         let found = match self.options.referrers {
             Referrers::Leave => attached::Found::default(),
-            Referrers::Look | Referrers::Require => self.find_attached(repository, &mut tree).await?,
+            Referrers::Look | Referrers::Require => {
+                let found = self.find_attached(repository, &mut tree).await?;
+                match self.former.get(&wanted.reference) {
+                    Some(former) => locked::keep(self, former, &mut tree, found).await?,
+                    None => found,
+                }
+            }
         };
         let (blobs, foreign) = tree.blobs(self.options.foreign_layers);
         self.tell_foreign(&wanted.reference, foreign.len());
@@ -276,14 +319,7 @@ impl<'a> Walk<'a> {
 
     async fn assemble_inner(&self, locked: &LockedImage, origin: Origin) -> Result<Image> {
         let repository = &locked.reference.repository;
-        let root = match (&locked.selection, origin) {
-            (Some(selection), Origin::Registry) => self.select_again(locked, selection).await?,
-            _ => self.need_locked(locked, &locked.descriptor()).await?,
-        };
-        if root.digest() != locked.digest {
-            let text = format!("the selection now gives {}, the lock says {}", root.digest(), locked.digest);
-            return Err(Error::damaged(text));
-        }
+        let root = self.root(locked, origin).await?;
         let mut tree = Tree::of(self.source, repository, root, &locked.absent).await?;
         let found = locked::add(self, locked, &mut tree).await?;
         let absent = |blob: &Descriptor| locked.absent.iter().any(|absent| absent.digest == blob.digest);

@@ -119,6 +119,11 @@ impl Missing {
         self.metadata.is_empty() && self.tools.is_empty() && self.blobs.is_empty()
     }
 
+    /// Whether a file is among it that is made of the manifests of all images.
+    pub fn needs_manifests(&self) -> bool {
+        self.metadata.iter().any(|path| path == INDEX_JSON || path == DOCKER_JSON)
+    }
+
     /// Bytes that would mend it, metadata apart, as far as sizes are known.
     pub fn bytes(&self) -> u64 {
         self.blobs.iter().map(MissingBlob::bytes).fold(0, u64::saturating_add)

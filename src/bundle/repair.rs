@@ -4,7 +4,7 @@
 //! Whoever made it is not believed: `repair.json` only says for which bundle it is. Each of its files is proven by what that
 //! bundle says of it before anything is written ([`mend`](super::mend)).
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -21,8 +21,8 @@ use super::tarfile::{self, TarFile};
 use super::{Contents, Tool, bytes_in};
 use crate::content::{Origin, Source};
 use crate::error::{Error, Kind, Result};
-use crate::graph::Graph;
-use crate::oci::{Descriptor, Digest, Manifest, Repository};
+use crate::graph::Located;
+use crate::oci::{Descriptor, Digest, Repository};
 use crate::progress::{Event, Events, Phase};
 use crate::transport::layout::Layout;
 
@@ -87,8 +87,9 @@ fn read(layout: &Layout) -> Result<Option<RepairJson>> {
     Ok(Some(json))
 }
 
-/// Writes to `out` what `missing` asks for, all of it of `graph`, which `contents` are of; blobs are fetched from `source`, so
-/// many at a time. Interrupted, it leaves what it has for the next run.
+/// Writes to `out` what `missing` asks for: files that follow from `contents`, which needs manifests only if
+/// [`Missing::needs_manifests`], and what was `located`. Blobs are fetched from `source`, so many at a time. Interrupted, it
+/// leaves what it has for the next run.
 ///
 /// # Errors
 /// Something is asked for that is not of these contents, or that only the whole bundle can give; what the source or the disk
@@ -96,13 +97,18 @@ fn read(layout: &Layout) -> Result<Option<RepairJson>> {
 pub async fn write_repair(
     out: &Path,
     missing: &Missing,
-    (contents, graph, tool): (&Contents, &Graph, &str),
+    (contents, located, tool): (&Contents, Located, &str),
     (source, jobs): (&dyn Source, usize),
     events: &Events,
 ) -> Result<Repair> {
     let out = medium::settle(out)?;
     refuse_foreign(&out)?;
-    let Wanted { manifests, blobs, in_ranges } = wanted(missing, contents, graph)?;
+    let Located { manifests, blobs } = located;
+    let ranged = ranges::in_ranges(missing);
+    let (few, blobs): (Vec<Placed>, Vec<Placed>) =
+        blobs.into_iter().partition(|(blob, _)| ranged.contains_key(&blob.digest));
+    let in_ranges: Vec<(&MissingBlob, Placed)> =
+        few.into_iter().filter_map(|placed| Some((*ranged.get(&placed.0.digest)?, placed))).collect();
     let tools = contents.tools.clone();
     let mut metadata = metadata(missing, contents)?;
     let _lock = WriteLock::take(&out)?;
@@ -176,38 +182,6 @@ pub fn refuse_unwanted(missing: &Missing, tools: &[Tool]) -> Result<()> {
             Err(Error::input(format!("{}; leave it out, or name the right one by --tool-file", faults.join("; "))))
         }
     }
-}
-
-/// What is asked for, and where it is.
-struct Wanted<'m> {
-    manifests: Vec<Manifest>,
-    blobs: Vec<Placed>,
-    in_ranges: Vec<(&'m MissingBlob, Placed)>,
-}
-
-fn wanted<'m>(missing: &'m Missing, contents: &Contents, graph: &Graph) -> Result<Wanted<'m>> {
-    let sizes: HashMap<Digest, u64> = contents.all().collect();
-    for blob in &missing.blobs {
-        let found = sizes.get(&blob.digest);
-        if found.is_none_or(|size| blob.size.is_some_and(|wanted| wanted != *size)) {
-            let text = "is not of this lock: the bundle was made of another one, or with other options";
-            return Err(Error::input(format!("what is missing, {}, {text}", blob.digest)));
-        }
-    }
-    let asked: HashSet<Digest> = missing.blobs.iter().map(|blob| blob.digest).collect();
-    let manifests = contents.manifests.iter().filter(|manifest| asked.contains(&manifest.digest())).cloned().collect();
-    let mut places: HashMap<Digest, &Repository> = HashMap::new();
-    for image in &graph.images {
-        for blob in &image.blobs {
-            places.entry(blob.digest).or_insert(&image.locked.reference.repository);
-        }
-    }
-    let blobs = contents.blobs.iter().filter(|blob| asked.contains(&blob.digest));
-    let blobs = blobs.filter_map(|blob| Some((blob.clone(), (*places.get(&blob.digest)?).clone())));
-    let ranged = ranges::in_ranges(missing);
-    let (few, blobs): (Vec<Placed>, Vec<Placed>) = blobs.partition(|(blob, _)| ranged.contains_key(&blob.digest));
-    let in_ranges = few.into_iter().filter_map(|placed| Some((*ranged.get(&placed.0.digest)?, placed))).collect();
-    Ok(Wanted { manifests, blobs, in_ranges })
 }
 
 fn repair_json(missing: &Missing, tool: &str, ranges: Vec<Range>) -> Result<Metadata> {

@@ -21,7 +21,7 @@ use crate::progress::Event;
 use crate::progress::units::count;
 use crate::resolve::{self, Expanded, Failures, LeaveOut, TagLists};
 use crate::transport::registry::Registries;
-use crate::walk::{Known, LockedCompanions, Modes, Options, Platforms, Referrers, Walk};
+use crate::walk::{Former, Kept, Known, LockedCompanions, Modes, Options, Platforms, Referrers, Walk};
 
 #[derive(Args)]
 #[command(next_help_heading = "What to carry")]
@@ -106,6 +106,8 @@ pub struct Earlier {
     /// What immutable tags mean.
     locks: Vec<Lock>,
     modes: Modes,
+    /// What is kept where a registry does not say what is attached.
+    former: Former,
 }
 
 /// An allowlist that was read, and the client for its registries.
@@ -184,8 +186,8 @@ impl AllowlistArgs {
         context: &Context,
     ) -> Result<(Walk<'a>, Expanded, Timestamp)> {
         let (now, _) = context.now()?;
-        let Earlier { locks, modes } = earlier;
-        let walk = self.walk(cached, context).with_known(self.known(locks)).with_modes(modes);
+        let Earlier { locks, modes, former } = earlier;
+        let walk = self.walk(cached, context).with_known(self.known(locks)).with_modes(modes).with_former(former);
         let (rules, jobs) = (&sources.allowlist.rules, registry.jobs());
         let lists = TagLists { allow_empty: self.allow_empty, companions: !self.companions.no_referrers };
         let wanted = resolve::expand(cached, rules, lists, self.leave_out(), jobs, &context.events).await;
@@ -234,6 +236,7 @@ impl AllowlistArgs {
         let mut earlier = Earlier::default();
         if let Some(lock) = &lock {
             earlier.modes.add(lock);
+            earlier.former.add(lock);
         }
         if !self.immutable_tags.is_empty() {
             earlier.locks.extend(lock);
@@ -256,6 +259,7 @@ impl AllowlistArgs {
         let walk = self.walk(cached, context).with_companions(companions);
         let before = lock.images.clone();
         let followed = resolve::follow(&walk, lock, self.leave_out(), registry.jobs(), &context.events).await;
+        report_kept_companions(walk.kept_companions(), context);
         let (lock, graph) = followed.map_err(|failures| failures.into_error("following the lock"))?;
         let created = match report_changed_companions(&before, &lock.images, context) {
             true => context.now()?.0,
@@ -269,7 +273,8 @@ impl AllowlistArgs {
         self.companions.no_referrers
     }
 
-    fn walk<'a>(&self, cached: &'a Cached<'a>, context: &Context) -> Walk<'a> {
+    /// The walk of what these options say.
+    pub fn walk<'a>(&self, cached: &'a Cached<'a>, context: &Context) -> Walk<'a> {
         let options = Options {
             index: self.index,
             referrers: self.referrers(),
@@ -300,6 +305,7 @@ fn report_walk(walk: &Walk<'_>, context: &Context) {
         context.events.report(Event::Notice(text));
     }
     report_kept_modes(walk, context);
+    report_kept_companions(walk.kept_companions(), context);
     report_left_behind(&walk.left_behind(), context);
 }
 
@@ -307,7 +313,9 @@ fn report_walk(walk: &Walk<'_>, context: &Context) {
 fn report_changed_companions(before: &[LockedImage], now: &[LockedImage], context: &Context) -> bool {
     let before: HashMap<&Reference, &LockedImage> = before.iter().map(|image| (&image.reference, image)).collect();
     let pairs = now.iter().filter_map(|now| Some((*before.get(&now.reference)?, now)));
-    let changed: Vec<_> = pairs.filter(|(before, now)| before.attached != now.attached).collect();
+    let pairs: Vec<_> = pairs.collect();
+    let is_another = pairs.iter().any(|(before, now)| before.attached_unknown != now.attached_unknown);
+    let changed: Vec<_> = pairs.into_iter().filter(|(before, now)| before.attached != now.attached).collect();
     let counted = |from: &LockedImage, to: &LockedImage| {
         let lacks = |companion: &&Attached| !to.companions().contains(companion);
         let mut kinds: BTreeMap<Kind, usize> = BTreeMap::new();
@@ -327,7 +335,21 @@ fn report_changed_companions(before: &[LockedImage], now: &[LockedImage], contex
         let text = format!("and {} more with other companions than the lock's", count(more, "image"));
         context.events.report(Event::Notice(text));
     }
-    !changed.is_empty()
+    is_another || !changed.is_empty()
+}
+
+fn report_kept_companions(kept: Kept, context: &Context) {
+    let Kept { images, companions, lost } = kept;
+    if images == 0 {
+        return;
+    }
+    let lost = if lost > 0 { format!("; {lost} more cannot be read and are left out") } else { String::new() };
+    let text = format!(
+        "{} of {} are those of the earlier lock or bundle, since today's could not be looked up{lost}",
+        count(companions, "companion"),
+        count(images, "image"),
+    );
+    context.events.report(Event::Warning(text));
 }
 
 fn report_kept_modes(walk: &Walk<'_>, context: &Context) {

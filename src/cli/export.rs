@@ -164,7 +164,6 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
     check_writable(&args.lock)?;
     let to = stream::To::of(&args)?;
     args.volumes.check(args.locked.is_some())?;
-    args.volumes.check_companions(args.companions())?;
     let in_volumes = args.volumes.wanted().is_some();
     if to.is_some() && in_volumes {
         return Err(Error::input("volumes cannot be one stream, or compressed: name an output that ends in .tar"));
@@ -213,7 +212,10 @@ async fn export(
     let (mut lock, mut graph) = match ask {
         Ask::Locked(lock) => {
             prescribed.clone_from(&lock.missing);
-            args.allowlist.follow(*lock, args.companions(), &source, &args.registry, context).await?
+            let given = lock.clone();
+            let followed = args.allowlist.follow(*lock, args.companions(), &source, &args.registry, context).await?;
+            args.volumes.check_same_set(&given, &followed.0)?;
+            followed
         }
         Ask::Resolve(sources) => {
             let earlier = args.allowlist.earlier(args.lock.as_ref(), former_lock)?;
@@ -224,7 +226,9 @@ async fn export(
     let lost = Lost::default();
     let from = From { source: &source, registries, baseline: baseline.as_ref(), tools: &tools, lost: &lost };
     loop {
-        let kept = args.allowlist.leave_out().failed.then(|| graph.clone());
+        // A volume that is written again has to be of the lock it was of.
+        let may_leave_out = args.allowlist.leave_out().failed && !args.volumes.is_one_again();
+        let kept = may_leave_out.then(|| graph.clone());
         let ended = produce(args, (&lock, graph), &from, (started, key.clone()), context).await;
         let Err(error) = ended else {
             let missing = lock.missing.split_off(prescribed.len().min(lock.missing.len()));

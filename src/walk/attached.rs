@@ -118,7 +118,7 @@ impl Companions {
 
 /// Whether the image can go without the answer. A limit that was reached passes by itself; what is wrong on this side does
 /// not.
-fn is_refusal_to_say(error: &Error) -> bool {
+pub fn is_refusal_to_say(error: &Error) -> bool {
     match error.kind() {
         Kind::Unauthorized | Kind::Refused | Kind::NotFound | Kind::Network | Kind::Damaged | Kind::Input => true,
         Kind::RateLimited | Kind::Disk | Kind::Lacking | Kind::Interrupted => false,

@@ -1,16 +1,19 @@
-//! What becomes of the companions that a lock names, when its images are followed.
+//! What becomes of the companions that a lock names, when its images are followed or looked up again.
 //!
 //! Signing again at the source replaces a `.sig` or `.att` manifest, and garbage collection takes the old one: the image of
 //! the lock is still there then, and its signature is not.
 
+use std::collections::HashMap;
+use std::sync::PoisonError;
+
 use super::Walk;
-use super::attached::{self, Found};
+use super::attached::{self, Found, is_refusal_to_say};
 use super::tree::Tree;
 use crate::companion::Kind;
 use crate::content::Source;
 use crate::error::{self, Error, Result};
-use crate::lock::{Attached, LockedImage};
-use crate::oci::Manifest;
+use crate::lock::{Attached, Lock, LockedImage};
+use crate::oci::{Manifest, Reference};
 
 /// Which companions travel with the images of a lock.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -34,7 +37,10 @@ pub enum LockedCompanions {
 pub async fn add(walk: &Walk<'_>, locked: &LockedImage, tree: &mut Tree) -> Result<Found> {
     let repository = &locked.reference.repository;
     match walk.companions {
-        LockedCompanions::Today => return attached::find(walk, repository, tree).await,
+        LockedCompanions::Today => {
+            let found = attached::find(walk, repository, tree).await?;
+            return keep(walk, locked, tree, found).await;
+        }
         LockedCompanions::None => return Ok(Found::default()),
         LockedCompanions::Locked | LockedCompanions::Remaining => {}
     }
@@ -50,6 +56,79 @@ pub async fn add(walk: &Walk<'_>, locked: &LockedImage, tree: &mut Tree) -> Resu
         }
     }
     Ok(Found { attached: locked.attached.clone(), unknown: locked.attached_unknown })
+}
+
+/// The companions that images have in an earlier lock or bundle.
+#[derive(Debug, Default)]
+pub struct Former(HashMap<Reference, LockedImage>);
+
+impl Former {
+    pub fn add(&mut self, lock: &Lock) {
+        let with_companions = lock.images.iter().filter(|image| !image.companions().is_empty());
+        self.0.extend(with_companions.map(|image| (image.reference.clone(), image.clone())));
+    }
+
+    pub fn get(&self, reference: &Reference) -> Option<&LockedImage> {
+        self.0.get(reference)
+    }
+}
+
+/// What was kept of earlier companions because today's answer is not whole.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Kept {
+    pub images: usize,
+    pub companions: usize,
+    /// Those that can be read nowhere any more.
+    pub lost: usize,
+}
+
+/// Adds to `found`, where a registry did not say all that is attached, the companions that the image has in `former` and that are
+/// still there: no answer is no reason to drop a signature.
+///
+/// # Errors
+/// What keeps anything from being read.
+pub async fn keep(walk: &Walk<'_>, former: &LockedImage, tree: &mut Tree, found: Found) -> Result<Found> {
+    let Found { attached, unknown } = found;
+    let mut attached = attached.unwrap_or_default();
+    let (before, mut lost) = (attached.len(), 0);
+    for companion in former.companions().iter().filter(|_| unknown) {
+        let is_known = |own: &Attached| own.digest == companion.digest && own.tag == companion.tag;
+        // Of another image that has the tag now it says nothing.
+        if attached.iter().any(is_known) || !tree.holds(companion.subject) {
+            continue;
+        }
+        let mut with = tree.clone();
+        match add_one(walk, former, companion, &mut with).await {
+            Ok(true) => {
+                *tree = with;
+                attached.push(companion.clone());
+            }
+            Ok(false) => lost += 1,
+            Err(error) if is_refusal_to_say(&error) => lost += 1,
+            Err(error) => return Err(error),
+        }
+    }
+    let kept = attached.len() - before;
+    if kept + lost > 0 {
+        let mut all = walk.kept_companions.lock().unwrap_or_else(PoisonError::into_inner);
+        *all = Kept { images: all.images + 1, companions: all.companions + kept, lost: all.lost + lost };
+    }
+    let is_answer = !unknown || !attached.is_empty();
+    Ok(Found { attached: is_answer.then_some(attached), unknown })
+}
+
+/// Adds a companion to the tree; whether it is there.
+async fn add_one(walk: &Walk<'_>, locked: &LockedImage, companion: &Attached, tree: &mut Tree) -> Result<bool> {
+    let repository = &locked.reference.repository;
+    let Some(manifest) = walk.source.manifest(&repository.with_digest(companion.digest)).await? else {
+        return Ok(false);
+    };
+    let declared = manifest.subject().map(|subject| subject.digest);
+    if companion.fault(tree.holds(companion.subject), declared).is_some() {
+        return Ok(false);
+    }
+    tree.add(walk.source, repository, manifest).await?;
+    Ok(true)
 }
 
 async fn read(walk: &Walk<'_>, locked: &LockedImage, companion: &Attached) -> Result<Option<Manifest>> {

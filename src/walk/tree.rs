@@ -15,6 +15,7 @@ const MAX_DEPTH: usize = 8;
 const AT_ONCE: usize = 6;
 
 /// The manifests of an image, level by level.
+#[derive(Clone)]
 pub struct Tree {
     /// The image's own manifests, root first; parents before children.
     image: Vec<Manifest>,

@@ -65,9 +65,17 @@ fn a_replaced_signature_is_named_and_the_user_goes_on_with_todays_or_without() {
         succeed(&["verify", &out]);
         assert_eq!(ground.attached(&out), Vec::<String>::new());
     }
-    let volume = ["--volume-size", "4GB", "--only-volume", "1", "--companions", "today"];
-    let output = ends_with(2, &[&["export", "--locked", &ground.lock, "-o", "v.tar"], &volume[..]].concat());
-    assert!(stderr(&output).contains("another set"), "{}", stderr(&output));
+    // A volume repeats the lock and all manifests: it is of its set only with the companions of that.
+    let volumes = ground.source.path("v.tar").display().to_string();
+    let (first, sized) = (ground.source.path("v.001.tar"), ["-o", &volumes, "--volume-size", "4GB"]);
+    let again = [&sized[..], &["--only-volume", "1", "--companions", "today"]].concat();
+    let output = ends_with(2, &[&["export", "--locked", &ground.lock], &again[..]].concat());
+    assert!(stderr(&output).contains("volume of another set"), "{}", stderr(&output));
+    succeed(&[&["export", "--locked", &lock], &sized[..]].concat());
+    let before = std::fs::read(&first).unwrap();
+    std::fs::remove_file(&first).unwrap();
+    succeed(&[&["export", "--locked", &lock], &again[..]].concat());
+    assert!(std::fs::read(&first).unwrap() == before);
 }
 
 #[test]

@@ -3,11 +3,13 @@
 
 mod keep_going;
 mod odd;
+mod repair;
 #[path = "../support/mod.rs"]
 mod support;
 
 use std::collections::BTreeMap;
 use std::process::Output;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use serde_json::{Value, json};
@@ -25,15 +27,27 @@ type Content = Arc<Mutex<BTreeMap<String, (String, Vec<u8>)>>>;
 /// A registry that serves what was put there, whatever it is: no registry of today would take some of it.
 pub struct Source {
     content: Content,
+    /// What is not there is refused.
+    is_refusing: Arc<AtomicBool>,
     server: Server,
 }
 
 impl Source {
     pub async fn start() -> Source {
         let content = Content::default();
-        let shown = content.clone();
-        let server = Server::registry(move |request, _| answer(&shown.lock().unwrap(), request)).await;
-        Source { content, server }
+        let is_refusing = Arc::new(AtomicBool::new(false));
+        let (shown, refuses) = (content.clone(), is_refusing.clone());
+        let server = Server::registry(move |request, _| match answer(&shown.lock().unwrap(), request) {
+            absent if absent.status == 404 && refuses.load(Ordering::Relaxed) => Answer::new(403),
+            answer => answer,
+        });
+        Source { content, is_refusing, server: server.await }
+    }
+
+    /// Only what has these digests is there any more; the rest is gone, or refused.
+    pub fn keep_only(&self, digests: &[String], refuse: bool) {
+        self.content.lock().unwrap().retain(|path, _| digests.iter().any(|digest| path.ends_with(digest)));
+        self.is_refusing.store(refuse, Ordering::Relaxed);
     }
 
     /// `HOST/NAME`

@@ -154,6 +154,81 @@ async fn an_entry_that_may_lack_signatures_is_not_taken_over() {
     assert_eq!((unknown(&json(&lock)), &json(&lock)["images"][0]["attached"]), (0, &json!([])));
 }
 
+#[tokio::test]
+async fn a_signature_that_the_last_bundle_has_is_kept_where_today_nobody_says_what_is_attached() {
+    let mut shop = two_images();
+    let signature = shop.digest("team/app:1").replace(':', "-") + ".sig";
+    shop.add(&format!("team/app:{signature}"), "signature");
+    let digest = shop.digest(&format!("team/app:{signature}"));
+    let (silent, is_signature) = (Arc::new(AtomicBool::new(false)), [digest.clone(), signature.clone()]);
+    let is_silent = silent.clone();
+    let moved = Arc::new(AtomicBool::new(false));
+    let (has_moved, mut other) = (moved.clone(), shop.clone());
+    other.add("team/app:1", "another image");
+    let server = Server::registry(move |request, _| {
+        let attached = ["/referrers/", "/tags/list", ".att", ".sbom"].iter().any(|part| request.target.contains(part));
+        let about = attached || is_signature.iter().any(|name| request.target.contains(name));
+        match is_silent.load(Ordering::Relaxed) && about {
+            true => Answer::new(403),
+            false if has_moved.load(Ordering::Relaxed) => other.answer(request),
+            false => shop.answer(request),
+        }
+    });
+    let server = server.await;
+    let directory = tempdir();
+    let (bundle, lock) = (directory.path().join("b.tar"), directory.path().join("lock"));
+    let [one, two] = both(&server);
+    let export = ["export", &one, &two, "-o", path(&bundle)];
+    let attached = |images: &Value| images[0]["attached"][0]["digest"].clone();
+    assert_code(&gapferry(&[&export[..], &["--lock", path(&lock)]].concat()).await, 0);
+    assert_eq!(attached(&json(&lock)["images"]), json!(digest));
+    silent.store(true, Ordering::Relaxed);
+    let output = gapferry(&export).await;
+    assert_code(&output, 0);
+    let text = said(&output);
+    assert!(text.contains(UNTOLD) && text.contains("1 companion of 1 image are those of the earlier"), "{text}");
+    let listed = printed(&gapferry(&["list", path(&bundle), "--json"]).await);
+    assert_eq!((attached(&listed["images"]), unknown(&listed)), (json!(digest), 2));
+    assert_code(&gapferry(&["verify", "--full", path(&bundle)]).await, 0);
+
+    // Of an image that the tag no longer means it says nothing.
+    moved.store(true, Ordering::Relaxed);
+    assert_code(&gapferry(&export).await, 0);
+    let listed = printed(&gapferry(&["list", path(&bundle), "--json"]).await);
+    assert_eq!((attached(&listed["images"]), unknown(&listed)), (Value::Null, 2));
+    assert_code(&gapferry(&["verify", path(&bundle)]).await, 0);
+}
+
+#[tokio::test]
+async fn a_lock_keeps_the_companions_that_can_still_be_read_where_nobody_says_which_there_are_today() {
+    let mut shop = two_images();
+    let signature = shop.digest("team/app:1").replace(':', "-") + ".sig";
+    shop.add(&format!("team/app:{signature}"), "signature");
+    let digest = shop.digest(&format!("team/app:{signature}"));
+    let silent = Arc::new(AtomicBool::new(false));
+    let is_silent = silent.clone();
+    let server = Server::registry(move |request, _| {
+        let by_tag = request.target.contains("/tags/list") || request.target.contains("/manifests/sha256-");
+        let about = by_tag || request.target.contains("/referrers/");
+        if is_silent.load(Ordering::Relaxed) && about { Answer::new(403) } else { shop.answer(request) }
+    });
+    let server = server.await;
+    let directory = tempdir();
+    let (lock, today) = (directory.path().join("lock"), directory.path().join("today"));
+    let [one, _] = both(&server);
+    assert_code(&gapferry(&["lock", &one, "-o", path(&lock)]).await, 0);
+    std::fs::copy(&lock, &today).unwrap();
+    silent.store(true, Ordering::Relaxed);
+    assert_code(&gapferry(&["lock", &one, "-o", path(&today)]).await, 0);
+    let bundle = directory.path().join("b");
+    let follow = ["export", "--locked", path(&lock), "--companions", "today", "-o", path(&bundle)];
+    assert_code(&gapferry(&follow).await, 0);
+    let followed = json(&bundle.join("bundle.json"))["lock"].clone();
+    for lock in [json(&today), followed] {
+        assert_eq!((&lock["images"][0]["attached"][0]["digest"], unknown(&lock)), (&json!(digest), 1), "{lock}");
+    }
+}
+
 /// An index, as what stands under a fallback tag.
 fn index(media_type: &str, manifests: &[&[u8]]) -> Vec<u8> {
     let entry = |bytes: &&[u8]| json!({ "mediaType": OCI_MANIFEST, "digest": sha256(bytes), "size": bytes.len() });

@@ -7,9 +7,11 @@ use crate::cli::context::Context;
 use crate::cli::exit::Outcome;
 use crate::content::{Cached, Checkpoint};
 use crate::error::{Error, Result};
+use crate::graph::Graph;
 use crate::progress::Event;
 use crate::progress::units::{bytes, count};
-use crate::walk::LockedCompanions;
+use crate::resolve;
+use crate::walk::{LockedCompanions, Origin};
 
 /// Writes the repair that `--repair` asks for; `None`: it does not.
 pub async fn run(args: &Args, context: &Context) -> Result<Option<Outcome>> {
@@ -33,15 +35,23 @@ pub async fn run(args: &Args, context: &Context) -> Result<Option<Outcome>> {
     let kept = Checkpoint::new(&registries, Some(walk_file(&args.output)));
     tell_obstacle(&kept, context);
     let made = async {
-        let source = Cached::new(&kept, None);
+        let (source, jobs, events) = (Cached::new(&kept, None), args.registry.jobs(), &context.events);
         // A companion that is gone costs nothing, unless it is asked for.
-        let remaining = LockedCompanions::Remaining;
-        let (lock, graph) = args.allowlist.follow(*lock, remaining, &source, &args.registry, context).await?;
-        let mut contents = Contents::new(lock, &graph)?.carrying(tools);
+        let walk = args.allowlist.walk(&source, context).with_companions(LockedCompanions::Remaining);
+        let graph = match missing.needs_manifests() {
+            true => resolve::assemble(&walk, &lock, Origin::Registry, jobs, events).await,
+            false => Ok(Graph::default()),
+        };
+        let graph = graph.map_err(|failures| {
+            let why = "index.json and manifest.json are made of all manifests; another copy of the bundle has them too";
+            failures.into_error("following the lock").while_doing(why)
+        })?;
+        let wanted = missing.blobs.iter().map(|blob| (blob.digest, blob.size)).collect();
+        let located = resolve::locate(&walk, (&lock, &graph.images), wanted, jobs, events).await?;
+        let mut contents = Contents::new(*lock, &graph)?.carrying(tools);
         // Of an increment anything can be asked for; but index.json is that of the increment.
         contents.basis = baseline.map(|baseline| baseline.basis(&contents)).unwrap_or_default();
-        let jobs = args.registry.jobs();
-        write_repair(&args.output, &missing, (&contents, &graph, TOOL), (&source, jobs), &context.events).await
+        write_repair(&args.output, &missing, (&contents, located, TOOL), (&source, jobs), events).await
     };
     let repair = settle(&kept, made.await, context)?;
     context.end();

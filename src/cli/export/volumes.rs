@@ -20,7 +20,6 @@ use crate::lock::Lock;
 use crate::progress::units::{bytes, count, duration};
 use crate::signing::PrivateKey;
 use crate::transport::registry::Registries;
-use crate::walk::LockedCompanions;
 
 #[derive(clap::Args)]
 pub struct VolumeArgs {
@@ -35,6 +34,7 @@ pub struct VolumeArgs {
     /// Write only volume N again, the same that it was: fetches no more than it holds
     ///
     /// All else has to be said as it was then: --volume-size, --recovery, --since. The identity that is printed is that of the others.
+    /// Every volume repeats the lock and all manifests: --companions and --keep-going are refused where they change the lock.
     #[arg(long, value_name = "N", value_parser = parse_number, help_heading = "Output", hide_short_help = true)]
     #[arg(requires_all = ["volume_size", "locked"])]
     only_volume: Option<u32>,
@@ -53,18 +53,24 @@ impl VolumeArgs {
         }
     }
 
-    /// A volume that is written again belongs to a set that exists.
+    /// A volume that is written again belongs to a set that exists, and each of its volumes repeats the lock and all manifests.
+    /// `given` is the lock of that set, `followed` what became of it.
     ///
     /// # Errors
-    /// With other companions it would be a volume of another set.
-    pub fn check_companions(&self, companions: LockedCompanions) -> Result<()> {
+    /// With other images or companions it would be a volume of another set.
+    pub fn check_same_set(&self, given: &Lock, followed: &Lock) -> Result<()> {
         match self.only_volume {
-            Some(_) if companions != LockedCompanions::Locked => Err(Error::input(
-                "--only-volume writes a volume of a set that exists, which has the companions of the lock: with others it would be \
-                 another set; write all its volumes, without --only-volume",
+            Some(_) if given != followed => Err(Error::input(
+                "--only-volume writes a volume of a set that exists, and every volume repeats the images and companions of its lock: \
+                 with others it would be a volume of another set; write all volumes, without --only-volume",
             )),
             _ => Ok(()),
         }
+    }
+
+    /// Whether one volume of a set that exists is to be written.
+    pub fn is_one_again(&self) -> bool {
+        self.only_volume.is_some()
     }
 
     /// How volumes are to be written, if they are.

@@ -1,0 +1,219 @@
+//! Where single digests of a lock are, for a repair: it asks for these and, as far as that goes, for nothing else.
+//!
+//! A lock names images and their companions, not what is below them. So the repositories of the lock are asked for the rest, one
+//! after the other. Only where that would take more requests than reading the images does, or finds nothing, their manifests
+//! are read; an image that cannot be read then costs only what it alone could tell.
+//!
+//! # Threats
+//! What is asked for comes from a file of the other side and may be anything, at any length: no more than the repositories of
+//! the lock is asked for it, and no more than [`MOST_ASKED`] times. What is found is proven by its digest when it is read.
+
+use std::collections::{HashMap, HashSet};
+
+use futures_util::stream::{self, StreamExt, TryStreamExt};
+
+use super::walk_all;
+use crate::content::{Cached, Source};
+use crate::error::{Error, Kind, Result};
+use crate::graph::{Image, Located};
+use crate::lock::Lock;
+use crate::oci::{Descriptor, Digest, MAX_MANIFEST_SIZE, Manifest, Reference, Repository};
+use crate::progress::Events;
+use crate::walk::{Origin, Walk};
+
+/// Repositories are asked for digests at most so often in all.
+const MOST_ASKED: usize = 2_000;
+/// More digests that were not found are not named.
+const MOST_NAMED: usize = 20;
+
+/// Finds `wanted`, digests and, where they are known, their sizes; `images` of the lock were read before.
+///
+/// # Errors
+/// Something is not of this lock, or nowhere in its repositories; a registry gives no clear answer.
+pub async fn locate(
+    walk: &Walk<'_>,
+    (lock, images): (&Lock, &[Image]),
+    wanted: HashMap<Digest, Option<u64>>,
+    jobs: usize,
+    events: &Events,
+) -> Result<Located> {
+    let mut search = Search { walk, lock, wanted, found: Located::default(), unread: Vec::new() };
+    images.iter().try_for_each(|image| search.take(image))?;
+    search.by_name().await?;
+    let asked = search.is_cheap_to_ask();
+    if asked {
+        search.ask(jobs).await?;
+    }
+    if images.is_empty() && !search.wanted.is_empty() {
+        let walked = walk_all(&lock.images, jobs, events, |locked| walk.assemble(locked, Origin::Registry)).await;
+        for image in walked {
+            match image {
+                Ok(image) => search.take(&image)?,
+                Err(error) => search.unread.push(passed_over(error)?),
+            }
+        }
+        if !asked && search.is_cheap_to_ask() {
+            search.ask(jobs).await?;
+        }
+    }
+    search.end()
+}
+
+struct Search<'a> {
+    walk: &'a Walk<'a>,
+    lock: &'a Lock,
+    /// What is still to be found.
+    wanted: HashMap<Digest, Option<u64>>,
+    found: Located,
+    /// Why images could not be read.
+    unread: Vec<Error>,
+}
+
+impl Search<'_> {
+    fn source(&self) -> &Cached<'_> {
+        self.walk.source()
+    }
+
+    /// What the lock itself names: images and companions.
+    async fn by_name(&mut self) -> Result<()> {
+        for locked in &self.lock.images {
+            if self.wanted.contains_key(&locked.digest) {
+                match self.walk.root(locked, Origin::Registry).await {
+                    Ok(root) => self.add_manifest(root)?,
+                    Err(error) => self.unread.push(passed_over(error.while_doing(format!("image {}", locked.name())))?),
+                }
+            }
+            for companion in locked.companions() {
+                if !self.wanted.contains_key(&companion.digest) {
+                    continue;
+                }
+                let reference = locked.reference.repository.with_digest(companion.digest);
+                if let Some(manifest) = manifest(self.walk.source(), &reference).await? {
+                    self.add_manifest(manifest)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// What an image that was read leads to.
+    fn take(&mut self, image: &Image) -> Result<()> {
+        let repository = &image.locked.reference.repository;
+        image.manifests.iter().try_for_each(|manifest| self.add_manifest(manifest.clone()))?;
+        image.blobs.iter().try_for_each(|blob| self.add_blob(blob.clone(), repository.clone()))
+    }
+
+    fn repositories(&self) -> Vec<&Repository> {
+        let mut seen = HashSet::new();
+        let all = self.lock.images.iter().map(|image| &image.reference.repository);
+        all.filter(|repository| seen.insert(*repository)).collect()
+    }
+
+    fn is_cheap_to_ask(&self) -> bool {
+        self.wanted.len().saturating_mul(self.repositories().len()) <= MOST_ASKED
+    }
+
+    /// Asks the repositories of the lock. A blob of unknown size cannot be asked for.
+    async fn ask(&mut self, jobs: usize) -> Result<()> {
+        let (source, repositories) = (self.source(), self.repositories());
+        let sized = self.wanted.iter().filter_map(|(digest, size)| Some(Descriptor::new("", *digest, (*size)?)));
+        let found: Vec<Option<Found>> = stream::iter(sized.collect::<Vec<_>>())
+            .map(|blob| ask_all(source, &repositories, blob))
+            .buffered(jobs.max(1))
+            .try_collect()
+            .await?;
+        for found in found.into_iter().flatten() {
+            match found {
+                Found::Manifest(manifest) => self.add_manifest(manifest)?,
+                Found::Blob(blob, repository) => self.add_blob(blob, repository)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn add_manifest(&mut self, manifest: Manifest) -> Result<()> {
+        if self.strike(&manifest.digest(), manifest.size())? {
+            self.found.manifests.push(manifest);
+        }
+        Ok(())
+    }
+
+    fn add_blob(&mut self, blob: Descriptor, repository: Repository) -> Result<()> {
+        if self.strike(&blob.digest, blob.size)? {
+            self.found.blobs.push((blob, repository));
+        }
+        Ok(())
+    }
+
+    /// Takes one that was found off the list; whether it was on it.
+    fn strike(&mut self, digest: &Digest, size: u64) -> Result<bool> {
+        match self.wanted.remove(digest) {
+            Some(Some(other)) if other != size => Err(not_of_this_lock(digest)),
+            wanted => Ok(wanted.is_some()),
+        }
+    }
+
+    fn end(mut self) -> Result<Located> {
+        let mut lost: Vec<Digest> = self.wanted.keys().copied().collect();
+        lost.sort();
+        let Some(first) = lost.first() else {
+            self.found.manifests.sort_by_key(Manifest::digest);
+            self.found.blobs.sort_by_key(|(blob, _)| blob.digest);
+            return Ok(self.found);
+        };
+        let Some(unread) = self.unread.first() else { return Err(not_of_this_lock(first)) };
+        let text = format!(
+            "what is missing is in no repository of this lock ({} of its images cannot be read there any more: {}):",
+            self.unread.len(),
+            unread.chain()
+        );
+        let more = lost.len().checked_sub(MOST_NAMED).filter(|more| *more > 0).map(|more| format!("  and {more} more"));
+        let list = lost.iter().take(MOST_NAMED).map(|digest| format!("  {digest}")).chain(more);
+        Err(Error::new(Kind::NotFound, text).listing(list))
+    }
+}
+
+fn not_of_this_lock(digest: &Digest) -> Error {
+    let text = "is not of this lock: the bundle was made of another one, or with other options";
+    Error::input(format!("what is missing, {digest}, {text}"))
+}
+
+enum Found {
+    Manifest(Manifest),
+    Blob(Descriptor, Repository),
+}
+
+async fn ask_all(source: &Cached<'_>, repositories: &[&Repository], blob: Descriptor) -> Result<Option<Found>> {
+    for repository in repositories {
+        // The last byte shows that it is there, and costs no more.
+        match source.blob(repository, &blob, blob.size.saturating_sub(1)).await {
+            Ok(_) => return Ok(Some(Found::Blob(blob, (*repository).clone()))),
+            Err(error) => drop(passed_over(error)?),
+        }
+    }
+    if blob.size > MAX_MANIFEST_SIZE {
+        return Ok(None);
+    }
+    for repository in repositories {
+        if let Some(manifest) = manifest(source, &repository.with_digest(blob.digest)).await? {
+            return Ok(Some(Found::Manifest(manifest)));
+        }
+    }
+    Ok(None)
+}
+
+/// `None`: it is not there, or not for this account.
+async fn manifest(source: &Cached<'_>, reference: &Reference) -> Result<Option<Manifest>> {
+    source.manifest(reference).await.or_else(|error| passed_over(error).map(|_| None))
+}
+
+/// That one place does not have something, or does not give it; another may.
+///
+/// # Errors
+/// `error`, which says nothing of what was asked for.
+fn passed_over(error: Error) -> Result<Error> {
+    match error.kind() {
+        Kind::NotFound | Kind::Unauthorized | Kind::Refused | Kind::Damaged | Kind::Input => Ok(error),
+        Kind::RateLimited | Kind::Network | Kind::Disk | Kind::Lacking | Kind::Interrupted => Err(error),
+    }
+}
