@@ -293,7 +293,8 @@ pub struct Attached {
 
 impl Attached {
     /// Why it is not a companion of its image, or nothing. `in_tree`: its subject is a manifest of the image or of an earlier
-    /// companion. `declared`: the subject that its own manifest names; without a tag, it can be found by that alone.
+    /// companion. `declared`: the subject that its own manifest names, which registries go by; without a tag, it can be found
+    /// by that alone.
     ///
     /// This keeps a lock from giving any manifest any tag.
     pub fn fault(&self, in_tree: bool, declared: Option<Digest>) -> Option<String> {
@@ -306,7 +307,7 @@ impl Attached {
                 "its companion {digest} has the subject {subject}, which is no manifest of this image"
             ));
         }
-        if tag.is_none() && declared != Some(*subject) {
+        if declared.map_or(tag.is_none(), |declared| declared != *subject) {
             let names = declared.map_or_else(|| "no subject".to_owned(), |declared| format!("the subject {declared}"));
             return Some(format!("its companion {digest} names {names}, but the lock says {subject}"));
         }
@@ -425,6 +426,26 @@ mod tests {
         assert!(none.images[0].attached.is_some() && unknown.images[0].attached.is_none());
         assert!(none.to_json().contains("attached") && !unknown.to_json().contains("attached"));
         assert_eq!(none.images[0].companions(), unknown.images[0].companions());
+    }
+
+    #[test]
+    fn a_companion_speaks_of_the_subject_that_its_manifest_names() {
+        let (image, other) = (Digest::sha256(b"image"), Digest::sha256(b"other"));
+        let companion = |tag: Option<Tag>| Attached {
+            digest: Digest::sha256(b"signature"),
+            media_type: crate::oci::media_type::OCI_MANIFEST.into(),
+            size: 1,
+            subject: image,
+            tag,
+            artifact_type: None,
+        };
+        let (tagged, untagged) = (companion(Some(Tag::cosign(&image, "sig"))), companion(None));
+        for one in [&tagged, &untagged] {
+            assert!(one.fault(true, Some(image)).is_none());
+            assert!(one.fault(true, Some(other)).is_some(), "a registry would list it for the other image");
+            assert!(one.fault(false, Some(image)).is_some());
+        }
+        assert!(tagged.fault(true, None).is_none() && untagged.fault(true, None).is_some());
     }
 
     #[test]

@@ -31,6 +31,15 @@ pub enum Root {
     Child(Descriptor),
 }
 
+impl Root {
+    pub fn digest(&self) -> Digest {
+        match self {
+            Root::Manifest(manifest) => manifest.digest(),
+            Root::Child(child) => child.digest,
+        }
+    }
+}
+
 /// Picks the children of `index` whose platform is one of `platforms`, with their attestations.
 ///
 /// # Errors
@@ -64,7 +73,10 @@ pub fn default_mode(index: &Manifest, platforms: &[Platform]) -> IndexMode {
 }
 
 /// The digests of the selected platform manifests.
-fn chosen(children: &[Child], platforms: &[Platform]) -> Result<BTreeSet<Digest>> {
+///
+/// # Errors
+/// A platform that the index does not have.
+pub fn chosen(children: &[Child], platforms: &[Platform]) -> Result<BTreeSet<Digest>> {
     let offered = || children.iter().filter_map(|child| Some((child.descriptor.digest, offered_platform(child)?)));
     let missing: Vec<String> = platforms
         .iter()
@@ -108,7 +120,10 @@ fn keeps(child: &Child, chosen: &BTreeSet<Digest>) -> bool {
 }
 
 fn single(kept: &[&Child]) -> Result<Selected> {
-    let images: Vec<&&Child> = kept.iter().filter(|child| child.descriptor.attestation_subject().is_none()).collect();
+    let mut seen = BTreeSet::new();
+    let images = kept.iter().filter(|child| child.descriptor.attestation_subject().is_none());
+    // An index may name one manifest for several platforms.
+    let images: Vec<&&Child> = images.filter(|child| seen.insert(child.descriptor.digest)).collect();
     match images.as_slice() {
         [only] => Ok(Selected { root: Root::Child(only.descriptor.clone()), absent: Vec::new(), changed: true }),
         several => {
@@ -149,9 +164,10 @@ fn trim(index: &Manifest, chosen: &BTreeSet<Digest>) -> Result<Manifest> {
     trimmed.map_err(|e| Error::damaged("trimming the index").because(e))
 }
 
-/// Whether a selection can apply: only an index has something to select from.
+/// Whether a selection can apply: to an index that names platforms. A list of referrers or of artifacts names none, and runs
+/// nowhere.
 pub fn is_selectable(manifest: &Manifest) -> bool {
-    manifest.kind() == Kind::Index
+    manifest.kind() == Kind::Index && manifest.children().iter().any(|child| offered_platform(child).is_some())
 }
 
 #[cfg(test)]

@@ -366,7 +366,13 @@ impl<'a> Walk<'a> {
 
     async fn select_again(&self, locked: &LockedImage, selection: &Selection) -> Result<Manifest> {
         let original = self.need_locked(locked, &selection.original).await?;
-        match select::select(&original, &selection.platforms, selection.index)?.root {
+        let select = |platforms: &[Platform]| Ok(select::select(&original, platforms, selection.index)?.root);
+        let root = match select(&selection.platforms) {
+            Ok(root) if root.digest() == locked.digest => Ok(root),
+            // An older lock took other variants for the same platforms, and says which.
+            now => select(&locked.platforms).ok().filter(|then| then.digest() == locked.digest).map_or(now, Ok),
+        };
+        match root? {
             Root::Manifest(root) => Ok(root),
             Root::Child(child) => self.need_locked(locked, &child).await,
         }
@@ -408,7 +414,9 @@ impl<'a> Walk<'a> {
         }
         let root = match selected.root {
             Root::Manifest(root) => root,
-            Root::Child(child) => self.need(&wanted.reference.repository.with_digest(child.digest)).await?,
+            Root::Child(child) => {
+                tree::need_child(self.source, &wanted.reference.repository, found.digest(), child).await?
+            }
         };
         let selection = Selection { platforms: wanted.platforms.clone(), index, original: found.descriptor() };
         Ok((root, selected.absent, Some(selection)))
@@ -445,7 +453,7 @@ impl<'a> Walk<'a> {
         match root.config() {
             Some(config) if media_type::is_image_config(&config.media_type) => {
                 let bytes = self.source.small_blob(&wanted.reference.repository, config, MAX_CONFIG).await?;
-                Ok(platform_of_config(&bytes).into_iter().collect())
+                Ok(platform_of_config(&bytes)?.into_iter().collect())
             }
             _ => Ok(Vec::new()),
         }
@@ -493,8 +501,16 @@ fn check_has_any(asked: &[Platform], carried: &[Platform]) -> Result<()> {
     }
 }
 
-/// The platform an image config names, if it names one. A config that is not JSON belongs to some artifact.
-pub fn platform_of_config(bytes: &[u8]) -> Option<Platform> {
-    let platform: Platform = serde_json::from_slice(bytes).ok()?;
-    (!platform.is_unknown()).then_some(platform)
+/// The platform an image config names, if it names one. A config that is no JSON object belongs to some artifact.
+///
+/// # Errors
+/// Programs would differ in which platform they read in it.
+pub fn platform_of_config(bytes: &[u8]) -> Result<Option<Platform>> {
+    match serde_json::from_slice::<Platform>(bytes) {
+        Ok(platform) => Ok((!platform.is_unknown()).then_some(platform)),
+        Err(error) if error.is_data() && bytes.trim_ascii_start().starts_with(b"{") => {
+            Err(Error::damaged("reading the platform in its config").because(error))
+        }
+        Err(_) => Ok(None),
+    }
 }

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use super::{Allowlist, Rule};
 use crate::graph::Image;
 use crate::lock::{LockedImage, Rename};
-use crate::oci::{Digest, Kind, Manifest, Platform, Role};
+use crate::oci::{Child, Descriptor, Digest, Kind, Manifest, Platform, Role};
 
 impl Allowlist {
     /// Whether some rule covers the image. See [`Allowlist::refusal`].
@@ -79,20 +79,32 @@ fn foreign_platform(rule: &Rule, image: &LockedImage) -> Option<String> {
     Some(format!("{} carries {platform}, which {} does not allow", image.reference, rule.at))
 }
 
-/// A manifest in an index of the image that is neither for an allowed platform nor an attestation. Without a platform of its
-/// own, it may be for any.
+/// A manifest in an index of the image that is neither for an allowed platform nor an attestation of one that is. Without a
+/// platform of its own it may be for any: runtimes then go by its config. An attestation says that it is for none (BuildKit's
+/// `unknown/unknown`).
 fn foreign_child(rule: &Rule, image: &Image) -> Option<String> {
     if rule.platforms.is_empty() {
         return None;
     }
     let absent: HashSet<Digest> = image.locked.absent.iter().map(|absent| absent.digest).collect();
-    let foreign = indexes(image).flat_map(Manifest::children).find(|child| {
-        let descriptor = &child.descriptor;
-        let is_allowed = match descriptor.platform.as_deref().filter(|platform| !platform.is_unknown()) {
-            Some(platform) => allows(rule, platform),
-            None => descriptor.attestation_subject().is_some(),
+    let foreign = indexes(image).find_map(|index| {
+        let children = index.children();
+        let is_for_allowed = |descriptor: &Descriptor| {
+            descriptor.platform.as_deref().is_some_and(|platform| !platform.is_unknown() && allows(rule, platform))
         };
-        child.role == Role::Manifest && !is_allowed && !absent.contains(&descriptor.digest)
+        let allowed = children.iter().map(|child| &child.descriptor).filter(|child| is_for_allowed(child));
+        let allowed: HashSet<Digest> = allowed.map(|child| child.digest).collect();
+        let is_allowed = |descriptor: &Descriptor| match descriptor.platform.as_deref() {
+            Some(platform) if platform.is_unknown() => {
+                descriptor.attestation_subject().is_some_and(|subject| allowed.contains(&subject))
+            }
+            Some(platform) => allows(rule, platform),
+            None => false,
+        };
+        let is_foreign = |child: &Child| {
+            child.role == Role::Manifest && !is_allowed(&child.descriptor) && !absent.contains(&child.descriptor.digest)
+        };
+        children.into_iter().find(is_foreign)
     })?;
     let descriptor = foreign.descriptor;
     let platform = descriptor.platform.map_or_else(|| "no platform".to_owned(), |platform| platform.to_string());

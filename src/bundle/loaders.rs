@@ -125,8 +125,8 @@ fn one_platform(root: Manifest, platform: &Platform, find: &Find<'_>) -> Option<
         return Some(root);
     }
     let children = root.children();
-    let is_asked = |child: &&Child| offered_platform(child).is_some_and(|has| platform.selects(has));
-    let asked = children.iter().filter(is_asked).find_map(|child| find(&child.descriptor));
+    let offered = children.iter().filter_map(|child| Some((child, offered_platform(child)?)));
+    let asked = platform.best(offered).into_iter().find_map(|child| find(&child.descriptor));
     let chosen = asked.or_else(|| only(&children).and_then(|child| find(&child.descriptor)));
     chosen.filter(|manifest| manifest.kind() == Kind::Image)
 }

@@ -256,8 +256,11 @@ impl<'a, 'w> Follow<'a, 'w> {
     /// Notes that the image needs this; `false` when it is not there.
     fn visit(&mut self, descriptor: &Descriptor, role: Option<Role>) -> bool {
         let path = descriptor.digest.blob_path();
+        if self.left_out.covers(&descriptor.digest, role) {
+            // Another image may have it.
+            return false;
+        }
         let there = match self.walk.layout.size_of(&path) {
-            None if self.left_out.covers(&descriptor.digest, role) => return false,
             None if self.walk.assumes(descriptor, role) => {
                 self.whole = false;
                 return false;
@@ -284,8 +287,12 @@ impl<'a, 'w> Follow<'a, 'w> {
 
 /// The platforms an image carries are those the lock says: an allowlist is asked about them.
 fn platforms_agree(layout: &Layout, image: &LockedImage, problems: &mut Problems) {
-    // What cannot be read is found elsewhere.
-    let Some(carried) = platforms(layout, image) else { return };
+    let carried = match platforms(layout, image) {
+        Ok(Some(carried)) => carried,
+        // What cannot be read is found elsewhere.
+        Ok(None) => return,
+        Err(problem) => return problems.push(problem),
+    };
     if carried != image.platforms {
         let list = |platforms: &[Platform]| platforms.iter().map(Platform::to_string).collect::<Vec<_>>().join(", ");
         let what = format!("{} with {:?}", image.name(), list(&carried));
@@ -294,23 +301,29 @@ fn platforms_agree(layout: &Layout, image: &LockedImage, problems: &mut Problems
     }
 }
 
-fn platforms(layout: &Layout, image: &LockedImage) -> Option<Vec<Platform>> {
-    let root = layout.manifest_by_digest(&image.digest, Some(&image.media_type)).ok()??;
+fn platforms(layout: &Layout, image: &LockedImage) -> Result<Option<Vec<Platform>>, Problem> {
+    let Ok(Some(root)) = layout.manifest_by_digest(&image.digest, Some(&image.media_type)) else { return Ok(None) };
     if root.kind() == Kind::Index {
         let absent = |digest: &Digest| image.absent.iter().any(|absent| absent.digest == *digest);
         let children = root.children();
         let carried = children.iter().filter(|child| !absent(&child.descriptor.digest));
-        return Some(carried.filter_map(offered_platform).cloned().collect());
+        return Ok(Some(carried.filter_map(offered_platform).cloned().collect()));
     }
-    match root.config() {
-        Some(config) if media_type::is_image_config(&config.media_type) => {
-            let bytes = layout.read(&config.digest.blob_path(), MAX_CONFIG).ok()??;
-            // A damaged one says nothing.
-            let is_right = Digest::of(config.digest.algorithm(), &bytes) == config.digest;
-            is_right.then(|| platform_of_config(&bytes).into_iter().collect())
-        }
-        _ => Some(Vec::new()),
+    let Some(config) = root.config().filter(|config| media_type::is_image_config(&config.media_type)) else {
+        return Ok(Some(Vec::new()));
+    };
+    let path = config.digest.blob_path();
+    let malformed = |found: String| Problem::new(&path, ProblemKind::Malformed).found(found);
+    if config.size > MAX_CONFIG {
+        return Err(malformed(format!("the config of an image has {} bytes, more than {MAX_CONFIG}", config.size)));
     }
+    let Ok(Some(bytes)) = layout.read(&path, MAX_CONFIG) else { return Ok(None) };
+    // A damaged one says nothing.
+    if Digest::of(config.digest.algorithm(), &bytes) != config.digest {
+        return Ok(None);
+    }
+    let platform = platform_of_config(&bytes).map_err(|error| malformed(error.chain()))?;
+    Ok(Some(platform.into_iter().collect()))
 }
 
 /// Content that no image needs: declared, but smuggled in.

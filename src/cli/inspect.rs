@@ -178,9 +178,9 @@ async fn child_of(source: &Cached<'_>, reference: &Reference, root: &Manifest, w
         return Ok(root.clone());
     }
     let children = root.children();
-    let found = children.iter().find(|child| offered_platform(child).is_some_and(|has| wanted.selects(has)));
-    let Some(Child { descriptor, .. }) = found else {
-        let has = children.iter().filter_map(offered_platform);
+    let offered = || children.iter().filter_map(|child| Some((child, offered_platform(child)?)));
+    let Some(Child { descriptor, .. }) = wanted.best(offered()).first().copied() else {
+        let has = offered().map(|(_, has)| has);
         return Err(lacks(&[wanted.to_string()], has).while_doing(format!("inspecting {reference}")));
     };
     need(source, &reference.repository.with_digest(descriptor.digest)).await

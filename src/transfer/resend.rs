@@ -129,6 +129,8 @@ impl Transfer<'_> {
 }
 
 /// What `manifest` needs of the content that the target `named`; if it named nothing of the image, all that it may mean.
+///
+/// Of manifests only those that it names itself: a digest cannot be part of what it names, so sending them again ends.
 fn lacking<'i>(image: &'i Image, manifest: &Manifest, named: &[Digest]) -> Vec<Content<'i>> {
     let children: HashSet<Digest> = manifest.children().iter().map(|child| child.descriptor.digest).collect();
     let is_named = |digest: &Digest| named.contains(digest);
@@ -137,7 +139,9 @@ fn lacking<'i>(image: &'i Image, manifest: &Manifest, named: &[Digest]) -> Vec<C
     let manifests = image.manifests.iter().filter(|other| other.digest() != manifest.digest());
     if named.iter().any(|digest| *digest != manifest.digest()) {
         let blobs = blobs.filter(|blob| is_named(&blob.digest)).map(Content::Blob);
-        let manifests = manifests.filter(|child| is_named(&child.digest())).map(Content::Manifest);
+        let subject = manifest.subject().map(|subject| subject.digest);
+        let is_below = |other: &&Manifest| is_child(other) || subject == Some(other.digest());
+        let manifests = manifests.filter(|other| is_named(&other.digest()) && is_below(other)).map(Content::Manifest);
         return blobs.chain(manifests).collect();
     }
     blobs.map(Content::Blob).chain(manifests.filter(is_child).map(Content::Manifest)).collect()

@@ -171,8 +171,15 @@ async fn by_tag(walk: &Walk<'_>, repository: &Repository, subject: Digest, tag: 
         return Ok(Vec::new());
     }
     let attempt = |error: Error| error.while_doing(format!("reading the tag {tag}"));
-    let manifest = walk.source.manifest(&repository.with_tag(tag.clone())).await.map_err(attempt)?;
-    Ok(manifest.map(|manifest| Companion { subject, tag: Some(tag), manifest }).into_iter().collect())
+    let Some(manifest) = walk.source.manifest(&repository.with_tag(tag.clone())).await.map_err(attempt)? else {
+        return Ok(Vec::new());
+    };
+    if let Some(named) = manifest.subject().filter(|named| named.digest != subject) {
+        let text = format!("{repository}: the tag {tag} leads to an artifact of {}: not carried", named.digest);
+        walk.events.report(Event::Warning(text));
+        return Ok(Vec::new());
+    }
+    Ok(vec![Companion { subject, tag: Some(tag), manifest }])
 }
 
 /// Whether a tag is worth asking for. One list of tags answers for all images of a repository; a registry that gives no

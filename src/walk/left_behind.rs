@@ -7,7 +7,7 @@ use crate::companion::Kind;
 use crate::error::Error;
 use crate::graph::LeftBehind;
 use crate::lock::{IndexMode, Selection};
-use crate::oci::{Digest, Manifest, Reference, Role, Tag};
+use crate::oci::{Manifest, Reference, Role, Tag};
 use crate::progress::Event;
 use crate::select;
 
@@ -28,9 +28,10 @@ pub async fn note(walk: &Walk<'_>, reference: &Reference, index: &Manifest, sele
         Err(error) => report_unknown(walk, reference, &error),
     }
     if selection.index == IndexMode::Single {
-        let children = index.children().into_iter().map(|child| child.descriptor);
-        let subjects = children.filter_map(|child| child.attestation_subject());
-        left.inside_index = subjects.filter(|subject| is_carried(index, selection, subject)).count();
+        let children = index.children();
+        let carried = select::chosen(&children, &selection.platforms).unwrap_or_default();
+        let subjects = children.iter().filter_map(|child| child.descriptor.attestation_subject());
+        left.inside_index = subjects.filter(|subject| carried.contains(subject)).count();
     }
     if left != LeftBehind::of(reference.clone()) {
         walk.left_behind.lock().unwrap_or_else(PoisonError::into_inner).push(left);
@@ -44,15 +45,6 @@ fn number_in(tag: Option<&Tag>, manifest: &Manifest) -> usize {
         true => manifest.children().iter().filter(|child| child.role == Role::Layer).count(),
         false => 1,
     }
-}
-
-fn is_carried(index: &Manifest, selection: &Selection, digest: &Digest) -> bool {
-    let children = index.children();
-    let mut platforms = children.iter().filter(|child| child.descriptor.digest == *digest);
-    platforms.any(|child| {
-        let platform = select::offered_platform(child);
-        platform.is_some_and(|has| selection.platforms.iter().any(|asked| asked.selects(has)))
-    })
 }
 
 fn report_unknown(walk: &Walk<'_>, reference: &Reference, error: &Error) {

@@ -156,6 +156,19 @@ impl Tree {
 /// A child of an index: the manifest, or the error that it is not there.
 type Fetched = Result<Manifest, (Descriptor, Error)>;
 
+/// A child of `index` that is taken in its place.
+///
+/// # Errors
+/// The source does not have it, or its index says of it what it is not.
+pub async fn need_child(
+    source: &Cached<'_>,
+    repository: &Repository,
+    index: Digest,
+    child: Descriptor,
+) -> Result<Manifest> {
+    fetch(source, repository, index, child).await?.map_err(|(_, error)| error)
+}
+
 async fn fetch(source: &Cached<'_>, repository: &Repository, index: Digest, child: Descriptor) -> Result<Fetched> {
     let platform = child.platform.as_ref().map(|platform| format!(" ({platform})")).unwrap_or_default();
     let manifest = match source.manifest(&repository.with_digest(child.digest)).await? {

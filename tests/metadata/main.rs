@@ -3,6 +3,7 @@
 
 mod keep_going;
 mod odd;
+mod platforms;
 mod repair;
 #[path = "../support/mod.rs"]
 mod support;
