@@ -13,7 +13,7 @@ use serde_json::Value;
 use support::faulty::{After, Fault, Proxy};
 use support::images::{self, Image};
 use support::registry::{Options, Registry};
-use support::{gapferry, sha256, tempdir};
+use support::{cosign, gapferry, sha256, tempdir};
 
 /// Images that were imported, and the receipt of that.
 struct Imported {
@@ -176,6 +176,25 @@ fn a_signature_and_an_attached_artifact_are_proven_with_their_image() {
         assert_eq!((proof.code, proof.verdicts()[0].1.as_str()), (Some(3), "damaged"), "{}", proof.stderr);
         std::fs::write(it.data(payload), payload).unwrap();
     }
+}
+
+#[test]
+fn signatures_that_the_isolated_side_has_added_do_not_make_a_proof_incomplete() {
+    let image = images::oci("team/app", "1", &["one"]);
+    let (upstream, own) = (cosign::signature(&image, "upstream"), cosign::signature(&image, "own"));
+    let it = Imported::new(&[&image, &cosign::list(&image, "sig", std::slice::from_ref(&upstream))]);
+    let both = cosign::list(&image, "sig", &[upstream, own]);
+    both.push(&it.target);
+    // By the receipt from before, and by that of an import that found the longer list.
+    for _ in 0..2 {
+        let proof = it.prove(&[]);
+        assert_eq!(proof.code, Some(0), "{} {}", proof.stdout, proof.stderr);
+        it.import(&[]).assert().success();
+    }
+    assert_eq!(it.target.digest("team/app", &cosign::tag(&image, "sig")), Some(both.digest()));
+    it.target.request("DELETE", &format!("/v2/team/app/manifests/{}", both.digest())).send().expect(202);
+    let proof = it.prove(&["--json"]);
+    assert_eq!((proof.code, proof.verdicts()[0].1.as_str()), (Some(1), "missing"), "{}", proof.stderr);
 }
 
 #[test]

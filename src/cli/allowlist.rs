@@ -326,12 +326,14 @@ fn report_changed_companions(before: &[LockedImage], now: &[LockedImage], contex
         let counted: Vec<String> = kinds.iter().map(|(kind, number)| kind.counted(*number)).collect();
         if counted.is_empty() { "nothing".to_owned() } else { counted.join(", ") }
     };
-    for (before, now) in changed.iter().take(MOST_NAMED) {
+    // That none were looked for differs from that there were none, but not for whoever reads this.
+    let named: Vec<_> = changed.iter().filter(|(before, now)| before.companions() != now.companions()).collect();
+    for (before, now) in named.iter().take(MOST_NAMED) {
         let (left_out, added) = (counted(before, now), counted(now, before));
         let text = format!("{}: of the lock's companions left out: {left_out}; new: {added}", before.reference);
         context.events.report(Event::Notice(text));
     }
-    if let Some(more) = changed.len().checked_sub(MOST_NAMED).filter(|more| *more > 0) {
+    if let Some(more) = named.len().checked_sub(MOST_NAMED).filter(|more| *more > 0) {
         let text = format!("and {} more with other companions than the lock's", count(more, "image"));
         context.events.report(Event::Notice(text));
     }

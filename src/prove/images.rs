@@ -17,7 +17,7 @@ struct Tree {
     blobs: Vec<Blob>,
     /// Manifests that were read.
     manifests: HashSet<Digest>,
-    /// Companions whose tags mean other lists now.
+    /// Companions whose tags mean other lists now, and their configs.
     replaced: Vec<Digest>,
     /// Why something of it could not be asked.
     failed: Option<Error>,
@@ -91,7 +91,7 @@ impl Prover<'_> {
         self.follow_from(&mut tree, claim.digest, Verdict::Missing, confirmed, read).await?;
         for (tag, digest) in &claim.companions {
             let digest = match tag {
-                Some(tag) => self.meaning(&mut tree, tag, *digest).await?,
+                Some(tag) => self.meaning(&mut tree, tag, *digest, confirmed).await?,
                 None => Some(*digest),
             };
             if let Some(digest) = digest {
@@ -119,10 +119,19 @@ impl Prover<'_> {
     }
 
     /// What a companion's tag means now, instead of `digest` if others have added to it.
-    async fn meaning(&self, tree: &mut Tree, tag: &Reference, digest: Digest) -> Result<Option<Digest>> {
+    async fn meaning(
+        &self,
+        tree: &mut Tree,
+        tag: &Reference,
+        digest: Digest,
+        confirmed: &Confirmed,
+    ) -> Result<Option<Digest>> {
         match self.target.resolve(tag).await {
             Ok(Some(found)) => {
-                tree.replaced.extend((found.digest != digest).then_some(digest));
+                if found.digest != digest {
+                    tree.replaced.push(digest);
+                    tree.replaced.extend(confirmed.configs.get(&digest));
+                }
                 return Ok(Some(found.digest));
             }
             Ok(None) => tree.note(Verdict::Missing, format!("{tag} does not exist")),

@@ -14,7 +14,7 @@ mod blobs;
 mod images;
 mod state;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use serde::Serialize;
 
@@ -44,6 +44,8 @@ pub struct Confirmed {
     pub digests: HashSet<Digest>,
     /// Manifests that may belong to an image, by the subject they name.
     pub referrers: Vec<Manifest>,
+    /// The configs of manifests, as far as they are known: a list of signatures that others have added to has another one.
+    pub configs: HashMap<Digest, Digest>,
     /// Look for companions that no claim names: by subject, and by the tags that cosign gives.
     pub find_companions: bool,
 }
