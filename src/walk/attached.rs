@@ -117,9 +117,10 @@ impl Companions {
 }
 
 /// Whether the image can go without the answer. A limit that was reached passes by itself; what is wrong on this side does
-/// not.
+/// not. Of a registry that was given up no image can be had at all.
 pub fn is_refusal_to_say(error: &Error) -> bool {
     match error.kind() {
+        _ if error.stopped().is_some() => false,
         Kind::Unauthorized | Kind::Refused | Kind::NotFound | Kind::Network | Kind::Damaged | Kind::Input => true,
         Kind::RateLimited | Kind::Disk | Kind::Lacking | Kind::Interrupted => false,
     }

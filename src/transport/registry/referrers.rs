@@ -27,6 +27,7 @@ pub(super) async fn list(host: &Host, repository: &Repository, subject: &Digest)
         Ok(Some(found)) => Ok(found),
         Ok(None) => from_fallback(host, repository, subject).await,
         Err(error) if matches!(error.kind(), Kind::RateLimited | Kind::Interrupted) => Err(error),
+        Err(error) if error.stopped().is_some() => Err(error),
         // A list under the fallback tag is there only where something has been entered in it.
         Err(error) => match from_fallback(host, repository, subject).await {
             Ok(found) if !found.is_empty() => Ok(found),
@@ -49,6 +50,10 @@ async fn by_api(host: &Host, repository: &Repository, subject: &Digest) -> Resul
             Some(ReferrersApi::Unusable(kind, why)) => return Err(Error::new(*kind, why.clone())),
             Some(ReferrersApi::Present) => {}
             None => {
+                // The same question about another repository may have found out meanwhile.
+                if let Some(unusable) = host.memory.unusable_api() {
+                    return Err(unusable);
+                }
                 let found = from_api(host, repository, subject).await;
                 *api = learned(host, &found);
                 return found;
@@ -70,6 +75,8 @@ fn learned(host: &Host, found: &Result<Option<Vec<Descriptor>>>) -> Option<Refer
         Ok(None) => Some(ReferrersApi::Absent),
         Err(error) => match error.kind() {
             Kind::RateLimited | Kind::Interrupted => None,
+            // No other question is answered either.
+            _ if error.stopped().is_some() => None,
             Kind::Network => {
                 host.memory.note_unusable_api(error);
                 None
