@@ -186,6 +186,23 @@ fn a_storage_without_tags_gets_them_from_lines_or_from_harbor_s_answer() {
     }
 }
 
+#[test]
+fn older_images_of_a_repository_that_is_taken_as_a_whole_are_said_to_stay_behind() {
+    let registry = Registry::start();
+    push(&registry, &[("team/app", "1"), ("team/app", "2"), ("team/other", "1")]);
+    ["team/app", "team/other"].map(|name| images::oci(name, "1", &["newer"]).push(&registry));
+    let said = |options: &[&str]| {
+        let place = tempdir();
+        run(&registry.storage(), &[options, &["--to-bundle", place.path().join("b").to_str().unwrap()]].concat()).1
+    };
+    let left = "left behind: 1 manifest that no tag leads to";
+    assert!(said(&[]).contains("left behind: 2 manifests"));
+    assert!(said(&["--include", "^team/app:"]).contains(left));
+    // Of one tag among several, nobody asked for what has none.
+    assert!(!said(&["--include", "^team/app:1$"]).contains("left behind"));
+    assert!(!said(&["--include", "^team/app:", "--untagged"]).contains("left behind"));
+}
+
 /// Writes what `options` choose as a bundle and as a storage; a registry with each of them.
 fn carried(storage: &Path, options: &[&str], directory: &Path) -> [(&'static str, PathBuf, Registry); 2] {
     ["--to-bundle", "--to-storage"].map(|way| {

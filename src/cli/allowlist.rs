@@ -137,6 +137,7 @@ impl AllowlistArgs {
         }
         let names = allowlist.rules.iter().map(|rule| rule.select.repository().registry().to_owned());
         let registries = registry.connect(names, &allowlist.registries, context)?;
+        registries.expect(allowlist.rules.iter().map(|rule| rule.select.repository()));
         Ok(Sources { allowlist, registries })
     }
 
@@ -455,7 +456,9 @@ fn unresolved(failures: Failures) -> Error {
 /// The client for the registries a lock names.
 pub fn connect_for(lock: &Lock, registry: &RegistryArgs, context: &Context) -> Result<Registries> {
     let names = lock.images.iter().map(|image| image.reference.repository.registry().to_owned());
-    registry.connect(names, &BTreeMap::new(), context)
+    let registries = registry.connect(names, &BTreeMap::new(), context)?;
+    registries.expect(lock.images.iter().map(|image| &image.reference.repository));
+    Ok(registries)
 }
 
 /// Content and name of a file, `-` being standard input; not more than an allowlist may have.

@@ -138,6 +138,7 @@ impl Job<'_> {
     /// # Errors
     /// What keeps everything from being proven; what was proven is in the state.
     pub async fn run(&self, claims: &[Claim], confirmed: &Confirmed, context: &Context) -> Result<Proof> {
+        self.registries.expect(claims.iter().map(|claim| &claim.reference.repository));
         let target = self.registries.itself();
         let prover = Prover { target: &target, options: self.options, events: context.events.clone() };
         let mut plan = prover.plan(claims, confirmed).await?;

@@ -88,7 +88,8 @@ pub struct RegistryArgs {
     /// How long to wait when a registry's limit is reached, such as 90s, 10m or 6h
     ///
     /// So long in all without getting on: the slow last pulls of Docker Hub's limit do not count. If the registry wants more
-    /// patience the command stops, what is done is kept, and the same command continues.
+    /// patience the command stops, what is done is kept, and the same command continues. So long, too, a push waits for the
+    /// read-only mode of a Harbor to end.
     #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = parse_duration, hide_short_help = true)]
     max_wait: Duration,
     /// How long an answer, or 32 KiB of a body, may take in either direction

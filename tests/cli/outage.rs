@@ -72,3 +72,18 @@ fn an_export_whose_registry_dies_ends_with_one_error_and_continues_later() {
         succeed(&export);
     }
 }
+
+#[test]
+fn a_referrers_api_that_always_fails_costs_no_image() {
+    let (source, directory) = (Registry::start(), tempdir());
+    let images = push_images(&source);
+    let proxy = Proxy::before(source.host());
+    proxy.when("GET", "/referrers/").always().fault(Fault::Status(503));
+    let references: Vec<String> = images.iter().map(|image| format!("{}/{}", proxy.address, image.name())).collect();
+    let references: Vec<&str> = references.iter().map(String::as_str).collect();
+    let out = directory.path().join("out.tar").display().to_string();
+    let export = [&["export", "-o", &out, "--retries", "1", "--retry-budget", "1s"], &references[..]].concat();
+    let said = stderr(&succeed(&export));
+    assert_eq!(said.matches("could not be looked up").count(), 1, "{said}");
+    assert!(!said.contains("does not answer"), "{said}");
+}

@@ -3,9 +3,9 @@
 use gapferry::oci::{Digest, media_type};
 use serde_json::{Value, json};
 
-use super::support::harbor::{Harbor as Server, Project, Setup};
+use super::support::harbor::{Harbor as Server, Project, Row, Setup};
 use super::support::http::Answer;
-use super::{ADMIN, CI, Creds, NOBODY, three_projects};
+use super::{ADMIN, CI, Creds, NOBODY, ROBOT, three_projects};
 
 fn send(server: &Server, creds: Creds, method: &'static str, path: &str, body: &[u8]) -> Answer {
     typed(server, creds, method, path, "application/octet-stream", body)
@@ -134,5 +134,89 @@ fn it_lists_referrers_as_its_version_does() {
         if api == 200 {
             assert_eq!(list.json()["manifests"][0]["digest"], json!(server.tag("base/a", "sig").unwrap()));
         }
+    }
+}
+
+#[test]
+fn its_token_answer_has_both_names() {
+    let server = Server::start(three_projects());
+    let scopes = "scope=repository:base/a:pull,push&scope=repository:apps/a:pull,push&scope=repository:closed/a:pull";
+    let path = format!("/service/token?service=harbor-registry&{scopes}");
+    let answer = send(&server, ROBOT, "GET", &path, b"").expect(200).json();
+    assert!(answer["token"].as_str().is_some_and(|token| !token.is_empty()));
+    assert_eq!(answer["access_token"], "");
+    // It holds for the whole project.
+    let bearer = format!("Bearer {}", answer["token"].as_str().unwrap());
+    for (path, status) in [("base/other", 202), ("apps/a", 401), ("closed/a", 401)] {
+        let request = server.request("POST", &format!("/v2/{path}/blobs/uploads/"));
+        request.header("authorization", &bearer).send().expect(status);
+    }
+}
+
+#[test]
+fn what_its_policies_forbid_to_pull_is_there_and_can_be_pushed() {
+    let server = Server::start(three_projects().with(Project::new("trust").content_trust()));
+    upload(&server, ADMIN, "trust/a", b"{}").expect(201);
+    for _ in 0..2 {
+        put(&server, ADMIN, "trust/a", "1", &image(b"{}")).expect(201);
+    }
+    let path = "/v2/trust/a/manifests/1";
+    assert!(send(&server, ADMIN, "GET", path, b"").expect(412).text().contains("PROJECTPOLICYVIOLATION"));
+    send(&server, ADMIN, "HEAD", path, b"").expect(412);
+    let artifact = send(&server, ADMIN, "GET", "/api/v2.0/projects/trust/repositories/a/artifacts/1", b"").expect(200);
+    let digest = server.tag("trust/a", "1").unwrap();
+    assert_eq!(artifact.json()["digest"], json!(digest), "the API says what it means all the same");
+    let mut signature = image(b"{}");
+    signature["annotations"] = json!({"by": "cosign"});
+    put(&server, ADMIN, "trust/a", &format!("sha256-{}.sig", digest.hex()), &signature).expect(201);
+    send(&server, ADMIN, "GET", path, b"").expect(200);
+    // In no list of artifacts, but among the tags.
+    let list = "/api/v2.0/projects/trust/repositories/a/artifacts";
+    let listed = send(&server, ADMIN, "GET", &format!("{list}?with_accessory=true"), b"").expect(200).json();
+    assert_eq!(listed.as_array().map(Vec::len), Some(1));
+    assert_eq!(listed[0]["accessories"][0]["type"], "signature.cosign");
+    assert_eq!(send(&server, ADMIN, "GET", list, b"").json()[0]["accessories"], Value::Null);
+    let tags = send(&server, ADMIN, "GET", "/v2/trust/a/tags/list", b"").expect(200).json();
+    assert_eq!(tags["tags"].as_array().map(Vec::len), Some(2));
+}
+
+#[test]
+fn a_quota_is_refused_where_an_upload_ends_and_the_upload_stays() {
+    let server = Server::start(three_projects().with(Project::new("small").quota(4)));
+    let begun = location(&begin(&server, ADMIN, "small/a"));
+    let refused = send(&server, ADMIN, "PUT", &format!("{begun}&digest={}", Digest::sha256(b"five!")), b"five!");
+    let text = refused.expect(403).text();
+    assert!(text.contains("adding 5 B of storage resource, which when updated to current usage of 0 B"), "{text}");
+    assert_eq!(server.open_uploads(), 1);
+    send(&server, ADMIN, "DELETE", &begun, b"").expect(204);
+    assert_eq!(server.open_uploads(), 0);
+}
+
+#[test]
+fn it_answers_head_out_of_its_database_and_get_out_of_the_storage() {
+    let server = Server::start(three_projects());
+    let layer = Digest::sha256(b"layer");
+    upload(&server, CI, "base/a", b"layer").expect(201);
+    let path = format!("/v2/base/a/blobs/{layer}");
+    for row in [Row::Absent, Row::Deleting] {
+        server.set_row(&layer, Some(row));
+        send(&server, CI, "HEAD", &path, b"").expect(404);
+        send(&server, CI, "GET", &path, b"").expect(200);
+    }
+    assert!(upload(&server, CI, "base/b", b"layer").expect(404).text().contains("the asking blob is in GC"));
+    // A mount leaves its link behind, whatever it answers.
+    server.set_row(&layer, Some(Row::Absent));
+    send(&server, CI, "POST", &format!("/v2/base/c/blobs/uploads/?mount={layer}&from=base/a"), b"").expect(404);
+    assert!(server.has_blob("base/c", &layer));
+}
+
+#[test]
+fn its_rules_of_immutable_tags_are_for_who_manages_the_project() {
+    let server = Server::start(three_projects().with(Project::new("fixed").immutable("v*")));
+    let path = "/api/v2.0/projects/fixed/immutabletagrules";
+    let rules = send(&server, ADMIN, "GET", path, b"").expect(200).json();
+    assert_eq!(rules[0]["tag_selectors"][0]["pattern"], "v*");
+    for creds in [CI, ROBOT] {
+        send(&server, creds, "GET", path, b"").expect(403);
     }
 }

@@ -36,7 +36,7 @@ pub struct Collected {
     pub repositories: usize,
     /// Manifests in all repositories, tagged or not.
     pub revisions: usize,
-    /// Manifests that stay behind because no tag leads to them, where nothing else was said of what is wanted.
+    /// Manifests that stay behind because no tag leads to them, in repositories all of whose tags are wanted.
     pub left: usize,
     /// How many tags of companions are no images.
     pub companions: usize,
@@ -63,6 +63,9 @@ pub fn collect(
     let mut survey = storage.survey()?;
     choice.settle(survey.repositories.iter().map(|holding| holding.repository.path()));
     (survey.tags, survey.others) = survey.tags.into_iter().partition(|found| choice.takes(found));
+    let in_part: HashSet<Repository> = survey.others.iter().map(|found| found.repository.clone()).collect();
+    let chosen: HashSet<Repository> = survey.tags.iter().map(|found| found.repository.clone()).collect();
+    let is_chosen = |here: &Repository| which.is_all() || chosen.contains(here) && !in_part.contains(here);
     let set_apart = set_apart(&mut survey, &choice, companions);
     survey.tags.extend(choice.pinned(&survey));
     // A tag that means nothing has a name all the same.
@@ -136,7 +139,8 @@ pub fn collect(
         let image = images.remove(&found.name());
         (found, image)
     });
-    let left = if which.is_all() && !which.untagged { audit.unreached } else { 0 };
+    let left = audit.unreached.iter().filter(|(here, _)| !which.untagged && is_chosen(here));
+    let left = left.map(|(_, number)| number).sum();
     Ok(Collected {
         images: images.collect(),
         broken,

@@ -13,6 +13,7 @@ use super::answer::{Purpose, refusal, refusal_of};
 use super::arrived::Arrived;
 use super::auth::{Auth, Challenge, Granted, Scopes};
 use super::limit::Gate;
+use super::probe::Probe;
 use super::projects::Projects;
 use super::reply::Reply;
 use super::retry::{Failure, Retry, Tries, is_transient};
@@ -26,8 +27,9 @@ pub(super) struct Host {
     /// As the user wrote it, `host[:port]`.
     pub registry: String,
     pub wire: Arc<Wire>,
-    pub auth: Auth,
-    base: OnceCell<Url>,
+    pub auth: Arc<Auth>,
+    base: Arc<OnceCell<Url>>,
+    probe: Arc<Probe>,
     /// Concurrent requests. Uploads have a lane of their own: while one holds it, it may wait for a download from this
     /// same registry, never the other way round. So have mounts, manifests and tags, which are small and shall not wait
     /// behind large blobs.
@@ -152,13 +154,15 @@ impl Host {
     pub fn new(registry: &str, wire: Arc<Wire>, store: Store, projects: Arc<Projects>) -> Host {
         let lane = || Arc::new(Semaphore::new(wire.config.per_host.max(1)));
         let (reads, uploads, changes) = (lane(), lane(), lane());
-        let auth = Auth::new(registry, store);
+        let (auth, base) = (Arc::new(Auth::new(registry, store)), Arc::default());
+        let probe = Arc::new(Probe::new(&wire, &auth, &base));
         let gate = Arc::new(Gate::new(registry, &wire.limits, &wire.events));
         Host {
             registry: registry.to_owned(),
             wire,
             auth,
-            base: OnceCell::new(),
+            base,
+            probe,
             reads,
             uploads,
             changes,
@@ -179,7 +183,7 @@ impl Host {
     }
 
     pub fn tries(&self, what: &str) -> Tries {
-        Tries::new(what, false, &self.gate, &self.wire)
+        Tries::new(what, false, &self.gate, &self.wire).with_probe(&self.probe)
     }
 
     /// Returns when the registry may be asked: neither its limits nor an outage stand against it.
@@ -194,7 +198,7 @@ impl Host {
     /// Sends until there is an answer that is not transient, and gives it back whatever its status.
     pub async fn ask(&self, ask: &Ask<'_>) -> Result<Reply> {
         let lane = if ask.method == Method::GET || ask.method == Method::HEAD { &self.reads } else { &self.changes };
-        let mut tries = Tries::new(ask.what, ask.is_pull(), &self.gate, &self.wire);
+        let mut tries = Tries::new(ask.what, ask.is_pull(), &self.gate, &self.wire).with_probe(&self.probe);
         loop {
             let _turn = if ask.is_pull() { Some(self.gate.pull(ask.what).await?) } else { None };
             let permit = lane.clone().acquire_owned().await.ok();
@@ -303,6 +307,9 @@ impl Host {
         let reply = self.wire.send(Call { method, url, headers, body, authorization, what: ask.what }).await?;
         if self.is_own(&reply) {
             self.gate.note(&reply, ask.is_pull());
+            if !matches!(ask.method, Method::GET | Method::HEAD) && (200..300).contains(&reply.status()) {
+                self.wire.read_only.lifted();
+            }
         }
         Ok(reply)
     }

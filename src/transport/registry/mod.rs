@@ -8,7 +8,8 @@
 //! From the outside in: [`Registries`] picks a `host::Host`, for reading by way of mirrors (`ways`); `manifests`, `tags`,
 //! `referrers`, `download` and `upload` each know one part of the protocol (`session`: uploads that go on after a break;
 //! `outflow`: what they send; `last_byte`: whether what is there can be read; `projects`: how many at once; `arrived`: what may
-//! be denied for a moment); `host` adds authentication (`auth`), retries (`retry`; `outage`: of a registry that is down) and the
+//! be denied for a moment); `host` adds authentication (`auth`), retries (`retry`; `outage`: of a registry that is down; `probe`:
+//! whether it is; `read_only`: of one that takes no change for now) and the
 //! gate that a registry's limits close (`limit`); `wire` makes one HTTP
 //! exchange, trusting whom `tls` and `certs` say, follows where its answer leads (`location`), and gives its `reply`;
 //! `patience` is how slow the other side may be; `answer` reads refusals, and
@@ -38,7 +39,9 @@ mod outage;
 mod outflow;
 mod paging;
 mod patience;
+mod probe;
 mod projects;
+mod read_only;
 mod referrers;
 mod refusals;
 mod reply;
@@ -121,6 +124,12 @@ impl Registries {
     /// At most `at_once` uploads into one project of `registry` at the same time, and as many mounts, from the next one on.
     pub fn limit_uploads_per_project(&self, registry: &str, at_once: usize) {
         self.projects(registry).limit(at_once);
+    }
+
+    /// These repositories are going to be read: where one token can serve several of them, one is asked for.
+    pub fn expect<'r>(&self, repositories: impl IntoIterator<Item = &'r Repository>) {
+        // One that cannot be reached says so when it is read.
+        repositories.into_iter().filter_map(|repository| self.way(repository).ok()).for_each(|way| way.expect());
     }
 
     fn host(&self, registry: &str) -> Arc<Host> {
@@ -328,7 +337,9 @@ async fn api_call(host: &Host, request: &ApiRequest, what: &str) -> Result<ApiAn
     let reply = host.wire.send(call).await?;
     let status = reply.status();
     if is_transient(status) {
-        return Err(answer::refusal(what, reply).await);
+        let failure = answer::refusal(what, reply).await;
+        // Some gateways lead only `/v2/` to the registry: what they answer elsewhere says nothing of it.
+        return Err(failure.of_another_server());
     }
     Ok(ApiAnswer { status, body: reply.body(what, MOST_API_BYTES).await? })
 }

@@ -5,6 +5,11 @@
 //! requests share one schedule, so that a registry that restarts is asked a few times and not a thousand. When the retry
 //! budget is used up, whatever still waits for that registry fails at once, for one reason.
 //!
+//! A gateway that answers 502 for one kind of request need not mean that the registry is down. Before all requests wait on
+//! such evidence, and before the registry is given up, it is probed (`probe`). While it answers the probe, each request ends
+//! by its own count. Some gateways answer the probe themselves, so that proves nothing for ever: when the budget is used up
+//! and a request that began after others had failed for good fails as they did, the registry is given up all the same.
+//!
 //! The budget counts only time without a successful answer. A transfer that moves, however slowly, and a wait that the
 //! registry announced itself (Retry-After) begin it anew. A registry that has never answered in this run gets no budget:
 //! the tries of each request are enough to notice a wrong name.
@@ -30,6 +35,8 @@ const LOOK: Duration = Duration::from_secs(1);
 const WORTH_A_LINE: u32 = 2;
 /// The longest wait between two tries, as for a single request.
 const LONGEST: Duration = Duration::from_secs(30);
+/// How long a registry that answered a probe counts as up, whatever else fails.
+const BELIEVED: Duration = Duration::from_secs(30);
 
 /// See the module documentation. One for each registry that is spoken to.
 pub(super) struct Outage {
@@ -46,6 +53,7 @@ pub(super) struct Outage {
 struct State {
     last_answer: Option<Instant>,
     silence: Option<Silence>,
+    probed: Option<Probed>,
     stopped: Option<Stopped>,
 }
 
@@ -56,13 +64,22 @@ struct Silence {
     first: String,
     /// Another one has failed too: then it is the registry, not the request.
     several: bool,
-    /// A request has used up its own tries.
-    spent: bool,
+    /// No answer at all came to one of them.
+    no_answer: bool,
+    /// When the first request used up its own tries.
+    spent: Option<Instant>,
     schedule: ExponentialBackoff,
     /// How often all have waited.
     rounds: u32,
     /// Nobody asks before that time.
     closed_until: Option<Instant>,
+}
+
+/// What the last probe found.
+#[derive(Clone, Copy)]
+struct Probed {
+    at: Instant,
+    is_up: bool,
 }
 
 /// A failure that may mean that the whole registry is down.
@@ -75,6 +92,8 @@ pub(super) struct Suspicion<'a> {
     pub since: Instant,
     /// The try that failed was not made before this.
     pub began: Instant,
+    /// When the try that this is about failed.
+    pub at: Instant,
     /// No answer came at all; otherwise a gateway answered for the registry.
     pub no_answer: bool,
     /// The next wait by the request's own count; `None` when its tries are used up.
@@ -89,6 +108,8 @@ pub(super) enum Next {
     Together(Duration),
     /// Its own tries are used up.
     Exhausted,
+    /// The registry has to be probed; then this is decided again.
+    Unsure,
     /// Nothing more is asked in this run.
     GivenUp(Stopped),
 }
@@ -139,19 +160,15 @@ impl Outage {
         // A registry that was never heard may not exist.
         let budget = self.limits.retry_budget.filter(|_| state.last_answer.is_some());
         let continuous = state.last_answer.is_none_or(|answer| answer < suspicion.since);
-        let silence = state.silence.get_or_insert_with(|| Silence {
-            since: now,
-            first: suspicion.what.to_owned(),
-            several: false,
-            spent: false,
-            schedule: backoff(&self.limits).without_max_times().build(),
-            rounds: 0,
-            closed_until: None,
-        });
+        let silence = state.silence.get_or_insert_with(|| Silence::begin(suspicion.what, &self.limits, now));
         silence.several |= silence.first != suspicion.what;
+        silence.no_answer |= suspicion.no_answer;
         let certain = suspicion.no_answer || silence.several;
         let left = budget.map(|budget| budget.saturating_sub(now.saturating_duration_since(silence.since)));
-        let used_up = left.map_or(silence.spent, |left| left.is_zero());
+        let used_up = left.map_or(silence.spent.is_some(), |left| left.is_zero());
+        if let Some(next) = silence.probe(state.probed, suspicion, used_up, now) {
+            return next;
+        }
         // Beyond its own tries a request goes on only while the registry is silent, and there is a budget for that.
         let own = suspicion.own.or_else(|| left.filter(|_| certain && continuous).map(|_| LONGEST));
         // Without a budget, the tries of one request among several that fail are the measure.
@@ -166,7 +183,9 @@ impl Outage {
             return Next::GivenUp(stopped);
         }
         let Some(own) = own else {
-            silence.spent |= certain;
+            if certain {
+                silence.spent.get_or_insert(now);
+            }
             return Next::Exhausted;
         };
         if !silence.several {
@@ -189,6 +208,16 @@ impl Outage {
             self.announce(suspicion.why, left);
         }
         Next::Together(until.saturating_duration_since(now))
+    }
+
+    /// Whether nobody has probed the registry since `then`.
+    pub fn is_unprobed_since(&self, then: Instant) -> bool {
+        self.state().probed.is_none_or(|probed| probed.at < then)
+    }
+
+    /// Notes what a probe that began at `at` has found. That is no successful answer to what was asked for: the silence goes on.
+    pub fn note_probe(&self, at: Instant, is_up: bool) {
+        self.state().probed = Some(Probed { at, is_up });
     }
 
     fn announce(&self, why: &str, left: Option<Duration>) {
@@ -254,6 +283,49 @@ impl Outage {
     }
 }
 
+impl Silence {
+    fn begin(first: &str, limits: &Limits, now: Instant) -> Silence {
+        let schedule = backoff(limits).without_max_times().build();
+        let (several, no_answer, spent, rounds, closed_until) = Default::default();
+        Silence { since: now, first: first.to_owned(), several, no_answer, spent, schedule, rounds, closed_until }
+    }
+
+    /// What a probe means for a request that failed while a gateway answered all of them. `None`: the registry counts as down.
+    fn probe(
+        &mut self,
+        probed: Option<Probed>,
+        suspicion: &Suspicion<'_>,
+        used_up: bool,
+        now: Instant,
+    ) -> Option<Next> {
+        if !self.several || self.no_answer {
+            return None;
+        }
+        let is_waiting = self.closed_until.is_some_and(|until| until > now);
+        match probed.filter(|probed| probed.counts_for(suspicion)) {
+            None if used_up || !is_waiting => return Some(Next::Unsure),
+            Some(probed) if probed.is_up => {}
+            _ => return None,
+        }
+        let began_after_others_ended = self.spent.is_some_and(|spent| spent < suspicion.since);
+        match suspicion.own {
+            Some(own) => Some(Next::Alone(own)),
+            None if used_up && began_after_others_ended => None,
+            None => {
+                self.spent.get_or_insert(now);
+                Some(Next::Exhausted)
+            }
+        }
+    }
+}
+
+impl Probed {
+    /// Whether it tells whether the registry was up at that failure.
+    fn counts_for(&self, suspicion: &Suspicion<'_>) -> bool {
+        self.at >= suspicion.at || self.is_up && self.at.elapsed() < BELIEVED
+    }
+}
+
 /// `what` was not tried, or not to its end.
 pub(super) fn given_up(what: &str, stopped: Stopped) -> Error {
     Error::new(Kind::Network, what).because(stopped)
@@ -276,9 +348,13 @@ mod tests {
     }
 
     fn fail(outage: &Outage, what: &str, no_answer: bool, own: bool) -> Next {
+        fail_since(outage, what, Instant::now(), no_answer, own)
+    }
+
+    fn fail_since(outage: &Outage, what: &str, since: Instant, no_answer: bool, own: bool) -> Next {
         let own = own.then_some(Duration::from_millis(1));
         let now = Instant::now();
-        outage.failed(&Suspicion { what, why: "refused", since: now, began: now, no_answer, own })
+        outage.failed(&Suspicion { what, why: "refused", since, began: now, at: now, no_answer, own })
     }
 
     #[test]
@@ -334,7 +410,8 @@ mod tests {
         let (outage, _) = outage(1, Some(Duration::from_secs(100)));
         let since = Instant::now();
         outage.answered();
-        let suspicion = Suspicion { what: "a", why: "reset", since, began: Instant::now(), no_answer: true, own: None };
+        let now = Instant::now();
+        let suspicion = Suspicion { what: "a", why: "reset", since, began: now, at: now, no_answer: true, own: None };
         assert!(matches!(outage.failed(&suspicion), Next::Exhausted));
     }
 
@@ -345,11 +422,50 @@ mod tests {
         outage.answered();
         for what in ["a", "b", "c"] {
             let own = Some(Duration::from_millis(1));
-            let late = Suspicion { what, why: "502", since: began, began, no_answer: false, own };
+            let late = Suspicion { what, why: "502", since: began, began, at: Instant::now(), no_answer: false, own };
             assert!(matches!(outage.failed(&late), Next::Alone(_)), "{what}");
         }
         assert!(events.events().is_empty());
         assert!(matches!(fail(&outage, "d", true, true), Next::GivenUp(_)), "what was asked later is");
+    }
+
+    #[test]
+    fn while_a_gateway_answers_the_probe_decides() {
+        let (outage, events) = outage(5, Some(Duration::from_secs(100)));
+        outage.answered();
+        assert!(matches!(fail(&outage, "a", false, true), Next::Alone(_)), "one alone says nothing");
+        assert!(matches!(fail(&outage, "b", false, true), Next::Unsure));
+        let failed = Instant::now();
+        assert!(outage.is_unprobed_since(failed));
+        outage.note_probe(Instant::now(), true);
+        assert!(!outage.is_unprobed_since(failed));
+        assert!(matches!(fail(&outage, "b", false, true), Next::Alone(_)));
+        assert!(matches!(fail(&outage, "a", false, false), Next::Exhausted), "by its own count");
+        outage.note_probe(Instant::now(), false);
+        let down =
+            Suspicion { what: "b", why: "502", since: failed, began: failed, at: failed, no_answer: false, own: None };
+        assert!(matches!(outage.failed(&down), Next::Together(_)), "all wait");
+        assert!(events.events().is_empty());
+    }
+
+    #[test]
+    fn a_registry_that_answers_nothing_but_the_probe_is_given_up_in_the_end() {
+        let (outage, _) = outage(5, Some(Duration::ZERO));
+        outage.answered();
+        outage.note_probe(Instant::now(), true);
+        let first = Instant::now();
+        assert!(matches!(fail_since(&outage, "a", first, false, true), Next::Alone(_)));
+        for what in ["b", "c", "b", "d"] {
+            assert!(matches!(fail_since(&outage, what, first, false, false), Next::Exhausted), "{what}");
+        }
+        let later = loop {
+            let now = Instant::now();
+            if now > first && outage.state().silence.as_ref().unwrap().spent.unwrap() < now {
+                break now;
+            }
+        };
+        assert!(matches!(fail_since(&outage, "e", later, false, true), Next::Alone(_)));
+        assert!(matches!(fail_since(&outage, "e", later, false, false), Next::GivenUp(_)));
     }
 
     #[tokio::test]

@@ -7,9 +7,11 @@ use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 
 use super::limit::Gate;
 use super::outage::{Next, Outage, Suspicion, given_up};
+use super::probe::Probe;
+use super::read_only::ReadOnly;
 use super::trace::Log;
 use super::wire::{Limits, Wire};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Reason, Result};
 use crate::progress::units::duration;
 use crate::progress::{Event, Events};
 
@@ -80,6 +82,11 @@ pub(super) struct Tries {
     pull: bool,
     gate: Arc<Gate>,
     outage: Arc<Outage>,
+    read_only: Arc<ReadOnly>,
+    /// While the registry is in read-only mode, this request is made again for all others.
+    tries_for_all: bool,
+    /// Without one, a registry for which a gateway answers counts as down.
+    probe: Option<Arc<Probe>>,
     events: Events,
     log: Arc<Log>,
     backoff: ExponentialBackoff,
@@ -95,7 +102,7 @@ pub(super) struct Tries {
     /// How often the registry refused for its limit without saying how long.
     unsaid: u32,
     asked: Duration,
-    /// It has been tried beyond its own tries, because the whole registry was down.
+    /// Tries of it, perhaps more than its own, went to an outage of the whole registry.
     beyond: bool,
 }
 
@@ -107,6 +114,9 @@ impl Tries {
             pull,
             gate: gate.clone(),
             outage: wire.outage.clone(),
+            read_only: wire.read_only.clone(),
+            tries_for_all: false,
+            probe: None,
             events: wire.events.clone(),
             log: wire.log.clone(),
             backoff: backoff(&wire.limits).build(),
@@ -120,6 +130,12 @@ impl Tries {
             asked: Duration::ZERO,
             beyond: false,
         }
+    }
+
+    /// Before the registry counts as down, `probe` is asked.
+    pub fn with_probe(mut self, probe: &Arc<Probe>) -> Tries {
+        self.probe = Some(probe.clone());
+        self
     }
 
     /// Forgets earlier failures: the transfer has moved on since.
@@ -148,6 +164,9 @@ impl Tries {
     async fn wait_after(&mut self, failure: Failure) -> Result<()> {
         self.failed += 1;
         self.log.note_failures(&self.what, self.failed);
+        if failure.error.reason() == Some(&Reason::ReadOnly) {
+            return self.read_only.wait(&mut self.tries_for_all, failure.error).await;
+        }
         let limited = failure.error.kind() == Kind::RateLimited;
         let delay = match failure.retry {
             Retry::Never => return Err(failure.error),
@@ -162,9 +181,9 @@ impl Tries {
                 None => return self.wait_untold(failure.error).await,
             },
             Retry::Soon => self.backoff.next(),
-            Retry::Down { no_answer } => match self.look_at_registry(no_answer, &failure.error) {
+            Retry::Down { no_answer } => match self.look_at_registry(no_answer, &failure.error).await {
                 Next::Alone(delay) => Some(delay),
-                Next::Exhausted => None,
+                Next::Exhausted | Next::Unsure => None,
                 Next::GivenUp(stopped) => return Err(given_up(&self.what, stopped)),
                 Next::Together(delay) => {
                     self.outage.rest(delay).await;
@@ -183,19 +202,28 @@ impl Tries {
         Ok(())
     }
 
-    fn look_at_registry(&mut self, no_answer: bool, error: &Error) -> Next {
-        let (since, own) = (*self.since.get_or_insert_with(Instant::now), self.backoff.next());
-        let (why, spent) = (self.reason(error), own.is_none());
-        let began = self.began;
-        match self.outage.failed(&Suspicion { what: &self.what, why: &why, since, began, no_answer, own }) {
-            // The registry has answered others since: the tries that its outage took count no longer.
-            Next::Exhausted if self.beyond => {
-                self.renew();
-                self.look_at_registry(no_answer, error)
+    async fn look_at_registry(&mut self, no_answer: bool, error: &Error) -> Next {
+        let (why, began) = (self.reason(error), self.began);
+        loop {
+            let (at, own) = (Instant::now(), self.backoff.next());
+            let since = *self.since.get_or_insert(at);
+            let spent = own.is_none();
+            let suspicion = Suspicion { what: &self.what, why: &why, since, began, at, no_answer, own };
+            let mut next = self.outage.failed(&suspicion);
+            if matches!(next, Next::Unsure) {
+                match &self.probe {
+                    Some(probe) => probe.ask(at).await,
+                    None => self.outage.note_probe(Instant::now(), false),
+                }
+                next = self.outage.failed(&suspicion);
             }
-            next => {
-                self.beyond |= spent && !matches!(next, Next::Exhausted);
-                next
+            match next {
+                // The registry has answered others since: the tries that its outage took count no longer.
+                Next::Exhausted if self.beyond => self.renew(),
+                next => {
+                    self.beyond |= matches!(next, Next::Together(_)) || spent && !matches!(next, Next::Exhausted);
+                    return next;
+                }
             }
         }
     }
@@ -260,10 +288,13 @@ impl Tries {
 impl Drop for Tries {
     fn drop(&mut self) {
         self.log.note_failures(&self.what, 0);
+        if self.tries_for_all {
+            self.read_only.leave();
+        }
     }
 }
 
-fn patience(limits: &Limits) -> ExponentialBackoff {
+pub(super) fn patience(limits: &Limits) -> ExponentialBackoff {
     backoff(limits).without_max_times().build()
 }
 
@@ -349,7 +380,7 @@ mod tests {
         let down = || failed(Retry::Down { no_answer: true });
         tries.outage.answered();
         let (now, own) = (Instant::now(), Some(Duration::ZERO));
-        let another = Suspicion { what: "another", why: "503", since: now, began: now, no_answer: true, own };
+        let another = Suspicion { what: "another", why: "503", since: now, began: now, at: now, no_answer: true, own };
         tries.outage.failed(&another);
         for _ in 0..5 {
             assert!(tries.again(down()).await.is_ok());

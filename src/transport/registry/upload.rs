@@ -103,27 +103,36 @@ pub(super) async fn mount(host: &Host, to: &Repository, blob: &Descriptor, from:
     let path = format!("/v2/{}/blobs/uploads/?mount={}&from={}", to.path(), blob.digest, from.path());
     let scopes = Scopes::push(to).and_pull(from);
     let _turn = host.projects.turn(to, Turn::Mount).await;
-    match host.ask(&Ask::new(Method::POST, path, scopes, &what)).await {
-        Ok(reply) if reply.status() == 201 => {
-            host.memory.arrived.note_blob(to, blob.digest);
-            Ok(true)
-        }
-        Ok(reply) if reply.status() == 202 => {
-            tracing::debug!(what, status = 202, "not mounted");
-            if let Ok(location) = location(&reply, &what) {
-                host.memory.keep_session(to, &blob.digest, location);
+    let (ask, mut tries) = (Ask::new(Method::POST, path, scopes, &what), host.tries(&what));
+    loop {
+        let reply = match host.ask(&ask).await {
+            Ok(reply) => reply,
+            Err(error) => {
+                tracing::debug!(what, %error, "not mounted");
+                return Ok(false);
             }
-            Ok(false)
-        }
-        Ok(reply) => {
-            let error = refusal_of(Purpose::WriteBlob, &what, reply).await.error;
-            tracing::debug!(what, %error, "not mounted");
-            // An upload would meet the same.
-            if concerns_more(&error) { Err(error) } else { Ok(false) }
-        }
-        Err(error) => {
-            tracing::debug!(what, %error, "not mounted");
-            Ok(false)
+        };
+        match reply.status() {
+            201 => {
+                host.memory.arrived.note_blob(to, blob.digest);
+                return Ok(true);
+            }
+            202 => {
+                tracing::debug!(what, status = 202, "not mounted");
+                if let Ok(location) = location(&reply, &what) {
+                    host.memory.keep_session(to, &blob.digest, location);
+                }
+                return Ok(false);
+            }
+            _ => {
+                let error = refusal_of(Purpose::WriteBlob, &what, reply).await.error;
+                tracing::debug!(what, %error, "not mounted");
+                if !concerns_more(&error) {
+                    return Ok(false);
+                }
+                // An upload would meet the same.
+                tries.again(Failure::never(error)).await?;
+            }
         }
     }
 }
@@ -287,18 +296,28 @@ impl Upload<'_> {
         if let Some(lost) = watch.take_lost() {
             return Err(self.lost(lost));
         }
-        // Refused for an old token, before a byte was taken: the session is as good as before.
-        if answer.as_ref().is_err_and(|failure| failure.retry == Retry::Now) {
-            self.session = Some(session);
-        }
-        let reply = answer?;
+        let reply = match answer {
+            Ok(reply) => reply,
+            Err(failure) => {
+                // Refused for an old token, before a byte was taken: the session is as good as before.
+                if failure.retry == Retry::Now {
+                    self.session = Some(session);
+                }
+                return Err(failure);
+            }
+        };
         match reply.status() {
             201 | 204 => self.accepted(&reply),
             // The session is gone (BLOB_UPLOAD_UNKNOWN, BLOB_UPLOAD_INVALID): a new one may do.
             404 | 416 => Err(Failure { retry: Retry::Soon, ..refusal(self.what, reply).await }),
             _ => {
-                self.refused = Some(location);
-                Err(refusal(self.what, reply).await)
+                let failure = refusal(self.what, reply).await;
+                match failure.error.reason() {
+                    // The registry behind it has not heard of this: the session is as good as before.
+                    Some(Reason::ReadOnly) => self.session = Some(session),
+                    _ => self.refused = Some(location),
+                }
+                Err(failure)
             }
         }
     }

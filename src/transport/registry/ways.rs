@@ -212,6 +212,11 @@ impl Way {
         self.doubts.note(blob, at, given);
     }
 
+    /// It is going to be read.
+    pub fn expect(&self) {
+        self.stops.iter().for_each(|stop| stop.host.auth.expect(stop.repository.path()));
+    }
+
     pub fn counts_pulls(&self) -> bool {
         self.stops.iter().any(|stop| stop.host.gate.counts_pulls())
     }

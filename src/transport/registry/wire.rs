@@ -15,6 +15,7 @@ use reqwest::{Client, Method, Response, Url};
 use super::location::redirect;
 use super::outage::{Outage, given_up};
 use super::outflow::Outflow;
+use super::read_only::ReadOnly;
 use super::reply::Reply;
 use super::retry::{Failure, Retry, is_gateway};
 use super::tls::{self, TlsSettings};
@@ -73,6 +74,7 @@ pub(super) struct Wire {
     pub events: Events,
     pub log: Arc<Log>,
     pub outage: Arc<Outage>,
+    pub read_only: Arc<ReadOnly>,
     registry: String,
     /// What the routes say of it.
     insecure: bool,
@@ -122,8 +124,9 @@ impl Wire {
     pub fn new(config: Config, events: Events) -> Wire {
         let (limits, log) = (Limits::of(&config), Log::new(config.log_http, &events));
         let outage = Arc::new(Outage::new("", &limits, &events));
+        let read_only = Arc::new(ReadOnly::new("", &limits, &events));
         let (registry, insecure, known, pools) = Default::default();
-        Wire { config: Arc::new(config), limits, events, log, outage, registry, insecure, known, pools }
+        Wire { config: Arc::new(config), limits, events, log, outage, read_only, registry, insecure, known, pools }
     }
 
     /// The same connections; whom to trust is what is known of `registry`, also at the servers it sends us to.
@@ -131,6 +134,7 @@ impl Wire {
         Wire {
             config: self.config.clone(),
             outage: Arc::new(Outage::new(registry, &limits, &self.events)),
+            read_only: Arc::new(ReadOnly::new(registry, &limits, &self.events)),
             limits,
             events: self.events.clone(),
             log: self.log.clone(),
@@ -171,6 +175,12 @@ impl Wire {
             let text = format!("{}: {reason}, at {}", call.what, trace::shown(&next));
             return Err(Failure::never(Error::new(Kind::Network, text)));
         }
+    }
+
+    /// The status that answers `call`, wherever it would lead. Whether the registry answers is not noted.
+    pub async fn status(&self, mut call: Call<'_>) -> Result<u16, Failure> {
+        let (response, _) = self.exchange(&mut call).await?;
+        Ok(response.status().as_u16())
     }
 
     /// One with the registry itself: whether it answers is noted, and the wait for it ends when it is given up.

@@ -47,8 +47,9 @@ pub struct Audit {
     pub untagged: Vec<(Tagged, bool)>,
     /// The manifests of images, as they were read; none where everything is looked at, which may be far more.
     pub manifests: Manifests,
-    /// How many manifests no tag of the survey leads to, nor are they attached to what one leads to, where that was asked.
-    pub unreached: usize,
+    /// How many manifests of a repository no tag of the survey leads to, nor are they attached to what one leads to, where that
+    /// was asked. Repositories without any are not in it.
+    pub unreached: HashMap<Repository, usize>,
     /// What is attached to images.
     pub attached: Attached,
     /// How many images would be whole without what is attached to them.
@@ -148,7 +149,9 @@ impl Storage {
                 auditor.judge(place(&other.repository), other);
             }
         }
-        audit.unreached = auditor.unreached().filter(|place| !auditor.carried.contains(place)).count();
+        for (at, _) in auditor.unreached().filter(|place| !auditor.carried.contains(place)) {
+            *audit.unreached.entry(survey.repositories[at].repository.clone()).or_default() += 1;
+        }
         audit.attached = auditor.attached();
         if scope != Scope::Tagged {
             audit.untagged = auditor.untagged();

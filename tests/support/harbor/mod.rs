@@ -12,6 +12,8 @@ mod api;
 mod artifacts;
 mod blobs;
 mod manifests;
+mod observed;
+mod setup;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -25,173 +27,7 @@ use gapferry::oci::{Digest, Manifest};
 pub use access::{Account, Right};
 use access::{Identity, identify};
 use answer::refuse;
-
-/// What the server is like when it starts. `Setup::default()` is a Harbor 2.11 with an `admin` (password `Harbor12345`)
-/// and no project.
-#[derive(Clone)]
-pub struct Setup {
-    /// Major and minor; 2.8 brings the referrers API, 2.9 the header `OCI-Subject`.
-    pub version: (u32, u32),
-    pub accounts: Vec<Account>,
-    pub projects: Vec<Project>,
-    pub read_only: bool,
-    /// Whether everybody may create projects, or admins alone.
-    pub everyone_creates: bool,
-    /// Older releases answer 403 where newer ones answer 404 for a project that does not exist.
-    pub hides_missing: bool,
-    /// Without it, `/service/token` answers 404, as behind a proxy that routes only some paths.
-    pub token_service: bool,
-    /// What becomes of a request for a token for several repositories.
-    pub several_scopes: Scopes,
-    /// A component that reports itself ill, such as `database`.
-    pub unhealthy: Option<&'static str>,
-    /// Whether `Location` is absolute.
-    pub absolute_locations: bool,
-}
-
-/// What a token server does with several scopes. Harbor grants them all.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Scopes {
-    Granted,
-    /// The first alone counts, and the token says so.
-    First,
-    /// The same, and nobody can tell by the token.
-    FirstOpaque,
-    Refused,
-}
-
-impl Default for Setup {
-    fn default() -> Setup {
-        Setup {
-            version: (2, 11),
-            accounts: vec![Account::admin("admin", "Harbor12345")],
-            projects: vec![],
-            read_only: false,
-            everyone_creates: true,
-            hides_missing: false,
-            token_service: true,
-            several_scopes: Scopes::Granted,
-            unhealthy: None,
-            absolute_locations: false,
-        }
-    }
-}
-
-impl Setup {
-    pub fn with(mut self, project: Project) -> Setup {
-        self.projects.push(project);
-        self
-    }
-
-    pub fn account(mut self, account: Account) -> Setup {
-        self.accounts.push(account);
-        self
-    }
-}
-
-/// A project and what is set on it.
-#[derive(Clone)]
-pub struct Project {
-    pub name: String,
-    pub public: bool,
-    /// Bytes; `None` is unlimited.
-    pub quota: Option<u64>,
-    /// Caches another registry; nobody can push.
-    pub proxy_cache: bool,
-    /// Tag patterns, with `*` at the end or alone, that cannot be moved once set.
-    pub immutable: Vec<String>,
-    /// What cosign has not signed cannot be pulled.
-    pub content_trust: bool,
-    /// What was not scanned cannot be pulled; nothing is ever scanned here.
-    pub wants_scan: bool,
-    /// Who may do what.
-    pub members: BTreeMap<String, Right>,
-    /// Assigned when the server knows it; numbers from 1.
-    id: u64,
-    blobs: BTreeMap<Digest, u64>,
-}
-
-impl Project {
-    pub fn new(name: &str) -> Project {
-        Project {
-            name: name.to_owned(),
-            public: false,
-            quota: None,
-            proxy_cache: false,
-            immutable: vec![],
-            content_trust: false,
-            wants_scan: false,
-            members: BTreeMap::new(),
-            id: 0,
-            blobs: BTreeMap::new(),
-        }
-    }
-
-    pub fn member(mut self, account: &str, right: Right) -> Project {
-        self.members.insert(account.to_owned(), right);
-        self
-    }
-
-    pub fn quota(mut self, bytes: u64) -> Project {
-        self.quota = Some(bytes);
-        self
-    }
-
-    pub fn immutable(mut self, pattern: &str) -> Project {
-        self.immutable.push(pattern.to_owned());
-        self
-    }
-
-    pub fn public(mut self) -> Project {
-        self.public = true;
-        self
-    }
-
-    pub fn content_trust(mut self) -> Project {
-        self.content_trust = true;
-        self
-    }
-
-    pub fn wants_scan(mut self) -> Project {
-        self.wants_scan = true;
-        self
-    }
-
-    pub fn proxy_cache(mut self) -> Project {
-        self.proxy_cache = true;
-        self
-    }
-
-    fn used(&self) -> u64 {
-        self.blobs.values().sum()
-    }
-
-    fn is_immutable(&self, tag: &str) -> bool {
-        self.immutable.iter().any(|pattern| match pattern.strip_suffix('*') {
-            Some(prefix) => tag.starts_with(prefix),
-            None => tag == pattern,
-        })
-    }
-}
-
-/// What the database says of a blob whose file is in the storage, where that is not simply "here".
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Row {
-    /// A garbage collection has taken hold of it.
-    Deleting,
-    /// There is none: the file was put there by hand.
-    Absent,
-}
-
-/// What an administrator does while an import is under way.
-#[derive(Clone, Copy, Debug)]
-pub enum Change {
-    ReadOnly,
-    /// This project becomes a proxy cache.
-    ProxyCache(&'static str),
-    /// Nobody may push to this project any more, and tokens do not outlive the right.
-    RightsLost(&'static str),
-}
+pub use setup::{Change, Project, Row, Scopes, Setup};
 
 /// One request as it was answered.
 #[derive(Clone, Debug, PartialEq)]
@@ -232,6 +68,8 @@ struct State {
     rows: BTreeMap<Digest, Row>,
     /// Happens as soon as there are so many tags.
     pending: Option<(usize, Change)>,
+    /// Read-only mode ends after so many refusals; `None`: somebody ends it.
+    refusals_left: Option<usize>,
     counter: u64,
     tokens: BTreeMap<String, access::Claims>,
     log: Vec<Logged>,
@@ -263,6 +101,7 @@ impl Harbor {
             uploads: BTreeMap::new(),
             rows: BTreeMap::new(),
             pending: None,
+            refusals_left: None,
             counter: 0,
             tokens: BTreeMap::new(),
             log: vec![],
@@ -294,67 +133,6 @@ impl Harbor {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap()
-    }
-
-    /// Every request so far.
-    pub fn log(&self) -> Vec<Logged> {
-        self.state().log.clone()
-    }
-
-    pub fn clear_log(&self) {
-        self.state().log.clear();
-    }
-
-    /// Blobs whose bytes were accepted.
-    pub fn uploads(&self) -> usize {
-        let closed =
-            |entry: &&Logged| entry.method == "PUT" && entry.path.contains("/blobs/uploads/") && entry.status == 201;
-        self.log().iter().filter(closed).count()
-    }
-
-    /// Blobs that were mounted from another repository.
-    pub fn mounts(&self) -> usize {
-        let mounted = |entry: &&Logged| entry.method == "POST" && entry.path.contains("mount=") && entry.status == 201;
-        self.log().iter().filter(mounted).count()
-    }
-
-    /// Requests that tried to change a repository, whatever became of them.
-    pub fn pushes(&self) -> Vec<Logged> {
-        let mut log = self.log();
-        log.retain(|entry| entry.path.starts_with("/v2/") && !matches!(entry.method.as_str(), "GET" | "HEAD"));
-        log
-    }
-
-    /// What a client did that real Harbor answers with success and wrong accounting, or that its rules forbid.
-    pub fn violations(&self) -> Vec<String> {
-        self.state().violations.clone()
-    }
-
-    pub fn projects(&self) -> Vec<Project> {
-        self.state().projects.values().cloned().collect()
-    }
-
-    /// What a tag of `project/repository` means.
-    pub fn tag(&self, repository: &str, tag: &str) -> Option<Digest> {
-        self.state().repositories.get(repository)?.tags.get(tag).copied()
-    }
-
-    pub fn manifest(&self, repository: &str, digest: &Digest) -> Option<Manifest> {
-        Some(self.state().repositories.get(repository)?.manifests.get(digest)?.manifest.clone())
-    }
-
-    pub fn has_blob(&self, repository: &str, digest: &Digest) -> bool {
-        self.state().repositories.get(repository).is_some_and(|repository| repository.blobs.contains(digest))
-    }
-
-    /// Requests for a token.
-    pub fn token_requests(&self) -> usize {
-        self.log().iter().filter(|entry| entry.path.starts_with("/service/token")).count()
-    }
-
-    /// Uploads that were begun, and neither ended nor cancelled: what they sent stays in the storage for a week.
-    pub fn open_uploads(&self) -> usize {
-        self.state().uploads.len()
     }
 
     /// What the database says of a blob; `None`: that it is here.
@@ -418,6 +196,9 @@ impl State {
         self.pending = None;
         match change {
             Change::ReadOnly => self.setup.read_only = true,
+            Change::ReadOnlyFor(refusals) => {
+                (self.setup.read_only, self.refusals_left) = (true, Some(refusals));
+            }
             Change::ProxyCache(name) => self.projects.get_mut(name).unwrap().proxy_cache = true,
             Change::RightsLost(name) => {
                 let project = self.projects.get_mut(name).unwrap();
@@ -467,6 +248,10 @@ async fn serve(state: Arc<Mutex<State>>, request: Request) -> Answer {
 
 fn route(state: &mut State, call: &Call) -> Answer {
     if state.setup.read_only && !call.is_safe() {
+        if let Some(left) = &mut state.refusals_left {
+            *left = left.saturating_sub(1);
+            state.setup.read_only = *left > 0;
+        }
         let text = "The system is in read only mode. Any modification is prohibited.";
         return refuse(403, "DENIED", text);
     }

@@ -60,6 +60,11 @@ impl Challenge {
 }
 
 impl Bearer {
+    /// The token server is Harbor's (`src/core/service/token`): it calls its registry so, whatever its host is called.
+    pub fn is_harbor(&self) -> bool {
+        self.service.as_deref() == Some("harbor-registry")
+    }
+
     fn has_web_address(&self) -> bool {
         self.realm.parse::<reqwest::Url>().is_ok_and(|url| matches!(url.scheme(), "http" | "https"))
     }

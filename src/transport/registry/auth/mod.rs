@@ -6,7 +6,7 @@ mod scope;
 mod shared;
 mod token;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -35,6 +35,10 @@ pub(super) struct Auth {
     tokens: Mutex<HashMap<Scopes, TokenSlot>>,
     /// Tokens for several repositories that were announced.
     shared: SharedTokens,
+    /// Repositories that are going to be read, by their projects, as long as they have no shared token.
+    expected: Mutex<BTreeMap<String, String>>,
+    /// Held while they get one.
+    sharing: tokio::sync::Mutex<()>,
 }
 
 /// Locked while a token is fetched, so that concurrent requests fetch one.
@@ -42,8 +46,14 @@ type TokenSlot = Arc<tokio::sync::Mutex<Option<Token>>>;
 
 impl Auth {
     pub fn new(registry: &str, store: Store) -> Auth {
-        let (challenge, credentials, tokens, shared) = Default::default();
-        Auth { registry: registry.to_owned(), store, challenge, credentials, tokens, shared }
+        let (challenge, credentials, tokens, shared, expected, sharing) = Default::default();
+        Auth { registry: registry.to_owned(), store, challenge, credentials, tokens, shared, expected, sharing }
+    }
+
+    /// The repository with this path is going to be read: if the token server turns out to be Harbor's, one token serves several.
+    pub fn expect(&self, path: &str) {
+        let mut expected = self.expected.lock().unwrap_or_else(PoisonError::into_inner);
+        expected.entry(scope::project(path).to_owned()).or_insert_with(|| path.to_owned());
     }
 
     pub fn set_challenge(&self, challenge: Option<Challenge>) {
@@ -73,6 +83,9 @@ impl Auth {
             None => Ok(None),
             Some(Challenge::Basic) => self.basic(scopes.path()).await,
             Some(Challenge::Bearer(bearer)) => {
+                if bearer.is_harbor() {
+                    self.share_expected().await.map_err(Failure::never)?;
+                }
                 if let Some(shared) = self.shared.serving(scopes).filter(|_| extra.is_none()) {
                     match self.token(wire, &bearer, (&shared.token, &shared.scopes), None).await {
                         Ok(token) if token.granted.as_ref().is_none_or(|it| scopes.are_granted_by_project(it)) => {
@@ -122,6 +135,21 @@ impl Auth {
     /// # Errors
     /// Credentials that cannot be read.
     pub async fn announce(&self, paths: Vec<String>) -> Result<Vec<Arc<Shared>>, Error> {
+        Ok(self.shared.announce(self.by_account(paths).await?))
+    }
+
+    /// Gives the repositories that are expected their shared tokens.
+    async fn share_expected(&self) -> Result<(), Error> {
+        let _turn = self.sharing.lock().await;
+        let expected = std::mem::take(&mut *self.expected.lock().unwrap_or_else(PoisonError::into_inner));
+        if !expected.is_empty() {
+            self.shared.expect(self.by_account(expected.into_values().collect()).await?);
+        }
+        Ok(())
+    }
+
+    /// The paths that the same credentials count for.
+    async fn by_account(&self, paths: Vec<String>) -> Result<Vec<Vec<String>>, Error> {
         let mut accounts: Vec<(Option<Credentials>, Vec<String>)> = Vec::new();
         for path in paths {
             let credentials = self.credentials(&path).await?;
@@ -130,7 +158,7 @@ impl Auth {
                 None => accounts.push((credentials, vec![path])),
             }
         }
-        Ok(self.shared.announce(accounts.into_iter().map(|(_, paths)| paths).collect()))
+        Ok(accounts.into_iter().map(|(_, paths)| paths).collect())
     }
 
     /// What the token of a group grants. `None`: there is none, or it does not say so.

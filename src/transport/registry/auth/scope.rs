@@ -38,6 +38,11 @@ impl Scopes {
         Scopes(paths.iter().map(|path| (path.clone(), Action::Push)).collect())
     }
 
+    /// The right to pull from each of these repositories.
+    pub fn pull_all(paths: &[String]) -> Scopes {
+        Scopes(paths.iter().map(|path| (path.clone(), Action::Pull)).collect())
+    }
+
     pub fn delete(repository: &Repository) -> Scopes {
         Scopes(vec![(repository.path().to_owned(), Action::Delete)])
     }

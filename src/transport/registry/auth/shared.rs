@@ -4,7 +4,8 @@
 //! repository. One request for up to [`MOST_SCOPES`] projects, a repository of each, gives a token for all their repositories
 //! and the mounts between them. Each request for a token costs Harbor a password hash: hundreds of milliseconds for a user.
 //!
-//! This is done only for repositories that somebody announced, who knows that their registry is a Harbor. Elsewhere a token is
+//! This is done only for repositories that somebody announced, who knows that their registry is a Harbor, or that are expected
+//! to be read where the challenge is Harbor's. Elsewhere a token is
 //! for one repository: other token servers grant the first of several scopes alone, or refuse them all if one is denied, and
 //! a token costs them little. If it turns out that a shared token does not serve a project after all, that project's
 //! repositories get tokens of their own again.
@@ -23,6 +24,9 @@ const MOST_BYTES: usize = 6000;
 
 /// A token that is refused at an age above this may have expired early or been revoked; a younger one does not serve.
 const FRESH: Duration = Duration::from_secs(60);
+
+/// The right to push to, or to pull from, all of these paths.
+type AllScopes = fn(&[String]) -> Scopes;
 
 /// A token for several projects.
 pub(in crate::transport::registry) struct Shared {
@@ -46,9 +50,9 @@ struct State {
 }
 
 impl Shared {
-    fn new(paths: &[String], account: usize) -> Shared {
+    fn new(paths: &[String], account: usize, scopes: AllScopes) -> Shared {
         let projects = paths.iter().map(|path| project(path).to_owned()).collect();
-        Shared { scopes: Scopes::push_all(paths), projects, account, token: TokenSlot::default() }
+        Shared { scopes: scopes(paths), projects, account, token: TokenSlot::default() }
     }
 
     fn covers(&self, scopes: &Scopes) -> bool {
@@ -64,22 +68,19 @@ impl SharedTokens {
     /// Forgets earlier ones, and makes groups of `accounts`: for each the paths that its credentials count for, one for each
     /// project.
     pub fn announce(&self, accounts: Vec<Vec<String>>) -> Vec<Arc<Shared>> {
-        let mut groups = Vec::new();
-        for (account, paths) in accounts.iter().enumerate() {
-            let mut group: Vec<String> = Vec::new();
-            for path in paths {
-                let bytes: usize = group.iter().map(|path| path.len() + 40).sum();
-                if group.len() == MOST_SCOPES || bytes + path.len() + 40 > MOST_BYTES && !group.is_empty() {
-                    groups.push(Arc::new(Shared::new(&std::mem::take(&mut group), account)));
-                }
-                group.push(path.clone());
-            }
-            if !group.is_empty() {
-                groups.push(Arc::new(Shared::new(&group, account)));
-            }
-        }
+        let groups = groups(accounts, 0, Scopes::push_all);
         *self.lock() = State { groups: groups.clone(), alone: BTreeSet::new() };
         groups
+    }
+
+    /// Makes groups of `accounts` for reading, beside those that are there.
+    pub fn expect(&self, accounts: Vec<Vec<String>>) {
+        let mut state = self.lock();
+        let first = state.groups.iter().map(|group| group.account + 1).max().unwrap_or(0);
+        let is_new = |path: &String| !state.groups.iter().any(|group| group.projects.contains(project(path)));
+        let accounts = accounts.into_iter().map(|paths| paths.into_iter().filter(is_new).collect());
+        let new = groups(accounts.collect(), first, Scopes::pull_all);
+        state.groups.extend(new);
     }
 
     /// The one that serves `scopes`. A mount from a project of one group into another takes a token for that whole group and
@@ -100,7 +101,7 @@ impl SharedTokens {
             let group = groups.iter().find(|group| group.projects.contains(other) && group.account == home.account)?;
             paths.extend(group.scopes.paths().find(|path| project(path) == other).map(str::to_owned));
         }
-        let joined = Arc::new(Shared::new(&paths, home.account));
+        let joined = Arc::new(Shared::new(&paths, home.account, Scopes::push_all));
         groups.push(joined.clone());
         Some(joined)
     }
@@ -121,6 +122,25 @@ impl SharedTokens {
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Of each account the paths that one request can name; accounts are counted from `first`.
+fn groups(accounts: Vec<Vec<String>>, first: usize, scopes: AllScopes) -> Vec<Arc<Shared>> {
+    let mut groups = Vec::new();
+    for (account, paths) in (first..).zip(accounts) {
+        let mut group: Vec<String> = Vec::new();
+        for path in paths {
+            let bytes: usize = group.iter().map(|path| path.len() + 40).sum();
+            if group.len() == MOST_SCOPES || bytes + path.len() + 40 > MOST_BYTES && !group.is_empty() {
+                groups.push(Arc::new(Shared::new(&std::mem::take(&mut group), account, scopes)));
+            }
+            group.push(path);
+        }
+        if !group.is_empty() {
+            groups.push(Arc::new(Shared::new(&group, account, scopes)));
+        }
+    }
+    groups
 }
 
 #[cfg(test)]
@@ -159,6 +179,16 @@ mod tests {
         let joined: Vec<_> = (20..45).map(into).collect();
         assert!(joined.iter().all(Option::is_some));
         assert_eq!(tokens.lock().groups.len(), 5);
+    }
+
+    #[test]
+    fn what_is_to_be_read_shares_tokens_beside_what_is_pushed() {
+        let tokens = announced(1);
+        tokens.expect(vec![vec!["p00/x".into(), "q/x".into()], vec!["r/x".into()]]);
+        let pull = |path: &str| tokens.serving(&Scopes::pull(&Repository::new("h", path).unwrap()));
+        assert!(is_same(&pull("p00/y"), &tokens.serving(&push("p00/z"))), "the token that pushes reads, too");
+        assert!(pull("q/y").is_some() && pull("r/y").is_some() && !is_same(&pull("q/y"), &pull("r/y")));
+        assert!(tokens.serving(&mount("q/y", "r/y")).is_none());
     }
 
     #[test]

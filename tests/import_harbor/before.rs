@@ -1,0 +1,159 @@
+//! What an import finds out before it pushes anything.
+
+use super::ground::{ADMIN, CI, ROBOT, bundle, import, map_file, setup, small};
+use super::support::harbor::{Harbor, Project, Setup};
+use super::support::registry::Registry;
+use super::support::{gapferry, tempdir};
+
+#[test]
+fn all_missing_projects_are_named_at_once_and_nothing_is_pushed() {
+    let images = ["one", "two", "three"].map(small);
+    let bundle = bundle(&[&images[0], &images[1], &images[2]]);
+    let server = Harbor::start(setup());
+    let directory = tempdir();
+    let map =
+        map_file(directory.path(), &[("team/one", "new/one"), ("team/two", "other/two"), ("team/three", "base/x")]);
+    import(&bundle, &server, "", ADMIN, &["--map", &map]).ended(4).said(&[
+        "project new does not exist",
+        "project other does not exist",
+        "--create-projects",
+    ]);
+    assert_eq!(server.pushes(), []);
+    assert_eq!(server.projects().len(), 2);
+}
+
+#[test]
+fn denied_rights_are_named_with_the_missing_projects() {
+    let images = ["one", "two", "three"].map(small);
+    let bundle = bundle(&[&images[0], &images[1], &images[2]]);
+    let directory = tempdir();
+    let map =
+        map_file(directory.path(), &[("team/one", "base/one"), ("team/two", "apps/two"), ("team/three", "new/x")]);
+    for (creds, absent) in [(CI, "project new does not exist"), (ROBOT, "project new does not exist")] {
+        let server = Harbor::start(setup());
+        import(&bundle, &server, "", creds, &["--map", &map]).ended(4).said(&["may not push to project apps", absent]);
+        assert_eq!(server.pushes(), []);
+    }
+}
+
+#[test]
+fn missing_projects_are_created_as_asked_for() {
+    let bundle = bundle(&[&small("one")]);
+    let server = Harbor::start(setup());
+    let options = ["--create-projects", "--project-public", "--project-quota", "2GiB"];
+    import(&bundle, &server, "/2026", ADMIN, &options).ended(0).said(&["project 2026 created"]);
+    let made = server.projects().into_iter().find(|project| project.name == "2026").unwrap();
+    assert_eq!((made.public, made.quota), (true, Some(2 << 30)));
+    assert!(server.tag("2026/team/one", "1").is_some());
+    // Again, and for a project that is there.
+    import(&bundle, &server, "/2026", ADMIN, &options).ended(0);
+}
+
+#[test]
+fn nothing_is_created_for_an_import_that_would_fail_all_the_same() {
+    let images = ["one", "two"].map(small);
+    let bundle = bundle(&[&images[0], &images[1]]);
+    let server = Harbor::start(setup());
+    let directory = tempdir();
+    let map = map_file(directory.path(), &[("team/one", "new/one"), ("team/two", "apps/two")]);
+    import(&bundle, &server, "", CI, &["--map", &map, "--create-projects"])
+        .ended(4)
+        .said(&["may not push to project apps"]);
+    assert_eq!(server.projects().len(), 2);
+}
+
+#[test]
+fn who_may_not_create_projects_is_told_so() {
+    let bundle = bundle(&[&small("one")]);
+    let server = Harbor::start(Setup { everyone_creates: false, ..setup() });
+    import(&bundle, &server, "/new", CI, &["--create-projects"])
+        .ended(4)
+        .said(&["project new", "Only system admin can create project"]);
+    assert_eq!(server.pushes(), []);
+}
+
+#[test]
+fn a_dry_run_creates_no_project_and_still_gives_the_plan() {
+    let bundle = bundle(&[&small("one")]);
+    let server = Harbor::start(setup());
+    let ran = import(&bundle, &server, "/new", ADMIN, &["--create-projects", "--dry-run"]).ended(0);
+    assert!(
+        ran.stdout.contains("project new does not exist: it will be created") && ran.stdout.contains("new/team/one:1"),
+        "{ran:#?}"
+    );
+    assert_eq!((server.projects().len(), server.pushes()), (2, vec![]));
+}
+
+#[test]
+fn a_dry_run_names_all_that_would_stop_the_import() {
+    let images = ["one", "two", "three"].map(small);
+    let bundle = bundle(&[&images[0], &images[1], &images[2]]);
+    let server = Harbor::start(Setup { read_only: true, ..setup() });
+    let directory = tempdir();
+    // `ap` is to be created, `apps` is denied: the one is not taken for the other.
+    let map = map_file(directory.path(), &[("team/one", "ap/one"), ("team/two", "apps/two"), ("team/three", "base/x")]);
+    let options = ["--map", &map, "--dry-run", "--create-projects"];
+    let ran = import(&bundle, &server, "", CI, &options).ended(0);
+    for said in ["read-only mode", "project ap does not exist: it will be", "may not push to project apps: give it"] {
+        assert!(ran.stdout.contains(said), "{said}: {}", ran.stdout);
+    }
+    assert_eq!(server.pushes(), []);
+}
+
+#[test]
+fn read_only_mode_is_named_before_any_push() {
+    let bundle = bundle(&[&small("one")]);
+    let server = Harbor::start(Setup { read_only: true, ..setup() });
+    for options in [&[][..], &["--create-projects"]] {
+        import(&bundle, &server, "/base", CI, options).ended(4).said(&["read-only mode"]);
+    }
+    assert_eq!(server.pushes(), []);
+}
+
+#[test]
+fn wrong_credentials_are_named_and_not_taken_for_a_missing_project() {
+    let bundle = bundle(&[&small("one")]);
+    let server = Harbor::start(setup());
+    let ran = import(&bundle, &server, "/base", "ci:secret-that-is-wrong", &[]).ended(4);
+    let ran = ran.said(&["does not accept the credentials"]);
+    assert!(!ran.stderr.contains("does not exist") && !ran.stderr.contains("secret-that-is-wrong"), "{}", ran.stderr);
+}
+
+#[test]
+fn a_name_without_a_project_is_refused_with_the_remedy() {
+    let bundle = bundle(&[&small("one")]);
+    let server = Harbor::start(setup());
+    import(&bundle, &server, "", CI, &["--flatten"]).ended(4).said(&["has no project", "--to HOST/PROJECT"]);
+    assert_eq!(server.pushes(), []);
+}
+
+#[test]
+fn a_proxy_cache_is_no_target() {
+    let bundle = bundle(&[&small("one")]);
+    let server = Harbor::start(setup().with(Project::new("hub").proxy_cache()));
+    import(&bundle, &server, "/hub", ADMIN, &[]).ended(4).said(&["hub is a proxy cache"]);
+    assert_eq!(server.pushes(), []);
+}
+
+#[test]
+fn another_registry_is_asked_nothing_of_harbors() {
+    let bundle = bundle(&[&small("one")]);
+    let target = Registry::start();
+    let to = format!("{}/any", target.host());
+    let output = gapferry().arg("import").arg(&bundle.path).args(["--to", &to, "--create-projects"]).output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && stderr.contains("is not Harbor"), "{stderr}");
+    assert!(!target.requests().iter().any(|entry| entry.path.contains("/api/v2.0/")));
+}
+
+/// Harbor answers 201, and the project has no limit.
+#[test]
+fn a_quota_that_harbor_ignores_is_told() {
+    let bundle = bundle(&[&small("one")]);
+    let options = ["--create-projects", "--project-quota", "2GiB"];
+    let server = Harbor::start(setup());
+    let said = ["project 2026 has no storage quota, not of 2.0 GiB", "only administrators"];
+    import(&bundle, &server, "/2026", CI, &options).ended(0).said(&said);
+    let ran = import(&bundle, &server, "/2027", ADMIN, &options).ended(0);
+    assert!(!ran.stderr.contains("storage quota"), "{}", ran.stderr);
+}

@@ -1,0 +1,111 @@
+//! What ends a push, or a part of it, when it has begun.
+
+use super::ground::{ADMIN, CI, ROBOT, bundle, import, map_file, setup, small};
+use super::support::harbor::{Change, Harbor, Logged, Project, Right, Row};
+use super::support::images::{self, Image};
+use super::support::tempdir;
+
+/// Twenty images of one large layer each.
+fn many() -> Vec<Image> {
+    (0..20).map(|n| images::oci(&format!("team/app{n:02}"), "1", &[&images::noise(n, 20_000)])).collect()
+}
+
+#[test]
+fn an_exceeded_quota_is_warned_of_and_told_in_harbors_words() {
+    let images = ["one", "two"].map(small);
+    let bundle = bundle(&[&images[0], &images[1]]);
+    let server = Harbor::start(setup().with(Project::new("tight").quota(100)));
+    let directory = tempdir();
+    let map = map_file(directory.path(), &[("team/one", "tight/one"), ("team/two", "base/two")]);
+    import(&bundle, &server, "", ADMIN, &["--map", &map]).ended(4).said(&[
+        "project tight will probably exceed its quota",
+        "will exceed the configured upper limit",
+        "raise the quota",
+        "hint: raise the project's quota, or delete",
+        "tight/one:1",
+    ]);
+    assert!(server.tag("base/two", "1").is_some() && server.tag("tight/one", "1").is_none());
+    // Once there is room, the same command does the rest.
+    server.change("tight", |project| project.quota = None);
+    import(&bundle, &server, "", ADMIN, &["--map", &map]).ended(0);
+}
+
+/// "Check the spelling" would be no help: the blob is there, and on its way out.
+#[test]
+fn a_blob_that_a_garbage_collection_is_deleting_is_named_with_what_helps() {
+    let image = small("one");
+    let bundle = bundle(&[&image]);
+    let server = Harbor::start(setup());
+    let layer = image.blob_digests().remove(0).parse().unwrap();
+    server.set_row(&layer, Some(Row::Deleting));
+    import(&bundle, &server, "/base", CI, &[]).ended(1).said(&["blob is in GC", "garbage collection is at work"]);
+    server.set_row(&layer, None);
+    import(&bundle, &server, "/base", CI, &[]).ended(0);
+}
+
+/// One answer speaks for all that is still to be sent there; the rest of the run goes on.
+#[test]
+fn what_ends_a_push_to_a_project_in_the_middle_is_said_once_and_not_tried_again() {
+    let all = many();
+    let bundle = bundle(&all.iter().collect::<Vec<_>>());
+    let directory = tempdir();
+    let rules: Vec<(String, String)> = (0..20)
+        .map(|n| (format!("team/app{n:02}"), format!("{}/app{n:02}", if n < 16 { "base" } else { "own" })))
+        .collect();
+    let rules: Vec<(&str, &str)> = rules.iter().map(|(from, to)| (&**from, &**to)).collect();
+    let map = map_file(directory.path(), &rules);
+    for (change, says, others) in [
+        (Change::ReadOnly, "read only mode", false),
+        (Change::ProxyCache("base"), "to a proxy project", true),
+        (Change::RightsLost("base"), "unauthorized to access repository", true),
+    ] {
+        let server = Harbor::start(setup().with(Project::new("own").member("ci", Right::Push)));
+        server.change_once_tagged(3, change);
+        let ran = import(&bundle, &server, "", CI, &["--map", &map, "--max-wait", "0s"]).ended(4);
+        let refused = |entry: &&Logged| matches!(entry.status, 401 | 403) && entry.authorized;
+        let refusals = server.pushes().iter().filter(refused).count();
+        assert!((1..=14).contains(&refusals), "{change:?}: {refusals} refusals: only what was on its way");
+        let failed: Vec<&str> = ran.stderr.lines().filter(|line| line.starts_with("failed: ")).collect();
+        assert!(failed.len() == 1 && failed[0].contains(says), "{change:?}: {failed:#?}");
+        assert!(failed[0].contains(" images: "), "{failed:#?}");
+        let arrived = (16..20).filter(|n| server.tag(&format!("own/app{n}"), "1").is_some()).count();
+        assert!(arrived == 4 || !others, "{change:?}: the other project has {arrived} of 4");
+    }
+}
+
+/// What is larger than the room that is left is not sent, what fits is, and no refused upload stays in the storage.
+#[test]
+fn a_quota_that_is_used_up_on_the_way_is_met_once() {
+    let mut all = many();
+    all.push(images::oci("team/tiny", "1", &["tiny"]));
+    let bundle = bundle(&all.iter().collect::<Vec<_>>());
+    let server = Harbor::start(setup());
+    let size = |image: &Image| image.blobs.iter().map(Vec::len).sum::<usize>() + image.manifest.len();
+    let fits = all[..6].iter().map(size).sum::<usize>() + size(&all[20]) + 3000;
+    server.change("base", |project| project.quota = Some(fits as u64));
+    // A robot cannot read the quota before.
+    let ran = import(&bundle, &server, "/base", ROBOT, &[]).ended(4);
+    let refused = server.pushes().iter().filter(|entry| entry.status == 403).count();
+    assert!((1..=6).contains(&refused), "{refused} refusals: only what was on its way");
+    let failed: Vec<&str> = ran.stderr.lines().filter(|line| line.starts_with("failed: ")).collect();
+    assert!(failed.len() == 1 && failed[0].contains("/base has no room left"), "{failed:#?}");
+    ran.said(&["configured upper limit", "hint: raise the project's quota"]);
+    assert!(server.tag("base/team/tiny", "1").is_some(), "what fits arrives");
+    assert_eq!(server.open_uploads(), 0, "what was refused is taken back");
+    server.change("base", |project| project.quota = None);
+    import(&bundle, &server, "/base", ROBOT, &[]).ended(0);
+}
+
+/// An administrator makes a backup, or Harbor counts its quotas: that passes.
+#[test]
+fn read_only_mode_that_ends_in_time_is_waited_for_and_costs_nothing() {
+    let all = many();
+    let bundle = bundle(&all.iter().collect::<Vec<_>>());
+    let server = Harbor::start(setup());
+    server.change_once_tagged(3, Change::ReadOnlyFor(10));
+    let ran = import(&bundle, &server, "/base", ROBOT, &[]).ended(0);
+    let told = |words: &str| ran.stderr.lines().filter(|line| line.contains(words)).count();
+    assert_eq!((told("read-only mode: waiting up to"), told("takes changes again")), (1, 1), "{}", ran.stderr);
+    assert!(all.iter().all(|image| server.tag(&format!("base/{}", image.repository), "1").is_some()));
+    assert_eq!(server.open_uploads(), 0, "what had begun was ended in its session");
+}

@@ -1,0 +1,94 @@
+//! What follows an import: tags that go, inventories, and the way out by the storage.
+
+use super::ground::{ADMIN, CI, ROBOT, bundle, bundle_of, import, setup, small};
+use super::support::harbor::{Harbor, Project, Right};
+use super::support::images::{self, Image};
+use super::support::ran::Ran;
+use super::support::registry::Registry;
+use super::support::{gapferry, tempdir};
+
+/// Through the distribution protocol Harbor deletes no tag, and with the manifest other tags would go.
+#[test]
+fn a_tag_that_is_not_wanted_any_more_goes_by_harbors_own_api_and_its_artifact_stays() {
+    let source = Registry::start();
+    let images = ["1", "2", "3", "locked"].map(|tag| images::oci("apps/web", tag, &[tag]));
+    let again = images[0].named("apps/web", "same-as-1");
+    images.iter().chain([&again]).for_each(|image| image.push(&source));
+    let name = |image: &Image| format!("{}/{}", source.host(), image.name());
+    let all: Vec<String> = images.iter().chain([&again]).map(name).collect();
+    let setup = setup().with(Project::new("own").member("ci", Right::Maintain).immutable("locked"));
+    let server = Harbor::start(setup);
+    let directory = tempdir();
+    let receipt = directory.path().join("receipt.json");
+    let receipt = receipt.to_str().unwrap();
+    import(&bundle_of(&source, &all, &[]), &server, "/own", CI, &["--receipt", receipt]).ended(0);
+    let next = bundle_of(&source, &all[..2], &["--since", receipt]);
+    let tag = |tag: &str| server.tag("own/apps/web", tag).is_some();
+    let look = import(&next, &server, "/own", CI, &["--prune"]).ended(0);
+    look.said(&["own/apps/web:3", "own/apps/web:locked", "own/apps/web:same-as-1", "3 tags to prune"]);
+    assert!(tag("3") && tag("same-as-1"), "a look changes nothing");
+    let pruned = import(&next, &server, "/own", CI, &["--prune", "--yes", "--arrived", receipt]);
+    pruned.ended(4).said(&["2 of 3 tags deleted", "own/apps/web:locked", "immutable"]);
+    assert!(tag("1") && tag("2") && tag("locked") && !tag("3") && !tag("same-as-1"));
+    let digest = |image: &Image| image.digest().parse().unwrap();
+    assert!(server.manifest("own/apps/web", &digest(&images[2])).is_some(), "the artifact stays");
+    assert!(server.manifest("own/apps/web", &digest(&images[0])).is_some(), "and what another tag means");
+    assert_eq!(server.violations(), Vec::<String>::new());
+}
+
+/// What a robot may not read is named; the rest is a basis for the next export all the same.
+#[test]
+fn an_inventory_goes_on_where_one_repository_cannot_be_read() {
+    let images = ["one", "two"].map(small);
+    let server = Harbor::start(setup().with(Project::new("closed")));
+    import(&bundle(&[&images[0], &images[1]]), &server, "/apps", ADMIN, &[]).ended(0);
+    let directory = tempdir();
+    let inventory = |list: &str| {
+        let (file, out) = (directory.path().join("images.txt"), directory.path().join("inventory.json"));
+        std::fs::write(&file, list).unwrap();
+        let mut command = gapferry();
+        command.arg("inventory").arg(server.registry()).arg("-f").arg(&file).arg("-o").arg(&out);
+        let ran = Ran::of(command.args(["--creds", ROBOT, "--retries", "1"]));
+        (ran, std::fs::read_to_string(out).unwrap_or_default())
+    };
+    // It may only pull from `apps`, and that is enough.
+    let (ran, written) = inventory("quay.io/apps/team/one:1\nquay.io/apps/team/two\n");
+    ran.ended(0).said(&["2 of 2 images are there"]);
+    assert!(written.contains("apps/team/two:1"), "{written}");
+    for unreadable in ["quay.io/closed/x:1", "quay.io/closed/x"] {
+        let (ran, written) = inventory(&format!("quay.io/apps/team/one:1\n{unreadable}\n"));
+        ran.ended(1).said(&["1 of 2 images are there", "1 could not be read", unreadable]);
+        assert!(written.contains(&images[0].digest()) && written.contains("closed/x"), "{written}");
+    }
+    inventory("quay.io/closed/x:1\n").0.ended(4);
+}
+
+/// Harbor 2.15 and later have no tags in their storage, and their API lists no signatures: it names them beside their images.
+#[test]
+fn a_signature_that_harbors_api_hides_leaves_with_its_image() {
+    let image = images::oci("team/app", "1", &["content"]);
+    let signature = images::cosign_signature(&image);
+    let source = Registry::start();
+    [&image, &signature].iter().for_each(|image| image.push(&source));
+    let server = Harbor::start(setup());
+    let bundle = bundle_of(&source, &[format!("{}/team/app:1", source.host())], &[]);
+    import(&bundle, &server, "/base", CI, &[]).ended(0);
+    let path = "/api/v2.0/projects/base/repositories/team%252Fapp/artifacts?page_size=100&with_accessory=true";
+    let told = server.request("GET", path).basic(CI.split_once(':')).send().expect(200).text();
+    assert!(!told.contains(".sig"), "{told}");
+
+    let (old, new, directory) = (Registry::start(), Registry::start(), tempdir());
+    let tag = signature.tag.as_deref().unwrap();
+    image.named("base/team/app", "1").push(&old);
+    signature.named("base/team/app", tag).push(&old);
+    let held = old.storage().join("docker/registry/v2/repositories/base/team/app/_manifests");
+    std::fs::remove_dir_all(held.join("tags")).unwrap();
+    let artifacts = directory.path().join("artifacts.json");
+    std::fs::write(&artifacts, told).unwrap();
+    let mut command = gapferry();
+    command.arg("migrate").arg(old.storage()).arg("--tags-from").arg(&artifacts).args(["--to", new.host()]);
+    let ran = Ran::of(&mut command).ended(0);
+    assert_eq!(new.digest("base/team/app", "1"), Some(image.digest()));
+    assert_eq!(new.digest("base/team/app", tag), Some(signature.digest()));
+    assert!(!ran.stderr.contains("left behind"), "{}", ran.stderr);
+}

@@ -1,0 +1,121 @@
+//! What a project's policies forbid: moving a tag, pulling what is not signed or scanned.
+
+use super::ground::{CI, ROBOT, bundle, bundle_of, import, setup, small};
+use super::support::harbor::{Harbor, Project, Right};
+use super::support::images::{self, Image};
+use super::support::registry::Registry;
+
+#[test]
+fn an_immutable_tag_with_the_same_digest_is_left_alone() {
+    let image = images::oci_index("team/app", "1.0", "content");
+    let signature = images::cosign_signature(&image);
+    let source = Registry::start();
+    image.push(&source);
+    let reference = [format!("{}/team/app:1.0", source.host())];
+    let before = bundle_of(&source, &reference, &[]);
+    signature.push(&source);
+    let after = bundle_of(&source, &reference, &[]);
+    let server = Harbor::start(setup());
+    server.change("base", |project| project.immutable.push("*".to_owned()));
+    import(&before, &server, "/base", CI, &[]).ended(0);
+    // The signature is new, the tag is not.
+    import(&after, &server, "/base", CI, &[]).ended(0);
+    import(&after, &server, "/base", CI, &[]).ended(0);
+    assert!(server.tag("base/team/app", signature.tag.as_deref().unwrap()).is_some());
+    assert!(!server.log().iter().any(|entry| entry.status == 412), "{:#?}", server.pushes());
+}
+
+#[test]
+fn an_immutable_tag_with_another_digest_fails_alone() {
+    let server = Harbor::start(setup());
+    server.change("base", |project| project.immutable.push("1*".to_owned()));
+    let old = images::oci("team/app", "1.0", &["old"]);
+    import(&bundle(&[&old]), &server, "/base", CI, &[]).ended(0);
+    let new = images::oci("team/app", "1.0", &["new"]);
+    let ran = import(&bundle(&[&new, &small("one")]), &server, "/base", CI, &[]);
+    ran.ended(1).said(&["base/team/app:1.0", "configured as immutable", "1 failed"]);
+    assert_eq!(server.tag("base/team/app", "1.0").unwrap().to_string(), old.digest());
+    assert!(server.tag("base/team/one", "1").is_some(), "the other image arrives");
+}
+
+/// Who manages the project may read its rules: nothing is sent for a tag that could not be moved, and the plan says so.
+#[test]
+fn an_immutable_tag_is_refused_before_anything_of_its_image_is_sent() {
+    let setup = setup().with(Project::new("own").member("ci", Right::Maintain).immutable("1*"));
+    let server = Harbor::start(setup);
+    import(&bundle(&[&images::oci("team/app", "1.0", &["old"])]), &server, "/own", CI, &[]).ended(0);
+    let new = bundle(&[&images::oci("team/app", "1.0", &["new"]), &small("one")]);
+    let look = import(&new, &server, "/own", CI, &["--dry-run"]).ended(0);
+    assert!(look.stdout.contains("immutable") && !look.stdout.contains("overwrite"), "{}", look.stdout);
+    server.clear_log();
+    import(&new, &server, "/own", CI, &[]).ended(1).said(&["own/team/app:1.0", "immutable", "--on-existing skip"]);
+    assert!(!server.pushes().iter().any(|entry| entry.path.contains("/team/app/")), "{:#?}", server.pushes());
+    assert!(server.tag("own/team/one", "1").is_some(), "the other image arrives");
+    import(&new, &server, "/own", CI, &["--on-existing", "skip"]).ended(0).said(&["1 skipped"]);
+}
+
+/// Harbor answers 412 to whoever asks what a tag means there, until the image is signed or scanned. Pushing is allowed.
+#[test]
+fn a_policy_that_forbids_pulling_stops_no_push() {
+    let images = ["one", "two"].map(small);
+    let signed = images::oci_index("team/app", "1.0", "content");
+    let signature = images::cosign_signature(&signed);
+    let source = Registry::start();
+    for image in images.iter().chain([&signed, &signature]) {
+        image.push(&source);
+    }
+    let name = |image: &Image| format!("{}/{}", source.host(), image.name());
+    let first = bundle_of(&source, &[name(&images[0]), name(&signed)], &[]);
+    let changed = images::oci("team/one", "1", &["what all share", "changed"]);
+    changed.push(&source);
+    let second = bundle_of(&source, &[name(&changed), name(&images[1]), name(&signed)], &[]);
+    for (creds, policy) in [(ROBOT, "signed"), (CI, "signed"), (ROBOT, "scanned"), (CI, "scanned")] {
+        let server = Harbor::start(setup());
+        server.change("base", |project| {
+            (project.content_trust, project.wants_scan) = (policy == "signed", policy == "scanned");
+        });
+        let tag = |repository: &str, tag: &str| server.tag(repository, tag).unwrap().to_string();
+        let ran = import(&first, &server, "/base", creds, &[]).ended(0);
+        ran.said(&["cannot be pulled yet", "base/team/one:1"]);
+        assert!(server.tag("base/team/app", signature.tag.as_deref().unwrap()).is_some());
+        let uploads = server.uploads();
+        import(&first, &server, "/base", creds, &[]).ended(0);
+        assert_eq!(server.uploads(), uploads, "what is there is not sent again");
+        import(&second, &server, "/base", creds, &[]).ended(0);
+        assert_eq!(tag("base/team/one", "1"), changed.digest(), "a changed image arrives");
+        assert_eq!(tag("base/team/two", "1"), images[1].digest(), "and so does a new one");
+    }
+}
+
+/// A robot cannot find out what such a tag means: it may be the same image.
+#[test]
+fn a_tag_that_nobody_may_read_is_left_alone_where_that_was_asked_for() {
+    let server = Harbor::start(setup());
+    server.change("base", |project| project.content_trust = true);
+    let bundle = bundle(&[&small("one")]);
+    import(&bundle, &server, "/base", ROBOT, &[]).ended(0);
+    let before = server.pushes().len();
+    let look = import(&bundle, &server, "/base", ROBOT, &["--dry-run"]).ended(0);
+    assert!(look.stdout.contains("renew"), "{}", look.stdout);
+    import(&bundle, &server, "/base", ROBOT, &["--on-existing", "skip"]).ended(0).said(&["1 skipped"]);
+    import(&bundle, &server, "/base", ROBOT, &["--on-existing", "fail"]).ended(1).said(&["forbids reading"]);
+    assert_eq!(server.pushes().len(), before);
+    // Who may read artifacts knows.
+    import(&bundle, &server, "/base", CI, &["--on-existing", "fail"]).ended(0).said(&["1 present"]);
+}
+
+#[test]
+fn a_sparse_index_is_refused_with_the_remedy() {
+    let image = images::oci_index("team/app", "1.0", "content");
+    let source = Registry::start();
+    image.push(&source);
+    small("one").push(&source);
+    let references = ["team/app:1.0", "team/one:1"].map(|name| format!("{}/{name}", source.host()));
+    let sparse = bundle_of(&source, &references[..1], &["--platform", "linux/amd64", "--index", "sparse"]);
+    let server = Harbor::start(setup());
+    import(&sparse, &server, "/base", CI, &[]).ended(1).said(&["base/team/app:1.0", "--index trim"]);
+    assert!(server.tag("base/team/app", "1.0").is_none());
+    let trimmed = bundle_of(&source, &references[..1], &["--platform", "linux/amd64", "--index", "trim"]);
+    import(&trimmed, &server, "/base", CI, &[]).ended(0);
+    assert!(server.tag("base/team/app", "1.0").is_some());
+}

@@ -1,0 +1,94 @@
+//! How many tokens it takes: each costs Harbor a password hash.
+
+use super::ground::{ADMIN, CI, ROBOT, bundle, import, map_file, setup, small};
+use super::support::harbor::{Harbor, Project, Right, Scopes, Setup};
+use super::support::images::{self, Image};
+use super::support::ran::Ran;
+use super::support::{gapferry, tempdir};
+
+/// A token costs Harbor a password hash: 100 images in 60 repositories of 30 projects take a handful of them.
+#[test]
+fn a_hundred_images_take_a_dozen_tokens_at_most() {
+    let image = |n: usize| {
+        let (repository, tag) = (format!("p{:02}/team/app{:02}", n % 30, n % 60), format!("{}", n / 60));
+        images::oci(&repository, &tag, &["what all share", &format!("{n}")])
+    };
+    let all: Vec<Image> = (0..100).map(image).collect();
+    let bundle = bundle(&all.iter().collect::<Vec<_>>());
+    for creds in [CI, ROBOT] {
+        let member = |project: Project| project.member("ci", Right::Push).member("robot$base+ci", Right::Push);
+        let projects = (0..30).map(|n| member(Project::new(&format!("p{n:02}"))));
+        let server = Harbor::start(projects.fold(setup(), Setup::with));
+        import(&bundle, &server, "", creds, &[]).ended(0);
+        let tokens = server.token_requests();
+        assert!(tokens <= 12, "{creds}: {tokens} tokens");
+        assert_eq!(server.mounts(), 59, "the shared layer is still mounted into every other repository");
+        server.clear_log();
+        import(&bundle, &server, "", creds, &[]).ended(0);
+        let tokens = server.token_requests();
+        assert!(tokens <= 12, "{creds}, nothing to do: {tokens} tokens");
+    }
+}
+
+/// What is carried out of a Harbor costs it as few as what comes in.
+#[test]
+fn an_export_of_a_hundred_images_takes_a_dozen_tokens_at_most() {
+    let (server, references) = full(Scopes::Granted);
+    let directory = tempdir();
+    for creds in [CI, ROBOT] {
+        for command in ["lock", "export"] {
+            server.clear_log();
+            let out = directory.path().join(format!("{command}-{}.out", creds.len()));
+            let mut read = gapferry();
+            read.arg(command).args(&references).args(["--creds", creds, "-o"]).arg(&out);
+            Ran::of(&mut read).ended(0);
+            let tokens = server.token_requests();
+            assert!(tokens <= 12, "{command} as {creds}: {tokens} tokens");
+        }
+    }
+}
+
+/// The same where the token server is not Harbor's own: whatever it makes of several repositories, all images are read.
+#[test]
+fn an_export_by_a_token_server_that_does_not_take_several_repositories_is_whole() {
+    for several_scopes in [Scopes::First, Scopes::FirstOpaque, Scopes::Refused] {
+        let (server, references) = full(several_scopes);
+        let directory = tempdir();
+        let mut export = gapferry();
+        export.arg("export").args(&references).args(["--creds", ROBOT, "--retries", "1", "-o"]);
+        Ran::of(export.arg(directory.path().join("out.tar"))).ended(0);
+    }
+}
+
+/// 100 images in 60 repositories of 30 projects, which everybody here may read, and what they are called.
+fn full(several_scopes: Scopes) -> (Harbor, Vec<String>) {
+    let image = |n: usize| {
+        let (repository, tag) = (format!("p{:02}/team/app{:02}", n % 30, n % 60), format!("{}", n / 60));
+        images::oci(&repository, &tag, &["what all share", &format!("{n}")])
+    };
+    let all: Vec<Image> = (0..100).map(image).collect();
+    let member = |project: Project| project.member("ci", Right::Pull).member("robot$base+ci", Right::Pull);
+    let projects = (0..30).map(|n| member(Project::new(&format!("p{n:02}"))));
+    let setup = Setup { several_scopes, ..setup() };
+    let server = Harbor::start(projects.fold(setup, Setup::with));
+    import(&bundle(&all.iter().collect::<Vec<_>>()), &server, "", ADMIN, &[]).ended(0);
+    let references = all.iter().map(|image| format!("{}/{}", server.registry(), image.name())).collect();
+    (server, references)
+}
+
+/// A gateway may have a token server of its own kind: then each repository gets a token of its own again.
+#[test]
+fn a_token_server_that_does_not_take_several_repositories_at_once_is_asked_for_each() {
+    let images = ["one", "two", "three"].map(small);
+    let bundle = bundle(&[&images[0], &images[1], &images[2]]);
+    let directory = tempdir();
+    let map = map_file(directory.path(), &[("team/one", "p1/one"), ("team/two", "p2/two"), ("team/three", "p3/three")]);
+    for several_scopes in [Scopes::First, Scopes::FirstOpaque, Scopes::Refused] {
+        let projects = ["p1", "p2", "p3"].map(|name| Project::new(name).member("robot$base+ci", Right::Push));
+        let server = Harbor::start(projects.into_iter().fold(Setup { several_scopes, ..setup() }, Setup::with));
+        import(&bundle, &server, "", ROBOT, &["--map", &map]).ended(0);
+        let arrived =
+            ["one", "two", "three"].iter().zip(1..).all(|(name, n)| server.tag(&format!("p{n}/{name}"), "1").is_some());
+        assert!(arrived, "{several_scopes:?}");
+    }
+}
