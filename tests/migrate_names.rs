@@ -190,7 +190,7 @@ fn a_storage_without_tags_gets_them_from_lines_or_from_harbor_s_answer() {
 fn older_images_of_a_repository_that_is_taken_as_a_whole_are_said_to_stay_behind() {
     let registry = Registry::start();
     push(&registry, &[("team/app", "1"), ("team/app", "2"), ("team/other", "1")]);
-    ["team/app", "team/other"].map(|name| images::oci(name, "1", &["newer"]).push(&registry));
+    ["team/app", "team/other"].iter().for_each(|name| images::oci(name, "1", &["newer"]).push(&registry));
     let said = |options: &[&str]| {
         let place = tempdir();
         run(&registry.storage(), &[options, &["--to-bundle", place.path().join("b").to_str().unwrap()]].concat()).1

@@ -47,6 +47,7 @@ fn client(server: &Server, creds: Creds) -> Registries {
     let credentials = (!creds.is_empty()).then(|| Credentials::parse(creds).unwrap());
     let own = RegistryConfig { credentials, ..RegistryConfig::default() };
     let per_registry = BTreeMap::from([(server.registry(), own)]);
-    let config = Config { first_delay: Duration::from_millis(1), per_registry, ..Config::default() };
+    let (first_delay, max_wait) = (Duration::from_millis(1), Duration::ZERO);
+    let config = Config { first_delay, max_wait, per_registry, ..Config::default() };
     Registries::new(config, Arc::new(Silent)).unwrap()
 }

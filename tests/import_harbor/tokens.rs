@@ -52,7 +52,7 @@ fn an_export_of_a_hundred_images_takes_a_dozen_tokens_at_most() {
 #[test]
 fn an_export_by_a_token_server_that_does_not_take_several_repositories_is_whole() {
     for several_scopes in [Scopes::First, Scopes::FirstOpaque, Scopes::Refused] {
-        let (server, references) = full(several_scopes);
+        let (_server, references) = full(several_scopes);
         let directory = tempdir();
         let mut export = gapferry();
         export.arg("export").args(&references).args(["--creds", ROBOT, "--retries", "1", "-o"]);

@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use bytes::Bytes;
 use reqwest::header::{HeaderMap, HeaderValue};
@@ -304,11 +305,12 @@ impl Host {
         let home = self.base().await.map_err(Failure::never)?;
         let authorization = authorization.cloned().map(|value| (value, home.clone()));
         let (method, headers) = (ask.method.clone(), ask.headers.clone());
+        let sent = Instant::now();
         let reply = self.wire.send(Call { method, url, headers, body, authorization, what: ask.what }).await?;
         if self.is_own(&reply) {
             self.gate.note(&reply, ask.is_pull());
             if !matches!(ask.method, Method::GET | Method::HEAD) && (200..300).contains(&reply.status()) {
-                self.wire.read_only.lifted();
+                self.wire.read_only.lifted(sent);
             }
         }
         Ok(reply)

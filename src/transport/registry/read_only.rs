@@ -112,9 +112,9 @@ impl ReadOnly {
         Turn::Try(delay)
     }
 
-    /// The registry has taken a change.
-    pub fn lifted(&self) {
-        let begun = self.state().begun.take();
+    /// The registry has taken a change that was sent at that time. One that was on its way when the mode began proves nothing.
+    pub fn lifted(&self, sent: Instant) {
+        let begun = self.state().begun.take_if(|begun| begun.since <= sent);
         let Some(begun) = begun else { return };
         self.changed.notify_waiters();
         let text = format!("{} takes changes again, after {}", self.registry, duration(begun.since.elapsed()));
@@ -137,6 +137,8 @@ impl ReadOnly {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use futures_util::FutureExt;
+
     use crate::error::Kind;
     use crate::progress::Recorder;
     use std::sync::Arc;
@@ -155,14 +157,16 @@ mod tests {
     #[tokio::test]
     async fn one_request_tries_for_all_and_all_go_on_when_it_has_passed() {
         let (mode, events) = mode(Duration::from_secs(600));
+        let before = Instant::now();
         let (mut one, mut other) = (false, false);
         for _ in 0..3 {
             assert!(mode.wait(&mut one, refusal()).await.is_ok());
         }
-        let waiting = mode.wait(&mut other, refusal());
-        tokio::pin!(waiting);
-        assert!(futures_util::poll!(waiting.as_mut()).is_pending());
-        mode.lifted();
+        let mut waiting = Box::pin(mode.wait(&mut other, refusal()));
+        assert!(waiting.as_mut().now_or_never().is_none());
+        mode.lifted(before);
+        assert!(waiting.as_mut().now_or_never().is_none(), "that was on its way before");
+        mode.lifted(Instant::now());
         mode.leave();
         assert!(waiting.await.is_ok());
         assert!(one && !other);
