@@ -33,7 +33,7 @@ fn a_hundred_images_take_a_dozen_tokens_at_most() {
 /// What is carried out of a Harbor costs it as few as what comes in.
 #[test]
 fn an_export_of_a_hundred_images_takes_a_dozen_tokens_at_most() {
-    let (server, references) = full(Scopes::Granted);
+    let (server, references) = full(Scopes::Granted, 100);
     let directory = tempdir();
     for creds in [CI, ROBOT] {
         for command in ["lock", "export"] {
@@ -52,7 +52,7 @@ fn an_export_of_a_hundred_images_takes_a_dozen_tokens_at_most() {
 #[test]
 fn an_export_by_a_token_server_that_does_not_take_several_repositories_is_whole() {
     for several_scopes in [Scopes::First, Scopes::FirstOpaque, Scopes::Refused] {
-        let (_server, references) = full(several_scopes);
+        let (_server, references) = full(several_scopes, 8);
         let directory = tempdir();
         let mut export = gapferry();
         export.arg("export").args(&references).args(["--creds", ROBOT, "--retries", "1", "-o"]);
@@ -60,13 +60,13 @@ fn an_export_by_a_token_server_that_does_not_take_several_repositories_is_whole(
     }
 }
 
-/// 100 images in 60 repositories of 30 projects, which everybody here may read, and what they are called.
-fn full(several_scopes: Scopes) -> (Harbor, Vec<String>) {
+/// So many images, 100 of them in 60 repositories of 30 projects, which everybody here may read, and what they are called.
+fn full(several_scopes: Scopes, number: usize) -> (Harbor, Vec<String>) {
     let image = |n: usize| {
         let (repository, tag) = (format!("p{:02}/team/app{:02}", n % 30, n % 60), format!("{}", n / 60));
         images::oci(&repository, &tag, &["what all share", &format!("{n}")])
     };
-    let all: Vec<Image> = (0..100).map(image).collect();
+    let all: Vec<Image> = (0..number).map(image).collect();
     let member = |project: Project| project.member("ci", Right::Pull).member("robot$base+ci", Right::Pull);
     let projects = (0..30).map(|n| member(Project::new(&format!("p{n:02}"))));
     let setup = Setup { several_scopes, ..setup() };
