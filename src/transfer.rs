@@ -24,7 +24,7 @@ use tokio::sync::mpsc;
 use crate::content::{Lookup, Origin, Sink, Source};
 use crate::error::{Error, Kind, Reason, Result};
 use crate::graph::{Graph, Image};
-use crate::oci::{Digest, Manifest, Reference, Repository};
+use crate::oci::{Descriptor, Digest, Manifest, Reference, Repository};
 use crate::plan::{Action, BlobStep, CompanionAction, ImageStep, Plan, TagState, put_by_tag};
 use crate::progress::{Event, Events, Phase};
 pub use arrivals::Arrivals;
@@ -333,6 +333,13 @@ impl<'a> Transfer<'a> {
             Some(job) => self.closed.note_blob(step, repository, error, job),
             None => error,
         }
+    }
+
+    /// Sends a blob that the plan does not have, unless its part of the target is closed.
+    async fn send_blob(&self, repository: &Repository, blob: &Descriptor, origin: &Origin<'_>) -> Result<()> {
+        self.closed.check(repository, blob.size)?;
+        let sent = self.sink.put_blob(repository, blob, origin).await;
+        sent.map_err(|error| self.closed.note(repository, blob.size, error))
     }
 
     /// Stores a manifest, unless its part of the target is closed.

@@ -7,8 +7,8 @@ use crate::oci::{Descriptor, Digest};
 pub enum Lookup {
     Absent,
     Found(Descriptor),
-    /// It exists, but a policy of the target forbids pulling it, so nobody can read what it means. Says why, in the target's
-    /// words. Pushing is allowed.
+    /// It exists, or may exist, and the target does not let us read what it means: a policy forbids pulling it, or this account
+    /// may only push. Says why, in the target's words. Pushing is allowed.
     Blocked(String),
 }
 

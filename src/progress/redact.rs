@@ -13,8 +13,10 @@ use base64::engine::general_purpose::STANDARD;
 const SHORTEST: usize = 4;
 /// Fewer characters of base64 stand in other text by chance.
 const SHORTEST_BASE64: usize = 6;
-/// Longer ones, such as tokens, are repeated as they are: they stand in headers already.
+/// Of longer ones, such as tokens and the passwords of clouds, the beginning is searched for: what is shown of an answer may end
+/// within them.
 const LONGEST_ENCODED: usize = 512;
+const BEGINNING: usize = 64;
 const MASK: &str = "***";
 
 /// One way in which a secret may stand in a text.
@@ -106,6 +108,10 @@ fn forms(secret: &str) -> Vec<Form> {
     let plain = |text: String| Form { text, is_base64: false };
     let mut forms = vec![plain(secret.to_owned())];
     if secret.len() > LONGEST_ENCODED {
+        let beginning: String = secret.chars().take(BEGINNING).collect();
+        // What follows it in the alphabet of tokens belongs to it.
+        let is_long = |form: &Form| form.text.len() >= BEGINNING;
+        forms.extend(self::forms(&beginning).into_iter().filter(is_long).map(|form| Form { is_base64: true, ..form }));
         return forms;
     }
     let encoded = [percent(secret, "%20", false), percent(secret, "+", false), percent(secret, "%20", true)];
@@ -180,6 +186,17 @@ mod tests {
         }
         assert_eq!(redacted("https://x/?password=pa%20ss%2F%22w%C3%B6rd%261&n=1"), "https://x/?password=***&n=1");
         assert!(matches!(redacted("nothing of it"), Cow::Borrowed(_)));
+    }
+
+    #[test]
+    fn of_a_long_password_nothing_is_shown_where_an_answer_ends_within_it() {
+        let secret: String = (0..1500_u32).map(|n| char::from(b'A' + (n * n % 26) as u8)).collect();
+        conceal(&secret);
+        let whole = STANDARD.encode(format!("AWS:{secret}"));
+        for shown in [&whole[..], &whole[..300], &secret[..], &secret[..300]] {
+            let text = format!("Authorization: Basic {shown}");
+            assert_eq!(redacted(&text), "Authorization: Basic ***");
+        }
     }
 
     #[test]

@@ -61,7 +61,7 @@ impl Transfer<'_> {
         let origin = Origin { source: &self.source, repository: &image.locked.reference.repository };
         for child in ours.children().into_iter().filter(|child| matches!(child.role, Role::Config | Role::Layer)) {
             if !self.sink.has_blob(to, &child.descriptor).await? {
-                self.sink.put_blob(to, &child.descriptor, &origin).await?;
+                self.send_blob(to, &child.descriptor, &origin).await?;
             }
         }
         Ok(())
@@ -71,7 +71,7 @@ impl Transfer<'_> {
     async fn join(&self, image: &Image, tag: &Reference, joined: &Joined) -> Result<()> {
         let source = InMemory(joined.config.clone());
         let origin = Origin { source: &source, repository: &tag.repository };
-        self.sink.put_blob(&tag.repository, &joined.config_descriptor(), &origin).await?;
+        self.send_blob(&tag.repository, &joined.config_descriptor(), &origin).await?;
         self.tag(image, tag, &joined.manifest).await
     }
 }

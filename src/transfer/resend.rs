@@ -107,7 +107,7 @@ impl Transfer<'_> {
         let text = format!("{repository} claimed to have blob {} and lacks it; uploading it again", blob.digest);
         self.events.report(Event::Warning(text));
         let origin = Origin { source: &self.source, repository: &image.locked.reference.repository };
-        let sent = self.sink.put_blob(repository, blob, &origin).await;
+        let sent = self.send_blob(repository, blob, &origin).await;
         self.source.close(&blob.digest);
         let sent = sent.map_err(|error| match self.resent.streamed.load(Ordering::Relaxed) {
             true => {

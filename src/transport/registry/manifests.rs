@@ -15,7 +15,9 @@ use super::{denials, referrers};
 use crate::content::Lookup;
 use crate::content::TagDeletion;
 use crate::error::{Error, Kind, Reason, Result};
-use crate::oci::{Descriptor, Digest, MAX_MANIFEST_SIZE, Manifest, ManifestError, Reference, Repository, media_type};
+use crate::oci::{
+    Descriptor, Digest, MAX_MANIFEST_SIZE, Manifest, ManifestError, Reference, Repository, Tag, media_type,
+};
 
 /// What the registry says a manifest is, beside its body.
 const CONTENT_DIGEST: &str = "docker-content-digest";
@@ -28,7 +30,8 @@ const MOST_SHOWN: usize = 64 * 1024;
 /// What a tag or digest means at a target. What has just been stored is asked for again if it is said not to be there.
 ///
 /// Some registries answer 401 or 403 for what does not exist. What is denied counts as absent if uploads to the repository
-/// are accepted: then the push shows. With `denials_count` it never does.
+/// are accepted: then the push shows. With `denials_count` it never does. The tag of a list of signatures counts as blocked, unless
+/// the repository's list of tags shows that it is not there.
 pub(super) async fn look_up(host: &Host, reference: &Reference, denials_count: bool) -> Result<Lookup> {
     let what = format!("looking up {reference}");
     let mut tries = host.tries(&what);
@@ -42,16 +45,28 @@ pub(super) async fn look_up(host: &Host, reference: &Reference, denials_count: b
             Ok(Said::Denied(error)) if denials_count || host.memory.arrived.has_manifest(reference) => {
                 return Err(error);
             }
-            Ok(Said::Denied(error)) => match denials::mean_absent(host, reference, &error).await {
-                true => return Ok(Lookup::Absent),
-                false => return Err(error),
-            },
+            Ok(Said::Denied(error)) => {
+                return match denials::mean_absent(host, reference, &error).await {
+                    // Others may have signed there: what would be replaced has to be known.
+                    true if is_list(reference) && !denials::is_unlisted(host, reference).await => {
+                        Ok(Lookup::Blocked(error.chain()))
+                    }
+                    true => Ok(Lookup::Absent),
+                    false => Err(error),
+                };
+            }
         }
         let denied = Error::new(Kind::NotFound, format!("{what}: it was stored, and is said not to be there"));
         if tries.again(Failure::soon(denied)).await.is_err() {
             return Ok(Lookup::Absent);
         }
     }
+}
+
+/// Whether a list of signatures has this tag, or may get it.
+fn is_list(reference: &Reference) -> bool {
+    let subject = |tag: &Tag| Some((tag.clone(), tag.cosign_subject()?));
+    reference.tag.as_ref().and_then(subject).is_some_and(|(tag, subject)| tag.is_signature_list(&subject))
 }
 
 /// What the registry said, without what was asked.

@@ -2,7 +2,7 @@
 
 use gapferry::content::{Lookup, Sink, Source};
 use gapferry::error::Kind;
-use gapferry::oci::{Descriptor, Digest, Reference};
+use gapferry::oci::{Descriptor, Digest, Reference, Tag};
 use gapferry::progress::Event;
 
 use super::{INDEX, manifest, repo};
@@ -98,6 +98,27 @@ async fn denying(status: u16, uploads: u16) -> Server {
         _ => Answer::new(status),
     })
     .await
+}
+
+#[tokio::test]
+async fn a_list_of_signatures_that_may_not_be_read_is_absent_only_where_the_tags_show_it() {
+    let [listed, unlisted] = ["listed", "unlisted"].map(|name| Tag::cosign(&Digest::sha256(name.as_bytes()), "sig"));
+    for tags_status in [200, 403] {
+        let there = listed.clone();
+        let server = Server::registry(move |request: &Seen, _| match request.method.as_str() {
+            "POST" => Answer::new(202).with("Location", "/v2/a/b/blobs/uploads/1"),
+            "DELETE" => Answer::new(204),
+            _ if request.target.contains("/tags/list") && tags_status == 200 => {
+                Answer::new(200).body(format!(r#"{{"name":"a/b","tags":["{there}"]}}"#))
+            }
+            _ => Answer::new(403),
+        });
+        let (server, registries) = (server.await, client(config()));
+        let look_up = async |tag: &Tag| Sink::resolve(&registries, &repo(&server).with_tag(tag.clone())).await.unwrap();
+        let isolated_sides = look_up(&listed).await;
+        assert!(matches!(isolated_sides, Lookup::Blocked(_)), "it would be overwritten: {isolated_sides:?}");
+        assert_eq!(look_up(&unlisted).await.is_absent(), tags_status == 200, "tags/list: {tags_status}");
+    }
 }
 
 #[tokio::test]
