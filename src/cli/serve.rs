@@ -82,8 +82,8 @@ pub struct Args {
 pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
     // Before anything is said, so that nobody can stop it too early.
     let stopped = stopped()?;
-    let (listen, hosts) = (args.listen, args.hosts.clone());
-    let options = Options { listen, writable: args.writable, hosts, quota: args.quota };
+    let (writable, hosts, quota) = (args.writable, args.hosts.clone(), args.quota);
+    let options = Options { writable, hosts, quota, ..Options::at(args.listen) };
     let server = match (admit(&args, context)?, &args.bundle[..]) {
         (Some(opened), _) => {
             tell_partial(opened.layout(), context);

@@ -5,7 +5,6 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use axum::serve::Listener;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -13,24 +12,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, Sleep};
 
-/// Connections at a time; further ones wait in the kernel's queue. Half of the threads tokio has for file work.
-const CONNECTIONS: usize = 256;
-/// How slow a client may be.
-#[derive(Clone, Copy, Debug)]
-pub struct Limits {
-    /// From the beginning of a connection until its first request's head has arrived.
-    pub head: Duration,
-    /// A connection that moves fewer than [`Limits::least`] bytes in this time is closed.
-    pub idle: Duration,
-    /// In bytes, both directions together.
-    pub least: u64,
-}
-
-impl Default for Limits {
-    fn default() -> Limits {
-        Limits { head: Duration::from_secs(30), idle: Duration::from_secs(300), least: 4 * 1024 }
-    }
-}
+use super::limits::Limits;
 
 /// What ends a request's head.
 const END_OF_HEAD: &[u8] = b"\r\n\r\n";
@@ -44,7 +26,7 @@ pub struct Bounded {
 
 impl Bounded {
     pub fn new(listener: TcpListener, limits: Limits) -> Bounded {
-        Bounded { listener, places: Arc::new(Semaphore::new(CONNECTIONS)), limits }
+        Bounded { listener, places: Arc::new(Semaphore::new(limits.connections)), limits }
     }
 }
 
@@ -182,6 +164,8 @@ fn written(outcome: &Poll<io::Result<usize>>) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -200,7 +184,8 @@ mod tests {
     #[tokio::test]
     async fn a_head_that_never_ends_is_cut_however_it_trickles() {
         for begun in ["", "GET /v2/ HTTP/1.1\r\nX-Slow: \r\n"] {
-            let (mut server, mut client) = pair(Limits { head: SOON, idle: NEVER, least: 0 }).await;
+            let (mut server, mut client) =
+                pair(Limits { head: SOON, idle: NEVER, least: 0, ..Limits::default() }).await;
             client.write_all(begun.as_bytes()).await.unwrap();
             let error = server.read_to_end(&mut Vec::new()).await.unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::TimedOut, "{begun:?}");
@@ -210,13 +195,14 @@ mod tests {
     #[tokio::test]
     async fn a_body_that_moves_too_little_is_cut_and_one_that_moves_is_not() {
         let head = "PUT / HTTP/1.1\r\n\r\n1234";
-        let (mut server, mut client) = pair(Limits { head: NEVER, idle: SOON, least: 1000 }).await;
+        let (mut server, mut client) = pair(Limits { head: NEVER, idle: SOON, least: 1000, ..Limits::default() }).await;
         client.write_all(head.as_bytes()).await.unwrap();
         let mut read = Vec::new();
         assert_eq!(server.read_to_end(&mut read).await.unwrap_err().kind(), io::ErrorKind::TimedOut);
         assert_eq!(read, head.as_bytes());
 
-        let (mut server, mut client) = pair(Limits { head: NEVER, idle: NEVER, least: 1000 }).await;
+        let (mut server, mut client) =
+            pair(Limits { head: NEVER, idle: NEVER, least: 1000, ..Limits::default() }).await;
         client.write_all(head.as_bytes()).await.unwrap();
         client.write_all(&[0; 5000]).await.unwrap();
         drop(client);

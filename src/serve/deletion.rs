@@ -1,5 +1,8 @@
 //! Deleting tags, manifests and blobs, as distribution does: a manifest goes even if an index of its repository names it. What
 //! another repository needs stays, for that one.
+//!
+//! A tag goes in constant time. To see whether content is needed, all listed manifests are read, one after the other: nothing of
+//! them is kept.
 
 use std::sync::Arc;
 
@@ -9,19 +12,28 @@ use axum::response::Response;
 use crate::oci::{Digest, Repository, Tag};
 
 use super::answer::{Refusal, build};
+use super::names::Change;
 use super::request::Target;
 use super::shelf::Shelf;
+use super::writer::{Turn, Writer};
 
-/// DELETE of a tag (its manifest stays, by digest) or of a manifest with all its tags.
-pub async fn manifest(shelf: &Arc<Shelf>, name: String, target: Target) -> Result<Response, Refusal> {
-    let work = move |shelf: &Shelf| {
-        let names = shelf.names();
-        let repository = names.recorded(&name).ok_or_else(|| Refusal::unknown_name(&name))?;
-        match &target {
-            Target::Tag(_) if names.tags(&name, None).is_none() => Err(Refusal::unknown_name(&name)),
-            Target::Tag(tag) => untag(shelf, &repository, tag),
+/// DELETE of a tag (its manifest stays, by digest) or of a manifest with all its tags. `registry` is the one that the client means
+/// (`?ns=`).
+pub async fn manifest(
+    shelf: &Arc<Shelf>,
+    name: String,
+    registry: Option<&str>,
+    target: Target,
+) -> Result<Response, Refusal> {
+    let registry = registry.map(str::to_owned);
+    let work = move |shelf: &Shelf, writer: &Writer, turn: &mut Turn| {
+        let repository = shelf.names().recorded(&name, registry.as_deref());
+        let repository = repository.ok_or_else(|| Refusal::unknown_name(&name))?;
+        match target {
+            Target::Tag(_) if !shelf.names().has(&name, registry.as_deref()) => Err(Refusal::unknown_name(&name)),
+            Target::Tag(tag) => untag(shelf, writer, turn, repository, tag),
             // What was part of an index that is gone has no name any more; it is read by its digest, and deleted by it.
-            Target::Digest(digest) => unlist(shelf, &repository, digest),
+            Target::Digest(digest) => unlist(shelf, writer, turn, repository, digest),
         }
     };
     changed(shelf, work).await
@@ -29,12 +41,12 @@ pub async fn manifest(shelf: &Arc<Shelf>, name: String, target: Target) -> Resul
 
 /// DELETE of a blob that no listed manifest needs.
 pub async fn blob(shelf: &Arc<Shelf>, digest: Digest) -> Result<Response, Refusal> {
-    let work = move |shelf: &Shelf| {
-        let writer = shelf.writer().ok_or_else(Refusal::read_only)?;
+    let work = move |shelf: &Shelf, writer: &Writer, _: &mut Turn| {
         if shelf.slice(&digest)?.is_none() {
             return Err(Refusal::unknown_blob(&digest));
         }
-        if shelf.reachable(&shelf.names())?.contains(&digest) {
+        let listed: Vec<Digest> = shelf.names().listed().collect();
+        if shelf.is_needed(&digest, listed)? {
             let text = format!("{digest} belongs to an image; delete its manifests first");
             return Err(Refusal::new(403, "DENIED", text));
         }
@@ -43,42 +55,44 @@ pub async fn blob(shelf: &Arc<Shelf>, digest: Digest) -> Result<Response, Refusa
     changed(shelf, work).await
 }
 
-fn untag(shelf: &Shelf, repository: &Repository, tag: &Tag) -> Result<(), Refusal> {
-    let writer = shelf.writer().ok_or_else(Refusal::read_only)?;
-    let mut names = (*shelf.names()).clone();
-    if !names.remove_tag(repository, tag) {
-        return Err(Refusal::unknown_manifest(tag));
+fn untag(shelf: &Shelf, writer: &Writer, turn: &mut Turn, repository: Repository, tag: Tag) -> Result<(), Refusal> {
+    if shelf.names().digest_in(&repository, &tag).is_none() {
+        return Err(Refusal::unknown_manifest(&tag));
     }
-    Ok(writer.publish(shelf, names)?)
+    Ok(writer.commit(turn, &Change::Untag { repository, tag })?)
 }
 
-fn unlist(shelf: &Shelf, repository: &Repository, digest: &Digest) -> Result<(), Refusal> {
-    let writer = shelf.writer().ok_or_else(Refusal::read_only)?;
-    if shelf.manifest(digest)?.is_none() || shelf.is_deleted(&repository.to_string(), digest) {
-        return Err(Refusal::unknown_manifest(digest));
+fn unlist(
+    shelf: &Shelf,
+    writer: &Writer,
+    turn: &mut Turn,
+    repository: Repository,
+    digest: Digest,
+) -> Result<(), Refusal> {
+    if shelf.manifest(&digest)?.is_none() || shelf.is_deleted(&repository, &digest) {
+        return Err(Refusal::unknown_manifest(&digest));
     }
-    let mut names = (*shelf.names()).clone();
-    if names.remove_digest(repository, digest) {
-        writer.publish(shelf, names)?;
+    if shelf.names().lists_in(&repository, &digest) {
+        writer.commit(turn, &Change::Delete { repository: repository.clone(), digest })?;
     }
     // An index of this repository may name it: it was asked to go all the same. Another repository keeps what it has.
-    if shelf.reachable(&shelf.names().without(repository))?.contains(digest) {
-        shelf.note_deleted(repository, digest);
+    let others: Vec<Digest> = shelf.names().listed_elsewhere(&repository).collect();
+    if shelf.is_needed(&digest, others)? {
+        shelf.note_deleted(&repository, &digest);
         return Ok(());
     }
-    Ok(writer.remove(digest)?)
+    Ok(writer.remove(&digest)?)
 }
 
 /// One change at a time; 202 when it is done.
 async fn changed(
     shelf: &Arc<Shelf>,
-    work: impl FnOnce(&Shelf) -> Result<(), Refusal> + Send + 'static,
+    work: impl FnOnce(&Shelf, &Writer, &mut Turn) -> Result<(), Refusal> + Send + 'static,
 ) -> Result<Response, Refusal> {
     let shelf = Arc::clone(shelf);
     let change = move || {
         let writer = shelf.writer().ok_or_else(Refusal::read_only)?;
-        let _turn = writer.turn();
-        work(&shelf)
+        work(&shelf, writer, &mut writer.turn())
     };
     tokio::task::spawn_blocking(change).await.map_err(|e| Refusal::new(503, "UNKNOWN", e.to_string()))??;
     build(202, &[], Body::empty())

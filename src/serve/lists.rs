@@ -11,71 +11,93 @@ use crate::oci::{Digest, media_type};
 
 use super::answer::{Refusal, json};
 use super::blocking;
+use super::referrers::{Found, Wanted, find_some};
 use super::request::{Query, percent_encode};
 use super::shelf::Shelf;
 
 pub fn catalog(shelf: &Shelf, query: &Query) -> Result<Response, Refusal> {
-    let page = Page::of(shelf.names().catalog().into_iter().collect(), query)?;
-    page.answer("/v2/_catalog", query, |items| json!({"repositories": items}))
+    let page = Page::of(query)?;
+    let behind = |name: &String| name.as_str() > page.last;
+    let items = shelf.names().catalog().into_iter().filter(behind).take(page.enough()).collect();
+    page.answer("/v2/_catalog", query, items, |items| json!({"repositories": items}))
 }
 
 pub fn tags(shelf: &Shelf, name: &str, query: &Query) -> Result<Response, Refusal> {
-    let tags = shelf.names().tags(name, query.registry()?).ok_or_else(|| Refusal::unknown_name(name))?;
-    let page = Page::of(tags.into_keys().map(|tag| tag.to_string()).collect(), query)?;
-    page.answer(&format!("/v2/{name}/tags/list"), query, |items| json!({"name": name, "tags": items}))
+    let page = Page::of(query)?;
+    let tags = shelf.names().tags(name, query.registry()?, page.last, page.enough());
+    let items = tags.ok_or_else(|| Refusal::unknown_name(name))?.iter().map(ToString::to_string).collect();
+    page.answer(&format!("/v2/{name}/tags/list"), query, items, |items| json!({"name": name, "tags": items}))
 }
 
-/// An index of the manifests of this repository that speak of `digest`; empty for content nobody knows, as the spec has it.
+/// An index of the manifests of this repository that speak of `digest`; empty for content nobody knows, as the spec has it. A list
+/// that is longer than a manifest may be comes in pages.
 pub async fn referrers(shelf: &Arc<Shelf>, name: &str, digest: Digest, query: &Query) -> Result<Response, Refusal> {
-    let own = Arc::clone(shelf);
-    let mut manifests = blocking(move || own.referrers(&digest)).await?;
-    let (names, registry) = (shelf.names(), query.registry()?);
-    manifests.retain(|view| names.lists(name, registry, &view.digest));
-    let filter = query.get("artifactType").filter(|text| !text.is_empty());
-    if let Some(artifact_type) = filter {
-        manifests.retain(|view| view.artifact_type.as_deref() == Some(artifact_type));
-    }
+    let owned = |text: &str| text.to_owned();
+    let (own, name, registry) = (Arc::clone(shelf), name.to_owned(), query.registry()?.map(owned));
+    let filter = query.get("artifactType").filter(|text| !text.is_empty()).map(owned);
+    let last = query.digest("last")?;
+    let (asked, artifact_type) = (name.clone(), filter.clone());
+    let found = blocking(move || {
+        let (registry, artifact_type) = (registry.as_deref(), artifact_type.as_deref());
+        find_some(&own, &digest, &Wanted { name: &asked, registry, artifact_type, last })
+    });
+    let Found { manifests, more } = found.await?;
     let index = json!({"schemaVersion": 2, "mediaType": media_type::OCI_INDEX, "manifests": manifests});
     let mut response = json(&index);
     response.headers_mut().insert("content-type", HeaderValue::from_static(media_type::OCI_INDEX));
     if filter.is_some() {
         response.headers_mut().insert("oci-filters-applied", HeaderValue::from_static("artifactType"));
     }
+    if let Some(last) = more {
+        let mut next = format!("/v2/{name}/referrers/{digest}?last={}", percent_encode(&last.to_string()));
+        for (key, value) in [("artifactType", filter.as_deref()), ("ns", query.get("ns"))] {
+            next += &value.map(|value| format!("&{key}={}", percent_encode(value))).unwrap_or_default();
+        }
+        link(&mut response, &next)?;
+    }
     Ok(response)
 }
 
-/// `n` items after `last`.
-struct Page {
-    items: Vec<String>,
-    /// The size asked for, when more follow.
-    more: Option<usize>,
+/// `n` items behind `last`.
+struct Page<'a> {
+    last: &'a str,
+    size: Option<usize>,
 }
 
-impl Page {
-    fn of(sorted: Vec<String>, query: &Query) -> Result<Page, Refusal> {
+impl<'a> Page<'a> {
+    fn of(query: &'a Query) -> Result<Page<'a>, Refusal> {
         let bad = |_| Refusal::new(400, "PAGINATION_NUMBER_INVALID", "n is to be a number of items");
         let size: Option<usize> = query.get("n").map(str::parse).transpose().map_err(bad)?;
-        let last = query.get("last").unwrap_or_default();
-        let mut items: Vec<String> =
-            sorted.into_iter().filter(|item| last.is_empty() || item.as_str() > last).collect();
-        let more = size.filter(|size| *size > 0 && *size < items.len());
-        items.truncate(size.unwrap_or(usize::MAX));
-        Ok(Page { items, more })
+        Ok(Page { last: query.get("last").unwrap_or_default(), size })
+    }
+
+    /// How many items have to be known: one more than the page has tells whether others follow.
+    fn enough(&self) -> usize {
+        self.size.unwrap_or(usize::MAX).saturating_add(1)
     }
 
     fn answer(
-        self,
+        &self,
         path: &str,
         query: &Query,
+        mut items: Vec<String>,
         body: impl Fn(&[String]) -> serde_json::Value,
     ) -> Result<Response, Refusal> {
-        let mut response = json(&body(&self.items));
-        if let (Some(size), Some(last)) = (self.more, self.items.last()) {
+        let more = self.size.filter(|size| *size > 0 && *size < items.len());
+        items.truncate(self.size.unwrap_or(usize::MAX));
+        let mut response = json(&body(&items));
+        if let (Some(size), Some(last)) = (more, items.last()) {
             let ns = query.get("ns").map(|ns| format!("&ns={}", percent_encode(ns))).unwrap_or_default();
-            let link = format!("<{path}?n={size}&last={}{ns}>; rel=\"next\"", percent_encode(last));
-            let link = HeaderValue::try_from(link).map_err(|e| Refusal::new(500, "UNKNOWN", e.to_string()))?;
-            response.headers_mut().insert("link", link);
+            link(&mut response, &format!("{path}?n={size}&last={}{ns}", percent_encode(last)))?;
         }
         Ok(response)
     }
+}
+
+/// Says where the list goes on (RFC 5988).
+fn link(response: &mut Response, next: &str) -> Result<(), Refusal> {
+    let link = HeaderValue::try_from(format!("<{next}>; rel=\"next\""));
+    let link = link.map_err(|e| Refusal::new(500, "UNKNOWN", e.to_string()))?;
+    response.headers_mut().insert("link", link);
+    Ok(())
 }

@@ -20,28 +20,35 @@
 //! A layout that is served read-only is served as it was when it was opened.
 //!
 //! # Writing
-//! With [`Options::writable`] a directory takes pushes. A name without host is recorded as Docker would (`docker.io/…`).
-//! The first write *unseals* a bundle: `SHA256SUMS`, `bundle.json` and `manifest.json` are removed, since they would no
-//! longer be true, and `verify` says that it is no bundle any more. Blobs are hashed while they are written to `.uploads/` and
-//! named when they are proven; `index.json` is replaced as a whole. One process writes at a time.
+//! With [`Options::writable`] a directory takes pushes. A name without host is recorded as Docker would (`docker.io/…`), one with
+//! `?ns=` as that registry's. The first write *unseals* a bundle: `SHA256SUMS`, `bundle.json` and `manifest.json` are removed,
+//! since they would no longer be true, and `verify` says that it is no bundle any more. Blobs are hashed while they are written to
+//! `.uploads/` and named when they are proven. What happens to names is written to a `journal`, so that a push costs the
+//! same whatever else the layout has, and what was answered survives a kill. One process writes at a time.
 //!
 //! # Threats
 //! Everybody who reaches the port may read, and write where that is allowed: so it listens on loopback unless told
-//! otherwise. A browser is kept out (`guard`). Requests are bounded: connections, their idle time, headers, manifests (4 MiB), open uploads. No part of a
-//! request becomes part of a path: a digest and an upload's number do, after they were parsed. Blobs are served as they
-//! lie there; a client proves their digest, as it has to with any registry.
+//! otherwise. A browser is kept out (`guard`). Requests are bounded by [`Limits`]: connections, their idle time, headers, manifests,
+//! open uploads. No part of a request becomes part of a path: a digest and an upload's number do, after they were parsed. Blobs are
+//! served as they lie there; a client proves their digest, as it has to with any registry. No content is kept in memory.
 
 mod answer;
 mod connection;
 mod deletion;
 mod guard;
+mod journal;
+mod limits;
 mod lists;
 mod names;
 mod publish;
 mod pull;
 mod quota;
+mod referrers;
 mod request;
 mod shelf;
+mod stored;
+#[cfg(test)]
+mod tests;
 mod uploads;
 mod writer;
 
@@ -49,7 +56,6 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::State;
@@ -62,11 +68,9 @@ use crate::progress::Events;
 use crate::transport::layout::Layout;
 use answer::Refusal;
 use guard::Guard;
+pub use limits::Limits;
 use request::{Endpoint, Query};
 use shelf::Shelf;
-
-/// How long requests in flight may take to end once the server was told to stop.
-const GRACE: Duration = Duration::from_secs(10);
 
 /// What is served how.
 #[derive(Clone, Debug)]
@@ -79,12 +83,13 @@ pub struct Options {
     pub hosts: Vec<String>,
     /// The most bytes that a writable directory may hold.
     pub quota: Option<u64>,
+    pub limits: Limits,
 }
 
 impl Options {
     /// Read-only, without further names or a quota.
     pub fn at(listen: SocketAddr) -> Options {
-        Options { listen, writable: false, hosts: Vec::new(), quota: None }
+        Options { listen, writable: false, hosts: Vec::new(), quota: None, limits: Limits::default() }
     }
 }
 
@@ -92,6 +97,7 @@ impl Options {
 struct Site {
     shelf: Arc<Shelf>,
     guard: Guard,
+    limits: Limits,
 }
 
 /// A registry that is bound to its port and not yet running.
@@ -107,8 +113,8 @@ impl Server {
     /// # Errors
     /// Not a layout, a tar that is to be writable, a directory that another process writes to, or a port that is taken.
     pub async fn bind(path: &Path, options: &Options, events: Events) -> Result<Server> {
-        let (path, writable, quota) = (path.to_owned(), options.writable, options.quota);
-        Server::with(blocking(move || Shelf::open(&path, writable, quota, events)).await?, options).await
+        let (path, own) = (path.to_owned(), options.clone());
+        Server::with(blocking(move || Shelf::open(&path, &own, events)).await?, options).await
     }
 
     /// The same for a layout that is open already; nobody can write to it.
@@ -123,7 +129,7 @@ impl Server {
         let fail = |e: std::io::Error| Error::new(Kind::Input, format!("listening on {}", options.listen)).because(e);
         let listener = TcpListener::bind(options.listen).await.map_err(fail)?;
         let address = listener.local_addr().map_err(fail)?;
-        let site = Site { shelf: Arc::new(shelf), guard: Guard::new(&options.hosts) };
+        let site = Site { shelf: Arc::new(shelf), guard: Guard::new(&options.hosts), limits: options.limits };
         Ok(Server { listener, address, site })
     }
 
@@ -136,8 +142,8 @@ impl Server {
     pub fn references(&self) -> Vec<String> {
         let names = self.site.shelf.names();
         let tagged = |repository: String| {
-            let tags = names.tags(&repository, None).unwrap_or_default();
-            tags.into_keys().map(move |tag| format!("{repository}:{tag}"))
+            let tags = names.tags(&repository, None, "", usize::MAX).unwrap_or_default();
+            tags.into_iter().map(move |tag| format!("{repository}:{tag}"))
         };
         names.catalog().into_iter().flat_map(tagged).collect()
     }
@@ -147,28 +153,32 @@ impl Server {
     /// # Errors
     /// None so far: a failing connection is its client's business.
     pub async fn run(self, shutdown: impl Future<Output = ()> + Send + 'static) -> Result<()> {
-        let shelf = Arc::clone(&self.site.shelf);
+        let (shelf, limits) = (Arc::clone(&self.site.shelf), self.site.limits);
         let router = axum::Router::new().fallback(handle).with_state(Arc::new(self.site));
         let (stopping, stopped) = tokio::sync::oneshot::channel();
         let signal = async move {
             shutdown.await;
             let _ = stopping.send(());
         };
-        let listener = connection::Bounded::new(self.listener, connection::Limits::default());
+        let listener = connection::Bounded::new(self.listener, limits);
         let server = axum::serve(listener, router).with_graceful_shutdown(signal);
         let too_long = async move {
             // An error means that the server has ended by itself: then this must not.
             if stopped.await.is_err() {
                 std::future::pending::<()>().await;
             }
-            tokio::time::sleep(GRACE).await;
+            tokio::time::sleep(limits.grace).await;
         };
         tokio::select! {
             outcome = server => outcome.map_err(|e| Error::new(Kind::Network, "serving").because(e))?,
             () = too_long => {}
+            () = tidy(Arc::clone(&shelf), limits) => {}
         }
-        shelf.close();
-        Ok(())
+        blocking(move || {
+            shelf.close();
+            Ok(())
+        })
+        .await
     }
 }
 
@@ -185,13 +195,23 @@ pub async fn serve(
     Server::bind(path, options, events).await?.run(shutdown).await
 }
 
+/// Drops uploads that were left, and the like, without end.
+async fn tidy(shelf: Arc<Shelf>, limits: Limits) {
+    loop {
+        tokio::time::sleep(limits.tick()).await;
+        let own = Arc::clone(&shelf);
+        // It reports its errors itself.
+        let _ = tokio::task::spawn_blocking(move || own.tidy()).await;
+    }
+}
+
 async fn handle(State(site): State<Arc<Site>>, request: Request<Body>) -> Response {
     let shelf = &site.shelf;
     let method = request.method().clone();
     let path = request.uri().path().to_owned();
     let allowed = site.guard.check(request.uri(), request.headers());
     let answered = match allowed {
-        Ok(()) => answer(shelf, request).await,
+        Ok(()) => answer(&site, request).await,
         Err(refusal) => Err(refusal),
     };
     let mut response = answered.unwrap_or_else(|refusal| {
@@ -205,7 +225,8 @@ async fn handle(State(site): State<Arc<Site>>, request: Request<Body>) -> Respon
     response
 }
 
-async fn answer(shelf: &Arc<Shelf>, request: Request<Body>) -> Result<Response, Refusal> {
+async fn answer(site: &Site, request: Request<Body>) -> Result<Response, Refusal> {
+    let shelf = &site.shelf;
     let endpoint = Endpoint::parse(request.uri().path())?;
     let query = Query::parse(request.uri().query().unwrap_or_default());
     let reading = matches!(*request.method(), Method::GET | Method::HEAD);
@@ -229,8 +250,12 @@ async fn answer(shelf: &Arc<Shelf>, request: Request<Body>) -> Result<Response, 
         ("PATCH", Endpoint::Upload { name, id }) => uploads::append(writer, &name, &id, request).await,
         ("PUT", Endpoint::Upload { name, id }) => uploads::finish(shelf, writer, &name, &id, &query, request).await,
         ("DELETE", Endpoint::Upload { name, id }) => uploads::cancel(writer, &name, &id).await,
-        ("PUT", Endpoint::Manifest { name, target }) => publish::put(shelf, name, target, request).await,
-        ("DELETE", Endpoint::Manifest { name, target }) => deletion::manifest(shelf, name, target).await,
+        ("PUT", Endpoint::Manifest { name, target }) => {
+            publish::put(shelf, name, query.registry()?, target, site.limits.manifest, request).await
+        }
+        ("DELETE", Endpoint::Manifest { name, target }) => {
+            deletion::manifest(shelf, name, query.registry()?, target).await
+        }
         ("DELETE", Endpoint::Blob { digest, .. }) => deletion::blob(shelf, digest).await,
         _ => Err(Refusal::not_allowed("GET, HEAD")),
     }

@@ -7,34 +7,41 @@ use axum::body::Body;
 use axum::http::{Request, header};
 use axum::response::Response;
 
-use crate::oci::{Digest, MAX_MANIFEST_SIZE, Manifest, ManifestError, Role};
+use crate::oci::{Digest, MAX_MANIFEST_SIZE, Manifest, ManifestError, Repository, Role};
 
 use super::answer::{Refusal, build};
+use super::names::Change;
 use super::request::Target;
 use super::shelf::Shelf;
 
-/// PUT of a manifest under a tag or its digest.
+/// PUT of a manifest under a tag or its digest. `registry` is the one that the client means (`?ns=`): it is recorded as that one's.
+/// It has at most `most` bytes.
 pub async fn put(
     shelf: &Arc<Shelf>,
     name: String,
+    registry: Option<&str>,
     target: Target,
+    most: u64,
     request: Request<Body>,
 ) -> Result<Response, Refusal> {
     let media_type = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let media_type = media_type.map(str::to_owned);
-    let limit = usize::try_from(MAX_MANIFEST_SIZE).unwrap_or(usize::MAX);
+    let limit = most.min(MAX_MANIFEST_SIZE);
     let too_large = |e| {
-        let text = format!("the manifest broke off or has more than {MAX_MANIFEST_SIZE} bytes: {e}");
+        let text = format!("the manifest broke off or has more than {limit} bytes: {e}");
         Refusal::new(413, "SIZE_INVALID", text)
     };
-    let bytes = axum::body::to_bytes(request.into_body(), limit).await.map_err(too_large)?;
+    let bytes = axum::body::to_bytes(request.into_body(), usize::try_from(limit).unwrap_or(usize::MAX))
+        .await
+        .map_err(too_large)?;
     let expected = match &target {
         Target::Digest(digest) => Some(*digest),
         Target::Tag(_) => None,
     };
     let manifest = Manifest::parse(bytes, media_type.as_deref(), expected.as_ref()).map_err(|e| refused(&e))?;
-    let (own, parsed, repository) = (Arc::clone(shelf), manifest.clone(), name.clone());
-    let change = move || record(&own, &repository, &target, &parsed);
+    let repository = shelf.names().recorded(&name, registry).ok_or_else(|| Refusal::unknown_name(&name))?;
+    let (own, parsed) = (Arc::clone(shelf), manifest.clone());
+    let change = move || record(&own, repository, target, &parsed);
     tokio::task::spawn_blocking(change).await.map_err(|e| Refusal::new(503, "UNKNOWN", e.to_string()))??;
     let digest = manifest.digest().to_string();
     let place = format!("/v2/{name}/manifests/{digest}");
@@ -45,22 +52,25 @@ pub async fn put(
 }
 
 /// Stores the manifest and lists it.
-fn record(shelf: &Shelf, name: &str, target: &Target, manifest: &Manifest) -> Result<(), Refusal> {
+fn record(shelf: &Shelf, repository: Repository, target: Target, manifest: &Manifest) -> Result<(), Refusal> {
     let writer = shelf.writer().ok_or_else(Refusal::read_only)?;
-    let _turn = writer.turn();
+    let mut turn = writer.turn();
     let children = check_children(shelf, manifest)?;
     if shelf.slice(&manifest.digest())?.is_none() {
         writer.store(&manifest.digest(), manifest.bytes())?;
     }
-    let mut names = (*shelf.names()).clone();
-    let repository = names.recorded(name).ok_or_else(|| Refusal::unknown_name(name))?;
-    match target {
-        Target::Tag(tag) => names.put_tag(&repository, tag, &manifest.descriptor()),
-        Target::Digest(_) => names.put_untagged(&repository, &manifest.descriptor(), manifest.subject().is_some()),
-    }
-    names.unlist_children(&repository, &children);
-    writer.publish(shelf, names)?;
-    shelf.note_pushed(&repository, &manifest.digest());
+    // Children of an index are not listed themselves.
+    let unlisted = shelf.names().listed_untagged(&repository, children);
+    let subject = manifest.subject().map(|subject| subject.digest);
+    let (listed, digest) = (manifest.descriptor(), manifest.digest());
+    let pushed = repository.clone();
+    let change = match target {
+        Target::Tag(tag) => Change::Tag { repository, tag, manifest: listed, unlisted },
+        Target::Digest(_) => Change::List { repository, manifest: listed, subject, unlisted },
+    };
+    writer.commit(&mut turn, &change)?;
+    shelf.note_pushed(&pushed, &digest);
+    subject.inspect(|subject| shelf.referrers.note(digest, *subject));
     Ok(())
 }
 

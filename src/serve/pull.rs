@@ -24,16 +24,7 @@ pub async fn manifest(
     registry: Option<&str>,
     target: &Target,
 ) -> Result<Response, Refusal> {
-    let digest = match target {
-        Target::Digest(digest) if shelf.is_deleted(name, digest) => {
-            return Err(Refusal::unknown_manifest(&format!("{name}@{digest}")));
-        }
-        Target::Digest(digest) => *digest,
-        Target::Tag(tag) => {
-            let tags = shelf.names().tags(name, registry).ok_or_else(|| Refusal::unknown_name(name))?;
-            tags.get(tag).ok_or_else(|| Refusal::unknown_manifest(&format!("{name}:{tag}")))?.digest
-        }
-    };
+    let digest = find(shelf, name, registry, target)?;
     let own = Arc::clone(shelf);
     let manifest = blocking(move || own.manifest(&digest)).await?;
     let manifest = manifest.ok_or_else(|| Refusal::unknown_manifest(&format!("{name}@{digest}")))?;
@@ -44,6 +35,24 @@ pub async fn manifest(
         ("etag", &format!("\"{digest}\"")),
     ];
     build(200, &headers, Body::from(manifest.bytes().clone()))
+}
+
+fn find(shelf: &Shelf, name: &str, registry: Option<&str>, target: &Target) -> Result<Digest, Refusal> {
+    let names = shelf.names();
+    match target {
+        Target::Digest(digest) => {
+            let repository = names.recorded(name, registry);
+            if repository.is_some_and(|repository| shelf.is_deleted(&repository, digest)) {
+                return Err(Refusal::unknown_manifest(&format!("{name}@{digest}")));
+            }
+            Ok(*digest)
+        }
+        Target::Tag(_) if !names.has(name, registry) => Err(Refusal::unknown_name(name)),
+        Target::Tag(tag) => {
+            let unknown = || Refusal::unknown_manifest(&format!("{name}:{tag}"));
+            names.digest(name, registry, tag).ok_or_else(unknown)
+        }
+    }
 }
 
 /// GET or HEAD of a blob, whole or one range of it.

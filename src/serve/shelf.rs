@@ -1,34 +1,30 @@
 //! What is served: the names, and the content by digest.
 
-use std::collections::{HashMap, HashSet};
-use std::fs::OpenOptions;
-use std::io::ErrorKind;
-use std::os::unix::fs::OpenOptionsExt;
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 
-use crate::bundle::{BUNDLE_JSON, MAX_BUNDLE_JSON};
+use crate::bundle::BUNDLE_JSON;
 use crate::content::Slice;
 use crate::error::{Error, Result};
-use crate::oci::{Descriptor, Digest, MAX_MANIFEST_SIZE, Manifest, ManifestError, Repository};
+use crate::oci::{Digest, MAX_MANIFEST_SIZE, Manifest, ManifestError, Repository, Role};
 use crate::progress::{Event, Events};
 use crate::transport::layout::Layout;
 
+use super::Options;
 use super::names::Names;
+use super::referrers::Referrers;
+use super::stored::{Stored, open_file};
 use super::writer::Writer;
 
 /// The largest index.json that is read, in bytes.
 pub const MAX_INDEX: u64 = 64 * 1024 * 1024;
 
-/// The manifests that speak of a digest, by that digest.
-type Referrers = HashMap<Digest, Vec<Descriptor>>;
-
 /// One layout, shared by all requests.
 pub struct Shelf {
     content: Content,
-    names: RwLock<Arc<Names>>,
-    /// Found out when first asked for, forgotten when something changes.
-    referrers: Mutex<Option<Arc<Referrers>>>,
+    names: Arc<RwLock<Names>>,
+    pub referrers: Referrers,
     /// Manifests that were deleted in one repository and that another one needs.
     deleted: Mutex<HashSet<(Repository, Digest)>>,
     writer: Option<Writer>,
@@ -44,62 +40,48 @@ enum Content {
 
 impl Shelf {
     /// Opens a layout, and makes one of a writable directory that is absent or empty.
-    pub fn open(path: &Path, writable: bool, quota: Option<u64>, events: Events) -> Result<Shelf> {
-        if !writable {
+    pub fn open(path: &Path, options: &Options, events: Events) -> Result<Shelf> {
+        if !options.writable {
             return Shelf::of(Layout::open(path)?, events);
         }
-        let (writer, index) = Writer::open(path, quota, Arc::clone(&events))?;
-        let sealed = open_file(&path.join(BUNDLE_JSON))?.map(|slice| slice.read_all(MAX_BUNDLE_JSON)).transpose()?;
-        Shelf::new(Content::Growing(path.to_owned()), Some(writer), (&index, sealed.as_deref(), path), events)
+        let writer = Writer::open(path, options, Arc::clone(&events))?;
+        let names = Arc::clone(writer.names());
+        Ok(Shelf::new(Content::Growing(path.to_owned()), names, Some(writer), events))
     }
 
     /// A layout as it is.
-    pub fn of(layout: Layout, events: Events) -> Result<Shelf> {
+    pub fn of(mut layout: Layout, events: Events) -> Result<Shelf> {
         let path = layout.path().to_owned();
+        let stored = if path.is_dir() && layout.parts().is_empty() && layout.size_of(BUNDLE_JSON).is_none() {
+            // Another server may be writing to it. Whatever has a name has its content before: so the names are read first.
+            let stored = Stored::in_directory(&path)?;
+            layout = Layout::open(&path)?;
+            stored
+        } else {
+            Stored::in_layout(&layout)?
+        };
         if let Some(fault) = layout.faults().first() {
             let count = layout.faults().len();
             let text = format!("{count} entries of {} are not served: {}: {}", path.display(), fault.path, fault.what);
             events.report(Event::Warning(text));
         }
-        let none = || Error::input(format!("{} is not an OCI image layout: it has no index.json", path.display()));
-        let index = layout.read("index.json", MAX_INDEX)?.ok_or_else(none)?;
-        // What cannot be read says nothing of companions; that it is damaged is for `verify` to find.
-        let sealed = layout.read(BUNDLE_JSON, MAX_BUNDLE_JSON).ok().flatten();
-        Shelf::new(Content::Fixed(Box::new(layout)), None, (&index, sealed.as_deref(), &path), events)
+        let names = Arc::new(RwLock::new(stored.names(&path, &events)?));
+        Ok(Shelf::new(Content::Fixed(Box::new(layout)), names, None, events))
     }
 
-    /// `sealed`: `bundle.json`, if the layout is a bundle.
-    fn new(
-        content: Content,
-        writer: Option<Writer>,
-        (index, sealed, path): (&[u8], Option<&[u8]>, &Path),
-        events: Events,
-    ) -> Result<Shelf> {
-        let mut names = Names::parse(index, path)?;
-        if let Some(Err(error)) = sealed.map(|bytes| names.name_companions(bytes)) {
-            let text = format!("{}: companions have no tags here: {error}", path.join(BUNDLE_JSON).display());
-            events.report(Event::Warning(text));
-        }
-        let names = RwLock::new(Arc::new(names));
-        Ok(Shelf { content, names, referrers: Mutex::new(None), deleted: Mutex::default(), writer, events })
+    fn new(content: Content, names: Arc<RwLock<Names>>, writer: Option<Writer>, events: Events) -> Shelf {
+        Shelf { content, names, referrers: Referrers::default(), deleted: Mutex::default(), writer, events }
     }
 
-    /// The names as they are now.
-    pub fn names(&self) -> Arc<Names> {
-        Arc::clone(&self.names.read().unwrap_or_else(PoisonError::into_inner))
+    /// The names as they are now. No change is made as long as somebody looks at them.
+    pub fn names(&self) -> RwLockReadGuard<'_, Names> {
+        self.names.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Makes new names current. The writer has put them on disk.
-    pub fn set_names(&self, names: Names) {
-        *self.names.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(names);
-        *self.referrers.lock().unwrap_or_else(PoisonError::into_inner) = None;
-    }
-
-    /// Whether the manifest was deleted in this repository, by any of its spellings, and not pushed again.
-    pub fn is_deleted(&self, name: &str, digest: &Digest) -> bool {
+    /// Whether the manifest was deleted in this repository and not pushed again.
+    pub fn is_deleted(&self, repository: &Repository, digest: &Digest) -> bool {
         let deleted = self.deleted.lock().unwrap_or_else(PoisonError::into_inner);
-        !deleted.is_empty()
-            && self.names().recorded(name).is_some_and(|repository| deleted.contains(&(repository, *digest)))
+        !deleted.is_empty() && deleted.contains(&(repository.clone(), *digest))
     }
 
     pub fn note_deleted(&self, repository: &Repository, digest: &Digest) {
@@ -117,6 +99,14 @@ impl Shelf {
 
     pub fn warn(&self, text: String) {
         self.events.report(Event::Warning(text));
+    }
+
+    /// What is done from time to time, whoever asks for what.
+    pub fn tidy(&self) {
+        if let Some(writer) = &self.writer {
+            writer.uploads.drop_idle();
+            writer.fold_if_quiet();
+        }
     }
 
     /// Removes what only a running server needs.
@@ -153,66 +143,31 @@ impl Shelf {
         }
     }
 
-    /// The listed manifests whose subject is `digest`.
-    ///
-    /// # Errors
-    /// A listed manifest cannot be read.
-    pub fn referrers(&self, digest: &Digest) -> Result<Vec<Descriptor>> {
-        let known = self.referrers.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let all = match known {
-            Some(all) => all,
-            None => {
-                let all = Arc::new(self.find_referrers()?);
-                *self.referrers.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&all));
-                all
-            }
-        };
-        Ok(all.get(digest).cloned().unwrap_or_default())
-    }
-
-    fn find_referrers(&self) -> Result<Referrers> {
-        let mut all = Referrers::new();
-        let mut seen = HashSet::new();
-        for listed in self.names().listed() {
-            if !seen.insert(listed.digest) {
-                continue;
-            }
-            let Some(manifest) = self.manifest(&listed.digest)? else { continue };
-            if let Some(subject) = manifest.subject() {
-                let described = Descriptor { annotations: manifest.annotations(), ..manifest.descriptor() };
-                all.entry(subject.digest).or_default().push(described);
-            }
-        }
-        Ok(all)
-    }
-
-    /// Everything that the listed manifests need, themselves included.
+    /// Whether one of these manifests, or one below them, needs some content.
     ///
     /// # Errors
     /// A manifest cannot be read.
-    pub fn reachable(&self, names: &Names) -> Result<HashSet<Digest>> {
-        let mut reached = HashSet::new();
-        let mut ahead: Vec<Digest> = names.listed().map(|view| view.digest).collect();
-        while let Some(digest) = ahead.pop() {
-            if reached.insert(digest)
-                && let Some(manifest) = self.manifest(&digest)?
-            {
-                ahead.extend(manifest.children().into_iter().map(|child| child.descriptor.digest));
+    pub fn is_needed(&self, digest: &Digest, by: Vec<Digest>) -> Result<bool> {
+        let (mut ahead, mut seen) = (by, HashSet::new());
+        while let Some(next) = ahead.pop() {
+            if next == *digest {
+                return Ok(true);
+            }
+            if !seen.insert(next) {
+                continue;
+            }
+            let Some(manifest) = self.manifest(&next)? else { continue };
+            for child in manifest.children() {
+                let found = child.descriptor.digest;
+                if found == *digest {
+                    return Ok(true);
+                }
+                // What is not there needs nothing, and an index may name any number of it.
+                if child.role == Role::Manifest && !seen.contains(&found) && self.slice(&found)?.is_some() {
+                    ahead.push(found);
+                }
             }
         }
-        Ok(reached)
+        Ok(false)
     }
-}
-
-/// A regular file, never through a link.
-fn open_file(path: &Path) -> Result<Option<Slice>> {
-    let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
-    let flags = i32::from_ne_bytes(flags.bits().to_ne_bytes());
-    let file = match OpenOptions::new().read(true).custom_flags(flags).open(path) {
-        Ok(file) => file,
-        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
-        Err(e) => return Err(Error::disk("opening", path, e)),
-    };
-    let metadata = file.metadata().map_err(|e| Error::disk("reading", path, e))?;
-    Ok(metadata.is_file().then(|| Slice::new(Arc::new(file), path, 0, metadata.len())))
 }

@@ -2,7 +2,7 @@
 //!
 //! # Threats
 //! A client can open uploads and leave them, send more or less than it said, send pieces out of order or two at once. So:
-//! the number of open uploads is bounded and idle ones go first; an upload has one writer at a time; a piece that does
+//! the number of open uploads is bounded and idle ones are dropped in time; an upload has one writer at a time; a piece that does
 //! not begin where the last one ended is refused; bytes are hashed as they are written and get a name only if they are
 //! what was promised.
 
@@ -11,7 +11,7 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use axum::body::{Body, BodyDataStream};
 use axum::http::{HeaderMap, Request, header};
@@ -27,21 +27,20 @@ use crate::oci::{Algorithm, Digest, Hasher};
 
 use super::answer::{Refusal, build};
 use super::blocking;
+use super::limits::Limits;
 use super::quota::Share;
 use super::request::Query;
 use super::shelf::Shelf;
 use super::writer::{Writer, new_id};
 
-/// Uploads open at a time.
-const MOST: usize = 1_000;
-/// After this without a byte an upload is dropped when the next one begins.
-const ABANDONED: Duration = Duration::from_secs(3_600);
 /// Bytes gathered before they are written: few large writes, while the next bytes arrive.
 const BATCH: usize = 1024 * 1024;
 
 /// The open uploads, by number.
-#[derive(Default)]
-pub struct Uploads(Mutex<HashMap<String, Upload>>);
+pub struct Uploads {
+    open: Mutex<HashMap<String, Upload>>,
+    limits: Limits,
+}
 
 #[derive(Clone)]
 struct Upload {
@@ -63,8 +62,12 @@ struct Received {
 type Held = OwnedMutexGuard<Received>;
 
 impl Uploads {
+    pub fn new(limits: Limits) -> Uploads {
+        Uploads { open: Mutex::default(), limits }
+    }
+
     fn map(&self) -> MutexGuard<'_, HashMap<String, Upload>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Drops all of them.
@@ -72,12 +75,18 @@ impl Uploads {
         self.map().clear();
     }
 
+    /// Drops those that have got no byte for too long.
+    pub fn drop_idle(&self) {
+        let limit = self.limits.upload_idle;
+        // One that is locked is being written to.
+        self.map().retain(|_, upload| upload.received.try_lock().map_or(true, |r| r.touched.elapsed() < limit));
+    }
+
     fn add(&self, id: &str, upload: Upload) -> Result<(), Refusal> {
         let mut map = self.map();
-        // One that is locked is being written to.
-        map.retain(|_, upload| upload.received.try_lock().map_or(true, |r| r.touched.elapsed() < ABANDONED));
-        if map.len() >= MOST {
-            let text = format!("{MOST} uploads are open already; finish or cancel some");
+        let most = self.limits.uploads;
+        if map.len() >= most {
+            let text = format!("{most} uploads are open already; finish or cancel some");
             return Err(Refusal::new(429, "TOOMANYREQUESTS", text));
         }
         map.insert(id.to_owned(), upload);

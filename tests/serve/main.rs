@@ -2,6 +2,8 @@
 
 mod command;
 mod deleting;
+mod killed;
+mod limits;
 mod mirror;
 mod reading;
 mod strangers;

@@ -54,3 +54,26 @@ fn who_asks_for_one_registry_never_gets_the_image_of_another() {
         assert_eq!(code(&server.get(&format!("/v2/org/same/manifests/1?{invalid}")).expect(400)), "NAME_INVALID");
     }
 }
+
+#[test]
+fn a_push_for_one_registry_changes_nothing_of_another() {
+    let work = tempdir();
+    let (hub, quay) = (images::oci("x", "1", &["hub"]), images::oci("x", "1", &["quay"]));
+    layout_of(work.path(), &[hub.named("docker.io/org/same", "1")]);
+    let server = Embedded::writable(work.path());
+    quay.blobs.iter().for_each(|blob| images::push_blob(&server, "org/same", blob));
+    let ask = |method, path: &str| {
+        let request = server.request(method, &format!("/v2/{path}")).header("Content-Type", &quay.media_type);
+        request.body(if method == "PUT" { quay.manifest.clone() } else { vec![] }).send()
+    };
+    ask("PUT", "org/same/manifests/1?ns=quay.io").expect(201);
+    let digest = |path: &str| ask("HEAD", path).header("docker-content-digest").map(str::to_owned);
+    assert_eq!(digest("org/same/manifests/1?ns=docker.io"), Some(hub.digest()));
+    assert_eq!(digest("org/same/manifests/1?ns=quay.io"), Some(quay.digest()));
+    assert_eq!(digest("quay.io/org/same/manifests/1"), Some(quay.digest()));
+    assert_eq!(code(&ask("PUT", "org/same/manifests/1?ns=a/b").expect(400)), "NAME_INVALID");
+    ask("DELETE", "org/same/manifests/1?ns=other.example").expect(404);
+    ask("DELETE", "org/same/manifests/1?ns=docker.io").expect(202);
+    ask("GET", "org/same/manifests/1?ns=docker.io").expect(404);
+    ask("GET", "org/same/manifests/1?ns=quay.io").expect(200);
+}

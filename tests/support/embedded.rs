@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use gapferry::progress::{Events, Recorder};
-use gapferry::serve::{Options, Server};
+use gapferry::serve::{Limits, Options, Server};
 
 use super::http::{self, Request};
 use super::images::Host;
@@ -30,14 +30,24 @@ impl Embedded {
 
     /// Takes pushes up to `quota` bytes in all.
     pub fn with_quota(path: &Path, quota: u64) -> Embedded {
-        Embedded::start(path, true, Some(quota)).expect("serving")
+        let quota = Some(quota);
+        Embedded::start(path, Options { writable: true, quota, ..Embedded::options() }).expect("serving")
+    }
+
+    /// Takes pushes within `limits`.
+    pub fn limited(path: &Path, limits: Limits) -> Embedded {
+        Embedded::start(path, Options { writable: true, limits, ..Embedded::options() }).expect("serving")
     }
 
     pub fn try_serve(path: &Path, writable: bool) -> gapferry::Result<Embedded> {
-        Embedded::start(path, writable, None)
+        Embedded::start(path, Options { writable, ..Embedded::options() })
     }
 
-    fn start(path: &Path, writable: bool, quota: Option<u64>) -> gapferry::Result<Embedded> {
+    fn options() -> Options {
+        Options::at(([127, 0, 0, 1], 0).into())
+    }
+
+    fn start(path: &Path, options: Options) -> gapferry::Result<Embedded> {
         let events = Arc::new(Recorder::default());
         let reporter: Events = events.clone();
         let path = path.to_owned();
@@ -46,7 +56,6 @@ impl Embedded {
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
             runtime.expect("a runtime").block_on(async move {
-                let options = Options { writable, quota, ..Options::at(([127, 0, 0, 1], 0).into()) };
                 match Server::bind(&path, &options, reporter).await {
                     Ok(server) => {
                         let _ = bound.send(Ok((server.address(), server.references())));

@@ -1,0 +1,259 @@
+//! The journal: what has happened to the names since `index.json` was written.
+//!
+//! # Why
+//! An index of 30,000 tags has some 10 MiB. Writing it at each push would make the last push 10,000 times as dear as the first. So
+//! a push adds one line to `index.journal` and syncs it before it is answered. The index is written as a whole when the journal has
+//! become as long as the index was when it was last written, and always while it is [short](SHORT): for each byte of the journal
+//! about three more are written at most, however many tags there are. It is also written when the server ends, when it starts and
+//! finds a journal, and once pushes have paused for a while; the journal is then emptied or removed.
+//!
+//! # Form
+//! A line for each [`Change`], in the order they were made: sixteen hexadecimal digits of the SHA-256 of the rest of the line, a
+//! space, the change as JSON.
+//!
+//! # After a crash
+//! `index.json` is whole at any time, since it is replaced by renaming, and the layout is valid with or without its journal.
+//!
+//! - Killed or without power between two pushes: index and journal together have all that was answered. A server, read-only or
+//!   not, reads both; other programs see the older index until a writable server has run.
+//! - In the middle of a line: that push was not answered. A last line that is not whole does not count.
+//! - After the index was replaced and before the journal was emptied: all its changes are in the index already. They are made
+//!   again, which changes nothing (see [`Change`]).
+//! - Another program has changed the index meanwhile: its names stay, except for tags that the journal gives to others.
+//!
+//! A line that is damaged and not the last is an error: names would be lost.
+//!
+//! # Readers
+//! Another process may read while a server writes. It reads the index, the journal, and both again, until the index is the same
+//! and the journal has only grown: then the journal belongs to this index, or is contained in it already.
+//!
+//! The directory itself is locked: there is one writing server.
+
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Result};
+use crate::oci::Digest;
+
+use super::names::{Change, Names};
+
+/// Its name in the layout.
+pub const JOURNAL: &str = "index.journal";
+/// The largest that is read, in bytes: as long as the largest index, and one more change.
+pub const MAX_JOURNAL: u64 = super::shelf::MAX_INDEX + 8 * 1024 * 1024;
+/// An index up to this length, in bytes, is written at each change.
+pub const SHORT: u64 = 64 * 1024;
+/// Hexadecimal digits before each change.
+const CHECK: usize = 16;
+
+/// The journal of a layout that is written to.
+pub struct Journal {
+    path: PathBuf,
+    /// Made at the first change.
+    file: Option<File>,
+    /// What counts of it, in bytes.
+    length: u64,
+}
+
+impl Journal {
+    /// For a layout whose journal, if there was one, is in the index.
+    pub fn of(root: &Path) -> Journal {
+        Journal { path: root.join(JOURNAL), file: None, length: 0 }
+    }
+
+    /// Whether there is a file of this server.
+    pub fn is_begun(&self) -> bool {
+        self.file.is_some()
+    }
+
+    /// In bytes.
+    pub fn length(&self) -> u64 {
+        self.length
+    }
+
+    /// Adds the [line] of a change. It is on the disk afterwards, or does not count.
+    ///
+    /// # Errors
+    /// Not writable.
+    pub fn append(&mut self, line: &str) -> Result<()> {
+        let file = match self.file.take() {
+            Some(file) => file,
+            None => create(&self.path)?,
+        };
+        // What a failed attempt left is cut off.
+        let written = file
+            .set_len(self.length)
+            .and_then(|()| file.write_all_at(line.as_bytes(), self.length))
+            .and_then(|()| file.sync_data());
+        self.file = Some(file);
+        written.map_err(|e| Error::disk("writing", &self.path, e))?;
+        self.length += line.len() as u64;
+        Ok(())
+    }
+
+    /// Everything in it is in the index.
+    ///
+    /// # Errors
+    /// Not writable. Nothing is lost by that.
+    pub fn empty(&mut self) -> Result<()> {
+        if let Some(file) = &self.file {
+            file.set_len(0).map_err(|e| Error::disk("emptying", &self.path, e))?;
+        }
+        self.length = 0;
+        Ok(())
+    }
+
+    /// Takes the file away, once everything in it is in the index.
+    ///
+    /// # Errors
+    /// Not removable.
+    pub fn remove(&mut self) -> Result<()> {
+        (self.file, self.length) = (None, 0);
+        match std::fs::remove_file(&self.path) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::disk("removing", &self.path, e)),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Makes the changes of a journal.
+///
+/// # Errors
+/// A line other than the last is damaged.
+pub fn replay(journal: &[u8], path: &Path, names: &mut Names) -> Result<()> {
+    // What follows the last end of a line was not finished.
+    let whole = journal.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+    let lines: Vec<&[u8]> = journal[..whole].split_inclusive(|byte| *byte == b'\n').collect();
+    for (number, line) in lines.iter().enumerate() {
+        match read(line) {
+            Some(change) => names.apply(&change),
+            None if number + 1 == lines.len() => break,
+            None => {
+                let text = format!(
+                    "{} is damaged in line {}: without it the layout has only the tags of index.json",
+                    path.join(JOURNAL).display(),
+                    number + 1
+                );
+                return Err(Error::damaged(text));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A change as it stands in the journal.
+///
+/// # Errors
+/// None: it is text and numbers.
+pub fn line(change: &Change) -> Result<String> {
+    let json = serde_json::to_string(change).map_err(|e| Error::input("writing down a change").because(e))?;
+    Ok(format!("{} {json}\n", check(json.as_bytes())))
+}
+
+fn read(line: &[u8]) -> Option<Change> {
+    let (digits, json) = line.strip_suffix(b"\n")?.split_at_checked(CHECK)?;
+    let json = json.strip_prefix(b" ")?;
+    if digits != check(json).as_bytes() {
+        return None;
+    }
+    serde_json::from_slice(json).ok()
+}
+
+fn check(json: &[u8]) -> String {
+    let mut hex = Digest::sha256(json).hex();
+    hex.truncate(CHECK);
+    hex
+}
+
+/// A new file, never through a link; its name is on the disk before anything relies on it.
+fn create(path: &Path) -> Result<File> {
+    let fail = |e| Error::disk("creating", path, e);
+    match std::fs::remove_file(path) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(fail(e)),
+        _ => {}
+    }
+    let file = OpenOptions::new().write(true).create_new(true).open(path).map_err(fail)?;
+    let root = path.parent().unwrap_or(path);
+    File::open(root).and_then(|root| root.sync_all()).map_err(fail)?;
+    Ok(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::oci::{Descriptor, Tag};
+
+    fn tag(name: &str) -> Change {
+        let manifest = Descriptor::new("m", Digest::sha256(name.as_bytes()), 1);
+        let (repository, tag) = ("docker.io/team/app".parse().unwrap(), name.parse().unwrap());
+        Change::Tag { repository, tag, manifest, unlisted: vec![] }
+    }
+
+    fn tags(names: &Names) -> Vec<String> {
+        let tags: Vec<Tag> = names.tags("team/app", None, "", usize::MAX).unwrap_or_default();
+        tags.iter().map(ToString::to_string).collect()
+    }
+
+    /// The tags that a journal with these bytes gives.
+    fn replayed(journal: &[u8]) -> Result<Vec<String>> {
+        let mut names = Names::empty();
+        replay(journal, Path::new("x"), &mut names).map(|()| tags(&names))
+    }
+
+    #[test]
+    fn what_was_answered_before_the_power_went_is_there_and_half_a_line_is_not() {
+        let work = tempfile::tempdir().unwrap();
+        let mut journal = Journal::of(work.path());
+        for name in ["1", "2", "3"] {
+            journal.append(&line(&tag(name)).unwrap()).unwrap();
+        }
+        let bytes = std::fs::read(work.path().join(JOURNAL)).unwrap();
+        assert_eq!(bytes.len() as u64, journal.length());
+        let ends: Vec<usize> = (1..=bytes.len()).filter(|end| bytes[end - 1] == b'\n').collect();
+        for cut in 0..=bytes.len() {
+            let whole = ends.iter().filter(|end| **end <= cut).count();
+            assert_eq!(replayed(&bytes[..cut]).unwrap(), ["1", "2", "3"][..whole], "cut at {cut}");
+        }
+        // A disk may have zeros where the last line was to be written.
+        let mut zeros = bytes.clone();
+        zeros[ends[1] + 5..].fill(0);
+        assert_eq!(replayed(&zeros).unwrap(), ["1", "2"]);
+        zeros.push(b'\n');
+        assert_eq!(replayed(&zeros).unwrap(), ["1", "2"]);
+    }
+
+    #[test]
+    fn a_damaged_line_in_the_middle_is_an_error_and_not_a_loss() {
+        let text: String = ["1", "2", "3"].iter().map(|name| line(&tag(name)).unwrap()).collect();
+        let damaged = text.replacen("\"2\"", "\"9\"", 1);
+        assert_ne!(damaged, text);
+        assert!(replayed(damaged.as_bytes()).unwrap_err().to_string().contains("line 2"));
+    }
+
+    #[test]
+    fn a_journal_that_was_emptied_begins_again() {
+        let work = tempfile::tempdir().unwrap();
+        let mut journal = Journal::of(work.path());
+        let read = || replayed(&std::fs::read(work.path().join(JOURNAL)).unwrap()).unwrap();
+        journal.append(&line(&tag("1")).unwrap()).unwrap();
+        journal.empty().unwrap();
+        assert_eq!(journal.length(), 0);
+        journal.append(&line(&tag("2")).unwrap()).unwrap();
+        assert_eq!(read(), ["2"]);
+        // What another server has left has been read before this one is made.
+        drop(journal);
+        let mut journal = Journal::of(work.path());
+        journal.append(&line(&tag("3")).unwrap()).unwrap();
+        assert_eq!(read(), ["3"]);
+        journal.remove().unwrap();
+        assert!(!work.path().join(JOURNAL).exists());
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_bytes_are_read_or_refused(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..200)) {
+            let _ = replayed(&bytes);
+        }
+    }
+}

@@ -1,0 +1,49 @@
+//! What clients may take of a server, one of them or all together.
+
+use std::time::Duration;
+
+use crate::oci::MAX_MANIFEST_SIZE;
+
+/// How much and how slow.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Connections at a time; further ones wait in the kernel's queue.
+    pub connections: usize,
+    /// From the beginning of a connection until its first request's head has arrived.
+    pub head: Duration,
+    /// A connection that moves fewer than [`Limits::least`] bytes in this time is closed.
+    pub idle: Duration,
+    /// In bytes, both directions together.
+    pub least: u64,
+    /// The largest manifest, in bytes; never more than 4 MiB. How large blobs may be is for the quota to say.
+    pub manifest: u64,
+    /// Uploads that are open at a time.
+    pub uploads: usize,
+    /// An upload that gets no byte for so long is dropped.
+    pub upload_idle: Duration,
+    /// How long requests in flight may take to end once the server was told to stop.
+    pub grace: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            // Half of the threads tokio has for file work.
+            connections: 256,
+            head: Duration::from_secs(30),
+            idle: Duration::from_secs(300),
+            least: 4 * 1024,
+            manifest: MAX_MANIFEST_SIZE,
+            uploads: 1_000,
+            upload_idle: Duration::from_secs(3_600),
+            grace: Duration::from_secs(10),
+        }
+    }
+}
+
+impl Limits {
+    /// How often the server looks for uploads that were left, and for pushes that have paused.
+    pub(super) fn tick(&self) -> Duration {
+        (self.upload_idle / 4).clamp(Duration::from_millis(10), Duration::from_secs(2))
+    }
+}

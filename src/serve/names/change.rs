@@ -1,0 +1,133 @@
+//! What can happen to the names, one at a time. A change is also a record of the journal.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::bundle::SUBJECT;
+use crate::oci::{Descriptor, Digest, Repository, Tag};
+use crate::transport::layout::{IMAGE_NAME, REF_NAME};
+
+use super::entries::Entry;
+use super::{Names, REPOSITORY, index};
+
+/// A change says how things are afterwards, not what is different: so all changes of a journal can be made again in their order,
+/// on whatever some of them have made already, and the outcome is the same.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "change", rename_all = "lowercase")]
+pub enum Change {
+    /// The tag means this manifest. One that had the tag before stays, by its digest.
+    Tag {
+        repository: Repository,
+        tag: Tag,
+        manifest: Descriptor,
+        /// Its children that were listed by digest, and are not any more.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        unlisted: Vec<Digest>,
+    },
+    /// The manifest is listed by its digest.
+    List {
+        repository: Repository,
+        manifest: Descriptor,
+        /// What it speaks of. Then it is not listed under a name, which would make an image of it for programs that load layouts.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        subject: Option<Digest>,
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        unlisted: Vec<Digest>,
+    },
+    /// The tag is gone; its manifest stays, by its digest.
+    Untag { repository: Repository, tag: Tag },
+    /// The manifest is gone from this repository, with all its tags.
+    Delete { repository: Repository, digest: Digest },
+}
+
+impl Names {
+    /// Makes a change. What it takes does not depend on how many names there are.
+    pub fn apply(&mut self, change: &Change) {
+        match change {
+            Change::Tag { repository, tag, manifest, unlisted } => {
+                self.untag(repository, tag);
+                self.unlist(repository, std::slice::from_ref(&manifest.digest));
+                self.add_named(repository, Some(tag), manifest);
+                self.unlist(repository, unlisted);
+            }
+            Change::List { repository, manifest, subject, unlisted } => {
+                self.list(repository, manifest, subject.as_ref());
+                self.unlist(repository, unlisted);
+            }
+            Change::Untag { repository, tag } => self.untag(repository, tag),
+            Change::Delete { repository, digest } => {
+                let known = self.known(repository);
+                let here = known.iter().flat_map(|own| self.entries.of(*digest, Some(own)));
+                let all: Vec<u64> = here.chain(self.entries.of(*digest, None)).collect();
+                self.remove_all(all);
+            }
+        }
+    }
+
+    /// Which of these digests are listed in the repository without a tag.
+    pub fn listed_untagged(&self, repository: &Repository, digests: Vec<Digest>) -> Vec<Digest> {
+        let Some(known) = self.known(repository) else { return vec![] };
+        let listed = |digest: &Digest| self.entries.untagged(*digest, Some(&known)).next().is_some();
+        digests.into_iter().filter(listed).collect()
+    }
+
+    /// Whether the manifest is listed in this repository, or belongs to every repository.
+    pub fn lists_in(&self, repository: &Repository, digest: &Digest) -> bool {
+        let known = self.known(repository);
+        known.is_some_and(|known| self.entries.of(*digest, Some(&known)).next().is_some())
+            || self.entries.of(*digest, None).next().is_some()
+    }
+
+    fn list(&mut self, repository: &Repository, manifest: &Descriptor, subject: Option<&Digest>) {
+        let known = self.known(repository);
+        let has_one = known.is_some_and(|known| self.entries.of(manifest.digest, Some(&known)).next().is_some());
+        if has_one {
+            return;
+        }
+        let Some(subject) = subject else { return self.add_named(repository, None, manifest) };
+        let annotations = [(SUBJECT, subject.to_string()), (REPOSITORY, repository.to_string())];
+        let raw = index::raw(manifest, &annotations);
+        let repository = Some(Arc::new(repository.clone()));
+        self.add(Entry { digest: manifest.digest, raw, repository, tag: None });
+    }
+
+    fn untag(&mut self, repository: &Repository, tag: &Tag) {
+        let numbers: Vec<u64> = self.numbers(repository, tag).collect();
+        let old = numbers.first().and_then(|number| self.entries.get(*number)).and_then(index::view);
+        // Listed first: the repository must not vanish in between.
+        if let Some(old) = &old {
+            self.add_named(repository, None, old);
+        }
+        self.remove_all(numbers);
+        if let Some(old) = old {
+            self.keep_one(repository, &old.digest);
+        }
+    }
+
+    /// Of the entries of a digest in a repository, one without a tag goes if there is another.
+    fn keep_one(&mut self, repository: &Repository, digest: &Digest) {
+        let Some(known) = self.known(repository) else { return };
+        let surplus = self.entries.of(*digest, Some(&known)).nth(1).is_some();
+        if let Some(last) = self.entries.untagged(*digest, Some(&known)).last().filter(|_| surplus) {
+            self.remove(last);
+        }
+    }
+
+    fn unlist(&mut self, repository: &Repository, digests: &[Digest]) {
+        let Some(known) = self.known(repository) else { return };
+        for digest in digests {
+            self.remove_all(self.entries.untagged(*digest, Some(&known)).collect());
+        }
+    }
+
+    fn add_named(&mut self, repository: &Repository, tag: Option<&Tag>, manifest: &Descriptor) {
+        let name = match tag {
+            Some(tag) => repository.with_tag(tag.clone()),
+            None => repository.with_digest(manifest.digest),
+        };
+        let raw = index::raw(manifest, &[(REF_NAME, name.to_string()), (IMAGE_NAME, name.to_string())]);
+        let (repository, tag) = (Some(Arc::new(repository.clone())), tag.cloned());
+        self.add(Entry { digest: manifest.digest, raw, repository, tag });
+    }
+}

@@ -1,0 +1,121 @@
+//! The descriptors of an index in their order, found by number, digest and repository without a walk through the others.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use crate::oci::{Digest, Repository, Tag};
+
+/// One descriptor of the index.
+pub struct Entry {
+    pub digest: Digest,
+    /// The descriptor as JSON: fields that nobody here knows are kept.
+    pub raw: Box<str>,
+    /// Without one the manifest belongs to every repository.
+    pub repository: Option<Arc<Repository>>,
+    pub tag: Option<Tag>,
+}
+
+/// Entries by their number, which grows and is never used again. Every step costs time in the logarithm of their count.
+#[derive(Default)]
+pub struct Entries {
+    by_number: BTreeMap<u64, Entry>,
+    places: BTreeSet<Place>,
+    next: u64,
+    /// The length of all descriptors, in bytes.
+    bytes: u64,
+    #[cfg(test)]
+    pub visits: std::sync::atomic::AtomicU64,
+}
+
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Place {
+    digest: Digest,
+    repository: Option<Arc<Repository>>,
+    tagged: bool,
+    number: u64,
+}
+
+impl Entry {
+    fn place(&self, number: u64) -> Place {
+        Place { digest: self.digest, repository: self.repository.clone(), tagged: self.tag.is_some(), number }
+    }
+}
+
+impl Entries {
+    /// Puts an entry behind the others; gives its number.
+    pub fn add(&mut self, entry: Entry) -> u64 {
+        let number = self.next;
+        self.next += 1;
+        self.bytes += entry.raw.len() as u64;
+        self.places.insert(entry.place(number));
+        self.visit();
+        self.by_number.insert(number, entry);
+        number
+    }
+
+    pub fn remove(&mut self, number: u64) -> Option<Entry> {
+        self.visit();
+        let entry = self.by_number.remove(&number)?;
+        self.bytes -= entry.raw.len() as u64;
+        self.places.remove(&entry.place(number));
+        Some(entry)
+    }
+
+    pub fn get(&self, number: u64) -> Option<&Entry> {
+        self.visit();
+        self.by_number.get(&number)
+    }
+
+    /// All of them, in the order of the index.
+    pub fn iter(&self) -> impl Iterator<Item = (u64, &Entry)> {
+        self.by_number.iter().map(|(number, entry)| {
+            self.visit();
+            (*number, entry)
+        })
+    }
+
+    pub fn len(&self) -> usize {
+        self.by_number.len()
+    }
+
+    /// The length of all descriptors, in bytes.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// The first entry of a digest.
+    pub fn of_digest(&self, digest: &Digest) -> Option<&Entry> {
+        let first = self.from(*digest, None).take_while(|place| place.digest == *digest).next()?;
+        self.get(first.number)
+    }
+
+    /// The numbers of a digest's entries in one repository, or of those without one; untagged ones first.
+    pub fn of(&self, digest: Digest, repository: Option<&Arc<Repository>>) -> impl Iterator<Item = u64> {
+        self.those(digest, repository).map(|place| place.number)
+    }
+
+    /// The same, without those that have a tag.
+    pub fn untagged(&self, digest: Digest, repository: Option<&Arc<Repository>>) -> impl Iterator<Item = u64> {
+        self.those(digest, repository).take_while(|place| !place.tagged).map(|place| place.number)
+    }
+
+    fn those(&self, digest: Digest, repository: Option<&Arc<Repository>>) -> impl Iterator<Item = &Place> {
+        let wanted = repository.cloned();
+        let same = move |place: &&Place| place.digest == digest && place.repository == wanted;
+        self.from(digest, repository.cloned()).take_while(same)
+    }
+
+    fn from(&self, digest: Digest, repository: Option<Arc<Repository>>) -> impl Iterator<Item = &Place> {
+        let first = Place { digest, repository, tagged: false, number: 0 };
+        self.places.range(first..).inspect(|_| self.visit())
+    }
+
+    #[cfg(test)]
+    fn visit(&self) {
+        self.visits.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    }
+
+    #[cfg(not(test))]
+    #[allow(clippy::unused_self)]
+    fn visit(&self) {}
+}
