@@ -429,6 +429,20 @@ mod tests {
     }
 
     #[test]
+    fn a_lock_that_would_take_all_memory_is_refused_before_it_is_read() {
+        let refused = |text: &[u8]| Lock::parse(text, "x.lock").unwrap_err().to_string();
+        let start = br#"{"version":1,"created":"2026-11-21T04:00:00Z","images":["#;
+        // Short values, and one that is long: each limit counts alone.
+        let many = [&start[..], "1,".repeat(MOST_VALUES + 1).as_bytes(), b"1]}"].concat();
+        let large = [&start[..], b"\"", &vec![b'x'; usize::try_from(MAX_LOCK).unwrap()], b"\"]}"].concat();
+        for text in [many, large] {
+            let said = refused(&text);
+            assert!(said.contains("x.lock: more than") && said.contains("split the allowlist"), "{said}");
+        }
+        assert!(!refused(&[&start[..], b"1]}"].concat()).contains("more than"));
+    }
+
+    #[test]
     fn a_companion_speaks_of_the_subject_that_its_manifest_names() {
         let (image, other) = (Digest::sha256(b"image"), Digest::sha256(b"other"));
         let companion = |tag: Option<Tag>| Attached {

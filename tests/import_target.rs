@@ -553,16 +553,31 @@ async fn an_increment_whose_base_the_target_cannot_give_pushes_nothing() {
     next.push(&source);
     let out = directory.path().join("next.tar");
     let reference = format!("{}/{}", source.host(), next.name());
-    gapferry().args(["export", &reference, "--since"]).arg(&receipt).arg("-o").arg(&out).assert().success();
+    let lock = directory.path().join("lock");
+    let mut command = gapferry();
+    command.args(["export", &reference, "--since"]).arg(&receipt).arg("-o").arg(&out).arg("--lock").arg(&lock);
+    command.assert().success();
     let ((digest, content), host) = ((sha256(&image.blobs[1]), image.blobs[1].clone()), target.host().to_owned());
     std::fs::remove_file(data_of(&target, &digest)).unwrap();
+    let lost = digest.clone();
     let server = Server::start(move |request, _| match request.method == "HEAD" && asks_for_blob(request, &digest) {
         true => claimed(&content, request),
         false => exchange(&host, request).unwrap(),
     });
     let server = server.await;
-    let (code, stderr) = import(&out, &server.address, &[]);
+    let (missing, repair) = (directory.path().join("missing.json"), directory.path().join("repair.tar"));
+    let (code, stderr) = import(&out, &server.address, &["--missing", missing.to_str().unwrap()]);
     assert_eq!(code, Some(7), "{stderr}");
     assert!(stderr.contains("claims to have and cannot give") && stderr.contains("nothing was pushed"), "{stderr}");
     assert_eq!(server.count("PUT", "/"), 0);
+    // What would help is written down, and helps.
+    let written: serde_json::Value = serde_json::from_slice(&std::fs::read(&missing).unwrap()).unwrap();
+    let digests: Vec<&str> =
+        written["blobs"].as_array().unwrap().iter().map(|blob| blob["digest"].as_str().unwrap()).collect();
+    assert_eq!(digests, [&lost]);
+    let mut command = gapferry();
+    command.args(["export", "--repair"]).arg(&missing).arg("--locked").arg(&lock).arg("-o").arg(&repair);
+    command.assert().success();
+    let (code, stderr) = import(&out, target.host(), &["--repair", repair.to_str().unwrap()]);
+    assert_eq!(code, Some(0), "{stderr}");
 }

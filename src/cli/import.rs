@@ -203,6 +203,7 @@ fn cargo<'a>(bundle: &Bundle, source: &'a dyn Source, graph: Graph, arriving: Op
         identity,
         created,
         places: HashMap::new(),
+        note_lacking: None,
         faults: Vec::new(),
         lost: Vec::new(),
         missing: bundle.lock().missing.clone(),

@@ -1,12 +1,13 @@
 //! The import of a bundle that builds on what the target has: all of that is found before anything is pushed.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Instant;
 
 use super::allowed::Allowed;
 use super::piped::Pump;
 use super::{Args, cargo, read_graph};
-use crate::bundle::{Bundle, MISSING_VERSION, Missing, MissingBlob, refuse_unfinished, repair_is_for};
+use crate::bundle::{Assumed, Bundle, MISSING_VERSION, Missing, MissingBlob, refuse_unfinished, repair_is_for};
 use crate::cli::context::{Context, write_file};
 use crate::cli::exit::Outcome;
 use crate::cli::export::TOOL;
@@ -53,14 +54,21 @@ pub async fn run(
     }
     tell_missing(args, bundle, &proof, context)?;
     let graph = graph?;
+    // What is claimed there and cannot be read shows only when the push is planned.
+    let note_lacking = |lost: &BTreeSet<Digest>| {
+        let assumed = bundle.json().assumed.iter();
+        write_missing(args, bundle, assumed.filter(|assumed| lost.contains(&assumed.digest))).map(drop)
+    };
+    let note_lacking: Option<&(dyn Fn(&BTreeSet<Digest>) -> Result<()> + Sync)> = Some(&note_lacking);
     let Some(pump) = from.pump else {
         let cargo = cargo(bundle, &expected, graph, from.arriving);
-        return push.run(&super::Cargo { places: proof.places, ..cargo }, started, context).await;
+        return push.run(&super::Cargo { places: proof.places, note_lacking, ..cargo }, started, context).await;
     };
     pump.check(&graph)?;
     let arrived = pump.arrived(&expected);
     let cargo = cargo(bundle, &arrived, graph, None);
-    push.run(&super::Cargo { places: proof.places, arrivals: Some(pump), ..cargo }, started, context).await
+    let cargo = super::Cargo { places: proof.places, note_lacking, arrivals: Some(pump), ..cargo };
+    push.run(&cargo, started, context).await
 }
 
 /// The same options for a bundle that expects nothing: it lacks nothing.
@@ -92,17 +100,22 @@ fn beside(repair: &Layout) -> Beside<'_> {
     Beside { source: repair, holds }
 }
 
-/// # Errors
-/// Something is missing.
-fn tell_missing(args: &Args, bundle: &Bundle, proof: &Proof, context: &Context) -> Result<()> {
-    let blobs = proof.missing.iter();
-    let blobs = blobs.map(|it| MissingBlob { digest: it.digest, size: Some(it.size), ranges: Vec::new() }).collect();
+/// What would help, in the file of `--missing` if there is one.
+fn write_missing<'a>(args: &Args, bundle: &Bundle, lacking: impl Iterator<Item = &'a Assumed>) -> Result<Missing> {
+    let blobs = lacking.map(|it| MissingBlob { digest: it.digest, size: Some(it.size), ranges: Vec::new() }).collect();
     let (tool, identity) = (TOOL.to_owned(), bundle.identity());
     let (metadata, tools) = (Vec::new(), Vec::new());
     let missing = Missing { gapferry_missing: MISSING_VERSION, tool, identity, metadata, tools, blobs };
     if let Some(path) = &args.missing {
         write_file(path, missing.to_json().as_bytes())?;
     }
+    Ok(missing)
+}
+
+/// # Errors
+/// Something is missing.
+fn tell_missing(args: &Args, bundle: &Bundle, proof: &Proof, context: &Context) -> Result<()> {
+    let missing = write_missing(args, bundle, proof.missing.iter())?;
     let Some(first) = proof.missing.first() else { return Ok(()) };
     context.end();
     let parents = bundle.json().parents.iter().map(ToString::to_string);

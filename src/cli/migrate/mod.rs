@@ -259,6 +259,7 @@ fn cargo(storage: &Storage, collected: Collected) -> Cargo<'_> {
         identity: None,
         created: None,
         places: HashMap::new(),
+        note_lacking: None,
         faults,
         lost,
         missing: Vec::new(),

@@ -146,6 +146,8 @@ pub struct Cargo<'a> {
     pub created: Option<Timestamp>,
     /// Where the target has blobs that the source expects there.
     pub places: HashMap<Digest, Repository>,
+    /// Notes those of them that turn out not to be readable there, before nothing is pushed because of them.
+    pub note_lacking: Option<&'a (dyn Fn(&BTreeSet<Digest>) -> Result<()> + Sync)>,
     /// What was found wrong with the source before: for the end, where it is read.
     pub faults: Vec<String>,
     /// Images that failed already: the source cannot give them.
@@ -452,8 +454,9 @@ fn claim(image: &Image, to: &Reference) -> Claim {
 /// [`Kind::Lacking`]: there is one.
 fn check_places(cargo: &Cargo<'_>, inventory: &plan::Inventory) -> Result<()> {
     let is_lost = |(digest, place): &(&Digest, &Repository)| inventory.elsewhere.get(digest) != Some(place);
-    let lost: Vec<_> = cargo.places.iter().filter(is_lost).collect();
-    let Some((digest, place)) = lost.first() else { return Ok(()) };
+    let lost: BTreeMap<_, _> = cargo.places.iter().filter(is_lost).collect();
+    let Some((digest, place)) = lost.first_key_value() else { return Ok(()) };
+    cargo.note_lacking.map_or(Ok(()), |note| note(&lost.keys().map(|digest| **digest).collect()))?;
     let blobs = count(lost.len(), "blob");
     let text =
         format!("the bundle relies on {blobs} that the target claims to have and cannot give: {digest} of {place}");
