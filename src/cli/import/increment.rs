@@ -11,7 +11,7 @@ use crate::bundle::{Assumed, Bundle, MISSING_VERSION, Missing, MissingBlob, refu
 use crate::cli::context::{Context, write_file};
 use crate::cli::exit::Outcome;
 use crate::cli::export::TOOL;
-use crate::cli::push::{Arriving, Push};
+use crate::cli::push::{Arriving, NoteLacking, Push};
 use crate::error::{Error, Kind, Result};
 use crate::increment::{Beside, Expected, Proof};
 use crate::oci::Digest;
@@ -59,7 +59,7 @@ pub async fn run(
         let assumed = bundle.json().assumed.iter();
         write_missing(args, bundle, assumed.filter(|assumed| lost.contains(&assumed.digest))).map(drop)
     };
-    let note_lacking: Option<&(dyn Fn(&BTreeSet<Digest>) -> Result<()> + Sync)> = Some(&note_lacking);
+    let note_lacking: Option<&NoteLacking<'_>> = Some(&note_lacking);
     let Some(pump) = from.pump else {
         let cargo = cargo(bundle, &expected, graph, from.arriving);
         return push.run(&super::Cargo { places: proof.places, note_lacking, ..cargo }, started, context).await;

@@ -137,6 +137,9 @@ pub struct Push<'a> {
     registries: OnceLock<Registries>,
 }
 
+/// Writes down blobs that the target claims to have and cannot give.
+pub type NoteLacking<'a> = dyn Fn(&BTreeSet<Digest>) -> Result<()> + Sync + 'a;
+
 /// What is to be pushed.
 pub struct Cargo<'a> {
     pub source: &'a dyn Source,
@@ -147,7 +150,7 @@ pub struct Cargo<'a> {
     /// Where the target has blobs that the source expects there.
     pub places: HashMap<Digest, Repository>,
     /// Notes those of them that turn out not to be readable there, before nothing is pushed because of them.
-    pub note_lacking: Option<&'a (dyn Fn(&BTreeSet<Digest>) -> Result<()> + Sync)>,
+    pub note_lacking: Option<&'a NoteLacking<'a>>,
     /// What was found wrong with the source before: for the end, where it is read.
     pub faults: Vec<String>,
     /// Images that failed already: the source cannot give them.
