@@ -57,6 +57,9 @@ pub struct Receipt {
     /// Digests of blobs and manifests that are at the target now, because they arrived or were there already; of images that
     /// are not there as a whole, none.
     pub confirmed: BTreeSet<Digest>,
+    /// What was deleted afterwards, or should have been.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pruned: Vec<PrunedReceipt>,
     /// Volumes of the bundle that are still wanted.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub wanted: Vec<u32>,
@@ -134,6 +137,30 @@ pub struct CompanionReceipt {
     pub joined: Option<Digest>,
 }
 
+/// What became of a tag that was not wanted any more, or of a companion whose subject is gone.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PrunedReceipt {
+    /// The tag; of a companion without one its digest.
+    pub reference: Reference,
+    /// What it meant.
+    pub digest: Digest,
+    /// What it spoke of, if it is a companion.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subject: Option<Digest>,
+    pub outcome: PrunedOutcome,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PrunedOutcome {
+    Deleted,
+    /// It would be: nothing is deleted without being asked for.
+    Listed,
+    /// The registry did not delete it.
+    Left,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum CompanionOutcome {
@@ -203,6 +230,7 @@ impl Receipt {
             images: images.collect(),
             missing: Vec::new(),
             confirmed: confirmed(graph, plan, outcome).into_iter().collect(),
+            pruned: Vec::new(),
             wanted: Vec::new(),
             manifests: kept(good.flat_map(|(image, _)| &image.manifests)),
         }

@@ -133,13 +133,21 @@ pub struct Args {
 pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
     let started = Instant::now();
     let push = Push::new(&args.push, &args.to, Names::Hosted { scoped: args.scoped }, args.json)?;
-    let push = push.signing(args.sign.key(context)?)?;
+    let push = push.signing(args.sign.key(context)?)?.holding(args.prune.is_asked_for());
+    let ended = import(&args, &push, started, context).await;
+    // What was pushed is told whatever came after it.
+    let shown = push.show(context);
+    let ended = ended?;
+    shown.map(|()| ended)
+}
+
+async fn import(args: &Args, push: &Push<'_>, started: Instant, context: &Context) -> Result<Outcome> {
     let arrived = args.prune.arrived(context)?;
     check_writable(&args.missing)?;
     if let [only] = &args.bundle[..]
         && let Some(piped) = Piped::open(only)?
     {
-        return piped::run(&args, piped, &push, &arrived, started, context).await;
+        return piped::run(args, piped, push, &arrived, started, context).await;
     }
     args.state.as_ref().map_or(Ok(()), |_| args.push.check_several_runs())?;
     let mut state = args.state.as_ref().map(|path| State::open(path, &args.to, !args.push.is_dry_run())).transpose()?;
@@ -148,23 +156,23 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
     if let Some(state) = &mut state {
         volumes::bind(state, &opened)?;
     }
-    prove(&args, &opened, context).map_err(|error| error.while_doing(NOTHING))?;
+    prove(args, &opened, context).map_err(|error| error.while_doing(NOTHING))?;
     let (bundle, given) = opened.into_bundle()?;
-    let allowed = Allowed::read(&args)?;
+    let allowed = Allowed::read(args)?;
     allowed.check(bundle.lock())?;
-    check_newer(&args, &bundle)?;
+    check_newer(args, &bundle)?;
     report_missing(&bundle, context);
     let arriving = state.map(|state| volumes::Crossing::new(state, given, &bundle));
     let arriving = arriving.as_ref().map(|arriving| arriving as &dyn Arriving);
     let ended = if bundle.json().is_increment() {
         let from = increment::From { arriving, pump: None, allowed: &allowed };
-        increment::run(&args, &push, &bundle, from, started, context).await?
+        increment::run(args, push, &bundle, from, started, context).await?
     } else {
-        increment::not_needed(&args, &bundle, context)?;
+        increment::not_needed(args, &bundle, context)?;
         let graph = read_graph(bundle.layout(), bundle.lock(), &allowed, context).await?;
         push.run(&cargo(&bundle, bundle.layout(), graph, arriving), started, context).await?
     };
-    prune::after(ended, &args, &push, &bundle, &arrived, context).await
+    prune::after(ended, args, push, &bundle, &arrived, context).await
 }
 
 /// What the bundle does not bring though it was asked for: nothing of it changes at the target.

@@ -97,6 +97,7 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
         created: None,
         target: to,
         finished,
+        pruned: Vec::new(),
         wanted: Vec::new(),
         images,
         missing: Vec::new(),

@@ -143,6 +143,11 @@ pub trait Sink: Send + Sync {
     async fn delete_tag(&self, _tag: &Reference) -> Result<TagDeletion> {
         Ok(TagDeletion::Unsupported)
     }
+
+    /// Deletes a manifest, with all its tags.
+    async fn delete_manifest(&self, _repository: &Repository, _digest: &Digest) -> Result<TagDeletion> {
+        Ok(TagDeletion::Unsupported)
+    }
 }
 
 /// What came of deleting a tag.

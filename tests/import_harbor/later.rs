@@ -1,7 +1,7 @@
 //! What follows an import: tags that go, inventories, and the way out by the storage.
 
 use super::ground::{ADMIN, CI, ROBOT, bundle, bundle_of, import, setup, small};
-use super::support::harbor::{Harbor, Project, Right};
+use super::support::harbor::{Harbor, Project, Right, Setup};
 use super::support::images::{self, Image};
 use super::support::ran::Ran;
 use super::support::registry::Registry;
@@ -91,4 +91,34 @@ fn a_signature_that_harbors_api_hides_leaves_with_its_image() {
     assert_eq!(new.digest("base/team/app", "1"), Some(image.digest()));
     assert_eq!(new.digest("base/team/app", tag), Some(signature.digest()));
     assert!(!ran.stderr.contains("left behind"), "{}", ran.stderr);
+}
+
+/// Before 2.9 Harbor does not say that it lists referrers itself, so a tag lists them.
+#[test]
+fn companions_of_a_pruned_image_go_from_every_harbor_with_the_list_of_them() {
+    let source = Registry::start();
+    let images = ["1", "2"].map(|tag| images::oci_index("apps/web", tag, tag));
+    let going = &images[1];
+    let (signature, sbom) =
+        (images::cosign_signature(going), images::referrer(going, "application/spdx+json", b"sbom"));
+    let list = images::referrers_tag(going, std::slice::from_ref(&sbom));
+    images.iter().chain([&signature, &sbom, &list]).for_each(|image| image.push(&source));
+    let all: Vec<String> = images.iter().map(|image| format!("{}/{}", source.host(), image.name())).collect();
+    let directory = tempdir();
+    let receipt = directory.path().join("receipt.json");
+    let receipt = receipt.to_str().unwrap();
+    for (version, companions) in [((2, 7), 3), ((2, 8), 3), ((2, 11), 2)] {
+        let setup = Setup { version, ..setup() }.with(Project::new("own").member("ci", Right::Maintain));
+        let server = Harbor::start(setup);
+        import(&bundle_of(&source, &all, &[]), &server, "/own", CI, &["--receipt", receipt]).ended(0);
+        let next = bundle_of(&source, &all[..1], &["--since", receipt]);
+        let ran = import(&next, &server, "/own", CI, &["--prune", "--yes", "--arrived", receipt]).ended(0);
+        let told = format!("1 of 1 tag deleted, {companions} of {companions} companions");
+        assert!(ran.stderr.contains(&told), "{version:?}: {}", ran.stderr);
+        for companion in [&signature, &sbom] {
+            assert!(server.manifest("own/apps/web", &companion.digest().parse().unwrap()).is_none(), "{version:?}");
+        }
+        assert!(server.tag("own/apps/web", list.tag.as_deref().unwrap()).is_none());
+        assert!(server.tag("own/apps/web", "1").is_some());
+    }
 }

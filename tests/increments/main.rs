@@ -11,4 +11,5 @@ mod ground;
 #[path = "../signed/keys.rs"]
 mod keys;
 mod lacking;
+mod orphans;
 mod prune;

@@ -2,9 +2,11 @@
 //!
 //! # Threats
 //! The bundle says what is not wanted any more, out of a receipt that anybody could have forged before the bundle was signed.
-//! Only what a receipt of this side says was brought is deleted.
+//! Only what a receipt of this side says was brought is deleted; of companions see [`crate::increment::orphans`].
 
-use std::collections::{BTreeSet, HashSet};
+mod beside;
+
+use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
 
 use super::Args;
@@ -19,10 +21,10 @@ use crate::error::{Error, Result};
 use crate::harbor;
 use crate::increment::{Doomed, Fate, judge};
 use crate::lock::LockedImage;
-use crate::oci::Reference;
+use crate::oci::{Digest, Reference};
 use crate::progress::Event;
 use crate::progress::units::count;
-use crate::receipt::{ImageOutcome, ImageReceipt, ReceiptKind};
+use crate::receipt::{CompanionReceipt, ImageOutcome, ImageReceipt, PrunedOutcome, PrunedReceipt, ReceiptKind};
 use crate::resolve::Failures;
 use crate::transport::registry::Registries;
 
@@ -32,8 +34,9 @@ pub struct PruneArgs {
     ///
     /// Images that were in what the bundle builds on, and are not in its allowlist. --yes with --arrived deletes these tags, if
     /// they still mean what they meant then; with --newer-than, an old bundle cannot take away what came later. Registries that cannot delete a tag
-    /// alone (distribution before 3.0) keep it, and gapferry says so. Manifests and layers are for the registry to clean up, and so are
-    /// the tags of signatures (sha256-….sig): the same image may have other names.
+    /// alone (distribution before 3.0) keep it, and gapferry says so. Signatures, SBOMs and other companions that gapferry brought go,
+    /// too, when no tag leads to what they speak of; what was signed on this side stays. Manifests of images and layers are for
+    /// the registry to clean up.
     #[arg(long, help_heading = "Pushing", hide_short_help = true)]
     prune: bool,
     /// With --prune and --arrived: delete them
@@ -52,10 +55,14 @@ pub struct PruneArgs {
     arrived_key: Vec<PathBuf>,
 }
 
-/// Tags that gapferry brought, with what they meant then. `None`: no receipt was named.
-pub struct Arrived(Option<HashSet<Doomed>>);
+/// Tags that gapferry brought, with what they meant then and what came with that. `None`: no receipt was named.
+pub struct Arrived(Option<HashMap<Doomed, Vec<CompanionReceipt>>>);
 
 impl PruneArgs {
+    pub fn is_asked_for(&self) -> bool {
+        self.prune
+    }
+
     /// Reads the receipts of `--arrived`, before anything is pushed.
     ///
     /// # Errors
@@ -65,23 +72,25 @@ impl PruneArgs {
             return Ok(Arrived(None));
         }
         let keys = self.arrived_key.iter().map(|key| public(key)).collect::<Result<Vec<_>>>()?;
-        let mut brought = HashSet::new();
+        let mut brought: HashMap<Doomed, Vec<CompanionReceipt>> = HashMap::new();
         for path in &self.arrived {
             let receipt = receipts::read(path, &keys, "--arrived-key", context)?;
             if receipt.kind == ReceiptKind::Inventory {
                 let text = "is an inventory, which does not say who brought what is there; --arrived takes receipts";
                 return Err(Error::input(format!("{} {text}", path.display())));
             }
-            brought.extend(receipt.images.into_iter().filter_map(came));
+            for (image, companions) in receipt.images.into_iter().filter_map(came) {
+                brought.entry(image).or_default().extend(companions);
+            }
         }
         Ok(Arrived(Some(brought)))
     }
 }
 
-fn came(image: ImageReceipt) -> Option<Doomed> {
+fn came(image: ImageReceipt) -> Option<(Doomed, Vec<CompanionReceipt>)> {
     let came = matches!(image.outcome, ImageOutcome::Pushed | ImageOutcome::Present);
     let (tag, digest) = (image.reference.filter(|_| came)?, image.digest?);
-    Some(Doomed { tag, digest })
+    Some((Doomed { tag, digest }, image.companions))
 }
 
 /// What `--prune` asks for, when everything has arrived.
@@ -104,8 +113,19 @@ pub async fn after(
     Ok(ended)
 }
 
+/// What was done so far, and what is to be told of it.
+struct Pruning<'a> {
+    registries: &'a Registries,
+    push: &'a Push<'a>,
+    context: &'a Context,
+    /// Otherwise it is listed.
+    deletes: bool,
+    pruned: Vec<PrunedReceipt>,
+    failures: Vec<Error>,
+}
+
 /// # Errors
-/// Every tag that the registry should have deleted and did not.
+/// Everything that the registry should have deleted and did not.
 async fn run(args: &Args, push: &Push<'_>, bundle: &Bundle, arrived: &Arrived, context: &Context) -> Result<Outcome> {
     let registries = push.connect(context)?;
     let images = &bundle.lock().images;
@@ -113,61 +133,120 @@ async fn run(args: &Args, push: &Push<'_>, bundle: &Bundle, arrived: &Arrived, c
     // A signature that was an image of its own may be one that travels along by now.
     let beside = images.iter().zip(&names_of).flat_map(|(image, to)| image.companion_tags(&to.repository));
     let beside: Vec<Reference> = beside.map(|(tag, _)| tag).collect();
+    let in_use = beside::Wanted::new(images, &names_of);
     let wanted: BTreeSet<Reference> = names_of.into_iter().chain(beside).collect();
     let asked = args.prune.yes && !args.push.is_dry_run();
-    let delete = asked && arrived.0.is_some();
-    let mut failures = Vec::new();
-    let (mut doomed, mut left) = (0, 0);
+    let deletes = asked && arrived.0.is_some();
+    let (pruned, failures) = Default::default();
+    let mut pruning = Pruning { registries: &registries, push, context, deletes, pruned, failures };
+    let mut left_by = beside::Left::default();
     for one in names(push, bundle)? {
         let fate = judge(&registries, &one, &wanted).await?;
         if fate == Fate::Blocked {
             let text = format!("{} is left: a policy of its project forbids reading which image it means now", one.tag);
             context.events.report(Event::Warning(text));
         }
+        let companions = arrived.0.as_ref().map(|brought| brought.get(&one));
+        // An earlier run may have ended between a tag and its companions.
+        if let (Fate::Gone, Some(Some(companions))) = (fate, companions) {
+            left_by.add(&one.tag, companions);
+        }
         if fate != Fate::Deleted {
             tracing::debug!("{}: {fate:?}, so it is left alone", one.tag);
             continue;
         }
-        if arrived.0.as_ref().is_some_and(|brought| !brought.contains(&one)) {
+        let Some(companions) = companions.unwrap_or(Some(&Vec::new())).cloned() else {
             let text = format!("{} stays: no receipt of --arrived says that gapferry brought {}", one.tag, one.digest);
             context.events.report(Event::Warning(text));
             continue;
-        }
-        doomed += 1;
-        if !delete {
-            context.say(&format!("would delete {} ({})", one.tag, one.digest.short()));
-            continue;
-        }
-        match delete_tag(&registries, push, &one).await {
-            Ok(TagDeletion::Deleted) => context.say(&format!("deleted {} (it was {})", one.tag, one.digest)),
-            Ok(TagDeletion::Unsupported) => {
-                left += 1;
-                let text = format!("{} is left: its registry cannot delete a tag without its manifest", one.tag);
-                context.events.report(Event::Warning(text));
-            }
-            Ok(TagDeletion::SwitchedOff) => {
-                left += 1;
-                let text = "deletion is switched off at its registry (distribution: storage.delete.enabled)";
-                context.events.report(Event::Warning(format!("{} is left: {text}", one.tag)));
-            }
-            Err(error) => failures.push(error),
+        };
+        if pruning.delete_tag(&one).await {
+            left_by.add(&one.tag, &companions);
         }
     }
-    let tags = count(doomed, "tag");
-    context.say(&match delete {
-        _ if doomed == 0 => "nothing to prune".to_owned(),
-        true => format!("{} of {tags} deleted", doomed - left - failures.len()),
-        false if arrived.0.is_some() => format!("{tags} to prune; --yes deletes them"),
-        false => format!(
-            "{tags} to prune; --yes deletes those that gapferry brought: name the receipts that were kept here by --arrived FILE"
-        ),
-    });
+    let tags = pruning.pruned.len();
+    let has_unclear = left_by.prune(&mut pruning, &in_use).await;
+    pruning.tell(tags, arrived.0.is_some());
+    let Pruning { pruned, failures, .. } = pruning;
+    // Something was to be deleted, and was not.
+    let refused = asked && !deletes && !pruned.is_empty();
+    let is_left = pruned.iter().any(|one| one.outcome == PrunedOutcome::Left);
+    push.complete(pruned)?;
     if !failures.is_empty() {
         return Err(Failures(failures).into_error("deleting tags"));
     }
-    // Something was to be deleted, and was not.
-    let refused = asked && !delete && doomed > 0;
-    Ok(if refused || left > 0 { Outcome::SomeImagesFailed } else { Outcome::Done })
+    Ok(if refused || is_left || has_unclear { Outcome::SomeImagesFailed } else { Outcome::Done })
+}
+
+impl Pruning<'_> {
+    /// Whether the tag is gone, or would be.
+    async fn delete_tag(&mut self, one: &Doomed) -> bool {
+        let deleted = match self.deletes {
+            true => Some(delete_tag(self.registries, self.push, one).await),
+            false => None,
+        };
+        if let Some(Ok(TagDeletion::Deleted)) = deleted {
+            self.registries.forget_tag(&one.tag);
+        }
+        let left = "its registry cannot delete a tag without its manifest";
+        self.note(&one.tag, one.digest, (None, ""), (deleted, left))
+    }
+
+    /// Says what became of one, with what it speaks of and `what` it is if it is a companion. Whether it is gone, or would be.
+    fn note(
+        &mut self,
+        reference: &Reference,
+        digest: Digest,
+        (subject, what): (Option<Digest>, &str),
+        (deleted, unsupported): (Option<Result<TagDeletion>>, &str),
+    ) -> bool {
+        let left = |why: &str| {
+            self.context.events.report(Event::Warning(format!("{reference} is left: {why}")));
+            PrunedOutcome::Left
+        };
+        let told = subject.map_or_else(String::new, |subject| format!(", {what} of {}", subject.short()));
+        let outcome = match deleted {
+            None => {
+                self.context.say(&format!("would delete {reference} ({}{told})", digest.short()));
+                PrunedOutcome::Listed
+            }
+            Some(Ok(TagDeletion::Deleted)) => {
+                self.context.say(&format!("deleted {reference} (it was {digest}{told})"));
+                PrunedOutcome::Deleted
+            }
+            Some(Ok(TagDeletion::Unsupported)) => left(unsupported),
+            Some(Ok(TagDeletion::SwitchedOff)) => {
+                left("deletion is switched off at its registry (distribution: storage.delete.enabled)")
+            }
+            Some(Err(error)) => {
+                self.failures.push(error);
+                PrunedOutcome::Left
+            }
+        };
+        self.pruned.push(PrunedReceipt { reference: reference.clone(), digest, subject, outcome });
+        outcome != PrunedOutcome::Left
+    }
+
+    /// The sum of it. The first `tags` are tags of images, the others companions.
+    fn tell(&self, tags: usize, has_arrived: bool) {
+        let (images, companions) = self.pruned.split_at(tags);
+        let deleted = |of: &[PrunedReceipt]| of.iter().filter(|one| one.outcome == PrunedOutcome::Deleted).count();
+        let and = |text: String| if companions.is_empty() { String::new() } else { text };
+        let (tags, beside) = (count(images.len(), "tag"), count(companions.len(), "companion"));
+        let more = and(format!(" and {beside}"));
+        self.context.say(&match self.deletes {
+            _ if self.pruned.is_empty() => "nothing to prune".to_owned(),
+            true => {
+                let more = and(format!(", {} of {beside}", deleted(companions)));
+                format!("{} of {tags} deleted{more}", deleted(images))
+            }
+            false if has_arrived => format!("{tags}{more} to prune; --yes deletes them"),
+            false => format!(
+                "{tags} to prune; --yes deletes those that gapferry brought: name the receipts that were kept here by \
+                 --arrived FILE"
+            ),
+        });
+    }
 }
 
 /// Tags only: what has none is for the registry to clean up.

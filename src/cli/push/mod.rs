@@ -7,11 +7,12 @@ mod target;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Instant;
 
 use clap::ValueEnum;
 use jiff::Timestamp;
+use serde_json::{Value, json};
 
 use super::allowlist::read_file;
 use super::context::{Context, check_writable};
@@ -29,7 +30,7 @@ use crate::plan::{self, OnExisting, Plan, Targets};
 use crate::progress::Event;
 use crate::progress::units::count;
 use crate::prove::{Claim, Confirmed};
-use crate::receipt::ImageReceipt;
+use crate::receipt::{ImageReceipt, PrunedReceipt, Receipt};
 use crate::signing::PrivateKey;
 use crate::transfer::{self, Arrivals, Done, Transfer};
 use crate::transport::registry::Registries;
@@ -135,6 +136,16 @@ pub struct Push<'a> {
     /// Signs the receipt.
     key: Option<Arc<PrivateKey>>,
     registries: OnceLock<Registries>,
+    /// More is to be done after the push, and belongs in the same document.
+    holds: bool,
+    held: Mutex<Option<Held>>,
+}
+
+/// The document of a push, before it is printed.
+enum Held {
+    /// Of a dry run.
+    Plan(Value),
+    Receipt(Box<Receipt>),
 }
 
 /// Writes down blobs that the target claims to have and cannot give.
@@ -198,7 +209,18 @@ impl<'a> Push<'a> {
         args.registry.claim_stdin()?;
         check_writable(args.receipt.iter().chain(&args.digestfile))?;
         let naming = args.names.naming(&target, names)?;
-        Ok(Push { args, to, target, naming, names, json, key: None, registries: OnceLock::new() })
+        Ok(Push {
+            args,
+            to,
+            target,
+            naming,
+            names,
+            json,
+            key: None,
+            registries: OnceLock::new(),
+            holds: false,
+            held: Mutex::default(),
+        })
     }
 
     /// The receipt gets a signature by `key`, if there is one.
@@ -210,6 +232,44 @@ impl<'a> Push<'a> {
             return Err(Error::input("--sign-key signs the receipt here: name one by --receipt FILE"));
         }
         Ok(Push { key, ..self })
+    }
+
+    /// The document of the push is held back until [`Push::show`], so that [`Push::complete`] can add to it.
+    pub fn holding(self, holds: bool) -> Push<'a> {
+        Push { holds, ..self }
+    }
+
+    /// Adds what was deleted after the push to its document and its receipt.
+    ///
+    /// # Errors
+    /// The receipt cannot be written again.
+    pub fn complete(&self, pruned: Vec<PrunedReceipt>) -> Result<()> {
+        match &mut *self.held.lock().unwrap_or_else(PoisonError::into_inner) {
+            Some(Held::Plan(plan)) => plan["pruned"] = json!(pruned),
+            Some(Held::Receipt(receipt)) => {
+                receipt.pruned = pruned;
+                let path = self.args.receipt.as_ref().filter(|_| !receipt.pruned.is_empty());
+                path.map_or(Ok(()), |path| report::keep(path, receipt, self.key.as_deref()))?;
+            }
+            None => {}
+        }
+        Ok(())
+    }
+
+    /// Prints the document that was held back, if one was asked for.
+    ///
+    /// # Errors
+    /// Standard output's.
+    pub fn show(&self, context: &Context) -> Result<()> {
+        match self.held.lock().unwrap_or_else(PoisonError::into_inner).take().filter(|_| self.json) {
+            Some(Held::Plan(plan)) => context.print_json(&plan),
+            Some(Held::Receipt(receipt)) => context.print(&receipt.to_json()),
+            None => Ok(()),
+        }
+    }
+
+    fn hold(&self, document: Held) {
+        *self.held.lock().unwrap_or_else(PoisonError::into_inner) = Some(document);
     }
 
     /// # Errors
@@ -233,7 +293,7 @@ impl<'a> Push<'a> {
         }
         if args.dry_run {
             report::faults(cargo, context);
-            return report::plan(cargo, &plan, &prepared.notes, self.json, context);
+            return report::plan(self, cargo, &plan, &prepared.notes, context);
         }
         check_incomplete_indexes(graph, context);
         cargo.arriving.map_or(Ok(()), |arriving| arriving.before(&plan, &waiting))?;

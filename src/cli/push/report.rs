@@ -13,7 +13,7 @@ use super::super::context::{Context, write_file};
 use super::super::exit::Outcome;
 use super::super::hint;
 use super::super::table;
-use super::{Cargo, Ended, Push, companions};
+use super::{Cargo, Ended, Held, Push, companions};
 use crate::error::{Error, Kind, Reason, Result};
 use crate::graph::Image;
 use crate::lock::IndexMode;
@@ -33,11 +33,11 @@ pub const SPARSE_REMEDY: &str = "its index is sparse, which Harbor, docker-regis
 const MOST_NAMED: usize = 5;
 
 /// The plan, for `--dry-run`.
-pub fn plan(cargo: &Cargo<'_>, plan: &Plan, notes: &[String], as_json: bool, context: &Context) -> Result<Outcome> {
+pub fn plan(push: &Push<'_>, cargo: &Cargo<'_>, plan: &Plan, notes: &[String], context: &Context) -> Result<Outcome> {
     let graph = &cargo.graph;
     let (new, mounted) = (plan.new_bytes(), plan.mounted_bytes());
     let present = plan.present_bytes(graph);
-    if as_json {
+    if push.json {
         let images = graph.images.iter().zip(&plan.images).map(|(image, step)| {
             json!({
                 "source": image.locked.reference, "reference": step.to, "digest": image.locked.digest,
@@ -45,11 +45,11 @@ pub fn plan(cargo: &Cargo<'_>, plan: &Plan, notes: &[String], as_json: bool, con
                 "attachedUnknown": image.locked.attached_unknown,
             })
         });
-        context.print_json(&json!({
+        push.hold(Held::Plan(json!({
             "images": images.collect::<Vec<_>>(), "failed": cargo.lost, "missing": cargo.missing, "notes": notes,
             "newBytes": new, "mountedBytes": mounted, "presentBytes": present,
-        }))?;
-        return Ok(Outcome::Done);
+        })));
+        return if push.holds { Ok(Outcome::Done) } else { push.show(context).map(|()| Outcome::Done) };
     }
     let rows: Vec<Vec<String>> = graph
         .images
@@ -103,7 +103,8 @@ pub(super) fn files(
     let (args, graph, plan) = (push.args, &cargo.graph, ended.plan);
     let receipt = receipt_of(push, cargo, ended, outcome);
     let kept = args.receipt.as_ref().map_or(Ok(()), |path| keep(path, &receipt, push.key.as_deref()));
-    let printed = if push.json { context.print(&receipt.to_json()) } else { Ok(()) };
+    push.hold(Held::Receipt(Box::new(receipt)));
+    let printed = if push.holds { Ok(()) } else { push.show(context) };
     let listed = args.digestfile.as_ref().map_or(Ok(()), |path| {
         let there = graph.images.iter().zip(&plan.images).zip(&outcome.images);
         let there = there.filter(|(_, result)| matches!(result, Ok(Done::Pushed | Done::Present)));

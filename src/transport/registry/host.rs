@@ -458,6 +458,14 @@ impl Memory {
         }
     }
 
+    /// The registry no longer has this tag.
+    pub fn forget_answered(&self, reference: &Reference) {
+        let mut answered = self.answered_tags.lock().unwrap_or_else(PoisonError::into_inner);
+        if let (Some(tags), Some(tag)) = (answered.get_mut(&reference.repository), &reference.tag) {
+            tags.remove(tag);
+        }
+    }
+
     /// The tags of a repository that were read in this run.
     pub fn answered_tags(&self, repository: &Repository) -> Vec<Tag> {
         let answered = self.answered_tags.lock().unwrap_or_else(PoisonError::into_inner);

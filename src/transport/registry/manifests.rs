@@ -234,11 +234,11 @@ fn not_carried(what: &str, body: &Bytes, served_as: Option<&str>, error: Manifes
     }
 }
 
-/// Takes a tag away (distribution-spec, "Deleting tags"). distribution before 3.0 answers 400, because it deletes by digest only;
+/// Takes a tag away, or deletes a manifest by its digest (distribution-spec, "Deleting tags", "Deleting Manifests"). distribution before 3.0 answers 400, because it deletes by digest only;
 /// where deletion is switched off, it answers 405, as the specification has it.
-pub(super) async fn delete_tag(host: &Host, tag: &Reference) -> Result<TagDeletion> {
-    let what = format!("deleting {tag}");
-    let ask = Ask::new(Method::DELETE, path(tag)?, Scopes::delete(&tag.repository), &what);
+pub(super) async fn delete(host: &Host, reference: &Reference) -> Result<TagDeletion> {
+    let what = format!("deleting {reference}");
+    let ask = Ask::new(Method::DELETE, path(reference)?, Scopes::delete(&reference.repository), &what);
     let reply = host.ask(&ask).await?;
     match reply.status() {
         200 | 202 | 204 | 404 => Ok(TagDeletion::Deleted),

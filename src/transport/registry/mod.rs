@@ -132,6 +132,13 @@ impl Registries {
         repositories.into_iter().filter_map(|repository| self.way(repository).ok()).for_each(|way| way.expect());
     }
 
+    /// The tag was deleted: a list of tags without it may be whole.
+    pub fn forget_tag(&self, tag: &Reference) {
+        if let Ok(host) = self.target(&tag.repository) {
+            host.memory.forget_answered(tag);
+        }
+    }
+
     fn host(&self, registry: &str) -> Arc<Host> {
         let insecure = self.0.wire.config.routes.is_insecure(registry);
         self.reach(Reach { registry: registry.to_owned(), insecure, mirror: false, patient: true })
@@ -257,7 +264,11 @@ impl Sink for Registries {
     }
 
     async fn delete_tag(&self, tag: &Reference) -> Result<TagDeletion> {
-        manifests::delete_tag(&*self.target(&tag.repository)?, tag).await
+        manifests::delete(&*self.target(&tag.repository)?, tag).await
+    }
+
+    async fn delete_manifest(&self, repository: &Repository, digest: &Digest) -> Result<TagDeletion> {
+        manifests::delete(&*self.target(repository)?, &repository.with_digest(*digest)).await
     }
 }
 

@@ -1,0 +1,74 @@
+//! What goes with an image whose tag is gone: its companions, where nothing else has a use for them.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use super::Pruning;
+use crate::content::Sink;
+use crate::increment::orphans;
+use crate::lock::LockedImage;
+use crate::oci::{Descriptor, Reference, Repository, Tag};
+use crate::plan::Targets;
+use crate::progress::Event;
+use crate::receipt::CompanionReceipt;
+
+/// What the bundle has in each repository of the target: that stays.
+pub struct Wanted(HashMap<Repository, Vec<Descriptor>>);
+
+impl Wanted {
+    pub fn new(images: &[LockedImage], targets: &Targets) -> Wanted {
+        let mut wanted: HashMap<Repository, Vec<Descriptor>> = HashMap::new();
+        for (image, to) in images.iter().zip(targets) {
+            let here = wanted.entry(to.repository.clone()).or_default();
+            here.push(Descriptor::new(&image.media_type, image.digest, image.size));
+            let companions = image.companions().iter();
+            here.extend(companions.map(|it| Descriptor::new(&it.media_type, it.digest, it.size)));
+        }
+        Wanted(wanted)
+    }
+}
+
+/// What came with images whose tags are gone, by repository, and these tags.
+#[derive(Default)]
+pub struct Left(BTreeMap<Repository, (BTreeSet<Tag>, Vec<CompanionReceipt>)>);
+
+impl Left {
+    /// `companions` came with the image that had `tag`.
+    pub fn add(&mut self, tag: &Reference, companions: &[CompanionReceipt]) {
+        let (tags, all) = self.0.entry(tag.repository.clone()).or_default();
+        tags.extend(tag.tag.clone());
+        all.extend(companions.iter().cloned());
+    }
+
+    /// Deletes what can go, or lists it. Whether there is a repository of which nobody knows what can.
+    pub async fn prune(self, pruning: &mut Pruning<'_>, wanted: &Wanted) -> bool {
+        let (source, mut has_unclear) = (pruning.registries.itself(), false);
+        for (repository, (tags, companions)) in self.0.iter().filter(|(_, (_, companions))| !companions.is_empty()) {
+            let wanted = wanted.0.get(repository).map(Vec::as_slice).unwrap_or_default();
+            let warn = |text: String| pruning.context.events.report(Event::Warning(text));
+            let found = match orphans(&source, repository, companions, tags, wanted).await {
+                Ok(found) => found,
+                Err(error) => {
+                    let text =
+                        "signatures and other companions of deleted images stay, since it is not clear what uses them";
+                    warn(format!("{repository}: {text}: {}", error.chain()));
+                    has_unclear = true;
+                    continue;
+                }
+            };
+            found.kept.into_iter().for_each(|why| warn(format!("{repository}{why}")));
+            for orphan in found.doomed {
+                let name = match &orphan.tag {
+                    Some(tag) => repository.with_tag(tag.clone()),
+                    None => repository.with_digest(orphan.digest),
+                };
+                let deleted = match pruning.deletes {
+                    true => Some(pruning.registries.delete_manifest(repository, &orphan.digest).await),
+                    false => None,
+                };
+                let left = "its registry deletes no manifest";
+                pruning.note(&name, orphan.digest, (Some(orphan.subject), &orphan.what), (deleted, left));
+            }
+        }
+        has_unclear
+    }
+}

@@ -1,0 +1,214 @@
+//! Companions whose subject is gone: what speaks of an image that no tag of its repository leads to any more.
+//!
+//! # Threats
+//! What the isolated side has signed is never deleted. Only what a receipt of this side names is a candidate, by its digest: a
+//! tag that means anything else by now, such as the joined list of both sides' signatures, stays. So does what somebody here has
+//! signed or described in turn.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+
+use futures_util::stream::{self, StreamExt, TryStreamExt};
+
+use crate::content::Source;
+use crate::error::{Error, Kind, Result};
+use crate::oci::{Descriptor, Digest, Repository, Tag, media_type};
+use crate::receipt::{CompanionOutcome, CompanionReceipt};
+
+/// Questions about one repository at a time.
+const AT_ONCE: usize = 6;
+
+/// A companion that can go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Orphan {
+    /// The tag it is found by, if it has one.
+    pub tag: Option<Tag>,
+    pub digest: Digest,
+    pub subject: Digest,
+    /// `signature`, `SBOM`, …
+    pub what: String,
+}
+
+/// What can go of a repository, each before what it speaks of.
+#[derive(Debug, Default)]
+pub struct Orphans {
+    pub doomed: Vec<Orphan>,
+    /// What stays although its subject is gone, each as a sentence goes on from the name of the repository.
+    pub kept: Vec<String>,
+}
+
+/// What is known of a repository.
+struct Repo<'a> {
+    source: &'a dyn Source,
+    repository: &'a Repository,
+    tags: HashMap<Tag, Descriptor>,
+    /// Everything that an image leads to.
+    in_use: HashSet<Digest>,
+    /// Digests of all companions that came, whatever becomes of them.
+    came: HashSet<Digest>,
+}
+
+/// Finds what can go of the companions that `came` into `repository` with images whose tags are gone, or are `leaving`. What is
+/// `wanted` stays, and so does what speaks of it.
+///
+/// # Errors
+/// The registry does not say clearly what is there: then nothing can go.
+pub async fn orphans(
+    source: &dyn Source,
+    repository: &Repository,
+    came: &[CompanionReceipt],
+    leaving: &BTreeSet<Tag>,
+    wanted: &[Descriptor],
+) -> Result<Orphans> {
+    let mut repo = Repo::look(source, repository, leaving, wanted).await?;
+    repo.came = came.iter().map(|companion| companion.digest).collect();
+    let (mut found, mut gone) = (Orphans::default(), HashSet::new());
+    let mut seen = HashSet::new();
+    let came = came.iter().filter(|companion| companion.outcome != CompanionOutcome::Skipped);
+    let mut open: Vec<&CompanionReceipt> =
+        came.filter(|companion| seen.insert((companion.digest, companion.tag.clone()))).collect();
+    loop {
+        // What speaks of another companion waits until that one was judged.
+        let waits = |companion: &&CompanionReceipt| open.iter().any(|other| other.digest == companion.subject);
+        let (later, now): (Vec<_>, Vec<_>) = open.iter().copied().partition(waits);
+        if now.is_empty() {
+            break;
+        }
+        for companion in now {
+            let subject_stays = repo.came.contains(&companion.subject) && !gone.contains(&companion.subject);
+            if subject_stays || repo.in_use.contains(&companion.subject) {
+                continue;
+            }
+            match repo.judge(companion).await? {
+                Judged::Goes => {
+                    gone.insert(companion.digest);
+                    let CompanionReceipt { kind, digest, subject, tag, .. } = companion.clone();
+                    found.doomed.push(Orphan { tag, digest, subject, what: kind.to_string() });
+                }
+                Judged::Stays(why) => found.kept.push(why),
+                Judged::NotThere => {}
+            }
+        }
+        open = later;
+    }
+    found.doomed.reverse();
+    let lists = repo.lists(&gone, &mut found).await?;
+    found.doomed.extend(lists);
+    Ok(found)
+}
+
+enum Judged {
+    Goes,
+    Stays(String),
+    NotThere,
+}
+
+impl<'a> Repo<'a> {
+    async fn look(
+        source: &'a dyn Source,
+        repository: &'a Repository,
+        leaving: &BTreeSet<Tag>,
+        wanted: &[Descriptor],
+    ) -> Result<Repo<'a>> {
+        let list = source.tags(repository).await?;
+        if let Some(doubt) = list.doubts.into_iter().next() {
+            return Err(Error::new(Kind::Refused, doubt));
+        }
+        let tags: HashMap<Tag, Descriptor> = stream::iter(list.tags)
+            .map(|tag| async move {
+                let found = source.resolve(&repository.with_tag(tag.clone())).await?;
+                Ok::<_, Error>(found.map(|found| (tag, found)))
+            })
+            .buffer_unordered(AT_ONCE)
+            .try_filter_map(|found| async move { Ok(found) })
+            .try_collect()
+            .await?;
+        let (in_use, came) = Default::default();
+        let mut repo = Repo { source, repository, tags, in_use, came };
+        // A tag that is named after a digest is a companion's, unless it means that very digest.
+        let is_image = |tag: &Tag, found: &Descriptor| tag.companion_subject().is_none_or(|own| own == found.digest);
+        let images = repo.tags.iter().filter(|(tag, found)| is_image(tag, found) && !leaving.contains(tag));
+        let roots = images.map(|(_, found)| found).chain(wanted).cloned().collect();
+        repo.use_all(roots).await?;
+        Ok(repo)
+    }
+
+    /// Notes all manifests that `roots` lead to.
+    async fn use_all(&mut self, mut open: Vec<Descriptor>) -> Result<()> {
+        let mut seen = HashSet::new();
+        while let Some(next) = open.pop() {
+            self.in_use.insert(next.digest);
+            if !seen.insert(next.digest) || !media_type::is_index(&next.media_type) {
+                continue;
+            }
+            let index = self.source.manifest(&self.repository.with_digest(next.digest)).await?;
+            open.extend(index.iter().flat_map(|index| index.children()).map(|child| child.descriptor));
+        }
+        Ok(())
+    }
+
+    /// A companion whose subject is gone.
+    async fn judge(&self, companion: &CompanionReceipt) -> Result<Judged> {
+        let CompanionReceipt { digest, tag, .. } = companion;
+        match tag {
+            Some(tag) => match self.tags.get(tag) {
+                None => return Ok(Judged::NotThere),
+                Some(found) if found.digest != *digest => {
+                    let now = found.digest.short();
+                    return Ok(Judged::Stays(format!(
+                        ":{tag} stays: it means {now} now, and gapferry brought {}",
+                        digest.short()
+                    )));
+                }
+                Some(_) => {}
+            },
+            None if self.source.resolve(&self.repository.with_digest(*digest)).await?.is_none() => {
+                return Ok(Judged::NotThere);
+            }
+            None => {}
+        }
+        let stays = |why: &str| Ok(Judged::Stays(format!("@{digest} stays: {why}")));
+        if self.in_use.contains(digest) {
+            return stays("an image has the same manifest");
+        }
+        if self.tags.iter().any(|(other, found)| found.digest == *digest && Some(other) != tag.as_ref()) {
+            return stays("another tag means it");
+        }
+        if self.has_foreign_companions(digest).await? {
+            return stays("something that gapferry did not bring speaks of it");
+        }
+        Ok(Judged::Goes)
+    }
+
+    async fn has_foreign_companions(&self, subject: &Digest) -> Result<bool> {
+        let beside = self.tags.iter().filter(|(tag, _)| tag.cosign_subject() == Some(*subject));
+        let listed = self.source.referrers(self.repository, subject).await?;
+        let mut all = beside.map(|(_, found)| found.digest).chain(listed.into_iter().map(|found| found.digest));
+        Ok(all.any(|digest| !self.came.contains(&digest)))
+    }
+
+    /// The fallback lists that name nothing but what goes.
+    async fn lists(&self, gone: &HashSet<Digest>, found: &mut Orphans) -> Result<Vec<Orphan>> {
+        let subjects: BTreeSet<Digest> = found.doomed.iter().map(|orphan| orphan.subject).collect();
+        let mut lists = Vec::new();
+        for subject in subjects {
+            let tag = Tag::referrers(&subject);
+            let Some(list) = self.tags.get(&tag).filter(|list| media_type::is_index(&list.media_type)) else {
+                continue;
+            };
+            let index = self.source.manifest(&self.repository.with_digest(list.digest)).await?;
+            let Some(index) = index.filter(|_| list.digest != subject && !self.in_use.contains(&list.digest)) else {
+                continue;
+            };
+            match index.children().iter().all(|child| gone.contains(&child.descriptor.digest)) {
+                true => lists.push(Orphan {
+                    tag: Some(tag),
+                    digest: list.digest,
+                    subject,
+                    what: "list of referrers".to_owned(),
+                }),
+                false => found.kept.push(format!(":{tag} stays: it lists what gapferry did not bring, too")),
+            }
+        }
+        Ok(lists)
+    }
+}
