@@ -30,7 +30,6 @@ pub async fn manifest(
         let repository = shelf.names().recorded(&name, registry.as_deref());
         let repository = repository.ok_or_else(|| Refusal::unknown_name(&name))?;
         match target {
-            Target::Tag(_) if !shelf.names().has(&name, registry.as_deref()) => Err(Refusal::unknown_name(&name)),
             Target::Tag(tag) => untag(shelf, writer, turn, repository, tag),
             // What was part of an index that is gone has no name any more; it is read by its digest, and deleted by it.
             Target::Digest(digest) => unlist(shelf, writer, turn, repository, digest),

@@ -238,12 +238,13 @@ async fn answer(site: &Site, request: Request<Body>) -> Result<Response, Refusal
         Endpoint::Tags { name } => return lists::tags(shelf, &name, &query),
         Endpoint::Referrers { name, digest } => return lists::referrers(shelf, &name, digest, &query).await,
         Endpoint::Manifest { name, target } => {
-            return pull::manifest(shelf, &name, query.registry()?, &target).await;
+            return pull::manifest(shelf, &name, query.registry()?, &target, request.headers()).await;
         }
         Endpoint::Blob { digest, .. } => return pull::blob(shelf, digest, request.method(), request.headers()).await,
-        Endpoint::Uploads { .. } => return Err(Refusal::not_allowed("POST")),
+        Endpoint::Uploads { .. } => return Err(Refusal::not_allowed(endpoint.methods())),
     }
     let writer = shelf.writer().ok_or_else(Refusal::read_only)?;
+    let methods = endpoint.methods();
     match (request.method().as_str(), endpoint) {
         ("POST", Endpoint::Uploads { name }) => uploads::start(shelf, writer, &name, &query, request).await,
         ("GET" | "HEAD", Endpoint::Upload { name, id }) => uploads::status(writer, &name, &id).await,
@@ -257,7 +258,7 @@ async fn answer(site: &Site, request: Request<Body>) -> Result<Response, Refusal
             deletion::manifest(shelf, name, query.registry()?, target).await
         }
         ("DELETE", Endpoint::Blob { digest, .. }) => deletion::blob(shelf, digest).await,
-        _ => Err(Refusal::not_allowed("GET, HEAD")),
+        _ => Err(Refusal::not_allowed(methods)),
     }
 }
 

@@ -23,16 +23,21 @@ pub async fn manifest(
     name: &str,
     registry: Option<&str>,
     target: &Target,
+    asked: &HeaderMap,
 ) -> Result<Response, Refusal> {
     let digest = find(shelf, name, registry, target)?;
     let own = Arc::clone(shelf);
     let manifest = blocking(move || own.manifest(&digest)).await?;
     let manifest = manifest.ok_or_else(|| Refusal::unknown_manifest(&format!("{name}@{digest}")))?;
+    let etag = format!("\"{digest}\"");
+    if is_known(asked, &digest) {
+        return build(304, &[("etag", &etag)], Body::empty());
+    }
     let headers = [
         ("content-type", manifest.media_type()),
         ("content-length", &manifest.size().to_string()),
         ("docker-content-digest", &digest.to_string()),
-        ("etag", &format!("\"{digest}\"")),
+        ("etag", &etag),
     ];
     build(200, &headers, Body::from(manifest.bytes().clone()))
 }
@@ -47,12 +52,19 @@ fn find(shelf: &Shelf, name: &str, registry: Option<&str>, target: &Target) -> R
             }
             Ok(*digest)
         }
-        Target::Tag(_) if !names.has(name, registry) => Err(Refusal::unknown_name(name)),
         Target::Tag(tag) => {
             let unknown = || Refusal::unknown_manifest(&format!("{name}:{tag}"));
             names.digest(name, registry, tag).ok_or_else(unknown)
         }
     }
+}
+
+/// Whether the client says that it has this content (`If-None-Match`, RFC 9110 13.1.2). As distribution does, a digest without
+/// quotes counts too.
+fn is_known(headers: &HeaderMap, digest: &Digest) -> bool {
+    let digest = digest.to_string();
+    let tags = headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
+    tags.flat_map(|value| value.split(',')).any(|tag| tag.trim().trim_start_matches("W/").trim_matches('"') == digest)
 }
 
 /// GET or HEAD of a blob, whole or one range of it.
@@ -65,6 +77,9 @@ pub async fn blob(
     let own = Arc::clone(shelf);
     let slice = blocking(move || own.slice(&digest)).await?.ok_or_else(|| Refusal::unknown_blob(&digest))?;
     let (size, etag) = (slice.size(), format!("\"{digest}\""));
+    if is_known(headers, &digest) {
+        return build(304, &[("docker-content-digest", &digest.to_string()), ("etag", &etag)], Body::empty());
+    }
     // Only a GET has ranges.
     let wanted = if method == Method::GET { wanted(headers, size, &etag) } else { Wanted::Whole };
     let (status, from, until) = match wanted {

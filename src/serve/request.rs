@@ -57,6 +57,19 @@ impl Endpoint {
     }
 }
 
+impl Endpoint {
+    /// The methods that it takes where the layout is writable, as `Allow` lists them (RFC 9110 10.2.1).
+    pub fn methods(&self) -> &'static str {
+        match self {
+            Endpoint::Manifest { .. } => "DELETE, GET, HEAD, PUT",
+            Endpoint::Blob { .. } => "DELETE, GET, HEAD",
+            Endpoint::Uploads { .. } => "POST",
+            Endpoint::Upload { .. } => "DELETE, GET, HEAD, PATCH, PUT",
+            _ => "GET, HEAD",
+        }
+    }
+}
+
 type Make = fn(String, &str) -> Result<Endpoint, Refusal>;
 
 /// What stands between the repository and the last component, and what it makes of both.

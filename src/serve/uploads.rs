@@ -157,7 +157,8 @@ pub async fn start(
     query: &Query,
     request: Request<Body>,
 ) -> Result<Response, Refusal> {
-    if let Some(digest) = query.digest("mount")? {
+    // What cannot be mounted is uploaded, whatever the reason.
+    if let Ok(Some(digest)) = query.digest("mount") {
         let own = Arc::clone(shelf);
         if blocking(move || own.slice(&digest)).await?.is_some() {
             return created(name, &digest);
@@ -215,7 +216,7 @@ pub async fn finish(
 pub async fn cancel(writer: &Writer, name: &str, id: &str) -> Result<Response, Refusal> {
     writer.uploads.find(name, id)?;
     writer.uploads.map().remove(id);
-    answer(204, &[])
+    answer(204, &[("docker-upload-uuid", id.to_owned())])
 }
 
 async fn adopt(shelf: &Arc<Shelf>, name: &str, held: Held, expected: Digest) -> Result<Response, Refusal> {

@@ -2,6 +2,7 @@
 
 mod command;
 mod deleting;
+mod differential;
 mod killed;
 mod limits;
 mod mirror;

@@ -215,3 +215,25 @@ fn a_damaged_manifest_is_not_handed_out() {
     assert!(server.get("/v2/team/app/manifests/1").expect(500).text().contains("wrong digest"));
     assert!(matches!(&server.events()[..], [Event::Warning(text)] if text.contains("wrong digest")));
 }
+
+#[test]
+fn referrers_of_what_has_no_tag_are_found_in_their_own_repository() {
+    let work = tempdir();
+    let server = Embedded::writable(work.path());
+    let image = images::oci("team/app", "", &["x"]);
+    let signature = images::referrer(&image, "application/vnd.example.signature", b"signature");
+    let other = images::oci("team/other", "", &["x"]);
+    [&image, &signature, &other].into_iter().for_each(|image| image.push(&server));
+    let count = |server: &Embedded, name: &str| {
+        let answer = server.get(&format!("/v2/{name}/referrers/{}", image.digest())).expect(200);
+        answer.json()["manifests"].as_array().unwrap().len()
+    };
+    assert_eq!(image.digest(), other.digest());
+    assert_eq!((count(&server, "team/app"), count(&server, "team/other")), (1, 0));
+    drop(server);
+    // Programs that load layouts make an image of whatever has a name: so it has none.
+    let index = std::fs::read_to_string(work.path().join("index.json")).unwrap();
+    assert!(!index.contains(&format!("team/app@{}", signature.digest())), "{index}");
+    let server = Embedded::serve(work.path());
+    assert_eq!((count(&server, "team/app"), count(&server, "team/other")), (1, 0));
+}

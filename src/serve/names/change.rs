@@ -47,7 +47,7 @@ impl Names {
         match change {
             Change::Tag { repository, tag, manifest, unlisted } => {
                 self.untag(repository, tag);
-                self.unlist(repository, std::slice::from_ref(&manifest.digest));
+                self.remove_untagged(repository, &manifest.digest);
                 self.add_named(repository, Some(tag), manifest);
                 self.unlist(repository, unlisted);
             }
@@ -65,10 +65,9 @@ impl Names {
         }
     }
 
-    /// Which of these digests are listed in the repository without a tag.
+    /// Which of these digests are listed in the repository by their digest alone, and not as referrers.
     pub fn listed_untagged(&self, repository: &Repository, digests: Vec<Digest>) -> Vec<Digest> {
-        let Some(known) = self.known(repository) else { return vec![] };
-        let listed = |digest: &Digest| self.entries.untagged(*digest, Some(&known)).next().is_some();
+        let listed = |digest: &Digest| !self.untagged_by_name(repository, *digest).is_empty();
         digests.into_iter().filter(listed).collect()
     }
 
@@ -89,7 +88,7 @@ impl Names {
         let annotations = [(SUBJECT, subject.to_string()), (REPOSITORY, repository.to_string())];
         let raw = index::raw(manifest, &annotations);
         let repository = Some(Arc::new(repository.clone()));
-        self.add(Entry { digest: manifest.digest, raw, repository, tag: None });
+        self.add(Entry { digest: manifest.digest, raw, repository, tag: None, named: false });
     }
 
     fn untag(&mut self, repository: &Repository, tag: &Tag) {
@@ -114,11 +113,23 @@ impl Names {
         }
     }
 
+    /// Referrers stay: being a part of an index does not make them less of a referrer.
     fn unlist(&mut self, repository: &Repository, digests: &[Digest]) {
-        let Some(known) = self.known(repository) else { return };
         for digest in digests {
-            self.remove_all(self.entries.untagged(*digest, Some(&known)).collect());
+            self.remove_all(self.untagged_by_name(repository, *digest));
         }
+    }
+
+    fn untagged_by_name(&self, repository: &Repository, digest: Digest) -> Vec<u64> {
+        let known = self.known(repository);
+        let untagged = known.iter().flat_map(|known| self.entries.untagged(digest, Some(known)));
+        untagged.filter(|number| self.entries.get(*number).is_some_and(|entry| entry.named)).collect()
+    }
+
+    fn remove_untagged(&mut self, repository: &Repository, digest: &Digest) {
+        let known = self.known(repository);
+        let untagged = known.iter().flat_map(|known| self.entries.untagged(*digest, Some(known)));
+        self.remove_all(untagged.collect());
     }
 
     fn add_named(&mut self, repository: &Repository, tag: Option<&Tag>, manifest: &Descriptor) {
@@ -128,6 +139,6 @@ impl Names {
         };
         let raw = index::raw(manifest, &[(REF_NAME, name.to_string()), (IMAGE_NAME, name.to_string())]);
         let (repository, tag) = (Some(Arc::new(repository.clone())), tag.cloned());
-        self.add(Entry { digest: manifest.digest, raw, repository, tag });
+        self.add(Entry { digest: manifest.digest, raw, repository, tag, named: true });
     }
 }

@@ -13,6 +13,8 @@ pub struct Entry {
     /// Without one the manifest belongs to every repository.
     pub repository: Option<Arc<Repository>>,
     pub tag: Option<Tag>,
+    /// Whether it has a name. A referrer may have a repository and no name.
+    pub named: bool,
 }
 
 /// Entries by their number, which grows and is never used again. Every step costs time in the logarithm of their count.

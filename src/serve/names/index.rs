@@ -108,21 +108,20 @@ impl<'de> Visitor<'de> for ManifestsReader<'_> {
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> std::result::Result<(), A::Error> {
         while let Some(raw) = list.next_element::<Value>()? {
             let view = Descriptor::deserialize(&raw).map_err(A::Error::custom)?;
-            let (repository, tag) = name_of(&view, &raw, self.fallback);
+            let (repository, tag) = name_of(&view, self.fallback);
+            let named = repository.is_some();
+            let repository = repository.or_else(|| raw["annotations"][REPOSITORY].as_str()?.parse().ok());
             let raw = raw.to_string().into();
-            self.names.add(Entry { digest: view.digest, raw, repository: repository.map(Into::into), tag });
+            self.names.add(Entry { digest: view.digest, raw, repository: repository.map(Into::into), tag, named });
         }
         Ok(())
     }
 }
 
-/// A full name in either annotation, else a bare tag, else a repository alone; nothing for what has no name.
-fn name_of(view: &Descriptor, raw: &Value, fallback: Option<&Repository>) -> (Option<Repository>, Option<Tag>) {
+/// A full name in either annotation, else a bare tag; nothing for what has no name.
+fn name_of(view: &Descriptor, fallback: Option<&Repository>) -> (Option<Repository>, Option<Tag>) {
     let annotation = |key: &str| view.annotations.get(key).filter(|text| !text.is_empty());
-    let Some(text) = annotation(IMAGE_NAME).or_else(|| annotation(REF_NAME)) else {
-        let repository = raw["annotations"][REPOSITORY].as_str().and_then(|text| text.parse().ok());
-        return (repository, None);
-    };
+    let Some(text) = annotation(IMAGE_NAME).or_else(|| annotation(REF_NAME)) else { return (None, None) };
     let full = text.contains(['/', ':', '@']);
     if let Some(reference) = text.parse::<Reference>().ok().filter(|_| full) {
         let latest = || "latest".parse().ok().filter(|_| reference.digest.is_none());

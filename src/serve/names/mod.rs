@@ -193,6 +193,7 @@ impl Names {
     }
 
     /// Whether there is a repository under this spelling, of `registry` if one is given.
+    #[cfg(test)]
     pub fn has(&self, name: &str, registry: Option<&str>) -> bool {
         !self.named(name, registry).is_empty()
     }

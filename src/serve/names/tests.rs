@@ -229,3 +229,24 @@ fn what_is_deleted_leaves_nothing_behind() {
     let other = Arc::new(repository);
     assert_eq!(names.entries.of(Digest::sha256(b"x"), Some(&other)).count(), 0);
 }
+
+#[test]
+fn a_referrer_that_an_index_names_stays_a_referrer() {
+    let mut names = Names::empty();
+    let repository: Repository = "docker.io/team/app".parse().unwrap();
+    let list = |content: &[u8], subject| {
+        let (repository, manifest, unlisted) = (repository.clone(), view(content), vec![]);
+        Change::List { repository, manifest, subject, unlisted }
+    };
+    names.apply(&list(b"plain", None));
+    names.apply(&list(b"referrer", Some(Digest::sha256(b"subject"))));
+    let children = vec![Digest::sha256(b"plain"), Digest::sha256(b"referrer")];
+    let unlisted = names.listed_untagged(&repository, children);
+    assert_eq!(unlisted, [Digest::sha256(b"plain")]);
+    let (tag, manifest) = (tag("1"), view(b"index"));
+    names.apply(&Change::Tag { repository, tag, manifest, unlisted });
+    let again = Names::parse(&json_of(&names), Path::new("x")).unwrap();
+    assert!(again.lists("team/app", None, &Digest::sha256(b"referrer")));
+    assert!(!again.lists("team/app", None, &Digest::sha256(b"plain")));
+    assert!(!again.lists("team/other", None, &Digest::sha256(b"referrer")));
+}
