@@ -158,10 +158,14 @@ impl LockedImage {
         tagged.map(|(tag, digest)| (repository.with_tag(tag), digest))
     }
 
-    /// The manifests of its companions that are lists of signatures, to which others may add.
+    /// The manifests that are lists of signatures, to which others may add: those of its companions, and its own where it has the
+    /// tag of such a list.
     pub fn signature_lists(&self) -> impl Iterator<Item = Digest> {
-        let is_list = |own: &&Attached| own.tag.as_ref().is_some_and(|tag| tag.is_signature_list(&own.subject));
-        self.companions().iter().filter(is_list).map(|own| own.digest)
+        let is_list = |tag: Option<&Tag>| tag.is_some_and(Tag::is_list);
+        let own =
+            is_list(self.reference.tag.as_ref()) || is_list(self.rename.as_ref().and_then(|name| name.tag.as_ref()));
+        let companions = self.companions().iter().filter(move |own| is_list(own.tag.as_ref())).map(|own| own.digest);
+        companions.chain(own.then_some(self.digest))
     }
 
     /// The name it has in a bundle: `repository:tag`, else `repository@digest`.
@@ -314,12 +318,12 @@ impl Attached {
         None
     }
 
-    /// Why it may not have its tag, or nothing: companions have cosign's tags of their subject, or the tag that lists its
-    /// referrers. Any other could take the place of an image.
+    /// Why it may not have its tag, or nothing: companions have cosign's tags of their subject. Any other could take the place of an
+    /// image, and a list of referrers is written by the registry, or entry by entry.
     pub fn tag_fault(&self) -> Option<String> {
         let tag = self.tag.as_ref()?;
         let mut suffixes = COSIGN_SUFFIXES.iter();
-        if suffixes.any(|suffix| Tag::cosign(&self.subject, suffix) == *tag) || Tag::referrers(&self.subject) == *tag {
+        if suffixes.any(|suffix| Tag::cosign(&self.subject, suffix) == *tag) {
             return None;
         }
         let (digest, subject) = (self.digest, self.subject);

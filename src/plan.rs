@@ -49,7 +49,7 @@ pub struct ImageStep {
     pub action: Action,
     /// Digests of manifests that are there already.
     pub present: HashSet<Digest>,
-    /// The tags of its companions; none where the image is left alone.
+    /// The tags of its companions, and its own if it is one of a list; none where the image is left alone.
     pub companions: Vec<CompanionStep>,
     /// Digests of manifests and blobs that the target need not have, because a companion's tag means something else there.
     pub not_needed: HashSet<Digest>,
@@ -180,6 +180,11 @@ impl ImageStep {
         image.manifests.iter().filter(|manifest| !self.not_needed.contains(&manifest.digest()))
     }
 
+    /// The step for the image's own tag, where that is one of a list to which others may add.
+    pub fn own_list(&self) -> Option<&CompanionStep> {
+        self.companions.iter().find(|step| step.tag == self.to)
+    }
+
     /// Why the image is refused.
     pub fn refusal(&self) -> String {
         let reason = self.companions.iter().find_map(|companion| match &companion.action {
@@ -202,29 +207,36 @@ fn image_step(image: &Image, to: &Reference, inventory: &Inventory, on_existing:
     let from = image.locked.reference.repository.clone();
     let (companions, not_needed) = Default::default();
     let step = ImageStep { from, to: to.clone(), tag, action: Action::Push, present, companions, not_needed };
+    // A list that others may add to is not simply another image.
+    let is_list = companions::is_list(to);
     match (tag, on_existing) {
-        (TagState::Other(_) | TagState::Blocked, OnExisting::Skip) => {
+        (TagState::Other(_) | TagState::Blocked, OnExisting::Skip) if !is_list => {
             return ImageStep { action: Action::Skip, ..step };
         }
-        (TagState::Other(_) | TagState::Blocked, OnExisting::Fail) => {
+        (TagState::Other(_) | TagState::Blocked, OnExisting::Fail) if !is_list => {
             return ImageStep { action: Action::Refuse, ..step };
         }
-        (TagState::Other(_), _) if inventory.immutable.contains(to) => {
+        (TagState::Other(_), _) if !is_list && inventory.immutable.contains(to) => {
             return ImageStep { action: Action::Immutable, ..step };
         }
         _ => {}
     }
-    let companions = companions::steps(image, repository, inventory, on_existing);
-    let step = ImageStep { not_needed: companions::not_needed(image, &companions), companions, ..step };
+    let companions = companions::steps(image, to, inventory, on_existing);
+    let not_needed = companions::not_needed(image, to, &companions);
+    let step = ImageStep { not_needed, companions, ..step };
     let is_settled =
         |companion: &CompanionStep| matches!(companion.action, CompanionAction::Nothing | CompanionAction::Skip);
     let is_complete = step.manifests(image).all(|manifest| step.present.contains(&manifest.digest()))
         && step.blobs(image).all(|blob| inventory.blobs.contains(&(repository.clone(), blob.digest)))
         && step.companions.iter().all(is_settled);
     let is_refused = |companion: &CompanionStep| matches!(companion.action, CompanionAction::Refuse { .. });
-    let action = match tag {
+    let action = match (tag, step.own_list().map(|own| &own.action)) {
         _ if step.companions.iter().any(is_refused) => Action::Refuse,
-        TagState::Same if is_complete => Action::Nothing,
+        (_, Some(CompanionAction::Skip)) => Action::Skip,
+        (_, Some(CompanionAction::Push | CompanionAction::Join { .. })) if inventory.immutable.contains(to) => {
+            Action::Immutable
+        }
+        (TagState::Same, _) | (_, Some(CompanionAction::Nothing)) if is_complete => Action::Nothing,
         _ => Action::Push,
     };
     ImageStep { action, ..step }

@@ -102,6 +102,12 @@ pub struct ImageReceipt {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub digest: Option<Digest>,
     pub outcome: ImageOutcome,
+    /// As in [`CompanionReceipt::found`], where its own tag is one of a list to which others may add.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub found: Option<Digest>,
+    /// As in [`CompanionReceipt::joined`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub joined: Option<Digest>,
     /// What it is for, where it is at the target and its index does not say so.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub platforms: Vec<Platform>,
@@ -188,8 +194,25 @@ impl ImageReceipt {
     /// Of an image that was wanted, and that its source cannot give.
     pub fn lost(source: String, digest: Option<Digest>, error: String) -> ImageReceipt {
         let (outcome, error) = (ImageOutcome::Failed, Some(error));
-        let (platforms, companions, proven) = Default::default();
-        ImageReceipt { source, reference: None, digest, outcome, platforms, companions, proven, error }
+        let (found, joined, platforms, companions, proven) = Default::default();
+        ImageReceipt { source, reference: None, digest, outcome, found, joined, platforms, companions, proven, error }
+    }
+
+    /// What its tag was left to mean: of a list to which others add, not always `digest`.
+    pub fn meant(&self) -> Option<Digest> {
+        self.joined.or(self.found.filter(|_| self.outcome == ImageOutcome::Present)).or(self.digest)
+    }
+}
+
+impl CompanionReceipt {
+    /// What its tag was left to mean, or its digest where it has none. `None`: something else has its tag.
+    pub fn meant(&self) -> Option<Digest> {
+        match self.outcome {
+            CompanionOutcome::Pushed => Some(self.digest),
+            CompanionOutcome::Present => self.found.or(Some(self.digest)),
+            CompanionOutcome::Joined => self.joined.or(Some(self.digest)),
+            CompanionOutcome::Skipped => None,
+        }
     }
 }
 
@@ -216,8 +239,13 @@ impl Receipt {
                 true => (platforms(image), companions(image, step, done)),
                 false => Default::default(),
             };
+            let own = step.own_list().filter(|_| is_there(result));
+            let (found, joined) = own.map_or((None, None), |own| {
+                let (_, found, joined) = outcome_of(own, done);
+                (found, joined)
+            });
             let (digest, proven) = (Some(image.locked.digest), None);
-            ImageReceipt { source, reference, digest, outcome, platforms, companions, proven, error }
+            ImageReceipt { source, reference, digest, outcome, found, joined, platforms, companions, proven, error }
         });
         let good = graph.images.iter().zip(&outcome.images).filter(|(_, result)| is_there(result));
         Receipt {
@@ -272,29 +300,37 @@ fn is_there<E>(result: &Result<Done, E>) -> bool {
 
 /// What became of the companions of an image that is at the target; `done` says what was done with their tags.
 fn companions(image: &Image, step: &ImageStep, done: &HashMap<Reference, CompanionAction>) -> Vec<CompanionReceipt> {
-    let outcome_of = |attached: &Attached| {
+    let outcome = |attached: &Attached| {
         let own = |companion: &&CompanionStep| companion.tag.tag == attached.tag && companion.digest == attached.digest;
         let Some(own) = step.companions.iter().find(own) else {
             let is_there = step.present.contains(&attached.digest);
             return (if is_there { CompanionOutcome::Present } else { CompanionOutcome::Pushed }, None, None);
         };
-        let found = match own.state {
-            TagState::Other(digest) => Some(digest),
-            TagState::New | TagState::Same | TagState::Blocked => None,
-        };
-        match done.get(&own.tag).unwrap_or(&own.action) {
-            CompanionAction::Push => (CompanionOutcome::Pushed, found, None),
-            CompanionAction::Join { joined, .. } => (CompanionOutcome::Joined, found, Some(*joined)),
-            CompanionAction::Skip => (CompanionOutcome::Skipped, found, None),
-            CompanionAction::Nothing | CompanionAction::Refuse { .. } => (CompanionOutcome::Present, found, None),
-        }
+        outcome_of(own, done)
     };
     let receipt = |attached: &Attached| {
-        let (outcome, found, joined) = outcome_of(attached);
+        let (outcome, found, joined) = outcome(attached);
         let Attached { digest, subject, tag, .. } = attached.clone();
         CompanionReceipt { kind: kind_of(image, attached), digest, subject, tag, outcome, found, joined }
     };
     image.locked.companions().iter().map(receipt).collect()
+}
+
+/// What became of a tag; what it meant before, and what it means now, where that is not the bundle's.
+fn outcome_of(
+    own: &CompanionStep,
+    done: &HashMap<Reference, CompanionAction>,
+) -> (CompanionOutcome, Option<Digest>, Option<Digest>) {
+    let found = match own.state {
+        TagState::Other(digest) => Some(digest),
+        TagState::New | TagState::Same | TagState::Blocked => None,
+    };
+    match done.get(&own.tag).unwrap_or(&own.action) {
+        CompanionAction::Push => (CompanionOutcome::Pushed, found, None),
+        CompanionAction::Join { joined, .. } => (CompanionOutcome::Joined, found, Some(*joined)),
+        CompanionAction::Skip => (CompanionOutcome::Skipped, found, None),
+        CompanionAction::Nothing | CompanionAction::Refuse { .. } => (CompanionOutcome::Present, found, None),
+    }
 }
 
 /// Of an image that was found at the target, with what accompanies it there.

@@ -398,8 +398,9 @@ impl<'a> Transfer<'a> {
     /// Manifests children first, companions after their subjects; tags when everything is there.
     async fn publish(&self, image: &Image, step: &ImageStep) -> Result<()> {
         let repository = &step.to.repository;
-        let gets_tag = step.to.digest.is_none() && step.tag != TagState::Same;
-        let by_tag = put_by_tag(image, &step.to).filter(|_| gets_tag);
+        // A list's own tag is among those of the companions.
+        let gets_tag = step.to.digest.is_none() && step.tag != TagState::Same && step.own_list().is_none();
+        let by_tag = put_by_tag(image, &step.to).filter(|_| step.tag != TagState::Same);
         for manifest in step.manifests(image) {
             if !step.present.contains(&manifest.digest()) && by_tag != Some(manifest.digest()) {
                 self.put_once(image, repository, manifest).await?;
@@ -482,7 +483,14 @@ pub fn confirmed(graph: &Graph, plan: &Plan, outcome: &Outcome) -> HashSet<Diges
                 _ => None,
             }
         });
-        blobs.chain(step.manifests(image).map(Manifest::digest)).chain(step.present.iter().copied()).chain(joined)
+        // Of a list that was joined, or that has all of ours, only what is there now.
+        let is_replaced = step.own_list().is_some_and(|own| {
+            let action = outcome.companions.get(&own.tag).unwrap_or(&own.action);
+            own.state != TagState::Same && *action != CompanionAction::Push
+        });
+        let manifests = step.manifests(image).map(Manifest::digest);
+        let manifests = manifests.filter(move |digest| !is_replaced || *digest != image.locked.digest);
+        blobs.chain(manifests).chain(step.present.iter().copied()).chain(joined)
     });
     there.collect()
 }

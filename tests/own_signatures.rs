@@ -340,3 +340,100 @@ fn an_image_without_a_tag_at_the_target_is_told_because_garbage_collection_may_t
     Ran::of(command.current_dir(site.path()).args(["export", &reference, "-o", "bundle.tar"])).ended(0);
     site.import(&[]).ended(0).said(&["1 image gets no tag", "garbage collection", "as="]);
 }
+
+/// A repository of signatures only, as `COSIGN_REPOSITORY` makes one: nothing there has the subject.
+#[test]
+fn a_list_that_travels_as_an_image_is_joined_like_one_beside_its_image() {
+    let site = Site::exported();
+    let tag = cosign::tag(&site.app, "sig");
+    let elsewhere = |registry: &Registry, signatures: &[&Signed]| {
+        let signatures: Vec<Signed> = signatures.iter().map(|signed| (*signed).clone()).collect();
+        let list = list(&site.app, "sig", &signatures).named("team/signatures", &tag);
+        list.push(registry);
+        list.digest()
+    };
+    let export = || {
+        let reference = format!("{}/team/signatures:{tag}", site.source.host());
+        let mut command = gapferry();
+        Ran::of(command.current_dir(site.path()).args(["export", &reference, "-o", "bundle.tar"])).ended(0);
+    };
+    let there = || listed(&site.target, &site.app.named("team/signatures", "1"), "sig").unwrap();
+    let ours = elsewhere(&site.source, &[&site.vendor]);
+    export();
+    let before = elsewhere(&site.target, &[&site.own]);
+    site.import(&["--on-existing", "fail"]).ended(1).said(&["already means something else"]);
+    site.import(&["--on-existing", "skip"]).ended(0);
+    assert_eq!(there(), std::slice::from_ref(&site.own.descriptor));
+    let plan = site.json(&["--dry-run"]);
+    assert_eq!(plan["images"][0]["action"], "join", "{plan}");
+    assert!(site.import(&["--dry-run"]).ended(0).stdout.contains("join"));
+    let receipt = site.json(&["--receipt", "receipt.json", "--prove"]);
+    assert_eq!(there(), [site.own.descriptor.clone(), site.vendor.descriptor.clone()]);
+    let joined = site.target.digest("team/signatures", &tag).unwrap();
+    let told = &receipt["images"][0];
+    assert_eq!((&told["digest"], &told["found"]), (&Value::from(ours), &Value::from(before)), "{receipt}");
+    assert_eq!((&told["joined"], &plan["images"][0]["joined"]), (&Value::from(&*joined), &Value::from(&*joined)));
+    assert_eq!(site.changes(&[]), 0, "importing again changes nothing");
+    let mut command = gapferry();
+    Ran::of(command.current_dir(site.path()).args(["prove", "receipt.json"])).ended(0).said(&["1 image proven"]);
+
+    // A newer list from the vendor, and one there that has all of it.
+    let second = signature(&site.app, "the vendor's second key");
+    elsewhere(&site.source, &[&site.vendor, &second]);
+    export();
+    site.import(&[]).ended(0);
+    assert_eq!(there().len(), 3);
+    // What is no list is not replaced.
+    let strange = images::oci("team/signatures", &tag, &["an image"]);
+    strange.push(&site.target);
+    site.import(&[]).ended(1).said(&["is not a list of signatures", "--on-existing skip"]);
+    assert_eq!(site.target.digest("team/signatures", &tag), Some(strange.digest()));
+}
+
+#[test]
+fn a_list_of_referrers_that_travels_as_an_image_loses_none_that_are_there() {
+    let site = Site::exported();
+    let [vendor, own] = ["vendor", "own"]
+        .map(|by| images::referrer(&site.app, "application/spdx+json", by.as_bytes()).named("team/sboms", ""));
+    let [vendor, own] = [vendor, own].map(|image| Image { tag: None, ..image });
+    let lists = |referrers: &[Image]| {
+        let list = images::referrers_tag(&site.app, referrers);
+        let tag = list.tag.clone().unwrap();
+        list.named("team/sboms", &tag)
+    };
+    let ours = lists(std::slice::from_ref(&vendor));
+    ours.push(&site.source);
+    lists(std::slice::from_ref(&own)).push(&site.target);
+    let tag = ours.tag.clone().unwrap();
+    let reference = format!("{}/team/sboms:{tag}", site.source.host());
+    let mut command = gapferry();
+    Ran::of(command.current_dir(site.path()).args(["export", &reference, "-o", "bundle.tar"])).ended(0);
+    site.import(&[]).ended(0);
+    let path = format!("/v2/team/sboms/manifests/{tag}");
+    let there = site.target.request("GET", &path).header("Accept", &ours.media_type).send().expect(200).json();
+    let mut listed: Vec<&str> =
+        there["manifests"].as_array().unwrap().iter().map(|entry| entry["digest"].as_str().unwrap()).collect();
+    listed.sort_unstable();
+    let (vendor, own) = (vendor.digest(), own.digest());
+    let mut expected = [&*vendor, &*own];
+    expected.sort_unstable();
+    assert_eq!(listed, expected);
+    assert_eq!(site.changes(&[]), 0);
+}
+
+#[test]
+fn a_receipt_is_proven_although_the_isolated_side_has_signed_since() {
+    let site = Site::exported();
+    site.import(&["--receipt", "receipt.json"]).ended(0);
+    let prove = || {
+        let mut command = gapferry();
+        Ran::of(command.current_dir(site.path()).args(["prove", "receipt.json"]))
+    };
+    prove().ended(0).said(&["1 image proven"]);
+    site.sign_there(&[&site.vendor, &site.own]);
+    prove().ended(0).said(&["1 image proven"]);
+    // As a garbage collection of untagged manifests does it.
+    let ours = list(&site.app, "sig", std::slice::from_ref(&site.vendor));
+    site.target.request("DELETE", &format!("/v2/team/app/manifests/{}", ours.digest())).send().expect(202);
+    prove().ended(0).said(&["1 image proven"]);
+}

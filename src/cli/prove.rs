@@ -14,11 +14,11 @@ use super::registry::RegistryArgs;
 use super::signing::public;
 use crate::error::{Error, Kind, Result};
 use crate::naming::{Target, parse_target};
-use crate::oci::{Reference, Repository, Role};
+use crate::oci::{Reference, Repository};
 use crate::progress::Event;
 use crate::progress::units::{bytes, count, duration};
 use crate::prove::{Claim, Confirmed, ImageProof, Options, Plan, Prover, State, Verdict};
-use crate::receipt::{CompanionOutcome, ImageOutcome, Receipt};
+use crate::receipt::{CompanionReceipt, ImageOutcome, Receipt};
 use crate::transport::registry::Registries;
 
 const ABOUT: &str = "\
@@ -181,24 +181,20 @@ fn claims(receipt: &Receipt, from: &Target, to: &Target) -> Result<(Vec<Claim>, 
         let is_there = matches!(image.outcome, ImageOutcome::Pushed | ImageOutcome::Present);
         let (Some(reference), Some(digest), true) = (&image.reference, image.digest, is_there) else { continue };
         let reference = moved(reference, from, to)?;
-        // What was left alone never came to the target.
-        let companions = image.companions.iter().filter(|companion| companion.outcome != CompanionOutcome::Skipped);
-        let companions = companions.map(|companion| {
+        let of = |companion: &CompanionReceipt| {
             let tag = companion.tag.clone().map(|tag| reference.repository.with_tag(tag));
-            (tag, companion.digest)
-        });
-        let companions = companions.collect();
+            Some((tag, companion.meant()?))
+        };
+        let (digest, companions) = (image.meant().unwrap_or(digest), image.companions.iter().filter_map(of).collect());
         claims.insert(reference.clone(), Claim { reference, digest, companions });
     }
-    let configs = receipt.manifests.iter().filter_map(|kept| {
-        let children = kept.0.children();
-        let config = children.iter().find(|child| child.role == Role::Config)?;
-        Some((kept.0.digest(), config.descriptor.digest))
-    });
-    let configs = configs.collect();
-    let referrers = receipt.manifests.iter().map(|kept| kept.0.clone()).filter(|manifest| manifest.subject().is_some());
-    let (digests, referrers) = (receipt.confirmed.iter().copied().collect(), referrers.collect());
-    Ok((claims.into_values().collect(), Confirmed { digests, referrers, configs, find_companions: true }))
+    let manifests = || receipt.manifests.iter().map(|kept| &kept.0);
+    let referrers = manifests().filter(|manifest| manifest.subject().is_some()).cloned().collect();
+    let configs = manifests().filter_map(|manifest| Some((manifest.digest(), manifest.config()?.digest))).collect();
+    let digests = receipt.confirmed.iter().copied().collect();
+    // Older versions did not write them down.
+    let find_companions = receipt.images.iter().all(|image| image.companions.is_empty());
+    Ok((claims.into_values().collect(), Confirmed { digests, referrers, configs, find_companions }))
 }
 
 /// The name that a reference below `from` has below `to`.

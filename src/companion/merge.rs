@@ -7,6 +7,8 @@
 //! A list that is read at the target may be anything. It has at most [`MAX_MANIFEST_SIZE`] bytes and [`MAX_VALUES`] JSON values;
 //! what is no list of signatures is neither joined nor replaced, because whoever put it there would lose it.
 
+mod referrers;
+
 use std::collections::HashSet;
 
 use bytes::Bytes;
@@ -38,20 +40,12 @@ pub enum Merge {
 #[derive(Clone, Debug)]
 pub struct Joined {
     pub manifest: Manifest,
-    /// What `manifest` names as its config, and nobody has yet.
+    /// What `manifest` names as its config, and nobody has yet. A list of referrers has none.
     pub config: Bytes,
     /// Signatures that were there.
     pub kept: usize,
     /// Signatures of ours that come to them.
     pub added: usize,
-}
-
-impl Joined {
-    /// The descriptor of [`Joined::config`].
-    pub fn config_descriptor(&self) -> Descriptor {
-        let media_type = config_type(&self.manifest);
-        Descriptor::new(media_type, Digest::sha256(&self.config), self.config.len() as u64)
-    }
 }
 
 /// Why two lists cannot become one.
@@ -61,16 +55,21 @@ pub enum NotMerged {
     Theirs(String),
     #[error("what the bundle has is not a list of signatures: {0}")]
     Ours(String),
+    #[error("what is there is not a list of referrers: its media type is {0}")]
+    NoIndex(String),
     #[error("joined with what is there, the list would have {0} bytes, more than the {MAX_MANIFEST_SIZE} allowed")]
     TooLarge(u64),
 }
 
-/// Compares the list that the target has under a tag with ours. The result depends on nothing but the two; merging ours with what
-/// came of it always gives [`Merge::KeepTheirs`].
+/// Compares the list that the target has under a tag with ours: of signatures, or, where ours is an index, of referrers. The result
+/// depends on nothing but the two; merging ours with what came of it always gives [`Merge::KeepTheirs`], or ours again.
 ///
 /// # Errors
 /// One of them is not a list of signatures, and the other does not contain it; or both together are too large.
 pub fn merge(theirs: &Manifest, ours: &Manifest) -> Result<Merge, NotMerged> {
+    if ours.kind() == Kind::Index {
+        return referrers::merge(theirs, ours);
+    }
     let (list, own) = (List::read(theirs).map_err(NotMerged::Theirs)?, List::read(ours).map_err(NotMerged::Ours)?);
     if own.keys().is_subset(&list.keys()) {
         return Ok(Merge::KeepTheirs);

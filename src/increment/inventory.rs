@@ -180,8 +180,8 @@ pub struct Unreadable {
 
 fn told(named: &Named, digest: Option<Digest>, outcome: ImageOutcome, error: Option<String>) -> ImageReceipt {
     let (source, reference) = (named.source.to_string(), Some(named.target.clone()));
-    let (platforms, companions, proven) = Default::default();
-    ImageReceipt { source, reference, digest, outcome, platforms, companions, proven, error }
+    let (found, joined, platforms, companions, proven) = Default::default();
+    ImageReceipt { source, reference, digest, outcome, found, joined, platforms, companions, proven, error }
 }
 
 /// The registry refuses this repository, or this image; it does not follow that it refuses others.

@@ -126,10 +126,21 @@ impl Tag {
         self.cosign_subject().or_else(|| self.referrers_subject())
     }
 
-    /// Whether it is one under which cosign keeps a list about `subject`: `.sig` or `.att`, one layer for each signature. A `.sbom`
-    /// tag has one SBOM, and the last one counts.
-    pub fn is_signature_list(&self, subject: &Digest) -> bool {
-        ["sig", "att"].iter().any(|suffix| *self == Tag::cosign(subject, suffix))
+    /// Whether cosign keeps a list under it: `.sig` or `.att` of any subject, one layer for each signature. A `.sbom` tag has one
+    /// SBOM, and the last one counts.
+    pub fn is_signature_list(&self) -> bool {
+        let named = self.0.split_once('.').filter(|(_, suffix)| ["sig", "att"].contains(suffix));
+        named.is_some_and(|(subject, _)| is_subject(subject))
+    }
+
+    /// Whether it is the fallback tag that lists the referrers of any subject.
+    pub fn is_referrers_list(&self) -> bool {
+        is_subject(&self.0)
+    }
+
+    /// Whether several sides add to what it means, so that neither may replace it.
+    pub fn is_list(&self) -> bool {
+        self.is_signature_list() || self.is_referrers_list()
     }
 
     /// `algorithm-hex` with each part cut to what fits a tag, as the distribution-spec demands.
@@ -137,6 +148,13 @@ impl Tag {
         let hex: String = subject.hex().chars().take(64).collect();
         Tag(format!("{}-{hex}{suffix}", subject.algorithm().name()))
     }
+}
+
+/// `algorithm-hex` as [`Tag::beside`] writes it. Of a sha512 digest a tag has only a part.
+fn is_subject(text: &str) -> bool {
+    let is_hex = |c: u8| c.is_ascii_digit() || (b'a'..=b'f').contains(&c);
+    let named = text.split_once('-').filter(|(algorithm, _)| ["sha256", "sha512"].contains(algorithm));
+    named.is_some_and(|(_, hex)| hex.len() == 64 && hex.bytes().all(is_hex))
 }
 
 impl fmt::Display for Tag {

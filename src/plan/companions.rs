@@ -1,7 +1,8 @@
 //! What becomes of the tags of companions: cosign's `.sig`, `.att` and `.sbom` beside an image.
 //!
 //! They are tags like any other, with one exception: `.sig` and `.att` are lists that the isolated side adds to as well. Where
-//! both sides have something that the other lacks, the tag gets both.
+//! both sides have something that the other lacks, the tag gets both. An image that has the tag of a list itself is such a list too:
+//! one whose subject is elsewhere, or that was named in full. Then its own tag has a step among those of its companions.
 
 use std::collections::HashSet;
 
@@ -13,15 +14,14 @@ use crate::content::Sink;
 use crate::error::{Kind, Result};
 use crate::graph::Image;
 use crate::lock::Attached;
-use crate::oci::{Digest, Manifest, Reference, Repository, Role};
+use crate::oci::{Digest, Manifest, Reference, Role, Tag};
 
-/// The tag of one companion of an image.
+/// The tag of one companion of an image, or the image's own where that is one of a list.
 #[derive(Clone, Debug)]
 pub struct CompanionStep {
     pub tag: Reference,
     /// What it means in the bundle.
     pub digest: Digest,
-    pub subject: Digest,
     pub state: TagState,
     pub action: CompanionAction,
     /// For what somebody puts under the tag after the plan was made.
@@ -99,9 +99,10 @@ pub fn decide(tag: &Reference, state: TagState, list: Option<&ListState>, on_exi
             CompanionAction::Join { joined: *joined, kept: *kept, added: *added }
         }
         (Some(ListState::Unknown(why)), OnExisting::Overwrite) => refuse(format!(
-            "the tag {} at the target can neither be joined with the bundle's signatures nor replaced without losing what it has: \
+            "the tag {} at the target can neither be joined with the bundle's {what} nor replaced without losing what it has: \
              {why}; --on-existing skip leaves it alone",
-            shown(tag)
+            shown(tag),
+            what = if tag.tag.as_ref().is_some_and(Tag::is_referrers_list) { "referrers" } else { "signatures" },
         )),
     }
 }
@@ -110,13 +111,20 @@ fn shown(tag: &Reference) -> String {
     tag.tag.as_ref().map(ToString::to_string).unwrap_or_default()
 }
 
-/// The tags of an image's companions that are lists, and the bundle's manifest of each.
-pub fn lists<'i>(image: &'i Image, to: &Repository) -> impl Iterator<Item = (Reference, &'i Manifest)> {
-    image.locked.companions().iter().filter_map(move |attached| {
-        let tag = attached.tag.as_ref().filter(|tag| tag.is_signature_list(&attached.subject))?;
-        let ours = image.manifests.iter().find(|manifest| manifest.digest() == attached.digest)?;
-        Some((to.with_tag(tag.clone()), ours))
-    })
+/// Whether the image itself gets a tag of a list.
+pub fn is_list(to: &Reference) -> bool {
+    to.digest.is_none() && to.tag.as_ref().is_some_and(Tag::is_list)
+}
+
+/// The tags that are lists, of an image's companions or its own, and the bundle's manifest of each.
+pub fn lists<'i>(image: &'i Image, to: &Reference) -> impl Iterator<Item = (Reference, &'i Manifest)> {
+    let tagged = image.locked.companion_tags(&to.repository);
+    let tagged = tagged.filter(|(tag, _)| is_list(tag)).chain(own(image, to));
+    tagged.filter_map(|(tag, digest)| Some((tag, image.manifests.iter().find(|manifest| manifest.digest() == digest)?)))
+}
+
+fn own(image: &Image, to: &Reference) -> Option<(Reference, Digest)> {
+    is_list(to).then(|| (to.clone(), image.locked.digest))
 }
 
 /// The configs that the bundle's lists of signatures have and the target need not: it has another list under their tags, which
@@ -129,7 +137,7 @@ pub async fn made_unnecessary(
     images: impl Iterator<Item = (&Image, &Reference)>,
     wanted: &HashSet<Digest>,
 ) -> Result<HashSet<Digest>> {
-    let lists = images.flat_map(|(image, to)| lists(image, &to.repository));
+    let lists = images.flat_map(|(image, to)| lists(image, to));
     let (mut unnecessary, mut needed) = (HashSet::new(), HashSet::new());
     for (tag, ours) in lists {
         let Some(config) = ours.config().filter(|config| wanted.contains(&config.digest)) else { continue };
@@ -145,21 +153,20 @@ pub async fn made_unnecessary(
     Ok(&unnecessary - &needed)
 }
 
-/// One step for each tag of a companion.
-pub fn steps(image: &Image, to: &Repository, inventory: &Inventory, on_existing: OnExisting) -> Vec<CompanionStep> {
-    let step = |attached: &Attached| {
-        let tag = to.with_tag(attached.tag.clone()?);
-        let (digest, subject) = (attached.digest, attached.subject);
+/// One step for each tag of a companion, then that of the image itself if it is one of a list.
+pub fn steps(image: &Image, to: &Reference, inventory: &Inventory, on_existing: OnExisting) -> Vec<CompanionStep> {
+    let step = |(tag, digest): (Reference, Digest)| {
         let state = TagState::of(inventory, &tag, &digest);
         let action = decide(&tag, state, inventory.lists.get(&tag), on_existing);
-        Some(CompanionStep { tag, digest, subject, state, action, on_existing })
+        CompanionStep { tag, digest, state, action, on_existing }
     };
-    image.locked.companions().iter().filter_map(step).collect()
+    image.locked.companion_tags(&to.repository).chain(own(image, to)).map(step).collect()
 }
 
 /// What the target need not have of an image, because the tag of a companion gets or keeps another manifest: that companion's own
-/// manifest, and blobs that nothing else of the image needs. The signatures of a list are needed all the same.
-pub fn not_needed(image: &Image, steps: &[CompanionStep]) -> HashSet<Digest> {
+/// manifest, and blobs that nothing else of the image needs. The signatures of a list are needed all the same. So it is with the
+/// image's own manifest, where its tag `to` is one of a list.
+pub fn not_needed(image: &Image, to: &Reference, steps: &[CompanionStep]) -> HashSet<Digest> {
     let replaced = |step: &&CompanionStep| match step.action {
         CompanionAction::Join { .. } | CompanionAction::Skip => true,
         CompanionAction::Nothing => step.state != TagState::Same,
@@ -170,9 +177,10 @@ pub fn not_needed(image: &Image, steps: &[CompanionStep]) -> HashSet<Digest> {
         attached.tag.is_some() && steps.iter().filter(tag).any(|step| replaced(&step))
     };
     let companions = image.locked.companions();
+    let root = steps.iter().find(|step| &step.tag == to).filter(replaced).map(|step| step.digest);
     let found_otherwise = companions.iter().filter(|own| !is_replaced(own)).map(|own| own.digest);
     let wanted: HashSet<Digest> = found_otherwise.chain(companions.iter().map(|own| own.subject)).collect();
-    let gone = companions.iter().filter(|own| is_replaced(own)).map(|own| own.digest);
+    let gone = companions.iter().filter(|own| is_replaced(own)).map(|own| own.digest).chain(root);
     let mut gone: HashSet<Digest> = gone.filter(|digest| !wanted.contains(digest)).collect();
     if gone.is_empty() {
         return gone;

@@ -273,7 +273,7 @@ impl Asker<'_> {
         let is_other = |tag: &Reference, ours: &Manifest| {
             inventory.blocked.contains(tag) || inventory.tags.get(tag).is_some_and(|found| *found != ours.digest())
         };
-        let all = graph.images.iter().zip(targets).flat_map(|(image, to)| companions::lists(image, &to.repository));
+        let all = graph.images.iter().zip(targets).flat_map(|(image, to)| companions::lists(image, to));
         let others: HashMap<Reference, &Manifest> = all.filter(|(tag, ours)| is_other(tag, ours)).collect();
         stream::iter(others)
             .map(|(tag, ours)| async move {

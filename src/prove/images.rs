@@ -85,10 +85,8 @@ impl Prover<'_> {
             replaced: Vec::new(),
             failed: None,
         };
-        if claim.reference.digest.is_none() && !self.check_tag(&mut tree, &claim.reference, claim.digest).await? {
-            return Ok(tree);
-        }
-        self.follow_from(&mut tree, claim.digest, Verdict::Missing, confirmed, read).await?;
+        let Some(root) = self.root(&mut tree, claim, confirmed).await? else { return Ok(tree) };
+        self.follow_from(&mut tree, root, Verdict::Missing, confirmed, read).await?;
         for (tag, digest) in &claim.companions {
             let digest = match tag {
                 Some(tag) => self.meaning(&mut tree, tag, *digest, confirmed).await?,
@@ -102,6 +100,16 @@ impl Prover<'_> {
             self.find_companions(&mut tree, confirmed, read).await?;
         }
         Ok(tree)
+    }
+
+    /// The manifest that the image's tag leads to, if that is as it should be.
+    async fn root(&self, tree: &mut Tree, claim: &Claim, confirmed: &Confirmed) -> Result<Option<Digest>> {
+        let Claim { reference, digest, .. } = claim;
+        match (reference.digest, &reference.tag) {
+            (Some(_), _) => Ok(Some(*digest)),
+            (None, Some(tag)) if tag.is_list() => self.meaning(tree, reference, *digest, confirmed).await,
+            (None, _) => Ok(self.check_tag(tree, reference, *digest).await?.then_some(*digest)),
+        }
     }
 
     /// Whether a tag still means what it should.
@@ -129,8 +137,8 @@ impl Prover<'_> {
         match self.target.resolve(tag).await {
             Ok(Some(found)) => {
                 if found.digest != digest {
-                    tree.replaced.push(digest);
-                    tree.replaced.extend(confirmed.configs.get(&digest));
+                    let config = self.config_of(tree, digest, confirmed).await;
+                    tree.replaced.extend([digest].into_iter().chain(config));
                 }
                 return Ok(Some(found.digest));
             }
@@ -138,6 +146,15 @@ impl Prover<'_> {
             Err(error) => tree.fail(error)?,
         }
         Ok(None)
+    }
+
+    /// The config of a list that was replaced: no other list has it. Unknown where the list is gone from the registry, too.
+    async fn config_of(&self, tree: &Tree, list: Digest, confirmed: &Confirmed) -> Option<Digest> {
+        if let Some(config) = confirmed.configs.get(&list) {
+            return Some(*config);
+        }
+        let manifest = self.target.manifest(&tree.repository.with_digest(list)).await.ok()??;
+        manifest.config().map(|config| config.digest)
     }
 
     /// Reads a manifest and all below it. `absent`: what it means if it is not there.

@@ -29,7 +29,7 @@ const MOST_PROBLEMS: usize = 20;
 /// One image that should be there.
 #[derive(Clone, Debug)]
 pub struct Claim {
-    /// The tag or digest it should have.
+    /// The tag or digest it should have. A tag of a list may mean more by now: then that is read.
     pub reference: Reference,
     pub digest: Digest,
     /// Manifests that belong to it and that it does not name: signatures and the like. One with a tag is a list that others may
@@ -44,7 +44,7 @@ pub struct Confirmed {
     pub digests: HashSet<Digest>,
     /// Manifests that may belong to an image, by the subject they name.
     pub referrers: Vec<Manifest>,
-    /// The configs of manifests, as far as they are known: a list of signatures that others have added to has another one.
+    /// Configs, by the manifest that has them: that of a list of signatures goes when others add to the list.
     pub configs: HashMap<Digest, Digest>,
     /// Look for companions that no claim names: by subject, and by the tags that cosign gives.
     pub find_companions: bool,

@@ -12,8 +12,8 @@ use crate::companion::Joined;
 use crate::content::{Body, Origin, Source, TagList};
 use crate::error::{Error, Kind, Result};
 use crate::graph::Image;
-use crate::oci::{Descriptor, Digest, Manifest, Reference, Repository, Role};
-use crate::plan::{CompanionAction, CompanionStep, TagState, compare, decide};
+use crate::oci::{Descriptor, Digest, Manifest, Reference, Repository, Role, Tag};
+use crate::plan::{CompanionAction, CompanionStep, OnExisting, TagState, compare, decide};
 
 impl Transfer<'_> {
     /// Gives the tag of a companion its meaning; its manifest and all blobs are there.
@@ -25,7 +25,7 @@ impl Transfer<'_> {
         let (action, joined) = self.decide(step, ours).await?;
         match (&action, joined) {
             // An immutable tag would refuse even the same digest.
-            (CompanionAction::Nothing | CompanionAction::Skip, _) => return Ok(()),
+            (CompanionAction::Nothing | CompanionAction::Skip, _) => {}
             (CompanionAction::Refuse { reason }, _) => return Err(Error::new(Kind::Refused, reason.clone())),
             (CompanionAction::Join { .. }, Some(joined)) => self.join(image, &step.tag, &joined).await?,
             (CompanionAction::Push | CompanionAction::Join { .. }, _) => {
@@ -44,16 +44,17 @@ impl Transfer<'_> {
         let found = self.sink.resolve(&step.tag).await?;
         let mut state = TagState::now(&found, &step.digest);
         let (mut list, mut joined) = (None, None);
-        let tag = step.tag.tag.as_ref();
-        if matches!(state, TagState::Other(_) | TagState::Blocked)
-            && tag.is_some_and(|tag| tag.is_signature_list(&step.subject))
-        {
+        let is_list = step.tag.tag.as_ref().is_some_and(Tag::is_list);
+        if matches!(state, TagState::Other(_) | TagState::Blocked) && is_list {
             match compare(self.sink, &step.tag, ours).await? {
                 Some((now, both)) => (list, joined) = (Some(now), both),
                 None => state = TagState::New,
             }
         }
-        Ok((decide(&step.tag, state, list.as_ref(), step.on_existing), joined))
+        // A list of referrers that was not there may be one that the registry has made of what was just pushed.
+        let is_made = step.state == TagState::New && step.tag.tag.as_ref().is_some_and(Tag::is_referrers_list);
+        let on_existing = if is_made { OnExisting::Overwrite } else { step.on_existing };
+        Ok((decide(&step.tag, state, list.as_ref(), on_existing), joined))
     }
 
     /// Brings the blobs that were not needed as long as the tag had another list.
@@ -67,11 +68,13 @@ impl Transfer<'_> {
         Ok(())
     }
 
-    /// Their signatures' blobs are there, and so are ours by now; the config is new.
+    /// Their signatures' blobs are there, and so are ours by now; the config is new. A list of referrers has none.
     async fn join(&self, image: &Image, tag: &Reference, joined: &Joined) -> Result<()> {
-        let source = InMemory(joined.config.clone());
-        let origin = Origin { source: &source, repository: &tag.repository };
-        self.send_blob(&tag.repository, &joined.config_descriptor(), &origin).await?;
+        if let Some(config) = joined.manifest.config() {
+            let source = InMemory(joined.config.clone());
+            let origin = Origin { source: &source, repository: &tag.repository };
+            self.send_blob(&tag.repository, config, &origin).await?;
+        }
         self.tag(image, tag, &joined.manifest).await
     }
 }

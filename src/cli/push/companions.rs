@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::{Value, json};
 
 use crate::graph::Image;
-use crate::oci::Digest;
+use crate::oci::{Digest, Tag};
 use crate::plan::{Action, CompanionAction, CompanionStep, ImageStep, Plan, TagState};
 use crate::progress::units::count;
 use crate::receipt::kind_of;
@@ -24,7 +24,7 @@ fn notice(step: &CompanionStep) -> Option<String> {
         CompanionAction::Push => Some(format!("{tag} is overwritten; it was {found}")),
         CompanionAction::Join { joined, kept, added } => Some(format!(
             "{tag} keeps the {} it has and gets {added} of the bundle: {joined}; it was {found}",
-            count(*kept, "signature")
+            count(*kept, if tag.tag.as_ref().is_some_and(Tag::is_referrers_list) { "referrer" } else { "signature" })
         )),
         CompanionAction::Skip => Some(format!("{tag} is left alone; it means {found}, not {}", step.digest)),
         CompanionAction::Nothing | CompanionAction::Refuse { .. } => None,
@@ -68,10 +68,16 @@ fn of_referrer(step: &ImageStep, digest: &Digest) -> &'static str {
     }
 }
 
+/// What the image's own tag gets where it is one of a list: the fields of a companion.
+pub fn own_as_json(step: &ImageStep) -> Value {
+    let joined = step.own_list().filter(|own| matches!(own.action, CompanionAction::Join { .. }));
+    joined.and_then(|own| serde_json::to_value(&own.action).ok()).unwrap_or_default()
+}
+
 /// For the table of the plan: a row for each tag of a companion that means something else at the target.
 pub fn rows(step: &ImageStep) -> impl Iterator<Item = Vec<String>> {
     step.companions.iter().filter_map(|companion| {
-        if matches!(companion.state, TagState::New | TagState::Same) {
+        if matches!(companion.state, TagState::New | TagState::Same) || companion.tag == step.to {
             return None;
         }
         let (action, digest) = match &companion.action {

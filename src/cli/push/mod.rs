@@ -452,7 +452,7 @@ impl<'a> Push<'a> {
         let on_existing = self.args.on_existing.into();
         let plan = Plan::proven(registries, graph, targets, &mut inventory, on_existing, jobs, &context.events).await?;
         check_places(cargo, &inventory)?;
-        for step in &plan.images {
+        for step in plan.images.iter().filter(|step| step.own_list().is_none()) {
             if let (plan::TagState::Other(digest), plan::Action::Push) = (step.tag, step.action) {
                 let text = format!("{} is overwritten; it was {digest}", step.to);
                 context.events.report(Event::Notice(text));

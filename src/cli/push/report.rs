@@ -18,7 +18,7 @@ use crate::error::{Error, Kind, Reason, Result};
 use crate::graph::Image;
 use crate::lock::IndexMode;
 use crate::oci::Reference;
-use crate::plan::{Action, Plan, TagState};
+use crate::plan::{Action, CompanionAction, CompanionStep, Plan, TagState};
 use crate::progress::units::{self, bytes, duration};
 use crate::progress::{Event, plain_piece};
 use crate::receipt::{Receipt, kind_of, signature_beside};
@@ -39,11 +39,17 @@ pub fn plan(push: &Push<'_>, cargo: &Cargo<'_>, plan: &Plan, notes: &[String], c
     let present = plan.present_bytes(graph);
     if push.json {
         let images = graph.images.iter().zip(&plan.images).map(|(image, step)| {
-            json!({
+            let mut value = json!({
                 "source": image.locked.reference, "reference": step.to, "digest": image.locked.digest,
                 "action": step.action, "tag": step.tag, "companions": companions::as_json(image, step),
                 "attachedUnknown": image.locked.attached_unknown,
-            })
+            });
+            if let (Some(fields), serde_json::Value::Object(own)) =
+                (value.as_object_mut(), companions::own_as_json(step))
+            {
+                fields.extend(own);
+            }
+            value
         });
         push.hold(Held::Plan(json!({
             "images": images.collect::<Vec<_>>(), "failed": cargo.lost, "missing": cargo.missing, "notes": notes,
@@ -56,7 +62,11 @@ pub fn plan(push: &Push<'_>, cargo: &Cargo<'_>, plan: &Plan, notes: &[String], c
         .iter()
         .zip(&plan.images)
         .flat_map(|(image, step)| {
-            let action = action(step.action, step.tag).to_owned();
+            let joins = |own: &CompanionStep| matches!(own.action, CompanionAction::Join { .. });
+            let action = match step.action {
+                Action::Push if step.own_list().is_some_and(joins) => "join".to_owned(),
+                other => action(other, step.tag).to_owned(),
+            };
             let (size, digest) = (bytes(image.locked.total_size), image.locked.digest.short());
             let kinds = image.locked.companions().iter().map(|attached| kind_of(image, attached));
             let counted = counted(&kinds.collect::<Vec<_>>(), image.locked.attached_unknown);

@@ -119,10 +119,13 @@ fn only_the_exact_tag_of_a_companion_names_a_subject() {
 }
 
 #[test]
-fn only_the_tags_of_signatures_and_attestations_of_the_subject_are_lists() {
-    let subject = Digest::sha256(b"m");
-    let is = |suffix: &str| Tag::cosign(&subject, suffix).is_signature_list(&subject);
-    assert!(is("sig") && is("att") && !is("sbom"));
-    assert!(!Tag::cosign(&Digest::sha256(b"another"), "sig").is_signature_list(&subject));
-    assert!(!Tag::referrers(&subject).is_signature_list(&subject));
+fn signatures_attestations_and_referrers_of_any_subject_are_lists() {
+    for subject in [Digest::sha256(b"m"), Digest::of(crate::oci::Algorithm::Sha512, b"m")] {
+        let is = |suffix: &str| Tag::cosign(&subject, suffix).is_signature_list();
+        assert!(is("sig") && is("att") && !is("sbom"));
+        assert!(Tag::referrers(&subject).is_referrers_list() && !Tag::referrers(&subject).is_signature_list());
+    }
+    for other in ["1.0.sig", "sha256-12.sig", "sha256-12", "latest", "1.0"] {
+        assert!(!other.parse::<Tag>().unwrap().is_list(), "{other}");
+    }
 }
