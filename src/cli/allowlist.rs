@@ -224,7 +224,9 @@ impl AllowlistArgs {
     ///
     /// # Errors
     /// A file that is no lock, where immutable tags depend on it.
-    pub fn earlier(&self, path: Option<&PathBuf>, bundle: Option<Lock>) -> Result<Earlier> {
+    ///
+    /// `modes` are those of bundles that the export builds on; what is to be replaced counts more.
+    pub fn earlier(&self, path: Option<&PathBuf>, bundle: Option<Lock>, modes: Modes) -> Result<Earlier> {
         let lock = match path.filter(|path| path.is_file()) {
             None => bundle,
             Some(path) => match read_lock(path) {
@@ -234,7 +236,7 @@ impl AllowlistArgs {
                 Err(_) => bundle,
             },
         };
-        let mut earlier = Earlier::default();
+        let mut earlier = Earlier { modes, ..Earlier::default() };
         if let Some(lock) = &lock {
             earlier.modes.add(lock);
             earlier.former.add(lock);
@@ -258,14 +260,13 @@ impl AllowlistArgs {
         context: &Context,
     ) -> Result<(Lock, Graph)> {
         let walk = self.walk(cached, context).with_companions(companions);
-        let before = lock.images.clone();
+        let (before, missing) = (lock.images.clone(), lock.missing.len());
         let followed = resolve::follow(&walk, lock, self.leave_out(), registry.jobs(), &context.events).await;
         report_kept_companions(walk.kept_companions(), context);
         let (lock, graph) = followed.map_err(|failures| failures.into_error("following the lock"))?;
-        let created = match report_changed_companions(&before, &lock.images, context) {
-            true => context.now()?.0,
-            false => lock.created,
-        };
+        let has_others = report_changed_companions(&before, &lock.images, context);
+        // Of two bundles with one time the one that has all of it would not be newer.
+        let created = if has_others || lock.missing.len() > missing { context.now()?.0 } else { lock.created };
         Ok((Lock { created, ..lock }, graph))
     }
 

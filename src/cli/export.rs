@@ -205,6 +205,7 @@ async fn export(
 ) -> Result<Outcome> {
     let (former_lock, former_layout) = former.map(Bundle::into_lock_and_layout).unzip();
     let platforms = baseline.as_ref().map(Baseline::platforms).unwrap_or_default();
+    let modes = baseline.as_mut().map(Baseline::take_modes).unwrap_or_default();
     let at_hand = baseline.as_mut().map(Baseline::take_at_hand).unwrap_or_default();
     let source = Cached::new(kept, former_layout.map(|layout| Box::new(layout) as Box<dyn Source>));
     let mut source = source.with_local(at_hand);
@@ -218,7 +219,7 @@ async fn export(
             followed
         }
         Ask::Resolve(sources) => {
-            let earlier = args.allowlist.earlier(args.lock.as_ref(), former_lock)?;
+            let earlier = args.allowlist.earlier(args.lock.as_ref(), former_lock, modes)?;
             args.allowlist.resolve(&sources, (earlier, platforms), &source, &args.registry, context).await?
         }
     };
@@ -241,6 +242,10 @@ async fn export(
         graph = kept.ok_or(error.clone())?;
         if !leave_out(&mut lock, &mut graph, &lost.take(), context) {
             return Err(error);
+        }
+        // The lock that was followed names more: of two bundles with one time the complete one would not be newer.
+        if args.locked.is_some() {
+            lock.created = context.now()?.0;
         }
     }
 }

@@ -12,6 +12,7 @@ use crate::content::{Cached, Checkpoint};
 use crate::error::Result;
 use crate::lock::Lock;
 use crate::progress::units::count;
+use crate::walk::Modes;
 
 const ABOUT: &str = "\
 Resolves an allowlist and prints (or writes) the lock: for each reference its digest, media type, platforms, sizes, what \
@@ -42,7 +43,7 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
     let sources = args.allowlist.read(&args.registry, context)?;
     // Into a pipe or a device nothing can be continued.
     let file = args.output.as_ref().filter(|path| path.is_file() || !path.exists());
-    let earlier = args.allowlist.earlier(file, None)?;
+    let earlier = args.allowlist.earlier(file, None, Modes::default())?;
     let kept = Checkpoint::new(&sources.registries, file.map(|path| walk_file(path)));
     tell_obstacle(&kept, context);
     let cached = Cached::new(&kept, None);

@@ -8,6 +8,7 @@ use crate::lock::LockedImage;
 use crate::naming::parse_target;
 use crate::oci::{Digest, Manifest, Platform, Reference, Repository, Tag};
 use crate::receipt::{ImageOutcome, Receipt, ReceiptKind};
+use crate::walk::Modes;
 
 /// Everything that was said. One bundle can go to several registries: of their receipts only what *all* of them have counts.
 /// Several receipts of one registry add up, and a bundle is assumed to have arrived everywhere.
@@ -23,6 +24,8 @@ pub struct Baseline {
     /// Manifests that receipts brought, and the bundles: what need not be read at its source.
     manifests: Manifests,
     bundles: Vec<Box<dyn Source>>,
+    /// The index modes that the entries of the bundles have.
+    modes: Modes,
     /// What the receipts say single images are for; each by the digest of its manifest.
     platforms: HashMap<Digest, BTreeSet<Vec<Platform>>>,
 }
@@ -74,6 +77,7 @@ impl Baseline {
             self.bundles.push(Box::new(bundle.into_lock_and_layout().1));
             return;
         }
+        self.modes.add(bundle.lock());
         self.sent.extend(bundle.files().iter().filter_map(|file| Digest::of_blob_path(&file.path)));
         self.sent.extend(bundle.json().assumed.iter().map(|assumed| assumed.digest));
         let (bundle_identity, time) = (Some(bundle.identity()), Some(bundle.json().created));
@@ -93,6 +97,11 @@ impl Baseline {
         let manifests = std::mem::take(&mut self.manifests);
         let brought = (!manifests.is_empty()).then(|| Box::new(manifests) as Box<dyn Source>);
         brought.into_iter().chain(std::mem::take(&mut self.bundles)).collect()
+    }
+
+    /// The index modes of entries that the bundles have: an increment keeps them.
+    pub fn take_modes(&mut self) -> Modes {
+        std::mem::take(&mut self.modes)
     }
 
     /// What platforms images are for, as far as the receipts agree: of those that will be left out, so that it need not be read

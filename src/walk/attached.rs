@@ -52,12 +52,21 @@ pub async fn find(walk: &Walk<'_>, repository: &Repository, tree: &mut Tree) -> 
             if attached.len() >= MAX_ATTACHED {
                 return Err(Error::damaged(format!("more than {MAX_ATTACHED} manifests are attached to it")));
             }
-            attached.push(entry(subject, tag, &manifest));
+            let entry = entry(subject, tag, &manifest);
             if !tree.holds(manifest.digest()) {
                 let before = tree.digests().len();
-                tree.add(walk.source, repository, manifest).await?;
+                if let Err(error) = tree.add(walk.source, repository, manifest).await {
+                    let error = error.while_doing(format!("reading {}, which is attached to it", entry.digest));
+                    if walk.options.referrers == Referrers::Require || !is_refusal_to_say(&error) {
+                        return Err(error);
+                    }
+                    walk.events.report(Event::Warning(format!("{repository}: {}; it is left out", error.chain())));
+                    unknown = true;
+                    continue;
+                }
                 subjects.extend(tree.digests().into_iter().skip(before));
             }
+            attached.push(entry);
         }
     }
     let is_answer = !unknown || !attached.is_empty();

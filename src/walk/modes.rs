@@ -14,11 +14,13 @@ use crate::select;
 pub struct Modes(HashMap<Reference, Vec<Platform>>);
 
 impl Modes {
+    /// What this lock says counts more than what was added before.
     pub fn add(&mut self, lock: &Lock) {
         for image in &lock.images {
             let trimmed = image.selection.as_ref().filter(|selection| selection.index == IndexMode::Trim);
-            if let Some(selection) = trimmed.filter(|selection| selection.platforms.len() == 1) {
-                self.0.insert(image.reference.clone(), selection.platforms.clone());
+            match trimmed.filter(|selection| selection.platforms.len() == 1) {
+                Some(selection) => _ = self.0.insert(image.reference.clone(), selection.platforms.clone()),
+                None => _ = self.0.remove(&image.reference),
             }
         }
     }

@@ -56,10 +56,17 @@ impl Tree {
         Ok(self)
     }
 
-    /// Adds an attached manifest with everything below it; what is already there is not added again.
+    /// Adds an attached manifest with everything below it; what is already there is not added again. Where that fails, the tree stays
+    /// as it was.
     pub async fn add(&mut self, source: &Cached<'_>, repository: &Repository, root: Manifest) -> Result<()> {
-        let more = self.descend(source, repository, root).await?;
-        self.attached.push(more);
+        match self.descend(source, repository, root).await {
+            Ok(more) => self.attached.push(more),
+            Err(error) => {
+                // What was read of it is not there.
+                self.holds = self.digests().into_iter().collect();
+                return Err(error);
+            }
+        }
         Ok(())
     }
 

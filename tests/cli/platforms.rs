@@ -79,6 +79,12 @@ fn an_entry_of_an_earlier_bundle_or_lock_keeps_its_index_mode_and_that_is_said_o
     let said = stderr(&succeed(&[&["export", &reference, "-o", &bundle, "--index", "single"], &one[..]].concat()));
     assert!(!said.contains("keeps the trimmed index"), "{said}");
     assert_eq!(images(&bundle)[0]["digest"], app.children[0].digest());
+    // So does an increment, wherever it is written.
+    let next = source.path("next.tar").display().to_string();
+    let trimmed = source.path("trimmed.tar").display().to_string();
+    succeed(&[&["export", &reference, "-o", &trimmed, "--index", "trim"], &one[..]].concat());
+    let said = stderr(&succeed(&[&["export", &reference, "-o", &next, "--since", &trimmed], &one[..]].concat()));
+    assert!(said.contains("keeps the trimmed index of the earlier lock or bundle"), "{said}");
     // Another platform is another entry.
     let said = stderr(&succeed(&["lock", &reference, "-o", &lock, "--platform", "linux/arm64"]));
     assert!(!said.contains("keeps the trimmed index"), "{said}");

@@ -69,6 +69,19 @@ async fn the_others_are_carried_and_the_lock_says_what_is_missing_and_why() {
     ends_with(0, &["export", "--locked", &lock, "-o", &again]);
     let bytes = |bundle: &str| std::fs::read(format!("{bundle}/bundle.json")).unwrap();
     assert_eq!(bytes(&again), bytes(&bundle));
+    // What the complete lock gives later is newer than what it gave without an image.
+    site.source.put_image("b", "1", "amd64");
+    let (all, lacking) = (site.path("all.lock"), site.path("lacking"));
+    let whole = site.list(&["a:1", "b:1"]);
+    ends_with(0, &["lock", "-f", &whole, "-o", &all]);
+    site.source.remove(&sha256(b"layer of b:1 for amd64"));
+    let mut command = gapferry();
+    command.env("SOURCE_DATE_EPOCH", "4000000000");
+    command.args(["export", "--locked", &all, "-o", &lacking, "--keep-going"]).assert().code(1);
+    let created: Value = serde_json::from_slice(&std::fs::read(&all).unwrap()).unwrap();
+    assert_ne!(lock_of(&lacking)["created"], created["created"]);
+    site.list(&["a:1", "b:1", "c:1", "d:1", "e"]);
+    site.source.remove("/v2/b/manifests/1");
     let output = ends_with(1, &["lock", "-f", &list, "--keep-going"]);
     assert_eq!(references(&serde_json::from_str::<Value>(&stdout(&output)).unwrap()["images"]), ["a:1", "c:1"]);
 }

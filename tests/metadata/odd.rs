@@ -191,3 +191,20 @@ async fn an_index_that_calls_an_image_an_index_is_refused_with_both_types() {
         assert!(stderr(&output).contains(said), "{said}: {}", stderr(&output));
     }
 }
+
+#[tokio::test]
+async fn a_companion_that_is_not_whole_stays_behind_and_its_image_travels() {
+    let (source, directory) = (Source::start().await, tempdir());
+    let image = source.put_image("a", "1", "amd64");
+    let child = json!({"mediaType": OCI_MANIFEST, "digest": sha256(b"gone"), "size": 4});
+    let index = json!({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [child]});
+    let tag = image["digest"].as_str().unwrap().replace(':', "-") + ".att";
+    source.put_manifest("a", &tag, OCI_INDEX, &index);
+    let bundle = directory.path().join("b").display().to_string();
+    let output = ends_with(0, &["export", &source.name("a:1"), "-o", &bundle]);
+    assert!(stderr(&output).contains("it is left out"), "{}", stderr(&output));
+    let image = &lock_of(&bundle)["images"][0];
+    assert_eq!(image["attachedUnknown"], true, "{image}");
+    ends_with(0, &["verify", "--full", &bundle]);
+    ends_with(4, &["lock", &source.name("a:1"), "--require-referrers"]);
+}

@@ -65,8 +65,7 @@ pub(super) async fn look_up(host: &Host, reference: &Reference, denials_count: b
 
 /// Whether a list of signatures has this tag, or may get it.
 fn is_list(reference: &Reference) -> bool {
-    let subject = |tag: &Tag| Some((tag.clone(), tag.cosign_subject()?));
-    reference.tag.as_ref().and_then(subject).is_some_and(|(tag, subject)| tag.is_signature_list(&subject))
+    reference.tag.as_ref().is_some_and(Tag::is_signature_list)
 }
 
 /// What the registry said, without what was asked.
