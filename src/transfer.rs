@@ -104,6 +104,8 @@ pub struct Transfer<'a> {
     resent: Resent,
     /// Tags that were set, and that a policy of the target lets nobody pull for now; with its words.
     blocked: Mutex<Vec<(Reference, String)>>,
+    /// Registries that let this account push and not read, as was said.
+    unread: Mutex<HashSet<String>>,
     closed: Closed,
 }
 
@@ -120,6 +122,7 @@ impl<'a> Transfer<'a> {
             published: Mutex::default(),
             resent: Resent::default(),
             blocked: Mutex::default(),
+            unread: Mutex::default(),
             closed: Closed::default(),
         }
     }
@@ -446,10 +449,29 @@ impl<'a> Transfer<'a> {
         Ok(())
     }
 
+    /// Where this account may push and not read, that the manifest was stored is the proof. Said once for each registry.
+    fn note_unread(&self, name: &Reference, denied: &Error) {
+        let registry = name.repository.registry();
+        if self.unread.lock().unwrap_or_else(PoisonError::into_inner).insert(registry.to_owned()) {
+            let why = denied.chain();
+            let text = format!(
+                "this account may not read what it pushes to {registry}; that it took the manifests is the proof: {why}"
+            );
+            self.events.report(Event::Notice(text));
+        }
+    }
+
     /// Asks for a manifest that was just put: distribution answers 201 and stores nothing where its cache remembers a manifest
     /// that a garbage collection has deleted. Gives the reason if a policy forbids reading it.
     async fn read_back(&self, name: &Reference, digest: Digest) -> Result<Option<String>> {
-        match self.sink.resolve(name).await? {
+        let found = match self.sink.resolve(name).await {
+            Err(error) if is_denial(&error) => {
+                self.note_unread(name, &error);
+                return Ok(None);
+            }
+            found => found?,
+        };
+        match found {
             Lookup::Found(found) if found.digest == digest => Ok(None),
             Lookup::Blocked(why) => Ok(Some(why)),
             Lookup::Found(found) => {
@@ -462,6 +484,11 @@ impl<'a> Transfer<'a> {
             }
         }
     }
+}
+
+/// Whether a registry will not say what it has, to this account.
+fn is_denial(error: &Error) -> bool {
+    matches!(error.kind(), Kind::Unauthorized | Kind::Refused) && error.reason().is_none() && error.stopped().is_none()
 }
 
 fn manifest_of<'i>(image: &'i Image, digest: &Digest) -> Result<&'i Manifest> {

@@ -452,6 +452,32 @@ fn an_account_that_may_not_read_is_told_so_once_and_pushes() {
 }
 
 #[test]
+fn an_account_that_may_not_read_what_it_pushes_has_pushed_it_and_is_told_so_once() {
+    let it = Shared::new();
+    let proxy = Proxy::before(it.target.host());
+    for method in ["GET", "HEAD"] {
+        proxy.when(method, "/manifests/").always().fault(Fault::Status(403));
+    }
+    let (code, stderr) = import(&it.bundle, &proxy.address, &[]);
+    assert_eq!(code, Some(0), "{stderr}");
+    assert_eq!(stderr.matches("may not read what it pushes").count(), 1, "{stderr}");
+    assert!(it.is_pushed());
+}
+
+#[test]
+fn a_storage_that_refuses_everything_is_no_proof_of_damage() {
+    for status in [400, 403, 407] {
+        let it = Shared::new();
+        let proxy = Proxy::before(it.target.host());
+        proxy.when("GET", "/blobs/sha256").always().fault(Fault::Redirect(proxy.elsewhere().address.clone()));
+        proxy.elsewhere().when("*", "/blobs/").always().fault(Fault::Status(status));
+        let (code, stderr) = import(&it.bundle, &proxy.address, &[]);
+        assert_eq!(code, Some(0), "{status}: {stderr}");
+        assert!(stderr.contains("its storage answers with") && it.is_pushed(), "{status}: {stderr}");
+    }
+}
+
+#[test]
 fn a_run_that_changes_nothing_reads_no_blob_and_a_new_tag_one_byte_of_each() {
     let it = Shared::new();
     let reads = || it.target.requests().iter().filter(|r| r.method == "GET" && r.path.contains("/blobs/")).count();

@@ -95,6 +95,9 @@ pub enum Readable {
     Yes,
     /// It is not there, has another length, or the byte does not come: which, as a sentence about the blob.
     No(String),
+    /// Its storage, another server than the target itself, refuses to give it: object stores deny what is not there, too. How it
+    /// refuses.
+    PerhapsLost(String),
     /// This account may not read there.
     Denied,
     /// No clear answer: why.

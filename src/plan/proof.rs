@@ -31,7 +31,14 @@ impl Plan {
         jobs: usize,
         events: &Events,
     ) -> Result<Plan> {
-        let prover = Prover { sink, jobs: jobs.max(1), events, blind: Mutex::default(), told: Mutex::default() };
+        let prover = Prover {
+            sink,
+            jobs: jobs.max(1),
+            events,
+            closed: Mutex::default(),
+            blind: Mutex::default(),
+            told: Mutex::default(),
+        };
         let mut asked = HashSet::new();
         loop {
             let plan = Plan::new(graph, targets, inventory, on_existing);
@@ -73,8 +80,10 @@ struct Prover<'a> {
     sink: &'a dyn Sink,
     jobs: usize,
     events: &'a Events,
-    /// Repositories that cannot be read from here: no more is asked there.
-    blind: Mutex<HashSet<Repository>>,
+    /// Repositories that this account may not read: no more is asked there.
+    closed: Mutex<HashSet<Repository>>,
+    /// Registries that give nothing here, since their storage is out of reach or answers strangely: no more is asked of them.
+    blind: Mutex<HashSet<String>>,
     /// Registries of which that was said.
     told: Mutex<HashSet<String>>,
 }
@@ -100,25 +109,31 @@ impl Prover<'_> {
 
     /// Where nobody can tell, storing the manifest is the proof.
     async fn can_be_read(&self, place: &Repository, blob: &Descriptor) -> Result<bool> {
-        if self.blind.lock().unwrap_or_else(PoisonError::into_inner).contains(place) {
+        let registry = place.registry();
+        let is_closed = self.closed.lock().unwrap_or_else(PoisonError::into_inner).contains(place);
+        if is_closed || self.blind.lock().unwrap_or_else(PoisonError::into_inner).contains(registry) {
             return Ok(true);
         }
-        let registry = place.registry();
         let said = match self.sink.can_read(place, blob).await? {
             Readable::Yes => return Ok(true),
-            Readable::No(why) => {
+            Readable::No(why) | Readable::PerhapsLost(why) => {
                 let text = format!("{place} claims to have blob {}, but {why}; uploading it again", blob.digest);
                 self.events.report(Event::Warning(text));
                 return Ok(false);
             }
-            Readable::Denied => Event::Notice(format!(
-                "this account may not read from {registry}: only storing the manifests proves that what is there can be read"
-            )),
-            Readable::Unknown(why) => Event::Warning(format!(
-                "what {registry} has already cannot be read from here, so only storing the manifests proves that it is there: {why}"
-            )),
+            Readable::Denied => {
+                self.closed.lock().unwrap_or_else(PoisonError::into_inner).insert(place.clone());
+                Event::Notice(format!(
+                    "this account may not read from {registry}: only storing the manifests proves that what is there can be read"
+                ))
+            }
+            Readable::Unknown(why) => {
+                self.blind.lock().unwrap_or_else(PoisonError::into_inner).insert(registry.to_owned());
+                Event::Warning(format!(
+                    "what {registry} has already cannot be read from here, so only storing the manifests proves that it is there: {why}"
+                ))
+            }
         };
-        self.blind.lock().unwrap_or_else(PoisonError::into_inner).insert(place.clone());
         if self.told.lock().unwrap_or_else(PoisonError::into_inner).insert(registry.to_owned()) {
             self.events.report(said);
         }

@@ -37,8 +37,22 @@ pub(super) async fn refusal(what: &str, reply: Reply) -> Failure {
     refusal_of(Purpose::Read, what, reply).await
 }
 
-/// The same for a request whose purpose is known. The codes of the body may say a [`Reason`]; then another try would not help.
+/// The same for a request whose purpose is known. What another server says of its limits is not about the registry.
+///
+/// The codes of the body may say a [`Reason`]; then another try would not help.
 pub(super) async fn refusal_of(purpose: Purpose, what: &str, reply: Reply) -> Failure {
+    let own = reply.own;
+    let failure = said(purpose, what, reply).await;
+    if own { failure } else { failure.of_another_server() }
+}
+
+/// The refusal of a registry's token server, which may be another server: its limit is the registry's, since nothing can be asked
+/// of that without a token.
+pub(super) async fn refusal_of_token(what: &str, reply: Reply) -> Failure {
+    said(Purpose::Read, what, reply).await
+}
+
+async fn said(purpose: Purpose, what: &str, reply: Reply) -> Failure {
     let (status, own) = (reply.status(), reply.own);
     // By the registry's own clock, which may be wrong: the time between its two dates is what it means.
     let date = reply.header(DATE.as_str()).and_then(|date| httpdate::parse_http_date(date).ok());

@@ -39,7 +39,8 @@ pub(super) async fn blob(host: Arc<Host>, repository: &Repository, blob: &Descri
     let lane = host.reads.clone().acquire_owned().await.ok();
     let tries = host.tries(&what);
     let wanted = Wanted { host, repository: repository.clone(), blob: blob.clone(), what };
-    let mut flow = Flow { wanted, position: offset, skip: 0, pieces: None, tries, since_break: 0, _lane: lane };
+    let mut flow =
+        Flow { wanted, position: offset, skip: 0, pieces: None, own: false, tries, since_break: 0, _lane: lane };
     let begins = flow.connect().await?;
     // Nothing is delivered yet, so a stream from the start is simply passed on as such.
     flow.position = begins;
@@ -64,6 +65,8 @@ struct Flow {
     /// What the present connection sends once more.
     skip: u64,
     pieces: Option<Pieces>,
+    /// They come from the registry itself.
+    own: bool,
     tries: Tries,
     since_break: u64,
     /// Kept over reconnects: giving it back and waiting for it again could wait for itself.
@@ -115,7 +118,9 @@ impl Flow {
         let piece = piece.split_off(known as usize);
         self.position += piece.len() as u64;
         self.since_break += piece.len() as u64;
-        self.wanted.host.wire.outage.answered();
+        if self.own {
+            self.wanted.host.wire.outage.answered();
+        }
         (!piece.is_empty()).then_some(piece)
     }
 
@@ -129,8 +134,8 @@ impl Flow {
         let mut from = self.position;
         loop {
             let failure = match self.wanted.open(from).await {
-                Ok(Opened::At(begins, pieces)) => {
-                    self.pieces = Some(pieces);
+                Ok(Opened::At { begins, pieces, own }) => {
+                    (self.pieces, self.own) = (Some(pieces), own);
                     return Ok(begins);
                 }
                 Ok(Opened::Elsewhere(reason)) if from > 0 => {
@@ -208,7 +213,7 @@ impl Wanted {
                     format!("the registry offers {length} bytes ({kind}), its descriptor says {}", self.blob.size);
                 Err(Failure::never(self.wrong(&text)))
             }
-            _ => Ok(Opened::At(0, reply.stream(&self.what))),
+            _ => Ok(Opened::at(0, reply, &self.what)),
         }
     }
 
@@ -226,7 +231,7 @@ impl Wanted {
         if range.start != from || range.end >= self.blob.size || (told.is_some() && told != length) {
             return Ok(Opened::Elsewhere(format!("the registry answered with Content-Range {header:?}")));
         }
-        Ok(Opened::At(from, reply.stream(&self.what)))
+        Ok(Opened::at(from, reply, &self.what))
     }
 
     fn wrong(&self, reason: &str) -> Error {
@@ -235,9 +240,20 @@ impl Wanted {
 }
 
 enum Opened {
-    At(u64, Pieces),
+    At {
+        begins: u64,
+        pieces: Pieces,
+        /// See [`Reply::own`].
+        own: bool,
+    },
     /// Not where it was asked to begin, and why.
     Elsewhere(String),
+}
+
+impl Opened {
+    fn at(begins: u64, reply: Reply, what: &str) -> Opened {
+        Opened::At { begins, own: reply.own, pieces: reply.stream(what) }
+    }
 }
 
 /// `bytes start-end/total`; a total of `*` is unknown (RFC 9110 §14.4).

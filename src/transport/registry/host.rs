@@ -14,6 +14,7 @@ use super::answer::{Purpose, refusal, refusal_of};
 use super::arrived::Arrived;
 use super::auth::{Auth, Challenge, Granted, Scopes};
 use super::limit::Gate;
+use super::location::is_same_server;
 use super::probe::Probe;
 use super::projects::Projects;
 use super::reply::Reply;
@@ -129,13 +130,7 @@ impl Ask<'_> {
             Method::POST => Purpose::BeginUpload,
             _ => Purpose::WriteBlob,
         };
-        let own = reply.own;
-        let failure = refusal_of(purpose, self.what, reply).await;
-        // The limit of a server that the registry redirects to is not the registry's, and must not keep other requests from it.
-        match !own && failure.error.kind() == Kind::RateLimited {
-            true => Failure::soon(Error::new(Kind::Network, failure.error.to_string())),
-            false => failure,
-        }
+        refusal_of(purpose, self.what, reply).await
     }
 
     fn path(&self) -> &str {
@@ -175,7 +170,7 @@ impl Host {
 
     /// The registry's root URL, found out by the first request to need it.
     pub async fn base(&self) -> Result<&Url> {
-        self.base.get_or_try_init(|| self.ping()).await
+        self.base.get_or_try_init(|| self.ping()).await.inspect(|base| self.wire.set_home(base))
     }
 
     pub async fn url(&self, path: &str) -> Result<Url> {
@@ -247,7 +242,7 @@ impl Host {
         };
         let sent = self.auth.header(&self.wire, &ask.scopes).await?;
         let reply = self.send(ask, url.clone(), Payload::Bytes(ask.body.clone()), sent.as_ref()).await?;
-        if !self.is_own(&reply) {
+        if !reply.own {
             return self.without_credentials(ask, reply).await;
         }
         if !Auth::concerns(&reply) {
@@ -287,7 +282,7 @@ impl Host {
         self.pass(ask.what).await.map_err(Failure::never)?;
         let sent = self.auth.header(&self.wire, &ask.scopes).await?;
         let reply = self.send(ask, url, body, sent.as_ref()).await?;
-        if !self.is_own(&reply) || !Auth::concerns(&reply) {
+        if !reply.own || !Auth::concerns(&reply) {
             return Ok(reply);
         }
         let other = self.auth.renewed(&self.wire, &ask.scopes, sent.as_ref(), &reply).await?;
@@ -307,18 +302,13 @@ impl Host {
         let (method, headers) = (ask.method.clone(), ask.headers.clone());
         let sent = Instant::now();
         let reply = self.wire.send(Call { method, url, headers, body, authorization, what: ask.what }).await?;
-        if self.is_own(&reply) {
+        if reply.own {
             self.gate.note(&reply, ask.is_pull());
             if !matches!(ask.method, Method::GET | Method::HEAD) && (200..300).contains(&reply.status()) {
                 self.wire.read_only.lifted(sent);
             }
         }
         Ok(reply)
-    }
-
-    /// Whether the registry itself answered, not a storage server it redirected to.
-    pub fn is_own(&self, reply: &Reply) -> bool {
-        self.base.get().is_some_and(|base| base.origin() == reply.url().origin())
     }
 
     /// Gets tokens for whole projects, of each of which `paths` names a repository, and uses them from now on. What they grant.
@@ -502,12 +492,6 @@ impl Memory {
     pub fn take_session(&self, repository: &Repository, blob: &Digest) -> Option<Url> {
         self.sessions.lock().unwrap_or_else(PoisonError::into_inner).remove(&(repository.clone(), *blob))
     }
-}
-
-/// The same server, perhaps by TLS now.
-fn is_same_server(base: &Url, url: &Url) -> bool {
-    let is_secured = url.scheme() == "https" && url.host_str() == base.host_str();
-    url.origin() == base.origin() || is_secured
 }
 
 /// An error for an answer that breaks the protocol.

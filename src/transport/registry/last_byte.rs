@@ -85,9 +85,10 @@ async fn once(host: &Host, ask: &Ask<'_>, blob: &Descriptor) -> Result<Answer, F
         // It sends everything, which is not worth reading.
         (200, Some(length)) if length != blob.size => has(length),
         (200, _) => Readable::Yes,
-        (401 | 403, _) if host.is_own(&reply) => Readable::Denied,
+        (401 | 403, _) if reply.own => Readable::Denied,
         (404 | 410, _) => return Ok(Answer::Absent),
         (416, _) => Readable::No("it is shorter".to_owned()),
+        (status @ 400..=499, _) if !reply.own => Readable::PerhapsLost(format!("its storage answers with {status}")),
         (400..=499, _) => Readable::No(format!("reading it is answered with {}", reply.status())),
         (status, _) => Readable::Unknown(format!("reading it is answered with {status}")),
     }))

@@ -36,6 +36,11 @@ fn is_upgrade(from: &Url, to: &Url) -> bool {
     (from.scheme(), to.scheme()) == ("http", "https") && from.host_str() == to.host_str()
 }
 
+/// The same server, perhaps by TLS from now on.
+pub(super) fn is_same_server(from: &Url, to: &Url) -> bool {
+    from.origin() == to.origin() || is_upgrade(from, to)
+}
+
 /// A Location or Link target against the URL that was asked.
 ///
 /// Behind a TLS-terminating proxy registries say `http://` of themselves: the same host keeps https. Another host must not

@@ -142,7 +142,7 @@ async fn head(host: &Host, reference: &Reference, scopes: Scopes) -> Result<Hint
     let Some(reply) = host.hint(&ask).await? else { return Ok(Hint::Nothing) };
     match reply.status() {
         200 => {}
-        404 if host.is_own(&reply) => return Ok(Hint::Absent),
+        404 if reply.own => return Ok(Hint::Absent),
         _ => return Ok(Hint::Nothing),
     }
     let digest = reply.header(CONTENT_DIGEST).and_then(|header| header.parse::<Digest>().ok());

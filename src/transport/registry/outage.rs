@@ -19,7 +19,6 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use backon::{BackoffBuilder, ExponentialBackoff};
-use reqwest::Url;
 use tokio::sync::Notify;
 
 use super::outflow::Watch;
@@ -118,16 +117,6 @@ impl Outage {
     pub fn new(registry: &str, limits: &Limits, events: &Events) -> Outage {
         let (state, changed) = Default::default();
         Outage { registry: registry.to_owned(), limits: limits.clone(), events: events.clone(), state, changed }
-    }
-
-    /// Whether `url` is one of the registry itself, and not of a server it redirects to.
-    pub fn concerns(&self, url: &Url) -> bool {
-        let host = if self.registry == "docker.io" { "registry-1.docker.io" } else { &self.registry };
-        let asked = url.host_str().unwrap_or_default();
-        match url.port() {
-            Some(port) => host == format!("{asked}:{port}"),
-            None => host == asked || url.port_or_known_default().is_some_and(|port| host == format!("{asked}:{port}")),
-        }
     }
 
     /// The registry has answered, or a transfer with it moves.
@@ -478,15 +467,5 @@ mod tests {
         assert_eq!(error.kind(), Kind::Network);
         assert!(error.stopped().is_some() && error.chain().contains("r.io:5000"), "{error:?}");
         outage.over().await;
-    }
-
-    #[test]
-    fn a_storage_server_is_not_the_registry() {
-        let (outage, _) = outage(5, None);
-        let concerns = |url: &str| outage.concerns(&url.parse().unwrap());
-        assert!(concerns("http://r.io:5000/v2/") && concerns("https://r.io:5000/v2/x"));
-        assert!(!concerns("https://r.io/v2/") && !concerns("https://s3.r.io:5000/") && !concerns("http://r.io:50/"));
-        let hub = Outage { registry: "docker.io".into(), ..outage };
-        assert!(hub.concerns(&"https://registry-1.docker.io/v2/".parse().unwrap()));
     }
 }

@@ -13,11 +13,14 @@ use super::denials;
 use super::host::{Ask, Host, ReferrersApi, Target, strange};
 use super::manifests::{self, Fetched};
 use super::paging::{Onward, Pages};
+use super::reply::Reply;
 use crate::content::Lookup;
 use crate::error::{Error, Kind, Reason, Result};
 use crate::oci::{Descriptor, Digest, MAX_MANIFEST_SIZE, Manifest, Reference, Repository, Tag, media_type};
 use crate::progress::Event;
 
+/// More companions of one image than anybody has; a bound on what a registry can make us read.
+const MAX_ATTACHED: usize = 10_000;
 /// More than all pages about any subject have, in bytes; a server that never ends is stopped here.
 const MOST_IN_ALL: u64 = 64 * 1024 * 1024;
 
@@ -102,7 +105,7 @@ async fn from_api(host: &Host, repository: &Repository, subject: &Digest) -> Res
         let reply = host.ask(&ask).await?;
         match reply.status() {
             200 => {}
-            400 | 404 | 405 | 501 if is_first => return Ok(None),
+            400 | 404 | 405 | 501 if is_first && is_a_registrys(&reply) => return Ok(None),
             // A page may have a second address.
             _ if !others.is_empty() => {
                 url = others.remove(0);
@@ -113,6 +116,9 @@ async fn from_api(host: &Host, repository: &Repository, subject: &Digest) -> Res
         let onward = pages.after(&url, &reply);
         let body = reply.body(&what, MAX_MANIFEST_SIZE).await.map_err(|failure| failure.error)?;
         let before = found.len();
+        if before > MAX_ATTACHED {
+            return Err(strange(&what, format!("the list names more than {MAX_ATTACHED} manifests")));
+        }
         if !is_nothing(&body) {
             let index = Manifest::parse(body.clone(), Some(media_type::OCI_INDEX), None)
                 .map_err(|e| strange(&what, format!("the answer is no index: {}", excerpt(&body))).because(e))?;
@@ -128,6 +134,11 @@ async fn from_api(host: &Host, repository: &Repository, subject: &Digest) -> Res
             Onward::Lost(reason) => return Err(strange(&what, format!("the next page {reason}"))),
         }
     }
+}
+
+/// Whether the registry has answered, or one that it redirects to; and not, say, a login service.
+fn is_a_registrys(reply: &Reply) -> bool {
+    reply.own || reply.header("docker-distribution-api-version").is_some()
 }
 
 /// Harbor answers `{}` about a subject it does not have (Harbor 2.15 `src/server/registry/referrers.go`); a nil list of
@@ -197,12 +208,15 @@ pub(super) async fn enter(host: &Host, repository: &Repository, subject: &Digest
         return Err(Error::new(Kind::Refused, text));
     }
     manifests::store(host, &reference, &body, media_type::OCI_INDEX).await?;
-    match manifests::look_up(host, &reference, true).await? {
-        Lookup::Absent => {
+    match manifests::look_up(host, &reference, true).await {
+        // This account may push and not read: that the list was stored is the proof.
+        Err(error) if matches!(error.kind(), Kind::Unauthorized | Kind::Refused) => Ok(()),
+        Err(error) => Err(error),
+        Ok(Lookup::Absent) => {
             let text = format!("entering {digest} in {reference}: the registry took the list and does not have it");
             Err(Error::damaged(text).with_reason(Reason::DamagedTarget))
         }
-        Lookup::Found(_) | Lookup::Blocked(_) => Ok(()),
+        Ok(Lookup::Found(_) | Lookup::Blocked(_)) => Ok(()),
     }
 }
 
@@ -211,7 +225,12 @@ fn editable(reference: &Reference, index: &Manifest) -> Result<Value> {
     if index.media_type() != media_type::OCI_INDEX {
         return Err(taken(reference));
     }
-    serde_json::from_slice(index.bytes()).map_err(|e| taken(reference).because(e))
+    let mut index: Value = serde_json::from_slice(index.bytes()).map_err(|e| taken(reference).because(e))?;
+    // A nil list of Go.
+    if let Some(list) = index.get_mut("manifests").filter(|list| list.is_null()) {
+        *list = json!([]);
+    }
+    Ok(index)
 }
 
 fn taken(reference: &Reference) -> Error {

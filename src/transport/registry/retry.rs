@@ -64,10 +64,16 @@ impl Failure {
 
     /// It was not the registry that failed, but a server that it redirects to: that says nothing of the registry.
     pub fn of_another_server(self) -> Failure {
-        match self.retry {
-            Retry::Down { .. } => Failure::soon(self.error),
-            _ => self,
-        }
+        let error = match self.error.kind() {
+            // Its limit is not the registry's, and must not keep other requests from it.
+            Kind::RateLimited => Error::new(Kind::Network, self.error.to_string()),
+            _ => self.error,
+        };
+        let retry = match self.retry {
+            Retry::Down { .. } | Retry::After(_) => Retry::Soon,
+            retry => retry,
+        };
+        Failure { error, retry }
     }
 
     pub fn now(error: Error) -> Failure {

@@ -41,13 +41,17 @@ pub(super) async fn list(host: &Host, repository: &Repository) -> Result<TagList
     let own = host.url(&format!("/v2/{}/tags/list", repository.path())).await?;
     let first = asking(&own, PAGE, None);
     let pages = Pages::new(first.clone(), MOST_IN_ALL);
-    let (tags, others) = Default::default();
-    let mut listing = Listing { host, repository, what, own, first, pages, asked: PAGE, tags, others };
+    let (tags, others, may_be_short) = Default::default();
+    let mut listing = Listing { host, repository, what, own, first, pages, asked: PAGE, tags, others, may_be_short };
     listing.read().await?;
-    let (tags, doubts) = (listing.tags, listing.others);
+    let Listing { tags, others, may_be_short, .. } = listing;
     let lacking = host.memory.answered_tags(repository).into_iter().filter(|tag| !tags.contains(tag));
     let lacking = lacks(repository, lacking);
-    let doubts: Vec<String> = named(repository, doubts).into_iter().chain(lacking).collect();
+    let doubts: Vec<String> = named(repository, others)
+        .into_iter()
+        .chain(may_be_short.map(|n| short(repository, n)))
+        .chain(lacking)
+        .collect();
     if doubts.is_empty() {
         host.memory.note_tags(repository, &tags);
     }
@@ -67,8 +71,16 @@ struct Listing<'a> {
     /// The `n` of the requests.
     asked: usize,
     tags: BTreeSet<Tag>,
-    /// Entries that are no tags, and why.
-    others: Vec<String>,
+    others: Others,
+    /// It is as long as was asked for, and what follows cannot be asked for.
+    may_be_short: Option<usize>,
+}
+
+/// Entries that are no tags: how many, and why the first of them are none.
+#[derive(Default)]
+struct Others {
+    all: usize,
+    named: Vec<String>,
 }
 
 /// What one page held.
@@ -118,7 +130,7 @@ impl Listing<'_> {
     /// What comes after a page that may have been cut; `None`: nothing.
     ///
     /// # Errors
-    /// The page was as long as was asked for, and the registry does not say what follows.
+    /// The page was as long as was asked for, and the registry refuses to say what follows; or it did not answer.
     async fn after_the_end(&mut self, last: &str, entries: usize) -> Result<Option<Read>> {
         let is_full = entries == self.asked;
         match self.first_of(vec![self.past(last)]).await {
@@ -129,10 +141,17 @@ impl Listing<'_> {
                 self.asked *= 10;
                 let larger = asking(&self.own, self.asked, None);
                 let next = self.first_of(vec![larger]).await?;
+                if next.new == 0 {
+                    self.may_be_short = Some(entries);
+                }
                 Ok((next.new > 0).then_some(next))
             }
-            Ok(_) => Ok(None),
-            Err(error) if matches!(error.kind(), Kind::RateLimited | Kind::Interrupted) => Err(error),
+            Ok(_) => {
+                self.may_be_short = Some(entries);
+                Ok(None)
+            }
+            // Only a refusal says that the registry does not know `last`; after an outage nobody knows what follows.
+            Err(error) if matches!(error.kind(), Kind::RateLimited | Kind::Interrupted | Kind::Network) => Err(error),
             Err(error) if is_full && error.kind() != Kind::NotFound => Err(error),
             // Nobody said that there is more.
             Err(_) => Ok(None),
@@ -177,13 +196,18 @@ impl Listing<'_> {
         for entry in page.entries {
             match self.take(&entry) {
                 Ok(new) => read.new += usize::from(new),
-                Err(why) => self.others.push(why),
+                Err(why) => {
+                    self.others.all += 1;
+                    if self.others.named.len() < MOST_NAMED {
+                        self.others.named.push(why);
+                    }
+                }
             }
             if let Entry::Text(text) = entry {
                 read.last = Some(text);
             }
         }
-        if self.tags.len() > MOST_TAGS || self.others.len() > MOST_TAGS {
+        if self.tags.len() > MOST_TAGS || self.others.all > MOST_TAGS {
             return Err(strange(
                 &self.what,
                 format!("it has more than {MOST_TAGS} tags; name the images by their tags"),
@@ -222,10 +246,8 @@ fn asking(own: &Url, n: usize, last: Option<&str>) -> Url {
 }
 
 /// What is to be said of entries that are no tags.
-fn named(repository: &Repository, mut others: Vec<String>) -> Vec<String> {
-    let all = others.len();
-    others.truncate(MOST_NAMED);
-    let mut doubts: Vec<String> = others
+fn named(repository: &Repository, Others { all, named }: Others) -> Vec<String> {
+    let mut doubts: Vec<String> = named
         .into_iter()
         .map(|why| format!("the list of tags of {repository} has an entry that cannot be read: {why}"))
         .collect();
@@ -233,6 +255,14 @@ fn named(repository: &Repository, mut others: Vec<String>) -> Vec<String> {
         doubts.push(format!("the list of tags of {repository} has {all} entries in all that cannot be read"));
     }
     doubts
+}
+
+/// What is to be said of a list that may have been cut.
+fn short(repository: &Repository, entries: usize) -> String {
+    format!(
+        "the list of tags of {repository} ends after {entries}, as many as were asked for, and the registry does not say \
+         whether there are more"
+    )
 }
 
 /// What is to be said of tags that the registry has, as an earlier answer shows, and does not list.

@@ -72,7 +72,7 @@ async fn look_for(host: &Host, repository: &Repository, blob: &Descriptor, what:
 /// Whether a blob that is said to be there can be read.
 pub(super) async fn can_read(host: &Host, repository: &Repository, blob: &Descriptor) -> Result<Readable> {
     let readable = last_byte::read(host, repository, blob).await?;
-    if matches!(readable, Readable::No(_)) {
+    if matches!(readable, Readable::No(_) | Readable::PerhapsLost(_)) {
         host.memory.suspect(&blob.digest);
     }
     Ok(readable)
@@ -84,7 +84,8 @@ pub(super) async fn can_read(host: &Host, repository: &Repository, blob: &Descri
 /// [`Reason::DamagedTarget`]: it has not.
 async fn check_replaced(host: &Host, repository: &Repository, blob: &Descriptor, what: &str) -> Result<()> {
     let why = match last_byte::read(host, repository, blob).await? {
-        Readable::Yes => return Ok(()),
+        // Refused as before the upload: its storage gives this account nothing, and the manifest will prove it.
+        Readable::Yes | Readable::PerhapsLost(_) => return Ok(()),
         Readable::No(why) => why,
         // Whoever may not read hears of the length at least.
         Readable::Denied | Readable::Unknown(_) => match look_for(host, repository, blob, what).await? {

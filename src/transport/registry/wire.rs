@@ -5,14 +5,14 @@
 //! and so is how slow a body may be (`patience`).
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 use reqwest::{Client, Method, Response, Url};
 
-use super::location::redirect;
+use super::location::{is_same_server, redirect};
 use super::outage::{Outage, given_up};
 use super::outflow::Outflow;
 use super::read_only::ReadOnly;
@@ -76,6 +76,8 @@ pub(super) struct Wire {
     pub outage: Arc<Outage>,
     pub read_only: Arc<ReadOnly>,
     registry: String,
+    /// The root URL of the registry, as soon as it is known.
+    home: OnceLock<Url>,
     /// What the routes say of it.
     insecure: bool,
     /// By origin: what was found out for the hosts that were asked.
@@ -125,8 +127,9 @@ impl Wire {
         let (limits, log) = (Limits::of(&config), Log::new(config.log_http, &events));
         let outage = Arc::new(Outage::new("", &limits, &events));
         let read_only = Arc::new(ReadOnly::new("", &limits, &events));
-        let (registry, insecure, known, pools) = Default::default();
-        Wire { config: Arc::new(config), limits, events, log, outage, read_only, registry, insecure, known, pools }
+        let (registry, home, insecure, known, pools) = Default::default();
+        let config = Arc::new(config);
+        Wire { config, limits, events, log, outage, read_only, registry, home, insecure, known, pools }
     }
 
     /// The same connections; whom to trust is what is known of `registry`, also at the servers it sends us to.
@@ -139,6 +142,7 @@ impl Wire {
             events: self.events.clone(),
             log: self.log.clone(),
             registry: registry.to_owned(),
+            home: OnceLock::new(),
             insecure,
             known: Mutex::default(),
             pools: self.pools.clone(),
@@ -150,12 +154,26 @@ impl Wire {
         self.config.plain_http || !self.config.tls_for(&self.registry, self.insecure, url).verify
     }
 
+    /// From now on the registry itself is what has the origin of `base`.
+    pub fn set_home(&self, base: &Url) {
+        self.home.get_or_init(|| base.clone());
+    }
+
+    /// Whether `url` is one of the registry itself, and not of a server that it redirects to. Until its root is known, it is the
+    /// server that was `asked`, perhaps by TLS.
+    fn is_own(&self, url: &Url, asked: &Url) -> bool {
+        match self.home.get() {
+            Some(home) => home.origin() == url.origin(),
+            None => is_same_server(asked, url),
+        }
+    }
+
     /// Sends `call` and follows its redirects. Any status is an answer.
     pub async fn send(&self, mut call: Call<'_>) -> Result<Reply, Failure> {
         let mut visited = vec![call.url.clone()];
         let repeatable = !matches!(call.body, Payload::Stream(_));
         loop {
-            let own = self.outage.concerns(&call.url);
+            let own = self.is_own(&call.url, &visited[0]);
             let (response, talk) = match own {
                 true => self.exchange_with_registry(&mut call).await?,
                 false => self.exchange(&mut call).await.map_err(Failure::of_another_server)?,
@@ -244,7 +262,7 @@ impl Wire {
                     request.header(reqwest::header::CONTENT_LENGTH, outflow.length()).body(outflow.into_body());
                 tokio::select! {
                     answer = request.send() => answer,
-                    never = self.outage.follow(&watch) => match never {},
+                    never = self.outage.follow(&watch), if self.is_own(&call.url, &call.url) => match never {},
                     told = watch.stalled(stall, commit, source) => {
                         let text = format!("{}: {told}", call.what);
                         return Err(Failure::no_answer(Error::new(Kind::Network, text)));

@@ -130,3 +130,28 @@ async fn a_manifest_follows_its_registry_from_plain_http_to_tls_and_nowhere_else
         assert_eq!(found.means(&image.digest()), follows, "{host}: {found:?}");
     }
 }
+
+#[tokio::test]
+async fn the_limit_of_a_storage_server_does_not_keep_other_requests_from_the_registry() {
+    // Were it the registry's, it would be given up: an hour is more than is waited for.
+    let storage = Server::start(|_, _| Answer::new(429).with("Retry-After", "86400")).await;
+    let location = format!("http://{}/bucket", storage.address);
+    let server = Server::registry(move |request, _| match request.target.contains("/blobs/") {
+        true => Answer::new(307).with("Location", location.clone()),
+        false => manifest(),
+    });
+    let server = server.await;
+    let registries = client(config());
+    let blob = Shelf::default().add(noise(100));
+    let error = read(&registries, &repo(&server), &blob).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::Network, "{error:?}");
+    assert!(registries.manifest(&tag(&repo(&server), "v1")).await.unwrap().is_some());
+}
+
+#[tokio::test]
+async fn a_registry_whose_name_is_written_in_capitals_is_known_by_its_answers() {
+    let server = Server::registry(|_, _| Answer::new(429).with("Retry-After", "86400")).await;
+    let named = repository(&server.address.replace("127.0.0.1", "LocalHost"), "a/b");
+    let error = client(config()).manifest(&tag(&named, "v1")).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::RateLimited, "{error:?}");
+}

@@ -19,7 +19,7 @@ use super::claims::{self, Granted};
 use super::scope::Scopes;
 use crate::credentials::{Credentials, Secret};
 use crate::error::{Error, Kind};
-use crate::transport::registry::answer::refusal;
+use crate::transport::registry::answer::refusal_of_token;
 use crate::transport::registry::reply::Reply;
 use crate::transport::registry::retry::{Failure, is_transient};
 use crate::transport::registry::wire::{Call, Payload, Wire, is_loopback};
@@ -147,7 +147,7 @@ impl Wanted<'_> {
 async fn read(reply: Reply, what: &str, sent: Instant) -> Result<Token, Failure> {
     let status = reply.status();
     if status != 200 {
-        let mut failure = refusal(what, reply).await;
+        let mut failure = refusal_of_token(what, reply).await;
         // Whatever the token server dislikes, it is about who is asking.
         if (400..500).contains(&status) && !is_transient(status) {
             failure.error = Error::new(Kind::Unauthorized, failure.error.to_string());
