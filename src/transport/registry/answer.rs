@@ -81,36 +81,75 @@ async fn said(purpose: Purpose, what: &str, reply: Reply) -> Failure {
     }
 }
 
-/// What the registry objects to, by the codes of the specification (distribution-spec, "Error Codes"). Harbor answers a manifest
-/// whose blobs it does not find with 404 and a code of its own, and distribution may answer it with 500.
+/// What the registry objects to, by the codes of the specification (distribution-spec, "Error Codes") or by its words.
 fn reason(purpose: Purpose, status: u16, body: &[u8]) -> Option<Reason> {
     if purpose == Purpose::Read {
         return None;
     }
-    let json: Value = serde_json::from_slice(body).unwrap_or_default();
-    let errors = json.get("errors").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
-    let code = |error: &&Value| error.get("code").and_then(Value::as_str).unwrap_or_default().to_owned();
+    let json: Option<Value> = serde_json::from_slice(body).ok();
+    let errors = json.as_ref().and_then(|json| json.get("errors")).and_then(Value::as_array).map(Vec::as_slice);
     // distribution in maintenance says no code, as a cache of another registry this one. Azure denies pushes to one locked
     // repository with the same status.
-    if purpose == Purpose::BeginUpload && status == 405 && errors.iter().all(|error| code(&error) == "UNSUPPORTED") {
+    let is_unsupported = |errors: &[Value]| errors.iter().all(|error| code(error) == "UNSUPPORTED");
+    if purpose == Purpose::BeginUpload && status == 405 && errors.is_none_or(is_unsupported) {
         return Some(Reason::NoPushes);
     }
-    let is_content = |error: &&Value| match &*code(error) {
-        "MANIFEST_BLOB_UNKNOWN" | "BLOB_UNKNOWN" | "MANIFEST_UNKNOWN" => true,
-        "NOT_FOUND" => status == 404,
-        _ => false,
-    };
-    let content: Vec<&Value> = errors.iter().filter(is_content).collect();
-    if purpose == Purpose::WriteManifest && !content.is_empty() {
-        return Some(Reason::UnknownContent(content.into_iter().flat_map(digests_in).collect()));
+    if purpose == Purpose::WriteManifest {
+        let unknown = match errors {
+            Some(errors) => unknown_content(status, errors),
+            None => missing_by_words(status, &String::from_utf8_lossy(body)),
+        };
+        if let Some(digests) = unknown {
+            return Some(Reason::UnknownContent(digests));
+        }
     }
-    let is_repository = errors.iter().any(|error| code(&error) == "NAME_UNKNOWN");
+    let is_repository = errors.is_some_and(|errors| errors.iter().any(|error| code(error) == "NAME_UNKNOWN"));
     (is_repository && status == 404).then_some(Reason::UnknownRepository)
 }
 
-/// Every digest that an error names, wherever it does.
-fn digests_in(error: &Value) -> Vec<Digest> {
-    let text = error.to_string();
+/// The digests that the errors of a refused manifest call unknown; empty if content is unknown and no digest is named. Harbor
+/// answers 404 with a code of its own, and distribution may answer 500.
+fn unknown_content(status: u16, errors: &[Value]) -> Option<Vec<Digest>> {
+    let of_error = |error: &Value| match &*code(error) {
+        "MANIFEST_BLOB_UNKNOWN" | "BLOB_UNKNOWN" | "MANIFEST_UNKNOWN" => Some(digests_in(&error.to_string())),
+        "NOT_FOUND" if status == 404 => Some(digests_in(&error.to_string())),
+        _ => missing_by_words(status, &error.to_string()),
+    };
+    errors.iter().filter_map(of_error).reduce(|mut all, more| {
+        all.extend(more);
+        all
+    })
+}
+
+fn code(error: &Value) -> String {
+    error.get("code").and_then(Value::as_str).unwrap_or_default().to_ascii_uppercase()
+}
+
+/// The digests that a text calls missing. Quay, ECR and Artifactory have codes of their own for that, and gateways send plain
+/// text.
+fn missing_by_words(status: u16, text: &str) -> Option<Vec<Digest>> {
+    const WORDS: [&str; 10] = [
+        "blob unknown",
+        "unknown blob",
+        "unknown layer",
+        "layer unknown",
+        "blob_unknown",
+        "not found",
+        "not_found",
+        "not exist",
+        "missing",
+        " find ",
+    ];
+    if !matches!(status, 400 | 404 | 409 | 422) {
+        return None;
+    }
+    let lower = text.to_lowercase();
+    let digests = digests_in(text);
+    (!digests.is_empty() && WORDS.iter().any(|words| lower.contains(words))).then_some(digests)
+}
+
+/// Every digest that a text names.
+fn digests_in(text: &str) -> Vec<Digest> {
     let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != ':');
     words.filter_map(|word| word.parse().ok()).collect()
 }
@@ -232,6 +271,20 @@ mod tests {
         let harbor = r#"{"errors":[{"code":"NOT_FOUND","message":"blob not found"}]}"#;
         assert_eq!((manifest(404, harbor), manifest(400, harbor)), (unknown(&[]), None));
         assert_eq!(manifest(400, r#"{"errors":[{"code":"MANIFEST_INVALID"}]}"#), None);
+        for own_words in [
+            format!(r#"{{"errors":[{{"code":"manifest_blob_unknown","detail":"{a}"}}]}}"#),
+            format!(r#"{{"errors":[{{"code":"MANIFEST_INVALID","detail":{{"message":"failed to find blob {a}"}}}}]}}"#),
+            format!(r#"{{"errors":[{{"code":"LAYERS_NOT_FOUND","message":"Layer with digest '{a}' not found"}}]}}"#),
+            format!(r#"{{"errors":[{{"code":"LAYER_NOT_FOUND","message":"Layers [{a}] do not exist"}}]}}"#),
+            format!("blob unknown to registry: {a}\n"),
+            format!(r#"{{"message":"missing layer {a}"}}"#),
+        ] {
+            assert_eq!(manifest(400, &own_words), unknown(&[a]), "{own_words}");
+        }
+        let media_type =
+            format!(r#"{{"errors":[{{"code":"MANIFEST_INVALID","message":"unknown media type of layer {a}"}}]}}"#);
+        assert_eq!(manifest(400, &media_type), None);
+        assert_eq!(manifest(403, &format!("blob unknown: {a}")), None);
         assert_eq!(manifest(404, "<html>404</html>"), None);
         let missing = r#"{"errors":[{"code":"NAME_UNKNOWN","message":"the repository does not exist"}]}"#;
         for purpose in [Purpose::BeginUpload, Purpose::WriteBlob, Purpose::WriteManifest] {
