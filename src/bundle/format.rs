@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::basis::{Assumed, Basis, Parent, Removed};
 use super::loaders::{docker_json, index_json, load_platform};
 use super::{Contents, Tool};
-use crate::content::chunks::{self, CHAINED, Chunks, values_of};
+use crate::content::chunks::{self, CHAINED, CHUNK, Chunks, values_of};
 use crate::error::{Error, Result};
 use crate::lock::{Lock, LockedImage};
 use crate::oci::{Algorithm, Digest, Manifest, has_at_most_values};
@@ -20,6 +20,8 @@ pub const FORMAT_VERSION: u32 = 1;
 
 /// The most values in a `bundle.json` that is read: a million files, and their images.
 const MOST_VALUES: usize = 8_000_000;
+/// The most chunks of a bundle: those of 32 TiB. Their list, 32 bytes for each, is held in memory.
+const MOST_CHUNKS: u64 = 32 << 20;
 
 pub const OCI_LAYOUT: &str = "oci-layout";
 pub const BUNDLE_JSON: &str = "bundle.json";
@@ -127,7 +129,7 @@ pub fn metadata(contents: &Contents, tool: &str, known: &Known) -> Result<Vec<Me
     let images = whole_images(contents);
     let index = to_bytes(&index_json(&images, &contents.manifests))?;
     let docker = to_bytes(&docker_json(&images, &contents.manifests, &load_platform(&contents.lock)))?;
-    let chunks = known.chunks.as_ref().map(|known| chained(contents, known));
+    let chunks = known.chunks.as_ref().map(|known| chained(contents, known)).transpose()?;
     let mut whole = vec![entry(OCI_LAYOUT, &layout), entry(INDEX_JSON, &index), entry(DOCKER_JSON, &docker)];
     whole.extend(chunks.iter().map(|chunks| entry(CHUNKS, chunks)));
     let files = Files { whole: &whole, contents, known };
@@ -215,7 +217,16 @@ fn entry(path: &str, bytes: &[u8]) -> FileEntry {
 }
 
 /// The chunks of all blobs that have several, in the order of the tar.
-fn chained(contents: &Contents, known: &HashMap<Digest, Chunks>) -> Vec<u8> {
+///
+/// # Errors
+/// They would take more than [`MOST_CHUNKS`].
+fn chained(contents: &Contents, known: &HashMap<Digest, Chunks>) -> Result<Vec<u8>> {
+    let all = contents.all().map(|(_, size)| size).fold(0, u64::saturating_add);
+    if all / CHUNK > MOST_CHUNKS {
+        let most = MOST_CHUNKS * CHUNK;
+        let text = format!("the images have {all} bytes by their manifests, and a bundle holds at most {most}");
+        return Err(Error::input(text));
+    }
     let mut bytes = Vec::new();
     for (digest, size) in contents.all() {
         match known.get(&digest) {
@@ -223,7 +234,7 @@ fn chained(contents: &Contents, known: &HashMap<Digest, Chunks>) -> Vec<u8> {
             None => bytes.resize(bytes.len() + usize::try_from(values_of(size)).unwrap_or_default() * CHAINED, 0),
         }
     }
-    bytes
+    Ok(bytes)
 }
 
 /// The images that need nothing from the target: all that other programs are told of.

@@ -11,6 +11,8 @@ use crate::oci::{Child, Descriptor, Digest, Manifest, Repository, Role, media_ty
 
 /// How deep indexes may nest. Real images have two levels.
 const MAX_DEPTH: usize = 8;
+/// The largest blob that is believed, in bytes: 4 TiB. Space and memory are planned by what a manifest says.
+const MOST_BYTES: u64 = 4 << 40;
 /// How many children of one image are asked for at once; the connections of a host are bounded below.
 const AT_ONCE: usize = 6;
 
@@ -120,6 +122,7 @@ impl Tree {
             }
             let mut next: Vec<(Digest, Descriptor)> = Vec::new();
             for manifest in level {
+                check_sizes(&manifest)?;
                 let children = self.missing_children(&manifest).into_iter();
                 next.extend(children.map(|child| (manifest.digest(), child)));
                 // Met again further down, it moves down: its parents must come before it.
@@ -157,6 +160,19 @@ impl Tree {
     fn missing_children(&self, manifest: &Manifest) -> Vec<Descriptor> {
         let children = manifest.children().into_iter().filter(|child| child.role == Role::Manifest);
         children.map(|child| child.descriptor).filter(|child| !self.absent.contains(&child.digest)).collect()
+    }
+}
+
+/// # Errors
+/// A blob is said to be larger than any that exists.
+fn check_sizes(manifest: &Manifest) -> Result<()> {
+    let blobs = manifest.children().into_iter().filter(|child| matches!(child.role, Role::Config | Role::Layer));
+    match blobs.map(|child| child.descriptor).find(|blob| blob.size > MOST_BYTES) {
+        Some(Descriptor { digest, size, .. }) => {
+            let text = format!("its manifest {} says that blob {digest} has {size} bytes", manifest.digest());
+            Err(Error::damaged(format!("{text}; at most {MOST_BYTES} are believed")))
+        }
+        None => Ok(()),
     }
 }
 

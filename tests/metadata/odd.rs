@@ -137,6 +137,28 @@ async fn content_that_the_descriptor_brings_along_is_used_where_the_registry_lac
     assert!(stderr(&output).contains(&sha256(b"{}")), "{}", stderr(&output));
 }
 
+/// Memory and space are planned by what manifests say: one hostile number must not end the run, or cost the other images.
+#[tokio::test]
+async fn a_blob_that_is_said_to_be_larger_than_any_disk_costs_its_image_and_nothing_else() {
+    let (source, site) = (Source::start().await, tempdir());
+    source.put_image("good", "1", "amd64");
+    let config = typed(source.put_blob("huge", br#"{"os":"linux","architecture":"amd64"}"#), OCI_CONFIG);
+    for (tag, size) in [("max", i64::MAX as u64), ("most", u64::MAX), ("peta", 1 << 50)] {
+        let layer = with(typed(source.put_blob("huge", b"layer"), OCI_LAYER), json!({"size": size}));
+        let manifest =
+            json!({"schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": config, "layers": [layer, layer]});
+        source.put_manifest("huge", tag, OCI_MANIFEST, &manifest);
+        let (good, huge) = (source.name("good:1"), source.name(&format!("huge:{tag}")));
+        for form in [tag.to_owned(), format!("{tag}.tar")] {
+            let bundle = site.path().join(form).display().to_string();
+            let output = ends_with(3, &["export", &huge, "-o", &bundle]);
+            assert!(stderr(&output).contains(&size.to_string()), "{}", stderr(&output));
+            ends_with(1, &["export", &good, &huge, "-o", &bundle, "--keep-going"]);
+            ends_with(0, &["verify", &bundle]);
+        }
+    }
+}
+
 #[tokio::test]
 async fn an_image_that_is_two_things_is_refused_and_says_which() {
     let (source, site) = (Source::start().await, tempdir());
