@@ -116,6 +116,10 @@ fn forms(secret: &str) -> Vec<Form> {
     }
     let encoded = [percent(secret, "%20", false), percent(secret, "+", false), percent(secret, "%20", true)];
     forms.extend(encoded.into_iter().chain([in_json(secret), in_html(secret)]).map(plain));
+    // Some programs escape what they need not: PHP the slashes in JSON, others every character.
+    let bytes = |before: &str| secret.bytes().map(|byte| format!("{before}{byte:02x}")).collect::<String>();
+    let escaped = [bytes("%"), bytes("")].into_iter().flat_map(|text| [text.to_uppercase(), text]);
+    forms.extend(escaped.chain([in_json(secret).replace('/', "\\/")]).map(plain));
     for base64 in (0..3).map(|offset| in_base64(secret, offset)).filter(|text| text.len() >= SHORTEST_BASE64) {
         let for_urls = base64.replace('+', "-").replace('/', "_");
         forms.extend([base64, for_urls].map(|text| Form { text, is_base64: true }));
@@ -178,6 +182,10 @@ mod tests {
             "https://x/?password=pa%20ss%2f%22w%c3%b6rd%261".to_owned(),
             serde_json::json!({ "detail": secret }).to_string(),
             "<p>pa ss/&quot;wörd&amp;1</p>".to_owned(),
+            serde_json::json!({ "detail": secret }).to_string().replace('/', "\\/"),
+            "https://x/?password=%70%61%20%73%73%2f%22%77%c3%b6%72%64%26%31".to_owned(),
+            "https://x/?password=%70%61%20%73%73%2F%22%77%C3%B6%72%64%26%31".to_owned(),
+            "70612073732f2277c3b672642631".to_owned(),
         ] {
             let shown = redacted(&text);
             let leaks = ["pa ss", "pa+ss", "pa%20ss", "B6rd", "b6rd", "wörd"];
