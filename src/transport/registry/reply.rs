@@ -1,5 +1,6 @@
 //! An answer while it is read: its status, its headers, and a body that is bounded in length and in time.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -45,6 +46,11 @@ impl Reply {
 
     pub fn headers(&self, name: &str) -> impl Iterator<Item = &str> {
         self.response.headers().get_all(name).into_iter().filter_map(|value| value.to_str().ok())
+    }
+
+    /// The same, but with the bytes that are not ASCII replaced: of what is only taken apart, the rest is still of use.
+    pub fn texts(&self, name: &str) -> impl Iterator<Item = Cow<'_, str>> {
+        self.response.headers().get_all(name).into_iter().map(|value| String::from_utf8_lossy(value.as_bytes()))
     }
 
     /// Whether every header of this name is readable text.

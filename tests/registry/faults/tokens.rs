@@ -28,6 +28,28 @@ async fn a_token_is_fetched_once_and_again_when_it_is_refused_mid_run() {
 }
 
 #[tokio::test]
+async fn a_token_is_had_from_odd_challenges_and_answers_and_never_shown() {
+    for (status, body) in [
+        (201, r#"{"token":"the-token"}"#),
+        (200, r#"{"token":"the-token\n","access_token":5}"#),
+        (200, r#"{"token":null,"access_token":" the-token"}"#),
+    ] {
+        let server = Server::start(move |request, _| match request.header("authorization") {
+            "Bearer the-token" => manifest(),
+            _ if request.target.starts_with("/token") => Answer::new(status).body(body),
+            _ => {
+                let realm = format!("http://{}/token", request.header("host"));
+                let challenge = format!(r#"Bearer realm="{realm}",error_description="Zugriff für niemanden""#);
+                Answer::new(401).with("WWW-Authenticate", challenge)
+            }
+        });
+        let server = server.await;
+        let found = client(config()).manifest(&tag(&repo(&server), "v1")).await;
+        assert!(found.unwrap_or_else(|e| panic!("{body}: {e:?}")).is_some());
+    }
+}
+
+#[tokio::test]
 async fn concurrent_requests_share_one_token() {
     let server = Server::with_tokens(Tokens::good_for(100), |_| manifest()).await;
     let registries = client(config());

@@ -25,8 +25,8 @@ pub(in crate::transport::registry) struct Bearer {
 impl Challenge {
     /// Of the challenges of the headers, in whatever order, the one to answer: a token server gives tokens also to nobody
     /// in particular and takes what Basic would be shown. One without a web address cannot be asked.
-    pub fn choose<'a>(headers: impl Iterator<Item = &'a str>) -> Option<Challenge> {
-        let all: Vec<Challenge> = headers.flat_map(parse).collect();
+    pub fn choose(headers: impl Iterator<Item = impl AsRef<str>>) -> Option<Challenge> {
+        let all: Vec<Challenge> = headers.flat_map(|header| parse(header.as_ref())).collect();
         let or_basic = all.contains(&Challenge::Basic);
         let usable = all.iter().position(|challenge| match challenge {
             Challenge::Basic => false,

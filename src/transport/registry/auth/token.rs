@@ -40,10 +40,20 @@ pub(super) struct Token {
 
 #[derive(Deserialize)]
 struct Answer {
+    #[serde(default, deserialize_with = "text")]
     token: Option<String>,
+    #[serde(default, deserialize_with = "text")]
     access_token: Option<String>,
     #[serde(default, deserialize_with = "seconds")]
     expires_in: Option<f64>,
+}
+
+/// What is no text counts as not said: the other field may have the token.
+fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    Ok(match Value::deserialize(deserializer)? {
+        Value::String(text) => Some(text.trim().to_owned()),
+        _ => None,
+    })
 }
 
 /// A number, which some token servers send as text; anything else counts as not said.
@@ -146,7 +156,7 @@ impl Wanted<'_> {
 
 async fn read(reply: Reply, what: &str, sent: Instant) -> Result<Token, Failure> {
     let status = reply.status();
-    if status != 200 {
+    if !(200..300).contains(&status) {
         let mut failure = refusal_of_token(what, reply).await;
         // Whatever the token server dislikes, it is about who is asking.
         if (400..500).contains(&status) && !is_transient(status) {
@@ -201,6 +211,8 @@ mod tests {
             let answer: Answer = serde_json::from_str(&format!(r#"{{"token":"t","expires_in":{sent}}}"#)).unwrap();
             assert_eq!(answer.expires_in, life, "{sent}");
         }
+        let mixed: Answer = serde_json::from_str(r#"{"token":"t\n","access_token":5}"#).unwrap();
+        assert_eq!((mixed.token.as_deref(), mixed.access_token), (Some("t"), None));
         let bare: Answer = serde_json::from_str(r#"{"token":"t","access_token":null}"#).unwrap();
         assert_eq!((bare.token.as_deref(), bare.expires_in), (Some("t"), None));
     }
