@@ -171,7 +171,11 @@ impl Source for Cached<'_> {
         }
         if !self.local.is_empty() || self.primary.counts_pulls(&reference.repository) {
             let Some(found) = self.primary.resolve(reference).await? else { return Ok(None) };
-            return self.by_digest(&reference.repository.with_digest(found.digest), found.digest).await;
+            let known = self.by_digest(&reference.repository.with_digest(found.digest), found.digest).await?;
+            if known.is_some() {
+                return Ok(known);
+            }
+            // A cache in front of the registry may have told what the tag meant before: the manifest itself decides.
         }
         let found = self.primary.manifest(reference).await?;
         if let Some(manifest) = &found {

@@ -171,7 +171,35 @@ async fn a_registry_that_loses_what_it_took_before_the_close_gets_it_in_one_requ
     server.when("PUT", "").fault(Fault::Cancelled);
     let blob = push(&server, noise(SIZE), large()).await.unwrap();
     assert!(server.blob(&blob.digest).unwrap() == noise(SIZE));
-    assert_eq!(methods(&server), ["POST", "PATCH", "PUT", "HEAD", "POST", "PUT"]);
+    assert_eq!(
+        methods(&server),
+        ["POST", "PATCH", "PUT", "HEAD", "GET", "POST", "PUT"],
+        "GET confirms what HEAD denies"
+    );
+}
+
+#[tokio::test]
+async fn a_registry_that_cannot_say_what_it_has_of_an_upload_gets_a_new_one() {
+    let server = Sessions::start();
+    server.when("PATCH", "").fault(Fault::Reset(Stage::RequestBody(700_000)));
+    server.when("GET", "/uploads/").always().fault(Fault::Status(500));
+    let blob = push(&server, noise(SIZE), large()).await.unwrap();
+    assert!(server.blob(&blob.digest).unwrap() == noise(SIZE));
+    assert_eq!(server.count("POST", "/"), 2);
+}
+
+#[tokio::test]
+async fn an_end_that_is_good_but_not_created_counts_only_if_the_blob_is_there() {
+    for status in [200, 202] {
+        let server = Sessions::start();
+        server.when("PUT", "").fault(Fault::Status(status));
+        let blob = push(&server, noise(SIZE), large()).await.unwrap();
+        assert!(server.blob(&blob.digest).unwrap() == noise(SIZE), "{status}");
+        let server = Sessions::start();
+        server.when("PUT", "").fault(Fault::Status(status));
+        let small = push(&server, noise(1000), config()).await.unwrap();
+        assert!(server.blob(&small.digest).unwrap() == noise(1000), "{status}, small");
+    }
 }
 
 #[tokio::test]

@@ -13,7 +13,8 @@ pub(super) struct Arrived(Mutex<HashMap<Repository, Here>>);
 struct Here {
     /// Of blobs and manifests.
     digests: HashSet<Digest>,
-    tags: HashSet<Tag>,
+    /// What they were given to mean.
+    tags: HashMap<Tag, Digest>,
 }
 
 impl Arrived {
@@ -29,7 +30,7 @@ impl Arrived {
         let mut all = self.lock();
         let here = all.entry(reference.repository.clone()).or_default();
         here.digests.insert(digest);
-        here.tags.extend(reference.tag.clone());
+        here.tags.extend(reference.tag.clone().map(|tag| (tag, digest)));
     }
 
     pub fn has_blob(&self, repository: &Repository, digest: &Digest) -> bool {
@@ -41,9 +42,16 @@ impl Arrived {
         let Some(here) = all.get(&reference.repository) else { return false };
         match (&reference.digest, &reference.tag) {
             (Some(digest), _) => here.digests.contains(digest),
-            (None, Some(tag)) => here.tags.contains(tag),
+            (None, Some(tag)) => here.tags.contains_key(tag),
             (None, None) => false,
         }
+    }
+
+    /// Whether this run has given the tag another meaning than `told`.
+    pub fn is_other(&self, tag: &Reference, told: &Digest) -> bool {
+        let all = self.lock();
+        let given = all.get(&tag.repository).zip(tag.tag.as_ref()).and_then(|(here, tag)| here.tags.get(tag));
+        tag.digest.is_none() && given.is_some_and(|given| given != told)
     }
 
     /// Whether a refusal to store a manifest for want of what it names may pass: all of `named` has been brought there, or, if
@@ -75,6 +83,8 @@ mod tests {
         assert!(!arrived.has_manifest(&tag));
         arrived.note_manifest(&tag, other);
         assert!(arrived.has_manifest(&tag) && arrived.has_manifest(&here.with_digest(other)));
+        assert!(arrived.is_other(&tag, &blob) && !arrived.is_other(&tag, &other));
+        assert!(!arrived.is_other(&here.with_tag("v2".parse().unwrap()), &blob));
         assert!(arrived.has_blob(&here, &blob) && !arrived.has_blob(&elsewhere, &blob));
     }
 }

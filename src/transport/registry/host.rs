@@ -1,7 +1,7 @@
 //! One registry: how it is reached, and requests to it with authentication and retries.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -80,6 +80,10 @@ pub(super) struct Memory {
     pub patchless: AtomicBool,
     /// Whether GET agreed when HEAD said that a manifest is not there; locked while that is found out.
     pub head_tells: tokio::sync::Mutex<Option<bool>>,
+    /// The same of blobs.
+    pub blob_head_tells: tokio::sync::Mutex<Option<bool>>,
+    /// Entries of the longest page of tags: a server that cuts lists cuts none that is shorter.
+    pub longest_page: AtomicUsize,
     /// By origin: servers that the registry redirects to, as anybody may read them.
     elsewhere: Mutex<HashMap<String, Arc<Auth>>>,
     /// Whether repositories take uploads, where a look into them was denied.
@@ -386,7 +390,7 @@ impl Host {
         }
         // Of a server that it redirects to nothing is learned: our credentials are not for that one.
         if reply.status() == 401 && is_same_server(base, reply.url()) {
-            self.auth.set_challenge(Challenge::choose(reply.headers("www-authenticate")));
+            self.auth.set_challenge(Challenge::choose(reply.texts("www-authenticate")));
         }
         // A proxy that sends everybody on to TLS is spoken to by TLS from now on.
         let secured = reply.url().scheme() == "https" && reply.url().host_str() == base.host_str();

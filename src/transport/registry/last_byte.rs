@@ -24,11 +24,7 @@ const MOST_BROKEN: u32 = 2;
 /// The registry wants to be left alone for longer than was allowed, or no longer answers anything.
 pub(super) async fn read(host: &Host, repository: &Repository, blob: &Descriptor) -> Result<Readable> {
     let what = format!("reading the last byte of blob {} in {repository}", blob.digest);
-    let path = format!("/v2/{}/blobs/{}", repository.path(), blob.digest);
-    let mut ask = Ask::new(Method::GET, path, Scopes::push(repository), &what);
-    if let Some(last) = blob.size.checked_sub(1) {
-        ask = ask.header("range", &format!("bytes={last}-{last}"))?;
-    }
+    let ask = asking(repository, blob, &what)?;
     let (mut tries, mut broken) = (host.tries(&what), 0);
     loop {
         let (failure, otherwise) = match once(host, &ask, blob).await {
@@ -61,6 +57,30 @@ pub(super) async fn read(host: &Host, repository: &Repository, blob: &Descriptor
             Err(error) if error.kind() == Kind::RateLimited || error.stopped().is_some() => return Err(error),
             Err(_) => return Ok(otherwise),
         }
+    }
+}
+
+/// Whether the last byte comes, in one try: HEAD has said that the blob is not there.
+///
+/// # Errors
+/// As [`read`].
+pub(super) async fn finds(host: &Host, repository: &Repository, blob: &Descriptor) -> Result<bool> {
+    let what = format!("looking for blob {} in {repository}", blob.digest);
+    match once(host, &asking(repository, blob, &what)?, blob).await {
+        Ok(answer) => Ok(matches!(answer, Answer::Given(Readable::Yes))),
+        Err(failure) if failure.error.kind() == Kind::RateLimited || failure.error.stopped().is_some() => {
+            Err(failure.error)
+        }
+        Err(_) => Ok(false),
+    }
+}
+
+fn asking<'a>(repository: &Repository, blob: &Descriptor, what: &'a str) -> Result<Ask<'a>> {
+    let path = format!("/v2/{}/blobs/{}", repository.path(), blob.digest);
+    let ask = Ask::new(Method::GET, path, Scopes::push(repository), what);
+    match blob.size.checked_sub(1) {
+        Some(last) => ask.header("range", &format!("bytes={last}-{last}")),
+        None => Ok(ask),
     }
 }
 

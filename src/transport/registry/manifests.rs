@@ -39,6 +39,11 @@ pub(super) async fn look_up(host: &Host, reference: &Reference, denials_count: b
         match look(host, reference, Scopes::push(&reference.repository), Absence::AsLearned).await {
             Err(error) if error.reason() == Some(&Reason::PullPolicy) => return Ok(Lookup::Blocked(words(&error))),
             Err(error) => return Err(error),
+            // Some caches in front of a registry give HEAD what was there before.
+            Ok(Said::Found(told)) if host.memory.arrived.is_other(reference, &told.digest) => {
+                let read = by_get(host, reference, Scopes::push(&reference.repository)).await?;
+                return Ok(Lookup::Found(if let Said::Found(read) = read { read } else { told }));
+            }
             Ok(Said::Found(descriptor)) => return Ok(Lookup::Found(descriptor)),
             Ok(Said::Absent) if !host.memory.arrived.has_manifest(reference) => return Ok(Lookup::Absent),
             Ok(Said::Absent) => {}
@@ -96,7 +101,8 @@ enum Said {
 enum Absence {
     /// Caching proxies answer HEAD with 404 for what GET would fetch.
     ByGet,
-    /// HEAD, once GET has agreed with it at this registry: nearly all that is asked of a target is not there.
+    /// HEAD, once GET has agreed with it at this registry: nearly all that is asked of a target is not there. Not of what this
+    /// run has put there.
     AsLearned,
 }
 
@@ -104,7 +110,7 @@ enum Absence {
 async fn look(host: &Host, reference: &Reference, scopes: Scopes, absence: Absence) -> Result<Said> {
     match head(host, reference, scopes.clone()).await? {
         Hint::Found(descriptor) => Ok(Said::Found(descriptor)),
-        Hint::Absent if absence == Absence::AsLearned => {
+        Hint::Absent if absence == Absence::AsLearned && !host.memory.arrived.has_manifest(reference) => {
             // The first question tells for all that wait here.
             let mut agrees = host.memory.head_tells.lock().await;
             match *agrees {
@@ -142,7 +148,7 @@ async fn head(host: &Host, reference: &Reference, scopes: Scopes) -> Result<Hint
     let Some(reply) = host.hint(&ask).await? else { return Ok(Hint::Nothing) };
     match reply.status() {
         200 => {}
-        404 if reply.own => return Ok(Hint::Absent),
+        404 | 410 if reply.own => return Ok(Hint::Absent),
         _ => return Ok(Hint::Nothing),
     }
     let digest = reply.header(CONTENT_DIGEST).and_then(|header| header.parse::<Digest>().ok());
@@ -193,7 +199,7 @@ pub(super) async fn fetch(host: &Host, reference: &Reference, scopes: Scopes) ->
         let reply = host.ask(&ask).await?;
         match reply.status() {
             200 => {}
-            404 => return Ok(Fetched::Absent),
+            404 | 410 => return Ok(Fetched::Absent),
             401 | 403 => return Ok(Fetched::Denied(refusal(&what, reply).await.error)),
             // No condition was sent, so it is a policy's.
             412 => return Err(refusal(&what, reply).await.error.with_reason(Reason::PullPolicy)),

@@ -19,7 +19,7 @@ use super::auth::Scopes;
 use super::host::{Ask, Target};
 use super::outflow::Outflow;
 use super::reply::Reply;
-use super::retry::{Failure, Retry, is_transient};
+use super::retry::{Failure, Retry, is_gateway, is_transient};
 use super::upload::{Upload, location};
 use super::wire::Payload;
 use crate::error::{Error, Kind};
@@ -34,12 +34,14 @@ pub(super) struct Session {
     pub unsure: bool,
     /// The most that can be there.
     sent: u64,
+    /// The registry has failed to say what it has.
+    untold: bool,
 }
 
 impl Session {
     /// A new one.
     pub fn at(location: Url) -> Session {
-        Session { location, has: 0, unsure: false, sent: 0 }
+        Session { location, has: 0, unsure: false, sent: 0, untold: false }
     }
 }
 
@@ -104,6 +106,10 @@ impl Upload<'_> {
         let reply = self.heard(answer, self.blob.size)?;
         match reply.status() {
             201 | 204 => self.accepted(&reply),
+            200 | 202 => {
+                self.session = None;
+                self.check_there(reply).await
+            }
             // The registry itself loses uploads between requests: some object stores behind distribution 2.8 list too few
             // of the parts that they have got. Another PATCH could end the same way, so a new session gets the whole blob
             // in one PUT, from the first byte.
@@ -117,12 +123,16 @@ impl Upload<'_> {
 
     /// Finds out what a request that broke off has left; afterwards the session is sure, or there is none.
     pub async fn ask_what_it_has(&mut self) -> Result<(), Failure> {
-        let Some(session) = &self.session else { return Ok(()) };
+        let Some(session) = &mut self.session else { return Ok(()) };
         let mut ask = Ask::new(Method::GET, String::new(), Scopes::push(self.repository), self.what);
         ask.target = Target::Url(session.location.clone());
         let reply = self.host.once(&ask).await?;
         let status = reply.status();
         if is_transient(status) {
+            // A registry that stumbles over the question itself will do so again: a new session does without.
+            if !is_gateway(status) && status != 429 && std::mem::replace(&mut session.untold, true) {
+                self.session = None;
+            }
             return Err(refusal(self.what, reply).await);
         }
         let next = location(&reply, self.what).ok();

@@ -1,13 +1,15 @@
 //! The tags of a repository (distribution-spec, "Listing Tags").
 //!
 //! A list that is shorter than the repository loses images without a word, so the end of a list is not taken on trust: a
-//! page that is as long as was asked for, or whose length is a round number, may have been cut, and what follows its last
-//! tag is asked for even where no `Link` says that there is more. That costs one request for every tenth repository.
+//! page may have been cut that is as long as was asked for, is as long as any that this registry has sent, or has a round number
+//! of entries. What follows its last tag is asked for even where no `Link` says that there is more. Of a registry with many
+//! repositories that costs one request for every tenth of them, or little more.
 //!
 //! **Threats.** A list may be endless ([`paging`](super::paging)), have millions of entries, or hold anything but tags:
 //! entries are counted while they are parsed, and what is no tag becomes a doubt about the list.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::Ordering;
 
 use reqwest::{Method, Url};
 
@@ -29,7 +31,7 @@ const MOST_IN_ALL: u64 = 128 * 1024 * 1024;
 const MOST_NAMED: usize = 5;
 /// Tags asked for at once; ECR refuses more than 1,000.
 const PAGE: usize = 1000;
-/// Servers that cut a list do so at a multiple of this.
+/// Most servers that cut a list do so at a multiple of this; behind one gateway there may be several, with limits of their own.
 const ROUND: usize = 10;
 
 /// The whole list, or one with the doubts about it.
@@ -124,7 +126,8 @@ impl Listing<'_> {
     }
 
     fn may_be_cut(&self, entries: usize) -> bool {
-        entries == self.asked || (entries > 0 && entries.is_multiple_of(ROUND))
+        let is_longest = entries > 1 && entries >= self.host.memory.longest_page.load(Ordering::Relaxed);
+        entries == self.asked || is_longest || (entries > 0 && entries.is_multiple_of(ROUND))
     }
 
     /// What comes after a page that may have been cut; `None`: nothing.
@@ -132,8 +135,13 @@ impl Listing<'_> {
     /// # Errors
     /// The page was as long as was asked for, and the registry refuses to say what follows; or it did not answer.
     async fn after_the_end(&mut self, last: &str, entries: usize) -> Result<Option<Read>> {
-        let is_full = entries == self.asked;
-        match self.first_of(vec![self.past(last)]).await {
+        let (is_full, known) = (entries == self.asked, self.others.len());
+        let next = self.first_of(vec![self.past(last)]).await;
+        if next.as_ref().is_ok_and(|next| next.new == 0) {
+            // It repeats what was read, and what is no tag in it.
+            self.others.truncate(known);
+        }
+        match next {
             Ok(next) if next.new > 0 => Ok(Some(next)),
             Ok(next) if next.entries == 0 || !is_full => Ok(None),
             // It repeats itself: it does not know `last`, but perhaps `n`.
@@ -213,6 +221,7 @@ impl Listing<'_> {
                 format!("it has more than {MOST_TAGS} tags; name the images by their tags"),
             ));
         }
+        self.host.memory.longest_page.fetch_max(read.entries, Ordering::Relaxed);
         let may_go_on = self.pages.note(url, body.len(), read.new > 0);
         may_go_on.map_err(|reason| strange(&self.what, format!("{reason}, at {}", trace::shown(url))))?;
         Ok(read)

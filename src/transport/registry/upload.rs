@@ -52,19 +52,46 @@ pub(super) async fn has(host: &Host, repository: &Repository, blob: &Descriptor)
 async fn look_for(host: &Host, repository: &Repository, blob: &Descriptor, what: &str) -> Result<Option<bool>> {
     let path = format!("/v2/{}/blobs/{}", repository.path(), blob.digest);
     let reply = host.hint(&Ask::new(Method::HEAD, path, Scopes::push(repository), what)).await?;
-    match (reply.as_ref().map(Reply::status), reply.as_ref().and_then(Reply::content_length)) {
+    let is_own = reply.as_ref().is_some_and(|reply| reply.own);
+    let said = (reply.as_ref().map(Reply::status), reply.as_ref().and_then(Reply::content_length));
+    drop(reply);
+    match said {
         (Some(200), Some(length)) if length != blob.size => {
+            // Some gateways give HEAD the length of nothing, or that of a page.
+            if matches!(last_byte::read(host, repository, blob).await?, Readable::Yes) {
+                return Ok(Some(true));
+            }
             let text = format!("{what}: there it has {length} bytes instead of {}; uploading it again", blob.size);
             host.wire.events.report(Event::Warning(text));
             host.memory.suspect(&blob.digest);
             Ok(Some(false))
         }
         (Some(200), _) => Ok(Some(true)),
-        (Some(404), _) => Ok(None),
+        (Some(404 | 410), _) if is_own => Ok(has_though_head_denies(host, repository, blob).await?.then_some(true)),
         // A gateway, or storage behind a redirect, may refuse HEAD.
-        _ => {
-            drop(reply);
-            Ok(Some(matches!(last_byte::read(host, repository, blob).await?, Readable::Yes)))
+        _ => Ok(Some(matches!(last_byte::read(host, repository, blob).await?, Readable::Yes))),
+    }
+}
+
+/// Whether GET finds a blob that HEAD does not. Once it has agreed with HEAD at this registry it is asked no more, except about
+/// what this run has uploaded: nearly all that is looked for is not there.
+async fn has_though_head_denies(host: &Host, repository: &Repository, blob: &Descriptor) -> Result<bool> {
+    let finds = async || last_byte::finds(host, repository, blob).await;
+    if host.memory.arrived.has_blob(repository, &blob.digest) {
+        return finds().await;
+    }
+    // The first question tells for all that wait here.
+    let mut agrees = host.memory.blob_head_tells.lock().await;
+    match *agrees {
+        Some(true) => Ok(false),
+        Some(false) => {
+            drop(agrees);
+            finds().await
+        }
+        None => {
+            let found = finds().await?;
+            *agrees = Some(!found);
+            Ok(found)
         }
     }
 }
@@ -309,6 +336,7 @@ impl Upload<'_> {
         };
         match reply.status() {
             201 | 204 => self.accepted(&reply),
+            200 | 202 => self.check_there(reply).await,
             // The session is gone (BLOB_UPLOAD_UNKNOWN, BLOB_UPLOAD_INVALID): a new one may do.
             404 | 416 => Err(Failure { retry: Retry::Soon, ..refusal(self.what, reply).await }),
             _ => {
@@ -344,6 +372,15 @@ impl Upload<'_> {
     pub fn request(&self, method: Method) -> Result<Ask<'_>, Failure> {
         let ask = Ask::new(method, String::new(), Scopes::push(self.repository), self.what);
         ask.header("content-type", "application/octet-stream").map_err(Failure::never)
+    }
+
+    /// After an end that is good, but not the specification's: a page of somebody who stands between, or a registry that stores
+    /// later. What counts is whether the blob is there.
+    pub async fn check_there(&self, reply: Reply) -> Result<(), Failure> {
+        match has(self.host, self.repository, self.blob).await {
+            Ok(true) => Ok(()),
+            _ => Err(Failure { retry: Retry::Soon, ..refusal(self.what, reply).await }),
+        }
     }
 
     /// What a registry says it has stored must be what was sent.

@@ -2,7 +2,7 @@
 
 use gapferry::content::{Lookup, Sink, Source};
 use gapferry::error::Kind;
-use gapferry::oci::{Descriptor, Digest, Reference, Tag};
+use gapferry::oci::{Descriptor, Digest, Manifest, Reference, Tag, media_type};
 use gapferry::progress::Event;
 
 use super::{INDEX, manifest, repo};
@@ -55,6 +55,69 @@ async fn a_signed_address_that_is_for_get_alone_does_not_hide_a_manifest_or_blob
     let blob = |size| Descriptor::new("x", Digest::sha256(b"a blob"), size);
     assert!(client(config()).has_blob(&repo(&server), &blob(6)).await.unwrap());
     assert!(!client(config()).has_blob(&repo(&server), &blob(7)).await.unwrap());
+}
+
+/// Without the registry that HEAD shows, a rerun would send everything again.
+#[tokio::test]
+async fn a_blob_that_get_finds_is_there_whatever_head_says() {
+    let heads: [fn() -> Answer; 4] = [
+        || Answer::new(404),
+        || Answer::new(410),
+        || Answer::new(200).body("<html>a page</html>"),
+        || Answer::new(200).with("Content-Length", "0"),
+    ];
+    for (case, head) in heads.into_iter().enumerate() {
+        let server = Server::registry(move |request, _| match request.method.as_str() {
+            "HEAD" => head(),
+            _ => Answer::new(206).with("Content-Range", "bytes 5-5/6").body("b"),
+        });
+        let (server, registries) = (server.await, client(config()));
+        for content in [b"blob a", b"blob b", b"blob c"] {
+            let blob = Descriptor::new("x", Digest::sha256(content), 6);
+            assert!(registries.has_blob(&repo(&server), &blob).await.unwrap(), "HEAD {case}");
+        }
+    }
+    let server = Server::registry(|_, _| Answer::new(404)).await;
+    let registries = client(config());
+    for content in [b"blob a", b"blob b", b"blob c"] {
+        let blob = Descriptor::new("x", Digest::sha256(content), 6);
+        assert!(!registries.has_blob(&repo(&server), &blob).await.unwrap());
+    }
+    assert_eq!(
+        (server.count("HEAD", "/v2/a/b/blobs/"), server.count("GET", "/v2/a/b/blobs/")),
+        (3, 1),
+        "GET agrees once"
+    );
+}
+
+/// A cache in front of the registry keeps what HEAD said before the push.
+#[tokio::test]
+async fn what_was_just_pushed_is_read_back_by_get_if_head_tells_of_something_else() {
+    let stale: [fn() -> Answer; 2] = [
+        || Answer::new(404),
+        || {
+            let digest = Digest::sha256(b"what was there before").to_string();
+            Answer::new(200).with("Content-Type", media_type::OCI_INDEX).with("Docker-Content-Digest", digest)
+        },
+    ];
+    for stale in stale {
+        let put = std::sync::atomic::AtomicBool::new(false);
+        let server = Server::registry(move |request, _| match request.method.as_str() {
+            "HEAD" => stale(),
+            "PUT" => {
+                put.store(true, std::sync::atomic::Ordering::SeqCst);
+                Answer::new(201)
+            }
+            _ if put.load(std::sync::atomic::Ordering::SeqCst) => manifest(),
+            _ => Answer::new(404),
+        });
+        let (server, registries) = (server.await, client(config()));
+        let reference = tag(&repo(&server), "v1");
+        let _ = Sink::resolve(&registries, &reference).await.unwrap();
+        let index = Manifest::parse(INDEX.into(), Some(media_type::OCI_INDEX), None).unwrap();
+        registries.put_manifest(&reference, &index).await.unwrap();
+        assert!(Sink::resolve(&registries, &reference).await.unwrap().means(&self::index()));
+    }
 }
 
 #[tokio::test]

@@ -6,6 +6,7 @@ use gapferry::error::{Error, Kind};
 use gapferry::oci::{Digest, Tag, media_type};
 
 use super::{manifest, repo};
+use crate::shelf::repository;
 use crate::shelf::tag;
 use crate::support::faulty::{Answer, Seen, Server};
 use crate::{client, config};
@@ -47,7 +48,15 @@ fn assert_whole(found: &TagList, expected: &[String], case: &str) {
 #[tokio::test]
 async fn a_list_that_is_cut_without_a_link_is_read_to_its_end() {
     // (tags, the most the server gives at once, whether it knows `last`)
-    for (count, most, knows_last) in [(2500, 1000, true), (1000, 1000, true), (250, 100, true), (1234, 10_000, false)] {
+    let limits = [
+        (2500, 1000, true),
+        (1000, 1000, true),
+        (250, 100, true),
+        (1234, 10_000, false),
+        (300, 64, true),
+        (25, 7, true),
+    ];
+    for (count, most, knows_last) in limits {
         let all = numbered(count);
         let expected = all.clone();
         let server = Server::registry(move |request, _| {
@@ -70,9 +79,13 @@ async fn a_registry_that_sends_everything_at_once_is_believed() {
         assert_whole(&tags(&server).await.unwrap(), &expected, &format!("{count} tags"));
         assert!(server.seen().len() <= 3, "{count} tags cost {} requests", server.seen().len());
     }
-    let server = Server::registry(|_, _| page(&numbered(7))).await;
-    tags(&server).await.unwrap();
-    assert_eq!(server.seen().len(), 1, "a list that shows no sign of a cut costs one request");
+    let server =
+        Server::registry(|request, _| page(&numbered(if request.target.contains("/long/") { 9 } else { 7 }))).await;
+    let registries = client(config());
+    for name in ["long", "a", "b", "c"] {
+        registries.tags(&repository(&server.address, name)).await.unwrap();
+    }
+    assert_eq!(server.seen().len(), 2 + 3, "a list that is shorter than another costs one request");
 }
 
 #[tokio::test]
