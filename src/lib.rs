@@ -24,7 +24,8 @@
 //!
 //! | room | what it is for |
 //! |---|---|
-//! | [`oci`] | vocabulary without I/O: digest, descriptor, platform, reference, manifest |
+//! | [`oci`] | vocabulary: digest, descriptor, platform, reference, manifest |
+//! | [`spool`] | bytes that stay until the end of a run: in memory up to a bound, then in a temporary file |
 //! | [`error`], [`progress`], [`position`], [`durable`] | the one error; events instead of printing; a place in a file; files that are replaced for good |
 //! | [`content`] | the contract for reading and writing; a blob is proven while it is read |
 //! | [`credentials`] | who we are to a registry; secrets masked by type |
@@ -88,6 +89,7 @@ pub mod routes;
 pub mod select;
 pub mod serve;
 pub mod signing;
+pub mod spool;
 pub mod transfer;
 pub mod transport;
 pub mod walk;

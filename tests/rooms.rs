@@ -14,6 +14,7 @@ const ROOMS: &[(&str, u8)] = &[
     ("lock", 0),
     ("position", 0),
     ("durable", 0),
+    ("spool", 0),
     ("companion", 1),
     ("content", 1),
     ("credentials", 2),

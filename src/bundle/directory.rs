@@ -172,7 +172,7 @@ impl Place for Directory {
     fn seal(&self, sealing: &Sealing<'_>) -> Result<()> {
         let metadata = sealing.metadata;
         for manifest in sealing.manifests {
-            self.write(&self.path_of(&manifest.digest()), manifest.bytes())?;
+            self.write(&self.path_of(&manifest.digest()), &manifest.bytes()?)?;
         }
         for tool in sealing.tools {
             self.pack(tool)?;

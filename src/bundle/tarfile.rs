@@ -190,11 +190,15 @@ impl Place for TarFile {
         for file in &self.plan.files {
             self.write(&self.as_written(file, metadata).header_blocks(mtime), file.header)?;
         }
-        let whole = manifests.iter().map(|m| (m.digest().blob_path(), &m.bytes()[..]));
-        for (path, bytes) in whole.chain(metadata.iter().map(|m| (m.path.to_owned(), &m.bytes[..]))) {
-            if let Some(at) = self.position.get(&path) {
-                self.write(bytes, self.plan.files[*at].data)?;
-            }
+        let whole = |path: &str, bytes: &[u8]| match self.position.get(path) {
+            Some(at) => self.write(bytes, self.plan.files[*at].data),
+            None => Ok(()),
+        };
+        for manifest in manifests {
+            whole(&manifest.digest().blob_path(), &manifest.bytes()?)?;
+        }
+        for file in metadata {
+            whole(file.path, &file.bytes)?;
         }
         for tool in sealing.tools {
             if let Some(at) = self.position.get(&tool.path()) {

@@ -163,7 +163,9 @@ impl Writer {
         }
         self.events.report(Event::Phase { phase: Phase::Sync, items: 1, bytes: 0 });
         let mut chunks = std::mem::take(&mut *self.done.lock().unwrap_or_else(PoisonError::into_inner));
-        chunks.extend(self.contents.manifests.iter().map(|manifest| (manifest.digest(), Chunks::of(manifest.bytes()))));
+        for manifest in &self.contents.manifests {
+            chunks.insert(manifest.digest(), Chunks::of(&manifest.bytes()?));
+        }
         // Volumes repeat bundle.json: it says nothing of chunks, so that it is known before the blobs are.
         let (said, chunks) = match self.volumes {
             Some(_) => (None, chunks),
@@ -198,7 +200,7 @@ impl Writer {
         for (digest, size) in self.contents.all().filter(|(digest, _)| digest.algorithm() != Algorithm::Sha256) {
             let manifest = self.contents.manifests.iter().find(|manifest| manifest.digest() == digest);
             let sum = match manifest {
-                Some(manifest) => Digest::sha256(manifest.bytes()),
+                Some(manifest) => Digest::sha256(&manifest.bytes()?),
                 None => self
                     .stored(&digest, size)?
                     .hash(Algorithm::Sha256, &|_| ())

@@ -143,7 +143,7 @@ async fn show(
         None => root.clone(),
     };
     if args.raw {
-        context.print_bytes(manifest.bytes())?;
+        context.print_bytes(&manifest.bytes()?)?;
     } else if args.config {
         context.print_bytes(&config_of(&source, &reference.repository, &manifest).await?)?;
     } else if args.json {

@@ -97,7 +97,8 @@ fn of_media_type(media_type: &str) -> Kind {
 }
 
 fn of_bundle(manifest: &Manifest) -> Kind {
-    let annotations = manifest.annotations();
+    // Only what it is called depends on them.
+    let annotations = manifest.annotations().unwrap_or_default();
     let says = |key: &str, value: &str| annotations.get(key).is_some_and(|has| has == value);
     let signs = says(BUNDLE_PREDICATE, SIGN_PREDICATE) || says(BUNDLE_CONTENT, "message-signature");
     if signs { Kind::Signature } else { Kind::Attestation }

@@ -101,10 +101,11 @@ impl List {
         if manifest.kind() != Kind::Image {
             return Err(format!("its media type is {}", manifest.media_type()));
         }
-        if !has_at_most_values(manifest.bytes(), MAX_VALUES) {
+        let bytes = manifest.bytes().map_err(|e| e.chain())?;
+        if !has_at_most_values(&bytes, MAX_VALUES) {
             return Err(format!("it has more than {MAX_VALUES} JSON values"));
         }
-        let value: Value = serde_json::from_slice(manifest.bytes()).map_err(|e| e.to_string())?;
+        let value: Value = serde_json::from_slice(&bytes).map_err(|e| e.to_string())?;
         let Value::Object(mut fields) = value else { return Err("it is not a JSON object".to_owned()) };
         // Programs in Go would read a list here that is not seen by its exact name.
         let alike =

@@ -166,7 +166,8 @@ impl State {
         let (digest, size, media_type) = (manifest.digest(), manifest.size(), manifest.media_type());
         let line = format!("{digest} {size} {media_type}\n");
         let first = if self.end == 0 { FIRST_LINE } else { b"" };
-        let bytes = [first, line.as_bytes(), manifest.bytes(), b"\n"].concat();
+        let bytes = manifest.bytes().map_err(io::Error::other)?;
+        let bytes = [first, line.as_bytes(), &bytes, b"\n"].concat();
         // What stands there is the torn end of an earlier run.
         file.set_len(self.end)?;
         if let Err(error) = file.write_all_at(&bytes, self.end) {

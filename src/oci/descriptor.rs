@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -12,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::object::{self, or_default};
 use super::{Digest, Platform};
+use crate::spool::Kept;
 
 /// The annotations that are read somewhere. Others are dropped: a manifest of 4 MiB can have 370,000 of them.
 const KEPT_ANNOTATIONS: &[&str] = &[
@@ -47,7 +47,7 @@ pub struct Descriptor {
     pub annotations: BTreeMap<String, String>,
     /// The content itself, where the descriptor brings it along: `size` bytes, unproven.
     #[serde(skip)]
-    pub data: Option<Arc<[u8]>>,
+    pub data: Option<Kept>,
 }
 
 impl Descriptor {
@@ -66,8 +66,17 @@ impl Descriptor {
 
     /// The content, if the descriptor brings it along and the digest proves it.
     pub fn proven_data(&self) -> Option<Bytes> {
-        let data = self.data.as_deref()?;
-        (Digest::of(self.digest.algorithm(), data) == self.digest).then(|| Bytes::copy_from_slice(data))
+        let data = self.data.as_ref()?.bytes().ok()?;
+        (Digest::of(self.digest.algorithm(), &data) == self.digest).then_some(data)
+    }
+
+    /// Bytes of memory that it takes, roughly; at least as many as its texts have.
+    pub fn memory(&self) -> usize {
+        let texts = [Some(&self.media_type), self.artifact_type.as_ref()];
+        let annotations = self.annotations.iter().flat_map(|(key, value)| [key, value]);
+        let texts = texts.into_iter().flatten().chain(&self.urls).chain(annotations).map(String::len).sum::<usize>();
+        let platform = self.platform.as_ref().map_or(0, |platform| platform.memory());
+        size_of::<Descriptor>() + texts + platform
     }
 
     /// BuildKit marks an attestation manifest with the digest of the child of the same index it speaks of
@@ -127,7 +136,7 @@ impl<'de> Visitor<'de> for DescriptorVisitor {
             platform,
             urls: urls.0,
             annotations: annotations.0,
-            data: decoded.map(Arc::from),
+            data: decoded.map(|data| Kept::new(&data)),
         })
     }
 }
@@ -215,7 +224,7 @@ mod tests {
 
     #[test]
     fn content_in_the_descriptor_is_kept_if_it_has_the_size() {
-        assert_eq!(read(r#","data":"e30=""#).unwrap().data.as_deref(), Some(&b"{}"[..]));
+        assert_eq!(read(r#","data":"e30=""#).unwrap().data.unwrap().bytes().unwrap(), "{}");
         for other in [r#","data":"e30K""#, r#","data":"%""#, r#","data":"""#] {
             assert_eq!(read(other).unwrap().data, None, "{other}");
         }

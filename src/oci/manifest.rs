@@ -7,17 +7,28 @@ use bytes::Bytes;
 
 use super::view::{self, View};
 use super::{Algorithm, Descriptor, Digest, media_type};
+use crate::error::{self, Error};
+use crate::spool::{Kept, Room};
 
 /// The largest manifest that is read, in bytes: the limit that registries set (distribution `maxManifestBodySize`).
 pub const MAX_MANIFEST_SIZE: u64 = 4 * 1024 * 1024;
 
 /// A manifest that was read and understood. Its digest never changes on the way: the bytes are never serialized anew.
+///
+/// Cheap to clone and to keep by the thousand, whatever is in it: only what it is, its config and its subject certainly stay
+/// in memory. See [`spool`](crate::spool) for the rest.
 #[derive(Clone)]
-pub struct Manifest {
-    bytes: Bytes,
+pub struct Manifest(Arc<Inner>);
+
+struct Inner {
+    bytes: Kept,
     media_type: String,
     digest: Digest,
-    view: Arc<View>,
+    artifact_type: Option<String>,
+    config: Option<Descriptor>,
+    subject: Option<Descriptor>,
+    /// `None`: there was no room for them, they are read again from the bytes.
+    children: Option<(Vec<Child>, Option<Room>)>,
 }
 
 /// What kind of manifest it is.
@@ -91,80 +102,110 @@ impl Manifest {
         }
         let view: View = serde_json::from_slice(&bytes).map_err(|e| malformed(e.to_string(), &bytes))?;
         let media_type = decide_type(&view, served_as, &bytes)?;
-        Ok(Manifest { bytes, media_type, digest, view: Arc::new(view) })
+        let (artifact_type, config, subject) = (view.artifact_type.clone(), view.config.clone(), view.subject.clone());
+        let kept = Kept::new(&bytes);
+        let children = children(view, kind_of(&media_type));
+        let room = Room::take(children.iter().map(|child| child.descriptor.memory()).sum());
+        let children = (room.is_some() || !kept.is_safe()).then_some((children, room));
+        Ok(Manifest(Arc::new(Inner { bytes: kept, media_type, digest, artifact_type, config, subject, children })))
     }
 
     /// The exact bytes.
-    pub fn bytes(&self) -> &Bytes {
-        &self.bytes
+    ///
+    /// # Errors
+    /// There were too many manifests to keep them all, and no room for this one in a temporary file.
+    pub fn bytes(&self) -> error::Result<Bytes> {
+        let fail = |e| Error::new(error::Kind::Disk, format!("keeping the manifest {}", self.digest())).because(e);
+        self.0.bytes.bytes().map_err(fail)
+    }
+
+    /// The exact bytes, as they are kept.
+    pub fn kept(&self) -> &Kept {
+        &self.0.bytes
     }
 
     /// Its media type; never empty.
     pub fn media_type(&self) -> &str {
-        &self.media_type
+        &self.0.media_type
     }
 
     pub fn digest(&self) -> Digest {
-        self.digest
+        self.0.digest
     }
 
     /// In bytes.
     pub fn size(&self) -> u64 {
-        self.bytes.len() as u64
+        self.0.bytes.size() as u64
     }
 
     pub fn kind(&self) -> Kind {
-        match self.media_type.as_str() {
-            t if media_type::is_index(t) => Kind::Index,
-            media_type::OCI_ARTIFACT => Kind::Artifact,
-            _ => Kind::Image,
-        }
+        kind_of(&self.0.media_type)
     }
 
     pub fn descriptor(&self) -> Descriptor {
         Descriptor {
             artifact_type: self.artifact_type(),
-            ..Descriptor::new(&self.media_type, self.digest, self.size())
+            ..Descriptor::new(&self.0.media_type, self.digest(), self.size())
         }
     }
 
     /// The manifest this one refers to, when it is a signature, SBOM or the like.
     pub fn subject(&self) -> Option<&Descriptor> {
-        self.view.subject.as_ref()
+        self.0.subject.as_ref()
     }
 
     pub fn config(&self) -> Option<&Descriptor> {
-        self.view.config.as_ref().filter(|_| self.kind() == Kind::Image)
+        self.0.config.as_ref().filter(|_| self.kind() == Kind::Image)
     }
 
     /// What a referrers list says of it: `artifactType`, else the config's media type (distribution-spec 1.1, "Listing
     /// Referrers").
     pub fn artifact_type(&self) -> Option<String> {
-        let own = self.view.artifact_type.clone().filter(|t| !t.is_empty());
-        own.or_else(|| {
-            self.view.subject.as_ref().and(self.view.config.as_ref()).map(|config| config.media_type.clone())
-        })
+        let own = self.0.artifact_type.clone().filter(|t| !t.is_empty());
+        own.or_else(|| self.0.subject.as_ref().and(self.0.config.as_ref()).map(|config| config.media_type.clone()))
     }
 
     /// Its own annotations, read each time. None where they take more than 64 KiB of JSON.
-    pub fn annotations(&self) -> std::collections::BTreeMap<String, String> {
-        view::annotations(&self.bytes)
+    ///
+    /// # Errors
+    /// As [`bytes`](Manifest::bytes).
+    pub fn annotations(&self) -> error::Result<std::collections::BTreeMap<String, String>> {
+        Ok(view::annotations(&self.bytes()?))
     }
 
     /// Everything this manifest points to, in its own order: an index's manifests; an image's config, then its layers.
     /// The subject is not a child: it is not needed to make this manifest whole.
+    ///
+    /// # Panics
+    /// A disk that has taken the manifest fails to give it back.
     pub fn children(&self) -> Vec<Child> {
-        let list = |descriptors: &Option<Vec<Descriptor>>| descriptors.clone().unwrap_or_default();
-        match self.kind() {
-            Kind::Index => list(&self.view.manifests)
-                .into_iter()
-                .map(|descriptor| Child { role: index_role(&descriptor), descriptor })
-                .collect(),
-            Kind::Artifact => list(&self.view.blobs).into_iter().map(layer).collect(),
-            Kind::Image => {
-                let config = self.view.config.clone().map(|descriptor| Child { role: Role::Config, descriptor });
-                config.into_iter().chain(list(&self.view.layers).into_iter().map(layer)).collect()
-            }
+        if let Some((children, _)) = &self.0.children {
+            return children.clone();
+        }
+        let bytes = self.0.bytes.bytes().expect("a temporary file gives back what was written to it");
+        let view = serde_json::from_slice(&bytes).expect("bytes that were read as a manifest before are one");
+        children(view, self.kind())
+    }
+}
+
+fn kind_of(media_type: &str) -> Kind {
+    match media_type {
+        t if media_type::is_index(t) => Kind::Index,
+        media_type::OCI_ARTIFACT => Kind::Artifact,
+        _ => Kind::Image,
+    }
+}
+
+fn children(view: View, kind: Kind) -> Vec<Child> {
+    let list = |descriptors: Option<Vec<Descriptor>>| descriptors.unwrap_or_default().into_iter();
+    match kind {
+        Kind::Index => {
+            list(view.manifests).map(|descriptor| Child { role: index_role(&descriptor), descriptor }).collect()
+        }
+        Kind::Artifact => list(view.blobs).map(layer).collect(),
+        Kind::Image => {
+            let config = view.config.map(|descriptor| Child { role: Role::Config, descriptor });
+            config.into_iter().chain(list(view.layers).map(layer)).collect()
         }
     }
 }
@@ -230,7 +271,7 @@ fn malformed(reason: String, bytes: &[u8]) -> ManifestError {
 
 impl fmt::Debug for Manifest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Manifest({} {})", self.media_type, self.digest)
+        write!(f, "Manifest({} {})", self.media_type(), self.digest())
     }
 }
 

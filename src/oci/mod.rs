@@ -1,6 +1,7 @@
 //! The vocabulary of the OCI image and distribution specifications.
 //!
-//! Values only: nothing here reads a file, opens a socket or looks at a clock. Whatever comes from outside is validated
+//! Values only: nothing here opens a socket or looks at a clock, and no file but the [`spool`](crate::spool) that holds the
+//! bytes of manifests where there are many. Whatever comes from outside is validated
 //! once, into a newtype ([`Digest`], [`Reference`], [`Repository`], [`Tag`], [`Platform`]); the rest of the program can
 //! rely on it. A manifest is its exact bytes ([`Manifest`]); every parsed view is derived from them, and
 //! [`Manifest::children`] is the only function that knows what a manifest points to.

@@ -75,6 +75,12 @@ impl Platform {
         fitting.into_iter().filter(|(fitness, _)| Some(*fitness) == best).map(|(_, it)| it).collect()
     }
 
+    /// Bytes of memory that it takes, roughly.
+    pub(super) fn memory(&self) -> usize {
+        let parts = [Some(&self.os), Some(&self.architecture), self.variant.as_ref(), self.os_version.as_ref()];
+        size_of::<Platform>() + parts.into_iter().flatten().map(String::len).sum::<usize>()
+    }
+
     /// Other spellings of one machine brought to one (containerd `platforms/database.go`).
     fn normalized(&self) -> Platform {
         let lower = |text: &str| text.to_ascii_lowercase();

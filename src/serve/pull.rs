@@ -39,7 +39,7 @@ pub async fn manifest(
         ("docker-content-digest", &digest.to_string()),
         ("etag", &etag),
     ];
-    build(200, &headers, Body::from(manifest.bytes().clone()))
+    build(200, &headers, Body::from(manifest.bytes()?))
 }
 
 fn find(shelf: &Shelf, name: &str, registry: Option<&str>, target: &Target) -> Result<Digest, Refusal> {

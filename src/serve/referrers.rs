@@ -82,7 +82,7 @@ pub fn find_some(shelf: &Shelf, subject: &Digest, wanted: &Wanted<'_>) -> Result
             continue;
         }
         let Some(manifest) = shelf.manifest(&digest)? else { continue };
-        let described = Descriptor { annotations: manifest.annotations(), ..manifest.descriptor() };
+        let described = Descriptor { annotations: manifest.annotations()?, ..manifest.descriptor() };
         if wanted.artifact_type.is_some_and(|wanted| described.artifact_type.as_deref() != Some(wanted)) {
             continue;
         }

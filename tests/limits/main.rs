@@ -5,6 +5,7 @@ mod checkpoint;
 mod echo;
 mod known;
 mod log;
+mod memory;
 mod patience;
 mod shop;
 #[path = "../support/mod.rs"]

@@ -166,7 +166,7 @@ async fn what_a_mirror_serves_is_proven_and_a_lie_about_a_digest_is_passed_over(
     let (registries, recorder) = through(primary.host(), &[(&lying.address, "")]);
     let reference = named().with_digest(digest(&image));
     let manifest = registries.manifest(&reference).await.unwrap().unwrap();
-    assert_eq!(manifest.bytes(), &image.manifest[..]);
+    assert_eq!(manifest.bytes().unwrap(), image.manifest[..]);
     assert!(warnings(&recorder)[0].contains(&lying.address), "{:?}", warnings(&recorder));
 
     let lying = Proxy::before(mirror.host());

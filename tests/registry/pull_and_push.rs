@@ -33,7 +33,7 @@ async fn an_image_comes_back_as_it_was_pushed() {
     assert_eq!((found.digest, found.size), (manifest.digest(), manifest.size()));
     assert_eq!(found.media_type, manifest.media_type());
     for reference in [reference, repo.with_digest(manifest.digest())] {
-        assert_eq!(reader.manifest(&reference).await.unwrap().unwrap().bytes(), manifest.bytes());
+        assert_eq!(reader.manifest(&reference).await.unwrap().unwrap().bytes().unwrap(), manifest.bytes().unwrap());
     }
     for blob in blobs {
         assert!(registries.has_blob(&repo, blob).await.unwrap());

@@ -97,7 +97,7 @@ impl Stream<'_> {
                 pack(&mut pipe, file, tool, mtime).await?;
             }
             for (manifest, file) in self.contents.manifests.iter().zip(files.by_ref()) {
-                whole(&mut pipe, file, manifest.bytes().clone(), mtime).await?;
+                whole(&mut pipe, file, manifest.bytes()?, mtime).await?;
             }
             for (placed, file) in blobs.iter().zip(files) {
                 pipe.begin(Kind::Plain).await?;
@@ -155,8 +155,9 @@ impl Stream<'_> {
     fn sums(&self, kept: &HashMap<Digest, Slice>) -> Result<HashMap<Digest, Digest>> {
         let others =
             self.contents.manifests.iter().filter(|manifest| manifest.digest().algorithm() != Algorithm::Sha256);
-        let mut sums: HashMap<Digest, Digest> =
-            others.map(|manifest| (manifest.digest(), Digest::sha256(manifest.bytes()))).collect();
+        let mut sums: HashMap<Digest, Digest> = others
+            .map(|manifest| Ok((manifest.digest(), Digest::sha256(&manifest.bytes()?))))
+            .collect::<Result<_>>()?;
         for (digest, slice) in kept {
             let sum = slice.hash(Algorithm::Sha256, &|_| ());
             sums.insert(*digest, sum.map_err(|e| Error::disk("reading", slice.path(), e))?);

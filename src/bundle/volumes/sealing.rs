@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
+use std::path::Path;
 
 use super::format::{Segment, VOLUME_VERSION, VolumeFile, VolumeJson};
 use super::names::Part;
@@ -11,6 +12,7 @@ use crate::bundle::offsets::TarPlan;
 use crate::content::chunks::{Chunks, to_hex};
 use crate::error::{Error, Result};
 use crate::oci::Digest;
+use crate::spool::Kept;
 
 /// What is known of the bytes that a volume holds, when all of them are there.
 #[derive(Clone, Debug)]
@@ -21,6 +23,8 @@ pub struct Known {
 
 /// A file that is written as a whole.
 pub type Small = (String, Vec<u8>);
+/// A file that every volume repeats: metadata, and manifests, of which there may be many.
+pub type Repeated = (String, Kept);
 
 impl Held {
     pub(super) fn segment(&self, sha256: String) -> Option<Segment> {
@@ -68,7 +72,7 @@ pub fn own_files(
     set: &SetPlan,
     volume: &VolumePlan,
     identity: Digest,
-    common: &[Small],
+    common: &[Repeated],
     known: &HashMap<String, Known>,
 ) -> Result<Vec<Small>> {
     let tar = volume.tar()?;
@@ -86,8 +90,12 @@ pub fn own_files(
     }
     let json = json(volume, set.limit, set.recovery, identity, files)?;
     let own = [(part.json(volume.of), json), (part.chunks(volume.of), chunks)];
-    let whole = own.iter().chain(common).filter(|(path, _)| path != SIGNATURE);
-    let whole: HashMap<&str, Digest> = whole.map(|(path, bytes)| (path.as_str(), Digest::sha256(bytes))).collect();
+    let mut whole: HashMap<&str, Digest> =
+        own.iter().map(|(path, bytes)| (path.as_str(), Digest::sha256(bytes))).collect();
+    for (path, bytes) in common.iter().filter(|(path, _)| path != SIGNATURE) {
+        let bytes = bytes.bytes().map_err(|e| Error::disk("keeping", Path::new(path), e))?;
+        whole.insert(path, Digest::sha256(&bytes));
+    }
     let held: HashMap<&str, &Digest> = lines.iter().map(|(path, digest)| (path.as_str(), digest)).collect();
     let mut sums = String::new();
     for file in &tar.files {

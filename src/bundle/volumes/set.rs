@@ -9,7 +9,7 @@ use super::finished;
 use super::names::{Part, SetName};
 use super::plan::{SetPlan, VolumePlan, Wanted};
 use super::recovery::recovery_length;
-use super::sealing::{self, Known, Small};
+use super::sealing::{self, Known, Repeated, Small};
 use crate::bundle::format::Metadata;
 use crate::bundle::offsets::TarFile;
 use crate::bundle::place::Sealing;
@@ -20,6 +20,7 @@ use crate::bundle::{
 use crate::error::{Error, Result};
 use crate::oci::{Digest, Manifest};
 use crate::progress::Events;
+use crate::spool::Kept;
 use crate::transport::layout::Layout;
 
 /// The files that every volume repeats, in the order of the tar.
@@ -41,7 +42,7 @@ pub struct Set {
     pub plan: SetPlan,
     pub identity: Digest,
     /// Metadata and manifests.
-    common: Vec<Small>,
+    common: Vec<Repeated>,
     /// In seconds since 1970.
     mtime: u64,
 }
@@ -53,16 +54,16 @@ impl Set {
     /// The volumes would be too small; not readable.
     pub fn of_bundle(bundle: &Bundle, manifests: &HashSet<Digest>, name: SetName, shape: Shape) -> Result<Set> {
         let layout = bundle.layout();
-        let read = |path: &str| -> Result<Small> {
+        let read = |path: &str| -> Result<Repeated> {
             let bytes = layout.read(path, MAX_BUNDLE_JSON)?;
             let gone = || Error::damaged(format!("reading {}: {path} is missing", layout.path().display()));
-            Ok((path.to_owned(), bytes.ok_or_else(gone)?.to_vec()))
+            Ok((path.to_owned(), Kept::new(&bytes.ok_or_else(gone)?)))
         };
         let is_there = |path: &&str| *path != SIGNATURE || layout.size_of(SIGNATURE).is_some();
-        let metadata = METADATA.into_iter().filter(is_there).map(read).collect::<Result<Vec<Small>>>()?;
+        let metadata = METADATA.into_iter().filter(is_there).map(read).collect::<Result<Vec<Repeated>>>()?;
         let paths: HashSet<String> = manifests.iter().map(Digest::blob_path).collect();
         let (own, others): (Vec<_>, Vec<_>) = bundle.files().iter().partition(|file| paths.contains(&file.path));
-        let own = own.into_iter().map(|file| read(&file.path)).collect::<Result<Vec<Small>>>()?;
+        let own = own.into_iter().map(|file| read(&file.path)).collect::<Result<Vec<Repeated>>>()?;
         let held = others.into_iter().filter(|file| is_held(&file.path)).map(|file| (file.path.clone(), file.size));
         let mtime = u64::try_from(bundle.json().created.as_second()).unwrap_or_default();
         Set::new(name, (metadata, own), held.collect(), shape, (bundle.identity(), mtime))
@@ -111,13 +112,14 @@ impl Set {
 
     fn new(
         name: SetName,
-        (metadata, manifests): (Vec<Small>, Vec<Small>),
+        (metadata, manifests): (Vec<Repeated>, Vec<Repeated>),
         files: Vec<(String, u64)>,
         Shape { limit, recovery }: Shape,
         (identity, mtime): (Digest, u64),
     ) -> Result<Set> {
-        let sizes =
-            |files: &[Small]| files.iter().map(|(path, bytes)| (path.clone(), bytes.len() as u64)).collect::<Vec<_>>();
+        let sizes = |files: &[Repeated]| {
+            files.iter().map(|(path, bytes)| (path.clone(), bytes.size() as u64)).collect::<Vec<_>>()
+        };
         let (metadata_sizes, manifest_sizes) = (sizes(&metadata), sizes(&manifests));
         let wanted = Wanted { metadata: metadata_sizes, manifests: manifest_sizes, files, limit, recovery };
         let plan = SetPlan::new(&wanted)?;
@@ -164,7 +166,10 @@ impl Set {
 
     /// Whether a volume has the same metadata and manifests; what was signed counts, not by whom.
     pub(super) fn has_common(&self, layout: &Layout) -> bool {
-        let is_there = |(path, bytes): &Small| matches!(layout.read(path, MAX_BUNDLE_JSON), Ok(Some(there)) if there == bytes[..] || path == SIGNATURE);
+        let is_there = |(path, bytes): &Repeated| match layout.read(path, MAX_BUNDLE_JSON) {
+            Ok(Some(there)) => path == SIGNATURE || bytes.bytes().is_ok_and(|bytes| bytes == there),
+            _ => false,
+        };
         self.common.iter().all(is_there)
     }
 
@@ -184,11 +189,16 @@ impl Set {
         known: &HashMap<String, Known>,
     ) -> Result<()> {
         let own = self.own_files(volume, known)?;
-        let small: HashMap<&str, &[u8]> =
-            own.iter().chain(&self.common).map(|(path, bytes)| (path.as_str(), &bytes[..])).collect();
+        let own: HashMap<&str, &[u8]> = own.iter().map(|(path, bytes)| (path.as_str(), &bytes[..])).collect();
+        let common: HashMap<&str, &Kept> = self.common.iter().map(|(path, bytes)| (path.as_str(), bytes)).collect();
+        let kept = |path: &str| match common.get(path) {
+            Some(kept) => kept.bytes().map(Some).map_err(|e| Error::disk("keeping", Path::new(path), e)),
+            None => Ok(None),
+        };
         let write = |bytes: &[u8], at| file.write_all_at(bytes, at).map_err(|e| Error::disk("writing", path, e));
         for planned in &volume.tar()?.files {
-            let bytes = small.get(planned.path.as_str()).copied();
+            let kept = kept(&planned.path)?;
+            let bytes = own.get(planned.path.as_str()).copied().or(kept.as_deref());
             // A signature's length is known only when it is made.
             let size = bytes.map_or(planned.size, |bytes| bytes.len() as u64);
             write(&TarFile { size, ..planned.clone() }.header_blocks(self.mtime), planned.header)?;
@@ -206,10 +216,10 @@ pub(super) fn is_held(path: &str) -> bool {
 }
 
 /// What is the same in every volume, and the identity it gives.
-fn common(metadata: &[Metadata], manifests: &[Manifest]) -> ((Vec<Small>, Vec<Small>), Digest) {
+fn common(metadata: &[Metadata], manifests: &[Manifest]) -> ((Vec<Repeated>, Vec<Repeated>), Digest) {
     let bundle_json = metadata.iter().find(|file| file.path == BUNDLE_JSON);
     let identity = Digest::sha256(bundle_json.map_or(&[], |file| &file.bytes));
-    let metadata = metadata.iter().map(|file| (file.path.to_owned(), file.bytes.clone())).collect();
-    let manifests = manifests.iter().map(|manifest| (manifest.digest().blob_path(), manifest.bytes().to_vec()));
-    ((metadata, manifests.collect()), identity)
+    let keep = |file: &Metadata| (file.path.to_owned(), Kept::new(&file.bytes));
+    let manifests = manifests.iter().map(|manifest| (manifest.digest().blob_path(), manifest.kept().clone()));
+    ((metadata.iter().map(keep).collect(), manifests.collect()), identity)
 }

@@ -56,7 +56,7 @@ fn the_same_payload_signed_by_another_key_is_another_signature() {
 fn a_joined_list_is_written_as_cosign_does() {
     let more = r#","annotations":{"made":"there"}"#;
     let both = joined(&list_with(&[(1, 1)], more), &list(&[(2, 2)]));
-    let value: Value = serde_json::from_slice(both.manifest.bytes()).unwrap();
+    let value: Value = serde_json::from_slice(&both.manifest.bytes().unwrap()).unwrap();
     assert_eq!(value["annotations"]["made"], "there", "what else is in their manifest stays");
     assert_eq!(value["config"]["digest"], Digest::sha256(&both.config).to_string());
     let (one, two) = (Digest::sha256(&[1]), Digest::sha256(&[2]));

@@ -56,7 +56,10 @@ impl Ground {
         let before = self.pulls.0.load(Ordering::SeqCst);
         let kept = Checkpoint::new(&self.pulls, Some(self.path()));
         for n in wanted {
-            assert_eq!(kept.manifest(&by_digest(*n)).await.unwrap().unwrap().bytes(), manifest(*n).bytes());
+            assert_eq!(
+                kept.manifest(&by_digest(*n)).await.unwrap().unwrap().bytes().unwrap(),
+                manifest(*n).bytes().unwrap()
+            );
         }
         self.pulls.0.load(Ordering::SeqCst) - before
     }

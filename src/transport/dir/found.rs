@@ -53,7 +53,7 @@ pub fn look(at: &At<'_>, image: &Parts<'_>, files: &dyn Files) -> Result<Found> 
     listed.map_err(|e| at.fail("reading", "", e))?;
     let version = read(at, VERSION, MAX_VERSION)?;
     let manifest = read(at, MANIFEST, image.root.size())?;
-    let is_same = manifest.as_deref() == Some(&image.root.bytes()[..]);
+    let is_same = manifest.as_deref() == Some(&image.root.bytes()?[..]);
     let is_finished = version.as_deref().is_some_and(|version| version.starts_with(VERSION_START.as_bytes()));
     // A power cut may leave a file without its bytes.
     let is_empty = |bytes: &Option<Vec<u8>>| bytes.as_ref().is_none_or(Vec::is_empty);
@@ -97,7 +97,8 @@ fn is_there(at: &At<'_>, name: &str, part: &Part) -> bool {
             })
         }
         Part::Manifest(manifest) => {
-            read(at, name, manifest.size()).is_ok_and(|found| found.as_deref() == Some(&manifest.bytes()[..]))
+            let found = read(at, name, manifest.size()).ok().flatten();
+            found.is_some_and(|found| manifest.bytes().is_ok_and(|bytes| bytes == found))
         }
     }
 }

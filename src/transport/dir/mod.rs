@@ -148,9 +148,9 @@ impl Images {
         }
         place::prove(&at, &links)?;
         for manifest in &image.manifests {
-            at.create(&manifest_name(manifest), manifest.bytes())?;
+            at.create(&manifest_name(manifest), &manifest.bytes()?)?;
         }
-        at.create(MANIFEST, image.root.bytes())?;
+        at.create(MANIFEST, &image.root.bytes()?)?;
         at.create(VERSION, VERSION_TEXT.as_bytes())?;
         Ok(Written::New)
     }

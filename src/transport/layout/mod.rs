@@ -316,8 +316,7 @@ impl Layout {
             let manifest = self.manifest_by_digest(&descriptor.digest, Some(&descriptor.media_type))?;
             let Some(manifest) = manifest else { continue };
             if let Some(subject) = manifest.subject() {
-                let found = Descriptor { annotations: manifest.annotations(), ..manifest.descriptor() };
-                referrers.entry(subject.digest).or_default().push(found);
+                referrers.entry(subject.digest).or_default().push(manifest.descriptor());
             }
         }
         Ok(referrers)

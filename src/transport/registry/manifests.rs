@@ -256,12 +256,12 @@ pub(super) async fn delete(host: &Host, reference: &Reference) -> Result<TagDele
 /// Stores a manifest. One with a subject is also entered in the fallback list where the registry does not do that itself.
 pub(super) async fn put(host: &Host, reference: &Reference, manifest: &Manifest) -> Result<()> {
     if let Some(digest) = reference.digest.filter(|digest| *digest != manifest.digest()) {
-        let found = Digest::of(digest.algorithm(), manifest.bytes());
+        let found = Digest::of(digest.algorithm(), &manifest.bytes()?);
         if found != digest {
             return Err(Error::damaged(format!("storing manifest {reference}: its bytes have {found}")));
         }
     }
-    let reply = store(host, reference, manifest.bytes(), manifest.media_type()).await?;
+    let reply = store(host, reference, &manifest.bytes()?, manifest.media_type()).await?;
     let Some(subject) = manifest.subject() else { return Ok(()) };
     if reply.header("oci-subject").is_some() {
         *host.memory.referrers_api(&reference.repository).lock().await = Some(ReferrersApi::Present);

@@ -201,7 +201,7 @@ pub(super) async fn enter(host: &Host, repository: &Repository, subject: &Digest
     if list.iter().any(|entry| entry.get("digest").and_then(Value::as_str) == Some(&digest)) {
         return Ok(());
     }
-    list.push(entry(manifest));
+    list.push(entry(manifest)?);
     let body = Bytes::from(index.to_string());
     if body.len() as u64 > MAX_MANIFEST_SIZE {
         let text = format!("entering {digest} in {reference}: the list would exceed {MAX_MANIFEST_SIZE} bytes");
@@ -225,7 +225,7 @@ fn editable(reference: &Reference, index: &Manifest) -> Result<Value> {
     if index.media_type() != media_type::OCI_INDEX {
         return Err(taken(reference));
     }
-    let mut index: Value = serde_json::from_slice(index.bytes()).map_err(|e| taken(reference).because(e))?;
+    let mut index: Value = serde_json::from_slice(&index.bytes()?).map_err(|e| taken(reference).because(e))?;
     // A nil list of Go.
     if let Some(list) = index.get_mut("manifests").filter(|list| list.is_null()) {
         *list = json!([]);
@@ -238,7 +238,7 @@ fn taken(reference: &Reference) -> Error {
 }
 
 /// The descriptor the specification wants in the list: with artifactType and the manifest's annotations.
-fn entry(manifest: &Manifest) -> Value {
+fn entry(manifest: &Manifest) -> Result<Value> {
     let mut entry = json!({
         "mediaType": manifest.media_type(),
         "digest": manifest.digest().to_string(),
@@ -247,9 +247,9 @@ fn entry(manifest: &Manifest) -> Value {
     if let Some(artifact_type) = manifest.artifact_type() {
         entry["artifactType"] = artifact_type.into();
     }
-    let annotations = manifest.annotations();
+    let annotations = manifest.annotations()?;
     if !annotations.is_empty() {
         entry["annotations"] = json!(annotations);
     }
-    entry
+    Ok(entry)
 }

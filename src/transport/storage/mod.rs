@@ -166,8 +166,7 @@ impl Storage {
             // One that cannot be read refers to nothing that could be carried.
             let Ok(Some(manifest)) = self.manifest_of(repository, &digest) else { continue };
             if let Some(subject) = manifest.subject() {
-                let found = Descriptor { annotations: manifest.annotations(), ..manifest.descriptor() };
-                referrers.entry(subject.digest).or_default().push(found);
+                referrers.entry(subject.digest).or_default().push(manifest.descriptor());
             }
         }
         Ok(known().entry(repository.clone()).or_insert(Arc::new(referrers)).clone())

@@ -147,7 +147,7 @@ impl Replica {
             return Ok(false);
         }
         let (mut file, partial) = self.begin(&manifest.digest())?;
-        file.write_all(manifest.bytes()).map_err(|e| self.fail("writing", &partial, e))?;
+        file.write_all(&manifest.bytes()?).map_err(|e| self.fail("writing", &partial, e))?;
         self.end(&partial, &at).map(|()| true)
     }
 

@@ -37,7 +37,7 @@ fn get(state: &State, call: &Call, repository: &str, reference: &str) -> Answer 
     if stored.media_type.contains(".oci.") && !accepts(call, &stored.media_type) {
         return refuse(404, "MANIFEST_UNKNOWN", "OCI manifest found, but accept header does not support OCI manifests");
     }
-    let answer = bytes(200, &stored.media_type, stored.manifest.bytes().clone());
+    let answer = bytes(200, &stored.media_type, stored.manifest.bytes().unwrap());
     with_header(answer, "docker-content-digest", stored.manifest.digest().to_string())
 }
 

@@ -146,11 +146,11 @@ fn what_a_volume_says_of_itself_has_the_length_that_was_planned() {
         let chunks = crate::content::chunks::Chunks::of(&bytes);
         (held.stored_path(), sealing::Known { sha256: Digest::sha256(&bytes), chunks })
     };
-    let common: Vec<sealing::Small> = wanted
+    let common: Vec<sealing::Repeated> = wanted
         .metadata
         .iter()
         .chain(&wanted.manifests)
-        .map(|(path, size)| (path.clone(), vec![1; *size as usize]))
+        .map(|(path, size)| (path.clone(), crate::spool::Kept::new(&vec![1; *size as usize])))
         .collect();
     for volume in &set.volumes {
         let known = volume.files.iter().map(known).collect();
