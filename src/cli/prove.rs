@@ -183,9 +183,17 @@ fn claims(receipt: &Receipt, from: &Target, to: &Target) -> Result<(Vec<Claim>, 
         let reference = moved(reference, from, to)?;
         let of = |companion: &CompanionReceipt| {
             let tag = companion.tag.clone().map(|tag| reference.repository.with_tag(tag));
-            Some((tag, companion.meant()?))
+            // What the bundle has of a list may be there too, by its digest.
+            let meant = companion.meant().map(|meant| [companion.digest, meant]).into_iter().flatten();
+            meant.map(move |digest| (tag.clone(), digest)).collect::<Vec<_>>()
         };
-        let (digest, companions) = (image.meant().unwrap_or(digest), image.companions.iter().filter_map(of).collect());
+        let mut companions: Vec<_> = image.companions.iter().flat_map(of).collect();
+        let meant = image.meant().unwrap_or(digest);
+        if meant != digest {
+            companions.push((Some(reference.clone()), digest));
+        }
+        companions.dedup();
+        let digest = meant;
         claims.insert(reference.clone(), Claim { reference, digest, companions });
     }
     let manifests = || receipt.manifests.iter().map(|kept| &kept.0);

@@ -125,7 +125,7 @@ impl Search<'_> {
         for found in found.into_iter().flatten() {
             match found {
                 Found::Manifest(manifest) => self.add_manifest(manifest)?,
-                Found::Blob(blob, repository) => self.add_blob(blob, repository)?,
+                Found::Blob(blob, repository) => self.add_blob(*blob, repository)?,
             }
         }
         Ok(())
@@ -180,14 +180,14 @@ fn not_of_this_lock(digest: &Digest) -> Error {
 
 enum Found {
     Manifest(Manifest),
-    Blob(Descriptor, Repository),
+    Blob(Box<Descriptor>, Repository),
 }
 
 async fn ask_all(source: &Cached<'_>, repositories: &[&Repository], blob: Descriptor) -> Result<Option<Found>> {
     for repository in repositories {
         // The last byte shows that it is there, and costs no more.
         match source.blob(repository, &blob, blob.size.saturating_sub(1)).await {
-            Ok(_) => return Ok(Some(Found::Blob(blob, (*repository).clone()))),
+            Ok(_) => return Ok(Some(Found::Blob(Box::new(blob), (*repository).clone()))),
             Err(error) => drop(passed_over(error)?),
         }
     }

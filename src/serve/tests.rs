@@ -17,7 +17,7 @@ use crate::transport::layout::REF_NAME;
 /// A layout with so many tags of one repository, half of them of one manifest.
 fn layout(root: &Path, tags: u32) {
     let descriptor = |n: u32| {
-        let digest = Digest::sha256(&if n % 2 == 0 { [0; 4] } else { n.to_le_bytes() });
+        let digest = Digest::sha256(&if n.is_multiple_of(2) { [0; 4] } else { n.to_le_bytes() });
         let name = format!("docker.io/team/app:old{n}");
         json!({"mediaType": "m", "digest": digest, "size": 1, "annotations": {REF_NAME: name}})
     };
@@ -50,8 +50,8 @@ fn pushes(tags: u32, count: u32) -> Cost {
     let (index, journal) = (work.path().join(INDEX_JSON), work.path().join(JOURNAL));
     let mut cost = Cost::default();
     for n in 0..count {
-        let name = if n % 3 == 0 { format!("old{}", n % tags) } else { format!("new{n}") };
-        let digest = Digest::sha256(&if n % 2 == 0 { [0; 4] } else { (n + 1_000_000).to_le_bytes() });
+        let name = if n.is_multiple_of(3) { format!("old{}", n % tags) } else { format!("new{n}") };
+        let digest = Digest::sha256(&if n.is_multiple_of(2) { [0; 4] } else { (n + 1_000_000).to_le_bytes() });
         let (repository, tag) = ("docker.io/team/app".parse().unwrap(), name.parse().unwrap());
         let change = Change::Tag { repository, tag, manifest: Descriptor::new("m", digest, 1), unlisted: vec![] };
         let (before, visits) = (length(&journal), shelf.names().visits());

@@ -341,6 +341,12 @@ fn an_image_is_what_the_options_of_this_run_make_of_it_not_those_of_an_earlier_o
 fn images_of(json: &[u8]) -> Vec<serde_json::Value> {
     let json: serde_json::Value = serde_json::from_slice(json).unwrap();
     let mut images = json["images"].as_array().unwrap().clone();
+    // A plan always says whether there may be more companions, a lock only where that is so.
+    for image in &mut images {
+        if image["attachedUnknown"] == false {
+            image.as_object_mut().unwrap().remove("attachedUnknown");
+        }
+    }
     // A plan says of each companion of what kind it is, a lock does not.
     for companion in images.iter_mut().filter_map(|image| image.get_mut("attached")?.as_array_mut()).flatten() {
         companion.as_object_mut().unwrap().remove("kind");

@@ -44,6 +44,10 @@ fn storage(root: &std::path::Path) {
 }
 
 /// The most memory that a run took, in KiB; it has to succeed.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the process is looked at while it runs, and nothing depends on how often"
+)]
 fn peak(arguments: &[&str]) -> u64 {
     let mut run = support::gapferry_process().args(arguments).stdout(std::process::Stdio::null()).spawn().unwrap();
     let status = format!("/proc/{}/status", run.id());

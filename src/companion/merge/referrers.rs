@@ -42,11 +42,13 @@ struct List {
 impl List {
     fn read(manifest: &Manifest) -> Result<List, NotMerged> {
         let fail = || NotMerged::NoIndex(manifest.media_type().to_owned());
-        if manifest.media_type() != media_type::OCI_INDEX || !has_at_most_values(manifest.bytes(), MAX_VALUES) {
+        let bytes = manifest.bytes().map_err(|_| fail())?;
+        if manifest.media_type() != media_type::OCI_INDEX || !has_at_most_values(&bytes, MAX_VALUES) {
             return Err(fail());
         }
-        let mut fields: Map<String, Value> = serde_json::from_slice(manifest.bytes()).map_err(|_| fail())?;
-        let entries = match fields.remove("manifests") {
+        let mut fields: Map<String, Value> = serde_json::from_slice(&bytes).map_err(|_| fail())?;
+        // The field keeps its place.
+        let entries = match fields.get_mut("manifests").map(Value::take) {
             Some(Value::Array(entries)) => entries,
             _ => Vec::new(),
         };

@@ -100,7 +100,7 @@ fn a_list_of_referrers_loses_no_entry_either() {
     assert!(matches!(merge(&referrers(&[1]), &referrers(&[2, 1])).unwrap(), Merge::TakeOurs { added: 1 }));
     let both = joined(&referrers(&[1, 2]), &referrers(&[2, 3]));
     assert_eq!((both.kept, both.added), (2, 1));
-    assert_eq!(both.manifest.bytes(), referrers(&[1, 2, 3]).bytes());
+    assert_eq!(both.manifest.bytes().unwrap(), referrers(&[1, 2, 3]).bytes().unwrap());
     assert!(matches!(merge(&list(&[]), &referrers(&[1])), Err(NotMerged::NoIndex(_))));
 }
 

@@ -198,10 +198,12 @@ proptest::proptest! {
 
 #[test]
 fn tags_come_in_pages_whatever_registries_have_them() {
-    let named: Vec<(String, Vec<u8>)> = (0..20)
+    let named: Vec<(String, Vec<u8>)> = (0..20_u8)
         .flat_map(|n| {
             let host = ["quay.io", "ghcr.io"];
-            host.map(|host| (format!("{host}/org/app:t{n:02}"), if n % 5 == 0 { host.into() } else { vec![n] }))
+            host.map(|host| {
+                (format!("{host}/org/app:t{n:02}"), if n.is_multiple_of(5) { host.into() } else { vec![n] })
+            })
         })
         .collect();
     let named: Vec<(&str, &[u8])> = named.iter().map(|(name, content)| (name.as_str(), &content[..])).collect();

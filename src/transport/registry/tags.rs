@@ -135,11 +135,12 @@ impl Listing<'_> {
     /// # Errors
     /// The page was as long as was asked for, and the registry refuses to say what follows; or it did not answer.
     async fn after_the_end(&mut self, last: &str, entries: usize) -> Result<Option<Read>> {
-        let (is_full, known) = (entries == self.asked, self.others.len());
+        let (is_full, known) = (entries == self.asked, (self.others.all, self.others.named.len()));
         let next = self.first_of(vec![self.past(last)]).await;
         if next.as_ref().is_ok_and(|next| next.new == 0) {
             // It repeats what was read, and what is no tag in it.
-            self.others.truncate(known);
+            self.others.all = known.0;
+            self.others.named.truncate(known.1);
         }
         match next {
             Ok(next) if next.new > 0 => Ok(Some(next)),

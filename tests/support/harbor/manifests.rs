@@ -179,7 +179,7 @@ pub fn referrers(state: &State, call: &Call, repository: &str, subject: &str) ->
         let whole = manifest.size() + manifest.children().iter().map(|child| child.descriptor.size).sum::<u64>();
         let kind = manifest.config().map_or(String::new(), |config| config.media_type.clone());
         json!({"mediaType": stored.media_type, "digest": manifest.digest(), "size": whole, "artifactType": kind,
-               "annotations": manifest.annotations()})
+               "annotations": manifest.annotations().expect("its bytes")})
     };
     let wanted = call.parameter("artifactType");
     let list: Vec<_> = held.manifests.values().filter(speaks_of_it).map(entry).collect();
