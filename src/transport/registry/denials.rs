@@ -4,7 +4,7 @@
 use super::admission;
 use super::host::Host;
 use super::tags;
-use crate::error::Error;
+use crate::error::{Error, Kind};
 use crate::oci::Reference;
 use crate::progress::Event;
 
@@ -25,9 +25,12 @@ pub(super) async fn mean_absent(host: &Host, reference: &Reference, denied: &Err
     takes_uploads
 }
 
-/// Whether the repository's list of tags shows that a tag, a look at which was denied, is not there.
+/// Whether the repository's list of tags shows that a tag, a look at which was denied, is not there. A repository that does not
+/// exist has none.
 pub(super) async fn is_unlisted(host: &Host, reference: &Reference) -> bool {
     let Some(tag) = &reference.tag else { return false };
-    let listed = tags::list(host, &reference.repository).await;
-    listed.is_ok_and(|list| list.doubts.is_empty() && !list.tags.contains(tag))
+    match tags::list(host, &reference.repository).await {
+        Ok(list) => list.doubts.is_empty() && !list.tags.contains(tag),
+        Err(error) => error.kind() == Kind::NotFound,
+    }
 }

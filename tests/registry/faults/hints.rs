@@ -182,6 +182,15 @@ async fn a_list_of_signatures_that_may_not_be_read_is_absent_only_where_the_tags
         assert!(matches!(isolated_sides, Lookup::Blocked(_)), "it would be overwritten: {isolated_sides:?}");
         assert_eq!(look_up(&unlisted).await.is_absent(), tags_status == 200, "tags/list: {tags_status}");
     }
+    // A repository that does not exist has no list.
+    let server = Server::registry(|request: &Seen, _| match request.method.as_str() {
+        "POST" => Answer::new(202).with("Location", "/v2/a/b/blobs/uploads/1"),
+        "DELETE" => Answer::new(204),
+        _ if request.target.contains("/tags/list") => Answer::new(404),
+        _ => Answer::new(403),
+    });
+    let server = server.await;
+    assert!(Sink::resolve(&client(config()), &repo(&server).with_tag(listed)).await.unwrap().is_absent());
 }
 
 #[tokio::test]
