@@ -328,7 +328,7 @@ fn report_changed_companions(before: &[LockedImage], now: &[LockedImage], contex
         let counted: Vec<String> = kinds.iter().map(|(kind, number)| kind.counted(*number)).collect();
         if counted.is_empty() { "nothing".to_owned() } else { counted.join(", ") }
     };
-    // That none were looked for differs from that there were none, but not for whoever reads this.
+    // Only images whose list of companions differs are named: “none found” and “not looked for” read the same here.
     let named: Vec<_> = changed.iter().filter(|(before, now)| before.companions() != now.companions()).collect();
     for (before, now) in named.iter().take(MOST_NAMED) {
         let (left_out, added) = (counted(before, now), counted(now, before));

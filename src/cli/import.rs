@@ -110,8 +110,8 @@ pub struct Args {
     repair: Option<PathBuf>,
     /// Refuse a bundle that is not newer than the one of this receipt
     ///
-    /// So that nobody brings an old one again: by the time it was made, which `--key` makes sure of. The same bundle may come
-    /// again, and so may one of the same lock, where the one of the receipt lacked images.
+    /// This keeps an old bundle from being imported again. The times of the two bundles are compared; only --key proves them.
+    /// The same bundle is accepted, and so is one of the same lock if the receipt's bundle lacked images.
     #[arg(long, value_name = "RECEIPT", help_heading = "What may enter", hide_short_help = true)]
     newer_than: Option<PathBuf>,
     /// Keep the source host as the first part of the path
@@ -135,7 +135,7 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
     let push = Push::new(&args.push, &args.to, Names::Hosted { scoped: args.scoped }, args.json)?;
     let push = push.signing(args.sign.key(context)?)?.holding(args.prune.is_asked_for());
     let ended = import(&args, &push, started, context).await;
-    // What was pushed is told whatever came after it.
+    // The result of the push is shown even if a later step failed.
     let shown = push.show(context);
     let ended = ended?;
     shown.map(|()| ended)

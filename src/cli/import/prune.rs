@@ -113,7 +113,7 @@ pub async fn after(
     Ok(ended)
 }
 
-/// What was done so far, and what is to be told of it.
+/// What has been pruned so far, and where it is reported.
 struct Pruning<'a> {
     registries: &'a Registries,
     push: &'a Push<'a>,
