@@ -233,9 +233,6 @@ fn image_step(image: &Image, to: &Reference, inventory: &Inventory, on_existing:
     let action = match (tag, step.own_list().map(|own| &own.action)) {
         _ if step.companions.iter().any(is_refused) => Action::Refuse,
         (_, Some(CompanionAction::Skip)) => Action::Skip,
-        (_, Some(CompanionAction::Push | CompanionAction::Join { .. })) if inventory.immutable.contains(to) => {
-            Action::Immutable
-        }
         (TagState::Same, _) | (_, Some(CompanionAction::Nothing)) if is_complete => Action::Nothing,
         _ => Action::Push,
     };

@@ -73,7 +73,7 @@ pub enum Done {
     Waiting,
 }
 
-/// A manifest of one repository: whether it was put there, and who may do so now.
+/// A manifest or a tag of one repository: whether it was put there, and who may do so now.
 type Turn = Arc<tokio::sync::Mutex<bool>>;
 
 /// What is transferred, where images are: they say which blobs are worth sending when there is little room.
@@ -100,7 +100,10 @@ pub struct Transfer<'a> {
     failed: Mutex<HashMap<(Repository, Digest), Arc<Error>>>,
     /// Each manifest is put once per repository, however many images share it, and tagged by one image at a time:
     /// distribution 2.8 rewrites its link in place, and whoever reads that moment gets a 500.
-    published: Mutex<HashMap<(Repository, Digest), Turn>>,
+    ///
+    /// The tag of a companion has a turn of its own, taken before that of its manifest: two images may bring different lists for
+    /// it, and the second has to see what the first has put there.
+    published: Mutex<HashMap<Reference, Turn>>,
     resent: Resent,
     /// Tags that were set, and that a policy of the target lets nobody pull for now; with its words.
     blocked: Mutex<Vec<(Reference, String)>>,
@@ -154,6 +157,7 @@ impl<'a> Transfer<'a> {
         };
         // It ends early only with `fail_fast`; every failure is noted where it belongs.
         let _ = try_join(blobs, self.images(graph, plan, received(to_publish), &outcomes)).await;
+        self.sink.finish().await;
         let mut outcomes = outcomes.known();
         let pairs = graph.images.iter().zip(&plan.images).enumerate();
         let images = pairs.map(|(at, (image, step))| outcomes.remove(&at).unwrap_or_else(|| self.untried(image, step)));
@@ -418,16 +422,16 @@ impl<'a> Transfer<'a> {
         Ok(())
     }
 
-    fn turn(&self, repository: &Repository, digest: Digest) -> Turn {
+    fn turn(&self, name: &Reference) -> Turn {
         let mut published = self.published.lock().unwrap_or_else(PoisonError::into_inner);
-        published.entry((repository.clone(), digest)).or_default().clone()
+        published.entry(name.clone()).or_default().clone()
     }
 
     async fn put_once(&self, image: &Image, repository: &Repository, manifest: &Manifest) -> Result<()> {
-        let turn = self.turn(repository, manifest.digest());
+        let name = repository.with_digest(manifest.digest());
+        let turn = self.turn(&name);
         let mut is_there = turn.lock().await;
         if !*is_there {
-            let name = repository.with_digest(manifest.digest());
             self.put_manifest(image, &name, manifest).await?;
             self.read_back(&name, manifest.digest()).await?;
             *is_there = true;
@@ -438,7 +442,7 @@ impl<'a> Transfer<'a> {
     /// Gives `tag` its meaning and reads it back.
     async fn tag(&self, image: &Image, tag: &Reference, manifest: &Manifest) -> Result<()> {
         let digest = manifest.digest();
-        let turn = self.turn(&tag.repository, digest);
+        let turn = self.turn(&tag.repository.with_digest(digest));
         let mut is_there = turn.lock().await;
         self.put_manifest(image, tag, manifest).await?;
         *is_there = true;

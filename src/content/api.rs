@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::oci::Repository;
 
 /// One request to the HTTP server behind a registry, with the registry's credentials (Basic) and TLS settings.
@@ -46,10 +46,19 @@ pub trait Api: Send + Sync {
     /// No answer was to be had.
     async fn grants(&self, repositories: &[Repository]) -> Result<HashMap<Repository, BTreeSet<String>>>;
 
-    /// Asks for `path` once, to find out whether there is such an API: a server that does not know the path may answer
-    /// anything. `None`: no answer that says something.
+    /// Asks for `path`, to find out whether there is such an API: a server that does not know the path may answer anything.
     ///
     /// # Errors
     /// There is no server to ask.
-    async fn probe(&self, registry: &str, path: &str) -> Result<Option<ApiAnswer>>;
+    async fn probe(&self, registry: &str, path: &str) -> Result<Probed>;
+}
+
+/// What came of the question whether a registry has an API of its own.
+#[derive(Clone, Debug)]
+pub enum Probed {
+    Answered(ApiAnswer),
+    /// No answer that says something, and nothing else speaks for such an API.
+    Nothing,
+    /// No answer that says something, although the registry calls itself one that has such an API.
+    Unclear(Error),
 }

@@ -20,7 +20,7 @@ pub mod tar;
 
 use async_trait::async_trait;
 
-pub use api::{Api, ApiAnswer, ApiRequest};
+pub use api::{Api, ApiAnswer, ApiRequest, Probed};
 pub use blob::{BlobReader, Body, Prover};
 pub use cached::Cached;
 pub use checkpoint::Checkpoint;
@@ -151,6 +151,9 @@ pub trait Sink: Send + Sync {
     async fn delete_manifest(&self, _repository: &Repository, _digest: &Digest) -> Result<TagDeletion> {
         Ok(TagDeletion::Unsupported)
     }
+
+    /// Nothing more will be sent: gives up what was begun and turned out not to be needed.
+    async fn finish(&self) {}
 }
 
 /// What came of deleting a tag.

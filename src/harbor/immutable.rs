@@ -14,7 +14,7 @@ use crate::content::Api;
 use crate::error::Result;
 use crate::oci::Reference;
 
-use super::{AT_ONCE, Client, Harbor, json};
+use super::{AT_ONCE, Client, Harbor, json, project_of};
 
 /// The largest expression of a pattern, in bytes.
 const MOST_BYTES: usize = 1 << 20;
@@ -43,10 +43,11 @@ pub async fn immutable_tags(api: &dyn Api, harbor: &Harbor, tags: &BTreeSet<Refe
     let client = Client { api, registry: harbor.registry() };
     let mut projects: BTreeMap<&str, Vec<&Reference>> = BTreeMap::new();
     for tag in tags {
-        let project = tag.repository.path().split_once('/').map_or("", |(project, _)| project);
-        projects.entry(project).or_default().push(tag);
+        if let Some(project) = project_of(&tag.repository) {
+            projects.entry(project).or_default().push(tag);
+        }
     }
-    let asked = futures_util::stream::iter(projects.into_iter().filter(|(project, _)| !project.is_empty()));
+    let asked = futures_util::stream::iter(projects);
     let immutable = asked.map(|(project, tags)| client.immutable_among(project, tags)).buffered(AT_ONCE);
     let found: Result<Vec<Vec<Reference>>> = immutable.try_collect().await;
     let found = found.map_err(|e| e.while_doing(format!("reading the immutability rules of {}", harbor.registry())))?;
@@ -65,8 +66,8 @@ impl Client<'_> {
 
 impl Rule {
     fn covers(&self, reference: &Reference) -> bool {
-        let (path, tag) = (reference.repository.path(), reference.tag.as_ref().map(ToString::to_string));
-        let repository = path.split_once('/').map_or(path, |(_, repository)| repository);
+        let Some((_, repository)) = reference.repository.in_project() else { return false };
+        let tag = reference.tag.as_ref().map(ToString::to_string);
         let repositories = self.scope_selectors.iter().flat_map(|scopes| scopes.get("repository")).flatten();
         let tags = self.tag_selectors.as_deref().unwrap_or_default();
         !tags.is_empty()

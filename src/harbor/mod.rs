@@ -23,7 +23,7 @@ use bytes::Bytes;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use crate::content::{Api, ApiAnswer, ApiRequest};
+use crate::content::{Api, ApiAnswer, ApiRequest, Probed};
 use crate::error::{Error, Kind, Result};
 
 pub use immutable::immutable_tags;
@@ -68,25 +68,47 @@ impl Harbor {
     }
 }
 
-/// Finds out whether a Harbor 2.x stands behind `registry` (`host[:port]`). `None`: any other registry.
+/// What was found out about a registry.
+#[derive(Clone, Debug)]
+pub enum Detected {
+    Harbor(Harbor),
+    /// Any other registry.
+    Another,
+    /// It calls itself Harbor, and its API does not answer: a gateway may route only `/v2/`, or the API has a bad moment.
+    Unclear(Error),
+}
+
+impl Detected {
+    /// The Harbor, if there is one whose API answers.
+    pub fn harbor(self) -> Option<Harbor> {
+        match self {
+            Detected::Harbor(harbor) => Some(harbor),
+            Detected::Another | Detected::Unclear(_) => None,
+        }
+    }
+}
+
+/// Finds out whether a Harbor 2.x stands behind `registry` (`host[:port]`).
 ///
 /// # Errors
-/// If no answer was to be had, or if it is Harbor 1.x, which has no API that this program speaks.
-pub async fn detect(api: &dyn Api, registry: &str) -> Result<Option<Harbor>> {
+/// If there is no server to ask, or if it is Harbor 1.x, which has no API that this program speaks.
+pub async fn detect(api: &dyn Api, registry: &str) -> Result<Detected> {
     let client = Client { api, registry };
     #[derive(Deserialize)]
     struct Version {
         version: String,
     }
-    let answer = api.probe(registry, "/api/version").await?;
-    match answer.as_ref().and_then(json::<Version>) {
-        Some(found) if found.version.starts_with("v2") => {}
+    let answer = match api.probe(registry, "/api/version").await? {
+        Probed::Answered(answer) => answer,
         // Where the one path is not answered, the other will not be.
-        _ if answer.is_none() => return Ok(None),
-        _ => return client.first_generation().await.map_or(Ok(None), Err),
+        Probed::Nothing => return Ok(Detected::Another),
+        Probed::Unclear(error) => return Ok(Detected::Unclear(error)),
+    };
+    if !json::<Version>(&answer).is_some_and(|found| found.version.starts_with("v2")) {
+        return client.first_generation().await.map_or(Ok(Detected::Another), Err);
     }
     let system = client.system().await?;
-    Ok(Some(Harbor {
+    Ok(Detected::Harbor(Harbor {
         registry: registry.to_owned(),
         version: system.harbor_version.map(|version| shown(&version)),
         read_only: system.read_only,
@@ -146,7 +168,7 @@ impl Client<'_> {
 
     /// Harbor 1.x has no `/api/version` and tells its version without a version in the path.
     async fn first_generation(&self) -> Option<Error> {
-        let answer = self.api.probe(self.registry, "/api/systeminfo").await.ok()??;
+        let Ok(Probed::Answered(answer)) = self.api.probe(self.registry, "/api/systeminfo").await else { return None };
         let version = json::<SystemInfo>(&answer)?.harbor_version?;
         if !version.trim_start_matches('v').starts_with("1.") {
             return None;

@@ -25,7 +25,7 @@ pub struct Created {
 
 /// The project a repository belongs to: its first component. `None` if it has only one, which Harbor does not take.
 pub fn project_of(repository: &Repository) -> Option<&str> {
-    repository.path().split_once('/').map(|(project, _)| project)
+    repository.in_project().map(|(project, _)| project)
 }
 
 /// Whether Harbor takes `name` for a project: `^[a-z0-9]+(?:[._-][a-z0-9]+)*$`, at most 255 characters. Narrower than a

@@ -27,7 +27,7 @@ pub async fn tag_digest(api: &dyn Api, tag: &Reference) -> Result<Option<Digest>
 
 /// `None`: the repository belongs to no project.
 fn artifact_path(tag: &Reference, artifact: Option<&str>) -> Option<String> {
-    let (project, repository) = tag.repository.path().split_once('/')?;
+    let (project, repository) = tag.repository.in_project()?;
     // A slash in a repository's name is escaped twice, as Harbor wants it.
     let repository = repository.replace('/', "%252F");
     Some(format!("/api/v2.0/projects/{project}/repositories/{repository}/artifacts/{}", artifact?))

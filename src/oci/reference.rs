@@ -59,6 +59,17 @@ impl Repository {
         &self.path
     }
 
+    /// The first component of the path, and the rest: in Harbor's terms the project, and the repository in it. `None` if there is
+    /// only one component.
+    pub fn in_project(&self) -> Option<(&str, &str)> {
+        self.path.split_once('/')
+    }
+
+    /// The first component of the path; all of it if there is only one.
+    pub fn project(&self) -> &str {
+        self.in_project().map_or(&self.path, |(project, _)| project)
+    }
+
     pub fn with_tag(&self, tag: Tag) -> Reference {
         Reference { repository: self.clone(), tag: Some(tag), digest: None }
     }

@@ -43,6 +43,13 @@ pub enum CompanionAction {
     Refuse { reason: String },
 }
 
+impl CompanionAction {
+    /// The tag gets another meaning, or its first one.
+    pub fn changes_tag(&self) -> bool {
+        matches!(self, CompanionAction::Push | CompanionAction::Join { .. })
+    }
+}
+
 /// How a list of signatures at the target relates to the bundle's.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ListState {
@@ -157,7 +164,14 @@ pub async fn made_unnecessary(
 pub fn steps(image: &Image, to: &Reference, inventory: &Inventory, on_existing: OnExisting) -> Vec<CompanionStep> {
     let step = |(tag, digest): (Reference, Digest)| {
         let state = TagState::of(inventory, &tag, &digest);
-        let action = decide(&tag, state, inventory.lists.get(&tag), on_existing);
+        let list = (tag, digest);
+        let mut action = decide(&list.0, state, inventory.lists.get(&list), on_existing);
+        let (tag, digest) = list;
+        if action.changes_tag() && inventory.immutable.contains(&tag) {
+            let text = "means something else already, and a rule of the project makes it immutable";
+            let reason = format!("the tag {} {text}; --on-existing skip leaves it alone", shown(&tag));
+            action = CompanionAction::Refuse { reason };
+        }
         CompanionStep { tag, digest, state, action, on_existing }
     };
     image.locked.companion_tags(&to.repository).chain(own(image, to)).map(step).collect()

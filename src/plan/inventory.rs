@@ -28,10 +28,11 @@ pub struct Inventory {
     pub tags: HashMap<Reference, Digest>,
     /// Tags that exist, and of which a policy of the target forbids reading what they mean.
     pub blocked: HashSet<Reference>,
-    /// Tags that may not change their meaning, among those that mean another image.
+    /// Tags that may not change their meaning, among those that mean something else.
     pub immutable: HashSet<Reference>,
-    /// How the lists of signatures there relate to those of the job, where their tags mean something else.
-    pub lists: HashMap<Reference, ListState>,
+    /// How the lists of signatures there relate to those of the job, where their tags mean something else. Two images may bring
+    /// different lists for one tag, so each list of the job is known by its tag and its digest.
+    pub lists: HashMap<(Reference, Digest), ListState>,
     /// Blobs that some other repository of the target has, where they can be mounted from.
     pub elsewhere: HashMap<Digest, Repository>,
 }
@@ -42,6 +43,19 @@ impl Inventory {
         self.blocked.remove(&reference);
         self.manifests.insert((reference.repository.clone(), digest));
         self.tags.insert(reference, digest);
+    }
+
+    /// Tags of images and their companions that mean something else there and may get another meaning. A list that has all of
+    /// ours gets none.
+    pub fn moved(&self, graph: &Graph, targets: &Targets) -> BTreeSet<Reference> {
+        let named = graph.images.iter().zip(targets).flat_map(|(image, to)| {
+            let own = std::iter::once((to.clone(), image.locked.digest));
+            own.chain(image.locked.companion_tags(&to.repository))
+        });
+        let is_other = |tag: &Reference, wanted: &Digest| self.tags.get(tag).is_some_and(|found| found != wanted);
+        let moved =
+            named.filter(|name| is_other(&name.0, &name.1) && self.lists.get(name) != Some(&ListState::HasOurs));
+        moved.map(|(tag, _)| tag).collect()
     }
 }
 
@@ -269,16 +283,17 @@ impl Asker<'_> {
         graph: &Graph,
         targets: &Targets,
         inventory: &Inventory,
-    ) -> Result<HashMap<Reference, ListState>> {
+    ) -> Result<HashMap<(Reference, Digest), ListState>> {
         let is_other = |tag: &Reference, ours: &Manifest| {
             inventory.blocked.contains(tag) || inventory.tags.get(tag).is_some_and(|found| *found != ours.digest())
         };
         let all = graph.images.iter().zip(targets).flat_map(|(image, to)| companions::lists(image, to));
-        let others: HashMap<Reference, &Manifest> = all.filter(|(tag, ours)| is_other(tag, ours)).collect();
+        let others = all.filter(|(tag, ours)| is_other(tag, ours));
+        let others: HashMap<_, _> = others.map(|(tag, ours)| ((tag, ours.digest()), ours)).collect();
         stream::iter(others)
-            .map(|(tag, ours)| async move {
-                let compared = companions::compare(self.sink, &tag, ours).await?;
-                Ok(compared.map(|(state, _)| (tag, state)))
+            .map(|(list, ours)| async move {
+                let compared = companions::compare(self.sink, &list.0, ours).await?;
+                Ok(compared.map(|(state, _)| (list, state)))
             })
             .buffer_unordered(self.jobs)
             .try_filter_map(|list| async move { Ok(list) })

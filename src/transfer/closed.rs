@@ -25,11 +25,8 @@ fn part(reason: &Reason, repository: &Repository) -> Option<Part> {
     }
 }
 
-/// What stands before the first `/` of a repository's path.
 fn project(repository: &Repository) -> Part {
-    let path = repository.path();
-    let project = path.split_once('/').map_or(path, |(project, _)| project);
-    (repository.registry().to_owned(), Some(project.to_owned()))
+    (repository.registry().to_owned(), Some(repository.project().to_owned()))
 }
 
 /// `error`, as what ends everything in that part.

@@ -22,6 +22,8 @@ impl Transfer<'_> {
             return Ok(());
         }
         let ours = manifest_of(image, &step.digest)?;
+        let turn = self.turn(&step.tag);
+        let _mine = turn.lock().await;
         let (action, joined) = self.decide(step, ours).await?;
         match (&action, joined) {
             // An immutable tag would refuse even the same digest.

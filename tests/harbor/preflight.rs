@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use async_trait::async_trait;
-use gapferry::content::{Api, ApiAnswer, ApiRequest};
+use gapferry::content::{Api, ApiAnswer, ApiRequest, Probed};
 use gapferry::error::{Kind, Result};
-use gapferry::harbor::{self, Preflight, ProjectOptions, Severity};
+use gapferry::harbor::{self, Detected, Preflight, ProjectOptions, Severity};
 use gapferry::oci::Repository;
 
 use super::support::harbor::{Harbor as Server, Project, Right, Setup};
@@ -17,18 +17,18 @@ fn targets(server: &Server, paths: &[&str]) -> Vec<Repository> {
 
 async fn check(server: &Server, creds: Creds, paths: &[&str]) -> Preflight {
     let api = client(server, creds);
-    let found = harbor::detect(&api, &server.registry()).await.unwrap().expect("a Harbor");
+    let found = harbor::detect(&api, &server.registry()).await.unwrap().harbor().expect("a Harbor");
     harbor::preflight(&api, &found, &targets(server, paths)).await.unwrap()
 }
 
 #[tokio::test]
 async fn harbor_is_recognized_and_tells_its_version_and_mode() {
     let server = Server::start(Setup { read_only: true, unhealthy: Some("database"), ..three_projects() });
-    let found = harbor::detect(&client(&server, ADMIN), &server.registry()).await.unwrap().unwrap();
+    let found = harbor::detect(&client(&server, ADMIN), &server.registry()).await.unwrap().harbor().unwrap();
     assert_eq!(found.version(), Some("v2.11.0-5cbb1b01"));
     assert_eq!(found.read_only(), Some(true));
     assert_eq!(found.ill(), ["database"]);
-    let anonymous = harbor::detect(&client(&server, NOBODY), &server.registry()).await.unwrap().unwrap();
+    let anonymous = harbor::detect(&client(&server, NOBODY), &server.registry()).await.unwrap().harbor().unwrap();
     assert_eq!(anonymous.read_only(), None, "what is not told is not known");
 }
 
@@ -47,9 +47,9 @@ impl Api for Scripted {
         Ok(HashMap::new())
     }
 
-    async fn probe(&self, registry: &str, path: &str) -> Result<Option<ApiAnswer>> {
+    async fn probe(&self, registry: &str, path: &str) -> Result<Probed> {
         let request = ApiRequest { method: "GET", path: path.to_owned(), ..ApiRequest::default() };
-        self.call(registry, request).await.map(Some)
+        self.call(registry, request).await.map(Probed::Answered)
     }
 }
 
@@ -63,7 +63,7 @@ async fn another_registry_is_not_taken_for_harbor() {
         vec![("/api/version", 200, r#"{"version":"18.2"}"#)],
         vec![("/api/systeminfo", 200, r#"{"harbor_version":7}"#)],
     ] {
-        assert_eq!(harbor::detect(&Scripted(answers), "r").await.unwrap(), None);
+        assert!(matches!(harbor::detect(&Scripted(answers), "r").await, Ok(Detected::Another)));
     }
 }
 
@@ -166,7 +166,7 @@ async fn a_quota_that_will_not_do_is_a_warning_with_figures() {
         amounts.iter().map(|(name, bytes)| ((*name).to_owned(), *bytes)).collect()
     };
     let api = client(&server, ADMIN);
-    let found = harbor::detect(&api, &server.registry()).await.unwrap().unwrap();
+    let found = harbor::detect(&api, &server.registry()).await.unwrap().harbor().unwrap();
     let bytes = needed(&[("small", 1001), ("2026", 1001), ("base", 1 << 40), ("nowhere", 1)]);
     let short = harbor::quotas(&api, &found, &bytes).await.unwrap();
     assert_eq!(short.iter().map(|quota| quota.project.as_str()).collect::<Vec<_>>(), ["2026", "small"]);
@@ -194,7 +194,7 @@ async fn more_projects_than_one_token_request_holds() {
 #[tokio::test]
 async fn projects_are_created_once_with_what_was_asked_for() {
     let server = Server::start(three_projects());
-    let found = harbor::detect(&client(&server, ADMIN), &server.registry()).await.unwrap().unwrap();
+    let found = harbor::detect(&client(&server, ADMIN), &server.registry()).await.unwrap().harbor().unwrap();
     let names = ["base".to_owned(), "2026".to_owned()];
     let options = ProjectOptions { public: true, quota: Some(5 << 30) };
     let created = harbor::create_projects(&client(&server, ADMIN), &found, &names, options).await.unwrap();
@@ -207,7 +207,7 @@ async fn projects_are_created_once_with_what_was_asked_for() {
 #[tokio::test]
 async fn a_name_harbor_would_refuse_stops_before_anything_is_created() {
     let server = Server::start(three_projects());
-    let found = harbor::detect(&client(&server, ADMIN), &server.registry()).await.unwrap().unwrap();
+    let found = harbor::detect(&client(&server, ADMIN), &server.registry()).await.unwrap().harbor().unwrap();
     let names = ["fine".to_owned(), "not--fine".to_owned()];
     let error =
         harbor::create_projects(&client(&server, ADMIN), &found, &names, ProjectOptions::default()).await.unwrap_err();
@@ -224,7 +224,7 @@ async fn an_account_that_may_not_create_projects_is_told_so() {
         (NOBODY, Kind::Unauthorized, "credentials are not accepted"),
     ] {
         let api = client(&server, creds);
-        let found = harbor::detect(&api, &server.registry()).await.unwrap().unwrap();
+        let found = harbor::detect(&api, &server.registry()).await.unwrap().harbor().unwrap();
         let names = ["new".to_owned()];
         let error = harbor::create_projects(&api, &found, &names, ProjectOptions::default()).await.unwrap_err();
         assert_eq!(error.kind(), kind);

@@ -157,3 +157,19 @@ fn a_quota_that_harbor_ignores_is_told() {
     let ran = import(&bundle, &server, "/2027", ADMIN, &options).ended(0);
     assert!(!ran.stderr.contains("storage quota"), "{}", ran.stderr);
 }
+
+/// One 503 must not turn a Harbor into a registry without projects.
+#[test]
+fn an_api_that_has_a_bad_moment_is_asked_again_and_one_that_never_answers_is_named() {
+    let bundle = bundle(&[&small("one")]);
+    let create = ["--create-projects"];
+    let server = Harbor::start(Setup { busy_api: 1, ..setup() });
+    import(&bundle, &server, "/new", ADMIN, &create).ended(0).said(&["project new created"]);
+
+    let server = Harbor::start(Setup { busy_api: 1000, ..setup() });
+    import(&bundle, &server, "/new", ADMIN, &create).ended(5).said(&["creating projects at", "does not answer", "503"]);
+    assert_eq!(server.pushes(), []);
+    // A gateway may route only the protocol, and pushing needs no more.
+    import(&bundle, &server, "/base", CI, &[]).ended(0).said(&["quotas were not checked"]);
+    assert!(server.tag("base/team/one", "1").is_some());
+}

@@ -27,6 +27,11 @@ fn a_tag_that_is_not_wanted_any_more_goes_by_harbors_own_api_and_its_artifact_st
     let look = import(&next, &server, "/own", CI, &["--prune"]).ended(0);
     look.said(&["own/apps/web:3", "own/apps/web:locked", "own/apps/web:same-as-1", "3 tags to prune"]);
     assert!(tag("3") && tag("same-as-1"), "a look changes nothing");
+    server.set_busy_api(1000);
+    let unclear = import(&next, &server, "/own", CI, &["--prune", "--yes", "--arrived", receipt]);
+    unclear.ended(5).said(&["Harbor", "does not answer", "nothing was deleted"]);
+    assert!(tag("3") && tag("same-as-1"), "through the protocol more than these tags would go");
+    server.set_busy_api(0);
     let pruned = import(&next, &server, "/own", CI, &["--prune", "--yes", "--arrived", receipt]);
     pruned.ended(4).said(&["2 of 3 tags deleted", "own/apps/web:locked", "immutable"]);
     assert!(tag("1") && tag("2") && tag("locked") && !tag("3") && !tag("same-as-1"));

@@ -1,6 +1,7 @@
 //! What a project's policies forbid: moving a tag, pulling what is not signed or scanned.
 
 use super::ground::{CI, ROBOT, bundle, bundle_of, import, setup, small};
+use super::support::cosign::{list, signature};
 use super::support::harbor::{Harbor, Project, Right};
 use super::support::images::{self, Image};
 use super::support::registry::Registry;
@@ -52,6 +53,32 @@ fn an_immutable_tag_is_refused_before_anything_of_its_image_is_sent() {
     assert!(!server.pushes().iter().any(|entry| entry.path.contains("/team/app/")), "{:#?}", server.pushes());
     assert!(server.tag("own/team/one", "1").is_some(), "the other image arrives");
     import(&new, &server, "/own", CI, &["--on-existing", "skip"]).ended(0).said(&["1 skipped"]);
+}
+
+/// Rules that cover all tags cover those of signatures. That a list cannot be joined there is better known before layers are sent.
+#[test]
+fn an_immutable_list_of_signatures_is_refused_before_anything_of_its_image_is_sent() {
+    let (image, signed) = (images::oci("team/app", "1.0", &["content"]), images::oci("team/app", "2.0", &["content"]));
+    let [vendor, own] = ["vendor", "own"].map(|key| signature(&image, key));
+    let source = Registry::start();
+    [&image, &signed, &list(&image, "sig", &[vendor])].iter().for_each(|image| image.push(&source));
+    let bundle = bundle_of(&source, &[format!("{}/team/app:2.0", source.host())], &[]);
+    let setup = setup().with(Project::new("own").member("ci", Right::Maintain).immutable("*"));
+    let server = Harbor::start(setup);
+    let isolated = Registry::start();
+    let theirs = list(&image, "sig", &[own]);
+    [&image, &theirs].iter().for_each(|image| image.push(&isolated));
+    let first = bundle_of(&isolated, &[format!("{}/team/app:1.0", isolated.host())], &[]);
+    import(&first, &server, "/own", CI, &[]).ended(0);
+    server.clear_log();
+    let says = [theirs.tag.as_deref().unwrap(), "makes it immutable", "--on-existing skip"];
+    let look = import(&bundle, &server, "/own", CI, &["--dry-run"]).ended(0);
+    assert!(look.stdout.contains("fail") && !look.stdout.contains("join"), "{}", look.stdout);
+    import(&bundle, &server, "/own", CI, &[]).ended(1).said(&says);
+    assert_eq!(server.pushes(), []);
+    import(&bundle, &server, "/own", CI, &["--on-existing", "skip"]).ended(0);
+    assert!(server.tag("own/team/app", "2.0").is_some());
+    assert_eq!(server.tag("own/team/app", says[0]).unwrap().to_string(), theirs.digest());
 }
 
 /// Harbor answers 412 to whoever asks what a tag means there, until the image is signed or scanned. Pushing is allowed.

@@ -254,3 +254,20 @@ async fn a_session_that_a_mount_opened_instead_takes_the_upload_small_or_large()
         assert_eq!(made, methods);
     }
 }
+
+/// Left open, it would lie in the registry's storage for days.
+#[tokio::test]
+async fn a_session_that_no_upload_has_taken_is_given_up_at_the_end() {
+    let server = Sessions::start();
+    let registries = client(config());
+    let (shelf, repo) = (Shelf::default(), repository(&server.address, "a/b"));
+    let blobs = [shelf.add("taken"), shelf.add("left")];
+    for blob in &blobs {
+        assert!(!registries.mount(&repo, blob, &repository(&server.address, "a/c")).await.unwrap());
+    }
+    shelf::push(&registries, &repo, &shelf, &[&blobs[0]]).await.unwrap();
+    registries.finish().await;
+    registries.finish().await;
+    let made: Vec<String> = server.asked().into_iter().map(|(method, _)| method).collect();
+    assert_eq!(made.iter().filter(|method| *method == "DELETE").count(), 1, "{made:?}");
+}

@@ -18,7 +18,7 @@ use crate::cli::receipts;
 use crate::cli::signing::public;
 use crate::content::{Sink, TagDeletion};
 use crate::error::{Error, Result};
-use crate::harbor;
+use crate::harbor::{self, Detected};
 use crate::increment::{Doomed, Fate, judge};
 use crate::lock::LockedImage;
 use crate::oci::{Digest, Reference};
@@ -116,10 +116,10 @@ pub async fn after(
 /// What has been pruned so far, and where it is reported.
 struct Pruning<'a> {
     registries: &'a Registries,
-    push: &'a Push<'a>,
     context: &'a Context,
     /// Otherwise it is listed.
     deletes: bool,
+    is_harbor: bool,
     pruned: Vec<PrunedReceipt>,
     failures: Vec<Error>,
 }
@@ -138,7 +138,8 @@ async fn run(args: &Args, push: &Push<'_>, bundle: &Bundle, arrived: &Arrived, c
     let asked = args.prune.yes && !args.push.is_dry_run();
     let deletes = asked && arrived.0.is_some();
     let (pruned, failures) = Default::default();
-    let mut pruning = Pruning { registries: &registries, push, context, deletes, pruned, failures };
+    let is_harbor = deletes && is_harbor(&registries, push.registry()).await?;
+    let mut pruning = Pruning { registries: &registries, context, deletes, is_harbor, pruned, failures };
     let mut left_by = beside::Left::default();
     for one in names(push, bundle)? {
         let fate = judge(&registries, &one, &wanted).await?;
@@ -182,7 +183,8 @@ impl Pruning<'_> {
     /// Whether the tag is gone, or would be.
     async fn delete_tag(&mut self, one: &Doomed) -> bool {
         let deleted = match self.deletes {
-            true => Some(delete_tag(self.registries, self.push, one).await),
+            true if self.is_harbor => Some(delete_in_harbor(self.registries, one).await),
+            true => Some(self.registries.delete_tag(&one.tag).await),
             false => None,
         };
         if let Some(Ok(TagDeletion::Deleted)) = deleted {
@@ -282,13 +284,26 @@ fn as_locked(removed: &Removed) -> LockedImage {
     }
 }
 
+/// Whether tags are deleted through Harbor's API.
+///
+/// # Errors
+/// It is Harbor, and its API does not answer.
+async fn is_harbor(registries: &Registries, registry: &str) -> Result<bool> {
+    match harbor::detect(registries, registry).await? {
+        Detected::Harbor(_) => Ok(true),
+        Detected::Another => Ok(false),
+        Detected::Unclear(error) => {
+            let text =
+                format!("deleting tags at {registry}: it is Harbor, whose API does not answer; nothing was deleted");
+            Err(Error::new(error.kind(), text).because(error))
+        }
+    }
+}
+
 /// Harbor takes away a tag through its own API only; through the protocol all tags of the image would go.
-async fn delete_tag(registries: &Registries, push: &Push<'_>, doomed: &Doomed) -> Result<TagDeletion> {
-    match harbor::detect(registries, push.registry()).await? {
-        Some(_) => match harbor::delete_tag(registries, &doomed.tag, &doomed.digest).await? {
-            true => Ok(TagDeletion::Deleted),
-            false => Ok(TagDeletion::Unsupported),
-        },
-        None => registries.delete_tag(&doomed.tag).await,
+async fn delete_in_harbor(registries: &Registries, doomed: &Doomed) -> Result<TagDeletion> {
+    match harbor::delete_tag(registries, &doomed.tag, &doomed.digest).await? {
+        true => Ok(TagDeletion::Deleted),
+        false => Ok(TagDeletion::Unsupported),
     }
 }

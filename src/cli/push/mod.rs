@@ -33,7 +33,7 @@ use crate::prove::{Claim, Confirmed};
 use crate::receipt::{ImageReceipt, PrunedReceipt, Receipt};
 use crate::signing::PrivateKey;
 use crate::transfer::{self, Arrivals, Done, Transfer};
-use crate::transport::registry::Registries;
+use crate::transport::registry::{Denials, Registries};
 pub use target::absent;
 
 /// How to push. The command that has these has `--to` as well.
@@ -366,9 +366,11 @@ impl<'a> Push<'a> {
             return Ok(registries.clone());
         }
         let registries = self.args.registry.connect([self.target.registry.clone()], &BTreeMap::new(), context)?;
-        if !matches!(self.args.on_existing, Existing::Overwrite) {
-            registries.require_answers();
-        }
+        registries.take_denials(match self.args.on_existing {
+            Existing::Skip | Existing::Fail => Denials::Errors,
+            Existing::Overwrite if self.args.dry_run => Denials::Absent,
+            Existing::Overwrite => Denials::AbsentIfWritable,
+        });
         Ok(self.registries.get_or_init(|| registries).clone())
     }
 
@@ -444,10 +446,7 @@ impl<'a> Push<'a> {
             }
             inventory.tags.insert(tag, digest);
         }
-        let moves = |(image, to): &(&Image, &Reference)| {
-            inventory.tags.get(*to).is_some_and(|digest| *digest != image.locked.digest)
-        };
-        let moved = graph.images.iter().zip(targets).filter(moves).map(|(_, to)| to.clone()).collect();
+        let moved = inventory.moved(graph, targets);
         inventory.immutable = prepared.immutable(&moved, registries).await?;
         let on_existing = self.args.on_existing.into();
         let plan = Plan::proven(registries, graph, targets, &mut inventory, on_existing, jobs, &context.events).await?;

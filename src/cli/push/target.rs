@@ -6,8 +6,8 @@ use clap::Args;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 
 use super::super::context::Context;
-use crate::error::Result;
-use crate::harbor::{self, Harbor, Preflight, ProjectOptions};
+use crate::error::{Error, Result};
+use crate::harbor::{self, Detected, Harbor, Preflight, ProjectOptions};
 use crate::naming::Target;
 use crate::oci::{Digest, Reference, Repository};
 use crate::plan::{Inventory, Plan, Targets};
@@ -59,13 +59,27 @@ pub async fn prepare(
     context: &Context,
 ) -> Result<Prepared> {
     let limit = |at_once: u16| registries.limit_uploads_per_project(&target.registry, at_once.into());
-    let Some(harbor) = harbor::detect(registries, &target.registry).await? else {
-        args.per_project.map(limit);
-        if args.create_projects {
-            let text = format!("{} is not Harbor: --create-projects has no effect", target.registry);
-            context.events.report(Event::Warning(text));
+    let other = || Prepared { harbor: None, closed: BTreeSet::new(), notes: Vec::new() };
+    let harbor = match harbor::detect(registries, &target.registry).await? {
+        Detected::Harbor(harbor) => harbor,
+        Detected::Unclear(error) if args.create_projects => {
+            let text = format!("creating projects at {}: Harbor's API does not answer", target.registry);
+            return Err(Error::new(error.kind(), text).because(error));
         }
-        return Ok(Prepared { harbor: None, closed: BTreeSet::new(), notes: Vec::new() });
+        Detected::Unclear(error) => {
+            limit(args.per_project.unwrap_or(harbor::UPLOADS_PER_PROJECT));
+            let text = "is Harbor, whose API does not answer, so projects, rights and quotas were not checked";
+            context.events.report(Event::Warning(format!("{} {text}: {}", target.registry, error.chain())));
+            return Ok(other());
+        }
+        Detected::Another => {
+            args.per_project.map(limit);
+            if args.create_projects {
+                let text = format!("{} is not Harbor: --create-projects has no effect", target.registry);
+                context.events.report(Event::Warning(text));
+            }
+            return Ok(other());
+        }
     };
     limit(args.per_project.unwrap_or(harbor::UPLOADS_PER_PROJECT));
     let repositories: BTreeSet<Repository> = targets.iter().map(|to| to.repository.clone()).collect();
@@ -117,7 +131,7 @@ pub async fn absent(
 }
 
 async fn look(registries: &Registries, target: &Target, targets: &Targets) -> Result<Option<Preflight>> {
-    let Some(harbor) = harbor::detect(registries, &target.registry).await? else { return Ok(None) };
+    let Some(harbor) = harbor::detect(registries, &target.registry).await?.harbor() else { return Ok(None) };
     let repositories: BTreeSet<Repository> = targets.iter().map(|to| to.repository.clone()).collect();
     let repositories: Vec<Repository> = repositories.into_iter().collect();
     harbor::preflight(registries, &harbor, &repositories).await.map(Some)

@@ -5,9 +5,10 @@ use reqwest::Method;
 use super::Registries;
 use super::answer::refusal;
 use super::auth::Scopes;
-use super::host::{Ask, Host, Target};
+use super::host::{Ask, Host};
 use super::location;
 use super::reply::Reply;
+use super::upload;
 use crate::error::Result;
 use crate::oci::Repository;
 
@@ -66,11 +67,7 @@ pub(super) async fn may_push(host: &Host, repository: &Repository) -> Result<()>
     let session = reply.header("location").and_then(|to| location::resolve(reply.url(), to).ok());
     drop(reply);
     if let Some(session) = session {
-        let mut ask = Ask::new(Method::DELETE, String::new(), Scopes::push(repository), &what);
-        ask.target = Target::Url(session);
-        // Registries forget unfinished uploads themselves, after some days.
-        let given_up = host.once(&ask).await.map(|reply| reply.status());
-        tracing::debug!(what, given_up = given_up.as_ref().ok(), "upload given up");
+        upload::give_up(host, repository, session, &what).await;
     }
     Ok(())
 }

@@ -8,21 +8,35 @@ use crate::error::{Error, Kind};
 use crate::oci::Reference;
 use crate::progress::Event;
 
-/// Whether `reference`, a look at which was denied, counts as absent: its repository takes uploads, so that the push itself
-/// shows what is right. Said once for each registry.
-pub(super) async fn mean_absent(host: &Host, reference: &Reference, denied: &Error) -> bool {
-    let cell = host.memory.takes_uploads(&reference.repository);
-    let takes_uploads =
-        *cell.get_or_init(|| async { admission::may_push(host, &reference.repository).await.is_ok() }).await;
-    if takes_uploads && host.memory.is_first_denial() {
-        let text = format!(
-            "{}: what it denies counts as absent, because it takes uploads there: {}",
-            host.registry,
-            denied.chain()
-        );
+/// What it means if a target denies a look at a tag.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Denials {
+    /// The tag counts as absent if its repository takes uploads, which is tried.
+    #[default]
+    AbsentIfWritable,
+    /// It counts as absent, and no upload is tried: nothing is to be changed there.
+    Absent,
+    /// An error: whoever must not replace a tag has to know.
+    Errors,
+}
+
+/// Whether `reference`, a look at which was denied, counts as absent, so that the push itself shows what is right. Said once for
+/// each registry.
+pub(super) async fn mean_absent(host: &Host, reference: &Reference, denied: &Error, denials: Denials) -> bool {
+    let (is_absent, why) = match denials {
+        Denials::Errors => return false,
+        Denials::Absent => (true, "a dry run does not try whether it takes uploads there"),
+        Denials::AbsentIfWritable => {
+            let cell = host.memory.takes_uploads(&reference.repository);
+            let takes_uploads = async { admission::may_push(host, &reference.repository).await.is_ok() };
+            (*cell.get_or_init(|| takes_uploads).await, "it takes uploads there")
+        }
+    };
+    if is_absent && host.memory.is_first_denial() {
+        let text = format!("{}: what it denies counts as absent ({why}): {}", host.registry, denied.chain());
         host.wire.events.report(Event::Warning(text));
     }
-    takes_uploads
+    is_absent
 }
 
 /// Whether the repository's list of tags shows that a tag, a look at which was denied, is not there. A repository that does not

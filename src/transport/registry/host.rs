@@ -493,6 +493,11 @@ impl Memory {
         sessions.insert((repository.clone(), *blob), location);
     }
 
+    /// Those that nobody has used.
+    pub fn take_sessions(&self) -> HashMap<(Repository, Digest), Url> {
+        std::mem::take(&mut *self.sessions.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
     pub fn take_session(&self, repository: &Repository, blob: &Digest) -> Option<Url> {
         self.sessions.lock().unwrap_or_else(PoisonError::into_inner).remove(&(repository.clone(), *blob))
     }

@@ -8,10 +8,11 @@ use reqwest::Method;
 
 use super::answer::{excerpt, refusal};
 use super::auth::Scopes;
+use super::denials::{self, Denials};
 use super::host::{Ask, Host, ReferrersApi, strange};
+use super::referrers;
 use super::reply::Reply;
 use super::retry::Failure;
-use super::{denials, referrers};
 use crate::content::Lookup;
 use crate::content::TagDeletion;
 use crate::error::{Error, Kind, Reason, Result};
@@ -30,9 +31,9 @@ const MOST_SHOWN: usize = 64 * 1024;
 /// What a tag or digest means at a target. What has just been stored is asked for again if it is said not to be there.
 ///
 /// Some registries answer 401 or 403 for what does not exist. What is denied counts as absent if uploads to the repository
-/// are accepted: then the push shows. With `denials_count` it never does. The tag of a list of signatures counts as blocked, unless
+/// are accepted: then the push shows; `denials` may say otherwise. The tag of a list of signatures counts as blocked, unless
 /// the repository's list of tags shows that it is not there.
-pub(super) async fn look_up(host: &Host, reference: &Reference, denials_count: bool) -> Result<Lookup> {
+pub(super) async fn look_up(host: &Host, reference: &Reference, denials: Denials) -> Result<Lookup> {
     let what = format!("looking up {reference}");
     let mut tries = host.tries(&what);
     loop {
@@ -47,11 +48,9 @@ pub(super) async fn look_up(host: &Host, reference: &Reference, denials_count: b
             Ok(Said::Found(descriptor)) => return Ok(Lookup::Found(descriptor)),
             Ok(Said::Absent) if !host.memory.arrived.has_manifest(reference) => return Ok(Lookup::Absent),
             Ok(Said::Absent) => {}
-            Ok(Said::Denied(error)) if denials_count || host.memory.arrived.has_manifest(reference) => {
-                return Err(error);
-            }
+            Ok(Said::Denied(error)) if host.memory.arrived.has_manifest(reference) => return Err(error),
             Ok(Said::Denied(error)) => {
-                return match denials::mean_absent(host, reference, &error).await {
+                return match denials::mean_absent(host, reference, &error, denials).await {
                     // Others may have signed there: what would be replaced has to be known.
                     true if is_list(reference) && !denials::is_unlisted(host, reference).await => {
                         Ok(Lookup::Blocked(error.chain()))

@@ -57,20 +57,23 @@ mod ways;
 mod wire;
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use reqwest::Method;
 
-use crate::content::{Api, ApiAnswer, ApiRequest, Body, Lookup, Origin, Readable, Sink, Source, TagDeletion, TagList};
+use crate::content::{
+    Api, ApiAnswer, ApiRequest, Body, Lookup, Origin, Probed, Readable, Sink, Source, TagDeletion, TagList,
+};
 use crate::error::{Error, Kind, Result};
 use crate::oci::{Descriptor, Digest, Manifest, Reference, Repository};
 use crate::progress::{Event, Events};
 use crate::routes::Place;
 pub use admission::Admission;
 pub use config::{Config, RegistryConfig, TlsConfig};
+pub use denials::Denials;
 use host::Host;
 pub use itself::Itself;
 use projects::Projects;
@@ -80,6 +83,8 @@ use wire::{Call, Payload, Wire};
 
 /// The largest answer of [`Api::call`], in bytes.
 const MOST_API_BYTES: u64 = 4 * 1024 * 1024;
+/// How often a Harbor is asked for its API before it counts as out of reach.
+const PROBES: u32 = 3;
 
 /// All registries of a run. Cheap to clone; clones share connections, tokens and limits.
 #[derive(Clone)]
@@ -91,7 +96,7 @@ struct Shared {
     /// By registry, `host[:port]`.
     projects: Mutex<HashMap<String, Arc<Projects>>>,
     ways: ways::Ways,
-    denials_count: AtomicBool,
+    denials: Mutex<Denials>,
 }
 
 /// A registry, and in which part it is spoken to.
@@ -112,13 +117,13 @@ impl Registries {
     pub fn new(config: Config, events: Events) -> Result<Registries> {
         config.check()?;
         let wire = Arc::new(Wire::new(config, events));
-        let (hosts, projects, ways, denials_count) = Default::default();
-        Ok(Registries(Arc::new(Shared { wire, hosts, projects, ways, denials_count })))
+        let (hosts, projects, ways, denials) = Default::default();
+        Ok(Registries(Arc::new(Shared { wire, hosts, projects, ways, denials })))
     }
 
-    /// From now on it is an error if a target denies a look at a tag: whoever must not replace a tag has to know.
-    pub fn require_answers(&self) {
-        self.0.denials_count.store(true, Ordering::Relaxed);
+    /// What it means from now on if a target denies a look at a tag.
+    pub fn take_denials(&self, as_what: Denials) {
+        *self.0.denials.lock().unwrap_or_else(PoisonError::into_inner) = as_what;
     }
 
     /// At most `at_once` uploads into one project of `registry` at the same time, and as many mounts, from the next one on.
@@ -224,8 +229,8 @@ impl Sink for Registries {
 
     async fn resolve(&self, reference: &Reference) -> Result<Lookup> {
         let repository = &reference.repository;
-        let denials_count = self.0.denials_count.load(Ordering::Relaxed);
-        manifests::look_up(&*self.target(repository)?, reference, denials_count).await
+        let denials = *self.0.denials.lock().unwrap_or_else(PoisonError::into_inner);
+        manifests::look_up(&*self.target(repository)?, reference, denials).await
     }
 
     async fn read_manifest(&self, reference: &Reference) -> Result<Option<Manifest>> {
@@ -270,6 +275,17 @@ impl Sink for Registries {
     async fn delete_manifest(&self, repository: &Repository, digest: &Digest) -> Result<TagDeletion> {
         manifests::delete(&*self.target(repository)?, &repository.with_digest(*digest)).await
     }
+
+    async fn finish(&self) {
+        let hosts: Vec<Arc<Host>> =
+            self.0.hosts.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
+        for host in hosts {
+            for ((repository, blob), session) in host.memory.take_sessions() {
+                let what = format!("mounting blob {blob} into {repository}");
+                upload::give_up(&host, &repository, session, &what).await;
+            }
+        }
+    }
 }
 
 #[async_trait]
@@ -305,23 +321,35 @@ impl Api for Registries {
         Ok(grants)
     }
 
-    async fn probe(&self, registry: &str, path: &str) -> Result<Option<ApiAnswer>> {
+    async fn probe(&self, registry: &str, path: &str) -> Result<Probed> {
         let host = self.host(registry);
         // Whether there is a server at all is another question.
         host.base().await?;
         let request = ApiRequest { method: "GET", path: path.to_owned(), ..ApiRequest::default() };
         let what = format!("calling GET {path} of {registry}");
-        match api_call(&host, &request, &what).await {
-            Ok(answer) => Ok(Some(answer)),
-            Err(failure) => {
-                if !host.memory.no_api.swap(true, Ordering::Relaxed) {
-                    let why = failure.error.chain();
-                    let text = format!("{registry} is taken for a registry without Harbor's API: {why}");
-                    host.wire.events.report(Event::Notice(text));
-                }
-                Ok(None)
+        let is_harbor = host.auth.is_harbor();
+        let (mut tries, mut left) = (host.tries(&what), if is_harbor { PROBES } else { 1 });
+        let error = loop {
+            let failure = match api_call(&host, &request, &what).await {
+                Ok(answer) => return Ok(Probed::Answered(answer)),
+                Err(failure) => failure,
+            };
+            left -= 1;
+            if left == 0 {
+                break failure.error;
             }
+            if let Err(error) = tries.again(failure).await {
+                break error;
+            }
+        };
+        if is_harbor {
+            return Ok(Probed::Unclear(error));
         }
+        if !host.memory.no_api.swap(true, Ordering::Relaxed) {
+            let text = format!("{registry} is taken for a registry without Harbor's API: {}", error.chain());
+            host.wire.events.report(Event::Notice(text));
+        }
+        Ok(Probed::Nothing)
     }
 }
 

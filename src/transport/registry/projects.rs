@@ -39,11 +39,12 @@ impl Projects {
         if at_once == 0 {
             return None;
         }
-        let path = repository.path();
-        let project = path.split_once('/').map_or(path, |(project, _)| project);
         let places = {
             let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
-            turns.entry((project.to_owned(), turn)).or_insert_with(|| Arc::new(Semaphore::new(at_once))).clone()
+            turns
+                .entry((repository.project().to_owned(), turn))
+                .or_insert_with(|| Arc::new(Semaphore::new(at_once)))
+                .clone()
         };
         places.acquire_owned().await.ok()
     }

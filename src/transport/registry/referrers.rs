@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::answer::{excerpt, refusal};
 use super::auth::Scopes;
-use super::denials;
+use super::denials::{self, Denials};
 use super::host::{Ask, Host, ReferrersApi, Target, strange};
 use super::manifests::{self, Fetched};
 use super::paging::{Onward, Pages};
@@ -208,7 +208,7 @@ pub(super) async fn enter(host: &Host, repository: &Repository, subject: &Digest
         return Err(Error::new(Kind::Refused, text));
     }
     manifests::store(host, &reference, &body, media_type::OCI_INDEX).await?;
-    match manifests::look_up(host, &reference, true).await {
+    match manifests::look_up(host, &reference, Denials::Errors).await {
         // This account may push and not read: that the list was stored is the proof.
         Err(error) if matches!(error.kind(), Kind::Unauthorized | Kind::Refused) => Ok(()),
         Err(error) => Err(error),

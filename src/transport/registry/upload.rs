@@ -212,6 +212,16 @@ pub(super) async fn put(host: &Host, repository: &Repository, blob: &Descriptor,
     }
 }
 
+/// Ends an upload without a blob. Whatever becomes of it: the registry ends old sessions itself, after some days.
+pub(super) async fn give_up(host: &Host, repository: &Repository, session: Url, what: &str) {
+    let mut ask = Ask::new(Method::DELETE, String::new(), Scopes::push(repository), what);
+    ask.target = Target::Url(session);
+    match host.once(&ask).await {
+        Ok(reply) => tracing::debug!(what, status = reply.status(), "cancelled the upload"),
+        Err(failure) => tracing::debug!(what, error = %failure.error, "not cancelled"),
+    }
+}
+
 /// Whether what the registry objects to is not about this blob alone.
 fn concerns_more(error: &Error) -> bool {
     error.reason().is_some_and(|reason| reason.reach() != Reach::Object)
@@ -286,13 +296,7 @@ impl Upload<'_> {
         let may_change =
             matches!(error.kind(), Kind::Refused | Kind::NotFound) && error.reason() != Some(&Reason::ReadOnly);
         let Some(location) = open.filter(|_| may_change) else { return };
-        let mut ask = Ask::new(Method::DELETE, String::new(), Scopes::push(self.repository), self.what);
-        ask.target = Target::Url(location);
-        // Whatever becomes of it: the registry ends old sessions itself.
-        match self.host.once(&ask).await {
-            Ok(reply) => tracing::debug!(what = self.what, status = reply.status(), "cancelled the upload"),
-            Err(failure) => tracing::debug!(what = self.what, error = %failure.error, "not cancelled"),
-        }
+        give_up(self.host, self.repository, location, self.what).await;
     }
 
     async fn begin(&self) -> Result<Session, Failure> {

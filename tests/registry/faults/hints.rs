@@ -5,6 +5,8 @@ use gapferry::error::Kind;
 use gapferry::oci::{Descriptor, Digest, Manifest, Reference, Tag, media_type};
 use gapferry::progress::Event;
 
+use gapferry::transport::registry::Denials;
+
 use super::{INDEX, manifest, repo};
 use crate::shelf::tag;
 use crate::support::faulty::{Answer, Fault, Seen, Server, Stage};
@@ -207,11 +209,18 @@ async fn what_a_target_denies_counts_as_absent_where_it_takes_uploads() {
 
         // Whoever must not replace a tag has to know whether it is there.
         let registries = client(config());
-        registries.require_answers();
+        registries.take_denials(Denials::Errors);
         assert!(Sink::resolve(&registries, &many(&server)[0]).await.is_err(), "{status}");
 
         let server = denying(status, status).await;
         let error = Sink::resolve(&client(config()), &many(&server)[0]).await.unwrap_err();
         assert!(matches!(error.kind(), Kind::Unauthorized | Kind::Refused), "{error:?}");
+
+        // Whoever only looks begins no upload either.
+        let server = denying(status, 202).await;
+        let registries = client(config());
+        registries.take_denials(Denials::Absent);
+        assert_eq!(Sink::resolve(&registries, &many(&server)[0]).await.unwrap(), Lookup::Absent, "{status}");
+        assert_eq!(server.count("POST", "/"), 0, "a dry run changes nothing");
     }
 }

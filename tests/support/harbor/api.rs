@@ -17,6 +17,10 @@ pub fn answer(state: &mut State, call: &Call) -> Answer {
     if !call.is_safe() && call.headers.contains_key(header::COOKIE) {
         return refuse(403, "FORBIDDEN", "CSRF token not found in request");
     }
+    if call.path.starts_with("/api/") && state.setup.busy_api > 0 {
+        state.setup.busy_api -= 1;
+        return empty(503);
+    }
     let answer = match call.path.as_str() {
         "/api/version" => json(200, json!({"version": "v2.0"})),
         "/api/v2.0/ping" => bytes(200, "text/plain; charset=utf-8", "Pong".into()),

@@ -147,6 +147,11 @@ impl Harbor {
         self.state().pending = Some((tags, change));
     }
 
+    /// The API beside the protocol answers 503 so many times.
+    pub fn set_busy_api(&self, times: usize) {
+        self.state.lock().unwrap().setup.busy_api = times;
+    }
+
     /// Puts the server into or out of read-only mode.
     pub fn set_read_only(&self, read_only: bool) {
         self.state().setup.read_only = read_only;

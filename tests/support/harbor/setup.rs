@@ -25,6 +25,8 @@ pub struct Setup {
     pub several_scopes: Scopes,
     /// A component that reports itself ill, such as `database`.
     pub unhealthy: Option<&'static str>,
+    /// How often the API beside the protocol answers 503 before it answers at all.
+    pub busy_api: usize,
     /// Whether `Location` is absolute.
     pub absolute_locations: bool,
 }
@@ -52,6 +54,7 @@ impl Default for Setup {
             token_service: true,
             several_scopes: Scopes::Granted,
             unhealthy: None,
+            busy_api: 0,
             absolute_locations: false,
         }
     }

@@ -65,6 +65,12 @@ impl Auth {
         self.challenge.lock().unwrap_or_else(PoisonError::into_inner).is_some()
     }
 
+    /// Whether its token server is Harbor's.
+    pub fn is_harbor(&self) -> bool {
+        let challenge = self.challenge.lock().unwrap_or_else(PoisonError::into_inner);
+        matches!(&*challenge, Some(Challenge::Bearer(bearer)) if bearer.is_harbor())
+    }
+
     /// The `Authorization` for a request, if one is wanted and can be had. Without credentials a Bearer token is fetched
     /// anonymously; for Basic nothing is sent and the registry decides.
     pub async fn header(&self, wire: &Wire, scopes: &Scopes) -> Result<Option<HeaderValue>, Failure> {
