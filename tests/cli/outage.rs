@@ -51,6 +51,31 @@ fn an_import_whose_registry_dies_says_it_once_and_the_same_command_finishes_it()
 }
 
 #[test]
+fn a_registry_that_is_down_before_anything_begins_is_reported_once() {
+    let (source, target, directory) = (Registry::start(), Registry::start(), tempdir());
+    let images = push_images(&source);
+    let references =
+        |host: &str| -> Vec<String> { images.iter().map(|image| format!("{host}/{}", image.name())).collect() };
+    let bundle = directory.path().join("bundle.tar").display().to_string();
+    let good = references(source.host());
+    succeed(&[&["export", "-o", &bundle][..], &good.iter().map(String::as_str).collect::<Vec<_>>()].concat());
+    for status in [502, 500] {
+        let proxy = Proxy::before(target.host());
+        proxy.when("*", "").always().fault(Fault::Status(status));
+        let (out, behind) = (directory.path().join("out.tar").display().to_string(), references(&proxy.address));
+        let to = format!("{}/down", proxy.address);
+        let export = [&["export", "-o", &out][..], &behind.iter().map(String::as_str).collect::<Vec<_>>()].concat();
+        for command in [&["import", &bundle, "--to", &to][..], &export] {
+            let output = run(&[command, &["--retry-budget", "1s"]].concat());
+            let said = stderr(&output);
+            assert_eq!(output.status.code(), Some(5), "{status}: {said}");
+            assert_eq!(said.lines().filter(|line| line.contains("has not answered")).count(), 1, "{status}: {said}");
+            assert!(said.lines().count() < 12, "{status}: {said}");
+        }
+    }
+}
+
+#[test]
 fn an_export_whose_registry_dies_ends_with_one_error_and_continues_later() {
     let (source, directory) = (Registry::start(), tempdir());
     let images = push_images(&source);

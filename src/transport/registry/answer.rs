@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::refusals;
 use super::reply::Reply;
-use super::retry::{Failure, Retry, is_gateway, is_transient, retry_after};
+use super::retry::{Failure, Retry, is_transient, may_be_down, retry_after};
 use crate::error::{Error, Kind, Reason};
 use crate::oci::Digest;
 use crate::progress::redacted;
@@ -53,7 +53,7 @@ pub(super) async fn refusal_of_token(what: &str, reply: Reply) -> Failure {
 }
 
 async fn said(purpose: Purpose, what: &str, reply: Reply) -> Failure {
-    let (status, own) = (reply.status(), reply.own);
+    let (status, server) = (reply.status(), reply.server.clone());
     // By the registry's own clock, which may be wrong: the time between its two dates is what it means.
     let date = reply.header(DATE.as_str()).and_then(|date| httpdate::parse_http_date(date).ok());
     let now = date.unwrap_or_else(SystemTime::now);
@@ -68,16 +68,16 @@ async fn said(purpose: Purpose, what: &str, reply: Reply) -> Failure {
     let retry = match after {
         _ if !is_transient(status) => Retry::Never,
         Some(delay) if matches!(status, 429 | 503) && !delay.is_zero() => Retry::After(delay),
-        _ if own && is_gateway(status) => Retry::Down { no_answer: false },
+        _ if server.is_some() && may_be_down(status) => Retry::Down { no_answer: false },
         _ => Retry::Soon,
     };
     let error = Error::new(kind(status), text);
     if let Some(reason) = refusals::named(status, &body) {
-        return Failure { error: error.with_reason(reason), retry };
+        return Failure { error: error.with_reason(reason), retry, server };
     }
     match reason(purpose, status, &body) {
         Some(reason) => Failure::never(error.with_reason(reason)),
-        None => Failure { error, retry },
+        None => Failure { error, retry, server },
     }
 }
 

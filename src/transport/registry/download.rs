@@ -16,6 +16,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::answer::refusal;
 use super::auth::Scopes;
 use super::host::{Ask, Host};
+use super::outage::Outage;
 use super::reply::Reply;
 use super::retry::{Failure, Tries};
 use super::trace;
@@ -40,7 +41,7 @@ pub(super) async fn blob(host: Arc<Host>, repository: &Repository, blob: &Descri
     let tries = host.tries(&what);
     let wanted = Wanted { host, repository: repository.clone(), blob: blob.clone(), what };
     let mut flow =
-        Flow { wanted, position: offset, skip: 0, pieces: None, own: false, tries, since_break: 0, _lane: lane };
+        Flow { wanted, position: offset, skip: 0, pieces: None, server: None, tries, since_break: 0, _lane: lane };
     let begins = flow.connect().await?;
     // Nothing is delivered yet, so a stream from the start is simply passed on as such.
     flow.position = begins;
@@ -65,8 +66,8 @@ struct Flow {
     /// What the present connection sends once more.
     skip: u64,
     pieces: Option<Pieces>,
-    /// They come from the registry itself.
-    own: bool,
+    /// Where they come from; see [`Reply::server`].
+    server: Option<Arc<Outage>>,
     tries: Tries,
     since_break: u64,
     /// Kept over reconnects: giving it back and waiting for it again could wait for itself.
@@ -118,8 +119,8 @@ impl Flow {
         let piece = piece.split_off(known as usize);
         self.position += piece.len() as u64;
         self.since_break += piece.len() as u64;
-        if self.own {
-            self.wanted.host.wire.outage.answered();
+        if let Some(server) = &self.server {
+            server.answered();
         }
         (!piece.is_empty()).then_some(piece)
     }
@@ -134,8 +135,8 @@ impl Flow {
         let mut from = self.position;
         loop {
             let failure = match self.wanted.open(from).await {
-                Ok(Opened::At { begins, pieces, own }) => {
-                    (self.pieces, self.own) = (Some(pieces), own);
+                Ok(Opened::At { begins, pieces, server }) => {
+                    (self.pieces, self.server) = (Some(pieces), server);
                     return Ok(begins);
                 }
                 Ok(Opened::Elsewhere(reason)) if from > 0 => {
@@ -243,8 +244,8 @@ enum Opened {
     At {
         begins: u64,
         pieces: Pieces,
-        /// See [`Reply::own`].
-        own: bool,
+        /// See [`Reply::server`].
+        server: Option<Arc<Outage>>,
     },
     /// Not where it was asked to begin, and why.
     Elsewhere(String),
@@ -252,7 +253,7 @@ enum Opened {
 
 impl Opened {
     fn at(begins: u64, reply: Reply, what: &str) -> Opened {
-        Opened::At { begins, own: reply.own, pieces: reply.stream(what) }
+        Opened::At { begins, server: reply.server.clone(), pieces: reply.stream(what) }
     }
 }
 

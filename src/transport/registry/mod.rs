@@ -8,9 +8,10 @@
 //! From the outside in: [`Registries`] picks a `host::Host`, for reading by way of mirrors (`ways`); `manifests`, `tags`,
 //! `referrers`, `download` and `upload` each know one part of the protocol (`session`: uploads that go on after a break;
 //! `outflow`: what they send; `last_byte`: whether what is there can be read; `projects`: how many at once; `arrived`: what may
-//! be denied for a moment); `host` adds authentication (`auth`), retries (`retry`; `outage`: of a registry that is down; `probe`:
-//! whether it is; `read_only`: of one that takes no change for now) and the
-//! gate that a registry's limits close (`limit`); `wire` makes one HTTP
+//! be denied for a moment); `host` adds authentication (`auth`), retries (`retry`; `outage`: of a server that is down; `peers`:
+//! which servers a registry needs besides itself; `read_only`: of one that takes no change for now; `rounds`: how all wait
+//! together), the gate that a registry's limits close (`limit`), and what was learned (`memory`); `root` finds the registry's root
+//! and asks whether it is up; `wire` makes one HTTP
 //! exchange, trusting whom `tls` and `certs` say, follows where its answer leads (`location`), and gives its `reply`;
 //! `patience` is how slow the other side may be; `answer` reads refusals, and
 //! `refusals` the causes they name; `trace` shows it all, masked.
@@ -35,17 +36,20 @@ mod limit;
 mod link;
 mod location;
 mod manifests;
+mod memory;
 mod outage;
 mod outflow;
 mod paging;
 mod patience;
-mod probe;
+mod peers;
 mod projects;
 mod read_only;
 mod referrers;
 mod refusals;
 mod reply;
 mod retry;
+mod root;
+mod rounds;
 mod session;
 mod tag_page;
 mod tags;

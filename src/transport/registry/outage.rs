@@ -1,28 +1,29 @@
-//! When a registry stops answering: every request to it waits together, and in the end it is given up as a whole.
+//! When a server stops answering, a registry or one that a registry needs (`peers`): every request to it waits together, and in
+//! the end it is given up as a whole.
 //!
-//! Requests that fail one by one keep their own count of tries (`retry`). This module looks at the registry instead: how
+//! Requests that fail one by one keep their own count of tries (`retry`). This module looks at the server instead: how
 //! long it has been without a successful answer, and whether one request fails or several. While several fail, all
-//! requests share one schedule, so that a registry that restarts is asked a few times and not a thousand. When the retry
-//! budget is used up, whatever still waits for that registry fails at once, for one reason.
+//! requests share one schedule, so that a server that restarts is asked a few times and not a thousand. When the retry
+//! budget is used up, whatever still waits for that server fails at once, for one reason.
 //!
-//! A gateway that answers 502 for one kind of request need not mean that the registry is down. Before all requests wait on
-//! such evidence, and before the registry is given up, it is probed (`probe`). While it answers the probe, each request ends
-//! by its own count. Some gateways answer the probe themselves, so that proves nothing for ever: when the budget is used up
-//! and a request that began after others had failed for good fails as they did, the registry is given up all the same.
+//! A registry that answers 500, or a gateway that answers 502, for one kind of request need not be down. Before all requests
+//! wait on such evidence, and before the registry is given up, it is probed (`root`). While it answers the probe, each request
+//! ends by its own count. Some gateways answer the probe themselves, so that proves nothing for ever: when the budget is used
+//! up and a request that began after others had failed for good fails as they did, the registry is given up all the same.
 //!
 //! The budget counts only time without a successful answer. A transfer that moves, however slowly, and a wait that the
-//! registry announced itself (Retry-After) begin it anew. A registry that has never answered in this run gets no budget:
-//! the tries of each request are enough to notice a wrong name.
+//! server announced itself (Retry-After) begin it anew. A server from which nothing at all has come in this run gets no budget:
+//! the tries of one request are enough to notice a wrong name.
 
 use std::convert::Infallible;
+use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use backon::{BackoffBuilder, ExponentialBackoff};
 use tokio::sync::Notify;
 
 use super::outflow::Watch;
-use super::retry::backoff;
+use super::rounds::{LONGEST, Rounds};
 use super::wire::Limits;
 use crate::error::{Error, Kind, Result, Stopped};
 use crate::progress::units::duration;
@@ -32,25 +33,25 @@ use crate::progress::{Event, Events};
 const LOOK: Duration = Duration::from_secs(1);
 /// The round in which an outage is reported: what passes at once is not worth a line.
 const WORTH_A_LINE: u32 = 2;
-/// The longest wait between two tries, as for a single request.
-const LONGEST: Duration = Duration::from_secs(30);
 /// How long a registry that answered a probe counts as up, whatever else fails.
 const BELIEVED: Duration = Duration::from_secs(30);
 
-/// See the module documentation. One for each registry that is spoken to.
+/// See the module documentation. One for each server.
 pub(super) struct Outage {
-    /// `host[:port]`.
-    registry: String,
+    /// `host[:port]`, and what it is needed for if it is not the registry itself.
+    place: String,
     limits: Limits,
     events: Events,
     state: Mutex<State>,
-    /// The registry answered, or was given up.
+    /// The server answered, or was given up.
     changed: Notify,
 }
 
 #[derive(Default)]
 struct State {
     last_answer: Option<Instant>,
+    /// It has answered, or a gateway for it: it exists.
+    is_known: bool,
     silence: Option<Silence>,
     probed: Option<Probed>,
     stopped: Option<Stopped>,
@@ -58,20 +59,16 @@ struct State {
 
 /// Since the last successful answer there were only failures.
 struct Silence {
-    since: Instant,
     /// The request that failed first.
     first: String,
-    /// Another one has failed too: then it is the registry, not the request.
+    /// Another one has failed too: then it is the server, not the request.
     several: bool,
     /// No answer at all came to one of them.
     no_answer: bool,
     /// When the first request used up its own tries.
     spent: Option<Instant>,
-    schedule: ExponentialBackoff,
-    /// How often all have waited.
-    rounds: u32,
-    /// Nobody asks before that time.
-    closed_until: Option<Instant>,
+    /// How long it has lasted, and when the requests are sent again.
+    rounds: Rounds,
 }
 
 /// What the last probe found.
@@ -85,6 +82,8 @@ struct Probed {
 pub(super) struct Suspicion<'a> {
     /// The request, as errors name it.
     pub what: &'a str,
+    /// It asks for nothing in particular: if a gateway answers it, no other request would fare better.
+    pub of_whole: bool,
     /// Why it failed.
     pub why: &'a str,
     /// When this request failed first.
@@ -114,22 +113,22 @@ pub(super) enum Next {
 }
 
 impl Outage {
-    pub fn new(registry: &str, limits: &Limits, events: &Events) -> Outage {
+    pub fn new(place: &str, limits: &Limits, events: &Events) -> Outage {
         let (state, changed) = Default::default();
-        Outage { registry: registry.to_owned(), limits: limits.clone(), events: events.clone(), state, changed }
+        Outage { place: place.to_owned(), limits: limits.clone(), events: events.clone(), state, changed }
     }
 
     /// The registry has answered, or a transfer with it moves.
     pub fn answered(&self) {
         let ended = {
             let mut state = self.state();
-            state.last_answer = Some(Instant::now());
+            (state.last_answer, state.is_known) = (Some(Instant::now()), true);
             state.silence.take()
         };
         let Some(silence) = ended else { return };
         self.changed.notify_waiters();
-        if silence.rounds >= WORTH_A_LINE {
-            let text = format!("{} answers again, after {}", self.registry, duration(silence.since.elapsed()));
+        if silence.rounds.count >= WORTH_A_LINE {
+            let text = format!("{} answers again, after {}", self.place, duration(silence.rounds.since.elapsed()));
             self.events.report(Event::Notice(text));
         }
     }
@@ -146,14 +145,14 @@ impl Outage {
         if !suspicion.no_answer && state.last_answer.is_some_and(|answer| answer > suspicion.began) {
             return suspicion.own.map_or(Next::Exhausted, Next::Alone);
         }
-        // A registry that was never heard may not exist.
-        let budget = self.limits.retry_budget.filter(|_| state.last_answer.is_some());
+        state.is_known |= !suspicion.no_answer;
+        let budget = self.limits.retry_budget.filter(|_| state.is_known);
         let continuous = state.last_answer.is_none_or(|answer| answer < suspicion.since);
         let silence = state.silence.get_or_insert_with(|| Silence::begin(suspicion.what, &self.limits, now));
-        silence.several |= silence.first != suspicion.what;
+        silence.several |= silence.first != suspicion.what || suspicion.of_whole && !suspicion.no_answer;
         silence.no_answer |= suspicion.no_answer;
         let certain = suspicion.no_answer || silence.several;
-        let left = budget.map(|budget| budget.saturating_sub(now.saturating_duration_since(silence.since)));
+        let left = budget.map(|budget| budget.saturating_sub(now.saturating_duration_since(silence.rounds.since)));
         let used_up = left.map_or(silence.spent.is_some(), |left| left.is_zero());
         if let Some(next) = silence.probe(state.probed, suspicion, used_up, now) {
             return next;
@@ -163,9 +162,9 @@ impl Outage {
         // Without a budget, the tries of one request among several that fail are the measure.
         let is_last = own.is_none() && left.is_none() && suspicion.no_answer && silence.several && continuous;
         if used_up && certain || is_last {
-            let silent = duration(now.saturating_duration_since(silence.since));
+            let silent = duration(now.saturating_duration_since(silence.rounds.since));
             let why = format!("has not answered for {silent} ({}); nothing more is asked of it", suspicion.why);
-            let stopped = Stopped { place: self.registry.clone(), why };
+            let stopped = Stopped { place: self.place.clone(), why };
             state.stopped = Some(stopped.clone());
             drop(guard);
             self.changed.notify_waiters();
@@ -180,23 +179,12 @@ impl Outage {
         if !silence.several {
             return Next::Alone(left.map_or(own, |left| own.min(left)));
         }
-        let mut news = false;
-        let until = match silence.closed_until.filter(|until| *until > now) {
-            Some(until) => until,
-            None => {
-                silence.rounds += 1;
-                news = silence.rounds == WORTH_A_LINE;
-                let delay = silence.schedule.next().unwrap_or(LONGEST);
-                let until = now + left.map_or(delay, |left| delay.min(left));
-                silence.closed_until = Some(until);
-                until
-            }
-        };
+        let (delay, begun) = silence.rounds.wait(now, left);
         drop(guard);
-        if news {
+        if begun == Some(WORTH_A_LINE) {
             self.announce(suspicion.why, left);
         }
-        Next::Together(until.saturating_duration_since(now))
+        Next::Together(delay)
     }
 
     /// Whether nobody has probed the registry since `then`.
@@ -211,7 +199,7 @@ impl Outage {
 
     fn announce(&self, why: &str, left: Option<Duration>) {
         let limit = left.map_or_else(String::new, |left| format!(", for at most {}", duration(left)));
-        let text = format!("{} does not answer ({why}): everything that needs it waits{limit}", self.registry);
+        let text = format!("{} does not answer ({why}): everything that needs it waits{limit}", self.place);
         self.events.report(Event::Warning(text));
     }
 
@@ -226,8 +214,7 @@ impl Outage {
                 if let Some(stopped) = &state.stopped {
                     return Err(given_up(what, stopped.clone()));
                 }
-                let closed = state.silence.as_ref().and_then(|silence| silence.closed_until);
-                closed.map(|until| until.saturating_duration_since(Instant::now())).filter(|left| !left.is_zero())
+                state.silence.as_ref().and_then(|silence| silence.rounds.left(Instant::now()))
             };
             match left {
                 Some(left) => self.rest(left).await,
@@ -272,11 +259,16 @@ impl Outage {
     }
 }
 
+impl fmt::Debug for Outage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Outage").field(&self.place).finish()
+    }
+}
+
 impl Silence {
     fn begin(first: &str, limits: &Limits, now: Instant) -> Silence {
-        let schedule = backoff(limits).without_max_times().build();
-        let (several, no_answer, spent, rounds, closed_until) = Default::default();
-        Silence { since: now, first: first.to_owned(), several, no_answer, spent, schedule, rounds, closed_until }
+        let (several, no_answer, spent) = Default::default();
+        Silence { first: first.to_owned(), several, no_answer, spent, rounds: Rounds::new(limits, now) }
     }
 
     /// What a probe means for a request that failed while a gateway answered all of them. `None`: the registry counts as down.
@@ -290,7 +282,7 @@ impl Silence {
         if !self.several || self.no_answer {
             return None;
         }
-        let is_waiting = self.closed_until.is_some_and(|until| until > now);
+        let is_waiting = self.rounds.left(now).is_some();
         match probed.filter(|probed| probed.counts_for(suspicion)) {
             None if used_up || !is_waiting => return Some(Next::Unsure),
             Some(probed) if probed.is_up => {}
@@ -343,7 +335,7 @@ mod tests {
     fn fail_since(outage: &Outage, what: &str, since: Instant, no_answer: bool, own: bool) -> Next {
         let own = own.then_some(Duration::from_millis(1));
         let now = Instant::now();
-        outage.failed(&Suspicion { what, why: "refused", since, began: now, at: now, no_answer, own })
+        outage.failed(&Suspicion { what, of_whole: false, why: "refused", since, began: now, at: now, no_answer, own })
     }
 
     #[test]
@@ -403,7 +395,16 @@ mod tests {
         let since = Instant::now();
         outage.answered();
         let now = Instant::now();
-        let suspicion = Suspicion { what: "a", why: "reset", since, began: now, at: now, no_answer: true, own: None };
+        let suspicion = Suspicion {
+            what: "a",
+            of_whole: false,
+            why: "reset",
+            since,
+            began: now,
+            at: now,
+            no_answer: true,
+            own: None,
+        };
         assert!(matches!(outage.failed(&suspicion), Next::Exhausted));
     }
 
@@ -414,7 +415,16 @@ mod tests {
         outage.answered();
         for what in ["a", "b", "c"] {
             let own = Some(Duration::from_millis(1));
-            let late = Suspicion { what, why: "502", since: began, began, at: Instant::now(), no_answer: false, own };
+            let late = Suspicion {
+                what,
+                of_whole: false,
+                why: "502",
+                since: began,
+                began,
+                at: Instant::now(),
+                no_answer: false,
+                own,
+            };
             assert!(matches!(outage.failed(&late), Next::Alone(_)), "{what}");
         }
         assert!(events.events().is_empty());
@@ -434,8 +444,16 @@ mod tests {
         assert!(matches!(fail(&outage, "b", false, true), Next::Alone(_)));
         assert!(matches!(fail(&outage, "a", false, false), Next::Exhausted), "by its own count");
         outage.note_probe(Instant::now(), false);
-        let down =
-            Suspicion { what: "b", why: "502", since: failed, began: failed, at: failed, no_answer: false, own: None };
+        let down = Suspicion {
+            what: "b",
+            of_whole: false,
+            why: "502",
+            since: failed,
+            began: failed,
+            at: failed,
+            no_answer: false,
+            own: None,
+        };
         assert!(matches!(outage.failed(&down), Next::Together(_)), "all wait");
         assert!(events.events().is_empty());
     }

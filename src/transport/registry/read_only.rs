@@ -1,132 +1,100 @@
 //! When a registry takes no change for now (Harbor's read-only mode, which an administrator or its own check of quotas sets):
-//! whatever would change it waits together until that has passed, and not longer than the user allows.
-//!
-//! There is nothing that every account may ask, so one request is made again and again, ever more rarely, and all others wait
-//! for what becomes of it. When the time is up, the refusal counts.
+//! every request that would change it waits, all of them together, until the mode ends, and not longer than the user allows.
+//! Then the refusal counts.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use backon::ExponentialBackoff;
 use tokio::sync::Notify;
 
-use super::retry::patience;
+use super::rounds::Rounds;
 use super::wire::Limits;
 use crate::error::{Error, Result};
 use crate::progress::units::duration;
 use crate::progress::{Event, Events};
 
-/// The longest wait between two tries.
-const LONGEST: Duration = Duration::from_secs(30);
-
-/// See the module documentation. One for each registry that is spoken to.
+/// See the module documentation. One for each registry.
 pub(super) struct ReadOnly {
     /// `host[:port]`.
     registry: String,
     limits: Limits,
     events: Events,
     state: Mutex<State>,
-    /// It has passed, the time is up, or another request has to try.
-    changed: Notify,
+    /// The registry takes changes again.
+    ended: Notify,
 }
 
 #[derive(Default)]
 struct State {
-    begun: Option<Begun>,
+    rounds: Option<Rounds>,
+    /// When the registry last took a change.
+    taken: Option<Instant>,
     /// The time is up: nothing waits any more.
     is_over: bool,
 }
 
-struct Begun {
-    since: Instant,
-    backoff: ExponentialBackoff,
-    /// A request is made again and again, for all.
-    is_tried: bool,
-}
-
-enum Turn {
-    Try(Duration),
-    Wait,
-    Over,
-}
-
 impl ReadOnly {
     pub fn new(registry: &str, limits: &Limits, events: &Events) -> ReadOnly {
-        let (state, changed) = Default::default();
-        ReadOnly { registry: registry.to_owned(), limits: limits.clone(), events: events.clone(), state, changed }
+        let (state, ended) = Default::default();
+        ReadOnly { registry: registry.to_owned(), limits: limits.clone(), events: events.clone(), state, ended }
     }
 
-    /// A request that `refusal` was the answer to waits until it is worth making again. `tries`: it is the one that is made for
-    /// all; such a request calls [`ReadOnly::leave`] at its end.
+    /// Waits, after the registry has answered a request with `refusal`, until that request may be sent again. It was not sent
+    /// before `began`.
     ///
     /// # Errors
     /// `refusal`, when the time is up.
-    pub async fn wait(&self, tries: &mut bool, refusal: Error) -> Result<()> {
-        let changed = self.changed.notified();
-        tokio::pin!(changed);
-        changed.as_mut().enable();
-        match self.turn(tries, &refusal) {
-            Turn::Over => return Err(refusal),
-            Turn::Try(delay) => tokio::time::sleep(delay).await,
-            Turn::Wait => {
-                changed.await;
-                if self.state().is_over {
-                    return Err(refusal);
-                }
-            }
+    pub async fn wait(&self, began: Instant, refusal: Error) -> Result<()> {
+        let ended = self.ended.notified();
+        tokio::pin!(ended);
+        ended.as_mut().enable();
+        let Some(delay) = self.delay(began, &refusal) else { return Err(refusal) };
+        tokio::select! {
+            () = tokio::time::sleep(delay) => {}
+            () = ended => {}
         }
         Ok(())
     }
 
-    fn turn(&self, tries: &mut bool, refusal: &Error) -> Turn {
+    /// `None`: the time is up.
+    fn delay(&self, began: Instant, refusal: &Error) -> Option<Duration> {
+        let now = Instant::now();
         let mut guard = self.state();
-        let state = &mut *guard;
-        if state.is_over {
-            return Turn::Over;
+        let State { rounds, taken, is_over } = &mut *guard;
+        // The registry has taken another change since: the refusal may be old news.
+        if taken.is_some_and(|taken| taken > began) {
+            return Some(Duration::ZERO);
         }
-        let is_news = state.begun.is_none();
-        let begun = state.begun.get_or_insert_with(|| Begun {
-            since: Instant::now(),
-            backoff: patience(&self.limits),
-            is_tried: false,
-        });
-        let left = self.limits.max_wait.saturating_sub(begun.since.elapsed());
-        if left.is_zero() {
-            state.is_over = true;
-            drop(guard);
-            self.changed.notify_waiters();
-            return Turn::Over;
+        let rounds = rounds.get_or_insert_with(|| Rounds::new(&self.limits, now));
+        let left = self.limits.max_wait.saturating_sub(now.saturating_duration_since(rounds.since));
+        *is_over |= left.is_zero();
+        if *is_over {
+            return None;
         }
-        if begun.is_tried && !*tries {
-            return Turn::Wait;
-        }
-        (begun.is_tried, *tries) = (true, true);
-        let delay = begun.backoff.next().unwrap_or(LONGEST).min(left);
+        let (delay, begun) = rounds.wait(now, Some(left));
         drop(guard);
-        if is_news {
+        if begun == Some(1) {
             let (registry, left, why) = (&self.registry, duration(left), refusal.chain());
             let text =
                 format!("{registry} is in read-only mode: waiting up to {left} (--max-wait) for it to end: {why}");
             self.events.report(Event::Warning(text));
         }
-        Turn::Try(delay)
+        Some(delay)
     }
 
     /// The registry has taken a change that was sent at that time. One that was on its way when the mode began proves nothing.
     pub fn lifted(&self, sent: Instant) {
-        let begun = self.state().begun.take_if(|begun| begun.since <= sent);
-        let Some(begun) = begun else { return };
-        self.changed.notify_waiters();
-        let text = format!("{} takes changes again, after {}", self.registry, duration(begun.since.elapsed()));
-        self.events.report(Event::Notice(text));
-    }
-
-    /// The request that was made for all is not made any more.
-    pub fn leave(&self) {
-        if let Some(begun) = &mut self.state().begun {
-            begun.is_tried = false;
+        let ended = {
+            let mut state = self.state();
+            state.taken = Some(Instant::now());
+            state.rounds.take_if(|rounds| rounds.since <= sent)
+        };
+        let Some(rounds) = ended else { return };
+        self.ended.notify_waiters();
+        if rounds.count > 0 {
+            let text = format!("{} takes changes again, after {}", self.registry, duration(rounds.since.elapsed()));
+            self.events.report(Event::Notice(text));
         }
-        self.changed.notify_waiters();
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -137,17 +105,19 @@ impl ReadOnly {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    use std::sync::Arc;
+
     use futures_util::FutureExt;
 
     use crate::error::Kind;
     use crate::progress::Recorder;
-    use std::sync::Arc;
 
-    fn mode(max_wait: Duration) -> (Arc<ReadOnly>, Arc<Recorder>) {
+    fn mode(max_wait: Duration, first_delay: Duration) -> (ReadOnly, Arc<Recorder>) {
         let recorder = Arc::new(Recorder::default());
         let events: Events = recorder.clone();
-        let limits = Limits { max_wait, first_delay: Duration::from_millis(1), ..Limits::default() };
-        (Arc::new(ReadOnly::new("h.io", &limits, &events)), recorder)
+        let limits = Limits { max_wait, first_delay, ..Limits::default() };
+        (ReadOnly::new("h.io", &limits, &events), recorder)
     }
 
     fn refusal() -> Error {
@@ -155,39 +125,37 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn one_request_tries_for_all_and_all_go_on_when_it_has_passed() {
-        let (mode, events) = mode(Duration::from_secs(600));
+    async fn all_wait_together_and_go_on_when_it_has_passed() {
+        let long = Duration::from_secs(600);
+        let (mode, events) = mode(long, long);
         let before = Instant::now();
-        let (mut one, mut other) = (false, false);
-        for _ in 0..3 {
-            assert!(mode.wait(&mut one, refusal()).await.is_ok());
-        }
-        let mut waiting = Box::pin(mode.wait(&mut other, refusal()));
-        assert!(waiting.as_mut().now_or_never().is_none());
+        let (mut one, mut other) =
+            (Box::pin(mode.wait(Instant::now(), refusal())), Box::pin(mode.wait(Instant::now(), refusal())));
+        assert!(one.as_mut().now_or_never().is_none() && other.as_mut().now_or_never().is_none());
         mode.lifted(before);
-        assert!(waiting.as_mut().now_or_never().is_none(), "that was on its way before");
+        assert!(one.as_mut().now_or_never().is_none(), "that was on its way before");
+        assert!(mode.wait(before, refusal()).await.is_ok(), "a refusal that arrives late");
         mode.lifted(Instant::now());
-        mode.leave();
-        assert!(waiting.await.is_ok());
-        assert!(one && !other);
-        let told: Vec<String> = events.events().iter().map(|event| format!("{event:?}")).collect();
-        assert!(told.len() == 2 && told[0].contains("read-only mode") && told[1].contains("again"), "{told:?}");
+        assert!(one.await.is_ok() && other.await.is_ok());
+        let reported: Vec<String> = events.events().iter().map(|event| format!("{event:?}")).collect();
+        assert_eq!(reported.len(), 2, "{reported:?}");
+        assert!(reported[0].contains("read-only mode") && reported[1].contains("again"), "{reported:?}");
     }
 
     #[tokio::test]
-    async fn when_the_one_that_tries_ends_another_takes_its_place() {
-        let (mode, _) = mode(Duration::from_secs(600));
-        let (mut one, mut other) = (false, false);
-        assert!(mode.wait(&mut one, refusal()).await.is_ok());
-        mode.leave();
-        assert!(mode.wait(&mut other, refusal()).await.is_ok() && other);
+    async fn a_mode_that_lasts_is_asked_about_again_and_reported_once() {
+        let (mode, events) = mode(Duration::from_secs(600), Duration::from_millis(1));
+        for _ in 0..3 {
+            assert!(mode.wait(Instant::now(), refusal()).await.is_ok());
+        }
+        assert_eq!(events.events().len(), 1);
     }
 
     #[tokio::test]
     async fn when_the_time_is_up_the_refusal_counts_for_all() {
-        let (mode, events) = mode(Duration::ZERO);
+        let (mode, events) = mode(Duration::ZERO, Duration::from_millis(1));
         for _ in 0..2 {
-            assert!(mode.wait(&mut false, refusal()).await.unwrap_err().to_string().contains("403"));
+            assert!(mode.wait(Instant::now(), refusal()).await.unwrap_err().to_string().contains("403"));
         }
         assert!(events.events().is_empty(), "nothing is waited for");
     }

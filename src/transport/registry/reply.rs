@@ -1,12 +1,14 @@
 //! An answer while it is read: its status, its headers, and a body that is bounded in length and in time.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::stream::{BoxStream, StreamExt};
 use reqwest::{Response, Url};
 
+use super::outage::Outage;
 use super::patience::Patience;
 use super::retry::Failure;
 use super::trace::Talk;
@@ -22,12 +24,14 @@ pub(super) struct Reply {
     pub permit: Option<tokio::sync::OwnedSemaphorePermit>,
     /// The registry answered itself, not a server that it redirected to.
     pub own: bool,
+    /// The server that answered; `None` if it is one that nothing depends on.
+    pub server: Option<Arc<Outage>>,
 }
 
 impl Reply {
     /// `stall`: the limit that `patience` keeps to.
-    pub fn new(response: Response, stall: Duration, talk: Talk, own: bool) -> Reply {
-        Reply { response, stall, talk, permit: None, own }
+    pub fn new(response: Response, stall: Duration, talk: Talk, own: bool, server: Option<Arc<Outage>>) -> Reply {
+        Reply { response, stall, talk, permit: None, own, server }
     }
 
     pub fn status(&self) -> u16 {

@@ -7,8 +7,8 @@ use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 
 use super::limit::Gate;
 use super::outage::{Next, Outage, Suspicion, given_up};
-use super::probe::Probe;
 use super::read_only::ReadOnly;
+use super::root::Root;
 use super::trace::Log;
 use super::wire::{Limits, Wire};
 use crate::error::{Error, Kind, Reason, Result};
@@ -29,6 +29,8 @@ const LEAST: Duration = Duration::from_nanos(1);
 pub(super) struct Failure {
     pub error: Error,
     pub retry: Retry,
+    /// The server that failed; `None` for the registry itself.
+    pub server: Option<Arc<Outage>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,9 +41,9 @@ pub(super) enum Retry {
     Now,
     /// After a growing, jittered delay.
     Soon,
-    /// The same; and the whole registry may be down.
+    /// The same; and the whole server may be down.
     Down {
-        /// No answer came at all; otherwise a gateway answered for the registry.
+        /// No answer came at all; otherwise the server answered with an error of its own, or a gateway for it.
         no_answer: bool,
     },
     /// When the registry said: its Retry-After.
@@ -49,17 +51,26 @@ pub(super) enum Retry {
 }
 
 impl Failure {
+    pub fn new(error: Error, retry: Retry) -> Failure {
+        Failure { error, retry, server: None }
+    }
+
     pub fn never(error: Error) -> Failure {
-        Failure { error, retry: Retry::Never }
+        Failure::new(error, Retry::Never)
     }
 
     pub fn soon(error: Error) -> Failure {
-        Failure { error, retry: Retry::Soon }
+        Failure::new(error, Retry::Soon)
     }
 
     /// No answer came from the registry.
     pub fn no_answer(error: Error) -> Failure {
-        Failure { error, retry: Retry::Down { no_answer: true } }
+        Failure::new(error, Retry::Down { no_answer: true })
+    }
+
+    /// It is this server that failed.
+    pub fn at(self, server: &Arc<Outage>) -> Failure {
+        Failure { server: Some(server.clone()), ..self }
     }
 
     /// It was not the registry that failed, but a server that it redirects to: that says nothing of the registry.
@@ -70,14 +81,15 @@ impl Failure {
             _ => self.error,
         };
         let retry = match self.retry {
+            Retry::Down { .. } if self.server.is_some() => self.retry,
             Retry::Down { .. } | Retry::After(_) => Retry::Soon,
             retry => retry,
         };
-        Failure { error, retry }
+        Failure { error, retry, ..self }
     }
 
     pub fn now(error: Error) -> Failure {
-        Failure { error, retry: Retry::Now }
+        Failure::new(error, Retry::Now)
     }
 }
 
@@ -89,10 +101,10 @@ pub(super) struct Tries {
     gate: Arc<Gate>,
     outage: Arc<Outage>,
     read_only: Arc<ReadOnly>,
-    /// While the registry is in read-only mode, this request is made again for all others.
-    tries_for_all: bool,
-    /// Without one, a registry for which a gateway answers counts as down.
-    probe: Option<Arc<Probe>>,
+    /// It can be asked whether the registry is up. Without it, a registry for which a gateway answers counts as down.
+    root: Option<Arc<Root>>,
+    /// It asks for nothing in particular.
+    of_whole: bool,
     events: Events,
     log: Arc<Log>,
     backoff: ExponentialBackoff,
@@ -121,8 +133,8 @@ impl Tries {
             gate: gate.clone(),
             outage: wire.outage.clone(),
             read_only: wire.read_only.clone(),
-            tries_for_all: false,
-            probe: None,
+            root: None,
+            of_whole: false,
             events: wire.events.clone(),
             log: wire.log.clone(),
             backoff: backoff(&wire.limits).build(),
@@ -138,9 +150,15 @@ impl Tries {
         }
     }
 
-    /// Before the registry counts as down, `probe` is asked.
-    pub fn with_probe(mut self, probe: &Arc<Probe>) -> Tries {
-        self.probe = Some(probe.clone());
+    /// Before the registry counts as down, its `root` is probed.
+    pub fn with_root(mut self, root: &Arc<Root>) -> Tries {
+        self.root = Some(root.clone());
+        self
+    }
+
+    /// The request asks for nothing in particular, only for the registry.
+    pub fn of_whole_registry(mut self) -> Tries {
+        self.of_whole = true;
         self
     }
 
@@ -171,9 +189,10 @@ impl Tries {
         self.failed += 1;
         self.log.note_failures(&self.what, self.failed);
         if failure.error.reason() == Some(&Reason::ReadOnly) {
-            return self.read_only.wait(&mut self.tries_for_all, failure.error).await;
+            return self.read_only.wait(self.began, failure.error).await;
         }
         let limited = failure.error.kind() == Kind::RateLimited;
+        let server = failure.server.clone().unwrap_or_else(|| self.outage.clone());
         let delay = match failure.retry {
             Retry::Never => return Err(failure.error),
             Retry::Now if self.at_once < MOST_AT_ONCE => {
@@ -181,18 +200,22 @@ impl Tries {
                 return Ok(());
             }
             Retry::Now => return Err(failure.error),
-            Retry::After(wanted) => return self.wait_as_told(wanted, failure.error).await,
+            Retry::After(wanted) => {
+                // The server said how long: that is an answer.
+                server.answered();
+                return self.wait_as_told(wanted, failure.error).await;
+            }
             Retry::Soon if limited => match self.gate.refill() {
                 Some(refill) => return self.wait_for_refill(refill, failure.error).await,
                 None => return self.wait_untold(failure.error).await,
             },
             Retry::Soon => self.backoff.next(),
-            Retry::Down { no_answer } => match self.look_at_registry(no_answer, &failure.error).await {
+            Retry::Down { no_answer } => match self.look_at(&server, no_answer, &failure.error).await {
                 Next::Alone(delay) => Some(delay),
                 Next::Exhausted | Next::Unsure => None,
                 Next::GivenUp(stopped) => return Err(given_up(&self.what, stopped)),
                 Next::Together(delay) => {
-                    self.outage.rest(delay).await;
+                    server.rest(delay).await;
                     return Ok(());
                 }
             },
@@ -208,23 +231,24 @@ impl Tries {
         Ok(())
     }
 
-    async fn look_at_registry(&mut self, no_answer: bool, error: &Error) -> Next {
-        let (why, began) = (self.reason(error), self.began);
+    async fn look_at(&mut self, server: &Arc<Outage>, no_answer: bool, error: &Error) -> Next {
+        let (why, began, of_whole) = (self.reason(error), self.began, self.of_whole);
+        let root = self.root.clone().filter(|_| Arc::ptr_eq(server, &self.outage));
         loop {
             let (at, own) = (Instant::now(), self.backoff.next());
             let since = *self.since.get_or_insert(at);
             let spent = own.is_none();
-            let suspicion = Suspicion { what: &self.what, why: &why, since, began, at, no_answer, own };
-            let mut next = self.outage.failed(&suspicion);
+            let suspicion = Suspicion { what: &self.what, of_whole, why: &why, since, began, at, no_answer, own };
+            let mut next = server.failed(&suspicion);
             if matches!(next, Next::Unsure) {
-                match &self.probe {
-                    Some(probe) => probe.ask(at).await,
-                    None => self.outage.note_probe(Instant::now(), false),
+                match &root {
+                    Some(root) => root.probe(at).await,
+                    None => server.note_probe(Instant::now(), false),
                 }
-                next = self.outage.failed(&suspicion);
+                next = server.failed(&suspicion);
             }
             match next {
-                // The registry has answered others since: the tries that its outage took count no longer.
+                // The server has answered others since: the tries that its outage took count no longer.
                 Next::Exhausted if self.beyond => self.renew(),
                 next => {
                     self.beyond |= matches!(next, Next::Together(_)) || spent && !matches!(next, Next::Exhausted);
@@ -234,9 +258,7 @@ impl Tries {
         }
     }
 
-    /// The registry said how long: that is an answer.
     async fn wait_as_told(&mut self, wanted: Duration, error: Error) -> Result<()> {
-        self.outage.answered();
         self.wait(wanted, wanted, error, format!("asks to wait {}", duration(wanted))).await
     }
 
@@ -294,9 +316,6 @@ impl Tries {
 impl Drop for Tries {
     fn drop(&mut self) {
         self.log.note_failures(&self.what, 0);
-        if self.tries_for_all {
-            self.read_only.leave();
-        }
     }
 }
 
@@ -316,6 +335,12 @@ pub(super) fn backoff(limits: &Limits) -> ExponentialBuilder {
 /// 522.
 pub(super) fn is_transient(status: u16) -> bool {
     matches!(status, 408 | 429 | 499 | 500 | 502 | 503 | 504 | 522)
+}
+
+/// The statuses with which a server, or a gateway before it, may answer everything while it is down. They are no success, of
+/// whatever was asked.
+pub(super) fn may_be_down(status: u16) -> bool {
+    matches!(status, 499..=599)
 }
 
 /// The statuses by which a gateway says that the registry behind it does not answer.
@@ -367,7 +392,7 @@ mod tests {
     }
 
     fn failed(retry: Retry) -> Failure {
-        Failure { error: Error::new(Kind::Network, "x: 503"), retry }
+        Failure::new(Error::new(Kind::Network, "x: 503"), retry)
     }
 
     #[tokio::test]
@@ -386,7 +411,8 @@ mod tests {
         let down = || failed(Retry::Down { no_answer: true });
         tries.outage.answered();
         let (now, own) = (Instant::now(), Some(Duration::ZERO));
-        let another = Suspicion { what: "another", why: "503", since: now, began: now, at: now, no_answer: true, own };
+        let (what, why, of_whole, no_answer) = ("another", "503", false, true);
+        let another = Suspicion { what, of_whole, why, since: now, began: now, at: now, no_answer, own };
         tries.outage.failed(&another);
         for _ in 0..5 {
             assert!(tries.again(down()).await.is_ok());

@@ -5,6 +5,7 @@
 //! and so is how slow a body may be (`patience`).
 
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
@@ -14,10 +15,11 @@ use reqwest::{Client, Method, Response, Url};
 
 use super::location::{is_same_server, redirect};
 use super::outage::{Outage, given_up};
-use super::outflow::Outflow;
+use super::outflow::{Outflow, Watch};
+use super::peers::{Peers, Role};
 use super::read_only::ReadOnly;
 use super::reply::Reply;
-use super::retry::{Failure, Retry, is_gateway};
+use super::retry::{Failure, Retry, may_be_down};
 use super::tls::{self, TlsSettings};
 use super::tls_words;
 use super::trace::{Log, Talk};
@@ -75,6 +77,8 @@ pub(super) struct Wire {
     pub log: Arc<Log>,
     pub outage: Arc<Outage>,
     pub read_only: Arc<ReadOnly>,
+    /// The other servers that it needs.
+    peers: Peers,
     registry: String,
     /// The root URL of the registry, as soon as it is known.
     home: OnceLock<Url>,
@@ -127,9 +131,10 @@ impl Wire {
         let (limits, log) = (Limits::of(&config), Log::new(config.log_http, &events));
         let outage = Arc::new(Outage::new("", &limits, &events));
         let read_only = Arc::new(ReadOnly::new("", &limits, &events));
+        let peers = Peers::new("", &limits, &events);
         let (registry, home, insecure, known, pools) = Default::default();
         let config = Arc::new(config);
-        Wire { config, limits, events, log, outage, read_only, registry, home, insecure, known, pools }
+        Wire { config, limits, events, log, outage, read_only, peers, registry, home, insecure, known, pools }
     }
 
     /// The same connections; whom to trust is what is known of `registry`, also at the servers it sends us to.
@@ -138,6 +143,7 @@ impl Wire {
             config: self.config.clone(),
             outage: Arc::new(Outage::new(registry, &limits, &self.events)),
             read_only: Arc::new(ReadOnly::new(registry, &limits, &self.events)),
+            peers: Peers::new(registry, &limits, &self.events),
             limits,
             events: self.events.clone(),
             log: self.log.clone(),
@@ -169,17 +175,29 @@ impl Wire {
     }
 
     /// Sends `call` and follows its redirects. Any status is an answer.
-    pub async fn send(&self, mut call: Call<'_>) -> Result<Reply, Failure> {
+    pub async fn send(&self, call: Call<'_>) -> Result<Reply, Failure> {
+        let elsewhere = Role::behind(&call);
+        self.follow(call, elsewhere).await
+    }
+
+    /// The same to the registry's token server.
+    pub async fn send_to_token_server(&self, call: Call<'_>) -> Result<Reply, Failure> {
+        self.follow(call, Some(Role::Tokens)).await
+    }
+
+    /// `elsewhere`: what a server that is not the registry is needed for.
+    async fn follow(&self, mut call: Call<'_>, elsewhere: Option<Role>) -> Result<Reply, Failure> {
         let mut visited = vec![call.url.clone()];
         let repeatable = !matches!(call.body, Payload::Stream(_));
         loop {
             let own = self.is_own(&call.url, &visited[0]);
-            let (response, talk) = match own {
-                true => self.exchange_with_registry(&mut call).await?,
-                false => self.exchange(&mut call).await.map_err(Failure::of_another_server)?,
+            let server = match own {
+                true => Some(self.outage.clone()),
+                false => elsewhere.map(|role| self.peers.outage(&call.url, role)),
             };
+            let (response, talk) = self.exchange_with(server.as_ref(), &mut call).await?;
             let Some(next) = redirect(&call, &response, repeatable)? else {
-                return Ok(Reply::new(response, self.limits.stall, talk, own));
+                return Ok(Reply::new(response, self.limits.stall, talk, own, server));
             };
             let reason = match () {
                 () if visited.contains(&next) => "a redirect loop",
@@ -197,24 +215,32 @@ impl Wire {
 
     /// The status that answers `call`, wherever it would lead. Whether the registry answers is not noted.
     pub async fn status(&self, mut call: Call<'_>) -> Result<u16, Failure> {
-        let (response, _) = self.exchange(&mut call).await?;
+        let (response, _) = self.exchange(None, &mut call).await?;
         Ok(response.status().as_u16())
     }
 
-    /// One with the registry itself: whether it answers is noted, and the wait for it ends when it is given up.
-    async fn exchange_with_registry(&self, call: &mut Call<'_>) -> Result<(Response, Talk), Failure> {
+    /// One exchange. Whether `server` answers is noted, and the wait for it ends when it is given up.
+    async fn exchange_with(
+        &self,
+        server: Option<&Arc<Outage>>,
+        call: &mut Call<'_>,
+    ) -> Result<(Response, Talk), Failure> {
+        let Some(server) = server else {
+            return self.exchange(None, call).await.map_err(Failure::of_another_server);
+        };
         let what = call.what;
         let exchanged = tokio::select! {
-            exchanged = self.exchange(call) => exchanged?,
-            stopped = self.outage.over() => return Err(Failure::never(given_up(what, stopped))),
+            biased;
+            stopped = server.over() => return Err(Failure::never(given_up(what, stopped))),
+            exchanged = self.exchange(Some(server), call) => exchanged.map_err(|failure| failure.at(server))?,
         };
-        if !is_gateway(exchanged.0.status().as_u16()) {
-            self.outage.answered();
+        if !may_be_down(exchanged.0.status().as_u16()) {
+            server.answered();
         }
         Ok(exchanged)
     }
 
-    async fn exchange(&self, call: &mut Call<'_>) -> Result<(Response, Talk), Failure> {
+    async fn exchange(&self, server: Option<&Arc<Outage>>, call: &mut Call<'_>) -> Result<(Response, Talk), Failure> {
         let mut headers = call.headers.clone();
         if let Some((value, home)) = &call.authorization
             && home.origin() == call.url.origin()
@@ -222,7 +248,7 @@ impl Wire {
             headers.insert(AUTHORIZATION, value.clone());
         }
         let talk = self.log.asked(call.what, call.method.as_str(), &call.url, &headers, call.body.size());
-        match self.transmit(call, headers).await {
+        match self.transmit(server, call, headers).await {
             Ok(response) => {
                 talk.answered(response.status().as_u16(), response.headers());
                 Ok((response, talk))
@@ -234,7 +260,12 @@ impl Wire {
         }
     }
 
-    async fn transmit(&self, call: &mut Call<'_>, headers: HeaderMap) -> Result<Response, Failure> {
+    async fn transmit(
+        &self,
+        server: Option<&Arc<Outage>>,
+        call: &mut Call<'_>,
+        headers: HeaderMap,
+    ) -> Result<Response, Failure> {
         let client = self.client(&call.url).map_err(Failure::never)?;
         let mut request = client.request(call.method.clone(), call.url.clone()).headers(headers);
         let body = std::mem::replace(&mut call.body, Payload::none());
@@ -262,7 +293,7 @@ impl Wire {
                     request.header(reqwest::header::CONTENT_LENGTH, outflow.length()).body(outflow.into_body());
                 tokio::select! {
                     answer = request.send() => answer,
-                    never = self.outage.follow(&watch), if self.is_own(&call.url, &call.url) => match never {},
+                    never = moves(server, &watch) => match never {},
                     told = watch.stalled(stall, commit, source) => {
                         let text = format!("{}: {told}", call.what);
                         return Err(Failure::no_answer(Error::new(Kind::Network, text)));
@@ -310,6 +341,14 @@ impl Wire {
             .map_err(|e| Error::new(Kind::Network, "setting up HTTP connections").because(e.without_url()))?;
         pools.insert(key, client.clone());
         Ok(client)
+    }
+}
+
+/// Has the outage of `server` note, as long as it is polled, that an upload moves. Never ends.
+async fn moves(server: Option<&Arc<Outage>>, upload: &Watch) -> Infallible {
+    match server {
+        Some(server) => server.follow(upload).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -10,8 +10,8 @@ use gapferry::progress::{Event, Recorder};
 use gapferry::transport::registry::Config;
 
 use super::{manifest, repo};
-use crate::shelf::{repository, tag};
-use crate::support::faulty::{Answer, Server};
+use crate::shelf::{Shelf, read, repository, tag};
+use crate::support::faulty::{Answer, Fault, Server, Stage};
 use crate::{config, watched};
 
 fn lines(events: &Recorder, wanted: &str) -> usize {
@@ -22,29 +22,173 @@ fn lines(events: &Recorder, wanted: &str) -> usize {
     told.count()
 }
 
-#[tokio::test]
-async fn a_registry_that_is_down_for_good_is_given_up_once_for_all() {
-    // It answers a ping and once more, then a gateway answers for it.
-    let server = Server::start(|_, before| if before < 2 { manifest() } else { Answer::new(502) }).await;
-    let retry_budget = Some(Duration::from_millis(100));
-    let (registries, events) = watched(Config { retry_budget, ..config() });
-    let ask = |name: String| {
-        let (registries, reference) = (registries.clone(), tag(&repo(&server), &name));
-        async move { registries.manifest(&reference).await }
-    };
-    assert!(ask("first".into()).await.is_ok());
-    let answers = join_all((0..40).map(|nth| ask(format!("v{nth}")))).await;
-    for answer in &answers {
+/// A budget that is soon used up, and long enough for two rounds of waiting on a busy machine.
+const ENDS_SOON: Duration = Duration::from_secs(1);
+
+/// Every one of these requests failed because the server at `place` was given up.
+fn all_stopped<T: std::fmt::Debug>(answers: &[gapferry::error::Result<T>], place: &str, why: &str) {
+    for answer in answers {
         let error = answer.as_ref().unwrap_err();
         assert_eq!(error.kind(), Kind::Network, "{error:?}");
-        let stopped = error.stopped().expect("one cause for all");
-        assert_eq!(stopped.place, server.address);
-        assert!(stopped.why.contains("502"), "{stopped}");
+        let stopped = error.stopped().unwrap_or_else(|| panic!("one cause for all: {error:?}"));
+        assert_eq!(stopped.place, place);
+        assert!(stopped.why.contains(why), "{stopped}");
     }
-    assert_eq!(lines(&events, "does not answer"), 1);
-    let before = server.seen().len();
-    assert!(ask("later".into()).await.unwrap_err().stopped().is_some());
-    assert_eq!(server.seen().len(), before, "nothing more is asked");
+}
+
+#[tokio::test]
+async fn a_registry_that_is_down_for_good_is_given_up_once_for_all() {
+    // It answers a ping and once more; then a gateway answers for it, or it has lost its storage.
+    for status in [502, 500] {
+        let server = Server::start(move |_, before| if before < 2 { manifest() } else { Answer::new(status) }).await;
+        let retry_budget = Some(ENDS_SOON);
+        let (registries, events) = watched(Config { retry_budget, ..config() });
+        let ask = |name: String| {
+            let (registries, reference) = (registries.clone(), tag(&repo(&server), &name));
+            async move { registries.manifest(&reference).await }
+        };
+        assert!(ask("first".into()).await.is_ok());
+        let answers = join_all((0..40).map(|nth| ask(format!("v{nth}")))).await;
+        all_stopped(&answers, &server.address, &status.to_string());
+        assert_eq!(lines(&events, "does not answer"), 1);
+        let before = server.seen().len();
+        assert!(ask("later".into()).await.unwrap_err().stopped().is_some());
+        assert_eq!(server.seen().len(), before, "nothing more is asked");
+    }
+}
+
+#[tokio::test]
+async fn a_registry_that_is_down_from_the_start_is_one_outage_too() {
+    for status in [502, 503, 504] {
+        let server = Server::start(move |_, _| Answer::new(status)).await;
+        let retry_budget = Some(ENDS_SOON);
+        let (registries, events) = watched(Config { retry_budget, ..config() });
+        let ask = |nth: usize| {
+            let (registries, repository) = (registries.clone(), repository(&server.address, &format!("team/app{nth}")));
+            async move { registries.manifest(&tag(&repository, "v1")).await }
+        };
+        let answers = join_all((0..40).map(ask)).await;
+        all_stopped(&answers, &server.address, &status.to_string());
+        assert_eq!(lines(&events, "does not answer"), 1);
+        assert_eq!(events.events().len(), 1, "{:?}", events.events());
+    }
+}
+
+#[tokio::test]
+async fn a_registry_that_is_still_starting_is_waited_for_longer_than_one_request_would() {
+    let server = Server::start(|_, before| if before < 8 { Answer::new(503) } else { manifest() }).await;
+    let quick = Config { retries: 3, retry_budget: Some(Duration::from_secs(60)), ..config() };
+    let (registries, events) = watched(quick);
+    let references: Vec<_> = (0..8).map(|nth| tag(&repo(&server), &format!("v{nth}"))).collect();
+    let answers = join_all(references.iter().map(|reference| registries.manifest(reference))).await;
+    assert!(answers.iter().all(|answer| answer.as_ref().is_ok_and(Option::is_some)), "{answers:?}");
+    assert_eq!((lines(&events, "does not answer"), lines(&events, "answers again")), (1, 1));
+}
+
+/// A registry that lets nobody in without a token from the server at `tokens`.
+async fn with_tokens_from(tokens: &Server) -> Server {
+    let realm = format!(r#"Bearer realm="http://{}/token",service="r""#, tokens.address);
+    Server::start(move |request, _| match request.header("authorization") {
+        "" => Answer::new(401).with("WWW-Authenticate", realm.clone()),
+        _ => manifest(),
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_token_server_that_is_down_is_given_up_once_for_all() {
+    for (fault, retry_budget) in [
+        (Fault::Status(502), ENDS_SOON),
+        (Fault::Stall(Stage::Request), 4 * ENDS_SOON),
+        (Fault::Reset(Stage::Request), ENDS_SOON),
+    ] {
+        let tokens = Server::start(|_, _| Answer::new(200).body(r#"{"token":"t"}"#)).await;
+        let registry = with_tokens_from(&tokens).await;
+        let (retry_budget, stall_timeout) = (Some(retry_budget), ENDS_SOON / 2);
+        let (registries, events) = watched(Config { retry_budget, stall_timeout, ..config() });
+        let ask = |nth: usize| {
+            let (registries, repository) =
+                (registries.clone(), repository(&registry.address, &format!("team/app{nth}")));
+            async move { registries.manifest(&tag(&repository, "v1")).await }
+        };
+        assert!(ask(0).await.is_ok());
+        tokens.when("*", "/token").always().fault(fault.clone());
+        let answers = join_all((1..40).map(ask)).await;
+        let place = format!("{} (token server of {})", tokens.address, registry.address);
+        all_stopped(&answers, &place, "");
+        assert_eq!(lines(&events, &format!("{place} does not answer")), 1, "{fault:?}");
+        let before = tokens.seen().len();
+        assert!(ask(40).await.unwrap_err().stopped().is_some());
+        assert_eq!(tokens.seen().len(), before, "nothing more is asked");
+        assert!(ask(0).await.unwrap().is_some(), "the registry itself answers who has a token");
+    }
+}
+
+/// Blobs of noise, and a registry that leads to `storage` for them.
+async fn with_blobs_at(storage: &Server) -> Server {
+    let to = storage.address.clone();
+    Server::registry(move |request, _| match request.target.contains("/blobs/") {
+        true => Answer::new(307).with("Location", format!("http://{to}{}", request.target)),
+        false => manifest(),
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_storage_server_that_is_down_is_one_outage_and_the_registry_goes_on() {
+    let storage = Server::start(|_, _| Answer::new(200).body("content")).await;
+    let registry = with_blobs_at(&storage).await;
+    let (registries, events) = watched(Config { retry_budget: Some(ENDS_SOON), ..config() });
+    let blob = Shelf::default().add("content");
+    let fetch = |nth: usize| {
+        let (registries, blob) = (registries.clone(), blob.clone());
+        let repository = repository(&registry.address, &format!("team/app{nth}"));
+        async move { read(&registries, &repository, &blob).await }
+    };
+    assert!(fetch(0).await.is_ok());
+    storage.when("*", "/blobs/").always().fault(Fault::Status(503));
+    let answers = join_all((1..20).map(fetch)).await;
+    let place = format!("{} (blob storage of {})", storage.address, registry.address);
+    all_stopped(&answers, &place, "503");
+    assert_eq!(lines(&events, &format!("{place} does not answer")), 1);
+    assert!(registries.manifest(&tag(&repo(&registry), "v1")).await.unwrap().is_some());
+}
+
+#[tokio::test]
+async fn a_storage_server_that_comes_back_costs_no_blob_its_tries() {
+    let storage = Server::start(|_, before| match before {
+        1..60 => Answer::new(503),
+        _ => Answer::new(200).body("content"),
+    });
+    let storage = storage.await;
+    let registry = with_blobs_at(&storage).await;
+    let quick = Config { retries: 3, retry_budget: Some(Duration::from_secs(60)), ..config() };
+    let (registries, events) = watched(quick);
+    let blob = Shelf::default().add("content");
+    let repositories: Vec<_> = (0..12).map(|nth| repository(&registry.address, &format!("team/app{nth}"))).collect();
+    assert!(read(&registries, &repositories[0], &blob).await.is_ok());
+    let answers = join_all(repositories.iter().map(|repository| read(&registries, repository, &blob))).await;
+    assert!(answers.iter().all(Result::is_ok), "{answers:?}");
+    assert_eq!((lines(&events, "does not answer"), lines(&events, "answers again")), (1, 1));
+}
+
+#[tokio::test]
+async fn a_host_that_only_referrers_lead_to_is_not_waited_for() {
+    let elsewhere = Server::start(|_, _| Answer::new(502)).await;
+    let to = elsewhere.address.clone();
+    let registry = Server::registry(move |request, _| match &request.target {
+        target if target.contains("/referrers/") => Answer::new(307).with("Location", format!("http://{to}/login")),
+        target if target.contains("/manifests/sha256-") => Answer::new(404),
+        _ => manifest(),
+    });
+    let registry = registry.await;
+    let (registries, events) = watched(Config { retry_budget: Some(Duration::from_secs(60)), ..config() });
+    let subject = Digest::sha256(b"an image");
+    let repositories: Vec<_> = (0..12).map(|nth| repository(&registry.address, &format!("team/app{nth}"))).collect();
+    for answer in join_all(repositories.iter().map(|repository| registries.referrers(repository, &subject))).await {
+        assert!(answer.unwrap_err().stopped().is_none());
+    }
+    assert_eq!(lines(&events, "does not answer"), 0);
 }
 
 #[tokio::test]
@@ -68,21 +212,25 @@ async fn a_registry_that_comes_back_within_the_budget_costs_no_request_its_tries
 }
 
 #[tokio::test]
-async fn one_image_that_always_fails_does_not_make_the_others_wait_or_fail() {
-    let server = Server::registry(|request, _| match request.target.contains("bad") {
-        true => Answer::new(503),
-        false => manifest(),
-    });
-    let server = server.await;
-    let (registries, events) = watched(config());
-    let ask = |name: &str| {
-        let (registries, reference) = (registries.clone(), tag(&repo(&server), name));
-        async move { registries.manifest(&reference).await }
-    };
-    let error = ask("bad").await.unwrap_err();
-    assert!(error.stopped().is_none() && error.chain().contains("giving up after 5 tries"), "{error:?}");
-    assert!(ask("good").await.unwrap().is_some());
-    assert_eq!(lines(&events, "does not answer"), 0);
+async fn images_that_always_fail_do_not_make_the_others_wait_or_fail() {
+    for status in [503, 500] {
+        let server = Server::registry(move |request, _| match request.target.contains("bad") {
+            true => Answer::new(status),
+            false => manifest(),
+        });
+        let server = server.await;
+        let (registries, events) = watched(Config { retry_budget: Some(Duration::from_secs(60)), ..config() });
+        let ask = |name: String| {
+            let (registries, reference) = (registries.clone(), tag(&repo(&server), &name));
+            async move { registries.manifest(&reference).await }
+        };
+        for answer in join_all((0..3).map(|nth| ask(format!("bad{nth}")))).await {
+            let error = answer.unwrap_err();
+            assert!(error.stopped().is_none() && error.chain().contains("giving up after 5 tries"), "{error:?}");
+        }
+        assert!(ask("good".into()).await.unwrap().is_some());
+        assert_eq!(lines(&events, "does not answer"), 0);
+    }
 }
 
 #[tokio::test]

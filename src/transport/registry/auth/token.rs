@@ -134,7 +134,7 @@ impl Wanted<'_> {
         }
         let authorization = basic.map(basic_header).transpose()?.map(|value| (value, url.clone()));
         let (method, headers) = (Method::GET, HeaderMap::new());
-        wire.send(Call { method, url, headers, body: Payload::none(), authorization, what }).await
+        wire.send_to_token_server(Call { method, url, headers, body: Payload::none(), authorization, what }).await
     }
 
     async fn post(&self, wire: &Wire, realm: &Url, identity: &Secret, what: &str) -> Result<Reply, Failure> {
@@ -150,7 +150,8 @@ impl Wanted<'_> {
         let form_type = HeaderValue::from_static("application/x-www-form-urlencoded");
         let headers = HeaderMap::from_iter([(CONTENT_TYPE, form_type)]);
         let (method, url) = (Method::POST, realm.clone());
-        wire.send(Call { method, url, headers, body: Payload::Bytes(body), authorization: None, what }).await
+        wire.send_to_token_server(Call { method, url, headers, body: Payload::Bytes(body), authorization: None, what })
+            .await
     }
 }
 

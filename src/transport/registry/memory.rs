@@ -1,0 +1,169 @@
+//! What earlier answers taught about one registry and its repositories.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use reqwest::Url;
+use tokio::sync::OnceCell;
+
+use super::arrived::Arrived;
+use super::auth::Auth;
+use crate::credentials::Store;
+use crate::error::{Error, Kind};
+use crate::oci::{Digest, Reference, Repository, Tag};
+
+/// Whoever holds it may change what it stands for.
+type Turn = Arc<tokio::sync::Mutex<()>>;
+
+/// Something that is found out once, by whoever holds it first.
+type Known = Arc<tokio::sync::Mutex<Option<ReferrersApi>>>;
+
+/// What was found out about the referrers API of a repository.
+pub(super) enum ReferrersApi {
+    Present,
+    Absent,
+    /// It refused to answer, and why.
+    Unusable(Kind, String),
+}
+
+/// What earlier answers taught about a registry's repositories.
+#[derive(Default)]
+pub(super) struct Memory {
+    /// Which repositories have a referrers API; locked while the first question finds it out.
+    pub referrers_apis: Mutex<HashMap<Repository, Known>>,
+    /// Why no answer of the referrers API of this registry reached us.
+    unusable_api: Mutex<Option<String>>,
+    /// Of repositories whose tags were listed: those named after a digest.
+    pub companion_tags: Mutex<HashMap<Repository, HashSet<Tag>>>,
+    /// Tags that were read: a list without them is not whole.
+    pub answered_tags: Mutex<HashMap<Repository, HashSet<Tag>>>,
+    /// Upload sessions that a refused mount has opened.
+    pub sessions: Mutex<HashMap<(Repository, Digest), Url>>,
+    pub arrived: Arrived,
+    /// Blobs that it has claimed to have and does not have as they should be, in whichever repository: registries keep one copy.
+    /// What they say after another upload is not believed either.
+    pub suspects: Mutex<HashSet<Digest>>,
+    /// PATCH was refused as such: uploads go in one request.
+    pub patchless: AtomicBool,
+    /// Whether GET agreed when HEAD said that a manifest is not there; locked while that is found out.
+    pub head_tells: tokio::sync::Mutex<Option<bool>>,
+    /// The same of blobs.
+    pub blob_head_tells: tokio::sync::Mutex<Option<bool>>,
+    /// Entries of the longest page of tags: a server that cuts lists cuts none that is shorter.
+    pub longest_page: AtomicUsize,
+    /// By origin: servers that the registry redirects to, as anybody may read them.
+    elsewhere: Mutex<HashMap<String, Arc<Auth>>>,
+    /// Whether repositories take uploads, where a look into them was denied.
+    uploads: Mutex<HashMap<Repository, Arc<OnceCell<bool>>>>,
+    denied: AtomicBool,
+    /// The registry's API beside the protocol did not answer, as was said.
+    pub no_api: AtomicBool,
+    /// Held while the fallback list of a subject is read, changed and written.
+    pub fallback_lists: Mutex<HashMap<(Repository, Digest), Turn>>,
+}
+
+impl Memory {
+    pub fn fallback_list(&self, repository: &Repository, subject: &Digest) -> Turn {
+        let mut lists = self.fallback_lists.lock().unwrap_or_else(PoisonError::into_inner);
+        lists.entry((repository.clone(), *subject)).or_default().clone()
+    }
+
+    /// Who we are to a server that the registry redirects to: anybody.
+    pub fn anonymous(&self, registry: &str, url: &Url) -> Arc<Auth> {
+        let mut elsewhere = self.elsewhere.lock().unwrap_or_else(PoisonError::into_inner);
+        let auth = elsewhere.entry(url.origin().ascii_serialization());
+        auth.or_insert_with(|| Arc::new(Auth::new(registry, Store::anonymous()))).clone()
+    }
+
+    /// Whether a repository takes uploads, to be found out once.
+    pub fn takes_uploads(&self, repository: &Repository) -> Arc<OnceCell<bool>> {
+        let mut uploads = self.uploads.lock().unwrap_or_else(PoisonError::into_inner);
+        uploads.entry(repository.clone()).or_default().clone()
+    }
+
+    /// Whether nothing was denied before.
+    pub fn is_first_denial(&self) -> bool {
+        !self.denied.swap(true, Ordering::Relaxed)
+    }
+
+    pub fn referrers_api(&self, repository: &Repository) -> Known {
+        let mut known = self.referrers_apis.lock().unwrap_or_else(PoisonError::into_inner);
+        known.entry(repository.clone()).or_default().clone()
+    }
+
+    /// The error of an earlier question, if no other should be asked.
+    pub fn unusable_api(&self) -> Option<Error> {
+        let why = self.unusable_api.lock().unwrap_or_else(PoisonError::into_inner);
+        why.as_ref().map(|why| Error::new(Kind::Network, why.clone()))
+    }
+
+    pub fn note_unusable_api(&self, error: &Error) {
+        *self.unusable_api.lock().unwrap_or_else(PoisonError::into_inner) = Some(error.chain());
+    }
+
+    /// Remembers which of a repository's `tags` may speak of a manifest.
+    pub fn note_tags<'a>(&self, repository: &Repository, tags: impl IntoIterator<Item = &'a Tag>) {
+        let companions = tags.into_iter().filter(|tag| tag.as_str().starts_with("sha")).cloned().collect();
+        let mut known = self.companion_tags.lock().unwrap_or_else(PoisonError::into_inner);
+        known.insert(repository.clone(), companions);
+    }
+
+    /// Remembers that the registry has this tag.
+    pub fn note_answered(&self, reference: &Reference) {
+        if let (Some(tag), None) = (&reference.tag, &reference.digest) {
+            let mut answered = self.answered_tags.lock().unwrap_or_else(PoisonError::into_inner);
+            answered.entry(reference.repository.clone()).or_default().insert(tag.clone());
+        }
+    }
+
+    /// The registry no longer has this tag.
+    pub fn forget_answered(&self, reference: &Reference) {
+        let mut answered = self.answered_tags.lock().unwrap_or_else(PoisonError::into_inner);
+        if let (Some(tags), Some(tag)) = (answered.get_mut(&reference.repository), &reference.tag) {
+            tags.remove(tag);
+        }
+    }
+
+    /// The tags of a repository that were read in this run.
+    pub fn answered_tags(&self, repository: &Repository) -> Vec<Tag> {
+        let answered = self.answered_tags.lock().unwrap_or_else(PoisonError::into_inner);
+        answered.get(repository).into_iter().flatten().cloned().collect()
+    }
+
+    /// Whether a tag named after a digest is missing in the repository's list; `false` when there is no list.
+    pub fn lacks_tag(&self, repository: &Repository, tag: &Tag) -> bool {
+        let known = self.companion_tags.lock().unwrap_or_else(PoisonError::into_inner);
+        known.get(repository).is_some_and(|tags| !tags.contains(tag))
+    }
+
+    pub fn suspect(&self, blob: &Digest) {
+        self.suspects.lock().unwrap_or_else(PoisonError::into_inner).insert(*blob);
+    }
+
+    pub fn is_suspect(&self, blob: &Digest) -> bool {
+        self.suspects.lock().unwrap_or_else(PoisonError::into_inner).contains(blob)
+    }
+
+    pub fn refuses_patch(&self) -> bool {
+        self.patchless.load(Ordering::Relaxed)
+    }
+
+    pub fn set_refuses_patch(&self) {
+        self.patchless.store(true, Ordering::Relaxed);
+    }
+
+    pub fn keep_session(&self, repository: &Repository, blob: &Digest, location: Url) {
+        let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
+        sessions.insert((repository.clone(), *blob), location);
+    }
+
+    /// Those that nobody has used.
+    pub fn take_sessions(&self) -> HashMap<(Repository, Digest), Url> {
+        std::mem::take(&mut *self.sessions.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub fn take_session(&self, repository: &Repository, blob: &Digest) -> Option<Url> {
+        self.sessions.lock().unwrap_or_else(PoisonError::into_inner).remove(&(repository.clone(), *blob))
+    }
+}

@@ -1,0 +1,63 @@
+//! The servers that a registry needs and does not run itself: the one that issues its tokens, and those that store its blobs. Each
+//! has an outage of its own, so that what needs it waits together and ends together, while the registry still answers the rest.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use reqwest::{Method, Url};
+
+use super::outage::Outage;
+use super::wire::{Call, Limits};
+use crate::progress::Events;
+
+/// What a server is needed for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Role {
+    Tokens,
+    Blobs,
+}
+
+/// See the module documentation. One for each registry.
+pub(super) struct Peers {
+    registry: String,
+    limits: Limits,
+    events: Events,
+    /// By origin.
+    known: Mutex<HashMap<String, Arc<Outage>>>,
+}
+
+impl Role {
+    /// That of the servers to which a request for a blob may lead. Others, say one for referrers, are not needed: an image can
+    /// go without their answers.
+    pub fn behind(call: &Call<'_>) -> Option<Role> {
+        let carries_blob = call.url.path().contains("/blobs/") || matches!(call.method, Method::PATCH | Method::PUT);
+        carries_blob.then_some(Role::Blobs)
+    }
+}
+
+impl Peers {
+    pub fn new(registry: &str, limits: &Limits, events: &Events) -> Peers {
+        let known = Mutex::default();
+        Peers { registry: registry.to_owned(), limits: limits.clone(), events: events.clone(), known }
+    }
+
+    /// The outage of the server at `url`, which has this role.
+    pub fn outage(&self, url: &Url, role: Role) -> Arc<Outage> {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let outage = known.entry(url.origin().ascii_serialization()).or_insert_with(|| {
+            let (host, registry) = (address(url), &self.registry);
+            let place = match role {
+                Role::Tokens => format!("{host} (token server of {registry})"),
+                Role::Blobs => format!("{host} (blob storage of {registry})"),
+            };
+            Arc::new(Outage::new(&place, &self.limits, &self.events))
+        });
+        outage.clone()
+    }
+}
+
+/// `host[:port]`.
+fn address(url: &Url) -> String {
+    let host = url.host_str().unwrap_or_default();
+    url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
+}

@@ -1,0 +1,146 @@
+//! The root of a registry, `GET /v2/` (distribution-spec, "Determining Support"): asked first for its scheme and its challenge, and
+//! later whether the registry is up.
+//!
+//! What answers there may be a gateway that knows only the paths of images, so a refusal is not the end: the requests that follow
+//! show what works.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use reqwest::header::HeaderMap;
+use reqwest::{Method, Url};
+use tokio::sync::OnceCell;
+
+use super::answer::refusal;
+use super::auth::{Auth, Challenge, Scopes};
+use super::limit::Gate;
+use super::location::is_same_server;
+use super::retry::{Failure, Tries, may_be_down};
+use super::wire::{Call, Payload, Wire, is_loopback, spoke_tls};
+use crate::error::{Error, Result};
+use crate::progress::Event;
+
+/// One for each registry.
+pub(super) struct Root {
+    /// As the user wrote it, `host[:port]`.
+    registry: String,
+    wire: Arc<Wire>,
+    auth: Arc<Auth>,
+    gate: Arc<Gate>,
+    url: OnceCell<Url>,
+    /// Held while one request probes for all that wait.
+    turn: tokio::sync::Mutex<()>,
+}
+
+impl Root {
+    pub fn new(registry: &str, wire: &Arc<Wire>, auth: &Arc<Auth>, gate: &Arc<Gate>) -> Root {
+        let (wire, auth, gate) = (wire.clone(), auth.clone(), gate.clone());
+        let (url, turn) = Default::default();
+        Root { registry: registry.to_owned(), wire, auth, gate, url, turn }
+    }
+
+    /// The registry's root URL, found out by the first request to need it.
+    pub async fn url(&self) -> Result<&Url> {
+        self.url.get_or_try_init(|| self.find()).await.inspect(|url| self.wire.set_home(url))
+    }
+
+    async fn find(&self) -> Result<Url> {
+        let what = format!("asking {} whether it is a registry", self.registry);
+        let mut tries = Tries::new(&what, false, &self.gate, &self.wire).of_whole_registry();
+        loop {
+            let failure = match self.find_once(&what).await {
+                Ok(url) => return Ok(url),
+                Err(failure) => failure,
+            };
+            tries.again(failure).await?;
+        }
+    }
+
+    /// https alone, unless plain HTTP was allowed or the host is this machine. No credentials are sent.
+    async fn find_once(&self, what: &str) -> Result<Url, Failure> {
+        let (first, second) = self.schemes(what)?;
+        let failure = match self.find_at(&first, what).await {
+            Ok(url) => return Ok(url),
+            Err(failure) => failure,
+        };
+        let Some(second) = second else { return Err(failure) };
+        match self.find_at(&second, what).await {
+            Ok(url) => Ok(url),
+            // It does speak TLS, then, and has told what is wrong.
+            Err(other) if spoke_tls(&other) => Err(other),
+            Err(_) => Err(failure),
+        }
+    }
+
+    /// What to try, in this order.
+    fn schemes(&self, what: &str) -> Result<(Url, Option<Url>), Failure> {
+        let host = match self.registry.as_str() {
+            "docker.io" => "registry-1.docker.io",
+            other => other,
+        };
+        let at = |scheme: &str| {
+            let fail = |e| Failure::never(Error::input(what.to_owned()).because(e));
+            Url::parse(&format!("{scheme}://{host}/")).map_err(fail)
+        };
+        let (http, https) = (at("http")?, at("https")?);
+        Ok(match () {
+            () if self.wire.config.plain_http => (http, None),
+            () if is_loopback(&https) => (http, Some(https)),
+            () if self.wire.may_be_plain(&https) => (https, Some(http)),
+            () => (https, None),
+        })
+    }
+
+    async fn find_at(&self, base: &Url, what: &str) -> Result<Url, Failure> {
+        let fail = |e| Failure::never(Error::input(what).because(e));
+        let url = base.join("/v2/").map_err(fail)?;
+        let (method, headers, body) = (Method::GET, HeaderMap::new(), Payload::none());
+        let reply = self.wire.send(Call { method, url, headers, body, authorization: None, what }).await?;
+        match reply.status() {
+            200 | 401 => {}
+            // Other paths may still work.
+            status @ (403 | 404 | 405 | 410 | 500 | 501) => {
+                let text = format!(
+                    "{} answers GET /v2/ with {status}, as a registry should not; asking it all the same",
+                    self.registry
+                );
+                self.wire.events.report(Event::Warning(text));
+            }
+            _ => return Err(refusal(what, reply).await),
+        }
+        // Of a server that it redirects to nothing is learned: our credentials are not for that one.
+        if reply.status() != 200 && is_same_server(base, reply.url()) {
+            self.auth.set_challenge(Challenge::choose(reply.texts("www-authenticate")));
+        }
+        // A proxy that sends everybody on to TLS is spoken to by TLS from now on.
+        let secured = reply.url().scheme() == "https" && reply.url().host_str() == base.host_str();
+        Ok(if secured { reply.url().join("/").map_err(fail)? } else { base.clone() })
+    }
+
+    /// Has the outage note whether the registry is up, unless that was found out after `failure`.
+    ///
+    /// A gateway may answer this path itself as long as nobody says who is asking; so does Harbor's core, which stands before
+    /// the registry. The probe therefore shows the credentials that other requests would show.
+    pub async fn probe(&self, failure: Instant) {
+        let _turn = self.turn.lock().await;
+        let outage = &self.wire.outage;
+        if !outage.is_unprobed_since(failure) {
+            return;
+        }
+        let at = Instant::now();
+        tokio::select! {
+            is_up = self.is_up() => outage.note_probe(at, is_up),
+            _ = outage.over() => {}
+        }
+    }
+
+    /// One try. Any answer but a server's error is one of the registry.
+    async fn is_up(&self) -> bool {
+        let Some(url) = self.url.get().and_then(|base| base.join("/v2/").ok()) else { return false };
+        let Ok(shown) = self.auth.header(&self.wire, &Scopes::enter("")).await else { return false };
+        let authorization = shown.map(|value| (value, url.clone()));
+        let (method, headers, body) = (Method::GET, HeaderMap::new(), Payload::none());
+        let call = Call { method, url, headers, body, authorization, what: "asking whether the registry is up" };
+        self.wire.status(call).await.is_ok_and(|status| !may_be_down(status))
+    }
+}
