@@ -3,6 +3,8 @@
 //! It travels inside the bundle and, with `--lock FILE`, beside it; exporting `--locked FILE` makes the same bundle
 //! again, byte for byte. A value with serde views; reading and writing the file is its caller's business.
 
+use std::collections::HashMap;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -150,6 +152,16 @@ impl LockedImage {
     /// What travels with it, looked for or not.
     pub fn companions(&self) -> &[Attached] {
         self.attached.as_deref().unwrap_or_default()
+    }
+
+    /// Why its companions cannot have their tags, or nothing: a tag means one manifest.
+    pub fn doubled_tag(&self) -> Option<String> {
+        let mut known = HashMap::new();
+        let mut tagged = self.companions().iter().filter_map(|own| Some((own.tag.as_ref()?, own.digest)));
+        tagged.find_map(|(tag, digest)| {
+            let other = *known.entry(tag).or_insert(digest);
+            (other != digest).then(|| format!("its companions {other} and {digest} both have the tag {tag}"))
+        })
     }
 
     /// The tags that attached manifests have beside it in `repository`, and what they mean.
@@ -361,7 +373,8 @@ impl Lock {
         }
         let lock: Lock = serde_json::from_slice(bytes).map_err(fail)?;
         for image in &lock.images {
-            if let Some(fault) = image.companions().iter().find_map(Attached::tag_fault) {
+            let fault = image.companions().iter().find_map(Attached::tag_fault);
+            if let Some(fault) = fault.or_else(|| image.doubled_tag()) {
                 return Err(Error::input(format!("reading lock {name}: {}: {fault}", image.name())));
             }
         }
@@ -464,6 +477,27 @@ mod tests {
             assert!(one.fault(false, Some(image)).is_some());
         }
         assert!(tagged.fault(true, None).is_none() && untagged.fault(true, None).is_some());
+    }
+
+    #[test]
+    fn a_lock_that_gives_two_companions_of_an_image_one_tag_is_refused() {
+        let image = Digest::sha256(b"image");
+        let companion = |content: &[u8]| {
+            let (digest, tag) = (Digest::sha256(content), Tag::cosign(&image, "sig"));
+            format!(r#"{{"digest":"{digest}","mediaType":"x","size":1,"subject":"{image}","tag":"{tag}"}}"#)
+        };
+        let lock = |two: [&[u8]; 2]| {
+            let attached = two.map(companion).join(",");
+            let images = format!(
+                r#"{{"reference":"r.io/a:1","source":"r.io","digest":"{image}","mediaType":"x","size":1,"totalSize":1,"attached":[{attached}]}}"#
+            );
+            Lock::parse(
+                format!(r#"{{"version":1,"created":"2026-11-21T04:00:00Z","images":[{images}]}}"#).as_bytes(),
+                "x",
+            )
+        };
+        assert!(lock([b"new", b"old"]).unwrap_err().to_string().contains("both have the tag"));
+        assert!(lock([b"new", b"new"]).is_ok());
     }
 
     #[test]

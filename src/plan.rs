@@ -14,7 +14,7 @@ use serde::Serialize;
 use crate::content::Lookup;
 use crate::graph::{Graph, Image};
 use crate::oci::{Descriptor, Digest, Manifest, Reference, Repository};
-pub use companions::{CompanionAction, CompanionStep, ListState, compare, decide, made_unnecessary};
+pub use companions::{CompanionAction, CompanionStep, ListState, compare, decide, lists, made_unnecessary};
 pub use inventory::{Before, Inventory, take_inventory, take_tags};
 
 /// Where each image of a graph goes: the reference (tag or digest) it is to have at the target, in the graph's order.
@@ -189,6 +189,7 @@ impl ImageStep {
     pub fn refusal(&self) -> String {
         let reason = self.companions.iter().find_map(|companion| match &companion.action {
             CompanionAction::Refuse { reason } => Some(reason.clone()),
+            CompanionAction::Unreadable { reason } if companion.tag == self.to => Some(reason.clone()),
             _ => None,
         });
         let of_tag = match self.tag {
@@ -225,7 +226,7 @@ fn image_step(image: &Image, to: &Reference, inventory: &Inventory, on_existing:
     let not_needed = companions::not_needed(image, to, &companions);
     let step = ImageStep { not_needed, companions, ..step };
     let is_settled =
-        |companion: &CompanionStep| matches!(companion.action, CompanionAction::Nothing | CompanionAction::Skip);
+        |companion: &CompanionStep| companion.action == CompanionAction::Nothing || companion.action.leaves_tag();
     let is_complete = step.manifests(image).all(|manifest| step.present.contains(&manifest.digest()))
         && step.blobs(image).all(|blob| inventory.blobs.contains(&(repository.clone(), blob.digest)))
         && step.companions.iter().all(is_settled);
@@ -233,6 +234,7 @@ fn image_step(image: &Image, to: &Reference, inventory: &Inventory, on_existing:
     let action = match (tag, step.own_list().map(|own| &own.action)) {
         _ if step.companions.iter().any(is_refused) => Action::Refuse,
         (_, Some(CompanionAction::Skip)) => Action::Skip,
+        (_, Some(CompanionAction::Unreadable { .. })) => Action::Refuse,
         (TagState::Same, _) | (_, Some(CompanionAction::Nothing)) if is_complete => Action::Nothing,
         _ => Action::Push,
     };

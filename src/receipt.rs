@@ -328,7 +328,7 @@ fn outcome_of(
     match done.get(&own.tag).unwrap_or(&own.action) {
         CompanionAction::Push => (CompanionOutcome::Pushed, found, None),
         CompanionAction::Join { joined, .. } => (CompanionOutcome::Joined, found, Some(*joined)),
-        CompanionAction::Skip => (CompanionOutcome::Skipped, found, None),
+        CompanionAction::Skip | CompanionAction::Unreadable { .. } => (CompanionOutcome::Skipped, found, None),
         CompanionAction::Nothing | CompanionAction::Refuse { .. } => (CompanionOutcome::Present, found, None),
     }
 }

@@ -385,7 +385,9 @@ impl<'a> Transfer<'a> {
         }
         self.check_blobs(image, step)?;
         self.publish(image, step).await?;
-        Ok(Done::Pushed)
+        let companions = self.companions.lock().unwrap_or_else(PoisonError::into_inner);
+        let left = step.own_list().and_then(|own| companions.get(&own.tag)).is_some_and(CompanionAction::leaves_tag);
+        Ok(if left { Done::Skipped } else { Done::Pushed })
     }
 
     /// What is at hand of it has to have arrived all the same.

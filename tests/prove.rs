@@ -261,6 +261,22 @@ fn a_registry_that_moved_is_proven_by_its_new_name() {
 }
 
 #[test]
+fn an_image_whose_signature_or_sbom_was_replaced_is_named() {
+    let image = images::oci("team/app", "1", &["one"]);
+    let signed = |key| cosign::list(&image, "sig", &[cosign::signature(&image, key)]);
+    let sbom = |text: &[u8]| {
+        images::oci_raw("team/app", &cosign::tag(&image, "sbom"), b"{}", &[("text/spdx+json", text.to_vec())])
+    };
+    for (ours, theirs) in [(signed("upstream"), signed("own")), (sbom(b"upstream's"), sbom(b"another"))] {
+        let it = Imported::new(&[&image, &ours]);
+        theirs.push(&it.target);
+        let proof = it.prove(&["--json"]);
+        assert_eq!((proof.code, proof.verdicts()[0].1.as_str()), (Some(1), "moved"), "{}", proof.stderr);
+        assert!(proof.stdout.contains(ours.tag.as_deref().unwrap()), "{}", proof.stdout);
+    }
+}
+
+#[test]
 fn an_import_can_prove_what_it_found_there() {
     let (one, two) = two_apps();
     let it = Imported::new(&[&one, &two]);

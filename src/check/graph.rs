@@ -42,6 +42,10 @@ pub fn check(layout: &Layout, bundle: &BundleJson, problems: &mut Problems) -> R
         platforms_agree(layout, image, problems);
         let mut follow = Follow::new(&mut walk, LeftOut::of(image));
         follow.run(image.descriptor());
+        if let Some(fault) = image.doubled_tag() {
+            let found = format!("{}: {fault}", image.name());
+            follow.problems.push(Problem::new(BUNDLE_JSON, ProblemKind::Disagreement).found(found));
+        }
         for attached in image.companions() {
             follow.companion(image, attached);
         }

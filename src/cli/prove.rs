@@ -198,11 +198,11 @@ fn claims(receipt: &Receipt, from: &Target, to: &Target) -> Result<(Vec<Claim>, 
     }
     let manifests = || receipt.manifests.iter().map(|kept| &kept.0);
     let referrers = manifests().filter(|manifest| manifest.subject().is_some()).cloned().collect();
-    let configs = manifests().filter_map(|manifest| Some((manifest.digest(), manifest.config()?.digest))).collect();
+    let lists = manifests().map(|manifest| (manifest.digest(), manifest.clone())).collect();
     let digests = receipt.confirmed.iter().copied().collect();
     // Older versions did not write them down.
     let find_companions = receipt.images.iter().all(|image| image.companions.is_empty());
-    Ok((claims.into_values().collect(), Confirmed { digests, referrers, configs, find_companions }))
+    Ok((claims.into_values().collect(), Confirmed { digests, referrers, lists, find_companions }))
 }
 
 /// The name that a reference below `from` has below `to`.

@@ -39,6 +39,8 @@ pub enum CompanionAction {
     Join { joined: Digest, kept: usize, added: usize },
     /// The tag means something else, and is to be left alone.
     Skip,
+    /// The tag has something that this account may not read, so it is left alone: what is there may be the isolated side's.
+    Unreadable { reason: String },
     /// The tag means something else, and that is an error.
     Refuse { reason: String },
 }
@@ -47,6 +49,11 @@ impl CompanionAction {
     /// The tag gets another meaning, or its first one.
     pub fn changes_tag(&self) -> bool {
         matches!(self, CompanionAction::Push | CompanionAction::Join { .. })
+    }
+
+    /// The tag is left alone although it means something else.
+    pub fn leaves_tag(&self) -> bool {
+        matches!(self, CompanionAction::Skip | CompanionAction::Unreadable { .. })
     }
 }
 
@@ -61,6 +68,8 @@ pub enum ListState {
     Differs { joined: Digest, kept: usize, added: usize },
     /// It cannot be joined, and must not be replaced: why.
     Unknown(String),
+    /// This account may not read it: why.
+    Unreadable(String),
 }
 
 /// Reads the list that the target has under `tag` and compares it with `ours`; also gives the joined list, where one is needed.
@@ -74,6 +83,9 @@ pub async fn compare(sink: &dyn Sink, tag: &Reference, ours: &Manifest) -> Resul
         Ok(None) => return Ok(None),
         Err(error) if matches!(error.kind(), Kind::Network | Kind::RateLimited | Kind::Interrupted) => {
             return Err(error);
+        }
+        Err(error) if matches!(error.kind(), Kind::Unauthorized | Kind::Refused) => {
+            return Ok(Some((ListState::Unreadable(error.chain()), None)));
         }
         Err(error) => return Ok(Some((ListState::Unknown(error.chain()), None))),
     };
@@ -94,7 +106,7 @@ pub fn decide(tag: &Reference, state: TagState, list: Option<&ListState>, on_exi
         TagState::New => return CompanionAction::Push,
         TagState::Same => return CompanionAction::Nothing,
         TagState::Other(digest) => digest.to_string(),
-        TagState::Blocked => "which a policy forbids to read".to_owned(),
+        TagState::Blocked => "which may not be read".to_owned(),
     };
     let refuse = |reason: String| CompanionAction::Refuse { reason };
     match (list, on_existing) {
@@ -104,6 +116,9 @@ pub fn decide(tag: &Reference, state: TagState, list: Option<&ListState>, on_exi
         (None | Some(ListState::InOurs), OnExisting::Overwrite) => CompanionAction::Push,
         (Some(ListState::Differs { joined, kept, added }), OnExisting::Overwrite) => {
             CompanionAction::Join { joined: *joined, kept: *kept, added: *added }
+        }
+        (Some(ListState::Unreadable(why)), OnExisting::Overwrite) => {
+            CompanionAction::Unreadable { reason: why.clone() }
         }
         (Some(ListState::Unknown(why)), OnExisting::Overwrite) => refuse(format!(
             "the tag {} at the target can neither be joined with the bundle's {what} nor replaced without losing what it has: \
@@ -182,7 +197,7 @@ pub fn steps(image: &Image, to: &Reference, inventory: &Inventory, on_existing: 
 /// image's own manifest, where its tag `to` is one of a list.
 pub fn not_needed(image: &Image, to: &Reference, steps: &[CompanionStep]) -> HashSet<Digest> {
     let replaced = |step: &&CompanionStep| match step.action {
-        CompanionAction::Join { .. } | CompanionAction::Skip => true,
+        CompanionAction::Join { .. } | CompanionAction::Skip | CompanionAction::Unreadable { .. } => true,
         CompanionAction::Nothing => step.state != TagState::Same,
         CompanionAction::Push | CompanionAction::Refuse { .. } => false,
     };
@@ -199,8 +214,7 @@ pub fn not_needed(image: &Image, to: &Reference, steps: &[CompanionStep]) -> Has
     if gone.is_empty() {
         return gone;
     }
-    let is_skipped =
-        |digest: &Digest| steps.iter().any(|step| step.digest == *digest && step.action == CompanionAction::Skip);
+    let is_skipped = |digest: &Digest| steps.iter().any(|step| step.digest == *digest && step.action.leaves_tag());
     let mut needed = HashSet::new();
     let mut only_there = HashSet::new();
     for manifest in &image.manifests {

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 
 use super::{BlobClaim, Claim, Confirmed, ImageProof, Plan, Prover, Verdict};
+use crate::companion::{Merge, merge};
 use crate::error::{Error, Kind, Result};
 use crate::oci::{Descriptor, Digest, Manifest, Reference, Repository, Role, Tag};
 use crate::progress::{Event, Phase};
@@ -89,7 +90,7 @@ impl Prover<'_> {
         self.follow_from(&mut tree, root, Verdict::Missing, confirmed, read).await?;
         for (tag, digest) in &claim.companions {
             let digest = match tag {
-                Some(tag) => self.meaning(&mut tree, tag, *digest, confirmed).await?,
+                Some(tag) => self.tagged(&mut tree, tag, *digest, confirmed).await?,
                 None => Some(*digest),
             };
             if let Some(digest) = digest {
@@ -105,10 +106,23 @@ impl Prover<'_> {
     /// The manifest that the image's tag leads to, if that is as it should be.
     async fn root(&self, tree: &mut Tree, claim: &Claim, confirmed: &Confirmed) -> Result<Option<Digest>> {
         let Claim { reference, digest, .. } = claim;
-        match (reference.digest, &reference.tag) {
-            (Some(_), _) => Ok(Some(*digest)),
-            (None, Some(tag)) if tag.is_list() => self.meaning(tree, reference, *digest, confirmed).await,
-            (None, _) => Ok(self.check_tag(tree, reference, *digest).await?.then_some(*digest)),
+        match reference.digest {
+            Some(_) => Ok(Some(*digest)),
+            None => self.tagged(tree, reference, *digest, confirmed).await,
+        }
+    }
+
+    /// What a tag leads to, if that is as it should be: to `digest`, or to a list that others have added to.
+    async fn tagged(
+        &self,
+        tree: &mut Tree,
+        tag: &Reference,
+        digest: Digest,
+        confirmed: &Confirmed,
+    ) -> Result<Option<Digest>> {
+        match tag.tag.as_ref().is_some_and(Tag::is_list) {
+            true => self.list(tree, tag, digest, confirmed).await,
+            false => Ok(self.check_tag(tree, tag, digest).await?.then_some(digest)),
         }
     }
 
@@ -126,35 +140,43 @@ impl Prover<'_> {
         Ok(false)
     }
 
-    /// What a companion's tag means now, instead of `digest` if others have added to it.
-    async fn meaning(
+    /// What the tag of a list means now, instead of `digest` if others have added to it.
+    async fn list(
         &self,
         tree: &mut Tree,
         tag: &Reference,
         digest: Digest,
         confirmed: &Confirmed,
     ) -> Result<Option<Digest>> {
-        match self.target.resolve(tag).await {
-            Ok(Some(found)) => {
-                if found.digest != digest {
-                    let config = self.config_of(tree, digest, confirmed).await;
-                    tree.replaced.extend([digest].into_iter().chain(config));
-                }
-                return Ok(Some(found.digest));
+        let theirs = match self.target.manifest(tag).await {
+            Ok(Some(theirs)) => theirs,
+            Ok(None) => {
+                tree.note(Verdict::Missing, format!("{tag} does not exist"));
+                return Ok(None);
             }
-            Ok(None) => tree.note(Verdict::Missing, format!("{tag} does not exist")),
-            Err(error) => tree.fail(error)?,
+            Err(error) => return tree.fail(error).map(|()| None),
+        };
+        let found = theirs.digest();
+        if found == digest {
+            return Ok(Some(found));
         }
-        Ok(None)
+        tree.replaced.push(digest);
+        // A list that nobody has any more cannot be compared; what it listed is missed by its digests.
+        if let Some(ours) = self.list_as_brought(tree, digest, confirmed).await {
+            tree.replaced.extend(ours.config().map(|config| config.digest));
+            if !matches!(merge(&theirs, &ours), Ok(Merge::KeepTheirs)) {
+                tree.proof.found = Some(found);
+                tree.note(Verdict::Moved, format!("{tag} means {found} now, which lacks some of what {digest} has"));
+            }
+        }
+        Ok(Some(found))
     }
 
-    /// The config of a list that was replaced: no other list has it. Unknown where the list is gone from the registry, too.
-    async fn config_of(&self, tree: &Tree, list: Digest, confirmed: &Confirmed) -> Option<Digest> {
-        if let Some(config) = confirmed.configs.get(&list) {
-            return Some(*config);
+    async fn list_as_brought(&self, tree: &Tree, list: Digest, confirmed: &Confirmed) -> Option<Manifest> {
+        match confirmed.lists.get(&list) {
+            Some(known) => Some(known.clone()),
+            None => self.target.manifest(&tree.repository.with_digest(list)).await.ok()?,
         }
-        let manifest = self.target.manifest(&tree.repository.with_digest(list)).await.ok()??;
-        manifest.config().map(|config| config.digest)
     }
 
     /// Reads a manifest and all below it. `absent`: what it means if it is not there.

@@ -44,8 +44,9 @@ pub struct Confirmed {
     pub digests: HashSet<Digest>,
     /// Manifests that may belong to an image, by the subject they name.
     pub referrers: Vec<Manifest>,
-    /// Configs, by the manifest that has them: that of a list of signatures goes when others add to the list.
-    pub configs: HashMap<Digest, Digest>,
+    /// Lists of signatures and referrers as they were brought. Others may have added to them: then the tag means a list that has all
+    /// of these, and has another config.
+    pub lists: HashMap<Digest, Manifest>,
     /// Look for companions that no claim names: by subject, and by the tags that cosign gives.
     pub find_companions: bool,
 }

@@ -18,7 +18,7 @@ use crate::plan::{CompanionAction, CompanionStep, OnExisting, TagState, compare,
 impl Transfer<'_> {
     /// Gives the tag of a companion its meaning; its manifest and all blobs are there.
     pub(super) async fn companion(&self, image: &Image, step: &CompanionStep) -> Result<()> {
-        if matches!(step.action, CompanionAction::Nothing | CompanionAction::Skip) {
+        if step.action == CompanionAction::Nothing || step.action.leaves_tag() {
             return Ok(());
         }
         let ours = manifest_of(image, &step.digest)?;
@@ -27,7 +27,7 @@ impl Transfer<'_> {
         let (action, joined) = self.decide(step, ours).await?;
         match (&action, joined) {
             // An immutable tag would refuse even the same digest.
-            (CompanionAction::Nothing | CompanionAction::Skip, _) => {}
+            (CompanionAction::Nothing | CompanionAction::Skip | CompanionAction::Unreadable { .. }, _) => {}
             (CompanionAction::Refuse { reason }, _) => return Err(Error::new(Kind::Refused, reason.clone())),
             (CompanionAction::Join { .. }, Some(joined)) => self.join(image, &step.tag, &joined).await?,
             (CompanionAction::Push | CompanionAction::Join { .. }, _) => {

@@ -92,7 +92,9 @@ pub async fn keep(walk: &Walk<'_>, former: &LockedImage, tree: &mut Tree, found:
     let mut attached = attached.unwrap_or_default();
     let (before, mut lost) = (attached.len(), 0);
     for companion in former.companions().iter().filter(|_| unknown) {
-        let is_known = |own: &Attached| own.digest == companion.digest && own.tag == companion.tag;
+        // What a tag means today replaces what it meant before.
+        let is_known =
+            |own: &Attached| own.tag == companion.tag && (own.tag.is_some() || own.digest == companion.digest);
         // Of another image that has the tag now it says nothing.
         if attached.iter().any(is_known) || !tree.holds(companion.subject) {
             continue;

@@ -146,3 +146,25 @@ fn a_sparse_index_is_refused_with_the_remedy() {
     import(&trimmed, &server, "/base", CI, &[]).ended(0);
     assert!(server.tag("base/team/app", "1.0").is_some());
 }
+
+/// Whether the isolated side has signed there cannot be known, so its tag is left alone; the image itself needs no reading.
+#[test]
+fn an_account_that_may_only_push_delivers_signed_images_without_their_signatures_and_says_so() {
+    let image = images::oci("team/app", "1.0", &["content"]);
+    let vendor = list(&image, "sig", &[signature(&image, "vendor")]);
+    let source = Registry::start();
+    [&image, &vendor].iter().for_each(|image| image.push(&source));
+    let bundle = bundle_of(&source, &[format!("{}/team/app:1.0", source.host())], &[]);
+    let mut setup = setup();
+    setup.projects[0] = setup.projects[0].clone().member("robot$base+ci", Right::Deliver);
+    let server = Harbor::start(setup);
+    for _ in 0..2 {
+        let ran = import(&bundle, &server, "/base", ROBOT, &[]).ended(1);
+        ran.said(&["may not read what the target has under 1 tag of signatures", "right to pull"]);
+        assert_eq!(server.tag("base/team/app", "1.0").unwrap().to_string(), image.digest());
+        assert!(server.tag("base/team/app", vendor.tag.as_deref().unwrap()).is_none());
+    }
+    import(&bundle, &server, "/base", ROBOT, &["--dry-run"]).ended(0).said(&["right to pull"]);
+    import(&bundle, &server, "/base", CI, &[]).ended(0);
+    assert!(server.tag("base/team/app", vendor.tag.as_deref().unwrap()).is_some());
+}

@@ -135,6 +135,33 @@ async fn signatures_under_tags_that_are_denied_are_not_taken_for_absent() {
 }
 
 #[tokio::test]
+async fn a_signature_that_was_replaced_is_not_brought_back_where_today_the_api_says_nothing() {
+    let mut shop = two_images();
+    let signature = shop.digest("team/app:1").replace(':', "-") + ".sig";
+    shop.add(&format!("team/app:{signature}"), "withdrawn");
+    let shop = Arc::new(std::sync::Mutex::new(shop));
+    let (held, well) = (shop.clone(), Arc::new(AtomicBool::new(true)));
+    let is_well = well.clone();
+    let server = Server::registry(move |request, _| {
+        let asked = request.target.contains("/referrers/");
+        if asked && !is_well.load(Ordering::Relaxed) { Answer::new(403) } else { held.lock().unwrap().answer(request) }
+    });
+    let server = server.await;
+    let directory = tempdir();
+    let out = directory.path().join("bundle");
+    let run = ["export", &both(&server)[0], "-o", path(&out)];
+    assert_code(&gapferry(&run).await, 0);
+    well.store(false, Ordering::Relaxed);
+    shop.lock().unwrap().add(&format!("team/app:{signature}"), "new");
+    let output = gapferry(&run).await;
+    assert_code(&output, 0);
+    let listed = printed(&gapferry(&["list", path(&out), "--json"]).await);
+    let attached = listed["images"][0]["attached"].as_array().unwrap();
+    let digest = shop.lock().unwrap().digest(&format!("team/app:{signature}"));
+    assert_eq!(attached.iter().map(|own| &own["digest"]).collect::<Vec<_>>(), [&json!(digest)], "{}", said(&output));
+}
+
+#[tokio::test]
 async fn an_entry_that_may_lack_signatures_is_not_taken_over() {
     let shop = two_images();
     let well = Arc::new(AtomicBool::new(false));

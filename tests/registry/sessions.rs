@@ -1,5 +1,7 @@
 //! Large uploads that break: they go on where the registry keeps what it has got, and start again where it does not.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use gapferry::content::Sink;
 use gapferry::credentials::{Credentials, Store};
 use gapferry::error::Kind;
@@ -58,6 +60,35 @@ async fn an_upload_that_breaks_goes_on_where_the_registry_has_got_to() {
     let asked: Vec<_> = server.asked().into_iter().map(|(method, length)| format!("{method} {length}")).collect();
     assert_eq!(asked, ["POST 0", "PATCH 700000", "GET 0", "PATCH 1300000", "PUT 0"]);
     assert_eq!(server.seen()[3].header("content-range"), "700000-1999999");
+}
+
+/// The refusal is about the time, not about PATCH: what the registry has is not sent again, and later uploads go in pieces too.
+#[tokio::test]
+async fn an_upload_that_meets_read_only_mode_goes_on_in_its_session() {
+    let (patches, began) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let server = Server::registry(move |request, _| match request.method.as_str() {
+        "POST" => Answer::new(202).with("Location", &format!("/u{}", began.fetch_add(1, Ordering::SeqCst))),
+        "GET" => Answer::new(204).with("Location", "/u0").with("Range", "0-699999"),
+        "PATCH" if patches.fetch_add(1, Ordering::SeqCst) == 0 => {
+            let text = "The system is in read only mode. Any modification is prohibited.";
+            Answer::new(403).body(format!(r#"{{"errors":[{{"code":"DENIED","message":"{text}"}}]}}"#))
+        }
+        "PATCH" => Answer::new(202),
+        "PUT" => Answer::new(201),
+        _ => Answer::new(404),
+    });
+    let server = server.await;
+    let registries = client(large());
+    let (shelf, repo) = (Shelf::default(), repository(&server.address, "a/b"));
+    let blobs = [shelf.add(noise(SIZE)), shelf.add(noise(SIZE + 1))];
+    for blob in &blobs {
+        shelf::push(&registries, &repo, &shelf, &[blob]).await.unwrap();
+    }
+    let seen = server.seen();
+    let patches: Vec<_> = seen.iter().filter(|request| request.method == "PATCH").collect();
+    let from: Vec<&str> = patches.iter().map(|request| request.header("content-range")).collect();
+    assert_eq!(from, ["", "700000-1999999", ""], "the second blob goes in pieces as well");
+    assert_eq!((server.count("POST", "/v2/"), server.count("PUT", "/u")), (2, 2));
 }
 
 #[tokio::test]

@@ -142,9 +142,16 @@ async fn run(args: &Args, push: &Push<'_>, bundle: &Bundle, arrived: &Arrived, c
     let mut pruning = Pruning { registries: &registries, context, deletes, is_harbor, pruned, failures };
     let mut left_by = beside::Left::default();
     for one in names(push, bundle)? {
-        let fate = judge(&registries, &one, &wanted).await?;
+        let fate = match judge(&registries, &one, &wanted).await {
+            Ok(fate) => fate,
+            // What was deleted until now is reported all the same.
+            Err(error) => {
+                pruning.failures.push(error);
+                continue;
+            }
+        };
         if fate == Fate::Blocked {
-            let text = format!("{} is left: a policy of its project forbids reading which image it means now", one.tag);
+            let text = format!("{} is left: this account may not read which image it means now", one.tag);
             context.events.report(Event::Warning(text));
         }
         let companions = arrived.0.as_ref().map(|brought| brought.get(&one));
@@ -172,10 +179,11 @@ async fn run(args: &Args, push: &Push<'_>, bundle: &Bundle, arrived: &Arrived, c
     // Something was to be deleted, and was not.
     let refused = asked && !deletes && !pruned.is_empty();
     let is_left = pruned.iter().any(|one| one.outcome == PrunedOutcome::Left);
-    push.complete(pruned)?;
+    let kept = push.complete(pruned);
     if !failures.is_empty() {
         return Err(Failures(failures).into_error("deleting tags"));
     }
+    kept?;
     Ok(if refused || is_left || has_unclear { Outcome::SomeImagesFailed } else { Outcome::Done })
 }
 

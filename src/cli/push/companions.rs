@@ -1,11 +1,11 @@
 //! How a plan tells of the companions of images.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 
 use crate::graph::Image;
-use crate::oci::{Digest, Tag};
+use crate::oci::{Digest, Reference, Tag};
 use crate::plan::{Action, CompanionAction, CompanionStep, ImageStep, Plan, TagState};
 use crate::progress::units::count;
 use crate::receipt::kind_of;
@@ -27,8 +27,24 @@ fn notice(step: &CompanionStep) -> Option<String> {
             count(*kept, if tag.tag.as_ref().is_some_and(Tag::is_referrers_list) { "referrer" } else { "signature" })
         )),
         CompanionAction::Skip => Some(format!("{tag} is left alone; it means {found}, not {}", step.digest)),
-        CompanionAction::Nothing | CompanionAction::Refuse { .. } => None,
+        CompanionAction::Nothing | CompanionAction::Refuse { .. } | CompanionAction::Unreadable { .. } => None,
     }
+}
+
+/// One line for all tags of lists that were left alone because this account may not read them, if there are any.
+pub fn unreadable<'a>(actions: impl Iterator<Item = (&'a Reference, &'a CompanionAction)>) -> Option<String> {
+    let mut tags = BTreeMap::new();
+    for (tag, action) in actions {
+        if let CompanionAction::Unreadable { reason } = action {
+            tags.insert(tag, reason);
+        }
+    }
+    let (_, reason) = tags.first_key_value()?;
+    Some(format!(
+        "this account may not read what the target has under {} of signatures, so they are left alone and the bundle's signatures \
+         are not brought; give it the right to pull: {reason}",
+        count(tags.len(), "tag"),
+    ))
 }
 
 /// For the plan as JSON.
@@ -84,6 +100,7 @@ pub fn rows(step: &ImageStep) -> impl Iterator<Item = Vec<String>> {
             CompanionAction::Push => ("overwrite", companion.digest),
             CompanionAction::Join { joined, .. } => ("join", *joined),
             CompanionAction::Skip => ("skip", companion.digest),
+            CompanionAction::Unreadable { .. } => ("unreadable", companion.digest),
             CompanionAction::Refuse { .. } => ("fail", companion.digest),
             CompanionAction::Nothing => ("present", companion.digest),
         };

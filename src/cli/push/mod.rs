@@ -317,7 +317,7 @@ impl<'a> Push<'a> {
         // Which images failed is told whatever became of the receipt; that it is missing comes last.
         let ended = report::summary(cargo, &ended, &outcome, started, context);
         let proven = wanted.and(written).and(proven)?;
-        Ok(if proven == Outcome::Damaged { proven } else { ended })
+        Ok(if proven == Outcome::Damaged || ended == Outcome::Done { proven } else { ended })
     }
 
     /// Reads back what was pushed or was there; an image that is not proven has failed. Gives how the proof ended.
@@ -339,7 +339,10 @@ impl<'a> Push<'a> {
         if claims.is_empty() {
             return Ok(Outcome::Done);
         }
-        let confirmed = Confirmed { digests: transfer::confirmed(graph, plan, outcome), ..Confirmed::default() };
+        let lists = graph.images.iter().zip(&plan.images).flat_map(|(image, step)| plan::lists(image, &step.to));
+        let lists = lists.map(|(_, list)| (list.digest(), list.clone())).collect();
+        let digests = transfer::confirmed(graph, plan, outcome);
+        let confirmed = Confirmed { digests, lists, ..Confirmed::default() };
         let state = self.args.receipt.as_deref().map(prove::state_beside);
         let options = crate::prove::Options { jobs: self.jobs(), every_repository: false };
         let (registry, state, dry_run) = (self.registry(), state.as_deref(), false);
@@ -458,6 +461,11 @@ impl<'a> Push<'a> {
             }
         }
         companions::notices(&plan).into_iter().for_each(|notice| context.events.report(Event::Notice(notice)));
+        if self.args.dry_run {
+            let steps = plan.images.iter().flat_map(|step| &step.companions);
+            let unreadable = companions::unreadable(steps.map(|step| (&step.tag, &step.action)));
+            unreadable.into_iter().for_each(|warning| context.events.report(Event::Warning(warning)));
+        }
         Ok(plan)
     }
 }

@@ -198,11 +198,23 @@ pub(super) fn summary(
         let volumes = volumes(ended.wanted);
         context.say(&format!("{} for {volumes}: run the same command with what comes next", verb(waiting)));
     }
+    let unread = unreadable(ended.plan, outcome);
+    if let Some(text) = &unread {
+        context.events.report(Event::Warning(text.clone()));
+    }
     match (failed, waiting) {
+        (0, 0) if unread.is_some() => Outcome::SomeImagesFailed,
         (0, 0) => Outcome::Done,
         (0, _) => Outcome::Waiting,
         _ => stopped.map_or(Outcome::SomeImagesFailed, |error| Outcome::Failed(error.kind())),
     }
+}
+
+/// Lists of signatures that were left alone beside images that are there.
+fn unreadable(plan: &Plan, outcome: &transfer::Outcome) -> Option<String> {
+    let there = plan.images.iter().zip(&outcome.images).filter(|(_, result)| result.is_ok());
+    let steps = there.flat_map(|(step, _)| &step.companions);
+    companions::unreadable(steps.map(|own| (&own.tag, outcome.companions.get(&own.tag).unwrap_or(&own.action))))
 }
 
 /// Images that arrived and cannot be pulled yet, said once for each reason.

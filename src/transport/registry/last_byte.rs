@@ -60,18 +60,20 @@ pub(super) async fn read(host: &Host, repository: &Repository, blob: &Descriptor
     }
 }
 
-/// Whether the last byte comes, in one try: HEAD has said that the blob is not there.
+/// Whether the last byte comes, in one try: HEAD has said that the blob is not there. `None`: the answer says neither.
 ///
 /// # Errors
 /// As [`read`].
-pub(super) async fn finds(host: &Host, repository: &Repository, blob: &Descriptor) -> Result<bool> {
+pub(super) async fn finds(host: &Host, repository: &Repository, blob: &Descriptor) -> Result<Option<bool>> {
     let what = format!("looking for blob {} in {repository}", blob.digest);
     match once(host, &asking(repository, blob, &what)?, blob).await {
-        Ok(answer) => Ok(matches!(answer, Answer::Given(Readable::Yes))),
+        Ok(Answer::Given(Readable::Yes)) => Ok(Some(true)),
+        Ok(Answer::Absent) => Ok(Some(false)),
+        Ok(_) => Ok(None),
         Err(failure) if failure.error.kind() == Kind::RateLimited || failure.error.stopped().is_some() => {
             Err(failure.error)
         }
-        Err(_) => Ok(false),
+        Err(_) => Ok(None),
     }
 }
 

@@ -53,7 +53,9 @@ pub(super) async fn look_up(host: &Host, reference: &Reference, denials: Denials
             Ok(Said::Denied(error)) => {
                 return match denials::mean_absent(host, reference, &error, denials).await {
                     // Others may have signed there: what would be replaced has to be known.
-                    true if is_list(reference) && !denials::is_unlisted(host, reference).await => {
+                    true if reference.tag.as_ref().is_some_and(Tag::is_list)
+                        && !denials::is_unlisted(host, reference).await =>
+                    {
                         Ok(Lookup::Blocked(error.chain()))
                     }
                     true => Ok(Lookup::Absent),
@@ -66,11 +68,6 @@ pub(super) async fn look_up(host: &Host, reference: &Reference, denials: Denials
             return Ok(Lookup::Absent);
         }
     }
-}
-
-/// Whether a list of signatures has this tag, or may get it.
-fn is_list(reference: &Reference) -> bool {
-    reference.tag.as_ref().is_some_and(Tag::is_signature_list)
 }
 
 /// What the registry said, without what was asked.

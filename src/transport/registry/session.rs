@@ -20,7 +20,7 @@ use super::host::{Ask, Target};
 use super::outflow::Outflow;
 use super::reply::Reply;
 use super::retry::{Failure, Retry, is_gateway, is_transient};
-use super::upload::{Upload, location};
+use super::upload::{Upload, concerns_more, location};
 use super::wire::Payload;
 use crate::error::{Error, Kind};
 
@@ -74,6 +74,10 @@ impl Upload<'_> {
             }
             status => {
                 let failure = self.refused(reply).await;
+                // Read-only mode, a full quota: it says nothing of PATCH, and the session may go on.
+                if concerns_more(&failure.error) {
+                    return Err(failure);
+                }
                 Err(if self.gives_up_patch(status) { self.start_in_one(failure) } else { failure })
             }
         }

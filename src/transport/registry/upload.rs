@@ -78,7 +78,7 @@ async fn look_for(host: &Host, repository: &Repository, blob: &Descriptor, what:
 async fn has_though_head_denies(host: &Host, repository: &Repository, blob: &Descriptor) -> Result<bool> {
     let finds = async || last_byte::finds(host, repository, blob).await;
     if host.memory.arrived.has_blob(repository, &blob.digest) {
-        return finds().await;
+        return Ok(finds().await? == Some(true));
     }
     // The first question tells for all that wait here.
     let mut agrees = host.memory.blob_head_tells.lock().await;
@@ -86,12 +86,12 @@ async fn has_though_head_denies(host: &Host, repository: &Repository, blob: &Des
         Some(true) => Ok(false),
         Some(false) => {
             drop(agrees);
-            finds().await
+            Ok(finds().await? == Some(true))
         }
         None => {
             let found = finds().await?;
-            *agrees = Some(!found);
-            Ok(found)
+            *agrees = found.map(|found| !found);
+            Ok(found == Some(true))
         }
     }
 }
@@ -223,7 +223,7 @@ pub(super) async fn give_up(host: &Host, repository: &Repository, session: Url, 
 }
 
 /// Whether what the registry objects to is not about this blob alone.
-fn concerns_more(error: &Error) -> bool {
+pub(super) fn concerns_more(error: &Error) -> bool {
     error.reason().is_some_and(|reason| reason.reach() != Reach::Object)
 }
 

@@ -13,6 +13,9 @@ use super::{Answer, Call, Project, State};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Right {
     Pull,
+    /// Push, and not pull: a robot for deliveries.
+    Deliver,
+    /// Pull and push.
     Push,
     /// Pull, push and delete.
     Maintain,
@@ -23,6 +26,7 @@ impl Right {
     fn actions(self) -> &'static [&'static str] {
         match self {
             Right::Pull => &["pull"],
+            Right::Deliver => &["push"],
             Right::Push => &["pull", "push"],
             Right::Maintain => &["pull", "push", "delete"],
         }
