@@ -19,9 +19,7 @@ use crate::content::{Cached, Source};
 use crate::error::{Error, Kind, Result};
 use crate::graph::{Image, LeftBehind};
 use crate::lock::{Absent, IndexMode, LockedImage, Rename, Selection};
-use crate::oci::{
-    Descriptor, Digest, Kind as ManifestKind, Manifest, Platform, Reference, Repository, Tag, media_type,
-};
+use crate::oci::{Descriptor, Digest, Kind as ManifestKind, Manifest, Platform, Reference, Repository, media_type};
 use crate::progress::units::count;
 use crate::progress::{Event, Events};
 use crate::select::{self, Root};
@@ -479,10 +477,6 @@ impl<'a> Walk<'a> {
 
     async fn find_attached(&self, repository: &Repository, tree: &mut Tree) -> Result<attached::Found> {
         attached::find(self, repository, tree).await
-    }
-
-    async fn tag_may_exist(&self, repository: &Repository, tag: &Tag) -> bool {
-        attached::may_exist(self, repository, tag).await
     }
 }
 

@@ -8,7 +8,7 @@ use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
 use async_trait::async_trait;
-use gapferry::content::{Body, Checkpoint, Source, TagList};
+use gapferry::content::{Body, Checkpoint, Source, TagList, ReferrerList};
 use gapferry::oci::{Descriptor, Digest, Manifest, Reference, Repository, media_type};
 use gapferry::{Error, Result};
 use libfuzzer_sys::fuzz_target;
@@ -27,8 +27,8 @@ impl Source for Registry {
     async fn manifest(&self, reference: &Reference) -> Result<Option<Manifest>> {
         Ok(Some(self.0.clone()).filter(|manifest| reference.digest == Some(manifest.digest())))
     }
-    async fn referrers(&self, _: &Repository, _: &Digest) -> Result<Vec<Descriptor>> {
-        Ok(Vec::new())
+    async fn referrers(&self, _: &Repository, _: &Digest) -> Result<ReferrerList> {
+        Ok(ReferrerList::default())
     }
     async fn blob(&self, _: &Repository, _: &Descriptor, _: u64) -> Result<Body> {
         Err(Error::input("reading a blob"))

@@ -163,7 +163,7 @@ mod tests {
 
     use super::*;
     use crate::content::chunks::Chunks;
-    use crate::content::{Body, TagList};
+    use crate::content::{Body, ReferrerList, TagList};
     use crate::oci::{Manifest, Reference, media_type};
 
     /// One blob, from wherever it is asked for or always from its beginning.
@@ -183,8 +183,8 @@ mod tests {
             Ok(None)
         }
 
-        async fn referrers(&self, _: &Repository, _: &Digest) -> Result<Vec<Descriptor>> {
-            Ok(Vec::new())
+        async fn referrers(&self, _: &Repository, _: &Digest) -> Result<ReferrerList> {
+            Ok(ReferrerList::default())
         }
 
         async fn blob(&self, _: &Repository, _: &Descriptor, offset: u64) -> Result<Body> {

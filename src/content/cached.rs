@@ -9,7 +9,7 @@ use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use tokio::sync::OnceCell;
 
-use super::{BlobReader, Body, Source, TagList};
+use super::{BlobReader, Body, ReferrerList, Source, TagList};
 use crate::error::{Error, Kind, Result};
 use crate::oci::{Descriptor, Digest, Manifest, Reference, Repository};
 
@@ -103,7 +103,42 @@ impl<'a> Cached<'a> {
         None
     }
 
-    async fn by_digest(&self, reference: &Reference, digest: Digest) -> Result<Option<Manifest>> {
+    /// By tag: with a bundle at hand, or where pulls are counted, the tag is only resolved, in the hope that its manifest is
+    /// known; else the manifest comes with the first answer.
+    async fn read(&self, reference: &Reference, of: Asked) -> Result<Option<Manifest>> {
+        if let Some(digest) = reference.digest {
+            return self.by_digest(reference, digest, of).await;
+        }
+        if !self.local.is_empty() || self.primary.counts_pulls(&reference.repository) {
+            let found = match of {
+                Asked::Image => self.primary.resolve(reference).await?,
+                Asked::Companion => self.primary.resolve_companion(reference).await?,
+            };
+            let Some(found) = found else { return Ok(None) };
+            let known = self.by_digest(&reference.repository.with_digest(found.digest), found.digest, of).await?;
+            if known.is_some() {
+                return Ok(known);
+            }
+            // A cache in front of the registry may have told what the tag meant before: the manifest itself decides.
+        }
+        let found = self.from_primary(reference, of).await?;
+        if let Some(manifest) = &found {
+            let mut manifests = self.manifests.lock().unwrap_or_else(PoisonError::into_inner);
+            let cell = manifests.entry(manifest.digest()).or_default();
+            // Somebody else's fetch of the same digest brings the same bytes.
+            let _ = cell.set(Some(manifest.clone()));
+        }
+        Ok(found)
+    }
+
+    async fn from_primary(&self, reference: &Reference, of: Asked) -> Result<Option<Manifest>> {
+        match of {
+            Asked::Image => self.primary.manifest(reference).await,
+            Asked::Companion => self.primary.companion(reference).await,
+        }
+    }
+
+    async fn by_digest(&self, reference: &Reference, digest: Digest, of: Asked) -> Result<Option<Manifest>> {
         let cell = {
             let mut manifests = self.manifests.lock().unwrap_or_else(PoisonError::into_inner);
             manifests.entry(digest).or_default().clone()
@@ -113,7 +148,7 @@ impl<'a> Cached<'a> {
                 if let Some(manifest) = self.local_manifest(reference).await {
                     return Ok(Some(manifest));
                 }
-                match self.primary.manifest(reference).await {
+                match self.from_primary(reference, of).await {
                     Ok(None) => Err(None),
                     Ok(found) => Ok(found),
                     Err(error) => Err(Some(error)),
@@ -127,6 +162,13 @@ impl<'a> Cached<'a> {
             Err(Some(error)) => Err(error),
         }
     }
+}
+
+/// What a manifest is wanted for: decides how patiently the primary source is asked.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Asked {
+    Image,
+    Companion,
 }
 
 async fn read_whole(source: &dyn Source, repository: &Repository, blob: &Descriptor) -> Result<Bytes> {
@@ -163,31 +205,23 @@ impl Source for Cached<'_> {
         self.primary.resolve(reference).await
     }
 
-    /// By tag: with a bundle at hand, or where pulls are counted, the tag is only resolved, in the hope that its manifest is
-    /// known; else the manifest comes with the first answer.
-    async fn manifest(&self, reference: &Reference) -> Result<Option<Manifest>> {
-        if let Some(digest) = reference.digest {
-            return self.by_digest(reference, digest).await;
-        }
-        if !self.local.is_empty() || self.primary.counts_pulls(&reference.repository) {
-            let Some(found) = self.primary.resolve(reference).await? else { return Ok(None) };
-            let known = self.by_digest(&reference.repository.with_digest(found.digest), found.digest).await?;
-            if known.is_some() {
-                return Ok(known);
-            }
-            // A cache in front of the registry may have told what the tag meant before: the manifest itself decides.
-        }
-        let found = self.primary.manifest(reference).await?;
-        if let Some(manifest) = &found {
-            let mut manifests = self.manifests.lock().unwrap_or_else(PoisonError::into_inner);
-            let cell = manifests.entry(manifest.digest()).or_default();
-            // Somebody else's fetch of the same digest brings the same bytes.
-            let _ = cell.set(Some(manifest.clone()));
-        }
-        Ok(found)
+    async fn companion_tags(&self, repository: &Repository) -> Result<TagList> {
+        self.primary.companion_tags(repository).await
     }
 
-    async fn referrers(&self, repository: &Repository, subject: &Digest) -> Result<Vec<Descriptor>> {
+    async fn resolve_companion(&self, reference: &Reference) -> Result<Option<Descriptor>> {
+        self.primary.resolve_companion(reference).await
+    }
+
+    async fn manifest(&self, reference: &Reference) -> Result<Option<Manifest>> {
+        self.read(reference, Asked::Image).await
+    }
+
+    async fn companion(&self, reference: &Reference) -> Result<Option<Manifest>> {
+        self.read(reference, Asked::Companion).await
+    }
+
+    async fn referrers(&self, repository: &Repository, subject: &Digest) -> Result<ReferrerList> {
         self.primary.referrers(repository, subject).await
     }
 

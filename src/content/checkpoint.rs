@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 
-use super::{Body, Slice, Source, TagList};
+use super::{Body, ReferrerList, Slice, Source, TagList};
 use crate::error::{Error, Result};
 use crate::oci::{Descriptor, Digest, MAX_MANIFEST_SIZE, Manifest, Reference, Repository, media_type};
 
@@ -103,6 +103,20 @@ impl<'a> Checkpoint<'a> {
         {
             tracing::debug!("removing {}: {error}", path.display());
         }
+    }
+
+    /// What is kept of a digest, else what `asking` the primary source gives.
+    async fn kept_or(
+        &self,
+        reference: &Reference,
+        asking: impl Future<Output = Result<Option<Manifest>>>,
+    ) -> Result<Option<Manifest>> {
+        if let Some(kept) = reference.digest.and_then(|digest| self.get(&digest)) {
+            return Ok(Some(kept));
+        }
+        let found = asking.await?;
+        found.iter().for_each(|manifest| self.keep(manifest));
+        Ok(found)
     }
 
     fn get(&self, digest: &Digest) -> Option<Manifest> {
@@ -242,15 +256,22 @@ impl Source for Checkpoint<'_> {
     }
 
     async fn manifest(&self, reference: &Reference) -> Result<Option<Manifest>> {
-        if let Some(kept) = reference.digest.and_then(|digest| self.get(&digest)) {
-            return Ok(Some(kept));
-        }
-        let found = self.primary.manifest(reference).await?;
-        found.iter().for_each(|manifest| self.keep(manifest));
-        Ok(found)
+        self.kept_or(reference, self.primary.manifest(reference)).await
     }
 
-    async fn referrers(&self, repository: &Repository, subject: &Digest) -> Result<Vec<Descriptor>> {
+    async fn companion_tags(&self, repository: &Repository) -> Result<TagList> {
+        self.primary.companion_tags(repository).await
+    }
+
+    async fn resolve_companion(&self, reference: &Reference) -> Result<Option<Descriptor>> {
+        self.primary.resolve_companion(reference).await
+    }
+
+    async fn companion(&self, reference: &Reference) -> Result<Option<Manifest>> {
+        self.kept_or(reference, self.primary.companion(reference)).await
+    }
+
+    async fn referrers(&self, repository: &Repository, subject: &Digest) -> Result<ReferrerList> {
         self.primary.referrers(repository, subject).await
     }
 

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use async_trait::async_trait;
 
-use super::{Body, Source, TagList};
+use super::{Body, ReferrerList, Source, TagList};
 use crate::error::{Error, Kind, Result};
 use crate::oci::{Descriptor, Digest, Manifest, Reference, Repository};
 
@@ -49,8 +49,8 @@ impl Source for Manifests {
         Ok(reference.digest.and_then(|digest| self.0.get(&digest).cloned()))
     }
 
-    async fn referrers(&self, _: &Repository, _: &Digest) -> Result<Vec<Descriptor>> {
-        Ok(Vec::new())
+    async fn referrers(&self, _: &Repository, _: &Digest) -> Result<ReferrerList> {
+        Ok(ReferrerList::default())
     }
 
     async fn blob(&self, _: &Repository, blob: &Descriptor, _: u64) -> Result<Body> {

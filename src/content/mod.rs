@@ -48,6 +48,21 @@ impl From<Vec<Tag>> for TagList {
     }
 }
 
+/// The manifests whose subject is one digest, and why the list may lack some.
+#[derive(Clone, Debug, Default)]
+pub struct ReferrerList {
+    pub found: Vec<Descriptor>,
+    /// Why there may be more; `None` when the list is whole.
+    pub doubt: Option<Error>,
+}
+
+impl From<Vec<Descriptor>> for ReferrerList {
+    /// A list that is whole.
+    fn from(found: Vec<Descriptor>) -> ReferrerList {
+        ReferrerList { found, doubt: None }
+    }
+}
+
 /// Where content comes from: one or many registries, a layout, a storage directory.
 ///
 /// “Absent” is `None` or an empty list; anything that could not be found out is an error, never taken for absent.
@@ -62,8 +77,27 @@ pub trait Source: Send + Sync {
     /// The manifest of a tag or digest, its digest proven when one was asked for.
     async fn manifest(&self, reference: &Reference) -> Result<Option<Manifest>>;
 
-    /// The manifests in `repository` whose subject is `subject`.
-    async fn referrers(&self, repository: &Repository, subject: &Digest) -> Result<Vec<Descriptor>>;
+    /// As [`Source::tags`], to learn which companions there may be. An image travels without the answer, so a source that
+    /// answers other questions gives up soon on this one, and neither holds back nor ends the rest of the run.
+    async fn companion_tags(&self, repository: &Repository) -> Result<TagList> {
+        self.tags(repository).await
+    }
+
+    /// As [`Source::resolve`], of the tag or digest of a companion; no more patient than [`Source::companion_tags`].
+    async fn resolve_companion(&self, reference: &Reference) -> Result<Option<Descriptor>> {
+        self.resolve(reference).await
+    }
+
+    /// As [`Source::manifest`], of the tag or digest of a companion; no more patient than [`Source::companion_tags`].
+    async fn companion(&self, reference: &Reference) -> Result<Option<Manifest>> {
+        self.manifest(reference).await
+    }
+
+    /// The manifests in `repository` whose subject is `subject`; no more patient than [`Source::companion_tags`].
+    ///
+    /// # Errors
+    /// Nothing was found, and whether there is something is not known.
+    async fn referrers(&self, repository: &Repository, subject: &Digest) -> Result<ReferrerList>;
 
     /// The bytes of a blob from `offset` on, unproven: use [`Origin::open`]. A source that cannot begin there begins at 0
     /// and says so in [`Body::offset`].

@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 
 use crate::bundle::{Assumed, AssumedKind, BundleJson};
-use crate::content::{Body, Sink, Source, TagList};
+use crate::content::{Body, ReferrerList, Sink, Source, TagList};
 use crate::error::{Error, Kind, Result};
 use crate::oci::{Descriptor, Digest, Manifest, Reference, Repository};
 use crate::plan::Targets;
@@ -215,7 +215,7 @@ impl Source for Expected<'_> {
         Ok(found)
     }
 
-    async fn referrers(&self, repository: &Repository, subject: &Digest) -> Result<Vec<Descriptor>> {
+    async fn referrers(&self, repository: &Repository, subject: &Digest) -> Result<ReferrerList> {
         self.bundle.referrers(repository, subject).await
     }
 

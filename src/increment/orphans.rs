@@ -182,8 +182,12 @@ impl<'a> Repo<'a> {
     async fn has_foreign_companions(&self, subject: &Digest) -> Result<bool> {
         let beside = self.tags.iter().filter(|(tag, _)| tag.cosign_subject() == Some(*subject));
         let listed = self.source.referrers(self.repository, subject).await?;
-        let mut all = beside.map(|(_, found)| found.digest).chain(listed.into_iter().map(|found| found.digest));
-        Ok(all.any(|digest| !self.came.contains(&digest)))
+        let referrers = listed.found.into_iter().map(|found| found.digest);
+        let mut all = beside.map(|(_, found)| found.digest).chain(referrers);
+        match (all.any(|digest| !self.came.contains(&digest)), listed.doubt) {
+            (false, Some(doubt)) => Err(doubt),
+            (has_foreign, _) => Ok(has_foreign),
+        }
     }
 
     /// The fallback lists that name nothing but what goes.

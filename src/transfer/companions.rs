@@ -9,7 +9,7 @@ use futures_util::stream::{self, StreamExt};
 
 use super::{Transfer, manifest_of};
 use crate::companion::Joined;
-use crate::content::{Body, Origin, Source, TagList};
+use crate::content::{Body, Origin, ReferrerList, Source, TagList};
 use crate::error::{Error, Kind, Result};
 use crate::graph::Image;
 use crate::oci::{Descriptor, Digest, Manifest, Reference, Repository, Role, Tag};
@@ -98,8 +98,8 @@ impl Source for InMemory {
         Ok(None)
     }
 
-    async fn referrers(&self, _: &Repository, _: &Digest) -> Result<Vec<Descriptor>> {
-        Ok(Vec::new())
+    async fn referrers(&self, _: &Repository, _: &Digest) -> Result<ReferrerList> {
+        Ok(ReferrerList::default())
     }
 
     async fn blob(&self, _: &Repository, _: &Descriptor, _: u64) -> Result<Body> {

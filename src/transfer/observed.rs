@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use async_trait::async_trait;
 use futures_util::StreamExt;
 
-use crate::content::{Body, Files, Source, TagList};
+use crate::content::{Body, Files, ReferrerList, Source, TagList};
 use crate::error::{Error, Result};
 use crate::oci::{Descriptor, Digest, Manifest, Reference, Repository};
 use crate::progress::{Event, Events};
@@ -67,7 +67,7 @@ impl Source for Observed<'_> {
         self.inner.manifest(reference).await
     }
 
-    async fn referrers(&self, repository: &Repository, subject: &Digest) -> Result<Vec<Descriptor>> {
+    async fn referrers(&self, repository: &Repository, subject: &Digest) -> Result<ReferrerList> {
         self.inner.referrers(repository, subject).await
     }
 

@@ -8,7 +8,7 @@ use tokio::sync::OnceCell;
 
 use super::tree::Tree;
 use super::{Referrers, Walk};
-use crate::content::Source;
+use crate::content::{ReferrerList, Source};
 use crate::error::{Error, Kind, Result};
 use crate::lock::Attached;
 use crate::oci::{COSIGN_SUFFIXES, Descriptor, Digest, Manifest, Repository, Tag};
@@ -105,8 +105,16 @@ pub async fn companions(walk: &Walk<'_>, repository: &Repository, subject: Diges
         let found = by_tag(walk, repository, subject, Tag::cosign(&subject, suffix)).await;
         companions.take(walk, repository, found)?;
     }
-    let found = by_subject(walk, repository, subject, &companions.found).await;
-    companions.take(walk, repository, found)?;
+    match by_subject(walk, repository, subject, &companions.found).await {
+        Ok(Referring { found, doubt, lost }) => {
+            companions.found.extend(found);
+            if let Some(doubt) = doubt {
+                companions.take(walk, repository, Err(doubt))?;
+            }
+            companions.note_lost(walk, repository, subject, &lost)?;
+        }
+        Err(error) => companions.take(walk, repository, Err(error))?,
+    }
     Ok(companions)
 }
 
@@ -121,6 +129,22 @@ impl Companions {
             }
             Err(error) => return Err(error.while_doing("looking for signatures and other referrers")),
         }
+        Ok(())
+    }
+
+    /// Notes companions that the registry names and does not give: one warning for each subject, unless all are required.
+    fn note_lost(&mut self, walk: &Walk<'_>, repository: &Repository, subject: Digest, lost: &[Lost]) -> Result<()> {
+        let Some(Lost { name, error }) = lost.first() else { return Ok(()) };
+        let what = match lost.len() {
+            1 => format!("attached to {subject} is {name}, which cannot be read"),
+            several => format!("attached to {subject} are {several} manifests that cannot be read, {name} first"),
+        };
+        if walk.options.referrers == Referrers::Require {
+            return Err(error.clone().while_doing(what));
+        }
+        let text = format!("{repository}: {what}: {}; left out", error.chain());
+        walk.events.report(Event::Warning(text));
+        self.unknown = true;
         Ok(())
     }
 }
@@ -148,41 +172,64 @@ fn report_untold(walk: &Walk<'_>, repository: &Repository, error: &Error) {
     }
 }
 
+/// What names a subject.
+struct Referring {
+    found: Vec<Companion>,
+    /// Why there may be more.
+    doubt: Option<Error>,
+    lost: Vec<Lost>,
+}
+
+/// A companion that a list names and that cannot be read, and why.
+struct Lost {
+    name: String,
+    error: Error,
+}
+
 async fn by_subject(
     walk: &Walk<'_>,
     repository: &Repository,
     subject: Digest,
     by_tag: &[Companion],
-) -> Result<Vec<Companion>> {
+) -> Result<Referring> {
     let attempt = |error: Error| error.while_doing(format!("reading the referrers of {subject}"));
-    let warn = |what: String| walk.events.report(Event::Warning(format!("{repository}: {what}")));
-    let mut found: Vec<Companion> = Vec::new();
-    for descriptor in walk.source.referrers(repository, &subject).await.map_err(attempt)? {
-        let digest = descriptor.digest;
-        match walk.source.manifest(&repository.with_digest(digest)).await.map_err(attempt)? {
-            Some(manifest) if manifest.subject().is_some_and(|named| named.digest == subject) => {
+    let ReferrerList { found: listed, doubt } = walk.source.referrers(repository, &subject).await.map_err(attempt)?;
+    let (mut found, mut lost) = (Vec::new(), Vec::new());
+    for Descriptor { digest, .. } in listed {
+        match walk.source.companion(&repository.with_digest(digest)).await {
+            Ok(Some(manifest)) if manifest.subject().is_some_and(|named| named.digest == subject) => {
                 found.push(Companion { subject, tag: None, manifest });
             }
             // Harbor lists cosign's signatures, too.
-            Some(_) if by_tag.iter().any(|companion| companion.manifest.digest() == digest) => {}
-            Some(_) => {
-                warn(format!("{digest} is listed as a referrer of {subject}, but does not name it: not carried"))
+            Ok(Some(_)) if by_tag.iter().any(|companion| companion.manifest.digest() == digest) => {}
+            Ok(Some(_)) => {
+                let text = format!("{digest} is listed as a referrer of {subject}, but does not name it: not carried");
+                walk.events.report(Event::Warning(format!("{repository}: {text}")));
             }
-            None => warn(format!("the registry lists {digest} as a referrer of {subject} but does not have it")),
+            Ok(None) => {
+                let error = Error::new(Kind::NotFound, "the registry lists it and does not have it");
+                lost.push(Lost { name: digest.to_string(), error });
+            }
+            Err(error) if is_refusal_to_say(&error) => lost.push(Lost { name: digest.to_string(), error }),
+            Err(error) => return Err(attempt(error)),
         }
     }
     found.sort_by_key(|companion| companion.manifest.digest());
-    Ok(found)
+    Ok(Referring { found, doubt: doubt.map(attempt), lost })
 }
 
 /// The manifest that cosign has put under `tag`.
 async fn by_tag(walk: &Walk<'_>, repository: &Repository, subject: Digest, tag: Tag) -> Result<Vec<Companion>> {
-    if !walk.tag_may_exist(repository, &tag).await {
+    let is_listed = is_listed(walk, repository, &tag).await;
+    if is_listed == Some(false) {
         return Ok(Vec::new());
     }
     let attempt = |error: Error| error.while_doing(format!("reading the tag {tag}"));
-    let Some(manifest) = walk.source.manifest(&repository.with_tag(tag.clone())).await.map_err(attempt)? else {
-        return Ok(Vec::new());
+    let Some(manifest) = walk.source.companion(&repository.with_tag(tag.clone())).await.map_err(attempt)? else {
+        return match is_listed {
+            Some(true) => Err(attempt(Error::new(Kind::NotFound, "the registry lists it and does not have it"))),
+            _ => Ok(Vec::new()),
+        };
     };
     if let Some(named) = manifest.subject().filter(|named| named.digest != subject) {
         let text = format!("{repository}: the tag {tag} leads to an artifact of {}: not carried", named.digest);
@@ -192,15 +239,15 @@ async fn by_tag(walk: &Walk<'_>, repository: &Repository, subject: Digest, tag: 
     Ok(vec![Companion { subject, tag: Some(tag), manifest }])
 }
 
-/// Whether a tag is worth asking for. One list of tags answers for all images of a repository; a registry that gives no
-/// list is asked tag by tag.
-pub async fn may_exist(walk: &Walk<'_>, repository: &Repository, tag: &Tag) -> bool {
+/// Whether the list of tags has `tag`. One list answers for all images of a repository; `None`: there is no list, or it may lack
+/// some, and the tag itself has to be asked for.
+async fn is_listed(walk: &Walk<'_>, repository: &Repository, tag: &Tag) -> Option<bool> {
     let known = {
         let mut all = walk.tags.lock().unwrap_or_else(PoisonError::into_inner);
         all.entry(repository.clone()).or_default().clone()
     };
     let tags = known.get_or_init(|| async {
-        match walk.source.tags(repository).await {
+        match walk.source.companion_tags(repository).await {
             // Of a list that may lack some, nothing can be concluded.
             Ok(list) if !list.doubts.is_empty() => {
                 tracing::debug!("{repository}: the list of tags is not whole, asking one by one: {:?}", list.doubts);
@@ -217,5 +264,5 @@ pub async fn may_exist(walk: &Walk<'_>, repository: &Repository, tag: &Tag) -> b
             }
         }
     });
-    tags.await.as_ref().is_none_or(|tags| tags.contains(tag))
+    tags.await.as_ref().map(|tags| tags.contains(tag))
 }

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use gapferry::bundle::{Basis, Contents, Finished, Options, Writer};
-use gapferry::content::{Body, Origin, Sink, Source, TagList};
+use gapferry::content::{Body, Origin, ReferrerList, Sink, Source, TagList};
 use gapferry::error::{Error, Kind, Result};
 use gapferry::lock::{LOCK_VERSION, Lock, LockedImage};
 use gapferry::oci::{Algorithm, Descriptor, Digest, Manifest, Reference, Repository, media_type};
@@ -47,8 +47,8 @@ impl Source for Memory {
         Ok(None)
     }
 
-    async fn referrers(&self, _: &Repository, _: &Digest) -> Result<Vec<Descriptor>> {
-        Ok(Vec::new())
+    async fn referrers(&self, _: &Repository, _: &Digest) -> Result<ReferrerList> {
+        Ok(ReferrerList::default())
     }
 
     async fn blob(&self, _: &Repository, blob: &Descriptor, offset: u64) -> Result<Body> {

@@ -85,14 +85,14 @@ async fn referrers_are_found_again_whatever_the_version() {
         let ci = client(&server, CI);
         let repository = repository(&server.registry(), "base/a");
         let unknown = gapferry::oci::Digest::sha256(b"never pushed");
-        assert_eq!(ci.referrers(&repository, &unknown).await.unwrap(), [], "{version:?}");
+        assert_eq!(ci.referrers(&repository, &unknown).await.unwrap().found, [], "{version:?}");
         let subject = push_image(&ci, &tag(&repository, "v1")).await.unwrap();
         let shelf = Shelf::default();
         let config = shelf.add("{}");
         let signature = image(&config, &[], Some(&subject));
         ci.put_manifest(&repository.with_digest(signature.digest()), &signature).await.unwrap();
         // A later run, which has learnt nothing of this registry yet.
-        let found = client(&server, CI).referrers(&repository, &subject.digest()).await.unwrap();
+        let found = client(&server, CI).referrers(&repository, &subject.digest()).await.unwrap().found;
         let digests: Vec<_> = found.iter().map(|descriptor| descriptor.digest).collect();
         assert_eq!(digests, [signature.digest()], "{version:?}");
     }

@@ -1,6 +1,7 @@
 //! Reading from registries as they are: lists that are too short, look-ups that are refused, gateways in between. What is
 //! left out is told, and shows in the exit code or the lock.
 
+mod broken;
 mod lists;
 mod referrers;
 #[path = "../limits/shop.rs"]

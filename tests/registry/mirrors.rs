@@ -353,12 +353,12 @@ async fn signatures_that_only_the_registry_has_are_found_and_a_registry_that_is_
     images::referrers_tag(&image, std::slice::from_ref(&referrer)).push(&primary);
     let subject = digest(&image);
     let (registries, _) = through(primary.host(), &[(mirror.host(), "")]);
-    let found = registries.referrers(&named(), &subject).await.unwrap();
+    let found = registries.referrers(&named(), &subject).await.unwrap().found;
     assert_eq!(found.iter().map(|d| d.digest.to_string()).collect::<Vec<_>>(), [referrer.digest()]);
 
     let down = Server::start(|_, _| Answer::new(200)).await.address.clone();
     let (registries, recorder) = through(&down, &[(mirror.host(), "")]);
-    assert!(registries.referrers(&named(), &subject).await.unwrap().is_empty());
+    assert!(registries.referrers(&named(), &subject).await.unwrap().found.is_empty());
     assert!(warnings(&recorder).iter().any(|text| text.contains(&down)), "{:?}", warnings(&recorder));
 }
 

@@ -142,7 +142,7 @@ async fn referrers_are_kept_under_the_fallback_tag_of_a_registry_without_the_api
     shelf::push(&registries, &repo, &shelf, &blobs).await.unwrap();
     let subject = image(&config, &[], None);
     registries.put_manifest(&tag(&repo, "v1"), &subject).await.unwrap();
-    assert_eq!(registries.referrers(&repo, &subject.digest()).await.unwrap(), []);
+    assert_eq!(registries.referrers(&repo, &subject.digest()).await.unwrap().found, []);
 
     let signatures: Vec<_> =
         layers.iter().map(|layer| image(&config, std::slice::from_ref(layer), Some(&subject))).collect();
@@ -155,7 +155,7 @@ async fn referrers_are_kept_under_the_fallback_tag_of_a_registry_without_the_api
     }
     registries.put_manifest(&repo.with_digest(signatures[0].digest()), &signatures[0]).await.unwrap();
 
-    let listed = client(crate::config()).referrers(&repo, &subject.digest()).await.unwrap();
+    let listed = client(crate::config()).referrers(&repo, &subject.digest()).await.unwrap().found;
     let mut found: Vec<_> = listed.iter().map(|descriptor| descriptor.digest).collect();
     let mut pushed: Vec<_> = signatures.iter().map(|signature| signature.digest()).collect();
     found.sort();

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use gapferry::Result;
-use gapferry::content::{BlobReader, Body, Origin, Sink, Source, TagList};
+use gapferry::content::{BlobReader, Body, Origin, ReferrerList, Sink, Source, TagList};
 use gapferry::oci::{Descriptor, Digest, Manifest, Reference, Repository, media_type};
 use gapferry::transport::registry::Registries;
 
@@ -45,8 +45,8 @@ impl Source for Shelf {
         Ok(None)
     }
 
-    async fn referrers(&self, _: &Repository, _: &Digest) -> Result<Vec<Descriptor>> {
-        Ok(Vec::new())
+    async fn referrers(&self, _: &Repository, _: &Digest) -> Result<ReferrerList> {
+        Ok(ReferrerList::default())
     }
 
     async fn blob(&self, _: &Repository, blob: &Descriptor, _: u64) -> Result<Body> {

@@ -14,7 +14,7 @@ use async_trait::async_trait;
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::bundle::{Bundle, FileEntry, is_tool, refuse_part};
-use crate::content::{Body, Slice, Source, TagList};
+use crate::content::{Body, ReferrerList, Slice, Source, TagList};
 use crate::error::{Error, Kind, Result};
 use crate::oci::{Descriptor, Digest, Manifest, Reference, Repository};
 use crate::progress::units::bytes;
@@ -319,7 +319,7 @@ impl Source for Arrived<'_> {
         self.rest.manifest(reference).await
     }
 
-    async fn referrers(&self, repository: &Repository, subject: &Digest) -> Result<Vec<Descriptor>> {
+    async fn referrers(&self, repository: &Repository, subject: &Digest) -> Result<ReferrerList> {
         self.rest.referrers(repository, subject).await
     }
 

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use async_trait::async_trait;
 
-use crate::content::{Body, Source, TagList};
+use crate::content::{Body, ReferrerList, Source, TagList};
 use crate::error::{Error, Result};
 use crate::oci::{Descriptor, Digest, Manifest, Reference, Repository, Tag};
 use crate::transport::storage::{Attached, Storage, Tagged};
@@ -42,8 +42,8 @@ impl Source for Chosen<'_> {
         self.storage.manifest(reference).await
     }
 
-    async fn referrers(&self, repository: &Repository, subject: &Digest) -> Result<Vec<Descriptor>> {
-        Ok(self.attached.to(repository, subject).to_vec())
+    async fn referrers(&self, repository: &Repository, subject: &Digest) -> Result<ReferrerList> {
+        Ok(self.attached.to(repository, subject).to_vec().into())
     }
 
     async fn blob(&self, repository: &Repository, blob: &Descriptor, offset: u64) -> Result<Body> {

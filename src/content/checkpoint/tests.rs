@@ -29,8 +29,8 @@ impl Source for Pulls {
         self.0.fetch_add(1, Ordering::SeqCst);
         Ok((0..10).map(manifest).find(|manifest| Some(manifest.digest()) == reference.digest))
     }
-    async fn referrers(&self, _: &Repository, _: &Digest) -> Result<Vec<Descriptor>> {
-        Ok(Vec::new())
+    async fn referrers(&self, _: &Repository, _: &Digest) -> Result<ReferrerList> {
+        Ok(ReferrerList::default())
     }
     async fn blob(&self, _: &Repository, blob: &Descriptor, _: u64) -> Result<Body> {
         panic!("{blob:?}")

@@ -27,7 +27,7 @@ use serde::Deserialize;
 use crate::content::chunks::Chunks;
 use crate::content::seekable::{self, Seekable};
 use crate::content::tar::{self, Place};
-use crate::content::{Body, Slice, Source, TagList};
+use crate::content::{Body, ReferrerList, Slice, Source, TagList};
 use crate::error::{Error, Kind, Result};
 use crate::oci::{Descriptor, Digest, MAX_MANIFEST_SIZE, Manifest, Reference, Repository, Tag, has_at_most_values};
 use found::Found;
@@ -383,7 +383,7 @@ impl Source for Layout {
         self.manifest_by_digest(&found.digest, Some(&found.media_type))
     }
 
-    async fn referrers(&self, _: &Repository, subject: &Digest) -> Result<Vec<Descriptor>> {
+    async fn referrers(&self, _: &Repository, subject: &Digest) -> Result<ReferrerList> {
         let listed = self.listed()?;
         let referrers = match listed.referrers.get() {
             Some(referrers) => referrers,
@@ -392,7 +392,7 @@ impl Source for Layout {
                 listed.referrers.get_or_init(|| read)
             }
         };
-        Ok(referrers.get(subject).cloned().unwrap_or_default())
+        Ok(referrers.get(subject).cloned().unwrap_or_default().into())
     }
 
     async fn blob(&self, _: &Repository, blob: &Descriptor, offset: u64) -> Result<Body> {

@@ -3,6 +3,7 @@
 
 use super::admission;
 use super::host::Host;
+use super::optional::{Need, Question};
 use super::tags;
 use crate::error::{Error, Kind};
 use crate::oci::Reference;
@@ -43,7 +44,7 @@ pub(super) async fn mean_absent(host: &Host, reference: &Reference, denied: &Err
 /// exist has none.
 pub(super) async fn is_unlisted(host: &Host, reference: &Reference) -> bool {
     let Some(tag) = &reference.tag else { return false };
-    match tags::list(host, &reference.repository).await {
+    match tags::list(host, &reference.repository, Need::Optional(Question::Tags)).await {
         Ok(list) => list.doubts.is_empty() && !list.tags.contains(tag),
         Err(error) => error.kind() == Kind::NotFound,
     }

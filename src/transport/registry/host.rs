@@ -12,6 +12,7 @@ use super::answer::{Purpose, refusal, refusal_of};
 use super::auth::{Auth, Granted, Scopes};
 use super::limit::Gate;
 use super::memory::Memory;
+use super::optional::{self, Need};
 use super::projects::Projects;
 use super::reply::Reply;
 use super::retry::{Failure, Retry, Tries, is_transient};
@@ -48,6 +49,7 @@ pub(super) struct Ask<'a> {
     pub headers: HeaderMap,
     pub body: Bytes,
     pub scopes: Scopes,
+    pub need: Need,
     /// The attempt, for errors and events.
     pub what: &'a str,
 }
@@ -59,7 +61,12 @@ pub(super) enum Target {
 
 impl<'a> Ask<'a> {
     pub fn new(method: Method, path: String, scopes: Scopes, what: &'a str) -> Ask<'a> {
-        Ask { method, target: Target::Path(path), headers: HeaderMap::new(), body: Bytes::new(), scopes, what }
+        let (target, headers, body, need) = (Target::Path(path), HeaderMap::new(), Bytes::new(), Need::Required);
+        Ask { method, target, headers, body, scopes, need, what }
+    }
+
+    pub fn needed(self, need: Need) -> Ask<'a> {
+        Ask { need, ..self }
     }
 
     pub fn header(mut self, name: &'static str, value: &str) -> Result<Ask<'a>> {
@@ -90,7 +97,7 @@ impl Ask<'_> {
     }
 
     /// Whether registries that count pulls count this one.
-    fn is_pull(&self) -> bool {
+    pub fn is_pull(&self) -> bool {
         self.method == Method::GET && self.path().contains("/manifests/")
     }
 }
@@ -141,6 +148,9 @@ impl Host {
 
     /// Sends until there is an answer that is not transient, and gives it back whatever its status.
     pub async fn ask(&self, ask: &Ask<'_>) -> Result<Reply> {
+        if let Need::Optional(question) = ask.need {
+            return Box::pin(optional::ask(self, ask, question)).await;
+        }
         let lane = if ask.method == Method::GET || ask.method == Method::HEAD { &self.reads } else { &self.changes };
         let mut tries = Tries::new(ask.what, ask.is_pull(), &self.gate, &self.wire).with_root(&self.root);
         loop {
@@ -161,6 +171,9 @@ impl Host {
 
     /// Asks what another request can settle: one try, and only the registry's own limit is waited for. `None`: no answer.
     pub async fn hint(&self, ask: &Ask<'_>) -> Result<Option<Reply>> {
+        if let Need::Optional(question) = ask.need {
+            self.memory.answers.check(question)?;
+        }
         let permit = self.reads.clone().acquire_owned().await.ok();
         let failure = match self.once(ask).await {
             Ok(reply) if reply.own && reply.status() == 429 => refusal(ask.what, reply).await,
@@ -172,7 +185,7 @@ impl Host {
         };
         drop(permit);
         match failure.retry {
-            _ if failure.error.kind() == Kind::RateLimited => {
+            _ if failure.error.kind() == Kind::RateLimited && ask.need == Need::Required => {
                 self.tries(ask.what).again(failure).await?;
                 self.ask(ask).await.map(Some)
             }

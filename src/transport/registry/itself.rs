@@ -3,8 +3,9 @@
 use async_trait::async_trait;
 
 use super::auth::Scopes;
+use super::optional::Need;
 use super::{Registries, download, manifests, referrers, tags};
-use crate::content::{Body, Source, TagList};
+use crate::content::{Body, ReferrerList, Source, TagList};
 use crate::error::Result;
 use crate::oci::{Descriptor, Digest, Manifest, Reference, Repository};
 
@@ -21,20 +22,20 @@ impl Registries {
 #[async_trait]
 impl Source for Itself {
     async fn tags(&self, repository: &Repository) -> Result<TagList> {
-        tags::list(&*self.0.target(repository)?, repository).await
+        tags::list(&*self.0.target(repository)?, repository, Need::Required).await
     }
 
     async fn resolve(&self, reference: &Reference) -> Result<Option<Descriptor>> {
         let repository = &reference.repository;
-        manifests::resolve(&*self.0.target(repository)?, reference, Scopes::pull(repository)).await
+        manifests::resolve(&*self.0.target(repository)?, reference, Scopes::pull(repository), Need::Required).await
     }
 
     async fn manifest(&self, reference: &Reference) -> Result<Option<Manifest>> {
         let repository = &reference.repository;
-        manifests::get(&*self.0.target(repository)?, reference, Scopes::pull(repository)).await
+        manifests::get(&*self.0.target(repository)?, reference, Scopes::pull(repository), Need::Required).await
     }
 
-    async fn referrers(&self, repository: &Repository, subject: &Digest) -> Result<Vec<Descriptor>> {
+    async fn referrers(&self, repository: &Repository, subject: &Digest) -> Result<ReferrerList> {
         referrers::list(&*self.0.target(repository)?, repository, subject).await
     }
 

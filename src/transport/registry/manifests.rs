@@ -11,9 +11,10 @@ use super::auth::Scopes;
 use super::denials::{self, Denials};
 use super::host::{Ask, Host, strange};
 use super::memory::ReferrersApi;
+use super::optional::Need;
 use super::referrers;
 use super::reply::Reply;
-use super::retry::Failure;
+use super::retry::{Failure, Retry};
 use crate::content::Lookup;
 use crate::content::TagDeletion;
 use crate::error::{Error, Kind, Reason, Result};
@@ -38,12 +39,13 @@ pub(super) async fn look_up(host: &Host, reference: &Reference, denials: Denials
     let what = format!("looking up {reference}");
     let mut tries = host.tries(&what);
     loop {
-        match look(host, reference, Scopes::push(&reference.repository), Absence::AsLearned).await {
+        let asked = (Absence::AsLearned, Need::Required);
+        match look(host, reference, Scopes::push(&reference.repository), asked).await {
             Err(error) if error.reason() == Some(&Reason::PullPolicy) => return Ok(Lookup::Blocked(words(&error))),
             Err(error) => return Err(error),
             // Some caches in front of a registry give HEAD what was there before.
             Ok(Said::Found(told)) if host.memory.arrived.is_other(reference, &told.digest) => {
-                let read = by_get(host, reference, Scopes::push(&reference.repository)).await?;
+                let read = by_get(host, reference, Scopes::push(&reference.repository), Need::Required).await?;
                 return Ok(Lookup::Found(if let Said::Found(read) = read { read } else { told }));
             }
             Ok(Said::Found(descriptor)) => return Ok(Lookup::Found(descriptor)),
@@ -77,8 +79,13 @@ fn words(error: &Error) -> String {
 }
 
 /// `None`: the registry has no such tag or digest.
-pub(super) async fn resolve(host: &Host, reference: &Reference, scopes: Scopes) -> Result<Option<Descriptor>> {
-    match look(host, reference, scopes, Absence::ByGet).await? {
+pub(super) async fn resolve(
+    host: &Host,
+    reference: &Reference,
+    scopes: Scopes,
+    need: Need,
+) -> Result<Option<Descriptor>> {
+    match look(host, reference, scopes, (Absence::ByGet, need)).await? {
         Said::Found(descriptor) => Ok(Some(descriptor)),
         Said::Absent => Ok(None),
         Said::Denied(error) => Err(error),
@@ -104,8 +111,8 @@ enum Absence {
 }
 
 /// HEAD is a hint: where it does not say what is there, GET decides, so that the verdict does not depend on the request.
-async fn look(host: &Host, reference: &Reference, scopes: Scopes, absence: Absence) -> Result<Said> {
-    match head(host, reference, scopes.clone()).await? {
+async fn look(host: &Host, reference: &Reference, scopes: Scopes, (absence, need): (Absence, Need)) -> Result<Said> {
+    match head(host, reference, scopes.clone(), need).await? {
         Hint::Found(descriptor) => Ok(Said::Found(descriptor)),
         Hint::Absent if absence == Absence::AsLearned && !host.memory.arrived.has_manifest(reference) => {
             // The first question tells for all that wait here.
@@ -114,10 +121,10 @@ async fn look(host: &Host, reference: &Reference, scopes: Scopes, absence: Absen
                 Some(true) => Ok(Said::Absent),
                 Some(false) => {
                     drop(agrees);
-                    by_get(host, reference, scopes).await
+                    by_get(host, reference, scopes, need).await
                 }
                 None => {
-                    let said = by_get(host, reference, scopes).await?;
+                    let said = by_get(host, reference, scopes, need).await?;
                     match &said {
                         Said::Found(_) => *agrees = Some(false),
                         Said::Absent => *agrees = Some(true),
@@ -127,7 +134,7 @@ async fn look(host: &Host, reference: &Reference, scopes: Scopes, absence: Absen
                 }
             }
         }
-        Hint::Absent | Hint::Nothing => by_get(host, reference, scopes).await,
+        Hint::Absent | Hint::Nothing => by_get(host, reference, scopes, need).await,
     }
 }
 
@@ -139,9 +146,10 @@ enum Hint {
     Nothing,
 }
 
-async fn head(host: &Host, reference: &Reference, scopes: Scopes) -> Result<Hint> {
+async fn head(host: &Host, reference: &Reference, scopes: Scopes, need: Need) -> Result<Hint> {
     let what = format!("looking up {reference}");
-    let ask = Ask::new(Method::HEAD, path(reference)?, scopes, &what).header("accept", media_type::ACCEPT_MANIFESTS)?;
+    let ask = Ask::new(Method::HEAD, path(reference)?, scopes, &what).needed(need);
+    let ask = ask.header("accept", media_type::ACCEPT_MANIFESTS)?;
     let Some(reply) = host.hint(&ask).await? else { return Ok(Hint::Nothing) };
     match reply.status() {
         200 => {}
@@ -164,8 +172,8 @@ async fn head(host: &Host, reference: &Reference, scopes: Scopes) -> Result<Hint
     })
 }
 
-async fn by_get(host: &Host, reference: &Reference, scopes: Scopes) -> Result<Said> {
-    Ok(match fetch(host, reference, scopes).await? {
+async fn by_get(host: &Host, reference: &Reference, scopes: Scopes, need: Need) -> Result<Said> {
+    Ok(match fetch(host, reference, scopes, need).await? {
         Fetched::Manifest(manifest) => Said::Found(manifest.descriptor()),
         Fetched::Absent => Said::Absent,
         Fetched::Denied(error) => Said::Denied(error),
@@ -173,8 +181,8 @@ async fn by_get(host: &Host, reference: &Reference, scopes: Scopes) -> Result<Sa
 }
 
 /// `None`: the registry has no such tag or digest.
-pub(super) async fn get(host: &Host, reference: &Reference, scopes: Scopes) -> Result<Option<Manifest>> {
-    match fetch(host, reference, scopes).await? {
+pub(super) async fn get(host: &Host, reference: &Reference, scopes: Scopes, need: Need) -> Result<Option<Manifest>> {
+    match fetch(host, reference, scopes, need).await? {
         Fetched::Manifest(manifest) => Ok(Some(*manifest)),
         Fetched::Absent => Ok(None),
         Fetched::Denied(error) => Err(error),
@@ -188,9 +196,10 @@ pub(super) enum Fetched {
     Denied(Error),
 }
 
-pub(super) async fn fetch(host: &Host, reference: &Reference, scopes: Scopes) -> Result<Fetched> {
+pub(super) async fn fetch(host: &Host, reference: &Reference, scopes: Scopes, need: Need) -> Result<Fetched> {
     let what = format!("reading manifest {reference}");
-    let ask = Ask::new(Method::GET, path(reference)?, scopes, &what).header("accept", media_type::ACCEPT_MANIFESTS)?;
+    let ask = Ask::new(Method::GET, path(reference)?, scopes, &what).needed(need);
+    let ask = ask.header("accept", media_type::ACCEPT_MANIFESTS)?;
     let mut tries = host.tries(&what);
     loop {
         let reply = host.ask(&ask).await?;
@@ -207,7 +216,15 @@ pub(super) async fn fetch(host: &Host, reference: &Reference, scopes: Scopes) ->
                 host.memory.note_answered(reference);
                 return Ok(Fetched::Manifest(Box::new(manifest)));
             }
-            Err(failure) => tries.again(failure).await?,
+            Err(failure) => match need {
+                Need::Required => tries.again(failure).await?,
+                Need::Optional(question) => {
+                    if failure.retry != Retry::Never {
+                        host.memory.answers.failed(question, &failure.error);
+                    }
+                    return Err(failure.error);
+                }
+            },
         }
     }
 }
@@ -318,7 +335,7 @@ async fn stored(host: &Host, name: &Reference, body: &Bytes, reply: Reply, what:
         None => {}
     }
     // Not the answer of the specification: a registry of its own mind, or a page of somebody who stands between.
-    let found = resolve(host, name, Scopes::push(&name.repository)).await.map_err(Failure::never)?;
+    let found = resolve(host, name, Scopes::push(&name.repository), Need::Required).await.map_err(Failure::never)?;
     if found.is_some_and(|found| found.digest == Digest::of(found.digest.algorithm(), body)) {
         return Ok(reply);
     }

@@ -9,8 +9,9 @@ use tokio::sync::OnceCell;
 
 use super::arrived::Arrived;
 use super::auth::Auth;
+use super::optional::Answers;
 use crate::credentials::Store;
-use crate::error::{Error, Kind};
+use crate::error::Kind;
 use crate::oci::{Digest, Reference, Repository, Tag};
 
 /// Whoever holds it may change what it stands for.
@@ -32,8 +33,10 @@ pub(super) enum ReferrersApi {
 pub(super) struct Memory {
     /// Which repositories have a referrers API; locked while the first question finds it out.
     pub referrers_apis: Mutex<HashMap<Repository, Known>>,
-    /// Why no answer of the referrers API of this registry reached us.
-    unusable_api: Mutex<Option<String>>,
+    /// What it makes of questions that an image can do without.
+    pub answers: Answers,
+    /// Held by the first question to the referrers API of this registry, which tells for all that wait here.
+    pub first_referrers: tokio::sync::Mutex<()>,
     /// Of repositories whose tags were listed: those named after a digest.
     pub companion_tags: Mutex<HashMap<Repository, HashSet<Tag>>>,
     /// Tags that were read: a list without them is not whole.
@@ -92,16 +95,6 @@ impl Memory {
         known.entry(repository.clone()).or_default().clone()
     }
 
-    /// The error of an earlier question, if no other should be asked.
-    pub fn unusable_api(&self) -> Option<Error> {
-        let why = self.unusable_api.lock().unwrap_or_else(PoisonError::into_inner);
-        why.as_ref().map(|why| Error::new(Kind::Network, why.clone()))
-    }
-
-    pub fn note_unusable_api(&self, error: &Error) {
-        *self.unusable_api.lock().unwrap_or_else(PoisonError::into_inner) = Some(error.chain());
-    }
-
     /// Remembers which of a repository's `tags` may speak of a manifest.
     pub fn note_tags<'a>(&self, repository: &Repository, tags: impl IntoIterator<Item = &'a Tag>) {
         let companions = tags.into_iter().filter(|tag| tag.as_str().starts_with("sha")).cloned().collect();
@@ -111,6 +104,7 @@ impl Memory {
 
     /// Remembers that the registry has this tag.
     pub fn note_answered(&self, reference: &Reference) {
+        self.answers.note_given(reference);
         if let (Some(tag), None) = (&reference.tag, &reference.digest) {
             let mut answered = self.answered_tags.lock().unwrap_or_else(PoisonError::into_inner);
             answered.entry(reference.repository.clone()).or_default().insert(tag.clone());

@@ -37,6 +37,7 @@ mod link;
 mod location;
 mod manifests;
 mod memory;
+mod optional;
 mod outage;
 mod outflow;
 mod paging;
@@ -69,7 +70,8 @@ use bytes::Bytes;
 use reqwest::Method;
 
 use crate::content::{
-    Api, ApiAnswer, ApiRequest, Body, Lookup, Origin, Probed, Readable, Sink, Source, TagDeletion, TagList,
+    Api, ApiAnswer, ApiRequest, Body, Lookup, Origin, Probed, Readable, ReferrerList, Sink, Source, TagDeletion,
+    TagList,
 };
 use crate::error::{Error, Kind, Result};
 use crate::oci::{Descriptor, Digest, Manifest, Reference, Repository};
@@ -80,6 +82,7 @@ pub use config::{Config, RegistryConfig, TlsConfig};
 pub use denials::Denials;
 use host::Host;
 pub use itself::Itself;
+use optional::{Need, Question};
 use projects::Projects;
 use retry::is_transient;
 pub use ways::Served;
@@ -188,18 +191,30 @@ impl Registries {
 #[async_trait]
 impl Source for Registries {
     async fn tags(&self, repository: &Repository) -> Result<TagList> {
-        self.way(repository)?.tags().await
+        self.way(repository)?.tags(Need::Required).await
     }
 
     async fn resolve(&self, reference: &Reference) -> Result<Option<Descriptor>> {
-        self.way(&reference.repository)?.resolve(reference).await
+        self.way(&reference.repository)?.resolve(reference, Need::Required).await
     }
 
     async fn manifest(&self, reference: &Reference) -> Result<Option<Manifest>> {
-        self.way(&reference.repository)?.manifest(reference).await
+        self.way(&reference.repository)?.manifest(reference, Need::Required).await
     }
 
-    async fn referrers(&self, repository: &Repository, subject: &Digest) -> Result<Vec<Descriptor>> {
+    async fn companion_tags(&self, repository: &Repository) -> Result<TagList> {
+        self.way(repository)?.tags(Need::Optional(Question::Tags)).await
+    }
+
+    async fn resolve_companion(&self, reference: &Reference) -> Result<Option<Descriptor>> {
+        self.way(&reference.repository)?.resolve(reference, Need::Optional(Question::Companion)).await
+    }
+
+    async fn companion(&self, reference: &Reference) -> Result<Option<Manifest>> {
+        self.way(&reference.repository)?.manifest(reference, Need::Optional(Question::Companion)).await
+    }
+
+    async fn referrers(&self, repository: &Repository, subject: &Digest) -> Result<ReferrerList> {
         self.way(repository)?.referrers(subject).await
     }
 
@@ -239,7 +254,7 @@ impl Sink for Registries {
 
     async fn read_manifest(&self, reference: &Reference) -> Result<Option<Manifest>> {
         let repository = &reference.repository;
-        manifests::get(&*self.target(repository)?, reference, auth::Scopes::push(repository)).await
+        manifests::get(&*self.target(repository)?, reference, auth::Scopes::push(repository), Need::Required).await
     }
 
     async fn has_no_tags(&self, repository: &Repository) -> Result<bool> {
@@ -265,7 +280,7 @@ impl Sink for Registries {
             Err(error) if error.stopped().is_none() && error.kind() != Kind::RateLimited => return Ok(false),
             listed => listed?,
         };
-        Ok(listed.iter().any(|descriptor| descriptor.digest == manifest.digest()))
+        Ok(listed.found.iter().any(|descriptor| descriptor.digest == manifest.digest()))
     }
 
     async fn put_manifest(&self, reference: &Reference, manifest: &Manifest) -> Result<()> {

@@ -13,9 +13,10 @@ use super::denials::{self, Denials};
 use super::host::{Ask, Host, Target, strange};
 use super::manifests::{self, Fetched};
 use super::memory::ReferrersApi;
+use super::optional::{Need, Question};
 use super::paging::{Onward, Pages};
 use super::reply::Reply;
-use crate::content::Lookup;
+use crate::content::{Lookup, ReferrerList};
 use crate::error::{Error, Kind, Reason, Result};
 use crate::oci::{Descriptor, Digest, MAX_MANIFEST_SIZE, Manifest, Reference, Repository, Tag, media_type};
 use crate::progress::Event;
@@ -25,16 +26,17 @@ const MAX_ATTACHED: usize = 10_000;
 /// More than all pages about any subject have, in bytes; a server that never ends is stopped here.
 const MOST_IN_ALL: u64 = 64 * 1024 * 1024;
 
-/// All manifests whose subject is `subject`. “None” is said only by a registry that could be asked.
-pub(super) async fn list(host: &Host, repository: &Repository, subject: &Digest) -> Result<Vec<Descriptor>> {
+/// All manifests whose subject is `subject`. “None” is said only by a registry that could be asked: where its API is broken, what
+/// the fallback tag lists may be a part.
+pub(super) async fn list(host: &Host, repository: &Repository, subject: &Digest) -> Result<ReferrerList> {
     match by_api(host, repository, subject).await {
-        Ok(Some(found)) => Ok(found),
-        Ok(None) => from_fallback(host, repository, subject).await,
+        Ok(Some(found)) => Ok(found.into()),
+        Ok(None) => from_fallback(host, repository, subject).await.map(ReferrerList::from),
         Err(error) if matches!(error.kind(), Kind::RateLimited | Kind::Interrupted) => Err(error),
         Err(error) if error.stopped().is_some() => Err(error),
         // A list under the fallback tag is there only where something has been entered in it.
         Err(error) => match from_fallback(host, repository, subject).await {
-            Ok(found) if !found.is_empty() => Ok(found),
+            Ok(found) if !found.is_empty() => Ok(ReferrerList { found, doubt: Some(error) }),
             _ => Err(error),
         },
     }
@@ -42,10 +44,15 @@ pub(super) async fn list(host: &Host, repository: &Repository, subject: &Digest)
 
 /// `None`: no such API here, as this question or an earlier one found out.
 async fn by_api(host: &Host, repository: &Repository, subject: &Digest) -> Result<Option<Vec<Descriptor>>> {
+    let answers = &host.memory.answers;
+    let _first = match answers.is_new(Question::Referrers) {
+        true => Some(host.memory.first_referrers.lock().await),
+        false => None,
+    };
+    // Of several that waited, all but the first know by now.
+    let _first = _first.filter(|_| answers.is_new(Question::Referrers));
+    answers.check(Question::Referrers)?;
     let known = host.memory.referrers_api(repository);
-    if let Some(unusable) = host.memory.unusable_api() {
-        return Err(unusable);
-    }
     {
         // The first question tells for all that wait here.
         let mut api = known.lock().await;
@@ -54,13 +61,9 @@ async fn by_api(host: &Host, repository: &Repository, subject: &Digest) -> Resul
             Some(ReferrersApi::Unusable(kind, why)) => return Err(Error::new(*kind, why.clone())),
             Some(ReferrersApi::Present) => {}
             None => {
-                // The same question about another repository may have found out meanwhile.
-                if let Some(unusable) = host.memory.unusable_api() {
-                    return Err(unusable);
-                }
                 let found = from_api(host, repository, subject).await;
                 *api = learned(host, &found);
-                return found;
+                return found.map_err(|broken| broken.error);
             }
         }
     }
@@ -68,30 +71,44 @@ async fn by_api(host: &Host, repository: &Repository, subject: &Digest) -> Resul
     if !matches!(found, Ok(Some(_))) {
         *known.lock().await = learned(host, &found);
     }
-    found
+    found.map_err(|broken| broken.error)
 }
 
-/// What an answer says of the next one. A refusal is about the repository; what broke on the way, after all retries, is
-/// about the registry, and each image would wait for it again.
-fn learned(host: &Host, found: &Result<Option<Vec<Descriptor>>>) -> Option<ReferrersApi> {
+/// Why the API gave no list.
+struct Broken {
+    error: Error,
+    /// It is denied to this account, here.
+    is_denied: bool,
+}
+
+impl From<Error> for Broken {
+    fn from(error: Error) -> Broken {
+        let is_denied = error.kind() == Kind::Unauthorized;
+        Broken { error, is_denied }
+    }
+}
+
+/// What an answer says of the next one. A denial is about the repository; what else goes wrong is about the registry, and each
+/// image would meet it again.
+fn learned(host: &Host, found: &Result<Option<Vec<Descriptor>>, Broken>) -> Option<ReferrersApi> {
     match found {
         Ok(Some(_)) => Some(ReferrersApi::Present),
         Ok(None) => Some(ReferrersApi::Absent),
-        Err(error) => match error.kind() {
+        Err(Broken { error, is_denied }) => match error.kind() {
             Kind::RateLimited | Kind::Interrupted => None,
             // No other question is answered either.
             _ if error.stopped().is_some() => None,
-            Kind::Network => {
-                host.memory.note_unusable_api(error);
+            kind if *is_denied => Some(ReferrersApi::Unusable(kind, error.chain())),
+            _ => {
+                host.memory.answers.give_up(Question::Referrers, error);
                 None
             }
-            kind => Some(ReferrersApi::Unusable(kind, error.chain())),
         },
     }
 }
 
 /// `None`: no such API here.
-async fn from_api(host: &Host, repository: &Repository, subject: &Digest) -> Result<Option<Vec<Descriptor>>> {
+async fn from_api(host: &Host, repository: &Repository, subject: &Digest) -> Result<Option<Vec<Descriptor>>, Broken> {
     let what = format!("listing what refers to {repository}@{subject}");
     let mut url = host.url(&format!("/v2/{}/referrers/{subject}", repository.path())).await?;
     let (mut found, mut seen) = (Vec::new(), HashSet::new());
@@ -101,6 +118,7 @@ async fn from_api(host: &Host, repository: &Repository, subject: &Digest) -> Res
         let is_first = pages.is_untouched();
         pages.visit(&url);
         let mut ask = Ask::new(Method::GET, String::new(), Scopes::pull(repository), &what)
+            .needed(Need::Optional(Question::Referrers))
             .header("accept", media_type::OCI_INDEX)?;
         ask.target = Target::Url(url.clone());
         let reply = host.ask(&ask).await?;
@@ -112,13 +130,16 @@ async fn from_api(host: &Host, repository: &Repository, subject: &Digest) -> Res
                 url = others.remove(0);
                 continue;
             }
-            _ => return Err(refusal(&what, reply).await.error),
+            status => {
+                let error = refusal(&what, reply).await.error;
+                return Err(Broken { error, is_denied: matches!(status, 401 | 403) });
+            }
         }
         let onward = pages.after(&url, &reply);
         let body = reply.body(&what, MAX_MANIFEST_SIZE).await.map_err(|failure| failure.error)?;
         let before = found.len();
         if before > MAX_ATTACHED {
-            return Err(strange(&what, format!("the list names more than {MAX_ATTACHED} manifests")));
+            return Err(strange(&what, format!("the list names more than {MAX_ATTACHED} manifests")).into());
         }
         if !is_nothing(&body) {
             let index = Manifest::parse(body.clone(), Some(media_type::OCI_INDEX), None)
@@ -132,7 +153,7 @@ async fn from_api(host: &Host, repository: &Repository, subject: &Digest) -> Res
                 others = addresses.split_off(1);
                 url = addresses.remove(0);
             }
-            Onward::Lost(reason) => return Err(strange(&what, format!("the next page {reason}"))),
+            Onward::Lost(reason) => return Err(strange(&what, format!("the next page {reason}")).into()),
         }
     }
 }
@@ -157,7 +178,8 @@ async fn from_fallback(host: &Host, repository: &Repository, subject: &Digest) -
         return Ok(Vec::new());
     }
     let reference = repository.with_tag(tag);
-    match manifests::get(host, &reference, Scopes::pull(repository)).await? {
+    let need = Need::Optional(Question::Companion);
+    match manifests::get(host, &reference, Scopes::pull(repository), need).await? {
         // GitLab's registry takes the tag for the digest it is made from: this is the subject itself.
         Some(found) if found.digest() == *subject => {}
         Some(found) if found.media_type() == media_type::OCI_INDEX => {
@@ -184,7 +206,7 @@ pub(super) async fn enter(host: &Host, repository: &Repository, subject: &Digest
     let lock = host.memory.fallback_list(repository, subject);
     let _held = lock.lock().await;
     let reference = repository.with_tag(Tag::referrers(subject));
-    let current = match manifests::fetch(host, &reference, Scopes::push(repository)).await? {
+    let current = match manifests::fetch(host, &reference, Scopes::push(repository), Need::Required).await? {
         Fetched::Manifest(list) => Some(*list),
         Fetched::Absent => None,
         // Some registries deny what is not there; a list that is there must not be replaced.

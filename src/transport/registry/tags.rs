@@ -16,6 +16,7 @@ use reqwest::{Method, Url};
 use super::answer::{excerpt, refusal};
 use super::auth::Scopes;
 use super::host::{Ask, Host, Target, strange};
+use super::optional::Need;
 use super::paging::{Onward, Pages};
 use super::tag_page::{Entry, MOST_TAGS, Page};
 use super::trace;
@@ -38,13 +39,14 @@ const ROUND: usize = 10;
 ///
 /// # Errors
 /// No list, or one whose next page cannot be had.
-pub(super) async fn list(host: &Host, repository: &Repository) -> Result<TagList> {
+pub(super) async fn list(host: &Host, repository: &Repository, need: Need) -> Result<TagList> {
     let what = format!("listing the tags of {repository}");
     let own = host.url(&format!("/v2/{}/tags/list", repository.path())).await?;
     let first = asking(&own, PAGE, None);
     let pages = Pages::new(first.clone(), MOST_IN_ALL);
     let (tags, others, may_be_short) = Default::default();
-    let mut listing = Listing { host, repository, what, own, first, pages, asked: PAGE, tags, others, may_be_short };
+    let mut listing =
+        Listing { host, repository, need, what, own, first, pages, asked: PAGE, tags, others, may_be_short };
     listing.read().await?;
     let Listing { tags, others, may_be_short, .. } = listing;
     let lacking = host.memory.answered_tags(repository).into_iter().filter(|tag| !tags.contains(tag));
@@ -64,6 +66,7 @@ pub(super) async fn list(host: &Host, repository: &Repository) -> Result<TagList
 struct Listing<'a> {
     host: &'a Host,
     repository: &'a Repository,
+    need: Need,
     /// The attempt, for errors.
     what: String,
     /// The list's address, without a query.
@@ -184,7 +187,7 @@ impl Listing<'_> {
     }
 
     async fn page(&mut self, url: &Url) -> Result<Read> {
-        let mut ask = Ask::new(Method::GET, String::new(), Scopes::pull(self.repository), &self.what);
+        let mut ask = Ask::new(Method::GET, String::new(), Scopes::pull(self.repository), &self.what).needed(self.need);
         ask.target = Target::Url(url.clone());
         let reply = self.host.ask(&ask).await?;
         let is_first = *url == self.first;

@@ -14,8 +14,9 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::auth::Scopes;
+use super::optional::{Need, Question};
 use super::{Reach, Registries, download, manifests, referrers, tags};
-use crate::content::{Body, TagList};
+use crate::content::{Body, ReferrerList, TagList};
 use crate::error::{Error, Kind, Result};
 use crate::oci::{Descriptor, Digest, Manifest, Reference, Repository};
 use crate::progress::{Event, Events};
@@ -107,22 +108,22 @@ impl Way {
         self.stops.len() == 1 && self.stops.iter().all(|stop| stop.repository == self.repository)
     }
 
-    pub async fn resolve(&self, reference: &Reference) -> Result<Option<Descriptor>> {
+    pub async fn resolve(&self, reference: &Reference, need: Need) -> Result<Option<Descriptor>> {
         let ask = |stop: Arc<Stop>| async move {
-            manifests::resolve(&stop.host, &stop.named(reference), Scopes::pull(&stop.repository)).await
+            manifests::resolve(&stop.host, &stop.named(reference), Scopes::pull(&stop.repository), need).await
         };
-        let found = self.first(reference, self.order(reference.digest.as_ref()), ask).await?;
+        let found = self.first(reference, need, ask).await?;
         Ok(found.map(|(at, descriptor)| {
             self.note(descriptor.digest, at);
             descriptor
         }))
     }
 
-    pub async fn manifest(&self, reference: &Reference) -> Result<Option<Manifest>> {
+    pub async fn manifest(&self, reference: &Reference, need: Need) -> Result<Option<Manifest>> {
         let ask = |stop: Arc<Stop>| async move {
-            manifests::get(&stop.host, &stop.named(reference), Scopes::pull(&stop.repository)).await
+            manifests::get(&stop.host, &stop.named(reference), Scopes::pull(&stop.repository), need).await
         };
-        let found = self.first(reference, self.order(reference.digest.as_ref()), ask).await?;
+        let found = self.first(reference, need, ask).await?;
         Ok(found.map(|(at, manifest)| {
             self.note_manifest(&manifest, at);
             manifest
@@ -130,38 +131,39 @@ impl Way {
     }
 
     /// The first list that is not empty. A mirror without one may know less than the registry, so that is asked, too; if it
-    /// cannot be asked, nothing is what is known.
-    pub async fn referrers(&self, subject: &Digest) -> Result<Vec<Descriptor>> {
-        let mut nothing = false;
-        let order = self.order(Some(subject));
+    /// cannot be asked, nothing is what is known. So is it where a list is in doubt.
+    pub async fn referrers(&self, subject: &Digest) -> Result<ReferrerList> {
+        let (mut nothing, mut doubtful): (bool, Option<ReferrerList>) = Default::default();
+        let (order, need) = (self.order(Some(subject)), Need::Optional(Question::Referrers));
         for (place, at) in order.iter().enumerate() {
             let stop = self.stop(*at);
             let asked = referrers::list(&stop.host, &stop.repository, subject);
-            match stop.attempt(asked, &self.events).await {
-                Ok(list) if !list.is_empty() => return Ok(list),
-                Ok(_) => nothing = true,
+            match stop.attempt(asked, need, &self.events).await {
+                Ok(list) if !list.found.is_empty() && list.doubt.is_none() => return Ok(list),
+                Ok(list) if list.found.is_empty() => nothing = true,
+                Ok(list) => doubtful = doubtful.or(Some(list)),
                 Err(error) if !passes_on(&error) => return Err(error),
-                Err(error) if place + 1 == order.len() && !nothing => return Err(error),
+                Err(error) if place + 1 == order.len() && !nothing && doubtful.is_none() => return Err(error),
                 Err(error) => self.passed_over(&stop, &error),
             }
         }
-        Ok(Vec::new())
+        Ok(doubtful.unwrap_or_default())
     }
 
     /// The registry's own list, since a mirror may hold part of it; a mirror's only if the registry cannot be asked.
-    pub async fn tags(&self) -> Result<TagList> {
+    pub async fn tags(&self, need: Need) -> Result<TagList> {
         let own = self.stops.len() - 1;
         let stop = self.stop(own);
-        let asked = tags::list(&stop.host, &stop.repository);
-        let error = match stop.attempt(asked, &self.events).await {
+        let asked = tags::list(&stop.host, &stop.repository, need);
+        let error = match stop.attempt(asked, need, &self.events).await {
             Ok(tags) => return Ok(tags),
             Err(error) if error.kind() != Kind::Network => return Err(error),
             Err(error) => error,
         };
         for at in self.order(None).into_iter().filter(|at| *at != own) {
             let stop = self.stop(at);
-            let asked = tags::list(&stop.host, &stop.repository);
-            match stop.attempt(asked, &self.events).await {
+            let asked = tags::list(&stop.host, &stop.repository, need);
+            match stop.attempt(asked, need, &self.events).await {
                 Ok(mut list) => {
                     let (own, why) = (&self.repository, error.chain());
                     let text =
@@ -266,17 +268,17 @@ impl Way {
     async fn first<T, F>(
         &self,
         wanted: &Reference,
-        order: Vec<usize>,
+        need: Need,
         ask: impl Fn(Arc<Stop>) -> F,
     ) -> Result<Option<(usize, T)>>
     where
         F: Future<Output = Result<Option<T>>>,
     {
         let (mut own, mut lacking): (_, Vec<Arc<Stop>>) = (Ok(None), Vec::new());
-        for at in order {
+        for at in self.order(wanted.digest.as_ref()) {
             let stop = self.stop(at);
             let is_own = at + 1 == self.stops.len();
-            match stop.attempt(ask(stop.clone()), &self.events).await {
+            match stop.attempt(ask(stop.clone()), need, &self.events).await {
                 Ok(Some(found)) => {
                     lacking.iter().for_each(|lacking| self.lacks(lacking, wanted, &stop));
                     return Ok(Some((at, found)));

@@ -26,7 +26,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 
-use crate::content::{Body, Files, Identity, Linkable, Slice, Source, TagList};
+use crate::content::{Body, Files, Identity, Linkable, ReferrerList, Slice, Source, TagList};
 use crate::error::{Error, Kind, Result};
 use crate::oci::{
     Algorithm, Descriptor, Digest, MAX_MANIFEST_SIZE, Manifest, ManifestError, Reference, Repository, Tag,
@@ -246,8 +246,8 @@ impl Source for Storage {
         manifest.ok_or_else(gone).map(Some)
     }
 
-    async fn referrers(&self, repository: &Repository, subject: &Digest) -> Result<Vec<Descriptor>> {
-        Ok(self.referrers_in(repository)?.get(subject).cloned().unwrap_or_default())
+    async fn referrers(&self, repository: &Repository, subject: &Digest) -> Result<ReferrerList> {
+        Ok(self.referrers_in(repository)?.get(subject).cloned().unwrap_or_default().into())
     }
 
     async fn blob(&self, repository: &Repository, blob: &Descriptor, offset: u64) -> Result<Body> {

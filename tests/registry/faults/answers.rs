@@ -86,7 +86,7 @@ async fn unreadable_referrers_are_an_error_and_a_missing_api_is_asked_for_once()
     let server = Server::registry(|_, _| Answer::new(404)).await;
     let registries = client(config());
     for _ in 0..3 {
-        assert_eq!(registries.referrers(&repo(&server), &subject).await.unwrap(), []);
+        assert_eq!(registries.referrers(&repo(&server), &subject).await.unwrap().found, []);
     }
     assert_eq!(server.count("GET", "/v2/a/b/referrers/"), 1);
     assert_eq!(server.count("GET", "/v2/a/b/manifests/sha256-"), 3);

@@ -244,7 +244,7 @@ async fn referrers_are_read_over_links_with_a_gateways_own_path() {
         target => index("first").with("Link", format!("</hub{target}?page=2>; rel=\"next\"")),
     });
     let server = server.await;
-    let found = client(config()).referrers(&repo(&server), &Digest::sha256(b"x")).await.unwrap();
+    let found = client(config()).referrers(&repo(&server), &Digest::sha256(b"x")).await.unwrap().found;
     let digests: Vec<Digest> = found.iter().map(|descriptor| descriptor.digest).collect();
     assert_eq!(digests, [Digest::sha256(b"first"), Digest::sha256(b"second")]);
 }

@@ -11,6 +11,7 @@ use crate::content::Body;
 use crate::error::{Error, Result};
 use crate::oci::Descriptor;
 use crate::transport::registry::download;
+use crate::transport::registry::optional::Need;
 
 pub(super) struct Relay {
     way: Arc<Way>,
@@ -51,7 +52,7 @@ impl Relay {
             let Some(at) = self.ahead.next() else { return Err(failure.unwrap_or_else(nobody)) };
             let stop = self.way.stop(at);
             let opening = download::blob(stop.host.clone(), &stop.repository, &self.blob, self.position);
-            match stop.attempt(opening, &self.way.events).await {
+            match stop.attempt(opening, Need::Required, &self.way.events).await {
                 Ok(body) => {
                     self.way.note_given(&self.blob.digest, at, Given { blobs: 1, bytes: 0 });
                     (self.at, self.pieces) = (at, body.stream);

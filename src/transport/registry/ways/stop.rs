@@ -11,6 +11,7 @@ use crate::oci::{Reference, Repository};
 use crate::progress::Events;
 use crate::routes::Serves;
 use crate::transport::registry::host::Host;
+use crate::transport::registry::optional::Need;
 
 pub(super) struct Stop {
     pub host: Arc<Host>,
@@ -35,15 +36,22 @@ impl Stop {
         Reference { repository: self.repository.clone(), ..reference.clone() }
     }
 
-    /// Asks, unless this place has failed too often a moment ago.
+    /// Asks, unless this place has failed too often a moment ago. That it does not answer an optional question does not count.
     ///
     /// # Errors
     /// That of the question, or that it was not asked.
-    pub async fn attempt<T>(&self, question: impl Future<Output = Result<T>>, events: &Events) -> Result<T> {
+    pub async fn attempt<T>(
+        &self,
+        question: impl Future<Output = Result<T>>,
+        need: Need,
+        events: &Events,
+    ) -> Result<T> {
         let Some(standing) = &self.standing else { return question.await };
         standing.check(&self.repository)?;
         let answer = question.await;
-        standing.note(answer.as_ref().err(), &self.host.registry, events);
+        if need == Need::Required || answer.is_ok() {
+            standing.note(answer.as_ref().err(), &self.host.registry, events);
+        }
         answer
     }
 
