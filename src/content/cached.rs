@@ -121,7 +121,7 @@ impl<'a> Cached<'a> {
             }
             // A cache in front of the registry may have told what the tag meant before: the manifest itself decides.
         }
-        let found = self.from_primary(reference, of).await?;
+        let found = self.ask_primary(reference, of).await?;
         if let Some(manifest) = &found {
             let mut manifests = self.manifests.lock().unwrap_or_else(PoisonError::into_inner);
             let cell = manifests.entry(manifest.digest()).or_default();
@@ -131,7 +131,7 @@ impl<'a> Cached<'a> {
         Ok(found)
     }
 
-    async fn from_primary(&self, reference: &Reference, of: Asked) -> Result<Option<Manifest>> {
+    async fn ask_primary(&self, reference: &Reference, of: Asked) -> Result<Option<Manifest>> {
         match of {
             Asked::Image => self.primary.manifest(reference).await,
             Asked::Companion => self.primary.companion(reference).await,
@@ -148,7 +148,7 @@ impl<'a> Cached<'a> {
                 if let Some(manifest) = self.local_manifest(reference).await {
                     return Ok(Some(manifest));
                 }
-                match self.from_primary(reference, of).await {
+                match self.ask_primary(reference, of).await {
                     Ok(None) => Err(None),
                     Ok(found) => Ok(found),
                     Err(error) => Err(Some(error)),
