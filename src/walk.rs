@@ -395,7 +395,14 @@ impl<'a> Walk<'a> {
         found: &Manifest,
         wanted: &Wanted,
     ) -> Result<(Manifest, Vec<Absent>, Option<Selection>)> {
-        if wanted.platforms.is_empty() || !select::is_selectable(found) {
+        if wanted.platforms.is_empty() {
+            return Ok((found.clone(), Vec::new(), None));
+        }
+        if !select::is_selectable(found) {
+            if found.kind() == ManifestKind::Index && !found.children().is_empty() {
+                let text = "its index names no platforms, so all of it is carried; an import bounded to platforms by --allow refuses it";
+                self.events.report(Event::Warning(format!("{}: {text}", wanted.reference)));
+            }
             return Ok((found.clone(), Vec::new(), None));
         }
         let modes::Mode { index, kept } = modes::decide(self.options.index, &self.modes, wanted, found);

@@ -5,7 +5,7 @@
 //! it is mounted from is proven: registries keep one copy, and a mount only adds a name. An image that is there as a whole relies
 //! on nothing, so a run that changes nothing asks nothing more.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, PoisonError};
 
 use futures_util::stream::{self, StreamExt, TryStreamExt};
@@ -38,6 +38,8 @@ impl Plan {
             closed: Mutex::default(),
             blind: Mutex::default(),
             told: Mutex::default(),
+            sighted: Mutex::default(),
+            assumed: inventory.elsewhere.clone(),
         };
         let mut asked = HashSet::new();
         loop {
@@ -86,6 +88,10 @@ struct Prover<'a> {
     blind: Mutex<HashSet<String>>,
     /// Registries of which that was said.
     told: Mutex<HashSet<String>>,
+    /// Registries whose storage has given us something.
+    sighted: Mutex<HashSet<String>>,
+    /// Blobs that the job lacks and expects at the target, and where.
+    assumed: HashMap<Digest, Repository>,
 }
 
 impl Prover<'_> {
@@ -114,8 +120,20 @@ impl Prover<'_> {
         if is_closed || self.blind.lock().unwrap_or_else(PoisonError::into_inner).contains(registry) {
             return Ok(true);
         }
-        let said = match self.sink.can_read(place, blob).await? {
-            Readable::Yes => return Ok(true),
+        let mut found = self.sink.can_read(place, blob).await?;
+        // Storage that answers everything from here with 403 has lost nothing. What can be sent again is sent; the rest is for the
+        // manifest to prove.
+        if let Readable::PerhapsLost(why) = &found
+            && self.assumed.get(&blob.digest) == Some(place)
+            && !self.sighted.lock().unwrap_or_else(PoisonError::into_inner).contains(registry)
+        {
+            found = Readable::Unknown(why.clone());
+        }
+        let said = match found {
+            Readable::Yes => {
+                self.sighted.lock().unwrap_or_else(PoisonError::into_inner).insert(registry.to_owned());
+                return Ok(true);
+            }
             Readable::No(why) | Readable::PerhapsLost(why) => {
                 let text = format!("{place} claims to have blob {}, but {why}; uploading it again", blob.digest);
                 self.events.report(Event::Warning(text));

@@ -37,7 +37,7 @@ pub async fn locate(
     jobs: usize,
     events: &Events,
 ) -> Result<Located> {
-    let mut search = Search { walk, lock, wanted, found: Located::default(), unread: Vec::new() };
+    let mut search = Search { walk, lock, wanted, found: Located::default(), unread: Vec::new(), silent: None };
     images.iter().try_for_each(|image| search.take(image))?;
     search.by_name().await?;
     let asked = search.is_cheap_to_ask();
@@ -67,6 +67,8 @@ struct Search<'a> {
     found: Located,
     /// Why images could not be read.
     unread: Vec<Error>,
+    /// Why a registry that may have something of it did not answer.
+    silent: Option<Error>,
 }
 
 impl Search<'_> {
@@ -117,15 +119,16 @@ impl Search<'_> {
     async fn ask(&mut self, jobs: usize) -> Result<()> {
         let (source, repositories) = (self.source(), self.repositories());
         let sized = self.wanted.iter().filter_map(|(digest, size)| Some(Descriptor::new("", *digest, (*size)?)));
-        let found: Vec<Option<Found>> = stream::iter(sized.collect::<Vec<_>>())
+        let found: Vec<(Option<Found>, Option<Error>)> = stream::iter(sized.collect::<Vec<_>>())
             .map(|blob| ask_all(source, &repositories, blob))
             .buffered(jobs.max(1))
             .try_collect()
             .await?;
-        for found in found.into_iter().flatten() {
+        for (found, silent) in found {
             match found {
-                Found::Manifest(manifest) => self.add_manifest(manifest)?,
-                Found::Blob(blob, repository) => self.add_blob(*blob, repository)?,
+                Some(Found::Manifest(manifest)) => self.add_manifest(manifest)?,
+                Some(Found::Blob(blob, repository)) => self.add_blob(*blob, repository)?,
+                None => self.silent = self.silent.take().or(silent),
             }
         }
         Ok(())
@@ -161,6 +164,12 @@ impl Search<'_> {
             self.found.blobs.sort_by_key(|(blob, _)| blob.digest);
             return Ok(self.found);
         };
+        let is_silent = |error: &&Error| error.kind() == Kind::Network;
+        if let Some(error) = self.silent.as_ref().or_else(|| self.unread.iter().find(is_silent)) {
+            let text =
+                format!("what is missing was found nowhere else, and a registry of this lock does not answer: {first}");
+            return Err(Error::new(Kind::Network, text).because(error.clone()));
+        }
         let Some(unread) = self.unread.first() else { return Err(not_of_this_lock(first)) };
         let text = format!(
             "what is missing is in no repository of this lock ({} of its images cannot be read there any more: {}):",
@@ -183,23 +192,36 @@ enum Found {
     Blob(Box<Descriptor>, Repository),
 }
 
-async fn ask_all(source: &Cached<'_>, repositories: &[&Repository], blob: Descriptor) -> Result<Option<Found>> {
+/// Where it is, or why a repository that may have it gave no answer.
+async fn ask_all(
+    source: &Cached<'_>,
+    repositories: &[&Repository],
+    blob: Descriptor,
+) -> Result<(Option<Found>, Option<Error>)> {
+    let mut silent = None;
+    let mut pass_over = |error| -> Result<()> {
+        let error = passed_over(error)?;
+        silent = silent.take().or((error.kind() == Kind::Network).then_some(error));
+        Ok(())
+    };
     for repository in repositories {
         // The last byte shows that it is there, and costs no more.
         match source.blob(repository, &blob, blob.size.saturating_sub(1)).await {
-            Ok(_) => return Ok(Some(Found::Blob(Box::new(blob), (*repository).clone()))),
-            Err(error) => drop(passed_over(error)?),
+            Ok(_) => return Ok((Some(Found::Blob(Box::new(blob), (*repository).clone())), None)),
+            Err(error) => pass_over(error)?,
         }
     }
     if blob.size > MAX_MANIFEST_SIZE {
-        return Ok(None);
+        return Ok((None, silent));
     }
     for repository in repositories {
-        if let Some(manifest) = manifest(source, &repository.with_digest(blob.digest)).await? {
-            return Ok(Some(Found::Manifest(manifest)));
+        match source.manifest(&repository.with_digest(blob.digest)).await {
+            Ok(Some(manifest)) => return Ok((Some(Found::Manifest(manifest)), None)),
+            Ok(None) => {}
+            Err(error) => pass_over(error)?,
         }
     }
-    Ok(None)
+    Ok((None, silent))
 }
 
 /// `None`: it is not there, or not for this account.
@@ -213,7 +235,7 @@ async fn manifest(source: &Cached<'_>, reference: &Reference) -> Result<Option<M
 /// `error`, which says nothing of what was asked for.
 fn passed_over(error: Error) -> Result<Error> {
     match error.kind() {
-        Kind::NotFound | Kind::Unauthorized | Kind::Refused | Kind::Damaged | Kind::Input => Ok(error),
-        Kind::RateLimited | Kind::Network | Kind::Disk | Kind::Lacking | Kind::Interrupted => Err(error),
+        Kind::NotFound | Kind::Unauthorized | Kind::Refused | Kind::Damaged | Kind::Input | Kind::Network => Ok(error),
+        Kind::RateLimited | Kind::Disk | Kind::Lacking | Kind::Interrupted => Err(error),
     }
 }

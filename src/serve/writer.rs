@@ -13,7 +13,7 @@ use crate::oci::{Algorithm, Digest};
 use crate::progress::{Event, Events};
 
 use super::Options;
-use super::journal::{self, Journal, SHORT};
+use super::journal::{self, JOURNAL, Journal, SHORT};
 use super::names::{Change, Names};
 use super::quota::{Quota, Share};
 use super::shelf::MAX_INDEX;
@@ -179,6 +179,10 @@ impl Writer {
             return Ok(());
         }
         let sealed = self.root.join(BUNDLE_JSON).exists();
+        if sealed {
+            // A bundle has none, so this one was put there; as a plain layout's it would count.
+            remove_if_there(&self.root.join(JOURNAL))?;
+        }
         FIRST_SEALS.iter().try_for_each(|name| remove_if_there(&self.root.join(name)))?;
         if sealed {
             // The names that only the lock knows.

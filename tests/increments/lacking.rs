@@ -2,6 +2,7 @@
 
 use super::baseline::lose;
 use super::ground::Sides;
+use super::support::faulty::{Fault, Proxy};
 use super::support::images;
 use super::support::ran::Ran;
 use super::support::{gapferry, sha256};
@@ -52,6 +53,52 @@ fn what_the_target_has_lost_is_named_and_can_be_brought_by_a_repair() {
             sides.target.request("GET", &format!("/v2/team/app/blobs/{}", sha256(blob))).send().expect(200);
         }
     }
+}
+
+/// A proxy on the way may refuse everything that the registry redirects to. That is no loss.
+#[test]
+fn a_storage_that_answers_nothing_from_here_does_not_stop_an_increment() {
+    let sides = Sides::new();
+    let base = images::noise(4, 100_000);
+    images::oci("team/app", "1", &[&base]).push(&sides.source);
+    sides.export("first", &["team/app:1"], &[]);
+    sides.deliver("first");
+    let new = images::oci("team/app", "2", &[&base, "on top"]);
+    new.push(&sides.source);
+    sides.export("second", &["team/app:1", "team/app:2"], &["--since", "first.receipt"]);
+    let proxy = Proxy::before(sides.target.host());
+    proxy.when("GET", "/blobs/sha256").always().fault(Fault::Redirect(proxy.elsewhere().address.clone()));
+    proxy.elsewhere().when("*", "/blobs/").always().fault(Fault::Status(403));
+    let ran = super::ground::import_to(&proxy.address, sides.stick.path(), "second", &[]).ended(0);
+    ran.said(&["cannot be read from here", "403"]);
+    assert_eq!(sides.target.digest("team/app", "2"), Some(new.digest()));
+}
+
+#[test]
+fn a_repair_is_found_in_a_registry_that_answers_though_another_of_the_lock_is_gone() {
+    let sides = Sides::new();
+    let gone = super::support::registry::Registry::start();
+    let (kept, other) = (images::oci("team/kept", "1", &["kept"]), images::oci("team/gone", "1", &["gone"]));
+    kept.push(&sides.source);
+    other.push(&gone);
+    let run = |arguments: &[&str]| {
+        let mut command = gapferry();
+        Ran::of(command.current_dir(sides.stick.path()).args(arguments))
+    };
+    let references = [format!("{}/team/gone:1", gone.host()), format!("{}/team/kept:1", sides.source.host())];
+    run(&["export", &references[0], &references[1], "-o", "bundle", "--lock", "bundle.lock"]).ended(0);
+    let damage = |image: &images::Image| {
+        let name = sha256(&image.blobs[1]).replacen(':', "/", 1);
+        std::fs::write(sides.path("bundle/blobs").join(name), "rot").unwrap();
+        run(&["verify", "bundle", "--missing", "missing.json"]).ended(3);
+    };
+    let repair =
+        ["export", "--repair", "missing.json", "--locked", "bundle.lock", "-o", "repair.tar", "--retries", "0"];
+    damage(&kept);
+    drop(gone);
+    run(&repair).ended(0);
+    damage(&other);
+    run(&repair).ended(5).said(&["does not answer", &sha256(&other.blobs[1])]);
 }
 
 #[test]

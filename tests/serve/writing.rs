@@ -192,6 +192,7 @@ fn a_bundle_that_is_pushed_to_no_longer_claims_to_be_sealed() {
     layout_of(work.path(), std::slice::from_ref(&image));
     let seals = ["bundle.json", "SHA256SUMS", "manifest.json"].map(|name| work.path().join(name));
     seals.iter().for_each(|path| std::fs::write(path, "{}").unwrap());
+    std::fs::write(work.path().join("index.journal"), "somebody put it there\n").unwrap();
     let server = Embedded::writable(work.path());
     skopeo::digest(&docker(&server, "team/app:1"));
     assert!(seals.iter().all(|path| path.exists()), "reading changes nothing");
@@ -199,6 +200,8 @@ fn a_bundle_that_is_pushed_to_no_longer_claims_to_be_sealed() {
     assert!(seals.iter().all(|path| !path.exists()));
     let warned = |event: &Event| matches!(event, Event::Warning(text) if text.contains("sealed"));
     assert_eq!(server.events().iter().filter(|event| warned(event)).count(), 1);
+    drop(server);
+    skopeo::digest(&docker(&Embedded::serve(work.path()), "team/app:2"));
 }
 
 #[test]
