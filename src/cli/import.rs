@@ -111,7 +111,7 @@ pub struct Args {
     /// Refuse a bundle that is not newer than the one of this receipt
     ///
     /// This keeps an old bundle from being imported again. The times of the two bundles are compared; only --key proves them.
-    /// The same bundle is accepted, and so is one of the same lock if the receipt's bundle lacked images.
+    /// The same bundle is accepted, and so is one made at the same time if the receipt's bundle lacked images.
     #[arg(long, value_name = "RECEIPT", help_heading = "What may enter", hide_short_help = true)]
     newer_than: Option<PathBuf>,
     /// Keep the source host as the first part of the path

@@ -17,6 +17,7 @@ use crate::spool::Kept;
 const KEPT_ANNOTATIONS: &[&str] = &[
     "dev.cosignproject.cosign/signature",
     "io.containerd.image.name",
+    "io.containerd.manifest.subject",
     "org.opencontainers.image.ref.name",
     "vnd.docker.reference.digest",
     "vnd.docker.reference.type",

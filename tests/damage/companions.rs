@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::bundle::{Fixture, Form};
-use super::forged::{forge, refused};
+use super::forged::{forge, refused, with_index};
 use super::support::registry::Registry;
 use super::support::{gapferry, tempdir};
 
@@ -49,6 +49,23 @@ fn a_manifest_that_speaks_of_no_manifest_of_the_image_or_has_a_tag_of_its_own_ch
         };
         assert!(report.problems.iter().any(is_named), "{case}: {says}: {report:#?}");
     }
+}
+
+/// containerd keeps what says so with that image, and loses it with that image.
+#[test]
+fn an_index_that_lets_a_manifest_speak_of_another_than_the_lock_does_is_refused() {
+    let fixture = Fixture::new();
+    let [one, two, ..] = &fixture.images[..] else { panic!("four images") };
+    let parts = with_index(&fixture, |index| {
+        let listed = index["manifests"].as_array_mut().unwrap().iter_mut().find(|item| item["digest"] == one.digest());
+        listed.unwrap()["annotations"]["io.containerd.manifest.subject"] = json!(two.digest());
+    });
+    let directory = tempdir();
+    let report = refused(&parts.write(directory.path(), Form::Tar), &Registry::start(), "a subject of the index's own");
+    let is_named = |problem: &Value| {
+        problem["path"] == "index.json" && problem["found"].as_str().is_some_and(|found| found.contains("speaks of"))
+    };
+    assert!(report.problems.iter().any(is_named), "{report:#?}");
 }
 
 #[test]

@@ -95,6 +95,22 @@ pub fn replace(fixture: &Fixture, path: &str, bytes: &[u8]) -> Parts {
     parts
 }
 
+/// Another `index.json`, in every file that speaks of it.
+pub fn with_index(fixture: &Fixture, change: impl FnOnce(&mut Value)) -> Parts {
+    let mut parts = fixture.parts.clone();
+    let mut index: Value = serde_json::from_slice(parts.bytes("index.json")).unwrap();
+    change(&mut index);
+    let index = serde_json::to_vec(&index).unwrap();
+    let mut json: Value = serde_json::from_slice(parts.bytes("bundle.json")).unwrap();
+    let listed = json["files"].as_array_mut().unwrap().iter_mut().find(|file| file["path"] == "index.json").unwrap();
+    (listed["size"], listed["sha256"]) = (json!(index.len()), json!(sha256(&index).replace("sha256:", "")));
+    *parts.bytes("bundle.json") = serde_json::to_vec_pretty(&json).unwrap();
+    resum_file(&mut parts, "index.json", &index);
+    *parts.bytes("index.json") = index;
+    resum(&mut parts);
+    parts
+}
+
 /// The manifest of the first image replaced by `bytes`, in every file that speaks of it; gives its path.
 pub fn with_manifest(fixture: &Fixture, bytes: &[u8]) -> (Parts, String) {
     let (old, new) = (fixture.images[0].digest(), sha256(bytes));

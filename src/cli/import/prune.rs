@@ -44,8 +44,9 @@ pub struct PruneArgs {
     yes: bool,
     /// Prune only what this receipt says gapferry brought
     ///
-    /// Repeatable. A receipt of an earlier import (--receipt) that was kept on this side. What the bundle says is no proof: it
-    /// follows a receipt that crossed the gap. No inventory: that lists what others brought, too.
+    /// Repeatable. A receipt of an earlier import (--receipt) that was kept on this side. An image that the import found there
+    /// already counts as brought, so the receipt of a rerun serves as well. What the bundle says is no proof: it follows a receipt
+    /// that crossed the gap. No inventory: that lists what others brought, too.
     #[arg(long, value_name = "RECEIPT", requires = "prune", help_heading = "Pushing", hide_short_help = true)]
     arrived: Vec<PathBuf>,
     /// Refuse what --arrived names if this public key has not signed it
