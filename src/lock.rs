@@ -343,10 +343,7 @@ impl Attached {
     }
 
     pub fn descriptor(&self) -> Descriptor {
-        Descriptor {
-            artifact_type: self.artifact_type.clone(),
-            ..Descriptor::new(&self.media_type, self.digest, self.size)
-        }
+        Descriptor::new(&self.media_type, self.digest, self.size).with_artifact_type(self.artifact_type.clone())
     }
 }
 

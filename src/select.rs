@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use crate::error::{Error, Reason, Result};
 use crate::lock::{Absent, AbsentReason, IndexMode};
-use crate::oci::{Child, Descriptor, Digest, Kind, Manifest, Platform, Role, has_at_most_values};
+use crate::oci::{Child, Described, Descriptor, Digest, Kind, Manifest, Platform, Role, has_at_most_values};
 
 /// The most values in an index that is written anew: real ones have some thousands, and each takes a hundred bytes meanwhile.
 const MOST_VALUES: usize = 100_000;
@@ -107,7 +107,7 @@ pub fn lacks<'a>(missing: &[String], has: impl Iterator<Item = &'a Platform>) ->
 
 /// The platform of a child that is a real image of the index, not an attestation or other artifact.
 pub fn offered_platform(child: &Child) -> Option<&Platform> {
-    let platform = child.descriptor.platform.as_deref()?;
+    let platform = child.descriptor.platform()?;
     (child.role == Role::Manifest && !platform.is_unknown()).then_some(platform)
 }
 
@@ -128,7 +128,7 @@ fn single(kept: &[&Child]) -> Result<Selected> {
         [only] => Ok(Selected { root: Root::Child(only.descriptor.clone()), absent: Vec::new(), changed: true }),
         several => {
             let names: Vec<String> =
-                several.iter().filter_map(|c| c.descriptor.platform.as_deref()).map(Platform::to_string).collect();
+                several.iter().filter_map(|c| c.descriptor.platform()).map(Platform::to_string).collect();
             Err(Error::input(format!(
                 "a single manifest was asked for, but {} platforms remain: {}",
                 names.len(),
@@ -139,7 +139,7 @@ fn single(kept: &[&Child]) -> Result<Selected> {
 }
 
 fn left_out(child: &Child) -> Absent {
-    let Descriptor { digest, size, .. } = child.descriptor;
+    let Described { digest, size, .. } = *child.descriptor;
     Absent { digest, size, reason: AbsentReason::PlatformNotSelected }
 }
 

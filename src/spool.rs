@@ -71,6 +71,9 @@ struct Full {
 }
 
 impl Kept {
+    /// Bytes of memory that it takes wherever the bytes are, roughly.
+    pub const OVERHEAD: usize = size_of::<Held>() + 32;
+
     /// Keeps `bytes`. That there is no room for them is said by whoever needs them back.
     pub fn new(bytes: &[u8]) -> Kept {
         SPOOL.keep(bytes)
@@ -79,11 +82,6 @@ impl Kept {
     /// How many they are.
     pub fn size(&self) -> usize {
         self.0.size
-    }
-
-    /// Whether they are there for as long as the disk does not fail.
-    pub fn is_safe(&self) -> bool {
-        !matches!(self.0.place, Place::Nowhere(_))
     }
 
     /// The bytes.
@@ -197,27 +195,6 @@ impl PartialEq for Kept {
 
 impl Eq for Kept {}
 
-/// Room in memory for what is made of kept bytes and can be made of them again.
-#[derive(Debug)]
-pub struct Room {
-    bytes: usize,
-    spool: Arc<Spool>,
-}
-
-impl Room {
-    /// `None`: there is none, what takes it has to be made anew whenever it is needed.
-    pub fn take(bytes: usize) -> Option<Room> {
-        static ROOM: LazyLock<Arc<Spool>> = LazyLock::new(|| Arc::new(Spool::new(IN_MEMORY, 0)));
-        ROOM.reserve(bytes).then(|| Room { bytes, spool: Arc::clone(&ROOM) })
-    }
-}
-
-impl Drop for Room {
-    fn drop(&mut self) {
-        self.spool.state().used -= self.bytes;
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -250,7 +227,6 @@ mod tests {
     fn a_file_that_is_full_is_an_error_where_the_bytes_are_needed() {
         let spool = Arc::new(Spool::new(0, 0));
         let kept = spool.keep(&bytes(1));
-        assert!(!kept.is_safe());
         assert!(kept.bytes().unwrap_err().to_string().contains("set TMPDIR"));
     }
 }

@@ -106,6 +106,8 @@ pub struct Walk<'a> {
     tags: Mutex<HashMap<Repository, attached::KnownTags>>,
     /// Registries of which was said that they do not tell what is attached.
     untold: Mutex<HashSet<String>>,
+    /// Repositories of which was said that they list as referrers what does not name its subject.
+    foreign: Mutex<HashSet<Repository>>,
     /// What follows from that for the command, and what can be done about it: the end of the warning.
     untold_effect: &'static str,
 }
@@ -113,7 +115,7 @@ pub struct Walk<'a> {
 impl<'a> Walk<'a> {
     pub fn new(source: &'a Cached<'a>, options: Options, events: Events) -> Walk<'a> {
         let (known, recalled, platforms, tags, untold) = Default::default();
-        let (former, kept_companions) = Default::default();
+        let (former, kept_companions, foreign) = Default::default();
         let (modes, kept_modes, left_behind, companions, untold_effect) = Default::default();
         Walk {
             source,
@@ -130,6 +132,7 @@ impl<'a> Walk<'a> {
             platforms,
             tags,
             untold,
+            foreign,
             untold_effect,
         }
     }

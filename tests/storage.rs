@@ -61,7 +61,7 @@ async fn read_all(storage: &Storage, repository: &Repository, digest: Digest) {
         for child in manifest.children() {
             match child.role {
                 gapferry::oci::Role::Manifest => ahead.push(child.descriptor.digest),
-                _ if child.descriptor.media_type.contains("foreign") || !child.descriptor.urls.is_empty() => {}
+                _ if child.descriptor.media_type.contains("foreign") || !child.descriptor.urls().is_empty() => {}
                 _ => {
                     let origin = Origin { source: storage, repository };
                     let mut reader = origin.open(&child.descriptor).await.unwrap();

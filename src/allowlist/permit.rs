@@ -90,11 +90,11 @@ fn foreign_child(rule: &Rule, image: &Image) -> Option<String> {
     let foreign = indexes(image).find_map(|index| {
         let children = index.children();
         let is_for_allowed = |descriptor: &Descriptor| {
-            descriptor.platform.as_deref().is_some_and(|platform| !platform.is_unknown() && allows(rule, platform))
+            descriptor.platform().is_some_and(|platform| !platform.is_unknown() && allows(rule, platform))
         };
         let allowed = children.iter().map(|child| &child.descriptor).filter(|child| is_for_allowed(child));
         let allowed: HashSet<Digest> = allowed.map(|child| child.digest).collect();
-        let is_allowed = |descriptor: &Descriptor| match descriptor.platform.as_deref() {
+        let is_allowed = |descriptor: &Descriptor| match descriptor.platform() {
             Some(platform) if platform.is_unknown() => {
                 descriptor.attestation_subject().is_some_and(|subject| allowed.contains(&subject))
             }
@@ -107,7 +107,7 @@ fn foreign_child(rule: &Rule, image: &Image) -> Option<String> {
         children.into_iter().find(is_foreign)
     })?;
     let descriptor = foreign.descriptor;
-    let platform = descriptor.platform.map_or_else(|| "no platform".to_owned(), |platform| platform.to_string());
+    let platform = descriptor.platform().map_or_else(|| "no platform".to_owned(), Platform::to_string);
     let (reference, digest, at) = (&image.locked.reference, descriptor.digest, &rule.at);
     Some(format!("{reference} carries {digest} ({platform}), which {at} does not allow"))
 }

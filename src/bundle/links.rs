@@ -8,7 +8,7 @@ use super::place::Place;
 use crate::content::chunks::Chunks;
 use crate::content::{LinkMode, Linkable, Linked, Origin, Reasons, Slice, why_not_linked};
 use crate::error::{Error, Kind, Result};
-use crate::oci::Descriptor;
+use crate::oci::{Described, Descriptor};
 use crate::progress::{Event, Events};
 
 /// How blobs come without being copied, and how many have.
@@ -98,7 +98,7 @@ fn take(
     if !is_there {
         return Ok(Err(why));
     }
-    let Descriptor { digest, size, .. } = *blob;
+    let Described { digest, size, .. } = **blob;
     events.report(Event::BlobStarted { digest, size, present: 0 });
     let proven = place.prove(blob, &|bytes| events.report(Event::BlobAdvanced { digest, bytes }));
     events.report(Event::BlobFinished { digest });

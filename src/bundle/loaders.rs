@@ -9,7 +9,7 @@ use std::collections::{HashMap, HashSet};
 use serde_json::{Value, json};
 
 use crate::lock::{Lock, LockedImage};
-use crate::oci::{Child, Descriptor, Digest, Kind, Manifest, Platform, Role, media_type};
+use crate::oci::{Child, Described, Descriptor, Digest, Kind, Manifest, Platform, Role, media_type};
 use crate::select::offered_platform;
 use crate::transport::layout::{IMAGE_NAME, REF_NAME};
 
@@ -51,9 +51,9 @@ pub fn index_json(images: &[&LockedImage], manifests: &[Manifest]) -> Value {
 }
 
 fn plain(descriptor: &Descriptor) -> Value {
-    let Descriptor { media_type, digest, size, artifact_type, .. } = descriptor;
+    let Described { media_type, digest, size, .. } = &**descriptor;
     let mut value = json!({ "mediaType": media_type, "digest": digest, "size": size });
-    if let Some(artifact_type) = artifact_type {
+    if let Some(artifact_type) = descriptor.artifact_type() {
         value["artifactType"] = json!(artifact_type);
     }
     value

@@ -56,7 +56,7 @@ use std::path::{Path, PathBuf};
 use crate::error::{Error, Result};
 use crate::graph::Graph;
 use crate::lock::Lock;
-use crate::oci::{Descriptor, Digest, Manifest, Role};
+use crate::oci::{Described, Descriptor, Digest, Manifest, Role};
 
 /// Where the manifests are kept that a run which writes `out` has read, until it is done: beside it.
 pub fn walk_file(out: &Path) -> PathBuf {
@@ -126,7 +126,7 @@ impl Contents {
         let sizes: HashMap<Digest, u64> = self.all().collect();
         for manifest in &self.manifests {
             for child in manifest.children().into_iter().filter(|child| child.role != Role::Manifest) {
-                let Descriptor { digest, size, .. } = child.descriptor;
+                let Described { digest, size, .. } = *child.descriptor;
                 if let Some(other) = sizes.get(&digest).filter(|other| **other != size) {
                     let parent = manifest.digest();
                     return Err(Error::damaged(format!(

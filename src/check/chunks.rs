@@ -58,7 +58,7 @@ pub fn check(layout: &Layout, bundle: &BundleJson, blobs: &[Blob<'_>], events: &
 }
 
 fn open<'a>(blob: &'a Blob<'a>) -> Open<'a> {
-    let id = Digest::of_blob_path(&blob.declared.path).unwrap_or(Digest::Sha256([0; 32]));
+    let id = Digest::of_blob_path(&blob.declared.path).unwrap_or(Digest::ZEROS);
     let open = Open { blob, id, left: AtomicU64::new(0) };
     open.left.store(open.chunks(), Ordering::Relaxed);
     open

@@ -9,7 +9,7 @@ use crate::bundle::{
     Assumed, AssumedKind, BUNDLE_JSON, BundleJson, CHUNKS, DOCKER_JSON, INDEX_JSON, OCI_LAYOUT, SUBJECT, is_tool,
 };
 use crate::lock::{AbsentReason, Attached, LockedImage};
-use crate::oci::{Descriptor, Digest, Kind, Manifest, Platform, Role, media_type};
+use crate::oci::{Described, Descriptor, Digest, Kind, Manifest, Platform, Role, media_type};
 use crate::select::offered_platform;
 use crate::transport::layout::{IMAGE_NAME, Layout, REF_NAME};
 use crate::walk::{MAX_CONFIG, platform_of_config};
@@ -76,7 +76,7 @@ pub fn by_index(layout: &Layout) -> Reach {
     let mut walk = Walk { layout, assumed: HashMap::new(), names: HashSet::new(), visits: 0 };
     let mut reach = Reach::default();
     for descriptor in listed {
-        let Some(name) = descriptor.annotations.get(IMAGE_NAME) else { continue };
+        let Some(name) = descriptor.annotations().get(IMAGE_NAME) else { continue };
         let mut follow = Follow::new(&mut walk, LeftOut::default());
         follow.run(descriptor.clone());
         reach.images.push((name.clone(), follow.paths));
@@ -153,7 +153,7 @@ impl Walk<'_> {
             None | Some(Role::Manifest) => AssumedKind::Manifest,
             Some(Role::Config | Role::Layer | Role::ForeignLayer) => AssumedKind::Blob,
         };
-        let Descriptor { digest, size, .. } = *descriptor;
+        let Described { digest, size, .. } = **descriptor;
         let is_size = |assumed: u64| assumed == size || role == Some(Role::Manifest);
         self.assumed.get(&digest).is_some_and(|assumed| assumed.kind == kind && is_size(assumed.size))
     }
@@ -357,7 +357,7 @@ fn index_agrees(layout: &Layout, bundle: &BundleJson, partial: &BTreeSet<String>
             return;
         }
     };
-    let named = |d: &Descriptor, key: &str| d.annotations.get(key).map(|name| (name.clone(), d.digest));
+    let named = |d: &Descriptor, key: &str| d.annotations().get(key).map(|name| (name.clone(), d.digest));
     subjects_agree(bundle, listed, problems);
     let mut expected: BTreeMap<String, Digest> = BTreeMap::new();
     // Companions have no name, but for those of older bundles.
@@ -370,7 +370,7 @@ fn index_agrees(layout: &Layout, bundle: &BundleJson, partial: &BTreeSet<String>
     for key in [REF_NAME, IMAGE_NAME] {
         let mut seen: BTreeMap<&str, Digest> = BTreeMap::new();
         for descriptor in listed {
-            let Some(name) = descriptor.annotations.get(key) else { continue };
+            let Some(name) = descriptor.annotations().get(key) else { continue };
             // Readers differ in which of the two they take.
             if seen.insert(name, descriptor.digest).is_some_and(|former| former != descriptor.digest) {
                 let found = format!("{name} is named twice, with different digests ({key})");
@@ -399,7 +399,7 @@ fn subjects_agree(bundle: &BundleJson, listed: &[Descriptor], problems: &mut Pro
     let known: HashSet<(Digest, String)> =
         companions.map(|companion| (companion.digest, companion.subject.to_string())).collect();
     for descriptor in listed {
-        let Some(subject) = descriptor.annotations.get(SUBJECT) else { continue };
+        let Some(subject) = descriptor.annotations().get(SUBJECT) else { continue };
         if !known.contains(&(descriptor.digest, subject.clone())) {
             let found = format!("{} speaks of {subject}, which the lock does not say", descriptor.digest);
             problems.push(Problem::new(INDEX_JSON, ProblemKind::Disagreement).found(found));

@@ -33,7 +33,7 @@ pub fn pass(
             stands(&layout)?;
             passing.expect(roots(layout));
         }
-        let digest = Digest::of_blob_path(&entry.path).unwrap_or(Digest::Sha256([0; 32]));
+        let digest = Digest::of_blob_path(&entry.path).unwrap_or(Digest::ZEROS);
         events.report(Event::BlobStarted { digest, size: entry.size, present: 0 });
         passing.read(&entry, &mut |piece| {
             events.report(Event::BlobAdvanced { digest, bytes: piece.len() as u64 });

@@ -263,7 +263,7 @@ fn as_text(reference: &Reference, manifest: &Manifest, config: Option<&Value>) -
     manifest.artifact_type().into_iter().for_each(|artifact| line("artifact", artifact));
     manifest.subject().into_iter().for_each(|subject| line("subject", subject.digest.to_string()));
     let row = |child: &Child| {
-        let what = match (child.role, &child.descriptor.platform) {
+        let what = match (child.role, child.descriptor.platform()) {
             _ if companions::attested(manifest, child).is_some() => {
                 format!("attestation of {}", companions::attested(manifest, child).unwrap_or_default())
             }

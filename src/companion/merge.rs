@@ -93,7 +93,7 @@ struct List {
 type Key = (Digest, String);
 
 fn key(layer: &Descriptor) -> Key {
-    (layer.digest, layer.annotations.get(SIGNATURE).cloned().unwrap_or_default())
+    (layer.digest, layer.annotations().get(SIGNATURE).cloned().unwrap_or_default())
 }
 
 impl List {
@@ -127,7 +127,7 @@ impl List {
     /// A layer is no signature and no attestation.
     fn check(&self) -> Result<(), String> {
         let is_one = |layer: &Descriptor| {
-            layer.annotations.contains_key(SIGNATURE) || LAYERS.contains(&layer.media_type.as_str())
+            layer.annotations().contains_key(SIGNATURE) || LAYERS.contains(&layer.media_type.as_str())
         };
         match self.layers.iter().find(|(_, layer)| !is_one(layer)) {
             Some((_, layer)) => Err(format!("its layer {} is of type {:?}", layer.digest, layer.media_type)),

@@ -11,7 +11,7 @@ use tokio::sync::OnceCell;
 
 use super::{BlobReader, Body, ReferrerList, Source, TagList};
 use crate::error::{Error, Kind, Result};
-use crate::oci::{Descriptor, Digest, Manifest, Reference, Repository};
+use crate::oci::{Described, Descriptor, Digest, Manifest, Reference, Repository};
 
 /// The largest blob worth remembering, in bytes; image configs are a few KiB.
 const MAX_REMEMBERED: usize = 64 * 1024;
@@ -59,7 +59,7 @@ impl<'a> Cached<'a> {
     /// # Errors
     /// If it is larger than `limit` bytes, or cannot be read.
     pub async fn small_blob(&self, repository: &Repository, blob: &Descriptor, limit: u64) -> Result<Bytes> {
-        let Descriptor { digest, size, .. } = *blob;
+        let Described { digest, size, .. } = **blob;
         if size > limit {
             let text = format!("reading blob {digest} of {repository}: it has {size} bytes, more than {limit}");
             return Err(Error::damaged(text));

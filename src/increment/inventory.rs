@@ -12,7 +12,7 @@ use crate::content::{Cached, Sink, Source};
 use crate::error::{Error, Kind, Result};
 use crate::graph::Image;
 use crate::naming::Naming;
-use crate::oci::{Descriptor, Digest, Manifest, Reference, Repository, Role};
+use crate::oci::{Digest, Manifest, Reference, Repository, Role};
 use crate::progress::{Event, Events, Phase};
 use crate::receipt::{ImageOutcome, ImageReceipt, Kept, companions_found, kept, platforms};
 use crate::resolve::without_companions;
@@ -149,7 +149,7 @@ impl Asker<'_> {
             children.filter(|child| child.role != Role::ForeignLayer).map(|child| child.descriptor.digest).collect();
         let (mut there, mut lacking) = (Vec::new(), 0);
         for blob in &image.blobs {
-            let Descriptor { digest, .. } = blob;
+            let digest = &blob.digest;
             if self.sink.has_blob(repository, blob).await? {
                 there.push(*digest);
             } else if needed.contains(digest) {

@@ -2,15 +2,21 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::hash::{Hash, Hasher};
+use std::ops::Deref;
+use std::sync::{Arc, LazyLock};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
 use serde::de::{IgnoredAny, MapAccess, SeqAccess, Visitor};
-use serde::{Deserialize, Serialize};
+use serde::ser::SerializeMap;
+use serde::{Deserialize, Serialize, Serializer};
 
+use super::interned::Interned;
+use super::media_type::MediaType;
 use super::object::{self, or_default};
-use super::{Digest, Platform};
+use super::{Digest, Platform, weight};
 use crate::spool::Kept;
 
 /// The annotations that are read somewhere. Others are dropped: a manifest of 4 MiB can have 370,000 of them.
@@ -24,70 +30,209 @@ const KEPT_ANNOTATIONS: &[&str] = &[
 ];
 /// So many addresses of one layer are tried.
 const MOST_URLS: usize = 16;
+/// Bytes of a media type (RFC 6838, section 4.2: 127 on either side of the slash), an artifact type or a part of a platform.
+pub(super) const LONGEST_TYPE: usize = 255;
+const LONGEST_URL: usize = 4096;
+/// cosign's signatures have some hundred bytes.
+const LONGEST_ANNOTATION: usize = 16 * 1024;
 
 /// What is known of a piece of content before it is read.
 ///
 /// This is a *view*: fields that the program does not use are dropped, so a descriptor is never written back into
 /// somebody else's manifest; those travel as their exact bytes. A field that may be absent may also be `null`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Descriptor {
-    pub media_type: String,
+///
+/// Free to clone: a run may hold half a million of them, in several lists. Those that say no more than media type, digest and
+/// size are in memory once, however many manifests have them.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Descriptor(Arc<Described>);
+
+/// The fields of a [`Descriptor`].
+pub struct Described {
+    pub media_type: MediaType,
     pub digest: Digest,
     /// In bytes.
     pub size: u64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub artifact_type: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    /// Boxed: few descriptors have one, and a registry of thousands of images has many descriptors.
-    pub platform: Option<Box<Platform>>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub urls: Vec<String>,
-    /// Only those that the program reads.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub annotations: BTreeMap<String, String>,
-    /// The content itself, where the descriptor brings it along: `size` bytes, unproven.
-    #[serde(skip)]
-    pub data: Option<Kept>,
+    /// What few descriptors have.
+    more: Option<Box<More>>,
 }
 
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct More {
+    artifact_type: Option<String>,
+    platform: Option<Platform>,
+    urls: Vec<String>,
+    annotations: BTreeMap<String, String>,
+    data: Option<Kept>,
+}
+
+static SHARED: LazyLock<Interned<Described>> = LazyLock::new(Interned::new);
+static NO_ANNOTATIONS: BTreeMap<String, String> = BTreeMap::new();
+
 impl Descriptor {
-    pub fn new(media_type: impl Into<String>, digest: Digest, size: u64) -> Descriptor {
-        Descriptor {
-            media_type: media_type.into(),
-            digest,
-            size,
-            artifact_type: None,
-            platform: None,
-            urls: Vec::new(),
-            annotations: BTreeMap::new(),
-            data: None,
+    pub fn new(media_type: impl Into<MediaType>, digest: Digest, size: u64) -> Descriptor {
+        Descriptor::of(media_type.into(), digest, size, More::default())
+    }
+
+    pub fn with_artifact_type(&self, artifact_type: Option<String>) -> Descriptor {
+        self.with(More { artifact_type, ..self.more() })
+    }
+
+    pub fn with_annotations(&self, annotations: BTreeMap<String, String>) -> Descriptor {
+        self.with(More { annotations, ..self.more() })
+    }
+
+    fn of(media_type: MediaType, digest: Digest, size: u64, more: More) -> Descriptor {
+        let more = (more != More::default()).then(|| Box::new(more));
+        let new = Arc::new(Described { media_type, digest, size, more });
+        weight::take(new.memory());
+        // The table keeps what nobody uses any more for a while, which may be long.
+        Descriptor(if new.more.is_none() { SHARED.share(new) } else { new })
+    }
+
+    fn with(&self, more: More) -> Descriptor {
+        Descriptor::of(self.media_type.clone(), self.digest, self.size, more)
+    }
+
+    fn more(&self) -> More {
+        self.more.as_deref().cloned().unwrap_or_default()
+    }
+
+    /// Whether a run may hold as many descriptors as there are now.
+    pub(super) fn all_fit() -> bool {
+        if !weight::fits() {
+            SHARED.clear();
         }
+        weight::fits()
+    }
+}
+
+impl Described {
+    pub fn artifact_type(&self) -> Option<&str> {
+        self.more.as_ref()?.artifact_type.as_deref()
+    }
+
+    pub fn platform(&self) -> Option<&Platform> {
+        self.more.as_ref()?.platform.as_ref()
+    }
+
+    /// Where the content is, besides in the registry.
+    pub fn urls(&self) -> &[String] {
+        self.more.as_ref().map_or(&[], |more| &more.urls)
+    }
+
+    /// Only those that the program reads.
+    pub fn annotations(&self) -> &BTreeMap<String, String> {
+        self.more.as_ref().map_or(&NO_ANNOTATIONS, |more| &more.annotations)
     }
 
     /// The content, if the descriptor brings it along and the digest proves it.
     pub fn proven_data(&self) -> Option<Bytes> {
-        let data = self.data.as_ref()?.bytes().ok()?;
+        let data = self.more.as_ref()?.data.as_ref()?.bytes().ok()?;
         (Digest::of(self.digest.algorithm(), &data) == self.digest).then_some(data)
-    }
-
-    /// Bytes of memory that it takes, roughly; at least as many as its texts have.
-    pub fn memory(&self) -> usize {
-        let texts = [Some(&self.media_type), self.artifact_type.as_ref()];
-        let annotations = self.annotations.iter().flat_map(|(key, value)| [key, value]);
-        let texts = texts.into_iter().flatten().chain(&self.urls).chain(annotations).map(String::len).sum::<usize>();
-        let platform = self.platform.as_ref().map_or(0, |platform| platform.memory());
-        size_of::<Descriptor>() + texts + platform
     }
 
     /// BuildKit marks an attestation manifest with the digest of the child of the same index it speaks of
     /// (buildkit `attestation-storage.md`).
     pub fn attestation_subject(&self) -> Option<Digest> {
-        let kind = self.annotations.get("vnd.docker.reference.type")?;
+        let kind = self.annotations().get("vnd.docker.reference.type")?;
         if kind != "attestation-manifest" {
             return None;
         }
-        self.annotations.get("vnd.docker.reference.digest")?.parse().ok()
+        self.annotations().get("vnd.docker.reference.digest")?.parse().ok()
+    }
+
+    /// All its texts, each with the longest it may be, in bytes, and what it is.
+    pub(super) fn texts(&self) -> impl Iterator<Item = (&str, usize, &'static str)> {
+        let media_type = [(self.media_type.as_str(), LONGEST_TYPE, "media type")];
+        media_type.into_iter().chain(self.more.iter().flat_map(|more| more.texts()))
+    }
+
+    /// Bytes of memory that it takes, roughly. Its media type is not counted: most are shared.
+    fn memory(&self) -> usize {
+        /// The allocation itself, its counters and its place in a table and in lists.
+        const BESIDES: usize = 48;
+        size_of::<Described>() + BESIDES + self.more.as_ref().map_or(0, |more| more.memory())
+    }
+}
+
+impl More {
+    fn texts(&self) -> impl Iterator<Item = (&str, usize, &'static str)> {
+        let artifact_type = self.artifact_type.as_deref().map(|text| (text, LONGEST_TYPE, "artifact type"));
+        let platform = self.platform.iter().flat_map(Platform::parts).map(|text| (text, LONGEST_TYPE, "platform"));
+        let urls = self.urls.iter().map(|url| (url.as_str(), LONGEST_URL, "URL"));
+        let annotations = self.annotations.values().map(|text| (text.as_str(), LONGEST_ANNOTATION, "annotation"));
+        artifact_type.into_iter().chain(platform).chain(urls).chain(annotations)
+    }
+
+    fn memory(&self) -> usize {
+        /// What a text takes besides its bytes.
+        const TEXT: usize = 48;
+        let texts: usize = self.texts().map(|(text, ..)| text.len() + TEXT).sum();
+        let data = self.data.as_ref().map_or(0, |_| Kept::OVERHEAD);
+        size_of::<More>() + texts + data
+    }
+}
+
+impl Deref for Descriptor {
+    type Target = Described;
+
+    fn deref(&self) -> &Described {
+        &self.0
+    }
+}
+
+impl Drop for Described {
+    fn drop(&mut self) {
+        weight::give_back(self.memory());
+    }
+}
+
+impl PartialEq for Described {
+    fn eq(&self, other: &Described) -> bool {
+        self.digest == other.digest
+            && self.size == other.size
+            && self.media_type == other.media_type
+            && self.more == other.more
+    }
+}
+
+impl Eq for Described {}
+
+/// By the digest alone: what has the same one is hardly ever described in two ways.
+impl Hash for Described {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.digest.hash(state);
+    }
+}
+
+impl fmt::Debug for Descriptor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = f.debug_struct("Descriptor");
+        shown.field("media_type", &self.media_type).field("digest", &self.digest).field("size", &self.size);
+        self.more.as_ref().map(|more| shown.field("more", more));
+        shown.finish()
+    }
+}
+
+impl Serialize for Descriptor {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("mediaType", &self.media_type)?;
+        map.serialize_entry("digest", &self.digest)?;
+        map.serialize_entry("size", &self.size)?;
+        if let Some(artifact_type) = self.artifact_type() {
+            map.serialize_entry("artifactType", artifact_type)?;
+        }
+        if let Some(platform) = self.platform() {
+            map.serialize_entry("platform", platform)?;
+        }
+        if !self.urls().is_empty() {
+            map.serialize_entry("urls", self.urls())?;
+        }
+        if !self.annotations().is_empty() {
+            map.serialize_entry("annotations", self.annotations())?;
+        }
+        map.end()
     }
 }
 
@@ -109,7 +254,7 @@ impl<'de> Visitor<'de> for DescriptorVisitor {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Descriptor, A::Error> {
-        let (mut media_type, mut digest, mut size) = (String::new(), None, None);
+        let (mut media_type, mut digest, mut size) = (MediaType::default(), None, None);
         let (mut artifact_type, mut platform) = (None, None);
         let (mut urls, mut annotations, mut data) = (Urls::default(), Annotations::default(), None::<String>);
         object::read(map, KEYS, |key, map| {
@@ -129,16 +274,9 @@ impl<'de> Visitor<'de> for DescriptorVisitor {
         let size: u64 = size.ok_or_else(|| missing("size"))?;
         // What is not what it should be is fetched, as if it were not there.
         let decoded = data.and_then(|text| BASE64.decode(text).ok()).filter(|data| data.len() as u64 == size);
-        Ok(Descriptor {
-            media_type,
-            digest: digest.ok_or_else(|| missing("digest"))?,
-            size,
-            artifact_type,
-            platform,
-            urls: urls.0,
-            annotations: annotations.0,
-            data: decoded.map(|data| Kept::new(&data)),
-        })
+        let data = decoded.map(|data| Kept::new(&data));
+        let more = More { artifact_type, platform, urls: urls.0, annotations: annotations.0, data };
+        Ok(Descriptor::of(media_type, digest.ok_or_else(|| missing("digest"))?, size, more))
     }
 }
 
@@ -225,9 +363,9 @@ mod tests {
 
     #[test]
     fn content_in_the_descriptor_is_kept_if_it_has_the_size() {
-        assert_eq!(read(r#","data":"e30=""#).unwrap().data.unwrap().bytes().unwrap(), "{}");
+        assert_eq!(read(r#","data":"e30=""#).unwrap().proven_data().unwrap(), "{}");
         for other in [r#","data":"e30K""#, r#","data":"%""#, r#","data":"""#] {
-            assert_eq!(read(other).unwrap().data, None, "{other}");
+            assert_eq!(read(other).unwrap(), read("").unwrap(), "{other}");
         }
     }
 
@@ -240,12 +378,20 @@ mod tests {
     }
 
     #[test]
+    fn a_run_can_hold_many_descriptors() {
+        assert_eq!(size_of::<Descriptor>(), 8);
+        assert!(size_of::<Described>() <= 72);
+        let (one, same, other) = (read("").unwrap(), read("").unwrap(), read(r#","mediaType":"x/y""#).unwrap());
+        assert!(std::ptr::eq(&*one, &*same) && !std::ptr::eq(&*one, &*other));
+    }
+
+    #[test]
     fn annotations_that_nobody_reads_take_no_memory() {
         let many: Vec<String> = (0..1000).map(|n| format!(r#""{n}":"""#)).collect();
         let fields =
             format!(r#","annotations":{{{},"vnd.docker.reference.type":"attestation-manifest"}}"#, many.join(","));
-        assert_eq!(read(&fields).unwrap().annotations.len(), 1);
+        assert_eq!(read(&fields).unwrap().annotations().len(), 1);
         let urls = format!(r#","urls":["{}"]"#, vec!["https://x/"; 1000].join("\",\""));
-        assert_eq!(read(&urls).unwrap().urls.len(), MOST_URLS);
+        assert_eq!(read(&urls).unwrap().urls().len(), MOST_URLS);
     }
 }

@@ -1,10 +1,13 @@
 //! Content digests: `sha256:<64 hex>` and `sha512:<128 hex>`, and the one place where bytes are hashed.
 
+use std::cmp::Ordering;
 use std::fmt;
 use std::str::FromStr;
 
 use aws_lc_rs::digest as lc;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use super::long::{Long, TOO_MANY};
 
 /// The digest algorithms the OCI image specification registers as required or optional
 /// (image-spec, `descriptor.md`, "Registered algorithms").
@@ -25,10 +28,15 @@ impl Algorithm {
 }
 
 /// A validated content digest. Small, comparable and free to copy around; prints as `algorithm:hex`.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Digest {
+///
+/// It takes 33 bytes: a run may hold a million of them, several times. The rare sha512 digests are numbers in a table.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Digest(Value);
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+enum Value {
     Sha256([u8; 32]),
-    Sha512([u8; 64]),
+    Sha512(Long),
 }
 
 /// Why a text is not a digest.
@@ -41,6 +49,9 @@ pub struct DigestError {
 }
 
 impl Digest {
+    /// Stands for content without a digest, where progress is reported.
+    pub const ZEROS: Digest = Digest(Value::Sha256([0; 32]));
+
     /// The sha256 digest of `bytes`.
     pub fn sha256(bytes: &[u8]) -> Digest {
         Digest::of(Algorithm::Sha256, bytes)
@@ -54,9 +65,9 @@ impl Digest {
     }
 
     pub fn algorithm(&self) -> Algorithm {
-        match self {
-            Digest::Sha256(_) => Algorithm::Sha256,
-            Digest::Sha512(_) => Algorithm::Sha512,
+        match self.0 {
+            Value::Sha256(_) => Algorithm::Sha256,
+            Value::Sha512(_) => Algorithm::Sha512,
         }
     }
 
@@ -90,11 +101,25 @@ impl Digest {
         format!("{algorithm}:{hex}").parse().ok()
     }
 
-    fn raw(&self) -> &[u8] {
-        match self {
-            Digest::Sha256(raw) => raw,
-            Digest::Sha512(raw) => raw,
+    /// Its bytes: 32 or 64.
+    pub fn raw(&self) -> &[u8] {
+        match &self.0 {
+            Value::Sha256(raw) => raw,
+            Value::Sha512(long) => long.bytes(),
         }
+    }
+}
+
+/// By algorithm, then by the bytes.
+impl Ord for Digest {
+    fn cmp(&self, other: &Digest) -> Ordering {
+        self.algorithm().cmp(&other.algorithm()).then_with(|| self.raw().cmp(other.raw()))
+    }
+}
+
+impl PartialOrd for Digest {
+    fn partial_cmp(&self, other: &Digest) -> Option<Ordering> {
+        Some(self.cmp(other))
     }
 }
 
@@ -118,12 +143,16 @@ impl FromStr for Digest {
     fn from_str(text: &str) -> Result<Digest, DigestError> {
         let fail = |reason| DigestError { text: text.chars().take(200).collect(), reason };
         let (algorithm, hex) = text.split_once(':').ok_or_else(|| fail("expected algorithm:hex"))?;
-        match algorithm {
-            "sha256" => decode(hex).map(Digest::Sha256),
-            "sha512" => decode(hex).map(Digest::Sha512),
+        let value = match algorithm {
+            "sha256" => decode(hex).map(Value::Sha256),
+            "sha512" => match decode(hex) {
+                Some(raw) => Some(Value::Sha512(Long::named(&raw).ok_or_else(|| fail(TOO_MANY))?)),
+                None => None,
+            },
             _ => return Err(fail("only sha256 and sha512 are supported")),
-        }
-        .ok_or_else(|| fail("expected 64 (sha256) or 128 (sha512) lower-case hexadecimal digits"))
+        };
+        let reason = "expected 64 (sha256) or 128 (sha512) lower-case hexadecimal digits";
+        value.map(Digest).ok_or_else(|| fail(reason))
     }
 }
 
@@ -182,8 +211,8 @@ impl Hasher {
     pub fn finish(self) -> Digest {
         let sum = self.context.finish();
         match self.algorithm {
-            Algorithm::Sha256 => Digest::Sha256(fixed(sum.as_ref())),
-            Algorithm::Sha512 => Digest::Sha512(fixed(sum.as_ref())),
+            Algorithm::Sha256 => Digest(Value::Sha256(fixed(sum.as_ref()))),
+            Algorithm::Sha512 => Digest(Value::Sha512(Long::computed(&fixed(sum.as_ref())))),
         }
     }
 }
@@ -222,6 +251,22 @@ mod tests {
         {
             assert!(text.parse::<Digest>().is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn a_run_can_hold_many_digests() {
+        assert!(size_of::<Digest>() <= 33 && size_of::<Option<Digest>>() <= 34);
+    }
+
+    #[test]
+    fn digests_are_ordered_by_algorithm_and_bytes() {
+        let long = |content: &[u8]| Digest::of(Algorithm::Sha512, content);
+        let mut digests = vec![long(b"b"), Digest::sha256(b"b"), long(b"a"), Digest::sha256(b"a")];
+        digests.sort();
+        let mut names: Vec<String> = digests.iter().map(Digest::to_string).collect();
+        assert!(names.is_sorted());
+        names.dedup();
+        assert_eq!(names.len(), 4);
     }
 
     #[test]

@@ -5,30 +5,35 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::descriptor::LONGEST_TYPE;
 use super::view::{self, View};
-use super::{Algorithm, Descriptor, Digest, media_type};
+use super::weight::OfManifest;
+use super::{Algorithm, Descriptor, Digest, MediaType, media_type};
 use crate::error::{self, Error};
-use crate::spool::{Kept, Room};
+use crate::spool::Kept;
 
 /// The largest manifest that is read, in bytes: the limit that registries set (distribution `maxManifestBodySize`).
 pub const MAX_MANIFEST_SIZE: u64 = 4 * 1024 * 1024;
 
+/// More layers, or manifests of an index, than anybody has: a list of some ten thousand signatures has the most.
+const MOST_CHILDREN: usize = 20_000;
+
 /// A manifest that was read and understood. Its digest never changes on the way: the bytes are never serialized anew.
 ///
-/// Cheap to clone and to keep by the thousand, whatever is in it: only what it is, its config and its subject certainly stay
-/// in memory. See [`spool`](crate::spool) for the rest.
+/// Cheap to clone and to keep by the thousand, whatever is in it: only what it is and the descriptors of what it points to
+/// stay in memory, and there is a limit to those. See [`spool`](crate::spool) for the rest.
 #[derive(Clone)]
 pub struct Manifest(Arc<Inner>);
 
 struct Inner {
     bytes: Kept,
-    media_type: String,
+    media_type: MediaType,
     digest: Digest,
     artifact_type: Option<String>,
     config: Option<Descriptor>,
     subject: Option<Descriptor>,
-    /// `None`: there was no room for them, they are read again from the bytes.
-    children: Option<(Vec<Child>, Option<Room>)>,
+    children: Vec<Child>,
+    _weight: OfManifest,
 }
 
 /// What kind of manifest it is.
@@ -59,6 +64,17 @@ pub enum ManifestError {
     MediaTypeConflict { header: String, body: String },
     #[error("it is {0} at once, and programs differ in which of them they take: it is not carried")]
     Ambiguous(&'static str),
+    #[error("it names {0} layers or manifests, more than the {MOST_CHILDREN} that are carried: leave the image out")]
+    TooManyChildren(usize),
+    #[error(
+        "the {what} that begins {start:?} has {length} bytes, more than the {most} that are carried: leave the image out"
+    )]
+    TooLong { what: &'static str, length: usize, most: usize, start: String },
+    #[error(
+        "the manifests of this run name more layers than memory is set aside for (some half a million, or twenty for each \
+         manifest where that is more): leave the image out, or carry fewer at once"
+    )]
+    TooManyInAll,
 }
 
 /// One thing a manifest points to.
@@ -90,8 +106,8 @@ impl Manifest {
     /// sha256.
     ///
     /// # Errors
-    /// Too large, not JSON, schema 1, a type that is no manifest, another digest than `expected`, image and index at once, or
-    /// a key that is there twice or in another case.
+    /// Too large, not JSON, schema 1, a type that is no manifest, another digest than `expected`, image and index at once,
+    /// a key that is there twice or in another case, or more and longer descriptors than a run may hold.
     pub fn parse(bytes: Bytes, served_as: Option<&str>, expected: Option<&Digest>) -> Result<Manifest, ManifestError> {
         if bytes.len() as u64 > MAX_MANIFEST_SIZE {
             return Err(ManifestError::TooLarge(bytes.len() as u64));
@@ -102,12 +118,28 @@ impl Manifest {
         }
         let view: View = serde_json::from_slice(&bytes).map_err(|e| malformed(e.to_string(), &bytes))?;
         let media_type = decide_type(&view, served_as, &bytes)?;
+        check_texts(&view)?;
         let (artifact_type, config, subject) = (view.artifact_type.clone(), view.config.clone(), view.subject.clone());
-        let kept = Kept::new(&bytes);
-        let children = children(view, kind_of(&media_type));
-        let room = Room::take(children.iter().map(|child| child.descriptor.memory()).sum());
-        let children = (room.is_some() || !kept.is_safe()).then_some((children, room));
-        Ok(Manifest(Arc::new(Inner { bytes: kept, media_type, digest, artifact_type, config, subject, children })))
+        let mut children = children(view, kind_of(&media_type));
+        if children.len() > MOST_CHILDREN {
+            return Err(ManifestError::TooManyChildren(children.len()));
+        }
+        children.shrink_to_fit();
+        let weight = OfManifest::take(memory(&children));
+        if !Descriptor::all_fit() {
+            return Err(ManifestError::TooManyInAll);
+        }
+        let bytes = Kept::new(&bytes);
+        Ok(Manifest(Arc::new(Inner {
+            bytes,
+            media_type: media_type.into(),
+            digest,
+            artifact_type,
+            config,
+            subject,
+            children,
+            _weight: weight,
+        })))
     }
 
     /// The exact bytes.
@@ -143,9 +175,10 @@ impl Manifest {
     }
 
     pub fn descriptor(&self) -> Descriptor {
-        Descriptor {
-            artifact_type: self.artifact_type(),
-            ..Descriptor::new(&self.0.media_type, self.digest(), self.size())
+        let plain = Descriptor::new(&self.0.media_type, self.digest(), self.size());
+        match self.artifact_type() {
+            None => plain,
+            some => plain.with_artifact_type(some),
         }
     }
 
@@ -162,7 +195,7 @@ impl Manifest {
     /// Referrers").
     pub fn artifact_type(&self) -> Option<String> {
         let own = self.0.artifact_type.clone().filter(|t| !t.is_empty());
-        own.or_else(|| self.0.subject.as_ref().and(self.0.config.as_ref()).map(|config| config.media_type.clone()))
+        own.or_else(|| self.0.subject.as_ref().and(self.0.config.as_ref()).map(|config| config.media_type.to_string()))
     }
 
     /// Its own annotations, read each time. None where they take more than 64 KiB of JSON.
@@ -175,17 +208,34 @@ impl Manifest {
 
     /// Everything this manifest points to, in its own order: an index's manifests; an image's config, then its layers.
     /// The subject is not a child: it is not needed to make this manifest whole.
-    ///
-    /// # Panics
-    /// A disk that has taken the manifest fails to give it back.
     pub fn children(&self) -> Vec<Child> {
-        if let Some((children, _)) = &self.0.children {
-            return children.clone();
-        }
-        let bytes = self.0.bytes.bytes().expect("a temporary file gives back what was written to it");
-        let view = serde_json::from_slice(&bytes).expect("bytes that were read as a manifest before are one");
-        children(view, self.kind())
+        self.0.children.clone()
     }
+}
+
+/// # Errors
+/// A text that is kept is longer than any that means something.
+fn check_texts(view: &View) -> Result<(), ManifestError> {
+    let lists = [&view.layers, &view.manifests, &view.blobs].into_iter().flatten().flatten();
+    let all = lists.chain(&view.config).chain(&view.subject).flat_map(|descriptor| descriptor.texts());
+    let own = view.artifact_type.iter().map(|text| (text.as_str(), LONGEST_TYPE, "artifact type"));
+    match all.chain(own).find(|(text, most, _)| text.len() > *most) {
+        Some((text, most, what)) => {
+            let start = text.chars().take(60).collect();
+            Err(ManifestError::TooLong { what, length: text.len(), most, start })
+        }
+        None => Ok(()),
+    }
+}
+
+/// Bytes of memory that a list of children takes, roughly, besides descriptors that others may share.
+fn memory(children: &[Child]) -> usize {
+    /// What an unusual media type takes besides its text.
+    const TEXT: usize = 64;
+    let mut unusual: Vec<&str> = children.iter().map(|child| child.descriptor.media_type.as_str()).collect();
+    unusual.sort_unstable();
+    unusual.dedup();
+    size_of_val(children) + unusual.iter().map(|text| TEXT + text.len()).sum::<usize>()
 }
 
 fn kind_of(media_type: &str) -> Kind {
@@ -315,6 +365,37 @@ mod tests {
                 assert!(said.contains(&format!("it lists the manifest {D} as a layer")), "{json}: {said}");
             }
         }
+    }
+
+    #[test]
+    fn what_one_manifest_may_hold_is_limited_and_the_error_says_which_limit() {
+        let one = format!(r#"{{"mediaType":"x/y","digest":"{D}","size":0}}"#);
+        let layers = |number: usize| {
+            let layers = vec![one.as_str(); number].join(",");
+            parse(&format!(r#"{{"config":{one},"layers":[{layers}]}}"#), None)
+        };
+        assert_eq!(layers(MOST_CHILDREN - 1).unwrap().children().len(), MOST_CHILDREN);
+        let said = layers(MOST_CHILDREN).unwrap_err().to_string();
+        assert!(said.contains("20001 layers or manifests, more than the 20000"), "{said}");
+
+        let with = |field: &str, length: usize| {
+            let long = "x".repeat(length);
+            let field = field.replace('$', &long);
+            parse(&format!(r#"{{"config":{{"digest":"{D}","size":0,{field}}},"layers":[]}}"#), None)
+        };
+        for (field, most, what) in [
+            (r#""mediaType":"$""#, 255, "media type"),
+            (r#""artifactType":"$""#, 255, "artifact type"),
+            (r#""platform":{"os":"$","architecture":""}"#, 255, "platform"),
+            (r#""urls":["$"]"#, 4096, "URL"),
+            (r#""annotations":{"dev.cosignproject.cosign/signature":"$"}"#, 16384, "annotation"),
+        ] {
+            assert!(with(field, most).is_ok(), "{field}");
+            let said = with(field, most + 1).unwrap_err().to_string();
+            assert!(said.contains(&format!("the {what} that begins")), "{said}");
+            assert!(said.contains(&format!("{} bytes, more than the {most} that are carried", most + 1)), "{said}");
+        }
+        assert!(with(r#""annotations":{"other":"$"}"#, 100_000).is_ok(), "what is not read is not limited");
     }
 
     #[test]

@@ -1,6 +1,100 @@
 //! Media types of manifests and layers, OCI (image-spec 1.1 `media-types.md`) and Docker (distribution
 //! `manifest-v2-2.md`).
 
+use std::fmt;
+use std::ops::Deref;
+use std::sync::{Arc, LazyLock};
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use super::interned::Interned;
+
+static KNOWN: LazyLock<Interned<str>> = LazyLock::new(Interned::new);
+
+/// A media type as it was written; nothing is checked. Free to clone: equal ones are in memory once.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct MediaType(Arc<str>);
+
+impl MediaType {
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Deref for MediaType {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<&str> for MediaType {
+    fn from(text: &str) -> MediaType {
+        MediaType(KNOWN.find(text).unwrap_or_else(|| KNOWN.share(Arc::from(text))))
+    }
+}
+
+impl From<&String> for MediaType {
+    fn from(text: &String) -> MediaType {
+        text.as_str().into()
+    }
+}
+
+impl From<String> for MediaType {
+    fn from(text: String) -> MediaType {
+        text.as_str().into()
+    }
+}
+
+impl From<&MediaType> for MediaType {
+    fn from(own: &MediaType) -> MediaType {
+        own.clone()
+    }
+}
+
+impl PartialEq<str> for MediaType {
+    fn eq(&self, other: &str) -> bool {
+        *self.0 == *other
+    }
+}
+
+impl PartialEq<&str> for MediaType {
+    fn eq(&self, other: &&str) -> bool {
+        *self.0 == **other
+    }
+}
+
+impl fmt::Display for MediaType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for MediaType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&*self.0, f)
+    }
+}
+
+impl Default for MediaType {
+    fn default() -> MediaType {
+        "".into()
+    }
+}
+
+impl Serialize for MediaType {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for MediaType {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<MediaType, D::Error> {
+        std::borrow::Cow::<'de, str>::deserialize(deserializer).map(|text| (&*text).into())
+    }
+}
+
 pub const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 pub const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
 pub const OCI_CONFIG: &str = "application/vnd.oci.image.config.v1+json";

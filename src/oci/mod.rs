@@ -8,7 +8,9 @@
 
 mod descriptor;
 mod digest;
+mod interned;
 mod json;
+mod long;
 mod manifest;
 pub mod media_type;
 mod object;
@@ -16,11 +18,13 @@ mod platform;
 mod reference;
 mod userinfo;
 mod view;
+mod weight;
 
-pub use descriptor::Descriptor;
+pub use descriptor::{Described, Descriptor};
 pub use digest::{Algorithm, Digest, DigestError, Hasher};
 pub use json::{has_at_most_values, values_in};
 pub use manifest::{Child, Kind, MAX_MANIFEST_SIZE, Manifest, ManifestError, Role};
+pub use media_type::MediaType;
 pub use platform::{Platform, PlatformError};
 pub use reference::{COSIGN_SUFFIXES, Reference, ReferenceError, Repository, Tag};
 pub use userinfo::{NO_PASSWORD_HERE, without_password};

@@ -75,10 +75,10 @@ impl Platform {
         fitting.into_iter().filter(|(fitness, _)| Some(*fitness) == best).map(|(_, it)| it).collect()
     }
 
-    /// Bytes of memory that it takes, roughly.
-    pub(super) fn memory(&self) -> usize {
-        let parts = [Some(&self.os), Some(&self.architecture), self.variant.as_ref(), self.os_version.as_ref()];
-        size_of::<Platform>() + parts.into_iter().flatten().map(String::len).sum::<usize>()
+    /// Its texts.
+    pub(super) fn parts(&self) -> impl Iterator<Item = &str> {
+        let optional = [&self.variant, &self.os_version].into_iter().flatten();
+        [&self.os, &self.architecture].into_iter().chain(optional).map(String::as_str)
     }
 
     /// Other spellings of one machine brought to one (containerd `platforms/database.go`).

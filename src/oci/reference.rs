@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -34,8 +35,13 @@ fn quoted(text: &str) -> String {
 }
 
 /// A repository in a registry: `registry` is `host[:port]` (an IPv6 literal in brackets), `path` one or more components.
+///
+/// Free to clone: plans and inventories name the repository of every blob.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Repository {
+pub struct Repository(Arc<Parts>);
+
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+struct Parts {
     registry: String,
     path: String,
 }
@@ -46,28 +52,32 @@ impl Repository {
         let whole = || format!("{registry}/{path}");
         check_registry(registry).map_err(|reason| error(&whole(), reason))?;
         check_path(path).map_err(|reason| error(&whole(), reason))?;
-        Ok(Repository { registry: registry.to_owned(), path: path.to_owned() })
+        Ok(Repository::of(registry.to_owned(), path.to_owned()))
+    }
+
+    fn of(registry: String, path: String) -> Repository {
+        Repository(Arc::new(Parts { registry, path }))
     }
 
     /// `host[:port]`, as the user wrote it (`docker.io` for Docker Hub).
     pub fn registry(&self) -> &str {
-        &self.registry
+        &self.0.registry
     }
 
     /// The path below `/v2/`, such as `library/nginx`.
     pub fn path(&self) -> &str {
-        &self.path
+        &self.0.path
     }
 
     /// The first component of the path, and the rest: in Harbor's terms the project, and the repository in it. `None` if there is
     /// only one component.
     pub fn in_project(&self) -> Option<(&str, &str)> {
-        self.path.split_once('/')
+        self.path().split_once('/')
     }
 
     /// The first component of the path; all of it if there is only one.
     pub fn project(&self) -> &str {
-        self.in_project().map_or(&self.path, |(project, _)| project)
+        self.in_project().map_or(self.path(), |(project, _)| project)
     }
 
     pub fn with_tag(&self, tag: Tag) -> Reference {
@@ -81,7 +91,7 @@ impl Repository {
 
 impl fmt::Display for Repository {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.registry, self.path)
+        write!(f, "{}/{}", self.registry(), self.path())
     }
 }
 
@@ -258,7 +268,7 @@ impl FromStr for Reference {
         let (registry, path) = split_name(name);
         check_registry(&registry).map_err(|reason| error(text, reason))?;
         check_path(&path).map_err(|reason| error(text, reason))?;
-        Ok(Reference { repository: Repository { registry, path }, tag, digest })
+        Ok(Reference { repository: Repository::of(registry, path), tag, digest })
     }
 }
 

@@ -8,7 +8,7 @@ use futures_util::stream::{self, StreamExt, TryStreamExt};
 use super::{BlobClaim, Claim, Confirmed, ImageProof, Plan, Prover, Verdict};
 use crate::companion::{Merge, merge};
 use crate::error::{Error, Kind, Result};
-use crate::oci::{Descriptor, Digest, Manifest, Reference, Repository, Role, Tag};
+use crate::oci::{Described, Descriptor, Digest, Manifest, Reference, Repository, Role, Tag};
 use crate::progress::{Event, Phase};
 
 /// One image as far as it was followed.
@@ -261,7 +261,7 @@ impl Below {
     fn of(manifest: &Manifest, confirmed: &Confirmed) -> Below {
         let (mut below, mut seen) = (Below::default(), HashSet::new());
         for child in manifest.children() {
-            let Descriptor { digest, size, .. } = child.descriptor;
+            let Described { digest, size, .. } = *child.descriptor;
             if !confirmed.digests.contains(&digest) || !seen.insert(Blob { digest, size }) {
                 continue;
             }

@@ -100,7 +100,10 @@ fn check_children(shelf: &Shelf, manifest: &Manifest) -> Result<Vec<Digest>, Ref
 
 fn refused(error: &ManifestError) -> Refusal {
     match error {
-        ManifestError::TooLarge(_) => Refusal::new(413, "SIZE_INVALID", error.to_string()),
+        ManifestError::TooLarge(_)
+        | ManifestError::TooManyChildren(_)
+        | ManifestError::TooLong { .. }
+        | ManifestError::TooManyInAll => Refusal::new(413, "SIZE_INVALID", error.to_string()),
         ManifestError::Digest { .. } => Refusal::new(400, "DIGEST_INVALID", error.to_string()),
         ManifestError::Malformed { .. }
         | ManifestError::Schema1

@@ -82,8 +82,8 @@ pub fn find_some(shelf: &Shelf, subject: &Digest, wanted: &Wanted<'_>) -> Result
             continue;
         }
         let Some(manifest) = shelf.manifest(&digest)? else { continue };
-        let described = Descriptor { annotations: manifest.annotations()?, ..manifest.descriptor() };
-        if wanted.artifact_type.is_some_and(|wanted| described.artifact_type.as_deref() != Some(wanted)) {
+        let described = manifest.descriptor().with_annotations(manifest.annotations()?);
+        if wanted.artifact_type.is_some_and(|wanted| described.artifact_type() != Some(wanted)) {
             continue;
         }
         let size = serde_json::to_vec(&described).map_or(0, |json| json.len() as u64 + 1);

@@ -17,10 +17,7 @@ pub struct Spoken {
 impl Spoken {
     /// The first eight bytes are a word each; the next eight, as one number (big endian), modulo a million are the digits.
     pub fn of(digest: &Digest) -> Spoken {
-        let bytes = match digest {
-            Digest::Sha256(bytes) => &bytes[..],
-            Digest::Sha512(bytes) => &bytes[..],
-        };
+        let bytes = digest.raw();
         let word = |at: usize| WORDS[usize::from(bytes.get(at).copied().unwrap_or_default())];
         let number = bytes.iter().skip(8).take(8).fold(0_u64, |sum, byte| (sum << 8) | u64::from(*byte));
         Spoken { words: std::array::from_fn(word), digits: format!("{:06}", number % 1_000_000) }

@@ -9,7 +9,7 @@ use futures_util::StreamExt;
 
 use crate::content::{Body, Files, ReferrerList, Source, TagList};
 use crate::error::{Error, Result};
-use crate::oci::{Descriptor, Digest, Manifest, Reference, Repository};
+use crate::oci::{Described, Descriptor, Digest, Manifest, Reference, Repository};
 use crate::progress::{Event, Events};
 
 /// Counts bytes where they are read, so that every sink is counted the same way, retries included.
@@ -42,7 +42,7 @@ impl<'a> Observed<'a> {
 
     /// A blob that is opened a second time starts again.
     fn begin(&self, blob: &Descriptor, present: u64) -> Arc<AtomicU64> {
-        let Descriptor { digest, size, .. } = *blob;
+        let Described { digest, size, .. } = **blob;
         let counted = Arc::new(AtomicU64::new(0));
         let before = self.open.lock().unwrap_or_else(PoisonError::into_inner).insert(digest, counted.clone());
         self.events.report(match before {

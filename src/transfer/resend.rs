@@ -157,7 +157,7 @@ fn no_help(
 ) -> Error {
     let foreign = |digest: &Digest| {
         let children = manifest.children();
-        children.iter().any(|child| child.descriptor.digest == *digest && !child.descriptor.urls.is_empty())
+        children.iter().any(|child| child.descriptor.digest == *digest && !child.descriptor.urls().is_empty())
     };
     if let Some(layer) = named.iter().find(|digest| foreign(digest)) {
         let text =

@@ -11,11 +11,12 @@ use super::{Referrers, Walk};
 use crate::content::{ReferrerList, Source};
 use crate::error::{Error, Kind, Result};
 use crate::lock::Attached;
-use crate::oci::{COSIGN_SUFFIXES, Descriptor, Digest, Manifest, Repository, Tag};
+use crate::oci::{COSIGN_SUFFIXES, Digest, Manifest, Repository, Tag};
 use crate::progress::Event;
 
-/// More companions of one image than anybody has; a bound on what a registry can make us read.
+/// More companions of one image than anybody has, and more bytes in their manifests: bounds on what a registry can make us read.
 const MAX_ATTACHED: usize = 10_000;
+const MOST_BYTES: u64 = 64 * 1024 * 1024;
 const AT_ONCE: usize = 6;
 
 /// The tags of a repository, `None` where the registry does not list them to us.
@@ -90,8 +91,8 @@ pub struct Companion {
 }
 
 fn entry(subject: Digest, tag: Option<Tag>, manifest: &Manifest) -> Attached {
-    let Descriptor { digest, media_type, size, artifact_type, .. } = manifest.descriptor();
-    Attached { digest, media_type, size, subject, tag, artifact_type }
+    let (media_type, artifact_type) = (manifest.media_type().to_owned(), manifest.artifact_type());
+    Attached { digest: manifest.digest(), media_type, size: manifest.size(), subject, tag, artifact_type }
 }
 
 /// What is attached to `subject` itself.
@@ -194,18 +195,21 @@ async fn by_subject(
 ) -> Result<Referring> {
     let attempt = |error: Error| error.while_doing(format!("reading the referrers of {subject}"));
     let ReferrerList { found: listed, doubt } = walk.source.referrers(repository, &subject).await.map_err(attempt)?;
-    let (mut found, mut lost) = (Vec::new(), Vec::new());
-    for Descriptor { digest, .. } in listed {
-        match walk.source.companion(&repository.with_digest(digest)).await {
+    let (mut found, mut lost, mut foreign, mut bytes) = (Vec::new(), Vec::new(), Vec::new(), 0);
+    for digest in listed.into_iter().map(|listed| listed.digest) {
+        let answer = walk.source.companion(&repository.with_digest(digest)).await;
+        bytes += answer.as_ref().ok().and_then(Option::as_ref).map_or(0, Manifest::size);
+        if bytes > MOST_BYTES {
+            let text = format!("the manifests that refer to it have more than {} MiB", MOST_BYTES >> 20);
+            return Err(attempt(Error::damaged(text)));
+        }
+        match answer {
             Ok(Some(manifest)) if manifest.subject().is_some_and(|named| named.digest == subject) => {
                 found.push(Companion { subject, tag: None, manifest });
             }
             // Harbor lists cosign's signatures, too.
             Ok(Some(_)) if by_tag.iter().any(|companion| companion.manifest.digest() == digest) => {}
-            Ok(Some(_)) => {
-                let text = format!("{digest} is listed as a referrer of {subject}, but does not name it: not carried");
-                walk.events.report(Event::Warning(format!("{repository}: {text}")));
-            }
+            Ok(Some(_)) => foreign.push(digest),
             Ok(None) => {
                 let error = Error::new(Kind::NotFound, "the registry lists it and does not have it");
                 lost.push(Lost { name: digest.to_string(), error });
@@ -214,8 +218,23 @@ async fn by_subject(
             Err(error) => return Err(attempt(error)),
         }
     }
+    report_foreign(walk, repository, &subject, &foreign);
     found.sort_by_key(|companion| companion.manifest.digest());
     Ok(Referring { found, doubt: doubt.map(attempt), lost })
+}
+
+/// Once for each repository: a registry may list thousands.
+fn report_foreign(walk: &Walk<'_>, repository: &Repository, subject: &Digest, listed: &[Digest]) {
+    let Some(first) = listed.first() else { return };
+    if !walk.foreign.lock().unwrap_or_else(PoisonError::into_inner).insert(repository.clone()) {
+        return;
+    }
+    let more = match listed.len() - 1 {
+        0 => String::new(),
+        more => format!(", and {more} more of its list are like it"),
+    };
+    let text = format!("{first} is listed as a referrer of {subject}, but does not name it: not carried{more}");
+    walk.events.report(Event::Warning(format!("{repository}: {text} (this is said once for each repository)")));
 }
 
 /// The manifest that cosign has put under `tag`.

@@ -20,7 +20,7 @@ pub async fn note(walk: &Walk<'_>, reference: &Reference, index: &Manifest, sele
     match attached::companions(walk, &reference.repository, index.digest()).await {
         Ok(companions) => {
             for attached::Companion { tag, manifest, .. } in &companions.found {
-                let artifact_type = manifest.descriptor().artifact_type;
+                let artifact_type = manifest.artifact_type();
                 let kind = Kind::of(tag.as_ref(), artifact_type.as_deref(), Some(manifest));
                 left.add(kind, number_in(tag.as_ref(), manifest));
             }

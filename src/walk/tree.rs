@@ -7,7 +7,7 @@ use futures_util::stream::{self, StreamExt, TryStreamExt};
 use crate::content::{Cached, Source};
 use crate::error::{Error, Kind, Result};
 use crate::lock::{Absent, AbsentReason};
-use crate::oci::{Child, Descriptor, Digest, Manifest, Repository, Role, media_type};
+use crate::oci::{Child, Described, Descriptor, Digest, Manifest, Repository, Role, media_type};
 
 /// How deep indexes may nest. Real images have two levels.
 const MAX_DEPTH: usize = 8;
@@ -97,7 +97,7 @@ impl Tree {
         let needed = |child: &&Child| matches!(child.role, Role::Config | Role::Layer);
         let needed: HashSet<Digest> = children.iter().filter(needed).map(|child| child.descriptor.digest).collect();
         for child in children {
-            let Descriptor { digest, size, .. } = child.descriptor;
+            let Described { digest, size, .. } = *child.descriptor;
             if child.role == Role::Manifest || !seen.insert(digest) {
                 continue;
             }
@@ -148,7 +148,7 @@ impl Tree {
         match (fetched, &mut self.not_found) {
             (Ok(manifest), _) => Ok(Some(manifest)),
             (Err((child, _)), Some(not_found)) => {
-                let Descriptor { digest, size, .. } = child;
+                let Described { digest, size, .. } = *child;
                 not_found.push(Absent { digest, size, reason: AbsentReason::NotFound });
                 self.absent.insert(digest);
                 Ok(None)
@@ -168,7 +168,8 @@ impl Tree {
 fn check_sizes(manifest: &Manifest) -> Result<()> {
     let blobs = manifest.children().into_iter().filter(|child| matches!(child.role, Role::Config | Role::Layer));
     match blobs.map(|child| child.descriptor).find(|blob| blob.size > MOST_BYTES) {
-        Some(Descriptor { digest, size, .. }) => {
+        Some(blob) => {
+            let Described { digest, size, .. } = *blob;
             let text = format!("its manifest {} says that blob {digest} has {size} bytes", manifest.digest());
             Err(Error::damaged(format!("{text}; at most {MOST_BYTES} are believed")))
         }
@@ -193,7 +194,7 @@ pub async fn need_child(
 }
 
 async fn fetch(source: &Cached<'_>, repository: &Repository, index: Digest, child: Descriptor) -> Result<Fetched> {
-    let platform = child.platform.as_ref().map(|platform| format!(" ({platform})")).unwrap_or_default();
+    let platform = child.platform().map(|platform| format!(" ({platform})")).unwrap_or_default();
     let manifest = match source.manifest(&repository.with_digest(child.digest)).await? {
         Some(manifest) => manifest,
         // The index may have it in itself (`data` of the descriptor).
@@ -217,7 +218,7 @@ async fn fetch(source: &Cached<'_>, repository: &Repository, index: Digest, chil
 }
 
 fn not_there(repository: &Repository, index: Digest, child: &Descriptor) -> Error {
-    let what = match (child.attestation_subject(), &child.platform) {
+    let what = match (child.attestation_subject(), child.platform()) {
         (Some(subject), _) => format!("the attestation {} (of {subject})", child.digest),
         (None, Some(platform)) => format!("{} ({platform})", child.digest),
         (None, None) => child.digest.to_string(),

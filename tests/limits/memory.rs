@@ -2,6 +2,7 @@
 
 use serde_json::json;
 
+use crate::support::faulty::{Answer, Seen, Server};
 use crate::support::{self, sha256};
 
 /// Manifests of 512 KiB each, 192 MiB in all: more than may stay in memory.
@@ -64,6 +65,52 @@ fn peak(arguments: &[&str]) -> u64 {
     };
     assert!(ended.success(), "{arguments:?}");
     peak
+}
+
+/// Layers of each image that no other image has.
+const LAYERS: usize = 100;
+/// Bytes that each may take in a run that plans them all, its share of the manifest included. It used to take 1,600.
+const FOR_EACH_LAYER: usize = 1200;
+
+/// A registry of images of many layers, which nobody is ever asked for.
+async fn many_layers() -> Server {
+    let answer = |request: &Seen| {
+        let name = request.target.strip_prefix("/v2/team/app")?.split('/').next()?;
+        let digest = |of: &str| sha256(format!("{name} {of}").as_bytes());
+        let layer = |number: usize| {
+            let media_type = "application/vnd.oci.image.layer.v1.tar+gzip";
+            json!({ "mediaType": media_type, "digest": digest(&number.to_string()), "size": 1000 })
+        };
+        let manifest = json!({
+            "schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
+            "config": { "mediaType": "application/vnd.example.config", "digest": digest("config"), "size": 2 },
+            "layers": (0..LAYERS).map(layer).collect::<Vec<_>>(),
+        });
+        let manifest = manifest.to_string().into_bytes();
+        let own = request.target.ends_with("/manifests/1") || request.target.ends_with(&sha256(&manifest));
+        let answer = Answer::new(200).with("Content-Type", "application/vnd.oci.image.manifest.v1+json");
+        own.then(|| answer.with("Docker-Content-Digest", sha256(&manifest)).body(manifest))
+    };
+    Server::registry(move |request, _| answer(request).unwrap_or(Answer::new(404))).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn images_of_many_layers_take_little_memory_for_each() {
+    let (server, directory) = (many_layers().await, support::tempdir());
+    let list = |images: usize| {
+        let file = directory.path().join(format!("{images}.txt"));
+        let lines: String = (0..images).map(|number| format!("{}/team/app{number}:1\n", server.address)).collect();
+        std::fs::write(&file, lines).unwrap();
+        file.to_str().unwrap().to_owned()
+    };
+    let of = |images: usize| {
+        let list = list(images);
+        move || peak(&["export", "-f", &list, "--dry-run", "--no-referrers", "-o", "unused"])
+    };
+    let few = tokio::task::spawn_blocking(of(100)).await.unwrap();
+    let many = tokio::task::spawn_blocking(of(500)).await.unwrap();
+    let for_each = many.saturating_sub(few) * 1024 / (400 * LAYERS as u64);
+    assert!(for_each < FOR_EACH_LAYER as u64, "{few} KiB, then {many}: {for_each} bytes for each layer");
 }
 
 #[test]

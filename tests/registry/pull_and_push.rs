@@ -161,7 +161,7 @@ async fn referrers_are_kept_under_the_fallback_tag_of_a_registry_without_the_api
     found.sort();
     pushed.sort();
     assert_eq!(found, pushed);
-    assert!(listed.iter().all(|d| d.artifact_type.as_deref() == Some("application/vnd.test.signature")));
+    assert!(listed.iter().all(|d| d.artifact_type() == Some("application/vnd.test.signature")));
     // For everybody else the list has the manifests' annotations, too.
     let list = server.manifest("a", gapferry::oci::Tag::referrers(&subject.digest()).as_str()).json();
     assert!(list["manifests"].as_array().unwrap().iter().all(|entry| entry["annotations"]["of"] == "test"), "{list}");

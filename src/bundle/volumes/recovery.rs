@@ -45,7 +45,7 @@ pub struct RecoveryOf {
 /// # Errors
 /// No code for as many volumes, or lengths that no file has.
 pub fn recovery_length(sizes: &[u64], recovery: u32, limit: u64) -> Result<u64> {
-    let (identity, created) = (Digest::Sha256([0; 32]), Timestamp::UNIX_EPOCH);
+    let (identity, created) = (Digest::ZEROS, Timestamp::UNIX_EPOCH);
     let volumes = u32::try_from(sizes.len()).unwrap_or(u32::MAX);
     let json = RecoveryOf { identity, created, limit, volumes, recovery }.json(sizes)?;
     Ok(plan(&RecoveryJson { number: recovery, ..json })?.length)

@@ -280,7 +280,7 @@ impl Region {
                     mebibytes.push(None);
                 }
             }
-            events.report(Event::BlobAdvanced { digest: Digest::Sha256([0; 32]), bytes: length as u64 });
+            events.report(Event::BlobAdvanced { digest: Digest::ZEROS, bytes: length as u64 });
             at += length as u64;
         }
         Ok(Region { size, sha256: is_whole.then(|| printer.finish().sha256), mebibytes })

@@ -7,7 +7,7 @@ use super::super::table;
 use crate::companion::Kind;
 use crate::content::{Cached, Source};
 use crate::lock::{Attached, Lock, LockedImage};
-use crate::oci::{Child, Digest, Manifest, Reference};
+use crate::oci::{Child, Digest, Manifest, Platform, Reference};
 use crate::progress::Event;
 use crate::progress::units::bytes;
 use crate::walk::{Options, Referrers, Walk, Wanted};
@@ -83,7 +83,7 @@ fn about(root: &Manifest, subject: &Digest) -> String {
 fn platform_of(root: &Manifest, digest: &Digest) -> Option<String> {
     let children = root.children();
     let child = children.iter().find(|child| child.descriptor.digest == *digest)?;
-    child.descriptor.platform.as_ref().map(|platform| platform.to_string())
+    child.descriptor.platform().map(Platform::to_string)
 }
 
 /// The platform that a child of an index speaks of, if it is one of BuildKit's attestations.

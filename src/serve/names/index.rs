@@ -120,7 +120,7 @@ impl<'de> Visitor<'de> for ManifestsReader<'_> {
 
 /// A full name in either annotation, else a bare tag; nothing for what has no name.
 fn name_of(view: &Descriptor, fallback: Option<&Repository>) -> (Option<Repository>, Option<Tag>) {
-    let annotation = |key: &str| view.annotations.get(key).filter(|text| !text.is_empty());
+    let annotation = |key: &str| view.annotations().get(key).filter(|text| !text.is_empty());
     let Some(text) = annotation(IMAGE_NAME).or_else(|| annotation(REF_NAME)) else { return (None, None) };
     let full = text.contains(['/', ':', '@']);
     if let Some(reference) = text.parse::<Reference>().ok().filter(|_| full) {
@@ -148,7 +148,7 @@ pub fn empty() -> Map<String, Value> {
 /// A descriptor with its annotations as JSON.
 pub fn raw(view: &Descriptor, annotations: &[(&str, String)]) -> Box<str> {
     let mut raw = json!({"mediaType": view.media_type, "digest": view.digest, "size": view.size});
-    if let Some(artifact_type) = &view.artifact_type {
+    if let Some(artifact_type) = view.artifact_type() {
         raw["artifactType"] = json!(artifact_type);
     }
     if !annotations.is_empty() {
@@ -160,6 +160,6 @@ pub fn raw(view: &Descriptor, annotations: &[(&str, String)]) -> Box<str> {
 /// The descriptor of an entry, without annotations.
 pub fn view(entry: &Entry) -> Option<Descriptor> {
     let view: Descriptor = serde_json::from_str(&entry.raw).ok()?;
-    let plain = Descriptor::new(view.media_type, view.digest, view.size);
-    Some(Descriptor { artifact_type: view.artifact_type, ..plain })
+    let plain = Descriptor::new(&view.media_type, view.digest, view.size);
+    Some(plain.with_artifact_type(view.artifact_type().map(str::to_owned)))
 }

@@ -20,7 +20,7 @@ use serde_json::{Map, Value};
 
 use crate::error::Result;
 use crate::naming::host_component;
-use crate::oci::{Digest, Repository, Tag};
+use crate::oci::{Digest, MediaType, Repository, Tag};
 
 pub use change::Change;
 use entries::{Entries, Entry};
@@ -280,8 +280,8 @@ impl Names {
     }
 
     /// The media type the index gives for a digest, if it lists it.
-    pub fn media_type(&self, digest: &Digest) -> Option<String> {
-        self.entries.of_digest(digest).and_then(index::view).map(|view| view.media_type)
+    pub fn media_type(&self, digest: &Digest) -> Option<MediaType> {
+        self.entries.of_digest(digest).and_then(index::view).map(|view| view.media_type.clone())
     }
 
     /// How many entries were touched so far.

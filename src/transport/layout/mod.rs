@@ -328,7 +328,7 @@ impl Listed {
         let (mut by_name, mut by_digest) = (HashMap::new(), HashMap::new());
         for (at, descriptor) in descriptors.iter().enumerate() {
             by_digest.entry(descriptor.digest).or_insert(at);
-            for name in [IMAGE_NAME, REF_NAME].iter().filter_map(|key| descriptor.annotations.get(*key)) {
+            for name in [IMAGE_NAME, REF_NAME].iter().filter_map(|key| descriptor.annotations().get(*key)) {
                 by_name.entry(name.clone()).or_insert(at);
             }
         }
@@ -367,7 +367,7 @@ fn neither(path: &Path) -> Error {
 impl Source for Layout {
     async fn tags(&self, repository: &Repository) -> Result<TagList> {
         let prefix = format!("{repository}:");
-        let tag = |d: &Descriptor| d.annotations.get(IMAGE_NAME)?.strip_prefix(&prefix)?.parse().ok();
+        let tag = |d: &Descriptor| d.annotations().get(IMAGE_NAME)?.strip_prefix(&prefix)?.parse().ok();
         Ok(self.index()?.iter().filter_map(tag).collect::<Vec<Tag>>().into())
     }
 

@@ -163,7 +163,7 @@ impl Wanted {
         }
         let reply = self.host.once(&ask).await?;
         let reply = match reply.status() {
-            404 if !self.blob.urls.is_empty() => self.elsewhere(from).await?,
+            404 if !self.blob.urls().is_empty() => self.elsewhere(from).await?,
             _ => reply,
         };
         match reply.status() {
@@ -178,7 +178,7 @@ impl Wanted {
     async fn elsewhere(&self, from: u64) -> Result<Reply, Failure> {
         let wrong = |reason: String| Failure::never(Error::new(Kind::NotFound, format!("{}: {reason}", self.what)));
         let mut outcome = Err(wrong("its manifest names no place to fetch it from".into()));
-        for text in &self.blob.urls {
+        for text in self.blob.urls() {
             let url = match Url::parse(text) {
                 Ok(url) if matches!(url.scheme(), "http" | "https") => url,
                 _ => {

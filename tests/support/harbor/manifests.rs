@@ -120,7 +120,7 @@ fn missing_child(state: &State, repository: &str, manifest: &Manifest) -> Option
     let held = state.repositories.get(repository).unwrap_or(&nothing);
     let here = |child: &gapferry::oci::Child| match child.role {
         Role::Manifest => held.manifests.contains_key(&child.descriptor.digest),
-        Role::ForeignLayer => !child.descriptor.urls.is_empty(),
+        Role::ForeignLayer => !child.descriptor.urls().is_empty(),
         Role::Config | Role::Layer => held.blobs.contains(&child.descriptor.digest),
     };
     manifest.children().into_iter().find(|child| !here(child)).map(|child| child.descriptor.digest)
@@ -177,7 +177,7 @@ pub fn referrers(state: &State, call: &Call, repository: &str, subject: &str) ->
     let entry = |stored: &Stored| {
         let manifest = &stored.manifest;
         let whole = manifest.size() + manifest.children().iter().map(|child| child.descriptor.size).sum::<u64>();
-        let kind = manifest.config().map_or(String::new(), |config| config.media_type.clone());
+        let kind = manifest.config().map_or(String::new(), |config| config.media_type.to_string());
         json!({"mediaType": stored.media_type, "digest": manifest.digest(), "size": whole, "artifactType": kind,
                "annotations": manifest.annotations().expect("its bytes")})
     };

@@ -1,0 +1,79 @@
+//! The bytes of sha512 digests: each once, for as long as the program runs.
+//!
+//! Hardly anybody uses sha512. Its 64 bytes in every [`Digest`](super::Digest) would double what all the others take.
+//! Nothing leaves the table, so the number of names in it that strangers choose is bounded.
+
+use std::collections::HashMap;
+use std::sync::{LazyLock, PoisonError, RwLock};
+
+/// So many different digests may be named, in references, manifests and requests.
+const MOST_NAMED: usize = 250_000;
+/// Why one more is refused.
+pub const TOO_MANY: &str = "it is one of more than 250,000 different sha512 digests; carry fewer images at once";
+
+static TABLE: LazyLock<RwLock<Table>> = LazyLock::new(RwLock::default);
+
+#[derive(Default)]
+struct Table {
+    all: Vec<&'static [u8; 64]>,
+    places: HashMap<&'static [u8; 64], u32>,
+}
+
+/// A place in the table, as bytes: a number would make every digest as wide as its alignment.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Long([u8; 4]);
+
+impl Long {
+    /// Of a digest that somebody names. `None`: there are too many.
+    pub fn named(bytes: &[u8; 64]) -> Option<Long> {
+        Long::find(bytes).or_else(|| Long::enter(bytes, MOST_NAMED))
+    }
+
+    /// Of content that was hashed.
+    pub fn computed(bytes: &[u8; 64]) -> Long {
+        let last = Long(u32::MAX.to_ne_bytes());
+        Long::find(bytes).or_else(|| Long::enter(bytes, usize::MAX)).unwrap_or(last)
+    }
+
+    pub fn bytes(self) -> &'static [u8; 64] {
+        let table = TABLE.read().unwrap_or_else(PoisonError::into_inner);
+        let at = usize::try_from(u32::from_ne_bytes(self.0)).ok();
+        at.and_then(|at| table.all.get(at)).copied().unwrap_or(&[0; 64])
+    }
+
+    fn find(bytes: &[u8; 64]) -> Option<Long> {
+        let table = TABLE.read().unwrap_or_else(PoisonError::into_inner);
+        table.places.get(bytes).map(|at| Long(at.to_ne_bytes()))
+    }
+
+    fn enter(bytes: &[u8; 64], most: usize) -> Option<Long> {
+        let mut table = TABLE.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(at) = table.places.get(bytes) {
+            return Some(Long(at.to_ne_bytes()));
+        }
+        let at = u32::try_from(table.all.len()).ok().filter(|_| table.all.len() < most)?;
+        let bytes: &'static [u8; 64] = Box::leak(Box::new(*bytes));
+        table.all.push(bytes);
+        table.places.insert(bytes, at);
+        Some(Long(at.to_ne_bytes()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn strangers_cannot_fill_the_table_without_end_and_what_is_known_stays_known() {
+        let known = Long::computed(&[7; 64]);
+        assert_eq!(Long::enter(&[8; 64], 0), None);
+        assert_eq!(Long::enter(&[7; 64], 0), Some(known));
+        assert_eq!(known.bytes(), &[7; 64]);
+    }
+}
+
+impl std::fmt::Debug for Long {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Long({})", u32::from_ne_bytes(self.0))
+    }
+}

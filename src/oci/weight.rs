@@ -1,0 +1,63 @@
+//! How much memory descriptors take, in the whole process.
+//!
+//! What strangers put into manifests decides how many descriptors a run holds, and everything else that grows with the content
+//! of images (plans, lists of files, inventories) holds a few times as much. So their number is the one to bound.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// Bytes of descriptors that a run may hold, whatever it carries: some half a million.
+const MOST: usize = 64 * 1024 * 1024;
+/// The same for each manifest, where that is more: a large registry is no attack. Some twenty descriptors.
+const FOR_EACH: usize = 2 * 1024;
+
+static TAKEN: AtomicUsize = AtomicUsize::new(0);
+static MANIFESTS: AtomicUsize = AtomicUsize::new(0);
+
+/// Notes that so much was taken.
+pub fn take(bytes: usize) {
+    TAKEN.fetch_add(bytes, Ordering::Relaxed);
+}
+
+/// Notes that so much was given back.
+pub fn give_back(bytes: usize) {
+    TAKEN.fetch_sub(bytes, Ordering::Relaxed);
+}
+
+/// Whether there is room for the manifest whose descriptors were taken last.
+pub fn fits() -> bool {
+    TAKEN.load(Ordering::Relaxed) <= most(MANIFESTS.load(Ordering::Relaxed))
+}
+
+fn most(manifests: usize) -> usize {
+    MOST.max(manifests.saturating_mul(FOR_EACH))
+}
+
+/// What a manifest takes besides its descriptors.
+pub struct OfManifest(usize);
+
+impl OfManifest {
+    pub fn take(bytes: usize) -> OfManifest {
+        take(bytes);
+        MANIFESTS.fetch_add(1, Ordering::Relaxed);
+        OfManifest(bytes)
+    }
+}
+
+impl Drop for OfManifest {
+    fn drop(&mut self) {
+        give_back(self.0);
+        MANIFESTS.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn five_thousand_images_have_a_limit_and_a_large_registry_has_room() {
+        assert_eq!(most(5_000), MOST);
+        // An ordinary image has an index, a manifest or two and ten layers, most of which it shares with others.
+        assert!(most(400_000) >= 400_000 * 2_000);
+    }
+}
