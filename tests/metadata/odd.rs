@@ -191,6 +191,13 @@ async fn an_index_that_names_an_attestation_nobody_has_can_be_carried_without_it
     for said in ["the attestation ", &sha256(b"gone"), &digest_of(&amd64), "--index sparse"] {
         assert!(stderr(&output).contains(said), "{said}: {}", stderr(&output));
     }
+    let both = ["--platform", "linux/amd64", "--platform", "linux/arm64"];
+    let output = ends_with(4, &[&["export", &name, "-o", &bundle], &both[..]].concat());
+    assert!(stderr(&output).contains("--index sparse"), "{}", stderr(&output));
+    // The manifest of one platform needs no attestation.
+    let one = site.path().join("one").display().to_string();
+    ends_with(0, &["export", &name, "-o", &one, "--platform", "linux/amd64"]);
+    assert_eq!(lock_of(&one)["images"][0]["digest"], index["manifests"][0]["digest"]);
     ends_with(0, &["export", &name, "-o", &bundle, "--index", "sparse"]);
     ends_with(0, &["verify", "--full", &bundle]);
     let lock = lock_of(&bundle);

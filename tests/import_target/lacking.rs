@@ -1,0 +1,209 @@
+//! What the target claims and lacks is sent again, once.
+
+use super::*;
+
+/// Before a real registry, whose cache claims these blobs until they are uploaded.
+async fn stale_cache(registry: &Registry, blobs: Vec<Vec<u8>>) -> Server {
+    let (host, uploaded) = (registry.host().to_owned(), Arc::new(Mutex::new(HashSet::new())));
+    Server::start(move |request, _| {
+        let mut uploaded = uploaded.lock().unwrap();
+        for blob in &blobs {
+            let digest = sha256(blob);
+            if uploads(request, &digest) {
+                uploaded.insert(digest);
+            } else if asks_for_blob(request, &digest) && !uploaded.contains(&digest) {
+                return claimed(blob, request);
+            }
+        }
+        exchange(&host, request).unwrap()
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_blob_that_the_target_claims_and_lacks_is_uploaded_once_for_all_images() {
+    let (source, target, directory) = (Registry::start(), Registry::start(), tempdir());
+    let (one, two) =
+        (images::oci("team/app", "1", &["shared", "one"]), images::oci("team/app", "2", &["shared", "two"]));
+    let bundle = export(&source, &[&one, &two], directory.path());
+    images::oci("team/app", "0", &["older"]).push(&target);
+    let shared = one.blobs[1].clone();
+    let server = stale_cache(&target, vec![shared.clone()]).await;
+    let (code, stderr) = import(&bundle, &server.address, &[]);
+    assert_eq!(code, Some(0), "{stderr}");
+    assert!(stderr.contains("claimed to have blob") && stderr.contains("2 images pushed"), "{stderr}");
+    assert_eq!(uploads_of(&server, &sha256(&shared)), 1, "one upload serves both images");
+    for image in [&one, &two] {
+        assert_eq!(target.digest("team/app", image.tag.as_deref().unwrap()), Some(image.digest()));
+    }
+    assert_eq!(target.request("GET", &format!("/v2/team/app/blobs/{}", sha256(&shared))).send().body, shared);
+}
+
+#[tokio::test]
+async fn a_mount_of_nothing_is_an_upload_in_the_end() {
+    let (source, target, directory) = (Registry::start(), Registry::start(), tempdir());
+    let (one, two) =
+        (images::oci("team/one", "1", &["shared", "one"]), images::oci("team/two", "1", &["shared", "two"]));
+    let bundle = export(&source, &[&one, &two], directory.path());
+    let host = target.host().to_owned();
+    let server = Server::start(move |request, _| match request.target.contains("mount=") {
+        true => Answer::new(201),
+        false => exchange(&host, request).unwrap(),
+    });
+    let server = server.await;
+    let (code, stderr) = import(&bundle, &server.address, &[]);
+    assert_eq!(code, Some(0), "{stderr}");
+    for image in [&one, &two] {
+        assert_eq!(target.digest(&image.repository, "1"), Some(image.digest()));
+    }
+}
+
+#[tokio::test]
+async fn a_child_manifest_that_the_target_claims_and_lacks_is_put_again_with_what_it_lacks() {
+    let (source, target, directory) = (Registry::start(), Registry::start(), tempdir());
+    let index = images::oci_index("team/app", "1", "index");
+    let bundle = export(&source, &[&index], directory.path());
+    images::oci("team/app", "0", &["older"]).push(&target);
+    let (child, host) = (index.children[0].clone(), target.host().to_owned());
+    let put = Arc::new(Mutex::new(false));
+    let server = Server::start(move |request, _| {
+        let mut put = put.lock().unwrap();
+        let is_child = request.target.ends_with(&format!("/manifests/{}", child.digest()));
+        let claims = request.method == "HEAD" && is_child && !*put;
+        *put |= is_child && request.method == "PUT";
+        let config = &child.blobs[0];
+        match () {
+            () if claims => Answer::new(200)
+                .with("Content-Type", &*child.media_type)
+                .with("Docker-Content-Digest", child.digest())
+                .body(child.manifest.clone()),
+            // The same cache claims its config.
+            () if asks_for_blob(request, &sha256(config)) && !*put => claimed(config, request),
+            () => exchange(&host, request).unwrap(),
+        }
+    });
+    let server = server.await;
+    let (code, stderr) = import(&bundle, &server.address, &[]);
+    assert_eq!(code, Some(0), "{stderr}");
+    assert_eq!(target.digest("team/app", "1"), Some(index.digest()));
+    assert_eq!(target.digest("team/app", &index.children[0].digest()), Some(index.children[0].digest()));
+}
+
+/// Before a real registry: answers 201 to manifests of `digests` and stores nothing, as distribution does while its cache
+/// remembers what a garbage collection has deleted.
+async fn swallows(registry: &Registry, digests: Vec<String>) -> Server {
+    let host = registry.host().to_owned();
+    Server::start(move |request, _| {
+        let digest = sha256(&request.body);
+        match request.method == "PUT" && request.target.contains("/manifests/") && digests.contains(&digest) {
+            true => Answer::new(201).with("Docker-Content-Digest", digest),
+            false => exchange(&host, request).unwrap(),
+        }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_manifest_that_the_target_takes_and_does_not_store_fails_its_image_with_the_remedy() {
+    let (source, target, directory) = (Registry::start(), Registry::start(), tempdir());
+    let (index, single) = (images::oci_index("team/app", "1", "index"), images::oci("team/one", "1", &["one"]));
+    let bundle = export(&source, &[&index, &single], directory.path());
+    let child = index.children[0].digest();
+    let server = swallows(&target, vec![child.clone(), single.digest()]).await;
+    let (code, stderr) = import(&bundle, &server.address, &["--retries", "0"]);
+    assert_eq!(code, Some(1), "{stderr}");
+    for says in ["2 failed", &child, &single.digest(), "restart the registry"] {
+        assert!(stderr.contains(says), "{says}: {stderr}");
+    }
+    assert_eq!(target.digest("team/app", "1"), None, "no tag of what cannot be pulled");
+}
+
+#[tokio::test]
+async fn a_list_of_referrers_that_the_target_takes_and_does_not_store_is_noticed() {
+    let (source, target, directory) = (Registry::start(), Registry::start(), tempdir());
+    let image = images::oci("team/app", "1", &["content"]);
+    let sbom = images::referrer(&image, "application/spdx+json", b"an SBOM");
+    let list = images::referrers_tag(&image, std::slice::from_ref(&sbom));
+    sbom.push(&source);
+    list.push(&source);
+    let bundle = export(&source, &[&image], directory.path());
+    let (host, tag) = (target.host().to_owned(), list.tag.unwrap());
+    let server = Server::start(move |request, _| match request.method == "PUT" && request.target.ends_with(&tag) {
+        true => Answer::new(201),
+        false => exchange(&host, request).unwrap(),
+    });
+    let server = server.await;
+    let (code, stderr) = import(&bundle, &server.address, &["--retries", "0"]);
+    assert_eq!(code, Some(1), "{stderr}");
+    assert!(stderr.contains("took the list and does not have it"), "{stderr}");
+    assert_eq!(target.digest("team/app", "1"), None, "signatures come before the tag");
+}
+
+#[tokio::test]
+async fn a_target_that_does_not_say_what_it_lacks_is_sent_all_of_the_image() {
+    let (source, target, directory) = (Registry::start(), Registry::start(), tempdir());
+    let image = images::oci("team/app", "1", &["one", "two"]);
+    let bundle = export(&source, &[&image], directory.path());
+    image.named("team/app", "0").push(&target);
+    let (host, digests) = (target.host().to_owned(), image.blob_digests());
+    let uploaded = Arc::new(Mutex::new(HashSet::new()));
+    let server = Server::start(move |request, _| {
+        let mut uploaded = uploaded.lock().unwrap();
+        uploaded.extend(digests.iter().filter(|digest| uploads(request, digest)).cloned());
+        match request.method == "PUT" && request.target.contains("/manifests/") && uploaded.len() < digests.len() {
+            // As Harbor says it.
+            true => Answer::new(404).body(r#"{"errors":[{"code":"NOT_FOUND","message":"blob not found"}]}"#),
+            false => exchange(&host, request).unwrap(),
+        }
+    });
+    let server = server.await;
+    let (code, stderr) = import(&bundle, &server.address, &[]);
+    assert_eq!(code, Some(0), "{stderr}");
+    for digest in image.blob_digests() {
+        assert_eq!(uploads_of(&server, &digest), 1);
+    }
+    assert_eq!(target.digest("team/app", "1"), Some(image.digest()));
+}
+
+#[tokio::test]
+async fn a_target_that_lacks_what_it_was_sent_again_is_called_damaged() {
+    let (source, target, directory) = (Registry::start(), Registry::start(), tempdir());
+    let image = images::oci("team/app", "1", &["one"]);
+    let bundle = export(&source, &[&image], directory.path());
+    image.named("team/app", "0").push(&target);
+    let (host, layer) = (target.host().to_owned(), sha256(&image.blobs[1]));
+    let told = format!(r#"{{"errors":[{{"code":"MANIFEST_BLOB_UNKNOWN","detail":"{layer}"}}]}}"#);
+    let server =
+        Server::start(move |request, _| match request.method == "PUT" && request.target.contains("/manifests/") {
+            true => Answer::new(400).body(&*told),
+            false => exchange(&host, request).unwrap(),
+        });
+    let server = server.await;
+    let (code, stderr) = import(&bundle, &server.address, &[]);
+    assert_eq!(code, Some(1), "{stderr}");
+    for says in ["holds a damaged or stale copy", &layer, "`gapferry check`", "restart the registry"] {
+        assert!(stderr.contains(says), "{says}: {stderr}");
+    }
+    assert_eq!(uploads_of(&server, &layer), 1, "once, not again and again");
+    assert_eq!(target.digest("team/app", "1"), None);
+}
+
+#[tokio::test]
+async fn a_stream_that_has_passed_says_how_to_go_on_and_that_way_works() {
+    let (source, target, directory) = (Registry::start(), Registry::start(), tempdir());
+    let image = images::oci("team/app", "1", &["one"]);
+    let bundle = export(&source, &[&image], directory.path());
+    images::oci("team/app", "0", &["older"]).push(&target);
+    let server = stale_cache(&target, vec![image.blobs[1].clone()]).await;
+    let piped = |options: &[&str]| {
+        let mut command = gapferry();
+        command.args(["import", "-", "--to", &server.address]).args(options);
+        command.write_stdin(std::fs::read(&bundle).unwrap()).output().unwrap()
+    };
+    let first = piped(&[]);
+    let stderr = String::from_utf8_lossy(&first.stderr).into_owned();
+    assert_eq!(first.status.code(), Some(1), "{stderr}");
+    assert!(stderr.contains("have passed in the stream") && stderr.contains("with --reupload"), "{stderr}");
+    assert!(piped(&["--reupload"]).status.success());
+    assert_eq!(target.digest("team/app", "1"), Some(image.digest()));
+}

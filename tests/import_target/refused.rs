@@ -1,0 +1,81 @@
+//! What a target does not take, and pushes that rely on nothing there.
+
+use super::*;
+
+#[test]
+fn reupload_sends_everything_whatever_the_target_has() {
+    let (source, target, directory) = (Registry::start(), Registry::start(), tempdir());
+    let (one, two) = (images::oci("team/app", "1", &["one"]), images::oci_index("team/app", "2", "index"));
+    let bundle = export(&source, &[&one, &two], directory.path());
+    assert_eq!(import(&bundle, target.host(), &[]).0, Some(0));
+    let (uploads, before) = (target.uploads(), target.requests().len());
+    assert_eq!(import(&bundle, target.host(), &["--reupload"]).0, Some(0));
+    assert_eq!(target.uploads(), 2 * uploads);
+    let again = target.requests().split_off(before);
+    assert!(!again.iter().any(|r| r.method == "HEAD" && r.path.contains("/blobs/")), "nothing is asked");
+    for manifest in [one.digest(), two.digest()].into_iter().chain(two.children.iter().map(Image::digest)) {
+        let put = again.iter().filter(|r| r.method == "PUT" && r.path.ends_with(&manifest)).count();
+        assert_eq!(put, 1, "{manifest}: {again:?}");
+    }
+}
+
+#[test]
+fn reupload_is_not_for_a_bundle_that_comes_in_several_runs() {
+    let (code, stderr) = import(Path::new("no.tar"), "127.0.0.1:1", &["--reupload", "--state", "no-state"]);
+    assert_eq!(code, Some(2));
+    assert!(stderr.contains("--reupload needs the whole bundle"), "{stderr}");
+}
+
+#[tokio::test]
+async fn a_repository_that_has_to_be_created_first_is_said_to_be_one() {
+    let (source, target, directory) = (Registry::start(), Registry::start(), tempdir());
+    let (new, old) = (images::oci("team/new", "1", &["new"]), images::oci("team/old", "1", &["old"]));
+    let bundle = export(&source, &[&new, &old], directory.path());
+    let host = target.host().to_owned();
+    let server = Server::start(move |request, _| match request.target.starts_with("/v2/team/new/") {
+        true => Answer::new(404).body(
+            r#"{"errors":[{"code":"NAME_UNKNOWN","message":"The repository with name 'team/new' does not exist"}]}"#,
+        ),
+        false => exchange(&host, request).unwrap(),
+    });
+    let server = server.await;
+    let (code, stderr) = import(&bundle, &server.address, &[]);
+    assert_eq!(code, Some(1), "{stderr}");
+    assert!(stderr.contains("'team/new' does not exist") && stderr.contains("create it there first"), "{stderr}");
+    assert_eq!(target.digest("team/old", "1"), Some(old.digest()), "the other image is pushed");
+}
+
+#[test]
+fn a_registry_that_refuses_foreign_layers_is_asked_once_and_the_setting_is_named() {
+    let (source, directory) = (Registry::start(), tempdir());
+    let image = images::with_foreign_layer("team/windows", "1");
+    let bundle = export(&source, &[&image], directory.path());
+    let target = Registry::with(Options { no_foreign_layers: true, ..Options::default() });
+    let (code, stderr) = import(&bundle, target.host(), &[]);
+    assert_eq!(code, Some(1), "{stderr}");
+    assert!(stderr.contains("refuses layer") && stderr.contains("validation.manifests.urls.allow"), "{stderr}");
+    let puts = target.requests().iter().filter(|r| r.method == "PUT" && r.path.contains("/manifests/")).count();
+    assert_eq!(puts, 1);
+}
+
+#[test]
+fn a_registry_in_maintenance_is_named_once_for_all_images() {
+    let (source, directory) = (Registry::start(), tempdir());
+    let target = Registry::with(Options { read_only: true, ..Options::default() });
+    let images = ["team/one", "team/two", "team/three"].map(|name| images::oci(name, "1", &[name]));
+    let bundle = export(&source, &images.each_ref(), directory.path());
+    let (code, stderr) = import(&bundle, target.host(), &[]);
+    assert_eq!(code, Some(4), "{stderr}");
+    assert!(stderr.contains("takes no uploads") && stderr.contains("storage.maintenance.readonly"), "{stderr}");
+    assert_eq!(stderr.matches("405 Method Not Allowed").count(), 1, "{stderr}");
+}
+
+#[test]
+fn a_registry_that_takes_no_types_of_dockers_own_is_named_with_its_setting() {
+    let (source, target, directory) = (Registry::start(), Registry::start(), tempdir());
+    let bundle = export(&source, &[&images::oci("team/app", "1", &["one"])], directory.path());
+    let proxy = Proxy::before(target.host());
+    proxy.when("PUT", "/manifests/").always().fault(Fault::Status(415));
+    let (code, stderr) = import(&bundle, &proxy.address, &[]);
+    assert!(code == Some(1) && stderr.contains("compat") && stderr.contains("docker2s2"), "{stderr}");
+}
