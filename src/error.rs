@@ -67,6 +67,8 @@ pub enum Reason {
     ImmutableTag,
     /// The registry's garbage collection is deleting the blob.
     BlobInCollection,
+    /// What stands before the registry takes no request so large, and smaller ones did not do.
+    BodyLimit,
     /// The content is there, but a policy forbids pulling it: it is not signed, or not scanned.
     PullPolicy,
 }
@@ -106,6 +108,7 @@ impl Reason {
             | Reason::Passed
             | Reason::ImmutableTag
             | Reason::BlobInCollection
+            | Reason::BodyLimit
             | Reason::PullPolicy => Reach::Object,
         }
     }

@@ -123,6 +123,10 @@ fn for_reason(reason: &Reason) -> Option<&'static str> {
             "Harbor's garbage collection is at work: run the same command again when it is done (what a collection that crashed \
              has left is free again after 2 hours)",
         ),
+        Reason::BodyLimit => Some(
+            "a gateway before the registry limits the size of requests: raise its limit (nginx: client_max_body_size) to more than \
+             the largest layer has; then run the same command again",
+        ),
         Reason::PullPolicy => Some(
             "a policy of the project forbids pulling this image until it is signed or scanned; pushing is not affected",
         ),

@@ -2,9 +2,12 @@
 //!
 //! # Threats
 //! A registry, a gateway or a helper may repeat the credentials that it was sent, in an error, a header or an address: as they
-//! are, or encoded for the place where they stand (base64 in `Authorization`, percent signs in a query, JSON, HTML).
+//! are, or encoded for the place where they stand (base64 in `Authorization`, percent signs in a query, JSON, HTML). It may escape
+//! more than it needs to, escape twice, and break lines anywhere. So every [form](Form) of a secret is searched for in the text, and
+//! in what the text means once its escapes are resolved ([`Reading`]).
 
 use std::borrow::Cow;
+use std::ops::Range;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -18,6 +21,8 @@ const SHORTEST_BASE64: usize = 6;
 const LONGEST_ENCODED: usize = 512;
 const BEGINNING: usize = 64;
 const MASK: &str = "***";
+/// How often escapes are resolved: a value that was encoded twice, in a text that was encoded itself.
+const DEEPEST: usize = 3;
 
 /// One way in which a secret may stand in a text.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,28 +84,137 @@ pub fn conceal(secret: &str) {
 /// The text, with `***` where a secret stands in it.
 pub fn redacted(text: &str) -> Cow<'_, str> {
     known::read(|forms| {
-        let mut hidden = Cow::Borrowed(text);
-        for form in forms.iter().filter(|form| text.contains(&form.text)) {
-            hidden = Cow::Owned(without(&hidden, form));
+        let mut found = Vec::new();
+        if !forms.is_empty() {
+            for reading in readings(text) {
+                found.extend(forms.iter().flat_map(|form| reading.find(form)));
+            }
         }
-        hidden
+        masked(text, found)
     })
 }
 
-fn without(text: &str, form: &Form) -> String {
-    let in_alphabet = |c: char| c.is_ascii_alphanumeric() || matches!(c, '+' | '/' | '-' | '_' | '=');
-    let (mut left, mut rest) = (String::with_capacity(text.len()), text);
-    while let Some(at) = rest.find(&form.text) {
-        let (before, after) = (&rest[..at], &rest[at + form.text.len()..]);
-        let (before, after) = match form.is_base64 {
-            true => (before.trim_end_matches(in_alphabet), after.trim_start_matches(in_alphabet)),
-            false => (before, after),
-        };
-        left.push_str(before);
-        left.push_str(MASK);
-        rest = after;
+/// A text as it may be meant.
+struct Reading {
+    text: String,
+    /// For each byte of it where in the original it comes from.
+    from: Vec<Range<usize>>,
+}
+
+/// The text as it is, and with its escapes and line breaks resolved once, twice and so on, as long as that changes anything.
+fn readings(text: &str) -> Vec<Reading> {
+    let from = (0..text.len()).map(|at| at..at + 1).collect();
+    let mut all = vec![Reading { text: text.to_owned(), from }];
+    while all.len() <= DEEPEST
+        && let Some(next) = all.last().and_then(Reading::resolved)
+    {
+        all.push(next);
     }
-    left + rest
+    all
+}
+
+impl Reading {
+    /// Where in the original `form` stands.
+    fn find(&self, form: &Form) -> Vec<Range<usize>> {
+        let in_alphabet = |c: char| c.is_ascii_alphanumeric() || matches!(c, '+' | '/' | '-' | '_' | '=');
+        let places = self.text.match_indices(&form.text).filter_map(|(at, found)| {
+            let (mut start, mut end) = (at, at + found.len());
+            if form.is_base64 {
+                start = self.text[..start].trim_end_matches(in_alphabet).len();
+                end = self.text.len() - self.text[end..].trim_start_matches(in_alphabet).len();
+            }
+            Some(self.from.get(start)?.start..self.from.get(end.checked_sub(1)?)?.end)
+        });
+        places.collect()
+    }
+
+    /// `None`: there is nothing to resolve.
+    fn resolved(&self) -> Option<Reading> {
+        if !self.text.contains(['%', '\\', '&', '\n', '\r']) {
+            return None;
+        }
+        let (mut bytes, mut from) = (Vec::with_capacity(self.text.len()), Vec::with_capacity(self.text.len()));
+        let mut at = 0;
+        while let Some(c) = self.text[at..].chars().next() {
+            let rest = &self.text[at..];
+            let length = c.len_utf8();
+            let (meant, length) = match c {
+                '\n' | '\r' => (Vec::new(), length),
+                '%' | '\\' | '&' => escape(rest).unwrap_or_else(|| (vec![c as u8], length)),
+                c => (c.to_string().into_bytes(), length),
+            };
+            let origin = self.from[at].start..self.from[at + length - 1].end;
+            from.extend(meant.iter().map(|_| origin.clone()));
+            bytes.extend(meant);
+            at += length;
+        }
+        // Bytes that are no text stay in their places.
+        let text = String::from_utf8(bytes).unwrap_or_else(|e| with_marks(e.as_bytes()));
+        (text != self.text).then_some(Reading { text, from })
+    }
+}
+
+/// With a question mark for each byte that is no text.
+fn with_marks(bytes: &[u8]) -> String {
+    bytes.utf8_chunks().flat_map(|chunk| [chunk.valid().to_owned(), "?".repeat(chunk.invalid().len())]).collect()
+}
+
+/// What the escape at the beginning of `text` means, and its length: `%2D`, `\u002d`, `\x2d`, `\/`, `&#45;`, `&#x2d;`, `&amp;`.
+fn escape(text: &str) -> Option<(Vec<u8>, usize)> {
+    let number =
+        |digits: &str, radix: u32| u32::from_str_radix(digits, radix).ok().filter(|_| !digits.starts_with('+'));
+    let character = |number: u32| char::from_u32(number).map(|c| c.to_string().into_bytes());
+    if let Some(rest) = text.strip_prefix('%') {
+        let byte = number(rest.get(..2)?, 16)?;
+        return Some((vec![u8::try_from(byte).ok()?], 3));
+    }
+    if let Some(rest) = text.strip_prefix('\\') {
+        return match rest.chars().next()? {
+            'u' => Some((character(number(rest.get(1..5)?, 16)?)?, 6)),
+            'x' => Some((character(number(rest.get(1..3)?, 16)?)?, 4)),
+            'n' | 'r' => Some((Vec::new(), 2)),
+            't' => Some((vec![b'\t'], 2)),
+            c if c.is_ascii() => Some((vec![c as u8], 2)),
+            _ => None,
+        };
+    }
+    let name = text.strip_prefix('&')?.get(..text.len().min(9) - 1).or_else(|| text.get(1..))?;
+    let name = &name[..name.find(';')?];
+    let meant = match name {
+        "amp" => vec![b'&'],
+        "lt" => vec![b'<'],
+        "gt" => vec![b'>'],
+        "quot" => vec![b'"'],
+        "apos" => vec![b'\''],
+        _ => {
+            let digits = name.strip_prefix('#')?;
+            let hex = digits.strip_prefix(['x', 'X']);
+            character(hex.map_or_else(|| number(digits, 10), |digits| number(digits, 16))?)?
+        }
+    };
+    Some((meant, name.len() + 2))
+}
+
+/// The text with these places masked.
+fn masked(text: &str, mut places: Vec<Range<usize>>) -> Cow<'_, str> {
+    if places.is_empty() {
+        return Cow::Borrowed(text);
+    }
+    places.sort_by_key(|place| (place.start, std::cmp::Reverse(place.end)));
+    let (mut left, mut end) = (String::with_capacity(text.len()), 0);
+    let mut places = places.into_iter().peekable();
+    while let Some(mut place) = places.next() {
+        while let Some(next) = places.next_if(|next| next.start <= place.end) {
+            place.end = place.end.max(next.end);
+        }
+        // Never within a character.
+        let start = text.floor_char_boundary(place.start).max(end);
+        left.push_str(&text[end..start]);
+        left.push_str(MASK);
+        end = text.ceil_char_boundary(place.end).max(start);
+    }
+    left.push_str(&text[end..]);
+    Cow::Owned(left)
 }
 
 /// Every form that is worth looking for, each once.
@@ -116,10 +230,8 @@ fn forms(secret: &str) -> Vec<Form> {
     }
     let encoded = [percent(secret, "%20", false), percent(secret, "+", false), percent(secret, "%20", true)];
     forms.extend(encoded.into_iter().chain([in_json(secret), in_html(secret)]).map(plain));
-    // Some programs escape what they need not: PHP the slashes in JSON, others every character.
-    let bytes = |before: &str| secret.bytes().map(|byte| format!("{before}{byte:02x}")).collect::<String>();
-    let escaped = [bytes("%"), bytes("")].into_iter().flat_map(|text| [text.to_uppercase(), text]);
-    forms.extend(escaped.chain([in_json(secret).replace('/', "\\/")]).map(plain));
+    let hex: String = secret.bytes().map(|byte| format!("{byte:02x}")).collect();
+    forms.extend([hex.to_uppercase(), hex, secret.replace(' ', "+")].map(plain));
     for base64 in (0..3).map(|offset| in_base64(secret, offset)).filter(|text| text.len() >= SHORTEST_BASE64) {
         let for_urls = base64.replace('+', "-").replace('/', "_");
         forms.extend([base64, for_urls].map(|text| Form { text, is_base64: true }));
@@ -194,6 +306,53 @@ mod tests {
         }
         assert_eq!(redacted("https://x/?password=pa%20ss%2F%22w%C3%B6rd%261&n=1"), "https://x/?password=***&n=1");
         assert!(matches!(redacted("nothing of it"), Cow::Borrowed(_)));
+    }
+
+    #[test]
+    fn a_secret_is_hidden_however_often_and_needlessly_it_is_escaped_and_where_lines_break() {
+        conceal("pw-Top_Secret.1");
+        let twice = "pw%252DTop%255fSecret.1";
+        for text in [
+            "pw%2DTop_Secret.1",
+            "pw%2dTop%5fSecret%2e1",
+            "pw%2DTop%5fSecret.1",
+            twice,
+            &twice.replace('%', "%25"),
+            r"pw\u002dTop_Secret.1",
+            r"pw\u002DTop\x5fSecret\.1",
+            r"pw\u002dTop\\u005fSecret.1",
+            "pw&#45;Top&#x5F;Secret.1",
+            "pw&amp;#45;Top_Secret.1",
+            "pw-Top_\nSecret.1",
+            "pw-Top_\r\nSecr\net.1",
+            r"pw-Top_\nSecret.1",
+            "cHctVG9wX1Nl\nY3JldC4x",
+        ] {
+            for text in [text.to_owned(), format!("caf\u{e9}%C3%A9%ff: {text}!")] {
+                let shown = redacted(&text);
+                assert!(shown.contains(MASK), "{text}");
+                assert!(
+                    !["pw", "Top", "Secr", "ecret", "VG9w"].iter().any(|leak| shown.contains(leak)),
+                    "{text}: {shown}"
+                );
+                assert!(
+                    !text.ends_with('!') || shown.starts_with("caf\u{e9}%C3%A9%ff: *") && shown.ends_with('!'),
+                    "{shown}"
+                );
+            }
+        }
+        for text in ["%", "%zz", "100% of it", "\\", "&;", "&#;", "&#x110000;", "&amp", r"\u12", "%+1", "é%é\\é&é"]
+        {
+            assert_eq!(redacted(text), text);
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_text_makes_it_panic(text in "[%&\\\\#xu0-9a-f;é\n]{0,40}") {
+            conceal("0123");
+            let _ = redacted(&text);
+        }
     }
 
     #[test]

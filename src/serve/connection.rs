@@ -3,16 +3,15 @@
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use axum::serve::Listener;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, Sleep};
 
 use super::limits::Limits;
+use super::places::{Place, Places};
 
 /// What ends a request's head.
 const END_OF_HEAD: &[u8] = b"\r\n\r\n";
@@ -20,13 +19,13 @@ const END_OF_HEAD: &[u8] = b"\r\n\r\n";
 /// A listener that admits only so many.
 pub struct Bounded {
     listener: TcpListener,
-    places: Arc<Semaphore>,
+    places: Places,
     limits: Limits,
 }
 
 impl Bounded {
     pub fn new(listener: TcpListener, limits: Limits) -> Bounded {
-        Bounded { listener, places: Arc::new(Semaphore::new(limits.connections)), limits }
+        Bounded { listener, places: Places::new(limits.connections), limits }
     }
 }
 
@@ -35,9 +34,8 @@ impl Listener for Bounded {
     type Addr = SocketAddr;
 
     async fn accept(&mut self) -> (Connection, SocketAddr) {
-        // Never closed, so there is always a permit to be had.
-        let place = Arc::clone(&self.places).acquire_owned().await.ok();
         let (stream, address) = Listener::accept(&mut self.listener).await;
+        let place = self.places.take().await;
         // Without it, small answers wait for the client's acknowledgement.
         let _ = stream.set_nodelay(true);
         (Connection::new(stream, self.limits, place), address)
@@ -58,13 +56,13 @@ pub struct Connection {
     moved: u64,
     /// How much of [`END_OF_HEAD`] has been read, until it was read once.
     head: Option<usize>,
-    _place: Option<OwnedSemaphorePermit>,
+    place: Place,
 }
 
 impl Connection {
-    fn new(stream: TcpStream, limits: Limits, place: Option<OwnedSemaphorePermit>) -> Connection {
+    fn new(stream: TcpStream, limits: Limits, place: Place) -> Connection {
         let end = Box::pin(tokio::time::sleep(limits.head));
-        Connection { stream, limits, end, moved: 0, head: Some(0), _place: place }
+        Connection { stream, limits, end, moved: 0, head: Some(0), place }
     }
 
     /// Counts what moved, and fails at the end of a span in which too little did.
@@ -83,6 +81,21 @@ impl Connection {
         }
         self.next_span(context);
         outcome
+    }
+
+    /// Bytes that were written.
+    fn written(&self, outcome: &Poll<io::Result<usize>>) -> usize {
+        match outcome {
+            Poll::Ready(Ok(count)) => {
+                self.place.note_answer();
+                *count
+            }
+            Poll::Pending => {
+                self.place.note_waiting();
+                0
+            }
+            Poll::Ready(Err(_)) => 0,
+        }
     }
 
     fn next_span(&mut self, context: &mut Context<'_>) {
@@ -117,10 +130,14 @@ impl AsyncRead for Connection {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        self.place.check(context)?;
         let before = buffer.filled().len();
         let outcome = Pin::new(&mut self.stream).poll_read(context, buffer);
         let read = &buffer.filled()[before..];
         self.look_for_head(read, context);
+        if self.head.is_none() && !read.is_empty() {
+            self.place.note_request();
+        }
         self.watch(context, outcome, read.len())
     }
 }
@@ -128,7 +145,7 @@ impl AsyncRead for Connection {
 impl AsyncWrite for Connection {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let outcome = Pin::new(&mut self.stream).poll_write(context, bytes);
-        let written = written(&outcome);
+        let written = self.written(&outcome);
         self.watch(context, outcome, written)
     }
 
@@ -138,7 +155,7 @@ impl AsyncWrite for Connection {
         parts: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let outcome = Pin::new(&mut self.stream).poll_write_vectored(context, parts);
-        let written = written(&outcome);
+        let written = self.written(&outcome);
         self.watch(context, outcome, written)
     }
 
@@ -152,13 +169,6 @@ impl AsyncWrite for Connection {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(context)
-    }
-}
-
-fn written(outcome: &Poll<io::Result<usize>>) -> usize {
-    match outcome {
-        Poll::Ready(Ok(count)) => *count,
-        _ => 0,
     }
 }
 

@@ -28,6 +28,12 @@ pub async fn manifest(
     let registry = registry.map(str::to_owned);
     let work = move |shelf: &Shelf, writer: &Writer, turn: &mut Turn| {
         let repository = shelf.names().recorded(&name, registry.as_deref());
+        let is_known = |repository: &Repository| match &target {
+            // What has no name belongs to every repository.
+            Target::Digest(digest) if shelf.names().lists_in(repository, digest) => true,
+            _ => shelf.has_had(repository),
+        };
+        let repository = repository.filter(is_known);
         let repository = repository.ok_or_else(|| Refusal::unknown_name(&name))?;
         match target {
             Target::Tag(tag) => untag(shelf, writer, turn, repository, tag),
@@ -71,14 +77,14 @@ fn unlist(
     if shelf.manifest(&digest)?.is_none() || shelf.is_deleted(&repository, &digest) {
         return Err(Refusal::unknown_manifest(&digest));
     }
+    shelf.note_emptied(&repository);
     if shelf.names().lists_in(&repository, &digest) {
         writer.commit(turn, &Change::Delete { repository: repository.clone(), digest })?;
     }
     // An index of this repository may name it: it was asked to go all the same. Another repository keeps what it has.
     let others: Vec<Digest> = shelf.names().listed_elsewhere(&repository).collect();
     if shelf.is_needed(&digest, others)? {
-        shelf.note_deleted(&repository, &digest);
-        return Ok(());
+        return shelf.note_deleted(&repository, &digest);
     }
     Ok(writer.remove(&digest)?)
 }

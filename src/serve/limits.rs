@@ -7,7 +7,7 @@ use crate::oci::MAX_MANIFEST_SIZE;
 /// How much and how slow.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Connections at a time; further ones wait in the kernel's queue.
+    /// Connections at a time; a further one takes the place of the oldest that is idle, or waits.
     pub connections: usize,
     /// From the beginning of a connection until its first request's head has arrived.
     pub head: Duration,

@@ -40,6 +40,7 @@ mod journal;
 mod limits;
 mod lists;
 mod names;
+mod places;
 mod publish;
 mod pull;
 mod quota;

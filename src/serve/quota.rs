@@ -64,6 +64,13 @@ impl Share {
         Ok(())
     }
 
+    /// Some of the bytes do not count after all.
+    pub fn shrink(&mut self, bytes: u64) {
+        let bytes = bytes.min(self.bytes);
+        self.quota.give_back(bytes);
+        self.bytes -= bytes;
+    }
+
     /// The bytes have become part of the layout.
     pub fn keep(&mut self) {
         self.bytes = 0;

@@ -12,11 +12,14 @@ use crate::progress::{Event, Events};
 use crate::transport::layout::Layout;
 
 use super::Options;
+use super::answer::Refusal;
 use super::names::Names;
 use super::referrers::Referrers;
 use super::stored::{Stored, open_file};
 use super::writer::Writer;
 
+/// The most deletions that are remembered, each of some 100 bytes.
+const MOST_DELETED: usize = 50_000;
 /// The largest index.json that is read, in bytes.
 pub const MAX_INDEX: u64 = 64 * 1024 * 1024;
 
@@ -25,8 +28,11 @@ pub struct Shelf {
     content: Content,
     names: Arc<RwLock<Names>>,
     pub referrers: Referrers,
-    /// Manifests that were deleted in one repository and that another one needs.
+    /// Manifests that were deleted in one repository and that another one needs; at most [`MOST_DELETED`].
     deleted: Mutex<HashSet<(Repository, Digest)>>,
+    /// Repositories from which something was deleted: parts of an index that is gone can still be deleted there. At most
+    /// [`MOST_DELETED`].
+    emptied: Mutex<HashSet<Repository>>,
     writer: Option<Writer>,
     events: Events,
 }
@@ -70,7 +76,15 @@ impl Shelf {
     }
 
     fn new(content: Content, names: Arc<RwLock<Names>>, writer: Option<Writer>, events: Events) -> Shelf {
-        Shelf { content, names, referrers: Referrers::default(), deleted: Mutex::default(), writer, events }
+        Shelf {
+            content,
+            names,
+            referrers: Referrers::default(),
+            deleted: Mutex::default(),
+            emptied: Mutex::default(),
+            writer,
+            events,
+        }
     }
 
     /// The names as they are now. No change is made as long as somebody looks at them.
@@ -84,8 +98,30 @@ impl Shelf {
         !deleted.is_empty() && deleted.contains(&(repository.clone(), *digest))
     }
 
-    pub fn note_deleted(&self, repository: &Repository, digest: &Digest) {
-        self.deleted.lock().unwrap_or_else(PoisonError::into_inner).insert((repository.clone(), *digest));
+    /// # Errors
+    /// So much was deleted already that no more is remembered.
+    pub fn note_deleted(&self, repository: &Repository, digest: &Digest) -> Result<(), Refusal> {
+        let mut deleted = self.deleted.lock().unwrap_or_else(PoisonError::into_inner);
+        if deleted.len() >= MOST_DELETED {
+            let text = "too many manifests were deleted that other repositories need; start the server again";
+            return Err(Refusal::new(429, "TOOMANYREQUESTS", text));
+        }
+        deleted.insert((repository.clone(), *digest));
+        Ok(())
+    }
+
+    /// Something is going to be deleted from this repository.
+    pub fn note_emptied(&self, repository: &Repository) {
+        let mut emptied = self.emptied.lock().unwrap_or_else(PoisonError::into_inner);
+        if emptied.len() < MOST_DELETED {
+            emptied.insert(repository.clone());
+        }
+    }
+
+    /// Whether something is listed in this repository, or was until it was deleted.
+    pub fn has_had(&self, repository: &Repository) -> bool {
+        self.names().knows(repository)
+            || self.emptied.lock().unwrap_or_else(PoisonError::into_inner).contains(repository)
     }
 
     /// It was pushed again.

@@ -113,15 +113,25 @@ async fn hold(writer: &Writer, name: &str, id: &str) -> Result<Held, Refusal> {
 impl Received {
     /// Writes behind what is there; after a failure nothing of `batch` counts.
     fn write(&mut self, batch: &[Bytes]) -> Result<()> {
-        self.share.grow(batch.iter().map(|piece| piece.len() as u64).sum())?;
+        let more = batch.iter().map(|piece| piece.len() as u64).sum();
+        self.share.grow(more)?;
         let (mut position, mut hasher) = (self.size, self.hasher.clone());
         for piece in batch {
-            self.file.write_all_at(piece, position).map_err(|e| Error::disk("writing", &self.path, e))?;
+            if let Err(error) = self.file.write_all_at(piece, position) {
+                self.share.shrink(more);
+                return Err(Error::disk("writing", &self.path, error));
+            }
             hasher.update(piece);
             position += piece.len() as u64;
         }
         (self.size, self.hasher, self.touched) = (position, hasher, Instant::now());
         Ok(())
+    }
+
+    /// Takes back what came after the first `size` bytes, of which `hasher` is that.
+    fn take_back(&mut self, size: u64, hasher: Hasher) {
+        self.share.shrink(self.size.saturating_sub(size));
+        (self.size, self.hasher) = (size, hasher);
     }
 
     fn digest(&self, algorithm: Algorithm) -> Result<Digest> {
@@ -262,7 +272,7 @@ async fn receive_piece(held: Held, name: &str, id: &str, request: Request<Body>)
     let mut held = receive(held, request.into_body()).await?;
     let length = held.size - start;
     if let Some((from, to)) = announced.filter(|(from, to)| to - from + 1 != length) {
-        (held.size, held.hasher) = (start, before);
+        held.take_back(start, before);
         let text = format!("Content-Range says {} bytes, {length} came; none are kept", to - from + 1);
         return Err(Refusal::new(400, "SIZE_INVALID", text));
     }

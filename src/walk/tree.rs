@@ -227,8 +227,15 @@ fn not_there(repository: &Repository, index: Digest, child: &Descriptor) -> Erro
         Some(_) => "--index single with one --platform carries that platform without it",
         None => "--platform carries the others",
     };
+    // Whoever wrote such an index may have pushed the child as a blob, and blobs are no part of an image's index.
+    let (lacks, aside) = match media_type::is_manifest(&child.media_type) {
+        true => ("does not have", String::new()),
+        false => {
+            ("does not have as a manifest", format!(" of the media type {}, which is no manifest's", child.media_type))
+        }
+    };
     let text = format!(
-        "its index {index} names {what}, which {} does not have; {others}, or --index sparse carries the index as it is and \
+        "its index {index} names {what}{aside}, which {} {lacks}; {others}, or --index sparse carries the index as it is and \
          what there is of it (docker-registry and Harbor take no such index)",
         repository.registry()
     );

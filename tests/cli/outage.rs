@@ -76,6 +76,21 @@ fn a_registry_that_is_down_before_anything_begins_is_reported_once() {
 }
 
 #[test]
+fn one_image_that_the_registry_stumbles_over_costs_no_other() {
+    let (source, target, directory) = (Registry::start(), Registry::start(), tempdir());
+    let images = push_images(&source);
+    let bundle = directory.path().join("bundle.tar").display().to_string();
+    let references: Vec<String> = images.iter().map(|image| format!("{}/{}", source.host(), image.name())).collect();
+    succeed(&[&["export", "-o", &bundle][..], &references.iter().map(String::as_str).collect::<Vec<_>>()].concat());
+    let proxy = Proxy::before(target.host());
+    proxy.when("PUT", "/team/app7/manifests/").always().fault(Fault::Status(500));
+    let output = run(&["import", &bundle, "--to", &format!("{}/base", proxy.address), "--retry-budget", "60s"]);
+    let said = stderr(&output);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(!said.contains("does not answer") && said.contains(&format!("{} images pushed", IMAGES - 1)), "{said}");
+}
+
+#[test]
 fn an_export_whose_registry_dies_ends_with_one_error_and_continues_later() {
     let (source, directory) = (Registry::start(), tempdir());
     let images = push_images(&source);

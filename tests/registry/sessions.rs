@@ -1,10 +1,11 @@
 //! Large uploads that break: they go on where the registry keeps what it has got, and start again where it does not.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use gapferry::content::Sink;
 use gapferry::credentials::{Credentials, Store};
-use gapferry::error::Kind;
+use gapferry::error::{Kind, Reason};
 use gapferry::oci::Descriptor;
 use gapferry::transport::registry::Config;
 
@@ -188,12 +189,82 @@ async fn a_blob_that_was_joined_wrongly_is_sent_once_more_in_one_piece() {
     let blob = push(&server, noise(SIZE), large()).await.unwrap();
     assert!(server.blob(&blob.digest).unwrap() == noise(SIZE));
     assert_eq!(server.count("POST", "/"), 2);
-    // In one piece it is simply refused.
-    let server = Sessions::start();
-    server.when("PATCH", "").fault(Fault::WrongDigest);
-    let error = push(&server, noise(SIZE), large()).await.unwrap_err();
-    assert_eq!(error.kind(), Kind::Refused, "{error:?}");
-    assert_eq!(server.count("POST", "/"), 1);
+}
+
+#[tokio::test]
+async fn a_blob_that_arrived_with_another_digest_is_sent_once_more_and_not_again() {
+    for (size, method) in [(SIZE, "PATCH"), (1000, "PUT")] {
+        let server = Sessions::start();
+        server.when(method, "").fault(Fault::WrongDigest);
+        let blob = push(&server, noise(size), large()).await.unwrap();
+        assert!(server.blob(&blob.digest).unwrap() == noise(size));
+        assert_eq!(server.count("POST", "/"), 2);
+        let server = Sessions::start();
+        server.when("*", "/blobs/uploads/1").always().fault(Fault::WrongDigest);
+        server.when("*", "/blobs/uploads/2").always().fault(Fault::WrongDigest);
+        let error = push(&server, noise(size), large()).await.unwrap_err();
+        assert_eq!(error.kind(), Kind::Refused, "{error:?}");
+        assert!(error.chain().contains("DIGEST_INVALID"), "{error:?}");
+        assert_eq!(server.count("POST", "/"), 2);
+    }
+}
+
+/// A registry behind a gateway that lets no request through whose body is longer than `limit`, and what it has.
+async fn behind_a_gateway(limit: usize) -> (Server, Arc<Mutex<Vec<u8>>>) {
+    let stored = Arc::new(Mutex::new(Vec::new()));
+    let store = stored.clone();
+    let server = Server::registry(move |request, _| {
+        let mut stored = store.lock().unwrap();
+        match request.method.as_str() {
+            "HEAD" | "GET" => return Answer::new(404),
+            _ if request.body.len() > limit => return Answer::new(413).body("<html>too large</html>"),
+            "POST" => stored.clear(),
+            _ => {
+                let first =
+                    request.header("content-range").split_once('-').map_or(0, |(first, _)| first.parse().unwrap());
+                assert!(first == stored.len() || request.body.is_empty());
+                stored.extend_from_slice(&request.body);
+            }
+        }
+        let status = if request.method == "PUT" { 201 } else { 202 };
+        Answer::new(status).with("Location", "/u").with("Range", format!("0-{}", stored.len().saturating_sub(1)))
+    });
+    (server.await, stored)
+}
+
+#[tokio::test]
+async fn a_gateway_that_limits_requests_gets_chunks_that_are_small_enough() {
+    const MIB: usize = 1024 * 1024;
+    let content = noise(5 * MIB + 17);
+    for large_blob in [MIB as u64, u64::MAX] {
+        let (server, stored) = behind_a_gateway(MIB + MIB / 2).await;
+        let registries = client(Config { large_blob, ..config() });
+        let shelf = Shelf::default();
+        let blobs = [shelf.add(content.clone()), shelf.add(noise(5 * MIB))];
+        let repo = repository(&server.address, "a/b");
+        shelf::push(&registries, &repo, &shelf, &[&blobs[0]]).await.unwrap();
+        assert!(*stored.lock().unwrap() == content);
+        let refused = |server: &Server| server.seen().iter().filter(|request| request.body.len() > MIB * 3 / 2).count();
+        assert_eq!(refused(&server), 2);
+        shelf::push(&registries, &repo, &shelf, &[&blobs[1]]).await.unwrap();
+        assert!(*stored.lock().unwrap() == noise(5 * MIB));
+        assert_eq!(refused(&server), 2, "what was found out holds for other blobs");
+    }
+    let (server, _) = behind_a_gateway(1000).await;
+    let error = push(&server, content, config()).await.unwrap_err();
+    assert_eq!((error.kind(), error.reason()), (Kind::Refused, Some(&Reason::BodyLimit)), "{error:?}");
+    assert!(server.seen().len() < 10);
+}
+
+#[tokio::test]
+async fn a_blob_that_is_stored_though_the_answer_is_always_an_error_counts() {
+    for (size, status) in [(SIZE, 500), (SIZE, 503), (1000, 500), (1000, 504)] {
+        let server = Sessions::start();
+        server.when("PUT", "").always().fault(Fault::AfterAll(status));
+        let blob = push(&server, noise(size), large()).await.unwrap();
+        assert!(server.blob(&blob.digest).unwrap() == noise(size));
+        assert_eq!(server.count("POST", "/"), 1, "{size} {status}");
+    }
 }
 
 #[tokio::test]
@@ -240,7 +311,13 @@ async fn a_refusal_in_the_middle_of_a_large_upload_is_told() {
     let error = push(&server, noise(20_000_000), large()).await.unwrap_err();
     assert_eq!(error.kind(), Kind::Refused, "{error:?}");
     assert!(error.chain().contains(": 413 "), "{error:?}");
-    assert_eq!(methods(&server), ["POST", "PATCH", "DELETE"], "what will never be closed is not left behind");
+    let methods = methods(&server);
+    assert_eq!(
+        methods.first().zip(methods.last()),
+        Some((&"POST".into(), &"DELETE".into())),
+        "no session is left behind"
+    );
+    assert_eq!(methods.iter().filter(|method| *method == "PATCH").count(), 6, "smaller and smaller, down to 1 MiB");
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
 //! Deletion, as distribution-spec 1.1 has it: what is deleted is unknown from then on, and what others need stays.
 
+use super::code;
 use super::support::embedded::Embedded;
 use super::support::images;
 use super::support::{sha256, tempdir};
@@ -27,6 +28,19 @@ fn an_index_its_manifests_and_their_blobs_can_be_deleted_one_after_the_other() {
             assert!([202, 404].contains(&answer.status), "{}", answer.text());
             server.get(&path).expect(404);
         }
+    }
+}
+
+#[test]
+fn nothing_is_deleted_in_a_repository_that_does_not_exist() {
+    let work = tempdir();
+    let server = Embedded::writable(work.path());
+    let image = images::oci("a", "1", &["x"]);
+    image.push(&server);
+    for target in ["1".to_owned(), image.digest()] {
+        let answer = server.request("DELETE", &format!("/v2/nowhere/manifests/{target}")).send().expect(404);
+        assert_eq!(code(&answer), "NAME_UNKNOWN");
+        server.get(&format!("/v2/a/manifests/{target}")).expect(200);
     }
 }
 

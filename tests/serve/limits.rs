@@ -58,6 +58,35 @@ fn a_client_that_says_nothing_keeps_nobody_out_for_long() {
     server.get("/v2/").expect(200);
 }
 
+/// Sends a request on a connection that stays open, and reads the answer.
+fn asked(server: &Embedded) -> TcpStream {
+    let mut client = TcpStream::connect(server.host()).unwrap();
+    client.write_all(b"GET /v2/ HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"{}") {
+        let mut piece = [0; 512];
+        let read = client.read(&mut piece).unwrap();
+        assert!(read > 0);
+        answer.extend_from_slice(&piece[..read]);
+    }
+    client
+}
+
+#[test]
+fn connections_that_ask_for_nothing_give_way_to_one_that_does() {
+    let work = tempdir();
+    let never = Duration::from_secs(3600);
+    let limits = Limits { connections: 4, head: never, idle: never, ..Limits::default() };
+    let server = Embedded::limited(work.path(), limits);
+    let silent: Vec<TcpStream> = (0..40).map(|_| TcpStream::connect(server.host()).unwrap()).collect();
+    server.get("/v2/").expect(200);
+    drop(silent);
+    // So do those that have been answered and stay open.
+    let answered: Vec<TcpStream> = (0..4).map(|_| asked(&server)).collect();
+    server.get("/v2/").expect(200);
+    drop(answered);
+}
+
 #[test]
 fn a_body_that_trickles_is_cut_off() {
     let work = tempdir();

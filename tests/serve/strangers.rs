@@ -154,5 +154,14 @@ fn a_quota_bounds_what_strangers_can_fill() {
     drop(server);
     let server = Embedded::with_quota(work.path(), 1000);
     let begun = server.request("POST", "/v2/a/blobs/uploads/").send().expect(202);
-    server.request("PATCH", begun.header("location").unwrap()).body(&[3; 200][..]).send().expect(403);
+    let patch = || server.request("PATCH", begun.header("location").unwrap());
+    patch().body(&[3; 200][..]).send().expect(403);
+    // What came and is not kept takes no room.
+    server.request("DELETE", &format!("/v2/a/blobs/{}", sha256(&[2; 600]))).send().expect(202);
+    for _ in 0..3 {
+        patch().header("Content-Range", "0-9").body(&[3; 500][..]).send().expect(400);
+    }
+    let digest = sha256(&[4; 600]);
+    let post = server.request("POST", &format!("/v2/a/blobs/uploads/?digest={digest}"));
+    post.body(&[4; 600][..]).send().expect(201);
 }

@@ -268,6 +268,11 @@ impl Names {
         }
     }
 
+    /// Whether anything is listed in this repository.
+    pub fn knows(&self, repository: &Repository) -> bool {
+        self.repositories.contains_key(repository)
+    }
+
     /// The digests of the index; one may come several times.
     pub fn listed(&self) -> impl Iterator<Item = Digest> {
         self.entries.iter().map(|(_, entry)| entry.digest)

@@ -17,7 +17,8 @@ pub fn next_page(header: &str) -> Option<&str> {
 /// The challenge to answer of a `WWW-Authenticate` header: realm, then service, scope and error as far as there are any;
 /// empty for Basic.
 pub fn challenge(header: &str) -> Option<Vec<String>> {
-    Some(match Challenge::choose([header].into_iter())? {
+    let asked = reqwest::Url::parse("https://registry.invalid/v2/").ok()?;
+    Some(match Challenge::choose([header].into_iter(), &asked)? {
         Challenge::Basic => Vec::new(),
         Challenge::Bearer(Bearer { realm, service, scope, error, .. }) => {
             [Some(realm), service, scope, error].into_iter().flatten().collect()

@@ -33,19 +33,25 @@ const MOST_SHOWN: usize = 64 * 1024;
 /// What a tag or digest means at a target. What has just been stored is asked for again if it is said not to be there.
 ///
 /// Some registries answer 401 or 403 for what does not exist. What is denied counts as absent if uploads to the repository
-/// are accepted: then the push shows; `denials` may say otherwise. The tag of a list of signatures counts as blocked, unless
+/// are accepted: then the push shows; `denials` may say otherwise. So it is with a look-up that is refused in another way, or fails
+/// again and again while the registry answers the rest. The tag of a list of signatures counts as blocked, unless
 /// the repository's list of tags shows that it is not there.
 pub(super) async fn look_up(host: &Host, reference: &Reference, denials: Denials) -> Result<Lookup> {
     let what = format!("looking up {reference}");
     let mut tries = host.tries(&what);
     loop {
         let asked = (Absence::AsLearned, Need::Required);
-        match look(host, reference, Scopes::push(&reference.repository), asked).await {
+        let said = match look(host, reference, Scopes::push(&reference.repository), asked).await {
+            Err(error) if concerns_it_alone(&error) => Ok(Said::Denied(error)),
+            said => said,
+        };
+        match said {
             Err(error) if error.reason() == Some(&Reason::PullPolicy) => return Ok(Lookup::Blocked(words(&error))),
             Err(error) => return Err(error),
             // Some caches in front of a registry give HEAD what was there before.
             Ok(Said::Found(told)) if host.memory.arrived.is_other(reference, &told.digest) => {
-                let read = by_get(host, reference, Scopes::push(&reference.repository), Need::Required).await?;
+                let asked = (Absence::ByGet, Need::Required);
+                let read = by_get(host, reference, Scopes::push(&reference.repository), asked).await?;
                 return Ok(Lookup::Found(if let Said::Found(read) = read { read } else { told }));
             }
             Ok(Said::Found(descriptor)) => return Ok(Lookup::Found(descriptor)),
@@ -53,7 +59,11 @@ pub(super) async fn look_up(host: &Host, reference: &Reference, denials: Denials
             Ok(Said::Absent) => {}
             Ok(Said::Denied(error)) if host.memory.arrived.has_manifest(reference) => return Err(error),
             Ok(Said::Denied(error)) => {
-                return match denials::mean_absent(host, reference, &error, denials).await {
+                let is_absent = denials::mean_absent(host, reference, &error, denials).await;
+                if is_absent && error.kind() == Kind::Network {
+                    host.memory.note_stumble();
+                }
+                return match is_absent {
                     // Others may have signed there: what would be replaced has to be known.
                     true if reference.tag.as_ref().is_some_and(Tag::is_list)
                         && !denials::is_unlisted(host, reference).await =>
@@ -70,6 +80,11 @@ pub(super) async fn look_up(host: &Host, reference: &Reference, denials: Denials
             return Ok(Lookup::Absent);
         }
     }
+}
+
+/// Whether a look-up failed by itself, and not because the registry is down, wants to be left alone or gave a reason.
+fn concerns_it_alone(error: &Error) -> bool {
+    matches!(error.kind(), Kind::Network | Kind::Refused) && error.reason().is_none() && error.stopped().is_none()
 }
 
 /// What the registry said, without what was asked.
@@ -96,7 +111,7 @@ pub(super) async fn resolve(
 enum Said {
     Found(Descriptor),
     Absent,
-    /// 401 or 403.
+    /// 401 or 403, or no answer that says anything.
     Denied(Error),
 }
 
@@ -111,7 +126,8 @@ enum Absence {
 }
 
 /// HEAD is a hint: where it does not say what is there, GET decides, so that the verdict does not depend on the request.
-async fn look(host: &Host, reference: &Reference, scopes: Scopes, (absence, need): (Absence, Need)) -> Result<Said> {
+async fn look(host: &Host, reference: &Reference, scopes: Scopes, asked: (Absence, Need)) -> Result<Said> {
+    let (absence, need) = asked;
     match head(host, reference, scopes.clone(), need).await? {
         Hint::Found(descriptor) => Ok(Said::Found(descriptor)),
         Hint::Absent if absence == Absence::AsLearned && !host.memory.arrived.has_manifest(reference) => {
@@ -121,10 +137,10 @@ async fn look(host: &Host, reference: &Reference, scopes: Scopes, (absence, need
                 Some(true) => Ok(Said::Absent),
                 Some(false) => {
                     drop(agrees);
-                    by_get(host, reference, scopes, need).await
+                    by_get(host, reference, scopes, asked).await
                 }
                 None => {
-                    let said = by_get(host, reference, scopes, need).await?;
+                    let said = by_get(host, reference, scopes, asked).await?;
                     match &said {
                         Said::Found(_) => *agrees = Some(false),
                         Said::Absent => *agrees = Some(true),
@@ -134,7 +150,7 @@ async fn look(host: &Host, reference: &Reference, scopes: Scopes, (absence, need
                 }
             }
         }
-        Hint::Absent | Hint::Nothing => by_get(host, reference, scopes, need).await,
+        Hint::Absent | Hint::Nothing => by_get(host, reference, scopes, asked).await,
     }
 }
 
@@ -172,8 +188,12 @@ async fn head(host: &Host, reference: &Reference, scopes: Scopes, need: Need) ->
     })
 }
 
-async fn by_get(host: &Host, reference: &Reference, scopes: Scopes, need: Need) -> Result<Said> {
-    Ok(match fetch(host, reference, scopes, need).await? {
+async fn by_get(host: &Host, reference: &Reference, scopes: Scopes, (absence, need): (Absence, Need)) -> Result<Said> {
+    let fetched = match absence == Absence::AsLearned && host.memory.stumbles() {
+        true => fetch_once(host, reference, scopes).await?,
+        false => fetch(host, reference, scopes, need).await?,
+    };
+    Ok(match fetched {
         Fetched::Manifest(manifest) => Said::Found(manifest.descriptor()),
         Fetched::Absent => Said::Absent,
         Fetched::Denied(error) => Said::Denied(error),
@@ -202,20 +222,8 @@ pub(super) async fn fetch(host: &Host, reference: &Reference, scopes: Scopes, ne
     let ask = ask.header("accept", media_type::ACCEPT_MANIFESTS)?;
     let mut tries = host.tries(&what);
     loop {
-        let reply = host.ask(&ask).await?;
-        match reply.status() {
-            200 => {}
-            404 | 410 => return Ok(Fetched::Absent),
-            401 | 403 => return Ok(Fetched::Denied(refusal(&what, reply).await.error)),
-            // No condition was sent, so it is a policy's.
-            412 => return Err(refusal(&what, reply).await.error.with_reason(Reason::PullPolicy)),
-            _ => return Err(refusal(&what, reply).await.error),
-        }
-        match received(reply, reference, &what).await {
-            Ok(manifest) => {
-                host.memory.note_answered(reference);
-                return Ok(Fetched::Manifest(Box::new(manifest)));
-            }
+        match fetched(host, host.ask(&ask).await?, reference, &what).await {
+            Ok(fetched) => return Ok(fetched),
             Err(failure) => match need {
                 Need::Required => tries.again(failure).await?,
                 Need::Optional(question) => {
@@ -227,6 +235,34 @@ pub(super) async fn fetch(host: &Host, reference: &Reference, scopes: Scopes, ne
             },
         }
     }
+}
+
+/// One try, where more have never brought an answer about what is not there.
+async fn fetch_once(host: &Host, reference: &Reference, scopes: Scopes) -> Result<Fetched> {
+    let what = format!("reading manifest {reference}");
+    let ask = Ask::new(Method::GET, path(reference)?, scopes, &what).header("accept", media_type::ACCEPT_MANIFESTS)?;
+    let Some(reply) = host.hint(&ask).await? else {
+        return Ok(Fetched::Denied(strange(&what, "no answer came")));
+    };
+    fetched(host, reply, reference, &what).await.or_else(|failure| match concerns_it_alone(&failure.error) {
+        true => Ok(Fetched::Denied(failure.error)),
+        false => Err(failure.error),
+    })
+}
+
+/// What an answer to a GET of a manifest means.
+async fn fetched(host: &Host, reply: Reply, reference: &Reference, what: &str) -> Result<Fetched, Failure> {
+    match reply.status() {
+        200 => {}
+        404 | 410 => return Ok(Fetched::Absent),
+        401 | 403 => return Ok(Fetched::Denied(refusal(what, reply).await.error)),
+        // No condition was sent, so it is a policy's.
+        412 => return Err(Failure::never(refusal(what, reply).await.error.with_reason(Reason::PullPolicy))),
+        _ => return Err(Failure::never(refusal(what, reply).await.error)),
+    }
+    let manifest = received(reply, reference, what).await?;
+    host.memory.note_answered(reference);
+    Ok(Fetched::Manifest(Box::new(manifest)))
 }
 
 async fn received(reply: Reply, reference: &Reference, what: &str) -> Result<Manifest, Failure> {

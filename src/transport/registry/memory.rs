@@ -1,7 +1,7 @@
 //! What earlier answers taught about one registry and its repositories.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use reqwest::Url;
@@ -13,6 +13,9 @@ use super::optional::Answers;
 use crate::credentials::Store;
 use crate::error::Kind;
 use crate::oci::{Digest, Reference, Repository, Tag};
+
+/// The smallest part of a blob that is worth a request, in bytes: what nginx allows where nobody has set a limit.
+pub(super) const SMALLEST_CHUNK: u64 = 1024 * 1024;
 
 /// Whoever holds it may change what it stands for.
 type Turn = Arc<tokio::sync::Mutex<()>>;
@@ -48,7 +51,9 @@ pub(super) struct Memory {
     /// What they say after another upload is not believed either.
     pub suspects: Mutex<HashSet<Digest>>,
     /// PATCH was refused as such: uploads go in one request.
-    pub patchless: AtomicBool,
+    patchless: AtomicBool,
+    /// Bytes that a request was refused for having, and a smaller one may have; 0 as long as none was.
+    chunk: AtomicU64,
     /// Whether GET agreed when HEAD said that a manifest is not there; locked while that is found out.
     pub head_tells: tokio::sync::Mutex<Option<bool>>,
     /// The same of blobs.
@@ -60,6 +65,8 @@ pub(super) struct Memory {
     /// Whether repositories take uploads, where a look into them was denied.
     uploads: Mutex<HashMap<Repository, Arc<OnceCell<bool>>>>,
     denied: AtomicBool,
+    /// A look-up has failed to its last try, and what was looked up counts as absent.
+    stumbles: AtomicBool,
     /// The registry's API beside the protocol did not answer, as was said.
     pub no_api: AtomicBool,
     /// Held while the fallback list of a subject is read, changed and written.
@@ -88,6 +95,15 @@ impl Memory {
     /// Whether nothing was denied before.
     pub fn is_first_denial(&self) -> bool {
         !self.denied.swap(true, Ordering::Relaxed)
+    }
+
+    /// Whether look-ups of what is not there fail here, so that more than one try is of no use.
+    pub fn stumbles(&self) -> bool {
+        self.stumbles.load(Ordering::Relaxed)
+    }
+
+    pub fn note_stumble(&self) {
+        self.stumbles.store(true, Ordering::Relaxed);
     }
 
     pub fn referrers_api(&self, repository: &Repository) -> Known {
@@ -141,6 +157,25 @@ impl Memory {
 
     pub fn refuses_patch(&self) -> bool {
         self.patchless.load(Ordering::Relaxed)
+    }
+
+    /// The largest body of a request, in bytes.
+    pub fn chunk(&self) -> u64 {
+        match self.chunk.load(Ordering::Relaxed) {
+            0 => u64::MAX,
+            chunk => chunk,
+        }
+    }
+
+    /// A body of `length` bytes was too large. `false`: a smaller one is not worth trying.
+    pub fn is_too_large(&self, length: u64) -> bool {
+        if length <= SMALLEST_CHUNK {
+            return false;
+        }
+        // Another upload may have found out more.
+        let chunk = (length / 2).max(SMALLEST_CHUNK).min(self.chunk());
+        self.chunk.store(chunk, Ordering::Relaxed);
+        true
     }
 
     pub fn set_refuses_patch(&self) {

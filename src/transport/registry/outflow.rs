@@ -15,13 +15,25 @@ use super::patience::LEAST;
 use crate::content::BlobReader;
 use crate::error::{Error, Result};
 
-/// A blob, or the end of one, on its way out.
+/// A blob, or a part of one, on its way out.
 pub(super) struct Outflow {
     length: u64,
+    /// Bytes of it that have not left.
+    left: u64,
+    /// It ends where the blob ends.
+    is_last: bool,
+    feed: Feed,
+    watch: Arc<Watch>,
+}
+
+/// Where the bytes come from. It outlives a request, so that a blob that goes out in chunks is read once.
+#[derive(Clone)]
+pub(super) struct Feed(Arc<Mutex<Source>>);
+
+struct Source {
     /// What comes before the next piece of `reader`.
     ready: Bytes,
     reader: BlobReader,
-    watch: Arc<Watch>,
 }
 
 /// How an upload is getting on, seen from outside.
@@ -37,13 +49,13 @@ struct State {
     lost: Option<Error>,
 }
 
-impl Outflow {
-    /// What is left of a blob of `size` bytes after its first `from`, which are read and proven like the others, before
+impl Feed {
+    /// What follows the first `from` bytes of a blob, which are read and proven like the others, before
     /// anything is sent: a registry shall not wait for them.
     ///
     /// # Errors
     /// What `reader` finds wrong up to there.
-    pub async fn after(from: u64, size: u64, mut reader: BlobReader) -> Result<Outflow> {
+    pub async fn after(from: u64, mut reader: BlobReader) -> Result<Feed> {
         let (mut ready, mut known) = (Bytes::new(), from);
         while known > 0
             && let Some(piece) = reader.next().await
@@ -53,9 +65,29 @@ impl Outflow {
             ready = ready.split_off(skipped as usize);
             known -= skipped;
         }
-        let length = size.saturating_sub(from);
+        Ok(Feed(Arc::new(Mutex::new(Source { ready, reader }))))
+    }
+
+    /// The next piece, of at most `most` bytes.
+    fn poll_piece(&self, context: &mut Context<'_>, most: u64) -> Poll<Option<Result<Bytes>>> {
+        let mut source = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if source.ready.is_empty() {
+            match source.reader.poll_next_unpin(context) {
+                Poll::Ready(Some(Ok(piece))) => source.ready = piece,
+                other => return other,
+            }
+        }
+        let size = source.ready.len().min(most as usize);
+        Poll::Ready(Some(Ok(source.ready.split_to(size))))
+    }
+}
+
+impl Outflow {
+    /// The next `length` bytes; `is_last` if the blob ends with them.
+    pub fn new(feed: &Feed, length: u64, is_last: bool) -> Outflow {
         let state = State { moved: Instant::now(), starved: false, sent: 0, left: length, lost: None };
-        Ok(Outflow { length, ready, reader, watch: Arc::new(Watch(Mutex::new(state))) })
+        let watch = Arc::new(Watch(Mutex::new(state)));
+        Outflow { length, left: length, is_last, feed: feed.clone(), watch }
     }
 
     /// In bytes.
@@ -72,14 +104,17 @@ impl Outflow {
     }
 
     fn poll_piece(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes>>> {
-        if self.ready.is_empty() {
-            match self.reader.poll_next_unpin(context) {
-                Poll::Ready(Some(Ok(piece))) => self.ready = piece,
-                other => return other,
-            }
+        let most = match (self.left, self.is_last) {
+            (0, false) => return Poll::Ready(None),
+            // Whether more comes than the blob should have is for the reader to see.
+            (_, true) => LEAST,
+            (left, false) => left.min(LEAST),
+        };
+        let polled = self.feed.poll_piece(context, most);
+        if let Poll::Ready(Some(Ok(piece))) = &polled {
+            self.left = self.left.saturating_sub(piece.len() as u64);
         }
-        let piece = self.ready.split_to(self.ready.len().min(LEAST as usize));
-        Poll::Ready(Some(Ok(piece)))
+        polled
     }
 }
 
@@ -163,17 +198,35 @@ mod tests {
     async fn what_the_registry_has_is_left_out_wherever_pieces_end() {
         let content = b"abcdefghij";
         for (from, piece) in [(0, 3), (1, 3), (3, 3), (4, 3), (9, 3), (9, 10), (5, 100)] {
-            let rest = Outflow::after(from, 10, reader(content, piece)).await.unwrap();
-            assert_eq!(rest.length(), 10 - from);
+            let feed = Feed::after(from, reader(content, piece)).await.unwrap();
+            let rest = Outflow::new(&feed, 10 - from, true);
             let sent: Vec<Bytes> = rest.map(Result::unwrap).collect().await;
             assert_eq!(sent.concat(), content[from as usize..], "from {from} in pieces of {piece}");
         }
     }
 
     #[tokio::test]
+    async fn a_blob_that_goes_out_in_chunks_is_read_once() {
+        let content = b"abcdefghij";
+        for (from, chunk, piece) in [(0, 3, 4), (0, 4, 4), (2, 1, 100), (5, 2, 3), (0, 10, 3)] {
+            let feed = Feed::after(from, reader(content, piece)).await.unwrap();
+            let (mut at, mut all) = (from, Vec::new());
+            while at < 10 {
+                let length = chunk.min(10 - at);
+                at += length;
+                let sent: Vec<Bytes> = Outflow::new(&feed, length, at == 10).map(Result::unwrap).collect().await;
+                assert_eq!(sent.concat().len() as u64, length);
+                all.extend(sent.concat());
+            }
+            assert_eq!(all, content[from as usize..]);
+        }
+    }
+
+    #[tokio::test]
     async fn a_slow_line_is_given_small_pieces_and_a_registry_that_takes_none_is_told() {
         static CONTENT: [u8; 100_000] = [7; 100_000];
-        let mut rest = Outflow::after(0, 100_000, reader(&CONTENT, 70_000)).await.unwrap();
+        let feed = Feed::after(0, reader(&CONTENT, 70_000)).await.unwrap();
+        let mut rest = Outflow::new(&feed, 100_000, true);
         let watch = rest.watch();
         let taken = rest.next().await.unwrap().unwrap();
         assert_eq!((taken.len() as u64, watch.sent()), (LEAST, LEAST));

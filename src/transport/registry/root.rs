@@ -110,7 +110,7 @@ impl Root {
         }
         // Of a server that it redirects to nothing is learned: our credentials are not for that one.
         if reply.status() != 200 && is_same_server(base, reply.url()) {
-            self.auth.set_challenge(Challenge::choose(reply.texts("www-authenticate")));
+            self.auth.set_challenge(Challenge::of(&reply));
         }
         // A proxy that sends everybody on to TLS is spoken to by TLS from now on.
         let secured = reply.url().scheme() == "https" && reply.url().host_str() == base.host_str();

@@ -17,7 +17,7 @@ use reqwest::{Method, Url};
 use super::answer::refusal;
 use super::auth::Scopes;
 use super::host::{Ask, Target};
-use super::outflow::Outflow;
+use super::outflow::{Feed, Outflow};
 use super::reply::Reply;
 use super::retry::{Failure, Retry, is_gateway, is_transient};
 use super::upload::{Upload, concerns_more, location};
@@ -46,27 +46,46 @@ impl Session {
 }
 
 impl Upload<'_> {
-    /// Sends what the registry lacks.
+    /// Sends what the registry lacks, in chunks where one request must not bring it all.
     pub async fn send_rest(&mut self) -> Result<(), Failure> {
-        let Some(Session { location, has, .. }) = &self.session else { return Ok(()) };
-        let (location, from, size) = (location.clone(), *has, self.blob.size);
-        if from == size {
-            return Ok(());
+        while let Some(from) = self.session.as_ref().map(|session| session.has).filter(|has| *has < self.blob.size) {
+            self.send_chunk(from).await?;
         }
-        let reader = self.origin.open(self.blob).await.map_err(Failure::never)?;
-        let rest = Outflow::after(from, size, reader).await.map_err(|lost| self.lost(lost))?;
-        let watch = rest.watch();
+        Ok(())
+    }
+
+    async fn send_chunk(&mut self, from: u64) -> Result<(), Failure> {
+        let Some(Session { location, .. }) = &self.session else { return Ok(()) };
+        let (location, size) = (location.clone(), self.blob.size);
+        let length = (size - from).min(self.host.memory.chunk());
+        let feed = match self.feed.take() {
+            Some((at, feed)) if at == from => feed,
+            _ => {
+                let reader = self.origin.open(self.blob).await.map_err(Failure::never)?;
+                Feed::after(from, reader).await.map_err(|lost| self.lost(lost))?
+            }
+        };
+        let end = from + length;
+        let body = Outflow::new(&feed, length, end == size);
+        let watch = body.watch();
         let mut ask = self.request(Method::PATCH)?;
-        if from > 0 {
-            ask = ask.header("content-range", &format!("{from}-{}", size - 1)).map_err(Failure::never)?;
+        if length < size {
+            ask = ask.header("content-range", &format!("{from}-{}", end - 1)).map_err(Failure::never)?;
         }
-        let answer = self.host.once_with(&ask, location, Payload::Stream(Box::new(rest))).await;
+        let answer = self.host.once_with(&ask, location, Payload::Stream(Box::new(body))).await;
         if let Some(lost) = watch.take_lost() {
             return Err(self.lost(lost));
         }
         let reply = self.heard(answer, from + watch.sent())?;
         match reply.status() {
-            200..=202 | 204 => self.has_taken(&reply),
+            200..=202 | 204 => {
+                self.feed = Some((end, feed));
+                self.has_taken(&reply, end)
+            }
+            413 if self.shrinks(length) => {
+                self.keep(|session| session.unsure = false);
+                Ok(())
+            }
             405 | 501 => {
                 self.host.memory.set_refuses_patch();
                 self.keep(|session| session.unsure = false);
@@ -95,9 +114,9 @@ impl Upload<'_> {
         }
     }
 
-    /// From now on this blob goes in one PUT, in a session of its own.
+    /// From now on this blob goes in one PUT, in a session of its own, if it may be so large.
     fn start_in_one(&mut self, failure: Failure) -> Failure {
-        (self.in_one, self.session) = (true, None);
+        self.start_again();
         Failure { retry: Retry::Now, ..failure }
     }
 
@@ -107,6 +126,7 @@ impl Upload<'_> {
         let location = session.location.clone();
         self.may_be_there = true;
         let answer = self.finish(location, Payload::Closing).await;
+        self.unclosed += 1;
         let reply = self.heard(answer, self.blob.size)?;
         match reply.status() {
             201 | 204 => self.accepted(&reply),
@@ -118,10 +138,13 @@ impl Upload<'_> {
             // of the parts that they have got. Another PATCH could end the same way, so a new session gets the whole blob
             // in one PUT, from the first byte.
             404 => {
-                self.in_one = true;
+                self.start_again();
                 Err(self.refused(reply).await)
             }
-            _ => Err(self.refused(reply).await),
+            status => {
+                let failure = self.refused(reply).await;
+                Err(self.judged(failure, status))
+            }
         }
     }
 
@@ -145,7 +168,6 @@ impl Upload<'_> {
         let sent = session.sent;
         match has {
             Some(has) if has <= sent => {
-                self.continued = true;
                 self.keep(|session| {
                     (session.has, session.unsure) = (has, false);
                     session.location = next.unwrap_or_else(|| session.location.clone());
@@ -166,17 +188,17 @@ impl Upload<'_> {
         answer
     }
 
-    /// After a PATCH that the registry took.
-    fn has_taken(&mut self, reply: &Reply) -> Result<(), Failure> {
+    /// After a PATCH up to `end` that the registry took.
+    fn has_taken(&mut self, reply: &Reply, end: u64) -> Result<(), Failure> {
         let size = self.blob.size;
         let had = self.session.as_ref().map_or(0, |session| session.has);
         let next = location(reply, self.what).ok();
-        let has = reply.header("range").and_then(range_end).filter(|has| *has < size).unwrap_or(size);
+        let has = reply.header("range").and_then(range_end).filter(|has| *has < end).unwrap_or(end);
         self.keep(|session| {
             session.location = next.unwrap_or_else(|| session.location.clone());
-            (session.has, session.unsure) = (has, has < size);
+            (session.has, session.unsure) = (has, has < end);
         });
-        if has == size {
+        if has == end {
             return Ok(());
         }
         let text = format!("{}: the registry says that it has {has} of {size} bytes", self.what);
@@ -188,12 +210,9 @@ impl Upload<'_> {
     /// The failure that an answer stands for, and what it means for the session.
     async fn refused(&mut self, reply: Reply) -> Failure {
         let status = reply.status();
-        let failure = refusal(self.what, reply).await;
-        // What was put together from several connections has another digest (DIGEST_INVALID): once more in one piece.
-        let misjoined = status == 400 && std::mem::take(&mut self.continued);
-        self.in_one |= misjoined;
+        let failure = self.judged_size(refusal(self.what, reply).await, status);
         // Cancelled or expired (BLOB_UPLOAD_UNKNOWN, BLOB_UPLOAD_INVALID): a new one may do.
-        let gone = matches!(status, 404 | 410) || misjoined;
+        let gone = matches!(status, 404 | 410);
         if gone {
             self.session = None;
         }

@@ -3,8 +3,9 @@
 //! A small blob is one POST and one PUT of the whole body with its exact length. A large one goes by PATCH in one stream,
 //! so that a registry that keeps what it got before a break can be asked how much that is, and only the rest is sent again
 //! (`session`); the closing PUT is empty then, because Harbor counts what it brings a second time. Where the registry
-//! cancels the upload instead (distribution 2.8, which every Harbor 2.x embeds), it starts again from POST. A chunk's least
-//! size (`OCI-Chunk-Min-Length`) never matters: what is sent is always all the rest.
+//! cancels the upload instead (distribution 2.8, which every Harbor 2.x embeds), it starts again from POST. What is sent is all
+//! the rest, unless a gateway has refused a request for its size (413): then blobs go in chunks of half that size, or of half
+//! of that, and so on.
 //!
 //! The body comes out of a [`BlobReader`](crate::content::BlobReader), which keeps back the last piece until all is proven:
 //! a wrong blob can never be completed. When an upload continues, the blob is read and proven again from its first byte.
@@ -17,10 +18,10 @@ use super::auth::Scopes;
 use super::host::{Ask, Host, Target, strange};
 use super::last_byte;
 use super::location;
-use super::outflow::Outflow;
+use super::outflow::{Feed, Outflow};
 use super::projects::Turn;
 use super::reply::Reply;
-use super::retry::{Failure, Retry};
+use super::retry::{Failure, Retry, may_be_down};
 use super::session::Session;
 use super::wire::Payload;
 use crate::content::{Origin, Readable};
@@ -181,8 +182,10 @@ pub(super) async fn put(host: &Host, repository: &Repository, blob: &Descriptor,
         inherited: session.is_some(),
         session,
         may_be_there: false,
-        continued: false,
+        unclosed: 0,
+        was_wrong: false,
         in_one: false,
+        feed: None,
         refused_patches: 0,
         far: 0,
         refused: None,
@@ -240,10 +243,14 @@ pub(super) struct Upload<'a> {
     inherited: bool,
     /// It was asked to be closed; without an answer nobody knows.
     pub may_be_there: bool,
-    /// What the registry has came over more than one connection.
-    pub continued: bool,
+    /// How often the closing request has failed without a refusal.
+    pub unclosed: u32,
+    /// The registry has found another digest once.
+    pub was_wrong: bool,
     /// Several requests have failed to make a blob of it: one shall do.
     pub in_one: bool,
+    /// What the last request has left of the blob, and where it goes on.
+    pub feed: Option<(u64, Feed)>,
     /// How often a PATCH of it was refused.
     pub refused_patches: u32,
     /// The most that the registry has had of it, in bytes.
@@ -255,17 +262,21 @@ pub(super) struct Upload<'a> {
 impl Upload<'_> {
     /// Goes on from what the registry has, as far as that is known.
     async fn attempt(&mut self) -> Result<(), Failure> {
+        // A registry that stumbles over its answer may have stored the blob all the same.
+        if self.unclosed > 1 && self.is_there().await {
+            return Ok(());
+        }
         if self.session.as_ref().is_some_and(|session| session.unsure) {
             self.ask_what_it_has().await?;
         }
         if self.session.is_none() {
-            if self.may_be_there && matches!(has(self.host, self.repository, self.blob).await, Ok(true)) {
+            if self.may_be_there && self.is_there().await {
                 return Ok(());
             }
             self.session = Some(self.begin().await?);
             self.inherited = false;
         }
-        if !self.is_large() {
+        if !self.goes_in_parts() {
             self.send_whole().await?;
             if self.refused_patches > 0 {
                 self.host.memory.set_refuses_patch();
@@ -276,10 +287,24 @@ impl Upload<'_> {
         self.close().await
     }
 
-    /// Worth a request more, because starting again would hurt.
-    fn is_large(&self) -> bool {
-        let large = self.blob.size >= self.host.wire.config.large_blob.max(1);
-        large && !self.in_one && !self.host.memory.refuses_patch()
+    /// Worth a request more, because starting again would hurt, or because one request cannot carry it.
+    fn goes_in_parts(&self) -> bool {
+        let least = self.host.wire.config.large_blob.max(1);
+        self.takes_parts() && (self.blob.size >= least || self.blob.size > self.host.memory.chunk())
+    }
+
+    /// PATCH has not failed.
+    fn takes_parts(&self) -> bool {
+        !self.in_one && !self.host.memory.refuses_patch()
+    }
+
+    async fn is_there(&self) -> bool {
+        matches!(has(self.host, self.repository, self.blob).await, Ok(true))
+    }
+
+    /// A body of `length` bytes was refused for its size. `true`: the next request brings less.
+    pub fn shrinks(&self, length: u64) -> bool {
+        self.takes_parts() && self.host.memory.is_too_large(length)
     }
 
     /// Whether enough has arrived since the last time for earlier breaks to be forgotten.
@@ -319,7 +344,8 @@ impl Upload<'_> {
                 piece.map_err(|lost| self.lost(lost))?;
             }
         }
-        let body = Outflow::after(0, self.blob.size, reader).await.map_err(|lost| self.lost(lost))?;
+        let feed = Feed::after(0, reader).await.map_err(|lost| self.lost(lost))?;
+        let body = Outflow::new(&feed, self.blob.size, true);
         let watch = body.watch();
         let payload = if self.blob.size == 0 { Payload::Closing } else { Payload::Stream(Box::new(body)) };
         let location = session.location.clone();
@@ -332,8 +358,9 @@ impl Upload<'_> {
             Ok(reply) => reply,
             Err(failure) => {
                 // Refused for an old token, before a byte was taken: the session is as good as before.
-                if failure.retry == Retry::Now {
-                    self.session = Some(session);
+                match failure.retry {
+                    Retry::Now => self.session = Some(session),
+                    _ => self.may_be_there = watch.sent() == self.blob.size,
                 }
                 return Err(failure);
             }
@@ -343,16 +370,46 @@ impl Upload<'_> {
             200 | 202 => self.check_there(reply).await,
             // The session is gone (BLOB_UPLOAD_UNKNOWN, BLOB_UPLOAD_INVALID): a new one may do.
             404 | 416 => Err(Failure { retry: Retry::Soon, ..refusal(self.what, reply).await }),
-            _ => {
-                let failure = refusal(self.what, reply).await;
+            // A gateway's limit: the registry behind it has not heard of this, and the session is as good as before.
+            413 if self.shrinks(self.blob.size) => {
+                self.session = Some(session);
+                Err(Failure { retry: Retry::Now, ..refusal(self.what, reply).await })
+            }
+            status => {
+                let failure = self.judged(refusal(self.what, reply).await, status);
+                self.may_be_there = may_be_down(status);
                 match failure.error.reason() {
-                    // The registry behind it has not heard of this: the session is as good as before.
+                    // The same.
                     Some(Reason::ReadOnly) => self.session = Some(session),
-                    _ => self.refused = Some(location),
+                    _ if failure.retry == Retry::Never => self.refused = Some(location),
+                    _ => {}
                 }
                 Err(failure)
             }
         }
+    }
+
+    /// The failure with which a closing request ends. A digest that is not ours may come of what lies between, or of parts that were
+    /// put together wrongly: once more in one piece.
+    pub fn judged(&mut self, failure: Failure, status: u16) -> Failure {
+        if status == 400 && !std::mem::replace(&mut self.was_wrong, true) {
+            self.start_again();
+            return Failure { retry: Retry::Soon, ..failure };
+        }
+        self.judged_size(failure, status)
+    }
+
+    pub fn judged_size(&self, failure: Failure, status: u16) -> Failure {
+        match status {
+            413 => Failure { error: failure.error.with_reason(Reason::BodyLimit), ..failure },
+            _ => failure,
+        }
+    }
+
+    /// In a new session, and in one piece if a request may bring so much.
+    pub fn start_again(&mut self) {
+        self.in_one |= self.blob.size <= self.host.memory.chunk();
+        self.session = None;
     }
 
     /// Our own failure to read. Of wrong bytes the source knows where they came from, and perhaps another place.

@@ -196,8 +196,8 @@ async fn a_list_of_signatures_that_may_not_be_read_is_absent_only_where_the_tags
 }
 
 #[tokio::test]
-async fn what_a_target_denies_counts_as_absent_where_it_takes_uploads() {
-    for status in [401, 403] {
+async fn what_a_target_denies_or_stumbles_over_counts_as_absent_where_it_takes_uploads() {
+    for status in [401, 403, 400, 405, 500] {
         let server = denying(status, 202).await;
         let (registries, events) = watched(config());
         for reference in many(&server) {
@@ -214,7 +214,7 @@ async fn what_a_target_denies_counts_as_absent_where_it_takes_uploads() {
 
         let server = denying(status, status).await;
         let error = Sink::resolve(&client(config()), &many(&server)[0]).await.unwrap_err();
-        assert!(matches!(error.kind(), Kind::Unauthorized | Kind::Refused), "{error:?}");
+        assert!(matches!(error.kind(), Kind::Unauthorized | Kind::Refused | Kind::Network), "{error:?}");
 
         // Whoever only looks begins no upload either.
         let server = denying(status, 202).await;

@@ -100,7 +100,8 @@ fn sending() -> Vec<Row> {
         rows.push((Fault::Reset(Stage::RequestBody(at)), None));
         rows.push((Fault::Stall(Stage::RequestBody(at)), None));
     }
-    rows.push((Fault::WrongDigest, Some(Kind::Refused)));
+    // Sent once more.
+    rows.push((Fault::WrongDigest, None));
     rows
 }
 

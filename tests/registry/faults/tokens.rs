@@ -33,19 +33,27 @@ async fn a_token_is_had_from_odd_challenges_and_answers_and_never_shown() {
         (201, r#"{"token":"the-token"}"#),
         (200, r#"{"token":"the-token\n","access_token":5}"#),
         (200, r#"{"token":null,"access_token":" the-token"}"#),
+        (200, "\u{feff}{\"token\":\"the-token\"}"),
     ] {
-        let server = Server::start(move |request, _| match request.header("authorization") {
-            "Bearer the-token" => manifest(),
-            _ if request.target.starts_with("/token") => Answer::new(status).body(body),
-            _ => {
-                let realm = format!("http://{}/token", request.header("host"));
-                let challenge = format!(r#"Bearer realm="{realm}",error_description="Zugriff für niemanden""#);
-                Answer::new(401).with("WWW-Authenticate", challenge)
-            }
-        });
-        let server = server.await;
-        let found = client(config()).manifest(&tag(&repo(&server), "v1")).await;
-        assert!(found.unwrap_or_else(|e| panic!("{body}: {e:?}")).is_some());
+        for challenge in [
+            r#"Bearer realm="http://HERE/token",error_description="Zugriff für niemanden""#,
+            "Bearer realm='http://HERE/token'",
+            r#"Bearer realm="/token""#,
+            r#"Bearer realm="r",realm="http://HERE/token""#,
+            r#"Bearer service="r", Bearer realm="http://HERE/token""#,
+        ] {
+            let server = Server::start(move |request, _| match request.header("authorization") {
+                "Bearer the-token" => manifest(),
+                _ if request.target.starts_with("/token") => Answer::new(status).body(body),
+                _ => {
+                    let challenge = challenge.replace("HERE", request.header("host"));
+                    Answer::new(401).with("WWW-Authenticate", challenge)
+                }
+            });
+            let server = server.await;
+            let found = client(config()).manifest(&tag(&repo(&server), "v1")).await;
+            assert!(found.unwrap_or_else(|e| panic!("{body} {challenge}: {e:?}")).is_some());
+        }
     }
 }
 

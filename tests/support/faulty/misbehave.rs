@@ -65,6 +65,7 @@ pub(super) fn spoil_request(fault: &Fault, request: &mut Seen) {
 /// What a fault does to the answer that came.
 pub(super) fn spoil_answer(fault: &Fault, request: &Seen, answer: &mut Answer) {
     match fault {
+        Fault::AfterAll(status) => *answer = said(*status, "UNAVAILABLE"),
         Fault::WrongDigest if request.body.is_empty() => flip(&mut answer.body),
         Fault::WrongLength(more) => {
             let told = answer.remove("content-length").and_then(|length| length.parse().ok());

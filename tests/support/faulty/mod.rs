@@ -52,6 +52,8 @@ pub enum Fault {
     Page,
     /// This status, without the registry having seen the request.
     Status(u16),
+    /// The registry does as it was asked, and this status is answered all the same.
+    AfterAll(u16),
     /// This status before the request's body was read, then the connection closes: nginx's 413.
     Hasty(u16),
     /// 401 with a challenge, after the request's body was read.
@@ -112,7 +114,7 @@ impl Fault {
     /// What it is, without how much and where.
     pub fn name(&self) -> String {
         let whole = format!("{self:?}");
-        let numbers = ["Status", "Hasty"].iter().any(|name| whole.starts_with(name));
+        let numbers = ["Status", "AfterAll", "Hasty"].iter().any(|name| whole.starts_with(name));
         match self {
             Fault::Reset(stage) | Fault::Stall(stage) => {
                 let stage = format!("{stage:?}");

@@ -1,7 +1,12 @@
 //! `WWW-Authenticate`: what a registry wants to be shown (RFC 9110 §11.6.1, distribution `docs/spec/auth/token.md`).
 //!
 //! **Threats.** The header is text from outside. Nothing is sliced by assumption, an unknown or broken challenge is skipped,
-//! and a realm is only a URL that the caller still has to judge before it sends credentials there.
+//! and a realm is only a URL that the caller still has to judge before it sends credentials there. One without a host is meant for
+//! the server that sent the challenge, and can lead to no other.
+
+use reqwest::Url;
+
+use crate::transport::registry::reply::Reply;
 
 /// A challenge this program can answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,21 +28,30 @@ pub(in crate::transport::registry) struct Bearer {
 }
 
 impl Challenge {
+    /// The one to answer of those that a registry's answer holds.
+    pub fn of(reply: &Reply) -> Option<Challenge> {
+        Challenge::choose(reply.texts("www-authenticate"), reply.url())
+    }
+
     /// Of the challenges of the headers, in whatever order, the one to answer: a token server gives tokens also to nobody
-    /// in particular and takes what Basic would be shown. One without a web address cannot be asked.
-    pub fn choose(headers: impl Iterator<Item = impl AsRef<str>>) -> Option<Challenge> {
+    /// in particular and takes what Basic would be shown. `asked` is what they are the answer to.
+    pub fn choose(headers: impl Iterator<Item = impl AsRef<str>>, asked: &Url) -> Option<Challenge> {
         let all: Vec<Challenge> = headers.flat_map(|header| parse(header.as_ref())).collect();
         let or_basic = all.contains(&Challenge::Basic);
-        let usable = all.iter().position(|challenge| match challenge {
-            Challenge::Basic => false,
-            Challenge::Bearer(bearer) => bearer.has_web_address(),
-        });
-        let chosen = usable.or_else(|| all.iter().position(|challenge| *challenge == Challenge::Basic));
-        let chosen = all.into_iter().nth(chosen.unwrap_or(0))?;
-        Some(match chosen {
-            Challenge::Bearer(bearer) => Challenge::Bearer(Bearer { or_basic, ..bearer }),
-            Challenge::Basic => Challenge::Basic,
-        })
+        let bearers = || all.iter().filter_map(Challenge::bearer);
+        let resolved = bearers().find_map(|bearer| Some(Bearer { realm: bearer.address(asked)?, ..bearer.clone() }));
+        match resolved {
+            Some(bearer) => Some(Challenge::Bearer(Bearer { or_basic, ..bearer })),
+            None if or_basic => Some(Challenge::Basic),
+            None => bearers().next().cloned().map(Challenge::Bearer),
+        }
+    }
+
+    fn bearer(&self) -> Option<&Bearer> {
+        match self {
+            Challenge::Bearer(bearer) => Some(bearer),
+            Challenge::Basic => None,
+        }
     }
 
     /// What the token lacked, if that is why the request was refused (RFC 6750 §3.1).
@@ -65,9 +79,18 @@ impl Bearer {
         self.service.as_deref() == Some("harbor-registry")
     }
 
-    fn has_web_address(&self) -> bool {
-        self.realm.parse::<reqwest::Url>().is_ok_and(|url| matches!(url.scheme(), "http" | "https"))
+    /// The realm as a web address. A path belongs to the server that was `asked`; a word is no address.
+    fn address(&self, asked: &Url) -> Option<String> {
+        if is_web_address(&self.realm) {
+            return Some(self.realm.clone());
+        }
+        let url = asked.join(&self.realm).ok().filter(|_| self.realm.starts_with('/'))?;
+        (url.origin() == asked.origin()).then(|| url.to_string())
     }
+}
+
+fn is_web_address(realm: &str) -> bool {
+    realm.parse::<Url>().is_ok_and(|url| matches!(url.scheme(), "http" | "https"))
 }
 
 /// Whether one `type:name:actions` allows all that another does.
@@ -106,6 +129,8 @@ fn challenge(scheme: &str, parameters: Vec<(String, String)>) -> Option<Challeng
     let mut bearer = Bearer::default();
     for (name, value) in parameters {
         match name.as_str() {
+            // Of two realms, the address counts, wherever it stands.
+            "realm" if is_web_address(&bearer.realm) => {}
             "realm" => bearer.realm = value,
             "service" => bearer.service = Some(value),
             "scope" => bearer.scope = Some(value),
@@ -135,17 +160,18 @@ fn name_before_equals(text: &str) -> Option<(&str, &str)> {
     token.then_some((name, after.trim_start()))
 }
 
-/// A quoted string (with `\` escapes) or a bare token.
+/// A quoted string (with `\` escapes), in single quotes as some gateways write it, or a bare token.
 fn value(text: &str) -> (String, &str) {
-    let Some(quoted) = text.strip_prefix('"') else {
+    let Some(quote) = text.chars().next().filter(|c| matches!(c, '"' | '\'')) else {
         let end = text.find([',', ' ', '\t']).unwrap_or(text.len());
         return (text[..end].to_owned(), &text[end..]);
     };
+    let quoted = &text[1..];
     let mut value = String::new();
     let mut characters = quoted.char_indices();
     while let Some((at, c)) = characters.next() {
         match c {
-            '"' => return (value, &quoted[at + 1..]),
+            c if c == quote => return (value, &quoted[at + 1..]),
             '\\' => value.extend(characters.next().map(|(_, c)| c)),
             c => value.push(c),
         }
@@ -157,8 +183,12 @@ fn value(text: &str) -> (String, &str) {
 mod tests {
     use super::*;
 
+    fn asked() -> Url {
+        "https://r.io:5000/v2/a/manifests/1".parse().unwrap()
+    }
+
     fn first(header: &str) -> Option<Challenge> {
-        Challenge::choose([header].into_iter())
+        Challenge::choose([header].into_iter(), &asked())
     }
 
     fn bearer(realm: &str, service: Option<&str>, scope: Option<&str>) -> Option<Challenge> {
@@ -186,7 +216,7 @@ mod tests {
         let tokens =
             |or_basic| Some(Challenge::Bearer(Bearer { realm: "https://a/t".into(), or_basic, ..Bearer::default() }));
         let bearer = r#"Bearer realm="https://a/t""#;
-        let choose = |headers: &[&str]| Challenge::choose(headers.iter().copied());
+        let choose = |headers: &[&str]| Challenge::choose(headers.iter().copied(), &asked());
         assert_eq!(choose(&[&format!(r#"Basic realm="r", {bearer}"#)]), tokens(true));
         assert_eq!(choose(&[r#"Basic realm="r""#, bearer]), tokens(true));
         assert_eq!(choose(&[bearer, r#"Basic realm="r""#]), tokens(true));
@@ -195,6 +225,33 @@ mod tests {
         assert_eq!(choose(&[r#"Bearer realm="registry""#, bearer]), tokens(false));
         assert_eq!(choose(&[r#"Bearer realm="registry", Basic realm="r""#]), Some(Challenge::Basic));
         assert_eq!(choose(&["Negotiate", "Digest nonce=x"]), None);
+        for unanswerable in ["Bearer", "Bearer service=\"s\"", "Bearer realm=\"\"", "Bearer realm=\"ftp://a/t\""] {
+            assert_eq!(choose(&[unanswerable, bearer]), tokens(false), "{unanswerable}");
+            assert_eq!(choose(&[&format!("{unanswerable}, {bearer}")]), tokens(false), "{unanswerable}");
+        }
+    }
+
+    #[test]
+    fn a_realm_is_found_however_it_is_written() {
+        let realm = |header: &str| match first(header) {
+            Some(Challenge::Bearer(bearer)) => bearer.realm,
+            other => panic!("{header}: {other:?}"),
+        };
+        for header in [
+            "Bearer realm='https://a/t',service='s'",
+            r#"Bearer realm="https://a/t",realm="registry""#,
+            r#"Bearer realm="registry",service="s",realm="https://a/t""#,
+            r#"Bearer realm="https://a/t",realm="https://b/t""#,
+        ] {
+            assert_eq!(realm(header), "https://a/t", "{header}");
+        }
+        assert_eq!(realm(r#"Bearer realm="/token?x=1""#), "https://r.io:5000/token?x=1");
+        assert_eq!(
+            realm(r#"Bearer realm="//evil.io/token""#),
+            "//evil.io/token",
+            "that is another server, and no address"
+        );
+        assert_eq!(realm(r#"Bearer realm="registry""#), "registry");
     }
 
     #[test]

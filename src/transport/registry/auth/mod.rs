@@ -191,7 +191,7 @@ impl Auth {
     pub fn concerns(reply: &Reply) -> bool {
         match reply.status() {
             401 => true,
-            403 => Challenge::choose(reply.texts("www-authenticate")).is_some_and(|c| c.missing_scope().is_some()),
+            403 => Challenge::of(reply).is_some_and(|c| c.missing_scope().is_some()),
             _ => false,
         }
     }
@@ -205,7 +205,7 @@ impl Auth {
         sent: Option<&HeaderValue>,
         reply: &Reply,
     ) -> Result<Option<HeaderValue>, Failure> {
-        let challenge = Challenge::choose(reply.texts("www-authenticate"));
+        let challenge = Challenge::of(reply);
         let asked = scopes.words();
         let named = |challenge: &Challenge| {
             challenge.missing_scope().or_else(|| challenge.other_scope(&asked)).map(str::to_owned)

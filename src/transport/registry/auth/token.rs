@@ -168,7 +168,9 @@ async fn read(reply: Reply, what: &str, sent: Instant) -> Result<Token, Failure>
     let body = reply.body(what, MOST_BYTES).await?;
     // The answer may hold a token even if it is broken: never quoted.
     let malformed = || Failure::never(Error::new(Kind::Unauthorized, format!("{what}: the answer holds no token")));
-    let answer: Answer = serde_json::from_slice(&body).map_err(|_| malformed())?;
+    // Programs for Windows begin text with a byte order mark.
+    let json = body.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(&body);
+    let answer: Answer = serde_json::from_slice(json).map_err(|_| malformed())?;
     let given = [answer.token, answer.access_token].into_iter().flatten().find(|token| !token.is_empty());
     let given = given.ok_or_else(malformed)?;
     let granted = claims::granted(&given);
