@@ -208,10 +208,11 @@ fn masked(text: &str, mut places: Vec<Range<usize>>) -> Cow<'_, str> {
             place.end = place.end.max(next.end);
         }
         // Never within a character.
-        let start = text.floor_char_boundary(place.start).max(end);
+        let is_boundary = |at: &usize| text.is_char_boundary(*at);
+        let start = (0..=place.start).rev().find(is_boundary).unwrap_or(0).max(end);
         left.push_str(&text[end..start]);
         left.push_str(MASK);
-        end = text.ceil_char_boundary(place.end).max(start);
+        end = (place.end..=text.len()).find(is_boundary).unwrap_or(text.len()).max(start);
     }
     left.push_str(&text[end..]);
     Cow::Owned(left)
