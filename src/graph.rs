@@ -9,7 +9,7 @@ use std::fmt;
 use serde::Serialize;
 
 use crate::companion::Kind;
-use crate::lock::LockedImage;
+use crate::lock::{Attached, LockedImage};
 use crate::oci::{Descriptor, Digest, Manifest, Reference, Repository};
 
 /// One image, complete.
@@ -32,6 +32,46 @@ impl Image {
     /// Bytes of all distinct content.
     pub fn total_size(&self) -> u64 {
         sum_distinct(self.content())
+    }
+
+    /// The manifests that are carried of `root` and what it leads to.
+    pub fn below(&self, root: Digest) -> Vec<&Manifest> {
+        let (mut open, mut seen, mut below) = (vec![root], HashSet::new(), Vec::new());
+        while let Some(digest) = open.pop().filter(|_| seen.len() <= self.manifests.len()) {
+            let found = self.manifests.iter().find(|manifest| manifest.digest() == digest);
+            if let Some(manifest) = found.filter(|_| seen.insert(digest)) {
+                open.extend(manifest.children().into_iter().map(|child| child.descriptor.digest));
+                below.push(manifest);
+            }
+        }
+        below
+    }
+
+    /// Takes out the companions that are `gone`, those that speak of them, and what nothing else needs. The lock entry then says
+    /// that more may be attached than it names.
+    pub fn leave_out_companions(&mut self, gone: &HashSet<Digest>) {
+        let Some(attached) = self.locked.attached.take() else { return };
+        let digests = |manifests: Vec<&Manifest>| manifests.into_iter().map(Manifest::digest).collect::<Vec<_>>();
+        let mut carried: HashSet<Digest> = digests(self.below(self.locked.digest)).into_iter().collect();
+        let mut kept: HashSet<Digest> = HashSet::new();
+        // A companion may speak of another one.
+        loop {
+            let is_next = |one: &&Attached| carried.contains(&one.subject) && !gone.contains(&one.digest);
+            let next: Vec<Digest> = attached.iter().filter(is_next).map(|one| one.digest).collect();
+            let next: Vec<Digest> = next.into_iter().filter(|digest| kept.insert(*digest)).collect();
+            if next.is_empty() {
+                break;
+            }
+            next.into_iter().for_each(|digest| carried.extend(digests(self.below(digest))));
+        }
+        self.manifests.retain(|manifest| carried.contains(&manifest.digest()));
+        let named = self.manifests.iter().flat_map(Manifest::children).map(|child| child.descriptor.digest);
+        let named: HashSet<Digest> = named.collect();
+        self.blobs.retain(|blob| named.contains(&blob.digest));
+        let is_left = |one: &Attached| kept.contains(&one.digest) && carried.contains(&one.subject);
+        self.locked.attached = Some(attached.into_iter().filter(is_left).collect());
+        self.locked.attached_unknown = true;
+        self.locked.total_size = self.total_size();
     }
 
     fn content(&self) -> impl Iterator<Item = (Digest, u64)> {

@@ -13,7 +13,7 @@ use crate::allowlist::{Rule, Select};
 use crate::content::{Source, TagList, on_threads};
 use crate::error::{Error, Kind, Result};
 use crate::graph::{Graph, Image};
-use crate::lock::{LOCK_VERSION, Lock, MissingImage, MissingReason, Rename};
+use crate::lock::{LOCK_VERSION, Lock, LockedImage, MissingImage, MissingReason, Rename};
 use crate::oci::{Digest, Reference, Repository, Tag};
 use crate::position::Position;
 use crate::progress::plain_piece;
@@ -312,34 +312,43 @@ fn sort(
             }
         }
     }
+    let images = merge_names(images, leave_out, (&mut missing, &mut failures), events);
     let (missing, errors): (Vec<MissingImage>, Vec<Error>) = missing.into_iter().unzip();
     if images.is_empty() {
         failures.extend(errors);
     }
-    if !failures.is_empty() {
-        return Err(Failures(failures));
-    }
-    Ok((merge_names(images, events)?, missing))
+    if failures.is_empty() { Ok((images, missing)) } else { Err(Failures(failures)) }
 }
 
-/// `name:tag` and `name:tag@digest` are one name: one image if they are the same, else an error.
-fn merge_names(images: Vec<Image>, events: &Events) -> Result<Vec<Image>, Failures> {
+/// `name:tag` and `name:tag@digest` are one name: one image if they are the same, else the first one, and an error.
+fn merge_names(
+    found: Vec<Image>,
+    leave_out: LeaveOut,
+    (missing, failures): (&mut Vec<(MissingImage, Error)>, &mut Vec<Error>),
+    events: &Events,
+) -> Vec<Image> {
     let mut seen: HashMap<String, Digest> = HashMap::new();
-    let (mut merged, mut failures) = (Vec::with_capacity(images.len()), Vec::new());
-    for image in images {
-        let (name, digest) = (image.locked.name(), image.locked.digest);
-        match seen.insert(name.clone(), digest) {
-            None => merged.push(image),
-            Some(first) if first == digest => {
-                events.report(Event::Notice(format!("{} is {name}, which is carried already", image.locked.reference)));
+    let mut merged = Vec::with_capacity(found.len());
+    for image in found {
+        let LockedImage { reference, rename, digest, .. } = &image.locked;
+        let name = image.locked.name();
+        match seen.get(&name) {
+            None => {
+                seen.insert(name, *digest);
+                merged.push(image);
             }
-            Some(first) => failures.push(Error::input(format!(
-                "{} and another entry have one name and different digests, {first} and {digest}",
-                image.locked.reference
-            ))),
+            Some(first) if first == digest => {
+                events.report(Event::Notice(format!("{reference} is {name}, which is carried already")));
+            }
+            Some(first) => {
+                let text = "and another entry have one name and different digests";
+                let error = Error::input(format!("{reference} {text}, {first} and {digest}"));
+                let (reference, rename, images) = (reference.clone(), rename.clone(), &mut *missing);
+                leave_out.sort(Missing { reference, rename, images, failures }, error, events);
+            }
         }
     }
-    if failures.is_empty() { Ok(merged) } else { Err(Failures(failures)) }
+    merged
 }
 
 /// Makes the graph of a lock again, and the lock of what could be had: without `leave_out` the same.

@@ -350,7 +350,7 @@ impl<'a> Walk<'a> {
     async fn need_locked(&self, locked: &LockedImage, descriptor: &Descriptor) -> Result<Manifest> {
         let repository = &locked.reference.repository;
         if let Some(manifest) = self.source.manifest(&repository.with_digest(descriptor.digest)).await? {
-            return Ok(manifest);
+            return manifest.described_as(&descriptor.media_type);
         }
         let now = match &locked.reference.tag {
             Some(tag) => match self.source.resolve(&repository.with_tag(tag.clone())).await {

@@ -327,3 +327,22 @@ fn the_tags_of_companions_are_no_images_of_a_migration_unless_their_subject_is_e
     storage::migrated(&source.storage(), "--to-bundle", &bundle, &["-f", named.to_str().unwrap()]);
     assert_eq!(images(&bundle), [signature.name()]);
 }
+
+#[test]
+fn tags_of_signatures_are_not_counted_as_images() {
+    let source = Registry::start();
+    let app = images::oci("team/app", "v1", &["app"]);
+    let signature = images::oci("team/app", "", &["signature"]);
+    let tag = app.digest().replace(':', "-");
+    app.push(&source);
+    signature.named("team/app", &format!("{tag}.sig")).push(&source);
+    // Its subject is elsewhere: it travels as an image.
+    signature.named("team/signatures", &format!("{tag}.sig")).push(&source);
+    let printed = |arguments: &[&str]| {
+        let output = gapferry().args(arguments).arg(source.storage()).output().unwrap();
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    let (list, check) = (printed(&["migrate", "--list"]), printed(&["check"]));
+    assert!(list.contains("2 images, 1 signature in 2 repositories"), "{list}");
+    assert!(check.contains(": 2 images, 1 signature, "), "{check}");
+}

@@ -12,11 +12,11 @@ use super::exit::Outcome;
 use super::registry::RegistryArgs;
 use crate::allowlist::{Allowlist, MAX_FILE_SIZE, Pattern, refused};
 use crate::companion::Kind;
-use crate::content::{Cached, Checkpoint};
+use crate::content::{Cached, Checkpoint, Source};
 use crate::error::{Error, Result};
 use crate::graph::{Graph, LeftBehind};
 use crate::lock::{Attached, IndexMode, Lock, LockedImage, MAX_LOCK, MissingImage, MissingReason};
-use crate::oci::{Platform, Reference};
+use crate::oci::{Digest, Manifest, Platform, Reference};
 use crate::progress::Event;
 use crate::progress::units::count;
 use crate::resolve::{self, Expanded, Failures, LeaveOut, TagLists};
@@ -207,6 +207,11 @@ impl AllowlistArgs {
         if missing.iter().all(is_allowed) { Outcome::Done } else { Outcome::SomeImagesFailed }
     }
 
+    /// Whether an image fails whose companions cannot all be had.
+    pub fn requires_referrers(&self) -> bool {
+        self.require_referrers
+    }
+
     fn referrers(&self) -> Referrers {
         match (self.companions.no_referrers, self.require_referrers) {
             (true, _) => Referrers::Leave,
@@ -264,7 +269,7 @@ impl AllowlistArgs {
         let followed = resolve::follow(&walk, lock, self.leave_out(), registry.jobs(), &context.events).await;
         report_kept_companions(walk.kept_companions(), context);
         let (lock, graph) = followed.map_err(|failures| failures.into_error("following the lock"))?;
-        let has_others = report_changed_companions(&before, &lock.images, context);
+        let has_others = report_changed_companions(&before, (&lock, &graph), cached, context).await;
         // Of two bundles with one time the one that has all of it would not be newer.
         let created = if has_others || lock.missing.len() > missing { context.now()?.0 } else { lock.created };
         Ok((Lock { created, ..lock }, graph))
@@ -312,24 +317,33 @@ fn report_walk(walk: &Walk<'_>, context: &Context) {
 }
 
 /// What a lock that is not followed exactly says otherwise; whether it does.
-fn report_changed_companions(before: &[LockedImage], now: &[LockedImage], context: &Context) -> bool {
+async fn report_changed_companions(
+    before: &[LockedImage],
+    (lock, graph): (&Lock, &Graph),
+    cached: &Cached<'_>,
+    context: &Context,
+) -> bool {
+    let now = &lock.images;
     let before: HashMap<&Reference, &LockedImage> = before.iter().map(|image| (&image.reference, image)).collect();
     let pairs = now.iter().filter_map(|now| Some((*before.get(&now.reference)?, now)));
     let pairs: Vec<_> = pairs.collect();
     let is_another = pairs.iter().any(|(before, now)| before.attached_unknown != now.attached_unknown);
     let changed: Vec<_> = pairs.into_iter().filter(|(before, now)| before.attached != now.attached).collect();
+    // Only images whose list of companions differs are named: “none found” and “not looked for” read the same here.
+    let named: Vec<_> = changed.iter().filter(|(before, now)| before.companions() != now.companions()).collect();
+    let shown = named.iter().take(MOST_NAMED).flat_map(|(before, now)| [*before, *now]);
+    let manifests = unclear_companions(shown, graph, cached).await;
     let counted = |from: &LockedImage, to: &LockedImage| {
         let lacks = |companion: &&Attached| !to.companions().contains(companion);
         let mut kinds: BTreeMap<Kind, usize> = BTreeMap::new();
         for companion in from.companions().iter().filter(lacks) {
-            let kind = Kind::of(companion.tag.as_ref(), companion.artifact_type.as_deref(), None);
+            let manifest = manifests.get(&companion.digest);
+            let kind = Kind::of(companion.tag.as_ref(), companion.artifact_type.as_deref(), manifest);
             *kinds.entry(kind).or_default() += 1;
         }
         let counted: Vec<String> = kinds.iter().map(|(kind, number)| kind.counted(*number)).collect();
         if counted.is_empty() { "nothing".to_owned() } else { counted.join(", ") }
     };
-    // Only images whose list of companions differs are named: “none found” and “not looked for” read the same here.
-    let named: Vec<_> = changed.iter().filter(|(before, now)| before.companions() != now.companions()).collect();
     for (before, now) in named.iter().take(MOST_NAMED) {
         let (left_out, added) = (counted(before, now), counted(now, before));
         let text = format!("{}: of the lock's companions left out: {left_out}; new: {added}", before.reference);
@@ -340,6 +354,27 @@ fn report_changed_companions(before: &[LockedImage], now: &[LockedImage], contex
         context.events.report(Event::Notice(text));
     }
     is_another || !changed.is_empty()
+}
+
+/// The manifests of companions whose tag and type do not say what they are, as far as they can still be read.
+async fn unclear_companions(
+    images: impl Iterator<Item = &LockedImage>,
+    graph: &Graph,
+    cached: &Cached<'_>,
+) -> HashMap<Digest, Manifest> {
+    let mut known: HashMap<Digest, Manifest> =
+        graph.manifests().into_iter().map(|manifest| (manifest.digest(), manifest)).collect();
+    let is_unclear = |one: &Attached| Kind::of(one.tag.as_ref(), one.artifact_type.as_deref(), None) == Kind::Other;
+    for image in images {
+        for companion in image.companions().iter().filter(|companion| is_unclear(companion)) {
+            if known.contains_key(&companion.digest) {
+                continue;
+            }
+            let reference = image.reference.repository.with_digest(companion.digest);
+            known.extend(cached.companion(&reference).await.ok().flatten().map(|found| (companion.digest, found)));
+        }
+    }
+    known
 }
 
 fn report_kept_companions(kept: Kept, context: &Context) {

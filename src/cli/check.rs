@@ -1,5 +1,6 @@
 //! `gapferry check`: every byte of a registry's storage, and every fault in it.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -7,8 +8,10 @@ use serde_json::json;
 
 use super::context::Context;
 use super::exit::Outcome;
+use super::migrate::counted::{Counted, beside};
 use super::migrate::{REGISTRY, faults};
 use crate::error::Result;
+use crate::oci::{Digest, Repository};
 use crate::progress::units::{bytes, count, duration};
 use crate::transport::storage::{Audit, Depth, Scope, Storage, Survey};
 
@@ -58,7 +61,7 @@ fn print(args: &Args, survey: &Survey, audit: &Audit, started: Instant, context:
         context.print(&faults::shown(fault))?;
     }
     let storage = args.storage.display();
-    let images = count(survey.tags.len() + audit.untagged.len(), "image");
+    let images = counted(survey, audit);
     let untagged = match audit.untagged.len() {
         0 => String::new(),
         number => format!(" ({number} without a tag)"),
@@ -71,6 +74,15 @@ fn print(args: &Args, survey: &Survey, audit: &Audit, started: Instant, context:
         format!("DAMAGED: {storage}: {faults}, {affected} of {images}{untagged} affected\n")
     };
     context.print(&summary)
+}
+
+/// What the tags are, and the manifests without one.
+fn counted(survey: &Survey, audit: &Audit) -> Counted {
+    let holdings: HashMap<_, _> = survey.repositories.iter().map(|holding| (&holding.repository, holding)).collect();
+    let has = |repository: &Repository, digest: &Digest| holdings.get(repository).is_some_and(|here| here.has(digest));
+    let mut counted: Counted = survey.tags.iter().map(|found| beside(found, has)).collect();
+    counted.images += audit.untagged.len();
+    counted
 }
 
 fn affected(audit: &Audit) -> usize {

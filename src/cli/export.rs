@@ -1,5 +1,6 @@
 //! `gapferry export`: registries → bundle.
 
+mod keep_going;
 mod repair;
 mod stream;
 mod volumes;
@@ -25,15 +26,15 @@ use crate::bundle::{
 };
 use crate::content::{Cached, Checkpoint, Source};
 use crate::error::{Error, Result};
-use crate::graph::{Graph, Image};
+use crate::graph::Graph;
 use crate::increment::Baseline;
-use crate::lock::{Attached, Lock, LockedImage, MAX_LOCK, MissingImage, MissingReason};
+use crate::lock::{Attached, Lock, LockedImage, MAX_LOCK, MissingImage};
 use crate::oci::{Digest, Manifest, Platform};
-use crate::progress::Event;
 use crate::progress::units::{bytes, count, duration};
 use crate::signing::PrivateKey;
 use crate::transport::registry::Registries;
 use crate::walk::LockedCompanions;
+use keep_going::Faults;
 use volumes::{Resolved, VolumeArgs};
 pub use write::{Job, Lost, TOOL, stopped, write};
 
@@ -225,10 +226,14 @@ async fn export(
     };
     source.forget_local();
     let lost = Lost::default();
+    // A volume that is written again has to be of the lock it was of.
+    let may_leave_out = args.allowlist.leave_out().failed && !args.volumes.is_one_again();
+    if may_leave_out {
+        let faults = Faults::of_sizes(&graph, &source).await?;
+        leave_out(args, &faults, (&mut lock, &mut graph), context)?;
+    }
     let from = From { source: &source, registries, baseline: baseline.as_ref(), tools: &tools, lost: &lost };
     loop {
-        // A volume that is written again has to be of the lock it was of.
-        let may_leave_out = args.allowlist.leave_out().failed && !args.volumes.is_one_again();
         let kept = may_leave_out.then(|| graph.clone());
         let ended = produce(args, (&lock, graph), &from, (started, key.clone()), context).await;
         let Err(error) = ended else {
@@ -240,37 +245,22 @@ async fn export(
             return ended.map(|_| args.allowlist.ended(&missing));
         };
         graph = kept.ok_or(error.clone())?;
-        if !leave_out(&mut lock, &mut graph, &lost.take(), context) {
+        if !leave_out(args, &Faults::of_lost(lost.take()), (&mut lock, &mut graph), context)? {
             return Err(error);
-        }
-        // The lock that was followed names more: of two bundles with one time the complete one would not be newer.
-        if args.locked.is_some() {
-            lock.created = context.now()?.0;
         }
     }
 }
 
-/// Takes the images out that need a blob of `lost`. `false`: that would not help, since nothing would be left, or it was no
-/// blob that the export failed for.
-fn leave_out(lock: &mut Lock, graph: &mut Graph, lost: &HashMap<Digest, Error>, context: &Context) -> bool {
-    if lost.is_empty() || lost.values().any(|error| MissingReason::of(error).is_none()) {
-        return false;
+/// Takes out what has these faults; whether anything was taken out, and anything is left.
+fn leave_out(args: &Args, faults: &Faults, (lock, graph): (&mut Lock, &mut Graph), context: &Context) -> Result<bool> {
+    if !faults.leave_out(lock, graph, args.allowlist.requires_referrers(), context) {
+        return Ok(false);
     }
-    let cause = |image: &Image| {
-        let error = image.blobs.iter().find_map(|blob| lost.get(&blob.digest))?;
-        Some((MissingReason::of(error)?, error))
-    };
-    let shown: Vec<String> = graph.images.iter().map(|image| graph.shown(&image.locked.reference)).collect();
-    let mut shown = shown.into_iter();
-    graph.images.retain(|image| {
-        let (name, Some((reason, error))) = (shown.next().unwrap_or_default(), cause(image)) else { return true };
-        context.events.report(Event::Warning(format!("image {name}: {}; it is left out", error.chain())));
-        let LockedImage { reference, rename, .. } = image.locked.clone();
-        lock.missing.push(MissingImage { reference, rename, reason });
-        false
-    });
-    lock.images = graph.images.iter().map(|image| image.locked.clone()).collect();
-    !lock.images.is_empty()
+    // The lock that was followed names more: of two bundles with one time the complete one would not be newer.
+    if args.locked.is_some() {
+        lock.created = context.now()?.0;
+    }
+    Ok(true)
 }
 
 /// What an export reads from.

@@ -116,8 +116,8 @@ impl<'a> Cached<'a> {
             };
             let Some(found) = found else { return Ok(None) };
             let known = self.by_digest(&reference.repository.with_digest(found.digest), found.digest, of).await?;
-            if known.is_some() {
-                return Ok(known);
+            if let Some(known) = known {
+                return known.described_as(&found.media_type).map(Some);
             }
             // A cache in front of the registry may have told what the tag meant before: the manifest itself decides.
         }

@@ -142,6 +142,23 @@ impl Manifest {
         })))
     }
 
+    /// The same manifest as a descriptor calls it that led to it: files do not say of what media type a manifest is that has no
+    /// `mediaType` of its own. What it says itself counts more, and a type that it cannot have does not count: Docker's images
+    /// have no config of OCI's, and registries refuse them.
+    ///
+    /// # Errors
+    /// As [`bytes`](Manifest::bytes).
+    pub fn described_as(self, media_type: &str) -> error::Result<Manifest> {
+        let is_docker = media_type == media_type::DOCKER_MANIFEST;
+        let has_oci_config = self.config().is_some_and(|config| config.media_type == media_type::OCI_CONFIG);
+        let is_possible = media_type::is_manifest(media_type) && !(is_docker && has_oci_config);
+        if self.0.media_type == media_type || !is_possible {
+            return Ok(self);
+        }
+        let described = Manifest::parse(self.bytes()?, Some(media_type), Some(&self.digest()));
+        Ok(described.ok().filter(|described| described.kind() == self.kind()).unwrap_or(self))
+    }
+
     /// The exact bytes.
     ///
     /// # Errors
@@ -347,6 +364,22 @@ mod tests {
         assert_eq!(manifest.media_type(), media_type::DOCKER_MANIFEST);
         let roles: Vec<Role> = manifest.children().iter().map(|c| c.role).collect();
         assert_eq!(roles, [Role::Config, Role::ForeignLayer, Role::Layer]);
+    }
+
+    #[test]
+    fn a_descriptor_says_the_type_of_a_manifest_that_does_not_say_it_itself() {
+        let config = |t: &str| format!(r#""config":{{"mediaType":"{t}","digest":"{D}","size":0}},"layers":[]"#);
+        let plain = format!("{{{}}}", config("x/y"));
+        let says = format!(r#"{{"mediaType":"{}",{}}}"#, media_type::OCI_MANIFEST, config("x/y"));
+        let described = |json: &str, t: &str| parse(json, None).unwrap().described_as(t).unwrap();
+        assert_eq!(described(&plain, media_type::DOCKER_MANIFEST).media_type(), media_type::DOCKER_MANIFEST);
+        assert_eq!(described(&plain, media_type::DOCKER_MANIFEST).digest(), Digest::sha256(plain.as_bytes()));
+        assert_eq!(described(&says, media_type::DOCKER_MANIFEST).media_type(), media_type::OCI_MANIFEST);
+        let of_oci = format!("{{{}}}", config(media_type::OCI_CONFIG));
+        assert_eq!(described(&of_oci, media_type::DOCKER_MANIFEST).media_type(), media_type::OCI_MANIFEST);
+        for other in [media_type::OCI_INDEX, media_type::OCI_ARTIFACT, "x/y", ""] {
+            assert_eq!(described(&plain, other).media_type(), media_type::OCI_MANIFEST, "{other}");
+        }
     }
 
     #[test]

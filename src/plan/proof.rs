@@ -12,10 +12,13 @@ use futures_util::stream::{self, StreamExt, TryStreamExt};
 
 use super::{Action, Inventory, OnExisting, Plan, Targets};
 use crate::content::{Readable, Sink};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::graph::Graph;
 use crate::oci::{Descriptor, Digest, Repository};
 use crate::progress::{Event, Events, Phase};
+
+/// So many lost blobs are named.
+const MOST_NAMED: usize = 20;
 
 impl Plan {
     /// A plan that relies only on blobs that can be read. `inventory` loses those that cannot.
@@ -101,24 +104,29 @@ impl Prover<'_> {
             let items = blobs.len() as u64;
             self.events.report(Event::Phase { phase: Phase::Inventory, items, bytes: 0 });
         }
-        stream::iter(blobs)
+        let mut lost: Vec<(Repository, Digest, String)> = stream::iter(blobs)
             .map(|(place, blob)| async move {
-                let can_be_read = self.can_be_read(&place, &blob).await?;
+                let why = self.why_not_readable(&place, &blob).await?;
                 self.events.report(Event::ItemDone);
-                Ok((!can_be_read).then_some((place, blob.digest)))
+                Ok::<_, Error>(why.map(|why| (place, blob.digest, why)))
             })
             .buffer_unordered(self.jobs)
             .try_filter_map(|lost| async move { Ok(lost) })
             .try_collect()
-            .await
+            .await?;
+        lost.sort();
+        for here in lost.chunk_by(|one, other| one.0 == other.0) {
+            self.events.report(Event::Warning(claimed(here)));
+        }
+        Ok(lost.into_iter().map(|(place, digest, _)| (place, digest)).collect())
     }
 
-    /// Where nobody can tell, storing the manifest is the proof.
-    async fn can_be_read(&self, place: &Repository, blob: &Descriptor) -> Result<bool> {
+    /// `None`: it can be read, or nobody can tell; then storing the manifest is the proof.
+    async fn why_not_readable(&self, place: &Repository, blob: &Descriptor) -> Result<Option<String>> {
         let registry = place.registry();
         let is_closed = self.closed.lock().unwrap_or_else(PoisonError::into_inner).contains(place);
         if is_closed || self.blind.lock().unwrap_or_else(PoisonError::into_inner).contains(registry) {
-            return Ok(true);
+            return Ok(None);
         }
         let mut found = self.sink.can_read(place, blob).await?;
         // Storage that answers everything from here with 403 has lost nothing. What can be sent again is sent; the rest is for the
@@ -132,13 +140,9 @@ impl Prover<'_> {
         let said = match found {
             Readable::Yes => {
                 self.sighted.lock().unwrap_or_else(PoisonError::into_inner).insert(registry.to_owned());
-                return Ok(true);
+                return Ok(None);
             }
-            Readable::No(why) | Readable::PerhapsLost(why) => {
-                let text = format!("{place} claims to have blob {}, but {why}; uploading it again", blob.digest);
-                self.events.report(Event::Warning(text));
-                return Ok(false);
-            }
+            Readable::No(why) | Readable::PerhapsLost(why) => return Ok(Some(why)),
             Readable::Denied => {
                 self.closed.lock().unwrap_or_else(PoisonError::into_inner).insert(place.clone());
                 Event::Notice(format!(
@@ -155,6 +159,24 @@ impl Prover<'_> {
         if self.told.lock().unwrap_or_else(PoisonError::into_inner).insert(registry.to_owned()) {
             self.events.report(said);
         }
-        Ok(true)
+        Ok(None)
+    }
+}
+
+/// What is to be said of blobs that one repository claims to have.
+fn claimed(lost: &[(Repository, Digest, String)]) -> String {
+    match lost {
+        [(place, digest, why)] => format!("{place} claims to have blob {digest}, but {why}; uploading it again"),
+        [(place, _, why), ..] => {
+            let named = lost.iter().take(MOST_NAMED).map(|(_, digest, _)| digest.to_string());
+            let more =
+                lost.len().checked_sub(MOST_NAMED).filter(|more| *more > 0).map(|more| format!("and {more} more"));
+            let named: Vec<String> = named.chain(more).collect();
+            let (number, named) = (lost.len(), named.join(", "));
+            format!(
+                "{place} claims to have {number} blobs that cannot be read (the first: {why}); uploading them again: {named}"
+            )
+        }
+        [] => String::new(),
     }
 }

@@ -37,6 +37,12 @@ impl Resent {
         self.streamed.store(streamed, Ordering::Relaxed);
     }
 
+    /// Whether nobody has begun to send it again.
+    fn is_new(&self, repository: &Repository, digest: Digest) -> bool {
+        let content = self.content.lock().unwrap_or_else(PoisonError::into_inner);
+        !content.contains_key(&(repository.clone(), digest))
+    }
+
     fn sending(&self, repository: &Repository, digest: Digest) -> Sending {
         let mut content = self.content.lock().unwrap_or_else(PoisonError::into_inner);
         content.entry((repository.clone(), digest)).or_default().clone()
@@ -76,12 +82,29 @@ impl Transfer<'_> {
                 if new.is_empty() {
                     return Err(no_help(&reference.repository, manifest, named.clone(), &sent, refusal));
                 }
+                self.report_lacking(&reference.repository, &new);
                 for content in new {
                     sent.insert(content.digest());
                     self.send_again(image, &reference.repository, content).await?;
                 }
             }
         })
+    }
+
+    /// One warning for all that one manifest turns out to lack, but for what is being sent for another one already.
+    fn report_lacking(&self, repository: &Repository, lacking: &[Content<'_>]) {
+        let blobs = lacking.iter().filter(|content| matches!(content, Content::Blob(_))).map(Content::digest);
+        let blobs: Vec<Digest> = blobs.filter(|blob| self.resent.is_new(repository, *blob)).collect();
+        let named: Vec<String> = blobs.iter().map(Digest::to_string).collect();
+        let text = match &named[..] {
+            [] => return,
+            [blob] => format!("{repository} claimed to have blob {blob} and lacks it; uploading it again"),
+            several => {
+                let (number, named) = (several.len(), several.join(", "));
+                format!("{repository} claimed to have {number} blobs and lacks them; uploading them again: {named}")
+            }
+        };
+        self.events.report(Event::Warning(text));
     }
 
     /// Other images that need the same content meanwhile wait, and share the outcome.
@@ -104,8 +127,6 @@ impl Transfer<'_> {
     }
 
     async fn send_blob_again(&self, image: &Image, repository: &Repository, blob: &Descriptor) -> Result<()> {
-        let text = format!("{repository} claimed to have blob {} and lacks it; uploading it again", blob.digest);
-        self.events.report(Event::Warning(text));
         let origin = Origin { source: &self.source, repository: &image.locked.reference.repository };
         let sent = self.send_blob(repository, blob, &origin).await;
         self.source.close(&blob.digest);

@@ -129,7 +129,7 @@ async fn add_one(walk: &Walk<'_>, locked: &LockedImage, companion: &Attached, tr
     if companion.fault(tree.holds(companion.subject), declared).is_some() {
         return Ok(false);
     }
-    tree.add(walk.source, repository, manifest).await?;
+    tree.add(walk.source, repository, manifest.described_as(&companion.media_type)?).await?;
     Ok(true)
 }
 
@@ -138,7 +138,7 @@ async fn read(walk: &Walk<'_>, locked: &LockedImage, companion: &Attached) -> Re
     match walk.source.manifest(&by_digest).await? {
         None if walk.companions == LockedCompanions::Remaining => Ok(None),
         None => Err(gone(walk, locked, companion).await?),
-        found => Ok(found),
+        Some(manifest) => manifest.described_as(&companion.media_type).map(Some),
     }
 }
 

@@ -196,7 +196,7 @@ pub async fn need_child(
 async fn fetch(source: &Cached<'_>, repository: &Repository, index: Digest, child: Descriptor) -> Result<Fetched> {
     let platform = child.platform().map(|platform| format!(" ({platform})")).unwrap_or_default();
     let manifest = match source.manifest(&repository.with_digest(child.digest)).await? {
-        Some(manifest) => manifest,
+        Some(manifest) => manifest.described_as(&child.media_type)?,
         // The index may have it in itself (`data` of the descriptor).
         None => match child.proven_data() {
             Some(data) => Manifest::parse(data, Some(&child.media_type), Some(&child.digest))

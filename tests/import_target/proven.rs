@@ -284,3 +284,23 @@ async fn an_increment_whose_base_the_target_cannot_give_pushes_nothing() {
     let (code, stderr) = import(&out, target.host(), &["--repair", repair.to_str().unwrap()]);
     assert_eq!(code, Some(0), "{stderr}");
 }
+
+#[tokio::test]
+async fn blobs_that_a_garbage_collection_has_taken_are_named_in_one_warning() {
+    let it = Shared::new();
+    let host = it.target.host().to_owned();
+    let (layers, contents) = (it.image.blobs[1..].to_vec(), it.image.blobs[1..].to_vec());
+    layers.iter().for_each(|layer| std::fs::remove_file(data_of(&it.target, &sha256(layer))).unwrap());
+    let server = Server::start(move |request, _| {
+        let claims = |layer: &&Vec<u8>| request.method == "HEAD" && asks_for_blob(request, &sha256(layer));
+        match contents.iter().find(claims) {
+            Some(layer) => claimed(layer, request),
+            None => exchange(&host, request).unwrap(),
+        }
+    });
+    let server = server.await;
+    let (code, stderr) = import(&it.bundle, &server.address, &[]);
+    assert_eq!(code, Some(0), "{stderr}");
+    assert_eq!(stderr.matches("warning:").count(), 1, "{stderr}");
+    assert!(layers.iter().all(|layer| stderr.contains(&sha256(layer))) && it.is_pushed(), "{stderr}");
+}

@@ -222,3 +222,87 @@ async fn what_images_have_of_the_platforms_is_taken() {
     assert_eq!(json["missing"][0]["reason"], "platform-missing");
     ends_with(0, &["verify", "--full", &bundle]);
 }
+
+/// An image with one layer and a signature under cosign's tag, which has a layer of its own; gives the digest of that.
+fn put_signed(site: &Site, repository: &str) -> String {
+    let image = site.source.put_image(repository, "1", "amd64");
+    let payload = format!("payload of {repository}");
+    let signature = json!({"schemaVersion": 2, "mediaType": OCI_MANIFEST,
+        "config": typed(site.source.put_blob(repository, b"{}"), OCI_CONFIG),
+        "layers": [typed(site.source.put_blob(repository, payload.as_bytes()), OCI_LAYER)]});
+    let tag = image["digest"].as_str().unwrap().replace(':', "-") + ".sig";
+    site.source.put_manifest(repository, &tag, OCI_MANIFEST, &signature);
+    sha256(payload.as_bytes())
+}
+
+#[tokio::test]
+async fn a_companion_whose_blob_is_lost_is_left_out_and_its_image_stays() {
+    for out in ["b", "b.tar"] {
+        let site = Site::new().await;
+        let lost = put_signed(&site, "a");
+        put_signed(&site, "b");
+        site.source.remove(&lost);
+        let (list, bundle, lock) = (site.list(&["a:1", "b:1"]), site.path(out), site.path("lock"));
+        let export = ["export", "-f", &list, "-o", &bundle, "--lock", &lock];
+        ends_with(4, &export);
+        let output = ends_with(0, &[&export[..], &["--keep-going"]].concat());
+        assert!(stderr(&output).contains("attached to it") && stderr(&output).contains(&lost), "{}", stderr(&output));
+        let json: Value = serde_json::from_slice(&std::fs::read(&lock).unwrap()).unwrap();
+        assert_eq!(references(&json["images"]), ["a:1", "b:1"]);
+        let attached = |at: usize| json["images"][at]["attached"].as_array().unwrap().len();
+        assert_eq!((attached(0), attached(1)), (0, 1), "{json}");
+        assert_eq!(json["images"][0]["attachedUnknown"], true, "{json}");
+        ends_with(0, &["verify", "--full", &bundle]);
+        let target = Registry::start();
+        ends_with(0, &["import", &bundle, "--to", target.host()]);
+        // Where signatures are required, the image goes with its own.
+        ends_with(1, &[&export[..], &["--keep-going", "--require-referrers"]].concat());
+        let json: Value = serde_json::from_slice(&std::fs::read(&lock).unwrap()).unwrap();
+        assert_eq!((references(&json["images"]), references(&json["missing"])), (vec!["b:1"], vec!["a:1"]));
+    }
+}
+
+#[tokio::test]
+async fn an_image_that_gives_a_shared_layer_another_size_is_the_only_one_left_out() {
+    for (wrong_first, out) in [(true, "b"), (false, "b.tar"), (false, "-")] {
+        let site = Site::new().await;
+        let names = if wrong_first { ["a", "c"] } else { ["c", "a"] };
+        for (name, more) in [("a", 3), ("c", 0)] {
+            let layer = site.source.put_blob(name, b"a layer that both have");
+            let size = layer["size"].as_u64().unwrap() + more;
+            let config = json!({"os": "linux", "architecture": "amd64", "x": name}).to_string();
+            let image = json!({"schemaVersion": 2, "mediaType": OCI_MANIFEST,
+                "config": typed(site.source.put_blob(name, config.as_bytes()), OCI_CONFIG),
+                "layers": [with(typed(layer, OCI_LAYER), json!({"size": size}))]});
+            site.source.put_manifest(name, "1", OCI_MANIFEST, &image);
+        }
+        let (list, lock) =
+            (site.list(&names.map(|name| format!("{name}:1")).each_ref().map(String::as_str)), site.path("lock"));
+        let bundle = if out == "-" { out.to_owned() } else { site.path(out) };
+        let export = ["export", "-f", &list, "-o", &bundle, "--lock", &lock];
+        ends_with(3, &export);
+        let output = ends_with(1, &[&export[..], &["--keep-going"]].concat());
+        assert!(stderr(&output).contains("says that"), "{}", stderr(&output));
+        let json: Value = serde_json::from_slice(&std::fs::read(&lock).unwrap()).unwrap();
+        assert_eq!((references(&json["images"]), references(&json["missing"])), (vec!["c:1"], vec!["a:1"]));
+        assert_eq!(json["missing"][0]["reason"], "damaged");
+        if out != "-" {
+            ends_with(0, &["verify", "--full", &bundle]);
+        }
+    }
+}
+
+#[tokio::test]
+async fn two_entries_of_one_name_cost_the_second_one_alone() {
+    let site = Site::new().await;
+    let first = site.source.put_image("a", "1", "amd64");
+    site.source.put_image("a", "1", "arm64");
+    let (pinned, bundle) = (format!("a:1@{}", first["digest"].as_str().unwrap()), site.path("b"));
+    let list = site.list(&["a:1", &pinned]);
+    let export = ["export", "-f", &list, "-o", &bundle];
+    ends_with(2, &export);
+    ends_with(1, &[&export[..], &["--keep-going"]].concat());
+    let json = lock_of(&bundle);
+    assert_eq!((references(&json["images"]), references(&json["missing"])), (vec!["a:1"], vec![&pinned[..]]));
+    ends_with(0, &["verify", "--full", &bundle]);
+}

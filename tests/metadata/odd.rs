@@ -237,3 +237,31 @@ async fn a_companion_that_is_not_whole_stays_behind_and_its_image_travels() {
     ends_with(0, &["verify", "--full", &bundle]);
     ends_with(4, &["lock", &source.name("a:1"), "--require-referrers"]);
 }
+
+#[tokio::test]
+async fn a_manifest_without_a_media_type_is_pushed_with_the_one_that_led_to_it() {
+    let (source, target, directory) = (Source::start().await, Registry::start(), tempdir());
+    // By its config it would be Docker's, and docker-registry takes none of these without the field.
+    let image = |name: &str| {
+        let config = json!({"os": "linux", "architecture": "amd64", "x": name}).to_string();
+        let config = typed(source.put_blob("a", config.as_bytes()), "application/vnd.docker.container.image.v1+json");
+        let layer = typed(source.put_blob("a", name.as_bytes()), OCI_LAYER);
+        let manifest = json!({"schemaVersion": 2, "config": config, "layers": [layer]});
+        source.put_manifest("a", name, OCI_MANIFEST, &manifest)
+    };
+    image("root");
+    let child = with(image("child"), json!({"platform": {"os": "linux", "architecture": "amd64"}}));
+    let digest = child["digest"].as_str().unwrap().to_owned();
+    let index = json!({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [child]});
+    source.put_manifest("a", "index", OCI_INDEX, &index);
+    let names = ["root", "index"].map(|tag| source.name(&format!("a:{tag}")));
+    let bundle = directory.path().join("b.tar").display().to_string();
+    let export = ["export", &names[0], &names[1], "-o", &bundle];
+    ends_with(0, &export);
+    // With the bundle at hand the lock says the same.
+    assert!(stderr(&ends_with(0, &export)).contains("unchanged"));
+    ends_with(0, &["import", &bundle, "--to", target.host()]);
+    for reference in ["root", &digest] {
+        assert_eq!(target.manifest("a", reference).header("content-type"), Some(OCI_MANIFEST), "{reference}");
+    }
+}

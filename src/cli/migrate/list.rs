@@ -1,18 +1,19 @@
 //! What is in a storage, as a table or as JSON.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
 use serde_json::json;
 
 use super::collect::Collected;
+use super::counted::{self, Beside, Counted};
 use super::faults;
 use super::report::{Faulty, faulty};
 use crate::cli::context::Context;
 use crate::cli::table;
 use crate::error::Result;
 use crate::graph::Image;
-use crate::oci::{Digest, Manifest, Platform, media_type};
+use crate::oci::{Digest, Manifest, Platform, Repository, media_type};
 use crate::progress::units::{bytes, count};
 use crate::transport::storage::Tagged;
 
@@ -46,6 +47,24 @@ fn content(image: &Image) -> impl Iterator<Item = (Digest, u64)> {
     manifests.chain(image.blobs.iter().map(|blob| (blob.digest, blob.size)))
 }
 
+/// The manifests that are in each repository, as far as they were read.
+struct Inside<'a>(HashSet<(&'a Repository, Digest)>);
+
+impl Inside<'_> {
+    fn of(collected: &Collected) -> Inside<'_> {
+        let manifests = |(found, image): &'_ (Tagged, Option<Image>)| -> Vec<Digest> {
+            let read = image.iter().flat_map(|image| &image.manifests).map(Manifest::digest);
+            read.chain([found.digest]).collect()
+        };
+        let all = collected.images.iter();
+        Inside(all.flat_map(|one| manifests(one).into_iter().map(|digest| (&one.0.repository, digest))).collect())
+    }
+
+    fn beside(&self, found: &Tagged) -> Option<Beside> {
+        counted::beside(found, |repository, digest| self.0.contains(&(repository, *digest)))
+    }
+}
+
 /// `all`: no image was left out by its name.
 pub fn print(collected: &Collected, all: bool, context: &Context) -> Result<()> {
     let shares = Shares::of(collected);
@@ -57,7 +76,9 @@ pub fn print(collected: &Collected, all: bool, context: &Context) -> Result<()> 
         text.push('\n');
         collected.faults.iter().for_each(|fault| text.push_str(&faults::shown(fault)));
     }
-    let images = count(rows.len(), "image");
+    let inside = Inside::of(collected);
+    let mut images: Counted = collected.images.iter().map(|(found, _)| inside.beside(found)).collect();
+    images.images += collected.lost();
     let repositories = match collected.repositories {
         1 => "1 repository".to_owned(),
         number => format!("{number} repositories"),

@@ -5,6 +5,7 @@ mod choice;
 mod chosen;
 mod closed;
 mod collect;
+pub mod counted;
 pub mod faults;
 mod list;
 mod report;

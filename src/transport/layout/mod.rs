@@ -377,7 +377,9 @@ impl Source for Layout {
 
     async fn manifest(&self, reference: &Reference) -> Result<Option<Manifest>> {
         if let Some(digest) = &reference.digest {
-            return self.manifest_by_digest(digest, None);
+            let listed = self.listed().ok();
+            let descriptor = listed.and_then(|listed| listed.descriptors.get(*listed.by_digest.get(digest)?));
+            return self.manifest_by_digest(digest, descriptor.map(|listed| listed.media_type.as_str()));
         }
         let Some(found) = self.described(reference)? else { return Ok(None) };
         self.manifest_by_digest(&found.digest, Some(&found.media_type))

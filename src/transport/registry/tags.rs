@@ -34,6 +34,8 @@ const MOST_NAMED: usize = 5;
 const PAGE: usize = 1000;
 /// Most servers that cut a list do so at a multiple of this; behind one gateway there may be several, with limits of their own.
 const ROUND: usize = 10;
+/// The usual limits are multiples of this: 50, 100, 200, 250, 500, 1000.
+const USUAL_CUT: usize = 50;
 
 /// The whole list, or one with the doubts about it.
 ///
@@ -44,16 +46,28 @@ pub(super) async fn list(host: &Host, repository: &Repository, need: Need) -> Re
     let own = host.url(&format!("/v2/{}/tags/list", repository.path())).await?;
     let first = asking(&own, PAGE, None);
     let pages = Pages::new(first.clone(), MOST_IN_ALL);
-    let (tags, others, may_be_short) = Default::default();
-    let mut listing =
-        Listing { host, repository, need, what, own, first, pages, asked: PAGE, tags, others, may_be_short };
+    let (tags, others, says_where, may_be_short) = Default::default();
+    let mut listing = Listing {
+        host,
+        repository,
+        need,
+        what,
+        own,
+        first,
+        pages,
+        asked: PAGE,
+        tags,
+        others,
+        says_where,
+        may_be_short,
+    };
     listing.read().await?;
     let Listing { tags, others, may_be_short, .. } = listing;
     let lacking = host.memory.answered_tags(repository).into_iter().filter(|tag| !tags.contains(tag));
     let lacking = lacks(repository, lacking);
     let doubts: Vec<String> = named(repository, others)
         .into_iter()
-        .chain(may_be_short.map(|n| short(repository, n)))
+        .chain(may_be_short.map(|cut| short(repository, cut)))
         .chain(lacking)
         .collect();
     if doubts.is_empty() {
@@ -77,8 +91,18 @@ struct Listing<'a> {
     asked: usize,
     tags: BTreeSet<Tag>,
     others: Others,
-    /// It is as long as was asked for, and what follows cannot be asked for.
-    may_be_short: Option<usize>,
+    /// A page has said that another one follows it, so one that says nothing is the last.
+    says_where: bool,
+    /// It may have been cut, and what follows cannot be asked for.
+    may_be_short: Option<Cut>,
+}
+
+/// Where a list may have been cut.
+#[derive(Clone, Copy)]
+struct Cut {
+    entries: usize,
+    /// As many as were asked for.
+    is_full: bool,
 }
 
 /// Entries that are no tags: how many, and why the first of them are none.
@@ -138,36 +162,63 @@ impl Listing<'_> {
     /// # Errors
     /// The page was as long as was asked for, and the registry refuses to say what follows; or it did not answer.
     async fn after_the_end(&mut self, last: &str, entries: usize) -> Result<Option<Read>> {
-        let (is_full, known) = (entries == self.asked, (self.others.all, self.others.named.len()));
-        let next = self.first_of(vec![self.past(last)]).await;
-        if next.as_ref().is_ok_and(|next| next.new == 0) {
-            // It repeats what was read, and what is no tag in it.
-            self.others.all = known.0;
-            self.others.named.truncate(known.1);
-        }
+        let (is_full, said_where) = (entries == self.asked, self.says_where);
+        let next = self.repeatable(self.past(last)).await;
         match next {
             Ok(next) if next.new > 0 => Ok(Some(next)),
-            Ok(next) if next.entries == 0 || !is_full => Ok(None),
+            Ok(next) if next.entries == 0 || said_where => Ok(None),
+            Ok(_) if !is_full => self.note_usual_cut(entries).await.map(|()| None),
             // It repeats itself: it does not know `last`, but perhaps `n`.
             Ok(_) if self.asked < MOST_TAGS => {
                 self.asked *= 10;
                 let larger = asking(&self.own, self.asked, None);
                 let next = self.first_of(vec![larger]).await?;
                 if next.new == 0 {
-                    self.may_be_short = Some(entries);
+                    self.may_be_short = Some(Cut { entries, is_full });
                 }
                 Ok((next.new > 0).then_some(next))
             }
             Ok(_) => {
-                self.may_be_short = Some(entries);
+                self.may_be_short = Some(Cut { entries, is_full });
                 Ok(None)
             }
             // Only a refusal says that the registry does not know `last`; after an outage nobody knows what follows.
             Err(error) if matches!(error.kind(), Kind::RateLimited | Kind::Interrupted | Kind::Network) => Err(error),
             Err(error) if is_full && error.kind() != Kind::NotFound => Err(error),
             // Nobody said that there is more.
-            Err(_) => Ok(None),
+            Err(_) if said_where => Ok(None),
+            Err(_) => self.note_usual_cut(entries).await.map(|()| None),
         }
+    }
+
+    /// A registry that does not know `last` sends every list whole, or cuts it where it likes. If it sends as many entries as lists
+    /// are usually cut at, one entry is asked for: where that answer says that there are more, this one would have said so, too.
+    async fn note_usual_cut(&mut self, entries: usize) -> Result<()> {
+        let is_longest = entries >= self.host.memory.longest_page.load(Ordering::Relaxed);
+        if !entries.is_multiple_of(USUAL_CUT) || entries > self.asked || !is_longest {
+            return Ok(());
+        }
+        match self.repeatable(asking(&self.own, 1, None)).await {
+            Err(error) if matches!(error.kind(), Kind::RateLimited | Kind::Interrupted | Kind::Network) => {
+                return Err(error);
+            }
+            Ok(_) | Err(_) => {}
+        }
+        if !self.says_where {
+            self.may_be_short = Some(Cut { entries, is_full: false });
+        }
+        Ok(())
+    }
+
+    /// A page that may repeat what was read; then what is no tag in it does not count again.
+    async fn repeatable(&mut self, url: Url) -> Result<Read> {
+        let known = (self.others.all, self.others.named.len());
+        let page = self.first_of(vec![url]).await;
+        if page.as_ref().is_ok_and(|page| page.new == 0) {
+            self.others.all = known.0;
+            self.others.named.truncate(known.1);
+        }
+        page
     }
 
     /// The page of the first address that has one. The error is that of the first address.
@@ -199,6 +250,7 @@ impl Listing<'_> {
             return Err(at(refusal(&self.what, reply).await.error));
         }
         let onward = self.pages.after(url, &reply);
+        self.says_where |= !matches!(onward, Onward::End);
         let body = reply.body(&self.what, MOST_BYTES).await.map_err(|failure| failure.error)?;
         let page: Page = serde_json::from_slice(&body).map_err(|e| {
             let start = excerpt(&body[..body.len().min(4096)]);
@@ -271,10 +323,13 @@ fn named(repository: &Repository, Others { all, named }: Others) -> Vec<String> 
 }
 
 /// What is to be said of a list that may have been cut.
-fn short(repository: &Repository, entries: usize) -> String {
+fn short(repository: &Repository, Cut { entries, is_full }: Cut) -> String {
+    let why = match is_full {
+        true => "as many as were asked for",
+        false => "a number at which lists are often cut",
+    };
     format!(
-        "the list of tags of {repository} ends after {entries}, as many as were asked for, and the registry does not say \
-         whether there are more"
+        "the list of tags of {repository} ends after {entries}, {why}, and the registry does not say whether there are more"
     )
 }
 

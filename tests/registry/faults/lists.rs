@@ -103,12 +103,49 @@ async fn a_list_that_may_have_been_cut_is_never_taken_for_whole() {
         });
         assert_eq!(tags(&server.await).await.unwrap_err().kind(), Kind::Network, "{status}");
     }
-    // A refusal says that it does not know `last`.
-    let server = Server::registry(|request, _| match parameter(request, "last") {
-        None => page(&numbered(100)),
-        Some(_) => Answer::new(400),
-    });
-    assert_whole(&tags(&server.await).await.unwrap(), &numbered(100), "400");
+}
+
+#[tokio::test]
+async fn a_list_that_ends_where_lists_are_often_cut_is_doubted_unless_the_registry_shows_that_it_is_whole() {
+    /// What a server that does not know `last` does when it is asked for what follows, or for one entry.
+    type Script = fn(&Seen, &[String]) -> Answer;
+    let repeats: Script = |_, all| page(all);
+    let refuses: Script = |r, all| if parameter(r, "last").is_some() { Answer::new(400) } else { page(all) };
+    let cuts: Script = |r, all| if parameter(r, "n").unwrap() == "1" { page(&all[..1]) } else { page(all) };
+    let says_so: Script = |r, all| match parameter(r, "n").unwrap() == "1" {
+        true => page(&all[..1]).with("Link", "</v2/a/b/tags/list?n=1&last=v00000>; rel=next"),
+        false => page(all),
+    };
+    // Pages of 50 by a number of its own; it does not know `last`.
+    let pages: Script = |r, all| match parameter(r, "page") {
+        Some(_) => page(&all[50..]),
+        None => page(&all[..50]).with("Link", "</v2/a/b/tags/list?page=2>; rel=next"),
+    };
+    let cases: [(&str, usize, Script, bool); 9] = [
+        ("it says which page is the last", 100, pages, true),
+        ("it repeats itself", 100, repeats, false),
+        ("it repeats itself", 250, repeats, false),
+        ("it refuses", 100, refuses, false),
+        ("it cuts without a word", 50, cuts, false),
+        ("it says where it cuts", 100, says_so, true),
+        ("no usual number", 110, repeats, true),
+        ("no usual number", 37, repeats, true),
+        ("more than were asked for", 1200, repeats, true),
+    ];
+    for (case, count, script, is_whole) in cases {
+        let server = Server::registry(move |request, _| script(request, &numbered(count))).await;
+        let found = tags(&server).await.unwrap();
+        assert_eq!(names(&found), numbered(count), "{case}: {count}");
+        assert_eq!(found.doubts.is_empty(), is_whole, "{case}, {count}: {:?}", found.doubts);
+        assert!(server.seen().len() <= 3, "{case}, {count}: {} requests", server.seen().len());
+    }
+    // A registry that has sent a longer list does not cut where this one ends.
+    let server = Server::registry(|r, _| page(&numbered(if r.target.contains("/long/") { 230 } else { 100 }))).await;
+    let registries = client(config());
+    for (name, count) in [("long", 230), ("a", 100)] {
+        let found = registries.tags(&repository(&server.address, name)).await.unwrap();
+        assert_whole(&found, &numbered(count), name);
+    }
 }
 
 #[tokio::test]

@@ -1,0 +1,166 @@
+//! `export --keep-going`: what cannot be had is taken out of the lock and the graph, and the rest is written.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use futures_util::StreamExt;
+
+use crate::cli::context::Context;
+use crate::content::{Origin, Source};
+use crate::error::{Error, Kind, Result};
+use crate::graph::{Graph, Image};
+use crate::lock::{Lock, LockedImage, MissingImage, MissingReason};
+use crate::oci::{Descriptor, Digest, Manifest, Repository, Role};
+use crate::progress::Event;
+
+/// What is wrong with blobs, and therefore with the manifests that need them.
+#[derive(Default)]
+pub struct Faults {
+    /// Those that cannot be had, and why.
+    pub lost: HashMap<Digest, Error>,
+    /// The true sizes of those of which manifests say different ones.
+    sizes: HashMap<Digest, u64>,
+}
+
+impl Faults {
+    pub fn of_lost(lost: HashMap<Digest, Error>) -> Faults {
+        Faults { lost, ..Faults::default() }
+    }
+
+    /// Finds blobs that two manifests give different sizes, and asks the source which is right.
+    ///
+    /// # Errors
+    /// What says nothing of the blob, such as a registry that was given up.
+    pub async fn of_sizes(graph: &Graph, source: &dyn Source) -> Result<Faults> {
+        let mut stated: HashMap<Digest, BTreeMap<u64, &Repository>> = HashMap::new();
+        let manifests = graph.manifests();
+        let own: HashMap<Digest, u64> = manifests.iter().map(|manifest| (manifest.digest(), manifest.size())).collect();
+        let carried: HashSet<Digest> = graph.blobs().into_iter().map(|blob| blob.digest).collect();
+        for image in &graph.images {
+            let repository = &image.locked.reference.repository;
+            let blobs = image.manifests.iter().flat_map(blobs_of).filter(|blob| carried.contains(&blob.digest));
+            for blob in blobs {
+                stated.entry(blob.digest).or_default().entry(blob.size).or_insert(repository);
+            }
+        }
+        let mut faults = Faults::default();
+        for (digest, sizes) in stated {
+            match own.get(&digest) {
+                Some(size) => drop(faults.sizes.insert(digest, *size)),
+                None if sizes.len() < 2 => {}
+                None => match true_size(source, digest, &sizes).await {
+                    Ok(size) => drop(faults.sizes.insert(digest, size)),
+                    Err(error) if MissingReason::of(&error).is_none() || error.stopped().is_some() => {
+                        return Err(error);
+                    }
+                    Err(error) => drop(faults.lost.insert(digest, error)),
+                },
+            }
+        }
+        Ok(faults)
+    }
+
+    /// Whether all of them say something of the content.
+    fn are_of_content(&self) -> bool {
+        self.lost.values().all(|error| MissingReason::of(error).is_some())
+    }
+
+    fn is_empty(&self) -> bool {
+        self.lost.is_empty() && self.sizes.is_empty()
+    }
+
+    /// Why `manifest` cannot be carried.
+    fn of(&self, manifest: &Manifest) -> Option<Error> {
+        blobs_of(manifest).into_iter().find_map(|blob| {
+            let (digest, size) = (blob.digest, blob.size);
+            let wrong = self.sizes.get(&digest).filter(|right| **right != size).map(|right| {
+                let parent = manifest.digest();
+                Error::damaged(format!("its manifest {parent} says that {digest} has {size} bytes, it has {right}"))
+            });
+            wrong.or_else(|| self.lost.get(&digest).cloned())
+        })
+    }
+
+    /// Takes out the images that have a fault, and of images that have none the companions that do; with `require_companions` the
+    /// images of those, too. `false`: that would not help, since nothing is left, or it was no blob that the export failed for.
+    pub fn leave_out(&self, lock: &mut Lock, graph: &mut Graph, require_companions: bool, context: &Context) -> bool {
+        if self.is_empty() || !self.are_of_content() {
+            return false;
+        }
+        let shown: Vec<String> = graph.images.iter().map(|image| graph.shown(&image.locked.reference)).collect();
+        let mut shown = shown.into_iter();
+        graph.images.retain_mut(|image| {
+            let name = shown.next().unwrap_or_default();
+            let (own, companions) = self.of_image(image);
+            let fault = own.or_else(|| companions.values().next().filter(|_| require_companions).cloned());
+            if let Some((reason, error)) = fault.and_then(|error| Some((MissingReason::of(&error)?, error))) {
+                context.events.report(Event::Warning(format!("image {name}: {}; it is left out", error.chain())));
+                let LockedImage { reference, rename, .. } = image.locked.clone();
+                lock.missing.push(MissingImage { reference, rename, reason });
+                return false;
+            }
+            if let Some(error) = companions.values().next() {
+                let before = image.locked.companions().len();
+                image.leave_out_companions(&companions.keys().copied().collect());
+                let number = before - image.locked.companions().len();
+                let text = match number {
+                    1 => {
+                        format!("image {name}: what is attached to it cannot be had and is left out: {}", error.chain())
+                    }
+                    _ => format!(
+                        "image {name}: {number} manifests attached to it cannot be had and are left out, first: {}",
+                        error.chain()
+                    ),
+                };
+                context.events.report(Event::Warning(text));
+            }
+            true
+        });
+        lock.images = graph.images.iter().map(|image| image.locked.clone()).collect();
+        !lock.images.is_empty()
+    }
+
+    /// The fault of the image itself, and those of its companions, by their digests.
+    fn of_image(&self, image: &Image) -> (Option<Error>, BTreeMap<Digest, Error>) {
+        let fault = |root: Digest| image.below(root).into_iter().find_map(|manifest| self.of(manifest));
+        let companions = image.locked.companions().iter();
+        let companions = companions.filter_map(|companion| Some((companion.digest, fault(companion.digest)?)));
+        (fault(image.locked.digest), companions.collect())
+    }
+}
+
+/// What a manifest names that is no manifest.
+fn blobs_of(manifest: &Manifest) -> Vec<Descriptor> {
+    let children = manifest.children().into_iter().filter(|child| child.role != Role::Manifest);
+    children.map(|child| child.descriptor).collect()
+}
+
+/// The size that a blob has, of those that were stated. A source refuses to open a blob whose size it knows to be another; if it
+/// opens several, their bytes decide.
+async fn true_size(source: &dyn Source, digest: Digest, stated: &BTreeMap<u64, &Repository>) -> Result<u64> {
+    let (mut possible, mut refused) = (Vec::new(), None);
+    for (size, repository) in stated {
+        let blob = Descriptor::new("", digest, *size);
+        match (Origin { source, repository }).open(&blob).await {
+            Ok(_) => possible.push((blob, *repository)),
+            Err(error) => refused = Some(error),
+        }
+    }
+    if let [(blob, _)] = &possible[..] {
+        return Ok(blob.size);
+    }
+    for (blob, repository) in possible {
+        match prove(source, repository, &blob).await {
+            Ok(()) => return Ok(blob.size),
+            Err(error) => refused = Some(error),
+        }
+    }
+    Err(refused.unwrap_or_else(|| Error::new(Kind::Damaged, format!("blob {digest} has none of the sizes stated"))))
+}
+
+async fn prove(source: &dyn Source, repository: &Repository, blob: &Descriptor) -> Result<()> {
+    let mut reader = (Origin { source, repository }).open(blob).await?;
+    while let Some(piece) = reader.next().await {
+        piece?;
+    }
+    Ok(())
+}

@@ -1,0 +1,67 @@
+//! How many of the tags of a storage are images: those of cosign and of lists of referrers stand beside an image.
+
+use std::collections::BTreeMap;
+
+use crate::companion::Kind;
+use crate::oci::{Digest, Repository};
+use crate::progress::units::count;
+use crate::transport::storage::Tagged;
+
+/// What tags are, counted.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Counted {
+    pub images: usize,
+    companions: BTreeMap<Kind, usize>,
+    /// Lists of referrers.
+    lists: usize,
+}
+
+/// What a tag is that is no image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Beside {
+    Companion(Kind),
+    ListOfReferrers,
+}
+
+/// What the tag of `found` is if its subject is in the same repository, as `has` says; `None`: an image.
+pub fn beside(found: &Tagged, has: impl Fn(&Repository, &Digest) -> bool) -> Option<Beside> {
+    let tag = found.tag.as_ref()?;
+    let subject =
+        tag.companion_subject().filter(|subject| *subject != found.digest && has(&found.repository, subject))?;
+    match tag.cosign_subject() {
+        Some(_) => Some(Beside::Companion(Kind::of(Some(tag), None, None))),
+        None => tag.referrers_subject().filter(|own| *own == subject).map(|_| Beside::ListOfReferrers),
+    }
+}
+
+impl Counted {
+    pub fn add(&mut self, what: Option<Beside>) {
+        match what {
+            None => self.images += 1,
+            Some(Beside::Companion(kind)) => *self.companions.entry(kind).or_default() += 1,
+            Some(Beside::ListOfReferrers) => self.lists += 1,
+        }
+    }
+}
+
+impl FromIterator<Option<Beside>> for Counted {
+    fn from_iter<I: IntoIterator<Item = Option<Beside>>>(all: I) -> Counted {
+        all.into_iter().fold(Counted::default(), |mut counted, one| {
+            counted.add(one);
+            counted
+        })
+    }
+}
+
+/// `3 images, 2 signatures, 1 list of referrers`.
+impl std::fmt::Display for Counted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&count(self.images, "image"))?;
+        self.companions.iter().try_for_each(|(kind, number)| write!(f, ", {}", kind.counted(*number)))?;
+        match self.lists {
+            0 => Ok(()),
+            1 => f.write_str(", 1 list of referrers"),
+            lists => write!(f, ", {lists} lists of referrers"),
+        }
+    }
+}
