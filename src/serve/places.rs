@@ -144,8 +144,11 @@ mod tests {
         drop(old);
         let new = places.take().await;
         // Who has just been answered may ask for more; who does not take what is sent is busy.
-        (young.note_request(), young.note_answer());
-        (new.note_request(), new.note_answer(), new.note_waiting());
+        young.note_request();
+        young.note_answer();
+        new.note_request();
+        new.note_answer();
+        new.note_waiting();
         assert!(places.take().now_or_never().is_none());
         assert_eq!([&busy, &young, &new].map(is_taken_away), [false, false, false]);
     }
