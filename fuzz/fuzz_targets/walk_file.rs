@@ -8,7 +8,7 @@ use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
 use async_trait::async_trait;
-use gapferry::content::{Body, Checkpoint, Source, TagList, ReferrerList};
+use gapferry::content::{Body, Checkpoint, ReferrerList, Source, TagList};
 use gapferry::oci::{Descriptor, Digest, Manifest, Reference, Repository, media_type};
 use gapferry::{Error, Result};
 use libfuzzer_sys::fuzz_target;

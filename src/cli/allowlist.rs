@@ -50,7 +50,8 @@ pub struct AllowlistArgs {
     skip_missing_platform: bool,
     /// Go on without images that cannot be had
     ///
-    /// The lock records them, each with a reason, and the exit code is 1. A later run without them is as good: an increment does
+    /// The lock records them, each with a reason, and the exit code is 1. An image stays if only a signature or another companion
+    /// of it is lost while it is fetched: a warning says so, and its lock entry says `attachedUnknown`. A later run without them is as good: an increment does
     /// not take a missing image for one that is not wanted any more.
     #[arg(long)]
     keep_going: bool,

@@ -68,7 +68,7 @@ async fn an_upload_that_breaks_goes_on_where_the_registry_has_got_to() {
 async fn an_upload_that_meets_read_only_mode_goes_on_in_its_session() {
     let (patches, began) = (AtomicUsize::new(0), AtomicUsize::new(0));
     let server = Server::registry(move |request, _| match request.method.as_str() {
-        "POST" => Answer::new(202).with("Location", &format!("/u{}", began.fetch_add(1, Ordering::SeqCst))),
+        "POST" => Answer::new(202).with("Location", format!("/u{}", began.fetch_add(1, Ordering::SeqCst))),
         "GET" => Answer::new(204).with("Location", "/u0").with("Range", "0-699999"),
         "PATCH" if patches.fetch_add(1, Ordering::SeqCst) == 0 => {
             let text = "The system is in read only mode. Any modification is prohibited.";
