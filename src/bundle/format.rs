@@ -23,6 +23,11 @@ const MOST_VALUES: usize = 8_000_000;
 /// The most chunks of a bundle: those of 32 TiB. Their list, 32 bytes for each, is held in memory.
 const MOST_CHUNKS: u64 = 32 << 20;
 
+/// The most files below `blobs/`: twenty for each of 5,000 images. What is known of each of them is in memory at once.
+const MOST_FILES: usize = 100_000;
+/// The same for each image, where that is more: an ordinary one brings fewer than ten that no other image has.
+const FILES_OF_IMAGE: usize = 20;
+
 pub const OCI_LAYOUT: &str = "oci-layout";
 pub const BUNDLE_JSON: &str = "bundle.json";
 pub const INDEX_JSON: &str = "index.json";
@@ -99,7 +104,10 @@ impl BundleJson {
             let text = format!("{shown} has format {gapferry_bundle}; this program reads format {FORMAT_VERSION}");
             return Err(Error::input(text));
         }
-        serde_json::from_slice(bytes).map_err(fail)
+        let json: BundleJson = serde_json::from_slice(bytes).map_err(fail)?;
+        check_number(json.files.len(), json.lock.images.len())
+            .map_err(|why| Error::damaged(format!("{shown}: {why}")))?;
+        Ok(json)
     }
 
     /// What it builds on.
@@ -114,6 +122,21 @@ impl BundleJson {
     }
 }
 
+/// # Errors
+/// A bundle of so many images holds fewer files; says how many, and what to do.
+fn check_number(files: usize, images: usize) -> std::result::Result<(), String> {
+    // Beside blobs: metadata and tools.
+    const OTHERS: usize = 1_000;
+    let most = MOST_FILES.max(images.saturating_mul(FILES_OF_IMAGE));
+    match files <= most + OTHERS {
+        true => Ok(()),
+        false => Err(format!(
+            "its {images} images have {files} files, more than the {most} that a bundle of so many images holds: leave out those \
+             of thousands of layers, or make several bundles"
+        )),
+    }
+}
+
 /// A file that is written as a whole, not fetched.
 #[derive(Clone, Debug)]
 pub struct Metadata {
@@ -124,7 +147,12 @@ pub struct Metadata {
 /// The metadata files in the order of the tar.
 ///
 /// Where something is not known yet, zeros stand in its place, so that all lengths are final before anything is fetched.
+///
+/// # Errors
+/// More files than a bundle holds, or more bytes.
 pub fn metadata(contents: &Contents, tool: &str, known: &Known) -> Result<Vec<Metadata>> {
+    check_number(contents.manifests.len() + contents.blobs.len(), contents.lock.images.len())
+        .map_err(|why| Error::input(format!("planning the bundle: {why}")))?;
     let layout = br#"{"imageLayoutVersion":"1.0.0"}"#.to_vec();
     let images = whole_images(contents);
     let index = to_bytes(&index_json(&images, &contents.manifests))?;
@@ -286,5 +314,20 @@ mod tests {
         assert!(parse(json(1, r#"{"kind":"rumour"}"#)).unwrap_err().contains("unknown variant"));
         assert!(parse(json(1, r#"{"kind":"receipt","more":1}"#)).unwrap_err().contains("unknown field"));
         assert!(parse(json(2, "")).unwrap_err().contains("format 2"));
+    }
+
+    #[test]
+    fn a_few_images_of_many_layers_are_no_bundle_and_many_ordinary_images_are() {
+        assert!(check_number(100_000, 5_000).is_ok() && check_number(1_000_000, 50_000).is_ok());
+        let why = check_number(500_000, 5_000).unwrap_err();
+        assert!(why.contains("500000 files, more than the 100000") && why.contains("make several bundles"), "{why}");
+        let file = format!(r#"{{"path":"blobs/x","size":0,"sha256":"{}"}}"#, "0".repeat(64));
+        let json = format!(
+            r#"{{"gapferryBundle":1,"tool":"t","created":"2026-11-21T00:00:00Z","parents":[],"assumed":[],"removed":[],
+            "lock":{{"version":1,"created":"2026-11-21T00:00:00Z","images":[]}},"files":[{}]}}"#,
+            vec![file; 101_001].join(",")
+        );
+        let error = BundleJson::parse(json.as_bytes(), "bundle.json").unwrap_err();
+        assert!(error.chain().contains("more than the 100000"), "{}", error.chain());
     }
 }

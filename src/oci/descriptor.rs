@@ -41,7 +41,7 @@ const LONGEST_ANNOTATION: usize = 16 * 1024;
 /// This is a *view*: fields that the program does not use are dropped, so a descriptor is never written back into
 /// somebody else's manifest; those travel as their exact bytes. A field that may be absent may also be `null`.
 ///
-/// Free to clone: a run may hold half a million of them, in several lists. Those that say no more than media type, digest and
+/// Free to clone: a run may hold hundreds of thousands of them, in several lists. Those that say no more than media type, digest and
 /// size are in memory once, however many manifests have them.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Descriptor(Arc<Described>);

@@ -261,7 +261,7 @@ mod tests {
     #[test]
     fn digests_are_ordered_by_algorithm_and_bytes() {
         let long = |content: &[u8]| Digest::of(Algorithm::Sha512, content);
-        let mut digests = vec![long(b"b"), Digest::sha256(b"b"), long(b"a"), Digest::sha256(b"a")];
+        let mut digests = [long(b"b"), Digest::sha256(b"b"), long(b"a"), Digest::sha256(b"a")];
         digests.sort();
         let mut names: Vec<String> = digests.iter().map(Digest::to_string).collect();
         assert!(names.is_sorted());

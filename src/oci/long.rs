@@ -59,6 +59,12 @@ impl Long {
     }
 }
 
+impl std::fmt::Debug for Long {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Long({})", u32::from_ne_bytes(self.0))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -69,11 +75,5 @@ mod tests {
         assert_eq!(Long::enter(&[8; 64], 0), None);
         assert_eq!(Long::enter(&[7; 64], 0), Some(known));
         assert_eq!(known.bytes(), &[7; 64]);
-    }
-}
-
-impl std::fmt::Debug for Long {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Long({})", u32::from_ne_bytes(self.0))
     }
 }

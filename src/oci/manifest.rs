@@ -71,7 +71,7 @@ pub enum ManifestError {
     )]
     TooLong { what: &'static str, length: usize, most: usize, start: String },
     #[error(
-        "the manifests of this run name more layers than memory is set aside for (some half a million, or twenty for each \
+        "the manifests of this run name more layers than memory is set aside for (some 250,000, or fifteen for each \
          manifest where that is more): leave the image out, or carry fewer at once"
     )]
     TooManyInAll,

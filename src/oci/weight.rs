@@ -5,9 +5,9 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Bytes of descriptors that a run may hold, whatever it carries: some half a million.
-const MOST: usize = 64 * 1024 * 1024;
-/// The same for each manifest, where that is more: a large registry is no attack. Some twenty descriptors.
+/// Bytes of descriptors that a run may hold, whatever it carries: some 250,000.
+const MOST: usize = 32 * 1024 * 1024;
+/// The same for each manifest, where that is more: a large registry is no attack. Some fifteen descriptors.
 const FOR_EACH: usize = 2 * 1024;
 
 static TAKEN: AtomicUsize = AtomicUsize::new(0);
