@@ -101,17 +101,23 @@ impl Writer {
         }
         let out = &medium::settle(out)?;
         refuse_foreign(out)?;
+        let directory = existing_ancestor(out);
+        let free = medium::free_space(&directory)?;
+        let at_hand = at_hand(out, contents);
+        let present = at_hand.iter().map(|(_, size)| *size).fold(0, u64::saturating_add);
+        let links = options.link != LinkMode::Copy && options.device.is_some_and(|device| is_on(&directory, device));
+        // A plan takes memory with the bytes that manifests announce, which may be anything: none is made of what cannot fit.
+        let total = contents.files().map(|(_, size)| size).fold(0, u64::saturating_add);
+        if !links && total.saturating_sub(present) > free.saturating_add(tarfile::begun(out)) {
+            return Ok(Survey { total, present, needed: total.saturating_sub(present), free });
+        }
         let metadata = planned(contents, options)?;
         let plan = tar_plan(contents, &metadata)?;
         let files = metadata.iter().map(|file| file.bytes.len() as u64).chain(contents.files().map(|(_, size)| size));
         let total = if is_tar(out) { plan.length } else { files.fold(0, u64::saturating_add) };
-        let directory = existing_ancestor(out);
-        let free = medium::free_space(&directory)?;
-        let at_hand = at_hand(out, contents);
-        let present = at_hand.iter().map(|(_, size)| size).sum();
         let needed = if is_tar(out) {
             plan.length.saturating_sub(tarfile::reserved(out, &plan))
-        } else if options.link != LinkMode::Copy && options.device.is_some_and(|device| is_on(&directory, device)) {
+        } else if links {
             plan.length.saturating_sub(contents.blobs.iter().map(|blob| blob.size).fold(0, u64::saturating_add))
         } else {
             // As in a tar: files take more room than they have bytes.

@@ -76,7 +76,13 @@ pub fn abandon(out: &Path) -> Result<()> {
 pub fn reserved(out: &Path, plan: &TarPlan) -> u64 {
     let (path, journal) = partial(out);
     let same = Claims::read(&journal).is_some_and(|claims| claims.fingerprint == plan.fingerprint().to_string());
-    if same { path.metadata().map_or(0, |metadata| metadata.blocks().saturating_mul(512)) } else { 0 }
+    if same { begun(out) } else { 0 }
+}
+
+/// Bytes that an unfinished tar of any layout has of the file system.
+pub fn begun(out: &Path) -> u64 {
+    let (path, _) = partial(out);
+    path.metadata().map_or(0, |metadata| metadata.blocks().saturating_mul(512))
 }
 
 /// Keeps an unfinished tar of another layout, of which its journal says `claims`, unless more is in one that is kept

@@ -6,7 +6,7 @@ use proptest::test_runner::TestRunner;
 use serde_json::{Value, json};
 
 use super::support::registry::Registry;
-use super::support::tempdir;
+use super::support::{gapferry_process, tempdir};
 use super::*;
 
 /// Fields of a descriptor that mean nothing, each in a form that somebody writes.
@@ -156,6 +156,29 @@ async fn a_blob_that_is_said_to_be_larger_than_any_disk_costs_its_image_and_noth
             ends_with(1, &["export", &good, &huge, "-o", &bundle, "--keep-going"]);
             ends_with(0, &["verify", &bundle]);
         }
+    }
+}
+
+/// Each of these sizes is possible, and no disk here has room for all: the answer is that, and takes no memory.
+#[tokio::test]
+async fn bytes_that_cannot_fit_are_refused_without_a_plan_of_them() {
+    let (source, site) = (Source::start().await, tempdir());
+    let config = typed(source.put_blob("huge", br#"{"os":"linux","architecture":"amd64"}"#), OCI_CONFIG);
+    let layer = |n: u8| with(typed(source.put_blob("huge", &[n]), OCI_LAYER), json!({"size": 4_u64 << 40}));
+    let layers: Vec<_> = (0..7).map(layer).collect();
+    let manifest = json!({"schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": config, "layers": layers});
+    source.put_manifest("huge", "1", OCI_MANIFEST, &manifest);
+    for form in ["huge", "huge.tar"] {
+        let bundle = site.path().join(form).display().to_string();
+        // In KiB: enough for a small image, and less than the chunks of 28 TiB take.
+        let script = format!("ulimit -v {}; exec \"$0\" export \"$1\" -o \"$2\"", 768 << 10);
+        let program = gapferry_process();
+        let mut command = std::process::Command::new("sh");
+        command.args(["-c", &script]).arg(program.get_program()).args([&source.name("huge:1"), &bundle]);
+        command.env_clear().envs(program.get_envs().filter_map(|(key, value)| Some((key, value?))));
+        let output = command.output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
+        assert!(stderr(&output).contains("28.0 TiB"), "{}", stderr(&output));
     }
 }
 
