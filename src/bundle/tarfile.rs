@@ -74,7 +74,7 @@ pub fn abandon(out: &Path) -> Result<()> {
 
 /// Bytes that the file system has given to an unfinished tar of this layout already.
 pub fn reserved(out: &Path, plan: &TarPlan) -> u64 {
-    let (path, journal) = partial(out);
+    let (_, journal) = partial(out);
     let same = Claims::read(&journal).is_some_and(|claims| claims.fingerprint == plan.fingerprint().to_string());
     if same { begun(out) } else { 0 }
 }

@@ -230,7 +230,7 @@ async fn export(
     let may_leave_out = args.allowlist.leave_out().failed && !args.volumes.is_one_again();
     if may_leave_out {
         let faults = Faults::of_sizes(&graph, &source).await?;
-        leave_out(args, &faults, (&mut lock, &mut graph), context)?;
+        faults.leave_out(&mut lock, &mut graph, args.allowlist.requires_referrers(), context);
     }
     let from = From { source: &source, registries, baseline: baseline.as_ref(), tools: &tools, lost: &lost };
     loop {
@@ -245,22 +245,11 @@ async fn export(
             return ended.map(|_| args.allowlist.ended(&missing));
         };
         graph = kept.ok_or(error.clone())?;
-        if !leave_out(args, &Faults::of_lost(lost.take()), (&mut lock, &mut graph), context)? {
+        let lost = Faults::of_lost(lost.take());
+        if !lost.leave_out(&mut lock, &mut graph, args.allowlist.requires_referrers(), context) {
             return Err(error);
         }
     }
-}
-
-/// Takes out what has these faults; whether anything was taken out, and anything is left.
-fn leave_out(args: &Args, faults: &Faults, (lock, graph): (&mut Lock, &mut Graph), context: &Context) -> Result<bool> {
-    if !faults.leave_out(lock, graph, args.allowlist.requires_referrers(), context) {
-        return Ok(false);
-    }
-    // The lock that was followed names more: of two bundles with one time the complete one would not be newer.
-    if args.locked.is_some() {
-        lock.created = context.now()?.0;
-    }
-    Ok(true)
 }
 
 /// What an export reads from.
