@@ -143,7 +143,8 @@ async fn one_pass_ends_unfinished() {
     let output = ends_with(4, &["export", "-f", &list, "-o", "-", "--keep-going"]);
     assert!(stderr(&output).contains("unfinished"), "{}", stderr(&output));
     std::fs::write(site.path("cut.tar"), &output.stdout).unwrap();
-    ends_with(3, &["verify", &site.path("cut.tar")]);
+    // A blob that fails at once may end the output before its first byte: then it is no tar at all.
+    ends_with(if output.stdout.is_empty() { 2 } else { 3 }, &["verify", &site.path("cut.tar")]);
 }
 
 #[tokio::test]
