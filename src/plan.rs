@@ -49,6 +49,9 @@ pub struct ImageStep {
     pub action: Action,
     /// Digests of manifests that are there already.
     pub present: HashSet<Digest>,
+    /// A blob of it is not there, so what the target says of its manifests and its tag is in doubt: distribution takes no manifest
+    /// without its blobs.
+    pub doubtful: bool,
     /// The tags of its companions, and its own if it is one of a list; none where the image is left alone.
     pub companions: Vec<CompanionStep>,
     /// Digests of manifests and blobs that the target need not have, because a companion's tag means something else there.
@@ -189,7 +192,7 @@ impl ImageStep {
     pub fn refusal(&self) -> String {
         let reason = self.companions.iter().find_map(|companion| match &companion.action {
             CompanionAction::Refuse { reason } => Some(reason.clone()),
-            CompanionAction::Unreadable { reason } if companion.tag == self.to => Some(reason.clone()),
+            CompanionAction::Unreadable { reason, .. } if companion.tag == self.to => Some(reason.clone()),
             _ => None,
         });
         let of_tag = match self.tag {
@@ -207,7 +210,8 @@ fn image_step(image: &Image, to: &Reference, inventory: &Inventory, on_existing:
     let tag = TagState::of(inventory, to, &image.locked.digest);
     let from = image.locked.reference.repository.clone();
     let (companions, not_needed) = Default::default();
-    let step = ImageStep { from, to: to.clone(), tag, action: Action::Push, present, companions, not_needed };
+    let (action, doubtful) = (Action::Push, false);
+    let step = ImageStep { from, to: to.clone(), tag, action, present, doubtful, companions, not_needed };
     // A list that others may add to is not simply another image.
     let is_list = companions::is_list(to);
     match (tag, on_existing) {
@@ -227,8 +231,9 @@ fn image_step(image: &Image, to: &Reference, inventory: &Inventory, on_existing:
     let step = ImageStep { not_needed, companions, ..step };
     let is_settled =
         |companion: &CompanionStep| companion.action == CompanionAction::Nothing || companion.action.leaves_tag();
+    let doubtful = !step.blobs(image).all(|blob| inventory.blobs.contains(&(repository.clone(), blob.digest)));
     let is_complete = step.manifests(image).all(|manifest| step.present.contains(&manifest.digest()))
-        && step.blobs(image).all(|blob| inventory.blobs.contains(&(repository.clone(), blob.digest)))
+        && !doubtful
         && step.companions.iter().all(is_settled);
     let is_refused = |companion: &CompanionStep| matches!(companion.action, CompanionAction::Refuse { .. });
     let action = match (tag, step.own_list().map(|own| &own.action)) {
@@ -238,7 +243,7 @@ fn image_step(image: &Image, to: &Reference, inventory: &Inventory, on_existing:
         (TagState::Same, _) | (_, Some(CompanionAction::Nothing)) if is_complete => Action::Nothing,
         _ => Action::Push,
     };
-    ImageStep { action, ..step }
+    ImageStep { action, doubtful, ..step }
 }
 
 /// The image's root, where it can be put by its tag alone: one request less. What refers to it must find it before the tag

@@ -408,10 +408,14 @@ impl<'a> Transfer<'a> {
     async fn publish(&self, image: &Image, step: &ImageStep) -> Result<()> {
         let repository = &step.to.repository;
         // A list's own tag is among those of the companions.
-        let gets_tag = step.to.digest.is_none() && step.tag != TagState::Same && step.own_list().is_none();
-        let by_tag = put_by_tag(image, &step.to).filter(|_| step.tag != TagState::Same);
+        let is_same = step.tag == TagState::Same && (!step.doubtful || self.is_there(&step.to).await?);
+        let gets_tag = step.to.digest.is_none() && !is_same && step.own_list().is_none();
+        let by_tag = put_by_tag(image, &step.to).filter(|_| !is_same);
         for manifest in step.manifests(image) {
-            if !step.present.contains(&manifest.digest()) && by_tag != Some(manifest.digest()) {
+            let digest = manifest.digest();
+            let is_present = step.present.contains(&digest)
+                && (!step.doubtful || self.is_there(&repository.with_digest(digest)).await?);
+            if !is_present && by_tag != Some(digest) {
                 self.put_once(image, repository, manifest).await?;
             }
         }
@@ -422,6 +426,14 @@ impl<'a> Transfer<'a> {
             self.tag(image, &step.to, manifest_of(image, &image.locked.digest)?).await?;
         }
         Ok(())
+    }
+
+    /// Whether the target gives a manifest that it claims to have. Where it may not be read, the claim counts.
+    async fn is_there(&self, name: &Reference) -> Result<bool> {
+        match self.sink.read_manifest(name).await {
+            Err(error) if is_denial(&error) || error.reason() == Some(&Reason::PullPolicy) => Ok(true),
+            found => Ok(found?.is_some()),
+        }
     }
 
     fn turn(&self, name: &Reference) -> Turn {

@@ -74,7 +74,7 @@ pub struct AllowlistArgs {
     /// Fetch layers kept outside registries (Windows base layers)
     #[arg(long, hide_short_help = true)]
     foreign_layers: bool,
-    /// A tag pattern that matches nothing is no error
+    /// A tag pattern that matches nothing is no error, and neither is a list without images
     #[arg(long, hide_short_help = true)]
     allow_empty: bool,
     /// Tags that never move: where the earlier lock says what they mean, that is not asked again; repeatable
@@ -130,6 +130,10 @@ impl AllowlistArgs {
             .map_err(|problems| refused("the allowlist", &problems))?;
         for notice in &allowlist.notices {
             context.events.report(Event::Notice(notice.clone()));
+        }
+        if allowlist.rules.is_empty() && !self.allow_empty {
+            let text = "nothing to carry: no file names an image; --allow-empty goes on without any";
+            return Err(Error::input(text));
         }
         for rule in &mut allowlist.rules {
             if rule.platforms.is_empty() {

@@ -41,6 +41,9 @@ pub fn for_error(error: &Error) -> Option<&'static str> {
         Kind::Refused | Kind::Network if is_full(&chain) => {
             Some("the registry has no room left: have room made there, then run the same command again")
         }
+        Kind::Network if error.stopped().is_some() => {
+            Some("when it answers again, run the same command again: what is done is kept")
+        }
         Kind::Network => for_network(&chain),
         // nginx refuses uploads over 1 MiB unless told otherwise.
         Kind::Refused if chain.contains(": 413 ") => Some(

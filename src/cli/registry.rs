@@ -172,6 +172,8 @@ impl RegistryArgs {
         settings: &BTreeMap<String, RegistrySettings>,
         context: &Context,
     ) -> Result<Registries> {
+        // It may ask for a password: on a line of its own.
+        context.end();
         self.connect_as(self.credentials(registries)?, settings, context)
     }
 

@@ -4,7 +4,7 @@ use serde::Deserialize;
 
 use crate::content::{Api, ApiRequest};
 use crate::error::{Error, Kind, Result};
-use crate::oci::{Digest, Reference};
+use crate::oci::{Digest, Reference, Repository};
 
 use super::{Client, json, message};
 
@@ -41,16 +41,30 @@ fn artifact_path(tag: &Reference, artifact: Option<&str>) -> Option<String> {
 pub async fn delete_tag(api: &dyn Api, tag: &Reference, digest: &Digest) -> Result<bool> {
     let named = artifact_path(tag, Some(&digest.to_string())).zip(tag.tag.as_ref());
     let Some((artifact, name)) = named else { return Ok(false) };
-    let path = format!("{artifact}/tags/{name}");
+    delete(api, tag, format!("{artifact}/tags/{name}")).await.map(|()| true)
+}
+
+/// Deletes the artifact `digest` of the repository, with its tags (Harbor API 2.0,
+/// `DELETE /projects/{project}/repositories/{repository}/artifacts/{reference}`). `false`: it has no such name.
+///
+/// # Errors
+/// Harbor refuses: no right, or an immutable tag.
+pub async fn delete_artifact(api: &dyn Api, repository: &Repository, digest: &Digest) -> Result<bool> {
+    let reference = repository.with_digest(*digest);
+    let Some(path) = artifact_path(&reference, Some(&digest.to_string())) else { return Ok(false) };
+    delete(api, &reference, path).await.map(|()| true)
+}
+
+async fn delete(api: &dyn Api, what: &Reference, path: String) -> Result<()> {
     let headers = vec![("X-Is-Resource-Name", "true".to_owned())];
-    let client = Client { api, registry: tag.repository.registry() };
+    let client = Client { api, registry: what.repository.registry() };
     let answer = client.call(ApiRequest { method: "DELETE", path, headers, json: None }).await?;
     match answer.status {
-        200 | 204 | 404 => Ok(true),
+        200 | 204 | 404 => Ok(()),
         status => {
             let said = message(&answer.body).unwrap_or_default();
             let kind = if status == 401 { Kind::Unauthorized } else { Kind::Refused };
-            Err(Error::new(kind, format!("deleting {tag}: Harbor answers {status}: {said}")))
+            Err(Error::new(kind, format!("deleting {what}: Harbor answers {status}: {said}")))
         }
     }
 }

@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::{Inventory, OnExisting, TagState};
 use crate::companion::{Joined, Merge, merge};
 use crate::content::Sink;
-use crate::error::{Kind, Result};
+use crate::error::{Kind, Reason, Result};
 use crate::graph::Image;
 use crate::lock::Attached;
 use crate::oci::{Digest, Manifest, Reference, Role, Tag};
@@ -40,7 +40,11 @@ pub enum CompanionAction {
     /// The tag means something else, and is to be left alone.
     Skip,
     /// The tag has something that this account may not read, so it is left alone: what is there may be the isolated side's.
-    Unreadable { reason: String },
+    Unreadable {
+        reason: String,
+        /// A policy forbids it to everybody until the image is signed or scanned: what is there may be the bundle's.
+        policy: bool,
+    },
     /// The tag means something else, and that is an error.
     Refuse { reason: String },
 }
@@ -68,8 +72,8 @@ pub enum ListState {
     Differs { joined: Digest, kept: usize, added: usize },
     /// It cannot be joined, and must not be replaced: why.
     Unknown(String),
-    /// This account may not read it: why.
-    Unreadable(String),
+    /// This account may not read it: why, and whether for a policy.
+    Unreadable(String, bool),
 }
 
 /// Reads the list that the target has under `tag` and compares it with `ours`; also gives the joined list, where one is needed.
@@ -85,7 +89,8 @@ pub async fn compare(sink: &dyn Sink, tag: &Reference, ours: &Manifest) -> Resul
             return Err(error);
         }
         Err(error) if matches!(error.kind(), Kind::Unauthorized | Kind::Refused) => {
-            return Ok(Some((ListState::Unreadable(error.chain()), None)));
+            let is_policy = error.reason() == Some(&Reason::PullPolicy);
+            return Ok(Some((ListState::Unreadable(error.chain(), is_policy), None)));
         }
         Err(error) => return Ok(Some((ListState::Unknown(error.chain()), None))),
     };
@@ -117,8 +122,8 @@ pub fn decide(tag: &Reference, state: TagState, list: Option<&ListState>, on_exi
         (Some(ListState::Differs { joined, kept, added }), OnExisting::Overwrite) => {
             CompanionAction::Join { joined: *joined, kept: *kept, added: *added }
         }
-        (Some(ListState::Unreadable(why)), OnExisting::Overwrite) => {
-            CompanionAction::Unreadable { reason: why.clone() }
+        (Some(ListState::Unreadable(why, policy)), OnExisting::Overwrite) => {
+            CompanionAction::Unreadable { reason: why.clone(), policy: *policy }
         }
         (Some(ListState::Unknown(why)), OnExisting::Overwrite) => refuse(format!(
             "the tag {} at the target can neither be joined with the bundle's {what} nor replaced without losing what it has: \

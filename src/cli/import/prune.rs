@@ -21,7 +21,7 @@ use crate::error::{Error, Result};
 use crate::harbor::{self, Detected};
 use crate::increment::{Doomed, Fate, judge};
 use crate::lock::LockedImage;
-use crate::oci::{Digest, Reference};
+use crate::oci::{Digest, Reference, Repository};
 use crate::progress::Event;
 use crate::progress::units::count;
 use crate::receipt::{CompanionReceipt, ImageOutcome, ImageReceipt, PrunedOutcome, PrunedReceipt, ReceiptKind};
@@ -201,6 +201,14 @@ impl Pruning<'_> {
         }
         let left = "its registry cannot delete a tag without its manifest";
         self.note(&one.tag, one.digest, (None, ""), (deleted, left))
+    }
+
+    /// Harbor's own API asks for less of an account than the protocol does.
+    async fn delete_manifest(&self, repository: &Repository, digest: &Digest) -> Result<TagDeletion> {
+        match self.is_harbor && harbor::delete_artifact(self.registries, repository, digest).await? {
+            true => Ok(TagDeletion::Deleted),
+            false => self.registries.delete_manifest(repository, digest).await,
+        }
     }
 
     /// Says what became of one, with what it speaks of and `what` it is if it is a companion. Whether it is gone, or would be.

@@ -31,20 +31,47 @@ fn notice(step: &CompanionStep) -> Option<String> {
     }
 }
 
-/// One line for all tags of lists that were left alone because this account may not read them, if there are any.
-pub fn unreadable<'a>(actions: impl Iterator<Item = (&'a Reference, &'a CompanionAction)>) -> Option<String> {
-    let mut tags = BTreeMap::new();
-    for (tag, action) in actions {
-        if let CompanionAction::Unreadable { reason } = action {
-            tags.insert(tag, reason);
+/// Tags of lists that are left alone because they may not be read.
+#[derive(Default)]
+pub struct Unreadable<'a> {
+    /// This account may not.
+    denied: BTreeMap<&'a Reference, &'a str>,
+    /// Nobody may, for a policy of the project.
+    forbidden: BTreeMap<&'a Reference, &'a str>,
+}
+
+impl<'a> Unreadable<'a> {
+    pub fn among(actions: impl Iterator<Item = (&'a Reference, &'a CompanionAction)>) -> Unreadable<'a> {
+        let mut unreadable = Unreadable::default();
+        for (tag, action) in actions {
+            if let CompanionAction::Unreadable { reason, policy } = action {
+                let tags = if *policy { &mut unreadable.forbidden } else { &mut unreadable.denied };
+                tags.insert(tag, reason);
+            }
         }
+        unreadable
     }
-    let (_, reason) = tags.first_key_value()?;
-    Some(format!(
-        "this account may not read what the target has under {} of signatures, so they are left alone and the bundle's signatures \
-         are not brought; give it the right to pull: {reason}",
-        count(tags.len(), "tag"),
-    ))
+
+    /// Whether signatures are not brought that another account could bring.
+    pub fn is_denied(&self) -> bool {
+        !self.denied.is_empty()
+    }
+
+    /// A line for each kind.
+    pub fn lines(&self) -> impl Iterator<Item = String> {
+        let kinds = [
+            (&self.denied, "this account may not read", "give it the right to pull"),
+            (&self.forbidden, "a policy of the project forbids reading", "they are brought once it allows that"),
+        ];
+        kinds.into_iter().filter_map(|(tags, who, remedy)| {
+            let (_, reason) = tags.first_key_value()?;
+            let tags = count(tags.len(), "tag");
+            Some(format!(
+                "{who} what the target has under {tags} of signatures, so they are left alone and signatures that only the bundle \
+                 has are not brought; {remedy}: {reason}"
+            ))
+        })
+    }
 }
 
 /// For the plan as JSON.

@@ -463,8 +463,8 @@ impl<'a> Push<'a> {
         companions::notices(&plan).into_iter().for_each(|notice| context.events.report(Event::Notice(notice)));
         if self.args.dry_run {
             let steps = plan.images.iter().flat_map(|step| &step.companions);
-            let unreadable = companions::unreadable(steps.map(|step| (&step.tag, &step.action)));
-            unreadable.into_iter().for_each(|warning| context.events.report(Event::Warning(warning)));
+            let unreadable = companions::Unreadable::among(steps.map(|step| (&step.tag, &step.action)));
+            unreadable.lines().for_each(|warning| context.events.report(Event::Warning(warning)));
         }
         Ok(plan)
     }

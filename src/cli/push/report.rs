@@ -13,10 +13,11 @@ use super::super::context::{Context, write_file};
 use super::super::exit::Outcome;
 use super::super::hint;
 use super::super::table;
-use super::{Cargo, Ended, Held, Push, companions};
+use super::companions::{self, Unreadable};
+use super::{Cargo, Ended, Held, Push};
 use crate::error::{Error, Kind, Reason, Result};
 use crate::graph::Image;
-use crate::lock::IndexMode;
+use crate::lock::{AbsentReason, IndexMode};
 use crate::oci::Reference;
 use crate::plan::{Action, CompanionAction, CompanionStep, Plan, TagState};
 use crate::progress::units::{self, bytes, duration};
@@ -199,11 +200,9 @@ pub(super) fn summary(
         context.say(&format!("{} for {volumes}: run the same command with what comes next", verb(waiting)));
     }
     let unread = unreadable(ended.plan, outcome);
-    if let Some(text) = &unread {
-        context.events.report(Event::Warning(text.clone()));
-    }
+    unread.lines().for_each(|text| context.events.report(Event::Warning(text)));
     match (failed, waiting) {
-        (0, 0) if unread.is_some() => Outcome::SomeImagesFailed,
+        (0, 0) if unread.is_denied() => Outcome::SomeImagesFailed,
         (0, 0) => Outcome::Done,
         (0, _) => Outcome::Waiting,
         _ => stopped.map_or(Outcome::SomeImagesFailed, |error| Outcome::Failed(error.kind())),
@@ -211,10 +210,10 @@ pub(super) fn summary(
 }
 
 /// Lists of signatures that were left alone beside images that are there.
-fn unreadable(plan: &Plan, outcome: &transfer::Outcome) -> Option<String> {
+fn unreadable<'a>(plan: &'a Plan, outcome: &'a transfer::Outcome) -> Unreadable<'a> {
     let there = plan.images.iter().zip(&outcome.images).filter(|(_, result)| result.is_ok());
     let steps = there.flat_map(|(step, _)| &step.companions);
-    companions::unreadable(steps.map(|own| (&own.tag, outcome.companions.get(&own.tag).unwrap_or(&own.action))))
+    Unreadable::among(steps.map(|own| (&own.tag, outcome.companions.get(&own.tag).unwrap_or(&own.action))))
 }
 
 /// Images that arrived and cannot be pulled yet, said once for each reason.
@@ -293,7 +292,9 @@ pub fn volumes(numbers: &[u32]) -> String {
 }
 
 fn remedy(image: &Image, error: &Error) -> Option<&'static str> {
-    let sparse = image.locked.selection.as_ref().is_some_and(|selection| selection.index == IndexMode::Sparse);
+    let chosen = image.locked.selection.as_ref().is_some_and(|selection| selection.index == IndexMode::Sparse);
+    // The registry that it came from lacks it, too.
+    let sparse = chosen || image.locked.absent.iter().any(|absent| absent.reason == AbsentReason::NotFound);
     let other = error.reason().is_some_and(|reason| !matches!(reason, Reason::UnknownContent(_)));
     if sparse && !other && matches!(error.kind(), Kind::Refused | Kind::NotFound) {
         return Some(SPARSE_REMEDY);

@@ -8,9 +8,9 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedMutexGuard, OwnedSemaphorePermit, Semaphore};
 
-use crate::oci::Repository;
+use crate::oci::{Digest, Repository};
 
 /// What has turns of its own.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -25,12 +25,26 @@ pub(super) struct Projects {
     /// Of each kind. 0: as many as the registry is asked at once anyway.
     at_once: AtomicUsize,
     turns: Mutex<HashMap<(String, Turn), Arc<Semaphore>>>,
+    blobs: Mutex<HashMap<(String, Digest), Arc<tokio::sync::Mutex<()>>>>,
 }
 
 impl Projects {
     /// Counts for projects that nothing was sent to so far.
     pub fn limit(&self, at_once: usize) {
         self.at_once.store(at_once, Ordering::Relaxed);
+    }
+
+    /// Waits until nobody else mounts this blob into `repository`'s project, and holds the place. Harbor charges a project's quota
+    /// once for each blob, but for each of several mounts at once.
+    pub async fn alone(&self, repository: &Repository, blob: Digest) -> Option<OwnedMutexGuard<()>> {
+        if self.at_once.load(Ordering::Relaxed) == 0 {
+            return None;
+        }
+        let place = {
+            let mut blobs = self.blobs.lock().unwrap_or_else(PoisonError::into_inner);
+            blobs.entry((repository.project().to_owned(), blob)).or_default().clone()
+        };
+        Some(place.lock_owned().await)
     }
 
     /// Waits until one more upload, or one more mount, may go to `repository`'s project, and holds the place.

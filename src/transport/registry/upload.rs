@@ -131,6 +131,7 @@ pub(super) async fn mount(host: &Host, to: &Repository, blob: &Descriptor, from:
     let what = format!("mounting blob {} into {to}", blob.digest);
     let path = format!("/v2/{}/blobs/uploads/?mount={}&from={}", to.path(), blob.digest, from.path());
     let scopes = Scopes::push(to).and_pull(from);
+    let _alone = host.projects.alone(to, blob.digest).await;
     let _turn = host.projects.turn(to, Turn::Mount).await;
     let (ask, mut tries) = (Ask::new(Method::POST, path, scopes, &what), host.tries(&what));
     loop {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::Pruning;
-use crate::content::Sink;
+
 use crate::increment::orphans;
 use crate::lock::LockedImage;
 use crate::oci::{Descriptor, Reference, Repository, Tag};
@@ -62,7 +62,7 @@ impl Left {
                     None => repository.with_digest(orphan.digest),
                 };
                 let deleted = match pruning.deletes {
-                    true => Some(pruning.registries.delete_manifest(repository, &orphan.digest).await),
+                    true => Some(pruning.delete_manifest(repository, &orphan.digest).await),
                     false => None,
                 };
                 let left = "its registry deletes no manifest";

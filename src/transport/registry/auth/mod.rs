@@ -92,9 +92,13 @@ impl Auth {
                 if bearer.is_harbor() {
                     self.share_expected().await.map_err(Failure::never)?;
                 }
+                let is_enough = |granted: &Granted| {
+                    scopes.are_granted_by_project(granted)
+                        || bearer.is_harbor() && scopes.are_answered_by_project(granted)
+                };
                 if let Some(shared) = self.shared.serving(scopes).filter(|_| extra.is_none()) {
                     match self.token(wire, &bearer, (&shared.token, &shared.scopes), None).await {
-                        Ok(token) if token.granted.as_ref().is_none_or(|it| scopes.are_granted_by_project(it)) => {
+                        Ok(token) if token.granted.as_ref().is_none_or(|it| is_enough(it)) => {
                             return token::header("Bearer", token.secret.expose()).map(Some);
                         }
                         Ok(_) => {}

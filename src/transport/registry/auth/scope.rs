@@ -81,6 +81,13 @@ impl Scopes {
         })
     }
 
+    /// Whether a token for whole projects speaks of each project and grants something there. Another token would grant no more.
+    pub fn are_answered_by_project(&self, granted: &Granted) -> bool {
+        let grants =
+            |path: &str| granted.iter().any(|(it, actions)| project(it) == project(path) && !actions.is_empty());
+        self.0.iter().all(|(path, action)| action.words().is_empty() || grants(path))
+    }
+
     /// As the token server takes them.
     pub fn words(&self) -> Vec<String> {
         let named = self.0.iter().filter(|(_, action)| !action.words().is_empty());
