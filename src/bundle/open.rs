@@ -16,7 +16,7 @@ use crate::lock::{Attached, Lock};
 use crate::oci::{Descriptor, Digest, Role};
 use crate::transport::layout::Layout;
 
-/// The largest `bundle.json` that is read, in bytes: room for a million files.
+/// The largest `bundle.json` that is read, in bytes: far more than the most files take.
 pub const MAX_BUNDLE_JSON: u64 = 256 * 1024 * 1024;
 
 /// A bundle, opened.

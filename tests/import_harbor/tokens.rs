@@ -30,6 +30,21 @@ fn a_hundred_images_take_a_dozen_tokens_at_most() {
     }
 }
 
+/// An account that may only pull looks at what it could not push: a token for each repository would tell it nothing more.
+#[test]
+fn a_look_by_an_account_that_may_only_pull_takes_a_dozen_tokens_at_most() {
+    let image = |n: usize| images::oci(&format!("p{:02}/team/app{n:02}", n % 5), "1", &[&format!("{n}")]);
+    let all: Vec<Image> = (0..40).map(image).collect();
+    let bundle = bundle(&all.iter().collect::<Vec<_>>());
+    let projects = (0..5).map(|n| Project::new(&format!("p{n:02}")).member("robot$base+ci", Right::Pull));
+    let server = Harbor::start(projects.fold(setup(), Setup::with));
+    import(&bundle, &server, "", ADMIN, &[]).ended(0);
+    server.clear_log();
+    import(&bundle, &server, "", ROBOT, &["--dry-run"]).ended(0).said(&["may not push to project p00"]);
+    let tokens = server.token_requests();
+    assert!(tokens <= 12, "{tokens} tokens");
+}
+
 /// What is carried out of a Harbor costs it as few as what comes in.
 #[test]
 fn an_export_of_a_hundred_images_takes_a_dozen_tokens_at_most() {

@@ -304,3 +304,27 @@ async fn blobs_that_a_garbage_collection_has_taken_are_named_in_one_warning() {
     assert_eq!(stderr.matches("warning:").count(), 1, "{stderr}");
     assert!(layers.iter().all(|layer| stderr.contains(&sha256(layer))) && it.is_pushed(), "{stderr}");
 }
+
+/// A cache may answer HEAD for a tag whose image a garbage collection has taken.
+#[tokio::test]
+async fn a_tag_that_head_claims_beside_missing_blobs_is_put_all_the_same() {
+    let (source, target, directory) = (Registry::start(), Registry::start(), tempdir());
+    let image = images::oci("team/app", "1", &["one"]);
+    let bundle = export(&source, &[&image], directory.path());
+    // Another tag, so that the repository is not new.
+    images::oci("team/app", "other", &["other"]).push(&target);
+    let host = target.host().to_owned();
+    let (digest, media_type, size) = (image.digest(), image.media_type.clone(), image.manifest.len());
+    let server =
+        Server::start(move |request, _| match request.method == "HEAD" && request.target.contains("/manifests/") {
+            true => Answer::new(200)
+                .with("Docker-Content-Digest", &digest)
+                .with("Content-Type", &media_type)
+                .with("Content-Length", size.to_string()),
+            false => exchange(&host, request).unwrap(),
+        });
+    let server = server.await;
+    let (code, stderr) = import(&bundle, &server.address, &[]);
+    assert_eq!(code, Some(0), "{stderr}");
+    assert_eq!(target.digest("team/app", "1"), Some(image.digest()), "{stderr}");
+}

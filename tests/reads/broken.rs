@@ -14,8 +14,13 @@ const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
 /// What a broken question costs: a second of silence, and two tries where an answer comes at once.
 const SOON: [&str; 4] = ["--stall-timeout", "1s", "--retries", "1"];
 
+/// An answer, and what it is called.
+type Named = (&'static str, fn() -> Answer);
+/// Whether a request is the one that is meant.
+type Asked = fn(&str) -> bool;
+
 /// Answers that end no run, though they ask for patience or never come.
-fn broken() -> [(&'static str, fn() -> Answer); 5] {
+fn broken() -> [Named; 5] {
     [
         ("429 for an hour", || Answer::new(429).with("Retry-After", "3600")),
         ("503 for an hour", || Answer::new(503).with("Retry-After", "3600")),
@@ -84,7 +89,7 @@ async fn run(command: &[&str]) -> std::process::Output {
 
 #[tokio::test]
 async fn a_fallback_list_is_not_the_whole_truth_where_the_api_gives_no_answer() {
-    let answers: [(&str, fn() -> Answer); 7] = [
+    let answers: [Named; 7] = [
         ("401", || Answer::new(401)),
         ("403", || Answer::new(403)),
         ("406", || Answer::new(406)),
@@ -141,7 +146,7 @@ async fn a_referrer_that_is_listed_and_cannot_be_read_is_not_silently_absent() {
 
 #[tokio::test]
 async fn a_question_about_companions_that_fails_alone_neither_ends_a_run_nor_holds_it_up() {
-    let questions: [(&str, fn(&str) -> bool); 2] = [
+    let questions: [(&str, Asked); 2] = [
         ("the referrers API", |target| target.contains("/referrers/")),
         ("companions' tags", |target| target.contains("/manifests/sha256-")),
     ];
@@ -176,7 +181,7 @@ async fn a_question_about_companions_that_fails_alone_neither_ends_a_run_nor_hol
 
 #[tokio::test]
 async fn one_image_by_its_tag_is_had_with_its_signature_whatever_becomes_of_the_list() {
-    let others: [(&str, fn() -> Answer); 3] = [
+    let others: [Named; 3] = [
         ("401", || Answer::new(401)),
         ("403", || Answer::new(403)),
         ("a page", || Answer::new(200).body("<!doctype html><title>Sign in</title>")),

@@ -98,6 +98,28 @@ async fn mounts_into_one_project_take_turns_and_hold_up_no_upload() {
     assert_eq!(mounting(&server), 7, "the first was asked again");
 }
 
+/// Harbor charges a project's quota for each of several mounts of one blob that it sees at once.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_blob_is_mounted_into_a_project_once_at_a_time_and_others_meanwhile() {
+    let (server, registries) = project_with_one_that_stands("POST", "mount=", Stage::Request).await;
+    registries.limit_uploads_per_project(&server.address, 4);
+    let (shelf, repo) = (Shelf::default(), |n: usize| repository(&server.address, &format!("project/app{n}")));
+    let (blob, other) = (shelf.add("content"), shelf.add("other"));
+    let mounts = (1..4).map(|n| {
+        let (registries, blob, to, from) = (registries.clone(), blob.clone(), repo(n), repo(0));
+        tokio::spawn(async move { registries.mount(&to, &blob, &from).await })
+    });
+    let mounts: Vec<_> = mounts.collect();
+    assert!(stands(&server).await, "a mount is under way");
+    assert!(registries.mount(&repo(1), &other, &repo(0)).await.unwrap());
+    let of_blob = |asked: &&Seen| asked.target.contains(&format!("mount={}", blob.digest));
+    assert_eq!(server.seen().iter().filter(of_blob).count(), 1);
+    server.release();
+    for mounted in join_all(mounts).await {
+        assert!(mounted.unwrap().unwrap());
+    }
+}
+
 #[tokio::test]
 async fn turns_are_taken_also_where_registries_conf_speaks_of_a_part_of_the_registry() {
     for tls_verify in [None, Some(false)] {

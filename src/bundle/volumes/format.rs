@@ -20,9 +20,9 @@ use crate::oci::{Digest, has_at_most_values};
 pub const VOLUME_VERSION: u32 = 1;
 /// The most volumes of a set, and the most recovery volumes.
 pub const MOST_VOLUMES: u32 = 9_999;
-/// The largest of both files that is read, in bytes: room for a million files.
+/// The largest of both files that is read, in bytes: far more than the most files take.
 pub const MAX_VOLUME_JSON: u64 = 384 * 1024 * 1024;
-/// The most values in one: a million files, each a segment.
+/// The most values in one: far more than the most files take.
 const MOST_VALUES: usize = 10_000_000;
 
 /// `volumes/003.json`.

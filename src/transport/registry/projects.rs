@@ -25,8 +25,11 @@ pub(super) struct Projects {
     /// Of each kind. 0: as many as the registry is asked at once anyway.
     at_once: AtomicUsize,
     turns: Mutex<HashMap<(String, Turn), Arc<Semaphore>>>,
-    blobs: Mutex<HashMap<(String, Digest), Arc<tokio::sync::Mutex<()>>>>,
+    blobs: Mutex<HashMap<(String, Digest), Place>>,
 }
+
+/// Held by who mounts a blob into a project.
+type Place = Arc<tokio::sync::Mutex<()>>;
 
 impl Projects {
     /// Counts for projects that nothing was sent to so far.

@@ -34,8 +34,8 @@ const MOST_NAMED: usize = 5;
 const PAGE: usize = 1000;
 /// Most servers that cut a list do so at a multiple of this; behind one gateway there may be several, with limits of their own.
 const ROUND: usize = 10;
-/// The usual limits are multiples of this: 50, 100, 200, 250, 500, 1000.
-const USUAL_CUT: usize = 50;
+/// Where servers usually cut lists. A list that is as long as one of these may be whole all the same.
+const USUAL_CUTS: [usize; 8] = [50, 100, 200, 250, 500, 1000, 5000, 10_000];
 
 /// The whole list, or one with the doubts about it.
 ///
@@ -195,7 +195,7 @@ impl Listing<'_> {
     /// are usually cut at, one entry is asked for: where that answer says that there are more, this one would have said so, too.
     async fn note_usual_cut(&mut self, entries: usize) -> Result<()> {
         let is_longest = entries >= self.host.memory.longest_page.load(Ordering::Relaxed);
-        if !entries.is_multiple_of(USUAL_CUT) || entries > self.asked || !is_longest {
+        if !USUAL_CUTS.contains(&entries) || entries > self.asked || !is_longest {
             return Ok(());
         }
         match self.repeatable(asking(&self.own, 1, None)).await {

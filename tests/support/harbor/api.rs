@@ -188,11 +188,16 @@ fn rules(state: &State, call: &Call, name: &str) -> Answer {
     json(200, project.immutable.iter().map(rule).collect())
 }
 
-/// DELETE of `/projects/{name}/repositories/{name, slashes escaped twice}/artifacts/{digest}/tags/{name}`: the artifact stays.
+/// DELETE of `/projects/{name}/repositories/{name, slashes escaped twice}/artifacts/{digest}`, which takes its tags along, or of
+/// `…/tags/{name}` below it: then the artifact stays.
 fn untag(state: &mut State, call: &Call, rest: &str) -> Answer {
     let parts: Vec<&str> = rest.split('/').collect();
-    let [project, "repositories", repository, "artifacts", digest, "tags", tag] = parts[..] else {
-        return refuse(404, "NOT_FOUND", "the path is not found");
+    let (project, repository, digest, tag) = match parts[..] {
+        [project, "repositories", repository, "artifacts", digest, "tags", tag] => {
+            (project, repository, digest, Some(tag))
+        }
+        [project, "repositories", repository, "artifacts", digest] => (project, repository, digest, None),
+        _ => return refuse(404, "NOT_FOUND", "the path is not found"),
     };
     let project = match readable(state, call, project) {
         Ok(project) if actions(&call.identity, project).contains("delete") => project.clone(),
@@ -200,8 +205,13 @@ fn untag(state: &mut State, call: &Call, rest: &str) -> Answer {
         Err(refusal) => return refusal,
     };
     let name = format!("{}/{}", project.name, repository.replace("%252F", "/"));
-    let unknown = || refuse(404, "NOT_FOUND", &format!("tag {tag} of {name} not found"));
+    let unknown = || refuse(404, "NOT_FOUND", &format!("{rest} not found"));
     let Some(held) = state.repositories.get_mut(&name) else { return unknown() };
+    let Some(tag) = tag else {
+        let Ok(digest) = digest.parse() else { return unknown() };
+        held.tags.retain(|_, meant| *meant != digest);
+        return if held.manifests.remove(&digest).is_some() { empty(200) } else { unknown() };
+    };
     match held.tags.get(tag) {
         Some(found) if found.to_string() == digest && project.is_immutable(tag) => immutable(&name, tag),
         Some(found) if found.to_string() == digest => {

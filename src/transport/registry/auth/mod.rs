@@ -98,7 +98,7 @@ impl Auth {
                 };
                 if let Some(shared) = self.shared.serving(scopes).filter(|_| extra.is_none()) {
                     match self.token(wire, &bearer, (&shared.token, &shared.scopes), None).await {
-                        Ok(token) if token.granted.as_ref().is_none_or(|it| is_enough(it)) => {
+                        Ok(token) if token.granted.as_ref().is_none_or(is_enough) => {
                             return token::header("Bearer", token.secret.expose()).map(Some);
                         }
                         Ok(_) => {}
