@@ -325,9 +325,9 @@ mod tests {
         let json = format!(
             r#"{{"gapferryBundle":1,"tool":"t","created":"2026-11-21T00:00:00Z","parents":[],"assumed":[],"removed":[],
             "lock":{{"version":1,"created":"2026-11-21T00:00:00Z","images":[]}},"files":[{}]}}"#,
-            vec![file; 76_001].join(",")
+            vec![file; 151_001].join(",")
         );
         let error = BundleJson::parse(json.as_bytes(), "bundle.json").unwrap_err();
-        assert!(error.chain().contains("more than the 75000"), "{}", error.chain());
+        assert!(error.chain().contains("more than the 150000"), "{}", error.chain());
     }
 }

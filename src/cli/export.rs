@@ -34,7 +34,7 @@ use crate::progress::units::{bytes, count, duration};
 use crate::signing::PrivateKey;
 use crate::transport::registry::Registries;
 use crate::walk::LockedCompanions;
-use keep_going::Faults;
+use keep_going::{Faults, May};
 use volumes::{Resolved, VolumeArgs};
 pub use write::{Job, Lost, TOOL, stopped, write};
 
@@ -226,15 +226,17 @@ async fn export(
     };
     source.forget_local();
     let lost = Lost::default();
-    // A volume that is written again has to be of the lock it was of.
-    let may_leave_out = args.allowlist.leave_out().failed && !args.volumes.is_one_again();
-    if may_leave_out {
-        let faults = Faults::of_sizes(&graph, &source).await?;
-        faults.leave_out(&mut lock, &mut graph, args.allowlist.requires_referrers(), context);
+    // A volume that is written again has to be of the lock it was of, and whoever follows a lock wants all of it.
+    let images = args.allowlist.leave_out().failed && !args.volumes.is_one_again();
+    let optional = !args.allowlist.requires_referrers() && !args.volumes.is_one_again();
+    let may = May { images, companions: optional && (images || args.locked.is_none()) };
+    if may.images {
+        Faults::of_sizes(&graph, &source).await?.leave_out(&mut lock, &mut graph, may, context);
     }
     let from = From { source: &source, registries, baseline: baseline.as_ref(), tools: &tools, lost: &lost };
     loop {
-        let kept = may_leave_out.then(|| graph.clone());
+        let has_companions = || lock.images.iter().any(|image| !image.companions().is_empty());
+        let kept = (may.images || may.companions && has_companions()).then(|| graph.clone());
         let ended = produce(args, (&lock, graph), &from, (started, key.clone()), context).await;
         let Err(error) = ended else {
             let missing = lock.missing.split_off(prescribed.len().min(lock.missing.len()));
@@ -246,7 +248,7 @@ async fn export(
         };
         graph = kept.ok_or(error.clone())?;
         let lost = Faults::of_lost(lost.take());
-        if !lost.leave_out(&mut lock, &mut graph, args.allowlist.requires_referrers(), context) {
+        if !lost.leave_out(&mut lock, &mut graph, may, context) {
             return Err(error);
         }
     }

@@ -21,6 +21,14 @@ pub struct Faults {
     sizes: HashMap<Digest, u64>,
 }
 
+/// What may be left out.
+#[derive(Clone, Copy, Debug)]
+pub struct May {
+    pub images: bool,
+    /// Otherwise an image needs all that is attached to it.
+    pub companions: bool,
+}
+
 impl Faults {
     pub fn of_lost(lost: HashMap<Digest, Error>) -> Faults {
         Faults { lost, ..Faults::default() }
@@ -80,18 +88,25 @@ impl Faults {
         })
     }
 
-    /// Takes out the images that have a fault, and of images that have none the companions that do; with `require_companions` the
-    /// images of those, too. `false`: that would not help, since nothing is left, or it was no blob that the export failed for.
-    pub fn leave_out(&self, lock: &mut Lock, graph: &mut Graph, require_companions: bool, context: &Context) -> bool {
+    /// Takes out the images that have a fault, and of images that have none the companions that do, as far as `may` lets it.
+    /// `false`: that would not help, since nothing is left, or it was no blob that the export failed for; or it may not.
+    pub fn leave_out(&self, lock: &mut Lock, graph: &mut Graph, may: May, context: &Context) -> bool {
         if self.is_empty() || !self.are_of_content() {
+            return false;
+        }
+        let of_image = |image: &Image| {
+            let (own, companions) = self.of_image(image);
+            let fault = own.or_else(|| companions.values().next().filter(|_| !may.companions).cloned());
+            (fault, companions)
+        };
+        if !may.images && graph.images.iter().any(|image| of_image(image).0.is_some()) {
             return false;
         }
         let shown: Vec<String> = graph.images.iter().map(|image| graph.shown(&image.locked.reference)).collect();
         let mut shown = shown.into_iter();
         graph.images.retain_mut(|image| {
             let name = shown.next().unwrap_or_default();
-            let (own, companions) = self.of_image(image);
-            let fault = own.or_else(|| companions.values().next().filter(|_| require_companions).cloned());
+            let (fault, companions) = of_image(image);
             if let Some((reason, error)) = fault.and_then(|error| Some((MissingReason::of(&error)?, error))) {
                 context.events.report(Event::Warning(format!("image {name}: {}; it is left out", error.chain())));
                 let LockedImage { reference, rename, .. } = image.locked.clone();
