@@ -161,6 +161,31 @@ async fn a_signature_that_was_replaced_is_not_brought_back_where_today_the_api_s
     assert_eq!(attached.iter().map(|own| &own["digest"]).collect::<Vec<_>>(), [&json!(digest)], "{}", said(&output));
 }
 
+/// The list is read for signatures only: an image that was named by its tag does not wait for the end of it.
+#[tokio::test]
+async fn a_list_of_tags_without_an_end_holds_up_no_image_that_was_named() {
+    let mut shop = two_images();
+    let signature = shop.digest("team/app:1").replace(':', "-") + ".sig";
+    shop.add(&format!("team/app:{signature}"), "signature");
+    let pages = std::sync::atomic::AtomicUsize::new(0);
+    let server = Server::registry(move |request, _| match request.target.contains("/tags/list") {
+        true => {
+            let page = pages.fetch_add(1, Ordering::SeqCst);
+            let next = format!("</v2/team/app/tags/list?n=1000&last=v{page}>; rel=\"next\"");
+            Answer::new(200).with("Link", next).body(format!(r#"{{"name":"team/app","tags":["v{page}"]}}"#))
+        }
+        false => shop.answer(request),
+    });
+    let server = server.await;
+    let directory = tempdir();
+    let lock = directory.path().join("lock");
+    let output = gapferry(&["lock", &both(&server)[0], "-o", path(&lock)]).await;
+    assert_code(&output, 0);
+    assert!(server.count("GET", "/tags/list") <= 101, "{}", server.count("GET", "/tags/list"));
+    let image = &json(&lock)["images"][0];
+    assert_eq!(image["attached"][0]["tag"], signature, "it is asked for by its name: {image}");
+}
+
 #[tokio::test]
 async fn an_entry_that_may_lack_signatures_is_not_taken_over() {
     let shop = two_images();

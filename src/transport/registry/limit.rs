@@ -37,9 +37,15 @@ pub(super) struct Gate {
     turn: tokio::sync::Mutex<()>,
 }
 
+/// A pause below this is told of once in [`OFTEN`].
+const SHORT: Duration = Duration::from_secs(5);
+const OFTEN: Duration = Duration::from_secs(30);
+
 #[derive(Default)]
 struct State {
     closed_until: Option<Instant>,
+    /// When a pause was last told of.
+    told: Option<Instant>,
     /// Since when there were only refusals.
     refused: Option<Refused>,
     /// Nothing more is asked in this run, and why.
@@ -137,7 +143,13 @@ impl Gate {
         let until = now.checked_add(delay).ok_or(())?;
         let known = state.closed_until.is_some_and(|known| known + Duration::from_secs(1) >= until && known > now);
         state.closed_until = state.closed_until.max(Some(until));
-        Ok((delay, !known))
+        // A registry that asks for a second again and again is worth a line now and then.
+        let is_repeated = delay < SHORT && state.told.is_some_and(|told| now.saturating_duration_since(told) < OFTEN);
+        let news = !known && !is_repeated;
+        if news {
+            state.told = Some(now);
+        }
+        Ok((delay, news))
     }
 
     /// Nothing more is asked in this run: others would only be told the same.
@@ -271,6 +283,14 @@ mod tests {
         }
         assert_eq!(read("1;w=18446744073709551615", "0").unwrap().window, LONGEST_WINDOW);
         assert_eq!(Budget::read(Some("100;w=21600"), None), None);
+    }
+
+    #[test]
+    fn short_pauses_in_a_row_are_told_of_once() {
+        let gate = gate(600);
+        assert_eq!(close(&gate, 1), Ok(true));
+        assert_eq!((close(&gate, 3), close(&gate, 4)), (Ok(false), Ok(false)), "a line for each would bury the rest");
+        assert_eq!(close(&gate, 60), Ok(true));
     }
 
     #[test]

@@ -30,6 +30,8 @@ const MOST_BYTES: u64 = 64 * 1024 * 1024;
 const MOST_IN_ALL: u64 = 128 * 1024 * 1024;
 /// Entries that are no tags and are named; of the others it is said how many there are.
 const MOST_NAMED: usize = 5;
+/// Pages that are read to find the tags of signatures; beyond them, these are asked for by their names.
+const MOST_OPTIONAL: usize = 100;
 /// Tags asked for at once; ECR refuses more than 1,000.
 const PAGE: usize = 1000;
 /// Most servers that cut a list do so at a multiple of this; behind one gateway there may be several, with limits of their own.
@@ -124,7 +126,12 @@ struct Read {
 impl Listing<'_> {
     async fn read(&mut self) -> Result<()> {
         let mut page = self.first_of(vec![self.first.clone()]).await?;
-        loop {
+        for read in 1.. {
+            if read > MOST_OPTIONAL && self.need != Need::Required {
+                let text =
+                    format!("{}: more than {MOST_OPTIONAL} pages, which is too much to look for signatures", self.what);
+                return Err(Error::new(Kind::Refused, text));
+            }
             page = match (&page.onward, &page.last) {
                 (Onward::At(addresses), _) => {
                     let addresses = addresses.iter().cloned().chain(page.last.as_deref().map(|last| self.past(last)));
@@ -150,6 +157,7 @@ impl Listing<'_> {
                 (Onward::End, _) => return Ok(()),
             };
         }
+        Ok(())
     }
 
     fn may_be_cut(&self, entries: usize) -> bool {
