@@ -37,15 +37,15 @@ pub(super) struct Gate {
     turn: tokio::sync::Mutex<()>,
 }
 
-/// A pause below this is told of once in [`OFTEN`].
+/// A pause below this, and no longer than the last, is told of once in [`OFTEN`].
 const SHORT: Duration = Duration::from_secs(5);
 const OFTEN: Duration = Duration::from_secs(30);
 
 #[derive(Default)]
 struct State {
     closed_until: Option<Instant>,
-    /// When a pause was last told of.
-    told: Option<Instant>,
+    /// When a pause was last told of, and how long it was to be.
+    told: Option<(Instant, Duration)>,
     /// Since when there were only refusals.
     refused: Option<Refused>,
     /// Nothing more is asked in this run, and why.
@@ -144,10 +144,11 @@ impl Gate {
         let known = state.closed_until.is_some_and(|known| known + Duration::from_secs(1) >= until && known > now);
         state.closed_until = state.closed_until.max(Some(until));
         // A registry that asks for a second again and again is worth a line now and then.
-        let is_repeated = delay < SHORT && state.told.is_some_and(|told| now.saturating_duration_since(told) < OFTEN);
-        let news = !known && !is_repeated;
+        let is_repeated =
+            state.told.is_some_and(|(told, of)| delay <= of && now.saturating_duration_since(told) < OFTEN);
+        let news = !known && !(delay < SHORT && is_repeated);
         if news {
-            state.told = Some(now);
+            state.told = Some((now, delay));
         }
         Ok((delay, news))
     }
@@ -288,9 +289,14 @@ mod tests {
     #[test]
     fn short_pauses_in_a_row_are_told_of_once() {
         let gate = gate(600);
-        assert_eq!(close(&gate, 1), Ok(true));
-        assert_eq!((close(&gate, 3), close(&gate, 4)), (Ok(false), Ok(false)), "a line for each would bury the rest");
-        assert_eq!(close(&gate, 60), Ok(true));
+        assert_eq!(close(&gate, 4), Ok(true));
+        // As if it were over.
+        let again = |seconds| {
+            gate.state().closed_until = None;
+            close(&gate, seconds)
+        };
+        assert_eq!((again(4), again(1)), (Ok(false), Ok(false)), "a line for each would bury the rest");
+        assert_eq!((again(60), again(60)), (Ok(true), Ok(true)));
     }
 
     #[test]
