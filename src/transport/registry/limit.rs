@@ -146,7 +146,7 @@ impl Gate {
         // A registry that asks for a second again and again is worth a line now and then.
         let is_repeated =
             state.told.is_some_and(|(told, of)| delay <= of && now.saturating_duration_since(told) < OFTEN);
-        let news = !known && !(delay < SHORT && is_repeated);
+        let news = !(known || delay < SHORT && is_repeated);
         if news {
             state.told = Some((now, delay));
         }
