@@ -76,7 +76,7 @@ pub fn conceal(secret: &str) {
     known::change(|forms| {
         forms.extend(new);
         // One may be part of another.
-        forms.sort_by_key(|form| std::cmp::Reverse(form.text.len()));
+        forms.sort_by(|one, other| other.text.len().cmp(&one.text.len()).then_with(|| one.text.cmp(&other.text)));
         forms.dedup();
     });
 }

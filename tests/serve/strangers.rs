@@ -136,6 +136,24 @@ fn what_another_repository_has_survives_a_deletion() {
     server.get(&format!("/v2/team/one/manifests/{digest}")).expect(200);
 }
 
+/// What an index has no name for belongs to every repository, so no repository's deletion may break it.
+#[test]
+fn an_image_without_a_name_keeps_what_it_needs_whoever_deletes_it() {
+    let work = tempdir();
+    let index = images::oci_index("team/app", "1", "x");
+    layout_of(work.path(), std::slice::from_ref(&index));
+    let path = work.path().join("index.json");
+    let mut json: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    json["manifests"][0].as_object_mut().unwrap().remove("annotations");
+    std::fs::write(&path, json.to_string()).unwrap();
+    let server = Embedded::writable(work.path());
+    let child = index.children[0].digest();
+    images::oci("strange/app", "1", &["y"]).push(&server);
+    let status = server.request("DELETE", &format!("/v2/strange/app/manifests/{child}")).send().status;
+    assert!(matches!(status, 202 | 404), "{status}");
+    assert!(work.path().join("blobs").join(child.replacen(':', "/", 1)).exists());
+}
+
 #[test]
 fn a_quota_bounds_what_strangers_can_fill() {
     let work = tempdir();

@@ -278,9 +278,9 @@ impl Names {
         self.entries.iter().map(|(_, entry)| entry.digest)
     }
 
-    /// What other repositories than this one have under a name.
+    /// What other repositories than this one have; an entry without a repository belongs to all of them.
     pub fn listed_elsewhere(&self, repository: &Repository) -> impl Iterator<Item = Digest> {
-        let other = move |entry: &Entry| entry.repository.as_deref().is_some_and(|own| own != repository);
+        let other = move |entry: &Entry| entry.repository.as_deref().is_none_or(|own| own != repository);
         self.entries.iter().filter(move |(_, entry)| other(entry)).map(|(_, entry)| entry.digest)
     }
 
