@@ -68,7 +68,7 @@ pub enum TagState {
     Same,
     /// It is another image.
     Other(Digest),
-    /// It exists, and a policy of the target forbids reading what it means: perhaps this image.
+    /// It exists or may exist, and this account may not read what it means: perhaps this image.
     Blocked,
 }
 

@@ -8,6 +8,7 @@ mod attached;
 mod left_behind;
 mod locked;
 mod modes;
+mod platforms;
 mod recall;
 mod tree;
 
@@ -19,12 +20,14 @@ use crate::content::{Cached, Source};
 use crate::error::{Error, Kind, Result};
 use crate::graph::{Image, LeftBehind};
 use crate::lock::{Absent, IndexMode, LockedImage, Rename, Selection};
-use crate::oci::{Descriptor, Digest, Kind as ManifestKind, Manifest, Platform, Reference, Repository, media_type};
+use crate::oci::{Descriptor, Digest, Manifest, Platform, Reference, Repository};
 use crate::progress::units::count;
 use crate::progress::{Event, Events};
 use crate::select::{self, Root};
 pub use locked::{Former, Kept, LockedCompanions};
 pub use modes::Modes;
+pub use platforms::platform_of_config;
+use platforms::{check_has, check_has_any};
 pub use recall::Known;
 use tree::Tree;
 
@@ -393,80 +396,6 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
-    async fn apply_platforms(
-        &self,
-        found: &Manifest,
-        wanted: &Wanted,
-    ) -> Result<(Manifest, Vec<Absent>, Option<Selection>)> {
-        if wanted.platforms.is_empty() {
-            return Ok((found.clone(), Vec::new(), None));
-        }
-        if !select::is_selectable(found) {
-            if found.kind() == ManifestKind::Index && !found.children().is_empty() {
-                let text = "its index names no platforms, so all of it is carried; an import bounded to platforms by --allow refuses it";
-                self.events.report(Event::Warning(format!("{}: {text}", wanted.reference)));
-            }
-            return Ok((found.clone(), Vec::new(), None));
-        }
-        let modes::Mode { index, kept } = modes::decide(self.options.index, &self.modes, wanted, found);
-        if kept {
-            self.note_kept_mode(&wanted.reference);
-        }
-        let selected = select::select(found, &wanted.platforms, index)?;
-        if !selected.changed {
-            return Ok((found.clone(), Vec::new(), None));
-        }
-        if wanted.reference.digest.is_some() && index != IndexMode::Sparse {
-            let text = "it is pinned by digest, and taking single platforms from it would change the digest";
-            return Err(Error::input(format!("{text}; use --index sparse, or name it by tag")));
-        }
-        let root = match selected.root {
-            Root::Manifest(root) => root,
-            Root::Child(child) => {
-                tree::need_child(self.source, &wanted.reference.repository, found.digest(), child).await?
-            }
-        };
-        let selection = Selection { platforms: wanted.platforms.clone(), index, original: found.descriptor() };
-        Ok((root, selected.absent, Some(selection)))
-    }
-
-    /// The same, without the platforms that the index lacks, where that is no error; not without all of them.
-    fn without_lacking(&self, found: &Manifest, wanted: &Wanted) -> Wanted {
-        let has = match self.options.available_platforms && select::is_selectable(found) {
-            true => select::available(found, &wanted.platforms),
-            false => Vec::new(),
-        };
-        if has.is_empty() || has.len() == wanted.platforms.len() {
-            return wanted.clone();
-        }
-        let lacking = wanted.platforms.iter().filter(|asked| !has.contains(asked)).map(Platform::to_string);
-        let lacking = lacking.collect::<Vec<_>>().join(", ");
-        self.events.report(Event::Notice(format!("{}: it has no {lacking}, which is left out", wanted.reference)));
-        Wanted { platforms: has, ..wanted.clone() }
-    }
-
-    /// The platforms that are carried. For a single image the config is asked.
-    async fn platforms(&self, wanted: &Wanted, tree: &Tree, root: &Manifest) -> Result<Vec<Platform>> {
-        if root.kind() == ManifestKind::Index {
-            let carried = |digest| tree.holds(digest);
-            let children = root.children();
-            let platforms = children.iter().filter(|child| carried(child.descriptor.digest));
-            return Ok(platforms.filter_map(select::offered_platform).cloned().collect());
-        }
-        // Nobody fails because of what is only told.
-        let told = self.platforms.get(&root.digest());
-        if let Some(told) = told.filter(|told| check_has(&wanted.platforms, told).is_ok()) {
-            return Ok(told.clone());
-        }
-        match root.config() {
-            Some(config) if media_type::is_image_config(&config.media_type) => {
-                let bytes = self.source.small_blob(&wanted.reference.repository, config, MAX_CONFIG).await?;
-                Ok(platform_of_config(&bytes)?.into_iter().collect())
-            }
-            _ => Ok(Vec::new()),
-        }
-    }
-
     fn report_not_found(&self, reference: &Reference, not_found: &[Absent]) {
         let Some(first) = not_found.first() else { return };
         let text = format!(
@@ -487,34 +416,5 @@ impl<'a> Walk<'a> {
 
     async fn find_attached(&self, repository: &Repository, tree: &mut Tree) -> Result<attached::Found> {
         attached::find(self, repository, tree).await
-    }
-}
-
-/// Every platform that was asked for is there; what names no platform at all (a chart, an SBOM) runs anywhere.
-fn check_has(asked: &[Platform], carried: &[Platform]) -> Result<()> {
-    let lacks = |asked: &&Platform| !carried.iter().any(|has| asked.selects(has));
-    let missing: Vec<String> = asked.iter().filter(lacks).map(Platform::to_string).collect();
-    if missing.is_empty() || carried.is_empty() { Ok(()) } else { Err(select::lacks(&missing, carried.iter())) }
-}
-
-/// One of the platforms that were asked for is there.
-fn check_has_any(asked: &[Platform], carried: &[Platform]) -> Result<()> {
-    match asked.iter().any(|asked| check_has(std::slice::from_ref(asked), carried).is_ok()) {
-        true => Ok(()),
-        false => check_has(asked, carried),
-    }
-}
-
-/// The platform an image config names, if it names one. A config that is no JSON object belongs to some artifact.
-///
-/// # Errors
-/// Programs would differ in which platform they read in it.
-pub fn platform_of_config(bytes: &[u8]) -> Result<Option<Platform>> {
-    match serde_json::from_slice::<Platform>(bytes) {
-        Ok(platform) => Ok((!platform.is_unknown()).then_some(platform)),
-        Err(error) if error.is_data() && bytes.trim_ascii_start().starts_with(b"{") => {
-            Err(Error::damaged("reading the platform in its config").because(error))
-        }
-        Err(_) => Ok(None),
     }
 }

@@ -226,7 +226,7 @@ async fn export(
     };
     source.forget_local();
     let lost = Lost::default();
-    // A volume that is written again has to be of the lock it was of, and whoever follows a lock wants all of it.
+    // A volume that is written again belongs to the set of its lock, and --locked asks for all of a lock.
     let images = args.allowlist.leave_out().failed && !args.volumes.is_one_again();
     let optional = !args.allowlist.requires_referrers() && !args.volumes.is_one_again();
     let may = May { images, companions: optional && (images || args.locked.is_none()) };

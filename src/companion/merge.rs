@@ -40,7 +40,7 @@ pub enum Merge {
 #[derive(Clone, Debug)]
 pub struct Joined {
     pub manifest: Manifest,
-    /// What `manifest` names as its config, and nobody has yet. A list of referrers has none.
+    /// The config of `manifest`, which is new and has to be uploaded. A list of referrers has none.
     pub config: Bytes,
     /// Signatures that were there.
     pub kept: usize,

@@ -103,7 +103,7 @@ impl<'a> Cached<'a> {
         None
     }
 
-    /// By tag: with a bundle at hand, or where pulls are counted, the tag is only resolved, in the hope that its manifest is
+    /// By tag: with a bundle at hand, or where pulls are counted, the tag is only resolved: its manifest may be
     /// known; else the manifest comes with the first answer.
     async fn read(&self, reference: &Reference, of: Asked) -> Result<Option<Manifest>> {
         if let Some(digest) = reference.digest {
@@ -125,7 +125,7 @@ impl<'a> Cached<'a> {
         if let Some(manifest) = &found {
             let mut manifests = self.manifests.lock().unwrap_or_else(PoisonError::into_inner);
             let cell = manifests.entry(manifest.digest()).or_default();
-            // Somebody else's fetch of the same digest brings the same bytes.
+            // Another task may have fetched it meanwhile; the digest is the same, and so are the bytes.
             let _ = cell.set(Some(manifest.clone()));
         }
         Ok(found)

@@ -91,7 +91,8 @@ impl Detected {
 /// Finds out whether a Harbor 2.x stands behind `registry` (`host[:port]`).
 ///
 /// # Errors
-/// If there is no server to ask, or if it is Harbor 1.x, which has no API that this program speaks.
+/// If there is no server to ask, if its API fails after it has said its version, or if it is Harbor 1.x, which has no API that this
+/// program speaks.
 pub async fn detect(api: &dyn Api, registry: &str) -> Result<Detected> {
     let client = Client { api, registry };
     #[derive(Deserialize)]

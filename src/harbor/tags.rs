@@ -34,7 +34,8 @@ fn artifact_path(tag: &Reference, artifact: Option<&str>) -> Option<String> {
 }
 
 /// Takes the tag away from the artifact `digest`, which stays, under its other tags or without any (Harbor API 2.0,
-/// `DELETE /projects/{project}/repositories/{repository}/artifacts/{reference}/tags/{tag}`). `false`: it has no such name.
+/// `DELETE /projects/{project}/repositories/{repository}/artifacts/{reference}/tags/{tag}`). `false`: the repository belongs to no
+/// project, so nothing was asked.
 ///
 /// # Errors
 /// Harbor refuses: no right, or an immutable tag.
@@ -45,7 +46,8 @@ pub async fn delete_tag(api: &dyn Api, tag: &Reference, digest: &Digest) -> Resu
 }
 
 /// Deletes the artifact `digest` of the repository, with its tags (Harbor API 2.0,
-/// `DELETE /projects/{project}/repositories/{repository}/artifacts/{reference}`). `false`: it has no such name.
+/// `DELETE /projects/{project}/repositories/{repository}/artifacts/{reference}`). `false`: the repository belongs to no
+/// project, so nothing was asked.
 ///
 /// # Errors
 /// Harbor refuses: no right, or an immutable tag.

@@ -85,7 +85,7 @@ impl Descriptor {
         let more = (more != More::default()).then(|| Box::new(more));
         let new = Arc::new(Described { media_type, digest, size, more });
         weight::take(new.memory());
-        // The table keeps what nobody uses any more for a while, which may be long.
+        // Only small ones are shared: the table holds unused entries for a while.
         Descriptor(if new.more.is_none() { SHARED.share(new) } else { new })
     }
 

@@ -39,10 +39,10 @@ pub enum CompanionAction {
     Join { joined: Digest, kept: usize, added: usize },
     /// The tag means something else, and is to be left alone.
     Skip,
-    /// The tag has something that this account may not read, so it is left alone: what is there may be the isolated side's.
+    /// This account may not read what the tag means, so the tag is left alone: the isolated side may have signed there.
     Unreadable {
         reason: String,
-        /// A policy forbids it to everybody until the image is signed or scanned: what is there may be the bundle's.
+        /// A policy forbids it to everybody until the image is signed or scanned.
         policy: bool,
     },
     /// The tag means something else, and that is an error.
@@ -72,8 +72,8 @@ pub enum ListState {
     Differs { joined: Digest, kept: usize, added: usize },
     /// It cannot be joined, and must not be replaced: why.
     Unknown(String),
-    /// This account may not read it: why, and whether for a policy.
-    Unreadable(String, bool),
+    /// This account may not read it: why, and whether by a policy that holds for everybody.
+    Unreadable { why: String, policy: bool },
 }
 
 /// Reads the list that the target has under `tag` and compares it with `ours`; also gives the joined list, where one is needed.
@@ -89,8 +89,8 @@ pub async fn compare(sink: &dyn Sink, tag: &Reference, ours: &Manifest) -> Resul
             return Err(error);
         }
         Err(error) if matches!(error.kind(), Kind::Unauthorized | Kind::Refused) => {
-            let is_policy = error.reason() == Some(&Reason::PullPolicy);
-            return Ok(Some((ListState::Unreadable(error.chain(), is_policy), None)));
+            let policy = error.reason() == Some(&Reason::PullPolicy);
+            return Ok(Some((ListState::Unreadable { why: error.chain(), policy }, None)));
         }
         Err(error) => return Ok(Some((ListState::Unknown(error.chain()), None))),
     };
@@ -122,7 +122,7 @@ pub fn decide(tag: &Reference, state: TagState, list: Option<&ListState>, on_exi
         (Some(ListState::Differs { joined, kept, added }), OnExisting::Overwrite) => {
             CompanionAction::Join { joined: *joined, kept: *kept, added: *added }
         }
-        (Some(ListState::Unreadable(why, policy)), OnExisting::Overwrite) => {
+        (Some(ListState::Unreadable { why, policy }), OnExisting::Overwrite) => {
             CompanionAction::Unreadable { reason: why.clone(), policy: *policy }
         }
         (Some(ListState::Unknown(why)), OnExisting::Overwrite) => refuse(format!(
@@ -182,9 +182,8 @@ pub async fn made_unnecessary(
 
 /// One step for each tag of a companion, then that of the image itself if it is one of a list.
 pub fn steps(image: &Image, to: &Reference, inventory: &Inventory, on_existing: OnExisting) -> Vec<CompanionStep> {
-    let step = |(tag, digest): (Reference, Digest)| {
-        let state = TagState::of(inventory, &tag, &digest);
-        let list = (tag, digest);
+    let step = |list: (Reference, Digest)| {
+        let state = TagState::of(inventory, &list.0, &list.1);
         let mut action = decide(&list.0, state, inventory.lists.get(&list), on_existing);
         let (tag, digest) = list;
         if action.changes_tag() && inventory.immutable.contains(&tag) {

@@ -26,7 +26,7 @@ pub struct Inventory {
     pub manifests: HashSet<(Repository, Digest)>,
     /// What each tag means there now; tags that do not exist are missing.
     pub tags: HashMap<Reference, Digest>,
-    /// Tags that exist, and of which a policy of the target forbids reading what they mean.
+    /// Tags that exist or may exist, and whose meaning this account may not read, for lack of a right or by a policy.
     pub blocked: HashSet<Reference>,
     /// Tags that may not change their meaning, among those that mean something else.
     pub immutable: HashSet<Reference>,

@@ -94,7 +94,7 @@ pub fn redacted(text: &str) -> Cow<'_, str> {
     })
 }
 
-/// A text as it may be meant.
+/// One reading of a text: as it stands, or with escapes resolved.
 struct Reading {
     text: String,
     /// For each byte of it where in the original it comes from.

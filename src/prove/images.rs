@@ -130,11 +130,8 @@ impl Prover<'_> {
     async fn check_tag(&self, tree: &mut Tree, tag: &Reference, digest: Digest) -> Result<bool> {
         match self.target.resolve(tag).await {
             Ok(Some(found)) if found.digest == digest => return Ok(true),
-            Ok(Some(found)) => {
-                tree.proof.found = Some(found.digest);
-                tree.note(Verdict::Moved, format!("{tag} means {} now", found.digest));
-            }
-            Ok(None) => tree.note(Verdict::Missing, format!("{tag} does not exist")),
+            Ok(Some(found)) => tree.note_moved(tag, found.digest, String::new()),
+            Ok(None) => tree.note_missing(tag),
             Err(error) => tree.fail(error)?,
         }
         Ok(false)
@@ -151,7 +148,7 @@ impl Prover<'_> {
         let theirs = match self.target.manifest(tag).await {
             Ok(Some(theirs)) => theirs,
             Ok(None) => {
-                tree.note(Verdict::Missing, format!("{tag} does not exist"));
+                tree.note_missing(tag);
                 return Ok(None);
             }
             Err(error) => return tree.fail(error).map(|()| None),
@@ -165,8 +162,7 @@ impl Prover<'_> {
         if let Some(ours) = self.list_as_brought(tree, digest, confirmed).await {
             tree.replaced.extend(ours.config().map(|config| config.digest));
             if !matches!(merge(&theirs, &ours), Ok(Merge::KeepTheirs)) {
-                tree.proof.found = Some(found);
-                tree.note(Verdict::Moved, format!("{tag} means {found} now, which lacks some of what {digest} has"));
+                tree.note_moved(tag, found, format!(", which lacks some of what {digest} has"));
             }
         }
         Ok(Some(found))
@@ -277,6 +273,15 @@ impl Below {
 impl Tree {
     fn note(&mut self, verdict: Verdict, problem: String) {
         self.proof.note(verdict, problem);
+    }
+
+    fn note_missing(&mut self, tag: &Reference) {
+        self.note(Verdict::Missing, format!("{tag} does not exist"));
+    }
+
+    fn note_moved(&mut self, tag: &Reference, found: Digest, more: String) {
+        self.proof.found = Some(found);
+        self.note(Verdict::Moved, format!("{tag} means {found} now{more}"));
     }
 
     /// # Errors

@@ -44,8 +44,8 @@ pub struct Confirmed {
     pub digests: HashSet<Digest>,
     /// Manifests that may belong to an image, by the subject they name.
     pub referrers: Vec<Manifest>,
-    /// Lists of signatures and referrers as they were brought. Others may have added to them: then the tag means a list that has all
-    /// of these, and has another config.
+    /// Manifests as they were brought, among them lists of signatures and referrers. Where others have added to a list, its tag means
+    /// one that has all of ours, and another config.
     pub lists: HashMap<Digest, Manifest>,
     /// Look for companions that no claim names: by subject, and by the tags that cosign gives.
     pub find_companions: bool,

@@ -15,7 +15,7 @@ const KEPT: Duration = Duration::from_secs(1);
 /// How often idle connections are looked for while all places are taken.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// All places. Who takes one has to wait only as long as every other is busy.
+/// All places. A newcomer waits only while all of them are busy.
 pub struct Places {
     free: Arc<Semaphore>,
     taken: Mutex<Vec<Weak<Shared>>>,

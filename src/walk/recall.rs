@@ -2,7 +2,8 @@
 
 use std::collections::HashMap;
 
-use super::{Origin, Referrers, Walk, Wanted, check_has, modes};
+use super::platforms::check_has;
+use super::{Origin, Referrers, Walk, Wanted, modes};
 use crate::error::{Error, Kind, Result};
 use crate::graph::Image;
 use crate::lock::{AbsentReason, IndexMode, Lock, LockedImage};

@@ -1,4 +1,5 @@
-//! `export --keep-going`: what cannot be had is taken out of the lock and the graph, and the rest is written.
+//! What cannot be had is taken out of the lock and the graph, and the rest is written: companions in general, images with
+//! `export --keep-going`.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -16,7 +17,7 @@ use crate::progress::Event;
 #[derive(Default)]
 pub struct Faults {
     /// Those that cannot be had, and why.
-    pub lost: HashMap<Digest, Error>,
+    lost: HashMap<Digest, Error>,
     /// The true sizes of those of which manifests say different ones.
     sizes: HashMap<Digest, u64>,
 }

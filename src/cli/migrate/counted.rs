@@ -26,11 +26,10 @@ pub enum Beside {
 /// What the tag of `found` is if its subject is in the same repository, as `has` says; `None`: an image.
 pub fn beside(found: &Tagged, has: impl Fn(&Repository, &Digest) -> bool) -> Option<Beside> {
     let tag = found.tag.as_ref()?;
-    let subject =
-        tag.companion_subject().filter(|subject| *subject != found.digest && has(&found.repository, subject))?;
+    tag.companion_subject().filter(|subject| *subject != found.digest && has(&found.repository, subject))?;
     match tag.cosign_subject() {
         Some(_) => Some(Beside::Companion(Kind::of(Some(tag), None, None))),
-        None => tag.referrers_subject().filter(|own| *own == subject).map(|_| Beside::ListOfReferrers),
+        None => Some(Beside::ListOfReferrers),
     }
 }
 

@@ -36,7 +36,7 @@ fn notice(step: &CompanionStep) -> Option<String> {
 pub struct Unreadable<'a> {
     /// This account may not.
     denied: BTreeMap<&'a Reference, &'a str>,
-    /// Nobody may, for a policy of the project.
+    /// A policy of the project forbids it to everybody.
     forbidden: BTreeMap<&'a Reference, &'a str>,
 }
 

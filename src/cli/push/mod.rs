@@ -2,6 +2,7 @@
 //! where they come from.
 
 mod companions;
+mod proof;
 pub mod report;
 mod target;
 
@@ -17,22 +18,20 @@ use serde_json::{Value, json};
 use super::allowlist::read_file;
 use super::context::{Context, check_writable};
 use super::exit::Outcome;
-use super::prove;
 use super::registry::RegistryArgs;
 use crate::allowlist::refused;
 use crate::content::Source;
 use crate::error::{Error, Kind, Result};
-use crate::graph::{Graph, Image};
+use crate::graph::Graph;
 use crate::lock::{IndexMode, LockedImage, MissingImage};
 use crate::naming::{Map, Naming, Style, Target, landing, parse_target};
 use crate::oci::{Digest, Reference, Repository};
 use crate::plan::{self, OnExisting, Plan, Targets};
 use crate::progress::Event;
 use crate::progress::units::count;
-use crate::prove::{Claim, Confirmed};
 use crate::receipt::{ImageReceipt, PrunedReceipt, Receipt};
 use crate::signing::PrivateKey;
-use crate::transfer::{self, Arrivals, Done, Transfer};
+use crate::transfer::{self, Arrivals, Transfer};
 use crate::transport::registry::{Denials, Registries};
 pub use target::absent;
 
@@ -320,46 +319,6 @@ impl<'a> Push<'a> {
         Ok(if proven == Outcome::Damaged || ended == Outcome::Done { proven } else { ended })
     }
 
-    /// Reads back what was pushed or was there; an image that is not proven has failed. Gives how the proof ended.
-    ///
-    /// # Errors
-    /// What keeps everything from being proven.
-    async fn prove(
-        &self,
-        registries: &Registries,
-        graph: &Graph,
-        (ended, outcome): (&mut Ended<'_>, &mut transfer::Outcome),
-        context: &Context,
-    ) -> Result<Outcome> {
-        let (started, plan) = (Instant::now(), ended.plan);
-        let images = graph.images.iter().zip(&plan.images).zip(&outcome.images);
-        let is_there = |result: &Result<Done, _>| matches!(result, Ok(Done::Pushed | Done::Present));
-        let claims: Vec<Claim> =
-            images.filter(|(_, result)| is_there(result)).map(|((image, step), _)| claim(image, &step.to)).collect();
-        if claims.is_empty() {
-            return Ok(Outcome::Done);
-        }
-        let lists = graph.images.iter().zip(&plan.images).flat_map(|(image, step)| plan::lists(image, &step.to));
-        let lists = lists.map(|(_, list)| (list.digest(), list.clone())).collect();
-        let digests = transfer::confirmed(graph, plan, outcome);
-        let confirmed = Confirmed { digests, lists, ..Confirmed::default() };
-        let state = self.args.receipt.as_deref().map(prove::state_beside);
-        let options = crate::prove::Options { jobs: self.jobs(), every_repository: false };
-        let (registry, state, dry_run) = (self.registry(), state.as_deref(), false);
-        let proof = prove::Job { registries, registry, options, state, dry_run };
-        let proof = proof.run(&claims, &confirmed, context).await?;
-        context.say(&prove::summary(&proof, started));
-        let there = outcome.images.iter_mut().zip(&mut ended.proven).filter(|(result, _)| is_there(result));
-        for ((result, proven), found) in there.zip(&proof.plan.images) {
-            let failure = prove::failure(found);
-            *proven = Some(failure.is_none());
-            if let Some(error) = failure {
-                *result = Err(Arc::new(error));
-            }
-        }
-        Ok(prove::outcome(&proof.plan))
-    }
-
     /// The client for the target, one for all that is asked of it.
     ///
     /// # Errors
@@ -506,16 +465,6 @@ impl NameArgs {
         };
         Ok(Naming { prefix: target.prefix.clone(), style, map })
     }
-}
-
-/// An image as it should be found.
-fn claim(image: &Image, to: &Reference) -> Claim {
-    let companions = image.locked.companions().iter();
-    let companions = companions.map(|attached| {
-        let tag = attached.tag.clone().map(|tag| to.repository.with_tag(tag));
-        (tag, attached.digest)
-    });
-    Claim { reference: to.clone(), digest: image.locked.digest, companions: companions.collect() }
 }
 
 /// The source lacks what it expects at the target, so nothing can be done about a blob that the target only claims to have.

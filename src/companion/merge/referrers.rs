@@ -1,5 +1,5 @@
 //! Fallback lists of referrers: an index with one entry for each manifest that speaks of the subject (distribution-spec 1.1,
-//! "Referrers Tag Schema"). Whoever attaches something adds an entry, on either side.
+//! "Referrers Tag Schema"). Each side adds an entry for what it attaches.
 
 use std::collections::HashSet;
 

@@ -37,7 +37,7 @@ pub(super) struct Gate {
     turn: tokio::sync::Mutex<()>,
 }
 
-/// A pause below this, and no longer than the last, is told of once in [`OFTEN`].
+/// A pause shorter than this, and no longer than the last one reported, is reported at most once in [`OFTEN`].
 const SHORT: Duration = Duration::from_secs(5);
 const OFTEN: Duration = Duration::from_secs(30);
 
@@ -143,7 +143,7 @@ impl Gate {
         let until = now.checked_add(delay).ok_or(())?;
         let known = state.closed_until.is_some_and(|known| known + Duration::from_secs(1) >= until && known > now);
         state.closed_until = state.closed_until.max(Some(until));
-        // A registry that asks for a second again and again is worth a line now and then.
+        // A registry may ask for a second again and again: a line each time would bury the rest.
         let is_repeated =
             state.told.is_some_and(|(told, of)| delay <= of && now.saturating_duration_since(told) < OFTEN);
         let news = !(known || delay < SHORT && is_repeated);

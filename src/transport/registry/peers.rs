@@ -1,5 +1,5 @@
 //! The servers that a registry needs and does not run itself: the one that issues its tokens, and those that store its blobs. Each
-//! has an outage of its own, so that what needs it waits together and ends together, while the registry still answers the rest.
+//! has an outage of its own, so that requests that need it wait together and fail together, while the registry still answers the rest.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};

@@ -29,7 +29,7 @@ const LEAST: Duration = Duration::from_nanos(1);
 pub(super) struct Failure {
     pub error: Error,
     pub retry: Retry,
-    /// The server that failed; `None` for the registry itself.
+    /// The server that failed, if that is known; without one, the failure counts against the registry.
     pub server: Option<Arc<Outage>>,
 }
 

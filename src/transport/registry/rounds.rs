@@ -29,8 +29,8 @@ impl Rounds {
         self.until.map(|until| until.saturating_duration_since(now)).filter(|left| !left.is_zero())
     }
 
-    /// How long to wait: until the present round ends, or for a new one, which lasts at most `most`. The flag says that this
-    /// call began the round with that number.
+    /// How long to wait: until the present round ends, or for a new one, which lasts at most `most`. The second value is the number
+    /// of the round that this call began, if it did.
     pub fn wait(&mut self, now: Instant, most: Option<Duration>) -> (Duration, Option<u32>) {
         if let Some(left) = self.left(now) {
             return (left, None);

@@ -126,7 +126,8 @@ struct Read {
 impl Listing<'_> {
     async fn read(&mut self) -> Result<()> {
         let mut page = self.first_of(vec![self.first.clone()]).await?;
-        for read in 1.. {
+        let mut read = 1;
+        loop {
             if read > MOST_OPTIONAL && self.need != Need::Required {
                 let text =
                     format!("{}: more than {MOST_OPTIONAL} pages, which is too much to look for signatures", self.what);
@@ -156,8 +157,8 @@ impl Listing<'_> {
                 }
                 (Onward::End, _) => return Ok(()),
             };
+            read += 1;
         }
-        Ok(())
     }
 
     fn may_be_cut(&self, entries: usize) -> bool {

@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::Pruning;
-
 use crate::increment::orphans;
 use crate::lock::LockedImage;
 use crate::oci::{Descriptor, Reference, Repository, Tag};

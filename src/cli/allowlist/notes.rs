@@ -1,0 +1,162 @@
+//! What the operator is told beside a lock: what was recalled, kept, changed, left behind, or could not be had.
+
+use std::collections::{BTreeMap, HashMap};
+
+use super::super::context::Context;
+use super::SPARSE_REFUSED;
+use crate::companion::Kind;
+use crate::content::{Cached, Source};
+use crate::graph::{Graph, LeftBehind};
+use crate::lock::{Attached, Lock, LockedImage, MissingImage};
+use crate::oci::{Digest, Manifest, Reference};
+use crate::progress::Event;
+use crate::progress::units::count;
+use crate::walk::{Kept, Walk};
+
+/// So many images are named one by one.
+const MOST_NAMED: usize = 20;
+
+/// What the operator should know of a walk, beside its result.
+pub(super) fn report_walk(walk: &Walk<'_>, context: &Context) {
+    let recalled = walk.recalled();
+    if recalled > 0 {
+        let text = format!("{} taken from the earlier lock, unasked (--immutable-tags)", count(recalled, "image"));
+        context.events.report(Event::Notice(text));
+    }
+    report_kept_modes(walk, context);
+    report_kept_companions(walk.kept_companions(), context);
+    report_left_behind(&walk.left_behind(), context);
+}
+
+/// What a lock that is not followed exactly says otherwise; whether it does.
+pub(super) async fn report_changed_companions(
+    before: &[LockedImage],
+    (lock, graph): (&Lock, &Graph),
+    cached: &Cached<'_>,
+    context: &Context,
+) -> bool {
+    let now = &lock.images;
+    let before: HashMap<&Reference, &LockedImage> = before.iter().map(|image| (&image.reference, image)).collect();
+    let pairs = now.iter().filter_map(|now| Some((*before.get(&now.reference)?, now)));
+    let pairs: Vec<_> = pairs.collect();
+    let is_another = pairs.iter().any(|(before, now)| before.attached_unknown != now.attached_unknown);
+    let changed: Vec<_> = pairs.into_iter().filter(|(before, now)| before.attached != now.attached).collect();
+    // Only images whose list of companions differs are named: “none found” and “not looked for” read the same here.
+    let named: Vec<_> = changed.iter().filter(|(before, now)| before.companions() != now.companions()).collect();
+    let shown = named.iter().take(MOST_NAMED).flat_map(|(before, now)| [*before, *now]);
+    let manifests = unclear_companions(shown, graph, cached).await;
+    let counted = |from: &LockedImage, to: &LockedImage| {
+        let lacks = |companion: &&Attached| !to.companions().contains(companion);
+        let mut kinds: BTreeMap<Kind, usize> = BTreeMap::new();
+        for companion in from.companions().iter().filter(lacks) {
+            let manifest = manifests.get(&companion.digest);
+            let kind = Kind::of(companion.tag.as_ref(), companion.artifact_type.as_deref(), manifest);
+            *kinds.entry(kind).or_default() += 1;
+        }
+        let counted: Vec<String> = kinds.iter().map(|(kind, number)| kind.counted(*number)).collect();
+        if counted.is_empty() { "nothing".to_owned() } else { counted.join(", ") }
+    };
+    for (before, now) in named.iter().take(MOST_NAMED) {
+        let (left_out, added) = (counted(before, now), counted(now, before));
+        let text = format!("{}: of the lock's companions left out: {left_out}; new: {added}", before.reference);
+        context.events.report(Event::Notice(text));
+    }
+    if let Some(more) = named.len().checked_sub(MOST_NAMED).filter(|more| *more > 0) {
+        let text = format!("and {} more with other companions than the lock's", count(more, "image"));
+        context.events.report(Event::Notice(text));
+    }
+    is_another || !changed.is_empty()
+}
+
+/// The manifests of companions whose tag and type do not say what they are, as far as they can still be read.
+async fn unclear_companions(
+    images: impl Iterator<Item = &LockedImage>,
+    graph: &Graph,
+    cached: &Cached<'_>,
+) -> HashMap<Digest, Manifest> {
+    let mut known: HashMap<Digest, Manifest> =
+        graph.manifests().into_iter().map(|manifest| (manifest.digest(), manifest)).collect();
+    let is_unclear = |one: &Attached| Kind::of(one.tag.as_ref(), one.artifact_type.as_deref(), None) == Kind::Other;
+    for image in images {
+        for companion in image.companions().iter().filter(|companion| is_unclear(companion)) {
+            if known.contains_key(&companion.digest) {
+                continue;
+            }
+            let reference = image.reference.repository.with_digest(companion.digest);
+            known.extend(cached.companion(&reference).await.ok().flatten().map(|found| (companion.digest, found)));
+        }
+    }
+    known
+}
+
+pub(super) fn report_kept_companions(kept: Kept, context: &Context) {
+    let Kept { images, companions, lost } = kept;
+    if images == 0 {
+        return;
+    }
+    let lost = if lost > 0 { format!("; {lost} more cannot be read and are left out") } else { String::new() };
+    let text = format!(
+        "{} of {} are those of the earlier lock or bundle, since today's could not be looked up{lost}",
+        count(companions, "companion"),
+        count(images, "image"),
+    );
+    context.events.report(Event::Warning(text));
+}
+
+fn report_kept_modes(walk: &Walk<'_>, context: &Context) {
+    let kept = walk.kept_modes();
+    let Some(first) = kept.first() else { return };
+    let (images, keeps) = (count(kept.len(), "image"), if kept.len() == 1 { "keeps" } else { "keep" });
+    let text = format!(
+        "{images} {keeps} the trimmed index of the earlier lock or bundle ({first}); the default for one platform is now --index \
+         single: say --index trim or --index single"
+    );
+    context.events.report(Event::Warning(text));
+}
+
+fn report_left_behind(left: &[LeftBehind], context: &Context) {
+    let of_index: Vec<&LeftBehind> = left.iter().filter(|left| !left.attached.is_empty()).collect();
+    for left in of_index.iter().take(MOST_NAMED) {
+        let rest = match left.attached.values().sum::<usize>() {
+            1 => "speaks of the whole index and stays behind; --index sparse keeps it, or take all platforms",
+            _ => "speak of the whole index and stay behind; --index sparse keeps them, or take all platforms",
+        };
+        let text = format!("{left} {rest}");
+        context.events.report(Event::Warning(text));
+    }
+    if let Some(more) = of_index.len().checked_sub(MOST_NAMED).filter(|more| *more > 0) {
+        let text = format!("and so it is with {} more (--json names all)", count(more, "image"));
+        context.events.report(Event::Warning(text));
+    }
+    if !of_index.is_empty() {
+        context.events.report(Event::Notice(format!("before you choose --index sparse: {SPARSE_REFUSED}")));
+    }
+    let inside = left.iter().filter(|left| left.inside_index > 0).count();
+    if inside > 0 {
+        let text = format!(
+            "the index of {} has attestations of the platform (BuildKit's), which stay behind; --index trim keeps them",
+            count(inside, "image")
+        );
+        context.events.report(Event::Notice(text));
+    }
+}
+
+/// What a lock lacks, a line each below a headline; no line if it lacks nothing.
+pub fn missing_lines(missing: &[MissingImage]) -> Vec<String> {
+    let Some((headline, names)) = missing_parts(missing) else { return Vec::new() };
+    std::iter::once(headline).chain(names.into_iter().map(|name| format!("  {name}"))).collect()
+}
+
+/// The same in one line, for a warning.
+pub fn missing_line(missing: &[MissingImage]) -> Option<String> {
+    missing_parts(missing).map(|(headline, names)| format!("{headline} {}", names.join(", ")))
+}
+
+fn missing_parts(missing: &[MissingImage]) -> Option<(String, Vec<String>)> {
+    let (images, were) = (count(missing.len(), "image"), if missing.len() == 1 { "was" } else { "were" });
+    let headline = format!("{images} of the allowlist {were} not available and {were} left out:");
+    let more = missing.len().saturating_sub(MOST_NAMED);
+    let names = missing.iter().take(MOST_NAMED).map(MissingImage::to_string);
+    let names = names.chain((more > 0).then(|| format!("and {more} more"))).collect();
+    (!missing.is_empty()).then_some((headline, names))
+}

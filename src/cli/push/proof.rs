@@ -1,0 +1,68 @@
+//! `--prove`: what a push has brought, or found there, is read back at once.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::super::context::Context;
+use super::super::exit::Outcome;
+use super::super::prove;
+use super::{Ended, Push};
+use crate::error::Result;
+use crate::graph::{Graph, Image};
+use crate::oci::Reference;
+use crate::plan;
+use crate::prove::{Claim, Confirmed};
+use crate::transfer::{self, Done};
+use crate::transport::registry::Registries;
+
+impl Push<'_> {
+    /// Reads back what was pushed or was there; an image that is not proven has failed. Gives how the proof ended.
+    ///
+    /// # Errors
+    /// What keeps everything from being proven.
+    pub(super) async fn prove(
+        &self,
+        registries: &Registries,
+        graph: &Graph,
+        (ended, outcome): (&mut Ended<'_>, &mut transfer::Outcome),
+        context: &Context,
+    ) -> Result<Outcome> {
+        let (started, plan) = (Instant::now(), ended.plan);
+        let images = graph.images.iter().zip(&plan.images).zip(&outcome.images);
+        let is_there = |result: &Result<Done, _>| matches!(result, Ok(Done::Pushed | Done::Present));
+        let claims: Vec<Claim> =
+            images.filter(|(_, result)| is_there(result)).map(|((image, step), _)| claim(image, &step.to)).collect();
+        if claims.is_empty() {
+            return Ok(Outcome::Done);
+        }
+        let lists = graph.images.iter().zip(&plan.images).flat_map(|(image, step)| plan::lists(image, &step.to));
+        let lists = lists.map(|(_, list)| (list.digest(), list.clone())).collect();
+        let digests = transfer::confirmed(graph, plan, outcome);
+        let confirmed = Confirmed { digests, lists, ..Confirmed::default() };
+        let state = self.args.receipt.as_deref().map(prove::state_beside);
+        let options = crate::prove::Options { jobs: self.jobs(), every_repository: false };
+        let (registry, state, dry_run) = (self.registry(), state.as_deref(), false);
+        let proof = prove::Job { registries, registry, options, state, dry_run };
+        let proof = proof.run(&claims, &confirmed, context).await?;
+        context.say(&prove::summary(&proof, started));
+        let there = outcome.images.iter_mut().zip(&mut ended.proven).filter(|(result, _)| is_there(result));
+        for ((result, proven), found) in there.zip(&proof.plan.images) {
+            let failure = prove::failure(found);
+            *proven = Some(failure.is_none());
+            if let Some(error) = failure {
+                *result = Err(Arc::new(error));
+            }
+        }
+        Ok(prove::outcome(&proof.plan))
+    }
+}
+
+/// An image as it should be found.
+fn claim(image: &Image, to: &Reference) -> Claim {
+    let companions = image.locked.companions().iter();
+    let companions = companions.map(|attached| {
+        let tag = attached.tag.clone().map(|tag| to.repository.with_tag(tag));
+        (tag, attached.digest)
+    });
+    Claim { reference: to.clone(), digest: image.locked.digest, companions: companions.collect() }
+}

@@ -1,0 +1,104 @@
+use super::*;
+
+#[test]
+fn a_lock_survives_its_file() {
+    let lock = Lock {
+        version: LOCK_VERSION,
+        created: "2026-11-21T04:00:00Z".parse().unwrap(),
+        load_platform: Some("linux/arm64".parse().unwrap()),
+        images: vec![LockedImage {
+            reference: "nginx:1.27".parse().unwrap(),
+            rename: Some(Rename::try_from("base/nginx:1.27".to_owned()).unwrap()),
+            source: "docker.io".into(),
+            digest: Digest::sha256(b"m"),
+            media_type: crate::oci::media_type::OCI_INDEX.into(),
+            size: 1,
+            total_size: 3,
+            platforms: vec!["linux/amd64".parse().unwrap()],
+            selection: None,
+            absent: vec![],
+            attached: Some(vec![]),
+            attached_unknown: false,
+        }],
+        missing: vec![],
+    };
+    assert!(!lock.to_json().contains("missing"), "the bytes of a lock that has all are as ever");
+    assert_eq!(Lock::parse(lock.to_json().as_bytes(), "x").unwrap(), lock);
+    let newer = lock.to_json().replace("\"version\": 1", "\"version\": 2");
+    assert!(Lock::parse(newer.as_bytes(), "x.lock").unwrap_err().to_string().contains("version 2"));
+}
+
+#[test]
+fn a_lock_tells_images_that_have_no_signature_from_those_nobody_looked_for_one() {
+    let lock = |attached: &str| {
+        let digest = Digest::sha256(b"m");
+        let image = format!(
+            r#"{{"reference":"r.io/a:1","source":"r.io","digest":"{digest}","mediaType":"x","size":1,"totalSize":1{attached}}}"#
+        );
+        let text = format!(r#"{{"version":1,"created":"2026-11-21T04:00:00Z","images":[{image}]}}"#);
+        Lock::parse(text.as_bytes(), "x").unwrap()
+    };
+    let (none, unknown) = (lock(r#","attached":[]"#), lock(""));
+    assert!(none.images[0].attached.is_some() && unknown.images[0].attached.is_none());
+    assert!(none.to_json().contains("attached") && !unknown.to_json().contains("attached"));
+    assert_eq!(none.images[0].companions(), unknown.images[0].companions());
+}
+
+#[test]
+fn a_lock_that_would_take_all_memory_is_refused_before_it_is_read() {
+    let refused = |text: &[u8]| Lock::parse(text, "x.lock").unwrap_err().to_string();
+    let start = br#"{"version":1,"created":"2026-11-21T04:00:00Z","images":["#;
+    // Short values, and one that is long: each limit counts alone.
+    let many = [&start[..], "1,".repeat(MOST_VALUES + 1).as_bytes(), b"1]}"].concat();
+    let large = [&start[..], b"\"", &vec![b'x'; usize::try_from(MAX_LOCK).unwrap()], b"\"]}"].concat();
+    for text in [many, large] {
+        let said = refused(&text);
+        assert!(said.contains("x.lock: more than") && said.contains("split the allowlist"), "{said}");
+    }
+    assert!(!refused(&[&start[..], b"1]}"].concat()).contains("more than"));
+}
+
+#[test]
+fn a_companion_speaks_of_the_subject_that_its_manifest_names() {
+    let (image, other) = (Digest::sha256(b"image"), Digest::sha256(b"other"));
+    let companion = |tag: Option<Tag>| Attached {
+        digest: Digest::sha256(b"signature"),
+        media_type: crate::oci::media_type::OCI_MANIFEST.into(),
+        size: 1,
+        subject: image,
+        tag,
+        artifact_type: None,
+    };
+    let (tagged, untagged) = (companion(Some(Tag::cosign(&image, "sig"))), companion(None));
+    for one in [&tagged, &untagged] {
+        assert!(one.fault(true, Some(image)).is_none());
+        assert!(one.fault(true, Some(other)).is_some(), "a registry would list it for the other image");
+        assert!(one.fault(false, Some(image)).is_some());
+    }
+    assert!(tagged.fault(true, None).is_none() && untagged.fault(true, None).is_some());
+}
+
+#[test]
+fn a_lock_that_gives_two_companions_of_an_image_one_tag_is_refused() {
+    let image = Digest::sha256(b"image");
+    let companion = |content: &[u8]| {
+        let (digest, tag) = (Digest::sha256(content), Tag::cosign(&image, "sig"));
+        format!(r#"{{"digest":"{digest}","mediaType":"x","size":1,"subject":"{image}","tag":"{tag}"}}"#)
+    };
+    let lock = |two: [&[u8]; 2]| {
+        let attached = two.map(companion).join(",");
+        let images = format!(
+            r#"{{"reference":"r.io/a:1","source":"r.io","digest":"{image}","mediaType":"x","size":1,"totalSize":1,"attached":[{attached}]}}"#
+        );
+        Lock::parse(format!(r#"{{"version":1,"created":"2026-11-21T04:00:00Z","images":[{images}]}}"#).as_bytes(), "x")
+    };
+    assert!(lock([b"new", b"old"]).unwrap_err().to_string().contains("both have the tag"));
+    assert!(lock([b"new", b"new"]).is_ok());
+}
+
+#[test]
+fn a_new_name_that_is_no_name_is_refused() {
+    assert!(Rename::try_from("Base/nginx".to_owned()).is_err());
+    assert!(Rename::try_from("a@sha256:00".to_owned()).is_err());
+    assert!(Rename::try_from("../x".to_owned()).is_err());
+}
