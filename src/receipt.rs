@@ -18,8 +18,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use crate::companion;
 use crate::error::{Error, Result};
 use crate::graph::{Graph, Image};
-use crate::lock::{Attached, MissingImage};
-use crate::oci::{Digest, Manifest, Platform, Reference, Tag, has_at_most_values, media_type, values_in};
+use crate::lock::{Attached, Lock, MissingImage};
+use crate::oci::{Digest, Manifest, Platform, Reference, Repository, Tag, has_at_most_values, media_type, values_in};
 use crate::plan::{CompanionAction, CompanionStep, ImageStep, Plan, TagState};
 use crate::transfer::{Done, Outcome, confirmed};
 
@@ -114,6 +114,9 @@ pub struct ImageReceipt {
     /// What accompanies it, where it is at the target. Receipts of older versions have none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub companions: Vec<CompanionReceipt>,
+    /// As in the lock: more may be attached to it than its bundle brought.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub attached_unknown: bool,
     /// Whether everything of it was read back and is right. `None`: that was not asked for, or it is not at the target.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proven: Option<bool>,
@@ -191,11 +194,28 @@ pub enum ImageOutcome {
 }
 
 impl ImageReceipt {
+    /// What became of an image, without what few of them have.
+    pub fn new(source: String, digest: Option<Digest>, outcome: ImageOutcome) -> ImageReceipt {
+        let (reference, found, joined, proven, error) = Default::default();
+        let (platforms, companions, attached_unknown) = Default::default();
+        ImageReceipt {
+            source,
+            reference,
+            digest,
+            outcome,
+            found,
+            joined,
+            platforms,
+            companions,
+            attached_unknown,
+            proven,
+            error,
+        }
+    }
+
     /// Of an image that was wanted, and that its source cannot give.
     pub fn lost(source: String, digest: Option<Digest>, error: String) -> ImageReceipt {
-        let (outcome, error) = (ImageOutcome::Failed, Some(error));
-        let (found, joined, platforms, companions, proven) = Default::default();
-        ImageReceipt { source, reference: None, digest, outcome, found, joined, platforms, companions, proven, error }
+        ImageReceipt { error: Some(error), ..ImageReceipt::new(source, digest, ImageOutcome::Failed) }
     }
 
     /// What its tag was left to mean: of a list to which others add, not always `digest`.
@@ -217,6 +237,23 @@ impl CompanionReceipt {
 }
 
 impl Receipt {
+    /// Whether a bundle of `lock` brings something that the bundle of this receipt should have brought and lacked.
+    pub fn is_completed_by(&self, lock: &Lock) -> bool {
+        let incomplete = self.images.iter().filter(|image| image.attached_unknown);
+        let incomplete: HashMap<&str, &ImageReceipt> = incomplete.map(|image| (&*image.source, image)).collect();
+        let mut missing: HashMap<&Repository, Vec<&MissingImage>> = HashMap::new();
+        self.missing.iter().for_each(|one| missing.entry(&one.reference.repository).or_default().push(one));
+        lock.images.iter().any(|image| {
+            let in_repository = || missing.get(&image.reference.repository).into_iter().flatten();
+            let was_missing = || in_repository().any(|missing| missing.covers(&image.reference));
+            let source = image.reference.to_string();
+            incomplete.get(&*source).map_or_else(was_missing, |told| {
+                let is_new = |own: &Attached| told.companions.iter().all(|known| known.digest != own.digest);
+                !image.attached_unknown || image.companions().iter().any(is_new)
+            })
+        })
+    }
+
     pub fn new(
         (bundle, created): (Option<Digest>, Option<Timestamp>),
         target: &str,
@@ -244,8 +281,9 @@ impl Receipt {
                 let (_, found, joined) = outcome_of(own, done);
                 (found, joined)
             });
-            let (digest, proven) = (Some(image.locked.digest), None);
-            ImageReceipt { source, reference, digest, outcome, found, joined, platforms, companions, proven, error }
+            let told = ImageReceipt::new(source, Some(image.locked.digest), outcome);
+            let attached_unknown = image.locked.attached_unknown;
+            ImageReceipt { reference, found, joined, platforms, companions, attached_unknown, error, ..told }
         });
         let good = graph.images.iter().zip(&outcome.images).filter(|(_, result)| is_there(result));
         Receipt {

@@ -215,6 +215,15 @@ impl AllowlistArgs {
         if missing.iter().all(is_allowed) { Outcome::Done } else { Outcome::SomeImagesFailed }
     }
 
+    /// # Errors
+    /// A lock without images would replace a bundle by an empty one, and that was not asked for.
+    pub fn refuse_empty(&self, lock: &Lock) -> Result<()> {
+        match lock.images.is_empty() && !self.allow_empty {
+            true => Err(Error::input("nothing to carry: the lock names no image; --allow-empty goes on without any")),
+            false => Ok(()),
+        }
+    }
+
     /// Whether an image fails whose companions cannot all be had.
     pub fn requires_referrers(&self) -> bool {
         self.require_referrers
@@ -273,13 +282,13 @@ impl AllowlistArgs {
         context: &Context,
     ) -> Result<(Lock, Graph)> {
         let walk = self.walk(cached, context).with_companions(companions);
-        let (before, missing) = (lock.images.clone(), lock.missing.len());
+        let before = lock.images.clone();
         let followed = resolve::follow(&walk, lock, self.leave_out(), registry.jobs(), &context.events).await;
         report_kept_companions(walk.kept_companions(), context);
         let (lock, graph) = followed.map_err(|failures| failures.into_error("following the lock"))?;
         let has_others = report_changed_companions(&before, (&lock, &graph), cached, context).await;
-        // Of two bundles with one time the one that has all of it would not be newer.
-        let created = if has_others || lock.missing.len() > missing { context.now()?.0 } else { lock.created };
+        // A bundle that only lacks some of the lock keeps its time: the complete one, of the same time, must be let in after it.
+        let created = if has_others { context.now()?.0 } else { lock.created };
         Ok((Lock { created, ..lock }, graph))
     }
 

@@ -225,13 +225,14 @@ async fn export(
         }
     };
     source.forget_local();
+    args.allowlist.refuse_empty(&lock)?;
     let lost = Lost::default();
     // A volume that is written again belongs to the set of its lock, and --locked asks for all of a lock.
     let images = args.allowlist.leave_out().failed && !args.volumes.is_one_again();
     let optional = !args.allowlist.requires_referrers() && !args.volumes.is_one_again();
     let may = May { images, companions: optional && (images || args.locked.is_none()) };
     if may.images {
-        Faults::of_sizes(&graph, &source).await?.leave_out(&mut lock, &mut graph, may, context);
+        Faults::of_sizes(&graph, &source).await?.leave_out(&mut lock, &mut graph, may, context)?;
     }
     let from = From { source: &source, registries, baseline: baseline.as_ref(), tools: &tools, lost: &lost };
     loop {
@@ -248,7 +249,8 @@ async fn export(
         };
         graph = kept.ok_or(error.clone())?;
         let lost = Faults::of_lost(lost.take());
-        if !lost.leave_out(&mut lock, &mut graph, may, context) {
+        // If nothing is left, or nothing may be left out, the error of the transfer says why.
+        if !lost.leave_out(&mut lock, &mut graph, may, context).unwrap_or_default() {
             return Err(error);
         }
     }

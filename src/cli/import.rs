@@ -193,8 +193,8 @@ fn check_newer(args: &Args, bundle: &Bundle) -> Result<()> {
         return Err(Error::input(format!("reading {name}: it does not say when its bundle was made")));
     };
     let made = bundle.json().created;
-    // What follows one lock is of one time: one that lacked images must not keep the whole one out.
-    let completes = made == last && !receipt.missing.is_empty();
+    // Bundles of one lock are of one time: one that lacked images or companions must not keep the whole one out.
+    let completes = made == last && receipt.is_completed_by(bundle.lock());
     if made > last || completes || receipt.bundle == Some(bundle.identity()) {
         return Ok(());
     }

@@ -180,8 +180,7 @@ pub struct Unreadable {
 
 fn told(named: &Named, digest: Option<Digest>, outcome: ImageOutcome, error: Option<String>) -> ImageReceipt {
     let (source, reference) = (named.source.to_string(), Some(named.target.clone()));
-    let (found, joined, platforms, companions, proven) = Default::default();
-    ImageReceipt { source, reference, digest, outcome, found, joined, platforms, companions, proven, error }
+    ImageReceipt { reference, error, ..ImageReceipt::new(source, digest, outcome) }
 }
 
 /// The registry refuses this repository, or this image; it does not follow that it refuses others.

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use super::support::faulty::{After, Fault, Stage};
 use super::support::registry::Registry;
 use super::support::tempdir;
 use super::*;
@@ -260,6 +261,101 @@ async fn a_companion_whose_blob_is_lost_is_left_out_and_its_image_stays() {
         ends_with(1, &[&export[..], &["--keep-going", "--require-referrers"]].concat());
         let json: Value = serde_json::from_slice(&std::fs::read(&lock).unwrap()).unwrap();
         assert_eq!((references(&json["images"]), references(&json["missing"])), (vec!["b:1"], vec!["a:1"]));
+    }
+}
+
+/// What is wrong in itself may be left out. What an outage or a limit kept away must not be dropped with exit code 0.
+#[tokio::test]
+async fn a_signature_that_an_outage_keeps_away_is_not_left_out() {
+    let limit = || Fault::TooMany(After::Seconds(7200));
+    for (fault, code, reason) in [(Fault::Reset(Stage::Request), 5, "unreachable"), (limit(), 4, "rate-limited")] {
+        let site = Site::new().await;
+        let kept_away = put_signed(&site, "a");
+        put_signed(&site, "b");
+        site.source.server.when("GET", &kept_away).always().fault(fault.clone());
+        let (list, bundle) = (site.list(&["a:1", "b:1"]), site.path("b"));
+        let export = ["export", "-f", &list, "-o", &bundle, "--retries", "1", "--retry-budget", "1s"];
+        let output = ends_with(code, &export);
+        assert!(!std::path::Path::new(&bundle).exists(), "{fault:?}: {}", stderr(&output));
+        // The image is not there as a whole: the lock says so, and the exit code.
+        ends_with(1, &[&export[..], &["--keep-going"]].concat());
+        let lock = lock_of(&bundle);
+        assert_eq!((references(&lock["images"]), references(&lock["missing"])), (vec!["b:1"], vec!["a:1"]));
+        assert_eq!(lock["missing"][0]["reason"], reason, "{fault:?}: {lock}");
+        site.source.server.heal();
+        ends_with(0, &export);
+        assert_eq!(lock_of(&bundle)["images"][0]["attached"].as_array().unwrap().len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn an_export_of_which_nothing_is_left_does_not_replace_a_bundle() {
+    let site = Site::new().await;
+    let image = |name: &str, more: u64| {
+        let layer = site.source.put_blob(name, b"a layer that both have");
+        let size = layer["size"].as_u64().unwrap() + more;
+        let config = json!({"os": "linux", "architecture": "amd64", "x": name}).to_string();
+        let image = json!({"schemaVersion": 2, "mediaType": OCI_MANIFEST,
+            "config": typed(site.source.put_blob(name, config.as_bytes()), OCI_CONFIG),
+            "layers": [with(typed(layer, OCI_LAYER), json!({"size": size}))]});
+        site.source.put_manifest(name, "1", OCI_MANIFEST, &image);
+    };
+    site.source.put_image("good", "1", "amd64");
+    for out in ["b", "b.tar", "b.tar.zst"] {
+        let bundle = site.path(out);
+        ends_with(0, &["export", "-f", &site.list(&["good:1"]), "-o", &bundle]);
+        (image("a", 2), image("c", 3));
+        let list = site.list(&["a:1", "c:1"]);
+        let output = ends_with(3, &["export", "-f", &list, "-o", &bundle, "--keep-going"]);
+        let said = stderr(&output);
+        assert!(["list.txt:1", "list.txt:2", "descriptor says"].iter().all(|words| said.contains(words)), "{said}");
+        let listed: Value = serde_json::from_str(&stdout(&ends_with(0, &["list", &bundle, "--json"]))).unwrap();
+        assert_eq!(references(&listed["images"]), ["good:1"]);
+    }
+    // A lock that names nothing is no order to carry nothing either.
+    let (lock, bundle) = (site.path("lock"), site.path("b"));
+    ends_with(0, &["lock", "-f", &site.list(&["good:1"]), "-o", &lock]);
+    let mut empty: Value = serde_json::from_slice(&std::fs::read(&lock).unwrap()).unwrap();
+    empty["images"] = json!([]);
+    std::fs::write(&lock, empty.to_string()).unwrap();
+    let output = ends_with(2, &["export", "--locked", &lock, "-o", &bundle]);
+    assert!(stderr(&output).contains("--allow-empty"), "{}", stderr(&output));
+    ends_with(0, &["export", "--locked", &lock, "-o", &bundle, "--allow-empty"]);
+}
+
+#[tokio::test]
+async fn the_complete_bundle_of_a_lock_arrives_after_one_that_lacked_something() {
+    for (lost, reference) in [("layer", None), ("manifest", None), ("signature", Some("attachedUnknown"))] {
+        let (site, target) = (Site::new().await, Registry::start());
+        let signature = put_signed(&site, "a");
+        site.source.put_image("b", "1", "amd64");
+        let (list, lock) = (site.list(&["a:1", "b:1"]), site.path("lock"));
+        ends_with(0, &["lock", "-f", &list, "-o", &lock]);
+        match lost {
+            "layer" => site.source.remove(&sha256(b"layer of b:1 for amd64")),
+            "signature" => site.source.remove(&signature),
+            _ => site.source.content.lock().unwrap().retain(|path, _| !path.contains("/b/manifests/")),
+        }
+        let (lacking, whole, receipt) = (site.path("lacking"), site.path("whole"), site.path("receipt"));
+        // Some time later than the lock was made.
+        let mut command = gapferry();
+        command.env("SOURCE_DATE_EPOCH", "4000000000");
+        let code = if lost == "signature" { 0 } else { 1 };
+        command.args(["export", "--locked", &lock, "-o", &lacking, "--keep-going"]).assert().code(code);
+        ends_with(0, &["import", &lacking, "--to", target.host(), "--receipt", &receipt]);
+        let told: Value = serde_json::from_slice(&std::fs::read(&receipt).unwrap()).unwrap();
+        assert_eq!(told["images"][0].get("attachedUnknown").is_some(), reference.is_some(), "{lost}: {told}");
+        // It brings nothing new after the complete one, which is not older.
+        put_signed(&site, "a");
+        site.source.put_image("b", "1", "amd64");
+        ends_with(0, &["export", "--locked", &lock, "-o", &whole]);
+        let import = |bundle: &str, code| {
+            let newer = ["--to", target.host(), "--newer-than", &receipt, "--receipt", &receipt];
+            ends_with(code, &[&["import", bundle], &newer[..]].concat());
+        };
+        import(&whole, 0);
+        import(&lacking, 3);
+        import(&whole, 0);
     }
 }
 

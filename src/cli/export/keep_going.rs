@@ -12,6 +12,7 @@ use crate::graph::{Graph, Image};
 use crate::lock::{Lock, LockedImage, MissingImage, MissingReason};
 use crate::oci::{Descriptor, Digest, Manifest, Repository, Role};
 use crate::progress::Event;
+use crate::resolve::Failures;
 
 /// What is wrong with blobs, and therefore with the manifests that need them.
 #[derive(Default)]
@@ -68,9 +69,10 @@ impl Faults {
         Ok(faults)
     }
 
-    /// Whether all of them say something of the content.
-    fn are_of_content(&self) -> bool {
-        self.lost.values().all(|error| MissingReason::of(error).is_some())
+    /// Whether each of them is a reason to leave something out: it is wrong in itself, and not only out of reach for now. An image
+    /// that is out of reach may be left out where `may` allows that: the lock then says so.
+    fn are_of_content(&self, may: May) -> bool {
+        self.lost.values().all(|error| MissingReason::of(error).is_some() && (may.images || !is_out_of_reach(error)))
     }
 
     fn is_empty(&self) -> bool {
@@ -90,25 +92,31 @@ impl Faults {
     }
 
     /// Takes out the images that have a fault, and of images that have none the companions that do, as far as `may` lets it.
-    /// `false`: that would not help, since nothing is left, or it was no blob that the export failed for; or it may not.
-    pub fn leave_out(&self, lock: &mut Lock, graph: &mut Graph, may: May, context: &Context) -> bool {
-        if self.is_empty() || !self.are_of_content() {
-            return false;
+    /// `false`: there is nothing to take out, or it would not help, or it may not be taken out.
+    ///
+    /// # Errors
+    /// No image would be left.
+    pub fn leave_out(&self, lock: &mut Lock, graph: &mut Graph, may: May, context: &Context) -> Result<bool> {
+        if self.is_empty() || !self.are_of_content(may) {
+            return Ok(false);
         }
-        let of_image = |image: &Image| {
-            let (own, companions) = self.of_image(image);
-            let fault = own.or_else(|| companions.values().next().filter(|_| !may.companions).cloned());
-            (fault, companions)
-        };
-        if !may.images && graph.images.iter().any(|image| of_image(image).0.is_some()) {
-            return false;
+        let faults: Vec<Faulty> = graph.images.iter().map(|image| self.of_image(image, may)).collect();
+        let is_lost = |faulty: &Faulty| faulty.own.is_some();
+        if !may.images && faults.iter().any(is_lost) {
+            return Ok(false);
+        }
+        if faults.iter().all(is_lost) {
+            let errors = faults.into_iter().zip(&graph.images).filter_map(|(faulty, image)| {
+                let name = graph.shown(&image.locked.reference);
+                faulty.own.map(|error| error.while_doing(format!("image {name}")))
+            });
+            return Err(Failures(errors.collect()).into_error("carrying any of the images"));
         }
         let shown: Vec<String> = graph.images.iter().map(|image| graph.shown(&image.locked.reference)).collect();
-        let mut shown = shown.into_iter();
+        let mut each = shown.into_iter().zip(faults);
         graph.images.retain_mut(|image| {
-            let name = shown.next().unwrap_or_default();
-            let (fault, companions) = of_image(image);
-            if let Some((reason, error)) = fault.and_then(|error| Some((MissingReason::of(&error)?, error))) {
+            let Some((name, Faulty { own, companions })) = each.next() else { return true };
+            if let Some((reason, error)) = own.and_then(|error| Some((MissingReason::of(&error)?, error))) {
                 context.events.report(Event::Warning(format!("image {name}: {}; it is left out", error.chain())));
                 let LockedImage { reference, rename, .. } = image.locked.clone();
                 lock.missing.push(MissingImage { reference, rename, reason });
@@ -132,16 +140,38 @@ impl Faults {
             true
         });
         lock.images = graph.images.iter().map(|image| image.locked.clone()).collect();
-        !lock.images.is_empty()
+        Ok(true)
     }
 
-    /// The fault of the image itself, and those of its companions, by their digests.
-    fn of_image(&self, image: &Image) -> (Option<Error>, BTreeMap<Digest, Error>) {
+    /// What of an image has to be left out. A companion that its registry could not give for an outage or a limit costs the image,
+    /// as it does while manifests are read: silence is no reason to drop a signature.
+    fn of_image(&self, image: &Image, may: May) -> Faulty {
         let fault = |root: Digest| image.below(root).into_iter().find_map(|manifest| self.of(manifest));
         let companions = image.locked.companions().iter();
         let companions = companions.filter_map(|companion| Some((companion.digest, fault(companion.digest)?)));
-        (fault(image.locked.digest), companions.collect())
+        let companions: BTreeMap<Digest, Error> = companions.collect();
+        let costs_image = |error: &&Error| !may.companions || is_of_registry(error);
+        let own = fault(image.locked.digest).or_else(|| companions.values().find(costs_image).cloned());
+        Faulty { own, companions }
     }
+}
+
+/// What is wrong with an image.
+struct Faulty {
+    /// Why it has to be left out as a whole.
+    own: Option<Error>,
+    /// Its companions that cannot be had.
+    companions: BTreeMap<Digest, Error>,
+}
+
+/// Whether the failure says nothing of the content: it may be there again in a while.
+fn is_out_of_reach(error: &Error) -> bool {
+    is_of_registry(error) || error.kind() == Kind::Network
+}
+
+/// Whether nothing of the same registry can be had any more in this run.
+fn is_of_registry(error: &Error) -> bool {
+    error.stopped().is_some() || error.kind() == Kind::RateLimited
 }
 
 /// What a manifest names that is no manifest.
