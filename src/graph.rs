@@ -29,6 +29,19 @@ impl Image {
         self.manifests.iter().find(|manifest| manifest.digest() == self.locked.digest)
     }
 
+    /// Manifests that speak of something that is no part of the image, each with its subject. Wherever such a manifest is pushed, it
+    /// becomes a referrer of what it names.
+    pub fn foreign_subjects(&self) -> Vec<(Digest, Digest)> {
+        let named = self.manifests.iter().filter_map(|one| Some((one.digest(), one.subject()?.digest)));
+        let mut named: Vec<(Digest, Digest)> = named.collect();
+        if !named.is_empty() {
+            let absent = self.locked.absent.iter().map(|absent| absent.digest);
+            let own: HashSet<Digest> = self.manifests.iter().map(Manifest::digest).chain(absent).collect();
+            named.retain(|(_, subject)| !own.contains(subject));
+        }
+        named
+    }
+
     /// Bytes of all distinct content.
     pub fn total_size(&self) -> u64 {
         sum_distinct(self.content())

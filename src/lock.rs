@@ -180,6 +180,17 @@ impl LockedImage {
         companions.chain(own.then_some(self.digest))
     }
 
+    /// Why `manifest`, one of the image, may not speak of `subject`, which is no part of it; or nothing. It would make a referrer of
+    /// an image that nobody asked about. The image itself may be an artifact, or the list of the referrers of something.
+    pub fn subject_fault(&self, manifest: Digest, subject: Digest) -> Option<String> {
+        let is_list = self.reference.tag.as_ref() == Some(&Tag::referrers(&subject));
+        if manifest == self.digest || is_list {
+            return None;
+        }
+        let text = format!("its manifest {manifest} names the subject {subject}, which is no manifest of this image");
+        Some(text)
+    }
+
     /// The name it has in a bundle: `repository:tag`, else `repository@digest`.
     pub fn name(&self) -> String {
         let Reference { repository, tag, .. } = &self.reference;

@@ -49,6 +49,8 @@ pub struct ImageStep {
     pub action: Action,
     /// Digests of manifests that are there already.
     pub present: HashSet<Digest>,
+    /// Digests of manifests that are there, and that a policy of the target lets nobody pull.
+    pub withheld: HashSet<Digest>,
     /// A blob of it is not there, so what the target says of its manifests and its tag is in doubt: distribution takes no manifest
     /// without its blobs.
     pub doubtful: bool,
@@ -207,11 +209,13 @@ fn image_step(image: &Image, to: &Reference, inventory: &Inventory, on_existing:
     let repository = &to.repository;
     let has = |digest: &Digest| inventory.manifests.contains(&(repository.clone(), *digest));
     let present: HashSet<Digest> = image.manifests.iter().map(|m| m.digest()).filter(|digest| has(digest)).collect();
+    let is_withheld = |digest: &Digest| inventory.withheld.contains(&(repository.clone(), *digest));
+    let withheld = image.manifests.iter().map(Manifest::digest).filter(is_withheld).collect();
     let tag = TagState::of(inventory, to, &image.locked.digest);
     let from = image.locked.reference.repository.clone();
     let (companions, not_needed) = Default::default();
     let (action, doubtful) = (Action::Push, false);
-    let step = ImageStep { from, to: to.clone(), tag, action, present, doubtful, companions, not_needed };
+    let step = ImageStep { from, to: to.clone(), tag, action, present, withheld, doubtful, companions, not_needed };
     // A list that others may add to is not simply another image.
     let is_list = companions::is_list(to);
     match (tag, on_existing) {

@@ -8,6 +8,7 @@ mod arrivals;
 mod awaited;
 mod closed;
 mod companions;
+mod immutable;
 mod observed;
 mod outcomes;
 mod read_back;
@@ -58,6 +59,10 @@ pub struct Outcome {
     pub mounted: u64,
     /// Tags that are set, and that a policy of the target lets nobody pull for now; with its words. Sorted.
     pub blocked: Vec<(Reference, String)>,
+    /// Manifests that were put, and that a policy lets nobody pull for now.
+    pub withheld: HashSet<(Repository, Digest)>,
+    /// Tags that cannot be set, and of which nobody may say whether they mean their image, which is there. Sorted.
+    pub kept: Vec<Reference>,
     /// What was done with the tags of companions, where something was.
     pub companions: HashMap<Reference, CompanionAction>,
 }
@@ -108,6 +113,10 @@ pub struct Transfer<'a> {
     resent: Resent,
     /// Tags that were set, and that a policy of the target lets nobody pull for now; with its words.
     blocked: Mutex<Vec<(Reference, String)>>,
+    /// Manifests of which the same is so.
+    withheld: Mutex<HashSet<(Repository, Digest)>>,
+    /// Immutable tags whose meaning nobody may read, and whose images are there.
+    kept: Mutex<Vec<Reference>>,
     /// Registries that let this account push and not read, as was said.
     unread: Mutex<HashSet<String>>,
     closed: Closed,
@@ -126,6 +135,8 @@ impl<'a> Transfer<'a> {
             published: Mutex::default(),
             resent: Resent::default(),
             blocked: Mutex::default(),
+            withheld: Mutex::default(),
+            kept: Mutex::default(),
             unread: Mutex::default(),
             closed: Closed::default(),
         }
@@ -164,9 +175,12 @@ impl<'a> Transfer<'a> {
         let images = pairs.map(|(at, (image, step))| outcomes.remove(&at).unwrap_or_else(|| self.untried(image, step)));
         let mut blocked = std::mem::take(&mut *self.blocked.lock().unwrap_or_else(PoisonError::into_inner));
         blocked.sort();
+        let mut kept = std::mem::take(&mut *self.kept.lock().unwrap_or_else(PoisonError::into_inner));
+        kept.sort();
         let companions = std::mem::take(&mut *self.companions.lock().unwrap_or_else(PoisonError::into_inner));
+        let withheld = std::mem::take(&mut *self.withheld.lock().unwrap_or_else(PoisonError::into_inner));
         let mounted = self.mounted.load(Ordering::Relaxed);
-        Outcome { images: images.collect(), moved: self.moved(), mounted, blocked, companions }
+        Outcome { images: images.collect(), moved: self.moved(), mounted, blocked, withheld, kept, companions }
     }
 
     /// Manifests and tags of the images that `complete` names by their place.
@@ -385,10 +399,10 @@ impl<'a> Transfer<'a> {
             Action::Push => {}
         }
         self.check_blobs(image, step)?;
-        self.publish(image, step).await?;
+        let done = self.publish(image, step).await?;
         let companions = self.companions.lock().unwrap_or_else(PoisonError::into_inner);
         let left = step.own_list().and_then(|own| companions.get(&own.tag)).is_some_and(CompanionAction::leaves_tag);
-        Ok(if left { Done::Skipped } else { Done::Pushed })
+        Ok(if left { Done::Skipped } else { done })
     }
 
     /// What is at hand of it has to have arrived all the same.
@@ -406,7 +420,7 @@ impl<'a> Transfer<'a> {
     }
 
     /// Manifests children first, companions after their subjects; tags when everything is there.
-    async fn publish(&self, image: &Image, step: &ImageStep) -> Result<()> {
+    async fn publish(&self, image: &Image, step: &ImageStep) -> Result<Done> {
         let repository = &step.to.repository;
         // A list's own tag is among those of the companions.
         let is_same = step.tag == TagState::Same && (!step.doubtful || self.is_there(&step.to).await?);
@@ -424,9 +438,12 @@ impl<'a> Transfer<'a> {
             self.companion(image, companion).await?;
         }
         if gets_tag {
-            self.tag(image, &step.to, manifest_of(image, &image.locked.digest)?).await?;
+            return match self.tag(image, &step.to, manifest_of(image, &image.locked.digest)?).await {
+                Err(error) => self.keep_immutable(image, step, error).await,
+                Ok(()) => Ok(Done::Pushed),
+            };
         }
-        Ok(())
+        Ok(Done::Pushed)
     }
 
     fn turn(&self, name: &Reference) -> Turn {
@@ -440,7 +457,7 @@ impl<'a> Transfer<'a> {
         let mut is_there = turn.lock().await;
         if !*is_there {
             self.put_manifest(image, &name, manifest).await?;
-            self.read_back(&name, manifest.digest()).await?;
+            self.check_stored(&name, manifest.digest()).await?;
             *is_there = true;
         }
         Ok(())
@@ -454,7 +471,7 @@ impl<'a> Transfer<'a> {
         self.put_manifest(image, tag, manifest).await?;
         *is_there = true;
         // The registry has said that it stored these bytes; until somebody signs or scans them, it gives them to nobody.
-        if let Some(why) = self.read_back(tag, digest).await? {
+        if let Some(why) = self.check_stored(tag, digest).await? {
             self.blocked.lock().unwrap_or_else(PoisonError::into_inner).push((tag.clone(), why));
         }
         Ok(())
@@ -466,7 +483,8 @@ fn manifest_of<'i>(image: &'i Image, digest: &Digest) -> Result<&'i Manifest> {
     found.ok_or_else(|| Error::damaged(format!("{digest} is not among the image's manifests")))
 }
 
-/// Distinct blobs and manifests confirmed at the target: those that were there and those that arrived.
+/// Distinct blobs and manifests confirmed at the target: those that were there and those that arrived. Not the manifests that
+/// the target gives to nobody: an increment that relied on them could not be read there.
 pub fn confirmed(graph: &Graph, plan: &Plan, outcome: &Outcome) -> HashSet<Digest> {
     let steps = graph.images.iter().zip(&plan.images);
     let good = steps.zip(&outcome.images).filter(|(_, result)| matches!(result, Ok(Done::Pushed | Done::Present)));
@@ -485,9 +503,14 @@ pub fn confirmed(graph: &Graph, plan: &Plan, outcome: &Outcome) -> HashSet<Diges
             let action = outcome.companions.get(&own.tag).unwrap_or(&own.action);
             own.state != TagState::Same && *action != CompanionAction::Push
         });
+        let repository = &step.to.repository;
+        let is_withheld = move |digest: &Digest| {
+            step.withheld.contains(digest) || outcome.withheld.contains(&(repository.clone(), *digest))
+        };
         let manifests = step.manifests(image).map(Manifest::digest);
         let manifests = manifests.filter(move |digest| !is_replaced || *digest != image.locked.digest);
-        blobs.chain(manifests).chain(step.present.iter().copied()).chain(joined)
+        let manifests = manifests.chain(step.present.iter().copied()).filter(move |digest| !is_withheld(digest));
+        blobs.chain(manifests).chain(joined)
     });
     there.collect()
 }

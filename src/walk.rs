@@ -318,7 +318,7 @@ impl<'a> Walk<'a> {
             blobs,
         };
         image.locked.total_size = image.total_size();
-        Ok(image)
+        check_subjects(image)
     }
 
     async fn assemble_inner(&self, locked: &LockedImage, origin: Origin) -> Result<Image> {
@@ -340,7 +340,7 @@ impl<'a> Walk<'a> {
             let text = format!("it has {} bytes of content, the lock says {}", image.total_size(), locked.total_size);
             return Err(Error::damaged(text));
         }
-        Ok(image)
+        check_subjects(image)
     }
 
     /// A manifest that has to be there.
@@ -417,4 +417,12 @@ impl<'a> Walk<'a> {
     async fn find_attached(&self, repository: &Repository, tree: &mut Tree) -> Result<attached::Found> {
         attached::find(self, repository, tree).await
     }
+}
+
+/// # Errors
+/// A manifest below the image's own speaks of something that is no part of it.
+fn check_subjects(image: Image) -> Result<Image> {
+    let mut foreign = image.foreign_subjects().into_iter();
+    let fault = foreign.find_map(|(manifest, subject)| image.locked.subject_fault(manifest, subject));
+    fault.map_or(Ok(image), |fault| Err(Error::damaged(fault)))
 }

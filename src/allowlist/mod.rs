@@ -54,6 +54,7 @@ pub use crate::position::{Position, Problem, refused};
 pub(crate) use decode::decode;
 pub use decode::{MAX_FILE_SIZE, Notation};
 pub use pattern::{Pattern, PatternError};
+pub use permit::judged_by_config;
 pub use select::Select;
 pub use settings::RegistrySettings;
 

@@ -1,11 +1,11 @@
 //! The allowlist as a permission: what the isolated side lets in.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
-use super::{Allowlist, Rule};
+use super::{Allowlist, Rule, Select};
 use crate::graph::Image;
 use crate::lock::{LockedImage, Rename};
-use crate::oci::{Child, Descriptor, Digest, Kind, Manifest, Platform, Role};
+use crate::oci::{Child, Descriptor, Digest, Kind, Manifest, Platform, Role, Tag, media_type};
 
 impl Allowlist {
     /// Whether some rule covers the image. See [`Allowlist::refusal`].
@@ -22,13 +22,32 @@ impl Allowlist {
         self.refused_by_all(image, |rule| other_name(rule, image).or_else(|| foreign_platform(rule, image)))
     }
 
-    /// The same, asked of the image's manifests as well: a lock may say less of its platforms than they do.
-    pub fn refusal_of_content(&self, image: &Image) -> Option<String> {
+    /// The same, asked of the image's manifests as well: a lock may say less of its platforms than they do. An artifact that speaks
+    /// of something else may enter if that is one of `manifests`, which enter with it, or if the rule names it exactly.
+    pub fn refusal_of_content(&self, image: &Image, manifests: &HashSet<Digest>) -> Option<String> {
         self.refusal(&image.locked).or_else(|| {
             self.refused_by_all(&image.locked, |rule| {
                 let locked = &image.locked;
                 let refusal = other_name(rule, locked).or_else(|| foreign_platform(rule, locked));
-                refusal.or_else(|| foreign_child(rule, image))
+                let refusal = refusal.or_else(|| foreign_child(rule, image));
+                refusal.or_else(|| foreign_companion(rule, image)).or_else(|| foreign_root(rule, image, manifests))
+            })
+        })
+    }
+
+    /// Whether some rule bounds platforms, so that configs have to be asked.
+    pub fn bounds_platforms(&self) -> bool {
+        self.rules.iter().any(|rule| !rule.platforms.is_empty())
+    }
+
+    /// The same, asked of configs: what those of [`judged_by_config`] say that they are for.
+    pub fn refusal_of_configs(&self, image: &Image, platforms: &HashMap<Digest, Platform>) -> Option<String> {
+        let mut found: Vec<_> = platforms.iter().collect();
+        found.sort();
+        self.refused_by_all(&image.locked, |rule| {
+            other_name(rule, &image.locked).or_else(|| {
+                let foreign = found.iter().find(|(_, platform)| !allows(rule, platform));
+                foreign.map(|(digest, platform)| carries(rule, image, **digest, Some(platform)))
             })
         })
     }
@@ -87,7 +106,8 @@ fn foreign_child(rule: &Rule, image: &Image) -> Option<String> {
         return None;
     }
     let absent: HashSet<Digest> = image.locked.absent.iter().map(|absent| absent.digest).collect();
-    let foreign = indexes(image).find_map(|index| {
+    let (own, _) = parts(image);
+    let foreign = own.iter().filter(|manifest| manifest.kind() == Kind::Index).find_map(|index| {
         let children = index.children();
         let is_for_allowed = |descriptor: &Descriptor| {
             descriptor.platform().is_some_and(|platform| !platform.is_unknown() && allows(rule, platform))
@@ -106,15 +126,54 @@ fn foreign_child(rule: &Rule, image: &Image) -> Option<String> {
         };
         children.into_iter().find(is_foreign)
     })?;
-    let descriptor = foreign.descriptor;
-    let platform = descriptor.platform().map_or_else(|| "no platform".to_owned(), Platform::to_string);
-    let (reference, digest, at) = (&image.locked.reference, descriptor.digest, &rule.at);
-    Some(format!("{reference} carries {digest} ({platform}), which {at} does not allow"))
+    Some(carries(rule, image, foreign.descriptor.digest, foreign.descriptor.platform()))
 }
 
-/// The image's own index and those below it: what is attached stands behind them.
-fn indexes(image: &Image) -> impl Iterator<Item = &Manifest> {
+fn carries(rule: &Rule, image: &Image, digest: Digest, platform: Option<&Platform>) -> String {
+    let platform = platform.map_or_else(|| "no platform".to_owned(), Platform::to_string);
+    let (reference, at) = (&image.locked.reference, &rule.at);
+    format!("{reference} carries {digest} ({platform}), which {at} does not allow")
+}
+
+/// A manifest for another platform in an index that is attached to the image. What has no platform there is asked by its config.
+fn foreign_companion(rule: &Rule, image: &Image) -> Option<String> {
+    let (_, attached) = parts(image);
+    let children = attached.iter().filter(|manifest| manifest.kind() == Kind::Index).flat_map(Manifest::children);
+    let mut children = children.filter(|child| child.role == Role::Manifest);
+    let is_foreign = |platform: &&Platform| !platform.is_unknown() && !allows(rule, platform);
+    let foreign = children.find(|child| child.descriptor.platform().filter(is_foreign).is_some())?;
+    Some(carries(rule, image, foreign.descriptor.digest, foreign.descriptor.platform()))
+}
+
+/// Something that speaks of what does not enter with it: it would become a referrer of an image that no rule speaks of.
+fn foreign_root(rule: &Rule, image: &Image, manifests: &HashSet<Digest>) -> Option<String> {
+    let is_exact = |subject: &Digest| match &rule.select {
+        Select::One(own) => {
+            let is_named =
+                |tag: &Tag| *tag == Tag::referrers(subject) || tag.cosign_subject().as_ref() == Some(subject);
+            own.digest.is_some() || own.tag.as_ref().is_some_and(is_named)
+        }
+        Select::AllTags(_) | Select::TagsMatching { .. } | Select::TagsInRange { .. } => false,
+    };
+    let foreign = image.foreign_subjects().into_iter().map(|(_, subject)| subject);
+    let subject = foreign.filter(|subject| !manifests.contains(subject)).find(|subject| !is_exact(subject))?;
+    let (reference, at) = (&image.locked.reference, &rule.at);
+    let text = "which does not enter with it, so only its own digest in the allowlist lets it in";
+    Some(format!("{reference} ({at}) speaks of {subject}, {text}"))
+}
+
+/// The manifests of an image of which only a config says what platform they are for: its own if it is no index, and those that
+/// are attached; with their configs.
+pub fn judged_by_config(image: &Image) -> impl Iterator<Item = (Digest, &Descriptor)> {
+    let (own, attached) = parts(image);
+    let root = own.last().filter(|root| root.kind() != Kind::Index);
+    let judged = root.into_iter().chain(attached);
+    let configs = judged.filter_map(|manifest| Some((manifest.digest(), manifest.config()?)));
+    configs.filter(|(_, config)| media_type::is_image_config(&config.media_type))
+}
+
+/// The image's own manifests, its root last, and those that are attached.
+fn parts(image: &Image) -> (&[Manifest], &[Manifest]) {
     let root = image.manifests.iter().position(|manifest| manifest.digest() == image.locked.digest);
-    let own = image.manifests.iter().take(root.map_or(0, |root| root + 1));
-    own.filter(|manifest| manifest.kind() == Kind::Index)
+    image.manifests.split_at(root.map_or(0, |root| root + 1))
 }

@@ -49,6 +49,7 @@ pub fn check(layout: &Layout, bundle: &BundleJson, problems: &mut Problems) -> R
         for attached in image.companions() {
             follow.companion(image, attached);
         }
+        follow.subjects(image);
         complete &= follow.complete;
         problems.extend(follow.problems);
         if !follow.whole {
@@ -201,6 +202,23 @@ impl<'a, 'w> Follow<'a, 'w> {
             let found = format!("{}: {fault}", image.name());
             self.problems.push(Problem::new(BUNDLE_JSON, ProblemKind::Disagreement).found(found));
         }
+    }
+
+    /// Says whether a manifest below the image's own or below a companion speaks of something that is no part of the image.
+    fn subjects(&mut self, image: &LockedImage) {
+        // Then the import, which reads all of them, says it.
+        if self.unread {
+            return;
+        }
+        // Of the companions themselves it is said already.
+        let said: HashSet<Digest> = image.companions().iter().map(|own| own.digest).collect();
+        let is_own = |subject: &Digest| self.met.contains_key(subject) || self.left_out.manifests.contains(subject);
+        let named = self.met.iter().filter_map(|(digest, subject)| Some((*digest, (*subject)?)));
+        let foreign = named.filter(|(digest, subject)| !said.contains(digest) && !is_own(subject));
+        let faults = foreign.filter_map(|(digest, subject)| image.subject_fault(digest, subject));
+        let Some(fault) = faults.min() else { return };
+        let found = format!("{}: {fault}", image.name());
+        self.problems.push(Problem::new(BUNDLE_JSON, ProblemKind::Disagreement).found(found));
     }
 
     /// Follows a manifest that stands for itself: the image's own, or one that is attached.

@@ -6,7 +6,7 @@ mod piped;
 mod prune;
 mod volumes;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -24,6 +24,7 @@ use crate::content::{Cached, Source};
 use crate::error::{Error, Result};
 use crate::graph::Graph;
 use crate::lock::Lock;
+use crate::oci::Digest;
 use crate::progress::Event;
 use crate::receipt::{MAX_RECEIPT, Receipt};
 use crate::resolve;
@@ -47,6 +48,10 @@ says that more is to come. Pieces of a blob that was cut are kept beside FILE un
 all of it is proven. It needs room in TMPDIR for the largest blob, or for 256 MiB of smaller ones that wait. What the target has \
 is read, proven and not sent. If the pipe ends early, images that were complete have their tags; run again, only the rest is \
 sent. That something is wrong behind the last blob can be told only then.
+
+A project of Harbor that wants signatures or scans gives an image to nobody until it has them. Such images arrive all the same: a \
+note says that they cannot be pulled yet, and the exit code is 0. A tag that a rule makes immutable and that means another image \
+fails; --on-existing skip leaves it alone.
 
 A failure of one image does not stop the others; the end shows what failed and why. Run again, it does only what is missing.
 
@@ -170,9 +175,16 @@ async fn import(args: &Args, push: &Push<'_>, started: Instant, context: &Contex
     } else {
         increment::not_needed(args, &bundle, context)?;
         let graph = read_graph(bundle.layout(), bundle.lock(), &allowed, context).await?;
+        allowed.check_configs(bundle.layout(), &graph, has_config(&bundle)).await?;
         push.run(&cargo(&bundle, bundle.layout(), graph, arriving), started, context).await?
     };
     prune::after(ended, args, push, &bundle, &arrived, context).await
+}
+
+/// Whether a config is in the bundle, or expected at the target: with --state, it may come later.
+fn has_config(bundle: &Bundle) -> impl Fn(&Digest) -> bool {
+    let assumed: HashSet<Digest> = bundle.json().assumed.iter().map(|assumed| assumed.digest).collect();
+    move |config| assumed.contains(config) || bundle.layout().size_of(&config.blob_path()).is_some()
 }
 
 /// What the bundle does not bring though it was asked for: nothing of it changes at the target.

@@ -36,7 +36,8 @@ pub struct RegistryArgs {
     /// the question, --creds-stdin, --authfile, `gapferry login`, or a variable: GAPFERRY_CREDS for every registry,
     /// GAPFERRY_CREDS_HOST for one, HOST in capitals with `_` for `.` and `:` and `__` for `-`
     /// (GAPFERRY_CREDS_MY__HARBOR_EXAMPLE_COM_5000). --creds and --creds-stdin count most, then the variable of the
-    /// registry, then GAPFERRY_CREDS, then files; --authfile counts more than variables.
+    /// registry, then GAPFERRY_CREDS, then files; --authfile counts more than variables. Credential helpers do not inherit these
+    /// variables.
     #[arg(long, value_name = "USER[:PASS]", conflicts_with = "authfile")]
     creds: Option<String>,
     /// Read credentials for the registries, USER:PASS, from standard input

@@ -8,7 +8,23 @@ use bytes::Bytes;
 use crate::error::{Error, Result};
 use crate::oci::Repository;
 
-/// One request to the HTTP server behind a registry, with the registry's credentials (Basic) and TLS settings.
+/// Whose credentials a request shows: those that count for the repository with this path. Of a registry where each project has
+/// an account of its own, there may be none for the whole of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Account<'a> {
+    /// `host[:port]`.
+    pub registry: &'a str,
+    /// Empty: the credentials for all of the registry.
+    pub path: &'a str,
+}
+
+impl<'a> Account<'a> {
+    pub fn of(repository: &'a Repository) -> Account<'a> {
+        Account { registry: repository.registry(), path: repository.path() }
+    }
+}
+
+/// One request to the HTTP server behind a registry, with an account's credentials (Basic) and the registry's TLS settings.
 #[derive(Clone, Debug, Default)]
 pub struct ApiRequest {
     /// `GET`, `HEAD`, `POST`, …
@@ -33,8 +49,13 @@ pub struct ApiAnswer {
 /// no answer was to be had.
 #[async_trait]
 pub trait Api: Send + Sync {
-    /// `registry` is `host[:port]`.
-    async fn call(&self, registry: &str, request: ApiRequest) -> Result<ApiAnswer>;
+    async fn call(&self, account: Account<'_>, request: ApiRequest) -> Result<ApiAnswer>;
+
+    /// Of `repositories` those that the same credentials count for, account by account.
+    ///
+    /// # Errors
+    /// Credentials that cannot be read.
+    async fn accounts(&self, repositories: &[Repository]) -> Result<Vec<Vec<Repository>>>;
 
     /// What this account may do in the projects of `repositories`, one repository of each, by what the registry's token
     /// server grants; in as few requests as possible. A repository that is missing in the answer could not be found out.
@@ -50,7 +71,7 @@ pub trait Api: Send + Sync {
     ///
     /// # Errors
     /// There is no server to ask.
-    async fn probe(&self, registry: &str, path: &str) -> Result<Probed>;
+    async fn probe(&self, account: Account<'_>, path: &str) -> Result<Probed>;
 }
 
 /// What came of the question whether a registry has an API of its own.

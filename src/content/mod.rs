@@ -20,7 +20,7 @@ pub mod tar;
 
 use async_trait::async_trait;
 
-pub use api::{Api, ApiAnswer, ApiRequest, Probed};
+pub use api::{Account, Api, ApiAnswer, ApiRequest, Probed};
 pub use blob::{BlobReader, Body, Prover};
 pub use cached::Cached;
 pub use checkpoint::Checkpoint;

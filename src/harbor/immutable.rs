@@ -40,7 +40,7 @@ struct Selector {
 /// # Errors
 /// If no answer was to be had.
 pub async fn immutable_tags(api: &dyn Api, harbor: &Harbor, tags: &BTreeSet<Reference>) -> Result<HashSet<Reference>> {
-    let client = Client { api, registry: harbor.registry() };
+    let client = Client { api, account: harbor.account() };
     let mut projects: BTreeMap<&str, Vec<&Reference>> = BTreeMap::new();
     for tag in tags {
         if let Some(project) = project_of(&tag.repository) {
@@ -48,7 +48,9 @@ pub async fn immutable_tags(api: &dyn Api, harbor: &Harbor, tags: &BTreeSet<Refe
         }
     }
     let asked = futures_util::stream::iter(projects);
-    let immutable = asked.map(|(project, tags)| client.immutable_among(project, tags)).buffered(AT_ONCE);
+    let immutable = asked
+        .map(|(project, tags)| async move { client.with_account_of(project).immutable_among(project, tags).await })
+        .buffered(AT_ONCE);
     let found: Result<Vec<Vec<Reference>>> = immutable.try_collect().await;
     let found = found.map_err(|e| e.while_doing(format!("reading the immutability rules of {}", harbor.registry())))?;
     Ok(found.into_iter().flatten().collect())

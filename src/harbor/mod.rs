@@ -23,7 +23,7 @@ use bytes::Bytes;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use crate::content::{Api, ApiAnswer, ApiRequest, Probed};
+use crate::content::{Account, Api, ApiAnswer, ApiRequest, Probed};
 use crate::error::{Error, Kind, Result};
 
 pub use immutable::immutable_tags;
@@ -41,6 +41,8 @@ const AT_ONCE: usize = 8;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Harbor {
     registry: String,
+    /// The path whose credentials showed what follows.
+    path: String,
     version: Option<String>,
     read_only: Option<bool>,
     ill: Vec<String>,
@@ -50,6 +52,10 @@ impl Harbor {
     /// `host[:port]`.
     pub fn registry(&self) -> &str {
         &self.registry
+    }
+
+    fn account(&self) -> Account<'_> {
+        Account { registry: &self.registry, path: &self.path }
     }
 
     /// Such as `v2.11.0-5cbb1b01`; `None` where it is not told to this account.
@@ -88,18 +94,18 @@ impl Detected {
     }
 }
 
-/// Finds out whether a Harbor 2.x stands behind `registry` (`host[:port]`).
+/// Finds out whether a Harbor 2.x stands behind a registry, as far as it shows this account.
 ///
 /// # Errors
 /// If there is no server to ask, if its API fails after it has said its version, or if it is Harbor 1.x, which has no API that this
 /// program speaks.
-pub async fn detect(api: &dyn Api, registry: &str) -> Result<Detected> {
-    let client = Client { api, registry };
+pub async fn detect(api: &dyn Api, account: Account<'_>) -> Result<Detected> {
+    let client = Client { api, account };
     #[derive(Deserialize)]
     struct Version {
         version: String,
     }
-    let answer = match api.probe(registry, "/api/version").await? {
+    let answer = match api.probe(account, "/api/version").await? {
         Probed::Answered(answer) => answer,
         // Where the one path is not answered, the other will not be.
         Probed::Nothing => return Ok(Detected::Another),
@@ -110,18 +116,19 @@ pub async fn detect(api: &dyn Api, registry: &str) -> Result<Detected> {
     }
     let system = client.system().await?;
     Ok(Detected::Harbor(Harbor {
-        registry: registry.to_owned(),
+        registry: account.registry.to_owned(),
+        path: account.path.to_owned(),
         version: system.harbor_version.map(|version| shown(&version)),
         read_only: system.read_only,
         ill: client.ill().await?,
     }))
 }
 
-/// One server, asked with the account of this run.
+/// One server, asked with one account.
 #[derive(Clone, Copy)]
 struct Client<'a> {
     api: &'a dyn Api,
-    registry: &'a str,
+    account: Account<'a>,
 }
 
 #[derive(Default, Deserialize)]
@@ -132,11 +139,16 @@ struct SystemInfo {
 
 impl Client<'_> {
     async fn call(&self, request: ApiRequest) -> Result<ApiAnswer> {
-        self.api.call(self.registry, request).await
+        self.api.call(self.account, request).await
     }
 
     async fn get(&self, path: impl Into<String>) -> Result<ApiAnswer> {
         self.call(ApiRequest { method: "GET", path: path.into(), ..ApiRequest::default() }).await
+    }
+
+    /// The same server, asked with the account for this project or repository.
+    fn with_account_of<'b>(&'b self, path: &'b str) -> Client<'b> {
+        Client { api: self.api, account: Account { registry: self.account.registry, path } }
     }
 
     /// A project (`tail` empty) or what is below it; by name, also where the name is a number.
@@ -169,7 +181,7 @@ impl Client<'_> {
 
     /// Harbor 1.x has no `/api/version` and tells its version without a version in the path.
     async fn first_generation(&self) -> Option<Error> {
-        let Ok(Probed::Answered(answer)) = self.api.probe(self.registry, "/api/systeminfo").await else { return None };
+        let Ok(Probed::Answered(answer)) = self.api.probe(self.account, "/api/systeminfo").await else { return None };
         let version = json::<SystemInfo>(&answer)?.harbor_version?;
         if !version.trim_start_matches('v').starts_with("1.") {
             return None;
@@ -177,7 +189,7 @@ impl Client<'_> {
         let text = format!(
             "preparing {}: it is Harbor {}, whose API differs; upgrade it to 2.x, or add the images to its storage \
              directory, which Harbor 1.x treats as authoritative",
-            self.registry,
+            self.account.registry,
             shown(&version)
         );
         Some(Error::new(Kind::Refused, text))

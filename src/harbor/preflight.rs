@@ -19,6 +19,8 @@ pub struct Preflight {
     registry: String,
     /// The credentials, or the lack of them, are refused. Nothing else can be known then.
     pub unauthorized: bool,
+    /// The projects that those credentials are for, where other projects have others.
+    pub unauthorized_for: Vec<String>,
     pub read_only: bool,
     /// Projects that do not exist.
     pub missing: Vec<String>,
@@ -69,7 +71,7 @@ pub async fn preflight(api: &dyn Api, harbor: &Harbor, targets: &[Repository]) -
 }
 
 async fn look(api: &dyn Api, harbor: &Harbor, targets: &[Repository]) -> Result<Preflight> {
-    let client = Client { api, registry: harbor.registry() };
+    let client = Client { api, account: harbor.account() };
     let mut found = Preflight {
         registry: harbor.registry().to_owned(),
         read_only: harbor.read_only() == Some(true),
@@ -85,20 +87,32 @@ async fn look(api: &dyn Api, harbor: &Harbor, targets: &[Repository]) -> Result<
         }
     }
     // Everything below reads “not allowed” as a fact about projects; with wrong credentials it would be about those.
-    if client.get("/v2/").await?.status == 401 {
-        found.unauthorized = true;
+    let accounts = api.accounts(&projects.values().cloned().collect::<Vec<_>>()).await?;
+    for account in &accounts {
+        let Some(one) = account.first() else { continue };
+        if client.with_account_of(one.path()).get("/v2/").await?.status == 401 {
+            found.unauthorized = true;
+            let own = account.iter().filter(|_| accounts.len() > 1);
+            found.unauthorized_for.extend(own.filter_map(project_of).map(str::to_owned));
+        }
+    }
+    if found.unauthorized {
         return Ok(found);
     }
     let rights = client.push_rights(&projects).await?;
-    let views: Vec<(String, View)> = futures_util::stream::iter(projects.keys().cloned())
-        .map(|project| async move { client.view(&project).await.map(|view| (project, view)) })
+    let views: Vec<(String, View)> = futures_util::stream::iter(&projects)
+        .map(|(project, one)| async move {
+            let view = client.with_account_of(one.path()).view(project).await?;
+            Ok::<_, Error>((project.clone(), view))
+        })
         .buffered(AT_ONCE)
         .try_collect()
         .await?;
     for (project, view) in views {
         let mut right = rights.get(&project).copied().unwrap_or(Push::Unknown);
         if let (Push::Unknown, Some(id)) = (right, view.id) {
-            right = client.push_permission(id).await?;
+            let one = projects.get(&project).map_or("", Repository::path);
+            right = client.with_account_of(one).push_permission(id).await?;
         }
         found.judge(&project, &view, right, &targets);
     }
@@ -166,7 +180,11 @@ impl Preflight {
             list.push(Problem { severity: Severity::Stops, text, remedy: remedy.to_owned() });
         };
         if self.unauthorized {
-            let text = format!("{} does not accept the credentials, or got none", self.registry);
+            let of = match self.unauthorized_for.is_empty() {
+                true => String::new(),
+                false => format!(" for {}", self.unauthorized_for.join(", ")),
+            };
+            let text = format!("{} does not accept the credentials{of}, or got none", self.registry);
             add(text, "log in, or give --creds (a robot's name is whole, as robot$project+name)");
         }
         if self.read_only {

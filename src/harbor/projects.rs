@@ -47,11 +47,11 @@ pub async fn create_projects(
     options: ProjectOptions,
 ) -> Result<Vec<Created>> {
     check(harbor, names)?;
-    let client = Client { api, registry: harbor.registry() };
+    let client = Client { api, account: harbor.account() };
     let mut created = Vec::new();
     let mut failed: Vec<Error> = Vec::new();
     for name in names {
-        match client.create(name, options).await {
+        match client.with_account_of(name).create(name, options).await {
             Ok(project) => created.push(project),
             Err(error) => failed.push(error),
         }

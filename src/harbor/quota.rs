@@ -41,10 +41,10 @@ impl QuotaShort {
 /// # Errors
 /// If no answer was to be had.
 pub async fn quotas(api: &dyn Api, harbor: &Harbor, bytes: &BTreeMap<String, u64>) -> Result<Vec<QuotaShort>> {
-    let client = Client { api, registry: harbor.registry() };
+    let client = Client { api, account: harbor.account() };
     let adding = bytes.iter().filter(|(_, needed)| **needed > 0);
     let asked: Result<Vec<Option<QuotaShort>>> = futures_util::stream::iter(adding)
-        .map(|(project, needed)| client.quota(project, *needed))
+        .map(|(project, needed)| async move { client.with_account_of(project).quota(project, *needed).await })
         .buffered(AT_ONCE)
         .try_collect()
         .await;
@@ -57,8 +57,8 @@ pub async fn quotas(api: &dyn Api, harbor: &Harbor, bytes: &BTreeMap<String, u64
 /// # Errors
 /// If no answer was to be had.
 pub async fn storage_limit(api: &dyn Api, harbor: &Harbor, project: &str) -> Result<Option<Option<u64>>> {
-    let client = Client { api, registry: harbor.registry() };
-    Ok(client.storage(project).await?.map(|quota| u64::try_from(quota.hard.storage).ok()))
+    let client = Client { api, account: harbor.account() };
+    Ok(client.with_account_of(project).storage(project).await?.map(|quota| u64::try_from(quota.hard.storage).ok()))
 }
 
 #[derive(Deserialize)]

@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use crate::content::{Api, ApiRequest};
+use crate::content::{Account, Api, ApiRequest};
 use crate::error::{Error, Kind, Result};
 use crate::oci::{Digest, Reference, Repository};
 
@@ -20,7 +20,7 @@ pub async fn tag_digest(api: &dyn Api, tag: &Reference) -> Result<Option<Digest>
     }
     let Some(path) = artifact_path(tag, tag.tag.as_ref().map(ToString::to_string).as_deref()) else { return Ok(None) };
     let headers = vec![("X-Is-Resource-Name", "true".to_owned())];
-    let client = Client { api, registry: tag.repository.registry() };
+    let client = Client { api, account: Account::of(&tag.repository) };
     let answer = client.call(ApiRequest { method: "GET", path, headers, json: None }).await?;
     Ok(json::<Artifact>(&answer).map(|artifact| artifact.digest))
 }
@@ -59,7 +59,7 @@ pub async fn delete_artifact(api: &dyn Api, repository: &Repository, digest: &Di
 
 async fn delete(api: &dyn Api, what: &Reference, path: String) -> Result<()> {
     let headers = vec![("X-Is-Resource-Name", "true".to_owned())];
-    let client = Client { api, registry: what.repository.registry() };
+    let client = Client { api, account: Account::of(&what.repository) };
     let answer = client.call(ApiRequest { method: "DELETE", path, headers, json: None }).await?;
     match answer.status {
         200 | 204 | 404 => Ok(()),

@@ -13,7 +13,7 @@ use futures_util::stream::{self, StreamExt, TryStreamExt};
 
 use crate::bundle::{Assumed, AssumedKind, BundleJson};
 use crate::content::{Body, ReferrerList, Sink, Source, TagList};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Reason, Result};
 use crate::oci::{Descriptor, Digest, Manifest, Reference, Repository};
 use crate::plan::Targets;
 use crate::progress::{Event, Events, Phase};
@@ -50,6 +50,8 @@ struct Found {
     needed: HashMap<Digest, Vec<Repository>>,
     /// What was looked for everywhere.
     nowhere: HashSet<Digest>,
+    /// Manifests that are there, and that a policy of the target lets nobody pull; with its words.
+    withheld: HashMap<Digest, String>,
     /// A repository of the target that has the blob.
     blobs: HashMap<Digest, Repository>,
 }
@@ -59,8 +61,10 @@ struct Found {
 pub struct Proof {
     /// Where each blob is; it can be mounted from there.
     pub places: HashMap<Digest, Repository>,
-    /// What is nowhere, in the bundle's order.
+    /// What is nowhere, or cannot be read, in the bundle's order.
     pub missing: Vec<Assumed>,
+    /// Those of `missing` that are there, and that a policy of the target lets nobody pull; with its words.
+    pub withheld: HashMap<Digest, String>,
 }
 
 impl<'a> Expected<'a> {
@@ -113,8 +117,12 @@ impl<'a> Expected<'a> {
             .buffered(jobs.max(1))
             .try_collect()
             .await?;
-        let places = self.found().blobs.clone();
-        Ok(Proof { places, missing: missing.into_iter().flatten().collect() })
+        let missing: Vec<Assumed> = missing.into_iter().flatten().collect();
+        let found = self.found();
+        let is_missing = |digest: &Digest| missing.iter().any(|missing| missing.digest == *digest);
+        let withheld = found.withheld.iter().filter(|(digest, _)| is_missing(digest));
+        let withheld = withheld.map(|(digest, why)| (*digest, why.clone())).collect();
+        Ok(Proof { places: found.blobs.clone(), missing, withheld })
     }
 
     fn is_beside(&self, digest: &Digest) -> bool {
@@ -152,9 +160,17 @@ impl<'a> Expected<'a> {
             return Ok(None);
         }
         for repository in self.places(digest, first) {
-            if let Some(manifest) = self.target.manifest(&repository.with_digest(*digest)).await? {
-                self.found().manifests.insert(*digest);
-                return Ok(Some(manifest));
+            match self.target.manifest(&repository.with_digest(*digest)).await {
+                Ok(Some(manifest)) => {
+                    self.found().manifests.insert(*digest);
+                    return Ok(Some(manifest));
+                }
+                Ok(None) => {}
+                // It is there, but its bytes are needed; another project may give them.
+                Err(error) if error.reason() == Some(&Reason::PullPolicy) => {
+                    self.found().withheld.insert(*digest, error.chain());
+                }
+                Err(error) => return Err(error),
             }
         }
         self.found().nowhere.insert(*digest);

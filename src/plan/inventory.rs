@@ -24,6 +24,8 @@ const LARGE: u64 = 8 * 1024 * 1024;
 pub struct Inventory {
     pub blobs: HashSet<(Repository, Digest)>,
     pub manifests: HashSet<(Repository, Digest)>,
+    /// Manifests that are there, and that a policy of the target lets nobody pull.
+    pub withheld: HashSet<(Repository, Digest)>,
     /// What each tag means there now; tags that do not exist are missing.
     pub tags: HashMap<Reference, Digest>,
     /// Tags that exist or may exist, and whose meaning this account may not read, for lack of a right or by a policy.
@@ -127,11 +129,17 @@ pub async fn take_inventory(
         match (reference.digest, found) {
             (_, Lookup::Absent) => {}
             (Some(_), _) if unlisted.contains(&reference) => {}
-            (Some(digest), _) => inventory.note(reference, digest),
+            (Some(digest), found) => {
+                if let Lookup::Blocked(_) = found {
+                    inventory.withheld.insert((reference.repository.clone(), digest));
+                }
+                inventory.note(reference, digest);
+            }
             (None, Lookup::Found(found)) => inventory.note(reference, found.digest),
             (None, Lookup::Blocked(_)) => _ = inventory.blocked.insert(reference),
         }
     }
+    inventory.withheld.extend(asker.withheld_roots(graph, targets, &inventory.blocked).await?);
     inventory.lists = asker.lists(graph, targets, &inventory).await?;
     Ok(inventory)
 }
@@ -160,6 +168,7 @@ pub async fn take_tags(
             Lookup::Blocked(_) => _ = inventory.blocked.insert(tag),
         }
     }
+    inventory.withheld = asker.withheld_roots(graph, targets, &inventory.blocked).await?;
     inventory.lists = asker.lists(graph, targets, &inventory).await?;
     Ok(inventory)
 }
@@ -270,6 +279,29 @@ impl Asker<'_> {
                 let has = self.sink.has_blob(&place.0, &blob).await?;
                 self.events.report(Event::ItemDone);
                 Ok(has.then_some(place))
+            })
+            .buffer_unordered(self.jobs)
+            .try_filter_map(|place| async move { Ok(place) })
+            .try_collect()
+            .await
+    }
+
+    /// Of images whose tags are `blocked`, those whose own manifest is there and blocked as well: what is not there cannot be what
+    /// the tag means.
+    async fn withheld_roots(
+        &self,
+        graph: &Graph,
+        targets: &Targets,
+        blocked: &HashSet<Reference>,
+    ) -> Result<HashSet<(Repository, Digest)>> {
+        let images = graph.images.iter().zip(targets).filter(|(_, to)| blocked.contains(*to));
+        let roots: BTreeSet<Reference> =
+            images.map(|(image, to)| to.repository.with_digest(image.locked.digest)).collect();
+        stream::iter(roots)
+            .map(|root| async move {
+                let found = self.sink.resolve(&root).await?;
+                let place = root.digest.map(|digest| (root.repository, digest));
+                Ok(place.filter(|_| matches!(found, Lookup::Blocked(_))))
             })
             .buffer_unordered(self.jobs)
             .try_filter_map(|place| async move { Ok(place) })

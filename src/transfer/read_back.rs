@@ -29,9 +29,19 @@ impl Transfer<'_> {
         }
     }
 
+    /// Reads back what was just put, and notes it if a policy forbids that; gives its reason.
+    pub(super) async fn check_stored(&self, name: &Reference, digest: Digest) -> Result<Option<String>> {
+        let why = self.read_back(name, digest).await?;
+        if why.is_some() {
+            let mut withheld = self.withheld.lock().unwrap_or_else(PoisonError::into_inner);
+            withheld.insert((name.repository.clone(), digest));
+        }
+        Ok(why)
+    }
+
     /// Asks for a manifest that was just put: distribution answers 201 and stores nothing where its cache remembers a manifest
     /// that a garbage collection has deleted. Gives the reason if a policy forbids reading it.
-    pub(super) async fn read_back(&self, name: &Reference, digest: Digest) -> Result<Option<String>> {
+    async fn read_back(&self, name: &Reference, digest: Digest) -> Result<Option<String>> {
         let found = match self.sink.resolve(name).await {
             Err(error) if is_denial(&error) => {
                 self.note_unread(name, &error);

@@ -116,7 +116,7 @@ impl Transfer<'_> {
                 Content::Manifest(manifest) => {
                     let name = repository.with_digest(manifest.digest());
                     match self.put_manifest(image, &name, manifest).await {
-                        Ok(()) => self.read_back(&name, manifest.digest()).await.map(drop),
+                        Ok(()) => self.check_stored(&name, manifest.digest()).await.map(drop),
                         Err(error) => Err(error),
                     }
                 }

@@ -251,3 +251,54 @@ fn an_index_with_a_manifest_for_no_platform_is_refused_where_the_list_names_plat
     assert_eq!(target.requests(), []);
     succeed(&["import", &bundle, "--to", target.host(), "--allow", &source.file("all.txt", &entry)]);
 }
+
+/// Each platform of an index that is attached can be pulled by its digest, as if it had been asked for.
+#[test]
+fn an_attached_image_for_another_platform_is_refused_where_the_list_names_platforms() {
+    let app = images::oci("team/app", "1.0", &["app"]);
+    let other = images::oci_for("arm64", "team/app", "", &["other"]);
+    let with_platform = images::index_of("team/app", "", &[(&other, Some("arm64"))], Some(&app));
+    let without = images::index_of("team/app", "", &[(&other, None)], Some(&app));
+    let harmless = images::index_of("team/app", "", &[(&images::artifact("team/app", "", b"x"), None)], Some(&app));
+    for (attached, is_refused) in [(with_platform, true), (without, true), (harmless, false)] {
+        let list = images::referrers_tag(&app, std::slice::from_ref(&attached));
+        let source = Source::of(&[app.clone(), attached, list]);
+        let (bundle, target) = (source.path("b.tar").display().to_string(), Registry::start());
+        let entry = format!("{}/team/app:1.0", source.host());
+        succeed(&["export", &entry, "-o", &bundle]);
+        let list = source.file("allow.txt", &format!("{entry} platform=linux/amd64\n"));
+        let import = ["import", &bundle, "--to", target.host(), "--allow"];
+        if is_refused {
+            let output = ends_with(3, &[&import[..], &[&list]].concat());
+            assert!(stderr(&output).contains("(linux/arm64), which"), "{}", stderr(&output));
+            assert_eq!(target.requests(), []);
+        } else {
+            succeed(&[&import[..], &[&list]].concat());
+        }
+        succeed(&[&import[..], &[&source.file("all.txt", &entry)]].concat());
+    }
+}
+
+/// An artifact that is an image of its own makes a referrer of what it names.
+#[test]
+fn what_speaks_of_an_image_that_does_not_enter_is_refused_unless_the_list_names_it_exactly() {
+    let app = images::oci("team/app", "1.0", &["app"]);
+    let sbom =
+        images::Image { tag: Some("sbom".to_owned()), ..images::referrer(&app, "application/spdx+json", b"sbom") };
+    let source = Source::of(&[app, sbom.clone()]);
+    let host = source.host();
+    let (alone, both) = (source.path("alone.tar").display().to_string(), source.path("both.tar").display().to_string());
+    let names = [format!("{host}/team/app:sbom"), format!("{host}/team/app:1.0")];
+    succeed(&["export", &names[0], "-o", &alone]);
+    succeed(&["export", &names[0], &names[1], "-o", &both]);
+    let target = Registry::start();
+    let list = source.file("list.txt", &format!("{host}/team/app\n"));
+    let output = ends_with(3, &["import", &alone, "--to", target.host(), "--allow", &list]);
+    assert!(stderr(&output).contains("which does not enter with it"), "{}", stderr(&output));
+    assert_eq!(target.requests(), []);
+    let exact = source.file("exact.txt", &format!("{}@{}\n", names[0], sbom.digest()));
+    for (bundle, list) in [(&alone, &exact), (&both, &list)] {
+        succeed(&["import", bundle, "--to", Registry::start().host(), "--allow", list]);
+    }
+    succeed(&["import", &alone, "--to", target.host()]);
+}

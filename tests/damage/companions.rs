@@ -2,10 +2,10 @@
 
 use serde_json::{Value, json};
 
-use super::bundle::{Fixture, Form};
-use super::forged::{forge, refused, with_index};
+use super::bundle::{Fixture, Form, in_tar_order};
+use super::forged::{forge, refused, resum, with_index};
 use super::support::registry::Registry;
-use super::support::{gapferry, tempdir};
+use super::support::{files_below, gapferry, images, tempdir};
 
 /// The third image as a companion of the first: its subject, its tag, and what is said against it.
 fn cases(fixture: &Fixture) -> Vec<(Value, Value, &'static str)> {
@@ -49,6 +49,45 @@ fn a_manifest_that_speaks_of_no_manifest_of_the_image_or_has_a_tag_of_its_own_ch
         };
         assert!(report.problems.iter().any(is_named), "{case}: {says}: {report:#?}");
     }
+}
+
+/// Wherever it is pushed, the registry lists it among the referrers of what it names: an image that nobody asked about.
+#[test]
+fn a_manifest_below_an_image_that_speaks_of_another_image_is_refused() {
+    let source = Registry::start();
+    let app = images::oci("team/app", "", &["app"]);
+    let sbom = images::referrer(&app, "application/spdx+json", b"sbom");
+    let inner = images::index_of("team/app", "", &[(&sbom, None)], None);
+    let outer = images::index_of("team/app", "1", &[(&app, Some("amd64")), (&sbom, None), (&inner, None)], None);
+    let foreign = images::index_of("team/app", "foreign", &[(&sbom, None)], None);
+    [&outer, &foreign].iter().for_each(|image| image.push(&source));
+    let directory = tempdir();
+    let export = |name: &str| {
+        let out = directory.path().join(name);
+        let reference = format!("{}/team/app:{name}", source.host());
+        let mut command = gapferry();
+        (command.args(["export", &reference, "--no-referrers", "-o"]).arg(&out).output().unwrap(), out)
+    };
+    // What an import would refuse is not exported either.
+    let (refusal, _) = export("foreign");
+    let stderr = String::from_utf8_lossy(&refusal.stderr);
+    assert!(!refusal.status.success() && stderr.contains("names the subject"), "{stderr}");
+    let (output, out) = export("1");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    // The same bundle is said to have one image more: of the inner index, which lacks the subject.
+    let mut parts = in_tar_order(files_below(&out));
+    let mut json: Value = serde_json::from_slice(parts.bytes("bundle.json")).unwrap();
+    let mut forged = json["lock"]["images"][0].clone();
+    (forged["digest"], forged["size"], forged["platforms"]) =
+        (json!(inner.digest()), json!(inner.manifest.len()), json!([]));
+    forged["reference"] = json!(format!("{}/team/app:0", source.host()));
+    json["lock"]["images"].as_array_mut().unwrap().insert(0, forged);
+    *parts.bytes("bundle.json") = serde_json::to_vec_pretty(&json).unwrap();
+    resum(&mut parts);
+    let report = refused(&parts.write(directory.path(), Form::Tar), &Registry::start(), "a foreign subject");
+    let says = format!("its manifest {} names the subject {}", sbom.digest(), app.digest());
+    let is_named = |problem: &Value| problem["found"].as_str().is_some_and(|found| found.contains(&says));
+    assert_eq!(report.problems.iter().filter(|problem| is_named(problem)).count(), 1, "{report:#?}");
 }
 
 /// containerd keeps what says so with that image, and loses it with that image.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use async_trait::async_trait;
-use gapferry::content::{Api, ApiAnswer, ApiRequest, Probed};
+use gapferry::content::{Account, Api, ApiAnswer, ApiRequest, Probed};
 use gapferry::error::{Kind, Result};
 use gapferry::harbor::{self, Detected, Preflight, ProjectOptions, Severity};
 use gapferry::oci::Repository;
@@ -17,19 +17,23 @@ fn targets(server: &Server, paths: &[&str]) -> Vec<Repository> {
 
 async fn check(server: &Server, creds: Creds, paths: &[&str]) -> Preflight {
     let api = client(server, creds);
-    let found = harbor::detect(&api, &server.registry()).await.unwrap().harbor().expect("a Harbor");
+    let found = harbor::detect(&api, at(&server.registry())).await.unwrap().harbor().expect("a Harbor");
     harbor::preflight(&api, &found, &targets(server, paths)).await.unwrap()
 }
 
 #[tokio::test]
 async fn harbor_is_recognized_and_tells_its_version_and_mode() {
     let server = Server::start(Setup { read_only: true, unhealthy: Some("database"), ..three_projects() });
-    let found = harbor::detect(&client(&server, ADMIN), &server.registry()).await.unwrap().harbor().unwrap();
+    let found = harbor::detect(&client(&server, ADMIN), at(&server.registry())).await.unwrap().harbor().unwrap();
     assert_eq!(found.version(), Some("v2.11.0-5cbb1b01"));
     assert_eq!(found.read_only(), Some(true));
     assert_eq!(found.ill(), ["database"]);
-    let anonymous = harbor::detect(&client(&server, NOBODY), &server.registry()).await.unwrap().harbor().unwrap();
+    let anonymous = harbor::detect(&client(&server, NOBODY), at(&server.registry())).await.unwrap().harbor().unwrap();
     assert_eq!(anonymous.read_only(), None, "what is not told is not known");
+}
+
+fn at(registry: &str) -> Account<'_> {
+    Account { registry, path: "" }
 }
 
 /// A server that gives one answer to every request whose path it knows, and 404 else.
@@ -37,7 +41,7 @@ struct Scripted(Vec<(&'static str, u16, &'static str)>);
 
 #[async_trait]
 impl Api for Scripted {
-    async fn call(&self, _: &str, request: ApiRequest) -> Result<ApiAnswer> {
+    async fn call(&self, _: Account<'_>, request: ApiRequest) -> Result<ApiAnswer> {
         let known = self.0.iter().find(|(path, ..)| *path == request.path);
         let (status, body) = known.map_or((404, "404 page not found"), |(_, status, body)| (*status, *body));
         Ok(ApiAnswer { status, body: bytes::Bytes::from_static(body.as_bytes()) })
@@ -47,9 +51,13 @@ impl Api for Scripted {
         Ok(HashMap::new())
     }
 
-    async fn probe(&self, registry: &str, path: &str) -> Result<Probed> {
+    async fn accounts(&self, repositories: &[Repository]) -> Result<Vec<Vec<Repository>>> {
+        Ok(vec![repositories.to_vec()])
+    }
+
+    async fn probe(&self, account: Account<'_>, path: &str) -> Result<Probed> {
         let request = ApiRequest { method: "GET", path: path.to_owned(), ..ApiRequest::default() };
-        self.call(registry, request).await.map(Probed::Answered)
+        self.call(account, request).await.map(Probed::Answered)
     }
 }
 
@@ -63,14 +71,14 @@ async fn another_registry_is_not_taken_for_harbor() {
         vec![("/api/version", 200, r#"{"version":"18.2"}"#)],
         vec![("/api/systeminfo", 200, r#"{"harbor_version":7}"#)],
     ] {
-        assert!(matches!(harbor::detect(&Scripted(answers), "r").await, Ok(Detected::Another)));
+        assert!(matches!(harbor::detect(&Scripted(answers), at("r")).await, Ok(Detected::Another)));
     }
 }
 
 #[tokio::test]
 async fn harbor_1_is_refused_with_the_way_that_remains() {
     let old = Scripted(vec![("/api/systeminfo", 200, "{\"harbor_version\":\"v1.10.1-\\u001b[31mx\"}")]);
-    let error = harbor::detect(&old, "r.example").await.unwrap_err();
+    let error = harbor::detect(&old, at("r.example")).await.unwrap_err();
     assert_eq!(error.kind(), Kind::Refused);
     assert!(error.to_string().contains("Harbor v1.10.1-[31mx"), "{error}");
     assert!(error.to_string().contains("storage directory"), "{error}");
@@ -166,7 +174,7 @@ async fn a_quota_that_will_not_do_is_a_warning_with_figures() {
         amounts.iter().map(|(name, bytes)| ((*name).to_owned(), *bytes)).collect()
     };
     let api = client(&server, ADMIN);
-    let found = harbor::detect(&api, &server.registry()).await.unwrap().harbor().unwrap();
+    let found = harbor::detect(&api, at(&server.registry())).await.unwrap().harbor().unwrap();
     let bytes = needed(&[("small", 1001), ("2026", 1001), ("base", 1 << 40), ("nowhere", 1)]);
     let short = harbor::quotas(&api, &found, &bytes).await.unwrap();
     assert_eq!(short.iter().map(|quota| quota.project.as_str()).collect::<Vec<_>>(), ["2026", "small"]);
@@ -194,7 +202,7 @@ async fn more_projects_than_one_token_request_holds() {
 #[tokio::test]
 async fn projects_are_created_once_with_what_was_asked_for() {
     let server = Server::start(three_projects());
-    let found = harbor::detect(&client(&server, ADMIN), &server.registry()).await.unwrap().harbor().unwrap();
+    let found = harbor::detect(&client(&server, ADMIN), at(&server.registry())).await.unwrap().harbor().unwrap();
     let names = ["base".to_owned(), "2026".to_owned()];
     let options = ProjectOptions { public: true, quota: Some(5 << 30) };
     let created = harbor::create_projects(&client(&server, ADMIN), &found, &names, options).await.unwrap();
@@ -207,7 +215,7 @@ async fn projects_are_created_once_with_what_was_asked_for() {
 #[tokio::test]
 async fn a_name_harbor_would_refuse_stops_before_anything_is_created() {
     let server = Server::start(three_projects());
-    let found = harbor::detect(&client(&server, ADMIN), &server.registry()).await.unwrap().harbor().unwrap();
+    let found = harbor::detect(&client(&server, ADMIN), at(&server.registry())).await.unwrap().harbor().unwrap();
     let names = ["fine".to_owned(), "not--fine".to_owned()];
     let error =
         harbor::create_projects(&client(&server, ADMIN), &found, &names, ProjectOptions::default()).await.unwrap_err();
@@ -224,7 +232,7 @@ async fn an_account_that_may_not_create_projects_is_told_so() {
         (NOBODY, Kind::Unauthorized, "credentials are not accepted"),
     ] {
         let api = client(&server, creds);
-        let found = harbor::detect(&api, &server.registry()).await.unwrap().harbor().unwrap();
+        let found = harbor::detect(&api, at(&server.registry())).await.unwrap().harbor().unwrap();
         let names = ["new".to_owned()];
         let error = harbor::create_projects(&api, &found, &names, ProjectOptions::default()).await.unwrap_err();
         assert_eq!(error.kind(), kind);

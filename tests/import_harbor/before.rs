@@ -1,7 +1,12 @@
 //! What an import finds out before it pushes anything.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
 use super::ground::{ADMIN, CI, ROBOT, bundle, import, map_file, setup, small};
-use super::support::harbor::{Harbor, Project, Setup};
+use super::support::harbor::{Account, Harbor, Project, Right, Setup};
+use super::support::images;
+use super::support::ran::Ran;
 use super::support::registry::Registry;
 use super::support::{gapferry, tempdir};
 
@@ -172,4 +177,39 @@ fn an_api_that_has_a_bad_moment_is_asked_again_and_one_that_never_answers_is_nam
     // A gateway may route only the protocol, and pushing needs no more.
     import(&bundle, &server, "/base", CI, &[]).ended(0).said(&["quotas were not checked"]);
     assert!(server.tag("base/team/one", "1").is_some());
+}
+
+/// The usual way of Harbor: each project has a robot of its own, and no account knows more than one project.
+#[test]
+fn credentials_that_are_kept_for_one_project_count_for_all_that_is_asked_of_it() {
+    let [one, two] = ["one", "two"].map(|name| images::oci(&format!("{name}/app"), "1", &["what all share", name]));
+    let bundle = bundle(&[&one, &two]);
+    let setup = Setup::default()
+        .account(Account::robot("one+ci", "first"))
+        .account(Account::robot("two+ci", "second"))
+        .with(Project::new("one").member("robot$one+ci", Right::Push))
+        .with(Project::new("two").member("robot$two+ci", Right::Push));
+    let server = Harbor::start(setup);
+    let directory = tempdir();
+    let authfile = directory.path().join("auth.json");
+    let import = |second: &str, to: &str| {
+        let entry = |name: &str, secret: &str| {
+            let auth = STANDARD.encode(format!("robot${name}+ci:{secret}"));
+            (format!("{}/{name}", server.registry()), serde_json::json!({ "auth": auth }))
+        };
+        let auths: serde_json::Map<_, _> = [entry("one", "first"), entry("two", second)].into_iter().collect();
+        std::fs::write(&authfile, serde_json::json!({ "auths": auths }).to_string()).unwrap();
+        let mut command = gapferry();
+        command.arg("import").arg(&bundle.path).args(["--retries", "1", "--to", to]);
+        Ran::of(command.arg("--authfile").arg(&authfile))
+    };
+    let refused = import("wrong", &server.registry()).ended(4);
+    refused.said(&["nothing was pushed", "does not accept the credentials for two"]);
+    assert_eq!(server.pushes(), []);
+    import("second", &server.registry()).ended(0);
+    assert!(server.tag("one/app", "1").is_some() && server.tag("two/app", "1").is_some());
+    server.clear_log();
+    import("second", &server.registry()).ended(0).said(&["2 present"]);
+    let asked = server.log().into_iter().filter(|entry| entry.path == "/v2/" && entry.authorized).count();
+    assert!(asked <= 2, "once for each account: {asked}");
 }

@@ -1,7 +1,7 @@
 //! What follows an import: tags that go, inventories, and the way out by the storage.
 
 use super::ground::{ADMIN, CI, ROBOT, bundle, bundle_of, import, setup, small};
-use super::support::harbor::{Harbor, Project, Right, Setup};
+use super::support::harbor::{Account, Harbor, Project, Right, Setup};
 use super::support::images::{self, Image};
 use super::support::ran::Ran;
 use super::support::registry::Registry;
@@ -39,6 +39,30 @@ fn a_tag_that_is_not_wanted_any_more_goes_by_harbors_own_api_and_its_artifact_st
     assert!(server.manifest("own/apps/web", &digest(&images[2])).is_some(), "the artifact stays");
     assert!(server.manifest("own/apps/web", &digest(&images[0])).is_some(), "and what another tag means");
     assert_eq!(server.violations(), Vec::<String>::new());
+}
+
+/// Who may read artifacts knows what a tag means that a policy lets nobody pull.
+#[test]
+fn a_tag_that_a_policy_hides_is_pruned_by_what_harbors_api_says_of_it() {
+    let source = Registry::start();
+    let images = ["1", "2", "3"].map(|tag| images::oci("apps/web", tag, &[tag]));
+    images.iter().for_each(|image| image.push(&source));
+    let names: Vec<String> = images.iter().map(|image| format!("{}/{}", source.host(), image.name())).collect();
+    let own = Project::new("own").member("ci", Right::Maintain).member("robot$own+ci", Right::Maintain);
+    let server = Harbor::start(setup().account(Account::robot("own+ci", "secret")).with(own));
+    server.change("own", |project| project.wants_scan = true);
+    let directory = tempdir();
+    let receipt = directory.path().join("receipt.json").display().to_string();
+    import(&bundle_of(&source, &names, &[]), &server, "/own", CI, &["--receipt", &receipt]).ended(0);
+    let changed = images::oci("apps/web", "3", &["made here since"]);
+    import(&bundle(&[&changed]), &server, "/own", CI, &[]).ended(0);
+    let tag = |tag: &str| server.tag("own/apps/web", tag).is_some();
+    let next = bundle_of(&source, &names[..1], &["--since", &receipt]);
+    let prune = ["--prune", "--yes", "--arrived", &receipt];
+    let hidden = import(&next, &server, "/own", "robot$own+ci:secret", &prune).ended(0);
+    hidden.said(&["own/apps/web:2 is left", "may not read which image it means", "nothing to prune"]);
+    import(&next, &server, "/own", CI, &prune).ended(0).said(&["deleted", "own/apps/web:2", "1 of 1 tag deleted"]);
+    assert!(tag("1") && !tag("2") && tag("3"));
 }
 
 /// What a robot may not read is named; the rest is a basis for the next export all the same.

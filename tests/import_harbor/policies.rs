@@ -4,7 +4,9 @@ use super::ground::{CI, ROBOT, bundle, bundle_of, import, setup, small};
 use super::support::cosign::{list, signature};
 use super::support::harbor::{Harbor, Project, Right};
 use super::support::images::{self, Image};
+use super::support::ran::Ran;
 use super::support::registry::Registry;
+use super::support::{gapferry, tempdir};
 
 #[test]
 fn an_immutable_tag_with_the_same_digest_is_left_alone() {
@@ -112,6 +114,75 @@ fn a_policy_that_forbids_pulling_stops_no_push() {
         assert_eq!(tag("base/team/one", "1"), changed.digest(), "a changed image arrives");
         assert_eq!(tag("base/team/two", "1"), images[1].digest(), "and so does a new one");
     }
+}
+
+/// An increment leaves to the target what it has. Manifests that the target gives to nobody are not among that.
+#[test]
+fn an_increment_arrives_where_a_policy_forbids_pulling() {
+    let old = images::oci_index("team/app", "1.0", "content");
+    let source = Registry::start();
+    [&old, &small("one"), &small("two")].iter().for_each(|image| image.push(&source));
+    let names = ["team/app:1.0", "team/one:1", "team/two:1"].map(|name| format!("{}/{name}", source.host()));
+    let directory = tempdir();
+    for creds in [ROBOT, CI] {
+        let server = Harbor::start(setup());
+        server.change("base", |project| project.content_trust = true);
+        let first = bundle_of(&source, &names[..2], &[]);
+        let mut since = first;
+        // The second receipt is of a run that found everything there.
+        for receipt in ["pushed", "present"].map(|name| directory.path().join(name).display().to_string()) {
+            import(&since, &server, "/base", creds, &["--receipt", &receipt]).ended(0);
+            since = bundle_of(&source, &names, &["--since", &receipt]);
+            let carried = std::fs::read_dir(since.path.join("blobs/sha256")).unwrap().count();
+            assert!(carried <= 5 + 2 + 2, "manifests, and the blobs of what is new: {carried}");
+        }
+        import(&since, &server, "/base", creds, &[]).ended(0);
+        assert!(server.tag("base/team/two", "1").is_some());
+    }
+}
+
+/// The receipt is older than the policy, so the target has what the bundle expects there and does not give it.
+#[test]
+fn manifests_that_a_policy_withholds_from_an_increment_are_missing_and_come_by_a_repair() {
+    let source = Registry::start();
+    [&small("one"), &small("two")].iter().for_each(|image| image.push(&source));
+    let names = ["team/one:1", "team/two:1"].map(|name| format!("{}/{name}", source.host()));
+    let directory = tempdir();
+    let path = |name: &str| directory.path().join(name).display().to_string();
+    let [receipt, lock, missing, repair] = ["receipt", "lock", "missing", "repair.tar"].map(path);
+    let server = Harbor::start(setup());
+    import(&bundle_of(&source, &names[..1], &[]), &server, "/base", ROBOT, &["--receipt", &receipt]).ended(0);
+    server.change("base", |project| project.content_trust = true);
+    let next = bundle_of(&source, &names, &["--since", &receipt, "--lock", &lock]);
+    let ran = import(&next, &server, "/base", ROBOT, &["--missing", &missing]).ended(7);
+    ran.said(&["nothing was pushed", "lacks 1 blob", "policy of the project lets nobody pull", "not signed by cosign"]);
+    assert!(std::fs::read_to_string(&missing).unwrap().contains(&small("one").digest()));
+    let mut command = gapferry();
+    command.args(["export", "--repair", &missing, "--locked", &lock, "-o", &repair]);
+    Ran::of(&mut command).ended(0);
+    import(&next, &server, "/base", ROBOT, &["--repair", &repair]).ended(0);
+    assert!(server.tag("base/team/two", "1").is_some());
+}
+
+/// Harbor refuses to set an immutable tag, and where pulling is forbidden it tells a robot not even that the tag means this image.
+#[test]
+fn an_image_that_is_there_under_an_immutable_tag_that_nobody_may_read_has_not_failed() {
+    let server = Harbor::start(setup());
+    server.change("base", |project| {
+        project.content_trust = true;
+        project.immutable.push("1*".to_owned());
+    });
+    let (image, other) = (images::oci("team/app", "1.0", &["content"]), images::oci("team/app", "1.0", &["other"]));
+    let again = bundle(&[&image, &image.named("team/app", "latest"), &image.named("team/app", "1.1")]);
+    import(&again, &server, "/base", ROBOT, &[]).ended(0);
+    for _ in 0..2 {
+        let ran = import(&again, &server, "/base", ROBOT, &[]).ended(0);
+        ran.said(&["2 tags left alone", "base/team/app:1.0", "1 image pushed", "2 present"]);
+    }
+    // What is not there cannot be what the tag means.
+    let refused = import(&bundle(&[&other]), &server, "/base", ROBOT, &[]).ended(1);
+    refused.said(&["base/team/app:1.0", "configured as immutable", "1 failed"]);
+    assert_eq!(server.tag("base/team/app", "1.0").unwrap().to_string(), image.digest());
 }
 
 /// A robot cannot find out what such a tag means: it may be the same image.

@@ -50,6 +50,46 @@ fn an_old_bundle_that_is_brought_again_is_refused() {
     sides.import("newer", &["--newer-than", "new.receipt"]).ended(0);
 }
 
+/// What a single image is for stands in its config, and a forged lock could say anything of one that the target has.
+#[test]
+fn the_platform_of_an_image_that_is_left_to_the_target_is_asked_there() {
+    let sides = Sides::new();
+    images::oci_for("arm64", "team/app", "1", &["arm"]).push(&sides.source);
+    sides.export("first", &["team/app:1"], &[]);
+    sides.deliver("first");
+    let increment = |name: &str| {
+        let mut command = gapferry();
+        let reference = format!("{}/team/app:1", sides.source.host());
+        command.current_dir(sides.stick.path()).args(["export", &reference, "--since", "first.receipt", "-o", name]);
+        Ran::of(&mut command).ended(0);
+        let read = |file: &str| std::fs::read_to_string(sides.path(name).join(file)).unwrap();
+        (read("bundle.json"), read("SHA256SUMS"))
+    };
+    let (json, sums) = increment("honest");
+    increment("forged");
+    let forged = json.replace("arm64", "amd64");
+    let sums = sums.replace(&sha256(json.as_bytes())[7..], &sha256(forged.as_bytes())[7..]);
+    std::fs::write(sides.path("forged/bundle.json"), forged).unwrap();
+    std::fs::write(sides.path("forged/SHA256SUMS"), sums).unwrap();
+    let import = |bundle: &str, platform: &str| {
+        std::fs::write(sides.path("allow"), format!("{}/team/app:1 platform={platform}", sides.source.host())).unwrap();
+        let mut command = gapferry();
+        command.current_dir(sides.stick.path()).args([
+            "import",
+            bundle,
+            "--to",
+            sides.target.host(),
+            "--allow",
+            "allow",
+        ]);
+        Ran::of(&mut command)
+    };
+    import("forged", "linux/amd64")
+        .ended(3)
+        .said(&["(linux/arm64), which allow:1 does not allow", "nothing was pushed"]);
+    import("honest", "linux/arm64").ended(0);
+}
+
 fn inventory(sides: &Sides, allowlist: &str) -> Ran {
     std::fs::write(sides.path("images.txt"), allowlist).expect("the allowlist");
     let mut command = gapferry();

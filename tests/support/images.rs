@@ -270,6 +270,22 @@ pub fn referrer(subject: &Image, artifact_type: &str, payload: &[u8]) -> Image {
     Image::new(&subject.repository, "", media_type::OCI_MANIFEST, &manifest, blobs)
 }
 
+/// An index of these manifests, as it is said that they are for the architecture; that speaks of `subject`, if there is one.
+pub fn index_of(repository: &str, tag: &str, children: &[(&Image, Option<&str>)], subject: Option<&Image>) -> Image {
+    let entries = children.iter().map(|(child, architecture)| match architecture {
+        Some(architecture) => on_platform(child, architecture),
+        None => child.descriptor(),
+    });
+    let mut manifest = json!({"schemaVersion": 2, "mediaType": media_type::OCI_INDEX,
+        "manifests": entries.collect::<Vec<_>>()});
+    if let Some(subject) = subject {
+        manifest["subject"] = subject.descriptor();
+        manifest["artifactType"] = json!("application/vnd.example.bundle");
+    }
+    let children = children.iter().map(|(child, _)| (*child).clone()).collect();
+    Image { children, ..Image::new(repository, tag, media_type::OCI_INDEX, &manifest, vec![]) }
+}
+
 /// The fallback index (distribution-spec, "Referrers Tag Schema") that lists `referrers` of `subject`.
 pub fn referrers_tag(subject: &Image, referrers: &[Image]) -> Image {
     let entries: Vec<Value> = referrers

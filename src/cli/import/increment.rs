@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use super::allowed::Allowed;
 use super::piped::Pump;
-use super::{Args, cargo, read_graph};
+use super::{Args, cargo, has_config, read_graph};
 use crate::bundle::{Assumed, Bundle, MISSING_VERSION, Missing, MissingBlob, refuse_unfinished, repair_is_for};
 use crate::cli::context::{Context, write_file};
 use crate::cli::exit::Outcome;
@@ -54,6 +54,10 @@ pub async fn run(
     }
     tell_missing(args, bundle, &proof, context)?;
     let graph = graph?;
+    if let Some(pump) = from.pump {
+        pump.check(&graph)?;
+    }
+    from.allowed.check_configs(&expected, &graph, has_config(bundle)).await?;
     // What is claimed there and cannot be read shows only when the push is planned.
     let note_lacking = |lost: &BTreeSet<Digest>| {
         let assumed = bundle.json().assumed.iter();
@@ -64,7 +68,6 @@ pub async fn run(
         let cargo = cargo(bundle, &expected, graph, from.arriving);
         return push.run(&super::Cargo { places: proof.places, note_lacking, ..cargo }, started, context).await;
     };
-    pump.check(&graph)?;
     let arrived = pump.arrived(&expected);
     let cargo = cargo(bundle, &arrived, graph, None);
     let cargo = super::Cargo { places: proof.places, note_lacking, arrivals: Some(pump), ..cargo };
@@ -119,8 +122,16 @@ fn tell_missing(args: &Args, bundle: &Bundle, proof: &Proof, context: &Context) 
     let Some(first) = proof.missing.first() else { return Ok(()) };
     context.end();
     let parents = bundle.json().parents.iter().map(ToString::to_string);
+    let withheld = match proof.withheld.values().next() {
+        Some(why) => format!(
+            "; {} of them {} there, but a policy of the project lets nobody pull them: {why}",
+            proof.withheld.len(),
+            if proof.withheld.len() == 1 { "is" } else { "are" },
+        ),
+        None => String::new(),
+    };
     let text = format!(
-        "nothing was pushed: {} lacks {} of {} ({}) that {} expects there, the first {}; the bundle builds on",
+        "nothing was pushed: {} lacks {} of {} ({}) that {} expects there, the first {}{withheld}; the bundle builds on",
         args.to,
         count(proof.missing.len(), "blob"),
         bundle.json().assumed.len(),

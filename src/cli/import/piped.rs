@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::allowed::Allowed;
 use super::increment::{self, From};
 use super::prune::Arrived;
-use super::{Args, NOTHING, cargo, check_newer, prune, read_graph, refusal, report_missing};
+use super::{Args, NOTHING, cargo, check_newer, has_config, prune, read_graph, refusal, report_missing};
 use crate::bundle::Bundle;
 use crate::bundle::stream::{self as streamed, Ending, Hand, Incoming};
 use crate::bundle::volumes::Opened;
@@ -64,6 +64,7 @@ pub async fn run(
         let graph = read_graph(bundle.layout(), bundle.lock(), &allowed, context).await;
         let graph = graph.map_err(|error| error.while_doing(NOTHING))?;
         pump.check(&graph)?;
+        allowed.check_configs(bundle.layout(), &graph, has_config(&bundle)).await?;
         let coming = pump.arrived(bundle.layout());
         let cargo = Cargo { arrivals: Some(&pump), ..cargo(&bundle, &coming, graph, None) };
         push.run(&cargo, started, context).await?

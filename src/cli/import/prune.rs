@@ -16,7 +16,7 @@ use crate::cli::exit::Outcome;
 use crate::cli::push::Push;
 use crate::cli::receipts;
 use crate::cli::signing::public;
-use crate::content::{Sink, TagDeletion};
+use crate::content::{Account, Sink, TagDeletion};
 use crate::error::{Error, Result};
 use crate::harbor::{self, Detected};
 use crate::increment::{Doomed, Fate, judge};
@@ -139,11 +139,14 @@ async fn run(args: &Args, push: &Push<'_>, bundle: &Bundle, arrived: &Arrived, c
     let asked = args.prune.yes && !args.push.is_dry_run();
     let deletes = asked && arrived.0.is_some();
     let (pruned, failures) = Default::default();
-    let is_harbor = deletes && is_harbor(&registries, push.registry()).await?;
+    let names = names(push, bundle)?;
+    let path = names.first().map_or("", |one| one.tag.repository.path());
+    let account = Account { registry: push.registry(), path };
+    let is_harbor = deletes && is_harbor(&registries, account).await?;
     let mut pruning = Pruning { registries: &registries, context, deletes, is_harbor, pruned, failures };
     let mut left_by = beside::Left::default();
-    for one in names(push, bundle)? {
-        let fate = match judge(&registries, &one, &wanted).await {
+    for one in names {
+        let fate = match pruning.judge(&one, &wanted).await {
             Ok(fate) => fate,
             // What was deleted until now is reported all the same.
             Err(error) => {
@@ -189,6 +192,22 @@ async fn run(args: &Args, push: &Push<'_>, bundle: &Bundle, arrived: &Arrived, c
 }
 
 impl Pruning<'_> {
+    /// What is to become of a tag. Where a policy of the project forbids reading it, Harbor's own API may say what it means.
+    async fn judge(&self, one: &Doomed, wanted: &BTreeSet<Reference>) -> Result<Fate> {
+        let fate = judge(self.registries, one, wanted).await?;
+        let is_harbor = self.is_harbor
+            || fate == Fate::Blocked
+                && harbor::detect(self.registries, Account::of(&one.tag.repository)).await?.harbor().is_some();
+        if fate != Fate::Blocked || !is_harbor {
+            return Ok(fate);
+        }
+        Ok(match harbor::tag_digest(self.registries, &one.tag).await? {
+            Some(found) if found == one.digest => Fate::Deleted,
+            Some(_) => Fate::Moved,
+            None => Fate::Blocked,
+        })
+    }
+
     /// Whether the tag is gone, or would be.
     async fn delete_tag(&mut self, one: &Doomed) -> bool {
         let deleted = match self.deletes {
@@ -305,13 +324,13 @@ fn as_locked(removed: &Removed) -> LockedImage {
 ///
 /// # Errors
 /// It is Harbor, and its API does not answer.
-async fn is_harbor(registries: &Registries, registry: &str) -> Result<bool> {
-    match harbor::detect(registries, registry).await? {
+async fn is_harbor(registries: &Registries, account: Account<'_>) -> Result<bool> {
+    match harbor::detect(registries, account).await? {
         Detected::Harbor(_) => Ok(true),
         Detected::Another => Ok(false),
         Detected::Unclear(error) => {
-            let text =
-                format!("deleting tags at {registry}: it is Harbor, whose API does not answer; nothing was deleted");
+            let text = "it is Harbor, whose API does not answer; nothing was deleted";
+            let text = format!("deleting tags at {}: {text}", account.registry);
             Err(Error::new(error.kind(), text).because(error))
         }
     }

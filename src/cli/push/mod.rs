@@ -403,6 +403,7 @@ impl<'a> Push<'a> {
         };
         for (tag, digest) in prepared.read_blocked(&inventory, registries).await? {
             inventory.blocked.remove(&tag);
+            inventory.withheld.insert((tag.repository.clone(), digest));
             if !self.args.reupload {
                 inventory.manifests.insert((tag.repository.clone(), digest));
             }

@@ -176,6 +176,7 @@ pub(super) fn summary(
 ) -> Outcome {
     faults(cargo, context);
     blocked(outcome, context);
+    kept(outcome, context);
     let count =
         |wanted: Done| outcome.images.iter().filter(|result| matches!(result, Ok(done) if *done == wanted)).count();
     let failed = cargo.lost.len() + failures(cargo, ended.plan, outcome, context);
@@ -221,15 +222,33 @@ fn blocked(outcome: &transfer::Outcome, context: &Context) {
     let mut reasons: BTreeMap<&str, Vec<&Reference>> = BTreeMap::new();
     outcome.blocked.iter().for_each(|(tag, why)| reasons.entry(why).or_default().push(tag));
     for (why, tags) in reasons {
-        let named: Vec<String> = tags.iter().take(MOST_NAMED).map(ToString::to_string).collect();
-        let more = if tags.len() > MOST_NAMED { ", …" } else { "" };
-        let (tags, named) = (units::count(tags.len(), "tag"), named.join(", "));
+        let (number, named) = (units::count(tags.len(), "tag"), named(tags));
         let text = format!(
-            "{tags} cannot be pulled yet: a policy of the project forbids it until the image is signed or scanned: {why} \
-             ({named}{more})"
+            "{number} cannot be pulled yet: a policy of the project forbids it until the image is signed or scanned: {why} \
+             ({named})"
         );
         context.events.report(Event::Notice(text));
     }
+}
+
+/// Immutable tags that were left as they are.
+fn kept(outcome: &transfer::Outcome, context: &Context) {
+    let Some(first) = outcome.kept.first() else { return };
+    let (number, named) = (units::count(outcome.kept.len(), "tag"), named(&outcome.kept));
+    let text = format!(
+        "{number} left alone ({named}): immutable, and a policy of the project hides what such a tag means. The image itself is \
+         there; {} tells an account that may read artifacts whether the tag means it",
+        first.repository.registry()
+    );
+    context.events.report(Event::Notice(text));
+}
+
+/// The first of them.
+fn named<'t>(tags: impl IntoIterator<Item = &'t Reference>) -> String {
+    let mut tags = tags.into_iter().map(ToString::to_string);
+    let named: Vec<String> = tags.by_ref().take(MOST_NAMED).collect();
+    let more = if tags.next().is_some() { ", …" } else { "" };
+    format!("{}{more}", named.join(", "))
 }
 
 /// Tells of every image that failed, and how many did. What many have in common, such as a line that broke or a blob that they

@@ -6,6 +6,7 @@ use clap::Args;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 
 use super::super::context::Context;
+use crate::content::Account;
 use crate::error::{Error, Result};
 use crate::harbor::{self, Detected, Harbor, Preflight, ProjectOptions};
 use crate::naming::Target;
@@ -60,7 +61,7 @@ pub async fn prepare(
 ) -> Result<Prepared> {
     let limit = |at_once: u16| registries.limit_uploads_per_project(&target.registry, at_once.into());
     let other = || Prepared { harbor: None, closed: BTreeSet::new(), notes: Vec::new() };
-    let harbor = match harbor::detect(registries, &target.registry).await? {
+    let harbor = match harbor::detect(registries, account(target, targets)).await? {
         Detected::Harbor(harbor) => harbor,
         Detected::Unclear(error) if args.create_projects => {
             let text = format!("creating projects at {}: Harbor's API does not answer", target.registry);
@@ -130,8 +131,14 @@ pub async fn absent(
     Ok(move |repository: &Repository| harbor::project_of(repository).is_some_and(|project| missing.contains(project)))
 }
 
+/// Who asks what is asked of the whole registry. Credentials may be kept for a project alone.
+fn account<'t>(target: &'t Target, targets: &'t Targets) -> Account<'t> {
+    let path = targets.first().map_or("", |to| to.repository.path());
+    Account { registry: &target.registry, path }
+}
+
 async fn look(registries: &Registries, target: &Target, targets: &Targets) -> Result<Option<Preflight>> {
-    let Some(harbor) = harbor::detect(registries, &target.registry).await?.harbor() else { return Ok(None) };
+    let Some(harbor) = harbor::detect(registries, account(target, targets)).await?.harbor() else { return Ok(None) };
     let repositories: BTreeSet<Repository> = targets.iter().map(|to| to.repository.clone()).collect();
     let repositories: Vec<Repository> = repositories.into_iter().collect();
     harbor::preflight(registries, &harbor, &repositories).await.map(Some)

@@ -70,8 +70,8 @@ use bytes::Bytes;
 use reqwest::Method;
 
 use crate::content::{
-    Api, ApiAnswer, ApiRequest, Body, Lookup, Origin, Probed, Readable, ReferrerList, Sink, Source, TagDeletion,
-    TagList,
+    Account, Api, ApiAnswer, ApiRequest, Body, Lookup, Origin, Probed, Readable, ReferrerList, Sink, Source,
+    TagDeletion, TagList,
 };
 use crate::error::{Error, Kind, Result};
 use crate::oci::{Descriptor, Digest, Manifest, Reference, Repository};
@@ -166,6 +166,19 @@ impl Registries {
     fn target(&self, repository: &Repository) -> Result<Arc<Host>> {
         let Place { insecure, .. } = self.0.wire.config.routes.push(repository)?;
         Ok(self.reach(Reach { registry: repository.registry().to_owned(), insecure, mirror: false, patient: true }))
+    }
+
+    /// The repositories by how their registry is reached.
+    fn by_host<'r>(&self, repositories: &'r [Repository]) -> Result<Vec<(Arc<Host>, Vec<&'r Repository>)>> {
+        let mut hosts: Vec<(Arc<Host>, Vec<&Repository>)> = Vec::new();
+        for repository in repositories {
+            let host = self.target(repository)?;
+            match hosts.iter_mut().find(|(known, _)| Arc::ptr_eq(known, &host)) {
+                Some((_, repositories)) => repositories.push(repository),
+                None => hosts.push((host, vec![repository])),
+            }
+        }
+        Ok(hosts)
     }
 
     fn reach(&self, mut reach: Reach) -> Arc<Host> {
@@ -309,12 +322,12 @@ impl Sink for Registries {
 
 #[async_trait]
 impl Api for Registries {
-    async fn call(&self, registry: &str, request: ApiRequest) -> Result<ApiAnswer> {
-        let host = self.host(registry);
-        let what = format!("calling {} {} of {registry}", request.method, request.path);
+    async fn call(&self, account: Account<'_>, request: ApiRequest) -> Result<ApiAnswer> {
+        let host = self.host(account.registry);
+        let what = format!("calling {} {} of {}", request.method, request.path, account.registry);
         let mut tries = host.tries(&what);
         loop {
-            let failure = match api_call(&host, &request, &what).await {
+            let failure = match api_call(&host, account, &request, &what).await {
                 Ok(answer) => return Ok(answer),
                 Err(failure) => failure,
             };
@@ -322,17 +335,19 @@ impl Api for Registries {
         }
     }
 
-    async fn grants(&self, repositories: &[Repository]) -> Result<HashMap<Repository, BTreeSet<String>>> {
-        let mut hosts: Vec<(Arc<Host>, Vec<&Repository>)> = Vec::new();
-        for repository in repositories {
-            let host = self.target(repository)?;
-            match hosts.iter_mut().find(|(known, _)| Arc::ptr_eq(known, &host)) {
-                Some((_, repositories)) => repositories.push(repository),
-                None => hosts.push((host, vec![repository])),
-            }
+    async fn accounts(&self, repositories: &[Repository]) -> Result<Vec<Vec<Repository>>> {
+        let mut accounts = Vec::new();
+        for (host, here) in self.by_host(repositories)? {
+            let known = host.auth.by_account(here.iter().map(|it| it.path().to_owned()).collect()).await?;
+            let named = |path: &String| here.iter().find(|it| it.path() == path).map(|it| (*it).clone());
+            accounts.extend(known.iter().map(|paths| paths.iter().filter_map(named).collect()));
         }
+        Ok(accounts)
+    }
+
+    async fn grants(&self, repositories: &[Repository]) -> Result<HashMap<Repository, BTreeSet<String>>> {
         let mut grants = HashMap::new();
-        for (host, repositories) in hosts {
+        for (host, repositories) in self.by_host(repositories)? {
             let granted = host.share_tokens(repositories.iter().map(|it| it.path().to_owned()).collect()).await?;
             let of = |repository: &&Repository| Some(((*repository).clone(), granted.get(repository.path())?.clone()));
             grants.extend(repositories.iter().filter_map(of));
@@ -340,7 +355,8 @@ impl Api for Registries {
         Ok(grants)
     }
 
-    async fn probe(&self, registry: &str, path: &str) -> Result<Probed> {
+    async fn probe(&self, account: Account<'_>, path: &str) -> Result<Probed> {
+        let registry = account.registry;
         let host = self.host(registry);
         // Whether there is a server at all is another question.
         host.base().await?;
@@ -349,7 +365,7 @@ impl Api for Registries {
         let is_harbor = host.auth.is_harbor();
         let (mut tries, mut left) = (host.tries(&what), if is_harbor { PROBES } else { 1 });
         let error = loop {
-            let failure = match api_call(&host, &request, &what).await {
+            let failure = match api_call(&host, account, &request, &what).await {
                 Ok(answer) => return Ok(Probed::Answered(answer)),
                 Err(failure) => failure,
             };
@@ -372,7 +388,12 @@ impl Api for Registries {
     }
 }
 
-async fn api_call(host: &Host, request: &ApiRequest, what: &str) -> Result<ApiAnswer, retry::Failure> {
+async fn api_call(
+    host: &Host,
+    account: Account<'_>,
+    request: &ApiRequest,
+    what: &str,
+) -> Result<ApiAnswer, retry::Failure> {
     let invalid = |reason: String| retry::Failure::never(Error::input(format!("{what}: {reason}")));
     let method = Method::from_bytes(request.method.as_bytes()).map_err(|e| invalid(e.to_string()))?;
     let url = host.url(&request.path).await.map_err(retry::Failure::never)?;
@@ -390,7 +411,7 @@ async fn api_call(host: &Host, request: &ApiRequest, what: &str) -> Result<ApiAn
     };
     let _lane = host.reads.acquire().await.ok();
     host.pass(what).await.map_err(retry::Failure::never)?;
-    let authorization = host.auth.basic("").await?.zip(Some(url.clone()));
+    let authorization = host.auth.basic(account.path).await?.zip(Some(url.clone()));
     let call = Call { method, url, headers, body: Payload::Bytes(body), authorization, what };
     let reply = host.wire.send(call).await?;
     let status = reply.status();

@@ -159,7 +159,7 @@ impl Auth {
     }
 
     /// The paths that the same credentials count for.
-    async fn by_account(&self, paths: Vec<String>) -> Result<Vec<Vec<String>>, Error> {
+    pub async fn by_account(&self, paths: Vec<String>) -> Result<Vec<Vec<String>>, Error> {
         let mut accounts: Vec<(Option<Credentials>, Vec<String>)> = Vec::new();
         for path in paths {
             let credentials = self.credentials(&path).await?;
