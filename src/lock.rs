@@ -37,7 +37,7 @@ pub struct Lock {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct MissingImage {
-    /// As in [`LockedImage`]; a repository alone, where its tags could not be listed.
+    /// As in [`LockedImage`]; a repository alone, where its tags could not be listed, or not all of them.
     pub reference: Reference,
     #[serde(rename = "as", default, skip_serializing_if = "Option::is_none")]
     pub rename: Option<Rename>,
@@ -77,6 +77,8 @@ pub enum MissingReason {
     RateLimited,
     /// The registry could not be reached, or did not answer as one.
     Unreachable,
+    /// The reference is a repository whose list of tags may be short: its other images may exist.
+    TagsIncomplete,
 }
 
 impl MissingReason {
@@ -105,6 +107,7 @@ impl std::fmt::Display for MissingReason {
             MissingReason::Unsupported => "unsupported",
             MissingReason::RateLimited => "rate-limited",
             MissingReason::Unreachable => "unreachable",
+            MissingReason::TagsIncomplete => "list of tags may be short",
         })
     }
 }
@@ -298,7 +301,7 @@ pub enum AbsentReason {
     PlatformNotSelected,
     /// A layer that registries do not hold; its URLs stand in the manifest.
     ForeignLayer,
-    /// A child of a sparse index that the registry does not have.
+    /// A child of a sparse index that the registry does not have or denies.
     NotFound,
 }
 

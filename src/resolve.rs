@@ -113,7 +113,7 @@ pub async fn expand(
 ) -> Result<Expanded, Failures> {
     events.report(Event::Phase { phase: Phase::Resolve, items: rules.len() as u64, bytes: 0 });
     let left_out = AtomicUsize::new(0);
-    let selected: Vec<Result<Vec<Reference>>> = stream::iter(rules)
+    let selected: Vec<Result<Selected>> = stream::iter(rules)
         .map(|rule| async {
             let references = select(source, rule, lists.allow_empty, &left_out, events).await;
             events.report(Event::ItemDone);
@@ -124,19 +124,30 @@ pub async fn expand(
         .await;
     report_left_out(left_out.into_inner(), lists, events);
     let (mut wanted, mut missing, mut failures) = (Merged::default(), Vec::new(), Vec::new());
-    for (rule, references) in rules.iter().zip(selected) {
-        match references {
-            Ok(references) => references.into_iter().for_each(|r| wanted.add(rule, r, events, &mut failures)),
+    let mut doubtful: Vec<MissingImage> = Vec::new();
+    for (rule, selected) in rules.iter().zip(selected) {
+        let repository = rule.select.repository().clone();
+        let reference = Reference { repository, tag: None, digest: None };
+        match selected {
+            Ok(Selected { references, is_doubtful }) => {
+                references.into_iter().for_each(|r| wanted.add(rule, r, events, &mut failures));
+                let reason = MissingReason::TagsIncomplete;
+                let entry = MissingImage { reference, rename: rule.rename.clone(), reason };
+                if is_doubtful && !doubtful.contains(&entry) {
+                    doubtful.push(entry);
+                }
+            }
             Err(error) => {
-                let repository = rule.select.repository().clone();
-                let reference = Reference { repository, tag: None, digest: None };
                 let (images, failures) = (&mut missing, &mut failures);
                 leave_out.sort(Missing { reference, rename: rule.rename.clone(), images, failures }, error, events);
             }
         }
     }
     missing.dedup_by(|one, other| one.0 == other.0);
-    if failures.is_empty() { Ok(Expanded { wanted: wanted.list, missing }) } else { Err(Failures(failures)) }
+    match failures.is_empty() {
+        true => Ok(Expanded { wanted: wanted.list, missing, doubtful }),
+        false => Err(Failures(failures)),
+    }
 }
 
 /// What an allowlist asks for.
@@ -145,6 +156,15 @@ pub struct Expanded {
     pub wanted: Vec<Wanted>,
     /// Repositories whose tags could not be listed.
     pub missing: Vec<(MissingImage, Error)>,
+    /// Repositories whose list of tags may be short.
+    pub doubtful: Vec<MissingImage>,
+}
+
+/// What one rule selects.
+struct Selected {
+    references: Vec<Reference>,
+    /// The list of tags may be short, so there may be more.
+    is_doubtful: bool,
 }
 
 /// References in order, each once.
@@ -214,13 +234,14 @@ async fn select(
     allow_empty: bool,
     left_out: &AtomicUsize,
     events: &Events,
-) -> Result<Vec<Reference>> {
+) -> Result<Selected> {
     let repository = match &rule.select {
-        Select::One(reference) => return Ok(vec![reference.clone()]),
+        Select::One(reference) => return Ok(Selected { references: vec![reference.clone()], is_doubtful: false }),
         Select::AllTags(repository) => repository,
         Select::TagsMatching { repository, .. } | Select::TagsInRange { repository, .. } => repository,
     };
     let TagList { mut tags, doubts } = source.tags(repository).await?;
+    let is_doubtful = !doubts.is_empty();
     for doubt in doubts {
         events.report(Event::Incomplete(format!("{}: {doubt}", rule.at)));
     }
@@ -230,14 +251,14 @@ async fn select(
     let matched = matching.len();
     let images = without_companions(source, repository, matching, events).await?;
     left_out.fetch_add(matched - images.len(), Ordering::Relaxed);
-    let found: Vec<Reference> = images.into_iter().map(|tag| repository.with_tag(tag)).collect();
-    if !found.is_empty() {
-        return Ok(found);
+    let references: Vec<Reference> = images.into_iter().map(|tag| repository.with_tag(tag)).collect();
+    if !references.is_empty() {
+        return Ok(Selected { references, is_doubtful });
     }
     let text = nothing_matches(repository, &tags, matched);
     if allow_empty {
         events.report(Event::Warning(format!("{}: {text}", rule.at)));
-        return Ok(found);
+        return Ok(Selected { references, is_doubtful });
     }
     Err(Error::new(Kind::NotFound, text))
 }
@@ -297,7 +318,7 @@ pub async fn pin(
 
 /// What was found, and what is missing and may be.
 fn sort(
-    Expanded { wanted, mut missing }: Expanded,
+    Expanded { wanted, mut missing, doubtful }: Expanded,
     walked: Vec<Result<Image>>,
     leave_out: LeaveOut,
     events: &Events,
@@ -313,10 +334,11 @@ fn sort(
         }
     }
     let images = merge_names(images, leave_out, (&mut missing, &mut failures), events);
-    let (missing, errors): (Vec<MissingImage>, Vec<Error>) = missing.into_iter().unzip();
+    let (mut missing, errors): (Vec<MissingImage>, Vec<Error>) = missing.into_iter().unzip();
     if images.is_empty() {
         failures.extend(errors);
     }
+    missing.extend(doubtful);
     if failures.is_empty() { Ok((images, missing)) } else { Err(Failures(failures)) }
 }
 

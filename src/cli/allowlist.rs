@@ -43,7 +43,8 @@ pub struct AllowlistArgs {
     files: Vec<PathBuf>,
     /// Take only OS/ARCH[/VARIANT], as linux/arm64; repeatable
     ///
-    /// An entry's own platform= counts more. A platform that an image lacks is an error.
+    /// An entry's own platform= counts more. A platform that an image lacks is an error. linux/arm/v7 takes v6 or else v5 of an image
+    /// without v7. windows/amd64 takes every version of Windows that an index has; windows(10.0.20348)/amd64 takes that one.
     #[arg(long = "platform", value_name = "PLATFORM")]
     platforms: Vec<Platform>,
     /// Take what an image has of the platforms asked for; one that lacks all of them is left out
@@ -60,7 +61,7 @@ pub struct AllowlistArgs {
     keep_going: bool,
     /// What becomes of an index when platforms are left out
     ///
-    /// Without this option: single for one platform, else trim. An entry of the lock or bundle that is replaced keeps its mode.
+    /// Without this option: single for one manifest, else trim, as for one platform of Windows in several versions. An entry of the lock or bundle that is replaced keeps its mode.
     #[arg(long, value_name = "MODE")]
     index: Option<IndexMode>,
     /// The platform that `docker load` and `podman load` take of an index with several [default: linux/amd64]

@@ -48,7 +48,8 @@ when it is whole and on the medium: until then it is called OUT.partial.
 An image that cannot be had ends the run before anything is written, with all failures in one list. With --keep-going the others \
 are carried: the lock records what is missing and why, the exit code is 1, and what fails while it is fetched is left out too (not \
 where one pass cannot take back what has gone out: `-o -` and .tar.zst end unfinished then). A lock that lacks images is exported by \
---locked as it is: the same bytes again, lacking the same.
+--locked as it is: the same bytes again, lacking the same. A list of tags that may be short is recorded in the lock as well, and the \
+exit code is 1.
 
 Interrupted, by whatever? Run the same command again: manifests that were read are kept (in OUT.walk, until the bundle is \
 there), so are finished blobs (after they were hashed), and an unfinished one continues where it stopped. Run again with nothing changed, it proves the bundle and moves nothing; what is damaged in it \

@@ -16,7 +16,7 @@ use super::table;
 use crate::bundle::Bundle;
 use crate::content::{Cached, Source};
 use crate::error::{Error, Kind, Result};
-use crate::lock::{Lock, LockedImage, MissingImage};
+use crate::lock::{Lock, LockedImage, MissingImage, MissingReason};
 use crate::oci::{Child, Kind as ManifestKind, Manifest, Platform, Reference, Repository, Role, media_type};
 use crate::progress::plain_piece;
 use crate::progress::units::bytes;
@@ -121,7 +121,12 @@ fn in_bundle<'b>(bundle: &'b Bundle, name: Option<&str>) -> Result<&'b LockedIma
     });
     let wanted = name.parse::<Reference>().ok();
     let is_wanted = |missing: &&MissingImage| wanted.as_ref().is_some_and(|wanted| missing.covers(wanted));
-    let why = match bundle.lock().missing.iter().find(is_wanted) {
+    let covering = bundle.lock().missing.iter().filter(is_wanted);
+    // What is said of the image itself counts more than what is said of its repository.
+    let why = match covering.min_by_key(|missing| missing.reason == MissingReason::TagsIncomplete) {
+        Some(MissingImage { reference, reason: MissingReason::TagsIncomplete, .. }) => {
+            format!("; the list of tags of {reference} may have been short when the bundle was made")
+        }
         Some(missing) => format!(", which was asked for and could not be had: {}", missing.reason),
         None => String::new(),
     };

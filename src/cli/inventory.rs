@@ -27,7 +27,8 @@ or nobody knows which one is the last.
 Nothing is guessed: every manifest below a tag is read and proven, and the registry is asked for each blob. Names are made as \
 `import` makes them, so give the same options. Of a pattern, or a name without a tag, the tags count that are at the target.
 
-What this account may not read is named, and the exit code is 1; the rest is written all the same.
+What this account may not read is named, and the exit code is 1; the rest is written all the same. The exit code is also 1 if a list \
+of tags may be short.
 
 With --sign-key the inventory is signed too, in FILE.sig, for `export --since-key`.";
 

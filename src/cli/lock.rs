@@ -16,7 +16,8 @@ use crate::walk::Modes;
 
 const ABOUT: &str = "\
 Resolves an allowlist and prints (or writes) the lock: for each reference its digest, media type, platforms, sizes, what \
-travels with it, the registry and the time. Only manifests are read.
+travels with it, the registry and the time. Only manifests are read. A list of tags that may be short is recorded, and the exit \
+code is 1.
 
 `gapferry export --locked FILE` makes exactly that bundle, on any machine, the same bytes.";
 

@@ -73,7 +73,7 @@ Examples:
 
 Exit codes:
   0  done
-  1  some images failed; the others are there; run again for what is missing
+  1  some images failed; the others are there; run again for what is missing. Or a list of tags may be short
   2  wrong use or input, or the local file system refused
   3  damaged or untrusted
   4  refused by the registry

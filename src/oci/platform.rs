@@ -53,6 +53,9 @@ impl Platform {
     /// A machine runs what was made for its own version of the architecture and for earlier ones: `linux/arm/v7` takes v7, else
     /// v6, else v5. Without a variant `arm` means v7, `arm64` v8 and `amd64` v1. An `os.version` that is asked for has to be
     /// the offered one, or its beginning: `10.0.20348` takes every revision of that build.
+    ///
+    /// Unlike containerd (`platformVector`), `arm64` takes nothing for `arm`, and `amd64` nothing for `386`: many servers with arm64
+    /// cannot run 32-bit programs, and what an image lacks is better said here than found on a node. Both can be asked for by name.
     pub fn fitness(&self, offered: &Platform) -> Option<Version> {
         let (asked, offered) = (self.normalized(), offered.normalized());
         let same = asked.os == offered.os && asked.architecture == offered.architecture;

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use super::support::embedded::Embedded;
 use super::support::faulty::{After, Fault, Stage};
 use super::support::registry::Registry;
 use super::support::tempdir;
@@ -402,4 +403,50 @@ async fn two_entries_of_one_name_cost_the_second_one_alone() {
     let json = lock_of(&bundle);
     assert_eq!((references(&json["images"]), references(&json["missing"])), (vec!["a:1"], vec![&pinned[..]]));
     ends_with(0, &["verify", "--full", &bundle]);
+}
+
+/// A deletion is for ever: what a cut list of tags does not show may still be wanted.
+#[tokio::test]
+async fn a_list_of_tags_that_may_be_short_is_recorded_and_prunes_nothing() {
+    let (site, layout) = (Site::new().await, tempdir());
+    let target = Embedded::writable(&layout.path().join("layout"));
+    for tag in ["1", "2", "3"] {
+        site.source.put_image("app", tag, "amd64");
+    }
+    let list_tags = |tags: Value| {
+        let page = json!({"name": "app", "tags": tags}).to_string();
+        site.source.put("/v2/app/tags/list?n=1000".to_owned(), "application/json", page.as_bytes());
+    };
+    let (list, first, next, lock) = (site.list(&["app"]), site.path("first"), site.path("next"), site.path("lock"));
+    let receipt = site.path("first.receipt");
+    list_tags(json!(["1", "2", "3"]));
+    ends_with(0, &["export", "-f", &list, "-o", &first]);
+    ends_with(0, &["import", &first, "--to", target.host(), "--receipt", &receipt]);
+    // An entry that cannot be read: it may have been any tag.
+    list_tags(json!(["1", null]));
+    ends_with(1, &["export", "-f", &list, "-o", &next, "--since", &receipt]);
+    let entry = json!([{"reference": site.source.name("app"), "reason": "tags-incomplete"}]);
+    assert_eq!(lock_of(&next)["missing"], entry);
+    let prune = ["import", &next, "--to", target.host(), "--prune", "--yes", "--arrived", &receipt];
+    let output = ends_with(0, &prune);
+    let short = "1 list of tags may be short; images that it lacks were left out: ";
+    assert!(stderr(&output).contains(&format!("{short}{}", site.source.name("app"))), "{}", stderr(&output));
+    assert_eq!(target.get("/v2/app/manifests/2").status, 200);
+    // Nor is it forgotten on the way through a lock.
+    ends_with(1, &["lock", "-f", &list, "-o", &lock]);
+    let again = site.path("again");
+    let output = ends_with(0, &["export", "--locked", &lock, "-o", &again, "--since", &receipt]);
+    assert!(stderr(&output).contains("1 list of tags may be short"), "{}", stderr(&output));
+    assert_eq!(lock_of(&again)["missing"], entry);
+    for command in [&["verify", &again][..], &["list", &again]] {
+        assert!(stdout(&ends_with(0, command)).contains("1 list of tags may be short"));
+    }
+    let reference = format!("{again}#{}:2", site.source.name("app"));
+    assert!(stderr(&ends_with(2, &["inspect", &reference])).contains("may have been short"));
+    // Of the same repository, a tag that is named in full is not in doubt, and what left the allowlist may go.
+    let list = site.list(&["app:1"]);
+    ends_with(0, &["export", "-f", &list, "-o", &next, "--since", &receipt]);
+    assert!(lock_of(&next).get("missing").is_none());
+    ends_with(0, &prune);
+    assert_eq!(target.get("/v2/app/manifests/2").status, 404);
 }
