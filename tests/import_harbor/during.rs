@@ -1,5 +1,7 @@
 //! What ends a push, or a part of it, when it has begun.
 
+use gapferry::oci::Digest;
+
 use super::ground::{ADMIN, CI, ROBOT, bundle, import, map_file, setup, small};
 use super::support::harbor::{Change, Harbor, Logged, Project, Right, Row};
 use super::support::images::{self, Image};
@@ -41,6 +43,28 @@ fn a_blob_that_a_garbage_collection_is_deleting_is_named_with_what_helps() {
     import(&bundle, &server, "/base", CI, &[]).ended(1).said(&["blob is in GC", "garbage collection is at work"]);
     server.set_row(&layer, None);
     import(&bundle, &server, "/base", CI, &[]).ended(0);
+}
+
+/// Its database has given up the layer, and the storage has it for a moment longer: without another upload, the image is broken
+/// as soon as the collection ends.
+#[test]
+fn a_blob_that_only_the_storage_still_has_is_uploaded_again() {
+    let server = Harbor::start(setup());
+    let old = images::oci("team/one", "1", &["base", "old"]);
+    let new = images::oci("team/one", "2", &["base", "new"]);
+    import(&bundle(&[&old]), &server, "/base", CI, &[]).ended(0);
+    let layer: Digest =
+        new.blob_digests().into_iter().find(|digest| old.blob_digests().contains(digest)).unwrap().parse().unwrap();
+    server.set_row(&layer, Some(Row::Absent));
+    server.clear_log();
+    import(&bundle(&[&new]), &server, "/base", CI, &[]).ended(0);
+    let sent = |entry: &&Logged| entry.method == "PUT" && entry.path.contains(&layer.hex());
+    assert_eq!(server.pushes().iter().filter(sent).count(), 1);
+    // While the collection is deleting it, nothing can be pushed, and no manifest may count on it.
+    server.set_row(&layer, Some(Row::Deleting));
+    let third = images::oci("team/one", "3", &["base", "third"]);
+    import(&bundle(&[&third]), &server, "/base", CI, &[]).ended(1).said(&["garbage collection is at work"]);
+    assert!(server.tag("base/team/one", "3").is_none());
 }
 
 /// One answer speaks for all that is still to be sent there; the rest of the run goes on.

@@ -68,6 +68,8 @@ async fn look_for(host: &Host, repository: &Repository, blob: &Descriptor, what:
             Ok(Some(false))
         }
         (Some(200), _) => Ok(Some(true)),
+        // Harbor's HEAD asks its database, and GET only the storage: a blob without a row is being collected, or was.
+        (Some(404 | 410), _) if is_own && host.auth.is_harbor() => Ok(None),
         (Some(404 | 410), _) if is_own => Ok(has_though_head_denies(host, repository, blob).await?.then_some(true)),
         // A gateway, or storage behind a redirect, may refuse HEAD.
         _ => Ok(Some(matches!(last_byte::read(host, repository, blob).await?, Readable::Yes))),

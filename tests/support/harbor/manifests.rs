@@ -81,8 +81,8 @@ fn put(state: &mut State, call: &Call, repository: &str, reference: &str) -> Ans
         Ok(manifest) => return invalid(&format!("content type {content_type}, not {}", manifest.media_type())),
         Err(error) => return invalid(&error.to_string()),
     };
-    let in_gc = |digest: &Digest| state.rows.get(digest) == Some(&Row::Deleting);
-    if manifest.children().iter().any(|child| child.role != Role::Manifest && in_gc(&child.descriptor.digest)) {
+    // It asks for the row of the manifest itself. Those of layers stay as they are: what is on its way out goes.
+    if state.rows.get(&manifest.digest()) == Some(&Row::Deleting) {
         return in_collection();
     }
     if let Some(missing) = missing_child(state, repository, &manifest) {
@@ -95,6 +95,12 @@ fn put(state: &mut State, call: &Call, repository: &str, reference: &str) -> Ans
         return refusal;
     }
     let subject = manifest.subject().map(|subject| subject.digest);
+    // Rows that are missing are made from what the manifest says.
+    for child in manifest.children() {
+        if state.rows.get(&child.descriptor.digest) == Some(&Row::Absent) {
+            state.rows.remove(&child.descriptor.digest);
+        }
+    }
     let held = state.repositories.entry(repository.to_owned()).or_default();
     held.manifests.insert(digest, Stored { media_type: content_type.to_owned(), manifest });
     if is_digest.is_none() {
