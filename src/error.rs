@@ -186,6 +186,12 @@ impl Error {
         self.reason.as_ref().or_else(cause)
     }
 
+    /// What was asked for is not there, or is denied: some registries answer 401 or 403 for what they do not have.
+    pub fn is_absent_or_denied(&self) -> bool {
+        let is_kind = matches!(self.kind, Kind::NotFound | Kind::Unauthorized | Kind::Refused);
+        is_kind && self.reason().is_none() && self.stopped().is_none()
+    }
+
     /// There was no room on the local file system: nothing else that needs room has a chance.
     pub fn is_disk_full(&self) -> bool {
         use rustix::io::Errno;

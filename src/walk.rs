@@ -399,7 +399,7 @@ impl<'a> Walk<'a> {
     fn report_not_found(&self, reference: &Reference, not_found: &[Absent]) {
         let Some(first) = not_found.first() else { return };
         let text = format!(
-            "{reference}: its index names {} that {} does not have, {} first; the index is carried without (--index sparse)",
+            "{reference}: its index names {} that {} does not have or denies, {} first; the index is carried without (--index sparse)",
             count(not_found.len(), "manifest"),
             reference.repository.registry(),
             first.digest

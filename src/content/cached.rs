@@ -81,7 +81,7 @@ impl<'a> Cached<'a> {
             }
         }
         match read_whole(self.primary, repository, blob).await {
-            Err(error) if error.kind() == Kind::NotFound => blob.proven_data().ok_or(error),
+            Err(error) if error.is_absent_or_denied() => blob.proven_data().ok_or(error),
             read => read,
         }
     }
@@ -232,7 +232,7 @@ impl Source for Cached<'_> {
         }
         match self.primary.blob(repository, blob, offset).await {
             // The manifest may have it in itself (`data` of the descriptor).
-            Err(error) if error.kind() == Kind::NotFound => {
+            Err(error) if error.is_absent_or_denied() => {
                 blob.proven_data().map(|data| part_of(&data, offset)).ok_or(error)
             }
             body => body,

@@ -177,7 +177,7 @@ fn check_sizes(manifest: &Manifest) -> Result<()> {
     }
 }
 
-/// A child of an index: the manifest, or the error that it is not there.
+/// A child of an index: the manifest, or the error that it is not there or is denied.
 type Fetched = Result<Manifest, (Descriptor, Error)>;
 
 /// A child of `index` that is taken in its place.
@@ -195,14 +195,19 @@ pub async fn need_child(
 
 async fn fetch(source: &Cached<'_>, repository: &Repository, index: Digest, child: Descriptor) -> Result<Fetched> {
     let platform = child.platform().map(|platform| format!(" ({platform})")).unwrap_or_default();
-    let manifest = match source.manifest(&repository.with_digest(child.digest)).await? {
+    let (found, denied) = match source.manifest(&repository.with_digest(child.digest)).await {
+        Ok(found) => (found, None),
+        Err(error) if error.is_absent_or_denied() => (None, Some(error)),
+        Err(error) => return Err(error),
+    };
+    let manifest = match found {
         Some(manifest) => manifest.described_as(&child.media_type)?,
         // The index may have it in itself (`data` of the descriptor).
         None => match child.proven_data() {
             Some(data) => Manifest::parse(data, Some(&child.media_type), Some(&child.digest))
                 .map_err(|e| Error::damaged(format!("reading {}{platform} in its index", child.digest)).because(e))?,
             None => {
-                let error = not_there(repository, index, &child);
+                let error = not_there(repository, index, &child, denied);
                 return Ok(Err((child, error)));
             }
         },
@@ -217,7 +222,8 @@ async fn fetch(source: &Cached<'_>, repository: &Repository, index: Digest, chil
     Ok(Ok(manifest))
 }
 
-fn not_there(repository: &Repository, index: Digest, child: &Descriptor) -> Error {
+/// `denied`: how the registry refused it, if it did not say that it is not there.
+fn not_there(repository: &Repository, index: Digest, child: &Descriptor, denied: Option<Error>) -> Error {
     let what = match (child.attestation_subject(), child.platform()) {
         (Some(subject), _) => format!("the attestation {} (of {subject})", child.digest),
         (None, Some(platform)) => format!("{} ({platform})", child.digest),
@@ -229,6 +235,7 @@ fn not_there(repository: &Repository, index: Digest, child: &Descriptor) -> Erro
     };
     // Whoever wrote such an index may have pushed the child as a blob, and blobs are no part of an image's index.
     let (lacks, aside) = match media_type::is_manifest(&child.media_type) {
+        true if denied.is_some() => ("does not have or denies", String::new()),
         true => ("does not have", String::new()),
         false => {
             ("does not have as a manifest", format!(" of the media type {}, which is no manifest's", child.media_type))
@@ -239,5 +246,8 @@ fn not_there(repository: &Repository, index: Digest, child: &Descriptor) -> Erro
          what there is of it (docker-registry and Harbor take no such index)",
         repository.registry()
     );
-    Error::new(Kind::NotFound, text)
+    match denied {
+        Some(denied) => Error::new(denied.kind(), text).because(denied),
+        None => Error::new(Kind::NotFound, text),
+    }
 }

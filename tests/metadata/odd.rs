@@ -137,6 +137,36 @@ async fn content_that_the_descriptor_brings_along_is_used_where_the_registry_lac
     assert!(stderr(&output).contains(&sha256(b"{}")), "{}", stderr(&output));
 }
 
+/// Some registries answer 403 for what they do not have.
+#[tokio::test]
+async fn what_a_registry_denies_is_looked_for_elsewhere_like_what_it_lacks() {
+    let (source, site) = (Source::start().await, tempdir());
+    source.is_refusing.store(true, Ordering::Relaxed);
+    let there = with(source.put_image("x", "", "amd64"), json!({"platform": {"os": "linux", "architecture": "amd64"}}));
+    let gone = json!({"mediaType": OCI_MANIFEST, "digest": sha256(b"gone"), "size": 4,
+        "platform": {"os": "linux", "architecture": "arm64"}});
+    let index = json!({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [there, gone]});
+    let index = digest_of(&source.put_manifest("x", "1", OCI_INDEX, &index));
+    let bundle = site.path().join("b").display().to_string();
+    let export = |tag: &str, options: &[&str]| {
+        let name = source.name(&format!("x:{tag}"));
+        gapferry().args([&["export", &name, "-o", &bundle, "--no-referrers"], options].concat()).output().unwrap()
+    };
+    let output = export("1", &[]);
+    assert_eq!(output.status.code(), Some(4));
+    for said in [index.as_str(), &sha256(b"gone"), "(linux/arm64)", "--index sparse", "403 Forbidden"] {
+        assert!(stderr(&output).contains(said), "{said}: {}", stderr(&output));
+    }
+    let output = export("1", &["--index", "sparse"]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let config =
+        json!({"mediaType": "application/vnd.oci.empty.v1+json", "digest": sha256(b"{}"), "size": 2, "data": "e30="});
+    let image = json!({"schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": config, "layers": []});
+    source.put_manifest("x", "data", OCI_MANIFEST, &image);
+    let output = export("data", &[]);
+    assert!(output.status.success(), "{}", stderr(&output));
+}
+
 /// Memory and space are planned by what manifests say: one hostile number must not end the run, or cost the other images.
 #[tokio::test]
 async fn a_blob_that_is_said_to_be_larger_than_any_disk_costs_its_image_and_nothing_else() {

@@ -20,6 +20,9 @@ const READ: usize = 64 * 1024;
 /// Shown of it, in characters.
 const SHOWN: usize = 300;
 
+/// Said of 401 without a challenge: no credentials can help.
+const NO_CHALLENGE: &str = " (without WWW-Authenticate, so it does not say how to log in)";
+
 /// What a request was for: an error code means one thing to a push and another to a look-up.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Purpose {
@@ -42,24 +45,26 @@ pub(super) async fn refusal(what: &str, reply: Reply) -> Failure {
 /// The codes of the body may say a [`Reason`]; then another try would not help.
 pub(super) async fn refusal_of(purpose: Purpose, what: &str, reply: Reply) -> Failure {
     let own = reply.own;
-    let failure = said(purpose, what, reply).await;
+    let unsaid = own && reply.status() == 401 && reply.texts("www-authenticate").next().is_none();
+    let failure = said(purpose, what, reply, if unsaid { NO_CHALLENGE } else { "" }).await;
     if own { failure } else { failure.of_another_server() }
 }
 
 /// The refusal of a registry's token server, which may be another server: its limit is the registry's, since nothing can be asked
 /// of that without a token.
 pub(super) async fn refusal_of_token(what: &str, reply: Reply) -> Failure {
-    said(Purpose::Read, what, reply).await
+    said(Purpose::Read, what, reply, "").await
 }
 
-async fn said(purpose: Purpose, what: &str, reply: Reply) -> Failure {
+/// `aside`: what is to be said of the status.
+async fn said(purpose: Purpose, what: &str, reply: Reply, aside: &str) -> Failure {
     let (status, server) = (reply.status(), reply.server.clone());
     // By the registry's own clock, which may be wrong: the time between its two dates is what it means.
     let date = reply.header(DATE.as_str()).and_then(|date| httpdate::parse_http_date(date).ok());
     let now = date.unwrap_or_else(SystemTime::now);
     let after = reply.header(RETRY_AFTER.as_str()).and_then(|header| retry_after(header, now));
     let body = reply.body_start(READ).await;
-    let mut text = format!("{what}: {}", spoken(status));
+    let mut text = format!("{what}: {}{aside}", spoken(status));
     let said = excerpt(&body);
     if !said.is_empty() {
         text.push_str(": ");

@@ -163,7 +163,8 @@ impl Wanted {
         }
         let reply = self.host.once(&ask).await?;
         let reply = match reply.status() {
-            404 if !self.blob.urls().is_empty() => self.elsewhere(from).await?,
+            // Some registries deny what they do not have.
+            401 | 403 | 404 | 410 if !self.blob.urls().is_empty() => self.elsewhere(from).await?,
             _ => reply,
         };
         match reply.status() {
@@ -210,8 +211,11 @@ impl Wanted {
         match reply.content_length() {
             Some(length) if length != self.blob.size => {
                 let kind = reply.header("content-type").unwrap_or("no type");
-                let text =
-                    format!("the registry offers {length} bytes ({kind}), its descriptor says {}", self.blob.size);
+                let coding = reply.coding().map(|coding| format!(", Content-Encoding {coding}")).unwrap_or_default();
+                let text = format!(
+                    "the registry offers {length} bytes ({kind}{coding}), its descriptor says {}",
+                    self.blob.size
+                );
                 Err(Failure::never(self.wrong(&text)))
             }
             _ => Ok(Opened::at(0, reply, &self.what)),

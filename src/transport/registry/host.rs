@@ -11,6 +11,7 @@ use tokio::sync::Semaphore;
 use super::answer::{Purpose, refusal, refusal_of};
 use super::auth::{Auth, Granted, Scopes};
 use super::limit::Gate;
+use super::location::is_misled;
 use super::memory::Memory;
 use super::optional::{self, Need};
 use super::projects::Projects;
@@ -170,6 +171,10 @@ impl Host {
     }
 
     /// Asks what another request can settle: one try, and only the registry's own limit is waited for. `None`: no answer.
+    ///
+    /// # Errors
+    /// The other request would meet the same: no token, credentials that cannot be read, a certificate that is not trusted, a
+    /// registry that was given up.
     pub async fn hint(&self, ask: &Ask<'_>) -> Result<Option<Reply>> {
         if let Need::Optional(question) = ask.need {
             self.memory.answers.check(question)?;
@@ -189,7 +194,8 @@ impl Host {
                 self.tries(ask.what).again(failure).await?;
                 self.ask(ask).await.map(Some)
             }
-            Retry::Never => Err(failure.error),
+            // The other question may be redirected elsewhere, or not at all.
+            Retry::Never if !is_misled(&failure) => Err(failure.error),
             _ => Ok(None),
         }
     }
@@ -206,7 +212,7 @@ impl Host {
         if !reply.own {
             return self.without_credentials(ask, reply).await;
         }
-        if !Auth::concerns(&reply) {
+        if !Auth::concerns(&reply, sent.as_ref()) {
             return Ok(reply);
         }
         match self.auth.renewed(&self.wire, &ask.scopes, sent.as_ref(), &reply).await? {
@@ -243,7 +249,7 @@ impl Host {
         self.pass(ask.what).await.map_err(Failure::never)?;
         let sent = self.auth.header(&self.wire, &ask.scopes).await?;
         let reply = self.send(ask, url, body, sent.as_ref()).await?;
-        if !reply.own || !Auth::concerns(&reply) {
+        if !reply.own || !Auth::concerns(&reply, sent.as_ref()) {
             return Ok(reply);
         }
         let other = self.auth.renewed(&self.wire, &ask.scopes, sent.as_ref(), &reply).await?;

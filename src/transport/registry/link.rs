@@ -11,6 +11,9 @@ pub(super) enum Next<'a> {
     Unreadable(&'a str),
 }
 
+/// What may stand between links.
+const SEPARATORS: [char; 3] = [' ', '\t', ','];
+
 pub(super) fn next<'a>(headers: impl Iterator<Item = &'a str>) -> Next<'a> {
     let mut unreadable = None;
     for header in headers {
@@ -32,16 +35,30 @@ fn links(header: &str) -> (Vec<(&str, &str)>, &str) {
     let mut rest = header;
     while let Some((_, after)) = rest.split_once('<') {
         let Some((target, after)) = after.split_once('>') else { break };
-        let end = after.find(",<").or_else(|| after.find(", <")).unwrap_or(after.len());
+        let end = end_of_link(after);
         found.push((target, &after[..end]));
         rest = &after[end..];
     }
     (found, rest)
 }
 
+/// Where the parameters of a link end: at a comma before another link, or before nothing; not in a quoted string.
+fn end_of_link(parameters: &str) -> usize {
+    let mut is_quoted = false;
+    let mut commas = parameters.char_indices().filter(|(_, c)| {
+        is_quoted ^= *c == '"';
+        *c == ',' && !is_quoted
+    });
+    let ends = |after: &str| {
+        let after = after.trim_start_matches(SEPARATORS);
+        after.is_empty() || after.starts_with('<')
+    };
+    commas.find(|(at, _)| ends(&parameters[*at..])).map_or(parameters.len(), |(at, _)| at)
+}
+
 /// Whether the remainder of a header holds a link that was not understood.
 fn is_damaged(rest: &str) -> bool {
-    !rest.trim_matches([' ', '\t', ',']).is_empty()
+    !rest.trim_matches(SEPARATORS).is_empty()
 }
 
 fn is_next(parameters: &str) -> bool {
@@ -49,7 +66,7 @@ fn is_next(parameters: &str) -> bool {
 }
 
 fn says_relation(parameters: &str) -> bool {
-    relations(parameters).next().is_some()
+    relations(parameters).any(|relation| relation.bytes().any(|c| c.is_ascii_alphanumeric()))
 }
 
 fn relations(parameters: &str) -> impl Iterator<Item = &str> {
@@ -70,6 +87,13 @@ mod tests {
             (r#"</p>; rel="prev", </n>; rel="next""#, Next::At("/n")),
             (r#"</n>; title="x"; REL="last Next""#, Next::At("/n")),
             ("</n>; rel='next'", Next::At("/n")),
+            (r#"</n>; rel="next","#, Next::At("/n")),
+            (r#"</p>; rel="prev", "#, Next::Nowhere),
+            (r#"</p>; rel="prev",  </n>; rel="next""#, Next::At("/n")),
+            ("</p>; rel=prev,\t</n>; rel=next", Next::At("/n")),
+            ("</p>; rel=prev, </n>; rel=next,</l>; rel=last", Next::At("/n")),
+            ("</p>; rel=prev,</n>; rel=next , , </l>; rel=last", Next::At("/n")),
+            (r#"</n>; title="one, <two>"; rel="next""#, Next::At("/n")),
             (r#"</p>; rel="prev""#, Next::Nowhere),
             ("", Next::Nowhere),
         ] {
@@ -79,9 +103,14 @@ mod tests {
 
     #[test]
     fn a_link_that_cannot_be_read_is_not_taken_for_the_end_of_the_list() {
-        for header in
-            ["</n; rel=next", r#"/n; rel="next""#, "https://h/v2/a/tags/list?last=b", "</p>; rel=prev, </n", "</n>"]
-        {
+        for header in [
+            "</n; rel=next",
+            r#"/n; rel="next""#,
+            "https://h/v2/a/tags/list?last=b",
+            "</p>; rel=prev, </n",
+            "</n>",
+            "</n>; rel=\"»\"",
+        ] {
             assert_eq!(next([header].into_iter()), Next::Unreadable(header), "{header}");
         }
         assert_eq!(next(["</broken", "</n>; rel=next"].into_iter()), Next::At("/n"));

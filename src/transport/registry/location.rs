@@ -22,13 +22,28 @@ pub(super) fn redirect(call: &Call<'_>, response: &Response, repeatable: bool) -
     let Some(location) = response.headers().get(LOCATION).and_then(|l| l.to_str().ok()).filter(|_| follows) else {
         return Ok(None);
     };
-    let fail = |reason: String| Failure::never(Error::new(Kind::Network, format!("{}: {reason}", call.what)));
-    let next = resolve(&call.url, location).map_err(|reason| fail(format!("redirected, but {reason}")))?;
+    let next = resolve(&call.url, location).map_err(|reason| misled(call.what, format!("redirected, but {reason}")))?;
     if call.body.size() > 0 && next.origin() != call.url.origin() && !is_upgrade(&call.url, &next) {
         let [from, to] = [&call.url, &next].map(|url| url.origin().ascii_serialization());
-        return Err(fail(format!("{from} redirects to {to}, another server, which must not get what was sent")));
+        let reason = format!("{from} redirects to {to}, another server, which must not get what was sent");
+        return Err(misled(call.what, reason));
     }
     Ok(Some(next))
+}
+
+/// A redirect that must not or cannot be followed.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Misled(String);
+
+/// The failure of a request that was redirected to nowhere; why, in words.
+pub(super) fn misled(what: &str, reason: String) -> Failure {
+    Failure::never(Error::new(Kind::Network, what).because(Misled(reason)))
+}
+
+/// Whether a request failed because of where it was redirected to: another method may be redirected elsewhere, or answered.
+pub(super) fn is_misled(failure: &Failure) -> bool {
+    std::error::Error::source(&failure.error).is_some_and(|cause| cause.is::<Misled>())
 }
 
 /// The same host, by TLS from now on; it has the port that was given, or that of https.

@@ -15,6 +15,9 @@ use super::trace::Talk;
 use super::wire::broken;
 use crate::error::{Error, Kind};
 
+/// Characters of a header that are shown.
+const SHOWN: usize = 40;
+
 /// An answer, its body unread.
 pub(super) struct Reply {
     response: Response,
@@ -66,15 +69,22 @@ impl Reply {
         self.header("content-length")?.trim().parse().ok()
     }
 
+    /// What the body was compressed with on its way, as far as its headers say so; nobody asked for that.
+    pub fn coding(&self) -> Option<&str> {
+        self.header("content-encoding").map(str::trim).filter(|coding| !coding.eq_ignore_ascii_case("identity"))
+    }
+
     /// The whole body.
     ///
     /// # Errors
-    /// If it is longer than `limit` bytes, breaks off or stalls.
+    /// If it is longer than `limit` bytes, breaks off or stalls; if it is compressed.
     pub async fn body(self, what: &str, limit: u64) -> Result<Bytes, Failure> {
         let too_long = || Failure::never(Error::damaged(format!("{what}: the answer is longer than {limit} bytes")));
         if self.content_length().is_some_and(|length| length > limit) {
             return Err(too_long());
         }
+        // A part may be anything, and is proven by its length alone.
+        let coding = self.coding().filter(|_| self.status() != 206).map(str::to_owned);
         let mut stream = self.stream(what);
         let mut all = BytesMut::new();
         while let Some(piece) = stream.next().await {
@@ -82,6 +92,13 @@ impl Reply {
             if all.len() as u64 > limit {
                 return Err(too_long());
             }
+        }
+        // Some servers name a coding and send text.
+        if let Some(coding) = coding.filter(|_| std::str::from_utf8(&all).is_err()) {
+            let coding: String = coding.chars().take(SHOWN).collect();
+            let text = "though it was asked for as it is: whatever stands before the registry must not compress it";
+            let text = format!("{what}: the answer is compressed (Content-Encoding: {coding:?}), {text}");
+            return Err(Failure::never(Error::damaged(text)));
         }
         Ok(all.freeze())
     }

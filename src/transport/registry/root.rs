@@ -11,14 +11,18 @@ use reqwest::header::HeaderMap;
 use reqwest::{Method, Url};
 use tokio::sync::OnceCell;
 
-use super::answer::refusal;
+use super::answer::{excerpt, refusal};
 use super::auth::{Auth, Challenge, Scopes};
 use super::limit::Gate;
 use super::location::is_same_server;
-use super::retry::{Failure, Tries, may_be_down};
+use super::reply::Reply;
+use super::retry::{Failure, Tries, is_transient, may_be_down};
 use super::wire::{Call, Payload, Wire, is_loopback, spoke_tls};
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::progress::Event;
+
+/// Read of a refusal, in bytes.
+const MOST_SHOWN: usize = 4096;
 
 /// One for each registry.
 pub(super) struct Root {
@@ -96,25 +100,42 @@ impl Root {
         let url = base.join("/v2/").map_err(fail)?;
         let (method, headers, body) = (Method::GET, HeaderMap::new(), Payload::none());
         let reply = self.wire.send(Call { method, url, headers, body, authorization: None, what }).await?;
-        match reply.status() {
+        let (status, url, challenge) = (reply.status(), reply.url().clone(), Challenge::of(&reply));
+        match status {
             200 | 401 => {}
-            // Other paths may still work.
-            status @ (403 | 404 | 405 | 410 | 500 | 501) => {
-                let text = format!(
-                    "{} answers GET /v2/ with {status}, as a registry should not; asking it all the same",
-                    self.registry
-                );
-                self.wire.events.report(Event::Warning(text));
-            }
+            400 if url.scheme() == "http" => self.refuse_plain(what, reply).await?,
+            400..=499 if !is_transient(status) => self.warn(status),
+            500 | 501 => self.warn(status),
             _ => return Err(refusal(what, reply).await),
         }
         // Of a server that it redirects to nothing is learned: our credentials are not for that one.
-        if reply.status() != 200 && is_same_server(base, reply.url()) {
-            self.auth.set_challenge(Challenge::of(&reply));
+        if let Some(challenge) = challenge.filter(|_| status != 200 && is_same_server(base, &url)) {
+            self.auth.challenged(challenge);
         }
         // A proxy that sends everybody on to TLS is spoken to by TLS from now on.
-        let secured = reply.url().scheme() == "https" && reply.url().host_str() == base.host_str();
-        Ok(if secured { reply.url().join("/").map_err(fail)? } else { base.clone() })
+        let secured = url.scheme() == "https" && url.host_str() == base.host_str();
+        Ok(if secured { url.join("/").map_err(fail)? } else { base.clone() })
+    }
+
+    /// Other paths may still work.
+    fn warn(&self, status: u16) {
+        let registry = &self.registry;
+        let text =
+            format!("{registry} answers GET /v2/ with {status}, as a registry should not; asking it all the same");
+        self.wire.events.report(Event::Warning(text));
+    }
+
+    /// # Errors
+    /// The server wants TLS, as nginx, Apache and Go's servers say with 400.
+    async fn refuse_plain(&self, what: &str, reply: Reply) -> Result<(), Failure> {
+        let status = reply.status();
+        let said = excerpt(&reply.body_start(MOST_SHOWN).await);
+        let words = said.to_lowercase();
+        if ["https", "ssl", "tls"].iter().any(|word| words.contains(word)) {
+            return Err(Failure::never(Error::new(Kind::Refused, format!("{what}: {status} Bad Request: {said}"))));
+        }
+        self.warn(status);
+        Ok(())
     }
 
     /// Has the outage note whether the registry is up, unless that was found out after `failure`.

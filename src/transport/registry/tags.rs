@@ -36,8 +36,8 @@ const MOST_OPTIONAL: usize = 100;
 const PAGE: usize = 1000;
 /// Most servers that cut a list do so at a multiple of this; behind one gateway there may be several, with limits of their own.
 const ROUND: usize = 10;
-/// Where servers usually cut lists. A list that is as long as one of these may be whole all the same.
-const USUAL_CUTS: [usize; 8] = [50, 100, 200, 250, 500, 1000, 5000, 10_000];
+/// Where servers usually cut lists, beside powers of two from 64 on. A list that is as long as one of these may be whole all the same.
+const USUAL_CUTS: [usize; 10] = [50, 100, 200, 250, 300, 500, 1000, 2000, 5000, 10_000];
 
 /// The whole list, or one with the doubts about it.
 ///
@@ -204,7 +204,7 @@ impl Listing<'_> {
     /// are usually cut at, one entry is asked for: where that answer says that there are more, this one would have said so, too.
     async fn note_usual_cut(&mut self, entries: usize) -> Result<()> {
         let is_longest = entries >= self.host.memory.longest_page.load(Ordering::Relaxed);
-        if !USUAL_CUTS.contains(&entries) || entries > self.asked || !is_longest {
+        if !is_usual_cut(entries) || entries > self.asked || !is_longest {
             return Ok(());
         }
         match self.repeatable(asking(&self.own, 1, None)).await {
@@ -311,6 +311,10 @@ impl Listing<'_> {
         let reason = if let Onward::Lost(reason) = onward { reason } else { "cannot be found" };
         strange(&self.what, format!("the next page {reason}"))
     }
+}
+
+fn is_usual_cut(entries: usize) -> bool {
+    USUAL_CUTS.contains(&entries) || entries.is_power_of_two() && (64..=65_536).contains(&entries)
 }
 
 fn asking(own: &Url, n: usize, last: Option<&str>) -> Url {

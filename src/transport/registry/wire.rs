@@ -10,10 +10,10 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
-use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
+use reqwest::header::{ACCEPT_ENCODING, AUTHORIZATION, HeaderMap, HeaderValue};
 use reqwest::{Client, Method, Response, Url};
 
-use super::location::{is_same_server, redirect};
+use super::location::{is_same_server, misled, redirect};
 use super::outage::{Outage, given_up};
 use super::outflow::{Outflow, Watch};
 use super::peers::{Peers, Role};
@@ -208,8 +208,7 @@ impl Wire {
                     continue;
                 }
             };
-            let text = format!("{}: {reason}, at {}", call.what, trace::shown(&next));
-            return Err(Failure::never(Error::new(Kind::Network, text)));
+            return Err(misled(call.what, format!("{reason}, at {}", trace::shown(&next))));
         }
     }
 
@@ -330,6 +329,7 @@ impl Wire {
             .referer(false)
             .retry(reqwest::retry::never())
             .user_agent(&self.config.user_agent)
+            .default_headers(as_it_is())
             .connect_timeout(self.config.connect_timeout)
             .tcp_keepalive(Duration::from_secs(30))
             .pool_max_idle_per_host(self.config.per_host * 3 + 2);
@@ -342,6 +342,11 @@ impl Wire {
         pools.insert(key, client.clone());
         Ok(client)
     }
+}
+
+/// What is proven by its digest is wanted as it is, not compressed on its way.
+fn as_it_is() -> HeaderMap {
+    HeaderMap::from_iter([(ACCEPT_ENCODING, HeaderValue::from_static("identity"))])
 }
 
 /// Has the outage of `server` note, as long as it is polled, that an upload moves. Never ends.

@@ -45,6 +45,23 @@ async fn a_manifest_is_bounded_and_must_be_what_the_registry_says_it_is() {
     assert!(error.chain().contains(&Digest::sha256(INDEX.as_bytes()).to_string()), "{error:?}");
 }
 
+/// A gateway that compresses what its origin sends would change every digest.
+#[tokio::test]
+async fn content_is_asked_for_as_it_is_and_a_compressed_answer_is_named() {
+    let server = Server::registry(|request, _| {
+        assert_eq!(request.header("accept-encoding"), "identity");
+        match request.target.ends_with("/text") {
+            // Only called so.
+            true => manifest().with("Content-Encoding", "gzip"),
+            false => manifest().with("Content-Encoding", "gzip").body([0x1f, 0x8b, 8, 0, 0xff]),
+        }
+    });
+    let server = server.await;
+    assert!(client(config()).manifest(&tag(&repo(&server), "text")).await.unwrap().is_some());
+    let error = client(config()).manifest(&tag(&repo(&server), "v1")).await.unwrap_err();
+    assert!(error.kind() == Kind::Damaged && error.chain().contains("Content-Encoding: \"gzip\""), "{error:?}");
+}
+
 #[tokio::test]
 async fn a_head_that_says_too_little_is_followed_by_get() {
     let server = Server::registry(|request, _| match request.method.as_str() {

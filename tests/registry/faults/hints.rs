@@ -6,10 +6,11 @@ use gapferry::oci::{Descriptor, Digest, Manifest, Reference, Tag, media_type};
 use gapferry::progress::Event;
 
 use gapferry::transport::registry::Denials;
+use serde_json::json;
 
 use super::{INDEX, manifest, repo};
-use crate::shelf::tag;
-use crate::support::faulty::{Answer, Fault, Seen, Server, Stage};
+use crate::shelf::{read, tag};
+use crate::support::faulty::{Answer, Fault, Seen, Server, Stage, ranged};
 use crate::{client, config, watched};
 
 fn index() -> Digest {
@@ -39,6 +40,41 @@ async fn what_get_finds_is_there_whatever_head_says() {
         _ => manifest(),
     });
     both_find(&server.await, "HEAD reset").await;
+}
+
+#[tokio::test]
+async fn a_head_that_leads_nowhere_or_tells_nonsense_does_not_hide_a_manifest() {
+    let heads: [(&str, fn(&Seen) -> Answer); 5] = [
+        ("a redirect loop", |request| Answer::new(307).with("Location", request.target.clone())),
+        ("redirects without end", |request| Answer::new(302).with("Location", format!("{}x", request.target))),
+        ("a redirect to no URL", |_| Answer::new(307).with("Location", "http://[")),
+        ("a redirect away from HTTP", |_| Answer::new(307).with("Location", "ftp://h/x")),
+        ("a length of nothing", |_| manifest().with("Docker-Content-Digest", index().to_string()).body("")),
+    ];
+    for (case, head) in heads {
+        let server = Server::registry(move |request, _| match request.method.as_str() {
+            "HEAD" => head(request),
+            _ => manifest(),
+        });
+        let (server, registries) = (server.await, client(config()));
+        let reference = tag(&repo(&server), "v1");
+        let found = Source::resolve(&registries, &reference).await.unwrap_or_else(|e| panic!("{case}: {e:?}"));
+        assert_eq!(found.map(|found| (found.digest, found.size)), Some((index(), INDEX.len() as u64)), "{case}");
+        assert!(Sink::resolve(&registries, &reference).await.unwrap().means(&index()), "{case}");
+    }
+}
+
+/// A cache in front of the registry may keep the headers of another answer. The bytes prove themselves.
+#[tokio::test]
+async fn the_digest_that_was_asked_for_counts_more_than_the_one_in_a_header() {
+    let stale = || manifest().with("Docker-Content-Digest", Digest::sha256(b"of another answer").to_string());
+    let server = Server::registry(move |_, _| stale()).await;
+    let (registries, reference) = (client(config()), repo(&server).with_digest(index()));
+    assert_eq!(Source::resolve(&registries, &reference).await.unwrap().map(|found| found.digest), Some(index()));
+    assert!(Sink::resolve(&registries, &reference).await.unwrap().means(&index()));
+    assert!(registries.manifest(&reference).await.unwrap().is_some());
+    let other = repo(&server).with_digest(Digest::sha256(b"of bytes that never come"));
+    assert_eq!(registries.manifest(&other).await.unwrap_err().kind(), Kind::Damaged);
 }
 
 #[tokio::test]
@@ -119,6 +155,19 @@ async fn what_was_just_pushed_is_read_back_by_get_if_head_tells_of_something_els
         let index = Manifest::parse(INDEX.into(), Some(media_type::OCI_INDEX), None).unwrap();
         registries.put_manifest(&reference, &index).await.unwrap();
         assert!(Sink::resolve(&registries, &reference).await.unwrap().means(&self::index()));
+    }
+}
+
+/// Some registries answer 403 for what they do not have.
+#[tokio::test]
+async fn a_foreign_layer_that_the_registry_denies_is_read_where_its_manifest_says() {
+    let elsewhere = Server::start(|request, _| ranged(request, b"layer")).await;
+    let url = format!("http://{}/layer", elsewhere.address);
+    let layer = json!({"mediaType": "x", "digest": Digest::sha256(b"layer"), "size": 5, "urls": [url]});
+    let layer: Descriptor = serde_json::from_value(layer).unwrap();
+    for status in [401, 403, 404, 410] {
+        let server = Server::registry(move |_, _| Answer::new(status)).await;
+        assert!(read(&client(config()), &repo(&server), &layer).await.unwrap() == b"layer"[..], "{status}");
     }
 }
 

@@ -121,10 +121,13 @@ async fn a_list_that_ends_where_lists_are_often_cut_is_doubted_unless_the_regist
         Some(_) => page(&all[50..]),
         None => page(&all[..50]).with("Link", "</v2/a/b/tags/list?page=2>; rel=next"),
     };
-    let cases: [(&str, usize, Script, bool); 9] = [
+    let cases: [(&str, usize, Script, bool); 12] = [
         ("it says which page is the last", 100, pages, true),
         ("it repeats itself", 100, repeats, false),
         ("it repeats itself", 250, repeats, false),
+        ("it repeats itself", 64, repeats, false),
+        ("it repeats itself", 512, repeats, false),
+        ("it repeats itself", 300, repeats, false),
         ("it refuses", 100, refuses, false),
         ("it cuts without a word", 50, cuts, false),
         ("it says where it cuts", 100, says_so, true),

@@ -44,7 +44,7 @@ async fn redirects_end() {
     for (server, says) in [(around.await, "redirect loop"), (forever, "more than 10 redirects")] {
         let error = client(config()).manifest(&tag(&repo(&server), "v1")).await.unwrap_err();
         assert_eq!(error.kind(), Kind::Network);
-        assert!(error.to_string().contains(says), "{error}");
+        assert!(error.chain().contains(says), "{error:?}");
         assert!(!error.chain().contains("topsecret"), "{error:?}");
         assert!(server.seen().len() <= 11);
     }

@@ -8,6 +8,9 @@ use reqwest::Url;
 
 use crate::transport::registry::reply::Reply;
 
+/// The most token servers of one answer that are asked.
+const MOST_SERVERS: usize = 4;
+
 /// A challenge this program can answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::transport::registry) enum Challenge {
@@ -25,6 +28,8 @@ pub(in crate::transport::registry) struct Bearer {
     pub error: Option<String>,
     /// Basic would do, too.
     pub or_basic: bool,
+    /// Other token servers that would do.
+    others: Vec<Bearer>,
 }
 
 impl Challenge {
@@ -39,9 +44,16 @@ impl Challenge {
         let all: Vec<Challenge> = headers.flat_map(|header| parse(header.as_ref())).collect();
         let or_basic = all.contains(&Challenge::Basic);
         let bearers = || all.iter().filter_map(Challenge::bearer);
-        let resolved = bearers().find_map(|bearer| Some(Bearer { realm: bearer.address(asked)?, ..bearer.clone() }));
-        match resolved {
-            Some(bearer) => Some(Challenge::Bearer(Bearer { or_basic, ..bearer })),
+        let resolved = |bearer: &Bearer| Some(Bearer { realm: bearer.address(asked)?, or_basic, ..bearer.clone() });
+        let mut servers: Vec<Bearer> = Vec::new();
+        for bearer in bearers().filter_map(resolved) {
+            if servers.len() < MOST_SERVERS && !servers.iter().any(|known| known.is_same_server(&bearer)) {
+                servers.push(bearer);
+            }
+        }
+        let mut servers = servers.into_iter();
+        match servers.next() {
+            Some(first) => Some(Challenge::Bearer(Bearer { others: servers.collect(), ..first })),
             None if or_basic => Some(Challenge::Basic),
             None => bearers().next().cloned().map(Challenge::Bearer),
         }
@@ -74,6 +86,20 @@ impl Challenge {
 }
 
 impl Bearer {
+    /// The same challenge with each of the other token servers first.
+    pub fn others(&self) -> impl Iterator<Item = Bearer> {
+        (0..self.others.len()).map(|at| {
+            let mut others = self.others.clone();
+            let first = std::mem::replace(&mut others[at], Bearer { others: Vec::new(), ..self.clone() });
+            Bearer { others, ..first }
+        })
+    }
+
+    /// Whether both want a token of one server for one service.
+    pub fn is_same_server(&self, other: &Bearer) -> bool {
+        (&self.realm, &self.service) == (&other.realm, &other.service)
+    }
+
     /// The token server is Harbor's (`src/core/service/token`): it calls its registry so, whatever its host is called.
     pub fn is_harbor(&self) -> bool {
         self.service.as_deref() == Some("harbor-registry")
@@ -141,14 +167,17 @@ fn challenge(scheme: &str, parameters: Vec<(String, String)>) -> Option<Challeng
     (!bearer.realm.is_empty()).then_some(Challenge::Bearer(bearer))
 }
 
+/// What stands between parameters; some gateways write a semicolon, as in other headers.
+const SEPARATORS: [char; 4] = [' ', '\t', ',', ';'];
+
 /// `name=value` pairs up to what must be the next scheme, and the rest from there.
 fn parameters(text: &str) -> (Vec<(String, String)>, &str) {
     let mut pairs = Vec::new();
-    let mut rest = text.trim_start_matches([' ', '\t', ',']);
+    let mut rest = text.trim_start_matches(SEPARATORS);
     while let Some((name, after)) = name_before_equals(rest) {
         let (value, remaining) = value(after);
         pairs.push((name.to_ascii_lowercase(), value));
-        rest = remaining.trim_start_matches([' ', '\t', ',']);
+        rest = remaining.trim_start_matches(SEPARATORS);
     }
     (pairs, rest)
 }
@@ -163,7 +192,7 @@ fn name_before_equals(text: &str) -> Option<(&str, &str)> {
 /// A quoted string (with `\` escapes), in single quotes as some gateways write it, or a bare token.
 fn value(text: &str) -> (String, &str) {
     let Some(quote) = text.chars().next().filter(|c| matches!(c, '"' | '\'')) else {
-        let end = text.find([',', ' ', '\t']).unwrap_or(text.len());
+        let end = text.find(SEPARATORS).unwrap_or(text.len());
         return (text[..end].to_owned(), &text[end..]);
     };
     let quoted = &text[1..];
@@ -194,7 +223,7 @@ mod tests {
     fn bearer(realm: &str, service: Option<&str>, scope: Option<&str>) -> Option<Challenge> {
         let owned = |text: Option<&str>| text.map(str::to_owned);
         let (service, scope) = (owned(service), owned(scope));
-        Some(Challenge::Bearer(Bearer { realm: realm.into(), service, scope, error: None, or_basic: false }))
+        Some(Challenge::Bearer(Bearer { realm: realm.into(), service, scope, ..Bearer::default() }))
     }
 
     #[test]
@@ -232,6 +261,22 @@ mod tests {
     }
 
     #[test]
+    fn of_several_token_servers_each_can_be_asked() {
+        let servers = |header: &str| match first(header) {
+            Some(Challenge::Bearer(bearer)) => {
+                let all: Vec<Bearer> = std::iter::once(bearer.clone()).chain(bearer.others()).collect();
+                assert!(all.iter().all(|one| one.others.len() + 1 == all.len()), "none is lost: {all:?}");
+                all.into_iter().map(|one| one.realm).collect::<Vec<_>>()
+            }
+            other => panic!("{other:?}"),
+        };
+        let two = r#"Bearer realm="https://a/t", Bearer realm="https://b/t", Bearer realm="https://a/t""#;
+        assert_eq!(servers(two), ["https://a/t", "https://b/t"]);
+        let many: Vec<String> = (0..100).map(|n| format!(r#"Bearer realm="https://h{n}/t""#)).collect();
+        assert_eq!(servers(&many.join(", ")).len(), MOST_SERVERS);
+    }
+
+    #[test]
     fn a_realm_is_found_however_it_is_written() {
         let realm = |header: &str| match first(header) {
             Some(Challenge::Bearer(bearer)) => bearer.realm,
@@ -242,6 +287,8 @@ mod tests {
             r#"Bearer realm="https://a/t",realm="registry""#,
             r#"Bearer realm="registry",service="s",realm="https://a/t""#,
             r#"Bearer realm="https://a/t",realm="https://b/t""#,
+            r#"Bearer realm="https://a/t";service="s""#,
+            r#"Bearer service=s; realm=https://a/t; scope="x""#,
         ] {
             assert_eq!(realm(header), "https://a/t", "{header}");
         }

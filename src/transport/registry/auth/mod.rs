@@ -1,6 +1,7 @@
 //! Who we are to one registry: its challenge, our credentials, the tokens got for them.
 
 mod challenge;
+mod challenges;
 mod claims;
 mod scope;
 mod shared;
@@ -16,8 +17,9 @@ use super::reply::Reply;
 use super::retry::{Failure, Retry};
 use super::wire::Wire;
 use crate::credentials::{Credentials, Store};
-use crate::error::Error;
+use crate::error::{Error, Kind};
 pub(super) use challenge::{Bearer, Challenge};
+use challenges::{Challenges, Known};
 pub(super) use claims::Granted;
 pub(super) use scope::Scopes;
 pub(super) use shared::Shared;
@@ -28,7 +30,7 @@ use token::{Token, Wanted};
 pub(super) struct Auth {
     registry: String,
     store: Store,
-    challenge: Mutex<Option<Challenge>>,
+    challenges: Challenges,
     /// By repository path, whose namespaces may have credentials of their own. The store sees to it that no helper is asked
     /// twice.
     credentials: tokio::sync::Mutex<HashMap<String, Option<Credentials>>>,
@@ -46,8 +48,8 @@ type TokenSlot = Arc<tokio::sync::Mutex<Option<Token>>>;
 
 impl Auth {
     pub fn new(registry: &str, store: Store) -> Auth {
-        let (challenge, credentials, tokens, shared, expected, sharing) = Default::default();
-        Auth { registry: registry.to_owned(), store, challenge, credentials, tokens, shared, expected, sharing }
+        let (challenges, credentials, tokens, shared, expected, sharing) = Default::default();
+        Auth { registry: registry.to_owned(), store, challenges, credentials, tokens, shared, expected, sharing }
     }
 
     /// The repository with this path is going to be read: if the token server turns out to be Harbor's, one token serves several.
@@ -56,69 +58,93 @@ impl Auth {
         expected.entry(scope::project(path).to_owned()).or_insert_with(|| path.to_owned());
     }
 
-    pub fn set_challenge(&self, challenge: Option<Challenge>) {
-        *self.challenge.lock().unwrap_or_else(PoisonError::into_inner) = challenge;
+    /// Takes over the challenge of the registry's root.
+    pub fn challenged(&self, challenge: Challenge) {
+        self.challenges.learn("", challenge);
     }
 
     /// Whether the registry has asked who we are.
     pub fn is_asked(&self) -> bool {
-        self.challenge.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+        self.challenges.latest().is_some()
     }
 
     /// Whether its token server is Harbor's.
     pub fn is_harbor(&self) -> bool {
-        let challenge = self.challenge.lock().unwrap_or_else(PoisonError::into_inner);
-        matches!(&*challenge, Some(Challenge::Bearer(bearer)) if bearer.is_harbor())
+        self.challenges.is_harbor()
     }
 
     /// The `Authorization` for a request, if one is wanted and can be had. Without credentials a Bearer token is fetched
-    /// anonymously; for Basic nothing is sent and the registry decides.
+    /// anonymously; for Basic nothing is sent and the registry decides. So does it where the only token server that is known is
+    /// another repository's, which gives no token for this one.
     pub async fn header(&self, wire: &Wire, scopes: &Scopes) -> Result<Option<HeaderValue>, Failure> {
-        self.header_with(wire, scopes, None).await
+        match self.challenges.of(scopes) {
+            Known::Nothing => Ok(None),
+            Known::Own(challenge) => self.answer(wire, scopes, &challenge, None).await,
+            Known::Other(challenge) => match (self.answer(wire, scopes, &challenge, None).await, &challenge) {
+                (Err(failure), Challenge::Bearer(bearer)) if is_for_good(&failure) => {
+                    self.challenges.note_refused(scopes, bearer, &failure.error);
+                    Ok(None)
+                }
+                (answer, _) => answer,
+            },
+        }
     }
 
-    /// A token that has to be fetched is asked for with what `extra` says, too.
-    async fn header_with(
+    /// The `Authorization` that answers `challenge`. A token that has to be fetched is asked for with what `extra` says, too.
+    async fn answer(
         &self,
         wire: &Wire,
         scopes: &Scopes,
-        extra: Option<String>,
+        challenge: &Challenge,
+        extra: Option<&str>,
     ) -> Result<Option<HeaderValue>, Failure> {
-        let challenge = self.challenge.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        match challenge {
-            None => Ok(None),
-            Some(Challenge::Basic) => self.basic(scopes.path()).await,
-            Some(Challenge::Bearer(bearer)) => {
-                if bearer.is_harbor() {
-                    self.share_expected().await.map_err(Failure::never)?;
-                }
-                let is_enough = |granted: &Granted| {
-                    scopes.are_granted_by_project(granted)
-                        || bearer.is_harbor() && scopes.are_answered_by_project(granted)
-                };
-                if let Some(shared) = self.shared.serving(scopes).filter(|_| extra.is_none()) {
-                    match self.token(wire, &bearer, (&shared.token, &shared.scopes), None).await {
-                        Ok(token) if token.granted.as_ref().is_none_or(is_enough) => {
-                            return token::header("Bearer", token.secret.expose()).map(Some);
-                        }
-                        Ok(_) => {}
-                        // Some token servers give none for several repositories.
-                        Err(failure) if failure.retry == Retry::Never => self.shared.drop_group(&shared),
-                        Err(failure) => return Err(failure),
-                    }
-                }
-                let fetched = self.token(wire, &bearer, (&self.slot(scopes), scopes), extra.as_deref()).await;
-                let token = match (fetched, bearer.or_basic) {
-                    (Err(failure), true) => {
-                        let Some(basic) = self.basic(scopes.path()).await? else { return Err(failure) };
-                        self.set_challenge(Some(Challenge::Basic));
-                        return Ok(Some(basic));
-                    }
-                    (fetched, _) => fetched?,
-                };
-                token::header("Bearer", token.secret.expose()).map(Some)
+        let Challenge::Bearer(bearer) = challenge else { return self.basic(scopes.path()).await };
+        let failure = match self.bearer(wire, scopes, bearer, extra).await {
+            Ok(token) => return Ok(Some(token)),
+            Err(failure) => failure,
+        };
+        for other in bearer.others() {
+            if let Ok(token) = self.bearer(wire, scopes, &other, extra).await {
+                // It stands first from now on.
+                self.challenges.learn(scopes.path(), Challenge::Bearer(other));
+                return Ok(Some(token));
             }
         }
+        if bearer.or_basic && failure.retry == Retry::Never {
+            let Some(basic) = self.basic(scopes.path()).await? else { return Err(failure) };
+            self.challenges.learn(scopes.path(), Challenge::Basic);
+            return Ok(Some(basic));
+        }
+        Err(failure)
+    }
+
+    /// A token of the server that `bearer` names.
+    async fn bearer(
+        &self,
+        wire: &Wire,
+        scopes: &Scopes,
+        bearer: &Bearer,
+        extra: Option<&str>,
+    ) -> Result<HeaderValue, Failure> {
+        if bearer.is_harbor() {
+            self.share_expected().await.map_err(Failure::never)?;
+        }
+        let is_enough = |granted: &Granted| {
+            scopes.are_granted_by_project(granted) || bearer.is_harbor() && scopes.are_answered_by_project(granted)
+        };
+        if let Some(shared) = self.shared.serving(scopes).filter(|_| extra.is_none()) {
+            match self.token(wire, bearer, (&shared.token, &shared.scopes), None).await {
+                Ok(token) if token.granted.as_ref().is_none_or(is_enough) => {
+                    return token::header("Bearer", token.secret.expose());
+                }
+                Ok(_) => {}
+                // Some token servers give none for several repositories.
+                Err(failure) if failure.retry == Retry::Never => self.shared.drop_group(&shared),
+                Err(failure) => return Err(failure),
+            }
+        }
+        let token = self.token(wire, bearer, (&self.slot(scopes), scopes), extra).await?;
+        token::header("Bearer", token.secret.expose())
     }
 
     /// The token that is held there, or a new one for these scopes.
@@ -173,8 +199,7 @@ impl Auth {
 
     /// What the token of a group grants. `None`: there is none, or it does not say so.
     pub async fn granted(&self, wire: &Wire, shared: &Arc<Shared>) -> Result<Option<Granted>, Failure> {
-        let challenge = self.challenge.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let Some(Challenge::Bearer(bearer)) = challenge else { return Ok(None) };
+        let Some(Challenge::Bearer(bearer)) = self.challenges.latest() else { return Ok(None) };
         match self.token(wire, &bearer, (&shared.token, &shared.scopes), None).await {
             Ok(token) => Ok(token.granted),
             Err(failure) if failure.retry == Retry::Never => {
@@ -191,11 +216,13 @@ impl Auth {
         credentials.filter(Credentials::has_basic).map(|known| token::basic_header(&known)).transpose()
     }
 
-    /// Whether the answer is about who we are, and so may differ with another token.
-    pub fn concerns(reply: &Reply) -> bool {
-        match reply.status() {
-            401 => true,
-            403 => Challenge::of(reply).is_some_and(|c| c.missing_scope().is_some()),
+    /// Whether the answer to a request with this `Authorization` is about who we are, and so may differ with another token.
+    pub fn concerns(reply: &Reply, sent: Option<&HeaderValue>) -> bool {
+        match (reply.status(), sent) {
+            (401, _) => true,
+            (403, Some(_)) => Challenge::of(reply).is_some_and(|challenge| challenge.missing_scope().is_some()),
+            // Some gateways deny where they should ask.
+            (403, None) => matches!(Challenge::of(reply), Some(Challenge::Bearer(_))),
             _ => false,
         }
     }
@@ -215,14 +242,23 @@ impl Auth {
             challenge.missing_scope().or_else(|| challenge.other_scope(&asked)).map(str::to_owned)
         };
         let extra = challenge.as_ref().and_then(named);
-        if challenge.is_some() {
-            self.set_challenge(challenge);
+        let refused = self.challenges.take_refused(scopes, challenge.as_ref());
+        if let Some(challenge) = &challenge {
+            self.challenges.learn(scopes.path(), challenge.clone());
+        }
+        // It names the token server that has just refused.
+        if let Some(error) = refused.filter(|_| extra.is_none()) {
+            return Err(Failure::never(error));
         }
         self.forget(scopes, sent).await;
-        let other = match self.header_with(wire, scopes, extra.clone()).await {
+        // Not what is known meanwhile: other repositories have challenges of their own.
+        let Some(challenge) = challenge.or_else(|| self.challenges.of(scopes).into_challenge()) else {
+            return Ok(None);
+        };
+        let other = match self.answer(wire, scopes, &challenge, extra.as_deref()).await {
             // A token server may refuse all for the sake of one scope.
             Err(failure) if extra.is_some() && failure.retry == Retry::Never => {
-                self.header_with(wire, scopes, None).await?
+                self.answer(wire, scopes, &challenge, None).await?
             }
             other => other?,
         };
@@ -257,6 +293,12 @@ impl Auth {
         known.insert(path.to_owned(), found.clone());
         Ok(found)
     }
+}
+
+/// Whether a token server gives no token, now or later; what is wrong on this side is another matter.
+fn is_for_good(failure: &Failure) -> bool {
+    let is_there = matches!(failure.error.kind(), Kind::Unauthorized | Kind::Refused | Kind::NotFound | Kind::Network);
+    failure.retry == Retry::Never && is_there && failure.error.stopped().is_none()
 }
 
 /// Takes the token out of `slot` if it is the refused one.

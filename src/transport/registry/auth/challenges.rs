@@ -1,0 +1,91 @@
+//! Which challenge counts for a request: the repositories below one host may have token servers of their own.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use super::challenge::{Bearer, Challenge};
+use super::scope::Scopes;
+use crate::error::Error;
+
+/// The challenges of one registry.
+#[derive(Default)]
+pub(super) struct Challenges(Mutex<State>);
+
+#[derive(Default)]
+struct State {
+    /// The latest, whatever it was the answer to: it counts until a repository has shown its own.
+    latest: Option<Challenge>,
+    /// The latest of each repository, by its path; that of the root has the empty path.
+    own: HashMap<String, Challenge>,
+    /// Scopes for which the token server of another repository has refused a token, and how: these requests go without a token,
+    /// until their own challenge is known.
+    refused: HashMap<Scopes, (Bearer, Error)>,
+}
+
+/// What to answer before a request is sent.
+pub(super) enum Known {
+    /// The challenge of the same repository.
+    Own(Challenge),
+    /// That of another one.
+    Other(Challenge),
+    Nothing,
+}
+
+impl Known {
+    pub fn into_challenge(self) -> Option<Challenge> {
+        match self {
+            Known::Own(challenge) | Known::Other(challenge) => Some(challenge),
+            Known::Nothing => None,
+        }
+    }
+}
+
+impl Challenges {
+    /// Takes over a challenge that a request to the repository at `path` has met.
+    pub fn learn(&self, path: &str, challenge: Challenge) {
+        let mut state = self.lock();
+        state.own.insert(path.to_owned(), challenge.clone());
+        state.latest = Some(challenge);
+    }
+
+    pub fn of(&self, scopes: &Scopes) -> Known {
+        let state = self.lock();
+        match (state.own.get(scopes.path()), &state.latest) {
+            (Some(own), _) => Known::Own(own.clone()),
+            (None, Some(_)) if state.refused.contains_key(scopes) => Known::Nothing,
+            (None, Some(latest)) => Known::Other(latest.clone()),
+            (None, None) => Known::Nothing,
+        }
+    }
+
+    pub fn latest(&self) -> Option<Challenge> {
+        self.lock().latest.clone()
+    }
+
+    /// Whether a token server of it is Harbor's.
+    pub fn is_harbor(&self) -> bool {
+        let is_harbor = |challenge: &Challenge| matches!(challenge, Challenge::Bearer(bearer) if bearer.is_harbor());
+        let state = self.lock();
+        state.latest.iter().chain(state.own.values()).any(is_harbor)
+    }
+
+    /// The token server of `bearer`, which another repository has named, gives no token for these scopes.
+    pub fn note_refused(&self, scopes: &Scopes, bearer: &Bearer, error: &Error) {
+        self.lock().refused.insert(scopes.clone(), (bearer.clone(), error.clone()));
+    }
+
+    /// Why the token server of `challenge` has refused a token for these scopes, if it was asked for another repository's sake.
+    pub fn take_refused(&self, scopes: &Scopes, challenge: Option<&Challenge>) -> Option<Error> {
+        let (asked, error) = self.lock().refused.remove(scopes)?;
+        match challenge {
+            Some(Challenge::Bearer(bearer)) => bearer.is_same_server(&asked).then_some(error),
+            Some(Challenge::Basic) => None,
+            // No other way to a token was named.
+            None => Some(error),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
