@@ -18,7 +18,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use crate::companion;
 use crate::error::{Error, Result};
 use crate::graph::{Graph, Image};
-use crate::lock::{Attached, Lock, MissingImage};
+use crate::lock::{Attached, Lock, MissingImage, MissingReason};
 use crate::oci::{Digest, Manifest, Platform, Reference, Repository, Tag, has_at_most_values, media_type, values_in};
 use crate::plan::{CompanionAction, CompanionStep, ImageStep, Plan, TagState};
 use crate::transfer::{Done, Outcome, confirmed};
@@ -241,12 +241,17 @@ impl Receipt {
     pub fn is_completed_by(&self, lock: &Lock) -> bool {
         let incomplete = self.images.iter().filter(|image| image.attached_unknown);
         let incomplete: HashMap<&str, &ImageReceipt> = incomplete.map(|image| (&*image.source, image)).collect();
+        let known: HashSet<&str> = self.images.iter().map(|image| &*image.source).collect();
         let mut missing: HashMap<&Repository, Vec<&MissingImage>> = HashMap::new();
         self.missing.iter().for_each(|one| missing.entry(&one.reference.repository).or_default().push(one));
         lock.images.iter().any(|image| {
             let in_repository = || missing.get(&image.reference.repository).into_iter().flatten();
-            let was_missing = || in_repository().any(|missing| missing.covers(&image.reference));
             let source = image.reference.to_string();
+            // A list that may have been short lacked nothing that is here.
+            let is_lacking = |missing: &MissingImage| {
+                missing.reason != MissingReason::TagsIncomplete || !known.contains(source.as_str())
+            };
+            let was_missing = || in_repository().any(|missing| missing.covers(&image.reference) && is_lacking(missing));
             incomplete.get(&*source).map_or_else(was_missing, |told| {
                 let is_new = |own: &Attached| told.companions.iter().all(|known| known.digest != own.digest);
                 !image.attached_unknown || image.companions().iter().any(is_new)
