@@ -90,7 +90,8 @@ pub struct RegistryArgs {
     ///
     /// So long in all without getting on: the slow last pulls of Docker Hub's limit do not count. If the registry wants more
     /// patience the command stops, what is done is kept, and the same command continues. So long, too, a push waits for the
-    /// read-only mode of a Harbor to end.
+    /// read-only mode of a Harbor to end, and every command for a server that announces when it will be back (503 with
+    /// Retry-After); after that, such a server counts as down, and the exit code is 5.
     #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = parse_duration, hide_short_help = true)]
     max_wait: Duration,
     /// How long an answer, or 32 KiB of a body, may take in either direction

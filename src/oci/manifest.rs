@@ -64,15 +64,13 @@ pub enum ManifestError {
     MediaTypeConflict { header: String, body: String },
     #[error("it is {0} at once, and programs differ in which of them they take: it is not carried")]
     Ambiguous(&'static str),
-    #[error("it names {0} layers or manifests, more than the {MOST_CHILDREN} that are carried: leave the image out")]
+    #[error("it names {0} layers or manifests; the limit is {MOST_CHILDREN}: leave the image out")]
     TooManyChildren(usize),
-    #[error(
-        "the {what} that begins {start:?} has {length} bytes, more than the {most} that are carried: leave the image out"
-    )]
+    #[error("the {what} that begins {start:?} has {length} bytes; the limit is {most}: leave the image out")]
     TooLong { what: &'static str, length: usize, most: usize, start: String },
     #[error(
-        "the manifests of this run name more layers than memory is set aside for (some 250,000, or fifteen for each \
-         manifest where that is more): leave the image out, or carry fewer at once"
+        "the manifests of this run name too many layers; the limit is 250,000, or 15 per manifest if that is more: leave the \
+         image out, or carry fewer images at once"
     )]
     TooManyInAll,
 }
@@ -409,7 +407,7 @@ mod tests {
         };
         assert_eq!(layers(MOST_CHILDREN - 1).unwrap().children().len(), MOST_CHILDREN);
         let said = layers(MOST_CHILDREN).unwrap_err().to_string();
-        assert!(said.contains("20001 layers or manifests, more than the 20000"), "{said}");
+        assert!(said.contains("20001 layers or manifests; the limit is 20000"), "{said}");
 
         let with = |field: &str, length: usize| {
             let long = "x".repeat(length);
@@ -426,7 +424,7 @@ mod tests {
             assert!(with(field, most).is_ok(), "{field}");
             let said = with(field, most + 1).unwrap_err().to_string();
             assert!(said.contains(&format!("the {what} that begins")), "{said}");
-            assert!(said.contains(&format!("{} bytes, more than the {most} that are carried", most + 1)), "{said}");
+            assert!(said.contains(&format!("{} bytes; the limit is {most}", most + 1)), "{said}");
         }
         assert!(with(r#""annotations":{"other":"$"}"#, 100_000).is_ok(), "what is not read is not limited");
     }

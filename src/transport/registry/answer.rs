@@ -16,7 +16,7 @@ use crate::oci::Digest;
 use crate::progress::redacted;
 
 /// Read of a refusal's body, in bytes.
-const READ: usize = 64 * 1024;
+pub(super) const READ: usize = 64 * 1024;
 /// Shown of it, in characters.
 const SHOWN: usize = 300;
 
@@ -76,6 +76,10 @@ async fn said(purpose: Purpose, what: &str, reply: Reply, aside: &str) -> Failur
         _ if server.is_some() && may_be_down(status) => Retry::Down { no_answer: false },
         _ => Retry::Soon,
     };
+    if refusals::is_down(status, &body) {
+        let retry = if server.is_some() { Retry::Down { no_answer: true } } else { Retry::Soon };
+        return Failure { error: Error::new(Kind::Network, text), retry, server };
+    }
     let error = Error::new(kind(status), text);
     if let Some(reason) = refusals::named(status, &body) {
         return Failure { error: error.with_reason(reason), retry, server };

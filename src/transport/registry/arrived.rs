@@ -13,6 +13,8 @@ pub(super) struct Arrived(Mutex<HashMap<Repository, Here>>);
 struct Here {
     /// Of blobs and manifests.
     digests: HashSet<Digest>,
+    /// Blobs that came by a mount: nobody has seen their bytes arrive.
+    mounted: HashSet<Digest>,
     /// What they were given to mean.
     tags: HashMap<Tag, Digest>,
 }
@@ -23,7 +25,21 @@ impl Arrived {
     }
 
     pub fn note_blob(&self, repository: &Repository, digest: Digest) {
-        self.lock().entry(repository.clone()).or_default().digests.insert(digest);
+        let mut all = self.lock();
+        let here = all.entry(repository.clone()).or_default();
+        here.digests.insert(digest);
+        here.mounted.remove(&digest);
+    }
+
+    pub fn note_mounted(&self, repository: &Repository, digest: Digest) {
+        let mut all = self.lock();
+        let here = all.entry(repository.clone()).or_default();
+        here.digests.insert(digest);
+        here.mounted.insert(digest);
+    }
+
+    pub fn is_mounted(&self, repository: &Repository, digest: &Digest) -> bool {
+        self.lock().get(repository).is_some_and(|here| here.mounted.contains(digest))
     }
 
     pub fn note_manifest(&self, reference: &Reference, digest: Digest) {

@@ -26,15 +26,19 @@ pub enum Denials {
 pub(super) async fn mean_absent(host: &Host, reference: &Reference, denied: &Error, denials: Denials) -> bool {
     let (is_absent, why) = match denials {
         Denials::Errors => return false,
-        Denials::Absent => (true, "a dry run does not try whether it takes uploads there"),
+        Denials::Absent => (true, "a dry run does not test whether uploads are accepted"),
         Denials::AbsentIfWritable => {
             let cell = host.memory.takes_uploads(&reference.repository);
             let takes_uploads = async { admission::may_push(host, &reference.repository).await.is_ok() };
-            (*cell.get_or_init(|| takes_uploads).await, "it takes uploads there")
+            (*cell.get_or_init(|| takes_uploads).await, "the repository accepts uploads")
         }
     };
     if is_absent && host.memory.is_first_denial() {
-        let text = format!("{}: what it denies counts as absent ({why}): {}", host.registry, denied.chain());
+        let text = format!(
+            "{} denied a look-up, and what it denies is treated as missing ({why}): {}",
+            host.registry,
+            denied.chain()
+        );
         host.wire.events.report(Event::Warning(text));
     }
     is_absent

@@ -30,7 +30,10 @@ pub(super) async fn read(host: &Host, repository: &Repository, blob: &Descriptor
         let (failure, otherwise) = match once(host, &ask, blob).await {
             Ok(Answer::Absent) => {
                 let absent = Readable::No("it is not there when it is read".to_owned());
-                if !host.memory.arrived.has_blob(repository, &blob.digest) {
+                let arrived = &host.memory.arrived;
+                let was_uploaded =
+                    arrived.has_blob(repository, &blob.digest) && !arrived.is_mounted(repository, &blob.digest);
+                if !was_uploaded {
                     return Ok(absent);
                 }
                 let error = Error::new(Kind::NotFound, format!("{what}: it was uploaded, and is said not to be there"));

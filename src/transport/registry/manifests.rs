@@ -164,8 +164,7 @@ enum Hint {
 
 async fn head(host: &Host, reference: &Reference, scopes: Scopes, need: Need) -> Result<Hint> {
     let what = format!("looking up {reference}");
-    let ask = Ask::new(Method::HEAD, path(reference)?, scopes, &what).needed(need);
-    let ask = ask.header("accept", media_type::ACCEPT_MANIFESTS)?;
+    let ask = asking(Method::HEAD, reference, scopes, &what)?.needed(need);
     let Some(reply) = host.hint(&ask).await? else { return Ok(Hint::Nothing) };
     match reply.status() {
         200 => {}
@@ -214,9 +213,8 @@ pub(super) enum Fetched {
 }
 
 pub(super) async fn fetch(host: &Host, reference: &Reference, scopes: Scopes, need: Need) -> Result<Fetched> {
-    let what = format!("reading manifest {reference}");
-    let ask = Ask::new(Method::GET, path(reference)?, scopes, &what).needed(need);
-    let ask = ask.header("accept", media_type::ACCEPT_MANIFESTS)?;
+    let what = reading(reference);
+    let ask = asking(Method::GET, reference, scopes, &what)?.needed(need);
     let mut tries = host.tries(&what);
     loop {
         match fetched(host, host.ask(&ask).await?, reference, &what).await {
@@ -236,8 +234,8 @@ pub(super) async fn fetch(host: &Host, reference: &Reference, scopes: Scopes, ne
 
 /// One try, where more have never brought an answer about what is not there.
 async fn fetch_once(host: &Host, reference: &Reference, scopes: Scopes) -> Result<Fetched> {
-    let what = format!("reading manifest {reference}");
-    let ask = Ask::new(Method::GET, path(reference)?, scopes, &what).header("accept", media_type::ACCEPT_MANIFESTS)?;
+    let what = reading(reference);
+    let ask = asking(Method::GET, reference, scopes, &what)?;
     let Some(reply) = host.hint(&ask).await? else {
         return Ok(Fetched::Denied(strange(&what, "no answer came")));
     };
@@ -377,18 +375,28 @@ async fn stored(host: &Host, name: &Reference, body: &Bytes, reply: Reply, what:
     Err(Failure::soon(strange(what, format!("the answer is {status}, but it is not there: {said}"))))
 }
 
-/// A refusal; one for want of what this run has put there may pass.
+/// A refusal; one for want of what this run has put there may pass. A mount may have been one of nothing, and then it does not.
 async fn denied(host: &Host, ask: &Ask<'_>, repository: &Repository, reply: Reply, denials: u32) -> Failure {
     let failure = ask.refused(reply).await;
+    let arrived = &host.memory.arrived;
+    let is_mounted = |named: &[Digest]| named.iter().any(|digest| arrived.is_mounted(repository, digest));
     match failure.error.reason() {
-        Some(Reason::UnknownContent(named))
-            if denials <= MOST_DENIALS && host.memory.arrived.is_denied(repository, named) =>
-        {
+        Some(Reason::UnknownContent(named)) if denials > 1 && is_mounted(named) => failure,
+        Some(Reason::UnknownContent(named)) if denials <= MOST_DENIALS && arrived.is_denied(repository, named) => {
             Failure::soon(failure.error)
         }
         Some(Reason::BlobInCollection) => Failure::soon(failure.error),
         _ => failure,
     }
+}
+
+fn reading(reference: &Reference) -> String {
+    format!("reading manifest {reference}")
+}
+
+/// A request for a manifest of any type.
+fn asking<'a>(method: Method, reference: &Reference, scopes: Scopes, what: &'a str) -> Result<Ask<'a>> {
+    Ask::new(method, path(reference)?, scopes, what).header("accept", media_type::ACCEPT_MANIFESTS)
 }
 
 /// `/v2/<name>/manifests/<digest, else tag>`

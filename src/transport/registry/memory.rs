@@ -48,10 +48,12 @@ pub(super) struct Memory {
     pub sessions: Mutex<HashMap<(Repository, Digest), Url>>,
     pub arrived: Arrived,
     /// Blobs that it has claimed to have and does not have as they should be, in whichever repository: registries keep one copy.
-    /// What they say after another upload is not believed either.
+    /// What such a registry says after an upload is not believed either, of no blob.
     pub suspects: Mutex<HashSet<Digest>>,
     /// PATCH was refused as such: uploads go in one request.
     patchless: AtomicBool,
+    /// Content in the closing PUT was refused as such: uploads go by PATCH.
+    wholeless: AtomicBool,
     /// Bytes that a request was refused for having, and a smaller one may have; 0 as long as none was.
     chunk: AtomicU64,
     /// Whether GET agreed when HEAD said that a manifest is not there; locked while that is found out.
@@ -76,6 +78,8 @@ pub(super) struct Memory {
 impl Memory {
     pub fn fallback_list(&self, repository: &Repository, subject: &Digest) -> Turn {
         let mut lists = self.fallback_lists.lock().unwrap_or_else(PoisonError::into_inner);
+        // Only what is under way has an entry.
+        lists.retain(|_, turn| Arc::strong_count(turn) > 1);
         lists.entry((repository.clone(), *subject)).or_default().clone()
     }
 
@@ -155,6 +159,11 @@ impl Memory {
         self.suspects.lock().unwrap_or_else(PoisonError::into_inner).contains(blob)
     }
 
+    /// Whether it has claimed any blob that it does not have as it should be.
+    pub fn has_suspects(&self) -> bool {
+        !self.suspects.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+    }
+
     pub fn refuses_patch(&self) -> bool {
         self.patchless.load(Ordering::Relaxed)
     }
@@ -180,6 +189,14 @@ impl Memory {
 
     pub fn set_refuses_patch(&self) {
         self.patchless.store(true, Ordering::Relaxed);
+    }
+
+    pub fn refuses_whole(&self) -> bool {
+        self.wholeless.load(Ordering::Relaxed)
+    }
+
+    pub fn set_refuses_whole(&self) {
+        self.wholeless.store(true, Ordering::Relaxed);
     }
 
     pub fn keep_session(&self, repository: &Repository, blob: &Digest, location: Url) {

@@ -12,8 +12,12 @@
 //! up and a request that began after others had failed for good fails as they did, the registry is given up all the same.
 //!
 //! The budget counts only time without a successful answer. A transfer that moves, however slowly, and a wait that the
-//! server announced itself (Retry-After) begin it anew. A server from which nothing at all has come in this run gets no budget:
-//! the tries of one request are enough to notice a wrong name.
+//! server announced itself (503 with Retry-After) begin it anew. A server from which nothing at all has come in this run gets no
+//! budget: the tries of one request are enough to notice a wrong name.
+//!
+//! Announced waits have a bound of their own. A server that does nothing but announce them is given up when they would last longer
+//! than `--max-wait` in all, counted from the first. So is one that answers some requests and puts others off: when a second
+//! request has been put off for so long.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -33,6 +37,12 @@ use crate::progress::{Event, Events};
 const LOOK: Duration = Duration::from_secs(1);
 /// The round in which an outage is reported: what passes at once is not worth a line.
 const WORTH_A_LINE: u32 = 2;
+/// An announced wait shorter than this is reported only if another one follows.
+const SHORT: Duration = Duration::from_secs(5);
+/// Announced waits are reported at most once in this time: a server may ask for a second again and again.
+const OFTEN: Duration = Duration::from_secs(30);
+/// When nobody was put off for so long after an announced wait, it is over: another one begins anew.
+const FORGOTTEN: Duration = Duration::from_secs(120);
 /// How long a registry that answered a probe counts as up, whatever else fails.
 const BELIEVED: Duration = Duration::from_secs(30);
 
@@ -53,8 +63,33 @@ struct State {
     /// It has answered, or a gateway for it: it exists.
     is_known: bool,
     silence: Option<Silence>,
+    announced: Option<Waits>,
+    /// When announced waits were last reported.
+    reported: Option<Instant>,
+    /// A request was put off for longer than is allowed, while others were answered.
+    is_put_off: bool,
     probed: Option<Probed>,
     stopped: Option<Stopped>,
+}
+
+/// Since the last successful answer the server has announced waits.
+struct Waits {
+    since: Instant,
+    /// The end of the longest.
+    until: Instant,
+    /// How many began after another one.
+    rounds: u32,
+    is_reported: bool,
+}
+
+/// What a request does that was told when to come back.
+pub(super) enum Announced {
+    /// It tries again after that.
+    Wait(Duration),
+    /// It has been put off for longer than is allowed.
+    Enough,
+    /// Nothing more is asked in this run.
+    GivenUp(Stopped),
 }
 
 /// Since the last successful answer there were only failures.
@@ -120,17 +155,73 @@ impl Outage {
 
     /// The registry has answered, or a transfer with it moves.
     pub fn answered(&self) {
-        let ended = {
+        let (silence, waits) = {
             let mut state = self.state();
             (state.last_answer, state.is_known) = (Some(Instant::now()), true);
-            state.silence.take()
+            (state.silence.take(), state.announced.take())
         };
-        let Some(silence) = ended else { return };
+        if silence.is_none() && waits.is_none() {
+            return;
+        }
         self.changed.notify_waiters();
-        if silence.rounds.count >= WORTH_A_LINE {
-            let text = format!("{} answers again, after {}", self.place, duration(silence.rounds.since.elapsed()));
+        let silent = silence.filter(|silence| silence.rounds.count >= WORTH_A_LINE).map(|silence| silence.rounds.since);
+        let put_off = waits.filter(|waits| waits.is_reported).map(|waits| waits.since);
+        if let Some(since) = silent.into_iter().chain(put_off).min() {
+            let text = format!("{} answers again, after {}", self.place, duration(since.elapsed()));
             self.events.report(Event::Notice(text));
         }
+    }
+
+    /// Decides what a request does that was told to come back after `wanted`, and `why`; it was put off for `before` already.
+    pub fn announced(&self, wanted: Duration, before: Duration, why: &str) -> Announced {
+        self.announced_at(Instant::now(), wanted, before, why)
+    }
+
+    fn announced_at(&self, now: Instant, wanted: Duration, before: Duration, why: &str) -> Announced {
+        let allowed = self.limits.max_wait;
+        let mut guard = self.state();
+        let state = &mut *guard;
+        if let Some(stopped) = &state.stopped {
+            return Announced::GivenUp(stopped.clone());
+        }
+        (state.is_known, state.silence) = (true, None);
+        state.announced.take_if(|waits| now.saturating_duration_since(waits.until) > FORGOTTEN);
+        let waits = state.announced.get_or_insert(Waits { since: now, until: now, rounds: 0, is_reported: false });
+        let waited = now.saturating_duration_since(waits.since);
+        let is_put_off = before.saturating_add(wanted) > allowed;
+        if waited.saturating_add(wanted) > allowed || is_put_off && state.is_put_off {
+            let waited = if waited.is_zero() { String::new() } else { format!(", after {}", duration(waited)) };
+            let (wanted, allowed) = (duration(wanted), duration(allowed));
+            let why = format!(
+                "asks to wait {wanted}{waited}, and at most {allowed} in all are allowed (--max-wait); nothing more is asked of it: {why}"
+            );
+            let stopped = Stopped { place: self.place.clone(), why };
+            state.stopped = Some(stopped.clone());
+            drop(guard);
+            self.changed.notify_waiters();
+            return Announced::GivenUp(stopped);
+        }
+        if is_put_off {
+            state.is_put_off = true;
+            return Announced::Enough;
+        }
+        waits.rounds += u32::from(now >= waits.until);
+        waits.until = waits.until.max(now + wanted);
+        let is_worth_it = wanted >= SHORT || waits.rounds >= WORTH_A_LINE;
+        let is_news = is_worth_it
+            && !waits.is_reported
+            && state.reported.is_none_or(|before| now.saturating_duration_since(before) >= OFTEN);
+        if is_news {
+            (waits.is_reported, state.reported) = (true, Some(now));
+            let (wanted, left) = (duration(wanted), duration(allowed.saturating_sub(waited)));
+            drop(guard);
+            let text = format!(
+                "{} asks to wait {wanted} ({why}): everything that needs it waits, for at most {left} in all (--max-wait)",
+                self.place
+            );
+            self.events.report(Event::Warning(text));
+        }
+        Announced::Wait(wanted)
     }
 
     /// Decides what a request does that failed.
@@ -214,7 +305,10 @@ impl Outage {
                 if let Some(stopped) = &state.stopped {
                     return Err(given_up(what, stopped.clone()));
                 }
-                state.silence.as_ref().and_then(|silence| silence.rounds.left(Instant::now()))
+                let now = Instant::now();
+                let announced = state.announced.as_ref().map(|waits| waits.until.saturating_duration_since(now));
+                let round = state.silence.as_ref().and_then(|silence| silence.rounds.left(now));
+                round.or(announced.filter(|left| !left.is_zero()))
             };
             match left {
                 Some(left) => self.rest(left).await,
@@ -313,180 +407,4 @@ pub(super) fn given_up(what: &str, stopped: Stopped) -> Error {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::progress::Recorder;
-    use std::sync::Arc;
-
-    fn outage(retries: u32, retry_budget: Option<Duration>) -> (Outage, Arc<Recorder>) {
-        let recorder = Arc::new(Recorder::default());
-        let events: Events = recorder.clone();
-        let first_delay = Duration::from_millis(1);
-        (
-            Outage::new("r.io:5000", &Limits { retries, retry_budget, first_delay, ..Limits::default() }, &events),
-            recorder,
-        )
-    }
-
-    fn fail(outage: &Outage, what: &str, no_answer: bool, own: bool) -> Next {
-        fail_since(outage, what, Instant::now(), no_answer, own)
-    }
-
-    fn fail_since(outage: &Outage, what: &str, since: Instant, no_answer: bool, own: bool) -> Next {
-        let own = own.then_some(Duration::from_millis(1));
-        let now = Instant::now();
-        outage.failed(&Suspicion { what, of_whole: false, why: "refused", since, began: now, at: now, no_answer, own })
-    }
-
-    #[test]
-    fn one_request_that_fails_does_not_make_the_others_wait() {
-        let (outage, events) = outage(5, Some(Duration::from_secs(100)));
-        outage.answered();
-        for _ in 0..3 {
-            assert!(matches!(fail(&outage, "a", true, true), Next::Alone(_)));
-        }
-        assert!(matches!(fail(&outage, "a", false, false), Next::Exhausted), "a gateway's 502 for one manifest");
-        assert!(events.events().is_empty());
-    }
-
-    #[test]
-    fn when_several_fail_all_wait_together_and_one_line_says_so() {
-        let (outage, events) = outage(5, Some(Duration::from_secs(100)));
-        outage.answered();
-        assert!(matches!(fail(&outage, "a", true, true), Next::Alone(_)));
-        // Several rounds of a millisecond or so, until it is worth a line, and some more.
-        let round = || {
-            for what in ["b", "a", "c", "b"] {
-                assert!(matches!(fail(&outage, what, true, false), Next::Together(_)), "{what}");
-            }
-        };
-        while events.events().is_empty() {
-            round();
-        }
-        (0..100).for_each(|_| round());
-        outage.answered();
-        let told: Vec<String> = events.events().iter().map(|event| format!("{event:?}")).collect();
-        assert_eq!(told.len(), 2, "{told:?}");
-        assert!(
-            told[0].contains("r.io:5000 does not answer (refused)") && told[1].contains("answers again"),
-            "{told:?}"
-        );
-    }
-
-    #[test]
-    fn an_empty_budget_ends_it_for_all() {
-        let (outage, _) = outage(5, Some(Duration::ZERO));
-        outage.answered();
-        assert!(matches!(fail(&outage, "a", true, true), Next::GivenUp(_)));
-        assert!(matches!(fail(&outage, "b", false, true), Next::GivenUp(_)));
-    }
-
-    #[test]
-    fn a_registry_that_was_never_heard_has_the_tries_of_one_request() {
-        let (outage, _) = outage(1, Some(Duration::from_secs(100)));
-        assert!(matches!(fail(&outage, "a", true, true), Next::Alone(_)));
-        assert!(matches!(fail(&outage, "a", true, false), Next::Exhausted));
-        assert!(matches!(fail(&outage, "b", true, true), Next::GivenUp(_)), "the others need not find out again");
-    }
-
-    #[test]
-    fn a_request_that_failed_before_the_last_answer_ends_by_its_own_count() {
-        let (outage, _) = outage(1, Some(Duration::from_secs(100)));
-        let since = Instant::now();
-        outage.answered();
-        let now = Instant::now();
-        let suspicion = Suspicion {
-            what: "a",
-            of_whole: false,
-            why: "reset",
-            since,
-            began: now,
-            at: now,
-            no_answer: true,
-            own: None,
-        };
-        assert!(matches!(outage.failed(&suspicion), Next::Exhausted));
-    }
-
-    #[test]
-    fn a_gateways_answers_that_arrive_late_are_no_news_of_a_registry_that_answers() {
-        let (outage, events) = outage(5, Some(Duration::ZERO));
-        let began = Instant::now();
-        outage.answered();
-        for what in ["a", "b", "c"] {
-            let own = Some(Duration::from_millis(1));
-            let late = Suspicion {
-                what,
-                of_whole: false,
-                why: "502",
-                since: began,
-                began,
-                at: Instant::now(),
-                no_answer: false,
-                own,
-            };
-            assert!(matches!(outage.failed(&late), Next::Alone(_)), "{what}");
-        }
-        assert!(events.events().is_empty());
-        assert!(matches!(fail(&outage, "d", true, true), Next::GivenUp(_)), "what was asked later is");
-    }
-
-    #[test]
-    fn while_a_gateway_answers_the_probe_decides() {
-        let (outage, events) = outage(5, Some(Duration::from_secs(100)));
-        outage.answered();
-        assert!(matches!(fail(&outage, "a", false, true), Next::Alone(_)), "one alone says nothing");
-        assert!(matches!(fail(&outage, "b", false, true), Next::Unsure));
-        let failed = Instant::now();
-        assert!(outage.is_unprobed_since(failed));
-        outage.note_probe(Instant::now(), true);
-        assert!(!outage.is_unprobed_since(failed));
-        assert!(matches!(fail(&outage, "b", false, true), Next::Alone(_)));
-        assert!(matches!(fail(&outage, "a", false, false), Next::Exhausted), "by its own count");
-        outage.note_probe(Instant::now(), false);
-        let down = Suspicion {
-            what: "b",
-            of_whole: false,
-            why: "502",
-            since: failed,
-            began: failed,
-            at: failed,
-            no_answer: false,
-            own: None,
-        };
-        assert!(matches!(outage.failed(&down), Next::Together(_)), "all wait");
-        assert!(events.events().is_empty());
-    }
-
-    #[test]
-    fn a_registry_that_answers_nothing_but_the_probe_is_given_up_in_the_end() {
-        let (outage, _) = outage(5, Some(Duration::ZERO));
-        outage.answered();
-        outage.note_probe(Instant::now(), true);
-        let first = Instant::now();
-        assert!(matches!(fail_since(&outage, "a", first, false, true), Next::Alone(_)));
-        for what in ["b", "c", "b", "d"] {
-            assert!(matches!(fail_since(&outage, what, first, false, false), Next::Exhausted), "{what}");
-        }
-        let later = loop {
-            let now = Instant::now();
-            if now > first && outage.state().silence.as_ref().unwrap().spent.unwrap() < now {
-                break now;
-            }
-        };
-        assert!(matches!(fail_since(&outage, "e", later, false, true), Next::Alone(_)));
-        assert!(matches!(fail_since(&outage, "e", later, false, false), Next::GivenUp(_)));
-    }
-
-    #[tokio::test]
-    async fn what_comes_after_the_end_is_not_tried() {
-        let (outage, _) = outage(5, Some(Duration::ZERO));
-        outage.answered();
-        assert!(outage.pass("x").await.is_ok());
-        fail(&outage, "a", true, true);
-        let error = outage.pass("reading y").await.unwrap_err();
-        assert_eq!(error.kind(), Kind::Network);
-        assert!(error.stopped().is_some() && error.chain().contains("r.io:5000"), "{error:?}");
-        outage.over().await;
-    }
-}
+mod tests;

@@ -45,6 +45,8 @@ impl Projects {
         }
         let place = {
             let mut blobs = self.blobs.lock().unwrap_or_else(PoisonError::into_inner);
+            // Only what is under way has an entry.
+            blobs.retain(|_, place| Arc::strong_count(place) > 1);
             blobs.entry((repository.project().to_owned(), blob)).or_default().clone()
         };
         Some(place.lock_owned().await)
@@ -64,5 +66,28 @@ impl Projects {
                 .clone()
         };
         places.acquire_owned().await.ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_mount_waits_for_another_of_the_same_blob_and_leaves_nothing_behind() {
+        let projects = Projects::default();
+        projects.limit(4);
+        let repository = Repository::new("h", "base/app").unwrap();
+        let blob = |nth: u32| Digest::sha256(&nth.to_be_bytes());
+        let held = projects.alone(&repository, blob(0)).await;
+        let other = Repository::new("h", "base/other").unwrap();
+        let mut waiting = Box::pin(projects.alone(&other, blob(0)));
+        assert!(futures_util::FutureExt::now_or_never(waiting.as_mut()).is_none());
+        for nth in 1..100 {
+            assert!(projects.alone(&repository, blob(nth)).await.is_some());
+        }
+        drop(held);
+        assert!(waiting.await.is_some());
+        assert!(projects.blobs.lock().unwrap().len() <= 2, "a run of millions of blobs keeps none of them");
     }
 }

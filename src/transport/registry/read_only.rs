@@ -1,6 +1,9 @@
 //! When a registry takes no change for now (Harbor's read-only mode, which an administrator or its own check of quotas sets):
 //! every request that would change it waits, all of them together, until the mode ends, and not longer than the user allows.
 //! Then the refusal counts.
+//!
+//! A refusal that was overtaken by a change that the registry took may be old news, so its request is sent again at once; but only
+//! once. Where two of Harbor's cores differ, changes succeed all the time beside refusals: such a request waits as long as any.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -13,6 +16,9 @@ use crate::error::{Error, Result};
 use crate::progress::units::duration;
 use crate::progress::{Event, Events};
 
+/// The mode is reported at most once in this time: between two of Harbor's cores that differ it may begin and end every second.
+const OFTEN: Duration = Duration::from_secs(30);
+
 /// See the module documentation. One for each registry.
 pub(super) struct ReadOnly {
     /// `host[:port]`.
@@ -24,9 +30,20 @@ pub(super) struct ReadOnly {
     ended: Notify,
 }
 
+/// What one request has waited for so far.
+#[derive(Default)]
+pub(super) struct Waited {
+    /// When it was refused first.
+    since: Option<Instant>,
+    /// It was sent again at once, because the refusal might have been old news.
+    at_once: bool,
+}
+
 #[derive(Default)]
 struct State {
     rounds: Option<Rounds>,
+    /// When the mode was last reported.
+    reported: Option<Instant>,
     /// When the registry last took a change.
     taken: Option<Instant>,
     /// The time is up: nothing waits any more.
@@ -40,15 +57,15 @@ impl ReadOnly {
     }
 
     /// Waits, after the registry has answered a request with `refusal`, until that request may be sent again. It was not sent
-    /// before `began`.
+    /// before `began`, and has `waited` so far.
     ///
     /// # Errors
     /// `refusal`, when the time is up.
-    pub async fn wait(&self, began: Instant, refusal: Error) -> Result<()> {
+    pub async fn wait(&self, began: Instant, waited: &mut Waited, refusal: Error) -> Result<()> {
         let ended = self.ended.notified();
         tokio::pin!(ended);
         ended.as_mut().enable();
-        let Some(delay) = self.delay(began, &refusal) else { return Err(refusal) };
+        let Some(delay) = self.delay(began, waited, &refusal) else { return Err(refusal) };
         tokio::select! {
             () = tokio::time::sleep(delay) => {}
             () = ended => {}
@@ -57,23 +74,29 @@ impl ReadOnly {
     }
 
     /// `None`: the time is up.
-    fn delay(&self, began: Instant, refusal: &Error) -> Option<Duration> {
+    fn delay(&self, began: Instant, waited: &mut Waited, refusal: &Error) -> Option<Duration> {
         let now = Instant::now();
         let mut guard = self.state();
-        let State { rounds, taken, is_over } = &mut *guard;
+        let State { rounds, reported, taken, is_over } = &mut *guard;
         // The registry has taken another change since: the refusal may be old news.
-        if taken.is_some_and(|taken| taken > began) {
+        if taken.is_some_and(|taken| taken > began) && !std::mem::replace(&mut waited.at_once, true) {
             return Some(Duration::ZERO);
         }
+        let left = |since: Instant| self.limits.max_wait.saturating_sub(now.saturating_duration_since(since));
+        let own = left(*waited.since.get_or_insert(now));
         let rounds = rounds.get_or_insert_with(|| Rounds::new(&self.limits, now));
-        let left = self.limits.max_wait.saturating_sub(now.saturating_duration_since(rounds.since));
-        *is_over |= left.is_zero();
-        if *is_over {
+        *is_over |= left(rounds.since).is_zero();
+        let left = left(rounds.since).min(own);
+        if *is_over || left.is_zero() {
             return None;
         }
         let (delay, begun) = rounds.wait(now, Some(left));
+        let is_news = begun == Some(1) && reported.is_none_or(|before| now.saturating_duration_since(before) >= OFTEN);
+        if is_news {
+            *reported = Some(now);
+        }
         drop(guard);
-        if begun == Some(1) {
+        if is_news {
             let (registry, left, why) = (&self.registry, duration(left), refusal.chain());
             let text =
                 format!("{registry} is in read-only mode: waiting up to {left} (--max-wait) for it to end: {why}");
@@ -84,14 +107,16 @@ impl ReadOnly {
 
     /// The registry has taken a change that was sent at that time. One that was on its way when the mode began proves nothing.
     pub fn lifted(&self, sent: Instant) {
-        let ended = {
+        let (ended, is_news) = {
             let mut state = self.state();
             state.taken = Some(Instant::now());
-            state.rounds.take_if(|rounds| rounds.since <= sent)
+            let ended = state.rounds.take_if(|rounds| rounds.since <= sent);
+            let is_news = ended.as_ref().is_some_and(|rounds| state.reported.is_some_and(|at| at >= rounds.since));
+            (ended, is_news)
         };
         let Some(rounds) = ended else { return };
         self.ended.notify_waiters();
-        if rounds.count > 0 {
+        if is_news {
             let text = format!("{} takes changes again, after {}", self.registry, duration(rounds.since.elapsed()));
             self.events.report(Event::Notice(text));
         }
@@ -113,11 +138,11 @@ mod tests {
     use crate::error::Kind;
     use crate::progress::Recorder;
 
-    fn mode(max_wait: Duration, first_delay: Duration) -> (ReadOnly, Arc<Recorder>) {
+    fn mode(max_wait: Duration, first_delay: Duration) -> (Arc<ReadOnly>, Arc<Recorder>) {
         let recorder = Arc::new(Recorder::default());
         let events: Events = recorder.clone();
         let limits = Limits { max_wait, first_delay, ..Limits::default() };
-        (ReadOnly::new("h.io", &limits, &events), recorder)
+        (Arc::new(ReadOnly::new("h.io", &limits, &events)), recorder)
     }
 
     fn refusal() -> Error {
@@ -129,12 +154,15 @@ mod tests {
         let long = Duration::from_secs(600);
         let (mode, events) = mode(long, long);
         let before = Instant::now();
-        let (mut one, mut other) =
-            (Box::pin(mode.wait(Instant::now(), refusal())), Box::pin(mode.wait(Instant::now(), refusal())));
+        let waiting = || {
+            let mode = mode.clone();
+            Box::pin(async move { mode.wait(Instant::now(), &mut Waited::default(), refusal()).await })
+        };
+        let (mut one, mut other) = (waiting(), waiting());
         assert!(one.as_mut().now_or_never().is_none() && other.as_mut().now_or_never().is_none());
         mode.lifted(before);
         assert!(one.as_mut().now_or_never().is_none(), "that was on its way before");
-        assert!(mode.wait(before, refusal()).await.is_ok(), "a refusal that arrives late");
+        assert!(mode.wait(before, &mut Waited::default(), refusal()).await.is_ok(), "a refusal that arrives late");
         mode.lifted(Instant::now());
         assert!(one.await.is_ok() && other.await.is_ok());
         let reported: Vec<String> = events.events().iter().map(|event| format!("{event:?}")).collect();
@@ -146,7 +174,7 @@ mod tests {
     async fn a_mode_that_lasts_is_asked_about_again_and_reported_once() {
         let (mode, events) = mode(Duration::from_secs(600), Duration::from_millis(1));
         for _ in 0..3 {
-            assert!(mode.wait(Instant::now(), refusal()).await.is_ok());
+            assert!(mode.wait(Instant::now(), &mut Waited::default(), refusal()).await.is_ok());
         }
         assert_eq!(events.events().len(), 1);
     }
@@ -155,8 +183,30 @@ mod tests {
     async fn when_the_time_is_up_the_refusal_counts_for_all() {
         let (mode, events) = mode(Duration::ZERO, Duration::from_millis(1));
         for _ in 0..2 {
-            assert!(mode.wait(Instant::now(), refusal()).await.unwrap_err().to_string().contains("403"));
+            let refused = mode.wait(Instant::now(), &mut Waited::default(), refusal()).await;
+            assert!(refused.unwrap_err().to_string().contains("403"));
         }
         assert!(events.events().is_empty(), "nothing is waited for");
+    }
+
+    #[tokio::test]
+    async fn where_two_cores_differ_one_request_does_not_go_on_for_ever() {
+        let (mode, events) = mode(Duration::from_millis(50), Duration::from_millis(1));
+        let (mut waited, mut tries) = (Waited::default(), 0);
+        loop {
+            let began = Instant::now();
+            // Meanwhile the other core takes changes.
+            mode.lifted(began);
+            match mode.wait(began, &mut waited, refusal()).await {
+                Ok(()) => tries += 1,
+                Err(_) => break,
+            }
+            assert!(tries < 100, "each time at once, or a round of its own");
+        }
+        assert!(tries > 1);
+        mode.lifted(Instant::now());
+        let other = mode.wait(Instant::now(), &mut Waited::default(), refusal()).await;
+        assert!(other.is_ok(), "the others are not given up for it");
+        assert!(events.events().len() <= 2, "{:?}", events.events());
     }
 }

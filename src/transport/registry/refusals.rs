@@ -24,6 +24,15 @@ struct Said {
     message: String,
 }
 
+/// Whether a refusal is none: Harbor answers 401 to everything while it cannot ask its database (`middleware/v2auth`: whatever goes
+/// wrong when it looks a project up is "unauthorized"), with what its PostgreSQL driver says.
+pub(super) fn is_down(status: u16, body: &[u8]) -> bool {
+    const SAID: [&str; 6] =
+        ["failed to connect to", "connection refused", "dial tcp", "dial error", "conn closed", "(SQLSTATE "];
+    let is_one = |said: &Said| said.code == "UNAUTHORIZED" && SAID.iter().any(|words| said.message.contains(words));
+    status == 401 && serde_json::from_slice(body).is_ok_and(|Errors { errors }| errors.iter().any(is_one))
+}
+
 /// The cause that an answer with this status and body names, if it names one.
 pub(super) fn named(status: u16, body: &[u8]) -> Option<Reason> {
     let Errors { errors } = serde_json::from_slice(body).ok()?;
@@ -112,6 +121,24 @@ mod tests {
         for body in ["", "null", "[]", "{\"errors\":null}", "{\"errors\":[{}]}", "<html>read only mode</html>"] {
             assert_eq!(named(403, body.as_bytes()), None, "{body}");
         }
+    }
+
+    #[test]
+    fn a_harbor_without_its_database_is_down_and_refuses_nobody() {
+        let says = |status, code: &str, message: &str| {
+            let body = serde_json::json!({"errors": [{"code": code, "message": message}]});
+            is_down(status, body.to_string().as_bytes())
+        };
+        for message in [
+            "failed to connect to `user=postgres database=registry`: 127.0.0.1:5432 (127.0.0.1): dial error: dial tcp \
+             127.0.0.1:5432: connect: connection refused",
+            "FATAL: the database system is shutting down (SQLSTATE 57P03)",
+            "conn closed",
+        ] {
+            assert!(says(401, "UNAUTHORIZED", message), "{message}");
+        }
+        assert!(!says(401, "UNAUTHORIZED", "unauthorized to access repository: lib/a, action: push"));
+        assert!(!says(403, "DENIED", "conn closed") && !is_down(401, b"<html>connection refused</html>"));
     }
 
     #[test]

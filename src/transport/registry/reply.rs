@@ -21,6 +21,8 @@ const SHOWN: usize = 40;
 /// An answer, its body unread.
 pub(super) struct Reply {
     response: Response,
+    /// What was read of the body already.
+    begun: BytesMut,
     stall: Duration,
     talk: Talk,
     /// Frees the host's lane when the answer is dropped.
@@ -34,7 +36,21 @@ pub(super) struct Reply {
 impl Reply {
     /// `stall`: the limit that `patience` keeps to.
     pub fn new(response: Response, stall: Duration, talk: Talk, own: bool, server: Option<Arc<Outage>>) -> Reply {
-        Reply { response, stall, talk, permit: None, own, server }
+        Reply { response, begun: BytesMut::new(), stall, talk, permit: None, own, server }
+    }
+
+    /// The beginning of the body, at most about `limit` bytes, which is read again by whoever reads the body.
+    pub async fn peek(&mut self, limit: usize) -> &[u8] {
+        let read = async {
+            while self.begun.len() < limit
+                && let Ok(Some(piece)) = self.response.chunk().await
+            {
+                self.begun.extend_from_slice(&piece);
+            }
+        };
+        // What came so far has to do.
+        let _ = tokio::time::timeout(self.stall, read).await;
+        &self.begun
     }
 
     pub fn status(&self) -> u16 {
@@ -118,9 +134,10 @@ impl Reply {
 
     /// The body in pieces; one that comes too slowly is a failure.
     pub fn stream(self, what: &str) -> BoxStream<'static, Result<Bytes, Failure>> {
-        let Reply { response, stall, talk, permit, .. } = self;
+        let Reply { response, begun, stall, talk, permit, .. } = self;
         let what = what.to_owned();
-        let pieces = Box::pin(response.bytes_stream());
+        let begun = futures_util::stream::iter((!begun.is_empty()).then(|| Ok(begun.freeze())));
+        let pieces = Box::pin(begun.chain(response.bytes_stream()));
         let begun = (pieces, Patience::new(stall), talk, permit);
         futures_util::stream::unfold(begun, move |(mut pieces, mut patience, mut talk, permit)| {
             let what = what.clone();

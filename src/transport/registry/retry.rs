@@ -1,14 +1,16 @@
 //! Whether and when a request is made again.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 
 use super::limit::Gate;
-use super::outage::{Next, Outage, Suspicion, given_up};
-use super::read_only::ReadOnly;
+use super::outage::{Announced, Next, Outage, Suspicion, given_up};
+use super::read_only::{ReadOnly, Waited};
 use super::root::Root;
+use super::rounds;
 use super::trace::Log;
 use super::wire::{Limits, Wire};
 use crate::error::{Error, Kind, Reason, Result};
@@ -43,7 +45,8 @@ pub(super) enum Retry {
     Soon,
     /// The same; and the whole server may be down.
     Down {
-        /// No answer came at all; otherwise the server answered with an error of its own, or a gateway for it.
+        /// No answer came at all, or one that says that the server is down; otherwise it answered with an error of its own, or a
+        /// gateway for it.
         no_answer: bool,
     },
     /// When the registry said: its Retry-After.
@@ -75,6 +78,7 @@ impl Failure {
 
     /// It was not the registry that failed, but a server that it redirects to: that says nothing of the registry.
     pub fn of_another_server(self) -> Failure {
+        let is_limit = self.error.kind() == Kind::RateLimited;
         let error = match self.error.kind() {
             // Its limit is not the registry's, and must not keep other requests from it.
             Kind::RateLimited => Error::new(Kind::Network, self.error.to_string()),
@@ -82,6 +86,7 @@ impl Failure {
         };
         let retry = match self.retry {
             Retry::Down { .. } if self.server.is_some() => self.retry,
+            Retry::After(_) if self.server.is_some() && !is_limit => self.retry,
             Retry::Down { .. } | Retry::After(_) => Retry::Soon,
             retry => retry,
         };
@@ -101,6 +106,8 @@ pub(super) struct Tries {
     gate: Arc<Gate>,
     outage: Arc<Outage>,
     read_only: Arc<ReadOnly>,
+    /// That a garbage collection is at work there was reported.
+    collection: Arc<AtomicBool>,
     /// It can be asked whether the registry is up. Without it, a registry for which a gateway answers counts as down.
     root: Option<Arc<Root>>,
     /// It asks for nothing in particular.
@@ -120,6 +127,8 @@ pub(super) struct Tries {
     /// How often the registry refused for its limit without saying how long.
     unsaid: u32,
     asked: Duration,
+    /// For read-only mode.
+    waited: Waited,
     /// Tries of it, perhaps more than its own, went to an outage of the whole registry.
     beyond: bool,
 }
@@ -133,6 +142,7 @@ impl Tries {
             gate: gate.clone(),
             outage: wire.outage.clone(),
             read_only: wire.read_only.clone(),
+            collection: wire.collection.clone(),
             root: None,
             of_whole: false,
             events: wire.events.clone(),
@@ -146,6 +156,7 @@ impl Tries {
             at_once: 0,
             unsaid: 0,
             asked: Duration::ZERO,
+            waited: Waited::default(),
             beyond: false,
         }
     }
@@ -171,6 +182,7 @@ impl Tries {
         self.at_once = 0;
         self.unsaid = 0;
         self.asked = Duration::ZERO;
+        self.waited = Waited::default();
         self.beyond = false;
     }
 
@@ -189,7 +201,7 @@ impl Tries {
         self.failed += 1;
         self.log.note_failures(&self.what, self.failed);
         if failure.error.reason() == Some(&Reason::ReadOnly) {
-            return self.read_only.wait(self.began, failure.error).await;
+            return self.read_only.wait(self.began, &mut self.waited, failure.error).await;
         }
         let limited = failure.error.kind() == Kind::RateLimited;
         let server = failure.server.clone().unwrap_or_else(|| self.outage.clone());
@@ -200,11 +212,12 @@ impl Tries {
                 return Ok(());
             }
             Retry::Now => return Err(failure.error),
-            Retry::After(wanted) => {
-                // The server said how long: that is an answer.
+            Retry::After(wanted) if limited => {
+                // It answers, and refuses this account for its limit.
                 server.answered();
                 return self.wait_as_told(wanted, failure.error).await;
             }
+            Retry::After(wanted) => return self.wait_for_server(&server, wanted, failure.error).await,
             Retry::Soon if limited => match self.gate.refill() {
                 Some(refill) => return self.wait_for_refill(refill, failure.error).await,
                 None => return self.wait_untold(failure.error).await,
@@ -226,7 +239,11 @@ impl Tries {
                 tries => failure.error.while_doing(format!("giving up after {tries} tries")),
             });
         };
-        self.events.report(Event::Waiting { what: self.what.clone(), why: self.reason(&failure.error), delay });
+        // A garbage collection holds many blobs: it is reported for the first.
+        let is_collection = failure.error.reason() == Some(&Reason::BlobInCollection);
+        if !is_collection || !self.collection.swap(true, Ordering::Relaxed) {
+            self.events.report(Event::Waiting { what: self.what.clone(), why: self.reason(&failure.error), delay });
+        }
         tokio::time::sleep(delay).await;
         Ok(())
     }
@@ -256,6 +273,25 @@ impl Tries {
                 }
             }
         }
+    }
+
+    /// The server says that it will be back after `wanted`.
+    async fn wait_for_server(&mut self, server: &Outage, wanted: Duration, error: Error) -> Result<()> {
+        let asked = server.announced(wanted, self.asked, &self.reason(&error));
+        let delay = match asked {
+            Announced::Wait(delay) => delay,
+            Announced::Enough => {
+                let allowed = duration(self.limits.max_wait);
+                return Err(
+                    error.while_doing(format!("giving up: it asks to wait longer than {allowed} in all (--max-wait)"))
+                );
+            }
+            Announced::GivenUp(stopped) => return Err(given_up(&self.what, stopped)),
+        };
+        self.asked = self.asked.saturating_add(delay);
+        // Everybody was told the same: do not all come back in the same instant.
+        tokio::time::sleep(delay + backoff(&self.limits).build().next().unwrap_or_default() / 4).await;
+        Ok(())
     }
 
     async fn wait_as_told(&mut self, wanted: Duration, error: Error) -> Result<()> {
@@ -326,7 +362,7 @@ pub(super) fn patience(limits: &Limits) -> ExponentialBackoff {
 pub(super) fn backoff(limits: &Limits) -> ExponentialBuilder {
     ExponentialBuilder::default()
         .with_min_delay(limits.first_delay)
-        .with_max_delay(Duration::from_secs(30))
+        .with_max_delay(rounds::LONGEST)
         .with_max_times(limits.retries as usize)
         .with_jitter()
 }
@@ -430,14 +466,24 @@ mod tests {
     async fn a_registry_that_asks_for_patience_gets_it_in_full_up_to_the_limit() {
         let (mut tries, recorder) = tries(0, 25);
         let wanted = Duration::from_millis(20);
-        assert!(tries.again(failed(Retry::After(wanted))).await.is_ok());
+        let limited = || Failure::new(Error::new(Kind::RateLimited, "x: 429"), Retry::After(wanted));
+        assert!(tries.again(limited()).await.is_ok());
         match &recorder.events()[..] {
             [Event::Waiting { what, why, delay }] => {
-                assert!(*delay >= wanted && what == "x" && why == "503", "{what} {why} {delay:?}");
+                assert!(*delay >= wanted && what == "x" && why == "429", "{what} {why} {delay:?}");
             }
             other => panic!("{other:?}"),
         }
-        let error = tries.again(failed(Retry::After(wanted))).await.unwrap_err();
+        let error = tries.again(limited()).await.unwrap_err();
         assert_eq!(error.kind(), Kind::RateLimited);
+    }
+
+    #[tokio::test]
+    async fn a_registry_that_is_away_for_longer_than_is_allowed_is_an_outage_and_no_limit() {
+        let (mut tries, _) = tries(0, 25);
+        let away = |wanted| failed(Retry::After(Duration::from_millis(wanted)));
+        assert!(tries.again(away(1)).await.is_ok());
+        let error = tries.again(away(26)).await.unwrap_err();
+        assert!(error.kind() == Kind::Network && error.stopped().is_some(), "{error:?}");
     }
 }

@@ -120,8 +120,9 @@ impl Root {
     /// Other paths may still work.
     fn warn(&self, status: u16) {
         let registry = &self.registry;
-        let text =
-            format!("{registry} answers GET /v2/ with {status}, as a registry should not; asking it all the same");
+        let text = format!(
+            "{registry} answered GET /v2/ with {status} instead of 200 or 401; trying the requests that images need anyway"
+        );
         self.wire.events.report(Event::Warning(text));
     }
 

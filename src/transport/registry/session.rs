@@ -143,7 +143,7 @@ impl Upload<'_> {
             }
             status => {
                 let failure = self.refused(reply).await;
-                Err(self.judged(failure, status))
+                Err(self.once_more(failure, status))
             }
         }
     }

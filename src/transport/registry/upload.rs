@@ -108,7 +108,7 @@ pub(super) async fn can_read(host: &Host, repository: &Repository, blob: &Descri
     Ok(readable)
 }
 
-/// Proves that an upload has replaced what was wrong: distribution answers 201 and keeps the file that is there.
+/// Proves that what was uploaded is there: distribution answers 201 and keeps the file that it has, whatever its length.
 ///
 /// # Errors
 /// [`Reason::DamagedTarget`]: it has not.
@@ -117,13 +117,14 @@ async fn check_replaced(host: &Host, repository: &Repository, blob: &Descriptor,
         // Refused as before the upload: its storage gives this account nothing, and the manifest will prove it.
         Readable::Yes | Readable::PerhapsLost(_) => return Ok(()),
         Readable::No(why) => why,
+        Readable::Denied | Readable::Unknown(_) if !host.memory.is_suspect(&blob.digest) => return Ok(()),
         // Whoever may not read hears of the length at least.
         Readable::Denied | Readable::Unknown(_) => match look_for(host, repository, blob, what).await? {
             Some(true) => return Ok(()),
             _ => "it is still not as it should be".to_owned(),
         },
     };
-    let text = format!("the registry has taken it again and keeps what it had: {why}");
+    let text = format!("the registry took the upload and keeps what it had: {why}");
     Err(Error::damaged(text).with_reason(Reason::DamagedTarget).while_doing(what))
 }
 
@@ -146,7 +147,7 @@ pub(super) async fn mount(host: &Host, to: &Repository, blob: &Descriptor, from:
         };
         match reply.status() {
             201 => {
-                host.memory.arrived.note_blob(to, blob.digest);
+                host.memory.arrived.note_mounted(to, blob.digest);
                 return Ok(true);
             }
             202 => {
@@ -188,6 +189,7 @@ pub(super) async fn put(host: &Host, repository: &Repository, blob: &Descriptor,
         unclosed: 0,
         was_wrong: false,
         in_one: false,
+        in_parts: false,
         feed: None,
         refused_patches: 0,
         far: 0,
@@ -197,7 +199,8 @@ pub(super) async fn put(host: &Host, repository: &Repository, blob: &Descriptor,
         let inherited = upload.inherited;
         let Err(mut failure) = upload.attempt().await else {
             host.memory.arrived.note_blob(repository, blob.digest);
-            return match host.memory.is_suspect(&blob.digest) {
+            // A request for each blob is too much as long as the registry has claimed nothing that it does not have.
+            return match host.memory.has_suspects() {
                 true => check_replaced(host, repository, blob, &what).await,
                 false => Ok(()),
             };
@@ -252,6 +255,8 @@ pub(super) struct Upload<'a> {
     pub was_wrong: bool,
     /// Several requests have failed to make a blob of it: one shall do.
     pub in_one: bool,
+    /// The registry refuses content in the closing PUT as such.
+    in_parts: bool,
     /// What the last request has left of the blob, and where it goes on.
     pub feed: Option<(u64, Feed)>,
     /// How often a PATCH of it was refused.
@@ -287,13 +292,18 @@ impl Upload<'_> {
             return Ok(());
         }
         self.send_rest().await?;
-        self.close().await
+        self.close().await?;
+        if self.in_parts {
+            self.host.memory.set_refuses_whole();
+        }
+        Ok(())
     }
 
     /// Worth a request more, because starting again would hurt, or because one request cannot carry it.
     fn goes_in_parts(&self) -> bool {
         let least = self.host.wire.config.large_blob.max(1);
-        self.takes_parts() && (self.blob.size >= least || self.blob.size > self.host.memory.chunk())
+        let is_large = self.blob.size >= least || self.blob.size > self.host.memory.chunk();
+        self.takes_parts() && (is_large || self.in_parts || self.host.memory.refuses_whole())
     }
 
     /// PATCH has not failed.
@@ -340,7 +350,13 @@ impl Upload<'_> {
     /// The whole blob in the closing request.
     async fn send_whole(&mut self) -> Result<(), Failure> {
         let Some(session) = self.session.take() else { return Ok(()) };
-        let mut reader = self.origin.open(self.blob).await.map_err(Failure::never)?;
+        let mut reader = match self.origin.open(self.blob).await {
+            Ok(reader) => reader,
+            Err(error) => {
+                self.refused = Some(session.location);
+                return Err(Failure::never(error));
+            }
+        };
         if self.blob.size == 0 {
             // Nothing will be sent that could be held back.
             while let Some(piece) = reader.next().await {
@@ -355,6 +371,7 @@ impl Upload<'_> {
         let answer = self.finish(location.clone(), payload).await;
         // Our own failure to read makes the connection break; it is the one to tell.
         if let Some(lost) = watch.take_lost() {
+            self.refused = Some(location);
             return Err(self.lost(lost));
         }
         let reply = match answer {
@@ -378,8 +395,15 @@ impl Upload<'_> {
                 self.session = Some(session);
                 Err(Failure { retry: Retry::Now, ..refusal(self.what, reply).await })
             }
+            // Some take content by PATCH alone.
+            405 | 501 if self.blob.size > 0 && self.takes_parts() && !self.in_parts => {
+                self.in_parts = true;
+                self.session = Some(session);
+                Err(Failure { retry: Retry::Now, ..refusal(self.what, reply).await })
+            }
             status => {
-                let failure = self.judged(refusal(self.what, reply).await, status);
+                let failure = self.judged_size(refusal(self.what, reply).await, status);
+                let failure = self.once_more(failure, status);
                 self.may_be_there = may_be_down(status);
                 match failure.error.reason() {
                     // The same.
@@ -394,12 +418,12 @@ impl Upload<'_> {
 
     /// The failure with which a closing request ends. A digest that is not ours may come of what lies between, or of parts that were
     /// put together wrongly: once more in one piece.
-    pub fn judged(&mut self, failure: Failure, status: u16) -> Failure {
+    pub fn once_more(&mut self, failure: Failure, status: u16) -> Failure {
         if status == 400 && !std::mem::replace(&mut self.was_wrong, true) {
             self.start_again();
             return Failure { retry: Retry::Soon, ..failure };
         }
-        self.judged_size(failure, status)
+        failure
     }
 
     pub fn judged_size(&self, failure: Failure, status: u16) -> Failure {

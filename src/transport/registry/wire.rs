@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::convert::Infallible;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
@@ -23,7 +24,7 @@ use super::retry::{Failure, Retry, may_be_down};
 use super::tls::{self, TlsSettings};
 use super::tls_words;
 use super::trace::{Log, Talk};
-use super::{Config, trace};
+use super::{Config, answer, refusals, trace};
 use crate::error::{Error, Kind, Result};
 use crate::progress::Events;
 
@@ -77,6 +78,8 @@ pub(super) struct Wire {
     pub log: Arc<Log>,
     pub outage: Arc<Outage>,
     pub read_only: Arc<ReadOnly>,
+    /// That a garbage collection is at work there was reported.
+    pub collection: Arc<AtomicBool>,
     /// The other servers that it needs.
     peers: Peers,
     registry: String,
@@ -132,9 +135,23 @@ impl Wire {
         let outage = Arc::new(Outage::new("", &limits, &events));
         let read_only = Arc::new(ReadOnly::new("", &limits, &events));
         let peers = Peers::new("", &limits, &events);
-        let (registry, home, insecure, known, pools) = Default::default();
+        let (collection, registry, home, insecure, known, pools) = Default::default();
         let config = Arc::new(config);
-        Wire { config, limits, events, log, outage, read_only, peers, registry, home, insecure, known, pools }
+        Wire {
+            config,
+            limits,
+            events,
+            log,
+            outage,
+            read_only,
+            collection,
+            peers,
+            registry,
+            home,
+            insecure,
+            known,
+            pools,
+        }
     }
 
     /// The same connections; whom to trust is what is known of `registry`, also at the servers it sends us to.
@@ -143,6 +160,7 @@ impl Wire {
             config: self.config.clone(),
             outage: Arc::new(Outage::new(registry, &limits, &self.events)),
             read_only: Arc::new(ReadOnly::new(registry, &limits, &self.events)),
+            collection: Arc::default(),
             peers: Peers::new(registry, &limits, &self.events),
             limits,
             events: self.events.clone(),
@@ -197,7 +215,8 @@ impl Wire {
             };
             let (response, talk) = self.exchange_with(server.as_ref(), &mut call).await?;
             let Some(next) = redirect(&call, &response, repeatable)? else {
-                return Ok(Reply::new(response, self.limits.stall, talk, own, server));
+                let reply = Reply::new(response, self.limits.stall, talk, own, server);
+                return if reply.status() == 401 { unless_down(&call, reply).await } else { Ok(reply) };
             };
             let reason = match () {
                 () if visited.contains(&next) => "a redirect loop",
@@ -233,7 +252,9 @@ impl Wire {
             stopped = server.over() => return Err(Failure::never(given_up(what, stopped))),
             exchanged = self.exchange(Some(server), call) => exchanged.map_err(|failure| failure.at(server))?,
         };
-        if !may_be_down(exchanged.0.status().as_u16()) {
+        // What a 401 means, its body says.
+        let status = exchanged.0.status().as_u16();
+        if !may_be_down(status) && status != 401 {
             server.answered();
         }
         Ok(exchanged)
@@ -347,6 +368,17 @@ impl Wire {
 /// What is proven by its digest is wanted as it is, not compressed on its way.
 fn as_it_is() -> HeaderMap {
     HeaderMap::from_iter([(ACCEPT_ENCODING, HeaderValue::from_static("identity"))])
+}
+
+/// A 401, unless it says that the server itself is down. To a HEAD it says neither.
+async fn unless_down(call: &Call<'_>, mut reply: Reply) -> Result<Reply, Failure> {
+    if refusals::is_down(401, reply.peek(answer::READ).await) {
+        return Err(answer::refusal(call.what, reply).await);
+    }
+    if let Some(server) = reply.server.as_ref().filter(|_| call.method != Method::HEAD) {
+        server.answered();
+    }
+    Ok(reply)
 }
 
 /// Has the outage of `server` note, as long as it is polled, that an upload moves. Never ends.

@@ -271,3 +271,22 @@ async fn a_registry_behind_a_gateway_that_answers_pings_itself_is_given_up_all_t
     }
     assert!(ended, "every image costs all its tries");
 }
+
+#[tokio::test]
+async fn a_registry_that_wants_to_be_away_for_longer_than_is_waited_for_is_one_outage() {
+    let server = Server::start(|_, before| match before {
+        0 | 1 => manifest(),
+        _ => Answer::new(503).with("Retry-After", "3600"),
+    });
+    let server = server.await;
+    let (registries, events) = watched(Config { retry_budget: Some(ENDS_SOON), ..config() });
+    let ask = |name: String| {
+        let (registries, reference) = (registries.clone(), tag(&repo(&server), &name));
+        async move { registries.manifest(&reference).await }
+    };
+    assert!(ask("first".into()).await.is_ok());
+    let answers = join_all((0..40).map(|nth| ask(format!("v{nth}")))).await;
+    all_stopped(&answers, &server.address, "asks to wait 1 h 0 min");
+    assert!(events.events().is_empty(), "the error says it: {:?}", events.events());
+    assert!(server.seen().len() < 20, "what was on its way");
+}

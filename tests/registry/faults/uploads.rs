@@ -126,3 +126,29 @@ async fn a_registry_that_takes_an_upload_in_sips_is_found_out_small_and_large() 
         assert!(error.chain().contains("fewer than 32 KiB"), "{error:?}");
     }
 }
+
+/// Some take content by PATCH alone, and some in the closing PUT alone (`sessions`).
+#[tokio::test]
+async fn a_registry_that_takes_no_content_in_the_closing_put_gets_it_by_patch() {
+    let server = Server::registry(|request, _| match (request.method.as_str(), request.body.is_empty()) {
+        ("POST" | "PATCH", _) => Answer::new(202).with("Location", "/u"),
+        ("PUT", false) => Answer::new(405),
+        ("PUT", true) => Answer::new(201),
+        _ => Answer::new(404),
+    });
+    let server = server.await;
+    let (registries, shelf) = (client(config()), Shelf::default());
+    let blobs = [shelf.add("one"), shelf.add("two")];
+    shelf::push(&registries, &repo(&server), &shelf, &[&blobs[0], &blobs[1]]).await.unwrap();
+    let order: Vec<String> = server.seen().into_iter().map(|request| request.method).collect();
+    assert_eq!(order, ["POST", "PUT", "PATCH", "PUT", "POST", "PATCH", "PUT"], "found out once");
+
+    let server = Server::registry(|request, _| match request.method.as_str() {
+        "POST" => Answer::new(202).with("Location", "/u"),
+        _ => Answer::new(405),
+    });
+    let server = server.await;
+    let blob = shelf.add("three");
+    let error = shelf::push(&client(config()), &repo(&server), &shelf, &[&blob]).await.unwrap_err();
+    assert!(error.kind() == Kind::Refused && server.seen().len() < 10, "{error:?}");
+}

@@ -149,3 +149,13 @@ pub fn challenge(state: &State, call: &Call, message: &str, scope: &str) -> Answ
     };
     with_header(refuse(401, "UNAUTHORIZED", message), "www-authenticate", wanted)
 }
+
+/// What is answered while the database cannot be reached: the protocol's middleware takes every error for a missing right.
+pub fn without_database(call: &Call) -> Answer {
+    if !call.path.starts_with("/v2") {
+        return refuse(500, "UNKNOWN", "internal server error");
+    }
+    let text = "failed to connect to `user=postgres database=registry`: 127.0.0.1:5432 (127.0.0.1): dial error: dial tcp \
+                127.0.0.1:5432: connect: connection refused";
+    with_header(refuse(401, "UNAUTHORIZED", text), "www-authenticate", "Basic realm=\"harbor\"")
+}

@@ -70,6 +70,7 @@ struct State {
     pending: Option<(usize, Change)>,
     /// Read-only mode ends after so many refusals; `None`: somebody ends it.
     refusals_left: Option<usize>,
+    database_stopped: bool,
     counter: u64,
     tokens: BTreeMap<String, access::Claims>,
     log: Vec<Logged>,
@@ -102,6 +103,7 @@ impl Harbor {
             rows: BTreeMap::new(),
             pending: None,
             refusals_left: None,
+            database_stopped: false,
             counter: 0,
             tokens: BTreeMap::new(),
             log: vec![],
@@ -204,6 +206,7 @@ impl State {
             Change::ReadOnlyFor(refusals) => {
                 (self.setup.read_only, self.refusals_left) = (true, Some(refusals));
             }
+            Change::DatabaseStopped => self.database_stopped = true,
             Change::ProxyCache(name) => self.projects.get_mut(name).unwrap().proxy_cache = true,
             Change::RightsLost(name) => {
                 let project = self.projects.get_mut(name).unwrap();
@@ -259,6 +262,9 @@ fn route(state: &mut State, call: &Call) -> Answer {
         }
         let text = "The system is in read only mode. Any modification is prohibited.";
         return refuse(403, "DENIED", text);
+    }
+    if state.database_stopped {
+        return access::without_database(call);
     }
     if call.path.starts_with("/v2/") || call.path == "/v2" {
         return registry(state, call);

@@ -172,6 +172,8 @@ pub enum Change {
     ReadOnly,
     /// Until so many requests were refused for it.
     ReadOnlyFor(usize),
+    /// Its database no longer answers it.
+    DatabaseStopped,
     /// This project becomes a proxy cache.
     ProxyCache(&'static str),
     /// Nobody may push to this project any more, and tokens do not outlive the right.

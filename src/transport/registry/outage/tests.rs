@@ -1,0 +1,219 @@
+use super::*;
+use crate::progress::Recorder;
+use std::sync::Arc;
+
+fn outage(retries: u32, retry_budget: Option<Duration>) -> (Outage, Arc<Recorder>) {
+    let recorder = Arc::new(Recorder::default());
+    let events: Events = recorder.clone();
+    let first_delay = Duration::from_millis(1);
+    (Outage::new("r.io:5000", &Limits { retries, retry_budget, first_delay, ..Limits::default() }, &events), recorder)
+}
+
+fn fail(outage: &Outage, what: &str, no_answer: bool, own: bool) -> Next {
+    fail_since(outage, what, Instant::now(), no_answer, own)
+}
+
+fn fail_since(outage: &Outage, what: &str, since: Instant, no_answer: bool, own: bool) -> Next {
+    let own = own.then_some(Duration::from_millis(1));
+    let now = Instant::now();
+    outage.failed(&Suspicion { what, of_whole: false, why: "refused", since, began: now, at: now, no_answer, own })
+}
+
+#[test]
+fn one_request_that_fails_does_not_make_the_others_wait() {
+    let (outage, events) = outage(5, Some(Duration::from_secs(100)));
+    outage.answered();
+    for _ in 0..3 {
+        assert!(matches!(fail(&outage, "a", true, true), Next::Alone(_)));
+    }
+    assert!(matches!(fail(&outage, "a", false, false), Next::Exhausted), "a gateway's 502 for one manifest");
+    assert!(events.events().is_empty());
+}
+
+#[test]
+fn when_several_fail_all_wait_together_and_one_line_says_so() {
+    let (outage, events) = outage(5, Some(Duration::from_secs(100)));
+    outage.answered();
+    assert!(matches!(fail(&outage, "a", true, true), Next::Alone(_)));
+    // Several rounds of a millisecond or so, until it is worth a line, and some more.
+    let round = || {
+        for what in ["b", "a", "c", "b"] {
+            assert!(matches!(fail(&outage, what, true, false), Next::Together(_)), "{what}");
+        }
+    };
+    while events.events().is_empty() {
+        round();
+    }
+    (0..100).for_each(|_| round());
+    outage.answered();
+    let told: Vec<String> = events.events().iter().map(|event| format!("{event:?}")).collect();
+    assert_eq!(told.len(), 2, "{told:?}");
+    assert!(told[0].contains("r.io:5000 does not answer (refused)") && told[1].contains("answers again"), "{told:?}");
+}
+
+#[test]
+fn an_empty_budget_ends_it_for_all() {
+    let (outage, _) = outage(5, Some(Duration::ZERO));
+    outage.answered();
+    assert!(matches!(fail(&outage, "a", true, true), Next::GivenUp(_)));
+    assert!(matches!(fail(&outage, "b", false, true), Next::GivenUp(_)));
+}
+
+#[test]
+fn a_registry_that_was_never_heard_has_the_tries_of_one_request() {
+    let (outage, _) = outage(1, Some(Duration::from_secs(100)));
+    assert!(matches!(fail(&outage, "a", true, true), Next::Alone(_)));
+    assert!(matches!(fail(&outage, "a", true, false), Next::Exhausted));
+    assert!(matches!(fail(&outage, "b", true, true), Next::GivenUp(_)), "the others need not find out again");
+}
+
+#[test]
+fn a_request_that_failed_before_the_last_answer_ends_by_its_own_count() {
+    let (outage, _) = outage(1, Some(Duration::from_secs(100)));
+    let since = Instant::now();
+    outage.answered();
+    let now = Instant::now();
+    let suspicion =
+        Suspicion { what: "a", of_whole: false, why: "reset", since, began: now, at: now, no_answer: true, own: None };
+    assert!(matches!(outage.failed(&suspicion), Next::Exhausted));
+}
+
+#[test]
+fn a_gateways_answers_that_arrive_late_are_no_news_of_a_registry_that_answers() {
+    let (outage, events) = outage(5, Some(Duration::ZERO));
+    let began = Instant::now();
+    outage.answered();
+    for what in ["a", "b", "c"] {
+        let own = Some(Duration::from_millis(1));
+        let late = Suspicion {
+            what,
+            of_whole: false,
+            why: "502",
+            since: began,
+            began,
+            at: Instant::now(),
+            no_answer: false,
+            own,
+        };
+        assert!(matches!(outage.failed(&late), Next::Alone(_)), "{what}");
+    }
+    assert!(events.events().is_empty());
+    assert!(matches!(fail(&outage, "d", true, true), Next::GivenUp(_)), "what was asked later is");
+}
+
+#[test]
+fn while_a_gateway_answers_the_probe_decides() {
+    let (outage, events) = outage(5, Some(Duration::from_secs(100)));
+    outage.answered();
+    assert!(matches!(fail(&outage, "a", false, true), Next::Alone(_)), "one alone says nothing");
+    assert!(matches!(fail(&outage, "b", false, true), Next::Unsure));
+    let failed = Instant::now();
+    assert!(outage.is_unprobed_since(failed));
+    outage.note_probe(Instant::now(), true);
+    assert!(!outage.is_unprobed_since(failed));
+    assert!(matches!(fail(&outage, "b", false, true), Next::Alone(_)));
+    assert!(matches!(fail(&outage, "a", false, false), Next::Exhausted), "by its own count");
+    outage.note_probe(Instant::now(), false);
+    let down = Suspicion {
+        what: "b",
+        of_whole: false,
+        why: "502",
+        since: failed,
+        began: failed,
+        at: failed,
+        no_answer: false,
+        own: None,
+    };
+    assert!(matches!(outage.failed(&down), Next::Together(_)), "all wait");
+    assert!(events.events().is_empty());
+}
+
+#[test]
+fn a_registry_that_answers_nothing_but_the_probe_is_given_up_in_the_end() {
+    let (outage, _) = outage(5, Some(Duration::ZERO));
+    outage.answered();
+    outage.note_probe(Instant::now(), true);
+    let first = Instant::now();
+    assert!(matches!(fail_since(&outage, "a", first, false, true), Next::Alone(_)));
+    for what in ["b", "c", "b", "d"] {
+        assert!(matches!(fail_since(&outage, what, first, false, false), Next::Exhausted), "{what}");
+    }
+    let later = loop {
+        let now = Instant::now();
+        if now > first && outage.state().silence.as_ref().unwrap().spent.unwrap() < now {
+            break now;
+        }
+    };
+    assert!(matches!(fail_since(&outage, "e", later, false, true), Next::Alone(_)));
+    assert!(matches!(fail_since(&outage, "e", later, false, false), Next::GivenUp(_)));
+}
+
+#[tokio::test]
+async fn what_comes_after_the_end_is_not_tried() {
+    let (outage, _) = outage(5, Some(Duration::ZERO));
+    outage.answered();
+    assert!(outage.pass("x").await.is_ok());
+    fail(&outage, "a", true, true);
+    let error = outage.pass("reading y").await.unwrap_err();
+    assert_eq!(error.kind(), Kind::Network);
+    assert!(error.stopped().is_some() && error.chain().contains("r.io:5000"), "{error:?}");
+    outage.over().await;
+}
+
+/// The second `second` of a run with this outage.
+fn put_off(outage: &Outage, start: Instant, second: u64, wanted: u64, before: u64) -> Announced {
+    let [second, wanted, before] = [second, wanted, before].map(Duration::from_secs);
+    outage.announced_at(start + second, wanted, before, "503")
+}
+
+#[test]
+fn a_server_that_only_announces_waits_is_given_up_as_an_outage_with_one_line_before() {
+    let (outage, events) = outage(5, Some(Duration::from_secs(120)));
+    let start = Instant::now();
+    // Six requests at a time, each minute, for the ten minutes that are allowed.
+    for minute in 0..10 {
+        for _ in 0..6 {
+            assert!(matches!(put_off(&outage, start, 60 * minute, 60, 60 * minute), Announced::Wait(_)), "{minute}");
+        }
+    }
+    let Announced::GivenUp(stopped) = put_off(&outage, start, 600, 60, 600) else { panic!("it goes on for ever") };
+    assert!(stopped.why.contains("at most 10 min 0 s in all") && stopped.why.contains("503"), "{stopped}");
+    assert!(matches!(fail(&outage, "b", true, true), Next::GivenUp(_)), "for all");
+    let told: Vec<String> = events.events().iter().map(|event| format!("{event:?}")).collect();
+    assert!(told.len() == 1 && told[0].contains("r.io:5000 asks to wait"), "{told:?}");
+}
+
+#[test]
+fn a_wait_that_is_longer_than_allowed_ends_it_at_once_and_an_answer_begins_anew() {
+    let (outage, events) = outage(5, Some(Duration::from_secs(120)));
+    let start = Instant::now();
+    assert!(matches!(put_off(&outage, start, 0, 599, 0), Announced::Wait(_)));
+    outage.answered();
+    assert!(matches!(put_off(&outage, start, 599, 599, 0), Announced::Wait(_)));
+    assert!(events.events().len() >= 2, "asks to wait, answers again");
+    assert!(matches!(put_off(&outage, start, 599, 601, 0), Announced::GivenUp(_)));
+}
+
+#[test]
+fn one_request_that_is_put_off_for_ever_does_not_end_a_run_and_the_second_does() {
+    let (outage, events) = outage(5, None);
+    let start = Instant::now();
+    for second in 0..600 {
+        assert!(matches!(put_off(&outage, start, second, 1, second), Announced::Wait(_)));
+        // Others get on.
+        outage.answered();
+    }
+    assert!(matches!(put_off(&outage, start, 600, 1, 600), Announced::Enough));
+    outage.answered();
+    assert!(matches!(put_off(&outage, start, 601, 1, 600), Announced::GivenUp(_)));
+    assert!(events.events().is_empty(), "a second is not worth a line: {:?}", events.events());
+}
+
+#[test]
+fn announced_waits_use_up_no_budget() {
+    let (outage, _) = outage(5, Some(Duration::ZERO));
+    outage.answered();
+    let start = Instant::now();
+    assert!(matches!(put_off(&outage, start, 0, 60, 0), Announced::Wait(_)));
+    assert!(outage.state().silence.is_none());
+}
