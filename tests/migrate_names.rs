@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use support::images::{self, Image};
 use support::registry::{Options, Registry};
 use support::storage::data;
-use support::{files_below, gapferry, sha256, tempdir};
+use support::{cosign, files_below, gapferry, sha256, tempdir};
 
 /// Exit code, and what was said to people.
 fn run(storage: &Path, options: &[&str]) -> (Option<i32>, String) {
@@ -320,4 +320,36 @@ fn everything_wrong_in_a_file_of_tags_is_told_with_its_line() {
     let (code, said) = run(&registry.storage(), &["--tags-from", file.to_str().unwrap(), "--list"]);
     assert_eq!(code, Some(2));
     assert!(said.contains("team/app") && said.contains("team/copy"), "{said}");
+}
+
+/// Harbor's API names the signatures of an index, and none of its children's.
+#[test]
+fn signatures_of_an_indexs_children_are_found_by_what_they_sign() {
+    let registry = Registry::start();
+    let index = images::oci_index("team/index", "1", "index");
+    let child = &index.children[0];
+    let first = cosign::signature(child, "vendor");
+    let both = cosign::list(child, "sig", &[first.clone(), cosign::signature(child, "second key")]);
+    // What the tag meant before, and a signature of what is not there.
+    let former = cosign::list(child, "sig", &[first]);
+    let elsewhere = images::oci("team/index", "x", &["elsewhere"]);
+    let orphan = cosign::list(&elsewhere, "sig", &[cosign::signature(&elsewhere, "vendor")]);
+    [&index, &former, &both, &orphan].iter().for_each(|image| image.push(&registry));
+    remove_tags(&registry, std::slice::from_ref(&index));
+    let directory = tempdir();
+    let file = directory.path().join("artifacts.json");
+    let artifact = json!({"digest": index.digest(), "repository_name": "team/index", "tags": [{"name": "1"}]});
+    fs::write(&file, json!([artifact]).to_string()).unwrap();
+    let from = ["--tags-from", file.to_str().unwrap()];
+    let target = Registry::start();
+    let (code, said) = run(&registry.storage(), &[&from[..], &["--to", target.host()]].concat());
+    assert_eq!(code, Some(0), "{said}");
+    assert_eq!(target.digest("team/index", both.tag.as_deref().unwrap()), Some(both.digest()), "{said}");
+    assert_eq!(target.digest("team/index", orphan.tag.as_deref().unwrap()), None);
+    let found = format!("team/index:{}", both.tag.as_deref().unwrap());
+    assert_eq!(names(&registry.storage(), &from), ["team/index:1", &*found]);
+    let target = Registry::start();
+    let (code, said) = run(&registry.storage(), &[&from[..], &["--no-referrers", "--to", target.host()]].concat());
+    assert_eq!(code, Some(0), "{said}");
+    assert_eq!(target.tags("team/index"), ["1"]);
 }

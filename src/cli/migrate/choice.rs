@@ -15,7 +15,7 @@ use crate::lock::Rename;
 use crate::oci::{Digest, Tag};
 use crate::transport::storage::{Fault, FaultKind, Storage, Survey, Tagged};
 
-use super::tags;
+use super::{signatures, tags};
 
 /// Which images are wanted, and what they are called.
 #[derive(clap::Args)]
@@ -43,8 +43,8 @@ pub struct Which {
     /// Lines of `REPOSITORY:TAG DIGEST`, or the JSON of Harbor's API, page after page:
     /// curl -u USER 'https://HARBOR/api/v2.0/projects/PROJECT/repositories/REPOSITORY/artifacts?page_size=100&with_accessory=true'
     /// (a slash in REPOSITORY is written %252F). An artifact without repository_name is looked for by its digest. Harbor lists no
-    /// signatures: with_accessory=true names them beside their images. https://HARBOR/v2/PROJECT/REPOSITORY/tags/list names
-    /// every tag, theirs too.
+    /// signatures: with_accessory=true names them beside their images, and those of an index's children are found in the storage.
+    /// https://HARBOR/v2/PROJECT/REPOSITORY/tags/list names every tag, theirs too.
     #[arg(long, value_name = "FILE")]
     tags_from: Option<PathBuf>,
     #[command(flatten)]
@@ -111,7 +111,13 @@ impl Which {
             }
             named.push(Tagged { repository, tag: Some(tag), digest });
         }
-        if problems.is_empty() { Ok(storage.with_tags(named)) } else { Err(refused("the tags", &problems)) }
+        if !problems.is_empty() {
+            return Err(refused("the tags", &problems));
+        }
+        if self.referrers() {
+            named.extend(signatures::unnamed(&storage, &named)?);
+        }
+        Ok(storage.with_tags(named))
     }
 }
 

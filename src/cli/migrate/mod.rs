@@ -9,6 +9,7 @@ pub mod counted;
 pub mod faults;
 mod list;
 mod report;
+mod signatures;
 mod tags;
 mod to_bundle;
 mod to_dir;
