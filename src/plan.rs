@@ -194,7 +194,11 @@ impl ImageStep {
     pub fn refusal(&self) -> String {
         let reason = self.companions.iter().find_map(|companion| match &companion.action {
             CompanionAction::Refuse { reason } => Some(reason.clone()),
-            CompanionAction::Unreadable { reason, .. } if companion.tag == self.to => Some(reason.clone()),
+            CompanionAction::Unreadable { reason, .. } | CompanionAction::Obstructed { reason }
+                if companion.tag == self.to =>
+            {
+                Some(reason.clone())
+            }
             _ => None,
         });
         let of_tag = match self.tag {
@@ -243,7 +247,7 @@ fn image_step(image: &Image, to: &Reference, inventory: &Inventory, on_existing:
     let action = match (tag, step.own_list().map(|own| &own.action)) {
         _ if step.companions.iter().any(is_refused) => Action::Refuse,
         (_, Some(CompanionAction::Skip)) => Action::Skip,
-        (_, Some(CompanionAction::Unreadable { .. })) => Action::Refuse,
+        (_, Some(CompanionAction::Unreadable { .. } | CompanionAction::Obstructed { .. })) => Action::Refuse,
         (TagState::Same, _) | (_, Some(CompanionAction::Nothing)) if is_complete => Action::Nothing,
         _ => Action::Push,
     };

@@ -180,6 +180,8 @@ pub enum CompanionOutcome {
     Joined,
     /// The tag means something else there and was left alone.
     Skipped,
+    /// The same, because what is there can neither be joined nor replaced.
+    Failed,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -231,7 +233,7 @@ impl CompanionReceipt {
             CompanionOutcome::Pushed => Some(self.digest),
             CompanionOutcome::Present => self.found.or(Some(self.digest)),
             CompanionOutcome::Joined => self.joined.or(Some(self.digest)),
-            CompanionOutcome::Skipped => None,
+            CompanionOutcome::Skipped | CompanionOutcome::Failed => None,
         }
     }
 }
@@ -267,7 +269,7 @@ impl Receipt {
         outcome: &Outcome,
         finished: Timestamp,
     ) -> Receipt {
-        let done = &outcome.companions;
+        let done = outcome;
         let images = graph.images.iter().zip(&plan.images).zip(&outcome.images).map(|((image, step), result)| {
             let (outcome, error) = match result {
                 Ok(Done::Pushed) => (ImageOutcome::Pushed, None),
@@ -341,8 +343,8 @@ fn is_there<E>(result: &Result<Done, E>) -> bool {
     matches!(result, Ok(Done::Pushed | Done::Present))
 }
 
-/// What became of the companions of an image that is at the target; `done` says what was done with their tags.
-fn companions(image: &Image, step: &ImageStep, done: &HashMap<Reference, CompanionAction>) -> Vec<CompanionReceipt> {
+/// What became of the companions of an image that is at the target.
+fn companions(image: &Image, step: &ImageStep, done: &Outcome) -> Vec<CompanionReceipt> {
     let outcome = |attached: &Attached| {
         let own = |companion: &&CompanionStep| companion.tag.tag == attached.tag && companion.digest == attached.digest;
         let Some(own) = step.companions.iter().find(own) else {
@@ -360,18 +362,16 @@ fn companions(image: &Image, step: &ImageStep, done: &HashMap<Reference, Compani
 }
 
 /// What became of a tag; what it meant before, and what it means now, where that is not the bundle's.
-fn outcome_of(
-    own: &CompanionStep,
-    done: &HashMap<Reference, CompanionAction>,
-) -> (CompanionOutcome, Option<Digest>, Option<Digest>) {
-    let found = match own.state {
+fn outcome_of(own: &CompanionStep, done: &Outcome) -> (CompanionOutcome, Option<Digest>, Option<Digest>) {
+    let found = match done.state(own) {
         TagState::Other(digest) => Some(digest),
         TagState::New | TagState::Same | TagState::Blocked => None,
     };
-    match done.get(&own.tag).unwrap_or(&own.action) {
+    match done.action(own) {
         CompanionAction::Push => (CompanionOutcome::Pushed, found, None),
         CompanionAction::Join { joined, .. } => (CompanionOutcome::Joined, found, Some(*joined)),
         CompanionAction::Skip | CompanionAction::Unreadable { .. } => (CompanionOutcome::Skipped, found, None),
+        CompanionAction::Obstructed { .. } => (CompanionOutcome::Failed, found, None),
         CompanionAction::Nothing | CompanionAction::Refuse { .. } => (CompanionOutcome::Present, found, None),
     }
 }

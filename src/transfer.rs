@@ -10,6 +10,8 @@ mod closed;
 mod companions;
 mod immutable;
 mod observed;
+mod of_use;
+mod outcome;
 mod outcomes;
 mod read_back;
 mod resend;
@@ -34,6 +36,8 @@ use arrivals::Coming;
 use awaited::Awaited;
 use closed::Closed;
 pub use observed::Observed;
+use of_use::OfUse;
+pub use outcome::{Done, Outcome, Settled, confirmed};
 use outcomes::Outcomes;
 use resend::Resent;
 
@@ -46,37 +50,6 @@ pub struct Options {
     pub fail_fast: bool,
     /// Read the last byte of every blob that was uploaded: the target may keep a damaged file that it has.
     pub check_uploads: bool,
-}
-
-/// What became of each image of the plan, in its order, and what it cost.
-#[derive(Debug)]
-pub struct Outcome {
-    /// An error does not name the image.
-    pub images: Vec<Result<Done, Arc<Error>>>,
-    /// Bytes of blobs that moved.
-    pub moved: u64,
-    /// Bytes of blobs that were mounted instead.
-    pub mounted: u64,
-    /// Tags that are set, and that a policy of the target lets nobody pull for now; with its words. Sorted.
-    pub blocked: Vec<(Reference, String)>,
-    /// Manifests that were put, and that a policy lets nobody pull for now.
-    pub withheld: HashSet<(Repository, Digest)>,
-    /// Tags that cannot be set, and of which nobody may say whether they mean their image, which is there. Sorted.
-    pub kept: Vec<Reference>,
-    /// What was done with the tags of companions, where something was.
-    pub companions: HashMap<Reference, CompanionAction>,
-}
-
-/// How an image ended well.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Done {
-    Pushed,
-    /// It was all there.
-    Present,
-    /// Left alone: the tag means another image.
-    Skipped,
-    /// What is at hand of it was pushed; the rest is still to come.
-    Waiting,
 }
 
 /// A manifest or a tag of one repository: whether it was put there, and who may do so now.
@@ -102,7 +75,7 @@ pub struct Transfer<'a> {
     options: Options,
     events: Events,
     mounted: AtomicU64,
-    companions: Mutex<HashMap<Reference, CompanionAction>>,
+    companions: Mutex<HashMap<Reference, Settled>>,
     failed: Mutex<HashMap<(Repository, Digest), Arc<Error>>>,
     /// Each manifest is put once per repository, however many images share it, and tagged by one image at a time:
     /// distribution 2.8 rewrites its link in place, and whoever reads that moment gets a 500.
@@ -111,7 +84,7 @@ pub struct Transfer<'a> {
     /// it, and the second has to see what the first has put there.
     published: Mutex<HashMap<Reference, Turn>>,
     resent: Resent,
-    /// Tags that were set, and that a policy of the target lets nobody pull for now; with its words.
+    /// As in [`Outcome::blocked`], as far as is known.
     blocked: Mutex<Vec<(Reference, String)>>,
     /// Manifests of which the same is so.
     withheld: Mutex<HashSet<(Repository, Digest)>>,
@@ -174,6 +147,11 @@ impl<'a> Transfer<'a> {
         let pairs = graph.images.iter().zip(&plan.images).enumerate();
         let images = pairs.map(|(at, (image, step))| outcomes.remove(&at).unwrap_or_else(|| self.untried(image, step)));
         let mut blocked = std::mem::take(&mut *self.blocked.lock().unwrap_or_else(PoisonError::into_inner));
+        // A root that has its tag is named by that.
+        let tagged = graph.images.iter().zip(&plan.images).filter(|(_, step)| step.to.digest.is_none());
+        let tagged: HashSet<_> =
+            tagged.map(|(image, step)| step.to.repository.with_digest(image.locked.digest)).collect();
+        blocked.retain(|(name, _)| !tagged.contains(name));
         blocked.sort();
         let mut kept = std::mem::take(&mut *self.kept.lock().unwrap_or_else(PoisonError::into_inner));
         kept.sort();
@@ -285,7 +263,7 @@ impl<'a> Transfer<'a> {
         all.into_iter().map(|(blob, error)| (*blob, Error::clone(error))).collect()
     }
 
-    /// Bytes of blobs that moved so far, those of failed tries included.
+    /// Bytes of blobs that moved so far, those of failed tries included, but not those of blobs that failed in the end.
     pub fn moved(&self) -> u64 {
         self.source.read()
     }
@@ -337,8 +315,12 @@ impl<'a> Transfer<'a> {
 
     async fn upload(&self, step: &BlobStep, repository: &Repository, job: Job<'_>) -> Result<()> {
         job.map_or(Ok(()), |job| self.closed.admit(step, repository, job))?;
-        let origin = Origin { source: &self.source, repository: &step.from };
+        let source = OfUse { inner: &self.source, closed: &self.closed, to: repository };
+        let origin = Origin { source: &source, repository: &step.from };
         let put = self.sink.put_blob(repository, &step.blob, &origin).await;
+        if put.is_err() {
+            self.source.take_back(&step.blob.digest);
+        }
         self.source.close(&step.blob.digest);
         put.map_err(|error| self.refused(step, repository, error, job))?;
         if self.options.check_uploads { self.check_sent(repository, &step.blob).await } else { Ok(()) }
@@ -401,8 +383,12 @@ impl<'a> Transfer<'a> {
         self.check_blobs(image, step)?;
         let done = self.publish(image, step).await?;
         let companions = self.companions.lock().unwrap_or_else(PoisonError::into_inner);
-        let left = step.own_list().and_then(|own| companions.get(&own.tag)).is_some_and(CompanionAction::leaves_tag);
-        Ok(if left { Done::Skipped } else { done })
+        Ok(match step.own_list().and_then(|own| companions.get(&own.tag)) {
+            Some(settled) if settled.action.leaves_tag() => Done::Skipped,
+            // Its list has all of ours by now.
+            Some(Settled { action: CompanionAction::Nothing, state: TagState::Other(_) }) => Done::Present,
+            _ => done,
+        })
     }
 
     /// What is at hand of it has to have arrived all the same.
@@ -435,7 +421,7 @@ impl<'a> Transfer<'a> {
             }
         }
         for companion in &step.companions {
-            self.companion(image, companion).await?;
+            self.companion(image, companion, step.doubtful).await?;
         }
         if gets_tag {
             return match self.tag(image, &step.to, manifest_of(image, &image.locked.digest)?).await {
@@ -457,8 +443,9 @@ impl<'a> Transfer<'a> {
         let mut is_there = turn.lock().await;
         if !*is_there {
             self.put_manifest(image, &name, manifest).await?;
-            self.check_stored(&name, manifest.digest()).await?;
+            let why = self.check_stored(&name, manifest.digest()).await?;
             *is_there = true;
+            self.note_blocked(&name, why);
         }
         Ok(())
     }
@@ -471,48 +458,20 @@ impl<'a> Transfer<'a> {
         self.put_manifest(image, tag, manifest).await?;
         *is_there = true;
         // The registry has said that it stored these bytes; until somebody signs or scans them, it gives them to nobody.
-        if let Some(why) = self.check_stored(tag, digest).await? {
-            self.blocked.lock().unwrap_or_else(PoisonError::into_inner).push((tag.clone(), why));
-        }
+        let why = self.check_stored(tag, digest).await?;
+        self.note_blocked(tag, why);
         Ok(())
+    }
+
+    fn note_blocked(&self, name: &Reference, why: Option<String>) {
+        let mut blocked = self.blocked.lock().unwrap_or_else(PoisonError::into_inner);
+        blocked.extend(why.map(|why| (name.clone(), why)));
     }
 }
 
 fn manifest_of<'i>(image: &'i Image, digest: &Digest) -> Result<&'i Manifest> {
     let found = image.manifests.iter().find(|manifest| manifest.digest() == *digest);
     found.ok_or_else(|| Error::damaged(format!("{digest} is not among the image's manifests")))
-}
-
-/// Distinct blobs and manifests confirmed at the target: those that were there and those that arrived. Not the manifests that
-/// the target gives to nobody: an increment that relied on them could not be read there.
-pub fn confirmed(graph: &Graph, plan: &Plan, outcome: &Outcome) -> HashSet<Digest> {
-    let steps = graph.images.iter().zip(&plan.images);
-    let good = steps.zip(&outcome.images).filter(|(_, result)| matches!(result, Ok(Done::Pushed | Done::Present)));
-    let there = good.flat_map(|((image, step), _)| {
-        let blobs = step.blobs(image).map(|blob| blob.digest);
-        let joined = step.companions.iter().filter_map(|companion| {
-            let action = outcome.companions.get(&companion.tag).unwrap_or(&companion.action);
-            match (action, companion.state) {
-                (CompanionAction::Join { joined, .. }, _) => Some(*joined),
-                (CompanionAction::Nothing, TagState::Other(found)) => Some(found),
-                _ => None,
-            }
-        });
-        // Of a list that was joined, or that has all of ours, only what is there now.
-        let is_replaced = step.own_list().is_some_and(|own| {
-            let action = outcome.companions.get(&own.tag).unwrap_or(&own.action);
-            own.state != TagState::Same && *action != CompanionAction::Push
-        });
-        let repository = &step.to.repository;
-        let is_withheld = move |digest: &Digest| {
-            step.withheld.contains(digest) || outcome.withheld.contains(&(repository.clone(), *digest))
-        };
-        let manifests = step.manifests(image).map(Manifest::digest);
-        let manifests = manifests.filter(move |digest| !is_replaced || *digest != image.locked.digest);
-        let manifests = manifests.chain(step.present.iter().copied()).filter(move |digest| !is_withheld(digest));
-        blobs.chain(manifests).chain(joined)
-    });
-    there.collect()
 }
 
 fn received<T>(channel: mpsc::UnboundedReceiver<T>) -> impl Stream<Item = T> {

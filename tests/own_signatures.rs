@@ -243,15 +243,16 @@ fn skip_leaves_another_list_alone_and_fail_fails_the_image() {
 fn skip_brings_an_image_without_the_companion_that_is_in_its_way() {
     let site = Site::exported();
     let own = site.sign_there(&[&site.own]);
-    let receipt = site.json(&["--on-existing", "skip"]);
-    assert_eq!(receipt["images"][0]["outcome"], "pushed");
+    // What was not brought is not proven either, and costs the image nothing.
+    let receipt = site.json(&["--on-existing", "skip", "--prove"]);
+    assert_eq!((&receipt["images"][0]["outcome"], &receipt["images"][0]["proven"]), (&"pushed".into(), &true.into()));
     assert_eq!(site.target.digest("team/app", "1"), Some(site.app.digest()));
     assert_eq!(site.tag_there(), own);
-    assert_eq!(site.changes(&["--on-existing", "skip"]), 0);
+    assert_eq!(site.changes(&["--on-existing", "skip", "--prove"]), 0);
 }
 
 #[test]
-fn what_is_no_list_of_signatures_is_not_replaced_and_fails_its_image_alone() {
+fn what_is_no_list_of_signatures_is_not_replaced_and_costs_the_signatures_alone() {
     let site = Site::exported();
     let other = images::oci("team/other", "1", &["another image"]);
     other.push(&site.source);
@@ -264,10 +265,15 @@ fn what_is_no_list_of_signatures_is_not_replaced_and_fails_its_image_alone() {
     for there in strange {
         let target = Registry::start();
         there.push(&target);
-        let says = [&*tag, "is not a list of signatures", "--on-existing skip", "1 image pushed, 1 failed"];
-        site.import_to(target.host(), &[]).ended(1).said(&says);
+        let says = ["failed: companion", &*tag, "is not a list of signatures", "--on-existing skip", "2 images pushed"];
+        let options = ["--prove", "--receipt", "receipt.json"];
+        site.import_to(target.host(), &options).ended(1).said(&says).said(&["2 images proven"]);
         assert_eq!(target.digest("team/app", &tag), Some(there.digest()));
         assert_eq!(target.digest("team/other", "1"), Some(other.digest()));
+        assert_eq!(target.digest("team/app", "1"), Some(site.app.digest()), "the image itself arrives");
+        let receipt: Value = serde_json::from_slice(&std::fs::read(site.path().join("receipt.json")).unwrap()).unwrap();
+        assert_eq!(receipt["images"][0]["companions"][0]["outcome"], "failed", "{receipt}");
+        site.import_to(target.host(), &[]).ended(1).said(&["failed: companion", "2 present"]);
         site.import_to(target.host(), &["--on-existing", "skip"]).ended(0);
         assert_eq!(target.digest("team/app", &tag), Some(there.digest()));
         assert_eq!(target.digest("team/app", "1"), Some(site.app.digest()));
@@ -408,7 +414,7 @@ fn a_list_of_referrers_that_travels_as_an_image_loses_none_that_are_there() {
     let reference = format!("{}/team/sboms:{tag}", site.source.host());
     let mut command = gapferry();
     Ran::of(command.current_dir(site.path()).args(["export", &reference, "-o", "bundle.tar"])).ended(0);
-    site.import(&[]).ended(0);
+    site.import(&["--receipt", "receipt.json"]).ended(0);
     let path = format!("/v2/team/sboms/manifests/{tag}");
     let there = site.target.request("GET", &path).header("Accept", &ours.media_type).send().expect(200).json();
     let mut listed: Vec<&str> =
@@ -419,6 +425,11 @@ fn a_list_of_referrers_that_travels_as_an_image_loses_none_that_are_there() {
     expected.sort_unstable();
     assert_eq!(listed, expected);
     assert_eq!(site.changes(&[]), 0);
+    // As another tool writes the same list.
+    let manifest = serde_json::to_vec_pretty(&there).unwrap();
+    Image { manifest, ..ours }.push(&site.target);
+    let mut command = gapferry();
+    Ran::of(command.current_dir(site.path()).args(["prove", "receipt.json"])).ended(0).said(&["1 image proven"]);
 }
 
 #[test]

@@ -36,6 +36,13 @@ pub enum Merge {
     Join(Joined),
 }
 
+impl Merge {
+    /// Theirs has all that ours has, perhaps in other bytes.
+    pub fn theirs_has_ours(&self) -> bool {
+        matches!(self, Merge::KeepTheirs | Merge::TakeOurs { added: 0 })
+    }
+}
+
 /// Their signatures, then those of ours that they lack.
 #[derive(Clone, Debug)]
 pub struct Joined {

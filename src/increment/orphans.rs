@@ -12,7 +12,7 @@ use futures_util::stream::{self, StreamExt, TryStreamExt};
 use crate::content::Source;
 use crate::error::{Error, Kind, Result};
 use crate::oci::{Descriptor, Digest, Repository, Tag, media_type};
-use crate::receipt::{CompanionOutcome, CompanionReceipt};
+use crate::receipt::CompanionReceipt;
 
 /// Questions about one repository at a time.
 const AT_ONCE: usize = 6;
@@ -63,7 +63,7 @@ pub async fn orphans(
     repo.came = came.iter().map(|companion| companion.digest).collect();
     let (mut found, mut gone) = (Orphans::default(), HashSet::new());
     let mut seen = HashSet::new();
-    let came = came.iter().filter(|companion| companion.outcome != CompanionOutcome::Skipped);
+    let came = came.iter().filter(|companion| companion.meant().is_some());
     let mut open: Vec<&CompanionReceipt> =
         came.filter(|companion| seen.insert((companion.digest, companion.tag.clone()))).collect();
     loop {

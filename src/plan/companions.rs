@@ -45,7 +45,10 @@ pub enum CompanionAction {
         /// A policy forbids it to everybody until the image is signed or scanned.
         policy: bool,
     },
-    /// The tag means something else, and that is an error.
+    /// The tag means something else that can neither be joined nor replaced: it is left alone. The companion is not brought, which
+    /// is a failure of its own and costs the image nothing.
+    Obstructed { reason: String },
+    /// The tag means something else, and that is an error of the image.
     Refuse { reason: String },
 }
 
@@ -57,7 +60,11 @@ impl CompanionAction {
 
     /// The tag is left alone although it means something else.
     pub fn leaves_tag(&self) -> bool {
-        matches!(self, CompanionAction::Skip | CompanionAction::Unreadable { .. })
+        match self {
+            CompanionAction::Skip | CompanionAction::Unreadable { .. } | CompanionAction::Obstructed { .. } => true,
+            CompanionAction::Push | CompanionAction::Nothing => false,
+            CompanionAction::Join { .. } | CompanionAction::Refuse { .. } => false,
+        }
     }
 }
 
@@ -113,11 +120,12 @@ pub fn decide(tag: &Reference, state: TagState, list: Option<&ListState>, on_exi
         TagState::Other(digest) => digest.to_string(),
         TagState::Blocked => "which may not be read".to_owned(),
     };
-    let refuse = |reason: String| CompanionAction::Refuse { reason };
     match (list, on_existing) {
         (Some(ListState::HasOurs), _) => CompanionAction::Nothing,
         (_, OnExisting::Skip) => CompanionAction::Skip,
-        (_, OnExisting::Fail) => refuse(format!("the tag {} already means something else, {found}", shown(tag))),
+        (_, OnExisting::Fail) => {
+            CompanionAction::Refuse { reason: format!("the tag {} already means something else, {found}", shown(tag)) }
+        }
         (None | Some(ListState::InOurs), OnExisting::Overwrite) => CompanionAction::Push,
         (Some(ListState::Differs { joined, kept, added }), OnExisting::Overwrite) => {
             CompanionAction::Join { joined: *joined, kept: *kept, added: *added }
@@ -125,12 +133,15 @@ pub fn decide(tag: &Reference, state: TagState, list: Option<&ListState>, on_exi
         (Some(ListState::Unreadable { why, policy }), OnExisting::Overwrite) => {
             CompanionAction::Unreadable { reason: why.clone(), policy: *policy }
         }
-        (Some(ListState::Unknown(why)), OnExisting::Overwrite) => refuse(format!(
-            "the tag {} at the target can neither be joined with the bundle's {what} nor replaced without losing what it has: \
-             {why}; --on-existing skip leaves it alone",
-            shown(tag),
-            what = if tag.tag.as_ref().is_some_and(Tag::is_referrers_list) { "referrers" } else { "signatures" },
-        )),
+        (Some(ListState::Unknown(why)), OnExisting::Overwrite) => {
+            let is_referrers = tag.tag.as_ref().is_some_and(Tag::is_referrers_list);
+            let (shown, what) = (shown(tag), if is_referrers { "referrers" } else { "signatures" });
+            let reason = format!(
+                "the tag {shown} at the target can neither be joined with the bundle's {what} nor replaced without losing what it \
+                 has: {why}; --on-existing skip leaves it alone"
+            );
+            CompanionAction::Obstructed { reason }
+        }
     }
 }
 
@@ -201,9 +212,9 @@ pub fn steps(image: &Image, to: &Reference, inventory: &Inventory, on_existing: 
 /// image's own manifest, where its tag `to` is one of a list.
 pub fn not_needed(image: &Image, to: &Reference, steps: &[CompanionStep]) -> HashSet<Digest> {
     let replaced = |step: &&CompanionStep| match step.action {
-        CompanionAction::Join { .. } | CompanionAction::Skip | CompanionAction::Unreadable { .. } => true,
         CompanionAction::Nothing => step.state != TagState::Same,
-        CompanionAction::Push | CompanionAction::Refuse { .. } => false,
+        CompanionAction::Join { .. } => true,
+        _ => step.action.leaves_tag(),
     };
     let is_replaced = |attached: &Attached| {
         let tag = |step: &&CompanionStep| step.tag.tag == attached.tag && step.digest == attached.digest;

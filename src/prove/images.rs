@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 
 use super::{BlobClaim, Claim, Confirmed, ImageProof, Plan, Prover, Verdict};
-use crate::companion::{Merge, merge};
+use crate::companion::merge;
 use crate::error::{Error, Kind, Result};
 use crate::oci::{Described, Descriptor, Digest, Manifest, Reference, Repository, Role, Tag};
 use crate::progress::{Event, Phase};
@@ -161,7 +161,7 @@ impl Prover<'_> {
         // A list that nobody has any more cannot be compared; what it listed is missed by its digests.
         if let Some(ours) = self.list_as_brought(tree, digest, confirmed).await {
             tree.replaced.extend(ours.config().map(|config| config.digest));
-            if !matches!(merge(&theirs, &ours), Ok(Merge::KeepTheirs)) {
+            if !merge(&theirs, &ours).is_ok_and(|merged| merged.theirs_has_ours()) {
                 tree.note_moved(tag, found, format!(", which lacks some of what {digest} has"));
             }
         }

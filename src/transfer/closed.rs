@@ -6,7 +6,7 @@
 //! rest of an image that cannot be completed.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::error::{Error, Reach, Reason, Result, Stopped};
 use crate::graph::Graph;
@@ -44,14 +44,16 @@ fn stopped((registry, project): &Part, reason: &Reason, error: &Error) -> Error 
 }
 
 /// What is closed so far.
-#[derive(Default)]
-pub struct Closed(Mutex<State>);
+#[derive(Clone, Default)]
+pub struct Closed(Arc<Mutex<State>>);
 
 #[derive(Default)]
 struct State {
     parts: HashMap<Part, Closure>,
     /// Images that cannot be completed, by their place in the plan.
     doomed: HashSet<usize>,
+    /// Blobs that no other image wants there.
+    useless: HashSet<(Repository, Digest)>,
     /// Which images want a blob; made when it is first asked for.
     wanting: Option<HashMap<Digest, Vec<usize>>>,
 }
@@ -85,7 +87,7 @@ impl Closed {
         let (error, left) = (closure.error.clone(), closure.left);
         let images = state.wanting(&step.blob.digest, repository, (graph, plan));
         if left < step.blob.size.max(1) || images.iter().all(|at| state.doomed.contains(at)) {
-            state.doomed.extend(images);
+            state.doom(images, (graph, plan));
             return Err(error);
         }
         state.take(repository, step.blob.size);
@@ -94,7 +96,8 @@ impl Closed {
 
     /// Notes what a failure closes; gives the failure that is to be reported.
     pub fn note(&self, repository: &Repository, size: u64, error: Error) -> Error {
-        let Some(reason) = error.reason() else { return error };
+        // Of what was stopped for a refusal nothing more is learned.
+        let Some(reason) = error.reason().filter(|_| error.stopped().is_none()) else { return error };
         let Some(part) = part(reason, repository) else { return error };
         let left = match reason {
             // What was refused does not fit, whatever the registry's rounded figures say.
@@ -115,9 +118,21 @@ impl Closed {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if state.closure(repository).is_some() {
             let images = state.wanting(&step.blob.digest, repository, job);
-            state.doomed.extend(images);
+            state.doom(images, job);
         }
         error
+    }
+
+    /// Whether a blob that is on its way is still of use there.
+    ///
+    /// # Errors
+    /// The refusal that has cost the images that want it.
+    pub fn check_use(&self, repository: &Repository, blob: Digest) -> Result<()> {
+        let state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match state.closure(repository).filter(|_| state.useless.contains(&(repository.clone(), blob))) {
+            Some(closure) => Err(closure.error.clone()),
+            None => Ok(()),
+        }
     }
 }
 
@@ -130,6 +145,23 @@ impl State {
     fn take(&mut self, repository: &Repository, size: u64) {
         if let Some(closure) = self.parts.get_mut(&project(repository)) {
             closure.left = closure.left.saturating_sub(size);
+        }
+    }
+
+    /// These images cannot be completed.
+    fn doom(&mut self, images: Vec<usize>, (graph, plan): (&Graph, &Plan)) {
+        for at in images {
+            let Some((image, step)) = graph.images.get(at).zip(plan.images.get(at)) else { continue };
+            if !self.doomed.insert(at) {
+                continue;
+            }
+            let repository = &step.to.repository;
+            for blob in &image.blobs {
+                let wanting = self.wanting(&blob.digest, repository, (graph, plan));
+                if wanting.iter().all(|at| self.doomed.contains(at)) {
+                    self.useless.insert((repository.clone(), blob.digest));
+                }
+            }
         }
     }
 

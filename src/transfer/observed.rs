@@ -40,6 +40,14 @@ impl<'a> Observed<'a> {
         }
     }
 
+    /// What was read of this blob, and not kept, does not count.
+    pub fn take_back(&self, digest: &Digest) {
+        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(counted) = open.get(digest) {
+            self.read.fetch_sub(counted.swap(0, Ordering::Relaxed), Ordering::Relaxed);
+        }
+    }
+
     /// A blob that is opened a second time starts again.
     fn begin(&self, blob: &Descriptor, present: u64) -> Arc<AtomicU64> {
         let Described { digest, size, .. } = **blob;

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::future::BoxFuture;
+use futures_util::stream::{self, StreamExt, TryStreamExt};
 use tokio::sync::OnceCell;
 
 use super::Transfer;
@@ -21,6 +22,8 @@ type Sending = Arc<OnceCell<Result<(), Arc<Error>>>>;
 #[derive(Default)]
 pub struct Resent {
     content: Mutex<HashMap<(Repository, Digest), Sending>>,
+    /// Blobs that were read, since the target had claimed others that it lacks.
+    checked: Mutex<HashSet<(Repository, Digest)>>,
     /// The source is read once: what has passed cannot be sent again.
     streamed: AtomicBool,
 }
@@ -35,6 +38,12 @@ enum Content<'i> {
 impl Resent {
     pub fn set_streamed(&self, streamed: bool) {
         self.streamed.store(streamed, Ordering::Relaxed);
+    }
+
+    /// Whether nobody has checked it before, nor begun to send it again; now it counts as checked.
+    fn is_unchecked(&self, repository: &Repository, digest: Digest) -> bool {
+        let mut checked = self.checked.lock().unwrap_or_else(PoisonError::into_inner);
+        self.is_new(repository, digest) && checked.insert((repository.clone(), digest))
     }
 
     /// Whether nobody has begun to send it again.
@@ -73,12 +82,21 @@ impl Transfer<'_> {
     ) -> BoxFuture<'f, Result<()>> {
         // A child that is sent again may lack something in its turn.
         Box::pin(async move {
-            let mut sent = HashSet::new();
+            let (mut sent, mut is_again) = (HashSet::new(), false);
             loop {
                 let Err(refusal) = self.store(reference, manifest).await else { return Ok(()) };
                 let Some(Reason::UnknownContent(named)) = refusal.reason() else { return Err(refusal) };
+                let is_own = |digest: &Digest| *digest == manifest.digest();
+                // It calls the manifest unknown that it was just sent, and nothing else: nothing more can be sent to it.
+                if !named.is_empty() && named.iter().all(is_own) {
+                    if std::mem::replace(&mut is_again, true) {
+                        return Err(refusal);
+                    }
+                    continue;
+                }
                 let lacking = lacking(image, manifest, named);
-                let new: Vec<Content<'_>> = lacking.into_iter().filter(|it| !sent.contains(&it.digest())).collect();
+                let mut new: Vec<Content<'_>> = lacking.into_iter().filter(|it| !sent.contains(&it.digest())).collect();
+                new.extend(self.lost_too(image, &reference.repository, &new).await?);
                 if new.is_empty() {
                     return Err(no_help(&reference.repository, manifest, named.clone(), &sent, refusal));
                 }
@@ -89,6 +107,26 @@ impl Transfer<'_> {
                 }
             }
         })
+    }
+
+    /// The target has claimed the blobs of `lacking` and lacks them: those of the image's others that cannot be read either. Found
+    /// out at once, since each refusal of a manifest costs tries of its own.
+    async fn lost_too<'i>(
+        &self,
+        image: &'i Image,
+        repository: &Repository,
+        lacking: &[Content<'i>],
+    ) -> Result<Vec<Content<'i>>> {
+        let is_lacking = |blob: &Descriptor| lacking.iter().any(|content| content.digest() == blob.digest);
+        if !image.blobs.iter().any(is_lacking) {
+            return Ok(Vec::new());
+        }
+        let others = image.blobs.iter().filter(|blob| !is_lacking(blob));
+        let others: Vec<_> = others.filter(|blob| self.resent.is_unchecked(repository, blob.digest)).collect();
+        let reads: Vec<_> = others.iter().map(|blob| self.sink.can_read(repository, blob)).collect();
+        let reads: Vec<Readable> = stream::iter(reads).buffered(self.options.jobs.max(1)).try_collect().await?;
+        let lost = others.into_iter().zip(reads).filter(|(_, found)| matches!(found, Readable::No(_)));
+        Ok(lost.map(|(blob, _)| Content::Blob(blob)).collect())
     }
 
     /// One warning for all that one manifest turns out to lack, but for what is being sent for another one already.
@@ -149,7 +187,7 @@ impl Transfer<'_> {
     }
 }
 
-/// What `manifest` needs of the content that the target `named`; if it named nothing of the image, all that it may mean.
+/// What `manifest` needs of the content that the target `named`; if it named nothing but the manifest, all that it may mean.
 ///
 /// Of manifests only those that it names itself: a digest cannot be part of what it names, so sending them again ends.
 fn lacking<'i>(image: &'i Image, manifest: &Manifest, named: &[Digest]) -> Vec<Content<'i>> {

@@ -6,6 +6,7 @@ use super::ground::{ADMIN, CI, ROBOT, bundle, import, map_file, setup, small};
 use super::support::harbor::{Change, Harbor, Logged, Project, Right, Row};
 use super::support::images::{self, Image};
 use super::support::tempdir;
+use gapferry::oci::Digest;
 
 /// Twenty images of one large layer each.
 fn many() -> Vec<Image> {
@@ -16,9 +17,10 @@ fn many() -> Vec<Image> {
 fn an_exceeded_quota_is_warned_of_and_told_in_harbors_words() {
     let images = ["one", "two"].map(small);
     let bundle = bundle(&[&images[0], &images[1]]);
-    let server = Harbor::start(setup().with(Project::new("tight").quota(100)));
+    let server = Harbor::start(setup().with(Project::new("tight").quota(100)).with(Project::new("full").quota(1)));
     let directory = tempdir();
     let map = map_file(directory.path(), &[("team/one", "tight/one"), ("team/two", "base/two")]);
+    import(&bundle, &server, "/full", ADMIN, &[]).ended(4).said(&["0 images pushed", "; 0 B uploaded"]);
     import(&bundle, &server, "", ADMIN, &["--map", &map]).ended(4).said(&[
         "project tight will probably exceed its quota",
         "will exceed the configured upper limit",
@@ -38,10 +40,13 @@ fn a_blob_that_a_garbage_collection_is_deleting_is_named_with_what_helps() {
     let image = small("one");
     let bundle = bundle(&[&image]);
     let server = Harbor::start(setup());
-    let layer = image.blob_digests().remove(0).parse().unwrap();
-    server.set_row(&layer, Some(Row::Deleting));
-    import(&bundle, &server, "/base", CI, &[]).ended(1).said(&["blob is in GC", "garbage collection is at work"]);
-    server.set_row(&layer, None);
+    let blobs: Vec<Digest> = image.blob_digests().iter().map(|digest| digest.parse().unwrap()).collect();
+    blobs.iter().for_each(|blob| server.set_row(blob, Some(Row::Deleting)));
+    let ran = import(&bundle, &server, "/base", CI, &[]).ended(1);
+    let ran = ran.said(&["blob is in GC", "garbage collection is at work"]);
+    let waits = ran.stderr.lines().filter(|line| line.contains("is in GC") && !line.starts_with("failed: "));
+    assert_eq!(waits.count(), 1, "one line for the collection, not one for each blob: {}", ran.stderr);
+    blobs.iter().for_each(|blob| server.set_row(blob, None));
     import(&bundle, &server, "/base", CI, &[]).ended(0);
 }
 
@@ -121,6 +126,20 @@ fn a_quota_that_is_used_up_on_the_way_is_met_once() {
     import(&bundle, &server, "/base", ROBOT, &[]).ended(0);
 }
 
+/// The rest of an image with a refused blob would only use up what others could have, or be refused in its turn.
+#[test]
+fn the_rest_of_an_image_whose_blob_was_refused_is_not_sent() {
+    let layers: Vec<String> = (0..8).map(|n| images::noise(n, 20_000)).collect();
+    let layers: Vec<&str> = layers.iter().map(String::as_str).collect();
+    let bundle = bundle(&[&images::oci("team/app", "1", &layers)]);
+    let server = Harbor::start(setup());
+    server.change("base", |project| project.quota = Some(1000));
+    import(&bundle, &server, "/base", ROBOT, &["--per-project", "1"]).ended(4).said(&["; 0 B uploaded"]);
+    let ends = |status: u16| server.pushes().iter().filter(|it| it.method == "PUT" && it.status == status).count();
+    assert_eq!((ends(403), ends(201)), (1, 0), "{:#?}", server.pushes());
+    assert_eq!(server.open_uploads(), 0, "what had begun is taken back");
+}
+
 /// An administrator makes a backup, or Harbor counts its quotas: that passes.
 #[test]
 fn read_only_mode_that_ends_in_time_is_waited_for_and_costs_nothing() {
@@ -133,4 +152,17 @@ fn read_only_mode_that_ends_in_time_is_waited_for_and_costs_nothing() {
     assert_eq!((told("read-only mode: waiting up to"), told("takes changes again")), (1, 1), "{}", ran.stderr);
     assert!(all.iter().all(|image| server.tag(&format!("base/{}", image.repository), "1").is_some()));
     assert_eq!(server.open_uploads(), 0, "what had begun was ended in its session");
+}
+
+/// Harbor answers 401 while it cannot reach its database. The credentials are right all the same.
+#[test]
+fn a_database_that_stops_is_an_outage_and_no_fault_of_the_credentials() {
+    let all = many();
+    let bundle = bundle(&all.iter().collect::<Vec<_>>());
+    let server = Harbor::start(setup());
+    server.change_once_tagged(3, Change::DatabaseStopped);
+    let ran = import(&bundle, &server, "/base", CI, &["--retry-budget", "2s"]).ended(5);
+    let ran = ran.said(&["does not answer", "failed to connect to", "nothing more is asked of it"]);
+    let failed = ran.stderr.lines().filter(|line| line.starts_with("failed: ")).count();
+    assert!(failed == 1 && !ran.stderr.contains("auth check"), "{}", ran.stderr);
 }

@@ -207,3 +207,55 @@ async fn a_stream_that_has_passed_says_how_to_go_on_and_that_way_works() {
     assert!(piped(&["--reupload"]).status.success());
     assert_eq!(target.digest("team/app", "1"), Some(image.digest()));
 }
+
+/// Each refusal of a manifest costs tries of its own: one is enough to see that mounts here are of nothing.
+#[tokio::test]
+async fn after_one_mount_of_nothing_all_of_the_image_is_looked_at_before_its_manifest_is_put_again() {
+    let (source, target, directory) = (Registry::start(), Registry::start(), tempdir());
+    let layers = ["a", "b", "c", "d"];
+    let images = ["team/one", "team/two"].map(|name| images::oci(name, "1", &layers));
+    let bundle = export(&source, &[&images[0], &images[1]], directory.path());
+    let host = target.host().to_owned();
+    let server = Server::start(move |request, _| {
+        if request.target.contains("mount=") {
+            return Answer::new(201);
+        }
+        let mut answer = exchange(&host, request).unwrap();
+        if answer.status == 400 && request.target.contains("/manifests/") {
+            // One blob at a time.
+            let said: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();
+            answer = Answer::new(400).body(serde_json::json!({"errors": [said["errors"][0]]}).to_string());
+        }
+        answer
+    });
+    let server = server.await;
+    let (code, stderr) = import(&bundle, &server.address, &[]);
+    assert_eq!(code, Some(0), "{stderr}");
+    let puts =
+        server.seen().into_iter().filter(|request| request.method == "PUT" && request.target.contains("/manifests/"));
+    assert!(puts.count() <= 4, "one that is taken; one refused, once more, and taken: {stderr}");
+    for image in &images {
+        assert_eq!(target.digest(&image.repository, "1"), Some(image.digest()));
+    }
+}
+
+#[tokio::test]
+async fn a_registry_that_calls_the_manifest_itself_unknown_is_sent_no_blob_again() {
+    let (source, target, directory) = (Registry::start(), Registry::start(), tempdir());
+    let image = images::oci("team/app", "1", &["one"]);
+    let bundle = export(&source, &[&image], directory.path());
+    let host = target.host().to_owned();
+    let told = format!(r#"{{"errors":[{{"code":"MANIFEST_UNKNOWN","detail":"{}"}}]}}"#, image.digest());
+    let server =
+        Server::start(move |request, _| match request.method == "PUT" && request.target.contains("/manifests/") {
+            true => Answer::new(400).body(&*told),
+            false => exchange(&host, request).unwrap(),
+        });
+    let server = server.await;
+    let (code, stderr) = import(&bundle, &server.address, &[]);
+    assert!(code == Some(1) && stderr.contains("MANIFEST_UNKNOWN"), "{stderr}");
+    assert_eq!(server.count("PUT", "/v2/team/app/manifests/"), 2, "once more, and no more");
+    for digest in image.blob_digests() {
+        assert_eq!(uploads_of(&server, &digest), 1);
+    }
+}

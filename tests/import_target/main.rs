@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex};
 use support::faulty::{Answer, Fault, Proxy, Seen, Server, Stage, exchange};
 use support::images::{self, Image};
 use support::registry::{Options, Registry};
-use support::{gapferry, sha256, tempdir};
+use support::{cosign, gapferry, sha256, tempdir};
 
 fn export(source: &Registry, images: &[&Image], directory: &Path) -> PathBuf {
     images.iter().for_each(|image| image.push(source));

@@ -310,21 +310,51 @@ async fn blobs_that_a_garbage_collection_has_taken_are_named_in_one_warning() {
 async fn a_tag_that_head_claims_beside_missing_blobs_is_put_all_the_same() {
     let (source, target, directory) = (Registry::start(), Registry::start(), tempdir());
     let image = images::oci("team/app", "1", &["one"]);
+    let signature = cosign::list(&image, "sig", &[cosign::signature(&image, "vendor")]);
+    signature.push(&source);
     let bundle = export(&source, &[&image], directory.path());
     // Another tag, so that the repository is not new.
     images::oci("team/app", "other", &["other"]).push(&target);
-    let host = target.host().to_owned();
-    let (digest, media_type, size) = (image.digest(), image.media_type.clone(), image.manifest.len());
-    let server =
-        Server::start(move |request, _| match request.method == "HEAD" && request.target.contains("/manifests/") {
-            true => Answer::new(200)
-                .with("Docker-Content-Digest", &digest)
-                .with("Content-Type", &media_type)
-                .with("Content-Length", size.to_string()),
-            false => exchange(&host, request).unwrap(),
-        });
+    let (host, claimed) = (target.host().to_owned(), [image.clone(), signature.clone()]);
+    let server = Server::start(move |request, _| {
+        let name = request.target.rsplit_once("/manifests/").filter(|_| request.method == "HEAD").map(|(_, name)| name);
+        let is_named = |image: &&Image| name == image.tag.as_deref() || name == Some(&*image.digest());
+        match claimed.iter().find(is_named) {
+            Some(image) => Answer::new(200)
+                .with("Docker-Content-Digest", image.digest())
+                .with("Content-Type", &*image.media_type)
+                .with("Content-Length", image.manifest.len().to_string()),
+            None => exchange(&host, request).unwrap(),
+        }
+    });
     let server = server.await;
     let (code, stderr) = import(&bundle, &server.address, &[]);
     assert_eq!(code, Some(0), "{stderr}");
-    assert_eq!(target.digest("team/app", "1"), Some(image.digest()), "{stderr}");
+    for pushed in [&image, &signature] {
+        assert_eq!(target.digest("team/app", pushed.tag.as_deref().unwrap()), Some(pushed.digest()), "{stderr}");
+    }
+}
+
+/// distribution answers 201 and keeps the file that it has, also where no repository knew it.
+#[tokio::test]
+async fn once_a_target_has_lied_what_is_uploaded_to_it_is_read_as_well() {
+    let it = Shared::new();
+    let (source, directory) = (Registry::start(), tempdir());
+    let image = images::oci("team/app", "1", &["one", "two", "three"]);
+    let bundle = export(&source, &[&image], directory.path());
+    let cut = data_of(&it.target, &sha256(&image.blobs[3]));
+    std::fs::create_dir_all(cut.parent().unwrap()).unwrap();
+    std::fs::write(&cut, b"cut").unwrap();
+    let ((digest, content), host) = (it.layer(), it.target.host().to_owned());
+    let third = image.blobs[3].clone();
+    std::fs::remove_file(data_of(&it.target, &digest)).unwrap();
+    let server = Server::start(move |request, _| match request.method == "HEAD" && asks_for_blob(request, &digest) {
+        true => claimed(&content, request),
+        // The registry announces the byte and breaks off.
+        false => exchange(&host, request).unwrap_or_else(|_| claimed(&third, request).but(Fault::Truncate(0))),
+    });
+    let server = server.await;
+    let (code, stderr) = import(&bundle, &server.address, &[]);
+    assert!(code == Some(1) && stderr.contains("keeps what it had"), "{stderr}");
+    assert!(!it.is_pushed(), "no tag of what cannot be pulled");
 }

@@ -128,10 +128,10 @@ impl Faults {
                 let number = before - image.locked.companions().len();
                 let text = match number {
                     1 => {
-                        format!("image {name}: what is attached to it cannot be had and is left out: {}", error.chain())
+                        format!("image {name}: the artifact attached to it could not be read, so it is left out: {}", error.chain())
                     }
                     _ => format!(
-                        "image {name}: {number} manifests attached to it cannot be had and are left out, first: {}",
+                        "image {name}: {number} artifacts attached to it could not be read, so they are left out; the first: {}",
                         error.chain()
                     ),
                 };

@@ -27,50 +27,65 @@ fn notice(step: &CompanionStep) -> Option<String> {
             count(*kept, if tag.tag.as_ref().is_some_and(Tag::is_referrers_list) { "referrer" } else { "signature" })
         )),
         CompanionAction::Skip => Some(format!("{tag} is left alone; it means {found}, not {}", step.digest)),
-        CompanionAction::Nothing | CompanionAction::Refuse { .. } | CompanionAction::Unreadable { .. } => None,
+        CompanionAction::Nothing | CompanionAction::Refuse { .. } => None,
+        CompanionAction::Unreadable { .. } | CompanionAction::Obstructed { .. } => None,
     }
 }
 
-/// Tags of lists that are left alone because they may not be read.
+/// Companions that are not brought although nobody asked for that: their tags are left alone.
 #[derive(Default)]
-pub struct Unreadable<'a> {
-    /// This account may not.
+pub struct NotBrought<'a> {
+    /// Lists that this account may not read.
     denied: BTreeMap<&'a Reference, &'a str>,
-    /// A policy of the project forbids it to everybody.
+    /// Lists that a policy of the project forbids everybody to read.
     forbidden: BTreeMap<&'a Reference, &'a str>,
+    /// What is there can neither be joined nor replaced.
+    obstructed: BTreeMap<&'a Reference, &'a str>,
 }
 
-impl<'a> Unreadable<'a> {
-    pub fn among(actions: impl Iterator<Item = (&'a Reference, &'a CompanionAction)>) -> Unreadable<'a> {
-        let mut unreadable = Unreadable::default();
+impl<'a> NotBrought<'a> {
+    pub fn among(actions: impl Iterator<Item = (&'a Reference, &'a CompanionAction)>) -> NotBrought<'a> {
+        let mut all = NotBrought::default();
         for (tag, action) in actions {
-            if let CompanionAction::Unreadable { reason, policy } = action {
-                let tags = if *policy { &mut unreadable.forbidden } else { &mut unreadable.denied };
-                tags.insert(tag, reason);
-            }
+            let (tags, reason) = match action {
+                CompanionAction::Unreadable { reason, policy: true } => (&mut all.forbidden, reason),
+                CompanionAction::Unreadable { reason, policy: false } => (&mut all.denied, reason),
+                CompanionAction::Obstructed { reason } => (&mut all.obstructed, reason),
+                _ => continue,
+            };
+            tags.insert(tag, reason);
         }
-        unreadable
+        all
     }
 
-    /// Whether signatures are not brought that another account could bring.
-    pub fn is_denied(&self) -> bool {
-        !self.denied.is_empty()
+    /// Whether companions are missing now that another account, or a free tag, would have brought.
+    pub fn is_failure(&self) -> bool {
+        !self.denied.is_empty() || !self.obstructed.is_empty()
     }
 
-    /// A line for each kind.
-    pub fn lines(&self) -> impl Iterator<Item = String> {
-        let kinds = [
-            (&self.denied, "this account may not read", "give it the right to pull"),
-            (&self.forbidden, "a policy of the project forbids reading", "they are brought once it allows that"),
-        ];
-        kinds.into_iter().filter_map(|(tags, who, remedy)| {
-            let (_, reason) = tags.first_key_value()?;
-            let tags = count(tags.len(), "tag");
-            Some(format!(
-                "{who} what the target has under {tags} of signatures, so they are left alone and signatures that only the bundle \
-                 has are not brought; {remedy}: {reason}"
-            ))
-        })
+    /// A line for each companion that failed.
+    pub fn failures(&self) -> impl Iterator<Item = String> {
+        self.obstructed.iter().map(|(tag, reason)| format!("companion {tag}: {reason}"))
+    }
+
+    /// A line for each reason why lists may not be read.
+    pub fn warnings(&self) -> impl Iterator<Item = String> {
+        let tags = |tags: &BTreeMap<_, _>| count(tags.len(), "signature tag");
+        let denied = self.denied.first_key_value().map(|(_, reason)| {
+            format!(
+                "{} left unchanged: this account may not read what the target has there. Give it the right to pull, and run the same \
+                 command again to add the bundle's signatures ({reason})",
+                tags(&self.denied)
+            )
+        });
+        let forbidden = self.forbidden.first_key_value().map(|(_, reason)| {
+            format!(
+                "{} left unchanged: a policy of the project forbids reading what the target has there. Once the policy allows it, run the \
+                 same command again to add the bundle's signatures ({reason})",
+                tags(&self.forbidden)
+            )
+        });
+        denied.into_iter().chain(forbidden)
     }
 }
 
@@ -128,6 +143,7 @@ pub fn rows(step: &ImageStep) -> impl Iterator<Item = Vec<String>> {
             CompanionAction::Join { joined, .. } => ("join", *joined),
             CompanionAction::Skip => ("skip", companion.digest),
             CompanionAction::Unreadable { .. } => ("unreadable", companion.digest),
+            CompanionAction::Obstructed { .. } => ("obstructed", companion.digest),
             CompanionAction::Refuse { .. } => ("fail", companion.digest),
             CompanionAction::Nothing => ("present", companion.digest),
         };

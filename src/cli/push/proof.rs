@@ -9,8 +9,8 @@ use super::super::prove;
 use super::{Ended, Push};
 use crate::error::Result;
 use crate::graph::{Graph, Image};
-use crate::oci::Reference;
-use crate::plan;
+use crate::lock::Attached;
+use crate::plan::{self, CompanionStep, ImageStep};
 use crate::prove::{Claim, Confirmed};
 use crate::transfer::{self, Done};
 use crate::transport::registry::Registries;
@@ -30,8 +30,8 @@ impl Push<'_> {
         let (started, plan) = (Instant::now(), ended.plan);
         let images = graph.images.iter().zip(&plan.images).zip(&outcome.images);
         let is_there = |result: &Result<Done, _>| matches!(result, Ok(Done::Pushed | Done::Present));
-        let claims: Vec<Claim> =
-            images.filter(|(_, result)| is_there(result)).map(|((image, step), _)| claim(image, &step.to)).collect();
+        let there = images.filter(|(_, result)| is_there(result));
+        let claims: Vec<Claim> = there.map(|((image, step), _)| claim(image, step, outcome)).collect();
         if claims.is_empty() {
             return Ok(Outcome::Done);
         }
@@ -57,12 +57,16 @@ impl Push<'_> {
     }
 }
 
-/// An image as it should be found.
-fn claim(image: &Image, to: &Reference) -> Claim {
-    let companions = image.locked.companions().iter();
+/// An image as it should be found. A companion whose tag was left alone was not brought, so nothing of it is claimed.
+fn claim(image: &Image, step: &ImageStep, outcome: &transfer::Outcome) -> Claim {
+    let is_left = |attached: &&Attached| {
+        let of_it = |own: &&CompanionStep| own.tag.tag == attached.tag && own.digest == attached.digest;
+        step.companions.iter().find(of_it).is_some_and(|own| outcome.action(own).leaves_tag())
+    };
+    let companions = image.locked.companions().iter().filter(|attached| !is_left(attached));
     let companions = companions.map(|attached| {
-        let tag = attached.tag.clone().map(|tag| to.repository.with_tag(tag));
+        let tag = attached.tag.clone().map(|tag| step.to.repository.with_tag(tag));
         (tag, attached.digest)
     });
-    Claim { reference: to.clone(), digest: image.locked.digest, companions: companions.collect() }
+    Claim { reference: step.to.clone(), digest: image.locked.digest, companions: companions.collect() }
 }

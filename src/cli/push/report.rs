@@ -13,7 +13,7 @@ use super::super::context::{Context, write_file};
 use super::super::exit::Outcome;
 use super::super::hint;
 use super::super::table;
-use super::companions::{self, Unreadable};
+use super::companions::{self, NotBrought};
 use super::{Cargo, Ended, Held, Push};
 use crate::error::{Error, Kind, Reason, Result};
 use crate::graph::Image;
@@ -180,6 +180,8 @@ pub(super) fn summary(
     let count =
         |wanted: Done| outcome.images.iter().filter(|result| matches!(result, Ok(done) if *done == wanted)).count();
     let failed = cargo.lost.len() + failures(cargo, ended.plan, outcome, context);
+    let left = not_brought(ended.plan, outcome);
+    left.failures().for_each(|text| context.failed_image(&text, None));
     let stopped = outcome.images.iter().filter_map(|result| result.as_ref().err()).find(|e| e.stopped().is_some());
     let pushed = count(Done::Pushed);
     let mut parts = vec![format!("{} pushed", units::count(pushed, "image"))];
@@ -200,32 +202,38 @@ pub(super) fn summary(
         let volumes = volumes(ended.wanted);
         context.say(&format!("{} for {volumes}: run the same command with what comes next", verb(waiting)));
     }
-    let unread = unreadable(ended.plan, outcome);
-    unread.lines().for_each(|text| context.events.report(Event::Warning(text)));
+    left.warnings().for_each(|text| context.events.report(Event::Warning(text)));
     match (failed, waiting) {
-        (0, 0) if unread.is_denied() => Outcome::SomeImagesFailed,
+        (0, 0) if left.is_failure() => Outcome::SomeImagesFailed,
         (0, 0) => Outcome::Done,
         (0, _) => Outcome::Waiting,
         _ => stopped.map_or(Outcome::SomeImagesFailed, |error| Outcome::Failed(error.kind())),
     }
 }
 
-/// Lists of signatures that were left alone beside images that are there.
-fn unreadable<'a>(plan: &'a Plan, outcome: &'a transfer::Outcome) -> Unreadable<'a> {
+/// Companions that were not brought beside images that are there.
+fn not_brought<'a>(plan: &'a Plan, outcome: &'a transfer::Outcome) -> NotBrought<'a> {
     let there = plan.images.iter().zip(&outcome.images).filter(|(_, result)| result.is_ok());
     let steps = there.flat_map(|(step, _)| &step.companions);
-    Unreadable::among(steps.map(|own| (&own.tag, outcome.companions.get(&own.tag).unwrap_or(&own.action))))
+    NotBrought::among(steps.map(|own| (&own.tag, outcome.action(own))))
 }
 
-/// Images that arrived and cannot be pulled yet, said once for each reason.
+/// Images that arrived and cannot be pulled yet, said once for each reason. A root that has its tag is named by that alone.
 fn blocked(outcome: &transfer::Outcome, context: &Context) {
-    let mut reasons: BTreeMap<&str, Vec<&Reference>> = BTreeMap::new();
-    outcome.blocked.iter().for_each(|(tag, why)| reasons.entry(why).or_default().push(tag));
-    for (why, tags) in reasons {
-        let (number, named) = (units::count(tags.len(), "tag"), named(tags));
+    let mut reasons: BTreeMap<&str, (Vec<&Reference>, Vec<&Reference>)> = BTreeMap::new();
+    for (name, why) in &outcome.blocked {
+        let (tags, children) = reasons.entry(why).or_default();
+        if name.tag.is_some() { tags.push(name) } else { children.push(name) }
+    }
+    for (why, kinds) in reasons {
+        let (tags, children) = kinds;
+        let kinds = [(tags, "tag"), (children, "manifest")].into_iter().filter(|(names, _)| !names.is_empty());
+        let (counted, names): (Vec<String>, Vec<String>) =
+            kinds.map(|(names, what)| (units::count(names.len(), what), named(names))).unzip();
+        let (counted, names) = (counted.join(" and "), names.join("; "));
         let text = format!(
-            "{number} cannot be pulled yet: a policy of the project forbids it until the image is signed or scanned: {why} \
-             ({named})"
+            "{counted} cannot be pulled yet: a policy of the project forbids it until the image is signed or scanned: {why} \
+             ({names})"
         );
         context.events.report(Event::Notice(text));
     }
@@ -287,10 +295,14 @@ fn failures(cargo: &Cargo<'_>, plan: &Plan, outcome: &transfer::Outcome, context
     reasons.iter().map(Vec::len).sum()
 }
 
-/// Why something failed, without what it was: `reading /a/b: Input/output error` of `blob sha256:… to …: reading /a/b: …`.
+/// What failures have in common: why, without what it was: `reading /a/b: Input/output error` of `blob sha256:… to …: reading /a/b: …`.
 fn reason(error: &Error) -> String {
     if let Some(stopped) = error.stopped() {
         return stopped.to_string();
+    }
+    // One collection, whichever blobs it holds.
+    if error.reason() == Some(&Reason::BlobInCollection) {
+        return "in collection".to_owned();
     }
     match error.source().and_then(|cause| cause.downcast_ref::<Error>()) {
         Some(cause) => cause.chain(),

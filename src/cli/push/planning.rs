@@ -1,0 +1,77 @@
+//! The plan of a push: what the target has, what has to move, and what is worth telling of it before.
+
+use std::collections::BTreeMap;
+
+use super::super::context::Context;
+use super::{Cargo, Push, companions, target};
+use crate::error::{Error, Kind, Result};
+use crate::oci::{Digest, Repository};
+use crate::plan::{self, Plan, Targets};
+use crate::progress::Event;
+use crate::progress::units::count;
+use crate::transport::registry::Registries;
+
+impl Push<'_> {
+    /// Asks the target what it has, and plans what moves.
+    ///
+    /// # Errors
+    /// A question without a clear answer; the target lacks what the source expects there ([`Kind::Lacking`]).
+    pub(super) async fn plan(
+        &self,
+        registries: &Registries,
+        cargo: &Cargo<'_>,
+        targets: &Targets,
+        prepared: &target::Prepared,
+        context: &Context,
+    ) -> Result<Plan> {
+        let closed = |repository: &Repository| prepared.is_closed(repository);
+        let jobs = self.args.registry.jobs();
+        let (graph, may_be_half) = (&cargo.graph, cargo.arriving.is_some() || cargo.arrivals.is_some());
+        let before = plan::Before { may_be_half, places: &cargo.places };
+        let mut inventory = match self.args.reupload {
+            true => plan::take_tags(registries, graph, targets, &closed, jobs, &context.events).await?,
+            false => plan::take_inventory(registries, graph, targets, &closed, jobs, before, &context.events).await?,
+        };
+        for (tag, digest) in prepared.read_blocked(&inventory, registries).await? {
+            inventory.blocked.remove(&tag);
+            inventory.withheld.insert((tag.repository.clone(), digest));
+            if !self.args.reupload {
+                inventory.manifests.insert((tag.repository.clone(), digest));
+            }
+            inventory.tags.insert(tag, digest);
+        }
+        let moved = inventory.moved(graph, targets);
+        inventory.immutable = prepared.immutable(&moved, registries).await?;
+        let on_existing = self.args.on_existing.into();
+        let plan = Plan::proven(registries, graph, targets, &mut inventory, on_existing, jobs, &context.events).await?;
+        check_places(cargo, &inventory)?;
+        for step in plan.images.iter().filter(|step| step.own_list().is_none()) {
+            if let (plan::TagState::Other(digest), plan::Action::Push) = (step.tag, step.action) {
+                let text = format!("{} is overwritten; it was {digest}", step.to);
+                context.events.report(Event::Notice(text));
+            }
+        }
+        companions::notices(&plan).into_iter().for_each(|notice| context.events.report(Event::Notice(notice)));
+        if self.args.dry_run {
+            let steps = plan.images.iter().flat_map(|step| &step.companions);
+            let left = companions::NotBrought::among(steps.map(|step| (&step.tag, &step.action)));
+            left.failures().chain(left.warnings()).for_each(|text| context.events.report(Event::Warning(text)));
+        }
+        Ok(plan)
+    }
+}
+
+/// The source lacks what it expects at the target, so nothing can be done about a blob that the target only claims to have.
+///
+/// # Errors
+/// [`Kind::Lacking`]: there is one.
+fn check_places(cargo: &Cargo<'_>, inventory: &plan::Inventory) -> Result<()> {
+    let is_lost = |(digest, place): &(&Digest, &Repository)| inventory.elsewhere.get(digest) != Some(place);
+    let lost: BTreeMap<_, _> = cargo.places.iter().filter(is_lost).collect();
+    let Some((digest, place)) = lost.first_key_value() else { return Ok(()) };
+    cargo.note_lacking.map_or(Ok(()), |note| note(&lost.keys().map(|digest| **digest).collect()))?;
+    let blobs = count(lost.len(), "blob");
+    let text =
+        format!("the bundle relies on {blobs} that the target claims to have and cannot give: {digest} of {place}");
+    Err(Error::new(Kind::Lacking, format!("{text}; nothing was pushed")))
+}

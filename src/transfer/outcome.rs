@@ -1,0 +1,90 @@
+//! How a transfer ended, image by image.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use crate::error::{Error, Result};
+use crate::graph::Graph;
+use crate::oci::{Digest, Manifest, Reference, Repository};
+use crate::plan::{CompanionAction, CompanionStep, Plan, TagState};
+
+/// What became of each image of the plan, in its order, and what it cost.
+#[derive(Debug)]
+pub struct Outcome {
+    /// An error does not name the image.
+    pub images: Vec<Result<Done, Arc<Error>>>,
+    /// Bytes of blobs that moved.
+    pub moved: u64,
+    /// Bytes of blobs that were mounted instead.
+    pub mounted: u64,
+    /// Tags and children of indexes that are there, and that a policy of the target lets nobody pull for now; with its words. Sorted.
+    pub blocked: Vec<(Reference, String)>,
+    /// Manifests that were put, and that a policy lets nobody pull for now.
+    pub withheld: HashSet<(Repository, Digest)>,
+    /// Tags that cannot be set, and of which nobody may say whether they mean their image, which is there. Sorted.
+    pub kept: Vec<Reference>,
+    /// What became of the tags of companions that were looked at again.
+    pub companions: HashMap<Reference, Settled>,
+}
+
+/// What became of the tag of a companion.
+#[derive(Clone, Debug)]
+pub struct Settled {
+    pub action: CompanionAction,
+    /// What it meant just before.
+    pub state: TagState,
+}
+
+impl Outcome {
+    /// What was done with the tag of a companion in the end: another thing than was planned, if somebody there changed it meanwhile.
+    pub fn action<'a>(&'a self, companion: &'a CompanionStep) -> &'a CompanionAction {
+        self.companions.get(&companion.tag).map_or(&companion.action, |settled| &settled.action)
+    }
+
+    /// What the tag of a companion meant when that was decided.
+    pub fn state(&self, companion: &CompanionStep) -> TagState {
+        self.companions.get(&companion.tag).map_or(companion.state, |settled| settled.state)
+    }
+}
+
+/// How an image ended well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Done {
+    Pushed,
+    /// It was all there.
+    Present,
+    /// Left alone: the tag means another image.
+    Skipped,
+    /// What is at hand of it was pushed; the rest is still to come.
+    Waiting,
+}
+
+/// Distinct blobs and manifests confirmed at the target: those that were there and those that arrived. Not the manifests that
+/// the target gives to nobody: an increment that relied on them could not be read there.
+pub fn confirmed(graph: &Graph, plan: &Plan, outcome: &Outcome) -> HashSet<Digest> {
+    let steps = graph.images.iter().zip(&plan.images);
+    let good = steps.zip(&outcome.images).filter(|(_, result)| matches!(result, Ok(Done::Pushed | Done::Present)));
+    let there = good.flat_map(|((image, step), _)| {
+        let blobs = step.blobs(image).map(|blob| blob.digest);
+        let joined = step.companions.iter().filter_map(|companion| {
+            match (outcome.action(companion), outcome.state(companion)) {
+                (CompanionAction::Join { joined, .. }, _) => Some(*joined),
+                (CompanionAction::Nothing, TagState::Other(found)) => Some(found),
+                _ => None,
+            }
+        });
+        // Of a list that was joined, or that has all of ours, only what is there now.
+        let is_replaced = step
+            .own_list()
+            .is_some_and(|own| own.state != TagState::Same && *outcome.action(own) != CompanionAction::Push);
+        let repository = &step.to.repository;
+        let is_withheld = move |digest: &Digest| {
+            step.withheld.contains(digest) || outcome.withheld.contains(&(repository.clone(), *digest))
+        };
+        let manifests = step.manifests(image).map(Manifest::digest);
+        let manifests = manifests.filter(move |digest| !is_replaced || *digest != image.locked.digest);
+        let manifests = manifests.chain(step.present.iter().copied()).filter(move |digest| !is_withheld(digest));
+        blobs.chain(manifests).chain(joined)
+    });
+    there.collect()
+}
