@@ -4,11 +4,13 @@ use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use serde::de::DeserializeOwned;
 
 use super::descriptor::LONGEST_TYPE;
+use super::outline::Outline;
 use super::view::{self, View};
 use super::weight::OfManifest;
-use super::{Algorithm, Descriptor, Digest, MediaType, media_type};
+use super::{Algorithm, Descriptor, Digest, media_type};
 use crate::error::{self, Error};
 use crate::spool::Kept;
 
@@ -27,11 +29,7 @@ pub struct Manifest(Arc<Inner>);
 
 struct Inner {
     bytes: Kept,
-    media_type: MediaType,
-    digest: Digest,
-    artifact_type: Option<String>,
-    config: Option<Descriptor>,
-    subject: Option<Descriptor>,
+    outline: Outline,
     children: Vec<Child>,
     _weight: OfManifest,
 }
@@ -107,18 +105,13 @@ impl Manifest {
     /// Too large, not JSON, schema 1, a type that is no manifest, another digest than `expected`, image and index at once,
     /// a key that is there twice or in another case, or more and longer descriptors than a run may hold.
     pub fn parse(bytes: Bytes, served_as: Option<&str>, expected: Option<&Digest>) -> Result<Manifest, ManifestError> {
-        if bytes.len() as u64 > MAX_MANIFEST_SIZE {
-            return Err(ManifestError::TooLarge(bytes.len() as u64));
-        }
-        let digest = Digest::of(expected.map_or(Algorithm::Sha256, Digest::algorithm), &bytes);
-        if let Some(expected) = expected.filter(|expected| **expected != digest) {
-            return Err(ManifestError::Digest { expected: *expected, found: digest });
-        }
-        let view: View = serde_json::from_slice(&bytes).map_err(|e| malformed(e.to_string(), &bytes))?;
+        let digest = check_bytes(&bytes, expected)?;
+        let view: View = view_of(&bytes)?;
         let media_type = decide_type(&view, served_as, &bytes)?;
+        check_content(&view, &bytes)?;
         check_texts(&view)?;
-        let (artifact_type, config, subject) = (view.artifact_type.clone(), view.config.clone(), view.subject.clone());
-        let mut children = children(view, kind_of(&media_type));
+        let (outline, view) = Outline::of(view, media_type, digest, bytes.len());
+        let mut children = children(view, outline.kind());
         if children.len() > MOST_CHILDREN {
             return Err(ManifestError::TooManyChildren(children.len()));
         }
@@ -127,17 +120,7 @@ impl Manifest {
         if !Descriptor::all_fit() {
             return Err(ManifestError::TooManyInAll);
         }
-        let bytes = Kept::new(&bytes);
-        Ok(Manifest(Arc::new(Inner {
-            bytes,
-            media_type: media_type.into(),
-            digest,
-            artifact_type,
-            config,
-            subject,
-            children,
-            _weight: weight,
-        })))
+        Ok(Manifest(Arc::new(Inner { bytes: Kept::new(&bytes), outline, children, _weight: weight })))
     }
 
     /// The same manifest as a descriptor calls it that led to it: files do not say of what media type a manifest is that has no
@@ -150,7 +133,7 @@ impl Manifest {
         let is_docker = media_type == media_type::DOCKER_MANIFEST;
         let has_oci_config = self.config().is_some_and(|config| config.media_type == media_type::OCI_CONFIG);
         let is_possible = media_type::is_manifest(media_type) && !(is_docker && has_oci_config);
-        if self.0.media_type == media_type || !is_possible {
+        if self.media_type() == media_type || !is_possible {
             return Ok(self);
         }
         let described = Manifest::parse(self.bytes()?, Some(media_type), Some(&self.digest()));
@@ -173,44 +156,38 @@ impl Manifest {
 
     /// Its media type; never empty.
     pub fn media_type(&self) -> &str {
-        &self.0.media_type
+        self.0.outline.media_type()
     }
 
     pub fn digest(&self) -> Digest {
-        self.0.digest
+        self.0.outline.digest
     }
 
     /// In bytes.
     pub fn size(&self) -> u64 {
-        self.0.bytes.size() as u64
+        self.0.outline.size
     }
 
     pub fn kind(&self) -> Kind {
-        kind_of(&self.0.media_type)
+        self.0.outline.kind()
     }
 
     pub fn descriptor(&self) -> Descriptor {
-        let plain = Descriptor::new(&self.0.media_type, self.digest(), self.size());
-        match self.artifact_type() {
-            None => plain,
-            some => plain.with_artifact_type(some),
-        }
+        self.0.outline.descriptor()
     }
 
     /// The manifest this one refers to, when it is a signature, SBOM or the like.
     pub fn subject(&self) -> Option<&Descriptor> {
-        self.0.subject.as_ref()
+        self.0.outline.subject()
     }
 
     pub fn config(&self) -> Option<&Descriptor> {
-        self.0.config.as_ref().filter(|_| self.kind() == Kind::Image)
+        self.0.outline.config()
     }
 
-    /// What a referrers list says of it: `artifactType`, else the config's media type (distribution-spec 1.1, "Listing
-    /// Referrers").
+    /// As [`Outline::artifact_type`].
     pub fn artifact_type(&self) -> Option<String> {
-        let own = self.0.artifact_type.clone().filter(|t| !t.is_empty());
-        own.or_else(|| self.0.subject.as_ref().and(self.0.config.as_ref()).map(|config| config.media_type.to_string()))
+        self.0.outline.artifact_type()
     }
 
     /// Its own annotations, read each time. None where they take more than 64 KiB of JSON.
@@ -225,6 +202,35 @@ impl Manifest {
     /// The subject is not a child: it is not needed to make this manifest whole.
     pub fn children(&self) -> Vec<Child> {
         self.0.children.clone()
+    }
+}
+
+/// The digest of a manifest's bytes.
+///
+/// # Errors
+/// They are too many, or have another one than `expected`.
+pub(super) fn check_bytes(bytes: &[u8], expected: Option<&Digest>) -> Result<Digest, ManifestError> {
+    if bytes.len() as u64 > MAX_MANIFEST_SIZE {
+        return Err(ManifestError::TooLarge(bytes.len() as u64));
+    }
+    let digest = Digest::of(expected.map_or(Algorithm::Sha256, Digest::algorithm), bytes);
+    match expected.filter(|expected| **expected != digest) {
+        Some(expected) => Err(ManifestError::Digest { expected: *expected, found: digest }),
+        None => Ok(digest),
+    }
+}
+
+pub(super) fn view_of<D: DeserializeOwned>(bytes: &[u8]) -> Result<View<D>, ManifestError> {
+    serde_json::from_slice(bytes).map_err(|e| malformed(e.to_string(), bytes))
+}
+
+/// # Errors
+/// It lists a manifest as a layer: registries refuse it, and what it points to would be carried by nobody.
+fn check_content(view: &View, bytes: &[u8]) -> Result<(), ManifestError> {
+    let content = view.config.iter().chain(view.layers.iter().flatten()).chain(view.blobs.iter().flatten());
+    match content.into_iter().find(|descriptor| media_type::is_manifest(&descriptor.media_type)) {
+        Some(descriptor) => Err(malformed(format!("it lists the manifest {} as a layer", descriptor.digest), bytes)),
+        None => Ok(()),
     }
 }
 
@@ -253,7 +259,7 @@ fn memory(children: &[Child]) -> usize {
     size_of_val(children) + unusual.iter().map(|text| TEXT + text.len()).sum::<usize>()
 }
 
-fn kind_of(media_type: &str) -> Kind {
+pub(super) fn kind_of(media_type: &str) -> Kind {
     match media_type {
         t if media_type::is_index(t) => Kind::Index,
         media_type::OCI_ARTIFACT => Kind::Artifact,
@@ -290,7 +296,7 @@ fn layer(descriptor: Descriptor) -> Child {
 
 /// The body's own `mediaType`, else what it was served as, else a guess from its fields (facts: containers/image
 /// `manifest.GuessMIMEType`).
-fn decide_type(view: &View, served_as: Option<&str>, bytes: &[u8]) -> Result<String, ManifestError> {
+pub(super) fn decide_type<D>(view: &View<D>, served_as: Option<&str>, bytes: &[u8]) -> Result<String, ManifestError> {
     let header = served_as.map(|t| t.split(';').next().unwrap_or(t).trim()).filter(|t| media_type::is_manifest(t));
     let body = view.media_type.as_deref().filter(|t| !t.is_empty());
     if view.schema_version == Some(1) || view.fs_layers || body.is_some_and(media_type::is_schema1) {
@@ -320,11 +326,6 @@ fn decide_type(view: &View, served_as: Option<&str>, bytes: &[u8]) -> Result<Str
     };
     if !needed {
         return Err(malformed(format!("fields that {decided} must have are missing"), bytes));
-    }
-    // Registries refuse it, and what it points to would be carried by nobody.
-    let content = view.config.iter().chain(view.layers.iter().flatten()).chain(view.blobs.iter().flatten());
-    if let Some(descriptor) = content.into_iter().find(|descriptor| media_type::is_manifest(&descriptor.media_type)) {
-        return Err(malformed(format!("it lists the manifest {} as a layer", descriptor.digest), bytes));
     }
     Ok(decided.to_owned())
 }

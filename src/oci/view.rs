@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::marker::PhantomData;
 
 use serde::Deserialize;
 use serde::de::{IgnoredAny, MapAccess, Visitor};
@@ -12,16 +13,17 @@ use super::object::{self, or_default};
 /// The most bytes of a manifest's own annotations that are repeated elsewhere, in a list of referrers.
 pub const MAX_ANNOTATIONS: usize = 64 * 1024;
 
-/// The fields of a manifest that decide what it is and what it points to. Its annotations are not among them.
-#[derive(Clone, Debug, Default)]
-pub struct View {
+/// The fields of a manifest that decide what it is and what it points to. Its annotations are not among them. `D` is what is
+/// read of each layer, manifest or blob.
+#[derive(Clone, Debug)]
+pub struct View<D = Descriptor> {
     pub schema_version: Option<u64>,
     pub media_type: Option<String>,
     pub artifact_type: Option<String>,
     pub config: Option<Descriptor>,
-    pub layers: Option<Vec<Descriptor>>,
-    pub manifests: Option<Vec<Descriptor>>,
-    pub blobs: Option<Vec<Descriptor>>,
+    pub layers: Option<Vec<D>>,
+    pub manifests: Option<Vec<D>>,
+    pub blobs: Option<Vec<D>>,
     pub subject: Option<Descriptor>,
     /// Docker's schema 1.
     pub fs_layers: bool,
@@ -32,7 +34,24 @@ pub struct View {
 const KEYS: &[&str] =
     &["schemaVersion", "mediaType", "artifactType", "config", "layers", "manifests", "blobs", "subject", "fsLayers"];
 
-impl View {
+impl<D> Default for View<D> {
+    fn default() -> View<D> {
+        View {
+            schema_version: None,
+            media_type: None,
+            artifact_type: None,
+            config: None,
+            layers: None,
+            manifests: None,
+            blobs: None,
+            subject: None,
+            fs_layers: false,
+            null_manifests: false,
+        }
+    }
+}
+
+impl<D> View<D> {
     /// The two things that it is at once, if so: what one program takes for an image is an index to another
     /// (CVE-2021-41190).
     pub fn ambiguity(&self) -> Option<&'static str> {
@@ -45,22 +64,22 @@ impl View {
     }
 }
 
-impl<'de> Deserialize<'de> for View {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<View, D::Error> {
-        deserializer.deserialize_map(ViewVisitor)
+impl<'de, D: Deserialize<'de>> Deserialize<'de> for View<D> {
+    fn deserialize<R: serde::Deserializer<'de>>(deserializer: R) -> Result<View<D>, R::Error> {
+        deserializer.deserialize_map(ViewVisitor(PhantomData))
     }
 }
 
-struct ViewVisitor;
+struct ViewVisitor<D>(PhantomData<D>);
 
-impl<'de> Visitor<'de> for ViewVisitor {
-    type Value = View;
+impl<'de, D: Deserialize<'de>> Visitor<'de> for ViewVisitor<D> {
+    type Value = View<D>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a manifest")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<View, A::Error> {
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<View<D>, A::Error> {
         let mut view = View::default();
         object::read(map, KEYS, |key, map| {
             match KEYS.get(key).copied() {

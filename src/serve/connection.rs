@@ -5,13 +5,14 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use axum::serve::Listener;
+use axum::extract::connect_info::Connected;
+use axum::serve::{IncomingStream, Listener};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, Sleep};
 
 use super::limits::Limits;
-use super::places::{Place, Places};
+use super::places::{Place, Places, Requests};
 
 /// What ends a request's head.
 const END_OF_HEAD: &[u8] = b"\r\n\r\n";
@@ -43,6 +44,12 @@ impl Listener for Bounded {
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
         self.listener.local_addr()
+    }
+}
+
+impl Connected<IncomingStream<'_, Bounded>> for Requests {
+    fn connect_info(stream: IncomingStream<'_, Bounded>) -> Requests {
+        stream.io().place.requests()
     }
 }
 

@@ -74,17 +74,25 @@ fn unlist(
     repository: Repository,
     digest: Digest,
 ) -> Result<(), Refusal> {
-    if shelf.manifest(&digest)?.is_none() || shelf.is_deleted(&repository, &digest) {
+    let is_listed = shelf.names().lists_in(&repository, &digest);
+    // What is damaged can be deleted too, where it is listed.
+    let is_there = is_listed && shelf.slice(&digest)?.is_some() || shelf.manifest(&digest)?.is_some();
+    if !is_there || shelf.is_deleted(&repository, &digest) {
         return Err(Refusal::unknown_manifest(&digest));
     }
+    // An index of this repository may name it: it was asked to go all the same. Another repository keeps what it has.
+    let others: Vec<Digest> = shelf.names().listed_without(&repository, &digest).collect();
+    let stays = shelf.is_needed(&digest, others)?;
+    if stays {
+        shelf.check_room_to_delete()?;
+    }
     shelf.note_emptied(&repository);
-    if shelf.names().lists_in(&repository, &digest) {
+    if is_listed {
         writer.commit(turn, &Change::Delete { repository: repository.clone(), digest })?;
     }
-    // An index of this repository may name it: it was asked to go all the same. Another repository keeps what it has.
-    let others: Vec<Digest> = shelf.names().listed_elsewhere(&repository).collect();
-    if shelf.is_needed(&digest, others)? {
-        return shelf.note_deleted(&repository, &digest);
+    if stays {
+        shelf.note_deleted(&repository, &digest);
+        return Ok(());
     }
     Ok(writer.remove(&digest)?)
 }

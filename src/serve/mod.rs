@@ -58,10 +58,11 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
-use axum::body::Body;
-use axum::extract::State;
+use axum::body::{Body, HttpBody};
+use axum::extract::{ConnectInfo, State};
 use axum::http::{Method, Request};
 use axum::response::{IntoResponse, Response};
+use futures_util::StreamExt;
 use tokio::net::TcpListener;
 
 use crate::error::{Error, Kind, Result};
@@ -70,6 +71,7 @@ use crate::transport::layout::Layout;
 use answer::Refusal;
 use guard::Guard;
 pub use limits::Limits;
+use places::Requests;
 use request::{Endpoint, Query};
 use shelf::Shelf;
 
@@ -162,7 +164,8 @@ impl Server {
             let _ = stopping.send(());
         };
         let listener = connection::Bounded::new(self.listener, limits);
-        let server = axum::serve(listener, router).with_graceful_shutdown(signal);
+        let server = axum::serve(listener, router.into_make_service_with_connect_info::<Requests>())
+            .with_graceful_shutdown(signal);
         let too_long = async move {
             // An error means that the server has ended by itself: then this must not.
             if stopped.await.is_err() {
@@ -206,8 +209,12 @@ async fn tidy(shelf: Arc<Shelf>, limits: Limits) {
     }
 }
 
-async fn handle(State(site): State<Arc<Site>>, request: Request<Body>) -> Response {
-    let shelf = &site.shelf;
+async fn handle(
+    State(site): State<Arc<Site>>,
+    ConnectInfo(requests): ConnectInfo<Requests>,
+    request: Request<Body>,
+) -> Response {
+    let (in_flight, shelf) = (requests.begin(), &site.shelf);
     let method = request.method().clone();
     let path = request.uri().path().to_owned();
     let allowed = site.guard.check(request.uri(), request.headers());
@@ -223,7 +230,20 @@ async fn handle(State(site): State<Arc<Site>>, request: Request<Body>) -> Respon
     });
     tracing::debug!(%method, path, status = response.status().as_u16(), "request");
     answer::finish(&mut response, method == Method::HEAD);
-    response
+    keep_in_flight(response, in_flight)
+}
+
+/// A body that is still to be read from the disk belongs to the request; one in memory is on its way already.
+fn keep_in_flight(response: Response, request: places::Request) -> Response {
+    if HttpBody::size_hint(response.body()).exact().is_some() {
+        return response;
+    }
+    response.map(|body| {
+        Body::from_stream(body.into_data_stream().map(move |piece| {
+            let _ = &request;
+            piece
+        }))
+    })
 }
 
 async fn answer(site: &Site, request: Request<Body>) -> Result<Response, Refusal> {

@@ -1,4 +1,5 @@
-//! The places for connections: only so many, and one that waits for a request gives way to a new one.
+//! The places for connections: only so many, and one that waits for a request gives way to a new one. A connection with a
+//! [`Request`] in flight keeps its place, however slowly that goes on.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -27,6 +28,13 @@ pub struct Place {
     _permit: Option<OwnedSemaphorePermit>,
 }
 
+/// A request in flight: until its answer has been made in full, or dropped, its connection keeps its place.
+pub struct Request(Requests);
+
+/// Counts the requests of one connection.
+#[derive(Clone)]
+pub struct Requests(Arc<Shared>);
+
 #[derive(Default)]
 struct Shared {
     state: Mutex<State>,
@@ -34,16 +42,21 @@ struct Shared {
     waker: AtomicWaker,
 }
 
+#[derive(Clone, Copy)]
 struct State {
-    /// Since when the client may send a request and has sent none; `None` while it is served.
-    idle: Option<Instant>,
-    /// It has sent one before.
+    /// When something happened last.
+    touched: Instant,
+    /// Requests in flight.
+    requests: usize,
+    /// The client does not take what it is sent.
+    is_blocked: bool,
+    /// It has sent the head of a request.
     has_asked: bool,
 }
 
 impl Default for State {
     fn default() -> State {
-        State { idle: Some(Instant::now()), has_asked: false }
+        State { touched: Instant::now(), requests: 0, is_blocked: false, has_asked: false }
     }
 }
 
@@ -59,7 +72,7 @@ impl Places {
             if let Ok(permit) = free.clone().try_acquire_owned() {
                 break Some(permit);
             }
-            self.take_away_idle();
+            self.take_away_idle(Instant::now());
             tokio::select! {
                 // Never closed, so there is always a permit to be had.
                 permit = free.acquire_owned() => break permit.ok(),
@@ -74,9 +87,9 @@ impl Places {
     }
 
     /// First those that never sent a request.
-    fn take_away_idle(&self) {
+    fn take_away_idle(&self, now: Instant) {
         let taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        let idle = taken.iter().filter_map(Weak::upgrade).filter_map(|shared| Some((shared.idle()?, shared)));
+        let idle = taken.iter().filter_map(Weak::upgrade).filter_map(|shared| Some((shared.idle(now)?, shared)));
         if let Some((_, shared)) = idle.min_by_key(|(order, _)| *order) {
             shared.is_taken_away.store(true, Ordering::Release);
             shared.waker.wake();
@@ -90,27 +103,37 @@ impl Shared {
     }
 
     /// The order in which places are taken away; `None` for one that must not be.
-    fn idle(&self) -> Option<(bool, Instant)> {
-        let State { idle, has_asked } = *self.state();
-        let since = idle.filter(|since| !has_asked || since.elapsed() >= KEPT)?;
-        (!self.is_taken_away.load(Ordering::Acquire)).then_some((has_asked, since))
+    fn idle(&self, now: Instant) -> Option<(bool, Instant)> {
+        let State { touched, requests, is_blocked, has_asked } = *self.state();
+        let is_idle = requests == 0 && !is_blocked && (!has_asked || now.duration_since(touched) >= KEPT);
+        (is_idle && !self.is_taken_away.load(Ordering::Acquire)).then_some((has_asked, touched))
+    }
+
+    fn note(&self, change: impl FnOnce(&mut State)) {
+        let mut state = self.state();
+        state.touched = Instant::now();
+        change(&mut state);
     }
 }
 
 impl Place {
-    /// The client has sent a request, or a part of what belongs to it.
+    /// The client has sent the head of a request, or something after it.
     pub fn note_request(&self) {
-        *self.shared.state() = State { idle: None, has_asked: true };
+        self.shared.note(|state| state.has_asked = true);
     }
 
     /// The client has taken a part of an answer, perhaps the last.
     pub fn note_answer(&self) {
-        self.shared.state().idle = Some(Instant::now());
+        self.shared.note(|state| state.is_blocked = false);
     }
 
     /// The client does not take what it is sent.
     pub fn note_waiting(&self) {
-        self.shared.state().idle = None;
+        self.shared.note(|state| state.is_blocked = true);
+    }
+
+    pub fn requests(&self) -> Requests {
+        Requests(Arc::clone(&self.shared))
     }
 
     /// # Errors
@@ -121,6 +144,19 @@ impl Place {
             true => Err(io::Error::new(io::ErrorKind::ConnectionAborted, "another connection needs its place")),
             false => Ok(()),
         }
+    }
+}
+
+impl Requests {
+    pub fn begin(&self) -> Request {
+        self.0.note(|state| state.requests += 1);
+        Request(self.clone())
+    }
+}
+
+impl Drop for Request {
+    fn drop(&mut self) {
+        self.0.0.note(|state| state.requests -= 1);
     }
 }
 
@@ -151,5 +187,29 @@ mod tests {
         new.note_waiting();
         assert!(places.take().now_or_never().is_none());
         assert_eq!([&busy, &young, &new].map(is_taken_away), [false, false, false]);
+    }
+
+    /// A download from a slow disk, and an upload whose client pauses after `100 Continue`, move nothing for a while.
+    #[tokio::test]
+    async fn a_request_in_flight_keeps_the_place_however_long_nothing_moves() {
+        let places = Places::new(1);
+        let place = places.take().await;
+        let later = || Instant::now() + 2 * KEPT;
+        place.note_request();
+        let (one, other) = (place.requests().begin(), place.requests().begin());
+        place.note_answer();
+        drop(one);
+        places.take_away_idle(later());
+        assert!(!is_taken_away(&place));
+        drop(other);
+        // What the client has not taken yet is still to be sent.
+        place.note_waiting();
+        places.take_away_idle(later());
+        assert!(!is_taken_away(&place));
+        place.note_answer();
+        places.take_away_idle(Instant::now());
+        assert!(!is_taken_away(&place), "it may ask for more");
+        places.take_away_idle(later());
+        assert!(is_taken_away(&place));
     }
 }

@@ -100,10 +100,14 @@ fn check_children(shelf: &Shelf, manifest: &Manifest) -> Result<Vec<Digest>, Ref
 
 fn refused(error: &ManifestError) -> Refusal {
     match error {
-        ManifestError::TooLarge(_)
-        | ManifestError::TooManyChildren(_)
-        | ManifestError::TooLong { .. }
-        | ManifestError::TooManyInAll => Refusal::new(413, "SIZE_INVALID", error.to_string()),
+        ManifestError::TooLarge(_) | ManifestError::TooManyChildren(_) | ManifestError::TooLong { .. } => {
+            Refusal::new(413, "SIZE_INVALID", error.to_string())
+        }
+        // Of requests at the same time.
+        ManifestError::TooManyInAll => {
+            let text = "too many manifests with too many layers arrive at once; send it again";
+            Refusal::new(429, "TOOMANYREQUESTS", text).with("retry-after", "1")
+        }
         ManifestError::Digest { .. } => Refusal::new(400, "DIGEST_INVALID", error.to_string()),
         ManifestError::Malformed { .. }
         | ManifestError::Schema1

@@ -33,13 +33,15 @@ pub async fn manifest(
     if is_known(asked, &digest) {
         return build(304, &[("etag", &etag)], Body::empty());
     }
+    let (media_type, size, digest) =
+        (manifest.media_type().to_owned(), manifest.size().to_string(), digest.to_string());
     let headers = [
-        ("content-type", manifest.media_type()),
-        ("content-length", &manifest.size().to_string()),
-        ("docker-content-digest", &digest.to_string()),
+        ("content-type", media_type.as_str()),
+        ("content-length", &size),
+        ("docker-content-digest", &digest),
         ("etag", &etag),
     ];
-    build(200, &headers, Body::from(manifest.bytes()?))
+    build(200, &headers, manifest.into_body())
 }
 
 fn find(shelf: &Shelf, name: &str, registry: Option<&str>, target: &Target) -> Result<Digest, Refusal> {

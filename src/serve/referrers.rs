@@ -8,7 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use crate::error::Result;
 use crate::oci::{Descriptor, Digest, MAX_MANIFEST_SIZE};
 
-use super::shelf::Shelf;
+use super::shelf::{Given, Shelf};
 
 /// The listed manifests by their subject: found out when first asked for, then kept up.
 #[derive(Default)]
@@ -63,8 +63,8 @@ fn find(shelf: &Shelf) -> Result<Subjects> {
     let listed: HashSet<Digest> = shelf.names().listed().collect();
     let mut subjects = Subjects::new();
     for digest in listed {
-        let manifest = shelf.manifest(&digest)?;
-        if let Some(subject) = manifest.as_ref().and_then(|manifest| manifest.subject()) {
+        let given = shelf.manifest(&digest)?;
+        if let Some(subject) = given.as_ref().and_then(Given::outline).and_then(|(outline, _)| outline.subject()) {
             subjects.entry(subject.digest).or_default().insert(digest);
         }
     }
@@ -81,8 +81,9 @@ pub fn find_some(shelf: &Shelf, subject: &Digest, wanted: &Wanted<'_>) -> Result
         if !shelf.names().lists(wanted.name, wanted.registry, &digest) {
             continue;
         }
-        let Some(manifest) = shelf.manifest(&digest)? else { continue };
-        let described = manifest.descriptor().with_annotations(manifest.annotations()?);
+        let given = shelf.manifest(&digest)?;
+        let Some((outline, bytes)) = given.as_ref().and_then(Given::outline) else { continue };
+        let described = outline.annotated(bytes);
         if wanted.artifact_type.is_some_and(|wanted| described.artifact_type() != Some(wanted)) {
             continue;
         }

@@ -4,10 +4,15 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 
+use axum::body::Body;
+use bytes::Bytes;
+
 use crate::bundle::BUNDLE_JSON;
 use crate::content::Slice;
 use crate::error::{Error, Result};
-use crate::oci::{Digest, MAX_MANIFEST_SIZE, Manifest, ManifestError, Repository, Role};
+use crate::oci::{
+    Digest, MAX_MANIFEST_SIZE, Manifest, ManifestError, MediaType, Outline, Repository, Role, digests_in,
+};
 use crate::progress::{Event, Events};
 use crate::transport::layout::Layout;
 
@@ -30,6 +35,7 @@ pub struct Shelf {
     pub referrers: Referrers,
     /// Manifests that were deleted in one repository and that another one needs; at most [`MOST_DELETED`].
     deleted: Mutex<HashSet<(Repository, Digest)>>,
+    most_deleted: usize,
     /// Repositories from which something was deleted: parts of an index that is gone can still be deleted there. At most
     /// [`MOST_DELETED`].
     emptied: Mutex<HashSet<Repository>>,
@@ -81,6 +87,7 @@ impl Shelf {
             names,
             referrers: Referrers::default(),
             deleted: Mutex::default(),
+            most_deleted: MOST_DELETED,
             emptied: Mutex::default(),
             writer,
             events,
@@ -98,16 +105,20 @@ impl Shelf {
         !deleted.is_empty() && deleted.contains(&(repository.clone(), *digest))
     }
 
+    /// Whatever is deleted has to be remembered, so there must be room for it first.
+    ///
     /// # Errors
     /// So much was deleted already that no more is remembered.
-    pub fn note_deleted(&self, repository: &Repository, digest: &Digest) -> Result<(), Refusal> {
-        let mut deleted = self.deleted.lock().unwrap_or_else(PoisonError::into_inner);
-        if deleted.len() >= MOST_DELETED {
-            let text = "too many manifests were deleted that other repositories need; start the server again";
-            return Err(Refusal::new(429, "TOOMANYREQUESTS", text));
+    pub fn check_room_to_delete(&self) -> Result<(), Refusal> {
+        if self.deleted.lock().unwrap_or_else(PoisonError::into_inner).len() < self.most_deleted {
+            return Ok(());
         }
-        deleted.insert((repository.clone(), *digest));
-        Ok(())
+        let text = "too many manifests were deleted that other repositories need; start the server again";
+        Err(Refusal::new(429, "TOOMANYREQUESTS", text))
+    }
+
+    pub fn note_deleted(&self, repository: &Repository, digest: &Digest) {
+        self.deleted.lock().unwrap_or_else(PoisonError::into_inner).insert((repository.clone(), *digest));
     }
 
     /// Something is going to be deleted from this repository.
@@ -161,28 +172,31 @@ impl Shelf {
         }
     }
 
-    /// The manifest with this digest, proven; `None` if there is none, or the content is no manifest.
+    /// What there is under a digest that can be given out as a manifest, proven; `None` if there is nothing, or something that is
+    /// not listed and no manifest. What is listed is given out whatever it is.
     ///
     /// # Errors
     /// Not readable, or its bytes are not what its name says.
-    pub fn manifest(&self, digest: &Digest) -> Result<Option<Manifest>> {
-        let Some(slice) = self.slice(digest)?.filter(|slice| slice.size() <= MAX_MANIFEST_SIZE) else {
-            return Ok(None);
-        };
-        let media_type = self.names().media_type(digest);
-        match Manifest::parse(slice.read_all(MAX_MANIFEST_SIZE)?, media_type.as_deref(), Some(digest)) {
-            Ok(manifest) => Ok(Some(manifest)),
-            Err(e @ ManifestError::Digest { .. }) => {
-                Err(Error::damaged(format!("reading {}", slice.path().display())).because(e))
-            }
-            Err(_) => Ok(None),
+    pub fn manifest(&self, digest: &Digest) -> Result<Option<Given>> {
+        let Some(slice) = self.slice(digest)? else { return Ok(None) };
+        let listed = self.names().media_type(digest);
+        if slice.size() > MAX_MANIFEST_SIZE {
+            return Ok(listed.map(|listed| Given { slice, content: None, listed: Some(listed) }));
         }
+        let bytes = slice.read_all(MAX_MANIFEST_SIZE)?;
+        let outline = match Outline::read(&bytes, listed.as_deref(), Some(digest)) {
+            Err(e @ ManifestError::Digest { .. }) => return Err(damaged(&slice, e)),
+            Err(_) if listed.is_none() => return Ok(None),
+            read => read.ok(),
+        };
+        Ok(Some(Given { slice, content: Some((bytes, outline)), listed }))
     }
 
-    /// Whether one of these manifests, or one below them, needs some content.
+    /// Whether one of these manifests, or one below them, needs some content. One that cannot be read may need whatever its text
+    /// names, and one that is too large to be read may need anything.
     ///
     /// # Errors
-    /// A manifest cannot be read.
+    /// A manifest cannot be read from the disk, or its bytes are not what its name says.
     pub fn is_needed(&self, digest: &Digest, by: Vec<Digest>) -> Result<bool> {
         let (mut ahead, mut seen) = (by, HashSet::new());
         while let Some(next) = ahead.pop() {
@@ -192,18 +206,118 @@ impl Shelf {
             if !seen.insert(next) {
                 continue;
             }
-            let Some(manifest) = self.manifest(&next)? else { continue };
-            for child in manifest.children() {
-                let found = child.descriptor.digest;
+            let Some(children) = self.children(&next)? else { return Ok(true) };
+            for (found, may_need_more) in children {
                 if found == *digest {
                     return Ok(true);
                 }
                 // What is not there needs nothing, and an index may name any number of it.
-                if child.role == Role::Manifest && !seen.contains(&found) && self.slice(&found)?.is_some() {
+                if may_need_more && !seen.contains(&found) && self.slice(&found)?.is_some() {
                     ahead.push(found);
                 }
             }
         }
         Ok(false)
+    }
+
+    /// What a manifest points to, each with whether that may point to more; `None`: anything. Content that is no manifest points
+    /// to nothing.
+    fn children(&self, digest: &Digest) -> Result<Option<Vec<(Digest, bool)>>> {
+        let Some(slice) = self.slice(digest)? else { return Ok(Some(vec![])) };
+        let listed = self.names().media_type(digest);
+        if slice.size() > MAX_MANIFEST_SIZE {
+            return Ok(listed.is_none().then(Vec::new));
+        }
+        let bytes = slice.read_all(MAX_MANIFEST_SIZE)?;
+        match Manifest::parse(bytes.clone(), listed.as_deref(), Some(digest)) {
+            Ok(manifest) => {
+                let children = manifest.children().into_iter();
+                Ok(Some(children.map(|child| (child.descriptor.digest, child.role == Role::Manifest)).collect()))
+            }
+            Err(e @ ManifestError::Digest { .. }) => Err(damaged(&slice, e)),
+            Err(_) => Ok(digests_in(&bytes).map(|all| all.into_iter().map(|found| (found, true)).collect())),
+        }
+    }
+}
+
+/// Content that is given out as a manifest.
+pub struct Given {
+    slice: Slice,
+    /// Its bytes, and what it says of itself if that can be read; nothing of what is larger than any manifest.
+    content: Option<(Bytes, Option<Outline>)>,
+    /// What the index says that it is.
+    listed: Option<MediaType>,
+}
+
+impl Given {
+    /// In bytes.
+    pub fn size(&self) -> u64 {
+        self.slice.size()
+    }
+
+    /// What it says itself counts more than what the index says.
+    pub fn media_type(&self) -> &str {
+        let own = self.outline().map(|(outline, _)| outline.media_type());
+        let listed = self.listed.as_deref().filter(|text| !text.is_empty());
+        own.or(listed).unwrap_or("application/octet-stream")
+    }
+
+    /// What it says of itself, with its bytes.
+    pub fn outline(&self) -> Option<(&Outline, &Bytes)> {
+        let (bytes, outline) = self.content.as_ref()?;
+        Some((outline.as_ref()?, bytes))
+    }
+
+    pub fn into_body(self) -> Body {
+        match self.content {
+            Some((bytes, _)) => Body::from(bytes),
+            None => Body::from_stream(self.slice.stream(0).stream),
+        }
+    }
+}
+
+fn damaged(slice: &Slice, error: ManifestError) -> Error {
+    Error::damaged(format!("reading {}", slice.path().display())).because(error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use axum::response::IntoResponse;
+
+    use super::super::deletion;
+    use super::super::names::Change;
+    use super::super::request::Target;
+    use crate::oci::Descriptor;
+    use crate::progress::Silent;
+
+    #[tokio::test]
+    async fn a_deletion_that_cannot_be_remembered_is_refused_before_it_is_made() {
+        let work = tempfile::tempdir().unwrap();
+        let options = Options { writable: true, ..Options::at(([127, 0, 0, 1], 0).into()) };
+        let mut shelf = Shelf::open(work.path(), &options, Arc::new(Silent)).unwrap();
+        shelf.most_deleted = 1;
+        let shelf = Arc::new(shelf);
+        let writer = shelf.writer().unwrap();
+        let digests: Vec<Digest> = ["one", "two"]
+            .into_iter()
+            .map(|content| {
+                let digest = Digest::sha256(content.as_bytes());
+                writer.store(&digest, content.as_bytes()).unwrap();
+                for repository in ["docker.io/team/a", "docker.io/team/b"] {
+                    let (repository, tag) = (repository.parse().unwrap(), content.parse().unwrap());
+                    let manifest = Descriptor::new("m", digest, 3);
+                    let change = Change::Tag { repository, tag, manifest, unlisted: vec![] };
+                    writer.commit(&mut writer.turn(), &change).unwrap();
+                }
+                digest
+            })
+            .collect();
+        let delete = |digest: Digest| deletion::manifest(&shelf, "team/a".into(), None, Target::Digest(digest));
+        assert_eq!(delete(digests[0]).await.unwrap().status(), 202);
+        assert_eq!(delete(digests[1]).await.unwrap_err().into_response().status(), 429);
+        let tag = |name: &str| shelf.names().digest("team/a", None, &name.parse().unwrap());
+        assert_eq!((tag("one"), tag("two")), (None, Some(digests[1])));
     }
 }

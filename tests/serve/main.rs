@@ -7,6 +7,7 @@ mod killed;
 mod limits;
 mod mirror;
 mod reading;
+mod refused;
 mod strangers;
 #[path = "../support/mod.rs"]
 mod support;

@@ -278,10 +278,14 @@ impl Names {
         self.entries.iter().map(|(_, entry)| entry.digest)
     }
 
-    /// What other repositories than this one have; an entry without a repository belongs to all of them.
-    pub fn listed_elsewhere(&self, repository: &Repository) -> impl Iterator<Item = Digest> {
-        let other = move |entry: &Entry| entry.repository.as_deref().is_none_or(|own| own != repository);
-        self.entries.iter().filter(move |(_, entry)| other(entry)).map(|(_, entry)| entry.digest)
+    /// What other repositories have once `digest` is [deleted](Change::Delete) from this one. An entry without a repository belongs
+    /// to all of them.
+    pub fn listed_without(&self, repository: &Repository, digest: &Digest) -> impl Iterator<Item = Digest> {
+        let stays = move |entry: &Entry| match entry.repository.as_deref() {
+            Some(own) => own != repository,
+            None => entry.digest != *digest,
+        };
+        self.entries.iter().filter(move |(_, entry)| stays(entry)).map(|(_, entry)| entry.digest)
     }
 
     /// The media type the index gives for a digest, if it lists it.
