@@ -5,7 +5,7 @@
 //! the program takes; an ordinary run never reaches it and makes no file.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
@@ -19,6 +19,8 @@ const IN_MEMORY: usize = 32 * 1024 * 1024;
 const IN_FILE: u64 = 8 * 1024 * 1024 * 1024;
 /// zstd's fastest ordinary level: JSON takes a fraction of its size.
 const LEVEL: i32 = 1;
+/// Bytes that are handed out at a time.
+const PIECE: usize = 128 * 1024;
 
 static SPOOL: LazyLock<Arc<Spool>> = LazyLock::new(|| Arc::new(Spool::new(IN_MEMORY, IN_FILE)));
 
@@ -84,6 +86,26 @@ impl Kept {
         self.0.size
     }
 
+    /// Hands out the bytes in their order, in pieces: bytes that are in the file never are in memory as a whole.
+    ///
+    /// # Errors
+    /// As [`Kept::bytes`], and those of `take`.
+    pub fn read(&self, take: &mut dyn FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
+        let Place::File { file, offset, packed } = &self.0.place else { return take(&self.bytes()?) };
+        let mut plain = zstd::Decoder::new(Section { file, offset: *offset, left: *packed })?;
+        let (mut buffer, mut left) = (vec![0; PIECE], self.0.size);
+        while left > 0 {
+            match plain.read(&mut buffer)? {
+                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                read => {
+                    take(&buffer[..read.min(left)])?;
+                    left = left.saturating_sub(read);
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// The bytes.
     ///
     /// # Errors
@@ -98,6 +120,22 @@ impl Kept {
             }
             Place::Nowhere(full) => Err(io::Error::new(full.kind, full.clone())),
         }
+    }
+}
+
+/// A part of a file that is read as if it were one.
+struct Section<'a> {
+    file: &'a File,
+    offset: u64,
+    left: usize,
+}
+
+impl Read for Section<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let most = buffer.len().min(self.left);
+        let read = self.file.read_at(&mut buffer[..most], self.offset)?;
+        (self.offset, self.left) = (self.offset + read as u64, self.left - read);
+        Ok(read)
     }
 }
 
@@ -215,6 +253,9 @@ mod tests {
         assert!(used <= 10_000 && filled > 0);
         for (n, kept) in all.iter().enumerate() {
             assert_eq!(kept.bytes().unwrap(), bytes(n));
+            let mut read = Vec::new();
+            kept.read(&mut |piece| Ok(read.extend_from_slice(piece))).unwrap();
+            assert_eq!(read, bytes(n));
         }
         assert_ne!(all[98], all[99]);
         assert_eq!(all[99], spool.keep(&bytes(99)));

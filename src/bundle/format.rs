@@ -4,16 +4,17 @@ use std::collections::{HashMap, HashSet};
 use std::fmt::Write as _;
 
 use jiff::Timestamp;
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::basis::{Assumed, Basis, Parent, Removed};
 use super::loaders::{docker_json, index_json, load_platform};
 use super::{Contents, Tool};
-use crate::content::chunks::{self, CHAINED, CHUNK, Chunks, values_of};
+use crate::content::chunks::{CHAINED, CHUNK, Chunks, values_of};
 use crate::error::{Error, Result};
 use crate::lock::{Lock, LockedImage};
-use crate::oci::{Algorithm, Digest, Manifest, has_at_most_values};
+use crate::oci::{Algorithm, Digest, Hex64, Manifest, has_at_most_values};
 
 /// The version of the bundle format this program writes and the only one it reads.
 pub const FORMAT_VERSION: u32 = 1;
@@ -63,11 +64,10 @@ pub struct FileEntry {
     pub path: String,
     /// In bytes.
     pub size: u64,
-    /// 64 hexadecimal digits.
-    pub sha256: String,
-    /// BLAKE3 of a blob or manifest, 64 hexadecimal digits; other files have none.
+    pub sha256: Hex64,
+    /// BLAKE3 of a blob or manifest; other files have none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub blake3: Option<String>,
+    pub blake3: Option<Hex64>,
 }
 
 /// What is known of blobs when all of them are there.
@@ -92,21 +92,31 @@ impl BundleJson {
     pub fn parse(bytes: &[u8], shown: &str) -> Result<BundleJson> {
         #[derive(Deserialize)]
         #[serde(rename_all = "camelCase")]
-        struct Version {
+        struct Outline {
             gapferry_bundle: u32,
+            #[serde(default)]
+            lock: Images,
+            #[serde(default)]
+            files: Count,
+        }
+        #[derive(Default, Deserialize)]
+        struct Images {
+            #[serde(default)]
+            images: Count,
         }
         if !has_at_most_values(bytes, MOST_VALUES) {
             return Err(Error::damaged(format!("{shown} has more entries than any bundle")));
         }
         let fail = |e: serde_json::Error| Error::damaged(format!("reading {shown}")).because(e);
-        let Version { gapferry_bundle } = serde_json::from_slice(bytes).map_err(fail)?;
+        let Outline { gapferry_bundle, lock, files } = serde_json::from_slice(bytes).map_err(fail)?;
         if gapferry_bundle != FORMAT_VERSION {
             let text = format!("{shown} has format {gapferry_bundle}; this program reads format {FORMAT_VERSION}");
             return Err(Error::input(text));
         }
-        let json: BundleJson = serde_json::from_slice(bytes).map_err(fail)?;
-        check_number(json.files.len(), json.lock.images.len())
-            .map_err(|why| Error::damaged(format!("{shown}: {why}")))?;
+        // Before any of them is in memory.
+        check_number(files.0, lock.images.0).map_err(|why| Error::damaged(format!("{shown}: {why}")))?;
+        let mut json: BundleJson = serde_json::from_slice(bytes).map_err(fail)?;
+        json.files.shrink_to_fit();
         Ok(json)
     }
 
@@ -119,6 +129,17 @@ impl BundleJson {
     /// Whether it needs something that is at the target.
     pub fn is_increment(&self) -> bool {
         !self.assumed.is_empty()
+    }
+}
+
+/// How long a list is, of which nothing else is read.
+#[derive(Default)]
+struct Count(usize);
+
+impl<'de> Deserialize<'de> for Count {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> std::result::Result<Count, D::Error> {
+        // Elements without a size: the list takes no memory.
+        Vec::<IgnoredAny>::deserialize(deserializer).map(|list| Count(list.len()))
     }
 }
 
@@ -211,11 +232,11 @@ impl Files<'_> {
     fn iter(&self) -> impl Iterator<Item = FileEntry> {
         let blobs = self.contents.all().map(|(digest, size)| {
             let sha256 = match digest.algorithm() {
-                Algorithm::Sha256 => digest.hex(),
-                Algorithm::Sha512 => self.known.sha256.get(&digest).map_or_else(|| "0".repeat(64), Digest::hex),
+                Algorithm::Sha256 => Hex64::from(&digest),
+                Algorithm::Sha512 => self.known.sha256.get(&digest).map_or_else(|| [0; 32].into(), Hex64::from),
             };
             let root = |known: &HashMap<Digest, Chunks>| known.get(&digest).map_or([0; CHAINED], |known| *known.root());
-            let blake3 = self.known.chunks.as_ref().map(|known| chunks::to_hex(&root(known)));
+            let blake3 = self.known.chunks.as_ref().map(|known| root(known).into());
             FileEntry { path: digest.blob_path(), size, sha256, blake3 }
         });
         let tools = self.contents.tools.iter().map(Tool::entry);
@@ -241,7 +262,12 @@ pub(super) fn sums(files: impl Iterator<Item = FileEntry>, bundle_json: &Digest)
 }
 
 fn entry(path: &str, bytes: &[u8]) -> FileEntry {
-    FileEntry { path: path.to_owned(), size: bytes.len() as u64, sha256: Digest::sha256(bytes).hex(), blake3: None }
+    FileEntry {
+        path: path.to_owned(),
+        size: bytes.len() as u64,
+        sha256: Hex64::from(&Digest::sha256(bytes)),
+        blake3: None,
+    }
 }
 
 /// The chunks of all blobs that have several, in the order of the tar.

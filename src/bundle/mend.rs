@@ -23,7 +23,7 @@ use super::repair;
 use super::tools::is_tool;
 use crate::content::chunks::ChunkHasher;
 use crate::error::{Error, Result};
-use crate::oci::Digest;
+use crate::oci::{Digest, Hex64};
 use crate::transport::layout::Layout;
 
 /// What became of the files that were bad or absent.
@@ -81,7 +81,8 @@ pub fn mend(path: &Path, from: &Path, missing: &Missing) -> Result<Mended> {
     }
     let chunks = wanted.iter().find(|file| file.path == CHUNKS && !done.mended.contains(&file.path));
     if let Some(entry) = chunks {
-        let made = chunks_of(&Layout::open(path)?, &json)?.filter(|bytes| Digest::sha256(bytes).hex() == entry.sha256);
+        let made = chunks_of(&Layout::open(path)?, &json)?
+            .filter(|bytes| Some(Digest::sha256(bytes)) == entry.sha256.sha256());
         match made {
             Some(made) => {
                 let digest = Digest::sha256(&made);
@@ -126,7 +127,7 @@ fn list_of_files(bundle: &Layout, repair: &Layout, missing: &Missing) -> Result<
 
 /// All files of the bundle but the signature, in the order of the tar.
 fn all_files(json: &BundleJson, bytes: &[u8]) -> Vec<FileEntry> {
-    let sha256 = |bytes: &[u8]| Digest::sha256(bytes).hex();
+    let sha256 = |bytes: &[u8]| Hex64::from(&Digest::sha256(bytes));
     let own = |path: &str, bytes: &[u8]| FileEntry {
         path: path.to_owned(),
         size: bytes.len() as u64,
@@ -165,9 +166,7 @@ fn piece<'a>(
     let digest: Digest = match Digest::of_blob_path(&entry.path) {
         Some(digest) => digest,
         None if entry.path.starts_with("blobs/") => return Err(fail("is no name of a blob".to_owned())),
-        None => {
-            format!("sha256:{}", entry.sha256).parse().map_err(|_| fail("has no digest in bundle.json".to_owned()))?
-        }
+        None => entry.sha256.sha256().ok_or_else(|| fail("has no digest in bundle.json".to_owned()))?,
     };
     let bytes = match (&*entry.path, repair.size_of(&entry.path)) {
         (BUNDLE_JSON, _) => From::Made(bytes.to_vec()),

@@ -14,7 +14,7 @@ use super::format::{BundleJson, FileEntry};
 use super::place::Slot;
 use crate::content::{BlobReader, Slice};
 use crate::error::{Error, Result};
-use crate::oci::{Algorithm, Descriptor, Digest, Hasher};
+use crate::oci::{Algorithm, Descriptor, Digest, Hasher, Hex64};
 
 /// Where they are.
 pub const TOOLS: &str = "tools/";
@@ -98,7 +98,7 @@ impl Tool {
 
     /// As `bundle.json` declares it.
     pub(super) fn entry(&self) -> FileEntry {
-        FileEntry { path: self.path(), size: self.size(), sha256: self.sha256.hex(), blake3: None }
+        FileEntry { path: self.path(), size: self.size(), sha256: Hex64::from(&self.sha256), blake3: None }
     }
 
     /// Its bytes, the last of which are withheld until all are proven.

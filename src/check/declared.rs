@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Problem, ProblemKind, Problems};
 use crate::bundle::{BUNDLE_JSON, BundleJson, MAX_SUMS, SUMS};
-use crate::content::chunks::{self, Chained};
-use crate::oci::Digest;
+use crate::content::chunks::Chained;
+use crate::oci::{Digest, Hex64};
 use crate::transport::layout::Layout;
 
 /// `SHA256SUMS` has at most so many lines, since short ones take more memory than room.
@@ -17,13 +17,13 @@ pub struct Declared {
     pub path: String,
     /// In bytes, where it is said.
     pub size: Option<u64>,
-    pub sha256: String,
+    pub sha256: Hex64,
     /// Of a blob, where it is said.
     pub blake3: Option<Chained>,
 }
 
 /// Path and sha256, as `SHA256SUMS` has them.
-pub type Sums = BTreeMap<String, String>;
+pub type Sums = BTreeMap<String, Hex64>;
 
 /// Brings together what `bundle.json` and `SHA256SUMS` declare; where they differ is a problem.
 ///
@@ -46,7 +46,7 @@ pub fn declared(
     let mut list = by_bundle(bundle, problems);
     let Some(sums) = sums else { return list };
     let own_sum = sums.get(BUNDLE_JSON);
-    let changed = own_sum.is_some_and(|sum| json.is_some_and(|json| json.hex() != *sum));
+    let changed = own_sum.is_some_and(|sum| json.is_some_and(|json| sum.sha256() != Some(json)));
     let to_blame = if changed { BUNDLE_JSON } else { SUMS };
     compare(&list, &sums, to_blame, problems);
     if changed {
@@ -70,7 +70,7 @@ fn by_bundle(bundle: &BundleJson, problems: &mut Problems) -> Vec<Declared> {
     for file in &bundle.files {
         if named.insert(&file.path) {
             let blake3 = file.blake3.as_ref().and_then(|hex| {
-                let parsed = chunks::from_hex(hex);
+                let parsed = hex.bytes().copied();
                 if parsed.is_none() {
                     let found = format!("the blake3 of {} is not 64 hexadecimal digits", file.path);
                     problems.push(Problem::new(BUNDLE_JSON, ProblemKind::Malformed).found(found));
@@ -132,8 +132,9 @@ pub fn read_sums(layout: &Layout, name: &str, problems: &mut Problems) -> Option
     };
     let (mut sums, mut wrong) = (Sums::new(), Vec::new());
     for (at, line) in String::from_utf8_lossy(&bytes).lines().enumerate().take(MAX_LINES) {
-        let parsed = line.split_once("  ").filter(|(sum, path)| is_sum(sum) && !path.is_empty());
-        let fits = parsed.is_some_and(|(sum, path)| sums.insert(path.to_owned(), sum.to_owned()).is_none());
+        let parsed = line.split_once("  ").map(|(sum, path)| (Hex64::from(sum), path));
+        let parsed = parsed.filter(|(sum, path)| sum.bytes().is_some() && !path.is_empty());
+        let fits = parsed.is_some_and(|(sum, path)| sums.insert(path.to_owned(), sum).is_none());
         if !fits {
             wrong.push(at + 1);
         }
@@ -148,8 +149,4 @@ pub fn read_sums(layout: &Layout, name: &str, problems: &mut Problems) -> Option
         problems.push(Problem::new(name, ProblemKind::Malformed).found(found));
     }
     (!sums.is_empty()).then_some(sums)
-}
-
-fn is_sum(text: &str) -> bool {
-    format!("sha256:{text}").parse::<Digest>().is_ok()
 }

@@ -93,7 +93,7 @@ fn hash(layout: &Layout, file: &Declared, events: &Events) -> Option<Problem> {
         Ok(slice) => slice?,
         Err(error) => return Some(Problem::new(&file.path, ProblemKind::Unreadable).found(error.chain())),
     };
-    let id = expected.parse().unwrap_or(Digest::ZEROS);
+    let id = file.sha256.sha256().unwrap_or(Digest::ZEROS);
     let size = slice.size();
     events.report(Event::BlobStarted { digest: id, size, present: 0 });
     let progress = |bytes| events.report(Event::BlobAdvanced { digest: id, bytes });

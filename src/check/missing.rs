@@ -9,7 +9,7 @@ use crate::bundle::{
     BUNDLE_JSON, Bundle, CHUNKS, DOCKER_JSON, FileEntry, INDEX_JSON, MAX_BUNDLE_JSON, MAX_SUMS, MISSING_VERSION,
     Missing, MissingBlob, MissingRange, MissingTool, OCI_LAYOUT, SUMS, is_tool, signed_identity,
 };
-use crate::content::chunks::{CHUNK, Chunks, from_hex, to_hex};
+use crate::content::chunks::{CHUNK, Chunks, to_hex};
 use crate::error::{Error, Result};
 use crate::oci::Digest;
 use crate::transport::layout::Layout;
@@ -91,7 +91,7 @@ fn tools(report: &Report, files: &HashMap<&str, &FileEntry>) -> Vec<MissingTool>
     let lost =
         report.problems.iter().chain(&report.lacking).filter(|problem| is_loss(problem) && is_tool(&problem.path));
     let paths: BTreeSet<&str> = lost.map(|problem| problem.path.as_str()).collect();
-    let sha256 = |path| files.get(path).map(|file| file.sha256.clone());
+    let sha256 = |path| files.get(path).map(|file| file.sha256.to_string());
     paths.into_iter().map(|path| MissingTool { path: path.to_owned(), sha256: sha256(path) }).collect()
 }
 
@@ -120,7 +120,7 @@ fn ranges(written: &Written<'_>, file: &FileEntry, bad: &[Bytes]) -> Option<Vec<
     if bad.is_empty() || bad.len() >= chunks::MOST_RANGES || all == file.size || !are_chunks {
         return None;
     }
-    let root = from_hex(file.blake3.as_ref()?)?;
+    let root = *file.blake3.as_ref()?.bytes()?;
     let expected = written.chunks(&file.path, root)?;
     bad.iter().map(|range| valued(&expected, *range)).collect()
 }

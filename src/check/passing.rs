@@ -5,7 +5,7 @@ use std::io::Read;
 use std::path::Path;
 
 use crate::bundle::{Bundle, is_tool, refuse_part};
-use crate::content::chunks::{Chained, from_hex};
+use crate::content::chunks::Chained;
 use crate::error::Result;
 use crate::oci::Digest;
 use crate::progress::{Event, Events, Phase};
@@ -53,5 +53,5 @@ fn roots(layout: Layout) -> HashMap<String, Chained> {
     // Whoever checks it says what is wrong with it.
     let bundle = Bundle::in_layout(layout).ok();
     let files = bundle.iter().flat_map(Bundle::files);
-    files.filter_map(|file| Some((file.path.clone(), from_hex(file.blake3.as_ref()?)?))).collect()
+    files.filter_map(|file| Some((file.path.clone(), *file.blake3.as_ref()?.bytes()?))).collect()
 }

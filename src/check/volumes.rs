@@ -6,6 +6,7 @@
 mod lost;
 mod others;
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
 
@@ -15,10 +16,10 @@ use super::graph::Reach;
 use super::{Bytes, Depth, Problem, ProblemKind, Problems, Report, chunks, declared, examine, name_images};
 use crate::bundle::volumes::{Part, VOLUMES, Volume, VolumeFile, Volumes};
 use crate::bundle::{SIGNATURE, SUMS};
-use crate::content::chunks::{from_hex, values_of};
+use crate::content::chunks::values_of;
 use crate::content::in_parallel;
 use crate::error::Result;
-use crate::oci::Algorithm;
+use crate::oci::{Algorithm, Hex64};
 use crate::progress::Events;
 use crate::transport::layout::Layout;
 pub use lost::is_of_lost_volume;
@@ -61,7 +62,7 @@ pub enum VolumeState {
 const MOST_PROBLEMS: usize = 100_000;
 
 /// Sums by path, as a volume has them.
-type Sums = BTreeMap<String, String>;
+type Sums = BTreeMap<String, Hex64>;
 
 /// What the check of the bundle has shown.
 #[derive(Clone, Copy)]
@@ -196,7 +197,7 @@ fn bad_ranges(layout: &Layout, volume: &Volume, at: usize) -> Option<Vec<Bytes>>
     let first = file.segment.as_ref().map_or(0, |segment| segment.first);
     let table = layout.slice(&format!("{VOLUMES}{}.b3", volume.label)).ok()??;
     let slice = layout.slice(&file.stored_path()).ok()??;
-    let ranges = chunks::bad_in(&slice, &table, before, from_hex(&file.blake3)?)?;
+    let ranges = chunks::bad_in(&slice, &table, before, *file.blake3.bytes()?)?;
     Some(ranges.into_iter().map(|range| Bytes { first: first + range.first, last: first + range.last }).collect())
 }
 
@@ -220,25 +221,29 @@ impl<'s> One<'s> {
         let (sums, own) = own_sums(self.layout, &self.volume.label);
         problems.extend(own);
         problems.extend(undeclared(self.layout, &sums, &self.volume.label));
-        let listed: HashMap<String, usize> =
-            self.volume.json.files.iter().enumerate().map(|(at, file)| (file.stored_path(), at)).collect();
-        for path in listed.keys().filter(|path| !sums.contains_key(*path)) {
+        let stored = |file: &'s VolumeFile| match file.segment {
+            None => Cow::Borrowed(file.path.as_str()),
+            Some(_) => Cow::Owned(file.stored_path()),
+        };
+        let listed: HashMap<Cow<'_, str>, usize> =
+            self.volume.json.files.iter().enumerate().map(|(at, file)| (stored(file), at)).collect();
+        for path in listed.keys().filter(|path| !sums.contains_key(&***path)) {
             problems.push(Problem::new(path, ProblemKind::Disagreement).found("the sums of its volume do not name it"));
         }
         for (path, sum) in &sums {
-            problems.extend(self.file(path, sum, listed.get(path).copied()));
+            problems.extend(self.file(path, sum, listed.get(path.as_str()).copied()));
         }
         problems.into_iter().map(|problem| problem.in_volume(&self.volume.path)).collect()
     }
 
-    fn file(&self, path: &str, sum: &str, listed: Option<usize>) -> Option<Problem> {
+    fn file(&self, path: &str, sum: &Hex64, listed: Option<usize>) -> Option<Problem> {
         let file = listed.and_then(|at| self.volume.json.files.get(at));
-        let segment = file.and_then(|file| file.segment.as_ref());
+        let segment = file.and_then(|file| file.segment.as_deref());
         let of_bundle = file.map_or(path, |file| file.path.as_str());
         let problem = |kind| Problem::new(of_bundle, kind);
         let in_text = segment.map(|s| format!("segment {} of {}", s.number, s.of));
         let told = |text: String| in_text.as_ref().map_or(text.clone(), |segment| format!("{segment}: {text}"));
-        if let Some(segment) = segment.filter(|segment| segment.sha256 != sum) {
+        if let Some(segment) = segment.filter(|segment| segment.sha256 != sum.to_string()) {
             let found = told(format!("{sum} in the sums of its volume"));
             return Some(problem(ProblemKind::Disagreement).expected(&segment.sha256).found(found));
         }
@@ -259,7 +264,7 @@ impl<'s> One<'s> {
         }
         let found = match self.layout.slice(path).map(|slice| slice.map(|slice| slice.hash(Algorithm::Sha256, &|_| ())))
         {
-            Ok(Some(Ok(found))) if found.hex() == sum => return None,
+            Ok(Some(Ok(found))) if Some(found) == sum.sha256() => return None,
             Ok(Some(Ok(found))) => found,
             Ok(Some(Err(error))) => return Some(problem(ProblemKind::Unreadable).found(told(error.to_string()))),
             Ok(None) => return None,
@@ -278,7 +283,7 @@ impl<'s> One<'s> {
     }
 
     /// Whether the check of the bundle has read these bytes here, and said all that there is to say.
-    fn is_proven(&self, (path, sum): (&str, &str), of_bundle: &str, is_segment: bool) -> bool {
+    fn is_proven(&self, (path, sum): (&str, &Hex64), of_bundle: &str, is_segment: bool) -> bool {
         let layout = self.set.layout();
         match is_segment {
             true => self.is_first() && layout.size_of(of_bundle).is_some() && !self.known.bad.contains(of_bundle),

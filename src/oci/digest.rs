@@ -48,6 +48,13 @@ pub struct DigestError {
     reason: &'static str,
 }
 
+impl DigestError {
+    /// It is a digest, and there are too many of them.
+    pub fn is_too_many(&self) -> bool {
+        self.reason == TOO_MANY
+    }
+}
+
 impl Digest {
     /// Stands for content without a digest, where progress is reported.
     pub const ZEROS: Digest = Digest(Value::Sha256([0; 32]));
@@ -62,6 +69,18 @@ impl Digest {
         let mut hasher = Hasher::new(algorithm);
         hasher.update(bytes);
         hasher.finish()
+    }
+
+    /// The sha256 digest that has these bytes.
+    pub(super) fn of_sha256(bytes: [u8; 32]) -> Digest {
+        Digest(Value::Sha256(bytes))
+    }
+
+    /// Whether a text is a digest that takes no more memory when it is read. Every sha512 digest that is read for the first time
+    /// does, until the program ends.
+    pub fn is_free(text: &str) -> bool {
+        let hex = text.strip_prefix("sha512:");
+        hex.and_then(decode).is_none_or(|raw| Long::is_known(&raw))
     }
 
     pub fn algorithm(&self) -> Algorithm {

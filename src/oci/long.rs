@@ -1,13 +1,15 @@
 //! The bytes of sha512 digests: each once, for as long as the program runs.
 //!
 //! Hardly anybody uses sha512. Its 64 bytes in every [`Digest`](super::Digest) would double what all the others take.
-//! Nothing leaves the table, so the number of names in it that strangers choose is bounded.
+//! Nothing leaves the table, so the number of digests in it that strangers choose is bounded.
 
 use std::collections::HashMap;
 use std::sync::{LazyLock, PoisonError, RwLock};
 
 /// So many different digests may be named, in references, manifests and requests.
 const MOST_NAMED: usize = 250_000;
+/// So many there are when content is hashed that nobody has named: it is wrong, whatever it is.
+const MOST: usize = 2 * MOST_NAMED;
 /// Why one more is refused.
 pub const TOO_MANY: &str = "it is one of more than 250,000 different sha512 digests; carry fewer images at once";
 
@@ -29,10 +31,15 @@ impl Long {
         Long::find(bytes).or_else(|| Long::enter(bytes, MOST_NAMED))
     }
 
-    /// Of content that was hashed.
+    /// Of content that was hashed. What does not fit any more is no digest that anybody has named; it is shown as zeros.
     pub fn computed(bytes: &[u8; 64]) -> Long {
         let last = Long(u32::MAX.to_ne_bytes());
-        Long::find(bytes).or_else(|| Long::enter(bytes, usize::MAX)).unwrap_or(last)
+        Long::find(bytes).or_else(|| Long::enter(bytes, MOST)).unwrap_or(last)
+    }
+
+    /// Whether it is in the table.
+    pub fn is_known(bytes: &[u8; 64]) -> bool {
+        Long::find(bytes).is_some()
     }
 
     pub fn bytes(self) -> &'static [u8; 64] {

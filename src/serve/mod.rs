@@ -66,6 +66,7 @@ use futures_util::StreamExt;
 use tokio::net::TcpListener;
 
 use crate::error::{Error, Kind, Result};
+use crate::oci::Digest;
 use crate::progress::Events;
 use crate::transport::layout::Layout;
 use answer::Refusal;
@@ -248,9 +249,11 @@ fn keep_in_flight(response: Response, request: places::Request) -> Response {
 
 async fn answer(site: &Site, request: Request<Body>) -> Result<Response, Refusal> {
     let shelf = &site.shelf;
-    let endpoint = Endpoint::parse(request.uri().path())?;
     let query = Query::parse(request.uri().query().unwrap_or_default());
     let reading = matches!(*request.method(), Method::GET | Method::HEAD);
+    // Who writes may bring what is not there yet.
+    let may_be = |text: &str| !reading || Digest::is_free(text) || shelf.has(text);
+    let endpoint = Endpoint::parse_if(request.uri().path(), &may_be)?;
     match endpoint {
         Endpoint::Upload { .. } => {}
         _ if !reading => {}

@@ -38,7 +38,14 @@ impl std::fmt::Display for Target {
 }
 
 impl Endpoint {
-    pub fn parse(path: &str) -> Result<Endpoint, Refusal> {
+    #[cfg(test)]
+    fn parse(path: &str) -> Result<Endpoint, Refusal> {
+        Endpoint::parse_if(path, &|_| true)
+    }
+
+    /// `may_be` says whether there can be content with a digest. If there is none that is asked for, its digest is not read: each
+    /// sha512 digest that is read takes memory for good.
+    pub fn parse_if(path: &str, may_be: &dyn Fn(&str) -> bool) -> Result<Endpoint, Refusal> {
         let unknown = || Refusal::new(404, "NAME_UNKNOWN", "no such path; everything is below /v2/");
         let decoded = percent_decode(path).ok_or_else(unknown)?;
         let rest = match decoded.strip_prefix("/v2").ok_or_else(unknown)? {
@@ -49,8 +56,12 @@ impl Endpoint {
         let (front, last) = rest.rsplit_once('/').ok_or_else(unknown)?;
         // Longest first: `…/blobs/uploads/` is also a `…/blobs/` of something.
         for (words, make) in SHAPES {
-            if let Some(name) = front.strip_suffix(words) {
-                return make(repository(name)?, last);
+            let Some(name) = front.strip_suffix(words) else { continue };
+            let name = repository(name)?;
+            match words {
+                "/blobs" if !may_be(last) => return Err(Refusal::unknown_blob(&last)),
+                "/manifests" if !may_be(last) => return Err(Refusal::unknown_manifest(&last)),
+                _ => return make(name, last),
             }
         }
         Err(unknown())
@@ -101,7 +112,14 @@ fn repository(name: &str) -> Result<String, Refusal> {
 
 /// A digest as it stands in a path or query.
 pub fn parse_digest(text: &str) -> Result<Digest, Refusal> {
-    text.parse().map_err(|e: crate::oci::DigestError| Refusal::new(400, "DIGEST_INVALID", e.to_string()))
+    let refused = |e: crate::oci::DigestError| match e.is_too_many() {
+        true => {
+            let text = "too many different sha512 digests were named since the server was started; start it again";
+            Refusal::new(429, "TOOMANYREQUESTS", text)
+        }
+        false => Refusal::new(400, "DIGEST_INVALID", e.to_string()),
+    };
+    text.parse().map_err(refused)
 }
 
 fn target(text: &str) -> Result<Target, Refusal> {
@@ -189,6 +207,22 @@ mod tests {
         assert_eq!(parse(&encoded), Endpoint::Blob { digest });
         assert_eq!(parse("/v2/a/b/blobs/uploads/"), Endpoint::Uploads { name: "a/b".into() });
         assert_eq!(parse("/v2/a/blobs/uploads/7f"), Endpoint::Upload { name: "a".into(), id: "7f".into() });
+    }
+
+    #[test]
+    fn a_sha512_digest_that_nothing_here_has_leaves_nothing_behind() {
+        let nothing = |kind: &str, n: u32| {
+            let text = format!("sha512:{n:0128x}");
+            let refused = Endpoint::parse_if(&format!("/v2/a/{kind}/{text}"), &|text| Digest::is_free(text));
+            assert!(refused.is_err() && !Digest::is_free(&text), "{kind}");
+            text
+        };
+        let text = nothing("blobs", 1_000_001);
+        nothing("manifests", 1_000_002);
+        assert!(text.parse::<Digest>().is_ok() && Digest::is_free(&text));
+        for other in ["1.0", "sha512:zz", "sha256:zz"] {
+            assert!(Digest::is_free(other), "{other}");
+        }
     }
 
     #[test]

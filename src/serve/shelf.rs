@@ -172,6 +172,15 @@ impl Shelf {
         }
     }
 
+    /// Whether there is content with the valid digest `text`, which is not read for that.
+    pub fn has(&self, text: &str) -> bool {
+        let path = format!("blobs/{}", text.replacen(':', "/", 1));
+        match &self.content {
+            Content::Fixed(layout) => layout.size_of(&path).is_some(),
+            Content::Growing(root) => root.join(path).is_file(),
+        }
+    }
+
     /// What there is under a digest that can be given out as a manifest, proven; `None` if there is nothing, or something that is
     /// not listed and no manifest. What is listed is given out whatever it is.
     ///

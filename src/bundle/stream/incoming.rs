@@ -239,7 +239,7 @@ impl Declared {
         for file in files {
             let Some(digest) = Digest::of_blob_path(&file.path) else { continue };
             declared.sizes.insert(digest, file.size);
-            let sha256 = format!("sha256:{}", file.sha256).parse().ok();
+            let sha256 = file.sha256.sha256();
             if sha256 != Some(digest) {
                 declared.others.insert(digest, sha256);
             }

@@ -1,6 +1,5 @@
 //! Whether a volume is there already, as it would be written.
 
-use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::Read;
 use std::path::Path;
@@ -140,8 +139,7 @@ fn is_proven(set: &Set, volume: &VolumePlan, layout: &Layout, events: &Events) -
     let state = stamp::State::of(layout.path());
     let bytes = volume.files.iter().map(|held| held.size).fold(0, u64::saturating_add);
     events.report(Event::Phase { phase: Phase::Recheck, items: volume.files.len() as u64, bytes });
-    let hashed =
-        volume.files.iter().map(|held| hashed(held, layout, events)).collect::<Option<HashMap<String, Known>>>();
+    let hashed = volume.files.iter().map(|held| hashed(held, layout, events)).collect::<Option<Vec<Known>>>();
     let Some(own) = hashed.and_then(|known| set.own_files(volume, &known).ok()) else { return false };
     let is_there =
         |(path, bytes): &Small| matches!(layout.read(path, MAX_VOLUME_JSON), Ok(Some(there)) if there == bytes[..]);
@@ -153,7 +151,7 @@ fn is_proven(set: &Set, volume: &VolumePlan, layout: &Layout, events: &Events) -
 }
 
 /// `None`: not readable, or not what its name says.
-fn hashed(held: &Held, layout: &Layout, events: &Events) -> Option<(String, Known)> {
+fn hashed(held: &Held, layout: &Layout, events: &Events) -> Option<Known> {
     let path = held.stored_path();
     let slice = layout.slice(&path).ok()??;
     let shown = Digest::sha256(path.as_bytes());
@@ -164,5 +162,5 @@ fn hashed(held: &Held, layout: &Layout, events: &Events) -> Option<(String, Know
     events.report(Event::ItemDone);
     let known = Known { sha256: hashers.digest.finish(), chunks: hashers.chunks.finish() };
     let is_right = !path.starts_with("blobs/sha256/") || known.sha256.blob_path() == path;
-    is_right.then_some((path, known))
+    is_right.then_some(known)
 }

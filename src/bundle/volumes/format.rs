@@ -5,6 +5,7 @@
 //! bundle can have, and every number in them is held against the others; what they say of bytes is for the reader to prove.
 
 use std::collections::HashSet;
+use std::io::{self, Write};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -12,9 +13,8 @@ use serde::{Deserialize, Serialize};
 use super::names::stored_path;
 use super::parity::{UNIT, supports};
 use crate::bundle::{CHUNKS, is_tool};
-use crate::content::chunks::from_hex;
 use crate::error::{Error, Result};
-use crate::oci::{Digest, has_at_most_values};
+use crate::oci::{Digest, Hex64, has_at_most_values};
 
 /// The version of both files that this program writes and the only one it reads.
 pub const VOLUME_VERSION: u32 = 1;
@@ -28,7 +28,7 @@ const MOST_VALUES: usize = 10_000_000;
 /// `volumes/003.json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct VolumeJson {
+pub struct VolumeJson<F = Vec<VolumeFile>> {
     pub gapferry_volume: u32,
     /// Of the bundle.
     pub identity: Digest,
@@ -41,7 +41,7 @@ pub struct VolumeJson {
     /// Bytes that no volume of the set exceeds.
     pub limit: u64,
     /// What it holds besides metadata and manifests, in the order of the tar.
-    pub files: Vec<VolumeFile>,
+    pub files: F,
 }
 
 /// A file of the bundle, or a segment of one, in a volume.
@@ -50,10 +50,10 @@ pub struct VolumeJson {
 pub struct VolumeFile {
     /// As `bundle.json` names the file.
     pub path: String,
-    /// Of the bytes that are in this volume, 64 hexadecimal digits.
-    pub blake3: String,
-    /// `None`: the whole file is here.
-    pub segment: Option<Segment>,
+    /// Of the bytes that are in this volume.
+    pub blake3: Hex64,
+    /// `None`: the whole file is here. Few files are cut.
+    pub segment: Option<Box<Segment>>,
 }
 
 /// A piece of a file that is too large for a volume.
@@ -76,7 +76,7 @@ pub struct Segment {
 #[serde(deny_unknown_fields)]
 struct Written {
     path: String,
-    blake3: String,
+    blake3: Hex64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     segment: Option<u32>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -92,7 +92,8 @@ struct Written {
 impl From<VolumeFile> for Written {
     fn from(VolumeFile { path, blake3, segment }: VolumeFile) -> Written {
         let whole = Written { path, blake3, segment: None, segments: None, first: None, size: None, sha256: None };
-        let Some(Segment { number, of, first, size, sha256 }) = segment else { return whole };
+        let Some(segment) = segment else { return whole };
+        let Segment { number, of, first, size, sha256 } = *segment;
         let (segment, segments) = (Some(number), Some(of));
         Written { segment, segments, first: Some(first), size: Some(size), sha256: Some(sha256), ..whole }
     }
@@ -106,7 +107,7 @@ impl TryFrom<Written> for VolumeFile {
         let segment = match (segment, segments, first, size, sha256) {
             (None, None, None, None, None) => None,
             (Some(number), Some(of), Some(first), Some(size), Some(sha256)) => {
-                Some(Segment { number, of, first, size, sha256 })
+                Some(Box::new(Segment { number, of, first, size, sha256 }))
             }
             _ => return Err("a segment has all of segment, segments, first, size and sha256"),
         };
@@ -117,17 +118,17 @@ impl TryFrom<Written> for VolumeFile {
 impl VolumeFile {
     /// Its entry in the tar.
     pub fn stored_path(&self) -> String {
-        stored_path(&self.path, self.segment.as_ref())
+        stored_path(&self.path, self.segment.as_deref())
     }
 
     fn fault(&self) -> Option<&'static str> {
         if self.path != CHUNKS && !is_tool(&self.path) && Digest::of_blob_path(&self.path).is_none() {
             return Some("is no file that a volume holds");
         }
-        if from_hex(&self.blake3).is_none() {
+        if self.blake3.bytes().is_none() {
             return Some("has no valid blake3");
         }
-        let Some(Segment { number, of, first, size, sha256 }) = &self.segment else { return None };
+        let Some(Segment { number, of, first, size, sha256 }) = self.segment.as_deref() else { return None };
         if !(1..=*of).contains(number) || !(2..=MOST_VOLUMES).contains(of) {
             return Some("is a segment that cannot be");
         }
@@ -149,7 +150,8 @@ impl VolumeJson {
     /// # Errors
     /// Another version (`Input`); not what such a file can say (`Damaged`).
     pub fn parse(bytes: &[u8], shown: &str) -> Result<VolumeJson> {
-        let json: VolumeJson = read(bytes, shown, "gapferryVolume")?;
+        let mut json: VolumeJson = read(bytes, shown, "gapferryVolume")?;
+        json.files.shrink_to_fit();
         match json.fault() {
             Some(fault) => Err(Error::damaged(format!("reading {shown}: {fault}"))),
             None => Ok(json),
@@ -161,10 +163,22 @@ impl VolumeJson {
         if !(1..=of).contains(&number) || of > MOST_VOLUMES || recovery > MOST_VOLUMES || limit > i64::MAX as u64 {
             return Some(format!("volume {number} of {of} with {recovery} for recovery, of {limit} bytes, cannot be"));
         }
-        let mut paths = HashSet::new();
-        let wrong = |file: &&VolumeFile| file.fault().is_some() || !paths.insert(file.path.clone());
-        let file = self.files.iter().find(wrong)?;
+        let mut paths: HashSet<&str> = HashSet::new();
+        let mut files = self.files.iter();
+        let file = files.find(|file| file.fault().is_some() || !paths.insert(&file.path))?;
         Some(format!("{:?} {}", file.path, file.fault().unwrap_or("comes twice")))
+    }
+}
+
+impl<F: Serialize> VolumeJson<F> {
+    /// How long it is as it is written, in bytes.
+    ///
+    /// # Errors
+    /// None that input can cause.
+    pub fn length(&self) -> Result<u64> {
+        let mut length = Length(0);
+        write(self, &mut length)?;
+        Ok(length.0)
     }
 
     /// As it is written.
@@ -275,9 +289,30 @@ fn version_of(bytes: &[u8], version: &str) -> serde_json::Result<Option<u64>> {
 }
 
 fn written(json: &impl Serialize) -> Result<Vec<u8>> {
-    let mut bytes = serde_json::to_vec_pretty(json).map_err(|e| Error::input("describing a volume").because(e))?;
-    bytes.push(b'\n');
+    let mut bytes = Vec::new();
+    write(json, &mut bytes)?;
+    bytes.shrink_to_fit();
     Ok(bytes)
+}
+
+fn write(json: &impl Serialize, out: &mut impl Write) -> Result<()> {
+    let fail = || Error::input("describing a volume");
+    serde_json::to_writer_pretty(&mut *out, json).map_err(|e| fail().because(e))?;
+    out.write_all(b"\n").map_err(|e| fail().because(e))
+}
+
+/// Counts bytes.
+struct Length(u64);
+
+impl Write for Length {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0 += bytes.len() as u64;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 #[cfg(test)]
@@ -287,7 +322,7 @@ mod tests {
     fn volume() -> VolumeJson {
         let zeros = "0".repeat(64);
         let blob = |text: &[u8]| Digest::sha256(text).blob_path();
-        let segment = Segment { number: 2, of: 3, first: 512, size: 1_024, sha256: zeros.clone() };
+        let segment = Segment { number: 2, of: 3, first: 512, size: 1_024, sha256: zeros };
         VolumeJson {
             gapferry_volume: 1,
             identity: Digest::sha256(b"bundle"),
@@ -296,9 +331,9 @@ mod tests {
             recovery: 2,
             limit: 1 << 20,
             files: vec![
-                VolumeFile { path: blob(b"a"), blake3: zeros.clone(), segment: Some(segment) },
-                VolumeFile { path: blob(b"b"), blake3: zeros.clone(), segment: None },
-                VolumeFile { path: CHUNKS.to_owned(), blake3: zeros, segment: None },
+                VolumeFile { path: blob(b"a"), blake3: [0; 32].into(), segment: Some(Box::new(segment)) },
+                VolumeFile { path: blob(b"b"), blake3: [0; 32].into(), segment: None },
+                VolumeFile { path: CHUNKS.to_owned(), blake3: [0; 32].into(), segment: None },
             ],
         }
     }
@@ -334,7 +369,7 @@ mod tests {
             (|v| v.files[1].path = "index.json".to_owned(), "no file that a volume holds"),
             (|v| v.files[1].path = "tools/../../etc/passwd".to_owned(), "no file that a volume holds"),
             (|v| v.files[1].path = v.files[0].path.clone(), "comes twice"),
-            (|v| v.files[1].blake3 = "A".repeat(64), "no valid blake3"),
+            (|v| v.files[1].blake3 = "A".repeat(64).as_str().into(), "no valid blake3"),
             (|v| v.files[0].segment.as_mut().unwrap().number = 4, "cannot be"),
             (|v| v.files[0].segment.as_mut().unwrap().first = 0, "impossible bytes"),
             (|v| v.files[0].segment.as_mut().unwrap().first = u64::MAX, "impossible bytes"),

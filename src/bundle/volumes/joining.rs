@@ -145,7 +145,7 @@ fn copy(from: &Copied<'_>, to: &mut impl Write, shown: &Path, events: &Events) -
     events.report(Event::BlobStarted { digest, size: from.slice.size(), present: 0 });
     let mut to = Told { to, digest, events };
     let found = from.slice.copy_to(&mut to, Algorithm::Sha256, |e| Error::disk("writing", shown, e))?;
-    if from.declared.is_some_and(|file| file.sha256 != found.hex()) {
+    if from.declared.is_some_and(|file| file.sha256.sha256() != Some(found)) {
         return Err(from.slice.wrong(found).while_doing(format!("joining {}", from.path)));
     }
     if let Some(name) = name.filter(|name| *name != found) {

@@ -178,9 +178,7 @@ impl Mending<'_> {
             if let Some(digest) = Digest::of_blob_path(&file.path).filter(|_| is_held(&file.path)) {
                 found.manifests.insert(digest);
                 wanted.push((&file.path, digest));
-            } else if let (true, Ok(digest)) =
-                (METADATA.contains(&&*file.path), format!("sha256:{}", file.sha256).parse())
-            {
+            } else if let (true, Some(digest)) = (METADATA.contains(&&*file.path), file.sha256.sha256()) {
                 wanted.push((&file.path, digest));
             }
         }
@@ -208,7 +206,7 @@ impl Mending<'_> {
     /// A file that the set lacks, proven.
     fn of_repair(&self, file: &FileEntry, repair: &Layout) -> Result<Option<Vec<Piece>>> {
         let (at, path) = (self.set.volumes.len(), &*file.path);
-        let of_tool = || format!("sha256:{}", file.sha256).parse().ok().filter(|_| is_tool(path));
+        let of_tool = || file.sha256.sha256().filter(|_| is_tool(path));
         let digest: Option<Digest> = Digest::of_blob_path(path).or_else(of_tool);
         let (Some(digest), Some(slice)) = (digest, repair.slice(path)?) else { return Ok(None) };
         let found = slice.hash(digest.algorithm(), &|_| ()).map_err(|e| Error::disk("reading", slice.path(), e))?;
@@ -248,9 +246,9 @@ impl Mending<'_> {
         if !found.lacking.contains(CHUNKS) || !found.lacking.iter().all(is_silent) {
             return Ok(Some((bundle, None)));
         }
-        let declared = bundle.files().iter().find(|file| file.path == CHUNKS).map(|file| file.sha256.clone());
+        let declared = bundle.files().iter().find(|file| file.path == CHUNKS).and_then(|file| file.sha256.sha256());
         let made = chunks_of(bundle.layout(), bundle.json())?;
-        let Some(made) = made.filter(|bytes| Some(Digest::sha256(bytes).hex()) == declared) else {
+        let Some(made) = made.filter(|bytes| Some(Digest::sha256(bytes)) == declared) else {
             return Ok(Some((bundle, None)));
         };
         let fail = |e| Error::disk("keeping", Path::new(CHUNKS), e);

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use super::finished;
 use super::format::MOST_VOLUMES;
 use super::names::SetName;
-use super::plan::VolumePlan;
+use super::plan::{Held, VolumePlan};
 use super::sealing::Known;
 use super::set::Set;
 use crate::bundle::hashers::Hashers;
@@ -131,24 +131,21 @@ impl VolumeFiles {
     }
 
     /// What is known of everything that a volume holds. What is cut is read again: its digests are of the pieces.
-    fn known(&self, volume: &OpenVolume, sealing: &Sealing<'_>) -> Result<HashMap<String, Known>> {
-        let tar = volume.plan.tar()?;
-        let places: HashMap<&str, u64> = tar.files.iter().map(|file| (file.path.as_str(), file.data)).collect();
-        let known = in_parallel(&volume.plan.files, |held| {
-            let stored = held.stored_path();
+    fn known(&self, volume: &OpenVolume, sealing: &Sealing<'_>) -> Result<Vec<Known>> {
+        let all: Vec<(&Held, u64)> = volume.plan.files.iter().zip(volume.plan.places()?).collect();
+        let known = in_parallel(&all, |(held, at)| {
             let whole = Digest::of_blob_path(&held.path).filter(|_| held.cut.is_none()).and_then(|digest| {
                 let sha256 =
                     if digest.algorithm() == Algorithm::Sha256 { Some(&digest) } else { sealing.sha256.get(&digest) };
                 Some(Known { sha256: *sha256?, chunks: sealing.chunks.get(&digest)?.clone() })
             });
             if let Some(known) = whole {
-                return Ok((stored, known));
+                return Ok(known);
             }
-            let at = places.get(stored.as_str()).copied().unwrap_or_default();
-            let slice = Slice::new(volume.file.clone(), &volume.partial, at, held.size);
+            let slice = Slice::new(volume.file.clone(), &volume.partial, *at, held.size);
             let hashers = Hashers::of_prefix(Algorithm::Sha256, &slice, held.size, &|_| ());
             let hashers = hashers.map_err(|e| Error::disk("reading", &volume.partial, e))?;
-            Ok((stored, Known { sha256: hashers.digest.finish(), chunks: hashers.chunks.finish() }))
+            Ok(Known { sha256: hashers.digest.finish(), chunks: hashers.chunks.finish() })
         });
         known.into_iter().collect()
     }

@@ -73,6 +73,16 @@ impl VolumePlan {
     pub fn tar(&self) -> Result<TarPlan> {
         sealing::lay_out(&self.common, self)
     }
+
+    /// Where in it the bytes of each of its [files](VolumePlan::files) begin: they come last.
+    ///
+    /// # Errors
+    /// As [`VolumePlan::tar`].
+    pub fn places(&self) -> Result<Vec<u64>> {
+        let tar = self.tar()?;
+        let first = tar.files.len().saturating_sub(self.files.len());
+        Ok(tar.files[first..].iter().map(|file| file.data).collect())
+    }
 }
 
 /// A file of the bundle, or a piece of one, in a volume.

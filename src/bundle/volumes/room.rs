@@ -48,7 +48,7 @@ impl Cost {
             of: MOST_VOLUMES,
             recovery: MOST_VOLUMES,
             limit,
-            files: Vec::new(),
+            files: Vec::<VolumeFile>::new(),
         };
         let part = Part::Volume(MOST_VOLUMES);
         let own = [part.json(MOST_VOLUMES), part.chunks(MOST_VOLUMES)];
@@ -82,7 +82,8 @@ impl Cost {
 
     fn of_entry(path: &str, here: u64, segment: Option<Segment>) -> Cost {
         let stored = stored_path(path, segment.as_ref());
-        let file = VolumeFile { path: path.to_owned(), blake3: "0".repeat(64), segment };
+        let segment = segment.map(Box::new);
+        let file = VolumeFile { path: path.to_owned(), blake3: [0; 32].into(), segment };
         // Plain types and text: that cannot fail. If it did, the plan would be refused when it is laid out.
         let text = serde_json::to_string_pretty(&file).unwrap_or_default();
         // Each of its lines is indented by four, and a comma and the end of a line come behind the last one.

@@ -4,14 +4,16 @@ use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::path::Path;
 
+use serde::{Serialize, Serializer};
+
 use super::format::{Segment, VOLUME_VERSION, VolumeFile, VolumeJson};
 use super::names::Part;
 use super::plan::{Common, Held, SetPlan, VolumePlan};
 use crate::bundle::SIGNATURE;
 use crate::bundle::offsets::TarPlan;
-use crate::content::chunks::{Chunks, to_hex};
+use crate::content::chunks::Chunks;
 use crate::error::{Error, Result};
-use crate::oci::Digest;
+use crate::oci::{Algorithm, Digest, Hasher};
 use crate::spool::Kept;
 
 /// What is known of the bytes that a volume holds, when all of them are there.
@@ -33,16 +35,35 @@ impl Held {
     }
 
     fn said(&self, known: Option<&Known>) -> VolumeFile {
-        let zeros = || "0".repeat(64);
-        let blake3 = known.map_or_else(zeros, |known| to_hex(known.chunks.root()));
-        let segment = self.segment(known.map_or_else(zeros, |known| known.sha256.hex()));
-        VolumeFile { path: self.path.clone(), blake3, segment }
+        let blake3 = known.map_or([0; 32], |known| *known.chunks.root()).into();
+        let segment = self.segment(known.map_or_else(|| "0".repeat(64), |known| known.sha256.hex()));
+        VolumeFile { path: self.path.clone(), blake3, segment: segment.map(Box::new) }
     }
 }
 
-fn json(volume: &VolumePlan, limit: u64, recovery: u32, identity: Digest, files: Vec<VolumeFile>) -> Result<Vec<u8>> {
+/// The files of a volume while they are written: they are made one by one.
+struct Said<'a> {
+    held: &'a [Held],
+    /// In the same order; without it, zeros stand in its place.
+    known: Option<&'a [Known]>,
+}
+
+impl Serialize for Said<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        let known = |at: usize| self.known.and_then(|known| known.get(at));
+        serializer.collect_seq(self.held.iter().enumerate().map(|(at, held)| held.said(known(at))))
+    }
+}
+
+fn json<'a>(
+    volume: &'a VolumePlan,
+    (limit, recovery): (u64, u32),
+    identity: Digest,
+    known: Option<&'a [Known]>,
+) -> VolumeJson<Said<'a>> {
     let VolumePlan { number, of, .. } = *volume;
-    VolumeJson { gapferry_volume: VOLUME_VERSION, identity, number, of, recovery, limit, files }.to_bytes()
+    let files = Said { held: &volume.files, known };
+    VolumeJson { gapferry_volume: VOLUME_VERSION, identity, number, of, recovery, limit, files }
 }
 
 /// Where everything in the volume stands; lengths are final before any digest is known.
@@ -50,8 +71,7 @@ pub(super) fn lay_out(common: &Common, volume: &VolumePlan) -> Result<TarPlan> {
     let Common { metadata, manifests, limit, recovery } = common;
     let part = Part::Volume(volume.number);
     let of = volume.of;
-    let files = volume.files.iter().map(|held| held.said(None)).collect();
-    let json = json(volume, *limit, *recovery, Digest::sha256(b""), files)?.len() as u64;
+    let json = json(volume, (*limit, *recovery), Digest::sha256(b""), None).length()?;
     let chunks = volume.files.iter().map(Held::chained).sum::<u64>();
     let stored: Vec<(String, u64)> = volume.files.iter().map(|held| (held.stored_path(), held.size)).collect();
     let own = [(part.json(of), json), (part.chunks(of), chunks)];
@@ -63,8 +83,8 @@ pub(super) fn lay_out(common: &Common, volume: &VolumePlan) -> Result<TarPlan> {
     TarPlan::new(before.chain(own).chain(manifests.iter().cloned()).chain(stored))
 }
 
-/// The three files that a volume has of its own: `.json`, `.b3` and `.sha256`. `common` are metadata and manifests, `known`
-/// is by the path in the tar.
+/// The three files that a volume has of its own: `.json`, `.b3` and `.sha256`. `common` are metadata and manifests; `known` is of
+/// the files that the volume holds, in their order.
 ///
 /// # Errors
 /// Something is not known, or not what was planned with.
@@ -73,43 +93,41 @@ pub fn own_files(
     volume: &VolumePlan,
     identity: Digest,
     common: &[Repeated],
-    known: &HashMap<String, Known>,
+    known: &[Known],
 ) -> Result<Vec<Small>> {
+    if known.len() != volume.files.len() {
+        return Err(Error::damaged(format!("describing volume {}: a file of it is missing", volume.number)));
+    }
     let tar = volume.tar()?;
     let part = Part::Volume(volume.number);
-    let mut files = Vec::new();
-    let mut chunks = Vec::new();
-    let mut lines: Vec<(String, Digest)> = Vec::new();
-    for held in &volume.files {
-        let path = held.stored_path();
-        let unknown = || Error::damaged(format!("describing volume {}: {path} is missing", volume.number));
-        let known = known.get(&path).ok_or_else(unknown)?;
-        files.push(held.said(Some(known)));
-        chunks.extend(known.chunks.values().iter().flatten());
-        lines.push((path, known.sha256));
-    }
-    let json = json(volume, set.limit, set.recovery, identity, files)?;
+    let chunks = known.iter().flat_map(|known| known.chunks.values().iter().flatten()).copied().collect();
+    let json = json(volume, (set.limit, set.recovery), identity, Some(known)).to_bytes()?;
     let own = [(part.json(volume.of), json), (part.chunks(volume.of), chunks)];
     let mut whole: HashMap<&str, Digest> =
         own.iter().map(|(path, bytes)| (path.as_str(), Digest::sha256(bytes))).collect();
     for (path, bytes) in common.iter().filter(|(path, _)| path != SIGNATURE) {
-        let bytes = bytes.bytes().map_err(|e| Error::disk("keeping", Path::new(path), e))?;
-        whole.insert(path, Digest::sha256(&bytes));
+        let mut hasher = Hasher::new(Algorithm::Sha256);
+        let read = bytes.read(&mut |piece| {
+            hasher.update(piece);
+            Ok(())
+        });
+        read.map_err(|e| Error::disk("keeping", Path::new(path), e))?;
+        whole.insert(path, hasher.finish());
     }
-    let held: HashMap<&str, &Digest> = lines.iter().map(|(path, digest)| (path.as_str(), digest)).collect();
-    let mut sums = String::new();
-    for file in &tar.files {
-        let digest = whole.get(file.path.as_str()).or(held.get(file.path.as_str()).copied());
-        if let Some(digest) = digest {
-            // Writing to a String cannot fail.
-            let _ = writeln!(sums, "{}  {}", digest.hex(), file.path);
-        }
+    let (repeated, held) = tar.files.split_at(tar.files.len().saturating_sub(known.len()));
+    let repeated = repeated.iter().filter_map(|file| Some((file, *whole.get(file.path.as_str())?)));
+    let held = held.iter().zip(known).map(|(file, known)| (file, known.sha256));
+    let planned = |path: &str| tar.files.iter().find(|file| file.path == path).map(|file| file.size);
+    let sums_path = part.sums(volume.of);
+    let mut sums = String::with_capacity(planned(&sums_path).and_then(|size| size.try_into().ok()).unwrap_or_default());
+    for (file, digest) in repeated.chain(held) {
+        // Writing to a String cannot fail.
+        let _ = writeln!(sums, "{}  {}", digest.hex(), file.path);
     }
     let [json, chunks] = own;
-    let own = vec![json, chunks, (part.sums(volume.of), sums.into_bytes())];
+    let own = vec![json, chunks, (sums_path, sums.into_bytes())];
     for (path, bytes) in &own {
-        let planned = tar.files.iter().find(|file| file.path == *path).map(|file| file.size);
-        if planned != Some(bytes.len() as u64) {
+        if planned(path) != Some(bytes.len() as u64) {
             return Err(Error::damaged(format!("describing volume {}: {path} has another length", volume.number)));
         }
     }

@@ -173,37 +173,36 @@ impl Set {
         self.common.iter().all(is_there)
     }
 
-    /// What a volume says of itself, where `known` is what it holds, by the entries in the tar.
-    pub(super) fn own_files(&self, volume: &VolumePlan, known: &HashMap<String, Known>) -> Result<Vec<Small>> {
+    /// What a volume says of itself, where `known` is what it holds, in the order of its files.
+    pub(super) fn own_files(&self, volume: &VolumePlan, known: &[Known]) -> Result<Vec<Small>> {
         sealing::own_files(&self.plan, volume, self.identity, &self.common, known)
     }
 
-    /// Writes everything of a volume but the blobs, which are in `file` and `known` by their entries in the tar.
+    /// Writes everything of a volume but the blobs, which are in `file`, and `known` in their order.
     ///
     /// # Errors
     /// One of them is not known, or the disk's.
-    pub(super) fn seal(
-        &self,
-        volume: &VolumePlan,
-        (file, path): (&File, &Path),
-        known: &HashMap<String, Known>,
-    ) -> Result<()> {
+    pub(super) fn seal(&self, volume: &VolumePlan, (file, path): (&File, &Path), known: &[Known]) -> Result<()> {
         let own = self.own_files(volume, known)?;
         let own: HashMap<&str, &[u8]> = own.iter().map(|(path, bytes)| (path.as_str(), &bytes[..])).collect();
         let common: HashMap<&str, &Kept> = self.common.iter().map(|(path, bytes)| (path.as_str(), bytes)).collect();
-        let kept = |path: &str| match common.get(path) {
-            Some(kept) => kept.bytes().map(Some).map_err(|e| Error::disk("keeping", Path::new(path), e)),
-            None => Ok(None),
-        };
         let write = |bytes: &[u8], at| file.write_all_at(bytes, at).map_err(|e| Error::disk("writing", path, e));
-        for planned in &volume.tar()?.files {
-            let kept = kept(&planned.path)?;
-            let bytes = own.get(planned.path.as_str()).copied().or(kept.as_deref());
+        for planned in volume.tar()?.files {
+            let (own, kept) = (own.get(planned.path.as_str()).copied(), common.get(planned.path.as_str()));
             // A signature's length is known only when it is made.
-            let size = bytes.map_or(planned.size, |bytes| bytes.len() as u64);
-            write(&TarFile { size, ..planned.clone() }.header_blocks(self.mtime), planned.header)?;
-            if let Some(bytes) = bytes {
+            let size = own.map(<[u8]>::len).or(kept.map(|kept| kept.size())).map_or(planned.size, |size| size as u64);
+            let planned = TarFile { size, ..planned };
+            write(&planned.header_blocks(self.mtime), planned.header)?;
+            if let Some(bytes) = own {
                 write(bytes, planned.data)?;
+            } else if let Some(kept) = kept {
+                let mut at = planned.data;
+                let copied = kept.read(&mut |piece| {
+                    file.write_all_at(piece, at)?;
+                    at += piece.len() as u64;
+                    Ok(())
+                });
+                copied.map_err(|e| Error::disk("writing", path, e))?;
             }
         }
         Ok(())

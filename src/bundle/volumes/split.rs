@@ -9,6 +9,8 @@ use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use jiff::Timestamp;
+
 use super::finished::{is_whole, remove_former};
 use super::names::SetName;
 use super::plan::{Held, VolumePlan};
@@ -23,16 +25,18 @@ use crate::error::{Error, Result};
 use crate::oci::{Algorithm, Digest, Hasher};
 use crate::progress::units::bytes;
 use crate::progress::{Event, Events, Phase};
+use crate::transport::layout::Layout;
 
 /// How much is copied at a time, in bytes.
 const PIECE: usize = 1024 * 1024;
 
 /// A bundle and the volumes it is to become.
 pub struct Split {
-    bundle: Bundle,
+    layout: Layout,
+    created: Timestamp,
     set: Set,
-    /// What each file has to be.
-    sums: HashMap<String, Digest>,
+    /// What each file has to be, where its name does not say it. `None`: it can be nothing.
+    sums: HashMap<String, Option<Digest>>,
 }
 
 /// A volume that has its name.
@@ -73,18 +77,23 @@ impl Split {
 
     /// Of a bundle of which only what is written has to be there.
     pub(super) fn of_set(bundle: Bundle, set: Set) -> Split {
-        let sum = |file: &crate::bundle::FileEntry| {
-            Some((file.path.clone(), format!("sha256:{}", file.sha256).parse().ok()?))
-        };
-        let sums = bundle.files().iter().filter_map(sum).collect();
-        Split { bundle, set, sums }
+        let others = bundle.files().iter().filter(|file| file.sha256.sha256() != Digest::of_blob_path(&file.path));
+        let sums = others.map(|file| (file.path.clone(), file.sha256.sha256())).collect();
+        let created = bundle.json().created;
+        // What is said of each file is not needed any more.
+        let (_, layout) = bundle.into_lock_and_layout();
+        Split { layout, created, set, sums }
+    }
+
+    fn sum_of(&self, path: &str) -> Option<Digest> {
+        self.sums.get(path).copied().unwrap_or_else(|| Digest::of_blob_path(path))
     }
 
     /// Of which set recovery volumes are made.
     pub fn recovery(&self) -> RecoveryOf {
         let Set { identity, plan, .. } = &self.set;
         let volumes = u32::try_from(plan.volumes.len()).unwrap_or(u32::MAX);
-        let created = self.bundle.json().created;
+        let created = self.created;
         RecoveryOf { identity: *identity, created, limit: plan.limit, volumes, recovery: plan.recovery }
     }
 
@@ -163,8 +172,8 @@ impl Split {
     }
 
     fn slice(&self, path: &str) -> Result<Slice> {
-        let gone = || Error::damaged(format!("reading {}: {path} is missing", self.bundle.layout().path().display()));
-        self.bundle.layout().slice(path)?.ok_or_else(gone)
+        let gone = || Error::damaged(format!("reading {}: {path} is missing", self.layout.path().display()));
+        self.layout.slice(path)?.ok_or_else(gone)
     }
 }
 
@@ -192,13 +201,9 @@ impl Copying<'_> {
         let options = &mut OpenOptions::new();
         let file = medium::open_own(&partial, options.create(true).truncate(true).read(true).write(true))?;
         medium::reserve(&file, &partial, volume.length)?;
-        let tar = volume.tar()?;
-        let places: HashMap<&str, u64> = tar.files.iter().map(|file| (file.path.as_str(), file.data)).collect();
-        let mut known = HashMap::new();
-        for held in &volume.files {
-            let stored = held.stored_path();
-            let at = places.get(stored.as_str()).copied().unwrap_or_default();
-            known.insert(stored, self.copy(held, (&file, &partial), at)?);
+        let mut known = Vec::with_capacity(volume.files.len());
+        for (held, at) in volume.files.iter().zip(volume.places()?) {
+            known.push(self.copy(held, (&file, &partial), at)?);
         }
         set.seal(volume, (&file, &partial), &known)?;
         file.sync_all().map_err(|e| Error::disk("syncing", &partial, e))?;
@@ -210,7 +215,7 @@ impl Copying<'_> {
     fn copy(&mut self, held: &Held, (file, shown): (&File, &Path), at: u64) -> Result<Known> {
         let slice = self.split.slice(&held.path)?;
         let first = held.cut.map_or(0, |cut| cut.first);
-        let digest = self.split.sums.get(&held.path).copied().unwrap_or_else(|| Digest::sha256(b""));
+        let digest = self.split.sum_of(&held.path).unwrap_or_else(|| Digest::sha256(b""));
         self.events.report(Event::BlobStarted { digest, size: held.size, present: 0 });
         if held.cut.is_some() {
             self.catch_up(&held.path, &slice, first)?;
@@ -266,9 +271,9 @@ impl Copying<'_> {
     }
 
     fn hold(&self, path: &str, slice: &Slice, found: Digest) -> Result<()> {
-        match self.split.sums.get(path) {
-            Some(expected) if *expected == found => Ok(()),
-            _ => Err(slice.wrong(found)),
+        match self.split.sum_of(path) == Some(found) {
+            true => Ok(()),
+            false => Err(slice.wrong(found)),
         }
     }
 

@@ -102,7 +102,7 @@ impl State {
         }
         let layout = Layout::open(&self.directory)?;
         let pieces = self.segments().filter_map(|file| {
-            let (segment, stored) = (file.segment.clone()?, name(file)?);
+            let (segment, stored) = (file.segment.as_deref()?.clone(), name(file)?);
             let is_whole = layout.size_of(&stored) == Some(segment.size);
             is_whole.then(|| KeptPiece { path: file.path.clone(), segment, stored })
         });
@@ -321,6 +321,6 @@ fn remove_unfinished(directory: &Path) -> Result<()> {
 
 /// How a piece is called among those that are kept: `sha256-ab….3`.
 fn name(file: &VolumeFile) -> Option<String> {
-    let (blob, segment) = (Digest::of_blob_path(&file.path)?, file.segment.as_ref()?);
+    let (blob, segment) = (Digest::of_blob_path(&file.path)?, file.segment.as_deref()?);
     Some(format!("{}.{}", blob.to_string().replacen(':', "-", 1), segment.number))
 }

@@ -41,7 +41,7 @@ pub(super) fn join(
     let mut cut: BTreeMap<String, BTreeMap<u32, (Piece, Segment)>> = BTreeMap::new();
     for (at, volume) in volumes.iter().enumerate() {
         for file in &volume.json.files {
-            let Some(segment) = &file.segment else { continue };
+            let Some(segment) = file.segment.as_deref() else { continue };
             let piece = ((at, file.stored_path()), segment.clone());
             cut.entry(file.path.clone()).or_default().entry(segment.number).or_insert(piece);
         }

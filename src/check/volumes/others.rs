@@ -24,7 +24,7 @@ pub fn recovery(path: &Path, layout: &Layout, label: &str, depth: Depth) -> Vec<
         problems.extend(match hashed {
             None => Some(Problem::new(file, ProblemKind::Missing)),
             Some(Err(error)) => Some(Problem::new(file, ProblemKind::Unreadable).found(error)),
-            Some(Ok(Some(found))) if found.hex() != *sum => {
+            Some(Ok(Some(found))) if sum.sha256() != Some(found) => {
                 Some(Problem::new(file, ProblemKind::WrongDigest).expected(expected).found(found))
             }
             Some(Ok(_)) => None,

@@ -128,17 +128,18 @@ impl Layout {
     /// Puts a layout together from `parts`: `files` says of each of its files where its pieces are, in their order. A file
     /// with a piece that is not there is not there. `path` is what errors call the whole.
     pub fn joined(path: PathBuf, parts: Vec<Layout>, files: impl IntoIterator<Item = (String, Vec<Piece>)>) -> Layout {
-        let (mut entries, mut in_pieces) = (BTreeMap::new(), HashMap::new());
+        let (mut entries, mut in_pieces) = (Vec::new(), HashMap::new());
         for (name, pieces) in files {
             let size_of = |(part, name): &Piece| parts.get(*part)?.size_of(name);
             let size = pieces.iter().try_fold(0_u64, |sum, piece| sum.checked_add(size_of(piece)?));
             let (Some(size), Some((first, _))) = (size, pieces.first()) else { continue };
-            entries.insert(name.clone(), Place { offset: *first as u64, size });
+            entries.push((name.clone(), Place { offset: *first as u64, size }));
             if !matches!(&pieces[..], [(_, only)] if *only == name) {
                 in_pieces.insert(name, pieces);
             }
         }
         let faults = parts.iter().flat_map(|part| part.faults.iter().cloned()).collect();
+        let entries = entries.into_iter().collect();
         Layout { path, form: Form::Joined { parts, pieces: in_pieces }, entries, faults, index: OnceLock::new() }
     }
 

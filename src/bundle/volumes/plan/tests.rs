@@ -144,7 +144,7 @@ fn what_a_volume_says_of_itself_has_the_length_that_was_planned() {
     let known = |held: &Held| {
         let bytes = vec![7; usize::try_from(held.size).unwrap()];
         let chunks = crate::content::chunks::Chunks::of(&bytes);
-        (held.stored_path(), sealing::Known { sha256: Digest::sha256(&bytes), chunks })
+        sealing::Known { sha256: Digest::sha256(&bytes), chunks }
     };
     let common: Vec<sealing::Repeated> = wanted
         .metadata
@@ -153,7 +153,7 @@ fn what_a_volume_says_of_itself_has_the_length_that_was_planned() {
         .map(|(path, size)| (path.clone(), crate::spool::Kept::new(&vec![1; *size as usize])))
         .collect();
     for volume in &set.volumes {
-        let known = volume.files.iter().map(known).collect();
+        let known: Vec<_> = volume.files.iter().map(known).collect();
         let own = sealing::own_files(&set, volume, Digest::sha256(b"x"), &common, &known).unwrap();
         let json = VolumeJson::parse(&own[0].1, &own[0].0).unwrap();
         assert_eq!((json.number, json.of, json.recovery, json.limit), (volume.number, volume.of, 1, 1_500_000));
