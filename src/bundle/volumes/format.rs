@@ -128,7 +128,7 @@ impl VolumeFile {
         if self.blake3.bytes().is_none() {
             return Some("has no valid blake3");
         }
-        let Some(Segment { number, of, first, size, sha256 }) = self.segment.as_deref() else { return None };
+        let Segment { number, of, first, size, sha256 } = self.segment.as_deref()?;
         if !(1..=*of).contains(number) || !(2..=MOST_VOLUMES).contains(of) {
             return Some("is a segment that cannot be");
         }
