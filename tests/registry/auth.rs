@@ -1,6 +1,6 @@
 //! A real registry that wants a password.
 
-use gapferry::content::{Api, ApiRequest, Source};
+use gapferry::content::{Account, Api, ApiRequest, Source};
 use gapferry::credentials::{Credentials, Store};
 use gapferry::error::Kind;
 use gapferry::transport::registry::{Config, RegistryConfig};
@@ -29,7 +29,7 @@ async fn the_right_password_opens_the_registry() {
     shelf::push(&registries, &repo, &shelf, &[&blob]).await.unwrap();
     assert_eq!(read(&registries, &repo, &blob).await.unwrap(), "content");
     let request = ApiRequest { method: "GET", path: "/v2/_catalog".into(), ..ApiRequest::default() };
-    let answer = registries.call(server.host(), request).await.unwrap();
+    let answer = registries.call(Account { registry: server.host(), path: "" }, request).await.unwrap();
     assert_eq!((answer.status, answer.body.as_ref()), (200, &b"{\"repositories\":[\"a\"]}\n"[..]));
 }
 

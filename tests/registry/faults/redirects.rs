@@ -1,6 +1,6 @@
 //! Redirects: to storage elsewhere, and round in circles.
 
-use gapferry::content::{Api, ApiRequest, Sink, Source};
+use gapferry::content::{Account, Api, ApiRequest, Sink, Source};
 use gapferry::credentials::{Credentials, Store};
 use gapferry::error::Kind;
 use gapferry::transport::registry::{Config, TlsConfig};
@@ -102,7 +102,8 @@ async fn json_for_a_registrys_api_stays_with_that_registry() {
     let server = Server::registry(move |_, _| Answer::new(307).with("Location", location.clone())).await;
     let json = Some(serde_json::json!({ "note": "topsecret" }));
     let request = ApiRequest { method: "POST", path: "/api/v2.0/projects".into(), json, ..ApiRequest::default() };
-    let error = client(config()).call(&server.address, request).await.unwrap_err();
+    let account = Account { registry: &server.address, path: "" };
+    let error = client(config()).call(account, request).await.unwrap_err();
     assert_eq!((error.kind(), other.seen().len()), (Kind::Network, 0), "{error:?}");
     assert!(error.chain().contains(&other.address) && !error.chain().contains("topsecret"), "{error:?}");
 }
