@@ -305,7 +305,8 @@ async fn an_export_of_which_nothing_is_left_does_not_replace_a_bundle() {
     for out in ["b", "b.tar", "b.tar.zst"] {
         let bundle = site.path(out);
         ends_with(0, &["export", "-f", &site.list(&["good:1"]), "-o", &bundle]);
-        (image("a", 2), image("c", 3));
+        image("a", 2);
+        image("c", 3);
         let list = site.list(&["a:1", "c:1"]);
         let output = ends_with(3, &["export", "-f", &list, "-o", &bundle, "--keep-going"]);
         let said = stderr(&output);

@@ -44,7 +44,8 @@ async fn what_get_finds_is_there_whatever_head_says() {
 
 #[tokio::test]
 async fn a_head_that_leads_nowhere_or_tells_nonsense_does_not_hide_a_manifest() {
-    let heads: [(&str, fn(&Seen) -> Answer); 5] = [
+    type Head = fn(&Seen) -> Answer;
+    let heads: [(&str, Head); 5] = [
         ("a redirect loop", |request| Answer::new(307).with("Location", request.target.clone())),
         ("redirects without end", |request| Answer::new(302).with("Location", format!("{}x", request.target))),
         ("a redirect to no URL", |_| Answer::new(307).with("Location", "http://[")),
