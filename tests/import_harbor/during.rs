@@ -6,7 +6,6 @@ use super::ground::{ADMIN, CI, ROBOT, bundle, import, map_file, setup, small};
 use super::support::harbor::{Change, Harbor, Logged, Project, Right, Row};
 use super::support::images::{self, Image};
 use super::support::tempdir;
-use gapferry::oci::Digest;
 
 /// Twenty images of one large layer each.
 fn many() -> Vec<Image> {
