@@ -135,8 +135,10 @@ pub enum ProblemKind {
     Undeclared,
     /// Two files of the bundle say different things.
     Disagreement,
-    /// A link, a device, a name that leads elsewhere, a tar that is cut short.
+    /// A link, a device, a name that leads elsewhere, a tar that programs read differently.
     Unsafe,
+    /// The tar ends too early.
+    CutShort,
     /// A volume of another set.
     Foreign,
 }
@@ -152,6 +154,10 @@ impl ProblemKind {
             }
             ProblemKind::Undeclared => "find out who put it there; remove it, or export the bundle again",
             ProblemKind::Disagreement => "do not use it before you know why; export it again from the same lock",
+            ProblemKind::CutShort => {
+                "copy or send it again: it ends too early; if that does not help, the source is cut short as well: export it again from \
+                 the same lock"
+            }
             ProblemKind::Unsafe => "do not unpack it; find out where it comes from, and export it again",
             ProblemKind::Foreign => "take it away, and bring the volume of this set",
         }
@@ -179,6 +185,7 @@ impl ProblemKind {
             ProblemKind::Undeclared => "not declared",
             ProblemKind::Disagreement => "contradiction",
             ProblemKind::Unsafe => "unsafe",
+            ProblemKind::CutShort => "cut short",
             ProblemKind::Foreign => "of another set",
         }
     }
@@ -243,10 +250,14 @@ pub fn check_opened(opened: &Opened, depth: Depth, events: &Events) -> Result<Re
         Opened::Whole(layout) => layout,
     };
     let mut problems = Problems::default();
-    for fault in layout.faults() {
-        problems.push(Problem::new(&fault.path, ProblemKind::Unsafe).found(&fault.what));
-    }
+    faults(layout).into_iter().for_each(|problem| problems.push(problem));
     examine(layout, depth, events, problems).map(|(report, _)| report)
+}
+
+/// What does not belong into a layout.
+fn faults(layout: &Layout) -> Vec<Problem> {
+    let kind = |is_cut| if is_cut { ProblemKind::CutShort } else { ProblemKind::Unsafe };
+    layout.faults().iter().map(|fault| Problem::new(&fault.path, kind(fault.is_cut)).found(&fault.what)).collect()
 }
 
 /// Everything but the faults of the layout, which may be in `problems` already; and what each image needs.

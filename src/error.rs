@@ -25,7 +25,7 @@ pub enum Kind {
     NotFound,
     /// The registry wants other credentials, or none were found (401).
     Unauthorized,
-    /// The registry refused: no right, quota, read-only, immutable tag, an unsupported manifest.
+    /// The registry refused: no right, quota, read-only, immutable tag, an unsupported manifest; or it fails at this object alone.
     Refused,
     /// The registry asks to be left alone for longer than was allowed (429).
     RateLimited,
@@ -69,6 +69,10 @@ pub enum Reason {
     BlobInCollection,
     /// What stands before the registry takes no request so large, and smaller ones did not do.
     BodyLimit,
+    /// A file of this machine, of a bundle for example, is not what it should be.
+    DamagedFile,
+    /// The registry fails again and again at this object, and answers otherwise.
+    Undelivered,
     /// The content is there, but a policy forbids pulling it: it is not signed, or not scanned.
     PullPolicy,
 }
@@ -109,6 +113,8 @@ impl Reason {
             | Reason::ImmutableTag
             | Reason::BlobInCollection
             | Reason::BodyLimit
+            | Reason::DamagedFile
+            | Reason::Undelivered
             | Reason::PullPolicy => Reach::Object,
         }
     }
@@ -173,6 +179,11 @@ impl Error {
     pub fn while_doing(self, attempt: impl Into<String>) -> Error {
         let (reason, list) = (None, Vec::new());
         Error { kind: self.kind, reason, attempt: attempt.into(), list, source: Some(Arc::new(self)) }
+    }
+
+    /// The same failure, understood otherwise.
+    pub fn of_kind(self, kind: Kind) -> Error {
+        Error { kind, ..self }
     }
 
     pub fn with_reason(mut self, reason: Reason) -> Error {

@@ -86,6 +86,7 @@ impl MissingReason {
     pub fn of(error: &Error) -> Option<MissingReason> {
         match error.kind() {
             _ if error.reason() == Some(&Reason::PlatformMissing) => Some(MissingReason::PlatformMissing),
+            _ if error.reason() == Some(&Reason::Undelivered) => Some(MissingReason::Unreachable),
             Kind::NotFound => Some(MissingReason::NotFound),
             Kind::Unauthorized | Kind::Refused => Some(MissingReason::Denied),
             Kind::Damaged => Some(MissingReason::Damaged),

@@ -2,6 +2,7 @@
 
 mod beside;
 mod locate;
+mod names;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,8 +14,8 @@ use crate::allowlist::{Rule, Select};
 use crate::content::{Source, TagList, on_threads};
 use crate::error::{Error, Kind, Result};
 use crate::graph::{Graph, Image};
-use crate::lock::{LOCK_VERSION, Lock, LockedImage, MissingImage, MissingReason, Rename};
-use crate::oci::{Digest, Reference, Repository, Tag};
+use crate::lock::{LOCK_VERSION, Lock, MissingImage, MissingReason, Rename};
+use crate::oci::{Reference, Repository, Tag};
 use crate::position::Position;
 use crate::progress::plain_piece;
 use crate::progress::units::count;
@@ -37,14 +38,16 @@ impl Failures {
         }
         // It says the same of all that comes after it.
         let is_shared = |error: &&Error| error.kind() == Kind::RateLimited || error.stopped().is_some();
-        let kind = errors.iter().find(is_shared).or(errors.first()).map_or(Kind::Input, Error::kind);
+        let deciding = errors.iter().find(is_shared).or(errors.first());
+        let (kind, reason) = deciding.map_or((Kind::Input, None), |error| (error.kind(), error.reason().cloned()));
         let sharing = errors.iter().filter(is_shared).count();
         let shown = errors.iter().filter(|error| !is_shared(error)).chain(errors.iter().find(is_shared));
         let mut lines: Vec<String> = shown.flat_map(Error::lines).map(|line| format!("  {line}")).collect();
         if sharing > 1 {
             lines.push(format!("  and {} more that were not asked for any more", sharing - 1));
         }
-        Error::new(kind, format!("{what}: {} of them failed", errors.len())).listing(lines)
+        let error = Error::new(kind, format!("{what}: {} of them failed", errors.len())).listing(lines);
+        reason.into_iter().fold(error, Error::with_reason)
     }
 }
 
@@ -324,6 +327,7 @@ fn sort(
     events: &Events,
 ) -> Result<(Vec<Image>, Vec<MissingImage>), Failures> {
     let (mut images, mut failures) = (Vec::with_capacity(walked.len()), Vec::new());
+    let written = wanted.iter().map(|wanted| (wanted.reference.clone(), wanted.shown())).collect();
     for (Wanted { reference, rename, .. }, image) in wanted.into_iter().zip(walked) {
         match image {
             Ok(image) => images.push(image),
@@ -333,44 +337,13 @@ fn sort(
             }
         }
     }
-    let images = merge_names(images, leave_out, (&mut missing, &mut failures), events);
+    let images = names::merge(images, &written, leave_out, (&mut missing, &mut failures), events);
     let (mut missing, errors): (Vec<MissingImage>, Vec<Error>) = missing.into_iter().unzip();
     if images.is_empty() {
         failures.extend(errors);
     }
     missing.extend(doubtful);
     if failures.is_empty() { Ok((images, missing)) } else { Err(Failures(failures)) }
-}
-
-/// `name:tag` and `name:tag@digest` are one name: one image if they are the same, else the first one, and an error.
-fn merge_names(
-    found: Vec<Image>,
-    leave_out: LeaveOut,
-    (missing, failures): (&mut Vec<(MissingImage, Error)>, &mut Vec<Error>),
-    events: &Events,
-) -> Vec<Image> {
-    let mut seen: HashMap<String, Digest> = HashMap::new();
-    let mut merged = Vec::with_capacity(found.len());
-    for image in found {
-        let LockedImage { reference, rename, digest, .. } = &image.locked;
-        let name = image.locked.name();
-        match seen.get(&name) {
-            None => {
-                seen.insert(name, *digest);
-                merged.push(image);
-            }
-            Some(first) if first == digest => {
-                events.report(Event::Notice(format!("{reference} is {name}, which is carried already")));
-            }
-            Some(first) => {
-                let text = "and another entry have one name and different digests";
-                let error = Error::input(format!("{reference} {text}, {first} and {digest}"));
-                let (reference, rename, images) = (reference.clone(), rename.clone(), &mut *missing);
-                leave_out.sort(Missing { reference, rename, images, failures }, error, events);
-            }
-        }
-    }
-    merged
 }
 
 /// Makes the graph of a lock again, and the lock of what could be had: without `leave_out` the same.

@@ -47,7 +47,8 @@ pub struct Wanted {
 }
 
 impl Wanted {
-    fn shown(&self) -> String {
+    /// What messages call it.
+    pub fn shown(&self) -> String {
         match self.written.as_str() {
             "" => self.reference.to_string(),
             written => format!("{} ({written})", self.reference),

@@ -1,24 +1,31 @@
 //! The files of a bundle that are not blobs: made from a lock and its manifests, the same bytes every time.
 
 use std::collections::{HashMap, HashSet};
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 
 use jiff::Timestamp;
-use serde::de::IgnoredAny;
+use serde::de::{IgnoredAny, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::basis::{Assumed, Basis, Parent, Removed};
 use super::loaders::{docker_json, index_json, load_platform};
+use super::open::MAX_BUNDLE_JSON;
+use super::signed::MAX_SUMS;
 use super::{Contents, Tool};
 use crate::content::chunks::{CHAINED, CHUNK, Chunks, values_of};
 use crate::error::{Error, Result};
 use crate::lock::{Lock, LockedImage};
 use crate::oci::{Algorithm, Digest, Hex64, Manifest, has_at_most_values};
+use crate::transport::layout::{MAX_INDEX, MOST_INDEX_VALUES};
 
 /// The version of the bundle format this program writes and the only one it reads.
 pub const FORMAT_VERSION: u32 = 1;
 
+/// The largest `manifest.json` that is read, in bytes: room for 100,000 images.
+pub const MAX_DOCKER_JSON: u64 = 64 * 1024 * 1024;
+/// The most values in it: as many images of twenty layers.
+pub const MOST_DOCKER_VALUES: usize = 2_500_000;
 /// The most values in a `bundle.json` that is read: far more than the most files take.
 const MOST_VALUES: usize = 8_000_000;
 /// The most chunks of a bundle: those of 32 TiB. Their list, 32 bytes for each, is held in memory.
@@ -28,6 +35,11 @@ const MOST_CHUNKS: u64 = 32 << 20;
 const MOST_FILES: usize = 150_000;
 /// The same for each image, where that is more: an ordinary one brings fewer than ten that no other image has.
 const FILES_OF_IMAGE: usize = 30;
+/// One file for so many bytes of content, where that is more. An image for six platforms, each with an attestation, brings seventy
+/// files or more, but of some megabytes on average: whoever wants much memory has to bring much content.
+const BYTES_OF_FILE: u64 = 64 * 1024;
+/// The most files that content allows: a list can claim any size before a byte of it is there.
+const MOST_FOR_BYTES: usize = 1_000_000;
 
 pub const OCI_LAYOUT: &str = "oci-layout";
 pub const BUNDLE_JSON: &str = "bundle.json";
@@ -97,7 +109,7 @@ impl BundleJson {
             #[serde(default)]
             lock: Images,
             #[serde(default)]
-            files: Count,
+            files: Files,
         }
         #[derive(Default, Deserialize)]
         struct Images {
@@ -114,7 +126,8 @@ impl BundleJson {
             return Err(Error::input(text));
         }
         // Before any of them is in memory.
-        check_number(files.0, lock.images.0).map_err(|why| Error::damaged(format!("{shown}: {why}")))?;
+        check_number(files.number, lock.images.0, files.bytes)
+            .map_err(|why| Error::damaged(format!("{shown}: {why}")))?;
         let mut json: BundleJson = serde_json::from_slice(bytes).map_err(fail)?;
         json.files.shrink_to_fit();
         Ok(json)
@@ -143,17 +156,51 @@ impl<'de> Deserialize<'de> for Count {
     }
 }
 
+/// How many files are listed, and how many bytes they hold, of which nothing else is read.
+#[derive(Default)]
+struct Files {
+    number: usize,
+    bytes: u64,
+}
+
+impl<'de> Deserialize<'de> for Files {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> std::result::Result<Files, D::Error> {
+        #[derive(Deserialize)]
+        struct Sized {
+            size: u64,
+        }
+        struct Counted;
+        impl<'de> Visitor<'de> for Counted {
+            type Value = Files;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a list of files")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> std::result::Result<Files, A::Error> {
+                let mut files = Files::default();
+                while let Some(Sized { size }) = list.next_element()? {
+                    files = Files { number: files.number + 1, bytes: files.bytes.saturating_add(size) };
+                }
+                Ok(files)
+            }
+        }
+        deserializer.deserialize_seq(Counted)
+    }
+}
+
 /// # Errors
-/// A bundle of so many images holds fewer files; says how many, and what to do.
-fn check_number(files: usize, images: usize) -> std::result::Result<(), String> {
+/// A bundle of so many images and bytes holds fewer files; says how many, and what to do.
+fn check_number(files: usize, images: usize, bytes: u64) -> std::result::Result<(), String> {
     // Beside blobs: metadata and tools.
     const OTHERS: usize = 1_000;
-    let most = MOST_FILES.max(images.saturating_mul(FILES_OF_IMAGE));
+    let for_bytes = usize::try_from(bytes / BYTES_OF_FILE).unwrap_or(usize::MAX).min(MOST_FOR_BYTES);
+    let most = MOST_FILES.max(images.saturating_mul(FILES_OF_IMAGE)).max(for_bytes);
     match files <= most + OTHERS {
         true => Ok(()),
         false => Err(format!(
-            "its {images} images have {files} files, more than the {most} that a bundle of so many images holds: leave out those \
-             of thousands of layers, or make several bundles"
+            "its {images} images have {files} files, more than the {most} that a bundle of so many images and bytes holds: leave \
+             out those of thousands of layers, or make several bundles"
         )),
     }
 }
@@ -172,7 +219,8 @@ pub struct Metadata {
 /// # Errors
 /// More files than a bundle holds, or more bytes.
 pub fn metadata(contents: &Contents, tool: &str, known: &Known) -> Result<Vec<Metadata>> {
-    check_number(contents.manifests.len() + contents.blobs.len(), contents.lock.images.len())
+    let bytes = contents.all().map(|(_, size)| size).fold(0, u64::saturating_add);
+    check_number(contents.manifests.len() + contents.blobs.len(), contents.lock.images.len(), bytes)
         .map_err(|why| Error::input(format!("planning the bundle: {why}")))?;
     let layout = br#"{"imageLayoutVersion":"1.0.0"}"#.to_vec();
     let images = whole_images(contents);
@@ -204,7 +252,32 @@ pub fn metadata(contents: &Contents, tool: &str, known: &Known) -> Result<Vec<Me
         Metadata { path: SUMS, bytes: sums },
     ];
     all.extend(chunks.map(|bytes| Metadata { path: CHUNKS, bytes }));
+    all.iter().try_for_each(check_readable)?;
     Ok(all)
+}
+
+/// What is written has to be read again.
+///
+/// # Errors
+/// A file is longer, or has more values, than its reader takes.
+fn check_readable(file: &Metadata) -> Result<()> {
+    let (most, values) = match file.path {
+        BUNDLE_JSON => (MAX_BUNDLE_JSON, MOST_VALUES),
+        INDEX_JSON => (MAX_INDEX, MOST_INDEX_VALUES),
+        DOCKER_JSON => (MAX_DOCKER_JSON, MOST_DOCKER_VALUES),
+        SUMS => (MAX_SUMS, usize::MAX),
+        _ => return Ok(()),
+    };
+    let Metadata { path, bytes } = file;
+    // A value takes two bytes at least.
+    let has_few_values = bytes.len() / 2 <= values || has_at_most_values(bytes, values);
+    match bytes.len() as u64 <= most && has_few_values {
+        true => Ok(()),
+        false => {
+            let text = "planning the bundle: it has more images or files than can be described in";
+            Err(Error::input(format!("{text} {path}: make several bundles")))
+        }
+    }
 }
 
 /// [`BundleJson`] while it is written: thousands of images are not copied for it.
@@ -344,9 +417,11 @@ mod tests {
 
     #[test]
     fn a_few_images_of_many_layers_are_no_bundle_and_many_ordinary_images_are() {
-        assert!(check_number(150_000, 5_000).is_ok() && check_number(1_500_000, 50_000).is_ok());
-        let why = check_number(500_000, 5_000).unwrap_err();
+        assert!(check_number(150_000, 5_000, 0).is_ok() && check_number(1_500_000, 50_000, 0).is_ok());
+        let why = check_number(500_000, 5_000, 1 << 30).unwrap_err();
         assert!(why.contains("500000 files, more than the 150000") && why.contains("make several bundles"), "{why}");
+        // Each for six platforms, with ten layers, attestations and signatures: 110 files of 100 kB.
+        assert!(check_number(5_000 * 110, 5_000, 5_000 * 110 * 100_000).is_ok());
         let file = format!(r#"{{"path":"blobs/x","size":0,"sha256":"{}"}}"#, "0".repeat(64));
         let json = format!(
             r#"{{"gapferryBundle":1,"tool":"t","created":"2026-11-21T00:00:00Z","parents":[],"assumed":[],"removed":[],

@@ -37,7 +37,8 @@ mod writer;
 pub use basis::{Assumed, AssumedKind, Basis, Parent, ParentKind, Removed};
 pub use before::{Survey, Whole};
 pub use format::{
-    BUNDLE_JSON, BundleJson, CHUNKS, DOCKER_JSON, FORMAT_VERSION, FileEntry, INDEX_JSON, OCI_LAYOUT, SIGNATURE, SUMS,
+    BUNDLE_JSON, BundleJson, CHUNKS, DOCKER_JSON, FORMAT_VERSION, FileEntry, INDEX_JSON, MAX_DOCKER_JSON,
+    MOST_DOCKER_VALUES, OCI_LAYOUT, SIGNATURE, SUMS,
 };
 pub use in_volumes::Volumes;
 pub(crate) use loaders::{SUBJECT, docker_entry, former_docker_entry, load_platform};

@@ -191,7 +191,7 @@ mod tests {
             let offset = if self.1 { 0 } else { offset };
             let pieces: Vec<Result<Bytes>> =
                 self.0[offset as usize..].chunks(70_001).map(|piece| Ok(Bytes::copy_from_slice(piece))).collect();
-            Ok(Body { offset, stream: stream::iter(pieces).boxed() })
+            Ok(Body::new(offset, stream::iter(pieces).boxed()))
         }
     }
 

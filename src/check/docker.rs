@@ -10,14 +10,11 @@ use std::collections::{BTreeSet, HashSet};
 use serde_json::{Value, json};
 
 use super::{Problem, ProblemKind, Problems};
-use crate::bundle::{BundleJson, DOCKER_JSON, docker_entry, former_docker_entry, load_platform};
+use crate::bundle::{
+    BundleJson, DOCKER_JSON, MAX_DOCKER_JSON, MOST_DOCKER_VALUES, docker_entry, former_docker_entry, load_platform,
+};
 use crate::oci::{Descriptor, Digest, has_at_most_values};
 use crate::transport::layout::Layout;
-
-/// The largest `manifest.json` that is read, in bytes: room for 100,000 images.
-const MAX_DOCKER_JSON: u64 = 64 * 1024 * 1024;
-/// The most values in it: as many images of twenty layers.
-const MOST_VALUES: usize = 2_500_000;
 
 /// Notes every entry that is not what the lock makes of one of its images. Images may be left out.
 pub fn agrees(layout: &Layout, bundle: &BundleJson, partial: &BTreeSet<String>, problems: &mut Problems) {
@@ -30,7 +27,7 @@ pub fn agrees(layout: &Layout, bundle: &BundleJson, partial: &BTreeSet<String>, 
         }
     };
     let malformed = |found: &str| Problem::new(DOCKER_JSON, ProblemKind::Malformed).found(found);
-    if !has_at_most_values(&bytes, MOST_VALUES) {
+    if !has_at_most_values(&bytes, MOST_DOCKER_VALUES) {
         return problems.push(malformed("it has more entries than any bundle"));
     }
     let Ok(entries) = serde_json::from_slice::<Vec<Value>>(&bytes) else {

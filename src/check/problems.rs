@@ -57,7 +57,8 @@ impl Extend<Problem> for Problems {
 
 /// What nobody declared can have any name.
 fn is_of_blob(problem: &Problem) -> bool {
-    problem.path.starts_with("blobs/") && problem.kind != ProblemKind::Undeclared && problem.kind != ProblemKind::Unsafe
+    let may_be_any = matches!(problem.kind, ProblemKind::Undeclared | ProblemKind::Unsafe | ProblemKind::CutShort);
+    problem.path.starts_with("blobs/") && !may_be_any
 }
 
 #[cfg(test)]

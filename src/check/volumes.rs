@@ -13,7 +13,7 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::graph::Reach;
-use super::{Bytes, Depth, Problem, ProblemKind, Problems, Report, chunks, declared, examine, name_images};
+use super::{Bytes, Depth, Problem, ProblemKind, Problems, Report, chunks, declared, examine, faults, name_images};
 use crate::bundle::volumes::{Part, VOLUMES, Volume, VolumeFile, Volumes};
 use crate::bundle::{SIGNATURE, SUMS};
 use crate::content::chunks::values_of;
@@ -293,10 +293,6 @@ impl<'s> One<'s> {
             }
         }
     }
-}
-
-fn faults(layout: &Layout) -> Vec<Problem> {
-    layout.faults().iter().map(|fault| Problem::new(&fault.path, ProblemKind::Unsafe).found(&fault.what)).collect()
 }
 
 /// The sums of a volume, and what is wrong with them.

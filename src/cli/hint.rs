@@ -130,6 +130,14 @@ fn for_reason(reason: &Reason) -> Option<&'static str> {
             "a gateway before the registry limits the size of requests: raise its limit (nginx: client_max_body_size) to more than \
              the largest layer has; then run the same command again",
         ),
+        Reason::DamagedFile => Some(
+            "`gapferry verify BUNDLE --full` names all that is damaged; copy the bundle from its medium again, or mend it with \
+             `gapferry repair` (from another copy, or from what `export --repair` brings); of a registry's storage, `gapferry check`",
+        ),
+        Reason::Undelivered => Some(
+            "the registry answers, but fails at this object: ask its administrator; until then --keep-going (export, lock) carries the \
+             others",
+        ),
         Reason::PullPolicy => Some(
             "a policy of the project forbids pulling this image until it is signed or scanned; pushing is not affected",
         ),

@@ -76,7 +76,7 @@ Exit codes:
   1  some images failed; the others are there; run again for what is missing. Or a list of tags may be short
   2  wrong use or input, or the local file system refused
   3  damaged or untrusted
-  4  refused by the registry
+  4  refused by the registry, or it fails at an object and answers otherwise
   5  network
   6  more volumes are wanted (import --state)
   7  the target lacks what an increment builds on; nothing was pushed

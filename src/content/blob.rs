@@ -1,6 +1,7 @@
 //! A blob while it is read.
 
 use std::collections::VecDeque;
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -8,7 +9,7 @@ use bytes::Bytes;
 use futures_util::Stream;
 use futures_util::stream::{BoxStream, StreamExt};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Reason, Result};
 use crate::oci::{Descriptor, Hasher};
 
 /// Bytes as they arrive, not proven yet.
@@ -16,6 +17,14 @@ pub struct Body {
     /// Where in the blob the first byte of `stream` belongs: what was asked for, or 0.
     pub offset: u64,
     pub stream: BoxStream<'static, Result<Bytes>>,
+    /// The file of this machine that has them, if one has.
+    pub file: Option<PathBuf>,
+}
+
+impl Body {
+    pub fn new(offset: u64, stream: BoxStream<'static, Result<Bytes>>) -> Body {
+        Body { offset, stream, file: None }
+    }
 }
 
 /// Proves bytes against a descriptor, piece by piece: the one place where size and digest decide what a blob is.
@@ -80,6 +89,7 @@ pub struct BlobReader {
     ready: VecDeque<Bytes>,
     held: Option<Bytes>,
     failed: bool,
+    file: Option<PathBuf>,
 }
 
 impl BlobReader {
@@ -93,7 +103,7 @@ impl BlobReader {
             return Err(Error::damaged(text));
         }
         let (prover, ready) = (Some(Prover::new(blob)), VecDeque::new());
-        Ok(BlobReader { body: body.stream, prover, ready, held: None, failed: false })
+        Ok(BlobReader { body: body.stream, prover, ready, held: None, failed: false, file: body.file })
     }
 
     fn absorb(&mut self, piece: Bytes) -> Result<()> {
@@ -104,6 +114,14 @@ impl BlobReader {
             self.ready.extend(self.held.replace(piece));
         }
         Ok(())
+    }
+
+    /// Damage of a file is named with the file.
+    fn in_file(&self, error: Error) -> Error {
+        match self.file.as_ref().filter(|_| error.kind() == Kind::Damaged) {
+            Some(file) => error.with_reason(Reason::DamagedFile).while_doing(format!("{} is damaged", file.display())),
+            None => error,
+        }
     }
 
     fn complete(&mut self) -> Result<()> {
@@ -134,7 +152,7 @@ impl Stream for BlobReader {
             };
             if let Err(error) = outcome {
                 self.failed = true;
-                return Poll::Ready(Some(Err(error)));
+                return Poll::Ready(Some(Err(self.in_file(error))));
             }
         }
     }
@@ -149,7 +167,7 @@ mod tests {
     async fn read(content: &'static [u8], served: Vec<&'static [u8]>) -> Result<Vec<u8>> {
         let blob = Descriptor::new("x", Digest::sha256(content), content.len() as u64);
         let pieces = stream::iter(served.into_iter().map(|piece| Ok(Bytes::from_static(piece))));
-        let mut reader = BlobReader::new(&blob, Body { offset: 0, stream: pieces.boxed() })?;
+        let mut reader = BlobReader::new(&blob, Body::new(0, pieces.boxed()))?;
         let mut all = Vec::new();
         while let Some(piece) = reader.next().await {
             all.extend_from_slice(&piece?);
@@ -179,7 +197,7 @@ mod tests {
     async fn the_last_piece_is_withheld_until_all_is_proven() {
         let blob = Descriptor::new("x", Digest::sha256(b"good"), 4);
         let pieces = stream::iter([Ok(Bytes::from_static(b"ba")), Ok(Bytes::from_static(b"d!"))]);
-        let mut reader = BlobReader::new(&blob, Body { offset: 0, stream: pieces.boxed() }).unwrap();
+        let mut reader = BlobReader::new(&blob, Body::new(0, pieces.boxed())).unwrap();
         let mut handed_out = 0;
         while let Some(Ok(piece)) = reader.next().await {
             handed_out += piece.len();

@@ -192,7 +192,7 @@ async fn read_once(source: &dyn Source, repository: &Repository, blob: &Descript
 /// What is in memory, from `offset` on.
 fn part_of(bytes: &Bytes, offset: u64) -> Body {
     let from = usize::try_from(offset).unwrap_or(usize::MAX).min(bytes.len());
-    Body { offset, stream: stream::iter([Ok(bytes.slice(from..))]).boxed() }
+    Body::new(offset, stream::iter([Ok(bytes.slice(from..))]).boxed())
 }
 
 #[async_trait]

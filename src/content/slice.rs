@@ -260,6 +260,7 @@ impl Slice {
     /// What the system has in memory is taken on the spot, by the thread that wants it; only what has to come from a medium
     /// is waited for on a thread of its own. So is everything on a file system that cannot tell the one from the other.
     pub fn stream(self, offset: u64) -> Body {
+        let file = Some(self.path().to_owned());
         let pieces = stream::try_unfold((self, offset, true), |(slice, position, asks)| async move {
             if position >= slice.size {
                 return Ok(None);
@@ -273,7 +274,7 @@ impl Slice {
             let next = position + piece.len() as u64;
             Ok(Some((piece, (slice, next, asks))))
         });
-        Body { offset, stream: pieces.boxed() }
+        Body { file, ..Body::new(offset, pieces.boxed()) }
     }
 
     /// Up to [`PIECE`] bytes from `position` on, never none, if they can be had without waiting for a medium. Whatever

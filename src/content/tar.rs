@@ -57,6 +57,11 @@ pub trait Entries {
         self.fault(name, what);
     }
 
+    /// The tar, or the entry of this name, ends before it should.
+    fn cut(&mut self, name: &[u8], what: String) {
+        self.fault(name, what);
+    }
+
     /// Something that programs may read differently, or that is broken. Without a name: the tar itself is.
     fn fault(&mut self, name: &[u8], what: impl Into<String>);
 
@@ -84,7 +89,7 @@ pub fn scan(path: &Path, file: &impl ReadAt, length: u64, found: &mut impl Entri
     let mut extended = Extended::default();
     loop {
         let Some(block) = read_block(path, file, position, length)? else {
-            found.fault(b"", cut_between(length));
+            found.cut(b"", cut_between(length));
             return Ok(());
         };
         if block.iter().all(|byte| *byte == 0) {
@@ -112,7 +117,7 @@ pub fn scan(path: &Path, file: &impl ReadAt, length: u64, found: &mut impl Entri
         }
         if offset.saturating_add(size) > length {
             let name = extended.name.as_ref().unwrap_or(&header.name);
-            found.fault(name, cut_within(size, length));
+            found.cut(name, cut_within(size, length));
             return Ok(());
         }
         let padding = next - offset - size;
@@ -134,7 +139,7 @@ pub fn scan(path: &Path, file: &impl ReadAt, length: u64, found: &mut impl Entri
 /// After the end mark comes nothing: readers stop there, so what follows is proven by nobody.
 fn check_end(path: &Path, file: &impl ReadAt, position: u64, length: u64, found: &mut impl Entries) -> Result<()> {
     if position + 2 * BLOCK > length {
-        found.fault(b"", cut_in_end(length));
+        found.cut(b"", cut_in_end(length));
     } else if length - position > MAX_END {
         found.fault(b"", too_long());
     } else if !is_empty(path, file, position, length - position)? {

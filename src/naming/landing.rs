@@ -1,6 +1,6 @@
 //! Who lands where: two images under one name are one image, or an error before any push.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 
 use crate::lock::LockedImage;
@@ -12,6 +12,8 @@ pub struct Collision {
     pub target: Reference,
     /// The images' references at the source and what is carried for them, in the order of the bundle.
     pub images: Vec<(Reference, Digest)>,
+    /// Several of them got this name from the allowlist (`as=`), so that no rule at the target keeps them apart.
+    pub is_of_allowlist: bool,
 }
 
 impl fmt::Display for Collision {
@@ -51,8 +53,13 @@ pub fn landing<'a>(names: impl IntoIterator<Item = (&'a Reference, &'a LockedIma
             }
         }
     }
-    let collisions = by_target.into_iter().filter(|(_, images)| differ(images));
-    Landing { collisions: collisions.map(|(target, images)| Collision { target, images }).collect(), notices }
+    let renamed: HashSet<&Reference> =
+        names.iter().filter(|(_, image)| image.rename.is_some()).map(|(_, image)| &image.reference).collect();
+    let collisions = by_target.into_iter().filter(|(_, images)| differ(images)).map(|(target, images)| {
+        let of_allowlist: Vec<_> = images.iter().filter(|(source, _)| renamed.contains(source)).cloned().collect();
+        Collision { target, is_of_allowlist: differ(&of_allowlist), images }
+    });
+    Landing { collisions: collisions.collect(), notices }
 }
 
 fn differ(images: &[(Reference, Digest)]) -> bool {

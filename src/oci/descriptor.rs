@@ -14,9 +14,10 @@ use serde::ser::SerializeMap;
 use serde::{Deserialize, Serialize, Serializer};
 
 use super::interned::Interned;
-use super::media_type::MediaType;
+use super::media_type::{self, MediaType};
 use super::object::{self, or_default};
-use super::{Digest, Platform, weight};
+use super::weight::{self, Exempt};
+use super::{Digest, Platform};
 use crate::spool::Kept;
 
 /// The annotations that are read somewhere. Others are dropped: a manifest of 4 MiB can have 370,000 of them.
@@ -30,8 +31,8 @@ const KEPT_ANNOTATIONS: &[&str] = &[
 ];
 /// So many addresses of one layer are tried.
 const MOST_URLS: usize = 16;
-/// Bytes of a media type (RFC 6838, section 4.2: 127 on either side of the slash), an artifact type or a part of a platform.
-pub(super) const LONGEST_TYPE: usize = 255;
+/// Bytes of a media type, an artifact type or a part of a platform.
+pub(super) const LONGEST_TYPE: usize = media_type::LONGEST;
 const LONGEST_URL: usize = 4096;
 /// cosign's signatures have some hundred bytes.
 const LONGEST_ANNOTATION: usize = 16 * 1024;
@@ -86,7 +87,8 @@ impl Descriptor {
         let new = Arc::new(Described { media_type, digest, size, more });
         weight::take(new.memory());
         // Only small ones are shared: the table holds unused entries for a while.
-        Descriptor(if new.more.is_none() { SHARED.share(new) } else { new })
+        let is_small = new.more.is_none() && new.media_type.len() <= LONGEST_TYPE;
+        Descriptor(if is_small { SHARED.share(new) } else { new })
     }
 
     fn with(&self, more: More) -> Descriptor {
@@ -95,6 +97,14 @@ impl Descriptor {
 
     fn more(&self) -> More {
         self.more.as_deref().cloned().unwrap_or_default()
+    }
+
+    /// Takes `descriptors`, whose number has a limit of its own, out of what a run may hold, for as long as the result lives.
+    pub fn exempt(descriptors: &[Descriptor]) -> Exempt {
+        let mut each: Vec<&Described> = descriptors.iter().map(|descriptor| &**descriptor).collect();
+        each.sort_unstable_by_key(|described| std::ptr::from_ref(*described));
+        each.dedup_by_key(|described| std::ptr::from_ref(*described));
+        Exempt::of(each.into_iter().map(Described::memory).sum())
     }
 
     /// Whether a run may hold as many descriptors as there are now.
@@ -383,6 +393,15 @@ mod tests {
         assert!(size_of::<Described>() <= 72);
         let (one, same, other) = (read("").unwrap(), read("").unwrap(), read(r#","mediaType":"x/y""#).unwrap());
         assert!(std::ptr::eq(&*one, &*same) && !std::ptr::eq(&*one, &*other));
+    }
+
+    #[test]
+    fn a_descriptor_with_a_media_type_that_is_refused_is_not_kept() {
+        let long = |length: usize| read(&format!(r#","mediaType":"x/{}""#, "x".repeat(length - 2))).unwrap();
+        let is_kept = |length| std::ptr::eq(&*long(length), &*long(length));
+        let (longest, longer) = (long(LONGEST_TYPE), long(LONGEST_TYPE + 1));
+        assert!(is_kept(LONGEST_TYPE) && !std::ptr::eq(&*longer, &*long(LONGEST_TYPE + 1)));
+        assert!(longest != longer);
     }
 
     #[test]

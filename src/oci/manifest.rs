@@ -306,7 +306,9 @@ pub(super) fn decide_type<D>(view: &View<D>, served_as: Option<&str>, bytes: &[u
         return Err(ManifestError::Ambiguous(both));
     }
     let decided = match (body, header) {
-        (Some(body), _) if !media_type::is_manifest(body) => return Err(ManifestError::MediaType(body.to_owned())),
+        (Some(body), _) if !media_type::is_manifest(body) => {
+            return Err(ManifestError::MediaType(shortened(body.to_owned())));
+        }
         (Some(body), Some(header)) if media_type::is_index(body) != media_type::is_index(header) => {
             return Err(ManifestError::MediaTypeConflict { header: header.to_owned(), body: body.to_owned() });
         }
@@ -330,9 +332,18 @@ pub(super) fn decide_type<D>(view: &View<D>, served_as: Option<&str>, bytes: &[u
     Ok(decided.to_owned())
 }
 
+/// What a manifest says may be as long as itself, and errors are kept: thousands of them, in a long run.
 fn malformed(reason: String, bytes: &[u8]) -> ManifestError {
+    let reason = shortened(reason);
     let start = String::from_utf8_lossy(&bytes[..bytes.len().min(60)]).into_owned();
     ManifestError::Malformed { reason, start }
+}
+
+fn shortened(text: String) -> String {
+    match text.char_indices().nth(LONGEST_TYPE) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text,
+    }
 }
 
 impl fmt::Debug for Manifest {
@@ -428,6 +439,22 @@ mod tests {
             assert!(said.contains(&format!("{} bytes; the limit is {most}", most + 1)), "{said}");
         }
         assert!(with(r#""annotations":{"other":"$"}"#, 100_000).is_ok(), "what is not read is not limited");
+    }
+
+    #[test]
+    fn an_error_does_not_repeat_all_that_a_manifest_says() {
+        let long = "x".repeat(100_000);
+        let config = format!(r#""config":{{"digest":"{D}","size":0}},"layers":[]"#);
+        for json in [
+            format!(r#"{{"mediaType":"{long}",{config}}}"#),
+            format!(r#"{{"schemaVersion":"{long}",{config}}}"#),
+            format!(r#"{{"config":{{"digest":"{long}","size":0}},"layers":[]}}"#),
+            format!(r#"{{"config":{{"digest":"{D}","size":"{long}"}},"layers":[]}}"#),
+            format!(r#"{{"config":{{"mediaType":"{long}","digest":"{D}","size":0}},"layers":[]}}"#),
+        ] {
+            let said = parse(&json, None).unwrap_err().to_string();
+            assert!(said.len() < 1000, "{} bytes: {}", said.len(), &said[..200]);
+        }
     }
 
     #[test]

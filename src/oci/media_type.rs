@@ -11,7 +11,11 @@ use super::interned::Interned;
 
 static KNOWN: LazyLock<Interned<str>> = LazyLock::new(Interned::new);
 
-/// A media type as it was written; nothing is checked. Free to clone: equal ones are in memory once.
+/// Bytes of a media type (RFC 6838, section 4.2: 127 on either side of the slash).
+pub(super) const LONGEST: usize = 255;
+
+/// A media type as it was written; nothing is checked. Free to clone: equal ones are in memory once, unless they are longer than any
+/// that is carried; those must not outlive what is refused for them.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MediaType(Arc<str>);
 
@@ -31,7 +35,10 @@ impl Deref for MediaType {
 
 impl From<&str> for MediaType {
     fn from(text: &str) -> MediaType {
-        MediaType(KNOWN.find(text).unwrap_or_else(|| KNOWN.share(Arc::from(text))))
+        MediaType(match text.len() <= LONGEST {
+            true => KNOWN.find(text).unwrap_or_else(|| KNOWN.share(Arc::from(text))),
+            false => Arc::from(text),
+        })
     }
 }
 
@@ -145,4 +152,17 @@ pub fn is_image_layer(media_type: &str) -> bool {
 /// Whether the blob is a container config, from which a platform can be read.
 pub fn is_image_config(media_type: &str) -> bool {
     matches!(media_type, OCI_CONFIG | DOCKER_CONFIG)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_media_type_that_is_refused_is_not_kept() {
+        let of = |length| format!("application/{}", "x".repeat(length - 12));
+        let (longest, longer): (MediaType, MediaType) = (of(LONGEST).into(), of(LONGEST + 1).into());
+        assert!(KNOWN.find(longest.as_str()).is_some() && KNOWN.find(longer.as_str()).is_none());
+        assert_eq!(longer, MediaType::from(of(LONGEST + 1)));
+    }
 }

@@ -32,3 +32,4 @@ pub use outline::{Outline, digests_in};
 pub use platform::{Platform, PlatformError};
 pub use reference::{COSIGN_SUFFIXES, Reference, ReferenceError, Repository, Tag};
 pub use userinfo::{NO_PASSWORD_HERE, without_password};
+pub use weight::Exempt;

@@ -12,6 +12,7 @@ const FOR_EACH: usize = 2 * 1024;
 
 static TAKEN: AtomicUsize = AtomicUsize::new(0);
 static MANIFESTS: AtomicUsize = AtomicUsize::new(0);
+static EXEMPT: AtomicUsize = AtomicUsize::new(0);
 
 /// Notes that so much was taken.
 pub fn take(bytes: usize) {
@@ -25,7 +26,25 @@ pub fn give_back(bytes: usize) {
 
 /// Whether there is room for the manifest whose descriptors were taken last.
 pub fn fits() -> bool {
-    TAKEN.load(Ordering::Relaxed) <= most(MANIFESTS.load(Ordering::Relaxed))
+    let counted = TAKEN.load(Ordering::Relaxed).saturating_sub(EXEMPT.load(Ordering::Relaxed));
+    counted <= most(MANIFESTS.load(Ordering::Relaxed))
+}
+
+/// Bytes of descriptors that are limited in another way, for as long as it lives.
+#[derive(Debug)]
+pub struct Exempt(usize);
+
+impl Exempt {
+    pub fn of(bytes: usize) -> Exempt {
+        EXEMPT.fetch_add(bytes, Ordering::Relaxed);
+        Exempt(bytes)
+    }
+}
+
+impl Drop for Exempt {
+    fn drop(&mut self) {
+        EXEMPT.fetch_sub(self.0, Ordering::Relaxed);
+    }
 }
 
 fn most(manifests: usize) -> usize {

@@ -124,6 +124,6 @@ impl Source for InMemory {
 
     async fn blob(&self, _: &Repository, _: &Descriptor, _: u64) -> Result<Body> {
         let bytes = self.0.clone();
-        Ok(Body { offset: 0, stream: stream::once(async move { Ok(bytes) }).boxed() })
+        Ok(Body::new(0, stream::once(async move { Ok(bytes) }).boxed()))
     }
 }

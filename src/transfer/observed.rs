@@ -91,7 +91,7 @@ impl Source for Observed<'_> {
                 events.report(Event::BlobAdvanced { digest, bytes });
             }
         });
-        Ok(Body { offset: body.offset, stream: stream.boxed() })
+        Ok(Body { file: body.file, ..Body::new(body.offset, stream.boxed()) })
     }
 
     fn gave_wrong(&self, repository: &Repository, blob: &Descriptor, error: Error) -> Result<()> {

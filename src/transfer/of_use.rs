@@ -36,10 +36,10 @@ impl Source for OfUse<'_> {
 
     async fn blob(&self, repository: &Repository, blob: &Descriptor, offset: u64) -> Result<Body> {
         self.closed.check_use(self.to, blob.digest)?;
-        let Body { offset, stream } = self.inner.blob(repository, blob, offset).await?;
+        let Body { offset, stream, file } = self.inner.blob(repository, blob, offset).await?;
         let (closed, to, digest) = (self.closed.clone(), self.to.clone(), blob.digest);
         let stream = stream.map(move |piece| closed.check_use(&to, digest).and(piece));
-        Ok(Body { offset, stream: stream.boxed() })
+        Ok(Body { offset, stream: stream.boxed(), file })
     }
 
     fn gave_wrong(&self, repository: &Repository, blob: &Descriptor, error: Error) -> Result<()> {

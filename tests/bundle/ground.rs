@@ -63,7 +63,7 @@ impl Source for Memory {
             .map(|at| Ok(sent.slice(at..(at + 100_000).min(sent.len()))))
             .chain(broken.map(|_| Err(Error::new(Kind::Network, "the connection broke"))))
             .collect();
-        Ok(Body { offset, stream: stream::iter(pieces).boxed() })
+        Ok(Body::new(offset, stream::iter(pieces).boxed()))
     }
 }
 

@@ -77,6 +77,35 @@ fn two_signatures_that_would_get_one_name_are_refused_before_any_push_too() {
 }
 
 #[test]
+fn entries_that_the_allowlist_gives_one_name_are_refused_where_it_is_read() {
+    let source = Source::of(&[
+        images::oci("team/app", "1", &["a"]),
+        images::oci("other/app", "1", &["b"]),
+        images::oci("other/same", "1", &["b"]),
+        images::oci("base/tool", "1", &["c"]),
+    ]);
+    let (host, out) = (source.host(), source.path("b.tar").display().to_string());
+    let text = format!("{host}/team/app:1 as=base/app\n{host}/other/app:1  as=base/app:1\n");
+    let list = source.file("list.txt", &text);
+    for command in [&["lock"][..], &["export", "-o", &out]] {
+        let said = stderr(&ends_with(2, &[command, &["-f", &list]].concat()));
+        for part in ["list.txt:1", "list.txt:2", "base/app:1 at the target"] {
+            assert!(said.contains(part), "{command:?}: no {part}: {said}");
+        }
+        // The first one is carried.
+        ends_with(1, &[command, &["-f", &list, "--keep-going"]].concat());
+    }
+    // One image under one name, and names of which an option of the import may make two.
+    let same =
+        format!("{host}/other/app:1 as=base/app\n{host}/other/same:1 as=base/app\n{host}/team/app:1 as=base/tool\n");
+    let list = source.file("same.txt", &format!("{same}{host}/base/tool:1\n"));
+    let said = stderr(&ends_with(0, &["export", "-f", &list, "-o", &out]));
+    assert!(said.contains("same.txt:3") && said.contains("same.txt:4") && said.contains("--scoped"), "{said}");
+    assert!(!said.contains("same.txt:1"), "{said}");
+    ends_with(2, &["import", &out, "--to", "127.0.0.1:9"]);
+}
+
+#[test]
 fn one_image_under_two_names_that_become_one_is_no_collision() {
     let source = Source::of(&[images::oci("team/app", "1", &["a"]), images::oci("other/app", "1", &["a"])]);
     let bundle = source.bundle("b.tar");

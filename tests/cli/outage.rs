@@ -127,3 +127,35 @@ fn a_referrers_api_that_always_fails_costs_no_image() {
     assert_eq!(said.matches("could not be looked up").count(), 1, "{said}");
     assert!(!said.contains("does not answer"), "{said}");
 }
+
+#[test]
+fn an_object_at_which_the_source_always_fails_is_named_and_is_no_outage() {
+    let (source, directory) = (Registry::start(), tempdir());
+    let images = push_images(&source);
+    let path = |name: &str| directory.path().join(name).display().to_string();
+    let layer = format!("/blobs/{}", images[7].blob_digests().pop().unwrap());
+    // A layer, a manifest, and the manifests of eleven images: app1, app10 and so on.
+    let parts = [(&*layer, 1), ("/team/app7/manifests/", 1), ("/team/app1", 11)];
+    for (n, (part, lost)) in parts.into_iter().enumerate() {
+        let proxy = Proxy::before(source.host());
+        proxy.when("GET", part).always().fault(Fault::Status(500));
+        let lines = images.iter().map(|image| format!("{}/{}\n", proxy.address, image.name()));
+        std::fs::write(path("list.txt"), lines.collect::<String>()).unwrap();
+        let (list, out, lock) = (path("list.txt"), path(&format!("out{n}.tar")), path("lock"));
+        let export = ["export", "-f", &list, "-o", &out, "--lock", &lock, "--retries", "1"];
+        let output = run(&export);
+        let said = stderr(&output);
+        assert_eq!(output.status.code(), Some(4), "{part}: {said}");
+        let line = if lost == 1 { "list.txt:8" } else { "list.txt:2" };
+        assert!(said.contains(line) && said.contains("--keep-going"), "{part}: {said}");
+        assert!(!said.contains("does not answer"), "{part}: {said}");
+        // Of those that are tried again, one speaks for all.
+        assert!(said.lines().filter(|line| line.starts_with("waiting")).count() <= 1, "{part}: {said}");
+        let output = run(&[&export[..], &["--keep-going"]].concat());
+        assert_eq!(output.status.code(), Some(1), "{part}: {}", stderr(&output));
+        let lock: serde_json::Value = serde_json::from_slice(&std::fs::read(&lock).unwrap()).unwrap();
+        let missing = lock["missing"].as_array().unwrap();
+        assert_eq!(missing.len(), lost, "{part}: {lock}");
+        assert!(missing.iter().all(|one| one["reason"] == "unreachable"), "{part}: {lock}");
+    }
+}

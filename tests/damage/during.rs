@@ -11,21 +11,28 @@ use super::support::{gapferry_process, sha256, tempdir};
 fn a_medium_that_goes_bad_during_an_import_never_leaves_a_wrong_image() {
     let fixture = Fixture::new();
     let layers = fixture.images[0].blobs[1..].iter().map(|blob| blob_path(&sha256(blob)));
-    let damages: [fn(&std::path::Path); 4] = [
-        |path| {
-            let mut bytes = std::fs::read(path).unwrap();
-            bytes[30] ^= 1;
-            std::fs::write(path, bytes).unwrap();
-        },
-        |path| std::fs::OpenOptions::new().write(true).open(path).unwrap().set_len(40).unwrap(),
-        |path| std::fs::remove_file(path).unwrap(),
-        |path| {
-            std::fs::remove_file(path).unwrap();
-            std::os::unix::fs::symlink("/etc/passwd", path).unwrap();
-        },
+    // Where other bytes are there, the bundle is damaged; what cannot be read is the medium's.
+    let damages: [(fn(&std::path::Path), i32); 4] = [
+        (
+            |path| {
+                let mut bytes = std::fs::read(path).unwrap();
+                bytes[30] ^= 1;
+                std::fs::write(path, bytes).unwrap();
+            },
+            3,
+        ),
+        (|path| std::fs::OpenOptions::new().write(true).open(path).unwrap().set_len(40).unwrap(), 1),
+        (|path| std::fs::remove_file(path).unwrap(), 1),
+        (
+            |path| {
+                std::fs::remove_file(path).unwrap();
+                std::os::unix::fs::symlink("/etc/passwd", path).unwrap();
+            },
+            1,
+        ),
     ];
     let layers: Vec<String> = layers.collect();
-    for damage in damages {
+    for (damage, code) in damages {
         let directory = tempdir();
         let root = fixture.parts.write(directory.path(), Form::Directory);
         let target = Registry::start();
@@ -39,8 +46,11 @@ fn a_medium_that_goes_bad_during_an_import_never_leaves_a_wrong_image() {
         gate.open();
         let output = process.wait_with_output().unwrap();
         let stderr = String::from_utf8_lossy(&output.stderr);
-        assert_eq!(output.status.code(), Some(1), "{stderr}");
+        assert_eq!(output.status.code(), Some(code), "{stderr}");
         assert!(stderr.contains("team/one:1"), "{stderr}");
+        let file = root.join("blobs/sha256/").display().to_string();
+        assert!(stderr.contains(&file), "{stderr}");
+        assert_eq!(stderr.contains("gapferry verify BUNDLE"), code == 3, "{stderr}");
         // A layer that was under way may have been whole: what has a tag is right.
         assert_eq!(target.digest("team/one", "1"), None, "{stderr}");
         for image in &fixture.images[1..] {

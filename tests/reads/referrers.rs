@@ -1,12 +1,12 @@
 //! Registries that do not say what is attached to an image: the image travels, and nobody takes silence for “nothing”.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use serde_json::{Value, json};
 
 use crate::shop::Shop;
-use crate::support::faulty::{Answer, Seen, Server};
+use crate::support::faulty::{Answer, Fault, Seen, Server};
 use crate::support::{sha256, tempdir};
 use crate::{assert_code, gapferry, json, path, said};
 
@@ -77,6 +77,40 @@ async fn an_image_travels_though_its_referrers_are_not_told_and_one_warning_says
         let output = gapferry(&[&run[..], &["--no-referrers"]].concat()).await;
         assert_code(&output, 0);
         assert!(!said(&output).contains(UNTOLD), "{case}: {}", said(&output));
+    }
+}
+
+/// Whoever can break the answer for one image must not hide the signatures of others.
+#[tokio::test]
+async fn an_answer_that_is_of_no_use_concerns_its_image_alone() {
+    let empty = || Answer::new(200).with("Content-Type", OCI_INDEX).body(index(OCI_INDEX, &[]));
+    // (what is answered about the first image, the first time or always, and how many images remain open)
+    let cases: [(&str, Answer, bool, usize); 4] = [
+        ("endless", Answer::new(200).body(vec![b' '; 5 << 20]), false, 1),
+        ("a page", Answer::new(200).body("<!doctype html><title>Sign in</title>"), false, 1),
+        ("a link to nowhere", empty().with("Link", "<http://[>; rel=\"next\""), false, 1),
+        ("breaks off", empty().but(Fault::Truncate(10)), true, 0),
+    ];
+    for (case, answer, once, open) in cases {
+        let names = ["a", "b", "c", "d", "e"].map(|name| format!("team/{name}:1"));
+        let shop = Shop::with(&names.each_ref().map(|name| (name.as_str(), name.as_str())));
+        let asked = AtomicUsize::new(0);
+        let server = Server::registry(move |request, _| match request.target.contains("/referrers/") {
+            true if request.target.contains("/team/a/") && !(once && asked.fetch_add(1, Ordering::SeqCst) > 0) => {
+                answer.clone()
+            }
+            true => empty(),
+            false => shop.answer(request),
+        });
+        let server = server.await;
+        let directory = tempdir();
+        let lock = directory.path().join("lock");
+        let references = names.each_ref().map(|name| format!("{}/{name}", server.address));
+        let references = references.each_ref().map(String::as_str);
+        let output = gapferry(&[&["lock", "-o", path(&lock), "--retries", "2"][..], &references].concat()).await;
+        assert_code(&output, 0);
+        assert_eq!(unknown(&json(&lock)), open, "{case}: {}", said(&output));
+        assert_eq!(said(&output).contains(UNTOLD), open > 0, "{case}: {}", said(&output));
     }
 }
 

@@ -53,7 +53,7 @@ impl Source for Shelf {
         let content = self.0.lock().unwrap()[&blob.digest].clone();
         // In pieces, as from a network.
         let pieces: Vec<Result<Bytes>> = content.chunks(64 * 1024).map(|piece| Ok(content.slice_ref(piece))).collect();
-        Ok(Body { offset: 0, stream: stream::iter(pieces).boxed() })
+        Ok(Body::new(0, stream::iter(pieces).boxed()))
     }
 }
 

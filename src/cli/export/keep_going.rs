@@ -7,7 +7,7 @@ use futures_util::StreamExt;
 
 use crate::cli::context::Context;
 use crate::content::{Origin, Source};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Reason, Result};
 use crate::graph::{Graph, Image};
 use crate::lock::{Lock, LockedImage, MissingImage, MissingReason};
 use crate::oci::{Descriptor, Digest, Manifest, Repository, Role};
@@ -166,7 +166,8 @@ struct Faulty {
 
 /// Whether the failure says nothing of the content: it may be there again in a while.
 fn is_out_of_reach(error: &Error) -> bool {
-    is_of_registry(error) || error.kind() == Kind::Network
+    let is_undelivered = error.reason() == Some(&Reason::Undelivered);
+    is_of_registry(error) || error.kind() == Kind::Network || is_undelivered
 }
 
 /// Whether nothing of the same registry can be had any more in this run.

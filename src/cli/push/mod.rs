@@ -380,6 +380,10 @@ impl<'a> Push<'a> {
                 Names::Paths => "--map",
             };
             let text = "different images would get one name; nothing was pushed";
+            let remedy = match landed.collisions.iter().any(|collision| collision.is_of_allowlist) {
+                true => "another as= in the allowlist, and an export with it,",
+                false => remedy,
+            };
             let list = landed.collisions.iter().map(|collision| format!("  {collision}"));
             return Err(Error::input(format!("{text} ({remedy} keeps them apart):")).listing(list));
         }

@@ -207,8 +207,18 @@ pub(super) fn summary(
         (0, 0) if left.is_failure() => Outcome::SomeImagesFailed,
         (0, 0) => Outcome::Done,
         (0, _) => Outcome::Waiting,
-        _ => stopped.map_or(Outcome::SomeImagesFailed, |error| Outcome::Failed(error.kind())),
+        _ => match stopped {
+            Some(error) => Outcome::Failed(error.kind()),
+            // Running again does not help then: it is the bundle that lacks something.
+            None if cargo.identity.is_some() && is_bundle_damaged(outcome) => Outcome::Damaged,
+            None => Outcome::SomeImagesFailed,
+        },
     }
+}
+
+fn is_bundle_damaged(outcome: &transfer::Outcome) -> bool {
+    let mut errors = outcome.images.iter().filter_map(|result| result.as_ref().err());
+    errors.any(|error| error.reason() == Some(&Reason::DamagedFile))
 }
 
 /// Companions that were not brought beside images that are there.

@@ -92,7 +92,7 @@ impl<R: Read> Stream<R> {
             open.left -= read as u64;
             if read < want {
                 let said = cut_within(open.file.place.size, self.position);
-                found.fault(&open.file.name, said);
+                found.cut(&open.file.name, said);
                 (self.ended, self.cut, self.open) = (true, true, None);
             }
         }
@@ -103,7 +103,8 @@ impl<R: Read> Stream<R> {
     fn entry(&mut self, found: &mut impl Entries) -> Result<Option<Open>> {
         let (begin, mut block) = (self.position, [0; BLOCK as usize]);
         if self.fill(&mut block)? < block.len() {
-            self.end(found, b"", cut_between(self.position));
+            found.cut(b"", cut_between(self.position));
+            self.ended = true;
             return Ok(None);
         }
         if block.iter().all(|byte| *byte == 0) {
@@ -196,7 +197,7 @@ impl<R: Read> Stream<R> {
             empty &= buffer[..read].iter().all(|byte| *byte == 0);
             if read < buffer.len() {
                 if self.position < begin + 2 * BLOCK {
-                    found.fault(b"", cut_in_end(self.position));
+                    found.cut(b"", cut_in_end(self.position));
                 } else if self.position - begin > MAX_END {
                     found.fault(b"", too_long());
                 } else if !empty {

@@ -59,14 +59,12 @@ impl Entries for Found {
         }
     }
 
+    fn cut(&mut self, path: &[u8], what: String) {
+        self.note(path, what, true);
+    }
+
     fn fault(&mut self, path: &[u8], what: impl Into<String>) {
-        // A layout made of faults must not fill the memory either.
-        if self.faults.len() == MAX_FAULTS {
-            self.unsaid += 1;
-            return;
-        }
-        let path = String::from_utf8_lossy(path).chars().take(300).flat_map(char::escape_debug).collect();
-        self.faults.push(Fault { path, what: what.into() });
+        self.note(path, what.into(), false);
     }
 
     fn count(&mut self, path: &Path) -> Result<()> {
@@ -86,11 +84,21 @@ impl Entries for Found {
 }
 
 impl Found {
+    fn note(&mut self, path: &[u8], what: String, is_cut: bool) {
+        // A layout made of faults must not fill the memory either.
+        if self.faults.len() == MAX_FAULTS {
+            self.unsaid += 1;
+            return;
+        }
+        let path = String::from_utf8_lossy(path).chars().take(300).flat_map(char::escape_debug).collect();
+        self.faults.push(Fault { path, what, is_cut });
+    }
+
     pub fn finish(mut self) -> (BTreeMap<String, Place>, Vec<Fault>) {
         self.find_collisions();
         if self.unsaid > 0 {
             let what = format!("and {} more that do not belong there", self.unsaid);
-            self.faults.push(Fault { path: String::new(), what });
+            self.faults.push(Fault { path: String::new(), what, is_cut: false });
         }
         (self.entries, self.faults)
     }

@@ -28,8 +28,10 @@ use crate::content::chunks::Chunks;
 use crate::content::seekable::{self, Seekable};
 use crate::content::tar::{self, Place};
 use crate::content::{Body, ReferrerList, Slice, Source, TagList};
-use crate::error::{Error, Kind, Result};
-use crate::oci::{Descriptor, Digest, MAX_MANIFEST_SIZE, Manifest, Reference, Repository, Tag, has_at_most_values};
+use crate::error::{Error, Reason, Result};
+use crate::oci::{
+    Descriptor, Digest, Exempt, MAX_MANIFEST_SIZE, Manifest, Reference, Repository, Tag, has_at_most_values,
+};
 use found::Found;
 pub use passing::{Entry, Passed, Passing, Sums};
 
@@ -38,9 +40,9 @@ pub const REF_NAME: &str = "org.opencontainers.image.ref.name";
 /// The annotation containerd and docker look for.
 pub const IMAGE_NAME: &str = "io.containerd.image.name";
 /// The largest index.json that is read, in bytes: room for 100,000 images.
-const MAX_INDEX: u64 = 64 * 1024 * 1024;
+pub const MAX_INDEX: u64 = 64 * 1024 * 1024;
 /// And the most values in it, of which each takes memory: twenty for each of these images.
-const MOST_VALUES: usize = 2_000_000;
+pub const MOST_INDEX_VALUES: usize = 2_000_000;
 
 /// A layout that was opened: what is in it, and where.
 #[derive(Debug)]
@@ -62,6 +64,8 @@ struct Listed {
     by_digest: HashMap<Digest, usize>,
     /// Descriptors of what refers to a digest.
     referrers: OnceLock<HashMap<Digest, Vec<Descriptor>>>,
+    /// The index has limits of its own, and its manifests have to be readable whatever names it gives them.
+    _exempt: Exempt,
 }
 
 #[derive(Debug)]
@@ -93,6 +97,8 @@ pub struct Fault {
     /// As found; control characters escaped.
     pub path: String,
     pub what: String,
+    /// It is only that the tar ends too early.
+    pub is_cut: bool,
 }
 
 impl Layout {
@@ -274,7 +280,7 @@ impl Layout {
                 self.path.display()
             )));
         };
-        if !has_at_most_values(&bytes, MOST_VALUES) {
+        if !has_at_most_values(&bytes, MOST_INDEX_VALUES) {
             return Err(Error::damaged(format!("{} has more entries than any index", shown.display())));
         }
         let index: Index = serde_json::from_slice(&bytes)
@@ -333,7 +339,8 @@ impl Listed {
                 by_name.entry(name.clone()).or_insert(at);
             }
         }
-        Listed { descriptors, by_name, by_digest, referrers: OnceLock::new() }
+        let _exempt = Descriptor::exempt(&descriptors);
+        Listed { descriptors, by_name, by_digest, referrers: OnceLock::new(), _exempt }
     }
 }
 
@@ -405,9 +412,40 @@ impl Source for Layout {
             Some(slice) => {
                 let path = self.path.join(path);
                 let text = format!("{} has {} bytes instead of {}", path.display(), slice.size(), blob.size);
-                Err(Error::damaged(text))
+                Err(Error::damaged(text).with_reason(Reason::DamagedFile))
             }
-            None => Err(Error::new(Kind::Damaged, format!("{} has no {path}", self.path.display()))),
+            None => {
+                let text = format!("{} has no {path}", self.path.display());
+                Err(Error::damaged(text).with_reason(Reason::DamagedFile))
+            }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_names_of_an_index_keep_no_manifest_from_being_read() {
+        let directory = tempfile::tempdir().unwrap();
+        let layer = format!(r#"{{"digest":"{}","size":0}}"#, Digest::sha256(b""));
+        let manifest = format!(r#"{{"config":{layer},"layers":[{layer}]}}"#);
+        let digest = Digest::sha256(manifest.as_bytes());
+        let path = directory.path().join(digest.blob_path());
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, &manifest).unwrap();
+        // As many as a run holds layers, each with two long names.
+        let entry = |n: u32| {
+            let name = format!("registry.example.com/team/application/component:{n}");
+            let of_manifest = format!(r#""digest":"{digest}","size":{}"#, manifest.len());
+            format!(r#"{{{of_manifest},"annotations":{{"{REF_NAME}":"{name}","{IMAGE_NAME}":"{name}"}}}}"#)
+        };
+        let entries: Vec<String> = (0..100_000).map(entry).collect();
+        std::fs::write(directory.path().join("index.json"), format!(r#"{{"manifests":[{}]}}"#, entries.join(",")))
+            .unwrap();
+        let layout = Layout::open(directory.path()).unwrap();
+        assert_eq!(layout.index().unwrap().len(), 100_000);
+        assert!(layout.manifest_by_digest(&digest, None).unwrap().is_some());
     }
 }

@@ -78,15 +78,15 @@ async fn said(purpose: Purpose, what: &str, reply: Reply, aside: &str) -> Failur
     };
     if refusals::is_down(status, &body) {
         let retry = if server.is_some() { Retry::Down { no_answer: true } } else { Retry::Soon };
-        return Failure { error: Error::new(Kind::Network, text), retry, server };
+        return Failure { error: Error::new(Kind::Network, text), retry, server, status: None };
     }
     let error = Error::new(kind(status), text);
     if let Some(reason) = refusals::named(status, &body) {
-        return Failure { error: error.with_reason(reason), retry, server };
+        return Failure { error: error.with_reason(reason), retry, server, status: Some(status) };
     }
     match reason(purpose, status, &body) {
         Some(reason) => Failure::never(error.with_reason(reason)),
-        None => Failure { error, retry, server },
+        None => Failure { error, retry, server, status: Some(status) },
     }
 }
 

@@ -35,7 +35,7 @@ type Pieces = BoxStream<'static, Result<Bytes, Failure>>;
 pub(super) async fn blob(host: Arc<Host>, repository: &Repository, blob: &Descriptor, offset: u64) -> Result<Body> {
     let what = format!("reading blob {} of {repository}", blob.digest);
     if offset >= blob.size && offset > 0 {
-        return Ok(Body { offset: blob.size, stream: stream::empty().boxed() });
+        return Ok(Body::new(blob.size, stream::empty().boxed()));
     }
     let lane = host.reads.clone().acquire_owned().await.ok();
     let tries = host.tries(&what);
@@ -46,7 +46,7 @@ pub(super) async fn blob(host: Arc<Host>, repository: &Repository, blob: &Descri
     // Nothing is delivered yet, so a stream from the start is simply passed on as such.
     flow.position = begins;
     flow.skip = 0;
-    Ok(Body { offset: begins, stream: flow.into_stream() })
+    Ok(Body::new(begins, flow.into_stream()))
 }
 
 /// What is downloaded, from where.

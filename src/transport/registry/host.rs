@@ -15,7 +15,7 @@ use super::location::is_misled;
 use super::memory::Memory;
 use super::optional::{self, Need};
 use super::projects::Projects;
-use super::reply::Reply;
+use super::reply::{Read, Reply};
 use super::retry::{Failure, Retry, Tries, is_transient};
 use super::root::Root;
 use super::wire::{Call, Payload, Wire};
@@ -149,8 +149,26 @@ impl Host {
 
     /// Sends until there is an answer that is not transient, and gives it back whatever its status.
     pub async fn ask(&self, ask: &Ask<'_>) -> Result<Reply> {
+        match self.patiently(ask, None, &|_| ()).await? {
+            Read::Unread(reply) => Ok(reply),
+            Read::Whole(..) => Err(strange(ask.what, "the answer was read before it was asked for")),
+        }
+    }
+
+    /// The same, and reads an answer with status 200, of at most `limit` bytes; one that breaks off or stalls is asked for again.
+    /// `head` takes what is needed besides the body.
+    pub async fn read<T>(&self, ask: &Ask<'_>, limit: u64, head: impl Fn(&Reply) -> T + Sync) -> Result<Read<T>> {
+        self.patiently(ask, Some(limit), &head).await
+    }
+
+    async fn patiently<T>(
+        &self,
+        ask: &Ask<'_>,
+        limit: Option<u64>,
+        head: &(impl Fn(&Reply) -> T + Sync),
+    ) -> Result<Read<T>> {
         if let Need::Optional(question) = ask.need {
-            return Box::pin(optional::ask(self, ask, question)).await;
+            return Box::pin(optional::ask(self, ask, question, limit, head)).await;
         }
         let lane = if ask.method == Method::GET || ask.method == Method::HEAD { &self.reads } else { &self.changes };
         let mut tries = Tries::new(ask.what, ask.is_pull(), &self.gate, &self.wire).with_root(&self.root);
@@ -158,14 +176,23 @@ impl Host {
             let _turn = if ask.is_pull() { Some(self.gate.pull(ask.what).await?) } else { None };
             let permit = lane.clone().acquire_owned().await.ok();
             let failure = match self.once(ask).await {
-                Ok(reply) if is_transient(reply.status()) => ask.refused(reply).await,
+                Ok(reply) if is_transient(reply.status()) => {
+                    let failure = ask.refused(reply).await;
+                    drop(permit);
+                    failure
+                }
                 Ok(mut reply) => {
                     reply.permit = permit;
-                    return Ok(reply);
+                    match reply.read(ask.what, limit, head).await {
+                        Ok(read) => return Ok(read),
+                        Err(failure) => failure,
+                    }
                 }
-                Err(failure) => failure,
+                Err(failure) => {
+                    drop(permit);
+                    failure
+                }
             };
-            drop(permit);
             tries.again(failure).await?;
         }
     }

@@ -13,8 +13,8 @@ use super::host::{Ask, Host, strange};
 use super::memory::ReferrersApi;
 use super::optional::Need;
 use super::referrers;
-use super::reply::Reply;
-use super::retry::{Failure, Retry};
+use super::reply::{Read, Reply};
+use super::retry::Failure;
 use crate::content::Lookup;
 use crate::content::TagDeletion;
 use crate::error::{Error, Kind, Reason, Result};
@@ -84,7 +84,8 @@ pub(super) async fn look_up(host: &Host, reference: &Reference, denials: Denials
 
 /// Whether a look-up failed by itself, and not because the registry is down, wants to be left alone or gave a reason.
 fn concerns_it_alone(error: &Error) -> bool {
-    matches!(error.kind(), Kind::Network | Kind::Refused) && error.reason().is_none() && error.stopped().is_none()
+    let is_unexplained = matches!(error.reason(), None | Some(Reason::Undelivered));
+    matches!(error.kind(), Kind::Network | Kind::Refused) && is_unexplained && error.stopped().is_none()
 }
 
 /// What the registry said, without what was asked.
@@ -215,21 +216,11 @@ pub(super) enum Fetched {
 pub(super) async fn fetch(host: &Host, reference: &Reference, scopes: Scopes, need: Need) -> Result<Fetched> {
     let what = reading(reference);
     let ask = asking(Method::GET, reference, scopes, &what)?.needed(need);
-    let mut tries = host.tries(&what);
-    loop {
-        match fetched(host, host.ask(&ask).await?, reference, &what).await {
-            Ok(fetched) => return Ok(fetched),
-            Err(failure) => match need {
-                Need::Required => tries.again(failure).await?,
-                Need::Optional(question) => {
-                    if failure.retry != Retry::Never {
-                        host.memory.answers.failed(question, &failure.error);
-                    }
-                    return Err(failure.error);
-                }
-            },
-        }
+    let read = host.read(&ask, MAX_MANIFEST_SIZE, Told::of).await?;
+    if let Need::Optional(question) = need {
+        host.memory.answers.answered(question);
     }
+    fetched(host, read, reference, &what).await
 }
 
 /// One try, where more have never brought an answer about what is not there.
@@ -239,41 +230,65 @@ async fn fetch_once(host: &Host, reference: &Reference, scopes: Scopes) -> Resul
     let Some(reply) = host.hint(&ask).await? else {
         return Ok(Fetched::Denied(strange(&what, "no answer came")));
     };
-    fetched(host, reply, reference, &what).await.or_else(|failure| match concerns_it_alone(&failure.error) {
-        true => Ok(Fetched::Denied(failure.error)),
-        false => Err(failure.error),
+    let read = reply.read(&what, Some(MAX_MANIFEST_SIZE), &Told::of).await.map_err(|failure| failure.error);
+    let fetched = match read {
+        Ok(read) => fetched(host, read, reference, &what).await,
+        Err(error) => Err(error),
+    };
+    fetched.or_else(|error| match concerns_it_alone(&error) {
+        true => Ok(Fetched::Denied(error)),
+        false => Err(error),
     })
 }
 
-/// What an answer to a GET of a manifest means.
-async fn fetched(host: &Host, reply: Reply, reference: &Reference, what: &str) -> Result<Fetched, Failure> {
-    match reply.status() {
-        200 => {}
-        404 | 410 => return Ok(Fetched::Absent),
-        401 | 403 => return Ok(Fetched::Denied(refusal(what, reply).await.error)),
-        // No condition was sent, so it is a policy's.
-        412 => return Err(Failure::never(refusal(what, reply).await.error.with_reason(Reason::PullPolicy))),
-        _ => return Err(Failure::never(refusal(what, reply).await.error)),
+/// What the head of an answer says of a manifest.
+struct Told {
+    served_as: Option<String>,
+    digest: Option<Digest>,
+}
+
+impl Told {
+    fn of(reply: &Reply) -> Told {
+        let served_as = reply.header("content-type").map(str::to_owned);
+        Told { served_as, digest: reply.header(CONTENT_DIGEST).and_then(|header| header.parse().ok()) }
     }
-    let manifest = received(reply, reference, what).await?;
+}
+
+/// What an answer to a GET of a manifest means.
+async fn fetched(host: &Host, read: Read<Told>, reference: &Reference, what: &str) -> Result<Fetched> {
+    let (told, body) = match read {
+        Read::Whole(told, body) => (told, body),
+        Read::Unread(reply) => {
+            let status = reply.status();
+            if matches!(status, 404 | 410) {
+                return Ok(Fetched::Absent);
+            }
+            let error = refusal(what, reply).await.error;
+            return match status {
+                401 | 403 => Ok(Fetched::Denied(error)),
+                // No condition was sent, so it is a policy's.
+                412 => Err(error.with_reason(Reason::PullPolicy)),
+                _ => Err(error),
+            };
+        }
+    };
+    let manifest = received(&told, body, reference, what)?;
     host.memory.note_answered(reference);
     Ok(Fetched::Manifest(Box::new(manifest)))
 }
 
-async fn received(reply: Reply, reference: &Reference, what: &str) -> Result<Manifest, Failure> {
-    let served_as = reply.header("content-type").map(str::to_owned);
-    let told = reply.header(CONTENT_DIGEST).and_then(|header| header.parse::<Digest>().ok());
-    let body = reply.body(what, MAX_MANIFEST_SIZE).await?;
+fn received(told: &Told, body: Bytes, reference: &Reference, what: &str) -> Result<Manifest> {
     // The digest that was asked for proves the bytes, whatever the header says.
-    if let Some(told) = told.filter(|_| reference.digest.is_none()) {
+    if let Some(told) = told.digest.filter(|_| reference.digest.is_none()) {
         let found = Digest::of(told.algorithm(), &body);
         if found != told {
             let text = format!("{what}: the registry calls it {told}, the bytes have {found}");
-            return Err(Failure::never(Error::damaged(text)));
+            return Err(Error::damaged(text));
         }
     }
-    let parsed = Manifest::parse(body.clone(), served_as.as_deref(), reference.digest.as_ref());
-    parsed.map_err(|e| Failure::never(not_carried(what, &body, served_as.as_deref(), e)))
+    let served_as = told.served_as.as_deref();
+    let parsed = Manifest::parse(body.clone(), served_as, reference.digest.as_ref());
+    parsed.map_err(|e| not_carried(what, &body, served_as, e))
 }
 
 fn not_carried(what: &str, body: &Bytes, served_as: Option<&str>, error: ManifestError) -> Error {

@@ -6,7 +6,9 @@
 //! alone. If not, the registry itself is limited or down, and the control question waits for it like any other request.
 //!
 //! A kind of question that has failed for good is not asked again in this run; one that was answered before is given up only
-//! after [`MOST_FAILURES`] failures in a row.
+//! after [`MOST_FAILURES`] failures in a row. It is answered when the answer was read to its end and understood. An answer that is
+//! of no use, such as a web page or an endless list, is about what was asked for; only where none was ever understood does
+//! the question count as failed after [`MOST_FAILURES`] of them.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -18,7 +20,7 @@ use reqwest::Method;
 use super::answer::refusal;
 use super::auth::Scopes;
 use super::host::{Ask, Host};
-use super::reply::Reply;
+use super::reply::{Read, Reply};
 use super::retry::{Failure, Retry, backoff, is_transient};
 use crate::error::{Error, Kind, Result};
 use crate::oci::{Reference, media_type};
@@ -61,6 +63,8 @@ struct State {
     answered: bool,
     /// In a row.
     failures: u32,
+    /// The last answer that was of no use, and how many there were, as long as none was understood.
+    useless: (u32, String),
     /// Why it is not asked again.
     given_up: Option<(Kind, String)>,
 }
@@ -80,6 +84,7 @@ impl Answers {
         self.kinds().get(&question).is_none_or(|state| !state.answered && state.given_up.is_none())
     }
 
+    /// An answer was read to its end and understood, a refusal included.
     pub fn answered(&self, question: Question) {
         let mut kinds = self.kinds();
         let state = kinds.entry(question).or_default();
@@ -96,9 +101,19 @@ impl Answers {
         }
     }
 
-    /// No question of this kind is asked again.
-    pub fn give_up(&self, question: Question, error: &Error) {
-        self.kinds().entry(question).or_default().given_up.get_or_insert_with(|| (error.kind(), error.chain()));
+    /// Notes an answer that came and is of no use. The same one again says nothing new.
+    pub fn useless(&self, question: Question, error: &Error) {
+        let mut kinds = self.kinds();
+        let state = kinds.entry(question).or_default();
+        let (seen, last) = &mut state.useless;
+        let why = error.chain();
+        if state.answered || *last == why {
+            return;
+        }
+        (*seen, *last) = (*seen + 1, why.clone());
+        if *seen >= MOST_FAILURES {
+            state.given_up.get_or_insert((error.kind(), why));
+        }
     }
 
     /// Notes a manifest that the registry has given.
@@ -116,26 +131,36 @@ impl Answers {
     }
 }
 
-/// As [`Host::ask`], for an answer that is not needed.
+/// As [`Host::ask`] and [`Host::read`], for an answer that is not needed. The caller notes whether it was understood.
 ///
 /// # Errors
 /// The question failed, alone; or the registry as a whole is limited or down, as [`Host::ask`] says it.
-pub(super) async fn ask(host: &Host, ask: &Ask<'_>, question: Question) -> Result<Reply> {
+pub(super) async fn ask<T>(
+    host: &Host,
+    ask: &Ask<'_>,
+    question: Question,
+    limit: Option<u64>,
+    head: &(impl Fn(&Reply) -> T + Sync),
+) -> Result<Read<T>> {
     let mut backoff = backoff(&host.wire.limits).build();
     let mut tries = 0;
     loop {
         host.memory.answers.check(question)?;
         tries += 1;
         let began = Instant::now();
-        let failure = match once(host, ask).await? {
-            Ok(reply) => {
-                host.memory.answers.answered(question);
-                return Ok(reply);
-            }
+        let read = match once(host, ask).await? {
+            Ok(reply) => reply.read(ask.what, limit, head).await,
+            Err(failure) => Err(failure),
+        };
+        let failure = match read {
+            Ok(read) => return Ok(read),
             Err(failure) => failure,
         };
         // Another try would end the same way, or nothing more may be asked of this registry.
         if failure.retry == Retry::Never {
+            if failure.error.stopped().is_none() && failure.error.kind() != Kind::RateLimited {
+                host.memory.answers.useless(question, &failure.error);
+            }
             return Err(failure.error);
         }
         let is_silent = began.elapsed() >= host.wire.limits.stall;
@@ -155,9 +180,11 @@ pub(super) async fn ask(host: &Host, ask: &Ask<'_>, question: Question) -> Resul
             host.memory.answers.failed(question, &error);
             return Err(error);
         };
-        let (what, why) = (ask.what.to_owned(), failure.error.chain());
-        let why = why.strip_prefix(&format!("{what}: ")).unwrap_or(&why).to_owned();
-        host.wire.events.report(Event::Waiting { what, why, delay });
+        if host.wire.outage.is_worth_a_line(ask.what) {
+            let (what, why) = (ask.what.to_owned(), failure.error.chain());
+            let why = why.strip_prefix(&format!("{what}: ")).unwrap_or(&why).to_owned();
+            host.wire.events.report(Event::Waiting { what, why, delay });
+        }
         tokio::time::sleep(delay).await;
     }
 }
@@ -213,5 +240,43 @@ async fn answers_others(host: &Host) -> Result<bool> {
         tries.again(failure).await?;
         // Some registries fail at HEAD alone.
         method = Method::GET;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asked(failures: &[&str], noted: impl Fn(&Answers, Question, &Error)) -> Answers {
+        let answers = Answers::default();
+        failures.iter().for_each(|why| noted(&answers, Question::Referrers, &Error::damaged(*why)));
+        answers
+    }
+
+    #[test]
+    fn answers_that_are_of_no_use_end_a_question_only_where_none_was_ever_understood() {
+        let is_over = |answers: &Answers| answers.check(Question::Referrers).is_err();
+        let useless = Answers::useless;
+        assert!(!is_over(&asked(&["of a", "of b"], useless)));
+        assert!(!is_over(&asked(&["of a"; 10], useless)), "one subject that is asked about again and again");
+        assert!(is_over(&asked(&["of a", "of b", "of c"], useless)));
+        let understood = asked(&["of a"], useless);
+        understood.answered(Question::Referrers);
+        for subject in ["of b", "of c", "of d", "of e"] {
+            understood.useless(Question::Referrers, &Error::damaged(subject));
+        }
+        assert!(!is_over(&understood));
+    }
+
+    #[test]
+    fn a_question_that_gets_no_answer_is_not_asked_again() {
+        let is_over = |answers: &Answers| answers.check(Question::Referrers).is_err();
+        assert!(is_over(&asked(&["of a"], Answers::failed)));
+        let answers = Answers::default();
+        answers.answered(Question::Referrers);
+        for left in [false, false, true] {
+            answers.failed(Question::Referrers, &Error::damaged("of a"));
+            assert_eq!(is_over(&answers), left);
+        }
     }
 }

@@ -70,6 +70,8 @@ struct State {
     is_put_off: bool,
     probed: Option<Probed>,
     stopped: Option<Stopped>,
+    /// The request whose own wait was reported last, and when.
+    spoke: Option<(String, Instant)>,
 }
 
 /// Since the last successful answer the server has announced waits.
@@ -276,6 +278,24 @@ impl Outage {
             self.announce(suspicion.why, left);
         }
         Next::Together(delay)
+    }
+
+    /// Whether it has answered anything since `then`, a probe included.
+    pub fn is_up_since(&self, then: Instant) -> bool {
+        let state = self.state();
+        let is_up = |probed: Probed| probed.is_up && probed.at >= then;
+        state.last_answer.is_some_and(|answer| answer > then) || state.probed.is_some_and(is_up)
+    }
+
+    /// Whether a wait of the request `what`, its own, is worth a line. Of many that fail in turn, one speaks for all.
+    pub fn is_worth_a_line(&self, what: &str) -> bool {
+        let (now, mut state) = (Instant::now(), self.state());
+        let is_known = |(other, at): &(String, Instant)| other != what && now.saturating_duration_since(*at) < OFTEN;
+        if state.spoke.as_ref().is_some_and(is_known) {
+            return false;
+        }
+        state.spoke = Some((what.to_owned(), now));
+        true
     }
 
     /// Whether nobody has probed the registry since `then`.

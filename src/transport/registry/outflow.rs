@@ -191,7 +191,7 @@ mod tests {
     fn reader(content: &'static [u8], piece: usize) -> BlobReader {
         let blob = Descriptor::new("x", Digest::sha256(content), content.len() as u64);
         let pieces = stream::iter(content.chunks(piece).map(|piece| Ok(Bytes::from_static(piece))));
-        BlobReader::new(&blob, Body { offset: 0, stream: pieces.boxed() }).unwrap()
+        BlobReader::new(&blob, Body::new(0, pieces.boxed())).unwrap()
     }
 
     #[tokio::test]

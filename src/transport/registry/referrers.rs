@@ -15,7 +15,7 @@ use super::manifests::{self, Fetched};
 use super::memory::ReferrersApi;
 use super::optional::{Need, Question};
 use super::paging::{Onward, Pages};
-use super::reply::Reply;
+use super::reply::{Read, Reply};
 use crate::content::{Lookup, ReferrerList};
 use crate::error::{Error, Kind, Reason, Result};
 use crate::oci::{Descriptor, Digest, MAX_MANIFEST_SIZE, Manifest, Reference, Repository, Tag, media_type};
@@ -63,97 +63,104 @@ async fn by_api(host: &Host, repository: &Repository, subject: &Digest) -> Resul
             None => {
                 let found = from_api(host, repository, subject).await;
                 *api = learned(host, &found);
-                return found.map_err(|broken| broken.error);
+                return found.map_err(Broken::into_error);
             }
         }
     }
     let found = from_api(host, repository, subject).await;
+    let learned = learned(host, &found);
     if !matches!(found, Ok(Some(_))) {
-        *known.lock().await = learned(host, &found);
+        *known.lock().await = learned;
     }
-    found.map_err(|broken| broken.error)
+    found.map_err(Broken::into_error)
 }
 
 /// Why the API gave no list.
-struct Broken {
-    error: Error,
+enum Broken {
+    /// The question failed, as is noted.
+    Asking(Error),
     /// It is denied to this account, here.
-    is_denied: bool,
+    Denied(Error),
+    /// An answer came that is no list.
+    Useless(Error),
 }
 
-impl From<Error> for Broken {
-    fn from(error: Error) -> Broken {
-        let is_denied = error.kind() == Kind::Unauthorized;
-        Broken { error, is_denied }
+impl Broken {
+    fn into_error(self) -> Error {
+        match self {
+            Broken::Asking(error) | Broken::Denied(error) | Broken::Useless(error) => error,
+        }
     }
 }
 
-/// What an answer says of the next one. A denial is about the repository; what else goes wrong is about the registry, and each
-/// image would meet it again.
+/// What an answer says of the next one. A denial is about the repository, and an answer that is of no use about the subject alone.
+/// Whether the registry has no such API at all, [`optional`](super::optional) decides.
 fn learned(host: &Host, found: &Result<Option<Vec<Descriptor>>, Broken>) -> Option<ReferrersApi> {
+    let answers = &host.memory.answers;
     match found {
-        Ok(Some(_)) => Some(ReferrersApi::Present),
-        Ok(None) => Some(ReferrersApi::Absent),
-        Err(Broken { error, is_denied }) => match error.kind() {
-            Kind::RateLimited | Kind::Interrupted => None,
-            // No other question is answered either.
-            _ if error.stopped().is_some() => None,
-            kind if *is_denied => Some(ReferrersApi::Unusable(kind, error.chain())),
-            _ => {
-                host.memory.answers.give_up(Question::Referrers, error);
-                None
-            }
-        },
+        Err(Broken::Asking(_)) => None,
+        Err(Broken::Useless(error)) => {
+            answers.useless(Question::Referrers, error);
+            None
+        }
+        Err(Broken::Denied(error)) => Some(ReferrersApi::Unusable(error.kind(), error.chain())),
+        Ok(found) => {
+            answers.answered(Question::Referrers);
+            Some(if found.is_some() { ReferrersApi::Present } else { ReferrersApi::Absent })
+        }
     }
 }
 
 /// `None`: no such API here.
 async fn from_api(host: &Host, repository: &Repository, subject: &Digest) -> Result<Option<Vec<Descriptor>>, Broken> {
     let what = format!("listing what refers to {repository}@{subject}");
-    let mut url = host.url(&format!("/v2/{}/referrers/{subject}", repository.path())).await?;
+    let useless = |reason: &dyn std::fmt::Display| Broken::Useless(strange(&what, reason));
+    let path = format!("/v2/{}/referrers/{subject}", repository.path());
+    let mut url = host.url(&path).await.map_err(Broken::Asking)?;
     let (mut found, mut seen) = (Vec::new(), HashSet::new());
     let mut pages = Pages::new(url.clone(), MOST_IN_ALL);
     let mut others: Vec<Url> = Vec::new();
     loop {
         let is_first = pages.is_untouched();
         pages.visit(&url);
-        let mut ask = Ask::new(Method::GET, String::new(), Scopes::pull(repository), &what)
+        let ask = Ask::new(Method::GET, String::new(), Scopes::pull(repository), &what)
             .needed(Need::Optional(Question::Referrers))
-            .header("accept", media_type::OCI_INDEX)?;
+            .header("accept", media_type::OCI_INDEX);
+        let mut ask = ask.map_err(Broken::Asking)?;
         ask.target = Target::Url(url.clone());
-        let reply = host.ask(&ask).await?;
-        match reply.status() {
-            200 => {}
-            400 | 404 | 405 | 501 if is_first && is_a_registrys(&reply) => return Ok(None),
-            // A page may have a second address.
-            _ if !others.is_empty() => {
-                url = others.remove(0);
-                continue;
-            }
-            status => {
-                let error = refusal(&what, reply).await.error;
-                return Err(Broken { error, is_denied: matches!(status, 401 | 403) });
-            }
-        }
-        let onward = pages.after(&url, &reply);
-        let body = reply.body(&what, MAX_MANIFEST_SIZE).await.map_err(|failure| failure.error)?;
+        let read = host.read(&ask, MAX_MANIFEST_SIZE, |reply| pages.after(&url, reply)).await;
+        let (onward, body) = match read.map_err(Broken::Asking)? {
+            Read::Whole(onward, body) => (onward, body),
+            Read::Unread(reply) => match reply.status() {
+                400 | 404 | 405 | 501 if is_first && is_a_registrys(&reply) => return Ok(None),
+                // A page may have a second address.
+                _ if !others.is_empty() => {
+                    url = others.remove(0);
+                    continue;
+                }
+                401 | 403 => return Err(Broken::Denied(refusal(&what, reply).await.error)),
+                _ => return Err(Broken::Useless(refusal(&what, reply).await.error)),
+            },
+        };
         let before = found.len();
         if before > MAX_ATTACHED {
-            return Err(strange(&what, format!("the list names more than {MAX_ATTACHED} manifests")).into());
+            return Err(useless(&format!("the list names more than {MAX_ATTACHED} manifests")));
         }
         if !is_nothing(&body) {
-            let index = Manifest::parse(body.clone(), Some(media_type::OCI_INDEX), None)
-                .map_err(|e| strange(&what, format!("the answer is no index: {}", excerpt(&body))).because(e))?;
+            let index = Manifest::parse(body.clone(), Some(media_type::OCI_INDEX), None).map_err(|e| {
+                let text = format!("the answer is no index: {}", excerpt(&body));
+                Broken::Useless(strange(&what, text).because(e))
+            })?;
             found.extend(children(&index, &mut seen));
         }
-        pages.note(&url, body.len(), found.len() > before).map_err(|reason| strange(&what, reason))?;
+        pages.note(&url, body.len(), found.len() > before).map_err(|reason| useless(&reason))?;
         match onward {
             Onward::End => return Ok(Some(found)),
             Onward::At(mut addresses) => {
                 others = addresses.split_off(1);
                 url = addresses.remove(0);
             }
-            Onward::Lost(reason) => return Err(strange(&what, format!("the next page {reason}")).into()),
+            Onward::Lost(reason) => return Err(useless(&format!("the next page {reason}"))),
         }
     }
 }

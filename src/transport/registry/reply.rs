@@ -33,6 +33,14 @@ pub(super) struct Reply {
     pub server: Option<Arc<Outage>>,
 }
 
+/// An answer that was read, or left to be read.
+pub(super) enum Read<T> {
+    /// What was taken of its head, and its body.
+    Whole(T, Bytes),
+    /// Its status is not 200, or its body is not wanted yet.
+    Unread(Reply),
+}
+
 impl Reply {
     /// `stall`: the limit that `patience` keeps to.
     pub fn new(response: Response, stall: Duration, talk: Talk, own: bool, server: Option<Arc<Outage>>) -> Reply {
@@ -88,6 +96,25 @@ impl Reply {
     /// What the body was compressed with on its way, as far as its headers say so; nobody asked for that.
     pub fn coding(&self) -> Option<&str> {
         self.header("content-encoding").map(str::trim).filter(|coding| !coding.eq_ignore_ascii_case("identity"))
+    }
+
+    /// The body of an answer with status 200, if it may have `limit` bytes and not be left unread, and what `head` takes.
+    ///
+    /// # Errors
+    /// As [`body`](Reply::body).
+    pub async fn read<T>(
+        self,
+        what: &str,
+        limit: Option<u64>,
+        head: &(impl Fn(&Reply) -> T + Sync),
+    ) -> Result<Read<T>, Failure> {
+        match limit {
+            Some(limit) if self.status() == 200 => {
+                let told = head(&self);
+                Ok(Read::Whole(told, self.body(what, limit).await?))
+            }
+            _ => Ok(Read::Unread(self)),
+        }
     }
 
     /// The whole body.

@@ -33,6 +33,8 @@ pub(super) struct Failure {
     pub retry: Retry,
     /// The server that failed, if that is known; without one, the failure counts against the registry.
     pub server: Option<Arc<Outage>>,
+    /// The status of the answer, if one came.
+    pub status: Option<u16>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,7 +57,7 @@ pub(super) enum Retry {
 
 impl Failure {
     pub fn new(error: Error, retry: Retry) -> Failure {
-        Failure { error, retry, server: None }
+        Failure { error, retry, server: None, status: None }
     }
 
     pub fn never(error: Error) -> Failure {
@@ -234,18 +236,36 @@ impl Tries {
             },
         };
         let Some(delay) = delay else {
-            return Err(match self.failed {
+            // A gateway's answer says that what is behind it does not answer.
+            let is_own = |status: u16| may_be_down(status) && !is_gateway(status);
+            let may_be_of_object = failure.status.is_some_and(is_own) && !self.of_whole;
+            let is_of_object = may_be_of_object && self.is_up(&server).await;
+            let error = match self.failed {
                 1 => failure.error,
                 tries => failure.error.while_doing(format!("giving up after {tries} tries")),
-            });
+            };
+            return Err(if is_of_object { error.with_reason(Reason::Undelivered) } else { error });
         };
         // A garbage collection holds many blobs: it is reported for the first.
         let is_collection = failure.error.reason() == Some(&Reason::BlobInCollection);
-        if !is_collection || !self.collection.swap(true, Ordering::Relaxed) {
-            self.events.report(Event::Waiting { what: self.what.clone(), why: self.reason(&failure.error), delay });
+        let is_known = is_collection && self.collection.swap(true, Ordering::Relaxed);
+        if !is_known && server.is_worth_a_line(&self.what) {
+            let (what, why) = (self.what.clone(), self.reason(&failure.error));
+            self.events.report(Event::Waiting { what, why, delay });
         }
         tokio::time::sleep(delay).await;
         Ok(())
+    }
+
+    /// Whether `server` has answered anything else since this request failed first; its root is asked if nothing else was.
+    async fn is_up(&self, server: &Arc<Outage>) -> bool {
+        let Some(since) = self.since else { return false };
+        if let Some(root) = self.root.as_ref().filter(|_| Arc::ptr_eq(server, &self.outage))
+            && !server.is_up_since(since)
+        {
+            root.probe(Instant::now()).await;
+        }
+        server.is_up_since(since)
     }
 
     async fn look_at(&mut self, server: &Arc<Outage>, no_answer: bool, error: &Error) -> Next {

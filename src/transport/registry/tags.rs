@@ -18,6 +18,7 @@ use super::auth::Scopes;
 use super::host::{Ask, Host, Target, strange};
 use super::optional::Need;
 use super::paging::{Onward, Pages};
+use super::reply::Read as Answer;
 use super::tag_page::{Entry, MOST_TAGS, Page};
 use super::trace;
 use crate::content::TagList;
@@ -249,22 +250,27 @@ impl Listing<'_> {
     async fn page(&mut self, url: &Url) -> Result<Read> {
         let mut ask = Ask::new(Method::GET, String::new(), Scopes::pull(self.repository), &self.what).needed(self.need);
         ask.target = Target::Url(url.clone());
-        let reply = self.host.ask(&ask).await?;
+        let read = self.host.read(&ask, MOST_BYTES, |reply| self.pages.after(url, reply)).await?;
         let is_first = *url == self.first;
         let at = |error: Error| match is_first {
             true => error,
             false => error.while_doing(format!("reading the page at {}", trace::shown(url))),
         };
-        if reply.status() != 200 {
-            return Err(at(refusal(&self.what, reply).await.error));
+        let page = match read {
+            Answer::Whole(onward, body) => match serde_json::from_slice::<Page>(&body) {
+                Ok(page) => Ok((onward, body.len(), page)),
+                Err(e) => {
+                    let start = excerpt(&body[..body.len().min(4096)]);
+                    Err(strange(&self.what, format!("the answer is not a list of tags: {start}")).because(e))
+                }
+            },
+            Answer::Unread(reply) => Err(refusal(&self.what, reply).await.error),
+        };
+        if let Need::Optional(question) = self.need {
+            self.host.memory.answers.answered(question);
         }
-        let onward = self.pages.after(url, &reply);
+        let (onward, length, page) = page.map_err(at)?;
         self.says_where |= !matches!(onward, Onward::End);
-        let body = reply.body(&self.what, MOST_BYTES).await.map_err(|failure| failure.error)?;
-        let page: Page = serde_json::from_slice(&body).map_err(|e| {
-            let start = excerpt(&body[..body.len().min(4096)]);
-            at(strange(&self.what, format!("the answer is not a list of tags: {start}")).because(e))
-        })?;
         let mut read = Read { entries: page.entries.len(), new: 0, last: None, onward };
         for entry in page.entries {
             match self.take(&entry) {
@@ -287,7 +293,7 @@ impl Listing<'_> {
             ));
         }
         self.host.memory.longest_page.fetch_max(read.entries, Ordering::Relaxed);
-        let may_go_on = self.pages.note(url, body.len(), read.new > 0);
+        let may_go_on = self.pages.note(url, length, read.new > 0);
         may_go_on.map_err(|reason| strange(&self.what, format!("{reason}, at {}", trace::shown(url))))?;
         Ok(read)
     }
@@ -358,14 +364,12 @@ fn lacks(repository: &Repository, lacking: impl Iterator<Item = Tag>) -> Option<
 pub(super) async fn none(host: &Host, repository: &Repository) -> Result<bool> {
     let what = format!("asking whether {repository} has tags");
     let path = format!("/v2/{}/tags/list?n=1", repository.path());
-    let reply = host.ask(&Ask::new(Method::GET, path, Scopes::push(repository), &what)).await?;
-    match reply.status() {
-        404 => Ok(true),
-        200 => {
-            let body = reply.body(&what, MOST_BYTES).await.map_err(|failure| failure.error)?;
+    let ask = Ask::new(Method::GET, path, Scopes::push(repository), &what);
+    match host.read(&ask, MOST_BYTES, |_| ()).await? {
+        Answer::Whole((), body) => {
             let page = serde_json::from_slice(&body).ok();
             Ok(page.is_some_and(|page: Page| page.entries.is_empty()))
         }
-        _ => Ok(false),
+        Answer::Unread(reply) => Ok(reply.status() == 404),
     }
 }

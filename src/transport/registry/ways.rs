@@ -13,11 +13,13 @@ mod stop;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use futures_util::StreamExt;
+
 use super::auth::Scopes;
 use super::optional::{Need, Question};
 use super::{Reach, Registries, download, manifests, referrers, tags};
 use crate::content::{Body, ReferrerList, TagList};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Reason, Result};
 use crate::oci::{Descriptor, Digest, Manifest, Reference, Repository};
 use crate::progress::{Event, Events};
 use crate::routes::{Place, Serves};
@@ -112,7 +114,7 @@ impl Way {
         let ask = |stop: Arc<Stop>| async move {
             manifests::resolve(&stop.host, &stop.named(reference), Scopes::pull(&stop.repository), need).await
         };
-        let found = self.first(reference, need, ask).await?;
+        let found = self.first(reference, need, ask).await.map_err(of_object)?;
         Ok(found.map(|(at, descriptor)| {
             self.note(descriptor.digest, at);
             descriptor
@@ -123,7 +125,7 @@ impl Way {
         let ask = |stop: Arc<Stop>| async move {
             manifests::get(&stop.host, &stop.named(reference), Scopes::pull(&stop.repository), need).await
         };
-        let found = self.first(reference, need, ask).await?;
+        let found = self.first(reference, need, ask).await.map_err(of_object)?;
         Ok(found.map(|(at, manifest)| {
             self.note_manifest(&manifest, at);
             manifest
@@ -179,11 +181,15 @@ impl Way {
     }
 
     pub async fn blob(self: &Arc<Way>, blob: &Descriptor, offset: u64) -> Result<Body> {
-        if self.is_plain() {
-            let stop = self.stop(0);
-            return download::blob(stop.host.clone(), &stop.repository, blob, offset).await;
-        }
-        Relay::open(self.clone(), blob, offset).await
+        let opened = match self.is_plain() {
+            true => {
+                let stop = self.stop(0);
+                download::blob(stop.host.clone(), &stop.repository, blob, offset).await
+            }
+            false => Relay::open(self.clone(), blob, offset).await,
+        };
+        let Body { offset, stream, .. } = opened.map_err(of_object)?;
+        Ok(Body::new(offset, stream.map(|piece| piece.map_err(of_object)).boxed()))
     }
 
     /// See [`Source::gave_wrong`](crate::content::Source::gave_wrong).
@@ -304,6 +310,14 @@ impl Way {
             let text = format!("passing over {}: {}", stop.repository, error.chain());
             self.events.report(Event::Warning(text));
         }
+    }
+}
+
+/// A registry that fails at one object and answers otherwise is not out of reach: it does not give this.
+fn of_object(error: Error) -> Error {
+    match error.reason() {
+        Some(Reason::Undelivered) => error.of_kind(Kind::Refused),
+        _ => error,
     }
 }
 

@@ -31,6 +31,13 @@ fn one_request_that_fails_does_not_make_the_others_wait() {
 }
 
 #[test]
+fn of_requests_that_fail_in_turn_one_speaks_for_all() {
+    let (outage, _) = outage(5, None);
+    let said = ["a", "b", "c", "a", "b"].map(|what| outage.is_worth_a_line(what));
+    assert_eq!(said, [true, false, false, true, false]);
+}
+
+#[test]
 fn when_several_fail_all_wait_together_and_one_line_says_so() {
     let (outage, events) = outage(5, Some(Duration::from_secs(100)));
     outage.answered();

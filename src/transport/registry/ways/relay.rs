@@ -39,7 +39,7 @@ impl Relay {
         let begins = relay.next_place(None).await?;
         // Nothing is delivered yet, so a stream from the start is simply passed on as such.
         (relay.position, relay.skip) = (begins, 0);
-        Ok(Body { offset: begins, stream: relay.into_stream() })
+        Ok(Body::new(begins, relay.into_stream()))
     }
 
     /// Opens the blob at the next place that has it; says where that begins.
