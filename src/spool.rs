@@ -254,7 +254,11 @@ mod tests {
         for (n, kept) in all.iter().enumerate() {
             assert_eq!(kept.bytes().unwrap(), bytes(n));
             let mut read = Vec::new();
-            kept.read(&mut |piece| Ok(read.extend_from_slice(piece))).unwrap();
+            kept.read(&mut |piece| {
+                read.extend_from_slice(piece);
+                Ok(())
+            })
+            .unwrap();
             assert_eq!(read, bytes(n));
         }
         assert_ne!(all[98], all[99]);

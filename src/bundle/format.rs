@@ -109,7 +109,7 @@ impl BundleJson {
             #[serde(default)]
             lock: Images,
             #[serde(default)]
-            files: Files,
+            files: Totals,
         }
         #[derive(Default, Deserialize)]
         struct Images {
@@ -158,29 +158,29 @@ impl<'de> Deserialize<'de> for Count {
 
 /// How many files are listed, and how many bytes they hold, of which nothing else is read.
 #[derive(Default)]
-struct Files {
+struct Totals {
     number: usize,
     bytes: u64,
 }
 
-impl<'de> Deserialize<'de> for Files {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> std::result::Result<Files, D::Error> {
+impl<'de> Deserialize<'de> for Totals {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> std::result::Result<Totals, D::Error> {
         #[derive(Deserialize)]
         struct Sized {
             size: u64,
         }
         struct Counted;
         impl<'de> Visitor<'de> for Counted {
-            type Value = Files;
+            type Value = Totals;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a list of files")
             }
 
-            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> std::result::Result<Files, A::Error> {
-                let mut files = Files::default();
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> std::result::Result<Totals, A::Error> {
+                let mut files = Totals::default();
                 while let Some(Sized { size }) = list.next_element()? {
-                    files = Files { number: files.number + 1, bytes: files.bytes.saturating_add(size) };
+                    files = Totals { number: files.number + 1, bytes: files.bytes.saturating_add(size) };
                 }
                 Ok(files)
             }

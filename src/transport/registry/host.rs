@@ -150,7 +150,7 @@ impl Host {
     /// Sends until there is an answer that is not transient, and gives it back whatever its status.
     pub async fn ask(&self, ask: &Ask<'_>) -> Result<Reply> {
         match self.patiently(ask, None, &|_| ()).await? {
-            Read::Unread(reply) => Ok(reply),
+            Read::Unread(reply) => Ok(*reply),
             Read::Whole(..) => Err(strange(ask.what, "the answer was read before it was asked for")),
         }
     }

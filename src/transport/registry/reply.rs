@@ -38,7 +38,7 @@ pub(super) enum Read<T> {
     /// What was taken of its head, and its body.
     Whole(T, Bytes),
     /// Its status is not 200, or its body is not wanted yet.
-    Unread(Reply),
+    Unread(Box<Reply>),
 }
 
 impl Reply {
@@ -113,7 +113,7 @@ impl Reply {
                 let told = head(&self);
                 Ok(Read::Whole(told, self.body(what, limit).await?))
             }
-            _ => Ok(Read::Unread(self)),
+            _ => Ok(Read::Unread(Box::new(self))),
         }
     }
 
