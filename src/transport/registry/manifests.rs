@@ -263,7 +263,7 @@ async fn fetched(host: &Host, read: Read<Told>, reference: &Reference, what: &st
             if matches!(status, 404 | 410) {
                 return Ok(Fetched::Absent);
             }
-            let error = refusal(what, reply).await.error;
+            let error = refusal(what, *reply).await.error;
             return match status {
                 401 | 403 => Ok(Fetched::Denied(error)),
                 // No condition was sent, so it is a policy's.

@@ -138,8 +138,8 @@ async fn from_api(host: &Host, repository: &Repository, subject: &Digest) -> Res
                     url = others.remove(0);
                     continue;
                 }
-                401 | 403 => return Err(Broken::Denied(refusal(&what, reply).await.error)),
-                _ => return Err(Broken::Useless(refusal(&what, reply).await.error)),
+                401 | 403 => return Err(Broken::Denied(refusal(&what, *reply).await.error)),
+                _ => return Err(Broken::Useless(refusal(&what, *reply).await.error)),
             },
         };
         let before = found.len();

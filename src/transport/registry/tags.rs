@@ -264,7 +264,7 @@ impl Listing<'_> {
                     Err(strange(&self.what, format!("the answer is not a list of tags: {start}")).because(e))
                 }
             },
-            Answer::Unread(reply) => Err(refusal(&self.what, reply).await.error),
+            Answer::Unread(reply) => Err(refusal(&self.what, *reply).await.error),
         };
         if let Need::Optional(question) = self.need {
             self.host.memory.answers.answered(question);
