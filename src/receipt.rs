@@ -102,6 +102,9 @@ pub struct ImageReceipt {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub digest: Option<Digest>,
     pub outcome: ImageOutcome,
+    /// It was not pushed, and an earlier receipt of this side says that gapferry pushed it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub brought: bool,
     /// As in [`CompanionReceipt::found`], where its own tag is one of a list to which others may add.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub found: Option<Digest>,
@@ -138,6 +141,9 @@ pub struct CompanionReceipt {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tag: Option<Tag>,
     pub outcome: CompanionOutcome,
+    /// As in [`ImageReceipt::brought`].
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub brought: bool,
     /// What the tag meant at the target before and was replaced or joined, or means there still, where that is not `digest`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub found: Option<Digest>,
@@ -199,12 +205,13 @@ impl ImageReceipt {
     /// What became of an image, without what few of them have.
     pub fn new(source: String, digest: Option<Digest>, outcome: ImageOutcome) -> ImageReceipt {
         let (reference, found, joined, proven, error) = Default::default();
-        let (platforms, companions, attached_unknown) = Default::default();
+        let (brought, platforms, companions, attached_unknown) = Default::default();
         ImageReceipt {
             source,
             reference,
             digest,
             outcome,
+            brought,
             found,
             joined,
             platforms,
@@ -227,6 +234,11 @@ impl ImageReceipt {
 }
 
 impl CompanionReceipt {
+    /// Whether gapferry has pushed it, in that run or in an earlier one.
+    pub fn is_brought(&self) -> bool {
+        self.brought || matches!(self.outcome, CompanionOutcome::Pushed | CompanionOutcome::Joined)
+    }
+
     /// What its tag was left to mean, or its digest where it has none. `None`: something else has its tag.
     pub fn meant(&self) -> Option<Digest> {
         match self.outcome {
@@ -234,6 +246,50 @@ impl CompanionReceipt {
             CompanionOutcome::Present => self.found.or(Some(self.digest)),
             CompanionOutcome::Joined => self.joined.or(Some(self.digest)),
             CompanionOutcome::Skipped | CompanionOutcome::Failed => None,
+        }
+    }
+}
+
+/// What receipts of this side say that gapferry pushed: each name, with what it meant then.
+#[derive(Clone, Debug, Default)]
+pub struct Brought {
+    images: HashSet<(Reference, Digest)>,
+    companions: HashSet<(Repository, Option<Tag>, Digest)>,
+}
+
+impl Brought {
+    /// What a run that only found it there says is no proof: somebody else may have pushed it.
+    pub fn add(&mut self, receipt: &Receipt) {
+        if receipt.kind == ReceiptKind::Inventory {
+            return;
+        }
+        for image in &receipt.images {
+            let Some(reference) = &image.reference else { continue };
+            let is_brought = image.brought || image.outcome == ImageOutcome::Pushed;
+            self.images.extend(image.digest.filter(|_| is_brought).map(|digest| (reference.clone(), digest)));
+            let companions = image.companions.iter().filter(|one| one.is_brought());
+            self.companions.extend(companions.map(|one| (reference.repository.clone(), one.tag.clone(), one.digest)));
+        }
+    }
+
+    pub fn has_image(&self, image: &ImageReceipt) -> bool {
+        let name = image.reference.clone().zip(image.digest);
+        name.is_some_and(|name| self.images.contains(&name))
+    }
+
+    fn has_companion(&self, repository: &Repository, companion: &CompanionReceipt) -> bool {
+        self.companions.contains(&(repository.clone(), companion.tag.clone(), companion.digest))
+    }
+
+    /// Says of what `receipt` did not push itself that it was pushed before.
+    pub fn mark(&self, receipt: &mut Receipt) {
+        for image in &mut receipt.images {
+            image.brought = image.outcome != ImageOutcome::Pushed && self.has_image(image);
+            let Some(reference) = &image.reference else { continue };
+            for companion in &mut image.companions {
+                let is_other = companion.outcome != CompanionOutcome::Pushed;
+                companion.brought = is_other && self.has_companion(&reference.repository, companion);
+            }
         }
     }
 }
@@ -356,7 +412,8 @@ fn companions(image: &Image, step: &ImageStep, done: &Outcome) -> Vec<CompanionR
     let receipt = |attached: &Attached| {
         let (outcome, found, joined) = outcome(attached);
         let Attached { digest, subject, tag, .. } = attached.clone();
-        CompanionReceipt { kind: kind_of(image, attached), digest, subject, tag, outcome, found, joined }
+        let (kind, brought) = (kind_of(image, attached), false);
+        CompanionReceipt { kind, digest, subject, tag, outcome, brought, found, joined }
     };
     image.locked.companions().iter().map(receipt).collect()
 }
@@ -381,7 +438,8 @@ pub fn companions_found(image: &Image) -> Vec<CompanionReceipt> {
     let receipt = |attached: &Attached| {
         let Attached { digest, subject, tag, .. } = attached.clone();
         let (outcome, found, joined) = (CompanionOutcome::Present, None, None);
-        CompanionReceipt { kind: kind_of(image, attached), digest, subject, tag, outcome, found, joined }
+        let (kind, brought) = (kind_of(image, attached), false);
+        CompanionReceipt { kind, digest, subject, tag, outcome, brought, found, joined }
     };
     image.locked.companions().iter().map(receipt).collect()
 }

@@ -93,6 +93,7 @@ pub struct Transfer<'a> {
     /// Registries that let this account push and not read, as was said.
     unread: Mutex<HashSet<String>>,
     closed: Closed,
+    outcomes: Outcomes,
 }
 
 impl<'a> Transfer<'a> {
@@ -112,6 +113,7 @@ impl<'a> Transfer<'a> {
             kept: Mutex::default(),
             unread: Mutex::default(),
             closed: Closed::default(),
+            outcomes: Outcomes::default(),
         }
     }
 
@@ -127,7 +129,7 @@ impl<'a> Transfer<'a> {
         self.resent.set_streamed(arrivals.is_some());
         let (complete, to_publish) = mpsc::unbounded_channel();
         let awaited = Awaited::new(graph, plan, complete);
-        let outcomes = Outcomes::default();
+        let outcomes = &self.outcomes;
         let blobs = async {
             // It is dropped at the end: then no further image is to be published.
             let awaited = awaited;
@@ -141,22 +143,27 @@ impl<'a> Transfer<'a> {
             moved
         };
         // It ends early only with `fail_fast`; every failure is noted where it belongs.
-        let _ = try_join(blobs, self.images(graph, plan, received(to_publish), &outcomes)).await;
+        let _ = try_join(blobs, self.images(graph, plan, received(to_publish), outcomes)).await;
         self.sink.finish().await;
-        let mut outcomes = outcomes.known();
+        self.so_far(graph, plan)
+    }
+
+    /// What has become of the images until now; what is still under way has failed.
+    pub fn so_far(&self, graph: &Graph, plan: &Plan) -> Outcome {
+        let mut outcomes = self.outcomes.known();
         let pairs = graph.images.iter().zip(&plan.images).enumerate();
         let images = pairs.map(|(at, (image, step))| outcomes.remove(&at).unwrap_or_else(|| self.untried(image, step)));
-        let mut blocked = std::mem::take(&mut *self.blocked.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut blocked = self.blocked.lock().unwrap_or_else(PoisonError::into_inner).clone();
         // A root that has its tag is named by that.
         let tagged = graph.images.iter().zip(&plan.images).filter(|(_, step)| step.to.digest.is_none());
         let tagged: HashSet<_> =
             tagged.map(|(image, step)| step.to.repository.with_digest(image.locked.digest)).collect();
         blocked.retain(|(name, _)| !tagged.contains(name));
         blocked.sort();
-        let mut kept = std::mem::take(&mut *self.kept.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner).clone();
         kept.sort();
-        let companions = std::mem::take(&mut *self.companions.lock().unwrap_or_else(PoisonError::into_inner));
-        let withheld = std::mem::take(&mut *self.withheld.lock().unwrap_or_else(PoisonError::into_inner));
+        let companions = self.companions.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let withheld = self.withheld.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let mounted = self.mounted.load(Ordering::Relaxed);
         Outcome { images: images.collect(), moved: self.moved(), mounted, blocked, withheld, kept, companions }
     }

@@ -12,7 +12,7 @@ mod platforms;
 mod recall;
 mod tree;
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
@@ -99,7 +99,7 @@ pub struct Walk<'a> {
     recalled: AtomicUsize,
     /// What earlier entries say of index modes, and the images that keep theirs.
     modes: Modes,
-    kept_modes: Mutex<BTreeSet<Reference>>,
+    kept_modes: Mutex<BTreeMap<Reference, IndexMode>>,
     /// Companions of an earlier lock or bundle, and what was kept of them.
     former: Former,
     kept_companions: Mutex<Kept>,
@@ -167,12 +167,12 @@ impl<'a> Walk<'a> {
         *self.kept_companions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn note_kept_mode(&self, reference: &Reference) {
-        self.kept_modes.lock().unwrap_or_else(PoisonError::into_inner).insert(reference.clone());
+    fn note_kept_mode(&self, reference: &Reference, mode: IndexMode) {
+        self.kept_modes.lock().unwrap_or_else(PoisonError::into_inner).insert(reference.clone(), mode);
     }
 
-    /// The images whose index is trimmed only because an earlier entry has it so.
-    pub fn kept_modes(&self) -> BTreeSet<Reference> {
+    /// The images whose index has a mode only because an earlier entry has it.
+    pub fn kept_modes(&self) -> BTreeMap<Reference, IndexMode> {
         self.kept_modes.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
@@ -268,9 +268,13 @@ impl<'a> Walk<'a> {
         self.check_tag_agrees(&wanted.reference).await?;
         let wanted = &self.without_lacking(&found, wanted);
         let (root, mut absent, selection) = self.apply_platforms(&found, wanted).await?;
-        let mut tree = match self.options.index {
+        let kept = self.modes.of(wanted).filter(|_| self.options.index.is_none());
+        let mut tree = match self.options.index.or(kept) {
             Some(IndexMode::Sparse) => {
                 let (tree, not_found) = Tree::of_sparse(self.source, repository, root.clone(), &absent).await?;
+                if kept.is_some() && !not_found.is_empty() {
+                    self.note_kept_mode(&wanted.reference, IndexMode::Sparse);
+                }
                 self.report_not_found(&wanted.reference, &not_found);
                 absent.extend(not_found);
                 tree

@@ -241,3 +241,35 @@ fn what_was_complete_when_an_import_was_killed_can_be_pulled_already() {
     assert!(kill_when(&arguments, whole), "it ended without its second image");
     assert_eq!(target.digest("team/two", "1"), None);
 }
+
+/// What has arrived until then is known afterwards, to the next run as well: only what gapferry brought may be pruned one day.
+#[test]
+fn an_import_that_is_stopped_leaves_a_receipt_and_the_next_one_knows_what_it_brought() {
+    let (source, target, directory) = (Registry::start(), Registry::start(), tempdir());
+    let images =
+        [images::oci("team/large", "1", &[&images::noise(1, 100_000)]), images::oci("team/small", "1", &["x"])];
+    images.iter().for_each(|image| image.push(&source));
+    let references = images.iter().map(|image| format!("{}/{}", source.host(), image.name()));
+    let path = |name: &str| directory.path().join(name).display().to_string();
+    let (bundle, receipt) = (path("b"), path("receipt"));
+    gapferry().args(["export", "-o", &bundle]).args(references).assert().success();
+    let gate = Gate::before(target.host(), "PUT /v2/team/small/manifests/");
+    let import = ["import", &bundle, "--to", gate.host(), "--receipt", &receipt, "-j", "1"];
+    let mut process = gapferry_process().args(import).stderr(Stdio::null()).spawn().unwrap();
+    gate.wait();
+    let id = rustix::process::Pid::from_child(&process);
+    rustix::process::kill_process(id, rustix::process::Signal::INT).unwrap();
+    assert_eq!(process.wait().unwrap().code(), Some(130));
+    let outcomes = || {
+        let read: serde_json::Value = serde_json::from_slice(&std::fs::read(&receipt).unwrap()).unwrap();
+        let told = read["images"].as_array().unwrap().iter();
+        told.map(|image| (image["outcome"].as_str().unwrap().to_owned(), image["brought"] == true)).collect::<Vec<_>>()
+    };
+    let told = |outcome: &str, brought: bool| (outcome.to_owned(), brought);
+    assert_eq!(outcomes(), [told("pushed", false), told("failed", false)]);
+    gate.open();
+    gapferry().args(import).assert().success();
+    assert_eq!(outcomes(), [told("present", true), told("pushed", false)]);
+    gapferry().args(import).assert().success();
+    assert_eq!(outcomes(), [told("present", true), told("present", true)]);
+}

@@ -30,7 +30,7 @@ use crate::receipt::{MAX_RECEIPT, Receipt};
 use crate::resolve;
 use crate::walk::{Options, Origin, Referrers, Walk};
 use allowed::Allowed;
-use prune::PruneArgs;
+use prune::{Arrived, PruneArgs};
 
 const ABOUT: &str = "\
 Pushes the images of a bundle into a registry, Harbor 2.x or any other that speaks the OCI distribution protocol.
@@ -138,21 +138,28 @@ pub struct Args {
 pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
     let started = Instant::now();
     let push = Push::new(&args.push, &args.to, Names::Hosted { scoped: args.scoped }, args.json)?;
-    let push = push.signing(args.sign.key(context)?)?.holding(args.prune.is_asked_for());
-    let ended = import(&args, &push, started, context).await;
+    let (key, arrived) = (args.sign.key(context)?, args.prune.arrived(context)?);
+    let brought = arrived.for_receipt(key.is_some());
+    let push = push.signing(key)?.knowing(brought).holding(args.prune.is_asked_for());
+    let ended = import(&args, &push, &arrived, started, context).await;
     // The result of the push is shown even if a later step failed.
     let shown = push.show(context);
     let ended = ended?;
     shown.map(|()| ended)
 }
 
-async fn import(args: &Args, push: &Push<'_>, started: Instant, context: &Context) -> Result<Outcome> {
-    let arrived = args.prune.arrived(context)?;
+async fn import(
+    args: &Args,
+    push: &Push<'_>,
+    arrived: &Arrived,
+    started: Instant,
+    context: &Context,
+) -> Result<Outcome> {
     check_writable(&args.missing)?;
     if let [only] = &args.bundle[..]
         && let Some(piped) = Piped::open(only)?
     {
-        return piped::run(args, piped, push, &arrived, started, context).await;
+        return piped::run(args, piped, push, arrived, started, context).await;
     }
     args.state.as_ref().map_or(Ok(()), |_| args.push.check_several_runs())?;
     let mut state = args.state.as_ref().map(|path| State::open(path, &args.to, !args.push.is_dry_run())).transpose()?;
@@ -178,7 +185,7 @@ async fn import(args: &Args, push: &Push<'_>, started: Instant, context: &Contex
         allowed.check_configs(bundle.layout(), &graph, has_config(&bundle)).await?;
         push.run(&cargo(&bundle, bundle.layout(), graph, arriving), started, context).await?
     };
-    prune::after(ended, args, push, &bundle, &arrived, context).await
+    prune::after(ended, args, push, &bundle, arrived, context).await
 }
 
 /// Whether a config is in the bundle, or expected at the target: with --state, it may come later.

@@ -9,7 +9,7 @@ use crate::bundle::MAX_SIGNATURE;
 use crate::error::{Error, Kind, Result};
 use crate::progress::Event;
 use crate::receipt::{MAX_RECEIPT, Receipt, signature_beside};
-use crate::signing::{PublicKey, signature_in};
+use crate::signing::{PrivateKey, PublicKey, signature_in};
 
 /// Reads a receipt or an inventory; `option` is the one that names keys.
 ///
@@ -19,6 +19,21 @@ pub fn read(path: &Path, keys: &[PublicKey], option: &str, context: &Context) ->
     let (name, bytes) = read_bounded(path, MAX_RECEIPT + 1)?;
     check_signature(path, &bytes, keys, option, context)?;
     Receipt::parse(&bytes, &name)
+}
+
+/// The receipt that a new one is going to replace, if there is one; one that `key` is going to sign only if it has signed that,
+/// too.
+pub fn earlier(path: &Path, key: Option<&PrivateKey>) -> Option<Receipt> {
+    let (name, bytes) =
+        Some(path).filter(|path| path.is_file()).and_then(|path| read_bounded(path, MAX_RECEIPT + 1).ok())?;
+    let is_signed = |key: &PrivateKey| {
+        let signature = read_bounded(&signature_beside(path), MAX_SIGNATURE + 1);
+        signature.is_ok_and(|(_, signature)| key.public().verifies(&bytes, &signature_in(&signature)))
+    };
+    if !key.is_none_or(is_signed) {
+        return None;
+    }
+    Receipt::parse(&bytes, &name).ok()
 }
 
 /// Whether it can be read once only.

@@ -30,7 +30,7 @@ impl Outcomes {
         known.len()
     }
 
-    pub fn known(self) -> HashMap<usize, Result<Done, Arc<Error>>> {
-        self.known.into_inner().unwrap_or_else(PoisonError::into_inner)
+    pub fn known(&self) -> HashMap<usize, Result<Done, Arc<Error>>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }

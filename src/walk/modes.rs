@@ -3,30 +3,37 @@
 use std::collections::HashMap;
 
 use super::Wanted;
-use crate::lock::{IndexMode, Lock};
+use crate::lock::{AbsentReason, IndexMode, Lock};
 use crate::oci::{Manifest, Platform, Reference};
 use crate::select;
 
-/// The entries of an earlier lock or bundle whose index was trimmed to one platform, which was the default once.
+/// The index modes that the entries of an earlier lock or bundle have, each with the platforms that were asked for.
 ///
-/// They keep that mode, so that the new default does not give their tags another digest.
+/// They keep that mode where none is asked for, so that no default gives their tags another digest.
 #[derive(Debug, Default)]
-pub struct Modes(HashMap<Reference, Vec<Platform>>);
+pub struct Modes(HashMap<Reference, (Vec<Platform>, IndexMode)>);
 
 impl Modes {
     /// What this lock says counts more than what was added before.
     pub fn add(&mut self, lock: &Lock) {
         for image in &lock.images {
-            let trimmed = image.selection.as_ref().filter(|selection| selection.index == IndexMode::Trim);
-            match trimmed.filter(|selection| selection.platforms.len() == 1) {
-                Some(selection) => _ = self.0.insert(image.reference.clone(), selection.platforms.clone()),
+            let lacks_some = image.absent.iter().any(|absent| absent.reason == AbsentReason::NotFound);
+            let mode = match &image.selection {
+                Some(selection) => Some((selection.platforms.clone(), selection.index)),
+                // A whole index of which the registry lacks something is carried only as it is.
+                None => lacks_some.then(|| (Vec::new(), IndexMode::Sparse)),
+            };
+            match mode {
+                Some(mode) => _ = self.0.insert(image.reference.clone(), mode),
                 None => _ = self.0.remove(&image.reference),
             }
         }
     }
 
-    fn trims(&self, wanted: &Wanted) -> bool {
-        self.0.get(&wanted.reference).is_some_and(|platforms| *platforms == wanted.platforms)
+    /// The mode of the earlier entry, if that was asked for as `wanted` is.
+    pub fn of(&self, wanted: &Wanted) -> Option<IndexMode> {
+        let (platforms, mode) = self.0.get(&wanted.reference)?;
+        (*platforms == wanted.platforms).then_some(*mode)
     }
 }
 
@@ -42,18 +49,12 @@ pub fn decide(asked: Option<IndexMode>, earlier: &Modes, wanted: &Wanted, index:
     if let Some(index) = asked {
         return Mode { index, kept: false };
     }
-    match select::default_mode(index, &wanted.platforms) {
-        IndexMode::Single if earlier.trims(wanted) => Mode { index: IndexMode::Trim, kept: true },
-        index => Mode { index, kept: false },
-    }
+    let default = select::default_mode(index, &wanted.platforms);
+    let index = earlier.of(wanted).unwrap_or(default);
+    Mode { index, kept: index != default }
 }
 
-/// Whether an entry of an earlier lock has the mode that is `asked` for, or one that it keeps or would get now.
-pub fn fits(asked: Option<IndexMode>, wanted: &Wanted, found: IndexMode) -> bool {
-    match (asked, found) {
-        (Some(asked), found) => asked == found,
-        (None, IndexMode::Trim) => true,
-        (None, IndexMode::Single) => wanted.platforms.len() == 1,
-        (None, IndexMode::Sparse) => false,
-    }
+/// Whether an entry of an earlier lock has the mode that is `asked` for; it keeps its own where none is.
+pub fn fits(asked: Option<IndexMode>, found: IndexMode) -> bool {
+    asked.is_none_or(|asked| asked == found)
 }

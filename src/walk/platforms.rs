@@ -26,7 +26,7 @@ impl Walk<'_> {
         }
         let modes::Mode { index, kept } = modes::decide(self.options.index, &self.modes, wanted, found);
         if kept {
-            self.note_kept_mode(&wanted.reference);
+            self.note_kept_mode(&wanted.reference, index);
         }
         let selected = select::select(found, &wanted.platforms, index)?;
         if !selected.changed {

@@ -37,9 +37,14 @@ fn candidate(walk: &Walk<'_>, wanted: &Wanted) -> Option<LockedImage> {
     if !fits(walk, known, wanted) {
         return None;
     }
-    let is_trimmed = known.selection.as_ref().is_some_and(|selection| selection.index == IndexMode::Trim);
-    if is_trimmed && wanted.platforms.len() == 1 && walk.options.index.is_none() {
-        walk.note_kept_mode(&wanted.reference);
+    let mode = known.selection.as_ref().map(|selection| selection.index);
+    let is_usual = |mode| match mode {
+        IndexMode::Trim => wanted.platforms.len() > 1,
+        IndexMode::Single => true,
+        IndexMode::Sparse => false,
+    };
+    if let Some(mode) = mode.filter(|mode| walk.options.index.is_none() && !is_usual(*mode)) {
+        walk.note_kept_mode(&wanted.reference, mode);
     }
     Some(LockedImage { rename: wanted.rename.clone(), ..known.clone() })
 }
@@ -92,9 +97,7 @@ pub fn check_unmoved(walk: &Walk<'_>, found: &LockedImage) -> Result<()> {
 fn fits(walk: &Walk<'_>, locked: &LockedImage, wanted: &Wanted) -> bool {
     let options = &walk.options;
     let same_platforms = match &locked.selection {
-        Some(selection) => {
-            selection.platforms == wanted.platforms && modes::fits(options.index, wanted, selection.index)
-        }
+        Some(selection) => selection.platforms == wanted.platforms && modes::fits(options.index, selection.index),
         None => !asks_some_of_whole_index(locked, wanted) || is_all(&wanted.platforms, &locked.platforms),
     };
     let lacks_foreign = locked.absent.iter().any(|absent| absent.reason == AbsentReason::ForeignLayer);

@@ -90,3 +90,20 @@ fn an_entry_of_an_earlier_bundle_or_lock_keeps_its_index_mode_and_that_is_said_o
     assert!(!said.contains("keeps the trimmed index"), "{said}");
     gapferry().args(["verify", &bundle]).assert().success();
 }
+
+/// Whatever the mode is: another one would give the tag another digest.
+#[test]
+fn a_sparse_entry_stays_sparse() {
+    let (app, source) = signed();
+    let reference = format!("{}/team/app:1.0", source.host());
+    let lock = source.path("l.lock").display().to_string();
+    let read = || serde_json::from_str::<serde_json::Value>(&std::fs::read_to_string(&lock).unwrap()).unwrap();
+    let how = ["lock", &reference, "-o", &lock, "--platform", "linux/amd64"];
+    succeed(&[&how[..], &["--index", "sparse"]].concat());
+    for more in [&[][..], &["--immutable-tags", "."]] {
+        let said = stderr(&succeed(&[&how[..], more].concat()));
+        assert_eq!(said.matches("keeps the sparse index of the earlier lock or bundle").count(), 1, "{said}");
+        let image = &read()["images"][0];
+        assert_eq!((&image["digest"], &image["selection"]["index"]), (&app.digest().into(), &"sparse".into()));
+    }
+}

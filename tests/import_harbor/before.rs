@@ -156,9 +156,13 @@ fn another_registry_is_asked_nothing_of_harbors() {
 fn a_quota_that_harbor_ignores_is_told() {
     let bundle = bundle(&[&small("one")]);
     let options = ["--create-projects", "--project-quota", "2GiB"];
-    let server = Harbor::start(setup());
+    let maker = Account { reads_projects: false, ..Account::user("maker", "Maker123") };
+    let server = Harbor::start(setup().account(maker));
     let said = ["project 2026 has no storage quota, not of 2.0 GiB", "only administrators"];
     import(&bundle, &server, "/2026", CI, &options).ended(0).said(&said);
+    // Who may create projects need not be allowed to read them.
+    let unread = ["quota of 2.0 GiB could not be checked", "may not read it"];
+    import(&bundle, &server, "/2028", "maker:Maker123", &options).ended(0).said(&unread);
     let ran = import(&bundle, &server, "/2027", ADMIN, &options).ended(0);
     assert!(!ran.stderr.contains("storage quota"), "{}", ran.stderr);
 }

@@ -147,8 +147,36 @@ fn an_inventory_or_a_receipt_without_the_demanded_signature_proves_nothing() {
     let prune = ["--prune", "--yes", "--arrived", "first.receipt", "--arrived-key", public];
     import(&prune).ended(3).said(&["first.receipt is refused: it is not signed"]);
     assert!(there());
+    // A receipt that was not signed says nothing to one that is: what it found there, somebody else may have pushed.
     let receipt = ["--receipt", "first.receipt", "--sign-key", key];
     import_to(target.host(), sides.stick.path(), "first", &receipt).ended(0);
-    import(&prune).ended(0).said(&["2 of 2 tags deleted"]);
-    assert!(!there());
+    import(&prune).ended(0).said(&["no receipt of --arrived says that gapferry brought", "nothing to prune"]);
+    assert!(there());
+    let second = Embedded::writable(&layout.path().join("second"));
+    for present in [0, 3] {
+        let ran = import_to(second.host(), sides.stick.path(), "first", &receipt).ended(0);
+        assert_eq!(ran.stderr.contains("3 present"), present == 3, "{}", ran.stderr);
+    }
+    import_to(second.host(), sides.stick.path(), "next", &prune).ended(0).said(&["2 of 2 tags deleted"]);
+    assert_eq!(second.get("/v2/team/app/manifests/2").status, 404);
+}
+
+/// Somebody on the isolated side may have pushed the same image before.
+#[test]
+fn what_an_import_only_found_at_the_target_is_not_gapferrys_to_delete() {
+    let (sides, layout) = (Sides::new(), tempdir());
+    let target = Embedded::writable(&layout.path().join("layout"));
+    images::oci("team/app", "2", &["2"]).push(&target);
+    outdated(&sides, target.host());
+    let import = |name: &str, options: &[&str]| import_to(target.host(), sides.stick.path(), name, options).ended(0);
+    let there = |tag: &str| target.get(&format!("/v2/team/app/manifests/{tag}")).status == 200;
+    // A rerun with another receipt proves nothing, one with the same receipt or with --arrived knows what the first has pushed.
+    import("first", &["--receipt", "alone.receipt"]).said(&["3 present"]);
+    import("next", &["--prune", "--yes", "--arrived", "alone.receipt"]).said(&["nothing to prune"]);
+    assert!(there("2") && there("3"));
+    import("first", &["--receipt", "again.receipt", "--prune", "--arrived", "first.receipt"]).said(&["3 present"]);
+    import("first", &["--receipt", "again.receipt"]).said(&["3 present"]);
+    let stays = "team/app:2 stays: no receipt of --arrived says that gapferry brought";
+    import("next", &["--prune", "--yes", "--arrived", "again.receipt"]).said(&[stays, "1 of 1 tag deleted"]);
+    assert!(there("1") && there("2") && !there("3"));
 }

@@ -256,6 +256,57 @@ async fn a_gateway_that_limits_requests_gets_chunks_that_are_small_enough() {
     assert!(server.seen().len() < 10);
 }
 
+/// What takes an upload, but for a PATCH that is answered so.
+async fn refusing_patch(status: u16, body: &'static str) -> Server {
+    Server::registry(move |request, _| match request.method.as_str() {
+        "HEAD" | "GET" => Answer::new(404),
+        "PATCH" => Answer::new(status).body(body),
+        "POST" => Answer::new(202).with("Location", "/u"),
+        "PUT" => Answer::new(201),
+        _ => Answer::new(204),
+    })
+    .await
+}
+
+/// A registry that denies in its own words denies the blob, whichever way it comes; a gateway that takes no PATCH has none.
+#[tokio::test]
+async fn a_denial_in_the_words_of_a_registry_is_final() {
+    const QUOTA: &str = r#"{"errors":[{"code":"DENIED","message":"adding 19.1 MiB of storage resource, which when updated to current usage of 386.0 KiB will exceed the configured upper limit of 2.9 MiB."}]}"#;
+    let denied = r#"{"errors":[{"code":"DENIED","message":"requested access to the resource is denied"}]}"#;
+    let busy = r#"{"errors":[{"code":"TOOMANYREQUESTS","message":"daily limit"}]}"#;
+    let large = noise(5 * 1024 * 1024);
+    for (status, body) in [(403, denied), (403, busy), (413, QUOTA), (403, QUOTA)] {
+        let server = refusing_patch(status, body).await;
+        let config = Config { large_blob: 100_000, ..config() };
+        let error = push(&server, large.clone(), config).await.unwrap_err();
+        assert_eq!(matches!(error.reason(), Some(Reason::Quota { .. })), body == QUOTA, "{error:?}");
+        let order: Vec<String> = server.seen().into_iter().map(|request| request.method).collect();
+        assert_eq!(order, ["POST", "PATCH", "DELETE"], "{status} {body}");
+    }
+    for body in ["<html>403 Forbidden</html>", r#"{"errors":[{"code":"UNSUPPORTED"}]}"#, ""] {
+        let server = refusing_patch(403, body).await;
+        push(&server, large.clone(), Config { large_blob: 100_000, ..config() }).await.unwrap();
+        assert!(server.seen().iter().any(|request| request.method == "PUT"), "{body}");
+    }
+}
+
+#[tokio::test]
+async fn no_chunk_is_smaller_than_the_registry_wants() {
+    const MIB: usize = 1024 * 1024;
+    let server = Server::registry(move |request, _| match request.method.as_str() {
+        "HEAD" | "GET" => Answer::new(404),
+        _ if request.body.len() > MIB => Answer::new(413).body("<html>too large</html>"),
+        "POST" => Answer::new(202).with("Location", "/u").with("OCI-Chunk-Min-Length", format!("{}", 2 * MIB)),
+        _ => Answer::new(202).with("Location", "/u"),
+    })
+    .await;
+    let error = push(&server, noise(5 * MIB), config()).await.unwrap_err();
+    assert_eq!(error.reason(), Some(&Reason::BodyLimit), "{error:?}");
+    let sent: Vec<usize> =
+        server.seen().iter().map(|request| request.body.len()).filter(|length| *length > 0).collect();
+    assert!(sent.iter().all(|length| *length >= 2 * MIB) && sent.contains(&(2 * MIB)), "{sent:?}");
+}
+
 #[tokio::test]
 async fn a_blob_that_is_stored_though_the_answer_is_always_an_error_counts() {
     for (size, status) in [(SIZE, 500), (SIZE, 503), (1000, 500), (1000, 504)] {

@@ -24,6 +24,7 @@ fn the_command_says_where_it_listens_and_ends_cleanly_when_asked() {
         String::from_utf8(output.stderr).unwrap()
     };
     let (process, address) = serve(&["--writable"]);
+    leaves_no_core_dump(process.id());
     let blob = format!("http://{address}/v2/a/blobs/uploads/?digest={}", sha256(b"x"));
     support::http::request("POST", blob).body("x").send().expect(201);
     assert!(stop(process).contains("pull and push"));
@@ -35,4 +36,15 @@ fn the_command_says_where_it_listens_and_ends_cleanly_when_asked() {
     let tar = work.path().join("x.tar");
     std::fs::write(&tar, "").unwrap();
     support::gapferry().arg("serve").arg(&tar).arg("--writable").assert().code(2);
+}
+
+/// A core dump has all secrets in it. Of a process that is not dumpable, the files below /proc are root's.
+fn leaves_no_core_dump(id: u32) {
+    use std::os::unix::fs::MetadataExt;
+    let limits = std::fs::read_to_string(format!("/proc/{id}/limits")).unwrap();
+    let core = limits.lines().find_map(|line| line.strip_prefix("Max core file size")).unwrap();
+    assert_eq!(core.split_whitespace().take(2).collect::<Vec<_>>(), ["0", "0"]);
+    let own = rustix::process::geteuid().as_raw();
+    let owner = std::fs::metadata(format!("/proc/{id}/environ")).unwrap().uid();
+    assert!(own == 0 || owner != own, "{owner}");
 }

@@ -7,7 +7,7 @@ use super::SPARSE_REFUSED;
 use crate::companion::Kind;
 use crate::content::{Cached, Source};
 use crate::graph::{Graph, LeftBehind};
-use crate::lock::{Attached, Lock, LockedImage, MissingImage, MissingReason};
+use crate::lock::{Attached, IndexMode, Lock, LockedImage, MissingImage, MissingReason};
 use crate::oci::{Digest, Manifest, Reference};
 use crate::progress::Event;
 use crate::progress::units::count;
@@ -105,13 +105,22 @@ pub(super) fn report_kept_companions(kept: Kept, context: &Context) {
 
 fn report_kept_modes(walk: &Walk<'_>, context: &Context) {
     let kept = walk.kept_modes();
-    let Some(first) = kept.first() else { return };
-    let (images, keeps) = (count(kept.len(), "image"), if kept.len() == 1 { "keeps" } else { "keep" });
-    let text = format!(
-        "{images} {keeps} the trimmed index of the earlier lock or bundle ({first}); the default for one platform is now --index \
-         single: say --index trim or --index single"
-    );
-    context.events.report(Event::Warning(text));
+    for (mode, shown, instead) in [
+        (
+            IndexMode::Trim,
+            "trimmed",
+            "the default for one platform is now --index single: say --index trim or --index single",
+        ),
+        (IndexMode::Sparse, "sparse", "say --index sparse, or another mode to change it"),
+        (IndexMode::Single, "single platform", "say --index single, or another mode to change it"),
+    ] {
+        let images: Vec<&Reference> = kept.iter().filter(|(_, own)| **own == mode).map(|(image, _)| image).collect();
+        let Some(first) = images.first() else { continue };
+        let what = if mode == IndexMode::Single { "" } else { " index" };
+        let (images, keeps) = (count(images.len(), "image"), if images.len() == 1 { "keeps" } else { "keep" });
+        let text = format!("{images} {keeps} the {shown}{what} of the earlier lock or bundle ({first}); {instead}");
+        context.events.report(Event::Warning(text));
+    }
 }
 
 fn report_left_behind(left: &[LeftBehind], context: &Context) {

@@ -24,7 +24,9 @@ use crate::lock::LockedImage;
 use crate::oci::{Digest, Reference, Repository};
 use crate::progress::Event;
 use crate::progress::units::count;
-use crate::receipt::{CompanionReceipt, ImageOutcome, ImageReceipt, PrunedOutcome, PrunedReceipt, ReceiptKind};
+use crate::receipt::{
+    Brought, CompanionReceipt, ImageOutcome, ImageReceipt, PrunedOutcome, PrunedReceipt, ReceiptKind,
+};
 use crate::resolve::Failures;
 use crate::transport::registry::Registries;
 
@@ -44,9 +46,11 @@ pub struct PruneArgs {
     yes: bool,
     /// Prune only what this receipt says gapferry brought
     ///
-    /// Repeatable. A receipt of an earlier import (--receipt) that was kept on this side. An image that the import found there
-    /// already counts as brought, so the receipt of a rerun serves as well. What the bundle says is no proof: it follows a receipt
-    /// that crossed the gap. No inventory: that lists what others brought, too.
+    /// Repeatable. Receipts of earlier imports (--receipt) that were kept on this side. What an import only found there does not count:
+    /// somebody here may have pushed it. A receipt that is written over an earlier one still says what that one says was pushed; so
+    /// does one of an import with --arrived. Ctrl-C leaves a receipt, too. What an import has pushed that was killed, or had no
+    /// --receipt, is to be deleted by hand. What the bundle says is no proof: it follows a receipt that crossed the gap. No
+    /// inventory: that lists what others brought, too.
     #[arg(long, value_name = "RECEIPT", requires = "prune", help_heading = "Pushing", hide_short_help = true)]
     arrived: Vec<PathBuf>,
     /// Refuse what --arrived names if this public key has not signed it
@@ -56,8 +60,22 @@ pub struct PruneArgs {
     arrived_key: Vec<PathBuf>,
 }
 
-/// Tags that gapferry brought, with what they meant then and what came with that. `None`: no receipt was named.
-pub struct Arrived(Option<HashMap<Doomed, Vec<CompanionReceipt>>>);
+/// What the receipts of `--arrived` say that gapferry brought.
+#[derive(Default)]
+pub struct Arrived {
+    /// Tags, with what they meant then and what came with that. `None`: no receipt was named.
+    images: Option<HashMap<Doomed, Vec<CompanionReceipt>>>,
+    brought: Brought,
+    /// Their signatures were checked.
+    is_signed: bool,
+}
+
+impl Arrived {
+    /// What the receipt of this import can say of them. One that `is_signed` believes only what was signed.
+    pub fn for_receipt(&self, is_signed: bool) -> Brought {
+        if is_signed && !self.is_signed { Brought::default() } else { self.brought.clone() }
+    }
+}
 
 impl PruneArgs {
     pub fn is_asked_for(&self) -> bool {
@@ -70,28 +88,34 @@ impl PruneArgs {
     /// One that cannot be read, is an inventory, or is not signed as it should be.
     pub fn arrived(&self, context: &Context) -> Result<Arrived> {
         if self.arrived.is_empty() {
-            return Ok(Arrived(None));
+            return Ok(Arrived::default());
         }
         let keys = self.arrived_key.iter().map(|key| public(key)).collect::<Result<Vec<_>>>()?;
-        let mut brought: HashMap<Doomed, Vec<CompanionReceipt>> = HashMap::new();
+        let (mut brought, mut receipts) = (Brought::default(), Vec::new());
         for path in &self.arrived {
             let receipt = receipts::read(path, &keys, "--arrived-key", context)?;
             if receipt.kind == ReceiptKind::Inventory {
                 let text = "is an inventory, which does not say who brought what is there; --arrived takes receipts";
                 return Err(Error::input(format!("{} {text}", path.display())));
             }
-            for (image, companions) in receipt.images.into_iter().filter_map(came) {
-                brought.entry(image).or_default().extend(companions);
-            }
+            brought.add(&receipt);
+            receipts.push(receipt);
         }
-        Ok(Arrived(Some(brought)))
+        // One may have found there what another one says was pushed.
+        receipts.iter_mut().for_each(|receipt| brought.mark(receipt));
+        let mut images: HashMap<Doomed, Vec<CompanionReceipt>> = HashMap::new();
+        for (image, companions) in receipts.into_iter().flat_map(|receipt| receipt.images).filter_map(came) {
+            images.entry(image).or_default().extend(companions);
+        }
+        Ok(Arrived { images: Some(images), brought, is_signed: !keys.is_empty() })
     }
 }
 
 fn came(image: ImageReceipt) -> Option<(Doomed, Vec<CompanionReceipt>)> {
-    let came = matches!(image.outcome, ImageOutcome::Pushed | ImageOutcome::Present);
+    let came = image.brought || image.outcome == ImageOutcome::Pushed;
     let (tag, digest) = (image.reference.filter(|_| came)?, image.digest?);
-    Some((Doomed { tag, digest }, image.companions))
+    let companions = image.companions.into_iter().filter(CompanionReceipt::is_brought).collect();
+    Some((Doomed { tag, digest }, companions))
 }
 
 /// What `--prune` asks for, when everything has arrived.
@@ -137,7 +161,7 @@ async fn run(args: &Args, push: &Push<'_>, bundle: &Bundle, arrived: &Arrived, c
     let in_use = beside::Wanted::new(images, &names_of);
     let wanted: BTreeSet<Reference> = names_of.into_iter().chain(beside).collect();
     let asked = args.prune.yes && !args.push.is_dry_run();
-    let deletes = asked && arrived.0.is_some();
+    let deletes = asked && arrived.images.is_some();
     let (pruned, failures) = Default::default();
     let names = names(push, bundle)?;
     let path = names.first().map_or("", |one| one.tag.repository.path());
@@ -158,7 +182,7 @@ async fn run(args: &Args, push: &Push<'_>, bundle: &Bundle, arrived: &Arrived, c
             let text = format!("{} is left: this account may not read which image it means now", one.tag);
             context.events.report(Event::Warning(text));
         }
-        let companions = arrived.0.as_ref().map(|brought| brought.get(&one));
+        let companions = arrived.images.as_ref().map(|brought| brought.get(&one));
         // An earlier run may have ended between a tag and its companions.
         if let (Fate::Gone, Some(Some(companions))) = (fate, companions) {
             left_by.add(&one.tag, companions);
@@ -178,7 +202,7 @@ async fn run(args: &Args, push: &Push<'_>, bundle: &Bundle, arrived: &Arrived, c
     }
     let tags = pruning.pruned.len();
     let has_unclear = left_by.prune(&mut pruning, &in_use).await;
-    pruning.tell(tags, arrived.0.is_some());
+    pruning.tell(tags, arrived.images.is_some());
     let Pruning { pruned, failures, .. } = pruning;
     // Something was to be deleted, and was not.
     let refused = asked && !deletes && !pruned.is_empty();

@@ -19,6 +19,7 @@ use serde_json::{Value, json};
 use super::allowlist::read_file;
 use super::context::{Context, check_writable};
 use super::exit::Outcome;
+use super::receipts;
 use super::registry::RegistryArgs;
 use crate::allowlist::refused;
 use crate::content::Source;
@@ -30,7 +31,7 @@ use crate::oci::{Digest, Reference, Repository};
 use crate::plan::{OnExisting, Plan, Targets};
 use crate::progress::Event;
 use crate::progress::units::count;
-use crate::receipt::{ImageReceipt, PrunedReceipt, Receipt};
+use crate::receipt::{Brought, ImageReceipt, PrunedReceipt, Receipt};
 use crate::signing::PrivateKey;
 use crate::transfer::{self, Arrivals, Transfer};
 use crate::transport::registry::{Denials, Registries};
@@ -71,8 +72,8 @@ pub struct PushArgs {
     /// Write what arrived where, as JSON
     ///
     /// For the records, and for the connected side to build on: the bundle's identity, target, each image's reference, digest
-    /// and outcome, the blobs that are known to be there now, and the manifests, which the next export then need not read. An image
-    /// that failed has the reason; one that migrate found faulty in the storage has a source, and no reference.
+    /// and outcome, the blobs that are known to be there now, and the manifests, which the next export then need not read. Ctrl-C
+    /// leaves one as well. An image that failed has the reason; one that migrate found faulty in the storage has a source, and no reference.
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     receipt: Option<PathBuf>,
     /// Write the digest of each image, as skopeo sync does
@@ -136,6 +137,8 @@ pub struct Push<'a> {
     /// Signs the receipt.
     key: Option<Arc<PrivateKey>>,
     registries: OnceLock<Registries>,
+    /// What earlier receipts say that gapferry pushed.
+    brought: Brought,
     /// More is to be done after the push, and belongs in the same document.
     holds: bool,
     held: Mutex<Option<Held>>,
@@ -218,6 +221,7 @@ impl<'a> Push<'a> {
             json,
             key: None,
             registries: OnceLock::new(),
+            brought: Brought::default(),
             holds: false,
             held: Mutex::default(),
         })
@@ -232,6 +236,15 @@ impl<'a> Push<'a> {
             return Err(Error::input("--sign-key signs the receipt here: name one by --receipt FILE"));
         }
         Ok(Push { key, ..self })
+    }
+
+    /// The receipt also says of what is there already that `brought` or the receipt that it replaces says that gapferry pushed it.
+    /// One that is to be signed believes only what the same key has signed.
+    pub fn knowing(self, brought: Brought) -> Push<'a> {
+        let mut brought = brought;
+        let earlier = self.args.receipt.as_ref().and_then(|path| receipts::earlier(path, self.key.as_deref()));
+        earlier.iter().for_each(|receipt| brought.add(receipt));
+        Push { brought, ..self }
     }
 
     /// The document of the push is held back until [`Push::show`], so that [`Push::complete`] can add to it.
@@ -300,7 +313,9 @@ impl<'a> Push<'a> {
         let (jobs, check_uploads) = (args.registry.jobs(), args.reupload);
         let options = transfer::Options { jobs, fail_fast: args.fail_fast, check_uploads };
         let transfer = Transfer::new(cargo.source, &registries, options, context.events.clone());
+        let interrupted = report::Interrupted::new(self, cargo, &plan, &transfer);
         let mut outcome = transfer.run_with(graph, &plan, cargo.arrivals).await;
+        interrupted.disarm();
         context.end();
         let wanted = cargo.arriving.map_or_else(|| Ok(Vec::new()), |arriving| arriving.after(&waiting, &outcome));
         let volumes = wanted.as_ref().map_or(&[][..], |wanted| wanted);

@@ -24,7 +24,7 @@ use crate::progress::units::{self, bytes, duration};
 use crate::progress::{Event, plain_piece};
 use crate::receipt::{Receipt, kind_of, signature_beside};
 use crate::signing::PrivateKey;
-use crate::transfer::{self, Done};
+use crate::transfer::{self, Done, Transfer};
 
 /// What to do about an index whose children are missing on purpose.
 pub const SPARSE_REMEDY: &str = "its index is sparse, which Harbor, docker-registry 2 and zot refuse: export it again with --index trim or single; distribution 3 \
@@ -146,7 +146,33 @@ fn receipt_of(push: &Push<'_>, cargo: &Cargo<'_>, ended: &Ended<'_>, outcome: &t
     receipt.images.extend(cargo.lost.iter().cloned());
     receipt.missing.clone_from(&cargo.missing);
     receipt.wanted = ended.wanted.to_vec();
+    push.brought.mark(&mut receipt);
     receipt
+}
+
+/// Writes the receipt when a push is dropped before its end: Ctrl-C must not lose what has arrived until then.
+pub(super) struct Interrupted<'p>(Option<(&'p Push<'p>, &'p Cargo<'p>, &'p Plan, &'p Transfer<'p>)>);
+
+impl<'p> Interrupted<'p> {
+    pub fn new(push: &'p Push<'p>, cargo: &'p Cargo<'p>, plan: &'p Plan, transfer: &'p Transfer<'p>) -> Self {
+        Interrupted(Some((push, cargo, plan, transfer)))
+    }
+
+    /// The push has come to its end, which writes the receipt itself.
+    pub fn disarm(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Interrupted<'_> {
+    fn drop(&mut self) {
+        let Some((push, cargo, plan, transfer)) = self.0.take() else { return };
+        let outcome = transfer.so_far(&cargo.graph, plan);
+        let ended = Ended { plan, wanted: &[], proven: vec![None; outcome.images.len()] };
+        if let Err(error) = receipt(push, cargo, &ended, &outcome) {
+            tracing::warn!(error = %error.chain(), "no receipt was written");
+        }
+    }
 }
 
 /// Writes the receipt, and its signature beside it: binary, of the bytes of the receipt.

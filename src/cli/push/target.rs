@@ -223,7 +223,15 @@ async fn check_quota(
     context: &Context,
 ) -> Result<()> {
     let Some(wanted) = args.project_quota else { return Ok(()) };
-    let Some(limit) = harbor::storage_limit(registries, harbor, project).await? else { return Ok(()) };
+    let Some(limit) = harbor::storage_limit(registries, harbor, project).await? else {
+        let text = format!(
+            "whether project {project} has the storage quota of {} could not be checked: this account may not read it, and \
+             Harbor lets only administrators choose it",
+            bytes(wanted)
+        );
+        context.events.report(Event::Warning(text));
+        return Ok(());
+    };
     if limit != Some(wanted) {
         let limit = limit.map_or("no storage quota".to_owned(), |limit| format!("a storage quota of {}", bytes(limit)));
         let text = format!(

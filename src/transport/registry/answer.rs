@@ -50,14 +50,28 @@ pub(super) async fn refusal_of(purpose: Purpose, what: &str, reply: Reply) -> Fa
     if own { failure } else { failure.of_another_server() }
 }
 
+/// The same, with the codes of the specification that the body has.
+pub(super) async fn refusal_with_codes(what: &str, reply: Reply) -> (Failure, Vec<String>) {
+    let own = reply.own;
+    let (failure, body) = read(Purpose::Read, what, reply, "").await;
+    let json: Option<Value> = serde_json::from_slice(&body).ok();
+    let errors = json.as_ref().and_then(|json| json.get("errors")).and_then(Value::as_array);
+    let codes = errors.into_iter().flatten().map(code).collect();
+    (if own { failure } else { failure.of_another_server() }, codes)
+}
+
 /// The refusal of a registry's token server, which may be another server: its limit is the registry's, since nothing can be asked
 /// of that without a token.
 pub(super) async fn refusal_of_token(what: &str, reply: Reply) -> Failure {
     said(Purpose::Read, what, reply, "").await
 }
 
-/// `aside`: what is to be said of the status.
 async fn said(purpose: Purpose, what: &str, reply: Reply, aside: &str) -> Failure {
+    read(purpose, what, reply, aside).await.0
+}
+
+/// `aside`: what is to be said of the status.
+async fn read(purpose: Purpose, what: &str, reply: Reply, aside: &str) -> (Failure, Vec<u8>) {
     let (status, server) = (reply.status(), reply.server.clone());
     // By the registry's own clock, which may be wrong: the time between its two dates is what it means.
     let date = reply.header(DATE.as_str()).and_then(|date| httpdate::parse_http_date(date).ok());
@@ -82,12 +96,13 @@ async fn said(purpose: Purpose, what: &str, reply: Reply, aside: &str) -> Failur
     }
     let error = Error::new(kind(status), text);
     if let Some(reason) = refusals::named(status, &body) {
-        return Failure { error: error.with_reason(reason), retry, server, status: Some(status) };
+        return (Failure { error: error.with_reason(reason), retry, server, status: Some(status) }, body);
     }
-    match reason(purpose, status, &body) {
+    let failure = match reason(purpose, status, &body) {
         Some(reason) => Failure::never(error.with_reason(reason)),
         None => Failure { error, retry, server, status: Some(status) },
-    }
+    };
+    (failure, body)
 }
 
 /// What the registry objects to, by the codes of the specification (distribution-spec, "Error Codes") or by its words.

@@ -56,6 +56,8 @@ pub(super) struct Memory {
     wholeless: AtomicBool,
     /// Bytes that a request was refused for having, and a smaller one may have; 0 as long as none was.
     chunk: AtomicU64,
+    /// The least bytes that the registry wants in a chunk; 0 if it does not say.
+    least_chunk: AtomicU64,
     /// Whether GET agreed when HEAD said that a manifest is not there; locked while that is found out.
     pub head_tells: tokio::sync::Mutex<Option<bool>>,
     /// The same of blobs.
@@ -178,13 +180,19 @@ impl Memory {
 
     /// A body of `length` bytes was too large. `false`: a smaller one is not worth trying.
     pub fn is_too_large(&self, length: u64) -> bool {
-        if length <= SMALLEST_CHUNK {
+        let least = SMALLEST_CHUNK.max(self.least_chunk.load(Ordering::Relaxed));
+        if length <= least {
             return false;
         }
         // Another upload may have found out more.
-        let chunk = (length / 2).max(SMALLEST_CHUNK).min(self.chunk());
+        let chunk = (length / 2).max(least).min(self.chunk());
         self.chunk.store(chunk, Ordering::Relaxed);
         true
+    }
+
+    /// The registry wants no chunk but the last to have fewer bytes (distribution-spec, `OCI-Chunk-Min-Length`).
+    pub fn note_least_chunk(&self, bytes: u64) {
+        self.least_chunk.store(bytes, Ordering::Relaxed);
     }
 
     pub fn set_refuses_patch(&self) {

@@ -42,7 +42,10 @@ pub(super) fn named(status: u16, body: &[u8]) -> Option<Reason> {
 fn cause(status: u16, code: &str, message: &str) -> Option<Reason> {
     let says = |words: &str| message.contains(words);
     match (status, code) {
-        (403, "DENIED") if says("exceed the configured upper limit") => Some(Reason::Quota { left: left(message) }),
+        // A gateway may give it the status for what is too large.
+        (403 | 413, "DENIED") if says("exceed the configured upper limit") => {
+            Some(Reason::Quota { left: left(message) })
+        }
         (403, "DENIED") if says("read only mode") => Some(Reason::ReadOnly),
         (403, "DENIED") if says("to a proxy project") => Some(Reason::ProxyCache),
         (401, "UNAUTHORIZED") if says("unauthorized to access repository") && says("action: push") => {
@@ -148,6 +151,7 @@ mod tests {
                 "adding 19.1 MiB of storage resource, which when updated to current usage of {used} will exceed the \
                  configured upper limit of {limit}."
             );
+            assert_eq!(said(413, "DENIED", &message), said(403, "DENIED", &message));
             match said(403, "DENIED", &message) {
                 Some(Reason::Quota { left }) => left,
                 other => panic!("{other:?}"),

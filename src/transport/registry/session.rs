@@ -14,7 +14,7 @@
 
 use reqwest::{Method, Url};
 
-use super::answer::refusal;
+use super::answer::{refusal, refusal_with_codes};
 use super::auth::Scopes;
 use super::host::{Ask, Target};
 use super::outflow::{Feed, Outflow};
@@ -23,6 +23,9 @@ use super::retry::{Failure, Retry, is_gateway, is_transient};
 use super::upload::{Upload, concerns_more, location};
 use super::wire::Payload;
 use crate::error::{Error, Kind};
+
+/// Codes of a 403 that are final (distribution-spec, "Error Codes").
+const DENIALS: [&str; 2] = ["DENIED", "TOOMANYREQUESTS"];
 
 /// An upload as the registry is known to have it.
 pub(super) struct Session {
@@ -82,9 +85,14 @@ impl Upload<'_> {
                 self.feed = Some((end, feed));
                 self.has_taken(&reply, end)
             }
-            413 if self.shrinks(length) => {
-                self.keep(|session| session.unsure = false);
-                Ok(())
+            413 => {
+                // Who gives a reason has no limit for requests.
+                let failure = refusal(self.what, reply).await;
+                if failure.error.reason().is_none() && self.shrinks(length) {
+                    self.keep(|session| session.unsure = false);
+                    return Ok(());
+                }
+                Err(self.judged_size(failure, 413))
             }
             405 | 501 => {
                 self.host.memory.set_refuses_patch();
@@ -92,9 +100,12 @@ impl Upload<'_> {
                 Err(Failure { retry: Retry::Now, ..refusal(self.what, reply).await })
             }
             status => {
-                let failure = self.refused(reply).await;
-                // Read-only mode, a full quota: it says nothing of PATCH, and the session may go on.
-                if concerns_more(&failure.error) {
+                let (failure, codes) = refusal_with_codes(self.what, reply).await;
+                let failure = self.after_refusal(failure, status);
+                // Read-only mode, a full quota: it says nothing of PATCH, and the session may go on. A registry that denies in its own
+                // words denies the blob, whichever way it comes; a gateway that takes no PATCH has none.
+                let is_denied = status == 403 && codes.iter().any(|code| DENIALS.contains(&code.as_str()));
+                if concerns_more(&failure.error) || is_denied {
                     return Err(failure);
                 }
                 Err(if self.gives_up_patch(status) { self.start_in_one(failure) } else { failure })
@@ -210,7 +221,11 @@ impl Upload<'_> {
     /// The failure that an answer stands for, and what it means for the session.
     async fn refused(&mut self, reply: Reply) -> Failure {
         let status = reply.status();
-        let failure = self.judged_size(refusal(self.what, reply).await, status);
+        self.after_refusal(refusal(self.what, reply).await, status)
+    }
+
+    fn after_refusal(&mut self, failure: Failure, status: u16) -> Failure {
+        let failure = self.judged_size(failure, status);
         // Cancelled or expired (BLOB_UPLOAD_UNKNOWN, BLOB_UPLOAD_INVALID): a new one may do.
         let gone = matches!(status, 404 | 410);
         if gone {

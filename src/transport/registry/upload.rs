@@ -342,7 +342,11 @@ impl Upload<'_> {
         let ask = Ask::new(Method::POST, path, Scopes::push(self.repository), self.what);
         let reply = self.host.once(&ask).await?;
         match reply.status() {
-            202 => location(&reply, self.what).map(Session::at).map_err(Failure::never),
+            202 => {
+                let least = reply.header("oci-chunk-min-length").and_then(|header| header.trim().parse().ok());
+                self.host.memory.note_least_chunk(least.unwrap_or(0));
+                location(&reply, self.what).map(Session::at).map_err(Failure::never)
+            }
             _ => Err(ask.refused(reply).await),
         }
     }
@@ -390,11 +394,6 @@ impl Upload<'_> {
             200 | 202 => self.check_there(reply).await,
             // The session is gone (BLOB_UPLOAD_UNKNOWN, BLOB_UPLOAD_INVALID): a new one may do.
             404 | 416 => Err(Failure { retry: Retry::Soon, ..refusal(self.what, reply).await }),
-            // A gateway's limit: the registry behind it has not heard of this, and the session is as good as before.
-            413 if self.shrinks(self.blob.size) => {
-                self.session = Some(session);
-                Err(Failure { retry: Retry::Now, ..refusal(self.what, reply).await })
-            }
             // Some take content by PATCH alone.
             405 | 501 if self.blob.size > 0 && self.takes_parts() && !self.in_parts => {
                 self.in_parts = true;
@@ -402,7 +401,13 @@ impl Upload<'_> {
                 Err(Failure { retry: Retry::Now, ..refusal(self.what, reply).await })
             }
             status => {
-                let failure = self.judged_size(refusal(self.what, reply).await, status);
+                let failure = refusal(self.what, reply).await;
+                // A gateway's limit: the registry behind it has not heard of this, and the session is as good as before.
+                if status == 413 && failure.error.reason().is_none() && self.shrinks(self.blob.size) {
+                    self.session = Some(session);
+                    return Err(Failure { retry: Retry::Now, ..failure });
+                }
+                let failure = self.judged_size(failure, status);
                 let failure = self.once_more(failure, status);
                 self.may_be_there = may_be_down(status);
                 match failure.error.reason() {
@@ -428,7 +433,9 @@ impl Upload<'_> {
 
     pub fn judged_size(&self, failure: Failure, status: u16) -> Failure {
         match status {
-            413 => Failure { error: failure.error.with_reason(Reason::BodyLimit), ..failure },
+            413 if failure.error.reason().is_none() => {
+                Failure { error: failure.error.with_reason(Reason::BodyLimit), ..failure }
+            }
             _ => failure,
         }
     }

@@ -21,6 +21,8 @@ use super::{Token, TokenSlot};
 /// long ones. The token that names them all has to fit one header, too.
 const MOST_SCOPES: usize = 20;
 const MOST_BYTES: usize = 6000;
+/// Two groups fit one request if their names are short; the token names each repository with some 70 bytes more.
+const MOST_JOINED_BYTES: usize = 5000;
 
 /// A token that is refused at an age above this may have expired early or been revoked; a younger one does not serve.
 const FRESH: Duration = Duration::from_secs(60);
@@ -83,8 +85,8 @@ impl SharedTokens {
         state.groups.extend(new);
     }
 
-    /// The one that serves `scopes`. A mount from a project of one group into another takes a token for that whole group and
-    /// the project it comes from.
+    /// The one that serves `scopes`. A mount from a project of one group into another takes a token for both groups, as far as one
+    /// request can name them.
     pub fn serving(&self, scopes: &Scopes) -> Option<Arc<Shared>> {
         let mut state = self.lock();
         let State { groups, alone } = &mut *state;
@@ -100,6 +102,18 @@ impl SharedTokens {
         for other in scopes.projects().filter(|project| !home.projects.contains(*project)) {
             let group = groups.iter().find(|group| group.projects.contains(other) && group.account == home.account)?;
             paths.extend(group.scopes.paths().find(|path| project(path) == other).map(str::to_owned));
+        }
+        // One more token for the two groups, and not one for each project that something is mounted from.
+        let bytes = |path: &str| path.len() + 70;
+        let mut room = MOST_JOINED_BYTES.saturating_sub(paths.iter().map(|path| bytes(path)).sum());
+        let is_of = |group: &&Arc<Shared>| {
+            group.account == home.account && scopes.projects().any(|project| group.projects.contains(project))
+        };
+        for path in groups.iter().filter(is_of).flat_map(|group| group.paths()) {
+            if bytes(&path) <= room && !paths.contains(&path) {
+                room -= bytes(&path);
+                paths.push(path);
+            }
         }
         let joined = Arc::new(Shared::new(&paths, home.account, Scopes::push_all));
         groups.push(joined.clone());
@@ -179,6 +193,26 @@ mod tests {
         let joined: Vec<_> = (20..45).map(into).collect();
         assert!(joined.iter().all(Option::is_some));
         assert_eq!(tokens.lock().groups.len(), 5);
+    }
+
+    #[test]
+    fn one_token_more_serves_all_mounts_between_two_groups() {
+        let tokens = announced(30);
+        for from in 0..30 {
+            for to in (0..30).filter(|to| *to != from) {
+                assert!(tokens.serving(&mount(&format!("p{to:02}/a"), &format!("p{from:02}/b"))).is_some());
+            }
+        }
+        assert_eq!(tokens.lock().groups.len(), 3);
+        // Long names take several, and none of them is longer than a request may be.
+        let tokens = SharedTokens::default();
+        let name = |n: usize| format!("p{n:02}/{}", "x".repeat(200));
+        tokens.announce(vec![(0..40).map(name).collect()]);
+        for from in 20..40 {
+            assert!(tokens.serving(&mount("p00/a", &format!("p{from}/b"))).is_some());
+        }
+        let longest = tokens.lock().groups.iter().map(|group| group.paths().concat().len()).max();
+        assert!(longest <= Some(6000), "{longest:?}");
     }
 
     #[test]

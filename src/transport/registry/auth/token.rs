@@ -19,6 +19,7 @@ use super::claims::{self, Granted};
 use super::scope::Scopes;
 use crate::credentials::{Credentials, Secret};
 use crate::error::{Error, Kind};
+use crate::progress::conceal;
 use crate::transport::registry::answer::refusal_of_token;
 use crate::transport::registry::reply::Reply;
 use crate::transport::registry::retry::{Failure, is_transient};
@@ -185,7 +186,12 @@ fn usable_for(expires_in: Option<f64>) -> Duration {
 
 pub(super) fn basic_header(credentials: &Credentials) -> Result<HeaderValue, Failure> {
     let pair = format!("{}:{}", credentials.username, credentials.password.expose());
-    header("Basic", &STANDARD.encode(pair))
+    let encoded = STANDARD.encode(pair);
+    // Of a short password too little stands in there to be searched for.
+    let bare = encoded.trim_end_matches('=');
+    conceal(bare);
+    conceal(&bare.replace('+', "-").replace('/', "_"));
+    header("Basic", &encoded)
 }
 
 pub(super) fn header(scheme: &str, secret: &str) -> Result<HeaderValue, Failure> {
@@ -218,6 +224,19 @@ mod tests {
         assert_eq!((mixed.token.as_deref(), mixed.access_token), (Some("t"), None));
         let bare: Answer = serde_json::from_str(r#"{"token":"t","access_token":null}"#).unwrap();
         assert_eq!((bare.token.as_deref(), bare.expires_in), (Some("t"), None));
+    }
+
+    #[test]
+    fn what_stands_in_authorization_is_hidden_however_short_the_password_is() {
+        for (user, password) in [("user", "pass"), ("a", "b"), ("robot$x", "~~?"), ("", "pw")] {
+            let credentials = Credentials::basic(user, password);
+            let header = basic_header(&credentials).unwrap();
+            let sent = header.to_str().unwrap().trim_start_matches("Basic ").trim_end_matches('=').to_owned();
+            for echoed in [sent.clone(), sent.replace('+', "-").replace('/', "_")] {
+                let shown = crate::progress::redacted(&format!("Authorization: Basic {echoed}")).into_owned();
+                assert_eq!(shown, "Authorization: Basic ***");
+            }
+        }
     }
 
     #[test]
