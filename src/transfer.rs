@@ -145,14 +145,15 @@ impl<'a> Transfer<'a> {
         // It ends early only with `fail_fast`; every failure is noted where it belongs.
         let _ = try_join(blobs, self.images(graph, plan, received(to_publish), outcomes)).await;
         self.sink.finish().await;
-        self.so_far(graph, plan)
+        self.so_far(graph, plan, "another failure ended the run")
     }
 
-    /// What has become of the images until now; what is still under way has failed.
-    pub fn so_far(&self, graph: &Graph, plan: &Plan) -> Outcome {
+    /// What has become of the images until now; what is still under way has failed, for the reason `why`.
+    pub fn so_far(&self, graph: &Graph, plan: &Plan, why: &str) -> Outcome {
         let mut outcomes = self.outcomes.known();
         let pairs = graph.images.iter().zip(&plan.images).enumerate();
-        let images = pairs.map(|(at, (image, step))| outcomes.remove(&at).unwrap_or_else(|| self.untried(image, step)));
+        let images =
+            pairs.map(|(at, (image, step))| outcomes.remove(&at).unwrap_or_else(|| self.untried(image, step, why)));
         let mut blocked = self.blocked.lock().unwrap_or_else(PoisonError::into_inner).clone();
         // A root that has its tag is named by that.
         let tagged = graph.images.iter().zip(&plan.images).filter(|(_, step)| step.to.digest.is_none());
@@ -202,7 +203,7 @@ impl<'a> Transfer<'a> {
     }
 
     /// What is known of an image that was not reached.
-    fn untried(&self, image: &Image, step: &ImageStep) -> Result<Done, Arc<Error>> {
+    fn untried(&self, image: &Image, step: &ImageStep, why: &str) -> Result<Done, Arc<Error>> {
         match step.action {
             Action::Nothing => return Ok(Done::Present),
             Action::Skip => return Ok(Done::Skipped),
@@ -210,7 +211,7 @@ impl<'a> Transfer<'a> {
             Action::Refuse | Action::Immutable | Action::Push => {}
         }
         self.check_blobs(image, step)?;
-        let text = "it was not finished, because another failure ended the run; running again continues";
+        let text = format!("it was not finished, because {why}; running again continues");
         Err(Arc::new(Error::new(Kind::Interrupted, text)))
     }
 

@@ -30,7 +30,7 @@ use crate::error::{Error, Result};
 use crate::graph::Graph;
 use crate::progress::Event;
 use crate::progress::units::count;
-use crate::receipt::ImageReceipt;
+use crate::receipt::{Brought, ImageReceipt};
 use crate::resolve::companion_tags;
 use crate::transport::storage::{Depth, Storage};
 use choice::Which;
@@ -202,7 +202,7 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
     let (which, link) = (&args.which, args.link.mode());
     let asked = |to| Asked { storage: &args.storage, to, json: args.json, started };
     let key = args.sign.key(context)?;
-    let push = push.map(|push| push.signing(key.clone())).transpose()?;
+    let push = push.map(|push| push.signing(key.clone())).transpose()?.map(|push| push.knowing(Brought::default()));
     let tools = args.tools.read()?;
     let bundle = args.to_bundle.as_ref().map(|out| to_bundle::Job {
         key: key.clone(),

@@ -167,7 +167,7 @@ impl<'p> Interrupted<'p> {
 impl Drop for Interrupted<'_> {
     fn drop(&mut self) {
         let Some((push, cargo, plan, transfer)) = self.0.take() else { return };
-        let outcome = transfer.so_far(&cargo.graph, plan);
+        let outcome = transfer.so_far(&cargo.graph, plan, "the run was stopped");
         let ended = Ended { plan, wanted: &[], proven: vec![None; outcome.images.len()] };
         if let Err(error) = receipt(push, cargo, &ended, &outcome) {
             tracing::warn!(error = %error.chain(), "no receipt was written");
