@@ -92,7 +92,7 @@ async fn read(purpose: Purpose, what: &str, reply: Reply, aside: &str) -> (Failu
     };
     if refusals::is_down(status, &body) {
         let retry = if server.is_some() { Retry::Down { no_answer: true } } else { Retry::Soon };
-        return Failure { error: Error::new(Kind::Network, text), retry, server, status: None };
+        return (Failure { error: Error::new(Kind::Network, text), retry, server, status: None }, body);
     }
     let error = Error::new(kind(status), text);
     if let Some(reason) = refusals::named(status, &body) {
