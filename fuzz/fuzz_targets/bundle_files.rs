@@ -41,7 +41,7 @@ fn make_sums_right(files: &mut Files, name: &str) {
         && let Ok(mut bundle) = BundleJson::parse(bytes(files, BUNDLE_JSON), BUNDLE_JSON)
     {
         for file in bundle.files.iter_mut().filter(|file| file.path == name) {
-            (file.size, file.sha256) = (content.len() as u64, Digest::sha256(&content).hex());
+            (file.size, file.sha256) = (content.len() as u64, (&Digest::sha256(&content)).into());
         }
         *bytes(files, BUNDLE_JSON) = serde_json::to_vec(&bundle).expect("JSON");
     }
