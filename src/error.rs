@@ -73,8 +73,10 @@ pub enum Reason {
     DamagedFile,
     /// The registry fails again and again at this object, and answers otherwise.
     Undelivered,
-    /// The content is there, but a policy forbids pulling it: it is not signed, or not scanned.
+    /// The content is there, but a policy forbids pulling it: it is not signed, not scanned, or a scan found something.
     PullPolicy,
+    /// This account may not pull, and what a tag means has to be known before it may be changed.
+    NoPullRight,
 }
 
 /// One cause that ends everything that concerns a registry, or a part of one, for the rest of the run: it no longer answers,
@@ -115,7 +117,8 @@ impl Reason {
             | Reason::BodyLimit
             | Reason::DamagedFile
             | Reason::Undelivered
-            | Reason::PullPolicy => Reach::Object,
+            | Reason::PullPolicy
+            | Reason::NoPullRight => Reach::Object,
         }
     }
 }
@@ -195,6 +198,16 @@ impl Error {
     pub fn reason(&self) -> Option<&Reason> {
         let cause = || self.source()?.downcast_ref::<Error>()?.reason();
         self.reason.as_ref().or_else(cause)
+    }
+
+    /// The words in which a policy forbids pulling, if that is why it failed.
+    pub fn policy(&self) -> Option<String> {
+        if self.reason() != Some(&Reason::PullPolicy) {
+            return None;
+        }
+        let chain = self.chain();
+        let said = [": PROJECTPOLICYVIOLATION: ", ": 412 "].iter().find_map(|mark| Some(chain.rsplit_once(mark)?.1));
+        Some(said.unwrap_or(&chain).to_owned())
     }
 
     /// What was asked for is not there, or is denied: some registries answer 401 or 403 for what they do not have.

@@ -4,6 +4,10 @@ use rustix::io::Errno;
 
 use crate::error::{Error, Kind, Reason};
 
+/// What helps where a policy of a project forbids pulling.
+pub const PULL_POLICY: &str = "a policy of the project forbids pulling: meet what it asks for, or have an administrator of the project change it (on Harbor \
+     under Configuration: content trust, vulnerability severity, CVE allowlist)";
+
 /// Advice for whoever sees this error, if there is any that is better than none.
 pub fn for_error(error: &Error) -> Option<&'static str> {
     if let Some(hint) = error.reason().and_then(for_reason) {
@@ -138,8 +142,10 @@ fn for_reason(reason: &Reason) -> Option<&'static str> {
             "the registry answers, but fails at this object: ask its administrator; until then --keep-going (export, lock) carries the \
              others",
         ),
-        Reason::PullPolicy => Some(
-            "a policy of the project forbids pulling this image until it is signed or scanned; pushing is not affected",
+        Reason::PullPolicy => Some(PULL_POLICY),
+        Reason::NoPullRight => Some(
+            "give the account the right to pull there: without it nobody can see what a tag means, and --on-existing skip and fail \
+             depend on that",
         ),
     }
 }

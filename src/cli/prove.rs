@@ -9,6 +9,8 @@ use serde_json::json;
 
 use super::context::Context;
 use super::exit::Outcome;
+use super::hint;
+use super::push::report::named;
 use super::receipts;
 use super::registry::RegistryArgs;
 use super::signing::public;
@@ -106,6 +108,7 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
         print_json(&receipt.target, args.to.as_deref(), &proof, context)?;
     } else {
         print(&proof, context)?;
+        tell_withheld(&proof.plan, context);
         context.say(&summary(&proof, started));
     }
     Ok(outcome(&proof.plan))
@@ -159,7 +162,7 @@ impl Job<'_> {
             context.events.report(Event::Warning(format!("{} {text}", count(plan.unplaced, "digest"))));
         }
         // Of what could not be read the rest need not be read again.
-        if plan.images.iter().all(|image| image.verdict != Verdict::Unread) {
+        if plan.images.iter().all(|image| image.verdict != Verdict::Unread || image.withheld().is_some()) {
             state.finish()?;
         }
         context.end();
@@ -234,7 +237,12 @@ pub fn outcome(plan: &Plan) -> Outcome {
 }
 
 /// Why an image was not proven, as the outcome of its push.
+///
+/// What a policy alone withholds is there.
 pub fn failure(image: &ImageProof) -> Option<Error> {
+    if image.withheld().is_some() {
+        return None;
+    }
     let text = image.problems.join("; ");
     let kind = match image.verdict {
         Verdict::Proven => return None,
@@ -247,7 +255,8 @@ pub fn failure(image: &ImageProof) -> Option<Error> {
 }
 
 fn print(proof: &Proof, context: &Context) -> Result<()> {
-    let wrong = || proof.plan.images.iter().filter(|image| image.verdict != Verdict::Proven);
+    let is_told = |image: &&ImageProof| image.verdict != Verdict::Proven && image.withheld().is_none();
+    let wrong = || proof.plan.images.iter().filter(is_told);
     for image in wrong().take(MOST_SHOWN) {
         let problems: BTreeSet<&String> = image.problems.iter().collect();
         let problems: String = problems.iter().map(|problem| format!("  {problem}\n")).collect();
@@ -256,6 +265,19 @@ fn print(proof: &Proof, context: &Context) -> Result<()> {
     match wrong().count().saturating_sub(MOST_SHOWN) {
         0 => Ok(()),
         more => context.print(&format!("and {more} more\n")),
+    }
+}
+
+/// Images that a policy lets nobody read, one line for each policy.
+pub fn tell_withheld(plan: &Plan, context: &Context) {
+    let mut policies: BTreeMap<&str, Vec<&Reference>> = BTreeMap::new();
+    for image in &plan.images {
+        image.withheld().into_iter().for_each(|policy| policies.entry(policy).or_default().push(&image.reference));
+    }
+    for (policy, images) in policies {
+        let (number, names) = (count(images.len(), "image"), named(images));
+        let text = format!("{number} not proven ({names}): a policy of the project forbids pulling: {policy}");
+        context.failed_image(&text, Some(hint::PULL_POLICY));
     }
 }
 

@@ -28,6 +28,8 @@ pub struct Preflight {
     pub hidden: Vec<String>,
     /// Projects this account can see and not push to.
     pub denied: Vec<String>,
+    /// Those of them in which this account has no right at all.
+    pub shut: Vec<String>,
     /// Projects that cache another registry; nobody can push to them.
     pub proxy_cache: Vec<String>,
     /// Repositories that Harbor would not take: without a project, or below one that can't be created.
@@ -131,7 +133,11 @@ impl Preflight {
             }
             Push::Allowed => {}
             Push::Nothing if view.existence == Existence::Unknown => self.hidden.push(project.clone()),
-            Push::Denied | Push::Nothing => self.denied.push(project.clone()),
+            Push::Denied => self.denied.push(project.clone()),
+            Push::Nothing => {
+                self.denied.push(project.clone());
+                self.shut.push(project.clone());
+            }
             Push::Unknown => self.unknown.push(project.clone()),
         }
         if view.proxy_cache {
@@ -149,10 +155,15 @@ impl Preflight {
         Preflight { missing: Vec::new(), hidden: Vec::new(), ..self.clone() }
     }
 
+    /// The same, had only those projects been created that are certainly missing.
+    pub fn once_missing_created(&self) -> Preflight {
+        Preflight { missing: Vec::new(), ..self.clone() }
+    }
+
     /// The projects whose repositories cannot be asked about: Harbor answers as if the credentials were wrong. Those that this
     /// account may only pull from can.
     pub fn closed(&self) -> BTreeSet<String> {
-        self.missing.iter().chain(&self.hidden).cloned().collect()
+        self.missing.iter().chain(&self.hidden).chain(&self.shut).cloned().collect()
     }
 
     /// Everything found, what stops the push first.

@@ -76,8 +76,9 @@ impl Prover<'_> {
     async fn follow(&self, claim: &Claim, confirmed: &Confirmed, read: &Read) -> Result<Tree> {
         let repository = claim.reference.repository.clone();
         let (reference, digest) = (claim.reference.clone(), claim.digest);
-        let (verdict, found, problems, blobs) = (Verdict::Proven, None, Vec::new(), Vec::new());
-        let proof = ImageProof { reference, digest, verdict, found, problems, blobs };
+        let (verdict, found, problems, policy, withheld, blobs) =
+            (Verdict::Proven, None, Vec::new(), None, 0, Vec::new());
+        let proof = ImageProof { reference, digest, verdict, found, problems, policy, withheld, blobs };
         let mut tree = Tree {
             proof,
             repository,
@@ -291,6 +292,7 @@ impl Tree {
             Kind::Damaged => self.note(Verdict::Damaged, error.chain()),
             Kind::RateLimited | Kind::Interrupted | Kind::Input | Kind::Disk => return Err(error),
             _ if error.stopped().is_some() => return Err(error),
+            _ if let Some(policy) = error.policy() => self.proof.note_withheld(policy, error.chain()),
             _ => {
                 self.note(Verdict::Unread, error.chain());
                 self.failed = self.failed.take().or(Some(error));

@@ -87,6 +87,12 @@ pub struct ImageProof {
     pub found: Option<Digest>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub problems: Vec<String>,
+    /// Why a policy forbids pulling some of it, in the registry's words.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub policy: Option<String>,
+    /// How many of the problems are of that policy.
+    #[serde(skip)]
+    withheld: usize,
     /// Blobs it needs, by their place in the plan.
     #[serde(skip)]
     blobs: Vec<usize>,
@@ -151,6 +157,20 @@ impl Plan {
 }
 
 impl ImageProof {
+    /// The words of the policy that alone keeps it from being proven.
+    pub fn withheld(&self) -> Option<&str> {
+        let is_alone = self.verdict == Verdict::Unread && self.problems.len() == self.withheld;
+        self.policy.as_deref().filter(|_| is_alone)
+    }
+
+    /// A policy forbids pulling a part of it.
+    fn note_withheld(&mut self, policy: String, problem: String) {
+        let before = self.problems.len();
+        self.note(Verdict::Unread, problem);
+        self.withheld += self.problems.len() - before;
+        self.policy.get_or_insert(policy);
+    }
+
     /// The worst of several problems is what the image has.
     fn note(&mut self, verdict: Verdict, problem: String) {
         let rank = |verdict| match verdict {

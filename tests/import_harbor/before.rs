@@ -98,7 +98,7 @@ fn a_dry_run_names_all_that_would_stop_the_import() {
     // `ap` is to be created, `apps` is denied: the one is not taken for the other.
     let map = map_file(directory.path(), &[("team/one", "ap/one"), ("team/two", "apps/two"), ("team/three", "base/x")]);
     let options = ["--map", &map, "--dry-run", "--create-projects"];
-    let ran = import(&bundle, &server, "", CI, &options).ended(0);
+    let ran = import(&bundle, &server, "", CI, &options).ended(4);
     for said in ["read-only mode", "project ap does not exist: it will be", "may not push to project apps: give it"] {
         assert!(ran.stdout.contains(said), "{said}: {}", ran.stdout);
     }

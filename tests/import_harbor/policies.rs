@@ -204,6 +204,45 @@ fn a_tag_that_nobody_may_read_is_left_alone_where_that_was_asked_for() {
     import(&bundle, &server, "/base", CI, &["--on-existing", "fail"]).ended(0).said(&["1 present"]);
 }
 
+/// What is there and may not be pulled has not failed: the next increment need not bring it again.
+#[test]
+fn what_a_policy_withholds_from_a_proof_is_there_and_not_proven() {
+    let names = ["one", "two"].map(small);
+    let bundle = bundle(&[&names[0], &names[1]]);
+    let directory = tempdir();
+    let receipt = directory.path().join("receipt").display().to_string();
+    let server = Harbor::start(setup());
+    server.change("base", |project| project.content_trust = true);
+    let told = |stderr: &str| {
+        let lines = stderr.lines().filter(|line| line.starts_with("failed:"));
+        assert_eq!(lines.count(), 1, "{stderr}");
+        assert!(stderr.contains("2 images not proven") && stderr.contains("Configuration: content trust"), "{stderr}");
+        assert!(stderr.contains("not signed by cosign") && !stderr.contains("--plain-http"), "{stderr}");
+    };
+    told(&import(&bundle, &server, "/base", ROBOT, &["--prove", "--receipt", &receipt]).ended(1).stderr);
+    let written = std::fs::read_to_string(&receipt).unwrap();
+    assert_eq!(written.matches(r#""outcome": "pushed""#).count(), 2, "{written}");
+    assert_eq!(written.matches(r#""proven": false"#).count(), 2, "{written}");
+    let mut prove = gapferry();
+    told(&Ran::of(prove.args(["prove", &receipt, "--creds", ROBOT, "--retries", "1"])).ended(1).stderr);
+}
+
+/// Which right is missing is better known than that a look was denied.
+#[test]
+fn an_account_that_may_only_push_hears_why_it_cannot() {
+    let bundle = bundle(&[&small("one")]);
+    let cache = Project::new("cache").proxy_cache().member("robot$base+ci", Right::Deliver);
+    let server = Harbor::start(setup().with(cache).with(Project::new("in").member("robot$base+ci", Right::Deliver)));
+    let refused = import(&bundle, &server, "/cache/x", ROBOT, &[]).ended(4);
+    refused.said(&["can not push artifact to a proxy project: cache", "choose another project"]);
+    for existing in ["skip", "fail"] {
+        import(&bundle, &server, "/in", ROBOT, &["--on-existing", existing])
+            .ended(4)
+            .said(&["the right to pull there"]);
+    }
+    import(&bundle, &server, "/in", ROBOT, &[]).ended(0);
+}
+
 #[test]
 fn a_sparse_index_is_refused_with_the_remedy() {
     let image = images::oci_index("team/app", "1.0", "content");

@@ -41,10 +41,26 @@ fn a_look_by_an_account_that_may_only_pull_takes_a_dozen_tokens_at_most() {
     let server = Harbor::start(projects.fold(setup(), Setup::with));
     import(&bundle, &server, "", ADMIN, &[]).ended(0);
     server.clear_log();
-    let look = import(&bundle, &server, "", ROBOT, &["--dry-run"]).ended(0);
+    let look = import(&bundle, &server, "", ROBOT, &["--dry-run"]).ended(4);
     assert!(look.stdout.contains("may not push to project p00"), "{}", look.stdout);
     let tokens = server.token_requests();
     assert!(tokens <= 12, "{tokens} tokens");
+}
+
+/// Each request with a password costs Harbor a hash, and it asks for one whenever it refuses a token.
+#[test]
+fn a_look_by_an_account_without_rights_says_so_and_shows_its_password_a_few_times() {
+    let images: Vec<Image> = (0..30).map(|n| small(&format!("app{n}"))).collect();
+    let bundle = bundle(&images.iter().collect::<Vec<_>>());
+    let shut = setup().with(Project::new("shut"));
+    let deliver = Project::new("deliver").member("ci", Right::Deliver);
+    let server = Harbor::start(shut.with(deliver));
+    let look = import(&bundle, &server, "/shut", CI, &["--dry-run", "--create-projects"]).ended(4);
+    assert!(look.stdout.contains("this account has no right there: give it"), "{}", look.stdout);
+    assert!(server.passwords() <= 12, "{} of {}", server.passwords(), server.log().len());
+    server.clear_log();
+    import(&bundle, &server, "/deliver", CI, &["--dry-run"]).ended(0);
+    assert!(server.log().len() > 30 && server.passwords() <= 12, "{} of {}", server.passwords(), server.log().len());
 }
 
 /// What is carried out of a Harbor costs it as few as what comes in.

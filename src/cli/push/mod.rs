@@ -23,7 +23,7 @@ use super::receipts;
 use super::registry::RegistryArgs;
 use crate::allowlist::refused;
 use crate::content::Source;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::graph::Graph;
 use crate::lock::{IndexMode, LockedImage, MissingImage};
 use crate::naming::{Map, Naming, Style, Target, landing, parse_target};
@@ -306,7 +306,8 @@ impl<'a> Push<'a> {
         }
         if args.dry_run {
             report::faults(cargo, context);
-            return report::plan(self, cargo, &plan, &prepared.notes, context);
+            let planned = report::plan(self, cargo, &plan, &prepared.notes, context)?;
+            return Ok(if prepared.is_refused { Outcome::Failed(Kind::Refused) } else { planned });
         }
         check_incomplete_indexes(graph, context);
         cargo.arriving.map_or(Ok(()), |arriving| arriving.before(&plan, &waiting))?;

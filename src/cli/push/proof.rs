@@ -48,11 +48,12 @@ impl Push<'_> {
         let there = outcome.images.iter_mut().zip(&mut ended.proven).filter(|(result, _)| is_there(result));
         for ((result, proven), found) in there.zip(&proof.plan.images) {
             let failure = prove::failure(found);
-            *proven = Some(failure.is_none());
+            *proven = Some(failure.is_none() && found.withheld().is_none());
             if let Some(error) = failure {
                 *result = Err(Arc::new(error));
             }
         }
+        prove::tell_withheld(&proof.plan, context);
         Ok(prove::outcome(&proof.plan))
     }
 }

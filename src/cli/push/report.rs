@@ -267,10 +267,7 @@ fn blocked(outcome: &transfer::Outcome, context: &Context) {
         let (counted, names): (Vec<String>, Vec<String>) =
             kinds.map(|(names, what)| (units::count(names.len(), what), named(names))).unzip();
         let (counted, names) = (counted.join(" and "), names.join("; "));
-        let text = format!(
-            "{counted} cannot be pulled yet: a policy of the project forbids it until the image is signed or scanned: {why} \
-             ({names})"
-        );
+        let text = format!("{counted} cannot be pulled yet: a policy of the project forbids it: {why} ({names})");
         context.events.report(Event::Notice(text));
     }
 }
@@ -288,7 +285,7 @@ fn kept(outcome: &transfer::Outcome, context: &Context) {
 }
 
 /// The first of them.
-fn named<'t>(tags: impl IntoIterator<Item = &'t Reference>) -> String {
+pub fn named<'t>(tags: impl IntoIterator<Item = &'t Reference>) -> String {
     let mut tags = tags.into_iter().map(ToString::to_string);
     let named: Vec<String> = tags.by_ref().take(MOST_NAMED).collect();
     let more = if tags.next().is_some() { ", …" } else { "" };

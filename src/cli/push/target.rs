@@ -45,6 +45,8 @@ pub struct Prepared {
     closed: BTreeSet<String>,
     /// For the plan: what would be created, what could go wrong.
     pub notes: Vec<String>,
+    /// In a dry run: the push itself would be refused for what the notes say.
+    pub is_refused: bool,
 }
 
 /// Finds out what the target is and makes ready what it wants; with `dry_run` only says so.
@@ -60,7 +62,7 @@ pub async fn prepare(
     context: &Context,
 ) -> Result<Prepared> {
     let limit = |at_once: u16| registries.limit_uploads_per_project(&target.registry, at_once.into());
-    let other = || Prepared { harbor: None, closed: BTreeSet::new(), notes: Vec::new() };
+    let other = || Prepared { harbor: None, closed: BTreeSet::new(), notes: Vec::new(), is_refused: false };
     let harbor = match harbor::detect(registries, account(target, targets)).await? {
         Detected::Harbor(harbor) => harbor,
         Detected::Unclear(error) if args.create_projects => {
@@ -90,7 +92,9 @@ pub async fn prepare(
     let wanted = found.to_create();
     if dry_run && !found.unauthorized {
         notes.extend(found.problems().iter().map(|problem| told(args, &found, problem)));
-        return Ok(Prepared { harbor: Some(harbor), closed: found.closed(), notes });
+        let left = if args.create_projects { found.once_missing_created() } else { found.clone() };
+        let (closed, is_refused) = (found.closed(), left.check().is_err());
+        return Ok(Prepared { harbor: Some(harbor), closed, notes, is_refused });
     }
     let found = match args.create_projects && !wanted.is_empty() {
         true => create(args, registries, &harbor, &found, &repositories, context).await?,
@@ -100,7 +104,7 @@ pub async fn prepare(
     for problem in found.problems() {
         context.events.report(Event::Warning(problem.to_string()));
     }
-    Ok(Prepared { harbor: Some(harbor), closed: BTreeSet::new(), notes })
+    Ok(Prepared { harbor: Some(harbor), closed: BTreeSet::new(), notes, is_refused: false })
 }
 
 /// Says of which repositories nothing is there: of projects that Harbor does not have, or not for us. Creates nothing.
@@ -188,9 +192,9 @@ impl Prepared {
     }
 }
 
-/// In a plan, what `--create-projects` will mend is no problem.
+/// In a plan, what `--create-projects` will mend is no problem. Whether it mends what Harbor hides, nobody can say.
 fn told(args: &HarborArgs, found: &Preflight, problem: &harbor::Problem) -> String {
-    let mended = args.create_projects && !found.once_created().problems().contains(problem);
+    let mended = args.create_projects && !found.once_missing_created().problems().contains(problem);
     if mended { format!("{}: it will be created", problem.text) } else { problem.to_string() }
 }
 

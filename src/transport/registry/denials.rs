@@ -5,7 +5,7 @@ use super::admission;
 use super::host::Host;
 use super::optional::{Need, Question};
 use super::tags;
-use crate::error::{Error, Kind};
+use crate::error::{Error, Kind, Reason, Result};
 use crate::oci::Reference;
 use crate::progress::Event;
 
@@ -21,19 +21,26 @@ pub enum Denials {
     Errors,
 }
 
-/// Whether `reference`, a look at which was denied, counts as absent, so that the push itself shows what is right. Said once for
-/// each registry.
-pub(super) async fn mean_absent(host: &Host, reference: &Reference, denied: &Error, denials: Denials) -> bool {
-    let (is_absent, why) = match denials {
-        Denials::Errors => return false,
-        Denials::Absent => (true, "a dry run does not test whether uploads are accepted"),
+/// `reference`, a look at which was denied, counts as absent, so that the push itself shows what is right. Said once for each
+/// registry.
+///
+/// # Errors
+/// It does not: the denial, or what is said to uploads where that names a reason.
+pub(super) async fn mean_absent(host: &Host, reference: &Reference, denied: &Error, denials: Denials) -> Result<()> {
+    let why = match denials {
+        Denials::Errors if is_of_pulling(denied) => return Err(denied.clone().with_reason(Reason::NoPullRight)),
+        Denials::Errors => return Err(denied.clone()),
+        Denials::Absent => "a dry run does not test whether uploads are accepted",
         Denials::AbsentIfWritable => {
             let cell = host.memory.takes_uploads(&reference.repository);
-            let takes_uploads = async { admission::may_push(host, &reference.repository).await.is_ok() };
-            (*cell.get_or_init(|| takes_uploads).await, "the repository accepts uploads")
+            match cell.get_or_init(|| admission::may_push(host, &reference.repository)).await {
+                Ok(()) => "the repository accepts uploads",
+                Err(refused) if refused.reason().is_some() => return Err(refused.clone()),
+                Err(_) => return Err(denied.clone()),
+            }
         }
     };
-    if is_absent && host.memory.is_first_denial() {
+    if host.memory.is_first_denial() {
         let text = format!(
             "{} denied a look-up, and what it denies is treated as missing ({why}): {}",
             host.registry,
@@ -41,7 +48,13 @@ pub(super) async fn mean_absent(host: &Host, reference: &Reference, denied: &Err
         );
         host.wire.events.report(Event::Warning(text));
     }
-    is_absent
+    Ok(())
+}
+
+/// Whether Harbor says that the account lacks the right to pull. It says the same of a project that does not exist, which was
+/// looked for before.
+fn is_of_pulling(denied: &Error) -> bool {
+    denied.kind() == Kind::Unauthorized && denied.chain().contains("action: pull")
 }
 
 /// Whether the repository's list of tags shows that a tag, a look at which was denied, is not there. A repository that does not

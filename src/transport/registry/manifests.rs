@@ -46,8 +46,7 @@ pub(super) async fn look_up(host: &Host, reference: &Reference, denials: Denials
             said => said,
         };
         match said {
-            Err(error) if error.reason() == Some(&Reason::PullPolicy) => return Ok(Lookup::Blocked(words(&error))),
-            Err(error) => return Err(error),
+            Err(error) => return error.policy().map(Lookup::Blocked).ok_or(error),
             // Some caches in front of a registry give HEAD what was there before.
             Ok(Said::Found(told)) if host.memory.arrived.is_other(reference, &told.digest) => {
                 let asked = (Absence::ByGet, Need::Required);
@@ -59,20 +58,16 @@ pub(super) async fn look_up(host: &Host, reference: &Reference, denials: Denials
             Ok(Said::Absent) => {}
             Ok(Said::Denied(error)) if host.memory.arrived.has_manifest(reference) => return Err(error),
             Ok(Said::Denied(error)) => {
-                let is_absent = denials::mean_absent(host, reference, &error, denials).await;
-                if is_absent && error.kind() == Kind::Network {
+                denials::mean_absent(host, reference, &error, denials).await?;
+                if error.kind() == Kind::Network {
                     host.memory.note_stumble();
                 }
-                return match is_absent {
-                    // Others may have signed there: what would be replaced has to be known.
-                    true if reference.tag.as_ref().is_some_and(Tag::is_list)
-                        && !denials::is_unlisted(host, reference).await =>
-                    {
-                        Ok(Lookup::Blocked(error.chain()))
-                    }
-                    true => Ok(Lookup::Absent),
-                    false => Err(error),
-                };
+                // Others may have signed there: what would be replaced has to be known.
+                let is_list = reference.tag.as_ref().is_some_and(Tag::is_list);
+                return Ok(match is_list && !denials::is_unlisted(host, reference).await {
+                    true => Lookup::Blocked(error.chain()),
+                    false => Lookup::Absent,
+                });
             }
         }
         let denied = Error::new(Kind::NotFound, format!("{what}: it was stored, and is said not to be there"));
@@ -86,12 +81,6 @@ pub(super) async fn look_up(host: &Host, reference: &Reference, denials: Denials
 fn concerns_it_alone(error: &Error) -> bool {
     let is_unexplained = matches!(error.reason(), None | Some(Reason::Undelivered));
     matches!(error.kind(), Kind::Network | Kind::Refused) && is_unexplained && error.stopped().is_none()
-}
-
-/// What the registry said, without what was asked.
-fn words(error: &Error) -> String {
-    let text = error.to_string();
-    text.rsplit_once(": 412 ").map_or(text.as_str(), |(_, said)| said).to_owned()
 }
 
 /// `None`: the registry has no such tag or digest.

@@ -67,7 +67,7 @@ pub(super) struct Memory {
     /// By origin: servers that the registry redirects to, as anybody may read them.
     elsewhere: Mutex<HashMap<String, Arc<Auth>>>,
     /// Whether repositories take uploads, where a look into them was denied.
-    uploads: Mutex<HashMap<Repository, Arc<OnceCell<bool>>>>,
+    uploads: Mutex<HashMap<Repository, Arc<OnceCell<crate::error::Result<()>>>>>,
     denied: AtomicBool,
     /// A look-up has failed to its last try, and what was looked up counts as absent.
     stumbles: AtomicBool,
@@ -93,7 +93,7 @@ impl Memory {
     }
 
     /// Whether a repository takes uploads, to be found out once.
-    pub fn takes_uploads(&self, repository: &Repository) -> Arc<OnceCell<bool>> {
+    pub fn takes_uploads(&self, repository: &Repository) -> Arc<OnceCell<crate::error::Result<()>>> {
         let mut uploads = self.uploads.lock().unwrap_or_else(PoisonError::into_inner);
         uploads.entry(repository.clone()).or_default().clone()
     }

@@ -37,6 +37,8 @@ pub struct Logged {
     pub path: String,
     pub status: u16,
     pub authorized: bool,
+    /// With a password.
+    pub basic: bool,
 }
 
 #[derive(Clone)]
@@ -243,6 +245,7 @@ async fn serve(state: Arc<Mutex<State>>, request: Request) -> Answer {
         path: whole,
         status: answer.status().as_u16(),
         authorized: call.headers.contains_key(header::AUTHORIZATION),
+        basic: call.header(header::AUTHORIZATION).starts_with("Basic "),
     });
     if call.method == Method::HEAD {
         let length = answer.headers().get(header::CONTENT_LENGTH).cloned();

@@ -56,6 +56,11 @@ impl Harbor {
         self.state().repositories.get(repository).is_some_and(|repository| repository.blobs.contains(digest))
     }
 
+    /// Requests that showed a password.
+    pub fn passwords(&self) -> usize {
+        self.log().iter().filter(|entry| entry.basic).count()
+    }
+
     /// Requests for a token.
     pub fn token_requests(&self) -> usize {
         self.log().iter().filter(|entry| entry.path.starts_with("/service/token")).count()

@@ -236,7 +236,10 @@ impl Auth {
         sent: Option<&HeaderValue>,
         reply: &Reply,
     ) -> Result<Option<HeaderValue>, Failure> {
-        let challenge = Challenge::of(reply);
+        if self.is_final(scopes, sent).await {
+            return Ok(None);
+        }
+        let challenge = Challenge::of(reply).filter(|challenge| !self.is_of_harbors_tokens(scopes, challenge, sent));
         let asked = scopes.words();
         let named = |challenge: &Challenge| {
             challenge.missing_scope().or_else(|| challenge.other_scope(&asked)).map(str::to_owned)
@@ -265,12 +268,41 @@ impl Auth {
         Ok(other.filter(|other| Some(other) != sent))
     }
 
+    /// Harbor answers every refused token by asking for Basic credentials. It wants tokens all the same: each request with a
+    /// password costs it a password hash.
+    fn is_of_harbors_tokens(&self, scopes: &Scopes, challenge: &Challenge, sent: Option<&HeaderValue>) -> bool {
+        let is_harbor = |known: &Challenge| matches!(known, Challenge::Bearer(bearer) if bearer.is_harbor());
+        *challenge == Challenge::Basic
+            && sent.is_some_and(is_bearer)
+            && self.challenges.of(scopes).into_challenge().as_ref().is_some_and(is_harbor)
+    }
+
+    /// Whether the refused token is a new one of Harbor's that grants something to these projects, and not what was wanted: another
+    /// would grant no more.
+    async fn is_final(&self, scopes: &Scopes, sent: Option<&HeaderValue>) -> bool {
+        if !self.challenges.is_harbor() || !sent.is_some_and(is_bearer) {
+            return false;
+        }
+        let shared = self.shared.serving(scopes).map(|shared| shared.token.clone());
+        for slot in shared.into_iter().chain([self.slot(scopes)]) {
+            let held = slot.lock().await;
+            let Some(token) = held.as_ref().filter(|token| token.is_sent_as(sent) && token.is_fresh()) else {
+                continue;
+            };
+            let is_final =
+                |granted: &Granted| scopes.are_answered_by_project(granted) && !scopes.are_granted_by_project(granted);
+            return token.granted.as_ref().is_some_and(is_final);
+        }
+        false
+    }
+
     /// Drops the token that was refused, unless another request has already replaced it.
     async fn forget(&self, scopes: &Scopes, refused: Option<&HeaderValue>) {
-        if let Some(shared) = self.shared.serving(scopes)
-            && let Some(token) = forget(&shared.token, refused).await
-        {
-            self.shared.refused(&token, scopes);
+        if let Some(shared) = self.shared.serving(scopes) {
+            let token = forget(&shared.token, refused).await;
+            if let Some(token) = shared.dropped(token, refused) {
+                self.shared.refused(&token, scopes);
+            }
         }
         forget(&self.slot(scopes), refused).await;
     }
@@ -304,6 +336,12 @@ fn is_for_good(failure: &Failure) -> bool {
 /// Takes the token out of `slot` if it is the refused one.
 async fn forget(slot: &TokenSlot, refused: Option<&HeaderValue>) -> Option<Token> {
     let mut held = slot.lock().await;
-    let current = held.as_ref().and_then(|token| token::header("Bearer", token.secret.expose()).ok());
-    if current.as_ref() == refused { held.take() } else { None }
+    match held.as_ref() {
+        Some(token) if token.is_sent_as(refused) => held.take(),
+        _ => None,
+    }
+}
+
+fn is_bearer(sent: &HeaderValue) -> bool {
+    sent.as_bytes().starts_with(b"Bearer ")
 }

@@ -12,7 +12,8 @@
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+
+use reqwest::header::HeaderValue;
 
 use super::scope::{Scopes, project};
 use super::{Token, TokenSlot};
@@ -23,9 +24,6 @@ const MOST_SCOPES: usize = 20;
 const MOST_BYTES: usize = 6000;
 /// Two groups fit one request if their names are short; the token names each repository with some 70 bytes more.
 const MOST_JOINED_BYTES: usize = 5000;
-
-/// A token that is refused at an age above this may have expired early or been revoked; a younger one does not serve.
-const FRESH: Duration = Duration::from_secs(60);
 
 /// The right to push to, or to pull from, all of these paths.
 type AllScopes = fn(&[String]) -> Scopes;
@@ -38,6 +36,8 @@ pub(in crate::transport::registry) struct Shared {
     /// Which credentials it belongs to: tokens of different accounts are never one.
     account: usize,
     pub(super) token: TokenSlot,
+    /// The one before it, which was refused: other requests that showed it may hear so later.
+    before: Mutex<Option<Token>>,
 }
 
 /// The shared tokens of one registry.
@@ -54,7 +54,16 @@ struct State {
 impl Shared {
     fn new(paths: &[String], account: usize, scopes: AllScopes) -> Shared {
         let projects = paths.iter().map(|path| project(path).to_owned()).collect();
-        Shared { scopes: scopes(paths), projects, account, token: TokenSlot::default() }
+        Shared { scopes: scopes(paths), projects, account, token: TokenSlot::default(), before: Mutex::default() }
+    }
+
+    /// The token that was shown in a refused request: `token`, which was dropped now, or the one that was dropped before.
+    pub(super) fn dropped(&self, token: Option<Token>, refused: Option<&HeaderValue>) -> Option<Token> {
+        let mut before = self.before.lock().unwrap_or_else(PoisonError::into_inner);
+        if token.is_some() {
+            *before = token;
+        }
+        before.clone().filter(|token| token.is_sent_as(refused))
     }
 
     fn covers(&self, scopes: &Scopes) -> bool {
@@ -128,7 +137,7 @@ impl SharedTokens {
     /// The registry refused `token` for these scopes. One that is no longer fresh may have been too old; any other does not
     /// serve these projects.
     pub fn refused(&self, token: &Token, scopes: &Scopes) {
-        if token.fetched.elapsed() <= FRESH {
+        if token.is_fresh() {
             self.lock().alone.extend(scopes.projects().map(str::to_owned));
         }
     }

@@ -39,6 +39,20 @@ pub(super) struct Token {
     pub granted: Option<Granted>,
 }
 
+/// A token that is refused at an age above this may have expired early or been revoked.
+const FRESH: Duration = Duration::from_secs(60);
+
+impl Token {
+    /// Whether a request with this `Authorization` has shown it.
+    pub fn is_sent_as(&self, sent: Option<&HeaderValue>) -> bool {
+        header("Bearer", self.secret.expose()).ok().as_ref() == sent
+    }
+
+    pub fn is_fresh(&self) -> bool {
+        self.fetched.elapsed() <= FRESH
+    }
+}
+
 #[derive(Deserialize)]
 struct Answer {
     #[serde(default, deserialize_with = "text")]
