@@ -48,6 +48,10 @@ pub fn for_error(error: &Error) -> Option<&'static str> {
         Kind::Network if error.stopped().is_some() => {
             Some("when it answers again, run the same command again: what is done is kept")
         }
+        Kind::Network if is_server_error(&chain) => Some(
+            "the registry, or what stands before it, answers, but with an error of its own: when it works again, run the same command \
+             again, which continues",
+        ),
         Kind::Network => for_network(&chain),
         // nginx refuses uploads over 1 MiB unless told otherwise.
         Kind::Refused if chain.contains(": 413 ") => Some(
@@ -195,6 +199,11 @@ fn is_full(chain: &str) -> bool {
     SIGNS.iter().any(|sign| chain.contains(sign))
 }
 
+/// The host answered: its name and port are right.
+fn is_server_error(chain: &str) -> bool {
+    [": 500 ", ": 502 ", ": 503 ", ": 504 "].iter().any(|status| chain.contains(status))
+}
+
 /// As the registry client says it of the URLs of a layer; a certificate it does not trust has a remedy of its own.
 fn is_foreign_layer(chain: &str) -> bool {
     chain.contains("reading blob ") && chain.contains("its manifest names") && !is_of_certificate(chain)
@@ -245,6 +254,7 @@ mod tests {
                 "no room left",
             ),
             (Kind::Refused, "403 Forbidden: DENIED: storage quota exceeded", "quota"),
+            (Kind::Network, "502 Bad Gateway", "when it works again"),
         ] {
             let hint = for_error(&Error::new(kind, format!("{text} {said}"))).unwrap_or_default();
             assert!(hint.contains(helps), "{said}: {hint}");

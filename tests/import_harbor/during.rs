@@ -1,11 +1,11 @@
 //! What ends a push, or a part of it, when it has begun.
 
-use gapferry::oci::Digest;
-
 use super::ground::{ADMIN, CI, ROBOT, bundle, import, map_file, setup, small};
-use super::support::harbor::{Change, Harbor, Logged, Project, Right, Row};
+use super::support::harbor::{Change, Database, Harbor, Logged, Project, Right, Row};
 use super::support::images::{self, Image};
-use super::support::tempdir;
+use super::support::ran::Ran;
+use super::support::{gapferry, tempdir};
+use gapferry::oci::Digest;
 
 /// Twenty images of one large layer each.
 fn many() -> Vec<Image> {
@@ -162,6 +162,47 @@ fn a_database_that_stops_is_an_outage_and_no_fault_of_the_credentials() {
     server.change_once_tagged(3, Change::DatabaseStopped);
     let ran = import(&bundle, &server, "/base", CI, &["--retry-budget", "2s"]).ended(5);
     let ran = ran.said(&["does not answer", "failed to connect to", "nothing more is asked of it"]);
+    let count = |words: &str| ran.stderr.lines().filter(|line| line.contains(words)).count();
     let failed = ran.stderr.lines().filter(|line| line.starts_with("failed: ")).count();
     assert!(failed == 1 && !ran.stderr.contains("auth check"), "{}", ran.stderr);
+    assert_eq!((count("does not answer"), count("answers again, after")), (1, 0), "{}", ran.stderr);
+    server.set_database(Database::Running);
+    import(&bundle, &server, "/base", CI, &[]).ended(0);
+}
+
+/// Without its database Harbor refuses right credentials. Whoever believes that changes the password, or gives up.
+#[test]
+fn a_database_that_is_away_from_the_start_is_named_and_the_credentials_are_not() {
+    let bundle = bundle(&[&small("one")]);
+    for (database, creds) in
+        [(Database::Away, CI), (Database::Away, ROBOT), (Database::Away, ADMIN), (Database::AwayForLong, CI)]
+    {
+        let server = Harbor::start(setup());
+        server.set_database(database);
+        let ran = import(&bundle, &server, "/base", creds, &["--retry-budget", "1s"]).ended(5);
+        let ran =
+            ran.said(&["Harbor's database is down, its health check says: ", "failed to connect to", "same command"]);
+        for wrong in ["credentials", "auth check", "--plain-http", "answers again, after"] {
+            assert!(!ran.stderr.contains(wrong), "{database:?} {creds}: {wrong}: {}", ran.stderr);
+        }
+        let waits = ran.stderr.lines().filter(|line| line.contains("wait")).count();
+        assert!(waits <= 1, "{database:?} {creds}: {}", ran.stderr);
+        assert_eq!(server.pushes(), []);
+        server.set_database(Database::Running);
+        import(&bundle, &server, "/base", creds, &[]).ended(0);
+    }
+}
+
+#[test]
+fn auth_check_tells_a_database_that_is_away_from_wrong_credentials() {
+    let server = Harbor::start(setup());
+    let check = |creds: &str| {
+        let options = ["auth", "check", &server.registry(), "--creds", creds, "--retry-budget", "1s", "--retries", "1"];
+        Ran::of(gapferry().args(options))
+    };
+    check("ci:wrong").ended(4);
+    server.set_database(Database::Away);
+    check(CI).ended(5).said(&["Harbor's database is down"]);
+    server.set_database(Database::Running);
+    check(CI).ended(0);
 }

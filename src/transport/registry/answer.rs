@@ -8,6 +8,7 @@ use std::time::SystemTime;
 use reqwest::header::{DATE, RETRY_AFTER};
 use serde_json::Value;
 
+use super::outage::Evidence;
 use super::refusals;
 use super::reply::Reply;
 use super::retry::{Failure, Retry, is_transient, may_be_down, retry_after};
@@ -87,11 +88,11 @@ async fn read(purpose: Purpose, what: &str, reply: Reply, aside: &str) -> (Failu
     let retry = match after {
         _ if !is_transient(status) => Retry::Never,
         Some(delay) if matches!(status, 429 | 503) && !delay.is_zero() => Retry::After(delay),
-        _ if server.is_some() && may_be_down(status) => Retry::Down { no_answer: false },
+        _ if server.is_some() && may_be_down(status) => Retry::Down(Evidence::Status),
         _ => Retry::Soon,
     };
     if refusals::is_down(status, &body) {
-        let retry = if server.is_some() { Retry::Down { no_answer: true } } else { Retry::Soon };
+        let retry = if server.is_some() { Retry::Down(Evidence::Admitted) } else { Retry::Soon };
         return (Failure { error: Error::new(Kind::Network, text), retry, server, status: None }, body);
     }
     let error = Error::new(kind(status), text);
@@ -190,7 +191,7 @@ fn kind(status: u16) -> Kind {
     }
 }
 
-fn spoken(status: u16) -> String {
+pub(super) fn spoken(status: u16) -> String {
     let reason = reqwest::StatusCode::from_u16(status).ok().and_then(|code| code.canonical_reason());
     reason.map_or_else(|| status.to_string(), |reason| format!("{status} {reason}"))
 }

@@ -11,7 +11,7 @@
 //! be denied for a moment); `host` adds authentication (`auth`), retries (`retry`; `outage`: of a server that is down; `peers`:
 //! which servers a registry needs besides itself; `read_only`: of one that takes no change for now; `rounds`: how all wait
 //! together), the gate that a registry's limits close (`limit`), and what was learned (`memory`); `root` finds the registry's root
-//! and asks whether it is up; `wire` makes one HTTP
+//! and asks whether it is up; `health` is what a Harbor says of itself; `wire` makes one HTTP
 //! exchange, trusting whom `tls` and `certs` say, follows where its answer leads (`location`), and gives its `reply`;
 //! `patience` is how slow the other side may be; `answer` reads refusals, and
 //! `refusals` the causes they name; `trace` shows it all, masked.
@@ -29,6 +29,7 @@ mod download;
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub mod fuzzing;
+mod health;
 mod host;
 mod itself;
 mod last_byte;

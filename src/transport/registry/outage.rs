@@ -100,8 +100,8 @@ struct Silence {
     first: String,
     /// Another one has failed too: then it is the server, not the request.
     several: bool,
-    /// No answer at all came to one of them.
-    no_answer: bool,
+    /// One of them said more than a status does: no answer came, or the server says itself that it is down.
+    is_plain: bool,
     /// When the first request used up its own tries.
     spent: Option<Instant>,
     /// How long it has lasted, and when the requests are sent again.
@@ -129,10 +129,20 @@ pub(super) struct Suspicion<'a> {
     pub began: Instant,
     /// When the try that this is about failed.
     pub at: Instant,
-    /// No answer came at all; otherwise a gateway answered for the registry.
-    pub no_answer: bool,
+    pub evidence: Evidence,
     /// The next wait by the request's own count; `None` when its tries are used up.
     pub own: Option<Duration>,
+}
+
+/// What a failure says of the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Evidence {
+    /// No answer came at all.
+    NoAnswer,
+    /// It answered with an error of its own, or a gateway for it: that may be about this request alone.
+    Status,
+    /// It says itself that it is down.
+    Admitted,
 }
 
 /// What a request does after it failed.
@@ -235,16 +245,19 @@ impl Outage {
             return Next::GivenUp(stopped.clone());
         }
         // The registry has answered others since the gateway was asked: its answer is old news.
-        if !suspicion.no_answer && state.last_answer.is_some_and(|answer| answer > suspicion.began) {
+        if suspicion.evidence == Evidence::Status && state.last_answer.is_some_and(|answer| answer > suspicion.began) {
             return suspicion.own.map_or(Next::Exhausted, Next::Alone);
         }
-        state.is_known |= !suspicion.no_answer;
+        state.is_known |= suspicion.evidence != Evidence::NoAnswer;
         let budget = self.limits.retry_budget.filter(|_| state.is_known);
         let continuous = state.last_answer.is_none_or(|answer| answer < suspicion.since);
         let silence = state.silence.get_or_insert_with(|| Silence::begin(suspicion.what, &self.limits, now));
-        silence.several |= silence.first != suspicion.what || suspicion.of_whole && !suspicion.no_answer;
-        silence.no_answer |= suspicion.no_answer;
-        let certain = suspicion.no_answer || silence.several;
+        silence.several |= silence.first != suspicion.what
+            || suspicion.of_whole && suspicion.evidence == Evidence::Status
+            || suspicion.evidence == Evidence::Admitted;
+        let is_plain = suspicion.evidence != Evidence::Status;
+        silence.is_plain |= is_plain;
+        let certain = is_plain || silence.several;
         let left = budget.map(|budget| budget.saturating_sub(now.saturating_duration_since(silence.rounds.since)));
         let used_up = left.map_or(silence.spent.is_some(), |left| left.is_zero());
         if let Some(next) = silence.probe(state.probed, suspicion, used_up, now) {
@@ -253,7 +266,7 @@ impl Outage {
         // Beyond its own tries a request goes on only while the registry is silent, and there is a budget for that.
         let own = suspicion.own.or_else(|| left.filter(|_| certain && continuous).map(|_| LONGEST));
         // Without a budget, the tries of one request among several that fail are the measure.
-        let is_last = own.is_none() && left.is_none() && suspicion.no_answer && silence.several && continuous;
+        let is_last = own.is_none() && left.is_none() && is_plain && silence.several && continuous;
         if used_up && certain || is_last {
             let silent = duration(now.saturating_duration_since(silence.rounds.since));
             let why = format!("has not answered for {silent} ({}); nothing more is asked of it", suspicion.why);
@@ -381,8 +394,8 @@ impl fmt::Debug for Outage {
 
 impl Silence {
     fn begin(first: &str, limits: &Limits, now: Instant) -> Silence {
-        let (several, no_answer, spent) = Default::default();
-        Silence { first: first.to_owned(), several, no_answer, spent, rounds: Rounds::new(limits, now) }
+        let (several, is_plain, spent) = Default::default();
+        Silence { first: first.to_owned(), several, is_plain, spent, rounds: Rounds::new(limits, now) }
     }
 
     /// What a probe means for a request that failed while a gateway answered all of them. `None`: the registry counts as down.
@@ -393,7 +406,7 @@ impl Silence {
         used_up: bool,
         now: Instant,
     ) -> Option<Next> {
-        if !self.several || self.no_answer {
+        if !self.several || self.is_plain {
             return None;
         }
         let is_waiting = self.rounds.left(now).is_some();

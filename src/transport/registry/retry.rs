@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 
 use super::limit::Gate;
-use super::outage::{Announced, Next, Outage, Suspicion, given_up};
+use super::outage::{Announced, Evidence, Next, Outage, Suspicion, given_up};
 use super::read_only::{ReadOnly, Waited};
 use super::root::Root;
 use super::rounds;
@@ -46,11 +46,7 @@ pub(super) enum Retry {
     /// After a growing, jittered delay.
     Soon,
     /// The same; and the whole server may be down.
-    Down {
-        /// No answer came at all, or one that says that the server is down; otherwise it answered with an error of its own, or a
-        /// gateway for it.
-        no_answer: bool,
-    },
+    Down(Evidence),
     /// When the registry said: its Retry-After.
     After(Duration),
 }
@@ -70,7 +66,7 @@ impl Failure {
 
     /// No answer came from the registry.
     pub fn no_answer(error: Error) -> Failure {
-        Failure::new(error, Retry::Down { no_answer: true })
+        Failure::new(error, Retry::Down(Evidence::NoAnswer))
     }
 
     /// It is this server that failed.
@@ -87,9 +83,9 @@ impl Failure {
             _ => self.error,
         };
         let retry = match self.retry {
-            Retry::Down { .. } if self.server.is_some() => self.retry,
+            Retry::Down(_) if self.server.is_some() => self.retry,
             Retry::After(_) if self.server.is_some() && !is_limit => self.retry,
-            Retry::Down { .. } | Retry::After(_) => Retry::Soon,
+            Retry::Down(_) | Retry::After(_) => Retry::Soon,
             retry => retry,
         };
         Failure { error, retry, ..self }
@@ -225,7 +221,7 @@ impl Tries {
                 None => return self.wait_untold(failure.error).await,
             },
             Retry::Soon => self.backoff.next(),
-            Retry::Down { no_answer } => match self.look_at(&server, no_answer, &failure.error).await {
+            Retry::Down(evidence) => match self.look_at(&server, evidence, &failure.error).await {
                 Next::Alone(delay) => Some(delay),
                 Next::Exhausted | Next::Unsure => None,
                 Next::GivenUp(stopped) => return Err(given_up(&self.what, stopped)),
@@ -268,14 +264,14 @@ impl Tries {
         server.is_up_since(since)
     }
 
-    async fn look_at(&mut self, server: &Arc<Outage>, no_answer: bool, error: &Error) -> Next {
+    async fn look_at(&mut self, server: &Arc<Outage>, evidence: Evidence, error: &Error) -> Next {
         let (why, began, of_whole) = (self.reason(error), self.began, self.of_whole);
         let root = self.root.clone().filter(|_| Arc::ptr_eq(server, &self.outage));
         loop {
             let (at, own) = (Instant::now(), self.backoff.next());
             let since = *self.since.get_or_insert(at);
             let spent = own.is_none();
-            let suspicion = Suspicion { what: &self.what, of_whole, why: &why, since, began, at, no_answer, own };
+            let suspicion = Suspicion { what: &self.what, of_whole, why: &why, since, began, at, evidence, own };
             let mut next = server.failed(&suspicion);
             if matches!(next, Next::Unsure) {
                 match &root {
@@ -464,11 +460,11 @@ mod tests {
     #[tokio::test]
     async fn an_outage_that_has_passed_takes_no_tries() {
         let (mut tries, _) = tries(2, 0);
-        let down = || failed(Retry::Down { no_answer: true });
+        let down = || failed(Retry::Down(Evidence::NoAnswer));
         tries.outage.answered();
         let (now, own) = (Instant::now(), Some(Duration::ZERO));
-        let (what, why, of_whole, no_answer) = ("another", "503", false, true);
-        let another = Suspicion { what, of_whole, why, since: now, began: now, at: now, no_answer, own };
+        let (what, why, of_whole, evidence) = ("another", "503", false, Evidence::NoAnswer);
+        let another = Suspicion { what, of_whole, why, since: now, began: now, at: now, evidence, own };
         tries.outage.failed(&another);
         for _ in 0..5 {
             assert!(tries.again(down()).await.is_ok());

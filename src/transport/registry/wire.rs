@@ -14,8 +14,10 @@ use bytes::Bytes;
 use reqwest::header::{ACCEPT_ENCODING, AUTHORIZATION, HeaderMap, HeaderValue};
 use reqwest::{Client, Method, Response, Url};
 
+use super::auth::Challenge;
+use super::health::Health;
 use super::location::{is_same_server, misled, redirect};
-use super::outage::{Outage, given_up};
+use super::outage::{Evidence, Outage, given_up};
 use super::outflow::{Outflow, Watch};
 use super::peers::{Peers, Role};
 use super::read_only::ReadOnly;
@@ -80,6 +82,8 @@ pub(super) struct Wire {
     pub read_only: Arc<ReadOnly>,
     /// That a garbage collection is at work there was reported.
     pub collection: Arc<AtomicBool>,
+    /// What it says of itself, if it is Harbor.
+    pub health: Health,
     /// The other servers that it needs.
     peers: Peers,
     registry: String,
@@ -135,7 +139,7 @@ impl Wire {
         let outage = Arc::new(Outage::new("", &limits, &events));
         let read_only = Arc::new(ReadOnly::new("", &limits, &events));
         let peers = Peers::new("", &limits, &events);
-        let (collection, registry, home, insecure, known, pools) = Default::default();
+        let (collection, health, registry, home, insecure, known, pools) = Default::default();
         let config = Arc::new(config);
         Wire {
             config,
@@ -145,6 +149,7 @@ impl Wire {
             outage,
             read_only,
             collection,
+            health,
             peers,
             registry,
             home,
@@ -161,6 +166,7 @@ impl Wire {
             outage: Arc::new(Outage::new(registry, &limits, &self.events)),
             read_only: Arc::new(ReadOnly::new(registry, &limits, &self.events)),
             collection: Arc::default(),
+            health: Health::default(),
             peers: Peers::new(registry, &limits, &self.events),
             limits,
             events: self.events.clone(),
@@ -216,7 +222,7 @@ impl Wire {
             let (response, talk) = self.exchange_with(server.as_ref(), &mut call).await?;
             let Some(next) = redirect(&call, &response, repeatable)? else {
                 let reply = Reply::new(response, self.limits.stall, talk, own, server);
-                return if reply.status() == 401 { unless_down(&call, reply).await } else { Ok(reply) };
+                return self.unless_down(&call, reply).await;
             };
             let reason = match () {
                 () if visited.contains(&next) => "a redirect loop",
@@ -229,6 +235,50 @@ impl Wire {
             };
             return Err(misled(call.what, format!("{reason}, at {}", trace::shown(&next))));
         }
+    }
+
+    /// The answer, unless the server itself is down: its words say so, or the health check of a Harbor that refuses the account it
+    /// was shown, or fails. To a HEAD, a 401 says neither.
+    async fn unless_down(&self, call: &Call<'_>, mut reply: Reply) -> Result<Reply, Failure> {
+        let status = reply.status();
+        if status != 401 && !may_be_down(status) {
+            return Ok(reply);
+        }
+        if status == 401 && refusals::is_down(status, reply.peek(answer::READ).await) {
+            return Err(answer::refusal(call.what, reply).await);
+        }
+        if matches!(Challenge::of(&reply), Some(Challenge::Bearer(bearer)) if reply.own && bearer.is_harbor()) {
+            self.health.note_harbor();
+        }
+        let is_refusal = status == 401 && call.authorization.is_some();
+        let is_failure = may_be_down(status) && reply.header("retry-after").is_none();
+        if reply.own
+            && (is_refusal || is_failure)
+            && let Some(failure) = self.admitted(&format!("{}: {}", call.what, answer::spoken(status))).await
+        {
+            return Err(failure);
+        }
+        if let Some(server) = reply.server.as_ref().filter(|_| status == 401 && call.method != Method::HEAD) {
+            server.answered();
+        }
+        Ok(reply)
+    }
+
+    /// The outage that a Harbor admits in its health check; `attempt` is what failed.
+    pub async fn admitted(&self, attempt: &str) -> Option<Failure> {
+        let illness = self.health.illness(self).await?;
+        let error = Error::new(Kind::Network, format!("{attempt}: {illness}"));
+        Some(Failure::new(error, Retry::Down(Evidence::Admitted)).at(&self.outage))
+    }
+
+    /// The beginning of the registry's answer at `path`, if it is 200. Whether the registry answers is not noted.
+    pub async fn beginning_of(&self, path: &str, what: &str, limit: usize) -> Option<Vec<u8>> {
+        let url = self.home.get()?.join(path).ok()?;
+        let (method, headers, body) = (Method::GET, HeaderMap::new(), Payload::none());
+        let mut call = Call { method, url, headers, body, authorization: None, what };
+        let (response, talk) = self.exchange(None, &mut call).await.ok()?;
+        let reply = Reply::new(response, self.limits.stall, talk, true, None);
+        if reply.status() == 200 { Some(reply.body_start(limit).await) } else { None }
     }
 
     /// The status that answers `call`, wherever it would lead. Whether the registry answers is not noted.
@@ -368,17 +418,6 @@ impl Wire {
 /// What is proven by its digest is wanted as it is, not compressed on its way.
 fn as_it_is() -> HeaderMap {
     HeaderMap::from_iter([(ACCEPT_ENCODING, HeaderValue::from_static("identity"))])
-}
-
-/// A 401, unless it says that the server itself is down. To a HEAD it says neither.
-async fn unless_down(call: &Call<'_>, mut reply: Reply) -> Result<Reply, Failure> {
-    if refusals::is_down(401, reply.peek(answer::READ).await) {
-        return Err(answer::refusal(call.what, reply).await);
-    }
-    if let Some(server) = reply.server.as_ref().filter(|_| call.method != Method::HEAD) {
-        server.answered();
-    }
-    Ok(reply)
 }
 
 /// Has the outage of `server` note, as long as it is polled, that an upload moves. Never ends.

@@ -150,12 +150,20 @@ pub fn challenge(state: &State, call: &Call, message: &str, scope: &str) -> Answ
     with_header(refuse(401, "UNAUTHORIZED", message), "www-authenticate", wanted)
 }
 
-/// What is answered while the database cannot be reached: the protocol's middleware takes every error for a missing right.
-pub fn without_database(call: &Call) -> Answer {
-    if !call.path.starts_with("/v2") {
+/// What the driver of a database that cannot be reached says.
+pub const UNREACHABLE: &str = "failed to connect to `user=postgres database=registry`: 127.0.0.1:5432 (127.0.0.1): dial \
+                               error: dial tcp 127.0.0.1:5432: connect: connection refused";
+
+/// What is answered while the database cannot be reached: the protocol's middleware takes every error for a missing right, and
+/// nobody is recognized by a password.
+pub fn without_database(state: &State, call: &Call) -> Answer {
+    let is_root = matches!(call.path.as_str(), "/v2" | "/v2/");
+    if is_root || call.method == Method::HEAD && call.path == "/api/v2.0/projects" {
+        return challenge(state, call, "unauthorized: unauthorized", "");
+    }
+    if !call.path.starts_with("/v2") || !call.is_safe() {
         return refuse(500, "UNKNOWN", "internal server error");
     }
-    let text = "failed to connect to `user=postgres database=registry`: 127.0.0.1:5432 (127.0.0.1): dial error: dial tcp \
-                127.0.0.1:5432: connect: connection refused";
+    let text = UNREACHABLE;
     with_header(refuse(401, "UNAUTHORIZED", text), "www-authenticate", "Basic realm=\"harbor\"")
 }

@@ -7,10 +7,10 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 
-use super::access::{Account, Identity, actions};
+use super::access::{Account, Identity, UNREACHABLE, actions};
 use super::answer::{bytes, empty, header as with_header, json, refuse};
 use super::manifests::immutable;
-use super::{Answer, Call, Project, Scopes, State, artifacts};
+use super::{Answer, Call, Database, Project, Scopes, State, artifacts};
 
 pub fn answer(state: &mut State, call: &Call) -> Answer {
     // A client that keeps Harbor's session cookie is taken for a browser and needs a CSRF token.
@@ -38,13 +38,25 @@ pub fn answer(state: &mut State, call: &Call) -> Answer {
     with_header(answer, "set-cookie", "sid=a1b2; Path=/; HttpOnly")
 }
 
+/// Whether a request is answered otherwise while the database is away.
+pub fn needs_database(database: Database, call: &Call) -> bool {
+    match call.path.as_str() {
+        "/api/version" | "/api/v2.0/health" => false,
+        // Tokens are issued, to nobody in particular.
+        "/service/token" => false,
+        "/api/v2.0/systeminfo" => database == Database::AwayForLong,
+        _ => true,
+    }
+}
+
 /// 200 whatever the health.
 fn health(state: &State) -> Answer {
-    let component = |name: &str| {
-        let status = if state.setup.unhealthy == Some(name) { "unhealthy" } else { "healthy" };
-        json!({"name": name, "status": status})
+    let ill = state.setup.unhealthy.or((state.database != Database::Running).then_some("database"));
+    let component = |name: &str| match ill == Some(name) {
+        true => json!({"name": name, "status": "unhealthy", "error": format!("failed to check {name}: {UNREACHABLE}")}),
+        false => json!({"name": name, "status": "healthy"}),
     };
-    let status = if state.setup.unhealthy.is_some() { "unhealthy" } else { "healthy" };
+    let status = if ill.is_some() { "unhealthy" } else { "healthy" };
     let components = ["core", "database", "jobservice", "portal", "redis", "registry", "registryctl"].map(component);
     json(200, json!({"status": status, "components": components}))
 }
@@ -258,13 +270,15 @@ fn token(state: &mut State, call: &Call) -> Answer {
     };
     let mut claims = super::access::Claims::new();
     let mut access = vec![];
+    let nobody = Identity::Anonymous;
+    let identity = if state.database == Database::Running { &call.identity } else { &nobody };
     for scope in scopes.iter().filter_map(|scope| scope.strip_prefix("repository:")) {
         let name = scope.rsplit_once(':').map_or(scope, |(name, _)| name);
         let Some((project, _)) = name.split_once('/') else {
             return refuse(500, "UNKNOWN", "internal server error");
         };
         let granted: BTreeSet<String> =
-            state.projects.get(project).map(|project| actions(&call.identity, project)).unwrap_or_default();
+            state.projects.get(project).map(|project| actions(identity, project)).unwrap_or_default();
         access.push(json!({"type": "repository", "name": name, "actions": granted}));
         claims.entry(project.to_owned()).or_default().extend(granted);
     }

@@ -27,7 +27,7 @@ use gapferry::oci::{Digest, Manifest};
 pub use access::{Account, Right};
 use access::{Identity, identify};
 use answer::refuse;
-pub use setup::{Change, Project, Row, Scopes, Setup};
+pub use setup::{Change, Database, Project, Row, Scopes, Setup};
 
 /// One request as it was answered.
 #[derive(Clone, Debug, PartialEq)]
@@ -72,7 +72,7 @@ struct State {
     pending: Option<(usize, Change)>,
     /// Read-only mode ends after so many refusals; `None`: somebody ends it.
     refusals_left: Option<usize>,
-    database_stopped: bool,
+    database: Database,
     counter: u64,
     tokens: BTreeMap<String, access::Claims>,
     log: Vec<Logged>,
@@ -105,7 +105,7 @@ impl Harbor {
             rows: BTreeMap::new(),
             pending: None,
             refusals_left: None,
-            database_stopped: false,
+            database: Database::Running,
             counter: 0,
             tokens: BTreeMap::new(),
             log: vec![],
@@ -161,6 +161,11 @@ impl Harbor {
         self.state().setup.read_only = read_only;
     }
 
+    /// What becomes of the database.
+    pub fn set_database(&self, database: Database) {
+        self.state().database = database;
+    }
+
     /// Changes a project as its administrator would.
     pub fn change(&self, project: &str, change: impl FnOnce(&mut Project)) {
         change(self.state().projects.get_mut(project).unwrap());
@@ -208,7 +213,7 @@ impl State {
             Change::ReadOnlyFor(refusals) => {
                 (self.setup.read_only, self.refusals_left) = (true, Some(refusals));
             }
-            Change::DatabaseStopped => self.database_stopped = true,
+            Change::DatabaseStopped => self.database = Database::Away,
             Change::ProxyCache(name) => self.projects.get_mut(name).unwrap().proxy_cache = true,
             Change::RightsLost(name) => {
                 let project = self.projects.get_mut(name).unwrap();
@@ -266,8 +271,8 @@ fn route(state: &mut State, call: &Call) -> Answer {
         let text = "The system is in read only mode. Any modification is prohibited.";
         return refuse(403, "DENIED", text);
     }
-    if state.database_stopped {
-        return access::without_database(call);
+    if state.database != Database::Running && api::needs_database(state.database, call) {
+        return access::without_database(state, call);
     }
     if call.path.starts_with("/v2/") || call.path == "/v2" {
         return registry(state, call);

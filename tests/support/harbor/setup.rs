@@ -166,6 +166,16 @@ pub enum Row {
     Absent,
 }
 
+/// Whether the database answers the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Database {
+    Running,
+    /// What the server keeps in its caches is still answered.
+    Away,
+    /// Nothing is.
+    AwayForLong,
+}
+
 /// What an administrator does while an import is under way.
 #[derive(Clone, Copy, Debug)]
 pub enum Change {

@@ -7,7 +7,7 @@ mod scope;
 mod shared;
 mod token;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -162,7 +162,17 @@ impl Auth {
         let credentials = self.credentials(scopes.path()).await.map_err(Failure::never)?;
         let (registry, credentials) = (self.registry.as_str(), credentials.as_ref());
         let wanted = Wanted { registry, bearer, scopes, extra, credentials };
-        Ok(held.insert(wanted.fetch(wire).await?).clone())
+        let token = wanted.fetch(wire).await?;
+        // Who may do nothing there gets such a token; so does everybody while Harbor cannot ask its database.
+        let grants_nothing = |granted: &Granted| granted.values().any(BTreeSet::is_empty);
+        if bearer.is_harbor()
+            && credentials.is_some()
+            && token.granted.as_ref().is_some_and(grants_nothing)
+            && let Some(failure) = wire.admitted(&format!("getting a token for {registry}")).await
+        {
+            return Err(failure);
+        }
+        Ok(held.insert(token).clone())
     }
 
     /// From now on, tokens for whole projects serve all repositories in the projects of `paths`, which name one repository of

@@ -16,7 +16,8 @@ fn fail(outage: &Outage, what: &str, no_answer: bool, own: bool) -> Next {
 fn fail_since(outage: &Outage, what: &str, since: Instant, no_answer: bool, own: bool) -> Next {
     let own = own.then_some(Duration::from_millis(1));
     let now = Instant::now();
-    outage.failed(&Suspicion { what, of_whole: false, why: "refused", since, began: now, at: now, no_answer, own })
+    let evidence = if no_answer { Evidence::NoAnswer } else { Evidence::Status };
+    outage.failed(&Suspicion { what, of_whole: false, why: "refused", since, began: now, at: now, evidence, own })
 }
 
 #[test]
@@ -80,8 +81,16 @@ fn a_request_that_failed_before_the_last_answer_ends_by_its_own_count() {
     let since = Instant::now();
     outage.answered();
     let now = Instant::now();
-    let suspicion =
-        Suspicion { what: "a", of_whole: false, why: "reset", since, began: now, at: now, no_answer: true, own: None };
+    let suspicion = Suspicion {
+        what: "a",
+        of_whole: false,
+        why: "reset",
+        since,
+        began: now,
+        at: now,
+        evidence: Evidence::NoAnswer,
+        own: None,
+    };
     assert!(matches!(outage.failed(&suspicion), Next::Exhausted));
 }
 
@@ -99,7 +108,7 @@ fn a_gateways_answers_that_arrive_late_are_no_news_of_a_registry_that_answers() 
             since: began,
             began,
             at: Instant::now(),
-            no_answer: false,
+            evidence: Evidence::Status,
             own,
         };
         assert!(matches!(outage.failed(&late), Next::Alone(_)), "{what}");
@@ -128,7 +137,7 @@ fn while_a_gateway_answers_the_probe_decides() {
         since: failed,
         began: failed,
         at: failed,
-        no_answer: false,
+        evidence: Evidence::Status,
         own: None,
     };
     assert!(matches!(outage.failed(&down), Next::Together(_)), "all wait");
