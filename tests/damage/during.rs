@@ -7,12 +7,15 @@ use super::support::gate::Gate;
 use super::support::registry::Registry;
 use super::support::{gapferry_process, sha256, tempdir};
 
+/// What happens to a file.
+type Damage = fn(&std::path::Path);
+
 #[test]
 fn a_medium_that_goes_bad_during_an_import_never_leaves_a_wrong_image() {
     let fixture = Fixture::new();
     let layers = fixture.images[0].blobs[1..].iter().map(|blob| blob_path(&sha256(blob)));
     // Where other bytes are there, the bundle is damaged; what cannot be read is the medium's.
-    let damages: [(fn(&std::path::Path), i32); 4] = [
+    let damages: [(Damage, i32); 4] = [
         (
             |path| {
                 let mut bytes = std::fs::read(path).unwrap();
