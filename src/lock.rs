@@ -185,10 +185,11 @@ impl LockedImage {
     }
 
     /// Why `manifest`, one of the image, may not speak of `subject`, which is no part of it; or nothing. It would make a referrer of
-    /// an image that nobody asked about. The image itself may be an artifact, or the list of the referrers of something.
+    /// an image that nobody asked about. The image itself may be an artifact, or the list of the referrers of something: it has the tag
+    /// of such a list, or was asked for by its digest, which says all of it.
     pub fn subject_fault(&self, manifest: Digest, subject: Digest) -> Option<String> {
-        let is_list = self.reference.tag.as_ref() == Some(&Tag::referrers(&subject));
-        if manifest == self.digest || is_list {
+        let may_be_list = self.reference.tag.as_ref().is_none_or(|tag| *tag == Tag::referrers(&subject));
+        if manifest == self.digest || may_be_list {
             return None;
         }
         let text = format!("its manifest {manifest} names the subject {subject}, which is no manifest of this image");

@@ -333,6 +333,9 @@ fn an_image_is_what_the_options_of_this_run_make_of_it_not_those_of_an_earlier_o
             let mut run = support::gapferry();
             let run = run.args(plan).arg(directory.path().join("b")).arg("--lock").arg(earlier).args(now);
             let got = images_of(&run.assert().success().get_output().stdout);
+            // The form of an index is kept until an option asks for another: its digest would change for no reason.
+            let is_kept = before.strip_suffix(&["--index", "sparse"]) == Some(now);
+            let wanted = if is_kept { images_of(&std::fs::read(earlier).unwrap()) } else { wanted.clone() };
             assert_eq!(got, wanted, "wanted {now:?}, the earlier lock was made with {before:?}");
         }
     }
