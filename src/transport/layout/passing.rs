@@ -244,6 +244,10 @@ impl Entries for Accepting<'_> {
         self.found.directory(name);
     }
 
+    fn cut(&mut self, name: &[u8], what: String) {
+        self.found.cut(name, what);
+    }
+
     fn fault(&mut self, name: &[u8], what: impl Into<String>) {
         self.found.fault(name, what);
     }
