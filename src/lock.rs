@@ -184,9 +184,9 @@ impl LockedImage {
         companions.chain(own.then_some(self.digest))
     }
 
-    /// Why `manifest`, one of the image, may not speak of `subject`, which is no part of it; or nothing. It would make a referrer of
-    /// an image that nobody asked about. The image itself may be an artifact, or the list of the referrers of something: it has the tag
-    /// of such a list, or was asked for by its digest, which says all of it.
+    /// Why `manifest`, which belongs to the image, must not name `subject`, which does not; `None` if it may. It would become a
+    /// referrer of an image that the operator did not choose. The image itself may be an artifact. It may also be a list of
+    /// referrers, if it has the tag of such a list or is named by its digest alone.
     pub fn subject_fault(&self, manifest: Digest, subject: Digest) -> Option<String> {
         let may_be_list = self.reference.tag.as_ref().is_none_or(|tag| *tag == Tag::referrers(&subject));
         if manifest == self.digest || may_be_list {

@@ -49,8 +49,8 @@ all of it is proven. It needs room in TMPDIR for the largest blob, or for 256 Mi
 is read, proven and not sent. If the pipe ends early, images that were complete have their tags; run again, only the rest is \
 sent. That something is wrong behind the last blob can be told only then.
 
-A project of Harbor that wants signatures or scans gives an image to nobody until it has them. Such images arrive all the same: a \
-note says that they cannot be pulled yet, and the exit code is 0. A tag that a rule makes immutable and that means another image \
+Harbor refuses to serve an image that violates a policy of its project (signatures, vulnerabilities). Such images arrive all the same: \
+a note says that they cannot be pulled yet, and the exit code is 0. A tag that a rule makes immutable and that means another image \
 fails; --on-existing skip leaves it alone.
 
 A failure of one image does not stop the others; the end shows what failed and why. Run again, it does only what is missing.

@@ -1,4 +1,4 @@
-//! What the operator is told beside a lock: what was recalled, kept, changed, left behind, or could not be had.
+//! The notes printed along with a lock: what was recalled, kept, changed, left behind or missing.
 
 use std::collections::{BTreeMap, HashMap};
 
