@@ -35,8 +35,8 @@ const MOST_CHUNKS: u64 = 32 << 20;
 const MOST_FILES: usize = 150_000;
 /// The same for each image, where that is more: an ordinary one brings fewer than ten that no other image has.
 const FILES_OF_IMAGE: usize = 30;
-/// One file for each so many bytes of content, where that is more. An image for six platforms, each with an attestation, brings
-/// seventy files or more, but they hold some megabytes on average.
+/// A bundle may hold one file for every so many bytes of content, where that is more. An image for six platforms, each with an
+/// attestation, brings seventy files or more, but they hold some megabytes on average.
 const BYTES_OF_FILE: u64 = 64 * 1024;
 /// The most files that content allows: a list can claim any size before a byte of it is there.
 const MOST_FOR_BYTES: usize = 1_000_000;
