@@ -17,14 +17,15 @@ use crate::oci::{Descriptor, Digest, Manifest, Reference, Repository};
 pub struct Image {
     pub locked: LockedImage,
     /// Every manifest that is carried, children before those that point to them; the image's own manifest stands before
-    /// the attached ones, each of which stands after its subject.
+    /// the attached ones, each of which stands after its subject. In an increment, those are missing that the target has and gives
+    /// to nobody, with what is below them.
     pub manifests: Vec<Manifest>,
     /// Every blob that is carried, once, by first use; configs stand before the layers of the same manifest.
     pub blobs: Vec<Descriptor>,
 }
 
 impl Image {
-    /// The manifest that takes the tag.
+    /// The manifest that takes the tag; `None`: the target has it and does not give it.
     pub fn root(&self) -> Option<&Manifest> {
         self.manifests.iter().find(|manifest| manifest.digest() == self.locked.digest)
     }
@@ -36,7 +37,10 @@ impl Image {
         let mut named: Vec<(Digest, Digest)> = named.collect();
         if !named.is_empty() {
             let absent = self.locked.absent.iter().map(|absent| absent.digest);
-            let own: HashSet<Digest> = self.manifests.iter().map(Manifest::digest).chain(absent).collect();
+            // A part of the image may be left to a target that has it and does not give it.
+            let children = self.manifests.iter().flat_map(Manifest::children).map(|child| child.descriptor.digest);
+            let own = self.manifests.iter().map(Manifest::digest).chain(absent).chain(children);
+            let own: HashSet<Digest> = own.chain([self.locked.digest]).collect();
             named.retain(|(_, subject)| !own.contains(subject));
         }
         named
@@ -45,6 +49,11 @@ impl Image {
     /// Bytes of all distinct content.
     pub fn total_size(&self) -> u64 {
         sum_distinct(self.content())
+    }
+
+    /// Whether the target has more of it than was read: manifests that it does not give.
+    pub fn is_partial(&self) -> bool {
+        self.total_size() != self.locked.total_size
     }
 
     /// The manifests that are carried of `root` and what it leads to.

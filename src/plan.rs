@@ -17,6 +17,9 @@ use crate::oci::{Descriptor, Digest, Manifest, Reference, Repository};
 pub use companions::{CompanionAction, CompanionStep, ListState, compare, decide, lists, made_unnecessary};
 pub use inventory::{Before, Inventory, take_inventory, take_tags};
 
+/// What helps an image whose manifest the target has and does not give.
+pub const WITHHELD_REMEDY: &str = "import --missing FILE lists what `export --repair` has to bring";
+
 /// Where each image of a graph goes: the reference (tag or digest) it is to have at the target, in the graph's order.
 pub type Targets = Vec<Reference>;
 
@@ -51,6 +54,9 @@ pub struct ImageStep {
     pub present: HashSet<Digest>,
     /// Digests of manifests that are there, and that a policy of the target lets nobody pull.
     pub withheld: HashSet<Digest>,
+    /// The image's own manifest is at the target, which does not give it, and is not known to be what the tag means: whether the
+    /// image is there shows at the end.
+    pub is_unreadable: bool,
     /// A blob of it is not there, so what the target says of its manifests and its tag is in doubt: distribution takes no manifest
     /// without its blobs.
     pub doubtful: bool,
@@ -218,8 +224,20 @@ fn image_step(image: &Image, to: &Reference, inventory: &Inventory, on_existing:
     let tag = TagState::of(inventory, to, &image.locked.digest);
     let from = image.locked.reference.repository.clone();
     let (companions, not_needed) = Default::default();
-    let (action, doubtful) = (Action::Push, false);
-    let step = ImageStep { from, to: to.clone(), tag, action, present, withheld, doubtful, companions, not_needed };
+    let (action, doubtful, is_unreadable) = (Action::Push, false, image.root().is_none() && tag != TagState::Same);
+    let to_here = to.clone();
+    let step = ImageStep {
+        from,
+        to: to_here,
+        tag,
+        action,
+        present,
+        withheld,
+        is_unreadable,
+        doubtful,
+        companions,
+        not_needed,
+    };
     // A list that others may add to is not simply another image.
     let is_list = companions::is_list(to);
     match (tag, on_existing) {

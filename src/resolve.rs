@@ -396,6 +396,17 @@ pub async fn assemble(
     Ok(Graph { images, ..Graph::default() })
 }
 
+/// The same, but a failure costs its own image only. In the order of the lock.
+pub async fn assemble_each(
+    walk: &Walk<'_>,
+    lock: &Lock,
+    origin: Origin,
+    jobs: usize,
+    events: &Events,
+) -> Vec<Result<Image>> {
+    walk_all(&lock.images, jobs, events, |locked| walk.assemble(locked, origin)).await
+}
+
 /// As [`discover`], but a failure costs its own image only: for a source that nobody keeps in order. On `threads` threads,
 /// which belong to the runtime of the caller: what is read from a disk keeps processors busy, and seldom waits.
 pub fn discover_each(walk: &Walk<'_>, wanted: &[Wanted], threads: usize, events: &Events) -> Vec<Result<Image>> {

@@ -25,11 +25,11 @@ use futures_util::future::try_join;
 use futures_util::stream::{self, Stream, StreamExt};
 use tokio::sync::mpsc;
 
-use crate::content::{Origin, Sink, Source};
+use crate::content::{Lookup, Origin, Sink, Source};
 use crate::error::{Error, Kind, Reason, Result};
 use crate::graph::{Graph, Image};
 use crate::oci::{Descriptor, Digest, Manifest, Reference, Repository};
-use crate::plan::{Action, BlobStep, CompanionAction, ImageStep, Plan, TagState, put_by_tag};
+use crate::plan::{Action, BlobStep, CompanionAction, ImageStep, Plan, TagState, WITHHELD_REMEDY, put_by_tag};
 use crate::progress::{Event, Events, Phase};
 pub use arrivals::Arrivals;
 use arrivals::Coming;
@@ -431,6 +431,9 @@ impl<'a> Transfer<'a> {
         for companion in &step.companions {
             self.companion(image, companion, step.doubtful).await?;
         }
+        if step.is_unreadable {
+            return self.unread(image, step).await;
+        }
         if gets_tag {
             return match self.tag(image, &step.to, manifest_of(image, &image.locked.digest)?).await {
                 Err(error) => self.keep_immutable(image, step, error).await,
@@ -438,6 +441,27 @@ impl<'a> Transfer<'a> {
             };
         }
         Ok(Done::Pushed)
+    }
+
+    /// What an image came to whose own manifest the target has and does not give. What was pushed beside it may have met the policy.
+    ///
+    /// # Errors
+    /// The tag is not known to mean the image, and cannot be set without its manifest.
+    async fn unread(&self, image: &Image, step: &ImageStep) -> Result<Done> {
+        let found = self.sink.resolve(&step.to).await?;
+        if found.means(&image.locked.digest) {
+            return Ok(Done::Present);
+        }
+        let (digest, remedy) = (image.locked.digest, WITHHELD_REMEDY);
+        let (why, policy) = match found {
+            Lookup::Blocked(why) => ("and does not say whether the tag means it", format!(" ({why})")),
+            Lookup::Found(_) => ("and the tag means another image", String::new()),
+            Lookup::Absent => ("and the tag is new", String::new()),
+        };
+        let text = format!(
+            "the bundle leaves manifest {digest} to the target. A policy of the project forbids reading it there, {why}{policy}. An              account that may read artifacts there knows more; {remedy}"
+        );
+        Err(Error::new(Kind::Refused, text).with_reason(Reason::PullPolicy))
     }
 
     fn turn(&self, name: &Reference) -> Turn {

@@ -105,6 +105,7 @@ pub struct Walk<'a> {
     kept_companions: Mutex<Kept>,
     left_behind: Mutex<Vec<LeftBehind>>,
     companions: LockedCompanions,
+    leaves_withheld: bool,
     platforms: Platforms,
     /// The tags of each repository, where it would tell: which companions cannot exist.
     tags: Mutex<HashMap<Repository, attached::KnownTags>>,
@@ -120,7 +121,7 @@ impl<'a> Walk<'a> {
     pub fn new(source: &'a Cached<'a>, options: Options, events: Events) -> Walk<'a> {
         let (known, recalled, platforms, tags, untold) = Default::default();
         let (former, kept_companions, foreign) = Default::default();
-        let (modes, kept_modes, left_behind, companions, untold_effect) = Default::default();
+        let (modes, kept_modes, left_behind, companions, leaves_withheld, untold_effect) = Default::default();
         Walk {
             source,
             options,
@@ -133,6 +134,7 @@ impl<'a> Walk<'a> {
             kept_companions,
             left_behind,
             companions,
+            leaves_withheld,
             platforms,
             tags,
             untold,
@@ -150,6 +152,12 @@ impl<'a> Walk<'a> {
     /// What becomes of the companions of a lock that is followed.
     pub fn with_companions(self, companions: LockedCompanions) -> Walk<'a> {
         Walk { companions, ..self }
+    }
+
+    /// Images of a lock are assembled without manifests that the source has and does not give, because a policy forbids pulling
+    /// them: for a target that needs nothing of what it has.
+    pub fn leaving_withheld(self) -> Walk<'a> {
+        Walk { leaves_withheld: true, ..self }
     }
 
     /// Earlier entries keep their index mode, where none is asked for.
@@ -328,9 +336,15 @@ impl<'a> Walk<'a> {
 
     async fn assemble_inner(&self, locked: &LockedImage, origin: Origin) -> Result<Image> {
         let repository = &locked.reference.repository;
-        let root = self.root(locked, origin).await?;
-        let mut tree = Tree::of(self.source, repository, root, &locked.absent).await?;
+        let mut tree = match (self.leaves_withheld, self.root(locked, origin).await) {
+            (true, Err(error)) if !tree::is_withheld(&error) => return Err(error),
+            (true, root) => {
+                Tree::of_readable(self.source, repository, (locked.digest, root.ok()), &locked.absent).await?
+            }
+            (false, root) => Tree::of(self.source, repository, root?, &locked.absent).await?,
+        };
         let found = locked::add(self, locked, &mut tree).await?;
+        let is_partial = tree.is_partial();
         let absent = |blob: &Descriptor| locked.absent.iter().any(|absent| absent.digest == blob.digest);
         let (mut blobs, _) = tree.blobs(true);
         blobs.retain(|blob| !absent(blob));
@@ -341,7 +355,7 @@ impl<'a> Walk<'a> {
             LockedCompanions::Today | LockedCompanions::None => image.locked.total_size = image.total_size(),
             LockedCompanions::Locked => {}
         }
-        if image.total_size() != image.locked.total_size {
+        if image.total_size() != image.locked.total_size && !is_partial {
             let text = format!("it has {} bytes of content, the lock says {}", image.total_size(), locked.total_size);
             return Err(Error::damaged(text));
         }

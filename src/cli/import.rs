@@ -288,17 +288,20 @@ pub fn refuse_incomplete(opened: &Opened, report: &Report, context: &Context) ->
     }
 }
 
-/// What the manifests of a bundle lead to; of an increment, `source` has to have what it expects elsewhere.
+/// How the images of a bundle are followed: what belongs to them is in the lock.
+const OF_BUNDLE: Options =
+    Options { index: None, available_platforms: false, referrers: Referrers::Leave, foreign_layers: true };
+/// Images that are assembled at a time: files are read one after the other fast enough.
+const FILES_AT_ONCE: usize = 4;
+
+/// What the manifests of a bundle that expects nothing at the target lead to.
 ///
 /// # Errors
 /// They are not what the lock says, or not `allowed`.
 async fn read_graph(source: &dyn Source, lock: &Lock, allowed: &Allowed, context: &Context) -> Result<Graph> {
     let cached = Cached::new(source, None);
-    let options =
-        Options { index: None, available_platforms: false, referrers: Referrers::Leave, foreign_layers: true };
-    let walk = Walk::new(&cached, options, context.events.clone());
-    // Files are read one after the other fast enough.
-    let graph = resolve::assemble(&walk, lock, Origin::Bundle, 4, &context.events).await;
+    let walk = Walk::new(&cached, OF_BUNDLE, context.events.clone());
+    let graph = resolve::assemble(&walk, lock, Origin::Bundle, FILES_AT_ONCE, &context.events).await;
     let graph = graph.map_err(|failures| failures.into_error("reading the bundle's manifests"))?;
     allowed.check_content(&graph)?;
     Ok(graph)

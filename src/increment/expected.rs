@@ -50,10 +50,17 @@ struct Found {
     needed: HashMap<Digest, Vec<Repository>>,
     /// What was looked for everywhere.
     nowhere: HashSet<Digest>,
-    /// Manifests that are there, and that a policy of the target lets nobody pull; with its words.
-    withheld: HashMap<Digest, String>,
+    /// Manifests that are there and can be read nowhere, because a policy of the target forbids it.
+    withheld: HashMap<Digest, Withheld>,
     /// A repository of the target that has the blob.
     blobs: HashMap<Digest, Repository>,
+}
+
+/// A manifest that the target has and does not give.
+struct Withheld {
+    /// The refusal of the last repository that was asked.
+    why: Error,
+    at: HashSet<Repository>,
 }
 
 /// What came of asking for everything that is assumed.
@@ -61,10 +68,10 @@ struct Found {
 pub struct Proof {
     /// Where each blob is; it can be mounted from there.
     pub places: HashMap<Digest, Repository>,
-    /// What is nowhere, or cannot be read, in the bundle's order.
+    /// What is nowhere, in the bundle's order.
     pub missing: Vec<Assumed>,
-    /// Those of `missing` that are there, and that a policy of the target lets nobody pull; with its words.
-    pub withheld: HashMap<Digest, String>,
+    /// What is there and cannot be read, because a policy of the target forbids pulling it, in the bundle's order.
+    pub withheld: Vec<Assumed>,
 }
 
 impl<'a> Expected<'a> {
@@ -117,11 +124,9 @@ impl<'a> Expected<'a> {
             .buffered(jobs.max(1))
             .try_collect()
             .await?;
-        let missing: Vec<Assumed> = missing.into_iter().flatten().collect();
         let found = self.found();
-        let is_missing = |digest: &Digest| missing.iter().any(|missing| missing.digest == *digest);
-        let withheld = found.withheld.iter().filter(|(digest, _)| is_missing(digest));
-        let withheld = withheld.map(|(digest, why)| (*digest, why.clone())).collect();
+        let unread = missing.into_iter().flatten();
+        let (withheld, missing) = unread.partition(|assumed| found.withheld.contains_key(&assumed.digest));
         Ok(Proof { places: found.blobs.clone(), missing, withheld })
     }
 
@@ -159,6 +164,7 @@ impl<'a> Expected<'a> {
         if self.found().nowhere.contains(digest) {
             return Ok(None);
         }
+        let mut withheld: Option<Withheld> = None;
         for repository in self.places(digest, first) {
             match self.target.manifest(&repository.with_digest(*digest)).await {
                 Ok(Some(manifest)) => {
@@ -166,14 +172,18 @@ impl<'a> Expected<'a> {
                     return Ok(Some(manifest));
                 }
                 Ok(None) => {}
-                // It is there, but its bytes are needed; another project may give them.
-                Err(error) if error.reason() == Some(&Reason::PullPolicy) => {
-                    self.found().withheld.insert(*digest, error.chain());
+                // It is there. Another project may give its bytes.
+                Err(why) if why.reason() == Some(&Reason::PullPolicy) => {
+                    let mut at = withheld.map(|withheld| withheld.at).unwrap_or_default();
+                    at.insert(repository);
+                    withheld = Some(Withheld { why, at });
                 }
                 Err(error) => return Err(error),
             }
         }
-        self.found().nowhere.insert(*digest);
+        let mut found = self.found();
+        found.nowhere.insert(*digest);
+        found.withheld.extend(withheld.map(|withheld| (*digest, withheld)));
         Ok(None)
     }
 
@@ -210,7 +220,21 @@ impl<'a> Expected<'a> {
         if let Some(beside) = self.beside.as_ref().filter(|beside| beside.holds.contains(&digest)) {
             return beside.source.manifest(reference).await;
         }
-        self.read_manifest(&digest, names).await
+        let read = self.read_manifest(&digest, names).await?;
+        read.map_or_else(|| self.refusal(&digest, names).map_or(Ok(None), Err), |manifest| Ok(Some(manifest)))
+    }
+
+    /// Why a manifest that is there cannot be read. [`Kind::Refused`]: it is in all repositories of `names`, so those who need it
+    /// there need not put it. [`Kind::Lacking`]: it is elsewhere, so they do.
+    fn refusal(&self, digest: &Digest, names: &[Repository]) -> Option<Error> {
+        let found = self.found();
+        let Withheld { why, at } = found.withheld.get(digest)?;
+        if !names.is_empty() && names.iter().all(|name| at.contains(name)) {
+            return Some(why.clone());
+        }
+        let text =
+            format!("the bundle leaves manifest {digest} to the target, which has it in another repository only");
+        Some(Error::new(Kind::Lacking, text).because(why.clone()))
     }
 }
 

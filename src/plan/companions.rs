@@ -162,7 +162,7 @@ pub fn lists<'i>(image: &'i Image, to: &Reference) -> impl Iterator<Item = (Refe
 }
 
 fn own(image: &Image, to: &Reference) -> Option<(Reference, Digest)> {
-    is_list(to).then(|| (to.clone(), image.locked.digest))
+    (is_list(to) && image.root().is_some()).then(|| (to.clone(), image.locked.digest))
 }
 
 /// The configs that the bundle's lists of signatures have and the target need not: it has another list under their tags, which

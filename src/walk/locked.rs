@@ -3,12 +3,12 @@
 //! Signing again at the source replaces a `.sig` or `.att` manifest, and garbage collection takes the old one: the image of
 //! the lock is still there then, and its signature is not.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::PoisonError;
 
 use super::Walk;
 use super::attached::{self, Found, is_refusal_to_say};
-use super::tree::Tree;
+use super::tree::{Tree, is_withheld};
 use crate::companion::Kind;
 use crate::content::Source;
 use crate::error::{self, Error, Result};
@@ -44,8 +44,21 @@ pub async fn add(walk: &Walk<'_>, locked: &LockedImage, tree: &mut Tree) -> Resu
         LockedCompanions::None => return Ok(Found::default()),
         LockedCompanions::Locked | LockedCompanions::Remaining => {}
     }
+    let mut left_out = HashSet::new();
     for companion in locked.companions() {
-        let Some(manifest) = read(walk, locked, companion).await? else { continue };
+        let read = match read(walk, locked, companion).await {
+            Err(error) if walk.leaves_withheld && is_withheld(&error) => {
+                left_out.insert(companion.digest);
+                continue;
+            }
+            read => read?,
+        };
+        let Some(manifest) = read else { continue };
+        // Whether its subject belongs to the image cannot be said.
+        if tree.is_partial() && !tree.holds(companion.subject) {
+            left_out.insert(companion.digest);
+            continue;
+        }
         let declared = manifest.subject().map(|subject| subject.digest);
         let is_remaining = walk.companions == LockedCompanions::Remaining;
         match companion.fault(tree.holds(companion.subject), declared) {
@@ -55,7 +68,9 @@ pub async fn add(walk: &Walk<'_>, locked: &LockedImage, tree: &mut Tree) -> Resu
             None => tree.add(walk.source, repository, manifest).await?,
         }
     }
-    Ok(Found { attached: locked.attached.clone(), unknown: locked.attached_unknown })
+    let mut attached = locked.attached.clone();
+    attached.iter_mut().for_each(|all| all.retain(|companion| !left_out.contains(&companion.digest)));
+    Ok(Found { attached, unknown: locked.attached_unknown })
 }
 
 /// The companions that images have in an earlier lock or bundle.

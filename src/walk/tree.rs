@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 
 use crate::content::{Cached, Source};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Reason, Result};
 use crate::lock::{Absent, AbsentReason};
 use crate::oci::{Child, Described, Descriptor, Digest, Manifest, Repository, Role, media_type};
 
@@ -27,6 +27,15 @@ pub struct Tree {
     absent: HashSet<Digest>,
     /// Children that the source does not have, where that is no error.
     not_found: Option<Vec<Absent>>,
+    /// What the source has and does not give is left out (see [`is_withheld`]).
+    leaves_withheld: bool,
+    /// Something was left out because of that.
+    is_partial: bool,
+}
+
+/// Whether the source has the manifest where it is wanted, and a policy forbids reading it.
+pub fn is_withheld(error: &Error) -> bool {
+    error.kind() == Kind::Refused && error.reason() == Some(&Reason::PullPolicy)
 }
 
 impl Tree {
@@ -50,7 +59,39 @@ impl Tree {
 
     fn empty(absent: &[Absent]) -> Tree {
         let absent = absent.iter().map(|absent| absent.digest).collect();
-        Tree { image: Vec::new(), attached: Vec::new(), holds: HashSet::new(), absent, not_found: None }
+        let (image, attached, holds) = Default::default();
+        Tree { image, attached, holds, absent, not_found: None, leaves_withheld: false, is_partial: false }
+    }
+
+    /// As [`Tree::of`]; manifests that the source has and does not give are left out. So is everything below `root`, if its
+    /// manifest is one of them.
+    ///
+    /// # Errors
+    /// As [`Tree::of`].
+    pub async fn of_readable(
+        source: &Cached<'_>,
+        repository: &Repository,
+        (digest, root): (Digest, Option<Manifest>),
+        absent: &[Absent],
+    ) -> Result<Tree> {
+        let mut tree = Tree { leaves_withheld: true, ..Tree::empty(absent) };
+        match root {
+            Some(root) => tree.filled(source, repository, root).await,
+            None => {
+                tree.leave_out(digest);
+                Ok(tree)
+            }
+        }
+    }
+
+    fn leave_out(&mut self, withheld: Digest) {
+        self.holds.insert(withheld);
+        self.is_partial = true;
+    }
+
+    /// Whether the source has more of the image than this: manifests that it does not give.
+    pub fn is_partial(&self) -> bool {
+        self.is_partial
     }
 
     async fn filled(mut self, source: &Cached<'_>, repository: &Repository, root: Manifest) -> Result<Tree> {
@@ -61,11 +102,13 @@ impl Tree {
     /// Adds an attached manifest with everything below it; what is already there is not added again. Where that fails, the tree stays
     /// as it was.
     pub async fn add(&mut self, source: &Cached<'_>, repository: &Repository, root: Manifest) -> Result<()> {
+        let read: HashSet<Digest> = self.digests().into_iter().collect();
+        let withheld: Vec<Digest> = self.holds.difference(&read).copied().collect();
         match self.descend(source, repository, root).await {
             Ok(more) => self.attached.push(more),
             Err(error) => {
                 // What was read of it is not there.
-                self.holds = self.digests().into_iter().collect();
+                self.holds = self.digests().into_iter().chain(withheld).collect();
                 return Err(error);
             }
         }
@@ -147,6 +190,13 @@ impl Tree {
     fn accept(&mut self, fetched: Fetched) -> Result<Option<Manifest>> {
         match (fetched, &mut self.not_found) {
             (Ok(manifest), _) => Ok(Some(manifest)),
+            (Err((child, error)), _) if is_withheld(&error) => match self.leaves_withheld {
+                true => {
+                    self.leave_out(child.digest);
+                    Ok(None)
+                }
+                false => Err(error),
+            },
             (Err((child, _)), Some(not_found)) => {
                 let Described { digest, size, .. } = *child;
                 not_found.push(Absent { digest, size, reason: AbsentReason::NotFound });
@@ -198,6 +248,7 @@ async fn fetch(source: &Cached<'_>, repository: &Repository, index: Digest, chil
     let (found, denied) = match source.manifest(&repository.with_digest(child.digest)).await {
         Ok(found) => (found, None),
         Err(error) if error.is_absent_or_denied() => (None, Some(error)),
+        Err(error) if is_withheld(&error) => return Ok(Err((child, error))),
         Err(error) => return Err(error),
     };
     let manifest = match found {

@@ -143,27 +143,91 @@ fn an_increment_arrives_where_a_policy_forbids_pulling() {
     }
 }
 
-/// The receipt is older than the policy, so the target has what the bundle expects there and does not give it.
+/// The receipt is older than the policy: the target has what the bundle expects there, and does not give it. That is no reason to
+/// push nothing, and an image that is there under its tag has not failed.
 #[test]
-fn manifests_that_a_policy_withholds_from_an_increment_are_missing_and_come_by_a_repair() {
+fn what_a_policy_withholds_from_an_increment_stops_no_other_image() {
     let source = Registry::start();
-    [&small("one"), &small("two")].iter().for_each(|image| image.push(&source));
-    let names = ["team/one:1", "team/two:1"].map(|name| format!("{}/{name}", source.host()));
+    let multi = images::oci_index("team/app", "1.0", "content");
+    [&small("one"), &small("two"), &multi].iter().for_each(|image| image.push(&source));
+    let names = ["team/one:1", "team/app:1.0", "team/two:1"].map(|name| format!("{}/{name}", source.host()));
     let directory = tempdir();
     let path = |name: &str| directory.path().join(name).display().to_string();
-    let [receipt, lock, missing, repair] = ["receipt", "lock", "missing", "repair.tar"].map(path);
+    let [receipt, after, lock, missing, repair] = ["receipt", "after", "lock", "missing", "repair.tar"].map(path);
+    let before = bundle_of(&source, &names[..2], &[]);
+    // The image that was there is signed on the connected side meanwhile.
+    let signature = images::cosign_signature(&small("one"));
+    signature.push(&source);
+    for creds in [CI, ROBOT] {
+        let server = Harbor::start(setup());
+        import(&before, &server, "/base", creds, &["--receipt", &receipt]).ended(0);
+        server.change("base", |project| project.wants_scan = true);
+        let next = bundle_of(&source, &names, &["--since", &receipt, "--lock", &lock]);
+        let options = ["--missing", &missing, "--receipt", &after];
+        let dry = import(&next, &server, "/base", creds, &["--dry-run"]).ended(0).stdout;
+        // The account that may read artifacts knows that the tags mean these images.
+        if creds == CI {
+            assert!(!dry.contains("unreadable"), "{dry}");
+            import(&next, &server, "/base", creds, &options).ended(0).said(&["2 images pushed, 1 present"]);
+        } else {
+            assert_eq!(dry.matches("unreadable").count(), 2, "{dry}");
+            let ran = import(&next, &server, "/base", creds, &options).ended(1);
+            ran.said(&["1 image pushed, 2 failed", "base/team/one:1: ", "policy of the project forbids", "--missing"]);
+        }
+        assert!(server.tag("base/team/two", "1").is_some());
+        assert!(server.tag("base/team/one", signature.tag.as_deref().unwrap()).is_some(), "the signature arrives");
+        let lacking = std::fs::read_to_string(&missing).unwrap();
+        assert!(lacking.contains(&small("one").digest()) && lacking.contains(&multi.digest()), "{lacking}");
+        let mut command = gapferry();
+        command.args(["export", "--repair", &missing, "--locked", &lock, "-o", &repair]);
+        Ran::of(&mut command).ended(0);
+        import(&next, &server, "/base", creds, &["--repair", &repair]).ended(0);
+        // What is confirmed now is no more than what the target gives: the next increment carries the manifests, and no layer.
+        if creds == CI {
+            let third = bundle_of(&source, &names, &["--since", &after]);
+            let carried = std::fs::read_dir(third.path.join("blobs/sha256")).unwrap().count();
+            assert!(carried <= 7, "{carried}");
+            import(&third, &server, "/base", creds, &[]).ended(0);
+        }
+    }
+}
+
+/// A child that the target has where it is needed need not be read to put an index that names it.
+#[test]
+fn an_index_is_renewed_though_a_policy_withholds_a_child_that_is_there() {
+    let source = Registry::start();
+    let [old, more] = ["old", "more"].map(|content| images::oci("team/app", "1.0", &["shared", content]));
+    let new = images::index_of("team/app", "1.1", &[(&old, Some("amd64")), (&more, Some("arm64"))], None);
+    [&old, &new].iter().for_each(|image| image.push(&source));
+    let name = |tag: &str| format!("{}/team/app:{tag}", source.host());
+    let directory = tempdir();
+    let receipt = directory.path().join("receipt").display().to_string();
     let server = Harbor::start(setup());
-    import(&bundle_of(&source, &names[..1], &[]), &server, "/base", ROBOT, &["--receipt", &receipt]).ended(0);
+    import(&bundle_of(&source, &[name("1.0")], &[]), &server, "/base", ROBOT, &["--receipt", &receipt]).ended(0);
     server.change("base", |project| project.content_trust = true);
-    let next = bundle_of(&source, &names, &["--since", &receipt, "--lock", &lock]);
-    let ran = import(&next, &server, "/base", ROBOT, &["--missing", &missing]).ended(7);
-    ran.said(&["nothing was pushed", "lacks 1 blob", "policy of the project lets nobody pull", "not signed by cosign"]);
-    assert!(std::fs::read_to_string(&missing).unwrap().contains(&small("one").digest()));
-    let mut command = gapferry();
-    command.args(["export", "--repair", &missing, "--locked", &lock, "-o", &repair]);
-    Ran::of(&mut command).ended(0);
-    import(&next, &server, "/base", ROBOT, &["--repair", &repair]).ended(0);
-    assert!(server.tag("base/team/two", "1").is_some());
+    let next = bundle_of(&source, &[name("1.1")], &["--since", &receipt]);
+    import(&next, &server, "/base", ROBOT, &[]).ended(0);
+    assert_eq!(server.tag("base/team/app", "1.1").unwrap().to_string(), new.digest());
+}
+
+/// Elsewhere it does not help: the bytes are needed under another name. That costs this image alone.
+#[test]
+fn an_image_whose_manifest_only_another_repository_has_and_withholds_fails_alone() {
+    let source = Registry::start();
+    [&small("one"), &small("one").named("team/again", "1"), &small("two")].iter().for_each(|image| image.push(&source));
+    let names = ["team/one:1", "team/again:1", "team/two:1"].map(|name| format!("{}/{name}", source.host()));
+    let directory = tempdir();
+    let receipt = directory.path().join("receipt").display().to_string();
+    for carried in [&names[1..2], &names[1..]] {
+        let server = Harbor::start(setup());
+        import(&bundle_of(&source, &names[..1], &[]), &server, "/base", CI, &["--receipt", &receipt]).ended(0);
+        server.change("base", |project| project.content_trust = true);
+        let next = bundle_of(&source, carried, &["--since", &receipt]);
+        let ran = import(&next, &server, "/base", CI, &[]).ended(1);
+        let ran = ran.said(&["base/team/again:1: ", "base/team/one", "not signed by cosign", "1 failed"]);
+        assert_eq!(server.tag("base/team/two", "1").is_some(), carried.len() == 2);
+        assert!(!ran.stderr.contains("lacks"), "{}", ran.stderr);
+    }
 }
 
 /// Harbor refuses to set an immutable tag, and where pulling is forbidden it tells a robot not even that the tag means this image.

@@ -1,12 +1,14 @@
 //! The import of a bundle that builds on what the target has: all of that is found before anything is pushed.
 
+mod assemble;
+
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Instant;
 
 use super::allowed::Allowed;
 use super::piped::Pump;
-use super::{Args, cargo, has_config, read_graph};
+use super::{Args, cargo, has_config};
 use crate::bundle::{Assumed, Bundle, MISSING_VERSION, Missing, MissingBlob, refuse_unfinished, repair_is_for};
 use crate::cli::context::{Context, write_file};
 use crate::cli::exit::Outcome;
@@ -45,15 +47,17 @@ pub async fn run(
     let repair = args.repair.as_ref().map(|path| open_repair(path, bundle)).transpose()?;
     let expected = Expected::new((bundle.layout(), bundle.json()), &registries, &targets, &closed);
     let expected = expected.with(repair.as_ref().map(beside));
-    let graph = read_graph(&expected, bundle.lock(), from.allowed, context).await;
+    let images = assemble::images(&expected, bundle.lock(), context).await;
     let mut proof = expected.prove(&registries, push.jobs(), &context.events).await?;
-    if let (Ok(graph), false) = (&graph, proof.missing.is_empty()) {
+    if !proof.missing.is_empty() && images.iter().all(Result::is_ok) {
         let missing = proof.missing.iter().map(|missing| missing.digest).collect();
-        let unnecessary = plan::made_unnecessary(&registries, graph.images.iter().zip(&targets), &missing).await?;
+        let images = images.iter().flatten().zip(&targets);
+        let unnecessary = plan::made_unnecessary(&registries, images, &missing).await?;
         proof.missing.retain(|missing| !unnecessary.contains(&missing.digest));
     }
     tell_missing(args, bundle, &proof, context)?;
-    let graph = graph?;
+    let (graph, lost) = assemble::split(images, bundle.lock(), &targets)?;
+    from.allowed.check_content(&graph)?;
     if let Some(pump) = from.pump {
         pump.check(&graph)?;
     }
@@ -66,12 +70,14 @@ pub async fn run(
     let note_lacking: Option<&NoteLacking<'_>> = Some(&note_lacking);
     let Some(pump) = from.pump else {
         let cargo = cargo(bundle, &expected, graph, from.arriving);
-        return push.run(&super::Cargo { places: proof.places, note_lacking, ..cargo }, started, context).await;
+        return push
+            .run(&lost.beside(super::Cargo { places: proof.places, note_lacking, ..cargo }), started, context)
+            .await;
     };
     let arrived = pump.arrived(&expected);
     let cargo = cargo(bundle, &arrived, graph, None);
     let cargo = super::Cargo { places: proof.places, note_lacking, arrivals: Some(pump), ..cargo };
-    push.run(&cargo, started, context).await
+    push.run(&lost.beside(cargo), started, context).await
 }
 
 /// The same options for a bundle that expects nothing: it lacks nothing.
@@ -118,24 +124,17 @@ fn write_missing<'a>(args: &Args, bundle: &Bundle, lacking: impl Iterator<Item =
 /// # Errors
 /// Something is missing.
 fn tell_missing(args: &Args, bundle: &Bundle, proof: &Proof, context: &Context) -> Result<()> {
-    let missing = write_missing(args, bundle, proof.missing.iter())?;
+    write_missing(args, bundle, proof.missing.iter().chain(&proof.withheld))?;
     let Some(first) = proof.missing.first() else { return Ok(()) };
     context.end();
     let parents = bundle.json().parents.iter().map(ToString::to_string);
-    let withheld = match proof.withheld.values().next() {
-        Some(why) => format!(
-            "; {} of them {} there, but a policy of the project lets nobody pull them: {why}",
-            proof.withheld.len(),
-            if proof.withheld.len() == 1 { "is" } else { "are" },
-        ),
-        None => String::new(),
-    };
+    let size = proof.missing.iter().map(|missing| missing.size).fold(0, u64::saturating_add);
     let text = format!(
-        "nothing was pushed: {} lacks {} of {} ({}) that {} expects there, the first {}{withheld}; the bundle builds on",
+        "nothing was pushed: {} lacks {} of {} ({}) that {} expects there, the first {}; the bundle builds on",
         args.to,
         count(proof.missing.len(), "blob"),
         bundle.json().assumed.len(),
-        bytes(missing.bytes()),
+        bytes(size),
         bundle.layout().path().display(),
         first.digest,
     );

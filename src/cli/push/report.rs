@@ -1,6 +1,6 @@
 //! What a push prints and writes.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::error::Error as _;
 use std::path::Path;
 use std::time::Instant;
@@ -18,8 +18,8 @@ use super::{Cargo, Ended, Held, Push};
 use crate::error::{Error, Kind, Reason, Result};
 use crate::graph::Image;
 use crate::lock::{AbsentReason, IndexMode};
-use crate::oci::Reference;
-use crate::plan::{Action, CompanionAction, CompanionStep, Plan, TagState};
+use crate::oci::{Digest, Reference};
+use crate::plan::{Action, CompanionAction, CompanionStep, ImageStep, Plan, TagState};
 use crate::progress::units::{self, bytes, duration};
 use crate::progress::{Event, plain_piece};
 use crate::receipt::{Receipt, kind_of, signature_beside};
@@ -42,7 +42,7 @@ pub fn plan(push: &Push<'_>, cargo: &Cargo<'_>, plan: &Plan, notes: &[String], c
         let images = graph.images.iter().zip(&plan.images).map(|(image, step)| {
             let mut value = json!({
                 "source": image.locked.reference, "reference": step.to, "digest": image.locked.digest,
-                "action": step.action, "tag": step.tag, "companions": companions::as_json(image, step),
+                "action": if is_unreadable(step) { json!("unreadable") } else { json!(step.action) }, "tag": step.tag, "companions": companions::as_json(image, step),
                 "attachedUnknown": image.locked.attached_unknown,
             });
             if let (Some(fields), serde_json::Value::Object(own)) =
@@ -65,6 +65,7 @@ pub fn plan(push: &Push<'_>, cargo: &Cargo<'_>, plan: &Plan, notes: &[String], c
         .flat_map(|(image, step)| {
             let joins = |own: &CompanionStep| matches!(own.action, CompanionAction::Join { .. });
             let action = match step.action {
+                Action::Push if is_unreadable(step) => "unreadable".to_owned(),
                 Action::Push if step.own_list().is_some_and(joins) => "join".to_owned(),
                 other => action(other, step.tag).to_owned(),
             };
@@ -83,6 +84,11 @@ pub fn plan(push: &Push<'_>, cargo: &Cargo<'_>, plan: &Plan, notes: &[String], c
     let images = units::count(graph.images.len(), "image");
     context.print(&format!("\n{images}; {new} to upload, {mounted} to mount, {present} there already\n"))?;
     Ok(Outcome::Done)
+}
+
+/// Nobody knows before the push whether the image is there, or could be.
+fn is_unreadable(step: &ImageStep) -> bool {
+    step.is_unreadable && step.action == Action::Push
 }
 
 fn action(action: Action, tag: TagState) -> &'static str {
@@ -146,8 +152,19 @@ fn receipt_of(push: &Push<'_>, cargo: &Cargo<'_>, ended: &Ended<'_>, outcome: &t
     receipt.images.extend(cargo.lost.iter().cloned());
     receipt.missing.clone_from(&cargo.missing);
     receipt.wanted = ended.wanted.to_vec();
+    receipt.confirmed.extend(below_unread(cargo, outcome));
     push.brought.mark(&mut receipt);
     receipt
+}
+
+/// Blobs of images that are there as a whole, below manifests that the target does not give. It was asked for each of them.
+fn below_unread(cargo: &Cargo<'_>, outcome: &transfer::Outcome) -> BTreeSet<Digest> {
+    let mut partial = cargo.graph.images.iter().zip(&outcome.images).filter(|(image, _)| image.is_partial()).peekable();
+    if partial.peek().is_none() || !partial.all(|(_, result)| matches!(result, Ok(Done::Pushed | Done::Present))) {
+        return BTreeSet::new();
+    }
+    let named: HashSet<Digest> = cargo.graph.blobs().iter().map(|blob| blob.digest).collect();
+    cargo.places.keys().filter(|digest| !named.contains(digest)).copied().collect()
 }
 
 /// Writes the receipt when a push is dropped before its end: Ctrl-C must not lose what has arrived until then.
