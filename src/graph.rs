@@ -3,7 +3,7 @@
 //! An [`Image`] is a lock entry with its manifests and blobs; a [`Graph`] is all of them. A pure value: it is made by the
 //! walk and read by the plan, and it can be printed and tested without either.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 
 use serde::Serialize;
@@ -11,6 +11,7 @@ use serde::Serialize;
 use crate::companion::Kind;
 use crate::lock::{Attached, LockedImage};
 use crate::oci::{Descriptor, Digest, Manifest, Reference, Repository};
+use crate::position::Written;
 
 /// One image, complete.
 #[derive(Clone, Debug)]
@@ -108,8 +109,7 @@ pub struct Graph {
     pub images: Vec<Image>,
     /// What speaks of indexes of which only some platforms are carried, in the order of the images.
     pub left_behind: Vec<LeftBehind>,
-    /// Where the operator asked for images, and how, for messages: `list.txt:3: nginx:1.27`.
-    pub written: HashMap<Reference, String>,
+    pub written: Written,
 }
 
 /// What speaks of a whole index that is not carried as it is, and therefore stays behind.
@@ -157,12 +157,9 @@ impl fmt::Display for LeftBehind {
 }
 
 impl Graph {
-    /// What messages call an image: its reference, and where the operator asked for it.
+    /// As [`Written::shown`].
     pub fn shown(&self, reference: &Reference) -> String {
-        match self.written.get(reference).filter(|written| !written.is_empty()) {
-            Some(written) => format!("{reference} ({written})"),
-            None => reference.to_string(),
-        }
+        self.written.shown(reference)
     }
 
     /// Every manifest once, by first use.

@@ -3,6 +3,8 @@
 //! It travels inside the bundle and, with `--lock FILE`, beside it; exporting `--locked FILE` makes the same bundle
 //! again, byte for byte. A value with serde views; reading and writing the file is its caller's business.
 
+mod lines;
+
 use std::collections::HashMap;
 
 use jiff::Timestamp;
@@ -10,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Kind, Reason, Result};
 use crate::oci::{COSIGN_SUFFIXES, Descriptor, Digest, Platform, Reference, Repository, Tag, has_at_most_values};
+pub use lines::written;
 
 /// The version of the lock's JSON this program writes and the only one it reads.
 pub const LOCK_VERSION: u32 = 1;
@@ -388,7 +391,8 @@ impl Lock {
         for image in &lock.images {
             let fault = image.companions().iter().find_map(Attached::tag_fault);
             if let Some(fault) = fault.or_else(|| image.doubled_tag()) {
-                return Err(Error::input(format!("reading lock {name}: {}: {fault}", image.name())));
+                let image = written(bytes, name).shown(&image.reference);
+                return Err(Error::input(format!("reading lock {name}: {image}: {fault}")));
             }
         }
         Ok(lock)

@@ -1,9 +1,11 @@
 //! Where something was written by a person, and what is wrong there: the same for every file that people write.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
 use crate::error::Error;
+use crate::oci::Reference;
 use crate::progress::plain_piece;
 
 /// Where a rule was written.
@@ -40,6 +42,32 @@ pub struct Problem {
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.at, plain_piece(&self.text))
+    }
+}
+
+/// Where the operator asked for images, and how, for messages: `list.txt:3: nginx:1.27`; of a lock that is followed, `images.lock:12`.
+#[derive(Clone, Debug, Default)]
+pub struct Written(HashMap<Reference, String>);
+
+impl Written {
+    /// What messages call an image: its reference, and where the operator asked for it.
+    pub fn shown(&self, reference: &Reference) -> String {
+        match self.0.get(reference).filter(|written| !written.is_empty()) {
+            Some(written) => format!("{reference} ({written})"),
+            None => reference.to_string(),
+        }
+    }
+}
+
+impl From<HashMap<Reference, String>> for Written {
+    fn from(written: HashMap<Reference, String>) -> Written {
+        Written(written)
+    }
+}
+
+impl FromIterator<(Reference, String)> for Written {
+    fn from_iter<I: IntoIterator<Item = (Reference, String)>>(written: I) -> Written {
+        Written(written.into_iter().collect())
     }
 }
 

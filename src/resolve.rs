@@ -327,7 +327,7 @@ fn sort(
     events: &Events,
 ) -> Result<(Vec<Image>, Vec<MissingImage>), Failures> {
     let (mut images, mut failures) = (Vec::with_capacity(walked.len()), Vec::new());
-    let written = wanted.iter().map(|wanted| (wanted.reference.clone(), wanted.shown())).collect();
+    let written = wanted.iter().map(|wanted| (wanted.reference.clone(), wanted.written.clone())).collect();
     for (Wanted { reference, rename, .. }, image) in wanted.into_iter().zip(walked) {
         match image {
             Ok(image) => images.push(image),
@@ -378,7 +378,10 @@ pub async fn follow(
     }
     let locked = images.iter().map(|image| image.locked.clone()).collect();
     let missing = lock.missing.into_iter().chain(more).collect();
-    Ok((Lock { images: locked, missing, ..lock }, Graph { images, ..Graph::default() }))
+    Ok((
+        Lock { images: locked, missing, ..lock },
+        Graph { images, written: walk.written().clone(), ..Graph::default() },
+    ))
 }
 
 /// Makes the graph of a lock again.
@@ -393,7 +396,7 @@ pub async fn assemble(
     events: &Events,
 ) -> Result<Graph, Failures> {
     let images = each(&lock.images, jobs, events, |locked| walk.assemble(locked, origin)).await?;
-    Ok(Graph { images, ..Graph::default() })
+    Ok(Graph { images, written: walk.written().clone(), ..Graph::default() })
 }
 
 /// The same, but a failure costs its own image only. In the order of the lock.

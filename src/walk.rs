@@ -21,9 +21,11 @@ use crate::error::{Error, Kind, Result};
 use crate::graph::{Image, LeftBehind};
 use crate::lock::{Absent, IndexMode, LockedImage, Rename, Selection};
 use crate::oci::{Descriptor, Digest, Manifest, Platform, Reference, Repository};
+use crate::position::Written;
 use crate::progress::units::count;
 use crate::progress::{Event, Events};
 use crate::select::{self, Root};
+use locked::Given;
 pub use locked::{Former, Kept, LockedCompanions};
 pub use modes::Modes;
 pub use platforms::platform_of_config;
@@ -106,6 +108,8 @@ pub struct Walk<'a> {
     left_behind: Mutex<Vec<LeftBehind>>,
     companions: LockedCompanions,
     leaves_withheld: bool,
+    /// Where the images of a lock that is followed stand in its file.
+    written: Written,
     platforms: Platforms,
     /// The tags of each repository, where it would tell: which companions cannot exist.
     tags: Mutex<HashMap<Repository, attached::KnownTags>>,
@@ -120,7 +124,7 @@ pub struct Walk<'a> {
 impl<'a> Walk<'a> {
     pub fn new(source: &'a Cached<'a>, options: Options, events: Events) -> Walk<'a> {
         let (known, recalled, platforms, tags, untold) = Default::default();
-        let (former, kept_companions, foreign) = Default::default();
+        let (former, kept_companions, foreign, written) = Default::default();
         let (modes, kept_modes, left_behind, companions, leaves_withheld, untold_effect) = Default::default();
         Walk {
             source,
@@ -135,6 +139,7 @@ impl<'a> Walk<'a> {
             left_behind,
             companions,
             leaves_withheld,
+            written,
             platforms,
             tags,
             untold,
@@ -158,6 +163,16 @@ impl<'a> Walk<'a> {
     /// them: for a target that needs nothing of what it has.
     pub fn leaving_withheld(self) -> Walk<'a> {
         Walk { leaves_withheld: true, ..self }
+    }
+
+    /// Where the images of a lock that is followed stand in its file, for messages.
+    pub fn with_written(self, written: Written) -> Walk<'a> {
+        Walk { written, ..self }
+    }
+
+    /// As it was given.
+    pub fn written(&self) -> &Written {
+        &self.written
     }
 
     /// Earlier entries keep their index mode, where none is asked for.
@@ -257,7 +272,7 @@ impl<'a> Walk<'a> {
     /// Anything the lock names is gone or is no longer what the lock says; the message begins with the reference.
     pub async fn assemble(&self, locked: &LockedImage, origin: Origin) -> Result<Image> {
         let image = self.assemble_inner(locked, origin).await;
-        image.map_err(|error| error.while_doing(format!("image {}", locked.reference)))
+        image.map_err(|error| error.while_doing(format!("image {}", self.written.shown(&locked.reference))))
     }
 
     async fn recall_or_discover(&self, wanted: &Wanted) -> Result<Image> {
@@ -371,9 +386,11 @@ impl<'a> Walk<'a> {
     /// A manifest that a lock promises; where it is gone, what the tag means now is part of the message.
     async fn need_locked(&self, locked: &LockedImage, descriptor: &Descriptor) -> Result<Manifest> {
         let repository = &locked.reference.repository;
-        if let Some(manifest) = self.source.manifest(&repository.with_digest(descriptor.digest)).await? {
-            return manifest.described_as(&descriptor.media_type);
-        }
+        let denial = match locked::given(self.source.manifest(&repository.with_digest(descriptor.digest)).await)? {
+            Given::Manifest(manifest) => return manifest.described_as(&descriptor.media_type),
+            Given::Nothing => None,
+            Given::Denial(denial) => Some(denial),
+        };
         let now = match &locked.reference.tag {
             Some(tag) => match self.source.resolve(&repository.with_tag(tag.clone())).await {
                 Ok(Some(found)) => format!("; the tag {tag} now means {}", found.digest),
@@ -383,8 +400,7 @@ impl<'a> Walk<'a> {
             },
             None => String::new(),
         };
-        let text = format!("{} no longer has {}, which the lock names{now}", repository.registry(), descriptor.digest);
-        Err(Error::new(Kind::NotFound, text))
+        Err(locked::lost(denial, repository, descriptor.digest, "", &now))
     }
 
     async fn select_again(&self, locked: &LockedImage, selection: &Selection) -> Result<Manifest> {

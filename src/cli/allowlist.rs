@@ -18,6 +18,7 @@ use crate::error::{Error, Result};
 use crate::graph::Graph;
 use crate::lock::{IndexMode, Lock, MAX_LOCK, MissingImage, MissingReason};
 use crate::oci::Platform;
+use crate::position::Written;
 use crate::progress::Event;
 use crate::progress::units::count;
 use crate::resolve::{self, Expanded, Failures, LeaveOut, TagLists};
@@ -270,19 +271,19 @@ impl AllowlistArgs {
         Ok(earlier)
     }
 
-    /// Makes the graph of a lock that exists; the lock is another one where images are left out, or have other companions.
+    /// Makes the graph of a lock that exists, and says where its images stand in its file; the lock is another one where images are left out, or have other companions.
     ///
     /// # Errors
     /// Something that the lock names is gone or is no longer what it says.
     pub async fn follow(
         &self,
-        lock: Lock,
+        (lock, written): (Lock, Written),
         companions: LockedCompanions,
         cached: &Cached<'_>,
         registry: &RegistryArgs,
         context: &Context,
     ) -> Result<(Lock, Graph)> {
-        let walk = self.walk(cached, context).with_companions(companions);
+        let walk = self.walk(cached, context).with_companions(companions).with_written(written);
         let before = lock.images.clone();
         let followed = resolve::follow(&walk, lock, self.leave_out(), registry.jobs(), &context.events).await;
         report_kept_companions(walk.kept_companions(), context);

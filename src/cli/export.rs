@@ -28,8 +28,9 @@ use crate::content::{Cached, Checkpoint, Source};
 use crate::error::{Error, Result};
 use crate::graph::Graph;
 use crate::increment::Baseline;
-use crate::lock::{Attached, Lock, LockedImage, MAX_LOCK, MissingImage};
+use crate::lock::{self, Attached, Lock, LockedImage, MAX_LOCK, MissingImage};
 use crate::oci::{Digest, Manifest, Platform};
+use crate::position::Written;
 use crate::progress::units::{bytes, count, duration};
 use crate::signing::PrivateKey;
 use crate::transport::registry::Registries;
@@ -213,10 +214,11 @@ async fn export(
     let mut source = source.with_local(at_hand);
     let mut prescribed = Vec::new();
     let (mut lock, mut graph) = match ask {
-        Ask::Locked(lock) => {
+        Ask::Locked(lock, written) => {
             prescribed.clone_from(&lock.missing);
             let given = lock.clone();
-            let followed = args.allowlist.follow(*lock, args.companions(), &source, &args.registry, context).await?;
+            let (lock, companions) = ((*lock, written), args.companions());
+            let followed = args.allowlist.follow(lock, companions, &source, &args.registry, context).await?;
             args.volumes.check_same_set(&given, &followed.0)?;
             followed
         }
@@ -343,7 +345,7 @@ fn write_lock(args: &Args, finished: &Finished, lock: &Lock) -> Result<()> {
 
 /// Where the images come from.
 enum Ask {
-    Locked(Box<Lock>),
+    Locked(Box<Lock>, Written),
     Resolve(Box<super::allowlist::Sources>),
 }
 
@@ -356,7 +358,7 @@ fn ask(args: &Args, context: &Context) -> Result<(Registries, Ask)> {
     let (name, bytes) = read_bounded(path, MAX_LOCK + 1)?;
     let lock = Lock::parse(&bytes, &name)?;
     let registries = connect_for(&lock, &args.registry, context)?;
-    Ok((registries, Ask::Locked(Box::new(lock))))
+    Ok((registries, Ask::Locked(Box::new(lock), lock::written(&bytes, &name))))
 }
 
 fn print_plan(

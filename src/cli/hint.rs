@@ -20,6 +20,14 @@ pub fn for_error(error: &Error) -> Option<&'static str> {
             "the registry leaves this layer to an address of its maker's, which may be gone or out of reach from here: leave such \
              layers out (without --foreign-layers), or let the address be reached",
         ),
+        Kind::NotFound | Kind::Unauthorized | Kind::Refused
+            if chain.contains(" was replaced since: ") || chain.contains(" is gone since: ") =>
+        {
+            Some(
+                "--companions today goes on with what is attached to the image now, under a new lock, and --companions none without any; \
+             an export onto the bundle that was made of this lock finds them there",
+            )
+        }
         Kind::Unauthorized if chain.starts_with("logging in") => {
             Some("check user and password, and on Harbor whether the robot has expired; nothing was kept")
         }
@@ -29,10 +37,6 @@ pub fn for_error(error: &Error) -> Option<&'static str> {
         ),
         Kind::NotFound if chain.contains("reading blob ") && chain.contains(": 404 ") => Some(
             "the registry's storage lacks a blob that its own manifest names: the image has to be pushed there again",
-        ),
-        Kind::NotFound if chain.contains(" was replaced since: ") || chain.contains(" is gone since: ") => Some(
-            "--companions today goes on with what is attached to the image now, under a new lock, and --companions none without any; \
-             an export onto the bundle that was made of this lock finds them there",
         ),
         Kind::NotFound if chain.contains("no longer has") && chain.contains("which the lock names") => Some(
             "the registry has deleted it: lock again, or export onto the bundle that was made of this lock, which has it",

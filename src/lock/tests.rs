@@ -29,6 +29,20 @@ fn a_lock_survives_its_file() {
 }
 
 #[test]
+fn an_image_of_a_lock_is_found_by_its_line_however_the_file_is_laid_out() {
+    let entry = |name: &str| format!(r#"{{"reference" : "{name}", "source":"r.io"}}"#);
+    let (a, b) = (entry("r.io/a:1"), entry(r"r.io\/b:1"));
+    let shown = |text: &str, name: &str| written(text.as_bytes(), "l.lock").shown(&name.parse().unwrap());
+    for (text, line) in [(format!("[{a},{b}]"), 1), (format!("[\n{a},\r\n{b}\n]"), 3), (format!("[{a},\n\n\n{b}]"), 4)]
+    {
+        assert_eq!(shown(&text, "r.io/b:1"), format!("r.io/b:1 (l.lock:{line})"), "{text}");
+    }
+    for odd in [r#"{"reference":1}"#, r#"{"reference""#, r#"{"x":"\"reference\":\"r.io/b:1\""}"#, ""] {
+        assert_eq!(shown(odd, "r.io/b:1"), "r.io/b:1", "{odd}");
+    }
+}
+
+#[test]
 fn a_lock_tells_images_that_have_no_signature_from_those_nobody_looked_for_one() {
     let lock = |attached: &str| {
         let digest = Digest::sha256(b"m");

@@ -82,7 +82,9 @@ impl Search<'_> {
             if self.wanted.contains_key(&locked.digest) {
                 match self.walk.root(locked, Origin::Registry).await {
                     Ok(root) => self.add_manifest(root)?,
-                    Err(error) => self.unread.push(passed_over(error.while_doing(format!("image {}", locked.name())))?),
+                    Err(error) => self.unread.push(passed_over(
+                        error.while_doing(format!("image {}", self.walk.written().shown(&locked.reference))),
+                    )?),
                 }
             }
             for companion in locked.companions() {

@@ -6,25 +6,26 @@ use super::{LeaveOut, Missing};
 use crate::error::Error;
 use crate::graph::Image;
 use crate::lock::{LockedImage, MissingImage};
-use crate::oci::{Digest, Reference};
+use crate::oci::Digest;
+use crate::position::Written;
 use crate::progress::{Event, Events};
 
 /// Images by a name, each with its place in a list.
 type Named = HashMap<String, usize>;
 
 /// `name:tag` and `name:tag@digest` are one name: one image if they are the same, else the first one, and an error. So it is with
-/// images that are to have one name at the target (`as=`): nothing at the other side could keep them apart. `written` is what messages
-/// call them.
+/// images that are to have one name at the target (`as=`): nothing at the other side could keep them apart. `written`: where they
+/// were asked for.
 pub(super) fn merge(
     found: Vec<Image>,
-    written: &HashMap<Reference, String>,
+    written: &Written,
     leave_out: LeaveOut,
     (missing, failures): (&mut Vec<(MissingImage, Error)>, &mut Vec<Error>),
     events: &Events,
 ) -> Vec<Image> {
     let (mut names, mut new_names) = (Named::new(), Named::new());
     let mut merged: Vec<Image> = Vec::with_capacity(found.len());
-    let shown = |image: &Image| written.get(&image.locked.reference).cloned().unwrap_or_else(|| image.locked.name());
+    let shown = |image: &Image| written.shown(&image.locked.reference);
     for image in found {
         let LockedImage { reference, rename, digest, .. } = &image.locked;
         let (name, at) = (image.locked.name(), merged.len());

@@ -13,7 +13,7 @@ use crate::companion::Kind;
 use crate::content::Source;
 use crate::error::{self, Error, Result};
 use crate::lock::{Attached, Lock, LockedImage};
-use crate::oci::{Manifest, Reference};
+use crate::oci::{Digest, Manifest, Reference, Repository};
 
 /// Which companions travel with the images of a lock.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -148,37 +148,66 @@ async fn add_one(walk: &Walk<'_>, locked: &LockedImage, companion: &Attached, tr
     Ok(true)
 }
 
-async fn read(walk: &Walk<'_>, locked: &LockedImage, companion: &Attached) -> Result<Option<Manifest>> {
-    let by_digest = locked.reference.repository.with_digest(companion.digest);
-    match walk.source.manifest(&by_digest).await? {
-        None if walk.companions == LockedCompanions::Remaining => Ok(None),
-        None => Err(gone(walk, locked, companion).await?),
-        Some(manifest) => manifest.described_as(&companion.media_type).map(Some),
+/// What a registry answers when it is asked for what a lock names.
+pub(super) enum Given {
+    Manifest(Manifest),
+    Nothing,
+    /// It denies it, as some registries deny what they do not have.
+    Denial(Error),
+}
+
+/// # Errors
+/// Any that is no denial.
+pub(super) fn given(answer: Result<Option<Manifest>>) -> Result<Given> {
+    match answer {
+        Err(error) if error.is_absent_or_denied() => Ok(Given::Denial(error)),
+        answer => answer.map(|found| found.map_or(Given::Nothing, Given::Manifest)),
     }
 }
 
-/// Says which companion is gone, and what its tag means now.
-async fn gone(walk: &Walk<'_>, locked: &LockedImage, companion: &Attached) -> Result<Error> {
+/// The error about `digest`, which a registry no longer has or denies; `before` and `after` are the rest of the sentence.
+pub(super) fn lost(denial: Option<Error>, repository: &Repository, digest: Digest, before: &str, after: &str) -> Error {
+    let fate = if denial.is_some() { "denies" } else { "no longer has" };
+    let text = format!("{before}{} {fate} {digest}, which the lock names{after}", repository.registry());
+    match denial {
+        Some(denial) => denial.while_doing(text),
+        None => Error::new(error::Kind::NotFound, text),
+    }
+}
+
+async fn read(walk: &Walk<'_>, locked: &LockedImage, companion: &Attached) -> Result<Option<Manifest>> {
+    let by_digest = locked.reference.repository.with_digest(companion.digest);
+    let denial = match given(walk.source.manifest(&by_digest).await)? {
+        Given::Manifest(manifest) => return manifest.described_as(&companion.media_type).map(Some),
+        Given::Nothing => None,
+        Given::Denial(denial) => Some(denial),
+    };
+    match walk.companions {
+        LockedCompanions::Remaining => Ok(None),
+        _ => Err(gone(walk, locked, companion, denial).await?),
+    }
+}
+
+/// Says which companion is gone, or denied, and what its tag means now.
+async fn gone(walk: &Walk<'_>, locked: &LockedImage, companion: &Attached, denial: Option<Error>) -> Result<Error> {
     let repository = &locked.reference.repository;
     let kind = Kind::of(companion.tag.as_ref(), companion.artifact_type.as_deref(), None);
-    let (registry, digest) = (repository.registry(), companion.digest);
-    let text = match &companion.tag {
-        None => {
-            let subject = companion.subject;
-            format!(
-                "its {kind}, a referrer of {subject}, is gone since: {registry} no longer has {digest}, which the lock names"
-            )
-        }
-        Some(tag) => match walk.source.resolve(&repository.with_tag(tag.clone())).await? {
-            Some(now) => format!(
-                "its {kind} (tag {tag}) was replaced since: {registry} no longer has {digest}, which the lock names; the tag now \
-                 means {}",
-                now.digest
-            ),
-            None => format!(
-                "its {kind} (tag {tag}) is gone since: {registry} no longer has {digest}, which the lock names, nor the tag"
-            ),
-        },
+    let is_denied = denial.is_some();
+    let lost = |before: String, after: &str| Ok(lost(denial, repository, companion.digest, &before, after));
+    let Some(tag) = &companion.tag else {
+        let since = if is_denied { "" } else { " is gone since" };
+        return lost(format!("its {kind}, a referrer of {},{since}: ", companion.subject), "");
     };
-    Ok(Error::new(error::Kind::NotFound, text))
+    match walk.source.resolve(&repository.with_tag(tag.clone())).await {
+        Ok(Some(now)) if now.digest != companion.digest => {
+            let after = format!("; the tag now means {}", now.digest);
+            lost(format!("its {kind} (tag {tag}) was replaced since: "), &after)
+        }
+        Ok(None) => lost(format!("its {kind} (tag {tag}) is gone since: "), ", nor the tag"),
+        Ok(Some(_)) => lost(format!("its {kind} (tag {tag}) cannot be read: "), ""),
+        Err(error) if !is_denied || matches!(error.kind(), error::Kind::RateLimited | error::Kind::Interrupted) => {
+            Err(error)
+        }
+        Err(_) => lost(format!("its {kind} (tag {tag}) cannot be read: "), ""),
+    }
 }

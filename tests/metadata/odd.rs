@@ -167,6 +167,33 @@ async fn what_a_registry_denies_is_looked_for_elsewhere_like_what_it_lacks() {
     assert!(output.status.success(), "{}", stderr(&output));
 }
 
+/// The operator has to find the entry among thousands, and a registry that denies what it lacks must not hide that it is gone.
+#[tokio::test]
+async fn a_lock_that_cannot_be_followed_is_named_with_its_line_and_what_the_tag_means_now() {
+    let (source, site) = (Source::start().await, tempdir());
+    source.put_image("a", "1", "amd64");
+    let old = digest_of(&source.put_image("b", "1", "amd64"));
+    let path = |name: &str| site.path().join(name).display().to_string();
+    let (lock, out) = (path("images.lock"), path("out"));
+    ends_with(0, &["lock", &source.name("a:1"), &source.name("b:1"), "-o", &lock]);
+    let text = std::fs::read_to_string(&lock).unwrap();
+    let line = |name: &str| 1 + text.lines().position(|line| line.contains(&source.name(name))).unwrap();
+    let new = digest_of(&source.put_image("b", "1", "arm64"));
+    source.remove(&old);
+    let place = format!("{} ({lock}:{})", source.name("b:1"), line("b:1"));
+    for (is_refusing, fate) in [(false, "no longer has"), (true, "denies")] {
+        source.is_refusing.store(is_refusing, Ordering::Relaxed);
+        let output = ends_with(4, &["export", "--locked", &lock, "-o", &out]);
+        let says = [&format!("{fate} {old}, which the lock names; the tag 1 now means {new}"), &place];
+        assert!(says.iter().all(|words| stderr(&output).contains(*words)), "{says:?}: {}", stderr(&output));
+    }
+    source.is_refusing.store(false, Ordering::Relaxed);
+    source.remove(&sha256(b"layer of a:1 for amd64"));
+    let place = format!("{} ({lock}:{})", source.name("a:1"), line("a:1"));
+    let output = ends_with(4, &["export", "--locked", &lock, "-o", &out, "--keep-going", "--no-referrers"]);
+    assert!(stderr(&output).contains(&place), "a blob: {}", stderr(&output));
+}
+
 /// Memory and space are planned by what manifests say: one hostile number must not end the run, or cost the other images.
 #[tokio::test]
 async fn a_blob_that_is_said_to_be_larger_than_any_disk_costs_its_image_and_nothing_else() {

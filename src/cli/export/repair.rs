@@ -31,13 +31,14 @@ pub async fn run(args: &Args, context: &Context) -> Result<Option<Outcome>> {
     tell_left(&missing, &tools, context);
     let (registries, ask) = ask(args, context)?;
     // The command line does not take one without the other.
-    let Ask::Locked(lock) = ask else { return Err(Error::input("--repair is of no use without --locked")) };
+    let Ask::Locked(lock, written) = ask else { return Err(Error::input("--repair is of no use without --locked")) };
     let kept = Checkpoint::new(&registries, Some(walk_file(&args.output)));
     tell_obstacle(&kept, context);
     let made = async {
         let (source, jobs, events) = (Cached::new(&kept, None), args.registry.jobs(), &context.events);
         // A companion that is gone costs nothing, unless it is asked for.
-        let walk = args.allowlist.walk(&source, context).with_companions(LockedCompanions::Remaining);
+        let walk = args.allowlist.walk(&source, context).with_written(written);
+        let walk = walk.with_companions(LockedCompanions::Remaining);
         let graph = match missing.needs_manifests() {
             true => resolve::assemble(&walk, &lock, Origin::Registry, jobs, events).await,
             false => Ok(Graph::default()),
