@@ -76,11 +76,27 @@ impl Digest {
         Digest(Value::Sha256(bytes))
     }
 
-    /// Whether a text is a digest that takes no more memory when it is read. Every sha512 digest that is read for the first time
-    /// does, until the program ends.
-    pub fn is_free(text: &str) -> bool {
-        let hex = text.strip_prefix("sha512:");
-        hex.and_then(decode).is_none_or(|raw| Long::is_known(&raw))
+    /// Parses a digest without taking memory for it. A sha512 digest that is parsed for the first time takes some until the
+    /// program ends, so the digests that strangers ask for are looked up first. `None`: a valid sha512 digest that no content,
+    /// manifest or reference of this process has.
+    ///
+    /// # Errors
+    /// As for [`str::parse`].
+    pub fn known(text: &str) -> Result<Option<Digest>, DigestError> {
+        Digest::read(text, Long::find)
+    }
+
+    /// `long` gives a sha512 digest its place in the table, if it has one.
+    fn read(text: &str, long: impl FnOnce(&[u8; 64]) -> Option<Long>) -> Result<Option<Digest>, DigestError> {
+        let fail = |reason| DigestError { text: text.chars().take(200).collect(), reason };
+        let malformed = || fail("expected 64 (sha256) or 128 (sha512) lower-case hexadecimal digits");
+        let (algorithm, hex) = text.split_once(':').ok_or_else(|| fail("expected algorithm:hex"))?;
+        let value = match algorithm {
+            "sha256" => Some(Value::Sha256(decode(hex).ok_or_else(malformed)?)),
+            "sha512" => long(&decode(hex).ok_or_else(malformed)?).map(Value::Sha512),
+            _ => return Err(fail("only sha256 and sha512 are supported")),
+        };
+        Ok(value.map(Digest))
     }
 
     pub fn algorithm(&self) -> Algorithm {
@@ -160,18 +176,8 @@ impl FromStr for Digest {
     /// Accepts exactly `sha256:` or `sha512:` and lower-case hex of the right length; upper case is refused, as the
     /// specification does, so that one content has one name.
     fn from_str(text: &str) -> Result<Digest, DigestError> {
-        let fail = |reason| DigestError { text: text.chars().take(200).collect(), reason };
-        let (algorithm, hex) = text.split_once(':').ok_or_else(|| fail("expected algorithm:hex"))?;
-        let value = match algorithm {
-            "sha256" => decode(hex).map(Value::Sha256),
-            "sha512" => match decode(hex) {
-                Some(raw) => Some(Value::Sha512(Long::named(&raw).ok_or_else(|| fail(TOO_MANY))?)),
-                None => None,
-            },
-            _ => return Err(fail("only sha256 and sha512 are supported")),
-        };
-        let reason = "expected 64 (sha256) or 128 (sha512) lower-case hexadecimal digits";
-        value.map(Digest).ok_or_else(|| fail(reason))
+        let too_many = || DigestError { text: text.to_owned(), reason: TOO_MANY };
+        Digest::read(text, Long::named)?.ok_or_else(too_many)
     }
 }
 

@@ -37,18 +37,14 @@ impl Long {
         Long::find(bytes).or_else(|| Long::enter(bytes, MOST)).unwrap_or(last)
     }
 
-    /// Whether it is in the table.
-    pub fn is_known(bytes: &[u8; 64]) -> bool {
-        Long::find(bytes).is_some()
-    }
-
     pub fn bytes(self) -> &'static [u8; 64] {
         let table = TABLE.read().unwrap_or_else(PoisonError::into_inner);
         let at = usize::try_from(u32::from_ne_bytes(self.0)).ok();
         at.and_then(|at| table.all.get(at)).copied().unwrap_or(&[0; 64])
     }
 
-    fn find(bytes: &[u8; 64]) -> Option<Long> {
+    /// The one that is in the table already.
+    pub fn find(bytes: &[u8; 64]) -> Option<Long> {
         let table = TABLE.read().unwrap_or_else(PoisonError::into_inner);
         table.places.get(bytes).map(|at| Long(at.to_ne_bytes()))
     }

@@ -7,7 +7,7 @@ use axum::http::HeaderValue;
 use axum::response::Response;
 use serde_json::json;
 
-use crate::oci::{Digest, media_type};
+use crate::oci::media_type;
 
 use super::answer::{Refusal, json};
 use super::blocking;
@@ -29,28 +29,34 @@ pub fn tags(shelf: &Shelf, name: &str, query: &Query) -> Result<Response, Refusa
     page.answer(&format!("/v2/{name}/tags/list"), query, items, |items| json!({"name": name, "tags": items}))
 }
 
-/// An index of the manifests of this repository that speak of `digest`; empty for content nobody knows, as the spec has it. A list
-/// that is longer than a manifest may be comes in pages.
-pub async fn referrers(shelf: &Arc<Shelf>, name: &str, digest: Digest, query: &Query) -> Result<Response, Refusal> {
+/// An index of the manifests of this repository that speak of `subject`, a valid digest; empty for content nobody knows, as the
+/// spec has it. A list that is longer than a manifest may be comes in pages. Where a manifest that may belong to it cannot be read,
+/// the answer has a warning (distribution-spec 1.1, "Warnings"): no other image loses its signatures for that.
+pub async fn referrers(shelf: &Arc<Shelf>, name: String, subject: String, query: &Query) -> Result<Response, Refusal> {
     let owned = |text: &str| text.to_owned();
-    let (own, name, registry) = (Arc::clone(shelf), name.to_owned(), query.registry()?.map(owned));
-    let filter = query.get("artifactType").filter(|text| !text.is_empty()).map(owned);
-    let last = query.digest("last")?;
-    let (asked, artifact_type) = (name.clone(), filter.clone());
-    let found = blocking(move || {
-        let (registry, artifact_type) = (registry.as_deref(), artifact_type.as_deref());
-        find_some(&own, &digest, &Wanted { name: &asked, registry, artifact_type, last })
-    });
-    let Found { manifests, more } = found.await?;
+    let wanted = Wanted {
+        subject,
+        name,
+        registry: query.registry()?.map(owned),
+        artifact_type: query.get("artifactType").filter(|text| !text.is_empty()).map(owned),
+        last: query.digest_text("last")?.map(owned),
+    };
+    let own = Arc::clone(shelf);
+    let found = blocking(move || Ok((find_some(&own, &wanted), wanted)));
+    let (Found { manifests, more, unreadable }, Wanted { subject, name, artifact_type, .. }) = found.await?;
     let index = json!({"schemaVersion": 2, "mediaType": media_type::OCI_INDEX, "manifests": manifests});
     let mut response = json(&index);
     response.headers_mut().insert("content-type", HeaderValue::from_static(media_type::OCI_INDEX));
-    if filter.is_some() {
+    if artifact_type.is_some() {
         response.headers_mut().insert("oci-filters-applied", HeaderValue::from_static("artifactType"));
     }
+    if let Some(one) = unreadable.first() {
+        let text = format!("{} manifests cannot be read and may be missing here, such as {one}", unreadable.len());
+        header(&mut response, "warning", &format!("299 - \"{text}\""))?;
+    }
     if let Some(last) = more {
-        let mut next = format!("/v2/{name}/referrers/{digest}?last={}", percent_encode(&last.to_string()));
-        for (key, value) in [("artifactType", filter.as_deref()), ("ns", query.get("ns"))] {
+        let mut next = format!("/v2/{name}/referrers/{subject}?last={}", percent_encode(&last.to_string()));
+        for (key, value) in [("artifactType", artifact_type.as_deref()), ("ns", query.get("ns"))] {
             next += &value.map(|value| format!("&{key}={}", percent_encode(value))).unwrap_or_default();
         }
         link(&mut response, &next)?;
@@ -96,8 +102,11 @@ impl<'a> Page<'a> {
 
 /// Says where the list goes on (RFC 5988).
 fn link(response: &mut Response, next: &str) -> Result<(), Refusal> {
-    let link = HeaderValue::try_from(format!("<{next}>; rel=\"next\""));
-    let link = link.map_err(|e| Refusal::new(500, "UNKNOWN", e.to_string()))?;
-    response.headers_mut().insert("link", link);
+    header(response, "link", &format!("<{next}>; rel=\"next\""))
+}
+
+fn header(response: &mut Response, name: &'static str, value: &str) -> Result<(), Refusal> {
+    let value = HeaderValue::try_from(value).map_err(|e| Refusal::new(500, "UNKNOWN", e.to_string()))?;
+    response.headers_mut().insert(name, value);
     Ok(())
 }

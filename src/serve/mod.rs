@@ -251,8 +251,12 @@ async fn answer(site: &Site, request: Request<Body>) -> Result<Response, Refusal
     let shelf = &site.shelf;
     let query = Query::parse(request.uri().query().unwrap_or_default());
     let reading = matches!(*request.method(), Method::GET | Method::HEAD);
-    // Who writes may bring what is not there yet.
-    let may_be = |text: &str| !reading || Digest::is_free(text) || shelf.has(text);
+    if !reading && shelf.writer().is_none() {
+        return Err(Refusal::read_only());
+    }
+    // Only these bring what is not there yet.
+    let brings = matches!(*request.method(), Method::PUT | Method::POST);
+    let may_be = |text: &str| brings || Digest::known(text) != Ok(None) || shelf.has(text);
     let endpoint = Endpoint::parse_if(request.uri().path(), &may_be)?;
     match endpoint {
         Endpoint::Upload { .. } => {}
@@ -260,7 +264,7 @@ async fn answer(site: &Site, request: Request<Body>) -> Result<Response, Refusal
         Endpoint::Ping => return Ok(answer::json(&serde_json::json!({}))),
         Endpoint::Catalog => return lists::catalog(shelf, &query),
         Endpoint::Tags { name } => return lists::tags(shelf, &name, &query),
-        Endpoint::Referrers { name, digest } => return lists::referrers(shelf, &name, digest, &query).await,
+        Endpoint::Referrers { name, subject } => return lists::referrers(shelf, name, subject, &query).await,
         Endpoint::Manifest { name, target } => {
             return pull::manifest(shelf, &name, query.registry()?, &target, request.headers()).await;
         }

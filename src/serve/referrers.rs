@@ -2,19 +2,22 @@
 //! it is asked for, and an answer has no more of it than fits a manifest.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::ops::Bound;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::error::Result;
 use crate::oci::{Descriptor, Digest, MAX_MANIFEST_SIZE};
 
 use super::shelf::{Given, Shelf};
 
 /// The listed manifests by their subject: found out when first asked for, then kept up.
 #[derive(Default)]
-pub struct Referrers(Mutex<Option<Subjects>>);
+pub struct Referrers(Mutex<Option<Table>>);
 
-type Subjects = HashMap<Digest, BTreeSet<Digest>>;
+#[derive(Default)]
+struct Table {
+    by_subject: HashMap<Digest, BTreeSet<Digest>>,
+    /// Listed manifests that could not be read, so nobody knows what they speak of. They are tried again.
+    unreadable: BTreeSet<Digest>,
+}
 
 /// Some of the referrers of one manifest.
 #[derive(Default)]
@@ -22,69 +25,107 @@ pub struct Found {
     pub manifests: Vec<Descriptor>,
     /// The last of these manifests, if others follow.
     pub more: Option<Digest>,
+    /// Manifests of the repository that cannot be read and may be referrers.
+    pub unreadable: BTreeSet<Digest>,
 }
 
 /// Which of the referrers of a manifest are wanted.
-pub struct Wanted<'a> {
+pub struct Wanted {
+    /// The manifest's digest. It is looked up and never parsed: see [`Digest::known`].
+    pub subject: String,
     /// The repository, as the client spells it, and the registry it asks a mirror for.
-    pub name: &'a str,
-    pub registry: Option<&'a str>,
-    pub artifact_type: Option<&'a str>,
-    /// Those behind this one.
-    pub last: Option<Digest>,
+    pub name: String,
+    pub registry: Option<String>,
+    pub artifact_type: Option<String>,
+    /// Those behind this digest.
+    pub last: Option<String>,
+}
+
+impl Wanted {
+    /// Whether a manifest counts as one of the repository.
+    fn is_here(&self, shelf: &Shelf, digest: &Digest) -> bool {
+        shelf.names().lists(&self.name, self.registry.as_deref(), digest)
+    }
 }
 
 impl Referrers {
-    fn lock(&self) -> MutexGuard<'_, Option<Subjects>> {
+    fn lock(&self) -> MutexGuard<'_, Option<Table>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A manifest was listed.
     pub fn note(&self, digest: Digest, subject: Digest) {
-        if let Some(subjects) = &mut *self.lock() {
-            subjects.entry(subject).or_default().insert(digest);
+        if let Some(table) = &mut *self.lock() {
+            table.by_subject.entry(subject).or_default().insert(digest);
         }
     }
 
-    /// The manifests that speak of `subject`, of any repository, listed now or before; those behind `last`.
-    fn of(&self, shelf: &Shelf, subject: &Digest, last: Option<Digest>) -> Result<Vec<Digest>> {
+    /// The manifests of any repository that speak of the subject, listed now or before; and those of the repository that cannot be
+    /// read.
+    fn of(&self, shelf: &Shelf, wanted: &Wanted) -> (Vec<Digest>, BTreeSet<Digest>) {
         // Locked while it is found out: a manifest that is listed meanwhile is noted afterwards.
-        let mut subjects = self.lock();
-        let subjects = match &mut *subjects {
-            Some(subjects) => subjects,
-            none => none.insert(find(shelf)?),
+        let mut table = self.lock();
+        let unread: HashSet<Digest> = match &*table {
+            Some(table) => table.unreadable.iter().copied().filter(|digest| wanted.is_here(shelf, digest)).collect(),
+            None => shelf.names().listed().collect(),
         };
-        let from = last.map_or(Bound::Unbounded, Bound::Excluded);
-        Ok(subjects.get(subject).into_iter().flat_map(|all| all.range((from, Bound::Unbounded))).copied().collect())
+        let table = table.get_or_insert_default();
+        table.read(shelf, unread);
+        let unreadable = table.unreadable.iter().copied().filter(|digest| wanted.is_here(shelf, digest)).collect();
+        // Where something speaks of a digest, it is known by now.
+        let subject = Digest::known(&wanted.subject).ok().flatten();
+        let all = subject.and_then(|subject| table.by_subject.get(&subject));
+        let is_wanted = |digest: &Digest| wanted.last.as_ref().is_none_or(|last| digest.to_string() > *last);
+        (all.into_iter().flatten().copied().filter(is_wanted).collect(), unreadable)
     }
 }
 
-fn find(shelf: &Shelf) -> Result<Subjects> {
-    let listed: HashSet<Digest> = shelf.names().listed().collect();
-    let mut subjects = Subjects::new();
-    for digest in listed {
-        let given = shelf.manifest(&digest)?;
-        if let Some(subject) = given.as_ref().and_then(Given::outline).and_then(|(outline, _)| outline.subject()) {
-            subjects.entry(subject.digest).or_default().insert(digest);
+impl Table {
+    /// Reads manifests, those that could not be read before among them.
+    fn read(&mut self, shelf: &Shelf, digests: HashSet<Digest>) {
+        let (mut first, before) = (None, self.unreadable.len());
+        for digest in digests {
+            match shelf.manifest(&digest) {
+                Ok(given) => {
+                    self.unreadable.remove(&digest);
+                    let outline = given.as_ref().and_then(Given::outline);
+                    if let Some(subject) = outline.and_then(|(outline, _)| outline.subject()) {
+                        self.by_subject.entry(subject.digest).or_default().insert(digest);
+                    }
+                }
+                Err(error) if self.unreadable.insert(digest) => first = first.or(Some(error)),
+                Err(_) => {}
+            }
+        }
+        if let Some(error) = first {
+            let count = self.unreadable.len() - before;
+            let text = "listed manifests cannot be read, so lists of referrers may lack them; the first";
+            shelf.warn(format!("{count} {text}: {}", error.chain()));
         }
     }
-    Ok(subjects)
 }
 
-/// The referrers of `subject` that are wanted, as many as fit a manifest, at least one if there is one.
-///
-/// # Errors
-/// A listed manifest cannot be read.
-pub fn find_some(shelf: &Shelf, subject: &Digest, wanted: &Wanted<'_>) -> Result<Found> {
-    let (mut found, mut room) = (Found::default(), MAX_MANIFEST_SIZE - 1024);
-    for digest in shelf.referrers.of(shelf, subject, wanted.last)? {
-        if !shelf.names().lists(wanted.name, wanted.registry, &digest) {
+/// The referrers that are wanted, as many as fit a manifest, at least one if there is one.
+pub fn find_some(shelf: &Shelf, wanted: &Wanted) -> Found {
+    let (all, unreadable) = shelf.referrers.of(shelf, wanted);
+    let (mut found, mut room) = (Found { unreadable, ..Found::default() }, MAX_MANIFEST_SIZE - 1024);
+    for digest in all {
+        if !wanted.is_here(shelf, &digest) {
             continue;
         }
-        let given = shelf.manifest(&digest)?;
+        let given = match shelf.manifest(&digest) {
+            Ok(given) => given,
+            // It was readable before.
+            Err(error) => {
+                if found.unreadable.insert(digest) {
+                    shelf.warn(format!("a list of referrers lacks {digest}: {}", error.chain()));
+                }
+                continue;
+            }
+        };
         let Some((outline, bytes)) = given.as_ref().and_then(Given::outline) else { continue };
         let described = outline.annotated(bytes);
-        if wanted.artifact_type.is_some_and(|wanted| described.artifact_type() != Some(wanted)) {
+        if wanted.artifact_type.is_some() && described.artifact_type() != wanted.artifact_type.as_deref() {
             continue;
         }
         let size = serde_json::to_vec(&described).map_or(0, |json| json.len() as u64 + 1);
@@ -95,5 +136,5 @@ pub fn find_some(shelf: &Shelf, subject: &Digest, wanted: &Wanted<'_>) -> Result
         room = room.saturating_sub(size);
         found.manifests.push(described);
     }
-    Ok(found)
+    found
 }

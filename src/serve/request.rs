@@ -4,7 +4,7 @@
 //! Names, tags, digests and upload numbers come from anybody. They are validated here into types; nothing else of a
 //! request is used to find a file.
 
-use crate::oci::{Digest, Repository, Tag};
+use crate::oci::{Digest, DigestError, Repository, Tag};
 
 use super::answer::Refusal;
 
@@ -13,12 +13,28 @@ use super::answer::Refusal;
 pub enum Endpoint {
     Ping,
     Catalog,
-    Tags { name: String },
-    Referrers { name: String, digest: Digest },
-    Manifest { name: String, target: Target },
-    Blob { digest: Digest },
-    Uploads { name: String },
-    Upload { name: String, id: String },
+    Tags {
+        name: String,
+    },
+    /// The subject is a valid digest that was not parsed: there need be no such content.
+    Referrers {
+        name: String,
+        subject: String,
+    },
+    Manifest {
+        name: String,
+        target: Target,
+    },
+    Blob {
+        digest: Digest,
+    },
+    Uploads {
+        name: String,
+    },
+    Upload {
+        name: String,
+        id: String,
+    },
 }
 
 /// A manifest by tag or by digest.
@@ -43,8 +59,8 @@ impl Endpoint {
         Endpoint::parse_if(path, &|_| true)
     }
 
-    /// `may_be` says whether there can be content with a digest. If there is none that is asked for, its digest is not read: each
-    /// sha512 digest that is read takes memory for good.
+    /// `may_be` says whether there can be content with a digest. If there is none that is asked for, its digest is not parsed: see
+    /// [`Digest::known`].
     pub fn parse_if(path: &str, may_be: &dyn Fn(&str) -> bool) -> Result<Endpoint, Refusal> {
         let unknown = || Refusal::new(404, "NAME_UNKNOWN", "no such path; everything is below /v2/");
         let decoded = percent_decode(path).ok_or_else(unknown)?;
@@ -96,7 +112,7 @@ const SHAPES: [(&str, Make); 5] = [
         digest => Ok(Endpoint::Blob { digest: parse_digest(digest)? }),
     }),
     ("/manifests", |name, last| Ok(Endpoint::Manifest { name, target: target(last)? })),
-    ("/referrers", |name, last| Ok(Endpoint::Referrers { name, digest: parse_digest(last)? })),
+    ("/referrers", |name, last| Ok(Endpoint::Referrers { name, subject: checked(last)?.to_owned() })),
     ("/tags", |name, last| match last {
         "list" => Ok(Endpoint::Tags { name }),
         _ => Err(Refusal::new(404, "NAME_UNKNOWN", "no such path; tags are at /tags/list")),
@@ -111,15 +127,21 @@ fn repository(name: &str) -> Result<String, Refusal> {
 }
 
 /// A digest as it stands in a path or query.
-pub fn parse_digest(text: &str) -> Result<Digest, Refusal> {
-    let refused = |e: crate::oci::DigestError| match e.is_too_many() {
-        true => {
-            let text = "too many different sha512 digests were named since the server was started; start it again";
-            Refusal::new(429, "TOOMANYREQUESTS", text)
-        }
-        false => Refusal::new(400, "DIGEST_INVALID", e.to_string()),
-    };
+fn parse_digest(text: &str) -> Result<Digest, Refusal> {
     text.parse().map_err(refused)
+}
+
+/// The same, only checked and not parsed. See [`Digest::known`].
+fn checked(text: &str) -> Result<&str, Refusal> {
+    Digest::known(text).map(|_| text).map_err(refused)
+}
+
+fn refused(error: DigestError) -> Refusal {
+    if error.is_too_many() {
+        let text = "too many different sha512 digests were named since the server was started; start it again";
+        return Refusal::new(429, "TOOMANYREQUESTS", text);
+    }
+    Refusal::new(400, "DIGEST_INVALID", error.to_string())
 }
 
 fn target(text: &str) -> Result<Target, Refusal> {
@@ -156,6 +178,11 @@ impl Query {
             Ok(_) => Ok(Some(registry)),
             Err(e) => Err(Refusal::new(400, "NAME_INVALID", format!("ns is to be a registry: {e}"))),
         }
+    }
+
+    /// The digest given as `name`, if any: checked, but not parsed. See [`Digest::known`].
+    pub fn digest_text(&self, name: &str) -> Result<Option<&str>, Refusal> {
+        self.get(name).map(checked).transpose()
     }
 
     /// The digest given as `name`, if any.
@@ -213,15 +240,18 @@ mod tests {
     fn a_sha512_digest_that_nothing_here_has_leaves_nothing_behind() {
         let nothing = |kind: &str, n: u32| {
             let text = format!("sha512:{n:0128x}");
-            let refused = Endpoint::parse_if(&format!("/v2/a/{kind}/{text}"), &|text| Digest::is_free(text));
-            assert!(refused.is_err() && !Digest::is_free(&text), "{kind}");
+            let is_known = |text: &str| Digest::known(text) != Ok(None);
+            let endpoint = Endpoint::parse_if(&format!("/v2/a/{kind}/{text}"), &is_known);
+            assert_eq!(endpoint.is_ok(), kind == "referrers");
+            assert!(!is_known(&text), "{kind}");
             text
         };
         let text = nothing("blobs", 1_000_001);
         nothing("manifests", 1_000_002);
-        assert!(text.parse::<Digest>().is_ok() && Digest::is_free(&text));
+        nothing("referrers", 1_000_003);
+        assert_eq!(text.parse().map(Some), Digest::known(&text));
         for other in ["1.0", "sha512:zz", "sha256:zz"] {
-            assert!(Digest::is_free(other), "{other}");
+            assert!(Digest::known(other).is_err(), "{other}");
         }
     }
 

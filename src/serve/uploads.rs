@@ -168,7 +168,8 @@ pub async fn start(
     request: Request<Body>,
 ) -> Result<Response, Refusal> {
     // What cannot be mounted is uploaded, whatever the reason.
-    if let Ok(Some(digest)) = query.digest("mount") {
+    let is_there = query.digest_text("mount").is_ok_and(|text| text.is_some_and(|text| shelf.has(text)));
+    if is_there && let Ok(Some(digest)) = query.digest("mount") {
         let own = Arc::clone(shelf);
         if blocking(move || own.slice(&digest)).await?.is_some() {
             return created(name, &digest);

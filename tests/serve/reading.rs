@@ -216,6 +216,37 @@ fn a_damaged_manifest_is_not_handed_out() {
     assert!(matches!(&server.events()[..], [Event::Warning(text)] if text.contains("wrong digest")));
 }
 
+/// One damaged file must not cost every image its signatures, and a list without it must say that something may be missing.
+#[test]
+fn a_damaged_manifest_costs_no_other_image_its_referrers() {
+    let work = tempdir();
+    let image = images::oci("team/app", "1", &["x"]);
+    let [good, bad] =
+        [b"good", b"evil"].map(|text| images::referrer(&image, "application/vnd.example.signature", text));
+    let other = images::oci("team/other", "1", &["y"]);
+    layout_of(work.path(), &[image.clone(), good.clone(), bad.clone(), other.clone()]);
+    let path = work.path().join("blobs/sha256").join(bad.digest().trim_start_matches("sha256:"));
+    std::fs::write(&path, "damaged").unwrap();
+    let server = Embedded::writable(work.path());
+    let list = |image: &images::Image| {
+        let answer = server.get(&format!("/v2/{}/referrers/{}", image.repository, image.digest())).expect(200);
+        let digests = answer.json()["manifests"].as_array().unwrap().iter().map(|m| m["digest"].clone()).collect();
+        (digests, answer.header("warning").map(str::to_owned))
+    };
+    for _ in 0..2 {
+        let (listed, warning): (Vec<_>, _) = list(&image);
+        assert_eq!(listed, [good.digest()]);
+        assert!(warning.is_some_and(|text| text.starts_with("299 - \"") && text.contains(&bad.digest())));
+        assert_eq!(list(&other), (vec![], None));
+    }
+    // The operator reads it once.
+    assert!(matches!(&server.events()[..], [Event::Warning(text)] if text.contains("wrong digest")));
+    // What was mended is listed without a restart.
+    std::fs::write(&path, &bad.manifest).unwrap();
+    let (listed, warning): (Vec<_>, _) = list(&image);
+    assert_eq!((listed.len(), warning), (2, None));
+}
+
 #[test]
 fn referrers_of_what_has_no_tag_are_found_in_their_own_repository() {
     let work = tempdir();

@@ -112,3 +112,29 @@ fn a_referrer_of_any_size_is_listed() {
     assert_eq!(listed["manifests"][0]["digest"], expected[0]["digest"]);
     assert_eq!(listed["manifests"][0]["artifactType"], expected[0]["artifactType"]);
 }
+
+/// Nobody has named the subject before it is asked for, and a request must not be what names it.
+#[test]
+fn referrers_of_a_sha512_subject_are_found() {
+    let work = tempdir();
+    let (image, _) = layout(work.path());
+    let config = json!({"mediaType": "x/y", "digest": sha256(&image.blobs[0]), "size": image.blobs[0].len()});
+    let subject = format!("sha512:{}", "5a".repeat(64));
+    let referrer = json!({
+        "schemaVersion": 2,
+        "mediaType": media_type::OCI_MANIFEST,
+        "config": config,
+        "layers": [],
+        "subject": {"mediaType": media_type::OCI_MANIFEST, "digest": subject, "size": 2},
+    });
+    let digest = list(work.path(), referrer.to_string().as_bytes(), media_type::OCI_MANIFEST, json!({}));
+    let server = Embedded::serve(work.path());
+    let listed = |subject: &str| {
+        let path = format!("/v2/team/app/referrers/{subject}");
+        server.get(&path).expect(200).json()["manifests"].as_array().unwrap().clone()
+    };
+    let unknown = format!("sha512:{}", "5b".repeat(64));
+    assert!(listed(&unknown).is_empty());
+    assert_eq!(listed(&subject)[0]["digest"], digest);
+    assert_eq!(gapferry::oci::Digest::known(&unknown), Ok(None));
+}
