@@ -52,8 +52,8 @@ pub struct ImageStep {
     pub action: Action,
     /// Digests of manifests that are there already.
     pub present: HashSet<Digest>,
-    /// Digests of manifests that are there, and that a policy of the target lets nobody pull.
-    pub withheld: HashSet<Digest>,
+    /// Digests of manifests that are there, and that a policy of the target forbids pulling; with its words.
+    pub withheld: HashMap<Digest, String>,
     /// The image's own manifest is at the target, which does not give it, and is not known to be what the tag means: whether the
     /// image is there shows at the end.
     pub is_unreadable: bool,
@@ -84,7 +84,7 @@ impl TagState {
     /// Of a tag that is to mean `wanted`, as it was found.
     fn of(inventory: &Inventory, tag: &Reference, wanted: &Digest) -> TagState {
         match inventory.tags.get(tag) {
-            None if inventory.blocked.contains(tag) => TagState::Blocked,
+            None if inventory.blocked.contains_key(tag) => TagState::Blocked,
             None => TagState::New,
             Some(digest) => TagState::meaning(*digest, wanted),
         }
@@ -115,7 +115,7 @@ pub enum Action {
     Skip,
     /// The tag means another image, or that of a companion something else, and that is an error.
     Refuse,
-    /// The tag means another image, and the target lets nobody change that.
+    /// The tag means another image and is immutable.
     Immutable,
     /// Something it needs is not at hand yet: what is at hand is pushed, and no manifest.
     Wait,
@@ -219,8 +219,9 @@ fn image_step(image: &Image, to: &Reference, inventory: &Inventory, on_existing:
     let repository = &to.repository;
     let has = |digest: &Digest| inventory.manifests.contains(&(repository.clone(), *digest));
     let present: HashSet<Digest> = image.manifests.iter().map(|m| m.digest()).filter(|digest| has(digest)).collect();
-    let is_withheld = |digest: &Digest| inventory.withheld.contains(&(repository.clone(), *digest));
-    let withheld = image.manifests.iter().map(Manifest::digest).filter(is_withheld).collect();
+    let withheld = |digest: Digest| Some((digest, inventory.withheld.get(&(repository.clone(), digest))?.clone()));
+    let own = image.manifests.iter().map(Manifest::digest).chain([image.locked.digest]);
+    let withheld = own.filter_map(withheld).collect();
     let tag = TagState::of(inventory, to, &image.locked.digest);
     let from = image.locked.reference.repository.clone();
     let (companions, not_needed) = Default::default();

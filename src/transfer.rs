@@ -6,6 +6,7 @@
 
 mod arrivals;
 mod awaited;
+mod blocked;
 mod closed;
 mod companions;
 mod immutable;
@@ -88,7 +89,7 @@ pub struct Transfer<'a> {
     blocked: Mutex<Vec<(Reference, String)>>,
     /// Manifests of which the same is so.
     withheld: Mutex<HashSet<(Repository, Digest)>>,
-    /// Immutable tags whose meaning nobody may read, and whose images are there.
+    /// Immutable tags that may not be read. Their images are there.
     kept: Mutex<Vec<Reference>>,
     /// Registries that let this account push and not read, as was said.
     unread: Mutex<HashSet<String>>,
@@ -154,19 +155,15 @@ impl<'a> Transfer<'a> {
         let pairs = graph.images.iter().zip(&plan.images).enumerate();
         let images =
             pairs.map(|(at, (image, step))| outcomes.remove(&at).unwrap_or_else(|| self.untried(image, step, why)));
-        let mut blocked = self.blocked.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        // A root that has its tag is named by that.
-        let tagged = graph.images.iter().zip(&plan.images).filter(|(_, step)| step.to.digest.is_none());
-        let tagged: HashSet<_> =
-            tagged.map(|(image, step)| step.to.repository.with_digest(image.locked.digest)).collect();
-        blocked.retain(|(name, _)| !tagged.contains(name));
-        blocked.sort();
+        let images: Vec<_> = images.collect();
+        let blocked = self.blocked.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let blocked = blocked::named(blocked, graph, plan, &images);
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner).clone();
         kept.sort();
         let companions = self.companions.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let withheld = self.withheld.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let mounted = self.mounted.load(Ordering::Relaxed);
-        Outcome { images: images.collect(), moved: self.moved(), mounted, blocked, withheld, kept, companions }
+        Outcome { images, moved: self.moved(), mounted, blocked, withheld, kept, companions }
     }
 
     /// Manifests and tags of the images that `complete` names by their place.
@@ -489,7 +486,7 @@ impl<'a> Transfer<'a> {
         let mut is_there = turn.lock().await;
         self.put_manifest(image, tag, manifest).await?;
         *is_there = true;
-        // The registry has said that it stored these bytes; until somebody signs or scans them, it gives them to nobody.
+        // The registry has said that it stored these bytes. A policy may forbid reading them.
         let why = self.check_stored(tag, digest).await?;
         self.note_blocked(tag, why);
         Ok(())

@@ -30,7 +30,7 @@ pub struct Preflight {
     pub denied: Vec<String>,
     /// Those of them in which this account has no right at all.
     pub shut: Vec<String>,
-    /// Projects that cache another registry; nobody can push to them.
+    /// Projects that cache another registry and take no pushes.
     pub proxy_cache: Vec<String>,
     /// Repositories that Harbor would not take: without a project, or below one that can't be created.
     pub bad_names: Vec<Repository>,
@@ -215,7 +215,7 @@ impl Preflight {
         }
         for name in &self.proxy_cache {
             let remedy = "choose another project, by --to HOST/PROJECT or --map";
-            add(format!("project {name} is a proxy cache, to which nobody can push"), remedy);
+            add(format!("project {name} is a proxy cache, which takes no pushes"), remedy);
         }
         for name in &self.bad_names {
             match project_of(name) {

@@ -42,7 +42,7 @@ pub enum CompanionAction {
     /// This account may not read what the tag means, so the tag is left alone: the isolated side may have signed there.
     Unreadable {
         reason: String,
-        /// A policy forbids it to everybody until the image is signed or scanned.
+        /// A policy of the project forbids pulling it, to every account.
         policy: bool,
     },
     /// The tag means something else that can neither be joined nor replaced: it is left alone. The companion is not brought, which
@@ -79,7 +79,7 @@ pub enum ListState {
     Differs { joined: Digest, kept: usize, added: usize },
     /// It cannot be joined, and must not be replaced: why.
     Unknown(String),
-    /// This account may not read it: why, and whether by a policy that holds for everybody.
+    /// This account may not read it: why, and whether a policy of the project forbids it to every account.
     Unreadable { why: String, policy: bool },
 }
 

@@ -24,12 +24,13 @@ const LARGE: u64 = 8 * 1024 * 1024;
 pub struct Inventory {
     pub blobs: HashSet<(Repository, Digest)>,
     pub manifests: HashSet<(Repository, Digest)>,
-    /// Manifests that are there, and that a policy of the target lets nobody pull.
-    pub withheld: HashSet<(Repository, Digest)>,
+    /// Manifests that are there, and that a policy of the target forbids pulling; with its words.
+    pub withheld: HashMap<(Repository, Digest), String>,
     /// What each tag means there now; tags that do not exist are missing.
     pub tags: HashMap<Reference, Digest>,
-    /// Tags that exist or may exist, and whose meaning this account may not read, for lack of a right or by a policy.
-    pub blocked: HashSet<Reference>,
+    /// Tags that exist or may exist, and whose meaning this account may not read, for lack of a right or by a policy; with the words
+    /// of the target.
+    pub blocked: HashMap<Reference, String>,
     /// Tags that may not change their meaning, among those that mean something else.
     pub immutable: HashSet<Reference>,
     /// How the lists of signatures there relate to those of the job, where their tags mean something else. Two images may bring
@@ -130,13 +131,13 @@ pub async fn take_inventory(
             (_, Lookup::Absent) => {}
             (Some(_), _) if unlisted.contains(&reference) => {}
             (Some(digest), found) => {
-                if let Lookup::Blocked(_) = found {
-                    inventory.withheld.insert((reference.repository.clone(), digest));
+                if let Lookup::Blocked(why) = found {
+                    inventory.withheld.insert((reference.repository.clone(), digest), why);
                 }
                 inventory.note(reference, digest);
             }
             (None, Lookup::Found(found)) => inventory.note(reference, found.digest),
-            (None, Lookup::Blocked(_)) => _ = inventory.blocked.insert(reference),
+            (None, Lookup::Blocked(why)) => _ = inventory.blocked.insert(reference, why),
         }
     }
     inventory.withheld.extend(asker.withheld_roots(graph, targets, &inventory.blocked).await?);
@@ -165,7 +166,7 @@ pub async fn take_tags(
         match found {
             Lookup::Absent => {}
             Lookup::Found(found) => _ = inventory.tags.insert(tag, found.digest),
-            Lookup::Blocked(_) => _ = inventory.blocked.insert(tag),
+            Lookup::Blocked(why) => _ = inventory.blocked.insert(tag, why),
         }
     }
     inventory.withheld = asker.withheld_roots(graph, targets, &inventory.blocked).await?;
@@ -292,16 +293,15 @@ impl Asker<'_> {
         &self,
         graph: &Graph,
         targets: &Targets,
-        blocked: &HashSet<Reference>,
-    ) -> Result<HashSet<(Repository, Digest)>> {
-        let images = graph.images.iter().zip(targets).filter(|(_, to)| blocked.contains(*to));
+        blocked: &HashMap<Reference, String>,
+    ) -> Result<HashMap<(Repository, Digest), String>> {
+        let images = graph.images.iter().zip(targets).filter(|(_, to)| blocked.contains_key(*to));
         let roots: BTreeSet<Reference> =
             images.map(|(image, to)| to.repository.with_digest(image.locked.digest)).collect();
         stream::iter(roots)
             .map(|root| async move {
-                let found = self.sink.resolve(&root).await?;
-                let place = root.digest.map(|digest| (root.repository, digest));
-                Ok(place.filter(|_| matches!(found, Lookup::Blocked(_))))
+                let Lookup::Blocked(why) = self.sink.resolve(&root).await? else { return Ok(None) };
+                Ok(root.digest.map(|digest| ((root.repository, digest), why)))
             })
             .buffer_unordered(self.jobs)
             .try_filter_map(|place| async move { Ok(place) })
@@ -317,7 +317,7 @@ impl Asker<'_> {
         inventory: &Inventory,
     ) -> Result<HashMap<(Reference, Digest), ListState>> {
         let is_other = |tag: &Reference, ours: &Manifest| {
-            inventory.blocked.contains(tag) || inventory.tags.get(tag).is_some_and(|found| *found != ours.digest())
+            inventory.blocked.contains_key(tag) || inventory.tags.get(tag).is_some_and(|found| *found != ours.digest())
         };
         let all = graph.images.iter().zip(targets).flat_map(|(image, to)| companions::lists(image, to));
         let others = all.filter(|(tag, ours)| is_other(tag, ours));

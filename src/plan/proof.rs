@@ -121,7 +121,7 @@ impl Prover<'_> {
         Ok(lost.into_iter().map(|(place, digest, _)| (place, digest)).collect())
     }
 
-    /// `None`: it can be read, or nobody can tell; then storing the manifest is the proof.
+    /// `None`: it can be read, or that cannot be found out; then storing the manifest is the proof.
     async fn why_not_readable(&self, place: &Repository, blob: &Descriptor) -> Result<Option<String>> {
         let registry = place.registry();
         let is_closed = self.closed.lock().unwrap_or_else(PoisonError::into_inner).contains(place);

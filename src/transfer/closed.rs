@@ -36,7 +36,7 @@ fn stopped((registry, project): &Part, reason: &Reason, error: &Error) -> Error 
         Reason::Quota { .. } => "has no room left",
         Reason::ReadOnly => "is in read-only mode",
         Reason::NoPushes => "takes no uploads",
-        Reason::ProxyCache => "is a proxy cache, to which nobody can push",
+        Reason::ProxyCache => "is a proxy cache, which takes no pushes",
         _ => "takes nothing more from this account",
     };
     let why = format!("{state} ({})", error.chain());

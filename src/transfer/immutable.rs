@@ -15,7 +15,7 @@ impl Transfer<'_> {
     /// The refusal, unless the image was there before and so may be what the tag means.
     pub(super) async fn keep_immutable(&self, image: &Image, step: &ImageStep, refusal: Error) -> Result<Done> {
         let digest = image.locked.digest;
-        let is_hidden = step.tag == TagState::Blocked && step.withheld.contains(&digest);
+        let is_hidden = step.tag == TagState::Blocked && step.withheld.contains_key(&digest);
         if !is_hidden || refusal.reason() != Some(&Reason::ImmutableTag) {
             return Err(refusal);
         }

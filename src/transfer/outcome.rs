@@ -17,11 +17,12 @@ pub struct Outcome {
     pub moved: u64,
     /// Bytes of blobs that were mounted instead.
     pub mounted: u64,
-    /// Tags and children of indexes that are there, and that a policy of the target lets nobody pull for now; with its words. Sorted.
+    /// What is there, and what a policy of the target forbids pulling; with its words: tags, and children of indexes by tag and
+    /// digest. Sorted.
     pub blocked: Vec<(Reference, String)>,
-    /// Manifests that were put, and that a policy lets nobody pull for now.
+    /// Manifests that were put, and that a policy forbids pulling for now.
     pub withheld: HashSet<(Repository, Digest)>,
-    /// Tags that cannot be set, and of which nobody may say whether they mean their image, which is there. Sorted.
+    /// Tags that cannot be set and may not be read. Their images are there. Sorted.
     pub kept: Vec<Reference>,
     /// What became of the tags of companions that were looked at again.
     pub companions: HashMap<Reference, Settled>,
@@ -60,7 +61,7 @@ pub enum Done {
 }
 
 /// Distinct blobs and manifests confirmed at the target: those that were there and those that arrived. Not the manifests that
-/// the target gives to nobody: an increment that relied on them could not be read there.
+/// the target does not give: an increment that relied on them could not be read there.
 pub fn confirmed(graph: &Graph, plan: &Plan, outcome: &Outcome) -> HashSet<Digest> {
     let steps = graph.images.iter().zip(&plan.images);
     let good = steps.zip(&outcome.images).filter(|(_, result)| matches!(result, Ok(Done::Pushed | Done::Present)));
@@ -79,7 +80,7 @@ pub fn confirmed(graph: &Graph, plan: &Plan, outcome: &Outcome) -> HashSet<Diges
             .is_some_and(|own| own.state != TagState::Same && *outcome.action(own) != CompanionAction::Push);
         let repository = &step.to.repository;
         let is_withheld = move |digest: &Digest| {
-            step.withheld.contains(digest) || outcome.withheld.contains(&(repository.clone(), *digest))
+            step.withheld.contains_key(digest) || outcome.withheld.contains(&(repository.clone(), *digest))
         };
         let manifests = step.manifests(image).map(Manifest::digest);
         let manifests = manifests.filter(move |digest| !is_replaced || *digest != image.locked.digest);

@@ -110,8 +110,9 @@ fn a_policy_that_forbids_pulling_stops_no_push() {
         assert!(ran.stderr.contains(&child), "a node pulls a child by its digest: {}", ran.stderr);
         assert!(server.tag("base/team/app", signature.tag.as_deref().unwrap()).is_some());
         let uploads = server.uploads();
-        import(&first, &server, "/base", creds, &[]).ended(0);
+        let again = import(&first, &server, "/base", creds, &[]).ended(0);
         assert_eq!(server.uploads(), uploads, "what is there is not sent again");
+        again.said(&["cannot be pulled yet", "base/team/one:1", &format!("base/team/app:1.0@{child}")]);
         import(&second, &server, "/base", creds, &[]).ended(0);
         assert_eq!(tag("base/team/one", "1"), changed.digest(), "a changed image arrives");
         assert_eq!(tag("base/team/two", "1"), images[1].digest(), "and so does a new one");
@@ -266,6 +267,38 @@ fn a_tag_that_nobody_may_read_is_left_alone_where_that_was_asked_for() {
     assert_eq!(server.pushes().len(), before);
     // Who may read artifacts knows.
     import(&bundle, &server, "/base", CI, &["--on-existing", "fail"]).ended(0).said(&["1 present"]);
+}
+
+/// Content trust wants a signature of attestations, too, so those that this bundle brought can never be read. That is no warning at
+/// every rerun; that somebody here has put another list under the tag is one.
+#[test]
+fn attestations_that_a_policy_hides_are_no_warning_once_they_are_there() {
+    let image = images::oci("team/app", "1", &["content"]);
+    let [vendor, own] = ["vendor", "own"].map(|key| signature(&image, key));
+    let lists = [&vendor, &own].map(|signature| list(&image, "att", std::slice::from_ref(signature)));
+    let source = Registry::start();
+    [&image, &images::cosign_signature(&image), &lists[0]].iter().for_each(|image| image.push(&source));
+    let bundle = bundle_of(&source, &[format!("{}/team/app:1", source.host())], &[]);
+    for creds in [ROBOT, CI] {
+        let server = Harbor::start(setup());
+        server.change("base", |project| project.content_trust = true);
+        import(&bundle, &server, "/base", creds, &[]).ended(0);
+        let again = import(&bundle, &server, "/base", creds, &[]).ended(0);
+        let told: Vec<&str> = again.stderr.lines().filter(|line| line.contains("signature tag")).collect();
+        match creds == CI {
+            true => assert!(told.is_empty(), "{}", again.stderr),
+            false => assert!(told.len() == 1 && told[0].starts_with("note: 1 signature tag left"), "{}", again.stderr),
+        }
+        assert!(!again.stderr.contains("warning:"), "{}", again.stderr);
+    }
+    let server = Harbor::start(setup());
+    let isolated = Registry::start();
+    [&image, &lists[1]].iter().for_each(|image| image.push(&isolated));
+    let theirs = bundle_of(&isolated, &[format!("{}/team/app:1", isolated.host())], &[]);
+    import(&theirs, &server, "/base", ROBOT, &[]).ended(0);
+    server.change("base", |project| project.content_trust = true);
+    let ran = import(&bundle, &server, "/base", ROBOT, &[]).ended(0);
+    ran.said(&["warning: 1 signature tag left unchanged", "not signed by cosign"]);
 }
 
 /// What is there and may not be pulled has not failed: the next increment need not bring it again.

@@ -37,17 +37,25 @@ fn notice(step: &CompanionStep) -> Option<String> {
 pub struct NotBrought<'a> {
     /// Lists that this account may not read.
     denied: BTreeMap<&'a Reference, &'a str>,
-    /// Lists that a policy of the project forbids everybody to read.
+    /// Lists that a policy of the project forbids reading.
     forbidden: BTreeMap<&'a Reference, &'a str>,
+    /// The same, and the bundle's list is there, so it is most likely what the tag means.
+    hidden: BTreeMap<&'a Reference, &'a str>,
     /// What is there can neither be joined nor replaced.
     obstructed: BTreeMap<&'a Reference, &'a str>,
 }
 
 impl<'a> NotBrought<'a> {
-    pub fn among(actions: impl Iterator<Item = (&'a Reference, &'a CompanionAction)>) -> NotBrought<'a> {
+    /// Of companions, each with what becomes of its image and of itself.
+    pub fn among(
+        companions: impl Iterator<Item = (&'a ImageStep, &'a CompanionStep, &'a CompanionAction)>,
+    ) -> NotBrought<'a> {
         let mut all = NotBrought::default();
-        for (tag, action) in actions {
+        for (image, CompanionStep { tag, digest, .. }, action) in companions {
             let (tags, reason) = match action {
+                CompanionAction::Unreadable { reason, policy: true } if image.present.contains(digest) => {
+                    (&mut all.hidden, reason)
+                }
                 CompanionAction::Unreadable { reason, policy: true } => (&mut all.forbidden, reason),
                 CompanionAction::Unreadable { reason, policy: false } => (&mut all.denied, reason),
                 CompanionAction::Obstructed { reason } => (&mut all.obstructed, reason),
@@ -80,12 +88,23 @@ impl<'a> NotBrought<'a> {
         });
         let forbidden = self.forbidden.first_key_value().map(|(_, reason)| {
             format!(
-                "{} left unchanged: a policy of the project forbids reading what the target has there. Once the policy allows it, run the \
-                 same command again to add the bundle's signatures ({reason})",
+                "{} left unchanged: a policy of the project forbids reading what the target has there. To add the bundle's signatures, run \
+                 the same command again with an account that may read artifacts there, or once the policy allows pulling ({reason})",
                 tags(&self.forbidden)
             )
         });
         denied.into_iter().chain(forbidden)
+    }
+
+    /// A line about lists that are there.
+    pub fn notice(&self) -> Option<String> {
+        let (tag, reason) = self.hidden.first_key_value()?;
+        let counted = count(self.hidden.len(), "signature tag");
+        Some(format!(
+            "{counted} left unchanged: a policy of the project hides what the target has there. The bundle's lists are in the same \
+             repositories; {} tells an account that may read artifacts whether the tags mean them ({reason})",
+            tag.repository.registry()
+        ))
     }
 }
 

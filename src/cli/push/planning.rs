@@ -33,8 +33,8 @@ impl Push<'_> {
             false => plan::take_inventory(registries, graph, targets, &closed, jobs, before, &context.events).await?,
         };
         for (tag, digest) in prepared.read_blocked(&inventory, registries).await? {
-            inventory.blocked.remove(&tag);
-            inventory.withheld.insert((tag.repository.clone(), digest));
+            let why = inventory.blocked.remove(&tag).unwrap_or_default();
+            inventory.withheld.insert((tag.repository.clone(), digest), why);
             if !self.args.reupload {
                 inventory.manifests.insert((tag.repository.clone(), digest));
             }
@@ -53,9 +53,10 @@ impl Push<'_> {
         }
         companions::notices(&plan).into_iter().for_each(|notice| context.events.report(Event::Notice(notice)));
         if self.args.dry_run {
-            let steps = plan.images.iter().flat_map(|step| &step.companions);
-            let left = companions::NotBrought::among(steps.map(|step| (&step.tag, &step.action)));
+            let steps = plan.images.iter().flat_map(|step| step.companions.iter().map(move |own| (step, own)));
+            let left = companions::NotBrought::among(steps.map(|(step, own)| (step, own, &own.action)));
             left.failures().chain(left.warnings()).for_each(|text| context.events.report(Event::Warning(text)));
+            left.notice().into_iter().for_each(|text| context.events.report(Event::Notice(text)));
         }
         Ok(plan)
     }

@@ -94,7 +94,7 @@ fn is_unreadable(step: &ImageStep) -> bool {
 fn action(action: Action, tag: TagState) -> &'static str {
     match (action, tag) {
         (Action::Push, TagState::Other(_)) => "overwrite",
-        // Perhaps it is this image already: nobody may read it.
+        // Perhaps it is this image already: it may not be read.
         (Action::Push, TagState::Blocked) => "renew",
         (Action::Push, TagState::Same) => "complete",
         (Action::Push, TagState::New) => "push",
@@ -245,6 +245,7 @@ pub(super) fn summary(
         let volumes = volumes(ended.wanted);
         context.say(&format!("{} for {volumes}: run the same command with what comes next", verb(waiting)));
     }
+    left.notice().into_iter().for_each(|text| context.events.report(Event::Notice(text)));
     left.warnings().for_each(|text| context.events.report(Event::Warning(text)));
     match (failed, waiting) {
         (0, 0) if left.is_failure() => Outcome::SomeImagesFailed,
@@ -267,8 +268,8 @@ fn is_bundle_damaged(outcome: &transfer::Outcome) -> bool {
 /// Companions that were not brought beside images that are there.
 fn not_brought<'a>(plan: &'a Plan, outcome: &'a transfer::Outcome) -> NotBrought<'a> {
     let there = plan.images.iter().zip(&outcome.images).filter(|(_, result)| result.is_ok());
-    let steps = there.flat_map(|(step, _)| &step.companions);
-    NotBrought::among(steps.map(|own| (&own.tag, outcome.action(own))))
+    let steps = there.flat_map(|(step, _)| step.companions.iter().map(move |own| (step, own)));
+    NotBrought::among(steps.map(|(step, own)| (step, own, outcome.action(own))))
 }
 
 /// Images that arrived and cannot be pulled yet, said once for each reason. A root that has its tag is named by that alone.
@@ -276,7 +277,7 @@ fn blocked(outcome: &transfer::Outcome, context: &Context) {
     let mut reasons: BTreeMap<&str, (Vec<&Reference>, Vec<&Reference>)> = BTreeMap::new();
     for (name, why) in &outcome.blocked {
         let (tags, children) = reasons.entry(why).or_default();
-        if name.tag.is_some() { tags.push(name) } else { children.push(name) }
+        if name.digest.is_none() { tags.push(name) } else { children.push(name) }
     }
     for (why, kinds) in reasons {
         let (tags, children) = kinds;

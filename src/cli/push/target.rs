@@ -166,7 +166,7 @@ impl Prepared {
         inventory: &Inventory,
         registries: &Registries,
     ) -> Result<Vec<(Reference, Digest)>> {
-        let blocked = inventory.blocked.iter().filter(|_| self.harbor.is_some());
+        let blocked = inventory.blocked.keys().filter(|_| self.harbor.is_some());
         stream::iter(blocked)
             .map(|tag| async move {
                 let digest = harbor::tag_digest(registries, tag).await?;
