@@ -72,6 +72,15 @@ pub trait Api: Send + Sync {
     /// # Errors
     /// There is no server to ask.
     async fn probe(&self, account: Account<'_>, path: &str) -> Result<Probed>;
+
+    /// Waits, after `registry` has said that it takes no change for now, until it may be asked again.
+    ///
+    /// # Errors
+    /// `refusal`, when as much was waited as the user allows.
+    async fn wait_for_changes(&self, registry: &str, refusal: Error) -> Result<()>;
+
+    /// `registry` says that it takes changes: those that wait for it go on.
+    fn takes_changes(&self, registry: &str);
 }
 
 /// What came of the question whether a registry has an API of its own.

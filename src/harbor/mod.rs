@@ -124,6 +124,23 @@ pub async fn detect(api: &dyn Api, account: Account<'_>) -> Result<Detected> {
     }))
 }
 
+/// A Harbor in read-only mode, as soon as the mode has ended, or as it is when as much was waited as the user allows.
+///
+/// # Errors
+/// No answer was to be had.
+pub async fn wait_until_writable(api: &dyn Api, mut harbor: Harbor) -> Result<Harbor> {
+    let registry = harbor.registry.clone();
+    while harbor.read_only == Some(true) {
+        let refusal = Error::new(Kind::Refused, "its system information says so");
+        if api.wait_for_changes(&registry, refusal).await.is_err() {
+            return Ok(harbor);
+        }
+        harbor.read_only = Client { api, account: harbor.account() }.system().await?.read_only;
+    }
+    api.takes_changes(&registry);
+    Ok(harbor)
+}
+
 /// One server, asked with one account.
 #[derive(Clone, Copy)]
 struct Client<'a> {

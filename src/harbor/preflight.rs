@@ -160,6 +160,11 @@ impl Preflight {
         Preflight { missing: Vec::new(), ..self.clone() }
     }
 
+    /// The same, had read-only mode ended.
+    pub fn once_writable(&self) -> Preflight {
+        Preflight { read_only: false, ..self.clone() }
+    }
+
     /// The projects whose repositories cannot be asked about: Harbor answers as if the credentials were wrong. Those that this
     /// account may only pull from can.
     pub fn closed(&self) -> BTreeSet<String> {

@@ -59,6 +59,12 @@ impl Api for Scripted {
         let request = ApiRequest { method: "GET", path: path.to_owned(), ..ApiRequest::default() };
         self.call(account, request).await.map(Probed::Answered)
     }
+
+    async fn wait_for_changes(&self, _: &str, refusal: gapferry::Error) -> Result<()> {
+        Err(refusal)
+    }
+
+    fn takes_changes(&self, _: &str) {}
 }
 
 #[tokio::test]

@@ -109,10 +109,23 @@ fn a_dry_run_names_all_that_would_stop_the_import() {
 fn read_only_mode_is_named_before_any_push() {
     let bundle = bundle(&[&small("one")]);
     let server = Harbor::start(Setup { read_only: true, ..setup() });
-    for options in [&[][..], &["--create-projects"]] {
+    for options in [&["--max-wait", "0s"][..], &["--max-wait", "0s", "--create-projects"]] {
         import(&bundle, &server, "/base", CI, options).ended(4).said(&["read-only mode"]);
     }
+    // What does not pass by itself is not waited for.
+    import(&bundle, &server, "/apps", CI, &[]).ended(4).said(&["read-only mode", "may not push to project apps"]);
     assert_eq!(server.pushes(), []);
+}
+
+/// The nightly import begins while an administrator makes a backup.
+#[test]
+fn read_only_mode_that_ends_in_time_is_waited_for_before_the_first_push() {
+    let bundle = bundle(&[&small("one")]);
+    let server = Harbor::start(setup());
+    server.set_read_only_for(1);
+    let ran = import(&bundle, &server, "/new", ADMIN, &["--create-projects"]).ended(0);
+    ran.said(&["read-only mode: waiting up to 10 min 0 s (--max-wait)", "takes changes again", "project new created"]);
+    assert!(server.tag("new/team/one", "1").is_some());
 }
 
 #[test]

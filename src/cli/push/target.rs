@@ -63,7 +63,7 @@ pub async fn prepare(
 ) -> Result<Prepared> {
     let limit = |at_once: u16| registries.limit_uploads_per_project(&target.registry, at_once.into());
     let other = || Prepared { harbor: None, closed: BTreeSet::new(), notes: Vec::new(), is_refused: false };
-    let harbor = match harbor::detect(registries, account(target, targets)).await? {
+    let mut harbor = match harbor::detect(registries, account(target, targets)).await? {
         Detected::Harbor(harbor) => harbor,
         Detected::Unclear(error) if args.create_projects => {
             let text = format!("creating projects at {}: Harbor's API does not answer", target.registry);
@@ -87,7 +87,7 @@ pub async fn prepare(
     limit(args.per_project.unwrap_or(harbor::UPLOADS_PER_PROJECT));
     let repositories: BTreeSet<Repository> = targets.iter().map(|to| to.repository.clone()).collect();
     let repositories: Vec<Repository> = repositories.into_iter().collect();
-    let found = harbor::preflight(registries, &harbor, &repositories).await?;
+    let mut found = harbor::preflight(registries, &harbor, &repositories).await?;
     let mut notes = vec![format!("{} is Harbor {}", target.registry, harbor.version().unwrap_or("2.x"))];
     let wanted = found.to_create();
     if dry_run && !found.unauthorized {
@@ -95,6 +95,12 @@ pub async fn prepare(
         let left = if args.create_projects { found.once_missing_created() } else { found.clone() };
         let (closed, is_refused) = (found.closed(), left.check().is_err());
         return Ok(Prepared { harbor: Some(harbor), closed, notes, is_refused });
+    }
+    // What does not pass by itself is better known at once.
+    let left = if args.create_projects { found.once_created() } else { found.clone() };
+    if found.read_only && left.once_writable().check().is_ok() {
+        harbor = harbor::wait_until_writable(registries, harbor).await?;
+        found.read_only = harbor.read_only() == Some(true);
     }
     let found = match args.create_projects && !wanted.is_empty() {
         true => create(args, registries, &harbor, &found, &repositories, context).await?,

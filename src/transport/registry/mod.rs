@@ -65,6 +65,7 @@ mod wire;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -386,6 +387,15 @@ impl Api for Registries {
             host.wire.events.report(Event::Notice(text));
         }
         Ok(Probed::Nothing)
+    }
+
+    async fn wait_for_changes(&self, registry: &str, refusal: Error) -> Result<()> {
+        let mut waited = read_only::Waited::default();
+        self.host(registry).wire.read_only.wait(Instant::now(), &mut waited, refusal).await
+    }
+
+    fn takes_changes(&self, registry: &str) {
+        self.host(registry).wire.read_only.lifted(Instant::now());
     }
 }
 

@@ -61,12 +61,15 @@ fn health(state: &State) -> Answer {
     json(200, json!({"status": status, "components": components}))
 }
 
-fn system(state: &State, call: &Call) -> Answer {
+fn system(state: &mut State, call: &Call) -> Answer {
     let (major, minor) = state.setup.version;
     let mut info = json!({"auth_mode": "db_auth", "harbor_version": format!("v{major}.{minor}.0-5cbb1b01"),
                           "self_registration": false});
     if matches!(call.identity, Identity::Account(_)) {
         info["read_only"] = state.setup.read_only.into();
+        if state.setup.read_only {
+            state.say_read_only();
+        }
         info["project_creation_restriction"] =
             if state.setup.everyone_creates { "everyone" } else { "adminonly" }.into();
     }

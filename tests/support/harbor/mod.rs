@@ -70,7 +70,7 @@ struct State {
     rows: BTreeMap<Digest, Row>,
     /// Happens as soon as there are so many tags.
     pending: Option<(usize, Change)>,
-    /// Read-only mode ends after so many refusals; `None`: somebody ends it.
+    /// Read-only mode ends after it was named so often; `None`: somebody ends it.
     refusals_left: Option<usize>,
     database: Database,
     counter: u64,
@@ -161,6 +161,12 @@ impl Harbor {
         self.state().setup.read_only = read_only;
     }
 
+    /// Puts the server into read-only mode until it has said so `times` times.
+    pub fn set_read_only_for(&self, times: usize) {
+        let mut state = self.state();
+        (state.setup.read_only, state.refusals_left) = (true, Some(times));
+    }
+
     /// What becomes of the database.
     pub fn set_database(&self, database: Database) {
         self.state().database = database;
@@ -203,6 +209,14 @@ impl Call {
 }
 
 impl State {
+    /// Somebody hears of read-only mode: it may end after that.
+    fn say_read_only(&mut self) {
+        if let Some(left) = &mut self.refusals_left {
+            *left = left.saturating_sub(1);
+            self.setup.read_only = *left > 0;
+        }
+    }
+
     /// Does what is pending, if its time has come.
     fn change(&mut self) {
         let tags = || self.repositories.values().map(|repository| repository.tags.len()).sum::<usize>();
@@ -264,10 +278,7 @@ async fn serve(state: Arc<Mutex<State>>, request: Request) -> Answer {
 
 fn route(state: &mut State, call: &Call) -> Answer {
     if state.setup.read_only && !call.is_safe() {
-        if let Some(left) = &mut state.refusals_left {
-            *left = left.saturating_sub(1);
-            state.setup.read_only = *left > 0;
-        }
+        state.say_read_only();
         let text = "The system is in read only mode. Any modification is prohibited.";
         return refuse(403, "DENIED", text);
     }
