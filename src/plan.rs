@@ -196,6 +196,14 @@ impl ImageStep {
         self.companions.iter().find(|step| step.tag == self.to)
     }
 
+    /// What its tag means before the push and not after it. Signatures that are joined are not replaced.
+    pub fn replaced(&self) -> Option<Digest> {
+        match (self.tag, self.action) {
+            (TagState::Other(digest), Action::Push) if self.own_list().is_none() => Some(digest),
+            _ => None,
+        }
+    }
+
     /// Why the image is refused.
     pub fn refusal(&self) -> String {
         let reason = self.companions.iter().find_map(|companion| match &companion.action {

@@ -100,7 +100,8 @@ pub struct ImageReceipt {
     /// It was not pushed, and an earlier receipt of this side says that gapferry pushed it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub brought: bool,
-    /// As in [`CompanionReceipt::found`], where its own tag is one of a list to which others may add.
+    /// What its tag meant at the target before and was replaced. Where its own tag is one of a list to which others may add, as in
+    /// [`CompanionReceipt::found`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub found: Option<Digest>,
     /// As in [`CompanionReceipt::joined`].

@@ -36,11 +36,13 @@ impl Receipt {
                 true => (platforms(image), companions(image, step, done)),
                 false => Default::default(),
             };
-            let own = step.own_list().filter(|_| is_there(result));
-            let (found, joined) = own.map_or((None, None), |own| {
-                let (_, found, joined) = outcome_of(own, done);
-                (found, joined)
-            });
+            let (found, joined) = match step.own_list().filter(|_| is_there(result)) {
+                Some(own) => {
+                    let (_, found, joined) = outcome_of(own, done);
+                    (found, joined)
+                }
+                None => (step.replaced().filter(|_| matches!(result, Ok(Done::Pushed))), None),
+            };
             let told = ImageReceipt::new(source, Some(image.locked.digest), outcome);
             let attached_unknown = image.locked.attached_unknown;
             ImageReceipt { reference, found, joined, platforms, companions, attached_unknown, error, ..told }

@@ -22,6 +22,8 @@ fn a_tag_that_means_another_image_is_overwritten_left_alone_or_an_error() {
         let plan = succeed(&[&arguments[..], &["--dry-run"]].concat());
         let row = stdout(&plan).lines().find(|line| line.contains("team/app:1")).unwrap_or_default().to_owned();
         assert!(row.contains(option), "the plan shows it: {}", stdout(&plan));
+        let is_counted = stdout(&plan).contains("; 1 tag to replace\n");
+        assert_eq!(is_counted, option == "overwrite", "{}", stdout(&plan));
         let output = ends_with(code, &arguments);
         assert_eq!(target.digest("team/app", "1").as_deref(), Some(expected.as_str()), "{option}: {}", stderr(&output));
         assert_eq!(target.digest("team/other", "1"), Some(other.digest()), "the others arrive: {option}");
@@ -29,9 +31,18 @@ fn a_tag_that_means_another_image_is_overwritten_left_alone_or_an_error() {
     // Without the option it is overwritten, and what it was is said.
     let target = Registry::start();
     old.push(&target);
-    let output = succeed(&["import", &bundle, "--to", target.host()]);
+    let output = succeed(&["import", &bundle, "--to", target.host(), "--json"]);
     assert_eq!(target.digest("team/app", "1"), Some(new.digest()));
     assert!(stderr(&output).contains(&old.digest()), "{}", stderr(&output));
+    assert!(stderr(&output).contains("2 images pushed, 1 tag replaced; "), "{}", stderr(&output));
+    let found = |name: &str, receipt: &Value| {
+        let images = receipt["images"].as_array().unwrap().clone();
+        images.into_iter().find(|image| image["reference"].as_str().unwrap().contains(name)).unwrap()["found"].clone()
+    };
+    let receipt = json(&output);
+    assert_eq!((found("team/app", &receipt), found("team/other", &receipt)), (json!(old.digest()), json!(null)));
+    let again = succeed(&["import", &bundle, "--to", target.host(), "--json"]);
+    assert!(!stderr(&again).contains("replaced") && found("team/app", &json(&again)).is_null(), "{}", stderr(&again));
 }
 
 #[test]

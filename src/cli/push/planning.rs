@@ -45,11 +45,8 @@ impl Push<'_> {
         let on_existing = self.args.on_existing.into();
         let plan = Plan::proven(registries, graph, targets, &mut inventory, on_existing, jobs, &context.events).await?;
         check_places(cargo, &inventory)?;
-        for step in plan.images.iter().filter(|step| step.own_list().is_none()) {
-            if let (plan::TagState::Other(digest), plan::Action::Push) = (step.tag, step.action) {
-                let text = format!("{} is overwritten; it was {digest}", step.to);
-                context.events.report(Event::Notice(text));
-            }
+        for (step, digest) in plan.images.iter().filter_map(|step| Some((step, step.replaced()?))) {
+            context.events.report(Event::Notice(format!("{} is overwritten; it was {digest}", step.to)));
         }
         companions::notices(&plan).into_iter().for_each(|notice| context.events.report(Event::Notice(notice)));
         if self.args.dry_run {

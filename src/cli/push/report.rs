@@ -82,7 +82,10 @@ pub fn plan(push: &Push<'_>, cargo: &Cargo<'_>, plan: &Plan, notes: &[String], c
     }
     let (new, mounted, present) = (bytes(new), bytes(mounted), bytes(present));
     let images = units::count(graph.images.len(), "image");
-    context.print(&format!("\n{images}; {new} to upload, {mounted} to mount, {present} there already\n"))?;
+    let pushed = plan.images.iter().filter(|step| step.action == Action::Push);
+    let replaced = replaced(pushed, |own| (own.state, &own.action));
+    let replaced = if replaced > 0 { format!("; {} to replace", units::count(replaced, "tag")) } else { String::new() };
+    context.print(&format!("\n{images}; {new} to upload, {mounted} to mount, {present} there already{replaced}\n"))?;
     Ok(Outcome::Done)
 }
 
@@ -234,6 +237,12 @@ pub(super) fn summary(
             parts.push(format!("{number} {what}"));
         }
     }
+    let there = ended.plan.images.iter().zip(&outcome.images);
+    let pushed = there.filter(|(_, result)| matches!(result, Ok(Done::Pushed))).map(|(step, _)| step);
+    let replaced = replaced(pushed, |own| (outcome.state(own), outcome.action(own)));
+    if replaced > 0 {
+        parts.push(format!("{} replaced", units::count(replaced, "tag")));
+    }
     context.say(&format!(
         "{}; {} uploaded, {} mounted, {}",
         parts.join(", "),
@@ -258,6 +267,20 @@ pub(super) fn summary(
             None => Outcome::SomeImagesFailed,
         },
     }
+}
+
+/// How many tags of these images and their companions mean something else than before. What both sides signed is joined, and not
+/// replaced.
+fn replaced<'p>(
+    pushed: impl Iterator<Item = &'p ImageStep>,
+    ended: impl Fn(&'p CompanionStep) -> (TagState, &'p CompanionAction),
+) -> usize {
+    let is_replaced = |own: &&'p CompanionStep| matches!(ended(own), (TagState::Other(_), CompanionAction::Push));
+    let tags = pushed.flat_map(|step| {
+        let own = step.replaced().map(|_| &step.to);
+        own.into_iter().chain(step.companions.iter().filter(is_replaced).map(|own| &own.tag))
+    });
+    tags.collect::<HashSet<&Reference>>().len()
 }
 
 fn is_bundle_damaged(outcome: &transfer::Outcome) -> bool {
