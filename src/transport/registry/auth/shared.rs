@@ -10,7 +10,7 @@
 //! a token costs them little. If it turns out that a shared token does not serve a project after all, that project's
 //! repositories get tokens of their own again.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use reqwest::header::HeaderValue;
@@ -25,6 +25,9 @@ const MOST_BYTES: usize = 6000;
 /// Two groups fit one request if their names are short; the token names each repository with some 70 bytes more.
 const MOST_JOINED_BYTES: usize = 5000;
 
+/// So many refused tokens are remembered: more than requests are on their way at once.
+const MOST_BEFORE: usize = 64;
+
 /// The right to push to, or to pull from, all of these paths.
 type AllScopes = fn(&[String]) -> Scopes;
 
@@ -36,8 +39,8 @@ pub(in crate::transport::registry) struct Shared {
     /// Which credentials it belongs to: tokens of different accounts are never one.
     account: usize,
     pub(super) token: TokenSlot,
-    /// The one before it, which was refused: other requests that showed it may hear so later.
-    before: Mutex<Option<Token>>,
+    /// Those before it that were refused, the latest last: other requests that showed them may hear so later.
+    before: Mutex<VecDeque<Token>>,
 }
 
 /// The shared tokens of one registry.
@@ -57,13 +60,16 @@ impl Shared {
         Shared { scopes: scopes(paths), projects, account, token: TokenSlot::default(), before: Mutex::default() }
     }
 
-    /// The token that was shown in a refused request: `token`, which was dropped now, or the one that was dropped before.
+    /// The token that was shown in a refused request: `token`, which was dropped now, or one that was dropped before.
     pub(super) fn dropped(&self, token: Option<Token>, refused: Option<&HeaderValue>) -> Option<Token> {
         let mut before = self.before.lock().unwrap_or_else(PoisonError::into_inner);
-        if token.is_some() {
-            *before = token;
+        if let Some(token) = token {
+            if before.len() == MOST_BEFORE {
+                before.pop_front();
+            }
+            before.push_back(token);
         }
-        before.clone().filter(|token| token.is_sent_as(refused))
+        before.iter().find(|token| token.is_sent_as(refused)).cloned()
     }
 
     fn covers(&self, scopes: &Scopes) -> bool {
@@ -232,6 +238,23 @@ mod tests {
         assert!(is_same(&pull("p00/y"), &tokens.serving(&push("p00/z"))), "the token that pushes reads, too");
         assert!(pull("q/y").is_some() && pull("r/y").is_some() && !is_same(&pull("q/y"), &pull("r/y")));
         assert!(tokens.serving(&mount("q/y", "r/y")).is_none());
+    }
+
+    /// Or the last of many requests that showed one token shows the next one, which is refused for good.
+    #[test]
+    fn a_token_that_was_refused_is_known_after_its_successors_were_refused_too() {
+        let token = |secret: &str| {
+            let (fetched, renew_at) = (std::time::Instant::now(), std::time::Instant::now());
+            Token { secret: crate::credentials::Secret::new(secret.to_owned()), fetched, renew_at, granted: None }
+        };
+        let sent = |secret: &str| super::super::token::header("Bearer", secret).ok();
+        let tokens = announced(2);
+        let group = tokens.serving(&push("p00/x")).unwrap();
+        for secret in ["one", "two"] {
+            assert!(group.dropped(Some(token(secret)), sent(secret).as_ref()).is_some());
+        }
+        assert!(group.dropped(None, sent("one").as_ref()).is_some_and(|token| token.is_sent_as(sent("one").as_ref())));
+        assert!(group.dropped(None, sent("three").as_ref()).is_none());
     }
 
     #[test]
