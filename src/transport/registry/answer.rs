@@ -8,10 +8,11 @@ use std::time::SystemTime;
 use reqwest::header::{DATE, RETRY_AFTER};
 use serde_json::Value;
 
+use super::failure::{Failure, Retry, is_transient, may_be_down};
 use super::outage::Evidence;
 use super::refusals;
 use super::reply::Reply;
-use super::retry::{Failure, Retry, is_transient, may_be_down, retry_after};
+use super::retry::retry_after;
 use crate::error::{Error, Kind, Reason};
 use crate::oci::Digest;
 use crate::progress::redacted;
@@ -230,21 +231,16 @@ fn one_error(error: &Value) -> Option<String> {
     (!parts.is_empty()).then(|| parts.join(": "))
 }
 
+/// What stands between the tags of a page, each text once: many have their title as a heading, too.
 fn without_tags(page: &str) -> String {
-    let mut text = String::new();
-    let mut in_tag = false;
-    for c in page.chars() {
-        match c {
-            '<' => in_tag = true,
-            '>' => {
-                in_tag = false;
-                text.push(' ');
-            }
-            c if !in_tag => text.push(c),
-            _ => {}
+    let mut texts: Vec<&str> = Vec::new();
+    for piece in page.split('<').skip(1) {
+        let text = piece.split_once('>').map_or("", |(_, text)| text).trim();
+        if !text.is_empty() && !texts.contains(&text) {
+            texts.push(text);
         }
     }
-    text
+    texts.join(" ")
 }
 
 /// One line of at most [`SHOWN`] characters, cut between words, without control characters.
@@ -337,6 +333,14 @@ mod tests {
         let said = excerpt(page.as_bytes());
         assert!(said.starts_with("(a web page) 502 Bad Gateway xxx"), "{said}");
         assert!(said.chars().count() <= SHOWN + 1);
+    }
+
+    #[test]
+    fn a_title_that_is_a_heading_too_is_said_once() {
+        let nginx = "<html>\r\n<head><title>502 Bad Gateway</title></head>\r\n<body>\r\n<center><h1>502 Bad Gateway</h1>\
+                     </center>\r\n<hr><center>nginx/1.28</center>\r\n</body>\r\n</html>\r\n";
+        assert_eq!(excerpt(nginx.as_bytes()), "(a web page) 502 Bad Gateway nginx/1.28");
+        assert_eq!(excerpt(b"<html"), "(a web page)");
     }
 
     #[test]

@@ -15,10 +15,11 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::answer::refusal;
 use super::auth::Scopes;
+use super::failure::Failure;
 use super::host::{Ask, Host};
-use super::outage::Outage;
+use super::outage::Server;
 use super::reply::Reply;
-use super::retry::{Failure, Tries};
+use super::retry::Tries;
 use super::trace;
 use super::wire::{Call, Payload};
 use crate::content::Body;
@@ -67,7 +68,7 @@ struct Flow {
     skip: u64,
     pieces: Option<Pieces>,
     /// Where they come from; see [`Reply::server`].
-    server: Option<Arc<Outage>>,
+    server: Option<Server>,
     tries: Tries,
     since_break: u64,
     /// Kept over reconnects: giving it back and waiting for it again could wait for itself.
@@ -249,7 +250,7 @@ enum Opened {
         begins: u64,
         pieces: Pieces,
         /// See [`Reply::server`].
-        server: Option<Arc<Outage>>,
+        server: Option<Server>,
     },
     /// Not where it was asked to begin, and why.
     Elsewhere(String),

@@ -10,13 +10,14 @@ use tokio::sync::Semaphore;
 
 use super::answer::{Purpose, refusal, refusal_of};
 use super::auth::{Auth, Granted, Scopes};
+use super::failure::{Failure, Retry, is_transient};
 use super::limit::Gate;
 use super::location::is_misled;
 use super::memory::Memory;
 use super::optional::{self, Need};
 use super::projects::Projects;
 use super::reply::{Read, Reply};
-use super::retry::{Failure, Retry, Tries, is_transient};
+use super::retry::Tries;
 use super::root::Root;
 use super::wire::{Call, Payload, Wire};
 use crate::credentials::Store;

@@ -8,9 +8,9 @@ use reqwest::Method;
 
 use super::auth::Scopes;
 use super::download::ContentRange;
+use super::failure::{Failure, is_transient};
 use super::host::{Ask, Host};
 use super::reply::Reply;
-use super::retry::{Failure, is_transient};
 use crate::content::Readable;
 use crate::error::{Error, Kind, Result};
 use crate::oci::{Descriptor, Repository};

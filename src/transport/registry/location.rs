@@ -7,7 +7,7 @@
 use reqwest::header::LOCATION;
 use reqwest::{Method, Response, Url};
 
-use super::retry::Failure;
+use super::failure::Failure;
 use super::trace;
 use super::wire::Call;
 use crate::error::{Error, Kind};

@@ -8,13 +8,13 @@
 //! From the outside in: [`Registries`] picks a `host::Host`, for reading by way of mirrors (`ways`); `manifests`, `tags`,
 //! `referrers`, `download` and `upload` each know one part of the protocol (`session`: uploads that go on after a break;
 //! `outflow`: what they send; `last_byte`: whether what is there can be read; `projects`: how many at once; `arrived`: what may
-//! be denied for a moment); `host` adds authentication (`auth`), retries (`retry`; `outage`: of a server that is down; `peers`:
-//! which servers a registry needs besides itself; `read_only`: of one that takes no change for now; `rounds`: how all wait
-//! together), the gate that a registry's limits close (`limit`), and what was learned (`memory`); `root` finds the registry's root
-//! and asks whether it is up; `health` is what a Harbor says of itself; `wire` makes one HTTP
-//! exchange, trusting whom `tls` and `certs` say, follows where its answer leads (`location`), and gives its `reply`;
-//! `patience` is how slow the other side may be; `answer` reads refusals, and
-//! `refusals` the causes they name; `trace` shows it all, masked.
+//! be denied for a moment); `host` adds authentication (`auth`), retries (`retry`, of a `failure`; `outage`: of a server that is
+//! down; `peers`: which servers a registry needs besides itself; `read_only`: of one that takes no change for now; `rounds`: how
+//! all wait together), the gate that a registry's limits close (`limit`), and what was learned (`memory`); `root` finds the
+//! registry's root and asks whether it is up; `health` is what a Harbor says of itself; `wire` makes one HTTP exchange, trusting
+//! whom `tls` and `certs` say, follows where its answer leads (`location`), and gives its `reply`, or says why there is none
+//! (`unanswered`); `patience` is how slow the other side may be; `answer` reads refusals, and `refusals` the causes they name;
+//! `trace` shows it all, masked.
 //!
 //! `admission` asks only whether we are let in.
 
@@ -26,6 +26,7 @@ mod certs;
 mod config;
 mod denials;
 mod download;
+mod failure;
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub mod fuzzing;
@@ -58,6 +59,7 @@ mod tags;
 mod tls;
 mod tls_words;
 mod trace;
+mod unanswered;
 mod upload;
 mod ways;
 mod wire;
@@ -82,11 +84,11 @@ use crate::routes::Place;
 pub use admission::Admission;
 pub use config::{Config, RegistryConfig, TlsConfig};
 pub use denials::Denials;
+use failure::is_transient;
 use host::Host;
 pub use itself::Itself;
 use optional::{Need, Question};
 use projects::Projects;
-use retry::is_transient;
 pub use ways::Served;
 use wire::{Call, Payload, Wire};
 
@@ -404,10 +406,10 @@ async fn api_call(
     account: Account<'_>,
     request: &ApiRequest,
     what: &str,
-) -> Result<ApiAnswer, retry::Failure> {
-    let invalid = |reason: String| retry::Failure::never(Error::input(format!("{what}: {reason}")));
+) -> Result<ApiAnswer, failure::Failure> {
+    let invalid = |reason: String| failure::Failure::never(Error::input(format!("{what}: {reason}")));
     let method = Method::from_bytes(request.method.as_bytes()).map_err(|e| invalid(e.to_string()))?;
-    let url = host.url(&request.path).await.map_err(retry::Failure::never)?;
+    let url = host.url(&request.path).await.map_err(failure::Failure::never)?;
     let mut headers = reqwest::header::HeaderMap::new();
     for (name, value) in &request.headers {
         let value = value.parse().map_err(|_| invalid(format!("header {name} holds what no header can")))?;
@@ -421,7 +423,7 @@ async fn api_call(
         None => Bytes::new(),
     };
     let _lane = host.reads.acquire().await.ok();
-    host.pass(what).await.map_err(retry::Failure::never)?;
+    host.pass(what).await.map_err(failure::Failure::never)?;
     let authorization = host.auth.basic(account.path).await?.zip(Some(url.clone()));
     let call = Call { method, url, headers, body: Payload::Bytes(body), authorization, what };
     let reply = host.wire.send(call).await?;

@@ -19,9 +19,10 @@ use reqwest::Method;
 
 use super::answer::refusal;
 use super::auth::Scopes;
+use super::failure::{Failure, Retry, is_transient};
 use super::host::{Ask, Host};
 use super::reply::{Read, Reply};
-use super::retry::{Failure, Retry, backoff, is_transient};
+use super::retry::backoff;
 use crate::error::{Error, Kind, Result};
 use crate::oci::{Reference, media_type};
 use crate::progress::Event;
@@ -180,7 +181,7 @@ pub(super) async fn ask<T>(
             host.memory.answers.failed(question, &error);
             return Err(error);
         };
-        if host.wire.outage.is_worth_a_line(ask.what) {
+        if host.wire.outage.is_news(delay) {
             let (what, why) = (ask.what.to_owned(), failure.error.chain());
             let why = why.strip_prefix(&format!("{what}: ")).unwrap_or(&why).to_owned();
             host.wire.events.report(Event::Waiting { what, why, delay });

@@ -11,13 +11,15 @@
 //! ends by its own count. Some gateways answer the probe themselves, so that proves nothing for ever: when the budget is used
 //! up and a request that began after others had failed for good fails as they did, the registry is given up all the same.
 //!
-//! The budget counts only time without a successful answer. A transfer that moves, however slowly, and a wait that the
-//! server announced itself (503 with Retry-After) begin it anew. A server from which nothing at all has come in this run gets no
-//! budget: the tries of one request are enough to notice a wrong name.
-//!
-//! Announced waits have a bound of their own. A server that does nothing but announce them is given up when they would last longer
-//! than `--max-wait` in all, counted from the first. So is one that answers some requests and puts others off: when a second
-//! request has been put off for so long.
+//! The budget counts only time without a successful answer, for each kind of request (`work`): a registry that opens uploads and
+//! completes none is given up, too, and what a cache answers is no sign that it is back. Where no answer came, the silence is as old
+//! as the wait for it, and what still waits ends with the budget. A transfer that moves, however slowly, and a wait that the server
+//! announced itself (`announced`) begin the budget anew. A server from which nothing at all has come in this run gets no budget: the
+//! tries of one request are enough to notice a wrong name.
+
+mod announced;
+mod silence;
+mod work;
 
 use std::convert::Infallible;
 use std::fmt;
@@ -27,21 +29,27 @@ use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
 use super::outflow::Watch;
-use super::rounds::{LONGEST, Rounds};
+use super::rounds::LONGEST;
 use super::wire::Limits;
 use crate::error::{Error, Kind, Result, Stopped};
 use crate::progress::units::duration;
 use crate::progress::{Event, Events};
 
+pub(super) use announced::Announced;
+use announced::Waits;
+pub(super) use silence::{Evidence, Next, Suspicion};
+use silence::{Probed, Silence};
+pub(super) use work::{Server, Work};
+
 /// How often a running upload is looked at.
-const LOOK: Duration = Duration::from_secs(1);
+const LOOK: Duration = Duration::from_millis(100);
 /// The round in which an outage is reported: what passes at once is not worth a line.
 const WORTH_A_LINE: u32 = 2;
-/// An announced wait shorter than this is reported only if another one follows.
-const SHORT: Duration = Duration::from_secs(5);
-/// Announced waits are reported at most once in this time: a server may ask for a second again and again.
+/// A wait of one request alone is not reported if it is shorter.
+const SHORTEST: Duration = Duration::from_secs(1);
+/// Announced waits, and waits of one request alone, are reported at most once in this time: there may be very many.
 const OFTEN: Duration = Duration::from_secs(30);
-/// When nobody was put off for so long after an announced wait, it is over: another one begins anew.
+/// After so long without a failure or an announced wait, these are over: another one begins anew.
 const FORGOTTEN: Duration = Duration::from_secs(120);
 /// How long a registry that answered a probe counts as up, whatever else fails.
 const BELIEVED: Duration = Duration::from_secs(30);
@@ -55,11 +63,14 @@ pub(super) struct Outage {
     state: Mutex<State>,
     /// The server answered, or was given up.
     changed: Notify,
+    /// No answer came, for the first time since the last one.
+    silent: Notify,
 }
 
 #[derive(Default)]
 struct State {
-    last_answer: Option<Instant>,
+    /// When it last answered, by kind of request.
+    answers: [Option<Instant>; Work::ALL.len()],
     /// It has answered, or a gateway for it: it exists.
     is_known: bool,
     silence: Option<Silence>,
@@ -70,208 +81,84 @@ struct State {
     is_put_off: bool,
     probed: Option<Probed>,
     stopped: Option<Stopped>,
-    /// The request whose own wait was reported last, and when.
-    spoke: Option<(String, Instant)>,
-}
-
-/// Since the last successful answer the server has announced waits.
-struct Waits {
-    since: Instant,
-    /// The end of the longest.
-    until: Instant,
-    /// How many began after another one.
-    rounds: u32,
-    is_reported: bool,
-}
-
-/// What a request does that was told when to come back.
-pub(super) enum Announced {
-    /// It tries again after that.
-    Wait(Duration),
-    /// It has been put off for longer than is allowed.
-    Enough,
-    /// Nothing more is asked in this run.
-    GivenUp(Stopped),
-}
-
-/// Since the last successful answer there were only failures.
-struct Silence {
-    /// The request that failed first.
-    first: String,
-    /// Another one has failed too: then it is the server, not the request.
-    several: bool,
-    /// One of them said more than a status does: no answer came, or the server says itself that it is down.
-    is_plain: bool,
-    /// When the first request used up its own tries.
-    spent: Option<Instant>,
-    /// How long it has lasted, and when the requests are sent again.
-    rounds: Rounds,
-}
-
-/// What the last probe found.
-#[derive(Clone, Copy)]
-struct Probed {
-    at: Instant,
-    is_up: bool,
-}
-
-/// A failure that may mean that the whole registry is down.
-pub(super) struct Suspicion<'a> {
-    /// The request, as errors name it.
-    pub what: &'a str,
-    /// It asks for nothing in particular: if a gateway answers it, no other request would fare better.
-    pub of_whole: bool,
-    /// Why it failed.
-    pub why: &'a str,
-    /// When this request failed first.
-    pub since: Instant,
-    /// The try that failed was not made before this.
-    pub began: Instant,
-    /// When the try that this is about failed.
-    pub at: Instant,
-    pub evidence: Evidence,
-    /// The next wait by the request's own count; `None` when its tries are used up.
-    pub own: Option<Duration>,
-}
-
-/// What a failure says of the server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Evidence {
-    /// No answer came at all.
-    NoAnswer,
-    /// It answered with an error of its own, or a gateway for it: that may be about this request alone.
-    Status,
-    /// It says itself that it is down.
-    Admitted,
-}
-
-/// What a request does after it failed.
-pub(super) enum Next {
-    /// It tries again after a wait of its own.
-    Alone(Duration),
-    /// It tries again with all others.
-    Together(Duration),
-    /// Its own tries are used up.
-    Exhausted,
-    /// The registry has to be probed; then this is decided again.
-    Unsure,
-    /// Nothing more is asked in this run.
-    GivenUp(Stopped),
+    /// When a wait of one request alone was last reported.
+    told: Option<Instant>,
 }
 
 impl Outage {
     pub fn new(place: &str, limits: &Limits, events: &Events) -> Outage {
-        let (state, changed) = Default::default();
-        Outage { place: place.to_owned(), limits: limits.clone(), events: events.clone(), state, changed }
+        let (state, changed, silent) = Default::default();
+        Outage { place: place.to_owned(), limits: limits.clone(), events: events.clone(), state, changed, silent }
     }
 
-    /// The registry has answered, or a transfer with it moves.
-    pub fn answered(&self) {
-        let (silence, waits) = {
+    /// The server has answered such a request, or a transfer with it moves.
+    pub fn answered(&self, work: Work) {
+        self.answered_at(Instant::now(), work);
+    }
+
+    fn answered_at(&self, now: Instant, work: Work) {
+        let (silence, waits, is_change) = {
             let mut state = self.state();
-            (state.last_answer, state.is_known) = (Some(Instant::now()), true);
-            (state.silence.take(), state.announced.take())
+            (state.answers[work as usize], state.is_known) = (Some(now), true);
+            let was_unanswered = state.silence.as_ref().is_some_and(|silence| silence.unanswered);
+            let silence = state.silence.take_if(|silence| silence.is_ended_by(work));
+            let waits = state.announced.take();
+            let is_change = was_unanswered || silence.is_some() || waits.is_some();
+            (silence, waits, is_change)
         };
-        if silence.is_none() && waits.is_none() {
-            return;
+        if is_change {
+            self.changed.notify_waiters();
         }
-        self.changed.notify_waiters();
-        let silent = silence.filter(|silence| silence.rounds.count >= WORTH_A_LINE).map(|silence| silence.rounds.since);
+        let silent = silence.filter(|silence| silence.is_reported).map(|silence| silence.rounds.since);
         let put_off = waits.filter(|waits| waits.is_reported).map(|waits| waits.since);
         if let Some(since) = silent.into_iter().chain(put_off).min() {
-            let text = format!("{} answers again, after {}", self.place, duration(since.elapsed()));
+            let text =
+                format!("{} answers again, after {}", self.place, duration(now.saturating_duration_since(since)));
             self.events.report(Event::Notice(text));
         }
     }
 
-    /// Decides what a request does that was told to come back after `wanted`, and `why`; it was put off for `before` already.
-    pub fn announced(&self, wanted: Duration, before: Duration, why: &str) -> Announced {
-        self.announced_at(Instant::now(), wanted, before, why)
-    }
-
-    fn announced_at(&self, now: Instant, wanted: Duration, before: Duration, why: &str) -> Announced {
-        let allowed = self.limits.max_wait;
-        let mut guard = self.state();
-        let state = &mut *guard;
-        if let Some(stopped) = &state.stopped {
-            return Announced::GivenUp(stopped.clone());
-        }
-        (state.is_known, state.silence) = (true, None);
-        state.announced.take_if(|waits| now.saturating_duration_since(waits.until) > FORGOTTEN);
-        let waits = state.announced.get_or_insert(Waits { since: now, until: now, rounds: 0, is_reported: false });
-        let waited = now.saturating_duration_since(waits.since);
-        let is_put_off = before.saturating_add(wanted) > allowed;
-        if waited.saturating_add(wanted) > allowed || is_put_off && state.is_put_off {
-            let waited = if waited.is_zero() { String::new() } else { format!(", after {}", duration(waited)) };
-            let (wanted, allowed) = (duration(wanted), duration(allowed));
-            let why = format!(
-                "asks to wait {wanted}{waited}, and at most {allowed} in all are allowed (--max-wait); nothing more is asked of it: {why}"
-            );
-            let stopped = Stopped { place: self.place.clone(), why };
-            state.stopped = Some(stopped.clone());
-            drop(guard);
-            self.changed.notify_waiters();
-            return Announced::GivenUp(stopped);
-        }
-        if is_put_off {
-            state.is_put_off = true;
-            return Announced::Enough;
-        }
-        waits.rounds += u32::from(now >= waits.until);
-        waits.until = waits.until.max(now + wanted);
-        let is_worth_it = wanted >= SHORT || waits.rounds >= WORTH_A_LINE;
-        let is_news = is_worth_it
-            && !waits.is_reported
-            && state.reported.is_none_or(|before| now.saturating_duration_since(before) >= OFTEN);
-        if is_news {
-            (waits.is_reported, state.reported) = (true, Some(now));
-            let (wanted, left) = (duration(wanted), duration(allowed.saturating_sub(waited)));
-            drop(guard);
-            let text = format!(
-                "{} asks to wait {wanted} ({why}): everything that needs it waits, for at most {left} in all (--max-wait)",
-                self.place
-            );
-            self.events.report(Event::Warning(text));
-        }
-        Announced::Wait(wanted)
-    }
-
     /// Decides what a request does that failed.
     pub fn failed(&self, suspicion: &Suspicion<'_>) -> Next {
-        let now = Instant::now();
+        self.failed_at(Instant::now(), suspicion)
+    }
+
+    fn failed_at(&self, now: Instant, suspicion: &Suspicion<'_>) -> Next {
         let mut guard = self.state();
         let state = &mut *guard;
         if let Some(stopped) = &state.stopped {
             return Next::GivenUp(stopped.clone());
         }
+        let (heard, work) = (state.heard(), suspicion.work);
         // The registry has answered others since the gateway was asked: its answer is old news.
-        if suspicion.evidence == Evidence::Status && state.last_answer.is_some_and(|answer| answer > suspicion.began) {
+        if suspicion.evidence == Evidence::Status && state.proven(work).is_some_and(|answer| answer > suspicion.began) {
             return suspicion.own.map_or(Next::Exhausted, Next::Alone);
         }
         state.is_known |= suspicion.evidence != Evidence::NoAnswer;
         let budget = self.limits.retry_budget.filter(|_| state.is_known);
-        let continuous = state.last_answer.is_none_or(|answer| answer < suspicion.since);
-        let silence = state.silence.get_or_insert_with(|| Silence::begin(suspicion.what, &self.limits, now));
-        silence.several |= silence.first != suspicion.what
-            || suspicion.of_whole && suspicion.evidence == Evidence::Status
-            || suspicion.evidence == Evidence::Admitted;
-        let is_plain = suspicion.evidence != Evidence::Status;
-        silence.is_plain |= is_plain;
+        let probed = state.probed;
+        let silence = state.noted(suspicion, &self.limits, heard, now);
+        if silence.unanswered {
+            self.silent.notify_waiters();
+        }
+        let is_plain = silence.is_plain() && suspicion.evidence != Evidence::Status;
         let certain = is_plain || silence.several;
-        let left = budget.map(|budget| budget.saturating_sub(now.saturating_duration_since(silence.rounds.since)));
+        let since = if is_plain { silence.quiet_since(heard) } else { silence.failing_since(work) };
+        let lasted = now.saturating_duration_since(since);
+        let left = budget.map(|budget| budget.saturating_sub(lasted));
         let used_up = left.map_or(silence.spent.is_some(), |left| left.is_zero());
-        if let Some(next) = silence.probe(state.probed, suspicion, used_up, now) {
+        if let Some(next) = silence.probe(probed, suspicion, used_up, now) {
             return next;
         }
         // Beyond its own tries a request goes on only while the registry is silent, and there is a budget for that.
-        let own = suspicion.own.or_else(|| left.filter(|_| certain && continuous).map(|_| LONGEST));
+        let is_silent = silence.admitted || heard.is_none_or(|heard| heard < suspicion.since);
+        let own = suspicion.own.or_else(|| left.filter(|_| certain && is_silent).map(|_| LONGEST));
         // Without a budget, the tries of one request among several that fail are the measure.
-        let is_last = own.is_none() && left.is_none() && is_plain && silence.several && continuous;
+        let is_last = own.is_none() && left.is_none() && is_plain && silence.several && is_silent;
         if used_up && certain || is_last {
-            let silent = duration(now.saturating_duration_since(silence.rounds.since));
-            let why = format!("has not answered for {silent} ({}); nothing more is asked of it", suspicion.why);
-            let stopped = Stopped { place: self.place.clone(), why };
-            state.stopped = Some(stopped.clone());
+            let does = if heard.is_some_and(|heard| heard > since) { work.undone() } else { "has not answered" };
+            let why = format!("{does} for {} ({}); nothing more is asked of it", duration(lasted), suspicion.why);
+            let stopped = state.stop(&self.place, why);
             drop(guard);
             self.changed.notify_waiters();
             return Next::GivenUp(stopped);
@@ -283,11 +170,12 @@ impl Outage {
             return Next::Exhausted;
         };
         if !silence.several {
-            return Next::Alone(left.map_or(own, |left| own.min(left)));
+            return Next::Alone(left.filter(|_| certain).map_or(own, |left| own.min(left)));
         }
         let (delay, begun) = silence.rounds.wait(now, left);
+        let is_news = silence.is_news(begun);
         drop(guard);
-        if begun == Some(WORTH_A_LINE) {
+        if is_news {
             self.announce(suspicion.why, left);
         }
         Next::Together(delay)
@@ -297,18 +185,19 @@ impl Outage {
     pub fn is_up_since(&self, then: Instant) -> bool {
         let state = self.state();
         let is_up = |probed: Probed| probed.is_up && probed.at >= then;
-        state.last_answer.is_some_and(|answer| answer > then) || state.probed.is_some_and(is_up)
+        state.heard().is_some_and(|heard| heard > then) || state.probed.is_some_and(is_up)
     }
 
-    /// Whether a wait of the request `what`, its own, is worth a line. Of many that fail in turn, one speaks for all.
-    pub fn is_worth_a_line(&self, what: &str) -> bool {
+    /// Whether such a wait of one request alone is worth a line: one in [`OFTEN`] is, and none while all wait.
+    pub fn is_news(&self, delay: Duration) -> bool {
         let (now, mut state) = (Instant::now(), self.state());
-        let is_known = |(other, at): &(String, Instant)| other != what && now.saturating_duration_since(*at) < OFTEN;
-        if state.spoke.as_ref().is_some_and(is_known) {
-            return false;
+        let is_known = delay < SHORTEST
+            || state.silence.as_ref().is_some_and(|silence| silence.is_reported)
+            || state.told.is_some_and(|told| now.saturating_duration_since(told) < OFTEN);
+        if !is_known {
+            state.told = Some(now);
         }
-        state.spoke = Some((what.to_owned(), now));
-        true
+        !is_known
     }
 
     /// Whether nobody has probed the registry since `then`.
@@ -319,6 +208,33 @@ impl Outage {
     /// Notes what a probe that began at `at` has found. That is no successful answer to what was asked for: the silence goes on.
     pub fn note_probe(&self, at: Instant, is_up: bool) {
         self.state().probed = Some(Probed { at, is_up });
+    }
+
+    /// A sign of life that was asked for at `began`, while a request may wait for long, did not come.
+    pub fn gave_no_sign(&self, began: Instant, why: &str) {
+        let now = Instant::now();
+        let mut guard = self.state();
+        let state = &mut *guard;
+        if state.stopped.is_some() {
+            return;
+        }
+        let (what, evidence, work) = ("", Evidence::NoAnswer, Work::Token);
+        let sign = Suspicion { what, work, of_whole: true, why, since: began, began, at: now, evidence, own: None };
+        let heard = state.heard();
+        let silence = state.noted(&sign, &self.limits, heard, now);
+        let is_news = silence.unanswered && !std::mem::replace(&mut silence.is_reported, true);
+        let lasted = now.saturating_duration_since(silence.quiet_since(heard));
+        let left = self.limits.retry_budget.map(|budget| budget.saturating_sub(lasted));
+        drop(guard);
+        self.silent.notify_waiters();
+        if is_news {
+            self.announce(why, left);
+        }
+    }
+
+    /// How long nothing has come from it, at most since `then`.
+    pub fn quiet_for(&self, then: Instant) -> Duration {
+        self.state().heard().map_or(then, |heard| heard.max(then)).elapsed()
     }
 
     fn announce(&self, why: &str, left: Option<Duration>) {
@@ -358,26 +274,65 @@ impl Outage {
         }
     }
 
-    /// Ends when the registry is given up while a request to it is still open.
+    /// Ends when the registry is given up while a request to it is still open, which need not fail first.
     pub async fn over(&self) -> Stopped {
         loop {
-            let changed = self.changed.notified();
-            if let Some(stopped) = &self.state().stopped {
-                return stopped.clone();
+            let (changed, silent) = (self.changed.notified(), self.silent.notified());
+            let left = match self.left_at(Instant::now()) {
+                Ok(left) => left,
+                Err(stopped) => return stopped,
+            };
+            tokio::select! {
+                () = changed => {}
+                () = silent => {}
+                () = tokio::time::sleep(left.unwrap_or_default()), if left.is_some() => {}
             }
-            changed.await;
         }
+    }
+
+    /// How long it may still answer nothing at all until it is given up; `None` as long as answers come.
+    ///
+    /// # Errors
+    /// It is given up.
+    fn left_at(&self, now: Instant) -> Result<Option<Duration>, Stopped> {
+        let mut guard = self.state();
+        let state = &mut *guard;
+        if let Some(stopped) = &state.stopped {
+            return Err(stopped.clone());
+        }
+        let heard = state.heard();
+        let budget = self.limits.retry_budget.filter(|_| state.is_known);
+        let silence = state.silence.as_ref().filter(|silence| silence.unanswered);
+        let (Some(silence), Some(budget)) = (silence, budget) else { return Ok(None) };
+        let lasted = now.saturating_duration_since(silence.quiet_since(heard));
+        let left = budget.saturating_sub(lasted);
+        if !left.is_zero() {
+            return Ok(Some(left));
+        }
+        let why = format!("has not answered for {} ({}); nothing more is asked of it", duration(lasted), silence.why);
+        let stopped = state.stop(&self.place, why);
+        drop(guard);
+        self.changed.notify_waiters();
+        Err(stopped)
     }
 
     /// Notes as long as it is polled that an upload moves. Never ends.
     pub async fn follow(&self, upload: &Watch) -> Infallible {
-        let mut sent = upload.sent();
+        let (began, mut sent) = (Instant::now(), upload.sent());
         loop {
             tokio::time::sleep(LOOK).await;
             let now = upload.sent();
             if std::mem::replace(&mut sent, now) < now {
-                self.answered();
+                self.answered(self.proven_by_moving(began));
             }
+        }
+    }
+
+    /// What an upload that moves shows. One that began after others had failed may fail at its end, as they did.
+    fn proven_by_moving(&self, began: Instant) -> Work {
+        match &self.state().silence {
+            Some(silence) if began >= silence.rounds.since => Work::Enter,
+            _ => Work::Complete,
         }
     }
 
@@ -392,45 +347,37 @@ impl fmt::Debug for Outage {
     }
 }
 
-impl Silence {
-    fn begin(first: &str, limits: &Limits, now: Instant) -> Silence {
-        let (several, is_plain, spent) = Default::default();
-        Silence { first: first.to_owned(), several, is_plain, spent, rounds: Rounds::new(limits, now) }
+impl State {
+    /// When it last answered anything.
+    fn heard(&self) -> Option<Instant> {
+        self.answers.iter().flatten().max().copied()
     }
 
-    /// What a probe means for a request that failed while a gateway answered all of them. `None`: the registry counts as down.
-    fn probe(
+    /// When it last gave an answer that shows that such requests work.
+    fn proven(&self, work: Work) -> Option<Instant> {
+        Work::ALL.into_iter().filter(|one| one.proves(work)).filter_map(|one| self.answers[one as usize]).max()
+    }
+
+    /// The silence with this failure.
+    fn noted(
         &mut self,
-        probed: Option<Probed>,
         suspicion: &Suspicion<'_>,
-        used_up: bool,
+        limits: &Limits,
+        heard: Option<Instant>,
         now: Instant,
-    ) -> Option<Next> {
-        if !self.several || self.is_plain {
-            return None;
-        }
-        let is_waiting = self.rounds.left(now).is_some();
-        match probed.filter(|probed| probed.counts_for(suspicion)) {
-            None if used_up || !is_waiting => return Some(Next::Unsure),
-            Some(probed) if probed.is_up => {}
-            _ => return None,
-        }
-        let began_after_others_ended = self.spent.is_some_and(|spent| spent < suspicion.since);
-        match suspicion.own {
-            Some(own) => Some(Next::Alone(own)),
-            None if used_up && began_after_others_ended => None,
-            None => {
-                self.spent.get_or_insert(now);
-                Some(Next::Exhausted)
-            }
-        }
+    ) -> &mut Silence {
+        let since = match suspicion.evidence {
+            Evidence::NoAnswer => heard.map_or(suspicion.began, |heard| heard.max(suspicion.began)).min(now),
+            Evidence::Status | Evidence::Admitted => now,
+        };
+        self.silence.take_if(|silence| silence.is_forgotten(heard, now));
+        let silence = self.silence.get_or_insert_with(|| Silence::begin(suspicion.what, since, now, limits));
+        silence.note(suspicion, heard, since, now);
+        silence
     }
-}
 
-impl Probed {
-    /// Whether it tells whether the registry was up at that failure.
-    fn counts_for(&self, suspicion: &Suspicion<'_>) -> bool {
-        self.at >= suspicion.at || self.is_up && self.at.elapsed() < BELIEVED
+    fn stop(&mut self, place: &str, why: String) -> Stopped {
+        self.stopped.insert(Stopped { place: place.to_owned(), why }).clone()
     }
 }
 

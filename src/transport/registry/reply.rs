@@ -1,18 +1,17 @@
 //! An answer while it is read: its status, its headers, and a body that is bounded in length and in time.
 
 use std::borrow::Cow;
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::stream::{BoxStream, StreamExt};
 use reqwest::{Response, Url};
 
-use super::outage::Outage;
+use super::failure::Failure;
+use super::outage::Server;
 use super::patience::Patience;
-use super::retry::Failure;
 use super::trace::Talk;
-use super::wire::broken;
+use super::unanswered::broken;
 use crate::error::{Error, Kind};
 
 /// Characters of a header that are shown.
@@ -30,7 +29,7 @@ pub(super) struct Reply {
     /// The registry answered itself, not a server that it redirected to.
     pub own: bool,
     /// The server that answered; `None` if it is one that nothing depends on.
-    pub server: Option<Arc<Outage>>,
+    pub server: Option<Server>,
 }
 
 /// An answer that was read, or left to be read.
@@ -43,7 +42,7 @@ pub(super) enum Read<T> {
 
 impl Reply {
     /// `stall`: the limit that `patience` keeps to.
-    pub fn new(response: Response, stall: Duration, talk: Talk, own: bool, server: Option<Arc<Outage>>) -> Reply {
+    pub fn new(response: Response, stall: Duration, talk: Talk, own: bool, server: Option<Server>) -> Reply {
         Reply { response, begun: BytesMut::new(), stall, talk, permit: None, own, server }
     }
 

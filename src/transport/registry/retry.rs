@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 
+use super::failure::{Failure, Retry, is_gateway, may_be_down};
 use super::limit::Gate;
-use super::outage::{Announced, Evidence, Next, Outage, Suspicion, given_up};
+use super::outage::{Announced, Evidence, Next, Outage, Server, Suspicion, Work, given_up};
 use super::read_only::{ReadOnly, Waited};
 use super::root::Root;
 use super::rounds;
@@ -25,76 +26,6 @@ const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// The shortest wait of our own choice: when less is left of the patience, it is over.
 const LEAST: Duration = Duration::from_nanos(1);
-
-/// A try that failed, and what may be done about it.
-#[derive(Debug)]
-pub(super) struct Failure {
-    pub error: Error,
-    pub retry: Retry,
-    /// The server that failed, if that is known; without one, the failure counts against the registry.
-    pub server: Option<Arc<Outage>>,
-    /// The status of the answer, if one came.
-    pub status: Option<u16>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Retry {
-    /// Another try would end the same way.
-    Never,
-    /// The obstacle is gone already (a new token was fetched).
-    Now,
-    /// After a growing, jittered delay.
-    Soon,
-    /// The same; and the whole server may be down.
-    Down(Evidence),
-    /// When the registry said: its Retry-After.
-    After(Duration),
-}
-
-impl Failure {
-    pub fn new(error: Error, retry: Retry) -> Failure {
-        Failure { error, retry, server: None, status: None }
-    }
-
-    pub fn never(error: Error) -> Failure {
-        Failure::new(error, Retry::Never)
-    }
-
-    pub fn soon(error: Error) -> Failure {
-        Failure::new(error, Retry::Soon)
-    }
-
-    /// No answer came from the registry.
-    pub fn no_answer(error: Error) -> Failure {
-        Failure::new(error, Retry::Down(Evidence::NoAnswer))
-    }
-
-    /// It is this server that failed.
-    pub fn at(self, server: &Arc<Outage>) -> Failure {
-        Failure { server: Some(server.clone()), ..self }
-    }
-
-    /// It was not the registry that failed, but a server that it redirects to: that says nothing of the registry.
-    pub fn of_another_server(self) -> Failure {
-        let is_limit = self.error.kind() == Kind::RateLimited;
-        let error = match self.error.kind() {
-            // Its limit is not the registry's, and must not keep other requests from it.
-            Kind::RateLimited => Error::new(Kind::Network, self.error.to_string()),
-            _ => self.error,
-        };
-        let retry = match self.retry {
-            Retry::Down(_) if self.server.is_some() => self.retry,
-            Retry::After(_) if self.server.is_some() && !is_limit => self.retry,
-            Retry::Down(_) | Retry::After(_) => Retry::Soon,
-            retry => retry,
-        };
-        Failure { error, retry, ..self }
-    }
-
-    pub fn now(error: Error) -> Failure {
-        Failure::new(error, Retry::Now)
-    }
-}
 
 /// The tries of one request.
 pub(super) struct Tries {
@@ -202,7 +133,8 @@ impl Tries {
             return self.read_only.wait(self.began, &mut self.waited, failure.error).await;
         }
         let limited = failure.error.kind() == Kind::RateLimited;
-        let server = failure.server.clone().unwrap_or_else(|| self.outage.clone());
+        let registry = || Server { outage: self.outage.clone(), work: Work::Enter };
+        let server = failure.server.clone().unwrap_or_else(registry);
         let delay = match failure.retry {
             Retry::Never => return Err(failure.error),
             Retry::Now if self.at_once < MOST_AT_ONCE => {
@@ -215,7 +147,7 @@ impl Tries {
                 server.answered();
                 return self.wait_as_told(wanted, failure.error).await;
             }
-            Retry::After(wanted) => return self.wait_for_server(&server, wanted, failure.error).await,
+            Retry::After(wanted) => return self.wait_for_server(&server.outage, wanted, failure.error).await,
             Retry::Soon if limited => match self.gate.refill() {
                 Some(refill) => return self.wait_for_refill(refill, failure.error).await,
                 None => return self.wait_untold(failure.error).await,
@@ -226,7 +158,7 @@ impl Tries {
                 Next::Exhausted | Next::Unsure => None,
                 Next::GivenUp(stopped) => return Err(given_up(&self.what, stopped)),
                 Next::Together(delay) => {
-                    server.rest(delay).await;
+                    server.outage.rest(delay).await;
                     return Ok(());
                 }
             },
@@ -235,7 +167,7 @@ impl Tries {
             // A gateway's answer says that what is behind it does not answer.
             let is_own = |status: u16| may_be_down(status) && !is_gateway(status);
             let may_be_of_object = failure.status.is_some_and(is_own) && !self.of_whole;
-            let is_of_object = may_be_of_object && self.is_up(&server).await;
+            let is_of_object = may_be_of_object && self.is_up(&server.outage).await;
             let error = match self.failed {
                 1 => failure.error,
                 tries => failure.error.while_doing(format!("giving up after {tries} tries")),
@@ -244,8 +176,11 @@ impl Tries {
         };
         // A garbage collection holds many blobs: it is reported for the first.
         let is_collection = failure.error.reason() == Some(&Reason::BlobInCollection);
-        let is_known = is_collection && self.collection.swap(true, Ordering::Relaxed);
-        if !is_known && server.is_worth_a_line(&self.what) {
+        let is_news = match is_collection {
+            true => !self.collection.swap(true, Ordering::Relaxed),
+            false => server.outage.is_news(delay),
+        };
+        if is_news {
             let (what, why) = (self.what.clone(), self.reason(&failure.error));
             self.events.report(Event::Waiting { what, why, delay });
         }
@@ -264,14 +199,15 @@ impl Tries {
         server.is_up_since(since)
     }
 
-    async fn look_at(&mut self, server: &Arc<Outage>, evidence: Evidence, error: &Error) -> Next {
+    async fn look_at(&mut self, server: &Server, evidence: Evidence, error: &Error) -> Next {
         let (why, began, of_whole) = (self.reason(error), self.began, self.of_whole);
+        let (work, server) = (server.work, &server.outage);
         let root = self.root.clone().filter(|_| Arc::ptr_eq(server, &self.outage));
         loop {
             let (at, own) = (Instant::now(), self.backoff.next());
             let since = *self.since.get_or_insert(at);
             let spent = own.is_none();
-            let suspicion = Suspicion { what: &self.what, of_whole, why: &why, since, began, at, evidence, own };
+            let suspicion = Suspicion { what: &self.what, work, of_whole, why: &why, since, began, at, evidence, own };
             let mut next = server.failed(&suspicion);
             if matches!(next, Next::Unsure) {
                 match &root {
@@ -383,23 +319,6 @@ pub(super) fn backoff(limits: &Limits) -> ExponentialBuilder {
         .with_jitter()
 }
 
-/// The statuses after which the same request may succeed later: the transient ones of HTTP, nginx's 499 and Cloudflare's
-/// 522.
-pub(super) fn is_transient(status: u16) -> bool {
-    matches!(status, 408 | 429 | 499 | 500 | 502 | 503 | 504 | 522)
-}
-
-/// The statuses with which a server, or a gateway before it, may answer everything while it is down. They are no success, of
-/// whatever was asked.
-pub(super) fn may_be_down(status: u16) -> bool {
-    matches!(status, 499..=599)
-}
-
-/// The statuses by which a gateway says that the registry behind it does not answer.
-pub(super) fn is_gateway(status: u16) -> bool {
-    matches!(status, 499 | 502 | 503 | 504 | 522)
-}
-
 /// Retry-After, in seconds or as an HTTP date (RFC 9110 §10.2.3); a date in the past means now. `now` is the time as the
 /// registry has it: what counts is how much later it wants us back.
 pub(super) fn retry_after(header: &str, now: std::time::SystemTime) -> Option<Duration> {
@@ -461,19 +380,20 @@ mod tests {
     async fn an_outage_that_has_passed_takes_no_tries() {
         let (mut tries, _) = tries(2, 0);
         let down = || failed(Retry::Down(Evidence::NoAnswer));
-        tries.outage.answered();
+        tries.outage.answered(Work::Complete);
         let (now, own) = (Instant::now(), Some(Duration::ZERO));
         let (what, why, of_whole, evidence) = ("another", "503", false, Evidence::NoAnswer);
-        let another = Suspicion { what, of_whole, why, since: now, began: now, at: now, evidence, own };
+        let work = Work::Read;
+        let another = Suspicion { what, work, of_whole, why, since: now, began: now, at: now, evidence, own };
         tries.outage.failed(&another);
         for _ in 0..5 {
             assert!(tries.again(down()).await.is_ok());
         }
         // Others are answered before the last failures of this one are looked at.
-        tries.outage.answered();
+        tries.outage.answered(Work::Complete);
         for _ in 0..2 {
             assert!(tries.again(down()).await.is_ok());
-            tries.outage.answered();
+            tries.outage.answered(Work::Complete);
         }
         assert!(tries.again(down()).await.is_err(), "afterwards it has its own tries again, and no more");
     }

@@ -13,11 +13,13 @@ use tokio::sync::OnceCell;
 
 use super::answer::{excerpt, refusal};
 use super::auth::{Auth, Challenge, Scopes};
+use super::failure::{Failure, is_transient, may_be_down};
 use super::limit::Gate;
 use super::location::is_same_server;
 use super::reply::Reply;
-use super::retry::{Failure, Tries, is_transient, may_be_down};
-use super::wire::{Call, Payload, Wire, is_loopback, spoke_tls};
+use super::retry::Tries;
+use super::unanswered::spoke_tls;
+use super::wire::{Call, Payload, Wire, is_loopback};
 use crate::error::{Error, Kind, Result};
 use crate::progress::Event;
 

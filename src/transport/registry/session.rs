@@ -16,10 +16,10 @@ use reqwest::{Method, Url};
 
 use super::answer::{refusal, refusal_with_codes};
 use super::auth::Scopes;
+use super::failure::{Failure, Retry, is_gateway, is_transient};
 use super::host::{Ask, Target};
 use super::outflow::{Feed, Outflow};
 use super::reply::Reply;
-use super::retry::{Failure, Retry, is_gateway, is_transient};
 use super::upload::{Upload, concerns_more, location};
 use super::wire::Payload;
 use crate::error::{Error, Kind};

@@ -15,13 +15,13 @@ use reqwest::{Method, Url};
 
 use super::answer::{Purpose, refusal, refusal_of};
 use super::auth::Scopes;
+use super::failure::{Failure, Retry, may_be_down};
 use super::host::{Ask, Host, Target, strange};
 use super::last_byte;
 use super::location;
 use super::outflow::{Feed, Outflow};
 use super::projects::Turn;
 use super::reply::Reply;
-use super::retry::{Failure, Retry, may_be_down};
 use super::session::Session;
 use super::wire::Payload;
 use crate::content::{Origin, Readable};

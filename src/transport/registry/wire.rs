@@ -8,24 +8,24 @@ use std::collections::HashMap;
 use std::convert::Infallible;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use reqwest::header::{ACCEPT_ENCODING, AUTHORIZATION, HeaderMap, HeaderValue};
 use reqwest::{Client, Method, Response, Url};
 
 use super::auth::Challenge;
+use super::failure::{Failure, Retry, may_be_down};
 use super::health::Health;
 use super::location::{is_same_server, misled, redirect};
-use super::outage::{Evidence, Outage, given_up};
+use super::outage::{Evidence, Outage, Server, Work, given_up};
 use super::outflow::{Outflow, Watch};
 use super::peers::{Peers, Role};
 use super::read_only::ReadOnly;
 use super::reply::Reply;
-use super::retry::{Failure, Retry, may_be_down};
 use super::tls::{self, TlsSettings};
-use super::tls_words;
 use super::trace::{Log, Talk};
+use super::unanswered::{silence, unanswered};
 use super::{Config, answer, refusals, trace};
 use crate::error::{Error, Kind, Result};
 use crate::progress::Events;
@@ -215,10 +215,15 @@ impl Wire {
         let repeatable = !matches!(call.body, Payload::Stream(_));
         loop {
             let own = self.is_own(&call.url, &visited[0]);
-            let server = match own {
+            let outage = match own {
                 true => Some(self.outage.clone()),
                 false => elsewhere.map(|role| self.peers.outage(&call.url, role)),
             };
+            let work = match elsewhere {
+                Some(Role::Tokens) => Work::Token,
+                _ => Work::of(&call.method, &call.url),
+            };
+            let server = outage.map(|outage| Server { outage, work });
             let (response, talk) = self.exchange_with(server.as_ref(), &mut call).await?;
             let Some(next) = redirect(&call, &response, repeatable)? else {
                 let reply = Reply::new(response, self.limits.stall, talk, own, server);
@@ -254,21 +259,23 @@ impl Wire {
         let is_failure = may_be_down(status) && reply.header("retry-after").is_none();
         if reply.own
             && (is_refusal || is_failure)
-            && let Some(failure) = self.admitted(&format!("{}: {}", call.what, answer::spoken(status))).await
+            && let Some(server) = &reply.server
+            && let Some(failure) =
+                self.admitted(&format!("{}: {}", call.what, answer::spoken(status)), server.work).await
         {
             return Err(failure);
         }
         if let Some(server) = reply.server.as_ref().filter(|_| status == 401 && call.method != Method::HEAD) {
-            server.answered();
+            server.outage.answered(server.work.min(Work::Enter));
         }
         Ok(reply)
     }
 
-    /// The outage that a Harbor admits in its health check; `attempt` is what failed.
-    pub async fn admitted(&self, attempt: &str) -> Option<Failure> {
+    /// The outage that a Harbor admits in its health check; `attempt` at this work is what failed.
+    pub async fn admitted(&self, attempt: &str, work: Work) -> Option<Failure> {
         let illness = self.health.illness(self).await?;
         let error = Error::new(Kind::Network, format!("{attempt}: {illness}"));
-        Some(Failure::new(error, Retry::Down(Evidence::Admitted)).at(&self.outage))
+        Some(Failure::new(error, Retry::Down(Evidence::Admitted)).at(&Server { outage: self.outage.clone(), work }))
     }
 
     /// The beginning of the registry's answer at `path`, if it is 200. Whether the registry answers is not noted.
@@ -288,18 +295,16 @@ impl Wire {
     }
 
     /// One exchange. Whether `server` answers is noted, and the wait for it ends when it is given up.
-    async fn exchange_with(
-        &self,
-        server: Option<&Arc<Outage>>,
-        call: &mut Call<'_>,
-    ) -> Result<(Response, Talk), Failure> {
+    async fn exchange_with(&self, server: Option<&Server>, call: &mut Call<'_>) -> Result<(Response, Talk), Failure> {
         let Some(server) = server else {
             return self.exchange(None, call).await.map_err(Failure::of_another_server);
         };
         let what = call.what;
+        let may_wait_long = Arc::ptr_eq(&server.outage, &self.outage) && !matches!(call.body, Payload::Bytes(_));
         let exchanged = tokio::select! {
             biased;
-            stopped = server.over() => return Err(Failure::never(given_up(what, stopped))),
+            stopped = server.outage.over() => return Err(Failure::never(given_up(what, stopped))),
+            never = self.listen(&server.outage), if may_wait_long => match never {},
             exchanged = self.exchange(Some(server), call) => exchanged.map_err(|failure| failure.at(server))?,
         };
         // What a 401 means, its body says.
@@ -310,7 +315,30 @@ impl Wire {
         Ok(exchanged)
     }
 
-    async fn exchange(&self, server: Option<&Arc<Outage>>, call: &mut Call<'_>) -> Result<(Response, Talk), Failure> {
+    /// Asks the registry for a sign of life when nothing has come from it for as long as it may be silent: storing a large upload may
+    /// take longer than that, and so may noticing that the registry is gone. Never ends.
+    async fn listen(&self, outage: &Outage) -> Infallible {
+        let (since, stall, what) = (Instant::now(), self.limits.stall, "asking whether the registry is up");
+        loop {
+            while let Some(left) = stall.checked_sub(outage.quiet_for(since)).filter(|left| !left.is_zero()) {
+                tokio::time::sleep(left).await;
+            }
+            let Some(url) = self.home.get().and_then(|home| home.join("/v2/").ok()) else {
+                return std::future::pending().await;
+            };
+            let (method, headers, body, began) = (Method::GET, HeaderMap::new(), Payload::none(), Instant::now());
+            match self.status(Call { method, url, headers, body, authorization: None, what }).await {
+                // Perhaps a gateway, which would end the upload as well if the registry did not answer.
+                Ok(_) => outage.answered(Work::Token),
+                Err(failure) => {
+                    outage.gave_no_sign(began, &failure.error.chain());
+                    tokio::time::sleep(stall).await;
+                }
+            }
+        }
+    }
+
+    async fn exchange(&self, server: Option<&Server>, call: &mut Call<'_>) -> Result<(Response, Talk), Failure> {
         let mut headers = call.headers.clone();
         if let Some((value, home)) = &call.authorization
             && home.origin() == call.url.origin()
@@ -332,7 +360,7 @@ impl Wire {
 
     async fn transmit(
         &self,
-        server: Option<&Arc<Outage>>,
+        server: Option<&Server>,
         call: &mut Call<'_>,
         headers: HeaderMap,
     ) -> Result<Response, Failure> {
@@ -421,15 +449,11 @@ fn as_it_is() -> HeaderMap {
 }
 
 /// Has the outage of `server` note, as long as it is polled, that an upload moves. Never ends.
-async fn moves(server: Option<&Arc<Outage>>, upload: &Watch) -> Infallible {
+async fn moves(server: Option<&Server>, upload: &Watch) -> Infallible {
     match server {
-        Some(server) => server.follow(upload).await,
+        Some(server) => server.outage.follow(upload).await,
         None => std::future::pending().await,
     }
-}
-
-fn silence(what: &str, limit: Duration) -> Failure {
-    Failure::no_answer(Error::new(Kind::Network, format!("{what}: no answer for {} s", limit.as_secs_f32())))
 }
 
 /// `localhost`, 127.0.0.0/8 and `[::1]`.
@@ -439,57 +463,6 @@ pub(super) fn is_loopback(url: &Url) -> bool {
         Some(host) => host.parse::<std::net::Ipv4Addr>().is_ok_and(|address| address.is_loopback()),
         None => false,
     }
-}
-
-/// A connection that could not be made or broke. reqwest's own texts repeat the URL, secrets of its query included, and
-/// several layers that say nothing; what is at the bottom is told.
-pub(super) fn broken(what: &str, error: reqwest::Error) -> Failure {
-    let error = error.without_url();
-    let tls = tls::fault(&error);
-    let cause = Broken {
-        reason: tls.and_then(tls_words::words).unwrap_or_else(|| bottom(&error)),
-        spoke_tls: tls.is_some_and(tls::spoke_tls),
-    };
-    let permanent = error.is_builder() || tls.is_some();
-    let error = Error::new(Kind::Network, what).because(cause);
-    if permanent { Failure::never(error) } else { Failure::soon(error) }
-}
-
-/// The same, before any answer came.
-fn unanswered(what: &str, error: reqwest::Error) -> Failure {
-    let failure = broken(what, error);
-    if failure.retry == Retry::Soon { Failure::no_answer(failure.error) } else { failure }
-}
-
-/// Why no answer was to be had.
-#[derive(Debug, thiserror::Error)]
-#[error("{reason}")]
-struct Broken {
-    reason: String,
-    /// The other side does speak TLS, and one of us does not trust the other.
-    spoke_tls: bool,
-}
-
-/// Whether the connection failed although the other side does speak TLS.
-pub(super) fn spoke_tls(failure: &Failure) -> bool {
-    let cause = std::error::Error::source(&failure.error);
-    cause.and_then(|cause| cause.downcast_ref::<Broken>()).is_some_and(|broken| broken.spoke_tls)
-}
-
-fn bottom(error: &(dyn std::error::Error + 'static)) -> String {
-    const LAYERS: [&str; 5] =
-        ["error sending request", "client error", "request or response body error", "error decoding", "error reading"];
-    let mut parts: Vec<String> = Vec::new();
-    let mut next = Some(error);
-    while let Some(error) = next {
-        let text = error.to_string();
-        let repeated = parts.last().is_some_and(|last| last.contains(&text));
-        if !repeated && !LAYERS.iter().any(|layer| text.starts_with(layer)) {
-            parts.push(text);
-        }
-        next = error.source();
-    }
-    if parts.is_empty() { "the connection failed".to_owned() } else { parts.join(": ") }
 }
 
 #[cfg(test)]

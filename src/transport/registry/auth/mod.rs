@@ -13,8 +13,9 @@ use std::time::Instant;
 
 use reqwest::header::HeaderValue;
 
+use super::failure::{Failure, Retry};
+use super::outage::Work;
 use super::reply::Reply;
-use super::retry::{Failure, Retry};
 use super::wire::Wire;
 use crate::credentials::{Credentials, Store};
 use crate::error::{Error, Kind};
@@ -168,7 +169,7 @@ impl Auth {
         if bearer.is_harbor()
             && credentials.is_some()
             && token.granted.as_ref().is_some_and(grants_nothing)
-            && let Some(failure) = wire.admitted(&format!("getting a token for {registry}")).await
+            && let Some(failure) = wire.admitted(&format!("getting a token for {registry}"), Work::Token).await
         {
             return Err(failure);
         }

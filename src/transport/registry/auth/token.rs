@@ -21,8 +21,8 @@ use crate::credentials::{Credentials, Secret};
 use crate::error::{Error, Kind};
 use crate::progress::conceal;
 use crate::transport::registry::answer::refusal_of_token;
+use crate::transport::registry::failure::{Failure, is_transient};
 use crate::transport::registry::reply::Reply;
-use crate::transport::registry::retry::{Failure, is_transient};
 use crate::transport::registry::wire::{Call, Payload, Wire, is_loopback};
 
 /// Default and minimum of `expires_in`, as the specification has it.

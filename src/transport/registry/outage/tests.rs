@@ -17,13 +17,23 @@ fn fail_since(outage: &Outage, what: &str, since: Instant, no_answer: bool, own:
     let own = own.then_some(Duration::from_millis(1));
     let now = Instant::now();
     let evidence = if no_answer { Evidence::NoAnswer } else { Evidence::Status };
-    outage.failed(&Suspicion { what, of_whole: false, why: "refused", since, began: now, at: now, evidence, own })
+    outage.failed(&Suspicion {
+        what,
+        work: Work::Read,
+        of_whole: false,
+        why: "refused",
+        since,
+        began: now,
+        at: now,
+        evidence,
+        own,
+    })
 }
 
 #[test]
 fn one_request_that_fails_does_not_make_the_others_wait() {
     let (outage, events) = outage(5, Some(Duration::from_secs(100)));
-    outage.answered();
+    outage.answered(Work::Complete);
     for _ in 0..3 {
         assert!(matches!(fail(&outage, "a", true, true), Next::Alone(_)));
     }
@@ -34,14 +44,14 @@ fn one_request_that_fails_does_not_make_the_others_wait() {
 #[test]
 fn of_requests_that_fail_in_turn_one_speaks_for_all() {
     let (outage, _) = outage(5, None);
-    let said = ["a", "b", "c", "a", "b"].map(|what| outage.is_worth_a_line(what));
-    assert_eq!(said, [true, false, false, true, false]);
+    let said = [10, 2000, 2000, 3000].map(|delay| outage.is_news(Duration::from_millis(delay)));
+    assert_eq!(said, [false, true, false, false]);
 }
 
 #[test]
 fn when_several_fail_all_wait_together_and_one_line_says_so() {
     let (outage, events) = outage(5, Some(Duration::from_secs(100)));
-    outage.answered();
+    outage.answered(Work::Complete);
     assert!(matches!(fail(&outage, "a", true, true), Next::Alone(_)));
     // Several rounds of a millisecond or so, until it is worth a line, and some more.
     let round = || {
@@ -53,7 +63,7 @@ fn when_several_fail_all_wait_together_and_one_line_says_so() {
         round();
     }
     (0..100).for_each(|_| round());
-    outage.answered();
+    outage.answered(Work::Complete);
     let told: Vec<String> = events.events().iter().map(|event| format!("{event:?}")).collect();
     assert_eq!(told.len(), 2, "{told:?}");
     assert!(told[0].contains("r.io:5000 does not answer (refused)") && told[1].contains("answers again"), "{told:?}");
@@ -62,7 +72,7 @@ fn when_several_fail_all_wait_together_and_one_line_says_so() {
 #[test]
 fn an_empty_budget_ends_it_for_all() {
     let (outage, _) = outage(5, Some(Duration::ZERO));
-    outage.answered();
+    outage.answered(Work::Complete);
     assert!(matches!(fail(&outage, "a", true, true), Next::GivenUp(_)));
     assert!(matches!(fail(&outage, "b", false, true), Next::GivenUp(_)));
 }
@@ -79,10 +89,11 @@ fn a_registry_that_was_never_heard_has_the_tries_of_one_request() {
 fn a_request_that_failed_before_the_last_answer_ends_by_its_own_count() {
     let (outage, _) = outage(1, Some(Duration::from_secs(100)));
     let since = Instant::now();
-    outage.answered();
+    outage.answered(Work::Complete);
     let now = Instant::now();
     let suspicion = Suspicion {
         what: "a",
+        work: Work::Read,
         of_whole: false,
         why: "reset",
         since,
@@ -98,11 +109,12 @@ fn a_request_that_failed_before_the_last_answer_ends_by_its_own_count() {
 fn a_gateways_answers_that_arrive_late_are_no_news_of_a_registry_that_answers() {
     let (outage, events) = outage(5, Some(Duration::ZERO));
     let began = Instant::now();
-    outage.answered();
+    outage.answered(Work::Complete);
     for what in ["a", "b", "c"] {
         let own = Some(Duration::from_millis(1));
         let late = Suspicion {
             what,
+            work: Work::Read,
             of_whole: false,
             why: "502",
             since: began,
@@ -120,7 +132,7 @@ fn a_gateways_answers_that_arrive_late_are_no_news_of_a_registry_that_answers() 
 #[test]
 fn while_a_gateway_answers_the_probe_decides() {
     let (outage, events) = outage(5, Some(Duration::from_secs(100)));
-    outage.answered();
+    outage.answered(Work::Complete);
     assert!(matches!(fail(&outage, "a", false, true), Next::Alone(_)), "one alone says nothing");
     assert!(matches!(fail(&outage, "b", false, true), Next::Unsure));
     let failed = Instant::now();
@@ -132,6 +144,7 @@ fn while_a_gateway_answers_the_probe_decides() {
     outage.note_probe(Instant::now(), false);
     let down = Suspicion {
         what: "b",
+        work: Work::Read,
         of_whole: false,
         why: "502",
         since: failed,
@@ -147,7 +160,7 @@ fn while_a_gateway_answers_the_probe_decides() {
 #[test]
 fn a_registry_that_answers_nothing_but_the_probe_is_given_up_in_the_end() {
     let (outage, _) = outage(5, Some(Duration::ZERO));
-    outage.answered();
+    outage.answered(Work::Complete);
     outage.note_probe(Instant::now(), true);
     let first = Instant::now();
     assert!(matches!(fail_since(&outage, "a", first, false, true), Next::Alone(_)));
@@ -167,7 +180,7 @@ fn a_registry_that_answers_nothing_but_the_probe_is_given_up_in_the_end() {
 #[tokio::test]
 async fn what_comes_after_the_end_is_not_tried() {
     let (outage, _) = outage(5, Some(Duration::ZERO));
-    outage.answered();
+    outage.answered(Work::Complete);
     assert!(outage.pass("x").await.is_ok());
     fail(&outage, "a", true, true);
     let error = outage.pass("reading y").await.unwrap_err();
@@ -204,7 +217,7 @@ fn a_wait_that_is_longer_than_allowed_ends_it_at_once_and_an_answer_begins_anew(
     let (outage, events) = outage(5, Some(Duration::from_secs(120)));
     let start = Instant::now();
     assert!(matches!(put_off(&outage, start, 0, 599, 0), Announced::Wait(_)));
-    outage.answered();
+    outage.answered(Work::Complete);
     assert!(matches!(put_off(&outage, start, 599, 599, 0), Announced::Wait(_)));
     assert!(events.events().len() >= 2, "asks to wait, answers again");
     assert!(matches!(put_off(&outage, start, 599, 601, 0), Announced::GivenUp(_)));
@@ -217,10 +230,10 @@ fn one_request_that_is_put_off_for_ever_does_not_end_a_run_and_the_second_does()
     for second in 0..600 {
         assert!(matches!(put_off(&outage, start, second, 1, second), Announced::Wait(_)));
         // Others get on.
-        outage.answered();
+        outage.answered(Work::Complete);
     }
     assert!(matches!(put_off(&outage, start, 600, 1, 600), Announced::Enough));
-    outage.answered();
+    outage.answered(Work::Complete);
     assert!(matches!(put_off(&outage, start, 601, 1, 600), Announced::GivenUp(_)));
     assert!(events.events().is_empty(), "a second is not worth a line: {:?}", events.events());
 }
@@ -228,8 +241,94 @@ fn one_request_that_is_put_off_for_ever_does_not_end_a_run_and_the_second_does()
 #[test]
 fn announced_waits_use_up_no_budget() {
     let (outage, _) = outage(5, Some(Duration::ZERO));
-    outage.answered();
+    outage.answered(Work::Complete);
     let start = Instant::now();
     assert!(matches!(put_off(&outage, start, 0, 60, 0), Announced::Wait(_)));
     assert!(outage.state().silence.is_none());
+}
+
+/// A failure of such a request, at `at`, of a try that was made at `began`.
+fn fail_at(outage: &Outage, at: Instant, began: Instant, what: &str, work: Work, evidence: Evidence) -> Next {
+    let (of_whole, why, since, own) = (false, "why", began, None);
+    outage.failed_at(at, &Suspicion { what, work, of_whole, why, since, began, at, evidence, own })
+}
+
+/// Otherwise a frozen host costs the time in which its first failure is noticed, and the budget on top.
+#[test]
+fn a_silence_is_as_old_as_the_wait_for_the_answer_that_did_not_come() {
+    let (outage, _) = outage(5, Some(Duration::from_secs(50)));
+    outage.answered(Work::Read);
+    let asked = Instant::now();
+    let at = |second| asked + Duration::from_secs(second);
+    // A connection that breaks at once begins a silence.
+    assert!(matches!(fail_at(&outage, at(1), at(1), "a", Work::Read, Evidence::NoAnswer), Next::Alone(_)));
+    let next = fail_at(&outage, at(60), asked, "b", Work::Complete, Evidence::NoAnswer);
+    let Next::GivenUp(stopped) = next else { panic!("{next:?}") };
+    assert!(stopped.why.starts_with("has not answered for 59"), "{stopped}");
+}
+
+#[tokio::test]
+async fn what_still_waits_when_the_budget_is_used_up_ends_with_it() {
+    let (outage, _) = outage(5, Some(Duration::from_millis(20)));
+    outage.answered(Work::Read);
+    let (outage, now) = (Arc::new(outage), Instant::now());
+    let open = tokio::spawn({
+        let outage = outage.clone();
+        async move { outage.over().await }
+    });
+    fail_at(&outage, now, now, "a", Work::Read, Evidence::NoAnswer);
+    assert!(open.await.unwrap().why.contains("has not answered"));
+}
+
+/// The retry budget of a registry whose database takes no change would never be used up: sessions are opened all the time.
+#[test]
+fn a_registry_that_opens_uploads_and_completes_none_is_given_up() {
+    let (outage, events) = outage(5, Some(Duration::from_secs(50)));
+    outage.answered(Work::Complete);
+    outage.note_probe(Instant::now(), true);
+    let start = Instant::now();
+    let at = |second| start + Duration::from_secs(second);
+    let fail = |second, what| {
+        outage.answered_at(at(second), Work::Read);
+        outage.answered_at(at(second), Work::Begin);
+        fail_at(&outage, at(second), at(second), what, Work::Complete, Evidence::Status)
+    };
+    for (second, what) in [(20, "a"), (20, "b"), (40, "c"), (60, "d")] {
+        assert!(matches!(fail(second, what), Next::Exhausted), "{what}");
+    }
+    let next = fail(80, "e");
+    let Next::GivenUp(stopped) = next else { panic!("{next:?}") };
+    assert!(stopped.why.starts_with("has completed no upload for 1 min 0 s (why)"), "{stopped}");
+    assert!(events.events().is_empty());
+}
+
+#[test]
+fn one_upload_that_is_completed_begins_the_budget_anew() {
+    let (outage, _) = outage(5, Some(Duration::from_secs(50)));
+    outage.note_probe(Instant::now(), true);
+    let now = Instant::now();
+    for second in [0, 20, 40, 60, 80, 100] {
+        let at = now + Duration::from_secs(second);
+        for what in ["a", "b"] {
+            assert!(matches!(fail_at(&outage, at, at, what, Work::Complete, Evidence::Status), Next::Exhausted));
+        }
+        outage.answered(Work::Complete);
+    }
+}
+
+/// "Answers again" of a token from a cache is a lie, and it wakes up everything for nothing.
+#[test]
+fn a_weaker_answer_does_not_end_an_outage() {
+    for (failing, weaker) in [(Work::Read, Work::Token), (Work::Read, Work::Begin), (Work::Complete, Work::Read)] {
+        let (outage, events) = outage(5, Some(Duration::from_secs(100)));
+        let now = Instant::now();
+        for what in ["a", "b"] {
+            outage.note_probe(Instant::now(), false);
+            fail_at(&outage, now, now, what, failing, Evidence::Status);
+        }
+        outage.answered(weaker);
+        assert!(outage.state().silence.is_some(), "{failing:?} {weaker:?}");
+        outage.answered(Work::Complete);
+        assert!(outage.state().silence.is_none() && events.events().is_empty());
+    }
 }

@@ -1,0 +1,86 @@
+//! Waits that a server announces itself (503 with Retry-After). They have a bound of their own: a server that does nothing but
+//! announce them is given up when they would last longer than `--max-wait` in all, counted from the first. So is one that answers
+//! some requests and puts others off: when a second request has been put off for so long.
+
+use std::time::{Duration, Instant};
+
+use super::{FORGOTTEN, OFTEN, Outage, WORTH_A_LINE};
+use crate::error::Stopped;
+use crate::progress::Event;
+use crate::progress::units::duration;
+
+/// An announced wait shorter than this is reported only if another one follows.
+const SHORT: Duration = Duration::from_secs(5);
+
+/// Since the last successful answer the server has announced waits.
+pub(super) struct Waits {
+    pub since: Instant,
+    /// The end of the longest.
+    pub until: Instant,
+    /// How many began after another one.
+    rounds: u32,
+    pub is_reported: bool,
+}
+
+/// What a request does that was told when to come back.
+pub(in crate::transport::registry) enum Announced {
+    /// It tries again after that.
+    Wait(Duration),
+    /// It has been put off for longer than is allowed.
+    Enough,
+    /// Nothing more is asked in this run.
+    GivenUp(Stopped),
+}
+
+impl Outage {
+    /// Decides what a request does that was told to come back after `wanted`, and `why`; it was put off for `before` already.
+    pub fn announced(&self, wanted: Duration, before: Duration, why: &str) -> Announced {
+        self.announced_at(Instant::now(), wanted, before, why)
+    }
+
+    pub(super) fn announced_at(&self, now: Instant, wanted: Duration, before: Duration, why: &str) -> Announced {
+        let allowed = self.limits.max_wait;
+        let mut guard = self.state();
+        let state = &mut *guard;
+        if let Some(stopped) = &state.stopped {
+            return Announced::GivenUp(stopped.clone());
+        }
+        (state.is_known, state.silence) = (true, None);
+        state.announced.take_if(|waits| now.saturating_duration_since(waits.until) > FORGOTTEN);
+        let waits = state.announced.get_or_insert(Waits { since: now, until: now, rounds: 0, is_reported: false });
+        let waited = now.saturating_duration_since(waits.since);
+        let is_put_off = before.saturating_add(wanted) > allowed;
+        if waited.saturating_add(wanted) > allowed || is_put_off && state.is_put_off {
+            let waited = if waited.is_zero() { String::new() } else { format!(", after {}", duration(waited)) };
+            let (wanted, allowed) = (duration(wanted), duration(allowed));
+            let why = format!(
+                "asks to wait {wanted}{waited}, and at most {allowed} in all are allowed (--max-wait); nothing more is asked of it: {why}"
+            );
+            let stopped = state.stop(&self.place, why);
+            drop(guard);
+            self.changed.notify_waiters();
+            return Announced::GivenUp(stopped);
+        }
+        if is_put_off {
+            state.is_put_off = true;
+            return Announced::Enough;
+        }
+        waits.rounds += u32::from(now >= waits.until);
+        waits.until = waits.until.max(now + wanted);
+        let is_worth_it = wanted >= SHORT || waits.rounds >= WORTH_A_LINE;
+        let is_news = is_worth_it
+            && !waits.is_reported
+            && state.reported.is_none_or(|before| now.saturating_duration_since(before) >= OFTEN);
+        if is_news {
+            (waits.is_reported, state.reported) = (true, Some(now));
+            let (wanted, left) = (duration(wanted), duration(allowed.saturating_sub(waited)));
+            drop(guard);
+            let text = format!(
+                "{} asks to wait {wanted} ({why}): everything that needs it waits, for at most {left} in all (--max-wait)",
+                self.place
+            );
+            self.events.report(Event::Warning(text));
+        }
+        Announced::Wait(wanted)
+    }
+}

@@ -1,0 +1,176 @@
+//! The time in which some kind of request only fails: what has failed, since when, and when the requests are sent again.
+
+use std::time::{Duration, Instant};
+
+use super::{BELIEVED, FORGOTTEN, WORTH_A_LINE, Work};
+use crate::error::Stopped;
+use crate::transport::registry::rounds::Rounds;
+use crate::transport::registry::wire::Limits;
+
+/// Some kind of request has only failed since it last succeeded.
+pub(super) struct Silence {
+    /// The request that failed first.
+    pub first: String,
+    /// Why one failed last, and when.
+    pub why: String,
+    failed: Instant,
+    /// By kind of request: since when it only fails.
+    failing: [Option<Instant>; Work::ALL.len()],
+    /// No answer came to one of them, and none to any other request since.
+    pub unanswered: bool,
+    /// The server says itself that it is down: what it still answers may come from a cache.
+    pub admitted: bool,
+    /// Another one has failed too: then it is the server, not the request.
+    pub several: bool,
+    /// When the first request used up its own tries.
+    pub spent: Option<Instant>,
+    pub is_reported: bool,
+    /// How long it has lasted, and when the requests are sent again.
+    pub rounds: Rounds,
+}
+
+/// What the last probe found.
+#[derive(Clone, Copy)]
+pub(super) struct Probed {
+    pub at: Instant,
+    pub is_up: bool,
+}
+
+/// A failure that may mean that the whole server is down.
+pub(in crate::transport::registry) struct Suspicion<'a> {
+    /// The request, as errors name it.
+    pub what: &'a str,
+    pub work: Work,
+    /// It asks for nothing in particular: if a gateway answers it, no other request would fare better.
+    pub of_whole: bool,
+    /// Why it failed.
+    pub why: &'a str,
+    /// When this request failed first.
+    pub since: Instant,
+    /// The try that failed was not made before this.
+    pub began: Instant,
+    /// When the try that this is about failed.
+    pub at: Instant,
+    pub evidence: Evidence,
+    /// The next wait by the request's own count; `None` when its tries are used up.
+    pub own: Option<Duration>,
+}
+
+/// What a failure says of the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::transport::registry) enum Evidence {
+    /// No answer came at all.
+    NoAnswer,
+    /// It answered with an error of its own, or a gateway for it: that may be about this request alone.
+    Status,
+    /// It says itself that it is down.
+    Admitted,
+}
+
+/// What a request does after it failed.
+#[derive(Debug)]
+pub(in crate::transport::registry) enum Next {
+    /// It tries again after a wait of its own.
+    Alone(Duration),
+    /// It tries again with all others.
+    Together(Duration),
+    /// Its own tries are used up.
+    Exhausted,
+    /// The registry has to be probed; then this is decided again.
+    Unsure,
+    /// Nothing more is asked in this run.
+    GivenUp(Stopped),
+}
+
+impl Silence {
+    /// `since`: when the first failure was, or the wait for the answer that did not come began.
+    pub fn begin(first: &str, since: Instant, now: Instant, limits: &Limits) -> Silence {
+        let (why, failing, unanswered, admitted, several, spent, is_reported) = Default::default();
+        let (first, failed, rounds) = (first.to_owned(), now, Rounds::new(limits, since));
+        Silence { first, why, failed, failing, unanswered, admitted, several, spent, is_reported, rounds }
+    }
+
+    /// Notes a failure; the server was last `heard` then. `since` as for [`begin`](Silence::begin).
+    pub fn note(&mut self, suspicion: &Suspicion<'_>, heard: Option<Instant>, since: Instant, now: Instant) {
+        (self.why, self.failed) = (suspicion.why.to_owned(), now);
+        let is_silent = heard.is_none_or(|heard| heard <= suspicion.began);
+        self.unanswered |= suspicion.evidence == Evidence::NoAnswer && is_silent;
+        self.admitted |= suspicion.evidence == Evidence::Admitted;
+        self.several |= self.first != suspicion.what
+            || suspicion.of_whole && suspicion.evidence == Evidence::Status
+            || suspicion.evidence == Evidence::Admitted;
+        // A token proves nothing while it may be one for nobody.
+        let work =
+            if suspicion.evidence == Evidence::Admitted { suspicion.work.max(Work::Enter) } else { suspicion.work };
+        self.failing[work as usize].get_or_insert(since);
+    }
+
+    /// Notes an answer to such a request. Whether the silence is over.
+    pub fn is_ended_by(&mut self, work: Work) -> bool {
+        self.unanswered = false;
+        for failed in Work::ALL.into_iter().filter(|failed| work.proves(*failed)) {
+            self.failing[failed as usize] = None;
+        }
+        self.failing.iter().all(Option::is_none)
+    }
+
+    /// Nothing has failed for long, and something was answered: what fails now begins another one.
+    pub fn is_forgotten(&self, heard: Option<Instant>, now: Instant) -> bool {
+        now.saturating_duration_since(self.failed) > FORGOTTEN && heard.is_some_and(|heard| heard > self.failed)
+    }
+
+    /// Since when no answer to anything has come that counts.
+    pub fn quiet_since(&self, heard: Option<Instant>) -> Instant {
+        heard.filter(|_| !self.admitted).map_or(self.rounds.since, |heard| heard.max(self.rounds.since))
+    }
+
+    /// Since when such requests only fail.
+    pub fn failing_since(&self, work: Work) -> Instant {
+        self.failing[work as usize].unwrap_or(self.rounds.since)
+    }
+
+    /// Whether one request that fails says more than that this request fails.
+    pub fn is_plain(&self) -> bool {
+        self.unanswered || self.admitted
+    }
+
+    /// Whether to report that all wait, now that this round begins: what passes at once is not worth a line.
+    pub fn is_news(&mut self, round: Option<u32>) -> bool {
+        round.is_some_and(|round| round >= WORTH_A_LINE) && !std::mem::replace(&mut self.is_reported, true)
+    }
+
+    /// What a probe means for a request that failed while a gateway answered all of them. `None`: the registry counts as down.
+    pub fn probe(
+        &mut self,
+        probed: Option<Probed>,
+        suspicion: &Suspicion<'_>,
+        used_up: bool,
+        now: Instant,
+    ) -> Option<Next> {
+        if !self.several || self.is_plain() {
+            return None;
+        }
+        let is_waiting = self.rounds.left(now).is_some();
+        match probed.filter(|probed| probed.counts_for(suspicion)) {
+            None if used_up || !is_waiting => return Some(Next::Unsure),
+            Some(probed) if probed.is_up => {}
+            _ => return None,
+        }
+        let began_after_others_ended = self.spent.is_some_and(|spent| spent < suspicion.since);
+        match suspicion.own {
+            Some(own) => Some(Next::Alone(own)),
+            None if used_up && began_after_others_ended => None,
+            None => {
+                self.spent.get_or_insert(now);
+                Some(Next::Exhausted)
+            }
+        }
+    }
+}
+
+impl Probed {
+    /// Whether it tells whether the registry was up at that failure.
+    fn counts_for(&self, suspicion: &Suspicion<'_>) -> bool {
+        self.at >= suspicion.at || self.is_up && self.at.elapsed() < BELIEVED
+    }
+}

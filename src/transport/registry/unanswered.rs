@@ -1,0 +1,64 @@
+//! Why no answer came, or broke off: what is at the bottom of an HTTP library's error.
+
+use std::time::Duration;
+
+use super::failure::{Failure, Retry};
+use super::tls;
+use super::tls_words;
+use crate::error::{Error, Kind};
+
+/// No answer came in this time.
+pub(super) fn silence(what: &str, limit: Duration) -> Failure {
+    Failure::no_answer(Error::new(Kind::Network, format!("{what}: no answer for {} s", limit.as_secs_f32())))
+}
+
+/// A connection that could not be made or broke. reqwest's own texts repeat the URL, secrets of its query included, and
+/// several layers that say nothing; what is at the bottom is told.
+pub(super) fn broken(what: &str, error: reqwest::Error) -> Failure {
+    let error = error.without_url();
+    let tls = tls::fault(&error);
+    let cause = Broken {
+        reason: tls.and_then(tls_words::words).unwrap_or_else(|| bottom(&error)),
+        spoke_tls: tls.is_some_and(tls::spoke_tls),
+    };
+    let permanent = error.is_builder() || tls.is_some();
+    let error = Error::new(Kind::Network, what).because(cause);
+    if permanent { Failure::never(error) } else { Failure::soon(error) }
+}
+
+/// The same, before any answer came.
+pub(super) fn unanswered(what: &str, error: reqwest::Error) -> Failure {
+    let failure = broken(what, error);
+    if failure.retry == Retry::Soon { Failure::no_answer(failure.error) } else { failure }
+}
+
+/// Why no answer was to be had.
+#[derive(Debug, thiserror::Error)]
+#[error("{reason}")]
+struct Broken {
+    reason: String,
+    /// The other side does speak TLS, and one of us does not trust the other.
+    spoke_tls: bool,
+}
+
+/// Whether the connection failed although the other side does speak TLS.
+pub(super) fn spoke_tls(failure: &Failure) -> bool {
+    let cause = std::error::Error::source(&failure.error);
+    cause.and_then(|cause| cause.downcast_ref::<Broken>()).is_some_and(|broken| broken.spoke_tls)
+}
+
+fn bottom(error: &(dyn std::error::Error + 'static)) -> String {
+    const LAYERS: [&str; 5] =
+        ["error sending request", "client error", "request or response body error", "error decoding", "error reading"];
+    let mut parts: Vec<String> = Vec::new();
+    let mut next = Some(error);
+    while let Some(error) = next {
+        let text = error.to_string();
+        let repeated = parts.last().is_some_and(|last| last.contains(&text));
+        if !repeated && !LAYERS.iter().any(|layer| text.starts_with(layer)) {
+            parts.push(text);
+        }
+        next = error.source();
+    }
+    if parts.is_empty() { "the connection failed".to_owned() } else { parts.join(": ") }
+}
