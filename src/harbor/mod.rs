@@ -30,7 +30,7 @@ pub use immutable::immutable_tags;
 pub use preflight::{Preflight, Problem, Severity, preflight};
 pub use projects::{Created, ProjectOptions, create_projects, is_project_name, project_of};
 pub use quota::{QuotaShort, quotas, storage_limit};
-pub use tags::{delete_artifact, delete_tag, tag_digest};
+pub use tags::{Artifact, artifact, delete_artifact, delete_tag, tag_digest};
 
 /// Uploads into one project that Harbor copes with: each locks the project's row of its database.
 pub const UPLOADS_PER_PROJECT: u16 = 4;

@@ -15,5 +15,5 @@ mod prune;
 pub use baseline::Baseline;
 pub use expected::{Beside, Expected, Proof};
 pub use inventory::{Asker, Holdings, Named, Unreadable};
-pub use orphans::{Orphan, Orphans, orphans};
+pub use orphans::{Disclose, Disclosed, Orphan, Orphans, orphans};
 pub use prune::{Doomed, Fate, judge};

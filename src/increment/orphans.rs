@@ -7,11 +7,12 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
+use async_trait::async_trait;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 
 use crate::content::Source;
-use crate::error::{Error, Kind, Result};
-use crate::oci::{Descriptor, Digest, Repository, Tag, media_type};
+use crate::error::{Error, Kind, Reason, Result};
+use crate::oci::{Descriptor, Digest, Reference, Repository, Tag, media_type};
 use crate::receipt::CompanionReceipt;
 
 /// Questions about one repository at a time.
@@ -36,11 +37,32 @@ pub struct Orphans {
     pub kept: Vec<String>,
 }
 
+/// Tells of manifests that a policy of the target forbids pulling.
+#[async_trait]
+pub trait Disclose: Send + Sync {
+    /// What the tag or digest means. `None`: this account does not get to know.
+    ///
+    /// # Errors
+    /// No answer was to be had.
+    async fn disclose(&self, reference: &Reference) -> Result<Option<Disclosed>>;
+}
+
+/// A manifest that may not be pulled.
+#[derive(Clone, Debug)]
+pub struct Disclosed {
+    pub descriptor: Descriptor,
+    /// Of an index, the manifests that it names.
+    pub children: Vec<Digest>,
+}
+
 /// What is known of a repository.
 struct Repo<'a> {
     source: &'a dyn Source,
+    withheld: &'a dyn Disclose,
     repository: &'a Repository,
     tags: HashMap<Tag, Descriptor>,
+    /// Tags of companions that may not be read. They mean manifests that a policy withholds, not any that can be read.
+    hidden: HashSet<Tag>,
     /// Everything that an image leads to.
     in_use: HashSet<Digest>,
     /// Digests of all companions that came, whatever becomes of them.
@@ -48,18 +70,18 @@ struct Repo<'a> {
 }
 
 /// Finds what can go of the companions that `came` into `repository` with images whose tags are gone, or are `leaving`. What is
-/// `wanted` stays, and so does what speaks of it.
+/// `wanted` stays, and so does what speaks of it. Of what may not be pulled there, `withheld` is asked.
 ///
 /// # Errors
 /// The registry does not say clearly what is there: then nothing can go.
 pub async fn orphans(
-    source: &dyn Source,
+    (source, withheld): (&dyn Source, &dyn Disclose),
     repository: &Repository,
     came: &[CompanionReceipt],
     leaving: &BTreeSet<Tag>,
     wanted: &[Descriptor],
 ) -> Result<Orphans> {
-    let mut repo = Repo::look(source, repository, leaving, wanted).await?;
+    let mut repo = Repo::look((source, withheld), repository, leaving, wanted).await?;
     repo.came = came.iter().map(|companion| companion.digest).collect();
     let (mut found, mut gone) = (Orphans::default(), HashSet::new());
     let mut seen = HashSet::new();
@@ -96,6 +118,13 @@ pub async fn orphans(
     Ok(found)
 }
 
+/// What a tag or digest means.
+enum Meaning {
+    Known(Descriptor),
+    /// A policy forbids reading it, and it cannot be found out otherwise.
+    Withheld(Error),
+}
+
 enum Judged {
     Goes,
     Stays(String),
@@ -104,7 +133,7 @@ enum Judged {
 
 impl<'a> Repo<'a> {
     async fn look(
-        source: &'a dyn Source,
+        (source, withheld): (&'a dyn Source, &'a dyn Disclose),
         repository: &'a Repository,
         leaving: &BTreeSet<Tag>,
         wanted: &[Descriptor],
@@ -113,17 +142,29 @@ impl<'a> Repo<'a> {
         if let Some(doubt) = list.doubts.into_iter().next() {
             return Err(Error::new(Kind::Refused, doubt));
         }
-        let tags: HashMap<Tag, Descriptor> = stream::iter(list.tags)
-            .map(|tag| async move {
-                let found = source.resolve(&repository.with_tag(tag.clone())).await?;
+        let (tags, hidden, in_use, came) = Default::default();
+        let mut repo = Repo { source, withheld, repository, tags, hidden, in_use, came };
+        let found: Vec<(Tag, Meaning)> = stream::iter(list.tags)
+            .map(|tag| async {
+                let found = repo.meaning(&repository.with_tag(tag.clone())).await?;
                 Ok::<_, Error>(found.map(|found| (tag, found)))
             })
             .buffer_unordered(AT_ONCE)
             .try_filter_map(|found| async move { Ok(found) })
             .try_collect()
             .await?;
-        let (in_use, came) = Default::default();
-        let mut repo = Repo { source, repository, tags, in_use, came };
+        for (tag, found) in found {
+            match (found, tag.companion_subject()) {
+                (Meaning::Known(found), _) => _ = repo.tags.insert(tag, found),
+                // An image may lead to anything.
+                (Meaning::Withheld(why), None) => return Err(why),
+                (Meaning::Withheld(_), Some(subject)) => {
+                    // It may be that image itself.
+                    repo.in_use.extend(Some(subject).filter(|_| tag.is_referrers_list()));
+                    repo.hidden.insert(tag);
+                }
+            }
+        }
         // A tag that is named after a digest is a companion's, unless it means that very digest.
         let is_image = |tag: &Tag, found: &Descriptor| tag.companion_subject().is_none_or(|own| own == found.digest);
         let images = repo.tags.iter().filter(|(tag, found)| is_image(tag, found) && !leaving.contains(tag));
@@ -140,10 +181,40 @@ impl<'a> Repo<'a> {
             if !seen.insert(next.digest) || !media_type::is_index(&next.media_type) {
                 continue;
             }
-            let index = self.source.manifest(&self.repository.with_digest(next.digest)).await?;
-            open.extend(index.iter().flat_map(|index| index.children()).map(|child| child.descriptor));
+            open.extend(self.children(next.digest).await?);
         }
         Ok(())
+    }
+
+    /// What an index names.
+    async fn children(&self, index: Digest) -> Result<Vec<Descriptor>> {
+        let name = self.repository.with_digest(index);
+        let why = match self.source.manifest(&name).await {
+            Err(why) if why.reason() == Some(&Reason::PullPolicy) => why,
+            index => {
+                return Ok(index?.iter().flat_map(|index| index.children()).map(|child| child.descriptor).collect());
+            }
+        };
+        let Some(Disclosed { children, .. }) = self.withheld.disclose(&name).await? else { return Err(why) };
+        let mut known = Vec::new();
+        for child in children {
+            match self.meaning(&self.repository.with_digest(child)).await? {
+                Some(Meaning::Known(child)) => known.push(child),
+                Some(Meaning::Withheld(why)) => return Err(why),
+                None => {}
+            }
+        }
+        Ok(known)
+    }
+
+    async fn meaning(&self, reference: &Reference) -> Result<Option<Meaning>> {
+        match self.source.resolve(reference).await {
+            Err(why) if why.reason() == Some(&Reason::PullPolicy) => {
+                let told = self.withheld.disclose(reference).await?;
+                Ok(Some(told.map_or(Meaning::Withheld(why), |told| Meaning::Known(told.descriptor))))
+            }
+            found => Ok(found?.map(Meaning::Known)),
+        }
     }
 
     /// A companion whose subject is gone.
@@ -151,6 +222,10 @@ impl<'a> Repo<'a> {
         let CompanionReceipt { digest, tag, .. } = companion;
         match tag {
             Some(tag) => match self.tags.get(tag) {
+                None if self.hidden.contains(tag) => {
+                    let text = "a policy of the project forbids reading what it means";
+                    return Ok(Judged::Stays(format!(":{tag} stays: {text}")));
+                }
                 None => return Ok(Judged::NotThere),
                 Some(found) if found.digest != *digest => {
                     let now = found.digest.short();
@@ -161,10 +236,15 @@ impl<'a> Repo<'a> {
                 }
                 Some(_) => {}
             },
-            None if self.source.resolve(&self.repository.with_digest(*digest)).await?.is_none() => {
-                return Ok(Judged::NotThere);
-            }
-            None => {}
+            None => match self.meaning(&self.repository.with_digest(*digest)).await? {
+                None => return Ok(Judged::NotThere),
+                // It is there, and any tag that may not be read may mean it.
+                Some(Meaning::Withheld(_)) if !self.hidden.is_empty() => {
+                    let text = "a policy of the project forbids reading it, and which tags mean it";
+                    return Ok(Judged::Stays(format!("@{digest} stays: {text}")));
+                }
+                Some(_) => {}
+            },
         }
         let stays = |why: &str| Ok(Judged::Stays(format!("@{digest} stays: {why}")));
         if self.in_use.contains(digest) {
@@ -172,6 +252,9 @@ impl<'a> Repo<'a> {
         }
         if self.tags.iter().any(|(other, found)| found.digest == *digest && Some(other) != tag.as_ref()) {
             return stays("another tag means it");
+        }
+        if let Some(tag) = self.hidden.iter().find(|tag| tag.cosign_subject() == Some(*digest)) {
+            return stays(&format!("a policy of the project forbids reading {tag}, which speaks of it"));
         }
         if self.has_foreign_companions(digest).await? {
             return stays("something that gapferry did not bring speaks of it");
@@ -199,11 +282,17 @@ impl<'a> Repo<'a> {
             let Some(list) = self.tags.get(&tag).filter(|list| media_type::is_index(&list.media_type)) else {
                 continue;
             };
-            let index = self.source.manifest(&self.repository.with_digest(list.digest)).await?;
-            let Some(index) = index.filter(|_| list.digest != subject && !self.in_use.contains(&list.digest)) else {
+            let children = self.children(list.digest).await;
+            if children.as_ref().is_err_and(|why| why.reason() == Some(&Reason::PullPolicy)) {
+                found.kept.push(format!(":{tag} stays: a policy of the project forbids reading what it lists"));
+                continue;
+            }
+            let Some(children) =
+                Some(children?).filter(|_| list.digest != subject && !self.in_use.contains(&list.digest))
+            else {
                 continue;
             };
-            match index.children().iter().all(|child| gone.contains(&child.descriptor.digest)) {
+            match children.iter().all(|child| gone.contains(&child.digest)) {
                 true => lists.push(Orphan {
                     tag: Some(tag),
                     digest: list.digest,

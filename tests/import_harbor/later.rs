@@ -1,6 +1,7 @@
 //! What follows an import: tags that go, inventories, and the way out by the storage.
 
 use super::ground::{ADMIN, CI, ROBOT, bundle, bundle_of, import, setup, small};
+use super::support::cosign::{self, list};
 use super::support::harbor::{Account, Harbor, Project, Right, Setup};
 use super::support::images::{self, Image};
 use super::support::ran::Ran;
@@ -63,6 +64,45 @@ fn a_tag_that_a_policy_hides_is_pruned_by_what_harbors_api_says_of_it() {
     hidden.said(&["own/apps/web:2 is left", "may not read which image it means", "nothing to prune"]);
     import(&next, &server, "/own", CI, &prune).ended(0).said(&["deleted", "own/apps/web:2", "1 of 1 tag deleted"]);
     assert!(tag("1") && !tag("2") && tag("3"));
+}
+
+/// Content trust hides attestations, which nobody signs. That keeps what they may mean, and no signature or SBOM beside them; who
+/// may read artifacts knows what they mean.
+#[test]
+fn a_companion_that_a_policy_hides_keeps_no_other_companion_of_a_pruned_image() {
+    let source = Registry::start();
+    // An index that stays is not signed, so only Harbor's API tells what it leads to.
+    let staying = [images::oci("apps/web", "1", &["1"]), images::oci_index("apps/web", "multi", "multi")];
+    let going = images::oci_index("apps/web", "2", "2");
+    let (signature, sbom) =
+        (images::cosign_signature(&going), images::referrer(&going, "application/spdx+json", b"sbom"));
+    let attestation = list(&going, "att", &[cosign::signature(&going, "vendor")]);
+    let beside = [images::cosign_signature(&staying[0]), images::cosign_signature(&going.children[0])];
+    let kept = images::cosign_signature(&staying[1].children[0]);
+    let listed = images::referrers_tag(&going, std::slice::from_ref(&sbom));
+    let all = staying.iter().chain([&going, &signature, &sbom, &listed, &attestation, &kept]).chain(&beside);
+    all.for_each(|image| image.push(&source));
+    let names = ["1", "2", "multi"].map(|tag| format!("{}/apps/web:{tag}", source.host()));
+    let directory = tempdir();
+    let receipt = directory.path().join("receipt.json").display().to_string();
+    let has =
+        |server: &Harbor, image: &Image| server.manifest("own/apps/web", &image.digest().parse().unwrap()).is_some();
+    for (creds, images, companions) in [(CI, 3, "4 of 4"), ("robot$own+ci:secret", 2, "3 of 3")] {
+        let own = Project::new("own").member("ci", Right::Maintain).member("robot$own+ci", Right::Maintain);
+        let server = Harbor::start(setup().account(Account::robot("own+ci", "secret")).with(own));
+        server.change("own", |project| project.content_trust = true);
+        let first = bundle_of(&source, &names[..images], &[]);
+        import(&first, &server, "/own", creds, &["--receipt", &receipt]).ended(0);
+        let next: Vec<String> = names[..images].iter().filter(|name| !name.ends_with(":2")).cloned().collect();
+        let next = bundle_of(&source, &next, &["--since", &receipt]);
+        let prune = ["--prune", "--yes", "--arrived", &receipt];
+        let ran = import(&next, &server, "/own", creds, &prune).ended(0);
+        let ran = ran.said(&[&format!("1 of 1 tag deleted, {companions} companions")]);
+        assert!([&signature, &sbom, &beside[1]].iter().all(|gone| !has(&server, gone)), "{}", ran.stderr);
+        assert!(has(&server, &beside[0]) && has(&server, &kept) == (creds == CI));
+        assert_eq!(has(&server, &attestation), creds != CI);
+        assert_eq!(ran.stderr.contains(".att stays: a policy"), creds != CI, "{}", ran.stderr);
+    }
 }
 
 /// What a robot may not read is named; the rest is a basis for the next export all the same.

@@ -214,11 +214,14 @@ fn untag(state: &mut State, call: &Call, rest: &str) -> Answer {
         [project, "repositories", repository, "artifacts", digest] => (project, repository, digest, None),
         _ => return refuse(404, "NOT_FOUND", "the path is not found"),
     };
-    let project = match readable(state, call, project) {
-        Ok(project) if actions(&call.identity, project).contains("delete") => project.clone(),
-        Ok(_) => return refuse(403, "FORBIDDEN", "forbidden"),
-        Err(refusal) => return refusal,
-    };
+    // A robot may have the right to delete tags and not that to read anything of the project.
+    let may_delete = |project: &&Project| actions(&call.identity, project).contains("delete");
+    let project =
+        match state.projects.get(project).filter(may_delete).map_or_else(|| readable(state, call, project), Ok) {
+            Ok(project) if may_delete(&project) => project.clone(),
+            Ok(_) => return refuse(403, "FORBIDDEN", "forbidden"),
+            Err(refusal) => return refusal,
+        };
     let name = format!("{}/{}", project.name, repository.replace("%252F", "/"));
     let unknown = || refuse(404, "NOT_FOUND", &format!("{rest} not found"));
     let Some(held) = state.repositories.get_mut(&name) else { return unknown() };

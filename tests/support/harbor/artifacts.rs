@@ -1,7 +1,7 @@
 //! What Harbor's API says of artifacts. What speaks of another artifact is its accessory, and in no list of its own; neither is
 //! its tag.
 
-use gapferry::oci::Digest;
+use gapferry::oci::{Digest, Role};
 use serde_json::{Value, json};
 
 use super::answer::{json, refuse};
@@ -63,7 +63,11 @@ fn artifact(held: &Repo, name: &str, stored: &Stored, with_accessories: bool) ->
                "subject_artifact_digest": digest, "subject_artifact_repo": name})
     };
     let accessories: Vec<Value> = accessories(held, &digest).filter(|_| with_accessories).map(accessory).collect();
-    json!({"digest": digest, "manifest_media_type": stored.media_type, "repository_name": name, "type": "IMAGE",
+    let children = stored.manifest.children().into_iter().filter(|child| child.role == Role::Manifest);
+    let children: Vec<Value> =
+        children.map(|child| json!({"parent_id": 1, "child_id": 2, "child_digest": child.descriptor.digest})).collect();
+    json!({"references": if children.is_empty() { Value::Null } else { children.into() },
+           "digest": digest, "manifest_media_type": stored.media_type, "repository_name": name, "type": "IMAGE",
            "size": stored.manifest.size(), "tags": if tags.is_empty() { Value::Null } else { tags.into() },
            "accessories": if accessories.is_empty() { Value::Null } else { accessories.into() }})
 }

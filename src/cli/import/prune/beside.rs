@@ -2,13 +2,19 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use async_trait::async_trait;
+
 use super::Pruning;
-use crate::increment::orphans;
+use crate::content::Account;
+use crate::error::Result;
+use crate::harbor;
+use crate::increment::{Disclose, Disclosed, orphans};
 use crate::lock::LockedImage;
 use crate::oci::{Descriptor, Reference, Repository, Tag};
 use crate::plan::Targets;
 use crate::progress::Event;
 use crate::receipt::CompanionReceipt;
+use crate::transport::registry::Registries;
 
 /// What the bundle has in each repository of the target: that stays.
 pub struct Wanted(HashMap<Repository, Vec<Descriptor>>);
@@ -23,6 +29,24 @@ impl Wanted {
             here.extend(companions.map(|it| Descriptor::new(&it.media_type, it.digest, it.size)));
         }
         Wanted(wanted)
+    }
+}
+
+/// What Harbor's own API says of manifests that a policy forbids pulling.
+struct ByApi<'a>(&'a Registries);
+
+#[async_trait]
+impl Disclose for ByApi<'_> {
+    async fn disclose(&self, reference: &Reference) -> Result<Option<Disclosed>> {
+        let detected = harbor::detect(self.0, Account::of(&reference.repository)).await?;
+        if detected.harbor().is_none() {
+            return Ok(None);
+        }
+        let artifact = harbor::artifact(self.0, reference).await?;
+        Ok(artifact.map(|harbor::Artifact { digest, media_type, children }| Disclosed {
+            descriptor: Descriptor::new(&media_type, digest, 0),
+            children,
+        }))
     }
 }
 
@@ -44,7 +68,8 @@ impl Left {
         for (repository, (tags, companions)) in self.0.iter().filter(|(_, (_, companions))| !companions.is_empty()) {
             let wanted = wanted.0.get(repository).map(Vec::as_slice).unwrap_or_default();
             let warn = |text: String| pruning.context.events.report(Event::Warning(text));
-            let found = match orphans(&source, repository, companions, tags, wanted).await {
+            let withheld = ByApi(pruning.registries);
+            let found = match orphans((&source, &withheld), repository, companions, tags, wanted).await {
                 Ok(found) => found,
                 Err(error) => {
                     let text =
