@@ -73,7 +73,9 @@ impl CompanionAction {
 pub enum ListState {
     /// It has all of it.
     HasOurs,
-    /// It has nothing that the bundle's lacks.
+    /// It has the same, in other bytes or in another order.
+    Equal,
+    /// It has nothing that the bundle's lacks, which has more.
     InOurs,
     /// Each has what the other lacks.
     Differs { joined: Digest, kept: usize, added: usize },
@@ -103,6 +105,7 @@ pub async fn compare(sink: &dyn Sink, tag: &Reference, ours: &Manifest) -> Resul
     };
     Ok(Some(match merge(&theirs, ours) {
         Ok(Merge::KeepTheirs) => (ListState::HasOurs, None),
+        Ok(Merge::TakeOurs { added: 0 }) => (ListState::Equal, None),
         Ok(Merge::TakeOurs { .. }) => (ListState::InOurs, None),
         Ok(Merge::Join(list)) => {
             let (joined, kept, added) = (list.manifest.digest(), list.kept, list.added);
@@ -122,11 +125,13 @@ pub fn decide(tag: &Reference, state: TagState, list: Option<&ListState>, on_exi
     };
     match (list, on_existing) {
         (Some(ListState::HasOurs), _) => CompanionAction::Nothing,
+        // Nobody loses anything, whichever of the two has the tag.
+        (Some(ListState::Equal), OnExisting::Skip | OnExisting::Fail) => CompanionAction::Nothing,
         (_, OnExisting::Skip) => CompanionAction::Skip,
         (_, OnExisting::Fail) => {
             CompanionAction::Refuse { reason: format!("the tag {} already means something else, {found}", shown(tag)) }
         }
-        (None | Some(ListState::InOurs), OnExisting::Overwrite) => CompanionAction::Push,
+        (None | Some(ListState::InOurs | ListState::Equal), OnExisting::Overwrite) => CompanionAction::Push,
         (Some(ListState::Differs { joined, kept, added }), OnExisting::Overwrite) => {
             CompanionAction::Join { joined: *joined, kept: *kept, added: *added }
         }
