@@ -69,6 +69,11 @@ impl Bundle {
         self.identity
     }
 
+    /// Whether it has a signature, whoever made it.
+    pub fn has_signature(&self) -> bool {
+        self.layout.size_of(SIGNATURE).is_some()
+    }
+
     /// The content, as a [`Source`](crate::content::Source).
     pub fn layout(&self) -> &Layout {
         &self.layout

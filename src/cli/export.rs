@@ -31,6 +31,7 @@ use crate::increment::Baseline;
 use crate::lock::{self, Attached, Lock, LockedImage, MAX_LOCK, MissingImage};
 use crate::oci::{Digest, Manifest, Platform};
 use crate::position::Written;
+use crate::progress::Event;
 use crate::progress::units::{bytes, count, duration};
 use crate::signing::PrivateKey;
 use crate::transport::registry::Registries;
@@ -178,11 +179,13 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
             None => Writer::check_free(&args.output)?,
         }
     }
-    let former = match to {
-        Some(to) => to.former(&args.output),
-        None if in_volumes => Volumes::former(&args.output),
-        None => Writer::former(&args.output)?,
+    let present = || match to {
+        Some(to) => Ok(to.former(&args.output)),
+        None if in_volumes => Ok(Volumes::former(&args.output)),
+        None => Writer::former(&args.output),
     };
+    let former = present()?;
+    let was_signed = former.as_ref().is_some_and(Bundle::has_signature);
     let key = args.sign.key(context)?;
     let baseline = args.since.read(context)?;
     let tools = args.tools.read()?;
@@ -194,6 +197,11 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
     tell_obstacle(&kept, context);
     let begun = (started, key);
     let outcome = export(&args, (ask, baseline, tools), former, &registries, &kept, begun, context).await;
+    if was_signed && outcome.is_ok() && !present()?.is_some_and(|bundle| bundle.has_signature()) {
+        let text =
+            "the bundle that was replaced was signed, and this one is not: --sign-key or `gapferry sign` signs it";
+        context.events.report(Event::Warning(format!("{}: {text}", args.output.display())));
+    }
     settle(&kept, outcome, context)
 }
 

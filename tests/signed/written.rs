@@ -4,6 +4,7 @@ use std::path::Path;
 use std::process::Command;
 
 use super::keys::{Ground, Kind, text, unpacked};
+use super::support::images;
 
 const KINDS: [Kind; 2] = [Kind::P256, Kind::Ed25519];
 
@@ -83,8 +84,30 @@ fn an_unchanged_export_gets_the_signature_it_lacks_and_keeps_its_identity() {
         }
         ground.verify(&bundle, &first).ended(3);
         // Without a key nothing is taken away.
-        ground.export(out, &[]).ended(0).said(&["unchanged"]);
+        let again = ground.export(out, &[]).ended(0).said(&["unchanged"]);
+        assert!(!again.stderr.contains("was signed"), "{}", again.stderr);
         ground.verify(&bundle, &second).ended(0);
+    }
+}
+
+/// The medium would be carried over, and refused there.
+#[test]
+fn an_export_that_replaces_a_signed_bundle_by_one_without_a_signature_says_so() {
+    let ground = Ground::new();
+    let key = ground.key("key", Kind::Ed25519);
+    for (out, more) in [("bundle", &[][..]), ("bundle.tar", &[]), ("volumes.tar", &["--volume-size", "1GB"])] {
+        let export = |key: &[&str]| ground.export(out, &[more, key].concat()).ended(0);
+        let sign = ["--sign-key", text(&key.private)];
+        let push = |content: &str| images::oci("team/app", "1", &[content]).push(&ground.registry);
+        push(&format!("the first content of {out}"));
+        export(&sign);
+        push(&format!("the second content of {out}"));
+        let said =
+            |ran: &super::support::ran::Ran| ran.stderr.contains("that was replaced was signed, and this one is not");
+        assert!(!said(&export(&[&sign[..], &["--dry-run"]].concat())) && !said(&export(&["--dry-run"])));
+        let replaced = export(&[]);
+        assert!(said(&replaced), "{out}: {}", replaced.stderr);
+        assert!(!said(&export(&sign)), "{out}");
     }
 }
 
