@@ -449,14 +449,17 @@ impl<'a> Transfer<'a> {
         if found.means(&image.locked.digest) {
             return Ok(Done::Present);
         }
-        let (digest, remedy) = (image.locked.digest, WITHHELD_REMEDY);
-        let (why, policy) = match found {
-            Lookup::Blocked(why) => ("and does not say whether the tag means it", format!(" ({why})")),
-            Lookup::Found(_) => ("and the tag means another image", String::new()),
-            Lookup::Absent => ("and the tag is new", String::new()),
+        let (why, state) = match found {
+            Lookup::Blocked(why) => {
+                (format!(" ({why})"), "an account that may read artifacts there knows whether the tag means it")
+            }
+            Lookup::Found(_) => (String::new(), "the tag means another image"),
+            Lookup::Absent => (String::new(), "the tag is new"),
         };
         let text = format!(
-            "the bundle leaves manifest {digest} to the target. A policy of the project forbids reading it there, {why}{policy}. An              account that may read artifacts there knows more; {remedy}"
+            "the bundle leaves manifest {} to the target, where a policy of the project forbids reading it{why}; {state}; \
+             {WITHHELD_REMEDY}",
+            image.locked.digest
         );
         Err(Error::new(Kind::Refused, text).with_reason(Reason::PullPolicy))
     }

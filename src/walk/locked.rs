@@ -49,6 +49,7 @@ pub async fn add(walk: &Walk<'_>, locked: &LockedImage, tree: &mut Tree) -> Resu
         let read = match read(walk, locked, companion).await {
             Err(error) if walk.leaves_withheld && is_withheld(&error) => {
                 left_out.insert(companion.digest);
+                tree.leave_out(companion.digest);
                 continue;
             }
             read => read?,

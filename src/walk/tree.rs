@@ -84,7 +84,8 @@ impl Tree {
         }
     }
 
-    fn leave_out(&mut self, withheld: Digest) {
+    /// Goes on without a manifest that the source has and does not give.
+    pub fn leave_out(&mut self, withheld: Digest) {
         self.holds.insert(withheld);
         self.is_partial = true;
     }

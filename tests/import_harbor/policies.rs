@@ -275,9 +275,11 @@ fn a_tag_that_nobody_may_read_is_left_alone_where_that_was_asked_for() {
 fn attestations_that_a_policy_hides_are_no_warning_once_they_are_there() {
     let image = images::oci("team/app", "1", &["content"]);
     let [vendor, own] = ["vendor", "own"].map(|key| signature(&image, key));
+    let sbom = images::oci("team/app", "1", &["sbom"]);
+    let sbom = sbom.named("team/app", &format!("{}.sbom", image.digest().replace(':', "-")));
     let lists = [&vendor, &own].map(|signature| list(&image, "att", std::slice::from_ref(signature)));
     let source = Registry::start();
-    [&image, &images::cosign_signature(&image), &lists[0]].iter().for_each(|image| image.push(&source));
+    [&image, &images::cosign_signature(&image), &lists[0], &sbom].iter().for_each(|image| image.push(&source));
     let bundle = bundle_of(&source, &[format!("{}/team/app:1", source.host())], &[]);
     for creds in [ROBOT, CI] {
         let server = Harbor::start(setup());
@@ -291,6 +293,14 @@ fn attestations_that_a_policy_hides_are_no_warning_once_they_are_there() {
         }
         assert!(!again.stderr.contains("warning:"), "{}", again.stderr);
     }
+    // The receipt is older than the policy, so the next bundle leaves the attestations to the target.
+    let directory = tempdir();
+    let receipt = directory.path().join("receipt").display().to_string();
+    let server = Harbor::start(setup());
+    import(&bundle, &server, "/base", ROBOT, &["--receipt", &receipt]).ended(0);
+    server.change("base", |project| project.content_trust = true);
+    let next = bundle_of(&source, &[format!("{}/team/app:1", source.host())], &["--since", &receipt]);
+    import(&next, &server, "/base", ROBOT, &[]).ended(0).said(&["note: 1 companion left", "1 present"]);
     let server = Harbor::start(setup());
     let isolated = Registry::start();
     [&image, &lists[1]].iter().for_each(|image| image.push(&isolated));

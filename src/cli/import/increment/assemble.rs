@@ -9,6 +9,8 @@ use crate::graph::{Graph, Image};
 use crate::increment::Expected;
 use crate::lock::Lock;
 use crate::plan::Targets;
+use crate::progress::Event;
+use crate::progress::units::count;
 use crate::receipt::ImageReceipt;
 use crate::resolve::{self, Failures};
 use crate::walk::{Origin, Walk};
@@ -32,11 +34,15 @@ pub async fn images(expected: &Expected<'_>, lock: &Lock, context: &Context) -> 
 ///
 /// # Errors
 /// Every image that failed for any other reason.
-pub fn split(images: Vec<Result<Image>>, lock: &Lock, targets: &Targets) -> Result<(Graph, Lost)> {
+pub fn split(images: Vec<Result<Image>>, lock: &Lock, targets: &Targets, context: &Context) -> Result<(Graph, Lost)> {
+    let mut left = 0;
     let (mut graph, mut lost, mut failures) = (Graph::default(), Lost::default(), Vec::new());
     for (image, (locked, to)) in images.into_iter().zip(lock.images.iter().zip(targets)) {
         match image {
-            Ok(image) => graph.images.push(image),
+            Ok(image) => {
+                left += locked.companions().len() - image.locked.companions().len();
+                graph.images.push(image);
+            }
             Err(error) if error.reason() == Some(&Reason::PullPolicy) => {
                 lost.faults.push(format!("{to}: {}", reason(&error)));
                 let told = ImageReceipt::lost(locked.reference.to_string(), Some(locked.digest), reason(&error));
@@ -44,6 +50,10 @@ pub fn split(images: Vec<Result<Image>>, lock: &Lock, targets: &Targets) -> Resu
             }
             Err(error) => failures.push(error),
         }
+    }
+    if left > 0 {
+        let text = "left as the target has them: a policy of the project forbids reading them there";
+        context.events.report(Event::Notice(format!("{} {text}", count(left, "companion"))));
     }
     match failures.is_empty() {
         true => Ok((graph, lost)),
