@@ -377,7 +377,7 @@ impl Lock {
             version: u32,
         }
         let fail = |e: serde_json::Error| Error::input(format!("reading lock {name}")).because(e);
-        if bytes.len() as u64 > MAX_LOCK || !has_at_most_values(bytes, MOST_VALUES) {
+        if !is_readable(bytes) {
             let text =
                 format!("reading lock {name}: more than {MAX_LOCK} bytes or {MOST_VALUES} values, which no lock has");
             return Err(Error::input(format!("{text}; split the allowlist")));
@@ -405,6 +405,20 @@ impl Lock {
         text
     }
 
+    /// What [`Lock::to_json`] gives, if [`Lock::parse`] takes it: a lock that is written has to be read again.
+    ///
+    /// # Errors
+    /// It is longer, or has more values, than a lock that is read (`Input`).
+    pub fn to_file(&self) -> Result<String> {
+        let text = self.to_json();
+        if is_readable(text.as_bytes()) {
+            return Ok(text);
+        }
+        let (images, length) = (self.images.len(), text.len());
+        let text = format!("writing the lock: {images} images take {length} bytes, and no lock is read of more than");
+        Err(Error::input(format!("{text} {MAX_LOCK} bytes or {MOST_VALUES} values; split the allowlist")))
+    }
+
     /// Whether both carry the same content under the same names, whenever they were made.
     pub fn same_content(&self, other: &Lock) -> bool {
         self.version == other.version
@@ -412,6 +426,10 @@ impl Lock {
             && self.images == other.images
             && self.missing == other.missing
     }
+}
+
+fn is_readable(bytes: &[u8]) -> bool {
+    bytes.len() as u64 <= MAX_LOCK && has_at_most_values(bytes, MOST_VALUES)
 }
 
 #[cfg(test)]

@@ -285,6 +285,10 @@ async fn produce(
     context: &Context,
 ) -> Result<Outcome> {
     let From { source, registries, lost, .. } = *from;
+    if args.lock.is_some() {
+        // Before anything is fetched.
+        lock.to_file()?;
+    }
     let contents = Contents::new(lock.clone(), &graph)?.carrying(from.tools.to_vec());
     let basis = from.baseline.map(|baseline| baseline.basis(&contents)).unwrap_or_default();
     since::tell(&basis, context);
@@ -348,7 +352,7 @@ fn write_lock(args: &Args, finished: &Finished, lock: &Lock) -> Result<()> {
     let Some(path) = &args.lock else { return Ok(()) };
     // An unchanged bundle keeps its time: with its own lock, --locked gives its bytes.
     let kept = Bundle::open(&finished.path).ok().filter(|_| finished.unchanged).map(|kept| kept.lock().clone());
-    write_file(path, kept.as_ref().unwrap_or(lock).to_json().as_bytes())
+    write_file(path, kept.as_ref().unwrap_or(lock).to_file()?.as_bytes())
 }
 
 /// Where the images come from.

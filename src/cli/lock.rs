@@ -60,8 +60,9 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
 
 fn write(args: &Args, lock: &Lock, context: &Context) -> Result<()> {
     context.end();
+    let text = lock.to_file()?;
     match &args.output {
-        Some(path) => write_file(path, lock.to_json().as_bytes()),
-        None => context.print(&lock.to_json()),
+        Some(path) => write_file(path, text.as_bytes()),
+        None => context.print(&text),
     }
 }

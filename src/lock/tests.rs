@@ -58,6 +58,22 @@ fn a_lock_tells_images_that_have_no_signature_from_those_nobody_looked_for_one()
     assert_eq!(none.images[0].companions(), unknown.images[0].companions());
 }
 
+/// What `lock` writes today, `export --locked` has to read tomorrow.
+#[test]
+fn a_lock_that_could_not_be_read_again_is_not_written() {
+    let digest = Digest::sha256(b"x");
+    let image = format!(
+        r#"{{"reference":"r.io/a:1","source":"r.io","digest":"{digest}","mediaType":"x","size":1,"totalSize":1}}"#
+    );
+    let text = format!(r#"{{"version":1,"created":"2026-11-21T04:00:00Z","images":[{image}]}}"#);
+    let mut lock = Lock::parse(text.as_bytes(), "x").unwrap();
+    assert_eq!(lock.to_file().unwrap(), lock.to_json());
+    lock.images[0].source = "s".repeat(usize::try_from(MAX_LOCK).unwrap());
+    let said = lock.to_file().unwrap_err().to_string();
+    assert!(said.contains("1 images") && said.contains("split the allowlist"), "{said}");
+    assert!(Lock::parse(lock.to_json().as_bytes(), "x").is_err());
+}
+
 #[test]
 fn a_lock_that_would_take_all_memory_is_refused_before_it_is_read() {
     let refused = |text: &[u8]| Lock::parse(text, "x.lock").unwrap_err().to_string();

@@ -4,6 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use axum::extract::connect_info::Connected;
 use axum::serve::{IncomingStream, Listener};
@@ -14,9 +15,6 @@ use tokio::time::{Instant, Sleep};
 use super::limits::Limits;
 use super::places::{Place, Places, Requests};
 
-/// What ends a request's head.
-const END_OF_HEAD: &[u8] = b"\r\n\r\n";
-
 /// A listener that admits only so many.
 pub struct Bounded {
     listener: TcpListener,
@@ -26,7 +24,7 @@ pub struct Bounded {
 
 impl Bounded {
     pub fn new(listener: TcpListener, limits: Limits) -> Bounded {
-        Bounded { listener, places: Places::new(limits.connections), limits }
+        Bounded { listener, places: Places::new(&limits), limits }
     }
 }
 
@@ -61,8 +59,8 @@ pub struct Connection {
     end: Pin<Box<Sleep>>,
     /// Bytes moved in it.
     moved: u64,
-    /// How much of [`END_OF_HEAD`] has been read, until it was read once.
-    head: Option<usize>,
+    /// The head of a request is awaited: how many requests had begun before it.
+    head: Option<u64>,
     place: Place,
 }
 
@@ -80,13 +78,17 @@ impl Connection {
         moved: usize,
     ) -> Poll<io::Result<T>> {
         self.moved = self.moved.saturating_add(moved as u64);
+        if self.head.is_some_and(|before| self.place.begun() > before) {
+            self.head = None;
+            self.next_span(self.limits.idle, context);
+        }
         if self.end.as_mut().poll(context).is_pending() {
             return outcome;
         }
         if self.head.is_some() || self.moved < self.limits.least {
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "too little moved for too long")));
         }
-        self.next_span(context);
+        self.next_span(self.limits.idle, context);
         outcome
     }
 
@@ -94,7 +96,7 @@ impl Connection {
     fn written(&self, outcome: &Poll<io::Result<usize>>) -> usize {
         match outcome {
             Poll::Ready(Ok(count)) => {
-                self.place.note_answer();
+                self.place.note_answer(*count);
                 *count
             }
             Poll::Pending => {
@@ -105,29 +107,23 @@ impl Connection {
         }
     }
 
-    fn next_span(&mut self, context: &mut Context<'_>) {
+    fn next_span(&mut self, length: Duration, context: &mut Context<'_>) {
         self.moved = 0;
-        self.end.as_mut().reset(Instant::now() + self.limits.idle);
+        self.end.as_mut().reset(Instant::now() + length);
         // So that the new end wakes this task.
         let _ = self.end.as_mut().poll(context);
     }
 
-    /// Looks for the end of the first head in what was read.
-    fn look_for_head(&mut self, read: &[u8], context: &mut Context<'_>) {
-        let Some(mut seen) = self.head else { return };
-        for byte in read {
-            seen = match (END_OF_HEAD[seen] == *byte, *byte) {
-                (true, _) => seen + 1,
-                (false, b'\r') => 1,
-                (false, _) => 0,
-            };
-            if seen == END_OF_HEAD.len() {
-                self.head = None;
-                self.next_span(context);
-                return;
-            }
+    /// Something was read: of a body, or of the next request's head.
+    fn note_read(&mut self, bytes: usize, context: &mut Context<'_>) {
+        if bytes == 0 {
+            return;
         }
-        self.head = Some(seen);
+        if self.head.is_none() && !self.place.is_busy() {
+            self.head = Some(self.place.begun());
+            self.next_span(self.limits.head, context);
+        }
+        self.place.note_read(bytes);
     }
 }
 
@@ -140,17 +136,15 @@ impl AsyncRead for Connection {
         self.place.check(context)?;
         let before = buffer.filled().len();
         let outcome = Pin::new(&mut self.stream).poll_read(context, buffer);
-        let read = &buffer.filled()[before..];
-        self.look_for_head(read, context);
-        if self.head.is_none() && !read.is_empty() {
-            self.place.note_request();
-        }
-        self.watch(context, outcome, read.len())
+        let read = buffer.filled().len() - before;
+        self.note_read(read, context);
+        self.watch(context, outcome, read)
     }
 }
 
 impl AsyncWrite for Connection {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.place.check(context)?;
         let outcome = Pin::new(&mut self.stream).poll_write(context, bytes);
         let written = self.written(&outcome);
         self.watch(context, outcome, written)
@@ -161,6 +155,7 @@ impl AsyncWrite for Connection {
         context: &mut Context<'_>,
         parts: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        self.place.check(context)?;
         let outcome = Pin::new(&mut self.stream).poll_write_vectored(context, parts);
         let written = self.written(&outcome);
         self.watch(context, outcome, written)
@@ -181,8 +176,6 @@ impl AsyncWrite for Connection {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -209,20 +202,33 @@ mod tests {
         }
     }
 
+    /// The limit holds for each request of a connection, not for the first alone.
+    #[tokio::test]
+    async fn a_later_head_that_never_ends_is_cut_too() {
+        let (mut server, mut client) = pair(Limits { head: SOON, idle: NEVER, least: 0, ..Limits::default() }).await;
+        client.write_all(b"GET /v2/ HTTP/1.1\r\n\r\n").await.unwrap();
+        let mut piece = [0; 64];
+        assert_eq!(server.read(&mut piece).await.unwrap(), 21);
+        drop(server.place.requests().begin());
+        client.write_all(b"GET").await.unwrap();
+        let error = server.read_to_end(&mut Vec::new()).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+    }
+
     #[tokio::test]
     async fn a_body_that_moves_too_little_is_cut_and_one_that_moves_is_not() {
-        let head = "PUT / HTTP/1.1\r\n\r\n1234";
         let (mut server, mut client) = pair(Limits { head: NEVER, idle: SOON, least: 1000, ..Limits::default() }).await;
-        client.write_all(head.as_bytes()).await.unwrap();
+        let _request = server.place.requests().begin();
+        client.write_all(b"1234").await.unwrap();
         let mut read = Vec::new();
         assert_eq!(server.read_to_end(&mut read).await.unwrap_err().kind(), io::ErrorKind::TimedOut);
-        assert_eq!(read, head.as_bytes());
+        assert_eq!(read, b"1234");
 
         let (mut server, mut client) =
             pair(Limits { head: NEVER, idle: NEVER, least: 1000, ..Limits::default() }).await;
-        client.write_all(head.as_bytes()).await.unwrap();
+        let _request = server.place.requests().begin();
         client.write_all(&[0; 5000]).await.unwrap();
         drop(client);
-        assert_eq!(server.read_to_end(&mut Vec::new()).await.unwrap(), head.len() + 5000);
+        assert_eq!(server.read_to_end(&mut Vec::new()).await.unwrap(), 5000);
     }
 }

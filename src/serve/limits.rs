@@ -9,12 +9,17 @@ use crate::oci::MAX_MANIFEST_SIZE;
 pub struct Limits {
     /// Connections at a time; a further one takes the place of the oldest that is idle, or waits.
     pub connections: usize,
-    /// From the beginning of a connection until its first request's head has arrived.
+    /// How long the head of a request may take to arrive: the first from the beginning of the connection, each further one from
+    /// its first byte.
     pub head: Duration,
     /// A connection that moves fewer than [`Limits::least`] bytes in this time is closed.
     pub idle: Duration,
     /// In bytes, both directions together.
     pub least: u64,
+    /// Bytes a second below which a client is slow: while all connections are taken, one that lags behind this pace for
+    /// [`Limits::patience`] gives way to a new one.
+    pub pace: u64,
+    pub patience: Duration,
     /// The largest manifest, in bytes; never more than 4 MiB. How large blobs may be is for the quota to say.
     pub manifest: u64,
     /// Uploads that are open at a time.
@@ -33,6 +38,8 @@ impl Default for Limits {
             head: Duration::from_secs(30),
             idle: Duration::from_secs(300),
             least: 4 * 1024,
+            pace: 16 * 1024,
+            patience: Duration::from_secs(10),
             manifest: MAX_MANIFEST_SIZE,
             uploads: 1_000,
             upload_idle: Duration::from_secs(3_600),

@@ -28,7 +28,7 @@
 //!
 //! # Threats
 //! Everybody who reaches the port may read, and write where that is allowed: so it listens on loopback unless told
-//! otherwise. A browser is kept out (`guard`). Requests are bounded by [`Limits`]: connections, their idle time, headers, manifests,
+//! otherwise. A browser is kept out (`guard`). Requests are bounded by [`Limits`]: connections, their idle time and pace, headers, manifests,
 //! open uploads. No part of a request becomes part of a path: a digest and an upload's number do, after they were parsed. Blobs are
 //! served as they lie there; a client proves their digest, as it has to with any registry. No content is kept in memory.
 
@@ -216,6 +216,7 @@ async fn handle(
     request: Request<Body>,
 ) -> Response {
     let (in_flight, shelf) = (requests.begin(), &site.shelf);
+    let request = request.map(|body| watched(body, requests));
     let method = request.method().clone();
     let path = request.uri().path().to_owned();
     let allowed = site.guard.check(request.uri(), request.headers());
@@ -232,6 +233,19 @@ async fn handle(
     tracing::debug!(%method, path, status = response.status().as_u16(), "request");
     answer::finish(&mut response, method == Method::HEAD);
     keep_in_flight(response, in_flight)
+}
+
+/// Notes while the client is awaited because it sends no more of the body.
+fn watched(body: Body, requests: Requests) -> Body {
+    if body.is_end_stream() {
+        return body;
+    }
+    let mut pieces = body.into_data_stream();
+    Body::from_stream(futures_util::stream::poll_fn(move |context| {
+        let polled = pieces.poll_next_unpin(context);
+        requests.note_body(polled.is_pending());
+        polled
+    }))
 }
 
 /// A body that is still to be read from the disk belongs to the request; one in memory is on its way already.

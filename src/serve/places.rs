@@ -1,5 +1,10 @@
-//! The places for connections: only so many, and one that waits for a request gives way to a new one. A connection with a
-//! [`Request`] in flight keeps its place, however slowly that goes on.
+//! The places for connections: only so many. While all are taken, a new connection gets the place of one that waits for a
+//! request, else that of the one whose client is slowest.
+//!
+//! # Slow clients
+//! A connection with a [`Request`] in flight keeps its place however long the server takes. For each second in which its client is
+//! awaited, because it sends no more of a body or takes no more of an answer, it owes a second; with each byte it pays, at the
+//! pace of [`Limits`]. Who owes more than their patience is slow.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,15 +16,30 @@ use futures_util::task::AtomicWaker;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
+use super::limits::Limits;
+
 /// A connection that has been answered counts as idle after so long: its client may be about to ask for more.
 const KEPT: Duration = Duration::from_secs(1);
 /// How often idle connections are looked for while all places are taken.
 const LOOK: Duration = Duration::from_millis(100);
+/// What each request pays, so that many short ones do not add up.
+const FOR_REQUEST: Duration = Duration::from_secs(1);
+/// After so long a new connection gets the place of one that has just been answered.
+const URGENT: Duration = Duration::from_secs(2);
 
 /// All places. A newcomer waits only while all of them are busy.
 pub struct Places {
     free: Arc<Semaphore>,
     taken: Mutex<Vec<Weak<Shared>>>,
+    pace: Pace,
+}
+
+/// How fast a client has to be while others wait.
+#[derive(Clone, Copy)]
+struct Pace {
+    /// Bytes a second, at least 1.
+    bytes: u64,
+    patience: Duration,
 }
 
 /// One place; free again when it is dropped.
@@ -35,9 +55,9 @@ pub struct Request(Requests);
 #[derive(Clone)]
 pub struct Requests(Arc<Shared>);
 
-#[derive(Default)]
 struct Shared {
     state: Mutex<State>,
+    pace: Pace,
     is_taken_away: AtomicBool,
     waker: AtomicWaker,
 }
@@ -48,49 +68,98 @@ struct State {
     touched: Instant,
     /// Requests in flight.
     requests: usize,
+    /// Requests that ever began.
+    begun: u64,
+    /// Since when the client is awaited in a request.
+    awaited: Option<Instant>,
+    /// How far its client lags behind the pace, without the time since `awaited`.
+    debt: Duration,
     /// The client does not take what it is sent.
     is_blocked: bool,
     /// It has sent the head of a request.
     has_asked: bool,
 }
 
-impl Default for State {
-    fn default() -> State {
-        State { touched: Instant::now(), requests: 0, is_blocked: false, has_asked: false }
+/// Which place is taken away first.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+enum Rank {
+    /// It has sent no request for a while.
+    Silent,
+    /// Its last request was answered a while ago.
+    Idle,
+    /// Its client is slow.
+    Slow,
+    /// It has just come and sent no request yet.
+    New,
+    /// It has just been answered. It is spared unless there has been no other for a while.
+    Answered,
+}
+
+impl State {
+    fn new(now: Instant) -> State {
+        let (requests, begun, awaited, debt) = Default::default();
+        State { touched: now, requests, begun, awaited, debt, is_blocked: false, has_asked: false }
+    }
+
+    fn is_busy(&self) -> bool {
+        self.requests > 0 || self.is_blocked
+    }
+
+    fn debt(&self, now: Instant) -> Duration {
+        self.debt + self.awaited.map_or(Duration::ZERO, |since| now.duration_since(since))
+    }
+
+    /// `None` for a place that must not be taken away.
+    fn rank(&self, now: Instant, pace: Pace) -> Option<Rank> {
+        if self.is_busy() {
+            return (self.debt(now) >= pace.patience).then_some(Rank::Slow);
+        }
+        let is_recent = now.duration_since(self.touched) < KEPT;
+        Some(match (self.has_asked, is_recent) {
+            (false, false) => Rank::Silent,
+            (false, true) => Rank::New,
+            (true, false) => Rank::Idle,
+            (true, true) => Rank::Answered,
+        })
     }
 }
 
 impl Places {
-    pub fn new(most: usize) -> Places {
-        Places { free: Arc::new(Semaphore::new(most)), taken: Mutex::default() }
+    pub fn new(limits: &Limits) -> Places {
+        let pace = Pace { bytes: limits.pace.max(1), patience: limits.patience };
+        Places { free: Arc::new(Semaphore::new(limits.connections)), taken: Mutex::default(), pace }
     }
 
-    /// A place for a new connection. If there is none, the oldest idle connection loses its own.
+    /// A place for a new connection. If there is none, another connection loses its own.
     pub async fn take(&self) -> Place {
+        let begun = Instant::now();
         let permit = loop {
             let free = Arc::clone(&self.free);
             if let Ok(permit) = free.clone().try_acquire_owned() {
                 break Some(permit);
             }
-            self.take_away_idle(Instant::now());
+            let now = Instant::now();
+            let is_urgent = now.duration_since(begun) >= URGENT;
+            self.take_away(now, if is_urgent { Rank::Answered } else { Rank::New });
             tokio::select! {
                 // Never closed, so there is always a permit to be had.
                 permit = free.acquire_owned() => break permit.ok(),
                 () = tokio::time::sleep(LOOK) => {}
             }
         };
-        let place = Place { shared: Arc::default(), _permit: permit };
+        let place = Place { shared: Arc::new(Shared::new(self.pace)), _permit: permit };
         let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
         taken.retain(|shared| shared.strong_count() > 0);
         taken.push(Arc::downgrade(&place.shared));
         place
     }
 
-    /// First those that never sent a request.
-    fn take_away_idle(&self, now: Instant) {
+    /// One place, of no later rank than `last`.
+    fn take_away(&self, now: Instant, last: Rank) {
         let taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        let idle = taken.iter().filter_map(Weak::upgrade).filter_map(|shared| Some((shared.idle(now)?, shared)));
-        if let Some((_, shared)) = idle.min_by_key(|(order, _)| *order) {
+        let order = |shared: &Arc<Shared>| shared.order(now).filter(|(rank, ..)| *rank <= last);
+        let all = taken.iter().filter_map(Weak::upgrade).filter_map(|shared| Some((order(&shared)?, shared)));
+        if let Some((_, shared)) = all.min_by_key(|(order, _)| *order) {
             shared.is_taken_away.store(true, Ordering::Release);
             shared.waker.wake();
         }
@@ -98,15 +167,21 @@ impl Places {
 }
 
 impl Shared {
+    fn new(pace: Pace) -> Shared {
+        let state = Mutex::new(State::new(Instant::now()));
+        Shared { state, pace, is_taken_away: AtomicBool::new(false), waker: AtomicWaker::new() }
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The order in which places are taken away; `None` for one that must not be.
-    fn idle(&self, now: Instant) -> Option<(bool, Instant)> {
-        let State { touched, requests, is_blocked, has_asked } = *self.state();
-        let is_idle = requests == 0 && !is_blocked && (!has_asked || now.duration_since(touched) >= KEPT);
-        (is_idle && !self.is_taken_away.load(Ordering::Acquire)).then_some((has_asked, touched))
+    /// The order in which places are taken away, the slowest and then the oldest of a rank first; `None` for one that must not be.
+    fn order(&self, now: Instant) -> Option<(Rank, std::cmp::Reverse<Duration>, Instant)> {
+        let state = *self.state();
+        let rank = state.rank(now, self.pace).filter(|_| !self.is_taken_away.load(Ordering::Acquire))?;
+        let debt = if rank == Rank::Slow { state.debt(now) } else { Duration::ZERO };
+        Some((rank, std::cmp::Reverse(debt), state.touched))
     }
 
     fn note(&self, change: impl FnOnce(&mut State)) {
@@ -114,22 +189,53 @@ impl Shared {
         state.touched = Instant::now();
         change(&mut state);
     }
+
+    /// The client is awaited.
+    fn note_awaited(&self, now: Instant) {
+        self.state().awaited.get_or_insert(now);
+    }
+
+    /// The client has sent or taken so many bytes.
+    fn note_moved(&self, bytes: usize, now: Instant) {
+        let mut state = self.state();
+        let paid = Duration::from_nanos((bytes as u64).saturating_mul(1_000_000_000) / self.pace.bytes);
+        state.debt = state.debt(now).saturating_sub(paid);
+        state.awaited = None;
+    }
 }
 
 impl Place {
-    /// The client has sent the head of a request, or something after it.
-    pub fn note_request(&self) {
-        self.shared.note(|state| state.has_asked = true);
+    /// The client has sent something.
+    pub fn note_read(&self, bytes: usize) {
+        let now = Instant::now();
+        self.shared.note_moved(bytes, now);
+        let mut state = self.shared.state();
+        // The head of the first request does not count before it is whole.
+        if state.has_asked {
+            state.touched = now;
+        }
     }
 
     /// The client has taken a part of an answer, perhaps the last.
-    pub fn note_answer(&self) {
+    pub fn note_answer(&self, bytes: usize) {
         self.shared.note(|state| state.is_blocked = false);
+        self.shared.note_moved(bytes, Instant::now());
     }
 
     /// The client does not take what it is sent.
     pub fn note_waiting(&self) {
         self.shared.note(|state| state.is_blocked = true);
+        self.shared.note_awaited(Instant::now());
+    }
+
+    /// How many requests ever began.
+    pub fn begun(&self) -> u64 {
+        self.shared.state().begun
+    }
+
+    /// Whether a request is in flight, its answer included.
+    pub fn is_busy(&self) -> bool {
+        self.shared.state().is_busy()
     }
 
     pub fn requests(&self) -> Requests {
@@ -149,8 +255,19 @@ impl Place {
 
 impl Requests {
     pub fn begin(&self) -> Request {
-        self.0.note(|state| state.requests += 1);
+        self.0.note(|state| {
+            (state.requests, state.begun, state.has_asked) = (state.requests + 1, state.begun + 1, true);
+            (state.awaited, state.debt) = (None, state.debt.saturating_sub(FOR_REQUEST));
+        });
         Request(self.clone())
+    }
+
+    /// Whether more of a request's body is awaited from the client.
+    pub fn note_body(&self, is_awaited: bool) {
+        match is_awaited {
+            true => self.0.note_awaited(Instant::now()),
+            false => self.0.note_moved(0, Instant::now()),
+        }
     }
 }
 
@@ -170,46 +287,101 @@ mod tests {
         place.check(&Context::from_waker(std::task::Waker::noop())).is_err()
     }
 
+    fn places(connections: usize) -> Places {
+        Places::new(&Limits { connections, ..Limits::default() })
+    }
+
+    fn later(seconds: u64) -> Instant {
+        Instant::now() + Duration::from_secs(seconds)
+    }
+
     #[tokio::test]
     async fn the_oldest_connection_without_a_request_loses_its_place_and_a_busy_one_never() {
-        let places = Places::new(3);
+        let places = places(3);
         let (busy, old, young) = (places.take().await, places.take().await, places.take().await);
-        busy.note_request();
+        let _request = busy.requests().begin();
         assert!(places.take().now_or_never().is_none());
         assert_eq!([&busy, &old, &young].map(is_taken_away), [false, true, false]);
         drop(old);
         let new = places.take().await;
         // Who has just been answered may ask for more; who does not take what is sent is busy.
-        young.note_request();
-        young.note_answer();
-        new.note_request();
-        new.note_answer();
+        for place in [&young, &new] {
+            drop(place.requests().begin());
+            place.note_answer(1);
+        }
         new.note_waiting();
         assert!(places.take().now_or_never().is_none());
         assert_eq!([&busy, &young, &new].map(is_taken_away), [false, false, false]);
+        // Small requests without end keep nobody out.
+        places.take_away(Instant::now(), Rank::Answered);
+        assert_eq!([&busy, &young, &new].map(is_taken_away), [false, true, false]);
     }
 
-    /// A download from a slow disk, and an upload whose client pauses after `100 Continue`, move nothing for a while.
+    /// A download from a slow disk moves nothing for a while.
     #[tokio::test]
-    async fn a_request_in_flight_keeps_the_place_however_long_nothing_moves() {
-        let places = Places::new(1);
+    async fn a_request_in_flight_keeps_the_place_however_long_the_server_takes() {
+        let places = places(1);
         let place = places.take().await;
-        let later = || Instant::now() + 2 * KEPT;
-        place.note_request();
         let (one, other) = (place.requests().begin(), place.requests().begin());
-        place.note_answer();
+        place.note_answer(1);
         drop(one);
-        places.take_away_idle(later());
+        places.take_away(later(3600), Rank::Answered);
         assert!(!is_taken_away(&place));
         drop(other);
         // What the client has not taken yet is still to be sent.
         place.note_waiting();
-        places.take_away_idle(later());
+        places.take_away(later(5), Rank::Answered);
         assert!(!is_taken_away(&place));
-        place.note_answer();
-        places.take_away_idle(Instant::now());
+        place.note_answer(1);
+        places.take_away(Instant::now(), Rank::New);
         assert!(!is_taken_away(&place), "it may ask for more");
-        places.take_away_idle(later());
+        places.take_away(later(2), Rank::New);
+        assert!(is_taken_away(&place));
+    }
+
+    /// All places taken by clients that send or take a few bytes now and then: others get in, and who keeps the pace stays.
+    #[tokio::test]
+    async fn the_slowest_client_gives_way_and_one_that_keeps_the_pace_does_not() {
+        let pace = Limits::default().pace;
+        let places = places(3);
+        let (sending, taking, fast) = (places.take().await, places.take().await, places.take().await);
+        let requests: Vec<Request> = [&sending, &taking, &fast].map(|place| place.requests().begin()).into();
+        let wait = |seconds: u64, place: &Place, bytes: u64| {
+            place.shared.state().awaited = Some(Instant::now());
+            place.shared.note_moved(usize::try_from(bytes).unwrap(), later(seconds));
+        };
+        for _ in 0..30 {
+            wait(1, &sending, 16);
+            wait(2, &taking, 16);
+            wait(1, &fast, 2 * pace);
+        }
+        requests[0].0.note_body(true);
+        for (slowest, gone) in [(&taking, [false, true, false]), (&sending, [true, true, false])] {
+            places.take_away(Instant::now(), Rank::New);
+            assert!(is_taken_away(slowest));
+            assert_eq!([&sending, &taking, &fast].map(is_taken_away), gone);
+        }
+        places.take_away(Instant::now(), Rank::Answered);
+        assert!(!is_taken_away(&fast));
+        // Many bytes in the past are no credit.
+        wait(1, &fast, 1_000_000 * pace);
+        wait(11, &fast, 16);
+        places.take_away(Instant::now(), Rank::New);
+        assert!(is_taken_away(&fast));
+    }
+
+    /// Requests that are over before they are slow, one after the other on one connection.
+    #[tokio::test]
+    async fn slow_requests_add_up() {
+        let places = places(1);
+        let place = places.take().await;
+        for _ in 0..2 {
+            let _request = place.requests().begin();
+            place.shared.state().awaited = Some(Instant::now());
+            place.shared.note_moved(16, later(9));
+        }
+        let _request = place.requests().begin();
+        places.take_away(Instant::now(), Rank::New);
         assert!(is_taken_away(&place));
     }
 }

@@ -36,6 +36,9 @@ use super::writer::{Writer, new_id};
 /// Bytes gathered before they are written: few large writes, while the next bytes arrive.
 const BATCH: usize = 1024 * 1024;
 
+/// So many use an upload at once: the list of uploads, the request that writes, and those that wait for it.
+const MOST_AT_ONCE: usize = 4;
+
 /// The open uploads, by number.
 pub struct Uploads {
     open: Mutex<HashMap<String, Upload>>,
@@ -104,7 +107,13 @@ impl Uploads {
 
 /// The right to go on with an upload.
 async fn hold(writer: &Writer, name: &str, id: &str) -> Result<Held, Refusal> {
-    let held = writer.uploads.find(name, id)?.received.lock_owned().await;
+    let received = writer.uploads.find(name, id)?.received;
+    // Those that wait keep their connections: a client that tries again needs one or two.
+    if Arc::strong_count(&received) > MOST_AT_ONCE {
+        let refusal = Refusal::new(429, "TOOMANYREQUESTS", "other requests write to this upload");
+        return Err(refusal.with("retry-after", "1"));
+    }
+    let held = received.lock_owned().await;
     // It may have been finished meanwhile.
     writer.uploads.find(name, id)?;
     Ok(held)

@@ -99,3 +99,21 @@ fn a_body_that_trickles_is_cut_off() {
     let _ = client.read_to_end(&mut Vec::new());
     server.get("/v2/").expect(200);
 }
+
+#[test]
+fn slow_uploads_in_all_places_keep_nobody_out() {
+    let work = tempdir();
+    let never = Duration::from_secs(3600);
+    let limits = Limits { connections: 2, idle: never, patience: SOON, ..Limits::default() };
+    let server = Embedded::limited(work.path(), limits);
+    let head = "POST /v2/a/blobs/uploads/ HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\na few";
+    let slow: Vec<TcpStream> = (0..4)
+        .map(|_| {
+            let mut client = TcpStream::connect(server.host()).unwrap();
+            client.write_all(head.as_bytes()).unwrap();
+            client
+        })
+        .collect();
+    server.get("/v2/").expect(200);
+    drop(slow);
+}

@@ -120,7 +120,7 @@ pub async fn run(
     let kept = Volumes::former(&args.output).filter(|_| finished.unchanged).map(|kept| kept.lock().clone());
     let lock = kept.unwrap_or(lock);
     let recovery = recover(&set, &volumes, &finished, lock.created, context).await?;
-    let locked = args.lock.as_ref().map_or(Ok(()), |path| write_file(path, lock.to_json().as_bytes()));
+    let locked = args.lock.as_ref().map_or(Ok(()), |path| write_file(path, lock.to_file()?.as_bytes()));
     let of_set: Vec<&VolumePlan> = set.wanted(volumes.only).collect();
     let all = of_set.iter().map(|volume| set.path_of(volume));
     let all = all.chain(recovery.iter().map(|volume| volume.path.clone()));
