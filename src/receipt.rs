@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 use crate::companion;
 use crate::error::{Error, Result};
 use crate::lock::{Attached, Lock, MissingImage, MissingReason};
-use crate::oci::{Digest, Platform, Reference, Repository, Tag, has_at_most_values};
+use crate::oci::{Amount, Count, Digest, Platform, Reference, Repository, Tag, Totals, has_at_most_values};
 pub use brought::Brought;
 pub use kept::{Kept, kept};
 pub use made::{companions_found, kind_of, platforms};
@@ -29,9 +29,16 @@ pub use made::{companions_found, kind_of, platforms};
 /// The version of the receipt's JSON.
 pub const RECEIPT_VERSION: u32 = 1;
 /// The largest receipt that is read, in bytes: room for a million digests and their images.
-pub const MAX_RECEIPT: u64 = 256 * 1024 * 1024;
+pub const MAX_RECEIPT: u64 = 192 * 1024 * 1024;
 /// The most values in one.
 const MOST_VALUES: usize = 8_000_000;
+/// Bytes of memory that one may take while it is read, its own length included.
+const MOST_MEMORY: u64 = 192 * 1024 * 1024;
+/// The same for each image, where that is more: a large registry is no attack.
+const MEMORY_OF_IMAGE: u64 = 2 * 1024;
+/// Bytes that a confirmed digest takes.
+const MEMORY_OF_DIGEST: u64 = 72;
+
 /// See the module documentation. Field order is the order in the file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -288,6 +295,9 @@ impl Receipt {
             let text = format!("reading the receipt {shown}: version {version}; this program reads {RECEIPT_VERSION}");
             return Err(Error::input(text));
         }
+        // Before anything of it is in memory.
+        let outline: Outline = serde_json::from_slice(bytes).map_err(fail)?;
+        outline.check(bytes.len()).map_err(|why| Error::input(format!("reading {shown}: {why}")))?;
         serde_json::from_slice(bytes).map_err(fail)
     }
 
@@ -299,9 +309,94 @@ impl Receipt {
     }
 }
 
+/// How much a receipt holds.
+#[derive(Deserialize)]
+struct Outline {
+    images: Totals<OutlinedImage>,
+    #[serde(default)]
+    missing: Count,
+    confirmed: Count,
+    #[serde(default)]
+    pruned: Count,
+}
+
+#[derive(Deserialize)]
+struct OutlinedImage {
+    #[serde(default)]
+    platforms: Count,
+    #[serde(default)]
+    companions: Count,
+}
+
+impl Amount for OutlinedImage {
+    fn amount(&self) -> u64 {
+        memory_of::<Platform>(&self.platforms) + memory_of::<CompanionReceipt>(&self.companions)
+    }
+}
+
+impl Outline {
+    /// # Errors
+    /// It takes more memory than one of so many images.
+    fn check(&self, length: usize) -> std::result::Result<(), String> {
+        let Outline { images, missing, confirmed, pruned } = self;
+        let lists = [memory_of::<ImageReceipt>(images), memory_of::<MissingImage>(missing)];
+        let others = [memory_of::<PrunedReceipt>(pruned), confirmed.number as u64 * MEMORY_OF_DIGEST];
+        let all =
+            lists.iter().chain(&others).fold(length as u64 + images.amount, |all, list| all.saturating_add(*list));
+        match all <= MOST_MEMORY.max(MEMORY_OF_IMAGE * images.number as u64) {
+            true => Ok(()),
+            false => Err(format!(
+                "{} images with {} confirmed digests are more than a receipt holds; import fewer images at once",
+                images.number, confirmed.number
+            )),
+        }
+    }
+}
+
+/// Bytes that a list of so many takes, without the texts in it.
+fn memory_of<T>(list: &Totals<impl Sized>) -> u64 {
+    (list.number as u64).saturating_mul(size_of::<T>() as u64)
+}
+
 /// Where the signature of a receipt stands.
 pub fn signature_beside(receipt: &Path) -> PathBuf {
     let mut beside = receipt.as_os_str().to_owned();
     beside.push(".sig");
     beside.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn totals<T>(number: usize, amount: u64) -> Totals<T> {
+        let mut totals = Totals::default();
+        (totals.number, totals.amount) = (number, amount);
+        totals
+    }
+
+    /// It comes back over the gap: a forged one must not cost the machine that reads it all its memory.
+    #[test]
+    fn a_receipt_that_would_take_too_much_memory_is_refused_before_it_is_read() {
+        let check = |images, nested, confirmed, length| {
+            let (images, confirmed) = (totals(images, nested), totals(confirmed, 0));
+            Outline { images, missing: Count::default(), confirmed, pruned: Count::default() }.check(length)
+        };
+        let mib = 1 << 20;
+        assert_eq!(check(5_000, 2 * mib as u64, 150_000, 30 * mib), Ok(()));
+        assert_eq!(check(5_000, 0, 1_000_000, 80 * mib), Ok(()), "as many files as a bundle may have");
+        assert_eq!(check(400_000, 0, 4_000_000, 180 * mib), Ok(()), "a large registry");
+        let said = check(5_000, 0, 2_000_000, 150 * mib).unwrap_err();
+        assert!(said.contains("5000 images with 2000000 confirmed digests"), "{said}");
+        assert!(check(5_000, 100 * mib as u64, 0, 150 * mib).is_err());
+    }
+
+    #[test]
+    fn what_is_nested_in_the_images_of_a_receipt_is_counted() {
+        let json = r#"{"images":[{"source":"a","platforms":[1,2],"companions":[{"x":[]}]},{}],"confirmed":["a","b"]}"#;
+        let outline: Outline = serde_json::from_str(json).unwrap();
+        assert_eq!((outline.images.number, outline.confirmed.number), (2, 2));
+        let nested = 2 * size_of::<Platform>() + size_of::<CompanionReceipt>();
+        assert_eq!(outline.images.amount, nested as u64);
+    }
 }

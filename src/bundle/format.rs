@@ -1,10 +1,9 @@
 //! The files of a bundle that are not blobs: made from a lock and its manifests, the same bytes every time.
 
 use std::collections::{HashMap, HashSet};
-use std::fmt::{self, Write as _};
+use std::fmt::Write as _;
 
 use jiff::Timestamp;
-use serde::de::{IgnoredAny, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -16,7 +15,7 @@ use super::{Contents, Tool};
 use crate::content::chunks::{CHAINED, CHUNK, Chunks, values_of};
 use crate::error::{Error, Result};
 use crate::lock::{Lock, LockedImage};
-use crate::oci::{Algorithm, Digest, Hex64, Manifest, has_at_most_values};
+use crate::oci::{Algorithm, Amount, Count, Digest, Hex64, Manifest, Totals, has_at_most_values};
 use crate::transport::layout::{MAX_INDEX, MOST_INDEX_VALUES};
 
 /// The version of the bundle format this program writes and the only one it reads.
@@ -109,7 +108,7 @@ impl BundleJson {
             #[serde(default)]
             lock: Images,
             #[serde(default)]
-            files: Totals,
+            files: Totals<Sized>,
         }
         #[derive(Default, Deserialize)]
         struct Images {
@@ -126,7 +125,7 @@ impl BundleJson {
             return Err(Error::input(text));
         }
         // Before any of them is in memory.
-        check_number(files.number, lock.images.0, files.bytes)
+        check_number(files.number, lock.images.number, files.amount)
             .map_err(|why| Error::damaged(format!("{shown}: {why}")))?;
         let mut json: BundleJson = serde_json::from_slice(bytes).map_err(fail)?;
         json.files.shrink_to_fit();
@@ -145,47 +144,15 @@ impl BundleJson {
     }
 }
 
-/// How long a list is, of which nothing else is read.
-#[derive(Default)]
-struct Count(usize);
-
-impl<'de> Deserialize<'de> for Count {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> std::result::Result<Count, D::Error> {
-        // Elements without a size: the list takes no memory.
-        Vec::<IgnoredAny>::deserialize(deserializer).map(|list| Count(list.len()))
-    }
+/// The size of a file, of whose entry nothing else is read.
+#[derive(Deserialize)]
+struct Sized {
+    size: u64,
 }
 
-/// How many files are listed, and how many bytes they hold, of which nothing else is read.
-#[derive(Default)]
-struct Totals {
-    number: usize,
-    bytes: u64,
-}
-
-impl<'de> Deserialize<'de> for Totals {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> std::result::Result<Totals, D::Error> {
-        #[derive(Deserialize)]
-        struct Sized {
-            size: u64,
-        }
-        struct Counted;
-        impl<'de> Visitor<'de> for Counted {
-            type Value = Totals;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a list of files")
-            }
-
-            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> std::result::Result<Totals, A::Error> {
-                let mut files = Totals::default();
-                while let Some(Sized { size }) = list.next_element()? {
-                    files = Totals { number: files.number + 1, bytes: files.bytes.saturating_add(size) };
-                }
-                Ok(files)
-            }
-        }
-        deserializer.deserialize_seq(Counted)
+impl Amount for Sized {
+    fn amount(&self) -> u64 {
+        self.size
     }
 }
 

@@ -1,5 +1,10 @@
 //! How much a JSON text can become when it is read.
 
+use std::fmt;
+use std::marker::PhantomData;
+
+use serde::de::{Deserialize, Deserializer, IgnoredAny, SeqAccess, Visitor};
+
 /// Whether a JSON text has at most `most` values, by its punctuation (that within strings counts too).
 ///
 /// Two bytes make a value that takes a hundred once it is read: the length of a text says nothing of the memory it needs.
@@ -14,6 +19,57 @@ pub fn values_in(json: &[u8]) -> usize {
 
 fn marks(json: &[u8]) -> impl Iterator<Item = &u8> {
     json.iter().filter(|byte| matches!(byte, b',' | b'[' | b'{'))
+}
+
+/// How long a list is and what its elements add up to, of which nothing else is read. So a file that claims too much is refused
+/// before anything of it is in memory.
+pub struct Totals<T> {
+    pub number: usize,
+    pub amount: u64,
+    elements: PhantomData<T>,
+}
+
+/// How long a list is.
+pub type Count = Totals<IgnoredAny>;
+
+/// An element of a list that is only counted.
+pub trait Amount {
+    fn amount(&self) -> u64;
+}
+
+impl Amount for IgnoredAny {
+    fn amount(&self) -> u64 {
+        0
+    }
+}
+
+impl<T> Default for Totals<T> {
+    fn default() -> Totals<T> {
+        Totals { number: 0, amount: 0, elements: PhantomData }
+    }
+}
+
+impl<'de, T: Amount + Deserialize<'de>> Deserialize<'de> for Totals<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Totals<T>, D::Error> {
+        struct Counted<T>(PhantomData<T>);
+        impl<'de, T: Amount + Deserialize<'de>> Visitor<'de> for Counted<T> {
+            type Value = Totals<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a list")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Totals<T>, A::Error> {
+                let mut totals = Totals::default();
+                while let Some(element) = list.next_element::<T>()? {
+                    totals.number += 1;
+                    totals.amount = totals.amount.saturating_add(element.amount());
+                }
+                Ok(totals)
+            }
+        }
+        deserializer.deserialize_seq(Counted(PhantomData))
+    }
 }
 
 #[cfg(test)]
