@@ -52,18 +52,26 @@ class Registry:
                 time.sleep(0.02)
         raise RuntimeError(f"docker-registry did not start, see {self.log}")
 
-    def requests(self):
-        """How often each kind of request was answered with which status so far."""
-        counts = {}
+    def answered(self):
+        """Method, path and status of each request so far."""
         with open(self.log, errors="replace") as file:
             for line in file:
                 parts = line.split('"')
-                if len(parts) < 3 or " /v2/" not in parts[1]:
-                    continue
-                method, path = parts[1].split()[:2]
-                key = f"{method} {kind(path)} {parts[2].split()[0]}"
-                counts[key] = counts.get(key, 0) + 1
+                if len(parts) >= 3 and " /v2/" in parts[1]:
+                    method, path = parts[1].split()[:2]
+                    yield method, path, parts[2].split()[0]
+
+    def requests(self):
+        """How often each kind of request was answered with which status so far."""
+        counts = {}
+        for method, path, status in self.answered():
+            key = f"{method} {kind(path)} {status}"
+            counts[key] = counts.get(key, 0) + 1
         return counts
+
+    def asked(self):
+        """Method and path of each request so far."""
+        return [(method, path) for method, path, _ in self.answered()]
 
     def stop(self, remove=False):
         if self.process.poll() is None:
