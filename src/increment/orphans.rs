@@ -223,7 +223,7 @@ impl<'a> Repo<'a> {
         match tag {
             Some(tag) => match self.tags.get(tag) {
                 None if self.hidden.contains(tag) => {
-                    let text = "a policy of the project forbids reading what it means";
+                    let text = "a policy of the project forbids reading it; an account that may read artifacts there can prune it";
                     return Ok(Judged::Stays(format!(":{tag} stays: {text}")));
                 }
                 None => return Ok(Judged::NotThere),
@@ -240,7 +240,8 @@ impl<'a> Repo<'a> {
                 None => return Ok(Judged::NotThere),
                 // It is there, and any tag that may not be read may mean it.
                 Some(Meaning::Withheld(_)) if !self.hidden.is_empty() => {
-                    let text = "a policy of the project forbids reading it, and which tags mean it";
+                    let text = "a policy of the project forbids reading it, and a tag that may mean it; an account that may read \
+                                artifacts there can prune it";
                     return Ok(Judged::Stays(format!("@{digest} stays: {text}")));
                 }
                 Some(_) => {}
