@@ -77,7 +77,7 @@ fn unlist(
     let is_listed = shelf.names().lists_in(&repository, &digest);
     // What is damaged can be deleted too, where it is listed.
     let is_there = is_listed && shelf.slice(&digest)?.is_some() || shelf.manifest(&digest)?.is_some();
-    if !is_there || shelf.is_deleted(&repository, &digest) {
+    if !is_there || shelf.names().is_deleted(&repository, &digest) {
         return Err(Refusal::unknown_manifest(&digest));
     }
     // An index of this repository may name it: it was asked to go all the same. Another repository keeps what it has.
@@ -87,14 +87,8 @@ fn unlist(
         shelf.check_room_to_delete()?;
     }
     shelf.note_emptied(&repository);
-    if is_listed {
-        writer.commit(turn, &Change::Delete { repository: repository.clone(), digest })?;
-    }
-    if stays {
-        shelf.note_deleted(&repository, &digest);
-        return Ok(());
-    }
-    Ok(writer.remove(&digest)?)
+    writer.commit(turn, &Change::Delete { repository, digest, kept: stays })?;
+    if stays { Ok(()) } else { Ok(writer.remove(&digest)?) }
 }
 
 /// One change at a time; 202 when it is done.

@@ -63,13 +63,11 @@ fn record(shelf: &Shelf, repository: Repository, target: Target, manifest: &Mani
     let unlisted = shelf.names().listed_untagged(&repository, children);
     let subject = manifest.subject().map(|subject| subject.digest);
     let (listed, digest) = (manifest.descriptor(), manifest.digest());
-    let pushed = repository.clone();
     let change = match target {
         Target::Tag(tag) => Change::Tag { repository, tag, manifest: listed, unlisted },
         Target::Digest(_) => Change::List { repository, manifest: listed, subject, unlisted },
     };
     writer.commit(&mut turn, &change)?;
-    shelf.note_pushed(&pushed, &digest);
     subject.inspect(|subject| shelf.referrers.note(digest, *subject));
     Ok(())
 }

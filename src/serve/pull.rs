@@ -49,7 +49,7 @@ fn find(shelf: &Shelf, name: &str, registry: Option<&str>, target: &Target) -> R
     match target {
         Target::Digest(digest) => {
             let repository = names.recorded(name, registry);
-            if repository.is_some_and(|repository| shelf.is_deleted(&repository, digest)) {
+            if repository.is_some_and(|repository| names.is_deleted(&repository, digest)) {
                 return Err(Refusal::unknown_manifest(&format!("{name}@{digest}")));
             }
             Ok(*digest)

@@ -18,13 +18,11 @@ use crate::transport::layout::Layout;
 
 use super::Options;
 use super::answer::Refusal;
-use super::names::Names;
+use super::names::{MOST_DELETED, Names};
 use super::referrers::Referrers;
 use super::stored::{Stored, open_file};
 use super::writer::Writer;
 
-/// The most deletions that are remembered, each of some 100 bytes.
-const MOST_DELETED: usize = 50_000;
 /// The largest index.json that is read, in bytes.
 pub const MAX_INDEX: u64 = 64 * 1024 * 1024;
 
@@ -33,8 +31,7 @@ pub struct Shelf {
     content: Content,
     names: Arc<RwLock<Names>>,
     pub referrers: Referrers,
-    /// Manifests that were deleted in one repository and that another one needs; at most [`MOST_DELETED`].
-    deleted: Mutex<HashSet<(Repository, Digest)>>,
+    /// The most deletions of what another repository needs.
     most_deleted: usize,
     /// Repositories from which something was deleted: parts of an index that is gone can still be deleted there. At most
     /// [`MOST_DELETED`].
@@ -86,7 +83,6 @@ impl Shelf {
             content,
             names,
             referrers: Referrers::default(),
-            deleted: Mutex::default(),
             most_deleted: MOST_DELETED,
             emptied: Mutex::default(),
             writer,
@@ -99,26 +95,16 @@ impl Shelf {
         self.names.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether the manifest was deleted in this repository and not pushed again.
-    pub fn is_deleted(&self, repository: &Repository, digest: &Digest) -> bool {
-        let deleted = self.deleted.lock().unwrap_or_else(PoisonError::into_inner);
-        !deleted.is_empty() && deleted.contains(&(repository.clone(), *digest))
-    }
-
     /// Whatever is deleted has to be remembered, so there must be room for it first.
     ///
     /// # Errors
     /// So much was deleted already that no more is remembered.
     pub fn check_room_to_delete(&self) -> Result<(), Refusal> {
-        if self.deleted.lock().unwrap_or_else(PoisonError::into_inner).len() < self.most_deleted {
+        if self.names().count_deleted() < self.most_deleted {
             return Ok(());
         }
-        let text = "too many manifests were deleted that other repositories need; start the server again";
+        let text = "too many manifests were deleted that other repositories need; delete some of them there, too";
         Err(Refusal::new(429, "TOOMANYREQUESTS", text))
-    }
-
-    pub fn note_deleted(&self, repository: &Repository, digest: &Digest) {
-        self.deleted.lock().unwrap_or_else(PoisonError::into_inner).insert((repository.clone(), *digest));
     }
 
     /// Something is going to be deleted from this repository.
@@ -133,11 +119,6 @@ impl Shelf {
     pub fn has_had(&self, repository: &Repository) -> bool {
         self.names().knows(repository)
             || self.emptied.lock().unwrap_or_else(PoisonError::into_inner).contains(repository)
-    }
-
-    /// It was pushed again.
-    pub fn note_pushed(&self, repository: &Repository, digest: &Digest) {
-        self.deleted.lock().unwrap_or_else(PoisonError::into_inner).remove(&(repository.clone(), *digest));
     }
 
     pub fn writer(&self) -> Option<&Writer> {

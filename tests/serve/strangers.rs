@@ -132,6 +132,13 @@ fn what_another_repository_has_survives_a_deletion() {
     server.get(&format!("/v2/team/one/manifests/{digest}")).expect(404);
     server.get(&format!("/v2/team/two/manifests/{digest}")).expect(200);
     server.get("/v2/team/two/manifests/1").expect(200);
+    // A restart changes nothing about it.
+    drop(server);
+    for server in [Embedded::serve(work.path()), Embedded::writable(work.path())] {
+        server.get(&format!("/v2/team/one/manifests/{digest}")).expect(404);
+        server.get(&format!("/v2/team/two/manifests/{digest}")).expect(200);
+    }
+    let server = Embedded::writable(work.path());
     image.push(&server);
     server.get(&format!("/v2/team/one/manifests/{digest}")).expect(200);
 }

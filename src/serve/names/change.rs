@@ -38,7 +38,13 @@ pub enum Change {
     /// The tag is gone; its manifest stays, by its digest.
     Untag { repository: Repository, tag: Tag },
     /// The manifest is gone from this repository, with all its tags.
-    Delete { repository: Repository, digest: Digest },
+    Delete {
+        repository: Repository,
+        digest: Digest,
+        /// Another repository needs it, so its content stays: that it is unknown in this one has to be remembered.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        kept: bool,
+    },
 }
 
 impl Names {
@@ -46,21 +52,28 @@ impl Names {
     pub fn apply(&mut self, change: &Change) {
         match change {
             Change::Tag { repository, tag, manifest, unlisted } => {
+                self.deleted.remove(&(manifest.digest, repository.clone()));
                 self.untag(repository, tag);
                 self.remove_untagged(repository, &manifest.digest);
                 self.add_named(repository, Some(tag), manifest);
                 self.unlist(repository, unlisted);
             }
             Change::List { repository, manifest, subject, unlisted } => {
+                self.deleted.remove(&(manifest.digest, repository.clone()));
                 self.list(repository, manifest, subject.as_ref());
                 self.unlist(repository, unlisted);
             }
             Change::Untag { repository, tag } => self.untag(repository, tag),
-            Change::Delete { repository, digest } => {
+            Change::Delete { repository, digest, kept } => {
                 let known = self.known(repository);
                 let here = known.iter().flat_map(|own| self.entries.of(*digest, Some(own)));
                 let all: Vec<u64> = here.chain(self.entries.of(*digest, None)).collect();
                 self.remove_all(all);
+                match kept {
+                    true => drop(self.deleted.insert((*digest, repository.clone()))),
+                    // Without its content it is unknown everywhere.
+                    false => self.deleted.retain(|(deleted, _)| deleted != digest),
+                }
             }
         }
     }

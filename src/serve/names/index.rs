@@ -1,5 +1,6 @@
 //! `index.json` read and written one descriptor at a time: thousands of them as JSON values would take many times their length.
 
+use std::collections::BTreeSet;
 use std::io::{self, Write};
 use std::path::Path;
 
@@ -8,11 +9,11 @@ use serde::de::{DeserializeSeed, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value, json};
 
 use crate::error::{Error, Result};
-use crate::oci::{Descriptor, Reference, Repository, Tag, has_at_most_values};
+use crate::oci::{Descriptor, Digest, Reference, Repository, Tag, has_at_most_values};
 use crate::transport::layout::{IMAGE_NAME, REF_NAME};
 
 use super::entries::Entry;
-use super::{Names, REPOSITORY};
+use super::{DELETED, MOST_DELETED, Names, REPOSITORY};
 
 /// The most values in an index that is read: 100,000 images of twenty each.
 const MOST_VALUES: usize = 2_000_000;
@@ -32,13 +33,14 @@ pub fn parse(index: &[u8], layout: &Path) -> Result<Names> {
     let reader = IndexReader { names: &mut names, fallback: fallback.as_ref() };
     let read = reader.deserialize(&mut json).and_then(|()| json.end());
     read.map_err(|e| Error::damaged(fail()).because(e))?;
+    names.deleted = take_deleted(&mut names.rest);
     Ok(names)
 }
 
 /// Writes the content of an `index.json`, a descriptor a line.
 pub fn write(names: &Names, out: &mut impl Write) -> io::Result<()> {
     out.write_all(b"{\n")?;
-    for (key, value) in &names.rest {
+    for (key, value) in &with_deleted(names) {
         writeln!(out, "  {}: {value},", Value::from(key.as_str()))?;
     }
     out.write_all(b"  \"manifests\": [")?;
@@ -46,6 +48,33 @@ pub fn write(names: &Names, out: &mut impl Write) -> io::Result<()> {
         write!(out, "{}\n    {}", if count == 0 { "" } else { "," }, entry.raw)?;
     }
     out.write_all(b"\n  ]\n}\n")
+}
+
+/// What the index says beside its manifests, with the deletions that are to be remembered.
+fn with_deleted(names: &Names) -> Map<String, Value> {
+    let mut rest = names.rest.clone();
+    if !names.deleted.is_empty() {
+        let deleted = names.deleted.iter().map(|(digest, repository)| format!("{repository}@{digest}"));
+        let annotations = rest.entry("annotations").or_insert_with(|| json!({}));
+        if let Some(annotations) = annotations.as_object_mut() {
+            annotations.insert(DELETED.to_owned(), deleted.collect::<Vec<_>>().join(" ").into());
+        }
+    }
+    rest
+}
+
+/// Takes them out again; what is none of them is left out.
+fn take_deleted(rest: &mut Map<String, Value>) -> BTreeSet<(Digest, Repository)> {
+    let Some(annotations) = rest.get_mut("annotations").and_then(Value::as_object_mut) else { return BTreeSet::new() };
+    let Some(text) = annotations.remove(DELETED) else { return BTreeSet::new() };
+    if annotations.is_empty() {
+        rest.remove("annotations");
+    }
+    let parse = |one: &str| {
+        let (repository, digest) = one.split_once('@')?;
+        Some((digest.parse().ok()?, repository.parse().ok()?))
+    };
+    text.as_str().unwrap_or_default().split(' ').filter_map(parse).take(MOST_DELETED).collect()
 }
 
 struct IndexReader<'a> {

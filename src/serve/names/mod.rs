@@ -28,6 +28,14 @@ use entries::{Entries, Entry};
 /// The repository of a manifest that has no name because it is no image: a referrer that was pushed by its digest.
 const REPOSITORY: &str = "org.gapferry.repository";
 
+/// The annotation of the index that lists what was deleted in one repository and is kept for another, as `REPOSITORY@DIGEST`,
+/// separated by spaces: content asked for by digest is there under any name, so `index.json` cannot say it by leaving it out.
+const DELETED: &str = "org.gapferry.deleted";
+/// The most that are remembered.
+pub const MOST_DELETED: usize = 50_000;
+/// About the most that one of them takes there, in bytes.
+const DELETED_SIZE: u64 = 400;
+
 /// What clients call Docker Hub when they ask a mirror.
 const HUB_ALIASES: [&str; 2] = ["registry-1.docker.io", "index.docker.io"];
 
@@ -37,6 +45,8 @@ pub struct Names {
     /// Everything in the index but its manifests, kept as it was.
     rest: Map<String, Value>,
     entries: Entries,
+    /// See [`DELETED`].
+    deleted: BTreeSet<(Digest, Repository)>,
     repositories: BTreeMap<Arc<Repository>, Known>,
     /// The repositories that answer to a spelling, by spelling.
     spellings: HashMap<String, BTreeSet<Arc<Repository>>>,
@@ -83,7 +93,7 @@ impl Names {
 
     /// About how long the file is, in bytes.
     pub fn size(&self) -> u64 {
-        self.entries.bytes() + 6 * self.entries.len() as u64
+        self.entries.bytes() + 6 * self.entries.len() as u64 + DELETED_SIZE * self.deleted.len() as u64
     }
 
     fn add(&mut self, mut entry: Entry) {
@@ -271,6 +281,16 @@ impl Names {
     /// Whether anything is listed in this repository.
     pub fn knows(&self, repository: &Repository) -> bool {
         self.repositories.contains_key(repository)
+    }
+
+    /// Whether the manifest was deleted in this repository, is kept for another, and was not pushed again.
+    pub fn is_deleted(&self, repository: &Repository, digest: &Digest) -> bool {
+        !self.deleted.is_empty() && self.deleted.contains(&(*digest, repository.clone()))
+    }
+
+    /// How many such deletions there are.
+    pub fn count_deleted(&self) -> usize {
+        self.deleted.len()
     }
 
     /// The digests of the index; one may come several times.

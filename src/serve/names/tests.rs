@@ -132,7 +132,7 @@ fn a_push_keeps_what_others_wrote_into_the_index() {
     let text = String::from_utf8(json_of(&again)).unwrap();
     assert!(text.contains("x-kept") && text.contains("somebody"), "{text}");
     let digest = Digest::sha256(b"new");
-    names.apply(&Change::Delete { repository, digest });
+    names.apply(&Change::Delete { repository, digest, kept: false });
     assert!(tags(&names, "team/app").is_empty());
 }
 
@@ -163,7 +163,7 @@ fn any_change() -> impl proptest::strategy::Strategy<Value = Change> {
     let digest = (0..4_u8).prop_map(|n| Digest::sha256(&[n]));
     let tag = (0..3_u8).prop_map(|n| tag(&format!("t{n}")));
     let repository = (0..2_u8).prop_map(|n| format!("docker.io/x/r{n}").parse::<Repository>().unwrap());
-    (0..4_u8, repository, tag, digest.clone(), proptest::option::of(digest)).prop_map(
+    (0..5_u8, repository, tag, digest.clone(), proptest::option::of(digest)).prop_map(
         |(kind, repository, tag, digest, other)| {
             let manifest = Descriptor::new("m", digest, 1);
             let unlisted = other.into_iter().filter(|other| *other != digest).collect();
@@ -171,7 +171,7 @@ fn any_change() -> impl proptest::strategy::Strategy<Value = Change> {
                 0 => Change::Tag { repository, tag, manifest, unlisted },
                 1 => Change::List { repository, manifest, subject: other, unlisted: vec![] },
                 2 => Change::Untag { repository, tag },
-                _ => Change::Delete { repository, digest },
+                kind => Change::Delete { repository, digest, kept: kind == 3 },
             }
         },
     )
@@ -187,8 +187,10 @@ proptest::proptest! {
         let mut again = Names::parse(&json_of(&names), Path::new("x")).unwrap();
         once(&mut again);
         proptest::prop_assert_eq!(content(&again), content(&names));
+        proptest::prop_assert_eq!(&again.deleted, &names.deleted);
         let json = json_of(&again);
         let read = Names::parse(&json, Path::new("x")).unwrap();
+        proptest::prop_assert_eq!(&read.deleted, &names.deleted);
         for name in ["x/r0", "x/r1"] {
             proptest::prop_assert_eq!(tags(&read, name), tags(&names, name));
             proptest::prop_assert_eq!(read.has(name, None), names.has(name, None));
@@ -225,7 +227,7 @@ fn what_is_deleted_leaves_nothing_behind() {
     let repository: Repository = "quay.io/org/app".parse().unwrap();
     names.apply(&put(&repository, "1", b"x"));
     names.apply(&put(&repository, "2", b"x"));
-    names.apply(&Change::Delete { repository: repository.clone(), digest: Digest::sha256(b"x") });
+    names.apply(&Change::Delete { repository: repository.clone(), digest: Digest::sha256(b"x"), kept: false });
     assert!(names.repositories.is_empty() && names.spellings.is_empty());
     assert_eq!((names.entries.len(), names.size()), (0, 0));
     let other = Arc::new(repository);
@@ -251,4 +253,22 @@ fn a_referrer_that_an_index_names_stays_a_referrer() {
     assert!(again.lists("team/app", None, &Digest::sha256(b"referrer")));
     assert!(!again.lists("team/app", None, &Digest::sha256(b"plain")));
     assert!(!again.lists("team/other", None, &Digest::sha256(b"referrer")));
+}
+
+/// Content is there under any name, so a restart must not bring back what was deleted in one repository alone.
+#[test]
+fn what_was_deleted_in_one_repository_alone_is_written_into_the_index() {
+    let mut names = index(&[("docker.io/team/one:1", b"x"), ("docker.io/team/two:1", b"x")]);
+    let [one, two]: [Repository; 2] = ["docker.io/team/one", "docker.io/team/two"].map(|name| name.parse().unwrap());
+    let digest = Digest::sha256(b"x");
+    let delete = |repository: &Repository, kept| Change::Delete { repository: repository.clone(), digest, kept };
+    names.apply(&delete(&one, true));
+    let mut again = Names::parse(&json_of(&names), Path::new("x")).unwrap();
+    assert!(again.is_deleted(&one, &digest) && !again.is_deleted(&two, &digest));
+    again.apply(&put(&one, "2", b"x"));
+    assert!(!again.is_deleted(&one, &digest));
+    again.apply(&delete(&one, true));
+    again.apply(&delete(&two, false));
+    let text = String::from_utf8(json_of(&again)).unwrap();
+    assert!(!text.contains(DELETED) && text.contains("somebody"), "{text}");
 }
