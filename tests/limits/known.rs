@@ -191,7 +191,7 @@ async fn a_line_that_fails_is_told_as_that_and_not_asked_about_by_tag() {
     let list = allowlist(directory.path(), &server.address, &NAMES[..1]);
     let lock = directory.path().join("lock").display().to_string();
     well(gapferry(&["lock", "-f", &list, "-o", &lock]).await);
-    let refusing = Server::registry(|_, _| Answer::new(401)).await;
+    let refusing = Server::registry(|_, _| Answer::new(400)).await;
     let moved_away = std::fs::read_to_string(&lock).unwrap().replace(&server.address, &refusing.address);
     std::fs::write(&lock, moved_away).unwrap();
     let list = allowlist(directory.path(), &refusing.address, &NAMES[..1]);

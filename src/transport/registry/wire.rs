@@ -315,26 +315,32 @@ impl Wire {
         Ok(exchanged)
     }
 
-    /// Asks the registry for a sign of life when nothing has come from it for as long as it may be silent: storing a large upload may
-    /// take longer than that, and so may noticing that the registry is gone. Never ends.
+    /// Asks the registry for a sign of life when nothing has come from it for a while: storing a large upload may take longer than
+    /// any other answer, and so may noticing that the registry is gone. Never ends.
     async fn listen(&self, outage: &Outage) -> Infallible {
-        let (since, stall, what) = (Instant::now(), self.limits.stall, "asking whether the registry is up");
+        let (since, what) = (Instant::now(), "asking whether the registry is up");
+        let (quiet, patience) = (self.limits.stall / 4, self.limits.stall / 2);
         loop {
-            while let Some(left) = stall.checked_sub(outage.quiet_for(since)).filter(|left| !left.is_zero()) {
+            while let Some(left) = quiet.checked_sub(outage.quiet_for(since)).filter(|left| !left.is_zero()) {
                 tokio::time::sleep(left).await;
             }
             let Some(url) = self.home.get().and_then(|home| home.join("/v2/").ok()) else {
                 return std::future::pending().await;
             };
             let (method, headers, body, began) = (Method::GET, HeaderMap::new(), Payload::none(), Instant::now());
-            match self.status(Call { method, url, headers, body, authorization: None, what }).await {
+            let call = Call { method, url, headers, body, authorization: None, what };
+            let sign = tokio::time::timeout(patience, self.status(call)).await;
+            let failure = match sign.unwrap_or_else(|_| Err(silence(what, patience))) {
                 // Perhaps a gateway, which would end the upload as well if the registry did not answer.
-                Ok(_) => outage.answered(Work::Token),
-                Err(failure) => {
-                    outage.gave_no_sign(began, &failure.error.chain());
-                    tokio::time::sleep(stall).await;
+                Ok(_) => {
+                    outage.answered(Work::Token);
+                    continue;
                 }
-            }
+                Err(failure) => failure,
+            };
+            let why = failure.error.chain();
+            outage.gave_no_sign(began, why.strip_prefix(what).map_or(&*why, |why| why.trim_start_matches(": ")));
+            tokio::time::sleep(quiet).await;
         }
     }
 
