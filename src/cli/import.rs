@@ -233,6 +233,7 @@ fn cargo<'a>(bundle: &Bundle, source: &'a dyn Source, graph: Graph, arriving: Op
         note_lacking: None,
         faults: Vec::new(),
         lost: Vec::new(),
+        left_out: None,
         missing: bundle.lock().missing.clone(),
         arriving,
         arrivals: None,

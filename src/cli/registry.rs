@@ -83,8 +83,8 @@ pub struct RegistryArgs {
     ///
     /// All requests to it wait together; the same holds for a token server or a blob storage that it needs, and for a registry that
     /// opens uploads and completes none. Then the command gives up and ends with exit code 5; what is done is kept, and the same
-    /// command continues. Time counts only while no answer comes: neither waits that the registry asks for (see --max-wait) nor
-    /// transfers that are slow but moving. Default: 2m; with --retries, the time that these take.
+    /// command continues. Time counts only while nothing of that kind succeeds; waits that the registry asks for (see --max-wait)
+    /// and transfers that are slow but moving do not count. Default: 2m; with --retries, the time that these take.
     #[arg(long, value_name = "DURATION", value_parser = parse_duration, hide_short_help = true)]
     retry_budget: Option<Duration>,
     /// How long to wait when a registry's limit is reached, such as 90s, 10m or 6h

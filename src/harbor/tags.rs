@@ -21,6 +21,7 @@ pub async fn tag_digest(api: &dyn Api, tag: &Reference) -> Result<Option<Digest>
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Artifact {
     pub digest: Digest,
+    /// Empty: Harbor does not say.
     pub media_type: String,
     /// Of an index, the manifests that it names.
     pub children: Vec<Digest>,

@@ -8,6 +8,7 @@ use axum::response::Response;
 use serde_json::json;
 
 use crate::oci::media_type;
+use crate::progress::units::count;
 
 use super::answer::{Refusal, json};
 use super::blocking;
@@ -51,7 +52,8 @@ pub async fn referrers(shelf: &Arc<Shelf>, name: String, subject: String, query:
         response.headers_mut().insert("oci-filters-applied", HeaderValue::from_static("artifactType"));
     }
     if let Some(one) = unreadable.first() {
-        let text = format!("{} manifests cannot be read and may be missing here, such as {one}", unreadable.len());
+        let unreadable = count(unreadable.len(), "manifest");
+        let text = format!("{unreadable} cannot be read and may be missing here, such as {one}");
         header(&mut response, "warning", &format!("299 - \"{text}\""))?;
     }
     if let Some(last) = more {

@@ -5,6 +5,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::oci::{Descriptor, Digest, MAX_MANIFEST_SIZE};
+use crate::progress::units::count;
 
 use super::shelf::{Given, Shelf};
 
@@ -60,6 +61,11 @@ impl Referrers {
         }
     }
 
+    /// A listed manifest can no longer be read. Returns whether that is new.
+    fn note_unreadable(&self, digest: Digest) -> bool {
+        self.lock().as_mut().is_some_and(|table| table.unreadable.insert(digest))
+    }
+
     /// The manifests of any repository that speak of the subject, listed now or before; and those of the repository that cannot be
     /// read.
     fn of(&self, shelf: &Shelf, wanted: &Wanted) -> (Vec<Digest>, BTreeSet<Digest>) {
@@ -98,9 +104,9 @@ impl Table {
             }
         }
         if let Some(error) = first {
-            let count = self.unreadable.len() - before;
-            let text = "listed manifests cannot be read, so lists of referrers may lack them; the first";
-            shelf.warn(format!("{count} {text}: {}", error.chain()));
+            let unreadable = count(self.unreadable.len() - before, "listed manifest");
+            let text = "cannot be read, so lists of referrers may be incomplete; the first";
+            shelf.warn(format!("{unreadable} {text}: {}", error.chain()));
         }
     }
 }
@@ -117,7 +123,8 @@ pub fn find_some(shelf: &Shelf, wanted: &Wanted) -> Found {
             Ok(given) => given,
             // It was readable before.
             Err(error) => {
-                if found.unreadable.insert(digest) {
+                found.unreadable.insert(digest);
+                if shelf.referrers.note_unreadable(digest) {
                     shelf.warn(format!("a list of referrers lacks {digest}: {}", error.chain()));
                 }
                 continue;

@@ -193,6 +193,34 @@ fn what_a_policy_withholds_from_an_increment_stops_no_other_image() {
     }
 }
 
+/// `cosign sign -r` signs an index and each of its platforms. While the policy hides the index, nobody knows that the platforms
+/// belong to it; their signatures must not be lost with exit code 0.
+#[test]
+fn signatures_of_platforms_of_a_hidden_index_are_reported_and_come_with_the_next_run() {
+    let source = Registry::start();
+    let multi = images::oci_index("team/app", "1.0", "content");
+    multi.push(&source);
+    let names = [format!("{}/team/app:1.0", source.host())];
+    let directory = tempdir();
+    let receipt = directory.path().join("receipt").display().to_string();
+    let server = Harbor::start(setup());
+    import(&bundle_of(&source, &names, &[]), &server, "/base", CI, &["--receipt", &receipt]).ended(0);
+    server.change("base", |project| project.content_trust = true);
+    let of_index = images::cosign_signature(&multi);
+    let of_platforms: Vec<Image> = multi.children.iter().map(images::cosign_signature).collect();
+    of_platforms.iter().chain([&of_index]).for_each(|signature| signature.push(&source));
+    let next = bundle_of(&source, &names, &["--since", &receipt]);
+    let is_there = |signature: &Image| server.tag("base/team/app", signature.tag.as_deref().unwrap()).is_some();
+    let says = format!("warning: {} signatures not brought (", of_platforms.len());
+    import(&next, &server, "/base", CI, &["--dry-run"]).ended(0).said(&[&says]);
+    let ran = import(&next, &server, "/base", CI, &[]).ended(1);
+    ran.said(&[&says, "base/team/app:1.0", "Run the same command again"]);
+    assert!(is_there(&of_index) && !of_platforms.iter().any(is_there));
+    // Signed, the index can be pulled.
+    import(&next, &server, "/base", CI, &[]).ended(0);
+    assert!(of_platforms.iter().all(is_there));
+}
+
 /// A child that the target has where it is needed need not be read to put an index that names it.
 #[test]
 fn an_index_is_renewed_though_a_policy_withholds_a_child_that_is_there() {

@@ -236,7 +236,10 @@ fn a_damaged_manifest_costs_no_other_image_its_referrers() {
     for _ in 0..2 {
         let (listed, warning): (Vec<_>, _) = list(&image);
         assert_eq!(listed, [good.digest()]);
-        assert!(warning.is_some_and(|text| text.starts_with("299 - \"") && text.contains(&bad.digest())));
+        assert!(
+            warning
+                .is_some_and(|text| text.starts_with("299 - \"1 manifest cannot be") && text.contains(&bad.digest()))
+        );
         assert_eq!(list(&other), (vec![], None));
     }
     // The operator reads it once.
@@ -245,6 +248,16 @@ fn a_damaged_manifest_costs_no_other_image_its_referrers() {
     std::fs::write(&path, &bad.manifest).unwrap();
     let (listed, warning): (Vec<_>, _) = list(&image);
     assert_eq!((listed.len(), warning), (2, None));
+    // So it is with one that was readable when the server began.
+    std::fs::write(work.path().join("blobs/sha256").join(good.digest().trim_start_matches("sha256:")), "damaged")
+        .unwrap();
+    for _ in 0..3 {
+        let (listed, warning): (Vec<_>, _) = list(&image);
+        assert_eq!(listed, [bad.digest()]);
+        assert!(warning.is_some_and(|text| text.contains(&good.digest())));
+    }
+    let told = server.events();
+    assert!(matches!(&told[..], [_, Event::Warning(text)] if text.contains(&good.digest())), "{told:?}");
 }
 
 #[test]

@@ -56,7 +56,7 @@ pub async fn run(
         proof.missing.retain(|missing| !unnecessary.contains(&missing.digest));
     }
     tell_missing(args, bundle, &proof, context)?;
-    let (graph, lost) = assemble::split(images, bundle.lock(), &targets, context)?;
+    let (graph, lost) = assemble::split(images, bundle, &targets, context)?;
     from.allowed.check_content(&graph)?;
     if let Some(pump) = from.pump {
         pump.check(&graph)?;

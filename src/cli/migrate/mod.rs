@@ -264,6 +264,7 @@ fn cargo(storage: &Storage, collected: Collected) -> Cargo<'_> {
         note_lacking: None,
         faults,
         lost,
+        left_out: None,
         missing: Vec::new(),
         arriving: None,
         arrivals: None,

@@ -169,6 +169,8 @@ pub struct Cargo<'a> {
     pub faults: Vec<String>,
     /// Images that failed already: the source cannot give them.
     pub lost: Vec<ImageReceipt>,
+    /// A warning about companions that the source has and that are not pushed. Then the push is no full success.
+    pub left_out: Option<String>,
     /// Images that the bundle was to bring and lacks: no failure of this push.
     pub missing: Vec<MissingImage>,
     /// It comes in several runs, and this is the one that knows of the others.

@@ -52,7 +52,8 @@ impl Push<'_> {
         if self.args.dry_run {
             let steps = plan.images.iter().flat_map(|step| step.companions.iter().map(move |own| (step, own)));
             let left = companions::NotBrought::among(steps.map(|(step, own)| (step, own, &own.action)));
-            left.failures().chain(left.warnings()).for_each(|text| context.events.report(Event::Warning(text)));
+            let warnings = left.failures().chain(left.warnings()).chain(cargo.left_out.clone());
+            warnings.for_each(|text| context.events.report(Event::Warning(text)));
             left.notice().into_iter().for_each(|text| context.events.report(Event::Notice(text)));
         }
         Ok(plan)

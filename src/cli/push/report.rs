@@ -162,6 +162,10 @@ fn receipt_of(push: &Push<'_>, cargo: &Cargo<'_>, ended: &Ended<'_>, outcome: &t
 
 /// Blobs of images that are there as a whole, below manifests that the target does not give. It was asked for each of them.
 fn below_unread(cargo: &Cargo<'_>, outcome: &transfer::Outcome) -> BTreeSet<Digest> {
+    // Where something is missing below an image that could not be read, nobody knows.
+    if !cargo.lost.is_empty() {
+        return BTreeSet::new();
+    }
     let mut partial = cargo.graph.images.iter().zip(&outcome.images).filter(|(image, _)| image.is_partial()).peekable();
     if partial.peek().is_none() || !partial.all(|(_, result)| matches!(result, Ok(Done::Pushed | Done::Present))) {
         return BTreeSet::new();
@@ -255,9 +259,9 @@ pub(super) fn summary(
         context.say(&format!("{} for {volumes}: run the same command with what comes next", verb(waiting)));
     }
     left.notice().into_iter().for_each(|text| context.events.report(Event::Notice(text)));
-    left.warnings().for_each(|text| context.events.report(Event::Warning(text)));
+    left.warnings().chain(cargo.left_out.clone()).for_each(|text| context.events.report(Event::Warning(text)));
     match (failed, waiting) {
-        (0, 0) if left.is_failure() => Outcome::SomeImagesFailed,
+        (0, 0) if left.is_failure() || cargo.left_out.is_some() => Outcome::SomeImagesFailed,
         (0, 0) => Outcome::Done,
         (0, _) => Outcome::Waiting,
         _ => match stopped {

@@ -56,6 +56,10 @@ fn with_deleted(names: &Names) -> Map<String, Value> {
     if !names.deleted.is_empty() {
         let deleted = names.deleted.iter().map(|(digest, repository)| format!("{repository}@{digest}"));
         let annotations = rest.entry("annotations").or_insert_with(|| json!({}));
+        // It may be `null`, or whatever somebody wrote there.
+        if !annotations.is_object() {
+            *annotations = json!({});
+        }
         if let Some(annotations) = annotations.as_object_mut() {
             annotations.insert(DELETED.to_owned(), deleted.collect::<Vec<_>>().join(" ").into());
         }

@@ -272,3 +272,19 @@ fn what_was_deleted_in_one_repository_alone_is_written_into_the_index() {
     let text = String::from_utf8(json_of(&again)).unwrap();
     assert!(!text.contains(DELETED) && text.contains("somebody"), "{text}");
 }
+
+/// The annotations of an index may be anything; a deletion is remembered all the same.
+#[test]
+fn a_deletion_is_written_beside_annotations_that_are_none() {
+    for annotations in [json!(null), json!("text"), json!([1])] {
+        let text = json!({"schemaVersion": 2, "annotations": annotations, "manifests": []}).to_string();
+        let mut names = Names::parse(text.as_bytes(), Path::new("x")).unwrap();
+        let [one, two]: [Repository; 2] =
+            ["docker.io/team/one", "docker.io/team/two"].map(|name| name.parse().unwrap());
+        [&one, &two].iter().for_each(|repository| names.apply(&put(repository, "1", b"x")));
+        let digest = Digest::sha256(b"x");
+        names.apply(&Change::Delete { repository: one.clone(), digest, kept: true });
+        let again = Names::parse(&json_of(&names), Path::new("x")).unwrap();
+        assert!(again.is_deleted(&one, &digest), "{annotations}");
+    }
+}

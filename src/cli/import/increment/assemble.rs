@@ -1,13 +1,20 @@
 //! The images of an increment. What the target has and does not give, because a policy of the project forbids pulling it, costs
 //! only the images that cannot do without it.
 
+use std::collections::HashSet;
+
 use super::super::{Cargo, FILES_AT_ONCE, OF_BUNDLE};
+use crate::bundle::Bundle;
+use crate::cli::companions::counted;
 use crate::cli::context::Context;
+use crate::cli::push::report::named;
+use crate::companion::Kind;
 use crate::content::Cached;
 use crate::error::{Error, Reason, Result};
 use crate::graph::{Graph, Image};
 use crate::increment::Expected;
-use crate::lock::Lock;
+use crate::lock::{Attached, Lock};
+use crate::oci::Digest;
 use crate::plan::Targets;
 use crate::progress::Event;
 use crate::progress::units::count;
@@ -21,6 +28,8 @@ pub struct Lost {
     images: Vec<ImageReceipt>,
     /// A line for each, for the end.
     faults: Vec<String>,
+    /// About companions that the bundle brings and that are not pushed.
+    left_out: Option<String>,
 }
 
 /// The images of `lock` in its order, without manifests that the target has where they are needed and does not give.
@@ -34,13 +43,28 @@ pub async fn images(expected: &Expected<'_>, lock: &Lock, context: &Context) -> 
 ///
 /// # Errors
 /// Every image that failed for any other reason.
-pub fn split(images: Vec<Result<Image>>, lock: &Lock, targets: &Targets, context: &Context) -> Result<(Graph, Lost)> {
-    let mut left = 0;
+pub fn split(
+    images: Vec<Result<Image>>,
+    bundle: &Bundle,
+    targets: &Targets,
+    context: &Context,
+) -> Result<(Graph, Lost)> {
+    let lock = bundle.lock();
+    let assumed: HashSet<Digest> = bundle.json().assumed.iter().map(|assumed| assumed.digest).collect();
+    let (mut left, mut seen, mut unbrought, mut without) = (0, HashSet::new(), Vec::new(), Vec::new());
     let (mut graph, mut lost, mut failures) = (Graph::default(), Lost::default(), Vec::new());
     for (image, (locked, to)) in images.into_iter().zip(lock.images.iter().zip(targets)) {
         match image {
             Ok(image) => {
-                left += locked.companions().len() - image.locked.companions().len();
+                let kept: HashSet<Digest> = image.locked.companions().iter().map(|own| own.digest).collect();
+                let gone = locked.companions().iter().filter(|own| !kept.contains(&own.digest));
+                let (there, mut carried): (Vec<_>, Vec<_>) = gone.partition(|own| assumed.contains(&own.digest));
+                left += there.len();
+                // Several tags may mean the image.
+                carried.retain(|own| seen.insert((&to.repository, own.digest)));
+                without.extend((!carried.is_empty()).then_some(to));
+                let kind = |own: &Attached| Kind::of(own.tag.as_ref(), own.artifact_type.as_deref(), None);
+                unbrought.extend(carried.into_iter().map(kind));
                 graph.images.push(image);
             }
             Err(error) if error.reason() == Some(&Reason::PullPolicy) => {
@@ -52,8 +76,16 @@ pub fn split(images: Vec<Result<Image>>, lock: &Lock, targets: &Targets, context
         }
     }
     if left > 0 {
-        let text = "left as the target has them: a policy of the project forbids reading them there";
+        let text = "left as the target has them: a policy of the project forbids reading them, or what they belong to";
         context.events.report(Event::Notice(format!("{} {text}", count(left, "companion"))));
+    }
+    if !unbrought.is_empty() {
+        lost.left_out = Some(format!(
+            "{} not brought ({}): whether their subject belongs to the image cannot be read while a policy of the project hides it. \
+             Run the same command again once the image can be pulled",
+            counted(&unbrought, false),
+            named(without)
+        ));
     }
     match failures.is_empty() {
         true => Ok((graph, lost)),
@@ -69,6 +101,6 @@ fn reason(error: &Error) -> String {
 impl Lost {
     /// They count as failed beside what `cargo` brings.
     pub fn beside(self, cargo: Cargo<'_>) -> Cargo<'_> {
-        Cargo { lost: self.images, faults: self.faults, ..cargo }
+        Cargo { lost: self.images, faults: self.faults, left_out: self.left_out, ..cargo }
     }
 }

@@ -43,11 +43,15 @@ impl Disclose for ByApi<'_> {
             return Ok(None);
         }
         let artifact = harbor::artifact(self.0, reference).await?;
-        Ok(artifact.map(|harbor::Artifact { digest, media_type, children }| Disclosed {
-            descriptor: Descriptor::new(&media_type, digest, 0),
-            children,
-        }))
+        Ok(artifact.and_then(disclosed))
     }
+}
+
+/// `None` without a media type: an index must not pass for an image, whose children nobody would look at.
+fn disclosed(artifact: harbor::Artifact) -> Option<Disclosed> {
+    let harbor::Artifact { digest, media_type, children } = artifact;
+    let is_known = !media_type.is_empty();
+    is_known.then(|| Disclosed { descriptor: Descriptor::new(&media_type, digest, 0), children })
 }
 
 /// What came with images whose tags are gone, by repository, and these tags.
@@ -94,5 +98,22 @@ impl Left {
             }
         }
         has_unclear
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::oci::{Digest, media_type};
+
+    /// Taken for an image, an index would cost its children their signatures.
+    #[test]
+    fn what_has_no_media_type_is_not_known() {
+        let artifact = |media_type: &str| {
+            let (digest, children) = (Digest::sha256(b"index"), vec![Digest::sha256(b"child")]);
+            disclosed(harbor::Artifact { digest, media_type: media_type.to_owned(), children })
+        };
+        assert!(artifact("").is_none());
+        assert!(artifact(media_type::OCI_INDEX).is_some_and(|told| told.children.len() == 1));
     }
 }
