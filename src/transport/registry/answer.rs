@@ -94,15 +94,16 @@ async fn read(purpose: Purpose, what: &str, reply: Reply, aside: &str) -> (Failu
     };
     if refusals::is_down(status, &body) {
         let retry = if server.is_some() { Retry::Down(Evidence::Admitted) } else { Retry::Soon };
-        return (Failure { error: Error::new(Kind::Network, text), retry, server, status: None }, body);
+        return (Failure { error: Error::new(Kind::Network, text), retry, server, status: None, asked: None }, body);
     }
     let error = Error::new(kind(status), text);
+    let asked = None;
     if let Some(reason) = refusals::named(status, &body) {
-        return (Failure { error: error.with_reason(reason), retry, server, status: Some(status) }, body);
+        return (Failure { error: error.with_reason(reason), retry, server, status: Some(status), asked }, body);
     }
     let failure = match reason(purpose, status, &body) {
         Some(reason) => Failure::never(error.with_reason(reason)),
-        None => Failure { error, retry, server, status: Some(status) },
+        None => Failure { error, retry, server, status: Some(status), asked },
     };
     (failure, body)
 }

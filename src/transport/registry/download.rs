@@ -6,6 +6,7 @@
 //! asked only where the registry does not have the layer, without credentials, and only over HTTP.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use futures_util::stream::{self, BoxStream, StreamExt};
@@ -41,8 +42,17 @@ pub(super) async fn blob(host: Arc<Host>, repository: &Repository, blob: &Descri
     let lane = host.reads.clone().acquire_owned().await.ok();
     let tries = host.tries(&what);
     let wanted = Wanted { host, repository: repository.clone(), blob: blob.clone(), what };
-    let mut flow =
-        Flow { wanted, position: offset, skip: 0, pieces: None, server: None, tries, since_break: 0, _lane: lane };
+    let mut flow = Flow {
+        wanted,
+        position: offset,
+        skip: 0,
+        pieces: None,
+        server: None,
+        opened: Instant::now(),
+        tries,
+        since_break: 0,
+        _lane: lane,
+    };
     let begins = flow.connect().await?;
     // Nothing is delivered yet, so a stream from the start is simply passed on as such.
     flow.position = begins;
@@ -69,6 +79,8 @@ struct Flow {
     pieces: Option<Pieces>,
     /// Where they come from; see [`Reply::server`].
     server: Option<Server>,
+    /// When they were asked for.
+    opened: Instant,
     tries: Tries,
     since_break: u64,
     /// Kept over reconnects: giving it back and waiting for it again could wait for itself.
@@ -121,7 +133,7 @@ impl Flow {
         self.position += piece.len() as u64;
         self.since_break += piece.len() as u64;
         if let Some(server) = &self.server {
-            server.answered();
+            server.outage.moved(self.opened);
         }
         (!piece.is_empty()).then_some(piece)
     }
@@ -135,6 +147,7 @@ impl Flow {
     async fn connect(&mut self) -> Result<u64> {
         let mut from = self.position;
         loop {
+            self.opened = Instant::now();
             let failure = match self.wanted.open(from).await {
                 Ok(Opened::At { begins, pieces, server }) => {
                     (self.pieces, self.server) = (Some(pieces), server);

@@ -1,6 +1,6 @@
 //! A try that failed, and what its failure allows.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::outage::{Evidence, Server};
 use crate::error::{Error, Kind};
@@ -14,6 +14,8 @@ pub(super) struct Failure {
     pub server: Option<Server>,
     /// The status of the answer, if one came.
     pub status: Option<u16>,
+    /// When the request was sent that failed, where that is known: before, it may have waited for its turn.
+    pub asked: Option<Instant>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,7 +34,7 @@ pub(super) enum Retry {
 
 impl Failure {
     pub fn new(error: Error, retry: Retry) -> Failure {
-        Failure { error, retry, server: None, status: None }
+        Failure { error, retry, server: None, status: None, asked: None }
     }
 
     pub fn never(error: Error) -> Failure {

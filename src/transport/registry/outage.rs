@@ -14,8 +14,8 @@
 //! The budget counts only time without a successful answer, for each kind of request (`work`): a registry that opens uploads and
 //! completes none is given up, too, and what a cache answers is no sign that it is back. Where no answer came, the silence is as old
 //! as the wait for it, and what still waits ends with the budget. A transfer that moves, however slowly, and a wait that the server
-//! announced itself (`announced`) begin the budget anew. A server from which nothing at all has come in this run gets no budget: the
-//! tries of one request are enough to notice a wrong name.
+//! announced itself (`announced`) begin the budget anew. For a server from which nothing at all has come in this run the tries of one
+//! request are enough, and the budget is the most: they may be spent on a wrong name.
 
 mod announced;
 mod silence;
@@ -41,6 +41,8 @@ pub(super) use silence::{Evidence, Next, Suspicion};
 use silence::{Probed, Silence};
 pub(super) use work::{Server, Work};
 
+/// A transfer that has not moved for so long does not move.
+const STILL: Duration = Duration::from_secs(1);
 /// How often a running upload is looked at.
 const LOOK: Duration = Duration::from_millis(100);
 /// The round in which an outage is reported: what passes at once is not worth a line.
@@ -71,6 +73,8 @@ pub(super) struct Outage {
 struct State {
     /// When it last answered, by kind of request.
     answers: [Option<Instant>; Work::ALL.len()],
+    /// When a transfer with it last moved.
+    moved: Option<Instant>,
     /// It has answered, or a gateway for it: it exists.
     is_known: bool,
     silence: Option<Silence>,
@@ -91,18 +95,19 @@ impl Outage {
         Outage { place: place.to_owned(), limits: limits.clone(), events: events.clone(), state, changed, silent }
     }
 
-    /// The server has answered such a request, or a transfer with it moves.
+    /// The server has answered such a request.
     pub fn answered(&self, work: Work) {
         self.answered_at(Instant::now(), work);
     }
 
-    fn answered_at(&self, now: Instant, work: Work) {
+    pub(super) fn answered_at(&self, now: Instant, work: Work) {
         let (silence, waits, is_change) = {
             let mut state = self.state();
             (state.answers[work as usize], state.is_known) = (Some(now), true);
             let was_unanswered = state.silence.as_ref().is_some_and(|silence| silence.unanswered);
             let silence = state.silence.take_if(|silence| silence.is_ended_by(work));
-            let waits = state.announced.take();
+            // A sign of life is no answer to what was put off.
+            let waits = state.announced.take_if(|_| work > Work::Token);
             let is_change = was_unanswered || silence.is_some() || waits.is_some();
             (silence, waits, is_change)
         };
@@ -118,6 +123,22 @@ impl Outage {
         }
     }
 
+    /// A transfer that began at `began` moves. What it moves may still fail at its end: that is a sign of life, and no success.
+    pub fn moved(&self, began: Instant) {
+        self.moved_at(Instant::now(), began);
+    }
+
+    fn moved_at(&self, now: Instant, began: Instant) {
+        let mut state = self.state();
+        (state.moved, state.is_known) = (Some(now), true);
+        if let Some(silence) = &mut state.silence {
+            silence.moved(began, now);
+        }
+        if let Some(waits) = &mut state.announced {
+            waits.since = now;
+        }
+    }
+
     /// Decides what a request does that failed.
     pub fn failed(&self, suspicion: &Suspicion<'_>) -> Next {
         self.failed_at(Instant::now(), suspicion)
@@ -130,12 +151,13 @@ impl Outage {
             return Next::GivenUp(stopped.clone());
         }
         let (heard, work) = (state.heard(), suspicion.work);
+        let is_moving = state.moved.is_some_and(|moved| now.saturating_duration_since(moved) < STILL);
         // The registry has answered others since the gateway was asked: its answer is old news.
         if suspicion.evidence == Evidence::Status && state.proven(work).is_some_and(|answer| answer > suspicion.began) {
             return suspicion.own.map_or(Next::Exhausted, Next::Alone);
         }
         state.is_known |= suspicion.evidence != Evidence::NoAnswer;
-        let budget = self.limits.retry_budget.filter(|_| state.is_known);
+        let is_known = state.is_known;
         let probed = state.probed;
         let silence = state.noted(suspicion, &self.limits, heard, now);
         if silence.unanswered {
@@ -145,16 +167,24 @@ impl Outage {
         let certain = is_plain || silence.several;
         let since = if is_plain { silence.quiet_since(heard) } else { silence.failing_since(work) };
         let lasted = now.saturating_duration_since(since);
-        let left = budget.map(|budget| budget.saturating_sub(lasted));
-        let used_up = left.map_or(silence.spent.is_some(), |left| left.is_zero());
+        let left = self.limits.retry_budget.map(|budget| budget.saturating_sub(lasted));
+        let beyond = left.filter(|_| is_known);
+        let mut used_up = left.is_some_and(|left| left.is_zero()) || beyond.is_none() && silence.spent.is_some();
+        if is_moving && !is_plain {
+            // What moves may still succeed, and tells. Others that fail as those before them need no more tries until then.
+            if used_up && silence.has_ended_others(suspicion) {
+                return Next::Exhausted;
+            }
+            used_up = false;
+        }
         if let Some(next) = silence.probe(probed, suspicion, used_up, now) {
             return next;
         }
-        // Beyond its own tries a request goes on only while the registry is silent, and there is a budget for that.
+        // Beyond its own tries a request goes on only while a registry is silent that has answered, and there is a budget for that.
         let is_silent = silence.admitted || heard.is_none_or(|heard| heard < suspicion.since);
-        let own = suspicion.own.or_else(|| left.filter(|_| certain && is_silent).map(|_| LONGEST));
+        let own = suspicion.own.or_else(|| beyond.filter(|_| certain && is_silent).map(|_| LONGEST));
         // Without a budget, the tries of one request among several that fail are the measure.
-        let is_last = own.is_none() && left.is_none() && is_plain && silence.several && is_silent;
+        let is_last = own.is_none() && beyond.is_none() && is_plain && silence.several && is_silent;
         if used_up && certain || is_last {
             let does = if heard.is_some_and(|heard| heard > since) { work.undone() } else { "has not answered" };
             let why = format!("{does} for {} ({}); nothing more is asked of it", duration(lasted), suspicion.why);
@@ -210,8 +240,8 @@ impl Outage {
         self.state().probed = Some(Probed { at, is_up });
     }
 
-    /// A sign of life that was asked for at `began`, while a request may wait for long, did not come.
-    pub fn gave_no_sign(&self, began: Instant, why: &str) {
+    /// Signs of life that were asked for did not come; a request has waited for its answer since `then`.
+    pub fn gave_no_sign(&self, then: Instant, why: &str) {
         let now = Instant::now();
         let mut guard = self.state();
         let state = &mut *guard;
@@ -219,8 +249,9 @@ impl Outage {
             return;
         }
         let (what, evidence, work) = ("", Evidence::NoAnswer, Work::Token);
-        let sign = Suspicion { what, work, of_whole: true, why, since: began, began, at: now, evidence, own: None };
         let heard = state.heard();
+        let began = heard.map_or(then, |heard| heard.max(then));
+        let sign = Suspicion { what, work, of_whole: true, why, since: began, began, at: now, evidence, own: None };
         let silence = state.noted(&sign, &self.limits, heard, now);
         let is_news = silence.unanswered && !std::mem::replace(&mut silence.is_reported, true);
         let lasted = now.saturating_duration_since(silence.quiet_since(heard));
@@ -301,7 +332,7 @@ impl Outage {
             return Err(stopped.clone());
         }
         let heard = state.heard();
-        let budget = self.limits.retry_budget.filter(|_| state.is_known);
+        let budget = self.limits.retry_budget;
         let silence = state.silence.as_ref().filter(|silence| silence.unanswered);
         let (Some(silence), Some(budget)) = (silence, budget) else { return Ok(None) };
         let lasted = now.saturating_duration_since(silence.quiet_since(heard));
@@ -323,16 +354,8 @@ impl Outage {
             tokio::time::sleep(LOOK).await;
             let now = upload.sent();
             if std::mem::replace(&mut sent, now) < now {
-                self.answered(self.proven_by_moving(began));
+                self.moved(began);
             }
-        }
-    }
-
-    /// What an upload that moves shows. One that began after others had failed may fail at its end, as they did.
-    fn proven_by_moving(&self, began: Instant) -> Work {
-        match &self.state().silence {
-            Some(silence) if began >= silence.rounds.since => Work::Enter,
-            _ => Work::Complete,
         }
     }
 
@@ -350,7 +373,7 @@ impl fmt::Debug for Outage {
 impl State {
     /// When it last answered anything.
     fn heard(&self) -> Option<Instant> {
-        self.answers.iter().flatten().max().copied()
+        self.answers.iter().chain([&self.moved]).flatten().max().copied()
     }
 
     /// When it last gave an answer that shows that such requests work.

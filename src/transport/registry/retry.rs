@@ -153,7 +153,7 @@ impl Tries {
                 None => return self.wait_untold(failure.error).await,
             },
             Retry::Soon => self.backoff.next(),
-            Retry::Down(evidence) => match self.look_at(&server, evidence, &failure.error).await {
+            Retry::Down(evidence) => match self.look_at(&server, evidence, &failure).await {
                 Next::Alone(delay) => Some(delay),
                 Next::Exhausted | Next::Unsure => None,
                 Next::GivenUp(stopped) => return Err(given_up(&self.what, stopped)),
@@ -199,8 +199,9 @@ impl Tries {
         server.is_up_since(since)
     }
 
-    async fn look_at(&mut self, server: &Server, evidence: Evidence, error: &Error) -> Next {
-        let (why, began, of_whole) = (self.reason(error), self.began, self.of_whole);
+    async fn look_at(&mut self, server: &Server, evidence: Evidence, failure: &Failure) -> Next {
+        let (why, of_whole) = (self.reason(&failure.error), self.of_whole);
+        let began = failure.asked.map_or(self.began, |asked| asked.max(self.began));
         let (work, server) = (server.work, &server.outage);
         let root = self.root.clone().filter(|_| Arc::ptr_eq(server, &self.outage));
         loop {
@@ -396,6 +397,17 @@ mod tests {
             tries.outage.answered(Work::Complete);
         }
         assert!(tries.again(down()).await.is_err(), "afterwards it has its own tries again, and no more");
+    }
+
+    /// The time in which a request waits for its turn, for Docker Hub's limit say, is no silence of the registry.
+    #[tokio::test]
+    async fn a_silence_begins_when_the_request_was_sent() {
+        let (mut tries, _) = tries(2, 0);
+        tries.outage.answered(Work::Read);
+        tries.began = Instant::now().checked_sub(Duration::from_secs(300)).unwrap();
+        tries.outage.answered_at(tries.began, Work::Read);
+        let asked = Some(Instant::now());
+        assert!(tries.again(Failure { asked, ..failed(Retry::Down(Evidence::NoAnswer)) }).await.is_ok());
     }
 
     #[tokio::test]

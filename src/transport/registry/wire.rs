@@ -301,11 +301,14 @@ impl Wire {
         };
         let what = call.what;
         let may_wait_long = Arc::ptr_eq(&server.outage, &self.outage) && !matches!(call.body, Payload::Bytes(_));
+        let asked = Instant::now();
         let exchanged = tokio::select! {
             biased;
             stopped = server.outage.over() => return Err(Failure::never(given_up(what, stopped))),
             never = self.listen(&server.outage), if may_wait_long => match never {},
-            exchanged = self.exchange(Some(server), call) => exchanged.map_err(|failure| failure.at(server))?,
+            exchanged = self.exchange(Some(server), call) => {
+                exchanged.map_err(|failure| Failure { asked: Some(asked), ..failure.at(server) })?
+            }
         };
         // What a 401 means, its body says.
         let status = exchanged.0.status().as_u16();
@@ -320,26 +323,35 @@ impl Wire {
     async fn listen(&self, outage: &Outage) -> Infallible {
         let (since, what) = (Instant::now(), "asking whether the registry is up");
         let (quiet, patience) = (self.limits.stall / 4, self.limits.stall / 2);
+        let mut missed = 0;
         loop {
             while let Some(left) = quiet.checked_sub(outage.quiet_for(since)).filter(|left| !left.is_zero()) {
+                missed = 0;
                 tokio::time::sleep(left).await;
             }
             let Some(url) = self.home.get().and_then(|home| home.join("/v2/").ok()) else {
                 return std::future::pending().await;
             };
-            let (method, headers, body, began) = (Method::GET, HeaderMap::new(), Payload::none(), Instant::now());
+            let (method, headers, body) = (Method::GET, HeaderMap::new(), Payload::none());
             let call = Call { method, url, headers, body, authorization: None, what };
             let sign = tokio::time::timeout(patience, self.status(call)).await;
-            let failure = match sign.unwrap_or_else(|_| Err(silence(what, patience))) {
-                // Perhaps a gateway, which would end the upload as well if the registry did not answer.
+            match sign.unwrap_or_else(|_| Err(silence(what, patience))) {
+                // A gateway, which will end the upload as well if the registry does not answer.
+                Ok(status) if may_be_down(status) => {}
                 Ok(_) => {
                     outage.answered(Work::Token);
                     continue;
                 }
-                Err(failure) => failure,
-            };
-            let why = failure.error.chain();
-            outage.gave_no_sign(began, why.strip_prefix(what).map_or(&*why, |why| why.trim_start_matches(": ")));
+                Err(failure) => {
+                    missed += 1;
+                    // One may be lost, or late.
+                    if missed > 1 {
+                        let why = failure.error.chain();
+                        let why = why.strip_prefix(what).map_or(&*why, |why| why.trim_start_matches(": "));
+                        outage.gave_no_sign(since, why);
+                    }
+                }
+            }
             tokio::time::sleep(quiet).await;
         }
     }

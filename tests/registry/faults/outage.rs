@@ -363,7 +363,7 @@ async fn a_registry_that_opens_uploads_and_completes_none_is_given_up() {
         let shelf = Shelf::default();
         let blob = shelf.add(format!("content {nth}"));
         let error = shelf::push(&registries, &repository(&server.address, "a/b"), &shelf, &[&blob]).await.unwrap_err();
-        ended = error.stopped().is_some_and(|stopped| stopped.why.contains("has completed no upload"));
+        ended = error.stopped().is_some_and(|stopped| stopped.why.contains("has stored nothing"));
         if ended {
             break;
         }

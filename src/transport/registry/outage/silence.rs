@@ -25,6 +25,8 @@ pub(super) struct Silence {
     /// When the first request used up its own tries.
     pub spent: Option<Instant>,
     pub is_reported: bool,
+    /// From when on its budget counts.
+    since: Instant,
     /// How long it has lasted, and when the requests are sent again.
     pub rounds: Rounds,
 }
@@ -87,7 +89,7 @@ impl Silence {
     pub fn begin(first: &str, since: Instant, now: Instant, limits: &Limits) -> Silence {
         let (why, failing, unanswered, admitted, several, spent, is_reported) = Default::default();
         let (first, failed, rounds) = (first.to_owned(), now, Rounds::new(limits, since));
-        Silence { first, why, failed, failing, unanswered, admitted, several, spent, is_reported, rounds }
+        Silence { first, why, failed, failing, unanswered, admitted, several, spent, is_reported, since, rounds }
     }
 
     /// Notes a failure; the server was last `heard` then. `since` as for [`begin`](Silence::begin).
@@ -114,6 +116,16 @@ impl Silence {
         self.failing.iter().all(Option::is_none)
     }
 
+    /// A transfer moves that began at `began`. The budget counts anew, unless it began after others had failed: then it may fail at
+    /// its end, as they did.
+    pub fn moved(&mut self, began: Instant, now: Instant) {
+        self.unanswered = false;
+        if began < self.rounds.since {
+            self.since = now;
+            self.failing.iter_mut().flatten().for_each(|since| *since = now);
+        }
+    }
+
     /// Nothing has failed for long, and something was answered: what fails now begins another one.
     pub fn is_forgotten(&self, heard: Option<Instant>, now: Instant) -> bool {
         now.saturating_duration_since(self.failed) > FORGOTTEN && heard.is_some_and(|heard| heard > self.failed)
@@ -121,12 +133,12 @@ impl Silence {
 
     /// Since when no answer to anything has come that counts.
     pub fn quiet_since(&self, heard: Option<Instant>) -> Instant {
-        heard.filter(|_| !self.admitted).map_or(self.rounds.since, |heard| heard.max(self.rounds.since))
+        heard.filter(|_| !self.admitted).map_or(self.since, |heard| heard.max(self.since))
     }
 
     /// Since when such requests only fail.
     pub fn failing_since(&self, work: Work) -> Instant {
-        self.failing[work as usize].unwrap_or(self.rounds.since)
+        self.failing[work as usize].unwrap_or(self.since)
     }
 
     /// Whether one request that fails says more than that this request fails.
@@ -137,6 +149,11 @@ impl Silence {
     /// Whether to report that all wait, now that this round begins: what passes at once is not worth a line.
     pub fn is_news(&mut self, round: Option<u32>) -> bool {
         round.is_some_and(|round| round >= WORTH_A_LINE) && !std::mem::replace(&mut self.is_reported, true)
+    }
+
+    /// Whether others had failed for good before this request failed first.
+    pub fn has_ended_others(&self, suspicion: &Suspicion<'_>) -> bool {
+        self.several && self.spent.is_some_and(|spent| spent < suspicion.since)
     }
 
     /// What a probe means for a request that failed while a gateway answered all of them. `None`: the registry counts as down.
@@ -156,7 +173,7 @@ impl Silence {
             Some(probed) if probed.is_up => {}
             _ => return None,
         }
-        let began_after_others_ended = self.spent.is_some_and(|spent| spent < suspicion.since);
+        let began_after_others_ended = self.has_ended_others(suspicion);
         match suspicion.own {
             Some(own) => Some(Next::Alone(own)),
             None if used_up && began_after_others_ended => None,

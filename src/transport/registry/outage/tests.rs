@@ -85,6 +85,24 @@ fn a_registry_that_was_never_heard_has_the_tries_of_one_request() {
     assert!(matches!(fail(&outage, "b", true, true), Next::GivenUp(_)), "the others need not find out again");
 }
 
+/// A host that takes connections and says nothing would cost six times the time in which that is noticed.
+#[test]
+fn a_registry_that_was_never_heard_gets_no_more_than_the_budget() {
+    let (outage, _) = outage(5, Some(Duration::from_secs(100)));
+    let start = Instant::now();
+    let at = |second| start + Duration::from_secs(second);
+    let fail = |began, end| {
+        let (what, work, of_whole, why, own) = ("a", Work::Enter, true, "no answer", Some(Duration::from_secs(1)));
+        let evidence = Evidence::NoAnswer;
+        let [began, at] = [began, end].map(at);
+        outage.failed_at(at, &Suspicion { what, work, of_whole, why, since: began, began, at, evidence, own })
+    };
+    assert!(matches!(fail(0, 60), Next::Alone(_)));
+    let next = fail(61, 121);
+    let Next::GivenUp(stopped) = next else { panic!("{next:?}") };
+    assert!(stopped.why.contains("has not answered for 2 min 1 s"), "{stopped}");
+}
+
 #[test]
 fn a_request_that_failed_before_the_last_answer_ends_by_its_own_count() {
     let (outage, _) = outage(1, Some(Duration::from_secs(100)));
@@ -298,7 +316,7 @@ fn a_registry_that_opens_uploads_and_completes_none_is_given_up() {
     }
     let next = fail(80, "e");
     let Next::GivenUp(stopped) = next else { panic!("{next:?}") };
-    assert!(stopped.why.starts_with("has completed no upload for 1 min 0 s (why)"), "{stopped}");
+    assert!(stopped.why.starts_with("has stored nothing for 1 min 0 s (why)"), "{stopped}");
     assert!(events.events().is_empty());
 }
 
@@ -331,4 +349,61 @@ fn a_weaker_answer_does_not_end_an_outage() {
         outage.answered(Work::Complete);
         assert!(outage.state().silence.is_none() && events.events().is_empty());
     }
+}
+
+/// Otherwise a registry that completes none is sent every large blob again and again: something always moves.
+#[test]
+fn an_upload_that_moves_is_no_upload_that_is_completed() {
+    let (outage, events) = outage(5, Some(Duration::from_secs(50)));
+    outage.answered(Work::Complete);
+    outage.note_probe(Instant::now(), true);
+    let start = Instant::now();
+    let at = |second| start + Duration::from_secs(second);
+    let fail = |began, end, what| fail_at(&outage, at(end), at(began), what, Work::Complete, Evidence::Status);
+    for second in 0..20 {
+        outage.moved_at(at(second), start);
+    }
+    assert!(matches!(fail(0, 20, "a"), Next::Exhausted) && matches!(fail(0, 21, "b"), Next::Exhausted));
+    let since = |outage: &Outage| outage.state().silence.as_ref().unwrap().failing_since(Work::Complete);
+    assert_eq!(since(&outage), at(20));
+    // What began before may succeed yet, and is waited for.
+    outage.moved_at(at(60), at(10));
+    assert_eq!(since(&outage), at(60));
+    // What began later may fail as the others did; it is not cut off, and others need no tries of their own until then.
+    outage.moved_at(at(120), at(70));
+    assert_eq!(since(&outage), at(60));
+    let own = Some(Duration::from_secs(1));
+    let (what, work, why, of_whole, evidence) = ("c", Work::Complete, "why", false, Evidence::Status);
+    let [since, began, now] = [at(100), at(100), at(120)];
+    let next = outage.failed_at(now, &Suspicion { what, work, of_whole, why, since, began, at: now, evidence, own });
+    assert!(matches!(next, Next::Exhausted), "{next:?}");
+    let next = fail(110, 130, "d");
+    assert!(matches!(next, Next::GivenUp(_)), "nothing moves any more: {next:?}");
+    assert!(events.events().is_empty());
+}
+
+/// Each movement would have everything that waits ask at once, at a registry that is down.
+#[test]
+fn an_upload_that_moves_does_not_end_the_wait_of_others() {
+    let (outage, events) = outage(5, Some(Duration::from_secs(100)));
+    outage.answered(Work::Complete);
+    let start = Instant::now();
+    for what in ["a", "b"] {
+        outage.note_probe(Instant::now(), false);
+        fail(&outage, what, false, true);
+    }
+    outage.moved(start);
+    assert!(outage.state().silence.as_ref().is_some_and(|silence| silence.several));
+    outage.answered(Work::Complete);
+    assert!(outage.state().silence.is_none() && events.events().is_empty());
+}
+
+#[test]
+fn a_sign_of_life_does_not_end_an_announced_wait() {
+    let (outage, events) = outage(5, None);
+    let start = Instant::now();
+    assert!(matches!(put_off(&outage, start, 0, 60, 0), Announced::Wait(_)));
+    outage.answered(Work::Token);
+    outage.moved(start);
+    assert!(outage.state().announced.is_some() && events.events().len() == 1, "{:?}", events.events());
 }

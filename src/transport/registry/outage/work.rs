@@ -42,9 +42,10 @@ impl Work {
     pub fn undone(self) -> &'static str {
         match self {
             Work::Token => "has issued no token",
-            Work::Enter | Work::Read => "has answered nothing of this kind",
+            Work::Enter => "has answered no request at /v2/ or its API",
+            Work::Read => "has answered no request for content",
             Work::Begin => "has begun no upload",
-            Work::Complete => "has completed no upload",
+            Work::Complete => "has stored nothing",
         }
     }
 }
