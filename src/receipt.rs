@@ -21,7 +21,10 @@ use serde::{Deserialize, Serialize};
 use crate::companion;
 use crate::error::{Error, Result};
 use crate::lock::{Attached, Lock, MissingImage, MissingReason};
-use crate::oci::{Amount, Count, Digest, Platform, Reference, Repository, Tag, Totals, has_at_most_values};
+use crate::oci::{
+    Amount, Count, Digest, MOST_MEMORY, Platform, Reference, Repository, Tag, Totals, has_at_most_values,
+    memory_of_json,
+};
 pub use brought::Brought;
 pub use kept::{Kept, kept};
 pub use made::{companions_found, kind_of, platforms};
@@ -29,13 +32,9 @@ pub use made::{companions_found, kind_of, platforms};
 /// The version of the receipt's JSON.
 pub const RECEIPT_VERSION: u32 = 1;
 /// The largest receipt that is read, in bytes: room for a million digests and their images.
-pub const MAX_RECEIPT: u64 = 192 * 1024 * 1024;
+pub const MAX_RECEIPT: u64 = MOST_MEMORY;
 /// The most values in one.
 const MOST_VALUES: usize = 8_000_000;
-/// Bytes of memory that one may take while it is read, its own length included.
-const MOST_MEMORY: u64 = 192 * 1024 * 1024;
-/// The same for each image, where that is more: a large registry is no attack.
-const MEMORY_OF_IMAGE: u64 = 2 * 1024;
 /// Bytes that a confirmed digest takes.
 const MEMORY_OF_DIGEST: u64 = 72;
 
@@ -297,7 +296,7 @@ impl Receipt {
         }
         // Before anything of it is in memory.
         let outline: Outline = serde_json::from_slice(bytes).map_err(fail)?;
-        outline.check(bytes.len()).map_err(|why| Error::input(format!("reading {shown}: {why}")))?;
+        outline.check(memory_of_json(bytes)).map_err(|why| Error::input(format!("reading {shown}: {why}")))?;
         serde_json::from_slice(bytes).map_err(fail)
     }
 
@@ -330,20 +329,21 @@ struct OutlinedImage {
 
 impl Amount for OutlinedImage {
     fn amount(&self) -> u64 {
-        memory_of::<Platform>(&self.platforms) + memory_of::<CompanionReceipt>(&self.companions)
+        self.platforms.memory::<Platform>() + self.companions.memory::<CompanionReceipt>()
     }
 }
 
 impl Outline {
+    /// `texts`: bytes that it takes without its lists.
+    ///
     /// # Errors
-    /// It takes more memory than one of so many images.
-    fn check(&self, length: usize) -> std::result::Result<(), String> {
+    /// It takes more than [`MOST_MEMORY`].
+    fn check(&self, texts: u64) -> std::result::Result<(), String> {
         let Outline { images, missing, confirmed, pruned } = self;
-        let lists = [memory_of::<ImageReceipt>(images), memory_of::<MissingImage>(missing)];
-        let others = [memory_of::<PrunedReceipt>(pruned), confirmed.number as u64 * MEMORY_OF_DIGEST];
-        let all =
-            lists.iter().chain(&others).fold(length as u64 + images.amount, |all, list| all.saturating_add(*list));
-        match all <= MOST_MEMORY.max(MEMORY_OF_IMAGE * images.number as u64) {
+        let lists =
+            [images.memory::<ImageReceipt>(), missing.memory::<MissingImage>(), pruned.memory::<PrunedReceipt>()];
+        let all = lists.iter().fold(texts, |all, list| all.saturating_add(*list));
+        match all.saturating_add(confirmed.number as u64 * MEMORY_OF_DIGEST) <= MOST_MEMORY {
             true => Ok(()),
             false => Err(format!(
                 "{} images with {} confirmed digests are more than a receipt holds; import fewer images at once",
@@ -351,11 +351,6 @@ impl Outline {
             )),
         }
     }
-}
-
-/// Bytes that a list of so many takes, without the texts in it.
-fn memory_of<T>(list: &Totals<impl Sized>) -> u64 {
-    (list.number as u64).saturating_mul(size_of::<T>() as u64)
 }
 
 /// Where the signature of a receipt stands.
@@ -383,12 +378,14 @@ mod tests {
             Outline { images, missing: Count::default(), confirmed, pruned: Count::default() }.check(length)
         };
         let mib = 1 << 20;
-        assert_eq!(check(5_000, 2 * mib as u64, 150_000, 30 * mib), Ok(()));
+        assert_eq!(check(5_000, 2 * mib, 150_000, 30 * mib), Ok(()));
         assert_eq!(check(5_000, 0, 1_000_000, 80 * mib), Ok(()), "as many files as a bundle may have");
-        assert_eq!(check(400_000, 0, 4_000_000, 180 * mib), Ok(()), "a large registry");
+        assert_eq!(check(80_000, 0, 400_000, 60 * mib), Ok(()), "a large registry");
+        let said = check(2_600_000, 0, 0, 90 * mib).unwrap_err();
+        assert!(said.contains("2600000 images with 0"), "{said}");
         let said = check(5_000, 0, 2_000_000, 150 * mib).unwrap_err();
         assert!(said.contains("5000 images with 2000000 confirmed digests"), "{said}");
-        assert!(check(5_000, 100 * mib as u64, 0, 150 * mib).is_err());
+        assert!(check(5_000, 100 * mib, 0, 150 * mib).is_err());
     }
 
     #[test]
@@ -398,5 +395,30 @@ mod tests {
         assert_eq!((outline.images.number, outline.confirmed.number), (2, 2));
         let nested = 2 * size_of::<Platform>() + size_of::<CompanionReceipt>();
         assert_eq!(outline.images.amount, nested as u64);
+    }
+
+    /// A list of tags that may have been short makes no bundle complete again that brings only what the last one brought.
+    #[test]
+    fn a_list_of_tags_that_may_be_short_lacked_only_images_that_did_not_arrive() {
+        let digest = Digest::sha256(b"image");
+        let receipt = |reason: &str| {
+            let json = format!(
+                r#"{{"version":1,"target":"h/x","finished":"2026-01-01T00:00:00Z","confirmed":[],
+                    "images":[{{"source":"r.io/team/app:1","digest":"{digest}","outcome":"pushed"}}],
+                    "missing":[{{"reference":"r.io/team/app","reason":"{reason}"}}]}}"#
+            );
+            Receipt::parse(json.as_bytes(), "r.json").unwrap()
+        };
+        let lock = |tag: &str| {
+            let json = format!(
+                r#"{{"version":1,"created":"2026-01-01T00:00:00Z","images":[{{"reference":"r.io/team/app:{tag}",
+                    "source":"r.io","digest":"{digest}","mediaType":"m","size":1,"totalSize":1}}]}}"#
+            );
+            Lock::parse(json.as_bytes(), "l.json").unwrap()
+        };
+        let is_completed = |reason: &str, tag: &str| receipt(reason).is_completed_by(&lock(tag));
+        assert!(!is_completed("tags-incomplete", "1"), "it arrived");
+        assert!(is_completed("tags-incomplete", "2"), "a tag that the list did not have");
+        assert!(is_completed("not-found", "1"), "the repository could not be read: anything of it may be new");
     }
 }

@@ -14,8 +14,11 @@ use super::signed::MAX_SUMS;
 use super::{Contents, Tool};
 use crate::content::chunks::{CHAINED, CHUNK, Chunks, values_of};
 use crate::error::{Error, Result};
-use crate::lock::{Lock, LockedImage};
-use crate::oci::{Algorithm, Amount, Count, Digest, Hex64, Manifest, Totals, has_at_most_values};
+use crate::lock::{Absent, Attached, Lock, LockedImage, MissingImage};
+use crate::oci::{
+    Algorithm, Amount, Count, Digest, Hex64, MOST_MEMORY, Manifest, Platform, Totals, has_at_most_values,
+    memory_of_json,
+};
 use crate::transport::layout::{MAX_INDEX, MOST_INDEX_VALUES};
 
 /// The version of the bundle format this program writes and the only one it reads.
@@ -101,10 +104,25 @@ impl Known {
 impl BundleJson {
     /// Reads it; `shown` is what errors call the file.
     pub fn parse(bytes: &[u8], shown: &str) -> Result<BundleJson> {
+        let fail = |e: serde_json::Error| Error::damaged(format!("reading {shown}")).because(e);
+        BundleJson::check(bytes, shown)?;
+        let mut json: BundleJson = serde_json::from_slice(bytes).map_err(fail)?;
+        json.files.shrink_to_fit();
+        Ok(json)
+    }
+
+    /// Counts what it holds, before anything of it is in memory.
+    fn check(bytes: &[u8], shown: &str) -> Result<()> {
         #[derive(Deserialize)]
         #[serde(rename_all = "camelCase")]
         struct Outline {
             gapferry_bundle: u32,
+            #[serde(default)]
+            parents: Count,
+            #[serde(default)]
+            assumed: Count,
+            #[serde(default)]
+            removed: Count,
             #[serde(default)]
             lock: Images,
             #[serde(default)]
@@ -113,23 +131,37 @@ impl BundleJson {
         #[derive(Default, Deserialize)]
         struct Images {
             #[serde(default)]
-            images: Count,
+            images: Totals<OutlinedImage>,
+            #[serde(default)]
+            missing: Count,
         }
         if !has_at_most_values(bytes, MOST_VALUES) {
             return Err(Error::damaged(format!("{shown} has more entries than any bundle")));
         }
         let fail = |e: serde_json::Error| Error::damaged(format!("reading {shown}")).because(e);
-        let Outline { gapferry_bundle, lock, files } = serde_json::from_slice(bytes).map_err(fail)?;
+        let Outline { gapferry_bundle, parents, assumed, removed, lock, files } =
+            serde_json::from_slice(bytes).map_err(fail)?;
         if gapferry_bundle != FORMAT_VERSION {
             let text = format!("{shown} has format {gapferry_bundle}; this program reads format {FORMAT_VERSION}");
             return Err(Error::input(text));
         }
-        // Before any of them is in memory.
         check_number(files.number, lock.images.number, files.amount)
             .map_err(|why| Error::damaged(format!("{shown}: {why}")))?;
-        let mut json: BundleJson = serde_json::from_slice(bytes).map_err(fail)?;
-        json.files.shrink_to_fit();
-        Ok(json)
+        let lists = [
+            parents.memory::<Parent>(),
+            assumed.memory::<Assumed>(),
+            removed.memory::<Removed>(),
+            lock.images.memory::<LockedImage>(),
+            lock.missing.memory::<MissingImage>(),
+            files.number as u64 * size_of::<FileEntry>() as u64,
+        ];
+        match lists.iter().fold(memory_of_json(bytes), |all, list| all.saturating_add(*list)) <= MOST_MEMORY {
+            true => Ok(()),
+            false => Err(Error::damaged(format!(
+                "{shown} has more entries than any bundle: {} images, {} files, {} assumed, {} removed",
+                lock.images.number, files.number, assumed.number, removed.number
+            ))),
+        }
     }
 
     /// What it builds on.
@@ -153,6 +185,24 @@ struct Sized {
 impl Amount for Sized {
     fn amount(&self) -> u64 {
         self.size
+    }
+}
+
+/// How much an image of the lock holds.
+#[derive(Deserialize)]
+struct OutlinedImage {
+    #[serde(default)]
+    platforms: Count,
+    #[serde(default)]
+    absent: Count,
+    #[serde(default)]
+    attached: Option<Count>,
+}
+
+impl Amount for OutlinedImage {
+    fn amount(&self) -> u64 {
+        let attached = self.attached.as_ref().map(Count::memory::<Attached>).unwrap_or_default();
+        self.platforms.memory::<Platform>() + self.absent.memory::<Absent>() + attached
     }
 }
 
@@ -238,7 +288,8 @@ fn check_readable(file: &Metadata) -> Result<()> {
     let Metadata { path, bytes } = file;
     // A value takes two bytes at least.
     let has_few_values = bytes.len() / 2 <= values || has_at_most_values(bytes, values);
-    match bytes.len() as u64 <= most && has_few_values {
+    let is_small = *path != BUNDLE_JSON || BundleJson::check(bytes, path).is_ok();
+    match bytes.len() as u64 <= most && has_few_values && is_small {
         true => Ok(()),
         false => {
             let text = "planning the bundle: it has more images or files than can be described in";

@@ -13,11 +13,11 @@ use super::repair::REPAIR_JSON;
 use super::volumes::VOLUMES;
 use crate::error::{Error, Result};
 use crate::lock::{Attached, Lock};
-use crate::oci::{Descriptor, Digest, Role};
+use crate::oci::{Descriptor, Digest, MOST_MEMORY, Role};
 use crate::transport::layout::Layout;
 
 /// The largest `bundle.json` that is read, in bytes: far more than the most files take.
-pub const MAX_BUNDLE_JSON: u64 = 256 * 1024 * 1024;
+pub const MAX_BUNDLE_JSON: u64 = MOST_MEMORY;
 
 /// A bundle, opened.
 #[derive(Debug)]

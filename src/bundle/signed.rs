@@ -22,7 +22,7 @@ use crate::signing::{PrivateKey, PublicKey, signature_in};
 use crate::transport::layout::Layout;
 
 /// The largest `SHA256SUMS` that is read, in bytes: far more than the most files take.
-pub const MAX_SUMS: u64 = 160 * 1024 * 1024;
+pub const MAX_SUMS: u64 = 80 * 1024 * 1024;
 /// The largest signature that is read, in bytes; ours have 64 or 72, in base64 or not.
 pub const MAX_SIGNATURE: u64 = 512;
 const BLOCK: u64 = 512;

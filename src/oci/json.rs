@@ -21,6 +21,30 @@ fn marks(json: &[u8]) -> impl Iterator<Item = &u8> {
     json.iter().filter(|byte| matches!(byte, b',' | b'[' | b'{'))
 }
 
+/// Bytes of memory that a file may take while it is read, its own length and its lists included.
+pub const MOST_MEMORY: u64 = 160 * 1024 * 1024;
+
+/// Bytes that a JSON text takes without its lists: its length, and once more each text in it that is too long for a digest or an
+/// ordinary reference.
+pub fn memory_of_json(json: &[u8]) -> u64 {
+    // With its other fields, a list's element of shorter texts is longer than their copies.
+    const SHORT: usize = 160;
+    let (mut copies, mut begin, mut at) = (0, None, 0);
+    while let Some(byte) = json.get(at) {
+        match (byte, begin) {
+            (b'\\', Some(_)) => at += 1,
+            (b'"', None) => begin = Some(at + 1),
+            (b'"', Some(first)) => {
+                copies += Some(at - first).filter(|length| *length > SHORT).unwrap_or_default();
+                begin = None;
+            }
+            _ => {}
+        }
+        at += 1;
+    }
+    (json.len() + copies) as u64
+}
+
 /// How long a list is and what its elements add up to, of which nothing else is read. So a file that claims too much is refused
 /// before anything of it is in memory.
 pub struct Totals<T> {
@@ -46,6 +70,13 @@ impl Amount for IgnoredAny {
 impl<T> Default for Totals<T> {
     fn default() -> Totals<T> {
         Totals { number: 0, amount: 0, elements: PhantomData }
+    }
+}
+
+impl<T> Totals<T> {
+    /// Bytes that a list of so many `E` takes, without the texts in it, and with what its elements add up to.
+    pub fn memory<E>(&self) -> u64 {
+        (self.number as u64).saturating_mul(size_of::<E>() as u64).saturating_add(self.amount)
     }
 }
 
@@ -83,6 +114,17 @@ mod tests {
         assert!(has_at_most_values(many.as_bytes(), 1_001));
         assert!(has_at_most_values(format!("{:?}", "x".repeat(100_000)).as_bytes(), 0));
         assert!(!has_at_most_values("[".repeat(9).as_bytes(), 8));
+    }
+
+    #[test]
+    fn long_texts_are_counted_twice_and_short_ones_once() {
+        let memory = |texts: &[&str]| {
+            let json = serde_json::to_string(texts).unwrap();
+            memory_of_json(json.as_bytes()) - json.len() as u64
+        };
+        assert_eq!(memory(&[&"x".repeat(160), "a\"b", "\\"]), 0);
+        assert_eq!(memory(&["\\\"", &"x".repeat(1_000), "\"", &"y".repeat(500)]), 1_500);
+        assert_eq!(memory_of_json(b"\"\\"), 2);
     }
 
     proptest::proptest! {

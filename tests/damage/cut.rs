@@ -1,5 +1,6 @@
 //! A tar that ends too early, or in which a single bit has changed: wherever that is.
 
+use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -69,6 +70,27 @@ fn a_single_flipped_bit_anywhere_in_a_tar_is_found() {
     }
 }
 
+/// What a sum of bytes cannot see, and what of it means nothing.
+#[test]
+fn a_header_that_changed_under_its_checksum_is_found_unless_nobody_goes_by_what_changed() {
+    let tar = Fixture::new().parts.tar();
+    let directory = tempdir();
+    let path = directory.path().join("moved.tar");
+    let moved = |from: std::ops::Range<usize>, to: usize| {
+        let mut moved = tar.clone();
+        moved.copy_within(from, to);
+        std::fs::write(&path, &moved).unwrap();
+        (is_found(&path), means_the_same(&moved, &tar))
+    };
+    // Of the second header, the end of the link name and the magic, eight bytes further on: the magic is the owner's name.
+    assert_eq!(moved(1024 + 157..1024 + 264, 1024 + 165), (false, true));
+    // A name turned round has the same sum.
+    let mut turned = tar.clone();
+    turned[1024..1034].reverse();
+    std::fs::write(&path, &turned).unwrap();
+    assert_eq!((is_found(&path), means_the_same(&turned, &tar)), (true, false));
+}
+
 #[test]
 fn a_single_flipped_bit_anywhere_in_bundle_json_is_found_and_bundle_json_named() {
     let fixture = Fixture::new();
@@ -111,15 +133,35 @@ fn nothing_that_happens_to_the_bytes_of_a_tar_goes_unnoticed_or_ends_in_a_panic(
     outcome.unwrap();
 }
 
-/// More zeros at the end, a space for the first zero of a header's checksum, or another end of it, change nothing for anybody.
+/// More zeros at the end change nothing for anybody, nor does a header of the same file: see [`same_header`].
 fn means_the_same(bytes: &[u8], tar: &[u8]) -> bool {
     let longer = bytes.get(tar.len()..).is_some_and(|more| more.iter().all(|byte| *byte == 0));
-    let same = |at: usize, one: u8, other: u8| match at % 512 {
-        148 => one == other || (one, other) == (b' ', b'0'),
-        155 => true,
-        _ => one == other,
+    let mut archive = tar::Archive::new(tar);
+    let headers = archive.entries().unwrap().map(|entry| entry.unwrap().raw_header_position());
+    let headers: HashSet<usize> = headers.map(|at| usize::try_from(at).unwrap()).collect();
+    let mut blocks = bytes.chunks(512).zip(tar.chunks(512)).enumerate();
+    longer
+        && blocks.all(|(at, (one, other))| one == other || (headers.contains(&(at * 512)) && same_header(one, other)))
+}
+
+/// Whether a header has the name, size and kind of another, and a checksum that is right. Nobody goes by the rest: of a regular
+/// file that is mode, owner, time, link name and device; the magic says only whether there is a prefix of the name, and here is
+/// none. A sum does not see that bytes were moved, such as the magic into the owner's name behind it. A checksum may begin with a
+/// space for a zero, and end in any way.
+fn same_header(one: &[u8], other: &[u8]) -> bool {
+    const CHECKSUM: std::ops::Range<usize> = 148..156;
+    let number = |header: &[u8]| {
+        let digits = std::str::from_utf8(&header[CHECKSUM.start..CHECKSUM.end - 1]).ok()?;
+        u32::from_str_radix(digits.trim_matches(['\0', ' ']), 8).ok()
     };
-    longer && bytes.iter().zip(tar).enumerate().all(|(at, (one, other))| same(at, *one, *other))
+    let spaces = u32::try_from(CHECKSUM.len()).unwrap() * u32::from(b' ');
+    let sum = |header: &[u8]| {
+        let others = header.iter().enumerate().filter(|(at, _)| !CHECKSUM.contains(at));
+        others.map(|(_, byte)| u32::from(*byte)).sum::<u32>() + spaces
+    };
+    let (name, size, kind, prefix) = (0..100, 124..136, 156..157, 345..500);
+    let same = |field: std::ops::Range<usize>| one[field.clone()] == other[field];
+    number(one) == Some(sum(one)) && [name, size, kind, prefix].into_iter().all(same)
 }
 
 /// For the message: the file that this byte of the tar belongs to.

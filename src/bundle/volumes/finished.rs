@@ -112,7 +112,7 @@ fn is_volume(layout: &Layout) -> bool {
 fn is_same(set: &Set, volume: &VolumePlan, layout: &Layout) -> bool {
     let path = Part::Volume(volume.number).json(volume.of);
     let Ok(Some(bytes)) = layout.read(&path, MAX_VOLUME_JSON) else { return false };
-    let Ok(json) = VolumeJson::parse(&bytes, &path) else { return false };
+    let Ok(json) = VolumeJson::parse(&bytes, &path, layout.entries().count()) else { return false };
     let VolumeJson { identity, number, of, recovery, limit, files, .. } = json;
     let Ok(tar) = volume.tar() else { return false };
     let planned = (volume.number, volume.of, set.plan.recovery, set.plan.limit);

@@ -14,14 +14,19 @@ use super::names::stored_path;
 use super::parity::{UNIT, supports};
 use crate::bundle::{CHUNKS, is_tool};
 use crate::error::{Error, Result};
-use crate::oci::{Digest, Hex64, has_at_most_values};
+use crate::oci::{Amount, Count, Digest, Hex64, MOST_MEMORY, Totals, has_at_most_values, memory_of_json};
 
 /// The version of both files that this program writes and the only one it reads.
 pub const VOLUME_VERSION: u32 = 1;
 /// The most volumes of a set, and the most recovery volumes.
 pub const MOST_VOLUMES: u32 = 9_999;
 /// The largest of both files that is read, in bytes: far more than the most files take.
-pub const MAX_VOLUME_JSON: u64 = 384 * 1024 * 1024;
+pub const MAX_VOLUME_JSON: u64 = 128 * 1024 * 1024;
+/// The largest `volumes/r01.json`: that of [`MOST_VOLUMES`].
+const MAX_RECOVERY_JSON: usize = 4 * 1024 * 1024;
+/// Bytes that a file, or a segment of one, takes while a volume is verified: what it is, and what is found of it.
+const MEMORY_OF_FILE: u64 = 768;
+const MEMORY_OF_SEGMENT: u64 = 2_400;
 /// The most values in one: far more than the most files take.
 const MOST_VALUES: usize = 10_000_000;
 
@@ -145,12 +150,23 @@ fn is_sha256(hex: &str) -> bool {
 }
 
 impl VolumeJson {
-    /// Reads it; `shown` is what errors call the file.
+    /// Reads it; `shown` is what errors call the file, and its volume has so many `entries`. One that lists more takes no more
+    /// than [`MOST_MEMORY`].
     ///
     /// # Errors
     /// Another version (`Input`); not what such a file can say (`Damaged`).
-    pub fn parse(bytes: &[u8], shown: &str) -> Result<VolumeJson> {
-        let mut json: VolumeJson = read(bytes, shown, "gapferryVolume")?;
+    pub fn parse(bytes: &[u8], shown: &str, entries: usize) -> Result<VolumeJson> {
+        let mut json: VolumeJson = read(bytes, shown, "gapferryVolume", |outline| {
+            let is_small = outline.files.amount.saturating_add(memory_of_json(bytes)) <= MOST_MEMORY;
+            let files = outline.files.number;
+            let fault = || {
+                format!(
+                    "it lists {files} files in {} bytes, more than a volume of {entries} entries holds",
+                    bytes.len()
+                )
+            };
+            (is_small || (files <= entries && memory_of_json(bytes) <= MOST_MEMORY)).then_some(()).ok_or_else(fault)
+        })?;
         json.files.shrink_to_fit();
         match json.fault() {
             Some(fault) => Err(Error::damaged(format!("reading {shown}: {fault}"))),
@@ -227,7 +243,13 @@ impl RecoveryJson {
     /// # Errors
     /// As [`VolumeJson::parse`].
     pub fn parse(bytes: &[u8], shown: &str) -> Result<RecoveryJson> {
-        let json: RecoveryJson = read(bytes, shown, "gapferryRecovery")?;
+        let json: RecoveryJson = read(bytes, shown, "gapferryRecovery", |outline| {
+            let number = outline.volumes.number;
+            let is_possible = number <= MOST_VOLUMES as usize && bytes.len() <= MAX_RECOVERY_JSON;
+            is_possible
+                .then_some(())
+                .ok_or_else(|| format!("a set cannot have {number} volumes in {} bytes", bytes.len()))
+        })?;
         match json.fault() {
             Some(fault) => Err(Error::damaged(format!("reading {shown}: {fault}"))),
             None => Ok(json),
@@ -263,7 +285,34 @@ impl RecoveryJson {
     }
 }
 
-fn read<T: serde::de::DeserializeOwned>(bytes: &[u8], shown: &str, version: &str) -> Result<T> {
+/// How much either of the files holds, of which nothing else is read.
+#[derive(Deserialize)]
+struct Outline {
+    #[serde(default)]
+    files: Totals<OutlinedFile>,
+    #[serde(default)]
+    volumes: Count,
+}
+
+#[derive(Deserialize)]
+struct OutlinedFile {
+    #[serde(default)]
+    segment: Option<u32>,
+}
+
+impl Amount for OutlinedFile {
+    fn amount(&self) -> u64 {
+        if self.segment.is_some() { MEMORY_OF_SEGMENT } else { MEMORY_OF_FILE }
+    }
+}
+
+/// `check` sees what there is before anything of it is in memory.
+fn read<T: serde::de::DeserializeOwned>(
+    bytes: &[u8],
+    shown: &str,
+    version: &str,
+    check: impl FnOnce(&Outline) -> std::result::Result<(), String>,
+) -> Result<T> {
     if !has_at_most_values(bytes, MOST_VALUES) {
         return Err(Error::damaged(format!("{shown} has more entries than any volume")));
     }
@@ -273,6 +322,7 @@ fn read<T: serde::de::DeserializeOwned>(bytes: &[u8], shown: &str, version: &str
         let text = format!("{shown} has format {found}; this program reads format {VOLUME_VERSION}");
         return Err(Error::input(text));
     }
+    check(&serde_json::from_slice(bytes).map_err(fail)?).map_err(|why| Error::damaged(format!("{shown}: {why}")))?;
     serde_json::from_slice(bytes).map_err(fail)
 }
 
@@ -339,20 +389,38 @@ mod tests {
     }
 
     fn refused(json: &VolumeJson) -> String {
-        VolumeJson::parse(&json.to_bytes().unwrap(), "volumes/003.json").unwrap_err().chain()
+        VolumeJson::parse(&json.to_bytes().unwrap(), "volumes/003.json", 3).unwrap_err().chain()
     }
 
     #[test]
     fn what_a_volume_says_of_itself_is_read_as_it_was_written() {
         let volume = volume();
         let bytes = volume.to_bytes().unwrap();
-        assert_eq!(VolumeJson::parse(&bytes, "volumes/003.json").unwrap(), volume);
+        assert_eq!(VolumeJson::parse(&bytes, "volumes/003.json", 3).unwrap(), volume);
         let text = String::from_utf8(bytes).unwrap();
         assert!(
             text.contains("\"segment\": 2,") && text.contains("\"segments\": 3,") && text.ends_with("}\n"),
             "{text}"
         );
         assert_eq!(text.matches("\"size\"").count(), 1, "of a whole file bundle.json says it: {text}");
+    }
+
+    #[test]
+    fn a_volume_that_lists_far_more_than_it_has_is_refused_before_it_is_read() {
+        let said = |file: &str, number: usize, entries: usize| {
+            let files = vec![file; number].join(",");
+            let json = serde_json::to_string(&VolumeJson { files: Vec::new(), ..volume() }).unwrap();
+            let json = json.replace("\"files\":[]", &format!("\"files\":[{files}]"));
+            VolumeJson::parse(json.as_bytes(), "volumes/003.json", entries).unwrap_err().chain()
+        };
+        let (file, segment) = (r#"{"path":"","blake3":""}"#, r#"{"path":"","blake3":"","segment":1}"#);
+        for (file, number) in [(file, 220_000), (segment, 70_000)] {
+            assert!(said(file, number, 3).contains(&format!("lists {number} files in ")), "{file}");
+            assert!(!said(file, number, number).contains("more than"), "{file}");
+        }
+        assert!(!said(file, 150_000, 3).contains("more than"), "as many files as a bundle may have");
+        let long = format!(r#"{{"path":"{}","blake3":""}}"#, "x".repeat(90 << 20));
+        assert!(said(&long, 1, 3).contains("more than"));
     }
 
     #[test]
@@ -383,7 +451,7 @@ mod tests {
         }
         let text = String::from_utf8(volume().to_bytes().unwrap()).unwrap();
         for (from, to) in [("\"segments\": 3,", ""), ("\"limit\"", "\"more\": 1, \"limit\""), ("{", "[")] {
-            let parsed = VolumeJson::parse(text.replacen(from, to, 1).as_bytes(), "x");
+            let parsed = VolumeJson::parse(text.replacen(from, to, 1).as_bytes(), "x", 3);
             assert!(parsed.is_err_and(|error| error.kind() == crate::error::Kind::Damaged), "{from}");
         }
     }
@@ -425,7 +493,7 @@ mod tests {
     proptest::proptest! {
         #[test]
         fn nothing_that_a_medium_can_hold_makes_the_readers_fall_over(text: String) {
-            let _ = VolumeJson::parse(text.as_bytes(), "x");
+            let _ = VolumeJson::parse(text.as_bytes(), "x", 3);
             let _ = RecoveryJson::parse(text.as_bytes(), "x");
         }
     }

@@ -12,10 +12,13 @@ use bytes::Bytes;
 
 use super::whole;
 use super::{MAX_VOLUME_JSON, Part, RecoveryJson, Segment, SetName, VOLUMES, VolumeJson};
-use crate::bundle::{BUNDLE_JSON, Bundle, MAX_SUMS, refuse_unfinished};
+use crate::bundle::{BUNDLE_JSON, Bundle, refuse_unfinished};
 use crate::error::{Error, Kind, Result};
 use crate::oci::Digest;
 use crate::transport::layout::Layout;
+
+/// The largest `volumes/003.sha256` that is read, in bytes: that of the most files.
+const MAX_OWN_SUMS: u64 = 64 * 1024 * 1024;
 
 /// What a command was given: a bundle, or volumes of one.
 #[derive(Debug)]
@@ -294,7 +297,7 @@ pub(super) fn look(path: &Path, is_only: bool) -> Result<Found> {
     let (path, given) = (path.to_owned(), path);
     let opened = own_json(&layout, &label).and_then(|(bytes, shown)| match part {
         Part::Volume(_) => {
-            let json = VolumeJson::parse(&bytes, &shown)?;
+            let json = VolumeJson::parse(&bytes, &shown, layout.entries().count())?;
             check_label(&Part::Volume(json.number).label(json.of), &label)?;
             Ok(Found::Volume(Volume { path, json, label }, layout))
         }
@@ -317,7 +320,7 @@ pub(super) fn look(path: &Path, is_only: bool) -> Result<Found> {
 fn own_json(layout: &Layout, label: &str) -> Result<(Bytes, String)> {
     let (json, sums) = (format!("{VOLUMES}{label}.json"), format!("{VOLUMES}{label}.sha256"));
     let bytes = layout.read(&json, MAX_VOLUME_JSON)?.ok_or_else(|| Error::damaged(format!("it has no {json}")))?;
-    let lines = layout.read(&sums, MAX_SUMS)?.ok_or_else(|| Error::damaged(format!("it has no {sums}")))?;
+    let lines = layout.read(&sums, MAX_OWN_SUMS)?.ok_or_else(|| Error::damaged(format!("it has no {sums}")))?;
     let line = format!("{}  {json}", Digest::sha256(&bytes).hex());
     match lines.split(|byte| *byte == b'\n').any(|own| own == line.as_bytes()) {
         true => Ok((bytes, layout.path().join(&json).display().to_string())),

@@ -155,7 +155,7 @@ fn what_a_volume_says_of_itself_has_the_length_that_was_planned() {
     for volume in &set.volumes {
         let known: Vec<_> = volume.files.iter().map(known).collect();
         let own = sealing::own_files(&set, volume, Digest::sha256(b"x"), &common, &known).unwrap();
-        let json = VolumeJson::parse(&own[0].1, &own[0].0).unwrap();
+        let json = VolumeJson::parse(&own[0].1, &own[0].0, 1_000).unwrap();
         assert_eq!((json.number, json.of, json.recovery, json.limit), (volume.number, volume.of, 1, 1_500_000));
         let lines = String::from_utf8(own[2].1.clone()).unwrap();
         assert_eq!(
