@@ -12,7 +12,7 @@ mod platforms;
 mod recall;
 mod tree;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
@@ -105,6 +105,8 @@ pub struct Walk<'a> {
     /// Companions of an earlier lock or bundle, and what was kept of them.
     former: Former,
     kept_companions: Mutex<Kept>,
+    /// Companions of the lock that a registry denies and that count as gone because of that.
+    denied_companions: Mutex<BTreeSet<Reference>>,
     left_behind: Mutex<Vec<LeftBehind>>,
     companions: LockedCompanions,
     leaves_withheld: bool,
@@ -124,7 +126,7 @@ pub struct Walk<'a> {
 impl<'a> Walk<'a> {
     pub fn new(source: &'a Cached<'a>, options: Options, events: Events) -> Walk<'a> {
         let (known, recalled, platforms, tags, untold) = Default::default();
-        let (former, kept_companions, foreign, written) = Default::default();
+        let (former, kept_companions, denied_companions, foreign, written) = Default::default();
         let (modes, kept_modes, left_behind, companions, leaves_withheld, untold_effect) = Default::default();
         Walk {
             source,
@@ -136,6 +138,7 @@ impl<'a> Walk<'a> {
             kept_modes,
             former,
             kept_companions,
+            denied_companions,
             left_behind,
             companions,
             leaves_withheld,
@@ -188,6 +191,11 @@ impl<'a> Walk<'a> {
     /// Companions that images keep only because today's could not be looked up.
     pub fn kept_companions(&self) -> Kept {
         *self.kept_companions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Companions of the lock that a registry denies, as some do with what they no longer have, so that they count as gone.
+    pub fn denied_companions(&self) -> BTreeSet<Reference> {
+        self.denied_companions.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn note_kept_mode(&self, reference: &Reference, mode: IndexMode) {

@@ -184,7 +184,11 @@ async fn read(walk: &Walk<'_>, locked: &LockedImage, companion: &Attached) -> Re
         Given::Denial(denial) => Some(denial),
     };
     match walk.companions {
-        LockedCompanions::Remaining => Ok(None),
+        LockedCompanions::Remaining => {
+            let mut denied = walk.denied_companions.lock().unwrap_or_else(PoisonError::into_inner);
+            denied.extend(denial.map(|_| by_digest));
+            Ok(None)
+        }
         _ => Err(gone(walk, locked, companion, denial).await?),
     }
 }

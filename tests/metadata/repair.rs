@@ -95,3 +95,25 @@ async fn where_images_have_to_be_read_one_that_is_gone_costs_nothing() {
     site.export(0);
     site.is_mended();
 }
+
+/// `index.json` is made of all manifests. That a signature was not asked for in vain, but denied, is what helps to get it right.
+#[tokio::test]
+async fn a_companion_that_the_source_denies_is_reported_as_denied() {
+    for refuse in [true, false] {
+        let (source, directory) = (Source::start().await, tempdir());
+        let image = source.put_image("a", "1", "amd64")["digest"].as_str().unwrap().to_owned();
+        let tag = format!("{}.sig", image.replace(':', "-"));
+        let signature = source.put_image("a", &tag, "amd64")["digest"].as_str().unwrap().to_owned();
+        let path = |name: &str| directory.path().join(name).display().to_string();
+        let [bundle, lock, missing, out] = ["b", "lock", "missing.json", "repair.tar"].map(path);
+        ends_with(0, &["export", "-o", &bundle, "--lock", &lock, &source.name("a:1")]);
+        std::fs::remove_file(format!("{bundle}/index.json")).unwrap();
+        ends_with(3, &["verify", &bundle, "--missing", &missing]);
+        source.remove(&signature);
+        source.remove(&tag);
+        source.keep_only(&[String::new()], refuse);
+        let said = stderr(&ends_with(0, &["export", "--repair", &missing, "--locked", &lock, "-o", &out]));
+        assert_eq!(said.contains("1 companion of the lock: denied"), refuse, "{said}");
+        assert_eq!(said.contains(&signature), refuse, "{said}");
+    }
+}

@@ -5,13 +5,14 @@ use crate::bundle::{Contents, MAX_MISSING, Missing, Tool, Writer, refuse_unwante
 use crate::cli::allowlist::{read_bounded, settle, tell_obstacle};
 use crate::cli::context::Context;
 use crate::cli::exit::Outcome;
+use crate::cli::push::report::named;
 use crate::content::{Cached, Checkpoint};
 use crate::error::{Error, Result};
 use crate::graph::Graph;
 use crate::progress::Event;
 use crate::progress::units::{bytes, count};
 use crate::resolve;
-use crate::walk::{LockedCompanions, Origin};
+use crate::walk::{LockedCompanions, Origin, Walk};
 
 /// Writes the repair that `--repair` asks for; `None`: it does not.
 pub async fn run(args: &Args, context: &Context) -> Result<Option<Outcome>> {
@@ -48,7 +49,11 @@ pub async fn run(args: &Args, context: &Context) -> Result<Option<Outcome>> {
             failures.into_error("following the lock").while_doing(why)
         })?;
         let wanted = missing.blobs.iter().map(|blob| (blob.digest, blob.size)).collect();
-        let located = resolve::locate(&walk, (&lock, &graph.images), wanted, jobs, events).await?;
+        let located = resolve::locate(&walk, (&lock, &graph.images), wanted, jobs, events).await;
+        if missing.needs_manifests() || located.is_err() {
+            tell_denied(&walk, context);
+        }
+        let located = located?;
         let mut contents = Contents::new(*lock, &graph)?.carrying(tools);
         // Of an increment anything can be asked for; but index.json is that of the increment.
         contents.basis = baseline.map(|baseline| baseline.basis(&contents)).unwrap_or_default();
@@ -65,6 +70,17 @@ pub async fn run(args: &Args, context: &Context) -> Result<Option<Outcome>> {
     context.say(&format!("{output}: written, {blobs}, {}", bytes(repair.size)));
     context.say(&format!("for the bundle with the identity {}", missing.identity));
     Ok(Some(Outcome::Done))
+}
+
+/// A registry that denies a companion may have it.
+fn tell_denied(walk: &Walk<'_>, context: &Context) {
+    let denied = walk.denied_companions();
+    if !denied.is_empty() {
+        let text =
+            "denied, so they count as gone; if they are there, an account that may read them makes a complete repair";
+        let companions = count(denied.len(), "companion");
+        context.events.report(Event::Warning(format!("{companions} of the lock: {text} ({})", named(&denied))));
+    }
 }
 
 /// Whoever mends the bundle should know that it will not be whole.
