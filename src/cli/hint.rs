@@ -10,10 +10,12 @@ pub const PULL_POLICY: &str = "a policy of the project forbids pulling: meet wha
 
 /// Advice for whoever sees this error, if there is any that is better than none.
 pub fn for_error(error: &Error) -> Option<&'static str> {
-    if let Some(hint) = error.reason().and_then(for_reason) {
+    let chain = error.chain();
+    let is_of_object = |reason: &&Reason| **reason == Reason::Undelivered;
+    let reason = error.reason().filter(|reason| !is_of_object(reason) || !is_full(&chain));
+    if let Some(hint) = reason.and_then(for_reason) {
         return Some(hint);
     }
-    let chain = error.chain();
     match error.kind() {
         Kind::Disk => for_disk(error),
         Kind::NotFound | Kind::Unauthorized | Kind::Refused | Kind::Network if is_foreign_layer(&chain) => Some(
@@ -79,6 +81,13 @@ pub fn for_error(error: &Error) -> Option<&'static str> {
             Some("send all of it again, by the same command on both sides: what has arrived is not pushed again")
         }
         Kind::Damaged if chain.contains(" is refused: ") => Some(for_unsigned(&chain)),
+        Kind::Damaged if chain.contains(" does not allow ") && chain.contains("of the bundle; ") => {
+            Some("add them to the allowlist of --allow, or bring a bundle without them")
+        }
+        Kind::Damaged if chain.contains("(a web page)") => Some(
+            "a proxy or a login page answers instead of the registry: check name, port and proxy (HTTPS_PROXY, NO_PROXY), and log in \
+             there first",
+        ),
         Kind::Damaged => Some("run the same command again; if it stays, the source itself is damaged"),
         Kind::Lacking => Some(
             "bring what is missing: on the connected side export again, with --since and the receipt of an import that arrived, or an \

@@ -2,6 +2,7 @@
 
 use std::process::Output;
 
+use super::home::Home;
 use super::{PASSWORD, base64, closed, ended, gapferry, tempdir};
 
 /// `gapferry lock IMAGE` with these variables, options and standard input.
@@ -93,4 +94,19 @@ fn a_variable_of_one_registry_is_not_shown_to_another() {
     ended(0, &lock(&image, &[(&variable(one.host()), "me:no"), ("GAPFERRY_CREDS", &right)], &[], ""));
     let text = ended(2, &lock(&image, &[(&variable(other.host()), "hunter2")], &[], ""));
     assert!(text.contains(&variable(other.host())) && !text.contains("hunter2"), "{text}");
+}
+
+/// Otherwise the plan that was shown to somebody is one that cannot be carried out.
+#[test]
+fn a_dry_run_with_a_wrong_password_ends_as_the_push_would() {
+    let (registry, home, directory) = (closed(), Home::new(), tempdir());
+    let bundle = directory.path().join("b.tar").display().to_string();
+    let image = format!("{}/team/app:1", registry.host());
+    ended(0, &home.gapferry(&["export", &image, "-o", &bundle, "--creds-stdin"], &format!("me:{PASSWORD}")));
+    let to = format!("{}/mirror", registry.host());
+    for (more, password, code) in [(&["--dry-run"][..], "wrong", 4), (&[], "wrong", 4), (&["--dry-run"], PASSWORD, 0)] {
+        let import = [&["import", &bundle, "--to", &to, "--creds-stdin"], more].concat();
+        let said = ended(code, &home.gapferry(&import, &format!("me:{password}")));
+        assert_eq!(said.contains("does not accept the credentials"), code == 4 && !more.is_empty(), "{said}");
+    }
 }

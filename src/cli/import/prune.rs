@@ -132,7 +132,7 @@ pub async fn after(
 ) -> Result<Outcome> {
     match (args.prune.prune, ended) {
         (true, Outcome::Done) => return run(args, push, bundle, arrived, context).await,
-        (true, _) => context.say("nothing is pruned: not all images have arrived"),
+        (true, _) => context.say("nothing is pruned: not everything has arrived"),
         (false, _) => {}
     }
     Ok(ended)

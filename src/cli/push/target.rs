@@ -7,7 +7,7 @@ use futures_util::stream::{self, StreamExt, TryStreamExt};
 
 use super::super::context::Context;
 use crate::content::Account;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::harbor::{self, Detected, Harbor, Preflight, ProjectOptions};
 use crate::naming::Target;
 use crate::oci::{Digest, Reference, Repository};
@@ -81,7 +81,10 @@ pub async fn prepare(
                 let text = format!("{} is not Harbor: --create-projects has no effect", target.registry);
                 context.events.report(Event::Warning(text));
             }
-            return Ok(other());
+            return Ok(match dry_run && !is_admitted(registries, target, targets).await {
+                true => refused(target),
+                false => other(),
+            });
         }
     };
     limit(args.per_project.unwrap_or(harbor::UPLOADS_PER_PROJECT));
@@ -145,6 +148,17 @@ pub async fn absent(
 fn account<'t>(target: &'t Target, targets: &'t Targets) -> Account<'t> {
     let path = targets.first().map_or("", |to| to.repository.path());
     Account { registry: &target.registry, path }
+}
+
+/// Whether the registry accepts the credentials, as far as it says: a real push would meet its refusal.
+async fn is_admitted(registries: &Registries, target: &Target, targets: &Targets) -> bool {
+    let asked = registries.admission(&target.registry, account(target, targets).path).await;
+    !asked.is_err_and(|error| error.kind() == Kind::Unauthorized)
+}
+
+fn refused(target: &Target) -> Prepared {
+    let note = format!("{} does not accept the credentials, or got none: nothing will be pushed", target.registry);
+    Prepared { harbor: None, closed: BTreeSet::new(), notes: vec![note], is_refused: true }
 }
 
 async fn look(registries: &Registries, target: &Target, targets: &Targets) -> Result<Option<Preflight>> {

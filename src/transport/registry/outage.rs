@@ -263,6 +263,11 @@ impl Outage {
         }
     }
 
+    /// Whether it has stored anything in this run.
+    pub fn has_stored(&self) -> bool {
+        self.state().answers[Work::Complete as usize].is_some()
+    }
+
     /// How long nothing has come from it, at most since `then`.
     pub fn quiet_for(&self, then: Instant) -> Duration {
         self.state().heard().map_or(then, |heard| heard.max(then)).elapsed()

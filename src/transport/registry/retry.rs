@@ -167,6 +167,8 @@ impl Tries {
             // A gateway's answer says that what is behind it does not answer.
             let is_own = |status: u16| may_be_down(status) && !is_gateway(status);
             let may_be_of_object = failure.status.is_some_and(is_own) && !self.of_whole;
+            // Where nothing could be stored yet, it is not this object.
+            let may_be_of_object = may_be_of_object && (server.work < Work::Complete || server.outage.has_stored());
             let is_of_object = may_be_of_object && self.is_up(&server.outage).await;
             let error = match self.failed {
                 1 => failure.error,
