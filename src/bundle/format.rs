@@ -26,7 +26,7 @@ pub const FORMAT_VERSION: u32 = 1;
 
 /// The largest `manifest.json` that is read, in bytes: room for 100,000 images.
 pub const MAX_DOCKER_JSON: u64 = 64 * 1024 * 1024;
-/// The most values in it: as many images of twenty layers.
+/// The most values in it: 25,000 images of thirty layers. More take more memory than a stranger is given.
 pub const MOST_DOCKER_VALUES: usize = 1_000_000;
 /// The most values in a `bundle.json` that is read: far more than the most files take.
 const MOST_VALUES: usize = 8_000_000;
