@@ -13,8 +13,8 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::patience::Limits;
 use super::reply::Reply;
-use super::wire::Limits;
 use crate::error::{Error, Kind, Result};
 use crate::progress::units::duration;
 use crate::progress::{Event, Events};

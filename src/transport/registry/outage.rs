@@ -29,8 +29,8 @@ use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
 use super::outflow::Watch;
+use super::patience::Limits;
 use super::rounds::LONGEST;
-use super::wire::Limits;
 use crate::error::{Error, Kind, Result, Stopped};
 use crate::progress::units::duration;
 use crate::progress::{Event, Events};
@@ -115,7 +115,7 @@ impl Outage {
             self.changed.notify_waiters();
         }
         let silent = silence.filter(|silence| silence.is_reported).map(|silence| silence.rounds.since);
-        let put_off = waits.filter(|waits| waits.is_reported).map(|waits| waits.since);
+        let put_off = waits.filter(|waits| waits.is_reported).map(|waits| waits.began);
         if let Some(since) = silent.into_iter().chain(put_off).min() {
             let text =
                 format!("{} answers again, after {}", self.place, duration(now.saturating_duration_since(since)));
@@ -253,9 +253,11 @@ impl Outage {
         let began = heard.map_or(then, |heard| heard.max(then));
         let sign = Suspicion { what, work, of_whole: true, why, since: began, began, at: now, evidence, own: None };
         let silence = state.noted(&sign, &self.limits, heard, now);
-        let is_news = silence.unanswered && !std::mem::replace(&mut silence.is_reported, true);
         let lasted = now.saturating_duration_since(silence.quiet_since(heard));
         let left = self.limits.retry_budget.map(|budget| budget.saturating_sub(lasted));
+        // Where nothing is left to wait for, the end says it.
+        let is_worth_a_line = silence.unanswered && left.is_none_or(|left| !left.is_zero());
+        let is_news = is_worth_a_line && !std::mem::replace(&mut silence.is_reported, true);
         drop(guard);
         self.silent.notify_waiters();
         if is_news {

@@ -7,7 +7,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use reqwest::{Method, Url};
 
 use super::outage::Outage;
-use super::wire::{Call, Limits};
+use super::patience::Limits;
+use super::wire::Call;
 use crate::progress::Events;
 
 /// What a server is needed for.

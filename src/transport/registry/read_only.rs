@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
+use super::patience::Limits;
 use super::rounds::Rounds;
-use super::wire::Limits;
 use crate::error::{Error, Result};
 use crate::progress::units::duration;
 use crate::progress::{Event, Events};

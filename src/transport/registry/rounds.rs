@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use backon::ExponentialBackoff;
 
+use super::patience::Limits;
 use super::retry::patience;
-use super::wire::Limits;
 
 /// The longest round.
 pub(super) const LONGEST: Duration = Duration::from_secs(30);

@@ -20,6 +20,7 @@ use super::health::Health;
 use super::location::{is_same_server, misled, redirect};
 use super::outage::{Evidence, Outage, Server, Work, given_up};
 use super::outflow::{Outflow, Watch};
+use super::patience::Limits;
 use super::peers::{Peers, Role};
 use super::read_only::ReadOnly;
 use super::reply::Reply;
@@ -31,46 +32,6 @@ use crate::error::{Error, Kind, Result};
 use crate::progress::Events;
 
 const MOST_REDIRECTS: usize = 10;
-
-/// How often a mirror is asked again after a passing failure: there is somebody else to ask.
-const MIRROR_RETRIES: u32 = 1;
-/// How long a mirror may make a request wait.
-const MIRROR_WAIT: Duration = Duration::from_secs(30);
-
-/// How patient to be.
-#[derive(Clone, Debug)]
-pub(super) struct Limits {
-    pub retries: u32,
-    pub max_wait: Duration,
-    pub first_delay: Duration,
-    pub retry_budget: Option<Duration>,
-    pub stall: Duration,
-    pub commit: Duration,
-}
-
-impl Default for Limits {
-    fn default() -> Limits {
-        let config = Config::default();
-        Limits::of(&config)
-    }
-}
-
-impl Limits {
-    pub fn of(config: &Config) -> Limits {
-        let (retries, max_wait) = (config.retries, config.max_wait);
-        let (stall, commit) = (config.stall_timeout, config.commit_timeout);
-        let (first_delay, retry_budget) = (config.first_delay, config.retry_budget);
-        Limits { retries, max_wait, first_delay, retry_budget, stall, commit }
-    }
-}
-
-impl Limits {
-    /// The same for a place that is not the only one to ask.
-    pub fn for_mirror(&self) -> Limits {
-        let (retries, max_wait) = (self.retries.min(MIRROR_RETRIES), self.max_wait.min(MIRROR_WAIT));
-        Limits { retries, max_wait, retry_budget: None, ..self.clone() }
-    }
-}
 
 /// The connections of this run, on behalf of one registry.
 pub(super) struct Wire {
@@ -449,6 +410,8 @@ impl Wire {
             .default_headers(as_it_is())
             .connect_timeout(self.config.connect_timeout)
             .tcp_keepalive(Duration::from_secs(30))
+            // How long the other side may take to read is for `patience` to say; the library's own limit is 30 seconds.
+            .tcp_user_timeout(None)
             .pool_max_idle_per_host(self.config.per_host * 3 + 2);
         if direct {
             builder = builder.no_proxy();

@@ -14,6 +14,8 @@ const SHORT: Duration = Duration::from_secs(5);
 
 /// Since the last successful answer the server has announced waits.
 pub(super) struct Waits {
+    pub began: Instant,
+    /// From when on the bound counts.
     pub since: Instant,
     /// The end of the longest.
     pub until: Instant,
@@ -47,7 +49,8 @@ impl Outage {
         }
         (state.is_known, state.silence) = (true, None);
         state.announced.take_if(|waits| now.saturating_duration_since(waits.until) > FORGOTTEN);
-        let waits = state.announced.get_or_insert(Waits { since: now, until: now, rounds: 0, is_reported: false });
+        let waits =
+            state.announced.get_or_insert(Waits { began: now, since: now, until: now, rounds: 0, is_reported: false });
         let waited = now.saturating_duration_since(waits.since);
         let is_put_off = before.saturating_add(wanted) > allowed;
         if waited.saturating_add(wanted) > allowed || is_put_off && state.is_put_off {

@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use super::{BELIEVED, FORGOTTEN, WORTH_A_LINE, Work};
 use crate::error::Stopped;
+use crate::transport::registry::patience::Limits;
 use crate::transport::registry::rounds::Rounds;
-use crate::transport::registry::wire::Limits;
 
 /// Some kind of request has only failed since it last succeeded.
 pub(super) struct Silence {
