@@ -18,8 +18,8 @@ use crate::position::Written;
 pub struct Image {
     pub locked: LockedImage,
     /// Every manifest that is carried, children before those that point to them; the image's own manifest stands before
-    /// the attached ones, each of which stands after its subject. In an increment, those are missing that the target has and gives
-    /// to nobody, with what is below them.
+    /// the attached ones, each of which stands after its subject. In an increment, those are missing that the target has and
+    /// withholds by a policy, with what is below them.
     pub manifests: Vec<Manifest>,
     /// Every blob that is carried, once, by first use; configs stand before the layers of the same manifest.
     pub blobs: Vec<Descriptor>,

@@ -69,7 +69,7 @@ impl Bundle {
         self.identity
     }
 
-    /// Whether it has a signature, whoever made it.
+    /// Whether it has a signature, by any key.
     pub fn has_signature(&self) -> bool {
         self.layout.size_of(SIGNATURE).is_some()
     }

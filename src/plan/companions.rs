@@ -125,7 +125,7 @@ pub fn decide(tag: &Reference, state: TagState, list: Option<&ListState>, on_exi
     };
     match (list, on_existing) {
         (Some(ListState::HasOurs), _) => CompanionAction::Nothing,
-        // Nobody loses anything, whichever of the two has the tag.
+        // Nothing is lost, whichever of the two has the tag.
         (Some(ListState::Equal), OnExisting::Skip | OnExisting::Fail) => CompanionAction::Nothing,
         (_, OnExisting::Skip) => CompanionAction::Skip,
         (_, OnExisting::Fail) => {

@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use crate::error::Result;
 use crate::oci::{Digest, Manifest, values_in};
 
-/// Bytes of manifests that one keeps, and values in them: those of some thousand images, which whoever reads it has in memory.
+/// Bytes of manifests that one keeps, and values in them: those of some thousand images, which a reader keeps in memory.
 const KEPT_BYTES: usize = 16 * 1024 * 1024;
 const KEPT_VALUES: usize = 1_000_000;
 
@@ -26,7 +26,7 @@ pub fn kept<'m>(manifests: impl Iterator<Item = &'m Manifest>) -> Vec<Kept> {
     };
     let mut kept = Vec::new();
     for manifest in manifests.filter(|manifest| seen.insert(manifest.digest())) {
-        // What nobody looks at in a manifest may be no text. What is not at hand any more is not repeated.
+        // Parts of a manifest that are never read may be no text. Bytes that are gone are not repeated.
         let Ok(text) = manifest.bytes() else { continue };
         if std::str::from_utf8(&text).is_ok() {
             if !fits(&text) {

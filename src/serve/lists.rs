@@ -30,7 +30,7 @@ pub fn tags(shelf: &Shelf, name: &str, query: &Query) -> Result<Response, Refusa
     page.answer(&format!("/v2/{name}/tags/list"), query, items, |items| json!({"name": name, "tags": items}))
 }
 
-/// An index of the manifests of this repository that speak of `subject`, a valid digest; empty for content nobody knows, as the
+/// An index of the manifests of this repository that speak of `subject`, a valid digest; empty for unknown content, as the
 /// spec has it. A list that is longer than a manifest may be comes in pages. Where a manifest that may belong to it cannot be read,
 /// the answer has a warning (distribution-spec 1.1, "Warnings"): no other image loses its signatures for that.
 pub async fn referrers(shelf: &Arc<Shelf>, name: String, subject: String, query: &Query) -> Result<Response, Refusal> {

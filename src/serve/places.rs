@@ -312,7 +312,7 @@ mod tests {
         new.note_waiting();
         assert!(places.take().now_or_never().is_none());
         assert_eq!([&busy, &young, &new].map(is_taken_away), [false, false, false]);
-        // Small requests without end keep nobody out.
+        // Small requests without end keep no other client out.
         places.take_away(Instant::now(), Rank::Answered);
         assert_eq!([&busy, &young, &new].map(is_taken_away), [false, true, false]);
     }

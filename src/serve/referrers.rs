@@ -16,7 +16,7 @@ pub struct Referrers(Mutex<Option<Table>>);
 #[derive(Default)]
 struct Table {
     by_subject: HashMap<Digest, BTreeSet<Digest>>,
-    /// Listed manifests that could not be read, so nobody knows what they speak of. They are tried again.
+    /// Listed manifests that could not be read, so their subjects are unknown. They are tried again.
     unreadable: BTreeSet<Digest>,
 }
 

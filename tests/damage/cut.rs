@@ -144,7 +144,7 @@ fn means_the_same(bytes: &[u8], tar: &[u8]) -> bool {
         && blocks.all(|(at, (one, other))| one == other || (headers.contains(&(at * 512)) && same_header(one, other)))
 }
 
-/// Whether a header has the name, size and kind of another, and a checksum that is right. Nobody goes by the rest: of a regular
+/// Whether a header has the name, size and kind of another, and a checksum that is right. The rest means nothing: of a regular
 /// file that is mode, owner, time, link name and device; the magic says only whether there is a prefix of the name, and here is
 /// none. A sum does not see that bytes were moved, such as the magic into the owner's name behind it. A checksum may begin with a
 /// space for a zero, and end in any way.

@@ -66,8 +66,8 @@ fn a_tag_that_a_policy_hides_is_pruned_by_what_harbors_api_says_of_it() {
     assert!(tag("1") && !tag("2") && tag("3"));
 }
 
-/// Content trust hides attestations, which nobody signs. That keeps what they may mean, and no signature or SBOM beside them; who
-/// may read artifacts knows what they mean.
+/// Content trust hides attestations, which are not signed themselves. That keeps what they may mean, and no signature or SBOM beside
+/// them; an account that may read artifacts learns what they mean.
 #[test]
 fn a_companion_that_a_policy_hides_keeps_no_other_companion_of_a_pruned_image() {
     let source = Registry::start();

@@ -193,7 +193,7 @@ fn what_a_policy_withholds_from_an_increment_stops_no_other_image() {
     }
 }
 
-/// `cosign sign -r` signs an index and each of its platforms. While the policy hides the index, nobody knows that the platforms
+/// `cosign sign -r` signs an index and each of its platforms. While the policy hides the index, it is unknown that the platforms
 /// belong to it; their signatures must not be lost with exit code 0.
 #[test]
 fn signatures_of_platforms_of_a_hidden_index_are_reported_and_come_with_the_next_run() {

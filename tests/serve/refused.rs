@@ -113,7 +113,7 @@ fn a_referrer_of_any_size_is_listed() {
     assert_eq!(listed["manifests"][0]["artifactType"], expected[0]["artifactType"]);
 }
 
-/// Nobody has named the subject before it is asked for, and a request must not be what names it.
+/// The subject is unknown before it is asked for, and a request must not be what records it.
 #[test]
 fn referrers_of_a_sha512_subject_are_found() {
     let work = tempdir();

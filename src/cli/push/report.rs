@@ -89,7 +89,7 @@ pub fn plan(push: &Push<'_>, cargo: &Cargo<'_>, plan: &Plan, notes: &[String], c
     Ok(Outcome::Done)
 }
 
-/// Nobody knows before the push whether the image is there, or could be.
+/// Before the push it is unknown whether the image is there, or could be.
 fn is_unreadable(step: &ImageStep) -> bool {
     step.is_unreadable && step.action == Action::Push
 }
@@ -162,7 +162,7 @@ fn receipt_of(push: &Push<'_>, cargo: &Cargo<'_>, ended: &Ended<'_>, outcome: &t
 
 /// Blobs of images that are there as a whole, below manifests that the target does not give. It was asked for each of them.
 fn below_unread(cargo: &Cargo<'_>, outcome: &transfer::Outcome) -> BTreeSet<Digest> {
-    // Where something is missing below an image that could not be read, nobody knows.
+    // Below an image that could not be read, what is missing is unknown.
     if !cargo.lost.is_empty() {
         return BTreeSet::new();
     }

@@ -27,7 +27,7 @@ pub(in crate::oci) fn view_of<D: DeserializeOwned>(bytes: &[u8]) -> Result<View<
 }
 
 /// # Errors
-/// It lists a manifest as a layer: registries refuse it, and what it points to would be carried by nobody.
+/// It lists a manifest as a layer: registries refuse it, and what it points to would not be carried.
 pub(super) fn check_content(view: &View, bytes: &[u8]) -> Result<(), ManifestError> {
     let content = view.config.iter().chain(view.layers.iter().flatten()).chain(view.blobs.iter().flatten());
     match content.into_iter().find(|descriptor| media_type::is_manifest(&descriptor.media_type)) {

@@ -187,8 +187,7 @@ impl Outage {
         let is_last = own.is_none() && beyond.is_none() && is_plain && silence.several && is_silent;
         if used_up && certain || is_last {
             let does = if heard.is_some_and(|heard| heard > since) { work.undone() } else { "has not answered" };
-            let why = format!("{does} for {} ({}); nothing more is asked of it", duration(lasted), suspicion.why);
-            let stopped = state.stop(&self.place, why);
+            let stopped = state.stop(&self.place, used_up_by(does, lasted, suspicion.why));
             drop(guard);
             self.changed.notify_waiters();
             return Next::GivenUp(stopped);
@@ -347,7 +346,7 @@ impl Outage {
         if !left.is_zero() {
             return Ok(Some(left));
         }
-        let why = format!("has not answered for {} ({}); nothing more is asked of it", duration(lasted), silence.why);
+        let why = used_up_by("has not answered", lasted, &silence.why);
         let stopped = state.stop(&self.place, why);
         drop(guard);
         self.changed.notify_waiters();
@@ -409,6 +408,11 @@ impl State {
     fn stop(&mut self, place: &str, why: String) -> Stopped {
         self.stopped.insert(Stopped { place: place.to_owned(), why }).clone()
     }
+}
+
+/// Why a server is given up that has not done something for so long.
+fn used_up_by(does: &str, lasted: Duration, why: &str) -> String {
+    format!("{does} for {} ({why}); nothing more is asked of it", duration(lasted))
 }
 
 /// `what` was not tried, or not to its end.

@@ -13,7 +13,7 @@ pub(super) fn silence(what: &str, limit: Duration) -> Failure {
 }
 
 /// A connection that could not be made or broke. reqwest's own texts repeat the URL, secrets of its query included, and
-/// several layers that say nothing; what is at the bottom is told.
+/// several layers that say nothing; the cause at the bottom is reported.
 pub(super) fn broken(what: &str, error: reqwest::Error) -> Failure {
     let error = error.without_url();
     let tls = tls::fault(&error);

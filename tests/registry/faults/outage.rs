@@ -309,7 +309,7 @@ async fn push_blobs(
     (join_all((0..count).map(push)).await, events)
 }
 
-/// It may take a quarter of an hour to store an upload: nobody waits so long for a registry that is frozen.
+/// Storing an upload may take a quarter of an hour: too long to wait for a registry that is frozen.
 #[tokio::test]
 async fn a_registry_that_freezes_while_it_completes_uploads_is_given_up_within_the_budget() {
     let server = Sessions::start();

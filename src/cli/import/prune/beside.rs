@@ -47,7 +47,7 @@ impl Disclose for ByApi<'_> {
     }
 }
 
-/// `None` without a media type: an index must not pass for an image, whose children nobody would look at.
+/// `None` without a media type: an index that passed for an image would leave its children unseen.
 fn disclosed(artifact: harbor::Artifact) -> Option<Disclosed> {
     let harbor::Artifact { digest, media_type, children } = artifact;
     let is_known = !media_type.is_empty();

@@ -101,7 +101,7 @@ impl Silence {
         self.several |= self.first != suspicion.what
             || suspicion.of_whole && suspicion.evidence == Evidence::Status
             || suspicion.evidence == Evidence::Admitted;
-        // A token proves nothing while it may be one for nobody.
+        // A token proves nothing while it may be one that grants nothing.
         let work =
             if suspicion.evidence == Evidence::Admitted { suspicion.work.max(Work::Enter) } else { suspicion.work };
         self.failing[work as usize].get_or_insert(since);
