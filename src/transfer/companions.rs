@@ -7,7 +7,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::stream::{self, StreamExt};
 
-use super::{Settled, Transfer, manifest_of};
+use super::publish::manifest_of;
+use super::{Settled, Transfer};
 use crate::companion::Joined;
 use crate::content::{Body, Origin, ReferrerList, Source, TagList};
 use crate::error::{Error, Kind, Result};

@@ -2,7 +2,8 @@
 
 use std::sync::PoisonError;
 
-use super::{Done, Transfer, manifest_of};
+use super::publish::manifest_of;
+use super::{Done, Transfer};
 use crate::error::{Error, Reason, Result};
 use crate::graph::Image;
 use crate::plan::{ImageStep, TagState};
