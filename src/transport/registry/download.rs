@@ -147,10 +147,9 @@ impl Flow {
     async fn connect(&mut self) -> Result<u64> {
         let mut from = self.position;
         loop {
-            self.opened = Instant::now();
             let failure = match self.wanted.open(from).await {
                 Ok(Opened::At { begins, pieces, server }) => {
-                    (self.pieces, self.server) = (Some(pieces), server);
+                    (self.pieces, self.server, self.opened) = (Some(pieces), server, Instant::now());
                     return Ok(begins);
                 }
                 Ok(Opened::Elsewhere(reason)) if from > 0 => {

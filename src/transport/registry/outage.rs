@@ -13,8 +13,8 @@
 //!
 //! The budget counts only time without a successful answer, for each kind of request (`work`): a registry that opens uploads and
 //! completes none is given up, too, and what a cache answers is no sign that it is back. Where no answer came, the silence is as old
-//! as the wait for it, and what still waits ends with the budget. A transfer that moves, however slowly, and a wait that the server
-//! announced itself (`announced`) begin the budget anew. For a server from which nothing at all has come in this run the tries of one
+//! as the wait for it, and what still waits ends with the budget. A transfer that began before the failures and moves, however slowly,
+//! and a wait that the server announced itself (`announced`) begin the budget anew. For a server from which nothing at all has come in this run the tries of one
 //! request are enough, and the budget is the most: they may be spent on a wrong name.
 
 mod announced;
@@ -41,8 +41,6 @@ pub(super) use silence::{Evidence, Next, Suspicion};
 use silence::{Probed, Silence};
 pub(super) use work::{Server, Work};
 
-/// A transfer that has not moved for so long does not move.
-const STILL: Duration = Duration::from_secs(1);
 /// How often a running upload is looked at.
 const LOOK: Duration = Duration::from_millis(100);
 /// The round in which an outage is reported: what passes at once is not worth a line.
@@ -73,8 +71,12 @@ pub(super) struct Outage {
 struct State {
     /// When it last answered, by kind of request.
     answers: [Option<Instant>; Work::ALL.len()],
+    /// When it last gave a sign of life.
+    alive: Option<Instant>,
     /// When a transfer with it last moved.
     moved: Option<Instant>,
+    /// It has stored something in this run.
+    has_stored: bool,
     /// It has answered, or a gateway for it: it exists.
     is_known: bool,
     silence: Option<Silence>,
@@ -106,8 +108,8 @@ impl Outage {
             (state.answers[work as usize], state.is_known) = (Some(now), true);
             let was_unanswered = state.silence.as_ref().is_some_and(|silence| silence.unanswered);
             let silence = state.silence.take_if(|silence| silence.is_ended_by(work));
-            // A sign of life is no answer to what was put off.
-            let waits = state.announced.take_if(|_| work > Work::Token);
+            // A token may come from a cache, and is no answer to another request that was put off.
+            let waits = state.announced.take_if(|waits| work > Work::Token || waits.work == Work::Token);
             let is_change = was_unanswered || silence.is_some() || waits.is_some();
             (silence, waits, is_change)
         };
@@ -120,6 +122,17 @@ impl Outage {
             let text =
                 format!("{} answers again, after {}", self.place, duration(now.saturating_duration_since(since)));
             self.events.report(Event::Notice(text));
+        }
+    }
+
+    /// A request that asks for nothing was answered: the server is alive, and what was asked of it is still to come.
+    pub fn is_alive(&self) {
+        let mut state = self.state();
+        (state.alive, state.is_known) = (Some(Instant::now()), true);
+        let was_unanswered = state.silence.as_mut().is_some_and(|silence| std::mem::take(&mut silence.unanswered));
+        drop(state);
+        if was_unanswered {
+            self.changed.notify_waiters();
         }
     }
 
@@ -151,7 +164,6 @@ impl Outage {
             return Next::GivenUp(stopped.clone());
         }
         let (heard, work) = (state.heard(), suspicion.work);
-        let is_moving = state.moved.is_some_and(|moved| now.saturating_duration_since(moved) < STILL);
         // The registry has answered others since the gateway was asked: its answer is old news.
         if suspicion.evidence == Evidence::Status && state.proven(work).is_some_and(|answer| answer > suspicion.began) {
             return suspicion.own.map_or(Next::Exhausted, Next::Alone);
@@ -169,14 +181,7 @@ impl Outage {
         let lasted = now.saturating_duration_since(since);
         let left = self.limits.retry_budget.map(|budget| budget.saturating_sub(lasted));
         let beyond = left.filter(|_| is_known);
-        let mut used_up = left.is_some_and(|left| left.is_zero()) || beyond.is_none() && silence.spent.is_some();
-        if is_moving && !is_plain {
-            // What moves may still succeed, and tells. Others that fail as those before them need no more tries until then.
-            if used_up && silence.has_ended_others(suspicion) {
-                return Next::Exhausted;
-            }
-            used_up = false;
-        }
+        let used_up = left.is_some_and(|left| left.is_zero()) || beyond.is_none() && silence.spent.is_some();
         if let Some(next) = silence.probe(probed, suspicion, used_up, now) {
             return next;
         }
@@ -254,7 +259,7 @@ impl Outage {
         let silence = state.noted(&sign, &self.limits, heard, now);
         let lasted = now.saturating_duration_since(silence.quiet_since(heard));
         let left = self.limits.retry_budget.map(|budget| budget.saturating_sub(lasted));
-        // Where nothing is left to wait for, the end says it.
+        // If nothing is left to wait for, the error at the end of the budget says the same.
         let is_worth_a_line = silence.unanswered && left.is_none_or(|left| !left.is_zero());
         let is_news = is_worth_a_line && !std::mem::replace(&mut silence.is_reported, true);
         drop(guard);
@@ -264,9 +269,14 @@ impl Outage {
         }
     }
 
+    /// It has stored a blob or a manifest.
+    pub fn note_stored(&self) {
+        self.state().has_stored = true;
+    }
+
     /// Whether it has stored anything in this run.
     pub fn has_stored(&self) -> bool {
-        self.state().answers[Work::Complete as usize].is_some()
+        self.state().has_stored
     }
 
     /// How long nothing has come from it, at most since `then`.
@@ -377,9 +387,9 @@ impl fmt::Debug for Outage {
 }
 
 impl State {
-    /// When it last answered anything.
+    /// When anything last came from it.
     fn heard(&self) -> Option<Instant> {
-        self.answers.iter().chain([&self.moved]).flatten().max().copied()
+        self.answers.iter().chain([&self.alive, &self.moved]).flatten().max().copied()
     }
 
     /// When it last gave an answer that shows that such requests work.

@@ -129,6 +129,7 @@ impl Tries {
 
     async fn wait_after(&mut self, failure: Failure) -> Result<()> {
         self.failed += 1;
+        let failed = self.failed;
         self.log.note_failures(&self.what, self.failed);
         if failure.error.reason() == Some(&Reason::ReadOnly) {
             return self.read_only.wait(self.began, &mut self.waited, failure.error).await;
@@ -148,7 +149,7 @@ impl Tries {
                 server.answered();
                 return self.wait_as_told(wanted, failure.error).await;
             }
-            Retry::After(wanted) => return self.wait_for_server(&server.outage, wanted, failure.error).await,
+            Retry::After(wanted) => return self.wait_for_server(&server, wanted, failure.error).await,
             Retry::Soon if limited => match self.gate.refill() {
                 Some(refill) => return self.wait_for_refill(refill, failure.error).await,
                 None => return self.wait_untold(failure.error).await,
@@ -168,10 +169,10 @@ impl Tries {
             // A gateway's answer says that what is behind it does not answer.
             let is_own = |status: u16| may_be_down(status) && !is_gateway(status);
             let may_be_of_object = failure.status.is_some_and(is_own) && !self.of_whole;
-            // Where nothing could be stored yet, it is not this object.
+            // A registry that has stored nothing in this run does not fail because of this object.
             let may_be_of_object = may_be_of_object && (server.work < Work::Complete || server.outage.has_stored());
             let is_of_object = may_be_of_object && self.is_up(&server.outage).await;
-            let error = match self.failed {
+            let error = match failed {
                 1 => failure.error,
                 tries => failure.error.while_doing(format!("giving up after {tries} tries")),
             };
@@ -232,8 +233,8 @@ impl Tries {
     }
 
     /// The server says that it will be back after `wanted`.
-    async fn wait_for_server(&mut self, server: &Outage, wanted: Duration, error: Error) -> Result<()> {
-        let asked = server.announced(wanted, self.asked, &self.reason(&error));
+    async fn wait_for_server(&mut self, server: &Server, wanted: Duration, error: Error) -> Result<()> {
+        let asked = server.outage.announced(server.work, wanted, self.asked, &self.reason(&error));
         let delay = match asked {
             Announced::Wait(delay) => delay,
             Announced::Enough => {
@@ -406,7 +407,6 @@ mod tests {
     #[tokio::test]
     async fn a_silence_begins_when_the_request_was_sent() {
         let (mut tries, _) = tries(2, 0);
-        tries.outage.answered(Work::Read);
         tries.began = Instant::now().checked_sub(Duration::from_secs(300)).unwrap();
         tries.outage.answered_at(tries.began, Work::Read);
         let asked = Some(Instant::now());

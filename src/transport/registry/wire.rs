@@ -275,6 +275,9 @@ impl Wire {
         let status = exchanged.0.status().as_u16();
         if !may_be_down(status) && status != 401 {
             server.answered();
+            if server.work == Work::Complete && (200..300).contains(&status) {
+                server.outage.note_stored();
+            }
         }
         Ok(exchanged)
     }
@@ -283,7 +286,10 @@ impl Wire {
     /// any other answer, and so may noticing that the registry is gone. Never ends.
     async fn listen(&self, outage: &Outage) -> Infallible {
         let (since, what) = (Instant::now(), "asking whether the registry is up");
-        let (quiet, patience) = (self.limits.stall / 4, self.limits.stall / 2);
+        // A short budget asks earlier, but leaves a slow registry the time to answer.
+        let stall = self.limits.stall;
+        let limit = self.limits.retry_budget.map_or(stall, |budget| budget.clamp(stall / 4, stall));
+        let (quiet, patience) = (limit / 4, limit / 2);
         let mut missed = 0;
         loop {
             while let Some(left) = quiet.checked_sub(outage.quiet_for(since)).filter(|left| !left.is_zero()) {
@@ -295,14 +301,17 @@ impl Wire {
             };
             let (method, headers, body) = (Method::GET, HeaderMap::new(), Payload::none());
             let call = Call { method, url, headers, body, authorization: None, what };
+            let asked = Instant::now();
             let sign = tokio::time::timeout(patience, self.status(call)).await;
             match sign.unwrap_or_else(|_| Err(silence(what, patience))) {
-                // A gateway, which will end the upload as well if the registry does not answer.
+                // A gateway that does not reach the registry ends the upload as well.
                 Ok(status) if may_be_down(status) => {}
                 Ok(_) => {
-                    outage.answered(Work::Token);
+                    outage.is_alive();
                     continue;
                 }
+                // Something else came from it in the meantime.
+                Err(_) if outage.is_up_since(asked) => continue,
                 Err(failure) => {
                     missed += 1;
                     // One may be lost, or late.

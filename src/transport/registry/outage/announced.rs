@@ -1,10 +1,10 @@
 //! Waits that a server announces itself (503 with Retry-After). They have a bound of their own: a server that does nothing but
-//! announce them is given up when they would last longer than `--max-wait` in all, counted from the first. So is one that answers
+//! announce them is given up when they would last longer than `--max-wait` in all. So is one that answers
 //! some requests and puts others off: when a second request has been put off for so long.
 
 use std::time::{Duration, Instant};
 
-use super::{FORGOTTEN, OFTEN, Outage, WORTH_A_LINE};
+use super::{FORGOTTEN, OFTEN, Outage, WORTH_A_LINE, Work};
 use crate::error::Stopped;
 use crate::progress::Event;
 use crate::progress::units::duration;
@@ -12,10 +12,12 @@ use crate::progress::units::duration;
 /// An announced wait shorter than this is reported only if another one follows.
 const SHORT: Duration = Duration::from_secs(5);
 
-/// Since the last successful answer the server has announced waits.
+/// The waits that a server has announced since it last answered such a request.
 pub(super) struct Waits {
     pub began: Instant,
-    /// From when on the bound counts.
+    /// The strongest kind of request that was put off.
+    pub work: Work,
+    /// From when on the bound counts: from the first of them, or from when a transfer last moved.
     pub since: Instant,
     /// The end of the longest.
     pub until: Instant,
@@ -36,11 +38,18 @@ pub(in crate::transport::registry) enum Announced {
 
 impl Outage {
     /// Decides what a request does that was told to come back after `wanted`, and `why`; it was put off for `before` already.
-    pub fn announced(&self, wanted: Duration, before: Duration, why: &str) -> Announced {
-        self.announced_at(Instant::now(), wanted, before, why)
+    pub fn announced(&self, work: Work, wanted: Duration, before: Duration, why: &str) -> Announced {
+        self.announced_at(Instant::now(), work, wanted, before, why)
     }
 
-    pub(super) fn announced_at(&self, now: Instant, wanted: Duration, before: Duration, why: &str) -> Announced {
+    pub(super) fn announced_at(
+        &self,
+        now: Instant,
+        work: Work,
+        wanted: Duration,
+        before: Duration,
+        why: &str,
+    ) -> Announced {
         let allowed = self.limits.max_wait;
         let mut guard = self.state();
         let state = &mut *guard;
@@ -49,8 +58,9 @@ impl Outage {
         }
         (state.is_known, state.silence) = (true, None);
         state.announced.take_if(|waits| now.saturating_duration_since(waits.until) > FORGOTTEN);
-        let waits =
-            state.announced.get_or_insert(Waits { began: now, since: now, until: now, rounds: 0, is_reported: false });
+        let first = Waits { began: now, work, since: now, until: now, rounds: 0, is_reported: false };
+        let waits = state.announced.get_or_insert(first);
+        waits.work = waits.work.max(work);
         let waited = now.saturating_duration_since(waits.since);
         let is_put_off = before.saturating_add(wanted) > allowed;
         if waited.saturating_add(wanted) > allowed || is_put_off && state.is_put_off {

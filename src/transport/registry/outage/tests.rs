@@ -210,7 +210,7 @@ async fn what_comes_after_the_end_is_not_tried() {
 /// The second `second` of a run with this outage.
 fn put_off(outage: &Outage, start: Instant, second: u64, wanted: u64, before: u64) -> Announced {
     let [second, wanted, before] = [second, wanted, before].map(Duration::from_secs);
-    outage.announced_at(start + second, wanted, before, "503")
+    outage.announced_at(start + second, Work::Read, wanted, before, "503")
 }
 
 #[test]
@@ -369,16 +369,11 @@ fn an_upload_that_moves_is_no_upload_that_is_completed() {
     // What began before may succeed yet, and is waited for.
     outage.moved_at(at(60), at(10));
     assert_eq!(since(&outage), at(60));
-    // What began later may fail as the others did; it is not cut off, and others need no tries of their own until then.
+    // What began later may fail as the others did.
     outage.moved_at(at(120), at(70));
     assert_eq!(since(&outage), at(60));
-    let own = Some(Duration::from_secs(1));
-    let (what, work, why, of_whole, evidence) = ("c", Work::Complete, "why", false, Evidence::Status);
-    let [since, began, now] = [at(100), at(100), at(120)];
-    let next = outage.failed_at(now, &Suspicion { what, work, of_whole, why, since, began, at: now, evidence, own });
-    assert!(matches!(next, Next::Exhausted), "{next:?}");
-    let next = fail(110, 130, "d");
-    assert!(matches!(next, Next::GivenUp(_)), "nothing moves any more: {next:?}");
+    let next = fail(110, 120, "c");
+    assert!(matches!(next, Next::GivenUp(_)), "something moves in every run that uploads: {next:?}");
     assert!(events.events().is_empty());
 }
 
@@ -404,6 +399,31 @@ fn a_sign_of_life_does_not_end_an_announced_wait() {
     let start = Instant::now();
     assert!(matches!(put_off(&outage, start, 0, 60, 0), Announced::Wait(_)));
     outage.answered(Work::Token);
+    outage.is_alive();
     outage.moved(start);
     assert!(outage.state().announced.is_some() && events.events().len() == 1, "{:?}", events.events());
+}
+
+/// A busy token server puts off some requests and answers the others: the waits do not add up to an outage.
+#[test]
+fn a_token_ends_the_announced_waits_of_a_token_server() {
+    let (outage, _) = outage(5, None);
+    let start = Instant::now();
+    let five = Duration::from_secs(5);
+    for minute in 0..20 {
+        let now = start + Duration::from_secs(60 * minute);
+        let wait = outage.announced_at(now, Work::Token, five, Duration::ZERO, "503");
+        assert!(matches!(wait, Announced::Wait(_)), "minute {minute}");
+        outage.answered_at(now + five, Work::Token);
+    }
+}
+
+/// Another hint is given for an object that alone cannot be stored: a refusal stores nothing.
+#[test]
+fn an_answer_is_no_proof_that_something_was_stored() {
+    let (outage, _) = outage(5, None);
+    outage.answered(Work::Complete);
+    assert!(!outage.has_stored());
+    outage.note_stored();
+    assert!(outage.has_stored());
 }
