@@ -300,12 +300,48 @@ impl Receipt {
         serde_json::from_slice(bytes).map_err(fail)
     }
 
+    /// What [`Receipt::to_json`] gives, without `manifests` if it is too large with them, and only if [`Receipt::parse`] takes it:
+    /// a receipt that is written has to be read again.
+    ///
+    /// # Errors
+    /// It holds more than a receipt that is read, even without manifests (`Input`).
+    pub fn to_file(&self) -> Result<String> {
+        self.to_file_of(MAX_RECEIPT)
+    }
+
+    fn to_file_of(&self, most: u64) -> Result<String> {
+        let text = self.to_json();
+        if check_size(text.as_bytes(), most).is_ok() {
+            return Ok(text);
+        }
+        drop(text);
+        // Without them the next export asks the source for them.
+        let text = Receipt { manifests: Vec::new(), ..self.clone() }.to_json();
+        check_size(text.as_bytes(), most).map_err(|why| Error::input(format!("writing the receipt: {why}")))?;
+        Ok(text)
+    }
+
     /// The file's content: indented JSON and a final newline.
     pub fn to_json(&self) -> String {
         let mut text = serde_json::to_string_pretty(self).unwrap_or_default();
         text.push('\n');
         text
     }
+}
+
+/// # Errors
+/// No receipt is read that is so large: why. `most`: bytes that it may have.
+fn check_size(bytes: &[u8], most: u64) -> std::result::Result<(), String> {
+    let outline: Outline = serde_json::from_slice(bytes).map_err(|e| e.to_string())?;
+    outline.check(memory_of_json(bytes))?;
+    if bytes.len() as u64 <= most && has_at_most_values(bytes, MOST_VALUES) {
+        return Ok(());
+    }
+    let (images, digests, length) = (outline.images.number, outline.confirmed.number, bytes.len());
+    Err(format!(
+        "{images} images with {digests} confirmed digests take {length} bytes, and no receipt is read of more than {most} bytes or \
+         {MOST_VALUES} values; import fewer images at once"
+    ))
 }
 
 /// How much a receipt holds.
@@ -363,6 +399,7 @@ pub fn signature_beside(receipt: &Path) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::oci::{Manifest, media_type};
 
     fn totals<T>(number: usize, amount: u64) -> Totals<T> {
         let mut totals = Totals::default();
@@ -395,6 +432,22 @@ mod tests {
         assert_eq!((outline.images.number, outline.confirmed.number), (2, 2));
         let nested = 2 * size_of::<Platform>() + size_of::<CompanionReceipt>();
         assert_eq!(outline.images.amount, nested as u64);
+    }
+
+    /// `prove`, `--arrived` and the next export have to read what an import of today writes.
+    #[test]
+    fn a_receipt_that_could_not_be_read_again_lacks_its_manifests_or_is_not_written() {
+        let manifest = format!(r#"{{"schemaVersion":2,"mediaType":"{}","manifests":[]}}"#, media_type::OCI_INDEX);
+        let kept = Kept(Manifest::parse(manifest.into(), None, None).unwrap());
+        let json = r#"{"version":1,"target":"h/x","finished":"2026-01-01T00:00:00Z","images":[],"confirmed":[]}"#;
+        let plain = Receipt::parse(json.as_bytes(), "r.json").unwrap();
+        let receipt = Receipt { manifests: vec![kept], ..plain.clone() };
+        let (whole, least) = (receipt.to_json(), plain.to_json());
+        assert_eq!(receipt.to_file().unwrap(), whole);
+        assert_eq!(receipt.to_file_of(whole.len() as u64 - 1).unwrap(), least);
+        assert_eq!(receipt.to_file_of(least.len() as u64).unwrap(), least);
+        let said = receipt.to_file_of(least.len() as u64 - 1).unwrap_err().to_string();
+        assert!(said.contains("writing the receipt: 0 images") && said.contains("fewer images"), "{said}");
     }
 
     /// A list of tags that may have been short makes no bundle complete again that brings only what the last one brought.

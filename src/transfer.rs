@@ -49,8 +49,6 @@ pub struct Options {
     pub jobs: usize,
     /// Stop at the first failure instead of finishing the other images.
     pub fail_fast: bool,
-    /// Read the last byte of every blob that was uploaded: the target may keep a damaged file that it has.
-    pub check_uploads: bool,
 }
 
 /// A manifest or a tag of one repository: whether it was put there, and who may do so now.

@@ -108,7 +108,7 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
     context.end();
     match &args.output {
         Some(path) => keep(path, &receipt, key.as_deref())?,
-        None => context.print(&receipt.to_json())?,
+        None => context.print(&receipt.to_file()?)?,
     }
     let (all, blobs) = (count(receipt.images.len(), "image"), count(receipt.confirmed.len(), "blob"));
     for Unreadable { source, error } in &unreadable {

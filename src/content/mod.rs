@@ -132,6 +132,9 @@ pub enum Readable {
     /// Its storage, another server than the target itself, refuses to give it: object stores deny what is not there, too. How it
     /// refuses.
     PerhapsLost(String),
+    /// The target refuses or fails to give it, as often as it is asked: how. Of a blob that was there before, that is as good as
+    /// lost; of one that it has just taken, it proves nothing.
+    Failed(String),
     /// This account may not read there.
     Denied,
     /// No clear answer: why.
@@ -165,6 +168,10 @@ pub trait Sink: Send + Sync {
     async fn mount(&self, repository: &Repository, blob: &Descriptor, from: &Repository) -> Result<bool>;
 
     /// Stores a blob, proven, reading it from `origin` as often as a retry needs.
+    ///
+    /// # Errors
+    /// Besides failures to read or to write: the target has answered with success and keeps a damaged copy
+    /// ([`Reason::DamagedTarget`](crate::error::Reason::DamagedTarget)).
     async fn put_blob(&self, repository: &Repository, blob: &Descriptor, origin: &Origin<'_>) -> Result<()>;
 
     /// Whether `manifest`, which is in `repository`, is also found as a referrer of its subject, if it has one. A push that

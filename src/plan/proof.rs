@@ -142,7 +142,7 @@ impl Prover<'_> {
                 self.sighted.lock().unwrap_or_else(PoisonError::into_inner).insert(registry.to_owned());
                 return Ok(None);
             }
-            Readable::No(why) | Readable::PerhapsLost(why) => return Ok(Some(why)),
+            Readable::No(why) | Readable::Failed(why) | Readable::PerhapsLost(why) => return Ok(Some(why)),
             Readable::Denied => {
                 self.closed.lock().unwrap_or_else(PoisonError::into_inner).insert(place.clone());
                 Event::Notice(format!(

@@ -139,8 +139,7 @@ impl Transfer<'_> {
             self.source.take_back(&step.blob.digest);
         }
         self.source.close(&step.blob.digest);
-        put.map_err(|error| self.refused(step, repository, error, job))?;
-        if self.options.check_uploads { self.check_sent(repository, &step.blob).await } else { Ok(()) }
+        put.map_err(|error| self.refused(step, repository, error, job))
     }
 
     async fn mount(&self, step: &BlobStep, to: &Repository, from: &Repository, job: Job<'_>) -> Result<bool> {

@@ -125,7 +125,7 @@ impl Transfer<'_> {
         let others: Vec<_> = others.filter(|blob| self.resent.is_unchecked(repository, blob.digest)).collect();
         let reads: Vec<_> = others.iter().map(|blob| self.sink.can_read(repository, blob)).collect();
         let reads: Vec<Readable> = stream::iter(reads).buffered(self.options.jobs.max(1)).try_collect().await?;
-        let lost = others.into_iter().zip(reads).filter(|(_, found)| matches!(found, Readable::No(_)));
+        let lost = others.into_iter().zip(reads).filter(|(_, found)| is_lost(found));
         Ok(lost.map(|(blob, _)| Content::Blob(blob)).collect())
     }
 
@@ -176,15 +176,23 @@ impl Transfer<'_> {
             false => error,
         });
         sent?;
+        // The target has called it unknown, so what was read of it earlier in this run proves nothing.
         self.check_sent(repository, blob).await
     }
 
     /// Whether what the target has taken can be read. Where it may not be, the manifest that is put next is the proof.
-    pub(super) async fn check_sent(&self, repository: &Repository, blob: &Descriptor) -> Result<()> {
-        let Readable::No(why) = self.sink.can_read(repository, blob).await? else { return Ok(()) };
+    async fn check_sent(&self, repository: &Repository, blob: &Descriptor) -> Result<()> {
+        let (Readable::No(why) | Readable::Failed(why)) = self.sink.can_read(repository, blob).await? else {
+            return Ok(());
+        };
         let text = format!("{repository} has taken blob {} and holds a damaged copy: {why}", blob.digest);
         Err(Error::damaged(text).with_reason(Reason::DamagedTarget))
     }
+}
+
+/// Whether the blob is not there as it should be, of one that the target claims to have.
+fn is_lost(found: &Readable) -> bool {
+    matches!(found, Readable::No(_) | Readable::Failed(_))
 }
 
 /// What `manifest` needs of the content that the target `named`; if it named nothing but the manifest, all that it may mean.

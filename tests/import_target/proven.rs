@@ -217,7 +217,7 @@ fn reupload_notices_a_file_that_the_registry_keeps_instead() {
     std::fs::write(&data, b"cut").unwrap();
     let (code, stderr) = import(&it.bundle, it.target.host(), &["--reupload"]);
     assert_eq!(code, Some(1), "{stderr}");
-    assert!(stderr.contains("holds a damaged copy") && stderr.contains("`gapferry check`"), "{stderr}");
+    assert!(stderr.contains("keeps what it had") && stderr.contains("`gapferry check`"), "{stderr}");
     assert!(!it.is_pushed());
 }
 
@@ -335,7 +335,30 @@ async fn a_tag_that_head_claims_beside_missing_blobs_is_put_all_the_same() {
     }
 }
 
-/// distribution answers 201 and keeps the file that it has, also where no repository knew it.
+/// distribution answers 201 and keeps the file that it has, also where no repository knows it: what a full disk has left of an
+/// upload would be an image that nobody can pull.
+#[test]
+fn a_damaged_file_that_no_repository_knows_is_noticed_when_its_blob_is_uploaded() {
+    for left in ["", "cut"] {
+        let (source, target, directory) = (Registry::start(), Registry::start(), tempdir());
+        let images = ["team/app", "team/other"].map(|name| images::oci(name, "1", &["shared"]));
+        let bundle = export(&source, &[&images[0], &images[1]], directory.path());
+        let data = data_of(&target, &sha256(&images[0].blobs[1]));
+        std::fs::create_dir_all(data.parent().unwrap()).unwrap();
+        std::fs::write(&data, left).unwrap();
+        let (code, stderr) = import(&bundle, target.host(), &[]);
+        assert_eq!(code, Some(1), "{left:?}: {stderr}");
+        assert!(stderr.contains("2 failed") && stderr.contains("keeps what it had"), "{left:?}: {stderr}");
+        assert!(stderr.contains("`gapferry check`"), "{left:?}: {stderr}");
+        for image in &images {
+            assert_eq!(target.digest(&image.repository, "1"), None, "no tag of what cannot be pulled");
+        }
+        // The remedy that is named.
+        std::fs::remove_file(&data).unwrap();
+        assert_eq!(import(&bundle, target.host(), &[]).0, Some(0));
+    }
+}
+
 #[tokio::test]
 async fn once_a_target_has_lied_what_is_uploaded_to_it_is_read_as_well() {
     let it = Shared::new();

@@ -12,15 +12,22 @@ use gapferry::routes::Routes;
 use gapferry::transport::registry::{Config, Registries};
 
 use crate::shelf::{self, Shelf, image, noise, repository, tag};
-use crate::support::faulty::{Answer, Fault, Seen, Server, Sessions, Stage};
+use crate::support::faulty::{Answer, Fault, Seen, Server, Sessions, Stage, last_byte};
 use crate::{client, config};
 
-/// Takes blobs; what else is asked goes to `other`, with how often it was asked before.
+/// Takes blobs, and shows each of them once; what else is asked goes to `other`, with how often it was asked before.
 async fn taking(other: impl Fn(&Seen, usize) -> Answer + Send + Sync + 'static) -> Server {
-    let asked = AtomicUsize::new(0);
+    let (asked, unread) = (AtomicUsize::new(0), Mutex::new(0));
     Server::registry(move |request, _| match request.method.as_str() {
         "POST" => Answer::new(202).with("Location", "/u"),
-        "PUT" if request.target.starts_with("/u") => Answer::new(201),
+        "PUT" if request.target.starts_with("/u") => {
+            *unread.lock().unwrap() += 1;
+            Answer::new(201)
+        }
+        "GET" if request.byte().is_some() && *unread.lock().unwrap() > 0 => {
+            *unread.lock().unwrap() -= 1;
+            last_byte(request).unwrap()
+        }
         _ => other(request, asked.fetch_add(1, Ordering::SeqCst)),
     })
     .await
@@ -36,7 +43,10 @@ async fn asked_by_six_pushes(server: &Server, registries: &Registries) -> Vec<St
         async move { shelf::push(registries, &repo, shelf, &[blob]).await }
     });
     assert!(join_all(pushes).await.into_iter().all(|pushed| pushed.is_ok()));
-    server.seen().into_iter().map(|request| request.method).collect()
+    let (reads, asked): (Vec<Seen>, Vec<Seen>) =
+        server.seen().into_iter().partition(|request| request.byte().is_some());
+    assert_eq!(reads.len(), 6, "each blob is read once, while the next one is uploaded");
+    asked.into_iter().map(|request| request.method).collect()
 }
 
 #[tokio::test]
@@ -264,7 +274,7 @@ async fn a_mount_that_ends_in_an_outage_is_uploaded() {
 
 #[tokio::test]
 async fn a_session_that_a_mount_opened_instead_takes_the_upload_small_or_large() {
-    for (large_blob, methods) in [(1, &["POST", "PATCH", "PUT"][..]), (u64::MAX, &["POST", "PUT"])] {
+    for (large_blob, methods) in [(1, &["POST", "PATCH", "PUT", "GET"][..]), (u64::MAX, &["POST", "PUT", "GET"])] {
         let server = Sessions::start();
         let registries = client(gapferry::transport::registry::Config { large_blob, ..config() });
         let (shelf, repo) = (Shelf::default(), repository(&server.address, "a/b"));

@@ -9,6 +9,7 @@ mod mirrors;
 mod pull_and_push;
 mod sessions;
 mod shelf;
+mod stored;
 #[path = "../support/mod.rs"]
 mod support;
 mod tls;

@@ -211,5 +211,5 @@ async fn no_request_is_made_that_is_not_needed() {
     Source::resolve(&registries, &tag(&repo, "v1")).await.unwrap();
     read(&registries, &repo, &layer).await.unwrap();
     let made: Vec<String> = server.requests().into_iter().map(|request| request.method).collect();
-    assert_eq!(made, ["GET", "POST", "PUT", "POST", "PUT", "PUT", "HEAD", "GET"]);
+    assert_eq!(made, ["GET", "POST", "PUT", "GET", "POST", "PUT", "GET", "PUT", "HEAD", "GET"]);
 }

@@ -11,7 +11,7 @@ use gapferry::transport::registry::Config;
 
 use crate::shelf::{self, Shelf, noise, repository};
 use crate::support::embedded::Embedded;
-use crate::support::faulty::{Answer, Fault, Form, Host, Proxy, Server, Sessions, Stage};
+use crate::support::faulty::{Answer, Fault, Form, Host, Proxy, Server, Sessions, Stage, last_byte};
 use crate::support::harbor::{Harbor, Project, Setup};
 use crate::support::registry::Registry;
 use crate::support::tempdir;
@@ -40,7 +40,7 @@ async fn a_large_blob_is_one_stream_and_an_empty_close_and_a_small_one_two_reque
     let blob = push(&server, noise(SIZE), large()).await.unwrap();
     assert!(server.blob(&blob.digest).unwrap() == noise(SIZE));
     let asked: Vec<_> = server.asked().into_iter().map(|(method, length)| format!("{method} {length}")).collect();
-    assert_eq!(asked, ["POST 0", "PATCH 2000000", "PUT 0"]);
+    assert_eq!(asked, ["POST 0", "PATCH 2000000", "PUT 0", "GET 0"]);
     let seen = server.seen();
     // Harbor counts the size of an upload by what its requests announce.
     assert_eq!(seen[1].header("content-length"), "2000000");
@@ -49,7 +49,7 @@ async fn a_large_blob_is_one_stream_and_an_empty_close_and_a_small_one_two_reque
 
     let server = Sessions::start();
     push(&server, noise(99_999), large()).await.unwrap();
-    assert_eq!(methods(&server), ["POST", "PUT"]);
+    assert_eq!(methods(&server), ["POST", "PUT", "GET"]);
 }
 
 #[tokio::test]
@@ -59,7 +59,7 @@ async fn an_upload_that_breaks_goes_on_where_the_registry_has_got_to() {
     let blob = push(&server, noise(SIZE), large()).await.unwrap();
     assert!(server.blob(&blob.digest).unwrap() == noise(SIZE));
     let asked: Vec<_> = server.asked().into_iter().map(|(method, length)| format!("{method} {length}")).collect();
-    assert_eq!(asked, ["POST 0", "PATCH 700000", "GET 0", "PATCH 1300000", "PUT 0"]);
+    assert_eq!(asked, ["POST 0", "PATCH 700000", "GET 0", "PATCH 1300000", "PUT 0", "GET 0"]);
     assert_eq!(server.seen()[3].header("content-range"), "700000-1999999");
 }
 
@@ -69,6 +69,7 @@ async fn an_upload_that_meets_read_only_mode_goes_on_in_its_session() {
     let (patches, began) = (AtomicUsize::new(0), AtomicUsize::new(0));
     let server = Server::registry(move |request, _| match request.method.as_str() {
         "POST" => Answer::new(202).with("Location", format!("/u{}", began.fetch_add(1, Ordering::SeqCst))),
+        "GET" if request.byte().is_some() => last_byte(request).unwrap(),
         "GET" => Answer::new(204).with("Location", "/u0").with("Range", "0-699999"),
         "PATCH" if patches.fetch_add(1, Ordering::SeqCst) == 0 => {
             let text = "The system is in read only mode. Any modification is prohibited.";
@@ -118,7 +119,7 @@ async fn a_token_that_expires_anywhere_in_an_upload_does_not_restart_it() {
     let blob = push(&server, noise(SIZE), large()).await.unwrap();
     assert!(server.blob(&blob.digest).unwrap() == noise(SIZE));
     // Each is made again with the new token; nothing that the registry has taken is sent again.
-    assert_eq!(methods(&server), ["POST", "PATCH", "PATCH", "GET", "GET", "PATCH", "PUT", "PUT"]);
+    assert_eq!(methods(&server), ["POST", "PATCH", "PATCH", "GET", "GET", "PATCH", "PUT", "PUT", "GET"]);
     assert_eq!(server.asked().iter().filter(|(_, length)| *length == 1_300_000).count(), 1);
 }
 
@@ -128,12 +129,12 @@ async fn a_closing_request_whose_answer_is_lost_is_not_taken_for_a_lost_upload()
     server.when("PUT", "").fault(Fault::Reset(Stage::BeforeAnswer));
     let blob = push(&server, noise(SIZE), large()).await.unwrap();
     assert!(server.blob(&blob.digest).is_some());
-    assert_eq!(methods(&server), ["POST", "PATCH", "PUT", "GET", "HEAD"]);
+    assert_eq!(methods(&server), ["POST", "PATCH", "PUT", "GET", "HEAD", "GET"]);
 
     let server = Sessions::start();
     server.when("PUT", "").fault(Fault::Status(503));
     push(&server, noise(SIZE), large()).await.unwrap();
-    assert_eq!(methods(&server), ["POST", "PATCH", "PUT", "GET", "PUT"]);
+    assert_eq!(methods(&server), ["POST", "PATCH", "PUT", "GET", "PUT", "GET"]);
 }
 
 #[tokio::test]
@@ -142,12 +143,12 @@ async fn a_registry_that_stands_elsewhere_is_asked_where() {
     // The registry has all, and says it is not where the request is.
     server.when("PUT", "").fault(Fault::Status(416));
     push(&server, noise(SIZE), large()).await.unwrap();
-    assert_eq!(methods(&server), ["POST", "PATCH", "PUT", "GET", "PUT"]);
+    assert_eq!(methods(&server), ["POST", "PATCH", "PUT", "GET", "PUT", "GET"]);
     // Nothing came of it: a new upload costs as much as going on.
     let server = Sessions::start();
     server.when("PATCH", "").fault(Fault::Status(416));
     push(&server, noise(SIZE), large()).await.unwrap();
-    assert_eq!(methods(&server), ["POST", "PATCH", "GET", "POST", "PATCH", "PUT"]);
+    assert_eq!(methods(&server), ["POST", "PATCH", "GET", "POST", "PATCH", "PUT", "GET"]);
 }
 
 #[tokio::test]
@@ -157,7 +158,7 @@ async fn an_upload_that_is_cancelled_when_asked_for_starts_again() {
     server.when("GET", "/blobs/").fault(Fault::Cancelled);
     let blob = push(&server, noise(SIZE), large()).await.unwrap();
     assert!(server.blob(&blob.digest).is_some());
-    assert_eq!(methods(&server), ["POST", "PATCH", "GET", "POST", "PATCH", "PUT"]);
+    assert_eq!(methods(&server), ["POST", "PATCH", "GET", "POST", "PATCH", "PUT", "GET"]);
 }
 
 #[tokio::test]
@@ -166,7 +167,7 @@ async fn an_outage_while_the_registry_is_asked_does_not_cost_the_upload() {
     server.when("PATCH", "").fault(Fault::Reset(Stage::RequestBody(700_000)));
     server.when("GET", "/blobs/").times(2).fault(Fault::Status(502));
     push(&server, noise(SIZE), large()).await.unwrap();
-    assert_eq!(methods(&server), ["POST", "PATCH", "GET", "GET", "GET", "PATCH", "PUT"]);
+    assert_eq!(methods(&server), ["POST", "PATCH", "GET", "GET", "GET", "PATCH", "PUT", "GET"]);
 }
 
 #[tokio::test]
@@ -177,7 +178,7 @@ async fn a_location_of_every_form_is_followed_from_answer_to_answer() {
         server.when("*", "/blobs/uploads/").always().fault(Fault::Location(form));
         let blob = push(&server, noise(SIZE), large()).await.unwrap();
         assert!(server.blob(&blob.digest).unwrap() == noise(SIZE), "{form:?}");
-        assert_eq!(methods(&server), ["POST", "PATCH", "GET", "PATCH", "PUT"], "{form:?}");
+        assert_eq!(methods(&server), ["POST", "PATCH", "GET", "PATCH", "PUT", "GET"], "{form:?}");
     }
 }
 
@@ -216,7 +217,7 @@ async fn behind_a_gateway(limit: usize) -> (Server, Arc<Mutex<Vec<u8>>>) {
     let server = Server::registry(move |request, _| {
         let mut stored = store.lock().unwrap();
         match request.method.as_str() {
-            "HEAD" | "GET" => return Answer::new(404),
+            "HEAD" | "GET" => return last_byte(request).unwrap_or(Answer::new(404)),
             _ if request.body.len() > limit => return Answer::new(413).body("<html>too large</html>"),
             "POST" => stored.clear(),
             _ => {
@@ -259,7 +260,7 @@ async fn a_gateway_that_limits_requests_gets_chunks_that_are_small_enough() {
 /// What takes an upload, but for a PATCH that is answered so.
 async fn refusing_patch(status: u16, body: &'static str) -> Server {
     Server::registry(move |request, _| match request.method.as_str() {
-        "HEAD" | "GET" => Answer::new(404),
+        "HEAD" | "GET" => last_byte(request).unwrap_or(Answer::new(404)),
         "PATCH" => Answer::new(status).body(body),
         "POST" => Answer::new(202).with("Location", "/u"),
         "PUT" => Answer::new(201),
@@ -326,7 +327,7 @@ async fn a_registry_that_loses_what_it_took_before_the_close_gets_it_in_one_requ
     assert!(server.blob(&blob.digest).unwrap() == noise(SIZE));
     assert_eq!(
         methods(&server),
-        ["POST", "PATCH", "PUT", "HEAD", "GET", "POST", "PUT"],
+        ["POST", "PATCH", "PUT", "HEAD", "GET", "POST", "PUT", "GET"],
         "GET confirms what HEAD denies"
     );
 }
@@ -380,7 +381,7 @@ async fn a_registry_without_patch_gets_large_blobs_in_one_request() {
     let repo = repository(&server.address, "a/b");
     shelf::push(&registries, &repo, &shelf, &[&blobs[0], &blobs[1]]).await.unwrap();
     assert!(blobs.iter().all(|blob| server.blob(&blob.digest).is_some()));
-    assert_eq!(methods(&server), ["POST", "PATCH", "PUT", "POST", "PUT"]);
+    assert_eq!(methods(&server), ["POST", "PATCH", "PUT", "GET", "POST", "PUT", "GET"]);
 }
 
 #[tokio::test]
@@ -409,7 +410,7 @@ async fn an_upload_whose_range_stays_stale_is_sent_again_in_one_request() {
             "PATCH" | "GET" if request.target.starts_with("/u") => upload.with("Range", format!("0-{}", HAD - 1)),
             "PUT" => Answer::new(201),
             "HEAD" => Answer::new(404),
-            _ => Answer::new(200),
+            _ => last_byte(request).unwrap_or(Answer::new(200)),
         }
     });
     let server = server.await;

@@ -73,7 +73,7 @@ pub async fn write(job: Job<'_>, context: &Context) -> Result<Written> {
     let events = context.events.clone();
     let create = move || Writer::create(&out, contents, options, events);
     let writer = tokio::task::spawn_blocking(create).await.map_err(stopped)??;
-    let options = transfer::Options { jobs: job.jobs, fail_fast: false, check_uploads: false };
+    let options = transfer::Options { jobs: job.jobs, fail_fast: false };
     let moved = {
         let plan = plan_for(job.graph, &writer);
         let transfer = Transfer::new(job.source, &writer, options, context.events.clone());

@@ -313,8 +313,7 @@ impl<'a> Push<'a> {
         }
         check_incomplete_indexes(graph, context);
         cargo.arriving.map_or(Ok(()), |arriving| arriving.before(&plan, &waiting))?;
-        let (jobs, check_uploads) = (args.registry.jobs(), args.reupload);
-        let options = transfer::Options { jobs, fail_fast: args.fail_fast, check_uploads };
+        let options = transfer::Options { jobs: args.registry.jobs(), fail_fast: args.fail_fast };
         let transfer = Transfer::new(cargo.source, &registries, options, context.events.clone());
         let interrupted = report::Interrupted::new(self, cargo, &plan, &transfer);
         let mut outcome = transfer.run_with(graph, &plan, cargo.arrivals).await;

@@ -202,9 +202,9 @@ impl Drop for Interrupted<'_> {
 /// Writes the receipt, and its signature beside it: binary, of the bytes of the receipt.
 ///
 /// # Errors
-/// One of the two cannot be written.
+/// One of the two cannot be written, or the receipt could not be read again ([`Receipt::to_file`]).
 pub fn keep(path: &Path, receipt: &Receipt, key: Option<&PrivateKey>) -> Result<()> {
-    let bytes = receipt.to_json().into_bytes();
+    let bytes = receipt.to_file()?.into_bytes();
     write_file(path, &bytes)?;
     let Some(key) = key else { return Ok(()) };
     write_file(&signature_beside(path), &key.sign(&bytes)?)

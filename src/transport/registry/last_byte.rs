@@ -8,7 +8,7 @@ use reqwest::Method;
 
 use super::auth::Scopes;
 use super::download::ContentRange;
-use super::failure::{Failure, is_transient};
+use super::failure::{Failure, Retry, is_transient};
 use super::host::{Ask, Host};
 use super::reply::Reply;
 use crate::content::Readable;
@@ -18,49 +18,97 @@ use crate::oci::{Descriptor, Repository};
 /// How often the byte may fail to come before the blob counts as unreadable: a file that was cut looks like a broken connection.
 const MOST_BROKEN: u32 = 2;
 
+const NOT_COMING: &str = "its last byte does not come";
+const ABSENT: &str = "it is not there when it is read";
+
+/// What the registry said of the blob before.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Said {
+    /// It has it.
+    Has,
+    /// It has taken it in this run.
+    Took,
+}
+
 /// Reads the last byte of `blob` in `repository`. Of an empty blob there is none, so the whole of it is asked for.
+/// What comes of it is remembered ([`Proofs`](super::stored::Proofs)).
 ///
 /// # Errors
 /// The registry wants to be left alone for longer than was allowed, or no longer answers anything.
 pub(super) async fn read(host: &Host, repository: &Repository, blob: &Descriptor) -> Result<Readable> {
+    find_out(host, repository, blob, Said::Has).await
+}
+
+/// The same after an upload that was answered with success. [`Readable::No`] is sure then, after as many tries as are allowed,
+/// and anything else that keeps the byte away is not tried again.
+///
+/// # Errors
+/// As [`read`].
+pub(super) async fn read_uploaded(host: &Host, repository: &Repository, blob: &Descriptor) -> Result<Readable> {
+    find_out(host, repository, blob, Said::Took).await
+}
+
+async fn find_out(host: &Host, repository: &Repository, blob: &Descriptor, said: Said) -> Result<Readable> {
     let what = format!("reading the last byte of blob {} in {repository}", blob.digest);
     let ask = asking(repository, blob, &what)?;
     let (mut tries, mut broken) = (host.tries(&what), 0);
-    loop {
+    let found = loop {
         let (failure, otherwise) = match once(host, &ask, blob).await {
-            Ok(Answer::Absent) => {
-                let absent = Readable::No("it is not there when it is read".to_owned());
-                let arrived = &host.memory.arrived;
-                let was_uploaded =
-                    arrived.has_blob(repository, &blob.digest) && !arrived.is_mounted(repository, &blob.digest);
-                if !was_uploaded {
-                    return Ok(absent);
-                }
-                let error = Error::new(Kind::NotFound, format!("{what}: it was uploaded, and is said not to be there"));
-                (Failure::soon(error), absent)
-            }
-            Ok(Answer::Given(readable)) => return Ok(readable),
-            Ok(Answer::Broken) if broken + 1 < MOST_BROKEN => {
+            Ok(readable) => break readable,
+            Err(Miss::Broken) if said == Said::Has && broken + 1 < MOST_BROKEN => {
                 broken += 1;
                 continue;
             }
-            Ok(Answer::Broken) => return Ok(Readable::No("its last byte does not come".to_owned())),
-            Ok(Answer::Refused(failure)) => {
-                let why = failure.error.chain();
-                (failure, Readable::No(why))
-            }
-            Err(failure) => {
-                let why = failure.error.chain();
-                let denied = matches!(failure.error.kind(), Kind::Unauthorized | Kind::Refused);
-                (failure, if denied { Readable::Denied } else { Readable::Unknown(why) })
-            }
+            Err(Miss::Broken) if said == Said::Has => break Readable::No(NOT_COMING.to_owned()),
+            Err(Miss::Absent) if !was_uploaded(host, repository, blob) => break Readable::No(ABSENT.to_owned()),
+            Err(miss) => judged(miss, &what),
         };
-        match tries.again(failure).await {
-            Ok(()) => {}
-            Err(error) if error.kind() == Kind::RateLimited || error.stopped().is_some() => return Err(error),
-            Err(_) => return Ok(otherwise),
+        let is_sought = said == Said::Has || matches!(otherwise, Readable::No(_));
+        let is_limit = failure.error.kind() == Kind::RateLimited;
+        let again = match is_sought || is_limit || failure.retry == Retry::Now {
+            true => tries.again(failure).await,
+            false => Err(failure.error),
+        };
+        if let Err(error) = again {
+            let is_over = error.kind() == Kind::RateLimited || error.stopped().is_some();
+            // Where only the storage was given up that the registry redirects to, the registry may still be asked.
+            if is_over && host.pass(&what).await.is_err() {
+                return Err(error);
+            }
+            break otherwise;
+        }
+    };
+    host.memory.proofs.note(repository, blob, &found);
+    Ok(found)
+}
+
+/// As what a try failed, and what that means if it was the last one.
+fn judged(miss: Miss, what: &str) -> (Failure, Readable) {
+    match miss {
+        Miss::Absent => {
+            let error = Error::new(Kind::NotFound, format!("{what}: it was uploaded, and is said not to be there"));
+            (Failure::soon(error), Readable::No(ABSENT.to_owned()))
+        }
+        Miss::Broken => {
+            let error = Error::new(Kind::Network, format!("{what}: {NOT_COMING}"));
+            (Failure::soon(error), Readable::No(NOT_COMING.to_owned()))
+        }
+        Miss::Refused(failure) => {
+            let why = failure.error.chain();
+            (failure, Readable::Failed(why))
+        }
+        Miss::Failed(failure) => {
+            let why = failure.error.chain();
+            let denied = matches!(failure.error.kind(), Kind::Unauthorized | Kind::Refused);
+            (failure, if denied { Readable::Denied } else { Readable::Unknown(why) })
         }
     }
+}
+
+/// Its bytes have arrived in this run: a mount proves nothing of them.
+fn was_uploaded(host: &Host, repository: &Repository, blob: &Descriptor) -> bool {
+    let arrived = &host.memory.arrived;
+    arrived.has_blob(repository, &blob.digest) && !arrived.is_mounted(repository, &blob.digest)
 }
 
 /// Whether the last byte comes, in one try: HEAD has said that the blob is not there. `None`: the answer says neither.
@@ -70,13 +118,14 @@ pub(super) async fn read(host: &Host, repository: &Repository, blob: &Descriptor
 pub(super) async fn finds(host: &Host, repository: &Repository, blob: &Descriptor) -> Result<Option<bool>> {
     let what = format!("looking for blob {} in {repository}", blob.digest);
     match once(host, &asking(repository, blob, &what)?, blob).await {
-        Ok(Answer::Given(Readable::Yes)) => Ok(Some(true)),
-        Ok(Answer::Absent) => Ok(Some(false)),
-        Ok(_) => Ok(None),
-        Err(failure) if failure.error.kind() == Kind::RateLimited || failure.error.stopped().is_some() => {
+        Ok(Readable::Yes) => Ok(Some(true)),
+        Err(Miss::Absent) => Ok(Some(false)),
+        Err(Miss::Failed(failure))
+            if failure.error.kind() == Kind::RateLimited || failure.error.stopped().is_some() =>
+        {
             Err(failure.error)
         }
-        Err(_) => Ok(None),
+        Ok(_) | Err(_) => Ok(None),
     }
 }
 
@@ -89,51 +138,58 @@ fn asking<'a>(repository: &Repository, blob: &Descriptor, what: &'a str) -> Resu
     }
 }
 
-enum Answer {
-    Given(Readable),
+/// Why a try says nothing of the blob yet.
+enum Miss {
     Absent,
     /// The byte was announced and did not come.
     Broken,
-    /// For a reason that may pass.
+    /// Refused for a reason that may pass.
     Refused(Failure),
+    /// There was no answer, or no leave to ask.
+    Failed(Failure),
 }
 
-async fn once(host: &Host, ask: &Ask<'_>, blob: &Descriptor) -> Result<Answer, Failure> {
+impl From<Failure> for Miss {
+    fn from(failure: Failure) -> Miss {
+        Miss::Failed(failure)
+    }
+}
+
+async fn once(host: &Host, ask: &Ask<'_>, blob: &Descriptor) -> Result<Readable, Miss> {
     let _lane = host.reads.acquire().await.ok();
     let reply = host.once(ask).await?;
     if is_transient(reply.status()) {
-        return Ok(Answer::Refused(ask.refused(reply).await));
+        return Err(Miss::Refused(ask.refused(reply).await));
     }
     let has = |length: u64| Readable::No(format!("it has {length} bytes instead of {}", blob.size));
-    Ok(Answer::Given(match (reply.status(), reply.content_length()) {
-        (206, _) => return Ok(part(reply, blob, ask.what).await),
+    Ok(match (reply.status(), reply.content_length()) {
+        (206, _) => return part(reply, blob, ask.what).await,
         // It sends everything, which is not worth reading.
         (200, Some(length)) if length != blob.size => has(length),
         (200, _) => Readable::Yes,
-        (401 | 403, _) if reply.own => Readable::Denied,
-        (404 | 410, _) => return Ok(Answer::Absent),
+        // 412: a policy of the project forbids pulling (Harbor).
+        (401 | 403 | 412, _) if reply.own => Readable::Denied,
+        (404 | 410, _) => return Err(Miss::Absent),
         (416, _) => Readable::No("it is shorter".to_owned()),
         (status @ 400..=499, _) if !reply.own => Readable::PerhapsLost(format!("its storage answers with {status}")),
-        (400..=499, _) => Readable::No(format!("reading it is answered with {}", reply.status())),
+        (400..=499, _) => Readable::Failed(format!("reading it is answered with {}", reply.status())),
         (status, _) => Readable::Unknown(format!("reading it is answered with {status}")),
-    }))
+    })
 }
 
 /// One byte, and the length of the whole beside it.
-async fn part(reply: Reply, blob: &Descriptor, what: &str) -> Answer {
+async fn part(reply: Reply, blob: &Descriptor, what: &str) -> Result<Readable, Miss> {
     let range = reply.header("content-range").and_then(ContentRange::parse);
     match range {
         Some(ContentRange { total: Some(total), .. }) if total != blob.size => {
-            Answer::Given(Readable::No(format!("it has {total} bytes instead of {}", blob.size)))
+            Ok(Readable::No(format!("it has {total} bytes instead of {}", blob.size)))
         }
         Some(ContentRange { start, end, .. }) if start == end && start + 1 == blob.size => {
             match reply.body(what, 1).await {
-                Ok(byte) if byte.len() == 1 => Answer::Given(Readable::Yes),
-                _ => Answer::Broken,
+                Ok(byte) if byte.len() == 1 => Ok(Readable::Yes),
+                _ => Err(Miss::Broken),
             }
         }
-        _ => {
-            Answer::Given(Readable::Unknown("reading it is answered with another range than was asked for".to_owned()))
-        }
+        _ => Ok(Readable::Unknown("reading it is answered with another range than was asked for".to_owned())),
     }
 }

@@ -10,6 +10,7 @@ use tokio::sync::OnceCell;
 use super::arrived::Arrived;
 use super::auth::Auth;
 use super::optional::Answers;
+use super::stored::Proofs;
 use crate::credentials::Store;
 use crate::error::Kind;
 use crate::oci::{Digest, Reference, Repository, Tag};
@@ -47,9 +48,7 @@ pub(super) struct Memory {
     /// Upload sessions that a refused mount has opened.
     pub sessions: Mutex<HashMap<(Repository, Digest), Url>>,
     pub arrived: Arrived,
-    /// Blobs that it has claimed to have and does not have as they should be, in whichever repository: registries keep one copy.
-    /// What such a registry says after an upload is not believed either, of no blob.
-    pub suspects: Mutex<HashSet<Digest>>,
+    pub proofs: Proofs,
     /// PATCH was refused as such: uploads go in one request.
     patchless: AtomicBool,
     /// Content in the closing PUT was refused as such: uploads go by PATCH.
@@ -151,19 +150,6 @@ impl Memory {
     pub fn lacks_tag(&self, repository: &Repository, tag: &Tag) -> bool {
         let known = self.companion_tags.lock().unwrap_or_else(PoisonError::into_inner);
         known.get(repository).is_some_and(|tags| !tags.contains(tag))
-    }
-
-    pub fn suspect(&self, blob: &Digest) {
-        self.suspects.lock().unwrap_or_else(PoisonError::into_inner).insert(*blob);
-    }
-
-    pub fn is_suspect(&self, blob: &Digest) -> bool {
-        self.suspects.lock().unwrap_or_else(PoisonError::into_inner).contains(blob)
-    }
-
-    /// Whether it has claimed any blob that it does not have as it should be.
-    pub fn has_suspects(&self) -> bool {
-        !self.suspects.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
     }
 
     pub fn refuses_patch(&self) -> bool {

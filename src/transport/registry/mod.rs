@@ -54,6 +54,7 @@ mod retry;
 mod root;
 mod rounds;
 mod session;
+mod stored;
 mod tag_page;
 mod tags;
 mod tls;

@@ -23,6 +23,7 @@ use super::outflow::{Feed, Outflow};
 use super::projects::Turn;
 use super::reply::Reply;
 use super::session::Session;
+use super::stored;
 use super::wire::Payload;
 use crate::content::{Origin, Readable};
 use crate::error::{Error, Kind, Reach, Reason, Result};
@@ -50,7 +51,12 @@ pub(super) async fn has(host: &Host, repository: &Repository, blob: &Descriptor)
 
 /// `None`: it is not there. `false`: something is there that will not do, or nobody knows; an upload is then the way to be
 /// sure.
-async fn look_for(host: &Host, repository: &Repository, blob: &Descriptor, what: &str) -> Result<Option<bool>> {
+pub(super) async fn look_for(
+    host: &Host,
+    repository: &Repository,
+    blob: &Descriptor,
+    what: &str,
+) -> Result<Option<bool>> {
     let path = format!("/v2/{}/blobs/{}", repository.path(), blob.digest);
     let reply = host.hint(&Ask::new(Method::HEAD, path, Scopes::push(repository), what)).await?;
     let is_own = reply.as_ref().is_some_and(|reply| reply.own);
@@ -64,7 +70,7 @@ async fn look_for(host: &Host, repository: &Repository, blob: &Descriptor, what:
             }
             let text = format!("{what}: there it has {length} bytes instead of {}; uploading it again", blob.size);
             host.wire.events.report(Event::Warning(text));
-            host.memory.suspect(&blob.digest);
+            host.memory.proofs.suspect(&blob.digest);
             Ok(Some(false))
         }
         (Some(200), _) => Ok(Some(true)),
@@ -102,30 +108,10 @@ async fn has_though_head_denies(host: &Host, repository: &Repository, blob: &Des
 /// Whether a blob that is said to be there can be read.
 pub(super) async fn can_read(host: &Host, repository: &Repository, blob: &Descriptor) -> Result<Readable> {
     let readable = last_byte::read(host, repository, blob).await?;
-    if matches!(readable, Readable::No(_) | Readable::PerhapsLost(_)) {
-        host.memory.suspect(&blob.digest);
+    if matches!(readable, Readable::No(_) | Readable::Failed(_) | Readable::PerhapsLost(_)) {
+        host.memory.proofs.suspect(&blob.digest);
     }
     Ok(readable)
-}
-
-/// Proves that what was uploaded is there: distribution answers 201 and keeps the file that it has, whatever its length.
-///
-/// # Errors
-/// [`Reason::DamagedTarget`]: it has not.
-async fn check_replaced(host: &Host, repository: &Repository, blob: &Descriptor, what: &str) -> Result<()> {
-    let why = match last_byte::read(host, repository, blob).await? {
-        // Refused as before the upload: its storage gives this account nothing, and the manifest will prove it.
-        Readable::Yes | Readable::PerhapsLost(_) => return Ok(()),
-        Readable::No(why) => why,
-        Readable::Denied | Readable::Unknown(_) if !host.memory.is_suspect(&blob.digest) => return Ok(()),
-        // Whoever may not read hears of the length at least.
-        Readable::Denied | Readable::Unknown(_) => match look_for(host, repository, blob, what).await? {
-            Some(true) => return Ok(()),
-            _ => "it is still not as it should be".to_owned(),
-        },
-    };
-    let text = format!("the registry took the upload and keeps what it had: {why}");
-    Err(Error::damaged(text).with_reason(Reason::DamagedTarget).while_doing(what))
 }
 
 /// Cross-repository mount. Anything but “created” means that the blob has to be uploaded; a session opened instead is kept
@@ -170,19 +156,29 @@ pub(super) async fn mount(host: &Host, to: &Repository, blob: &Descriptor, from:
     }
 }
 
-/// Uploads the blob, reading it from `origin` again for every try.
+/// Uploads the blob, reading it from `origin` again for every try, and checks that the registry stores what it took.
+///
+/// # Errors
+/// Besides those of the upload: [`Reason::DamagedTarget`], see [`stored::check`].
 pub(super) async fn put(host: &Host, repository: &Repository, blob: &Descriptor, origin: &Origin<'_>) -> Result<()> {
     let what = format!("uploading blob {} to {repository}", blob.digest);
+    send(host, repository, blob, origin, &what).await?;
+    host.memory.arrived.note_blob(repository, blob.digest);
+    // Nobody waits for this: neither the project's next upload nor the next one to this registry.
+    stored::check(host, repository, blob, &what).await
+}
+
+async fn send(host: &Host, repository: &Repository, blob: &Descriptor, origin: &Origin<'_>, what: &str) -> Result<()> {
     let _turn = host.projects.turn(repository, Turn::Upload).await;
     let _lane = host.uploads.acquire().await.ok();
     let session = host.memory.take_session(repository, &blob.digest).map(Session::at);
-    let mut tries = host.tries(&what);
+    let mut tries = host.tries(what);
     let mut upload = Upload {
         host,
         repository,
         blob,
         origin,
-        what: &what,
+        what,
         inherited: session.is_some(),
         session,
         may_be_there: false,
@@ -197,14 +193,7 @@ pub(super) async fn put(host: &Host, repository: &Repository, blob: &Descriptor,
     };
     loop {
         let inherited = upload.inherited;
-        let Err(mut failure) = upload.attempt().await else {
-            host.memory.arrived.note_blob(repository, blob.digest);
-            // A request for each blob is too much as long as the registry has claimed nothing that it does not have.
-            return match host.memory.has_suspects() {
-                true => check_replaced(host, repository, blob, &what).await,
-                false => Ok(()),
-            };
-        };
+        let Err(mut failure) = upload.attempt().await else { return Ok(()) };
         // A session may have expired since the mount that opened it; the usual way is still to be tried.
         let is_final = failure.error.kind() == Kind::Damaged || concerns_more(&failure.error);
         if inherited && failure.retry == Retry::Never && !is_final {

@@ -12,7 +12,7 @@ use gapferry::transport::registry::Config;
 
 use super::{manifest, repo};
 use crate::shelf::{self, Shelf, read, repository, tag};
-use crate::support::faulty::{Answer, Fault, Host, Server, Sessions, Stage};
+use crate::support::faulty::{Answer, Fault, Host, Server, Sessions, Stage, last_byte};
 use crate::{config, watched};
 
 fn lines(events: &Recorder, wanted: &str) -> usize {
@@ -330,6 +330,7 @@ async fn a_registry_that_takes_long_to_complete_an_upload_and_answers_others_is_
     let (counted, changed) = (pings.clone(), pings);
     let server = Server::start(move |request, _| match request.method.as_str() {
         "HEAD" => Answer::new(404),
+        "GET" if request.byte().is_some() => last_byte(request).unwrap(),
         "POST" => Answer::new(202).with("Location", "/v2/team/app0/blobs/uploads/1"),
         "PUT" => {
             let (count, change) = &*changed;

@@ -35,6 +35,12 @@ impl Seen {
         self.header("range").strip_prefix("bytes=")?.strip_suffix('-')?.parse().ok()
     }
 
+    /// The byte that `Range: bytes=N-N` asks for.
+    pub fn byte(&self) -> Option<usize> {
+        let (first, last) = self.header("range").strip_prefix("bytes=")?.split_once('-')?;
+        first.parse().ok().filter(|_| first == last)
+    }
+
     pub fn length(&self) -> usize {
         self.header("content-length").parse().unwrap_or(0)
     }
@@ -93,8 +99,18 @@ impl Answer {
     }
 }
 
-/// 200, or 206 from where the request wants it.
+/// The last byte of a blob that a test's server has taken and not kept, if that is what the request asks for.
+pub fn last_byte(request: &Seen) -> Option<Answer> {
+    let at = request.byte().filter(|_| request.method == "GET" && request.target.contains("/blobs/"))?;
+    Some(Answer::new(206).with("Content-Range", format!("bytes {at}-{at}/{}", at + 1)).body("x"))
+}
+
+/// 200, or 206 from where the request wants it, or of the byte that it wants.
 pub fn ranged(request: &Seen, content: &[u8]) -> Answer {
+    if let Some((at, byte)) = request.byte().and_then(|at| Some((at, *content.get(at)?))) {
+        let range = format!("bytes {at}-{at}/{}", content.len());
+        return Answer::new(206).with("Content-Range", range).body([byte]);
+    }
     match request.range() {
         None => Answer::new(200).body(content),
         Some(start) => {

@@ -21,7 +21,7 @@ use std::time::Duration;
 #[allow(unused_imports)]
 pub use {
     host::Host,
-    message::{Answer, Seen, exchange, ranged},
+    message::{Answer, Seen, exchange, last_byte, ranged},
     proxy::Proxy,
     schedule::{Dice, Schedule},
     scripted::Server,

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use gapferry::oci::Digest;
 
 use super::host::{Backend, Host};
-use super::{Answer, Seen, Tokens};
+use super::{Answer, Seen, Tokens, ranged};
 
 /// Takes blobs and nothing else. See [`Host`] for what it can be asked.
 pub struct Sessions {
@@ -69,9 +69,10 @@ impl Backend for Kept {
             ("GET", _) if path == "/v2/" => Answer::new(200),
             ("POST", Some((base, ""))) => state.begin(base),
             ("HEAD", Some((_, digest))) => state.head(digest),
-            ("GET", Some(_)) => match state.uploads.get(path) {
-                Some(upload) => status(204, path, upload.len()),
-                None => refused(404, "BLOB_UPLOAD_UNKNOWN"),
+            ("GET", Some((_, name))) => match (state.uploads.get(path), state.blobs.get(name)) {
+                (Some(upload), _) => status(204, path, upload.len()),
+                (None, Some(blob)) => ranged(request, blob),
+                (None, None) => refused(404, "BLOB_UPLOAD_UNKNOWN"),
             },
             ("PATCH", Some(_)) => match state.append(path, query, request) {
                 Ok(size) => status(202, path, size),
