@@ -66,6 +66,7 @@ pub struct Transfer<'a> {
     mounted: AtomicU64,
     companions: Mutex<HashMap<Reference, Settled>>,
     failed: Mutex<HashMap<(Repository, Digest), Arc<Error>>>,
+    failed_first: Mutex<HashMap<Digest, Arc<Error>>>,
     /// Each manifest is put once per repository, however many images share it, and tagged by one image at a time:
     /// distribution 2.8 rewrites its link in place, and whoever reads that moment gets a 500.
     ///
@@ -95,6 +96,7 @@ impl<'a> Transfer<'a> {
             mounted: AtomicU64::new(0),
             companions: Mutex::default(),
             failed: Mutex::default(),
+            failed_first: Mutex::default(),
             published: Mutex::default(),
             resent: Resent::default(),
             blocked: Mutex::default(),

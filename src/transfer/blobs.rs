@@ -77,10 +77,10 @@ impl Transfer<'_> {
         try_join(moving, spreading).await.map(|_| ())
     }
 
-    /// Every blob that failed so far.
+    /// Every blob that failed so far, with its first failure: in other repositories it fails for the same reason.
     pub fn failures(&self) -> Vec<(Digest, Error)> {
-        let failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut all: Vec<(&Digest, &Arc<Error>)> = failed.iter().map(|((_, blob), error)| (blob, error)).collect();
+        let failed = self.failed_first.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all: Vec<(&Digest, &Arc<Error>)> = failed.iter().collect();
         all.sort_by_key(|(_, error)| error.to_string());
         all.into_iter().map(|(blob, error)| (*blob, Error::clone(error))).collect()
     }
@@ -162,6 +162,8 @@ impl Transfer<'_> {
         // Most say that themselves.
         let is_named = error.to_string().contains(&blob);
         let error = Arc::new(if is_named { error } else { error.while_doing(blob) });
+        let mut first = self.failed_first.lock().unwrap_or_else(PoisonError::into_inner);
+        first.entry(step.blob.digest).or_insert_with(|| error.clone());
         let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
         failed.insert((repository.clone(), step.blob.digest), error.clone());
         error
