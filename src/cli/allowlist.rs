@@ -59,7 +59,7 @@ pub struct AllowlistArgs {
     /// one. A lost signature or other companion alone never costs its image, except with --require-referrers, or with --locked and
     /// without this option.
     #[arg(long)]
-    keep_going: bool,
+    pub keep_going: bool,
     /// What becomes of an index when platforms are left out
     ///
     /// Without this option: single for one manifest, else trim, as for one platform of Windows in several versions. An entry of the lock or bundle that is replaced keeps its mode.

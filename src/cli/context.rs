@@ -60,6 +60,8 @@ pub struct Context {
     json: bool,
     quiet: bool,
     color: bool,
+    /// The command would leave out what it cannot get, if it was told to.
+    pub may_keep_going: bool,
 }
 
 impl Context {
@@ -79,7 +81,8 @@ impl Context {
             When::Always => true,
             When::Never => false,
         };
-        let context = Context { events, incomplete, terminal, json, quiet: global.quiet, color };
+        let (quiet, may_keep_going) = (global.quiet, false);
+        let context = Context { events, incomplete, terminal, json, quiet, color, may_keep_going };
         context.trace(global.verbose);
         context
     }
@@ -136,6 +139,7 @@ impl Context {
     /// The error that ends the run, its causes and what to do.
     pub fn failed(&self, error: &Error) {
         let hint = hint::for_error(error);
+        let hint = if self.may_keep_going { hint.map(hint::that_may_keep_going) } else { hint };
         if self.json {
             let line = serde_json::json!({ "event": "error", "text": error.lines().join("\n"), "hint": hint });
             return to_stderr(&line.to_string());

@@ -109,7 +109,7 @@ With single and trim, signatures and attestations of the whole index do not fit 
 #[command(long_about = ABOUT, after_long_help = AFTER)]
 pub struct Args {
     #[command(flatten)]
-    allowlist: AllowlistArgs,
+    pub allowlist: AllowlistArgs,
     /// The bundle: a file if it ends in .tar or .tar.zst, `-`: a tar to standard output, else a directory
     #[arg(short, long, value_name = "OUT", help_heading = "Output")]
     output: PathBuf,

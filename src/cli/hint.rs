@@ -8,6 +8,18 @@ use crate::error::{Error, Kind, Reason};
 pub const PULL_POLICY: &str = "a policy of the project forbids pulling: meet what it asks for, or have an administrator of the project change it (on Harbor \
      under Configuration: content trust, vulnerability severity, CVE allowlist)";
 
+const UNDELIVERED: &str = "the registry answers, but fails at this object: ask its administrator";
+
+/// The hint for an error of a command that has the option `--keep-going`, and was called without it.
+pub fn that_may_keep_going(hint: &'static str) -> &'static str {
+    match hint {
+        UNDELIVERED => {
+            "the registry answers, but fails at this object: ask its administrator; until then --keep-going carries the others"
+        }
+        hint => hint,
+    }
+}
+
 /// Advice for whoever sees this error, if there is any that is better than none.
 pub fn for_error(error: &Error) -> Option<&'static str> {
     let chain = error.chain();
@@ -51,7 +63,8 @@ pub fn for_error(error: &Error) -> Option<&'static str> {
         Kind::Refused | Kind::Network if is_full(&chain) => {
             Some("the registry has no room left: have room made there, then run the same command again")
         }
-        Kind::Network if error.stopped().is_some() => {
+        // Of several failures only the text is left.
+        Kind::Network if error.stopped().is_some() || chain.contains("; nothing more is asked of it") => {
             Some("when it answers again, run the same command again: what is done is kept")
         }
         Kind::Network if is_server_error(&chain) => Some(
@@ -155,10 +168,7 @@ fn for_reason(reason: &Reason) -> Option<&'static str> {
             "`gapferry verify BUNDLE --full` names all that is damaged; copy the bundle from its medium again, or mend it with \
              `gapferry repair` (from another copy, or from what `export --repair` brings); of a registry's storage, `gapferry check`",
         ),
-        Reason::Undelivered => Some(
-            "the registry answers, but fails at this object: ask its administrator; until then --keep-going (export, lock) carries the \
-             others",
-        ),
+        Reason::Undelivered => Some(UNDELIVERED),
         Reason::PullPolicy => Some(PULL_POLICY),
         Reason::NoPullRight => Some(
             "give the account the right to pull there: without it nobody can see what a tag means, and --on-existing skip and fail \
@@ -250,6 +260,15 @@ fn for_network(chain: &str) -> Option<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Whoever follows the hint would be told that there is no such option.
+    #[test]
+    fn only_commands_that_can_go_on_without_an_object_hint_at_that() {
+        let hint = for_error(&Error::new(Kind::Refused, "x").with_reason(Reason::Undelivered)).unwrap();
+        assert!(!hint.contains("--keep-going") && that_may_keep_going(hint).contains("--keep-going"));
+        let other = for_error(&Error::new(Kind::NotFound, "x")).unwrap();
+        assert_eq!(that_may_keep_going(other), other);
+    }
 
     #[test]
     fn a_refused_upload_says_whose_limit_it_hit() {

@@ -31,7 +31,7 @@ Examples:
 #[command(long_about = ABOUT, after_long_help = AFTER)]
 pub struct Args {
     #[command(flatten)]
-    allowlist: AllowlistArgs,
+    pub allowlist: AllowlistArgs,
     /// Write the lock to this file instead of standard output
     #[arg(short, long, value_name = "FILE", help_heading = "Output")]
     output: Option<PathBuf>,

@@ -165,7 +165,13 @@ pub fn main() -> ExitCode {
         }
     };
     open_many_files();
-    let context = Arc::new(Context::new(&cli.global));
+    let mut context = Context::new(&cli.global);
+    context.may_keep_going = match &cli.command {
+        Command::Export(args) => !args.allowlist.keep_going,
+        Command::Lock(args) => !args.allowlist.keep_going,
+        _ => false,
+    };
+    let context = Arc::new(context);
     report_helpers_to(context.events.clone());
     let outcome = runtime().and_then(|runtime| {
         let outcome = match cli.command {

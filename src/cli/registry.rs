@@ -81,10 +81,11 @@ pub struct RegistryArgs {
     retries: Option<u32>,
     /// How long a registry that stopped answering is waited for, such as 30s, 2m or 1h
     ///
-    /// All requests to it wait together; the same holds for a token server or a blob storage that it needs, and for a registry that
-    /// opens uploads and completes none. Then the command gives up and ends with exit code 5; what is done is kept, and the same
-    /// command continues. Time counts only while nothing of that kind succeeds; waits that the registry asks for (see --max-wait)
-    /// and transfers that are slow but moving do not count. Default: 2m; with --retries, the time that these take.
+    /// All requests to it wait together; the same holds for a token server or a blob storage that it needs, and for a registry
+    /// that fails at one kind of request: it gives no blob, say, or opens uploads and completes none. Then the command gives up
+    /// and ends with exit code 5; what is done is kept, and the same command continues. Time counts only while nothing of that
+    /// kind succeeds; waits that the registry asks for (see --max-wait) and transfers that are slow but moving do not count.
+    /// Default: 2m; with --retries, the time that these take.
     #[arg(long, value_name = "DURATION", value_parser = parse_duration, hide_short_help = true)]
     retry_budget: Option<Duration>,
     /// How long to wait when a registry's limit is reached, such as 90s, 10m or 6h
