@@ -8,7 +8,7 @@ use std::time::SystemTime;
 use reqwest::header::{DATE, RETRY_AFTER};
 use serde_json::Value;
 
-use super::failure::{Failure, Retry, is_transient, may_be_down};
+use super::failure::{Failure, Retry, is_gateway, is_transient, may_be_down};
 use super::outage::Evidence;
 use super::refusals;
 use super::reply::Reply;
@@ -89,6 +89,7 @@ async fn read(purpose: Purpose, what: &str, reply: Reply, aside: &str) -> (Failu
     let retry = match after {
         _ if !is_transient(status) => Retry::Never,
         Some(delay) if matches!(status, 429 | 503) && !delay.is_zero() => Retry::After(delay),
+        _ if server.is_some() && is_gateway(status) => Retry::Down(Evidence::Gateway),
         _ if server.is_some() && may_be_down(status) => Retry::Down(Evidence::Status),
         _ => Retry::Soon,
     };

@@ -18,7 +18,7 @@ use super::answer::refusal;
 use super::auth::Scopes;
 use super::failure::Failure;
 use super::host::{Ask, Host};
-use super::outage::Server;
+use super::outage::{Server, Work};
 use super::reply::Reply;
 use super::retry::Tries;
 use super::trace;
@@ -40,7 +40,7 @@ pub(super) async fn blob(host: Arc<Host>, repository: &Repository, blob: &Descri
         return Ok(Body::new(blob.size, stream::empty().boxed()));
     }
     let lane = host.reads.clone().acquire_owned().await.ok();
-    let tries = host.tries(&what);
+    let tries = host.tries_of(&what, &blob.digest, Work::Content)?;
     let wanted = Wanted { host, repository: repository.clone(), blob: blob.clone(), what };
     let mut flow = Flow {
         wanted,
@@ -107,7 +107,10 @@ impl Flow {
                     Some(piece) => return Ok(Some(piece)),
                     None => continue,
                 },
-                None if self.position >= self.wanted.blob.size => return Ok(None),
+                None if self.position >= self.wanted.blob.size => {
+                    self.tries.succeeded();
+                    return Ok(None);
+                }
                 None => Failure::soon(self.short()),
                 Some(Err(failure)) => failure,
             };
@@ -122,7 +125,10 @@ impl Flow {
     }
 
     async fn piece(&mut self) -> Option<Result<Bytes, Failure>> {
-        self.pieces.as_mut()?.next().await
+        let Wanted { host, what, .. } = &self.wanted;
+        let pieces = self.pieces.as_mut()?;
+        let next = async { Ok(pieces.next().await) };
+        host.wire.unless_given_up(self.server.as_ref(), what, next).await.unwrap_or_else(|failure| Some(Err(failure)))
     }
 
     /// The part of a piece that was not delivered before.

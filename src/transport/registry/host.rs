@@ -11,10 +11,12 @@ use tokio::sync::Semaphore;
 use super::answer::{Purpose, refusal, refusal_of};
 use super::auth::{Auth, Granted, Scopes};
 use super::failure::{Failure, Retry, is_transient};
+use super::heads::Heads;
 use super::limit::Gate;
 use super::location::is_misled;
 use super::memory::Memory;
 use super::optional::{self, Need};
+use super::outage::Work;
 use super::projects::Projects;
 use super::reply::{Read, Reply};
 use super::retry::Tries;
@@ -22,6 +24,7 @@ use super::root::Root;
 use super::wire::{Call, Payload, Wire};
 use crate::credentials::Store;
 use crate::error::{Error, Kind, Result};
+use crate::oci::Digest;
 
 /// A registry as this run knows it.
 pub(super) struct Host {
@@ -98,6 +101,15 @@ impl Ask<'_> {
         }
     }
 
+    /// What is known of such questions, if this is a HEAD.
+    fn heads<'m>(&self, memory: &'m Memory) -> Option<&'m Heads> {
+        match self.method == Method::HEAD {
+            true if self.path().contains("/manifests/") => Some(&memory.manifest_heads),
+            true if self.path().contains("/blobs/") => Some(&memory.blob_heads),
+            _ => None,
+        }
+    }
+
     /// Whether registries that count pulls count this one.
     pub fn is_pull(&self) -> bool {
         self.method == Method::GET && self.path().contains("/manifests/")
@@ -137,6 +149,16 @@ impl Host {
 
     pub fn tries(&self, what: &str) -> Tries {
         Tries::new(what, false, &self.gate, &self.wire).with_root(&self.root)
+    }
+
+    /// The tries of a request that does this with a blob.
+    ///
+    /// # Errors
+    /// It has failed too often with this blob.
+    pub fn tries_of(&self, what: &str, blob: &Digest, work: Work) -> Result<Tries> {
+        let blob = self.memory.spent.of(blob, work);
+        blob.check(what)?;
+        Ok(self.tries(what).of_blob(blob))
     }
 
     /// Returns when the registry may be asked: neither its limits nor an outage stand against it.
@@ -184,7 +206,9 @@ impl Host {
                 }
                 Ok(mut reply) => {
                     reply.permit = permit;
-                    match reply.read(ask.what, limit, head).await {
+                    let server = reply.server.clone();
+                    let reading = reply.read(ask.what, limit, head);
+                    match self.wire.unless_given_up(server.as_ref(), ask.what, reading).await {
                         Ok(read) => return Ok(read),
                         Err(failure) => failure,
                     }
@@ -208,7 +232,21 @@ impl Host {
             self.memory.answers.check(question)?;
         }
         let permit = self.reads.clone().acquire_owned().await.ok();
-        let failure = match self.once(ask).await {
+        let heads = ask.heads(&self.memory);
+        if heads.is_some_and(|heads| heads.are_ignored(&self.wire.outage)) {
+            return Ok(None);
+        }
+        let asked = self.once(ask).await;
+        if let Some(heads) = heads {
+            match &asked {
+                Ok(_) => heads.note_answer(),
+                Err(Failure { asked: Some(sent), .. }) if sent.elapsed() >= self.wire.limits.stall => {
+                    heads.note_silence(*sent);
+                }
+                Err(_) => {}
+            }
+        }
+        let failure = match asked {
             Ok(reply) if reply.own && reply.status() == 429 => refusal(ask.what, reply).await,
             Ok(mut reply) => {
                 reply.permit = permit;

@@ -10,6 +10,7 @@ use super::auth::Scopes;
 use super::download::ContentRange;
 use super::failure::{Failure, Retry, is_transient};
 use super::host::{Ask, Host};
+use super::outage::Work;
 use super::reply::Reply;
 use crate::content::Readable;
 use crate::error::{Error, Kind, Result};
@@ -51,10 +52,19 @@ pub(super) async fn read_uploaded(host: &Host, repository: &Repository, blob: &D
 async fn find_out(host: &Host, repository: &Repository, blob: &Descriptor, said: Said) -> Result<Readable> {
     let what = format!("reading the last byte of blob {} in {repository}", blob.digest);
     let ask = asking(repository, blob, &what)?;
-    let (mut tries, mut broken) = (host.tries(&what), 0);
+    let mut tries = match host.tries_of(&what, &blob.digest, Work::Content) {
+        Ok(tries) => tries,
+        // The registry has answered, each time with an error of its own.
+        Err(error) if error.reason().is_some() => return Ok(Readable::Failed(error.chain())),
+        Err(error) => return Ok(Readable::Unknown(error.chain())),
+    };
+    let mut broken = 0;
     let found = loop {
         let (failure, otherwise) = match once(host, &ask, blob).await {
-            Ok(readable) => break readable,
+            Ok(readable) => {
+                tries.succeeded();
+                break readable;
+            }
             Err(Miss::Broken) if said == Said::Has && broken + 1 < MOST_BROKEN => {
                 broken += 1;
                 continue;

@@ -122,7 +122,7 @@ async fn look(host: &Host, reference: &Reference, scopes: Scopes, asked: (Absenc
         Hint::Found(descriptor) => Ok(Said::Found(descriptor)),
         Hint::Absent if absence == Absence::AsLearned && !host.memory.arrived.has_manifest(reference) => {
             // The first question tells for all that wait here.
-            let mut agrees = host.memory.head_tells.lock().await;
+            let mut agrees = host.memory.manifest_heads.agrees.lock().await;
             match *agrees {
                 Some(true) => Ok(Said::Absent),
                 Some(false) => {

@@ -9,7 +9,9 @@ use tokio::sync::OnceCell;
 
 use super::arrived::Arrived;
 use super::auth::Auth;
+use super::heads::Heads;
 use super::optional::Answers;
+use super::spent::Spent;
 use super::stored::Proofs;
 use crate::credentials::Store;
 use crate::error::Kind;
@@ -49,6 +51,7 @@ pub(super) struct Memory {
     pub sessions: Mutex<HashMap<(Repository, Digest), Url>>,
     pub arrived: Arrived,
     pub proofs: Proofs,
+    pub spent: Spent,
     /// PATCH was refused as such: uploads go in one request.
     patchless: AtomicBool,
     /// Content in the closing PUT was refused as such: uploads go by PATCH.
@@ -57,10 +60,8 @@ pub(super) struct Memory {
     chunk: AtomicU64,
     /// The least bytes that the registry wants in a chunk; 0 if it does not say.
     least_chunk: AtomicU64,
-    /// Whether GET agreed when HEAD said that a manifest is not there; locked while that is found out.
-    pub head_tells: tokio::sync::Mutex<Option<bool>>,
-    /// The same of blobs.
-    pub blob_head_tells: tokio::sync::Mutex<Option<bool>>,
+    pub manifest_heads: Heads,
+    pub blob_heads: Heads,
     /// Entries of the longest page of tags: a server that cuts lists cuts none that is shorter.
     pub longest_page: AtomicUsize,
     /// By origin: servers that the registry redirects to, as anybody may read them.

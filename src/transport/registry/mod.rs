@@ -8,9 +8,9 @@
 //! From the outside in: [`Registries`] picks a `host::Host`, for reading by way of mirrors (`ways`); `manifests`, `tags`,
 //! `referrers`, `download` and `upload` each know one part of the protocol (`session`: uploads that go on after a break;
 //! `outflow`: what they send; `last_byte`: whether what is there can be read; `projects`: how many at once; `arrived`: what may
-//! be denied for a moment); `host` adds authentication (`auth`), retries (`retry`, of a `failure`; `outage`: of a server that is
+//! be denied for a moment; `spent`: which blobs have used up their tries; `heads`: what HEAD is worth); `host` adds authentication (`auth`), retries (`retry`, of a `failure`; `outage`: of a server that is
 //! down; `peers`: which servers a registry needs besides itself; `read_only`: of one that takes no change for now; `rounds`: how
-//! all wait together), the gate that a registry's limits close (`limit`), and what was learned (`memory`); `root` finds the
+//! all wait together; `liveness`: whether it is there, while a request waits), the gate that a registry's limits close (`limit`), and what was learned (`memory`); `root` finds the
 //! registry's root and asks whether it is up; `health` is what a Harbor says of itself; `wire` makes one HTTP exchange, trusting
 //! whom `tls` and `certs` say, follows where its answer leads (`location`), and gives its `reply`, or says why there is none
 //! (`unanswered`); `patience` is how slow the other side may be; `answer` reads refusals, and `refusals` the causes they name;
@@ -30,12 +30,14 @@ mod failure;
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub mod fuzzing;
+mod heads;
 mod health;
 mod host;
 mod itself;
 mod last_byte;
 mod limit;
 mod link;
+mod liveness;
 mod location;
 mod manifests;
 mod memory;
@@ -54,6 +56,7 @@ mod retry;
 mod root;
 mod rounds;
 mod session;
+mod spent;
 mod stored;
 mod tag_page;
 mod tags;

@@ -150,7 +150,10 @@ pub(super) async fn ask<T>(
         tries += 1;
         let began = Instant::now();
         let read = match once(host, ask).await? {
-            Ok(reply) => reply.read(ask.what, limit, head).await,
+            Ok(reply) => {
+                let server = reply.server.clone();
+                host.wire.unless_given_up(server.as_ref(), ask.what, reply.read(ask.what, limit, head)).await
+            }
             Err(failure) => Err(failure),
         };
         let failure = match read {
@@ -227,7 +230,7 @@ async fn answers_others(host: &Host) -> Result<bool> {
         None => ("/v2/".to_owned(), Scopes::enter("")),
     };
     let (mut tries, mut at_once, mut method) = (host.tries(&what), true, Method::HEAD);
-    if path == "/v2/" {
+    if path == "/v2/" || host.memory.manifest_heads.are_ignored(&host.wire.outage) {
         method = Method::GET;
     }
     loop {

@@ -11,6 +11,9 @@
 //! ends by its own count. Some gateways answer the probe themselves, so that proves nothing for ever: when the budget is used
 //! up and a request that began after others had failed for good fails as they did, the registry is given up all the same.
 //!
+//! Where a whole kind of request fails, the probe does not count: no answer came, or a gateway's, or the registry has not done such
+//! work once in this run. Then requests go on beyond their own tries, together, until one succeeds or the budget is used up.
+//!
 //! The budget counts only time without a successful answer, for each kind of request (`work`): a registry that opens uploads and
 //! completes none is given up, too, and what a cache answers is no sign that it is back. Where no answer came, the silence is as old
 //! as the wait for it, and what still waits ends with the budget. A transfer that began before the failures and moves, however slowly,
@@ -18,17 +21,16 @@
 //! request are enough, and the budget is the most: they may be spent on a wrong name.
 
 mod announced;
+mod signs;
 mod silence;
 mod work;
 
-use std::convert::Infallible;
 use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
-use super::outflow::Watch;
 use super::patience::Limits;
 use super::rounds::LONGEST;
 use crate::error::{Error, Kind, Result, Stopped};
@@ -89,12 +91,20 @@ struct State {
     stopped: Option<Stopped>,
     /// When a wait of one request alone was last reported.
     told: Option<Instant>,
+    /// When a sign of life may be asked for, and how many did not come since anything came.
+    next_sign: Option<Instant>,
+    signs_missed: u32,
 }
 
 impl Outage {
     pub fn new(place: &str, limits: &Limits, events: &Events) -> Outage {
         let (state, changed, silent) = Default::default();
         Outage { place: place.to_owned(), limits: limits.clone(), events: events.clone(), state, changed, silent }
+    }
+
+    /// The server, as lines and errors name it.
+    pub fn place(&self) -> &str {
+        &self.place
     }
 
     /// The server has answered such a request.
@@ -105,7 +115,7 @@ impl Outage {
     pub(super) fn answered_at(&self, now: Instant, work: Work) {
         let (silence, waits, is_change) = {
             let mut state = self.state();
-            (state.answers[work as usize], state.is_known) = (Some(now), true);
+            (state.answers[work as usize], state.is_known, state.signs_missed) = (Some(now), true, 0);
             let was_unanswered = state.silence.as_ref().is_some_and(|silence| silence.unanswered);
             let silence = state.silence.take_if(|silence| silence.is_ended_by(work));
             // A token may come from a cache, and is no answer to another request that was put off.
@@ -128,7 +138,7 @@ impl Outage {
     /// A request that asks for nothing was answered: the server is alive, and what was asked of it is still to come.
     pub fn is_alive(&self) {
         let mut state = self.state();
-        (state.alive, state.is_known) = (Some(Instant::now()), true);
+        (state.alive, state.is_known, state.signs_missed) = (Some(Instant::now()), true, 0);
         let was_unanswered = state.silence.as_mut().is_some_and(|silence| std::mem::take(&mut silence.unanswered));
         drop(state);
         if was_unanswered {
@@ -143,7 +153,7 @@ impl Outage {
 
     fn moved_at(&self, now: Instant, began: Instant) {
         let mut state = self.state();
-        (state.moved, state.is_known) = (Some(now), true);
+        (state.moved, state.is_known, state.signs_missed) = (Some(now), true, 0);
         if let Some(silence) = &mut state.silence {
             silence.moved(began, now);
         }
@@ -164,8 +174,9 @@ impl Outage {
             return Next::GivenUp(stopped.clone());
         }
         let (heard, work) = (state.heard(), suspicion.work);
+        let proven = state.proven(work);
         // The registry has answered others since the gateway was asked: its answer is old news.
-        if suspicion.evidence == Evidence::Status && state.proven(work).is_some_and(|answer| answer > suspicion.began) {
+        if suspicion.evidence.is_answer() && proven.is_some_and(|answer| answer > suspicion.began) {
             return suspicion.own.map_or(Next::Exhausted, Next::Alone);
         }
         state.is_known |= suspicion.evidence != Evidence::NoAnswer;
@@ -175,23 +186,28 @@ impl Outage {
         if silence.unanswered {
             self.silent.notify_waiters();
         }
-        let is_plain = silence.is_plain() && suspicion.evidence != Evidence::Status;
+        let is_plain = silence.is_plain() && !suspicion.evidence.is_answer();
         let certain = is_plain || silence.several;
         let since = if is_plain { silence.quiet_since(heard) } else { silence.failing_since(work) };
         let lasted = now.saturating_duration_since(since);
         let left = self.limits.retry_budget.map(|budget| budget.saturating_sub(lasted));
         let beyond = left.filter(|_| is_known);
         let used_up = left.is_some_and(|left| left.is_zero()) || beyond.is_none() && silence.spent.is_some();
-        if let Some(next) = silence.probe(probed, suspicion, used_up, now) {
+        let of_kind = beyond.is_some() && silence.several && suspicion.is_of_kind(proven);
+        if let Some(next) = silence.probe(probed, suspicion, used_up, of_kind, now) {
             return next;
         }
-        // Beyond its own tries a request goes on only while a registry is silent that has answered, and there is a budget for that.
+        // Beyond its own tries a request goes on only while a registry is silent that has answered, or all requests of the kind fail,
+        // and there is a budget for that.
         let is_silent = silence.admitted || heard.is_none_or(|heard| heard < suspicion.since);
-        let own = suspicion.own.or_else(|| beyond.filter(|_| certain && is_silent).map(|_| LONGEST));
+        let goes_on = certain && (is_silent || of_kind);
+        let own = suspicion.own.or_else(|| beyond.filter(|_| goes_on).map(|_| LONGEST));
         // Without a budget, the tries of one request among several that fail are the measure.
         let is_last = own.is_none() && beyond.is_none() && is_plain && silence.several && is_silent;
         if used_up && certain || is_last {
-            let does = if heard.is_some_and(|heard| heard > since) { work.undone() } else { "has not answered" };
+            let is_up = !is_plain && probed.is_some_and(|probed| probed.is_up);
+            let is_heard = is_up || heard.is_some_and(|heard| heard > since);
+            let does = if is_heard { work.undone() } else { "has not answered" };
             let stopped = state.stop(&self.place, used_up_by(does, lasted, suspicion.why));
             drop(guard);
             self.changed.notify_waiters();
@@ -199,7 +215,7 @@ impl Outage {
         }
         let Some(own) = own else {
             if certain {
-                silence.spent.get_or_insert(now);
+                silence.note_ended(suspicion, now);
             }
             return Next::Exhausted;
         };
@@ -220,6 +236,11 @@ impl Outage {
         let state = self.state();
         let is_up = |probed: Probed| probed.is_up && probed.at >= then;
         state.heard().is_some_and(|heard| heard > then) || state.probed.is_some_and(is_up)
+    }
+
+    /// Whether it has answered anything since `then`.
+    pub fn is_heard_since(&self, then: Instant) -> bool {
+        self.state().heard().is_some_and(|heard| heard > then)
     }
 
     /// Whether such a wait of one request alone is worth a line: one in [`OFTEN`] is, and none while all wait.
@@ -244,31 +265,6 @@ impl Outage {
         self.state().probed = Some(Probed { at, is_up });
     }
 
-    /// Signs of life that were asked for did not come; a request has waited for its answer since `then`.
-    pub fn gave_no_sign(&self, then: Instant, why: &str) {
-        let now = Instant::now();
-        let mut guard = self.state();
-        let state = &mut *guard;
-        if state.stopped.is_some() {
-            return;
-        }
-        let (what, evidence, work) = ("", Evidence::NoAnswer, Work::Token);
-        let heard = state.heard();
-        let began = heard.map_or(then, |heard| heard.max(then));
-        let sign = Suspicion { what, work, of_whole: true, why, since: began, began, at: now, evidence, own: None };
-        let silence = state.noted(&sign, &self.limits, heard, now);
-        let lasted = now.saturating_duration_since(silence.quiet_since(heard));
-        let left = self.limits.retry_budget.map(|budget| budget.saturating_sub(lasted));
-        // If nothing is left to wait for, the error at the end of the budget says the same.
-        let is_worth_a_line = silence.unanswered && left.is_none_or(|left| !left.is_zero());
-        let is_news = is_worth_a_line && !std::mem::replace(&mut silence.is_reported, true);
-        drop(guard);
-        self.silent.notify_waiters();
-        if is_news {
-            self.announce(why, left);
-        }
-    }
-
     /// It has stored a blob or a manifest.
     pub fn note_stored(&self) {
         self.state().has_stored = true;
@@ -277,11 +273,6 @@ impl Outage {
     /// Whether it has stored anything in this run.
     pub fn has_stored(&self) -> bool {
         self.state().has_stored
-    }
-
-    /// How long nothing has come from it, at most since `then`.
-    pub fn quiet_for(&self, then: Instant) -> Duration {
-        self.state().heard().map_or(then, |heard| heard.max(then)).elapsed()
     }
 
     fn announce(&self, why: &str, left: Option<Duration>) {
@@ -321,60 +312,6 @@ impl Outage {
         }
     }
 
-    /// Ends when the registry is given up while a request to it is still open, which need not fail first.
-    pub async fn over(&self) -> Stopped {
-        loop {
-            let (changed, silent) = (self.changed.notified(), self.silent.notified());
-            let left = match self.left_at(Instant::now()) {
-                Ok(left) => left,
-                Err(stopped) => return stopped,
-            };
-            tokio::select! {
-                () = changed => {}
-                () = silent => {}
-                () = tokio::time::sleep(left.unwrap_or_default()), if left.is_some() => {}
-            }
-        }
-    }
-
-    /// How long it may still answer nothing at all until it is given up; `None` as long as answers come.
-    ///
-    /// # Errors
-    /// It is given up.
-    fn left_at(&self, now: Instant) -> Result<Option<Duration>, Stopped> {
-        let mut guard = self.state();
-        let state = &mut *guard;
-        if let Some(stopped) = &state.stopped {
-            return Err(stopped.clone());
-        }
-        let heard = state.heard();
-        let budget = self.limits.retry_budget;
-        let silence = state.silence.as_ref().filter(|silence| silence.unanswered);
-        let (Some(silence), Some(budget)) = (silence, budget) else { return Ok(None) };
-        let lasted = now.saturating_duration_since(silence.quiet_since(heard));
-        let left = budget.saturating_sub(lasted);
-        if !left.is_zero() {
-            return Ok(Some(left));
-        }
-        let why = used_up_by("has not answered", lasted, &silence.why);
-        let stopped = state.stop(&self.place, why);
-        drop(guard);
-        self.changed.notify_waiters();
-        Err(stopped)
-    }
-
-    /// Notes as long as it is polled that an upload moves. Never ends.
-    pub async fn follow(&self, upload: &Watch) -> Infallible {
-        let (began, mut sent) = (Instant::now(), upload.sent());
-        loop {
-            tokio::time::sleep(LOOK).await;
-            let now = upload.sent();
-            if std::mem::replace(&mut sent, now) < now {
-                self.moved(began);
-            }
-        }
-    }
-
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -407,11 +344,18 @@ impl State {
     ) -> &mut Silence {
         let since = match suspicion.evidence {
             Evidence::NoAnswer => heard.map_or(suspicion.began, |heard| heard.max(suspicion.began)).min(now),
-            Evidence::Status | Evidence::Admitted => now,
+            Evidence::Status | Evidence::Gateway | Evidence::Admitted => now,
+        };
+        // What other requests are answered does not shorten the wait for this kind.
+        let failing = match suspicion.evidence {
+            Evidence::NoAnswer => {
+                self.proven(suspicion.work).map_or(suspicion.began, |it| it.max(suspicion.began)).min(now)
+            }
+            Evidence::Status | Evidence::Gateway | Evidence::Admitted => now,
         };
         self.silence.take_if(|silence| silence.is_forgotten(heard, now));
         let silence = self.silence.get_or_insert_with(|| Silence::begin(suspicion.what, since, now, limits));
-        silence.note(suspicion, heard, since, now);
+        silence.note(suspicion, heard, failing, now);
         silence
     }
 

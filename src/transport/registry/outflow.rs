@@ -155,6 +155,11 @@ impl Watch {
         self.state().sent
     }
 
+    /// Whether the connection took everything.
+    pub fn is_sent(&self) -> bool {
+        self.state().left == 0
+    }
+
     /// Ends, telling why, when the registry has taken no piece for `stall`, or, once it has all, not answered for
     /// `commit`. While the source keeps it waiting it has `source` of time. What passed before the request was sent does not
     /// count.

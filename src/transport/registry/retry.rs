@@ -13,6 +13,7 @@ use super::patience::Limits;
 use super::read_only::{ReadOnly, Waited};
 use super::root::Root;
 use super::rounds;
+use super::spent::OfBlob;
 use super::trace::Log;
 use super::wire::Wire;
 use crate::error::{Error, Kind, Reason, Result};
@@ -42,6 +43,8 @@ pub(super) struct Tries {
     root: Option<Arc<Root>>,
     /// It asks for nothing in particular.
     of_whole: bool,
+    /// The blob that it reads or stores.
+    blob: Option<OfBlob>,
     events: Events,
     log: Arc<Log>,
     backoff: ExponentialBackoff,
@@ -75,6 +78,7 @@ impl Tries {
             collection: wire.collection.clone(),
             root: None,
             of_whole: false,
+            blob: None,
             events: wire.events.clone(),
             log: wire.log.clone(),
             backoff: backoff(&wire.limits).build(),
@@ -101,6 +105,20 @@ impl Tries {
     pub fn of_whole_registry(mut self) -> Tries {
         self.of_whole = true;
         self
+    }
+
+    /// The request reads or stores this blob: one set of tries is enough for all requests that do.
+    pub fn of_blob(mut self, blob: OfBlob) -> Tries {
+        if blob.is_spent() {
+            self.backoff = backoff(&self.limits).with_max_times(0).build();
+        }
+        self.blob = Some(blob);
+        self
+    }
+
+    /// The request has succeeded.
+    pub fn succeeded(&self) {
+        self.blob.iter().for_each(OfBlob::clear);
     }
 
     /// Forgets earlier failures: the transfer has moved on since.
@@ -172,11 +190,20 @@ impl Tries {
             // A registry that has stored nothing in this run does not fail because of this object.
             let may_be_of_object = may_be_of_object && (server.work < Work::Complete || server.outage.has_stored());
             let is_of_object = may_be_of_object && self.is_up(&server.outage).await;
+            let why = self.reason(&failure.error);
             let error = match failed {
+                1 if self.blob.as_ref().is_some_and(OfBlob::is_spent) => {
+                    failure.error.while_doing("giving up after 1 try: other requests for this blob have failed")
+                }
                 1 => failure.error,
                 tries => failure.error.while_doing(format!("giving up after {tries} tries")),
             };
-            return Err(if is_of_object { error.with_reason(Reason::Undelivered) } else { error });
+            let error = if is_of_object { error.with_reason(Reason::Undelivered) } else { error };
+            // What is said not to be there may be there in another repository.
+            if let Some(blob) = self.blob.as_ref().filter(|_| error.kind() != Kind::NotFound) {
+                blob.note(&error, why);
+            }
+            return Err(error);
         };
         // A garbage collection holds many blobs: it is reported for the first.
         let is_collection = failure.error.reason() == Some(&Reason::BlobInCollection);
@@ -212,7 +239,9 @@ impl Tries {
             let (at, own) = (Instant::now(), self.backoff.next());
             let since = *self.since.get_or_insert(at);
             let spent = own.is_none();
-            let suspicion = Suspicion { what: &self.what, work, of_whole, why: &why, since, began, at, evidence, own };
+            let of_blob = self.blob.as_ref().map(|blob| blob.digest().to_string());
+            let what = of_blob.as_ref().unwrap_or(&self.what);
+            let suspicion = Suspicion { what, work, of_whole, why: &why, since, began, at, evidence, own };
             let mut next = server.failed(&suspicion);
             if matches!(next, Next::Unsure) {
                 match &root {

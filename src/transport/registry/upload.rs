@@ -19,6 +19,7 @@ use super::failure::{Failure, Retry, may_be_down};
 use super::host::{Ask, Host, Target, strange};
 use super::last_byte;
 use super::location;
+use super::outage::Work;
 use super::outflow::{Feed, Outflow};
 use super::projects::Turn;
 use super::reply::Reply;
@@ -90,7 +91,7 @@ async fn has_though_head_denies(host: &Host, repository: &Repository, blob: &Des
         return Ok(finds().await? == Some(true));
     }
     // The first question tells for all that wait here.
-    let mut agrees = host.memory.blob_head_tells.lock().await;
+    let mut agrees = host.memory.blob_heads.agrees.lock().await;
     match *agrees {
         Some(true) => Ok(false),
         Some(false) => {
@@ -171,8 +172,8 @@ pub(super) async fn put(host: &Host, repository: &Repository, blob: &Descriptor,
 async fn send(host: &Host, repository: &Repository, blob: &Descriptor, origin: &Origin<'_>, what: &str) -> Result<()> {
     let _turn = host.projects.turn(repository, Turn::Upload).await;
     let _lane = host.uploads.acquire().await.ok();
+    let mut tries = host.tries_of(what, &blob.digest, Work::Complete)?;
     let session = host.memory.take_session(repository, &blob.digest).map(Session::at);
-    let mut tries = host.tries(what);
     let mut upload = Upload {
         host,
         repository,
@@ -193,7 +194,10 @@ async fn send(host: &Host, repository: &Repository, blob: &Descriptor, origin: &
     };
     loop {
         let inherited = upload.inherited;
-        let Err(mut failure) = upload.attempt().await else { return Ok(()) };
+        let Err(mut failure) = upload.attempt().await else {
+            tries.succeeded();
+            return Ok(());
+        };
         // A session may have expired since the mount that opened it; the usual way is still to be tried.
         let is_final = failure.error.kind() == Kind::Damaged || concerns_more(&failure.error);
         if inherited && failure.retry == Retry::Never && !is_final {

@@ -18,7 +18,7 @@ use super::auth::Challenge;
 use super::failure::{Failure, Retry, may_be_down};
 use super::health::Health;
 use super::location::{is_same_server, misled, redirect};
-use super::outage::{Evidence, Outage, Server, Work, given_up};
+use super::outage::{Evidence, Outage, Server, Work};
 use super::outflow::{Outflow, Watch};
 use super::patience::Limits;
 use super::peers::{Peers, Role};
@@ -49,7 +49,7 @@ pub(super) struct Wire {
     peers: Peers,
     registry: String,
     /// The root URL of the registry, as soon as it is known.
-    home: OnceLock<Url>,
+    pub home: OnceLock<Url>,
     /// What the routes say of it.
     insecure: bool,
     /// By origin: what was found out for the hosts that were asked.
@@ -182,7 +182,7 @@ impl Wire {
             };
             let work = match elsewhere {
                 Some(Role::Tokens) => Work::Token,
-                _ => Work::of(&call.method, &call.url),
+                _ => Work::of(&call.method, &visited[0]),
             };
             let server = outage.map(|outage| Server { outage, work });
             let (response, talk) = self.exchange_with(server.as_ref(), &mut call).await?;
@@ -260,17 +260,12 @@ impl Wire {
         let Some(server) = server else {
             return self.exchange(None, call).await.map_err(Failure::of_another_server);
         };
-        let what = call.what;
-        let may_wait_long = Arc::ptr_eq(&server.outage, &self.outage) && !matches!(call.body, Payload::Bytes(_));
-        let asked = Instant::now();
-        let exchanged = tokio::select! {
-            biased;
-            stopped = server.outage.over() => return Err(Failure::never(given_up(what, stopped))),
-            never = self.listen(&server.outage), if may_wait_long => match never {},
-            exchanged = self.exchange(Some(server), call) => {
-                exchanged.map_err(|failure| Failure { asked: Some(asked), ..failure.at(server) })?
-            }
+        let (what, asked) = (call.what, Instant::now());
+        let exchanging = async {
+            let exchanged = self.exchange(Some(server), call).await;
+            exchanged.map_err(|failure| Failure { asked: Some(asked), ..failure.at(server) })
         };
+        let exchanged = self.unless_given_up(Some(server), what, exchanging).await?;
         // What a 401 means, its body says.
         let status = exchanged.0.status().as_u16();
         if !may_be_down(status) && status != 401 {
@@ -280,50 +275,6 @@ impl Wire {
             }
         }
         Ok(exchanged)
-    }
-
-    /// Asks the registry for a sign of life when nothing has come from it for a while: storing a large upload may take longer than
-    /// any other answer, and so may noticing that the registry is gone. Never ends.
-    async fn listen(&self, outage: &Outage) -> Infallible {
-        let (since, what) = (Instant::now(), "asking whether the registry is up");
-        // A short budget asks earlier, but leaves a slow registry the time to answer.
-        let stall = self.limits.stall;
-        let limit = self.limits.retry_budget.map_or(stall, |budget| budget.clamp(stall / 4, stall));
-        let (quiet, patience) = (limit / 4, limit / 2);
-        let mut missed = 0;
-        loop {
-            while let Some(left) = quiet.checked_sub(outage.quiet_for(since)).filter(|left| !left.is_zero()) {
-                missed = 0;
-                tokio::time::sleep(left).await;
-            }
-            let Some(url) = self.home.get().and_then(|home| home.join("/v2/").ok()) else {
-                return std::future::pending().await;
-            };
-            let (method, headers, body) = (Method::GET, HeaderMap::new(), Payload::none());
-            let call = Call { method, url, headers, body, authorization: None, what };
-            let asked = Instant::now();
-            let sign = tokio::time::timeout(patience, self.status(call)).await;
-            match sign.unwrap_or_else(|_| Err(silence(what, patience))) {
-                // A gateway that does not reach the registry ends the upload as well.
-                Ok(status) if may_be_down(status) => {}
-                Ok(_) => {
-                    outage.is_alive();
-                    continue;
-                }
-                // Something else came from it in the meantime.
-                Err(_) if outage.is_up_since(asked) => continue,
-                Err(failure) => {
-                    missed += 1;
-                    // One may be lost, or late.
-                    if missed > 1 {
-                        let why = failure.error.chain();
-                        let why = why.strip_prefix(what).map_or(&*why, |why| why.trim_start_matches(": "));
-                        outage.gave_no_sign(since, why);
-                    }
-                }
-            }
-            tokio::time::sleep(quiet).await;
-        }
     }
 
     async fn exchange(&self, server: Option<&Server>, call: &mut Call<'_>) -> Result<(Response, Talk), Failure> {
@@ -361,15 +312,13 @@ impl Wire {
                 if !bytes.is_empty() || matches!(call.method, Method::POST | Method::PUT | Method::PATCH) {
                     request = request.header(reqwest::header::CONTENT_LENGTH, bytes.len()).body(bytes);
                 }
-                tokio::time::timeout(self.limits.stall, request.send())
-                    .await
-                    .map_err(|_| silence(call.what, self.limits.stall))?
+                self.answer_to(server, call.what, self.limits.stall, request).await?
             }
             Payload::Closing => {
                 call.body = Payload::Closing;
                 let request = request.header(reqwest::header::CONTENT_LENGTH, 0).body(Bytes::new());
                 let patience = self.limits.commit.max(self.limits.stall);
-                tokio::time::timeout(patience, request.send()).await.map_err(|_| silence(call.what, patience))?
+                self.answer_to(server, call.what, patience, request).await?
             }
             Payload::Stream(outflow) => {
                 let watch = outflow.watch();
@@ -380,6 +329,7 @@ impl Wire {
                 tokio::select! {
                     answer = request.send() => answer,
                     never = moves(server, &watch) => match never {},
+                    never = self.tell_if_long(server, call.what, Some(&watch), commit) => match never {},
                     told = watch.stalled(stall, commit, source) => {
                         let text = format!("{}: {told}", call.what);
                         return Err(Failure::no_answer(Error::new(Kind::Network, text)));
@@ -390,6 +340,23 @@ impl Wire {
         let response = answer.map_err(|e| unanswered(call.what, e))?;
         tracing::debug!(method = %call.method, url = %trace::shown(&call.url), status = response.status().as_u16(), "answer");
         Ok(response)
+    }
+
+    /// The answer to a request that is sent at once, within `patience`.
+    async fn answer_to(
+        &self,
+        server: Option<&Server>,
+        what: &str,
+        patience: Duration,
+        request: reqwest::RequestBuilder,
+    ) -> Result<reqwest::Result<Response>, Failure> {
+        let answer = async {
+            tokio::select! {
+                answer = request.send() => answer,
+                never = self.tell_if_long(server, what, None, patience) => match never {},
+            }
+        };
+        tokio::time::timeout(patience, answer).await.map_err(|_| silence(what, patience))
     }
 
     /// The pool for this URL's host. Certificates are looked for at the first request to it only.

@@ -4,15 +4,15 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use gapferry::content::Source;
+use gapferry::content::{Sink, Source};
 use gapferry::error::Kind;
-use gapferry::oci::Digest;
+use gapferry::oci::{Descriptor, Digest};
 use gapferry::progress::{Event, Recorder};
 use gapferry::transport::registry::Config;
 
 use super::{manifest, repo};
 use crate::shelf::{self, Shelf, read, repository, tag};
-use crate::support::faulty::{Answer, Fault, Host, Server, Sessions, Stage, last_byte};
+use crate::support::faulty::{Answer, Fault, Host, Seen, Server, Sessions, Stage, last_byte};
 use crate::{config, watched};
 
 fn lines(events: &Recorder, wanted: &str) -> usize {
@@ -124,7 +124,23 @@ async fn a_token_server_that_is_down_is_given_up_once_for_all() {
     }
 }
 
-/// Blobs of noise, and a registry that leads to `storage` for them.
+/// As many layers, and what a storage server answers that has them.
+fn layers(count: usize) -> (Vec<Descriptor>, impl Fn(&Seen) -> Answer + Send + Sync + 'static) {
+    let content = |nth: usize| format!("layer {nth}");
+    let shelf = Shelf::default();
+    let layers: Vec<Descriptor> = (0..count).map(|nth| shelf.add(content(nth))).collect();
+    let known = layers.clone();
+    let answer = move |request: &Seen| {
+        let is_asked_for = |layer: &Descriptor| request.target.ends_with(&layer.digest.to_string());
+        match known.iter().position(is_asked_for) {
+            Some(nth) => Answer::new(200).body(content(nth)),
+            None => Answer::new(404),
+        }
+    };
+    (layers, answer)
+}
+
+/// A registry that leads to `storage` for blobs.
 async fn with_blobs_at(storage: &Server) -> Server {
     let to = storage.address.clone();
     Server::registry(move |request, _| match request.target.contains("/blobs/") {
@@ -136,12 +152,12 @@ async fn with_blobs_at(storage: &Server) -> Server {
 
 #[tokio::test]
 async fn a_storage_server_that_is_down_is_one_outage_and_the_registry_goes_on() {
-    let storage = Server::start(|_, _| Answer::new(200).body("content")).await;
+    let (layers, answer) = layers(20);
+    let storage = Server::start(move |request, _| answer(request)).await;
     let registry = with_blobs_at(&storage).await;
     let (registries, events) = watched(Config { retry_budget: Some(ENDS_SOON), ..config() });
-    let blob = Shelf::default().add("content");
     let fetch = |nth: usize| {
-        let (registries, blob) = (registries.clone(), blob.clone());
+        let (registries, blob) = (registries.clone(), layers[nth].clone());
         let repository = repository(&registry.address, &format!("team/app{nth}"));
         async move { read(&registries, &repository, &blob).await }
     };
@@ -156,18 +172,18 @@ async fn a_storage_server_that_is_down_is_one_outage_and_the_registry_goes_on() 
 
 #[tokio::test]
 async fn a_storage_server_that_comes_back_costs_no_blob_its_tries() {
-    let storage = Server::start(|_, before| match before {
+    let (layers, answer) = layers(13);
+    let storage = Server::start(move |request, before| match before {
         1..60 => Answer::new(503),
-        _ => Answer::new(200).body("content"),
+        _ => answer(request),
     });
     let storage = storage.await;
     let registry = with_blobs_at(&storage).await;
     let quick = Config { retries: 3, retry_budget: Some(Duration::from_secs(60)), ..config() };
     let (registries, events) = watched(quick);
-    let blob = Shelf::default().add("content");
-    let repositories: Vec<_> = (0..12).map(|nth| repository(&registry.address, &format!("team/app{nth}"))).collect();
-    assert!(read(&registries, &repositories[0], &blob).await.is_ok());
-    let answers = join_all(repositories.iter().map(|repository| read(&registries, repository, &blob))).await;
+    let repository = repository(&registry.address, "team/app");
+    assert!(read(&registries, &repository, &layers[0]).await.is_ok());
+    let answers = join_all(layers[1..].iter().map(|layer| read(&registries, &repository, layer))).await;
     assert!(answers.iter().all(Result::is_ok), "{answers:?}");
     assert_eq!((lines(&events, "does not answer"), lines(&events, "answers again")), (1, 1));
 }
@@ -213,7 +229,8 @@ async fn a_registry_that_comes_back_within_the_budget_costs_no_request_its_tries
 
 #[tokio::test]
 async fn images_that_always_fail_do_not_make_the_others_wait_or_fail() {
-    for status in [503, 500] {
+    // Where a gateway answers for several and nothing succeeds, it is the registry behind it that is down.
+    for (status, bad) in [(503, 1), (500, 3)] {
         let server = Server::registry(move |request, _| match request.target.contains("bad") {
             true => Answer::new(status),
             false => manifest(),
@@ -224,13 +241,84 @@ async fn images_that_always_fail_do_not_make_the_others_wait_or_fail() {
             let (registries, reference) = (registries.clone(), tag(&repo(&server), &name));
             async move { registries.manifest(&reference).await }
         };
-        for answer in join_all((0..3).map(|nth| ask(format!("bad{nth}")))).await {
+        for answer in join_all((0..bad).map(|nth| ask(format!("bad{nth}")))).await {
             let error = answer.unwrap_err();
             assert!(error.stopped().is_none() && error.chain().contains("giving up after 5 tries"), "{error:?}");
         }
         assert!(ask("good".into()).await.unwrap().is_some());
         assert_eq!(lines(&events, "does not answer"), 0);
     }
+}
+
+/// Reads these blobs one after the other, each from a repository of its own, until one error ends it for all.
+async fn read_each(server: &Host, blobs: &[Descriptor], config: Config) -> Vec<gapferry::error::Error> {
+    let (registries, _) = watched(config);
+    let mut errors = Vec::new();
+    for (nth, blob) in blobs.iter().enumerate() {
+        let repository = repository(&server.address, &format!("team/app{nth}"));
+        assert!(registries.manifest(&tag(&repository, "v1")).await.unwrap().is_some(), "manifests are given");
+        let error = read(&registries, &repository, blob).await.unwrap_err();
+        let is_over = error.stopped().is_some();
+        errors.push(error);
+        if is_over {
+            break;
+        }
+    }
+    errors
+}
+
+fn without_content() -> impl Fn(&Seen, usize) -> Answer + Send + Sync + 'static {
+    |request, _| match request.target.contains("/blobs/") {
+        true => Answer::new(500),
+        false => manifest(),
+    }
+}
+
+/// Each blob would cost all its tries, while manifests begin the retry budget anew.
+#[tokio::test]
+async fn a_registry_that_gives_no_blob_is_given_up_within_the_budget() {
+    let server = Server::registry(without_content()).await;
+    let shelf = Shelf::default();
+    let blobs: Vec<_> = (0..200).map(|nth| shelf.add(format!("layer {nth}"))).collect();
+    let config = Config { retry_budget: Some(Duration::from_millis(50)), ..config() };
+    let last = read_each(&server, &blobs, config).await.pop().unwrap();
+    assert!(last.chain().contains("has given no content of a blob"), "{last:?}");
+}
+
+/// A hundred images that share a layer would each wait for all its tries.
+#[tokio::test]
+async fn a_blob_that_always_fails_has_one_set_of_tries_whatever_the_repository() {
+    let server = Server::registry(without_content()).await;
+    let blobs = vec![Shelf::default().add("a layer that all share"); 20];
+    let config = Config { retry_budget: Some(Duration::from_millis(50)), ..config() };
+    let errors = read_each(&server, &blobs, config).await;
+    assert_eq!(errors.len(), 20, "a damaged blob is no outage: {errors:?}");
+    assert!(errors.iter().all(|error| error.kind() == Kind::Refused), "{errors:?}");
+    assert_eq!(server.seen().iter().filter(|seen| seen.target.contains("/blobs/")).count(), 5 + 2);
+    assert!(errors[1].chain().contains("giving up after 1 try"), "{:?}", errors[1]);
+    assert!(errors[19].chain().contains("not tried, because 3 other requests"), "{:?}", errors[19]);
+}
+
+#[tokio::test]
+async fn an_upload_that_always_fails_has_one_set_of_tries_whatever_the_repository() {
+    let (server, shelf) = (Sessions::start(), Shelf::default());
+    let (bad, good) = (shelf.add("a layer that all share"), shelf.add("another"));
+    let hex = bad.digest.to_string().replace("sha256:", "");
+    server.when("PUT", &hex).always().fault(Fault::Status(500));
+    let count = || server.seen().iter().filter(|seen| seen.method == "PUT" && seen.target.contains(&hex)).count();
+    let (registries, _) = watched(Config { retry_budget: Some(Duration::from_secs(60)), ..config() });
+    let push = async |nth: usize, blob: &Descriptor| {
+        let repository = repository(&server.address, &format!("team/app{nth}"));
+        shelf::push(&registries, &repository, &shelf, &[blob]).await
+    };
+    for nth in 0..2 {
+        let error = push(nth, &bad).await.unwrap_err();
+        assert!(error.stopped().is_none(), "{error:?}");
+        assert!(push(nth, &good).await.is_ok());
+    }
+    assert_eq!(count(), 5 + 1);
+    server.heal();
+    assert!(push(2, &bad).await.is_ok(), "a try is left");
 }
 
 #[tokio::test]
@@ -350,6 +438,65 @@ async fn a_registry_that_takes_long_to_complete_an_upload_and_answers_others_is_
     let config = Config { stall_timeout, commit_timeout: Duration::from_secs(3600), retry_budget, ..config() };
     let (answers, events) = push_blobs(&server, 1, config).await;
     assert!(answers[0].is_ok() && events.events().is_empty(), "{answers:?} {:?}", events.events());
+}
+
+/// A budget of seconds would cost the minute in which a single request gives up waiting.
+#[tokio::test]
+async fn a_registry_that_is_frozen_from_the_start_is_given_up_within_the_budget() {
+    let server = Server::start(|_, _| manifest()).await;
+    server.when("*", "").always().fault(Fault::Stall(Stage::Request));
+    let stall_timeout = Duration::from_secs(3600);
+    let (registries, _) = watched(Config { retry_budget: Some(ENDS_SOON / 10), stall_timeout, ..config() });
+    let answer = registries.manifest(&tag(&repo(&server), "v1")).await;
+    all_stopped(&[answer], &server.address, "has not answered");
+}
+
+/// Reading a manifest may take long, too; or the registry is gone.
+#[tokio::test]
+async fn whatever_is_waited_for_the_registry_is_asked_for_signs_of_life() {
+    let pings = Arc::new((Mutex::new(0), Condvar::new()));
+    let (counted, changed) = (pings.clone(), pings);
+    let server = Server::start(move |request, _| match &*request.target {
+        "/v2/" => {
+            let (count, change) = &*counted;
+            *count.lock().unwrap() += 1;
+            change.notify_all();
+            Answer::new(200)
+        }
+        _ => {
+            let (count, change) = &*changed;
+            drop(change.wait_while(count.lock().unwrap(), |count| *count < 2).unwrap());
+            manifest()
+        }
+    })
+    .await;
+    let stall_timeout = Duration::from_millis(400);
+    let (registries, _) = watched(Config { retry_budget: Some(Duration::from_secs(60)), stall_timeout, ..config() });
+    assert!(registries.manifest(&tag(&repo(&server), "v1")).await.unwrap().is_some());
+}
+
+/// Each look-up would wait for the stall limit, a minute, and then be answered by GET.
+#[tokio::test]
+async fn a_registry_that_never_answers_head_is_asked_once() {
+    let (layers, answer) = layers(5);
+    let server = Server::registry(move |request, _| match request.target.contains("/blobs/") {
+        true => answer(request),
+        false => manifest(),
+    });
+    let server = server.await;
+    server.when("HEAD", "").always().fault(Fault::Stall(Stage::Request));
+    let retry_budget = Some(Duration::from_secs(60));
+    let (registries, _) = watched(Config { retry_budget, stall_timeout: ENDS_SOON / 2, ..config() });
+    for (nth, layer) in layers.iter().enumerate() {
+        let found = Source::resolve(&registries, &tag(&repo(&server), &format!("v{nth}"))).await;
+        assert!(found.unwrap().is_some());
+        assert!(registries.has_blob(&repo(&server), layer).await.unwrap());
+    }
+    let heads = |part: &str| {
+        let is_one = |seen: &&Seen| seen.method == "HEAD" && seen.target.contains(part);
+        server.seen().iter().filter(is_one).count()
+    };
+    assert_eq!((heads("/manifests/"), heads("/blobs/")), (1, 1));
 }
 
 /// Harbor with a database that takes no change: each blob would cost all its tries, for hours.

@@ -1,5 +1,6 @@
 //! The time in which some kind of request only fails: what has failed, since when, and when the requests are sent again.
 
+use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use super::{BELIEVED, FORGOTTEN, WORTH_A_LINE, Work};
@@ -9,7 +10,7 @@ use crate::transport::registry::rounds::Rounds;
 
 /// Some kind of request has only failed since it last succeeded.
 pub(super) struct Silence {
-    /// The request that failed first.
+    /// What the request was for that failed first.
     pub first: String,
     /// Why one failed last, and when.
     pub why: String,
@@ -24,6 +25,8 @@ pub(super) struct Silence {
     pub several: bool,
     /// When the first request used up its own tries.
     pub spent: Option<Instant>,
+    /// What the requests were for that failed for good.
+    ended: HashSet<String>,
     pub is_reported: bool,
     /// From when on its budget counts.
     since: Instant,
@@ -40,7 +43,7 @@ pub(super) struct Probed {
 
 /// A failure that may mean that the whole server is down.
 pub(in crate::transport::registry) struct Suspicion<'a> {
-    /// The request, as errors name it.
+    /// What the request is for. Two that are for the same blob, in whichever repositories, are no more evidence than one.
     pub what: &'a str,
     pub work: Work,
     /// It asks for nothing in particular: if a gateway answers it, no other request would fare better.
@@ -63,10 +66,38 @@ pub(in crate::transport::registry) struct Suspicion<'a> {
 pub(in crate::transport::registry) enum Evidence {
     /// No answer came at all.
     NoAnswer,
-    /// It answered with an error of its own, or a gateway for it: that may be about this request alone.
+    /// It answered with an error of its own: that may be about this request alone.
     Status,
+    /// A gateway answered for it, which may be about this request alone, too.
+    Gateway,
     /// It says itself that it is down.
     Admitted,
+}
+
+impl Evidence {
+    /// An answer came, which says that what was asked for failed.
+    pub fn is_answer(self) -> bool {
+        matches!(self, Evidence::Status | Evidence::Gateway)
+    }
+}
+
+impl Suspicion<'_> {
+    /// Whether it says that all such requests fail, and not this one alone, as long as others fail as well. `proven` is when one
+    /// succeeded last.
+    pub fn is_of_kind(&self, proven: Option<Instant>) -> bool {
+        match self.evidence {
+            // Whoever has done such work before may fail at two objects.
+            Evidence::Status => self.work.is_of_held() && proven.is_none(),
+            Evidence::NoAnswer | Evidence::Gateway | Evidence::Admitted => {
+                proven.is_none_or(|proven| proven < self.since)
+            }
+        }
+    }
+
+    /// Whether the try that failed was not the first.
+    fn is_repeated(&self) -> bool {
+        self.since < self.began
+    }
 }
 
 /// What a request does after it failed.
@@ -87,24 +118,24 @@ pub(in crate::transport::registry) enum Next {
 impl Silence {
     /// `since`: when the first failure was, or the wait for the answer that did not come began.
     pub fn begin(first: &str, since: Instant, now: Instant, limits: &Limits) -> Silence {
-        let (why, failing, unanswered, admitted, several, spent, is_reported) = Default::default();
+        let (why, failing, unanswered, admitted, several, spent, ended, is_reported) = Default::default();
         let (first, failed, rounds) = (first.to_owned(), now, Rounds::new(limits, since));
-        Silence { first, why, failed, failing, unanswered, admitted, several, spent, is_reported, since, rounds }
+        Silence { first, why, failed, failing, unanswered, admitted, several, spent, ended, is_reported, since, rounds }
     }
 
-    /// Notes a failure; the server was last `heard` then. `since` as for [`begin`](Silence::begin).
-    pub fn note(&mut self, suspicion: &Suspicion<'_>, heard: Option<Instant>, since: Instant, now: Instant) {
+    /// Notes a failure; the server was last `heard` then. `failing`: since when such requests only fail, as far as this one tells.
+    pub fn note(&mut self, suspicion: &Suspicion<'_>, heard: Option<Instant>, failing: Instant, now: Instant) {
         (self.why, self.failed) = (suspicion.why.to_owned(), now);
         let is_silent = heard.is_none_or(|heard| heard <= suspicion.began);
         self.unanswered |= suspicion.evidence == Evidence::NoAnswer && is_silent;
         self.admitted |= suspicion.evidence == Evidence::Admitted;
         self.several |= self.first != suspicion.what
-            || suspicion.of_whole && suspicion.evidence == Evidence::Status
+            || suspicion.of_whole && suspicion.evidence.is_answer()
             || suspicion.evidence == Evidence::Admitted;
         // A token proves nothing while it may be one that grants nothing.
         let work =
             if suspicion.evidence == Evidence::Admitted { suspicion.work.max(Work::Enter) } else { suspicion.work };
-        self.failing[work as usize].get_or_insert(since);
+        self.failing[work as usize].get_or_insert(failing);
     }
 
     /// Notes an answer to such a request. Whether the silence is over.
@@ -151,17 +182,26 @@ impl Silence {
         round.is_some_and(|round| round >= WORTH_A_LINE) && !std::mem::replace(&mut self.is_reported, true)
     }
 
-    /// Whether others had failed for good before this request failed first.
+    /// Whether others had failed for good, or gone on beyond their own tries, before this request failed first.
     pub fn has_ended_others(&self, suspicion: &Suspicion<'_>) -> bool {
-        self.several && self.spent.is_some_and(|spent| spent < suspicion.since)
+        let is_new = !self.ended.contains(suspicion.what);
+        self.several && is_new && self.spent.is_some_and(|spent| spent < suspicion.since)
     }
 
-    /// What a probe means for a request that failed while a gateway answered all of them. `None`: the registry counts as down.
+    /// Notes that a request failed for good.
+    pub fn note_ended(&mut self, suspicion: &Suspicion<'_>, now: Instant) {
+        self.spent.get_or_insert(now);
+        self.ended.insert(suspicion.what.to_owned());
+    }
+
+    /// What a probe means for a request that failed while a gateway answered all of them. `of_kind`: all such requests may fail,
+    /// whatever the probe says. `None`: the registry counts as down.
     pub fn probe(
         &mut self,
         probed: Option<Probed>,
         suspicion: &Suspicion<'_>,
         used_up: bool,
+        of_kind: bool,
         now: Instant,
     ) -> Option<Next> {
         if !self.several || self.is_plain() {
@@ -175,10 +215,16 @@ impl Silence {
         }
         let began_after_others_ended = self.has_ended_others(suspicion);
         match suspicion.own {
+            _ if used_up && of_kind => None,
+            Some(_) if used_up && began_after_others_ended && suspicion.is_repeated() => None,
             Some(own) => Some(Next::Alone(own)),
             None if used_up && began_after_others_ended => None,
-            None => {
+            None if of_kind => {
                 self.spent.get_or_insert(now);
+                None
+            }
+            None => {
+                self.note_ended(suspicion, now);
                 Some(Next::Exhausted)
             }
         }

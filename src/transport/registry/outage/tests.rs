@@ -2,6 +2,8 @@ use super::*;
 use crate::progress::Recorder;
 use std::sync::Arc;
 
+mod kinds;
+
 fn outage(retries: u32, retry_budget: Option<Duration>) -> (Outage, Arc<Recorder>) {
     let recorder = Arc::new(Recorder::default());
     let events: Events = recorder.clone();
@@ -191,8 +193,21 @@ fn a_registry_that_answers_nothing_but_the_probe_is_given_up_in_the_end() {
             break now;
         }
     };
-    assert!(matches!(fail_since(&outage, "e", later, false, true), Next::Alone(_)));
-    assert!(matches!(fail_since(&outage, "e", later, false, false), Next::GivenUp(_)));
+    let own = Some(Duration::from_millis(1));
+    let first = Suspicion {
+        what: "e",
+        work: Work::Read,
+        of_whole: false,
+        why: "refused",
+        since: later,
+        began: later,
+        at: later,
+        evidence: Evidence::Status,
+        own,
+    };
+    assert!(matches!(outage.failed(&first), Next::Alone(_)), "one failure may pass");
+    let again = Suspicion { began: later + Duration::from_millis(1), ..first };
+    assert!(matches!(outage.failed(&again), Next::GivenUp(_)));
 }
 
 #[tokio::test]
@@ -323,6 +338,7 @@ fn a_registry_that_opens_uploads_and_completes_none_is_given_up() {
 #[test]
 fn one_upload_that_is_completed_begins_the_budget_anew() {
     let (outage, _) = outage(5, Some(Duration::from_secs(50)));
+    outage.answered(Work::Complete);
     outage.note_probe(Instant::now(), true);
     let now = Instant::now();
     for second in [0, 20, 40, 60, 80, 100] {
@@ -337,7 +353,14 @@ fn one_upload_that_is_completed_begins_the_budget_anew() {
 /// "Answers again" of a token from a cache is a lie, and it wakes up everything for nothing.
 #[test]
 fn a_weaker_answer_does_not_end_an_outage() {
-    for (failing, weaker) in [(Work::Read, Work::Token), (Work::Read, Work::Begin), (Work::Complete, Work::Read)] {
+    for (failing, weaker) in [
+        (Work::Read, Work::Token),
+        (Work::Read, Work::Enter),
+        (Work::Read, Work::Begin),
+        (Work::Content, Work::Read),
+        (Work::Content, Work::Begin),
+        (Work::Complete, Work::Content),
+    ] {
         let (outage, events) = outage(5, Some(Duration::from_secs(100)));
         let now = Instant::now();
         for what in ["a", "b"] {

@@ -8,12 +8,15 @@ use reqwest::{Method, Url};
 use super::Outage;
 
 /// A kind of request, from the weakest to the strongest.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(in crate::transport::registry) enum Work {
     Token,
     /// Asks the root, or Harbor's own API.
     Enter,
+    /// Asks for a manifest, a list, or whether a blob is there.
     Read,
+    /// Reads a blob.
+    Content,
     /// Begins, continues or gives up an upload; deletes.
     Begin,
     /// Makes a blob or a manifest.
@@ -21,21 +24,30 @@ pub(in crate::transport::registry) enum Work {
 }
 
 impl Work {
-    pub const ALL: [Work; 5] = [Work::Token, Work::Enter, Work::Read, Work::Begin, Work::Complete];
+    pub const ALL: [Work; 6] = [Work::Token, Work::Enter, Work::Read, Work::Content, Work::Begin, Work::Complete];
 
+    /// `url` is what was asked for first: where it redirects to, a path may say nothing.
     pub fn of(method: &Method, url: &Url) -> Work {
         let path = url.path();
         match *method {
             Method::PUT => Work::Complete,
             _ if path.trim_end_matches('/') == "/v2" || path.starts_with("/api/") => Work::Enter,
-            Method::GET | Method::HEAD if !path.contains("/blobs/uploads/") => Work::Read,
+            _ if path.contains("/blobs/uploads/") => Work::Begin,
+            Method::GET if path.contains("/blobs/") => Work::Content,
+            Method::GET | Method::HEAD => Work::Read,
             _ => Work::Begin,
         }
     }
 
     /// Whether an answer to this shows that the other works. Opening an upload reads nothing.
     pub fn proves(self, other: Work) -> bool {
-        self >= other && (self, other) != (Work::Begin, Work::Read)
+        self >= other && !(self == Work::Begin && matches!(other, Work::Read | Work::Content))
+    }
+
+    /// Whether a server has to do such work when it holds what others ask for: registries look up what they do not have, and some
+    /// always fail at that.
+    pub fn is_of_held(self) -> bool {
+        self >= Work::Content
     }
 
     /// What a server has not done for a while whose answers to other requests are fine.
@@ -44,6 +56,7 @@ impl Work {
             Work::Token => "has issued no token",
             Work::Enter => "has answered no request at /v2/ or its API",
             Work::Read => "has answered no request for content",
+            Work::Content => "has given no content of a blob",
             Work::Begin => "has begun no upload",
             Work::Complete => "has stored nothing",
         }

@@ -1,0 +1,67 @@
+//! What HEAD is worth at a registry, for one kind of object. It is the cheaper question, and what it does not tell, GET does. Some
+//! proxies deny by HEAD what they would fetch, and some never answer it.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use super::outage::Outage;
+
+/// See the module documentation. One for each registry and kind of object.
+#[derive(Default)]
+pub(super) struct Heads {
+    /// Whether GET agreed when HEAD said that something is not there; locked while that is found out.
+    pub agrees: tokio::sync::Mutex<Option<bool>>,
+    asked: Mutex<Asked>,
+}
+
+#[derive(Default)]
+struct Asked {
+    /// When one was last answered.
+    answered: Option<Instant>,
+    /// When one was sent that got no answer within the stall limit.
+    unanswered: Option<Instant>,
+}
+
+impl Heads {
+    pub fn note_answer(&self) {
+        self.asked().answered = Some(Instant::now());
+    }
+
+    /// One that was sent then got no answer within the stall limit.
+    pub fn note_silence(&self, sent: Instant) {
+        self.asked().unanswered = Some(sent);
+    }
+
+    /// Whether it is not worth asking: one got no answer while the registry answered other questions, and none has got one since.
+    pub fn are_ignored(&self, outage: &Outage) -> bool {
+        let Asked { answered, unanswered } = *self.asked();
+        unanswered.is_some_and(|sent| answered.is_none_or(|answered| answered < sent) && outage.is_heard_since(sent))
+    }
+
+    fn asked(&self) -> MutexGuard<'_, Asked> {
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::progress::Recorder;
+    use crate::transport::registry::outage::Work;
+    use crate::transport::registry::patience::Limits;
+
+    #[test]
+    fn a_head_without_an_answer_counts_only_where_others_are_answered_and_no_head_is() {
+        let outage = Outage::new("r.io", &Limits::default(), &(Arc::new(Recorder::default()) as _));
+        let heads = Heads::default();
+        outage.answered(Work::Read);
+        heads.note_silence(Instant::now());
+        assert!(!heads.are_ignored(&outage), "the registry may have been silent altogether");
+        outage.answered(Work::Read);
+        assert!(heads.are_ignored(&outage));
+        heads.note_answer();
+        assert!(!heads.are_ignored(&outage));
+    }
+}

@@ -1,0 +1,147 @@
+//! What happens while a request waits: the registry is asked whether it is there, and the wait ends when it is given up. What takes
+//! unusually long is said.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use reqwest::Method;
+use reqwest::header::HeaderMap;
+
+use super::failure::{Failure, may_be_down};
+use super::outage::{Outage, Server, Work, given_up};
+use super::outflow::Watch;
+use super::unanswered::silence;
+use super::wire::{Call, Payload, Wire};
+use crate::error::Result;
+use crate::progress::Event;
+use crate::progress::units::duration;
+
+/// An answer to what was sent that takes longer than this is worth a line.
+const LONG: Duration = Duration::from_secs(30);
+/// How often a running upload is looked at.
+const LOOK: Duration = Duration::from_millis(500);
+
+impl Wire {
+    /// What `waiting` comes to, unless `server` is given up before. Meanwhile, if that is the registry, it is asked for signs of life
+    /// when nothing comes from it for a while: noticing that it is gone may take long.
+    pub async fn unless_given_up<T>(
+        &self,
+        server: Option<&Server>,
+        what: &str,
+        waiting: impl Future<Output = Result<T, Failure>>,
+    ) -> Result<T, Failure> {
+        let Some(server) = server else { return waiting.await };
+        // Without a budget nothing is given up, and only what may take long needs to hear that it is gone.
+        let may_end = self.limits.retry_budget.is_some() || server.work >= Work::Begin;
+        let listens = may_end && Arc::ptr_eq(&server.outage, &self.outage);
+        tokio::select! {
+            biased;
+            // First: where it is given up, nothing more is sent.
+            stopped = server.outage.over() => Err(Failure::never(given_up(what, stopped))),
+            done = waiting => done,
+            never = self.listen(&server.outage), if listens => match never {},
+        }
+    }
+
+    async fn listen(&self, outage: &Outage) -> Infallible {
+        let (since, rhythm) = (Instant::now(), outage.rhythm());
+        loop {
+            while let Some(left) = rhythm.quiet.checked_sub(outage.quiet_for(since)).filter(|left| !left.is_zero()) {
+                tokio::time::sleep(left).await;
+            }
+            match self.home.get().and_then(|home| home.join("/v2/").ok()) {
+                Some(url) if outage.asks_for_sign(rhythm) => {
+                    self.ask_for_sign(outage, since, url, rhythm.patience).await
+                }
+                Some(_) => {}
+                // This is the first question to it.
+                None => {
+                    let Some(left) = outage.patience_with_unknown(since) else { return std::future::pending().await };
+                    tokio::time::sleep(left).await;
+                    outage.is_silent(since, "no answer came");
+                }
+            }
+            tokio::time::sleep(rhythm.quiet).await;
+        }
+    }
+
+    async fn ask_for_sign(&self, outage: &Outage, since: Instant, url: reqwest::Url, patience: Duration) {
+        let what = "asking whether the registry is up";
+        let (method, headers, body) = (Method::GET, HeaderMap::new(), Payload::none());
+        let call = Call { method, url, headers, body, authorization: None, what };
+        let asked = Instant::now();
+        let sign = tokio::time::timeout(patience, self.status(call)).await;
+        match sign.unwrap_or_else(|_| Err(silence(what, patience))) {
+            // A gateway that does not reach the registry ends the request as well.
+            Ok(status) if may_be_down(status) => {}
+            Ok(_) => outage.is_alive(),
+            // Something else came from it in the meantime.
+            Err(_) if outage.is_heard_since(asked) => {}
+            Err(failure) => {
+                let why = failure.error.chain();
+                outage.gave_no_sign(since, why.strip_prefix(what).map_or(&*why, |why| why.trim_start_matches(": ")));
+            }
+        }
+    }
+
+    /// Says so when the answer to a blob or a manifest that was sent takes long, while the registry answers otherwise. It may take
+    /// `patience` in all, from when everything is sent. Never ends.
+    pub async fn tell_if_long(
+        &self,
+        server: Option<&Server>,
+        what: &str,
+        upload: Option<&Watch>,
+        patience: Duration,
+    ) -> Infallible {
+        let Some(server) = server.filter(|server| server.work == Work::Complete) else {
+            return std::future::pending().await;
+        };
+        while upload.is_some_and(|upload| !upload.is_sent()) {
+            tokio::time::sleep(LOOK).await;
+        }
+        let since = Instant::now();
+        tokio::time::sleep(LONG).await;
+        let line = long_wait(server, what, since, patience);
+        line.into_iter().for_each(|text| self.events.report(Event::Warning(text)));
+        std::future::pending().await
+    }
+}
+
+/// What to say of a request whose answer has taken [`LONG`] since `since`, if anything: not where the server answers nothing, for that is
+/// said of it anyway, and at most one line in a while for each server.
+fn long_wait(server: &Server, what: &str, since: Instant, patience: Duration) -> Option<String> {
+    let (outage, left) = (&server.outage, patience.saturating_sub(LONG));
+    let answers = outage.is_heard_since(since) && outage.quiet_for(since) < LONG * 2 / 3;
+    if left.is_zero() || !answers || !outage.is_news(left) {
+        return None;
+    }
+    let (place, long, left) = (outage.place(), duration(LONG), duration(left));
+    Some(format!(
+        "{what}: {place} has everything and has not answered for {long}, though it answers other requests; waiting for at most {left} \
+         more"
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::progress::Recorder;
+    use crate::transport::registry::patience::Limits;
+
+    /// A quarter of an hour without a line looks like a program that hangs.
+    #[test]
+    fn an_answer_that_takes_long_is_worth_one_line_while_the_server_answers_otherwise() {
+        let outage = Arc::new(Outage::new("r.io", &Limits::default(), &(Arc::new(Recorder::default()) as _)));
+        let server = Server { outage: outage.clone(), work: Work::Complete };
+        let tell = |since| long_wait(&server, "uploading x", since, Duration::from_secs(900));
+        let since = Instant::now();
+        assert_eq!(tell(since), None, "it answers nothing");
+        outage.answered(Work::Read);
+        assert_eq!(long_wait(&server, "uploading x", since, LONG), None, "it is over");
+        let text = tell(since).unwrap();
+        assert!(text.starts_with("uploading x: r.io has everything and has not answered for 30.0 s"), "{text}");
+        assert!(text.ends_with("waiting for at most 14 min 30 s more"), "{text}");
+        assert_eq!(tell(since), None, "one line speaks for all");
+    }
+}

@@ -1,0 +1,190 @@
+//! Signs of life. While a request waits for its answer, and nothing else comes from a registry, it is asked whether it is there: it may
+//! take long, or be frozen. All that wait share the question, and end together when the registry is given up.
+
+use std::convert::Infallible;
+use std::time::{Duration, Instant};
+
+use super::{Evidence, LOOK, Outage, Suspicion, Work, used_up_by};
+use crate::error::Stopped;
+use crate::transport::registry::outflow::Watch;
+
+/// When to ask for a sign of life.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::transport::registry) struct Rhythm {
+    /// After so long without anything, and again after so long.
+    pub quiet: Duration,
+    /// It may take so long.
+    pub patience: Duration,
+}
+
+impl Outage {
+    /// How much longer a server from which nothing has ever come may keep a request waiting that has done so since `then`.
+    pub fn patience_with_unknown(&self, then: Instant) -> Option<Duration> {
+        self.limits.retry_budget.map(|budget| budget.saturating_sub(then.elapsed()))
+    }
+
+    /// How soon to ask: two signs may be missed within one and a half times the stall limit. A short budget asks earlier, but leaves
+    /// a slow registry the time to answer.
+    pub fn rhythm(&self) -> Rhythm {
+        let stall = self.limits.stall;
+        let within = self.limits.retry_budget.map_or(stall, |budget| budget.clamp(stall / 4, stall));
+        Rhythm { quiet: within / 4, patience: within / 2 }
+    }
+
+    /// How long nothing has come from it, at most since `then`.
+    pub fn quiet_for(&self, then: Instant) -> Duration {
+        self.state().heard().map_or(then, |heard| heard.max(then)).elapsed()
+    }
+
+    /// Whether to ask for a sign of life now: of several requests that wait, one asks.
+    pub fn asks_for_sign(&self, rhythm: Rhythm) -> bool {
+        let (now, mut state) = (Instant::now(), self.state());
+        if state.stopped.is_some() || state.next_sign.is_some_and(|next| now < next) {
+            return false;
+        }
+        // Whoever asks may not wait for the answer.
+        state.next_sign = Some(now + rhythm.patience + rhythm.quiet / 2);
+        true
+    }
+
+    /// A sign of life that was asked for did not come, `why`; a request has waited for its answer since `then`.
+    pub fn gave_no_sign(&self, then: Instant, why: &str) {
+        let is_one_of_several = {
+            let mut state = self.state();
+            state.next_sign = Some(Instant::now() + self.rhythm().quiet);
+            state.signs_missed += 1;
+            state.signs_missed > 1
+        };
+        // One may be lost, or late.
+        if is_one_of_several {
+            self.is_silent(then, why);
+        }
+    }
+
+    /// Nothing has come from the server since it was last heard, and a request has waited for its answer since `then`.
+    pub fn is_silent(&self, then: Instant, why: &str) {
+        let now = Instant::now();
+        let mut guard = self.state();
+        let state = &mut *guard;
+        if state.stopped.is_some() {
+            return;
+        }
+        let (what, evidence, work) = ("", Evidence::NoAnswer, Work::Token);
+        let heard = state.heard();
+        let began = heard.map_or(then, |heard| heard.max(then));
+        let sign = Suspicion { what, work, of_whole: true, why, since: began, began, at: now, evidence, own: None };
+        let silence = state.noted(&sign, &self.limits, heard, now);
+        let lasted = now.saturating_duration_since(silence.quiet_since(heard));
+        let left = self.limits.retry_budget.map(|budget| budget.saturating_sub(lasted));
+        // If nothing is left to wait for, the error at the end of the budget says the same.
+        let is_worth_a_line = silence.unanswered && left.is_none_or(|left| !left.is_zero());
+        let is_news = is_worth_a_line && !std::mem::replace(&mut silence.is_reported, true);
+        drop(guard);
+        self.silent.notify_waiters();
+        if is_news {
+            self.announce(why, left);
+        }
+    }
+
+    /// Ends when the registry is given up while a request to it is still open, which need not fail first.
+    pub async fn over(&self) -> Stopped {
+        loop {
+            let (changed, silent) = (self.changed.notified(), self.silent.notified());
+            let left = match self.left_at(Instant::now()) {
+                Ok(left) => left,
+                Err(stopped) => return stopped,
+            };
+            tokio::select! {
+                () = changed => {}
+                () = silent => {}
+                () = tokio::time::sleep(left.unwrap_or_default()), if left.is_some() => {}
+            }
+        }
+    }
+
+    /// How long it may still answer nothing at all until it is given up; `None` as long as answers come.
+    ///
+    /// # Errors
+    /// It is given up.
+    fn left_at(&self, now: Instant) -> Result<Option<Duration>, Stopped> {
+        let mut guard = self.state();
+        let state = &mut *guard;
+        if let Some(stopped) = &state.stopped {
+            return Err(stopped.clone());
+        }
+        let heard = state.heard();
+        let budget = self.limits.retry_budget;
+        let silence = state.silence.as_ref().filter(|silence| silence.unanswered);
+        let (Some(silence), Some(budget)) = (silence, budget) else { return Ok(None) };
+        let lasted = now.saturating_duration_since(silence.quiet_since(heard));
+        let left = budget.saturating_sub(lasted);
+        if !left.is_zero() {
+            return Ok(Some(left));
+        }
+        let why = used_up_by("has not answered", lasted, &silence.why);
+        let stopped = state.stop(&self.place, why);
+        drop(guard);
+        self.changed.notify_waiters();
+        Err(stopped)
+    }
+
+    /// Notes as long as it is polled that an upload moves. Never ends.
+    pub async fn follow(&self, upload: &Watch) -> Infallible {
+        let (began, mut sent) = (Instant::now(), upload.sent());
+        loop {
+            tokio::time::sleep(LOOK).await;
+            let now = upload.sent();
+            if std::mem::replace(&mut sent, now) < now {
+                self.moved(began);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::progress::Recorder;
+    use crate::transport::registry::patience::Limits;
+
+    fn outage(retry_budget: Option<u64>) -> Outage {
+        let retry_budget = retry_budget.map(Duration::from_secs);
+        Outage::new("r.io", &Limits { retry_budget, ..Limits::default() }, &(Arc::new(Recorder::default()) as _))
+    }
+
+    /// With a budget of 20 s a frozen registry would be noticed after a minute, when the first request gets no answer.
+    #[test]
+    fn signs_of_life_are_asked_for_as_soon_as_the_budget_wants() {
+        for (budget, quiet, patience) in
+            [(None, 15, 30), (Some(120), 15, 30), (Some(20), 5, 10), (Some(10), 3, 7), (Some(0), 3, 7)]
+        {
+            let rhythm = outage(budget).rhythm();
+            assert_eq!((rhythm.quiet.as_secs(), rhythm.patience.as_secs()), (quiet, patience), "{budget:?}");
+        }
+    }
+
+    #[test]
+    fn of_several_requests_that_wait_one_asks_for_a_sign() {
+        let outage = outage(Some(20));
+        let asks = || outage.asks_for_sign(outage.rhythm());
+        assert!(asks() && !asks());
+        outage.gave_no_sign(Instant::now(), "no answer");
+        assert!(!asks(), "not at once");
+    }
+
+    #[test]
+    fn one_sign_that_is_missing_says_nothing_and_the_second_does() {
+        let outage = outage(Some(0));
+        outage.answered(Work::Read);
+        let since = Instant::now();
+        let is_over = || outage.left_at(Instant::now()).is_err();
+        outage.gave_no_sign(since, "no answer");
+        outage.is_alive();
+        outage.gave_no_sign(since, "no answer");
+        assert!(!is_over());
+        outage.gave_no_sign(since, "no answer");
+        assert!(is_over());
+    }
+}
