@@ -22,8 +22,8 @@ use crate::companion;
 use crate::error::{Error, Result};
 use crate::lock::{Attached, Lock, MissingImage, MissingReason};
 use crate::oci::{
-    Amount, Count, Digest, MOST_MEMORY, Platform, Reference, Repository, Tag, Totals, has_at_most_values,
-    memory_of_json,
+    Amount, Count, Digest, MOST_MEMORY, Platform, Reference, Repository, Tag, Totals, fits_in_memory,
+    has_at_most_values, memory_of_json,
 };
 pub use brought::Brought;
 pub use kept::{Kept, kept};
@@ -37,6 +37,8 @@ pub const MAX_RECEIPT: u64 = MOST_MEMORY;
 const MOST_VALUES: usize = 8_000_000;
 /// Bytes that a confirmed digest takes.
 const MEMORY_OF_DIGEST: u64 = 72;
+/// Bytes that a manifest takes that is kept, beside its text.
+const MEMORY_OF_KEPT: u64 = 512;
 
 /// See the module documentation. Field order is the order in the file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -353,6 +355,8 @@ struct Outline {
     confirmed: Count,
     #[serde(default)]
     pruned: Count,
+    #[serde(default)]
+    manifests: Count,
 }
 
 #[derive(Deserialize)]
@@ -375,15 +379,20 @@ impl Outline {
     /// # Errors
     /// It takes more than [`MOST_MEMORY`].
     fn check(&self, texts: u64) -> std::result::Result<(), String> {
-        let Outline { images, missing, confirmed, pruned } = self;
-        let lists =
-            [images.memory::<ImageReceipt>(), missing.memory::<MissingImage>(), pruned.memory::<PrunedReceipt>()];
-        let all = lists.iter().fold(texts, |all, list| all.saturating_add(*list));
-        match all.saturating_add(confirmed.number as u64 * MEMORY_OF_DIGEST) <= MOST_MEMORY {
+        let Outline { images, missing, confirmed, pruned, manifests } = self;
+        let lists = [
+            images.memory::<ImageReceipt>(),
+            missing.memory::<MissingImage>(),
+            pruned.memory::<PrunedReceipt>(),
+            confirmed.number as u64 * MEMORY_OF_DIGEST,
+            manifests.number as u64 * MEMORY_OF_KEPT,
+        ];
+        match fits_in_memory(texts, &lists) {
             true => Ok(()),
             false => Err(format!(
-                "{} images with {} confirmed digests are more than a receipt holds; import fewer images at once",
-                images.number, confirmed.number
+                "{} images with {} confirmed digests and {} manifests are more than a receipt or an inventory holds; make one for \
+                 fewer images",
+                images.number, confirmed.number, manifests.number
             )),
         }
     }
@@ -412,7 +421,8 @@ mod tests {
     fn a_receipt_that_would_take_too_much_memory_is_refused_before_it_is_read() {
         let check = |images, nested, confirmed, length| {
             let (images, confirmed) = (totals(images, nested), totals(confirmed, 0));
-            Outline { images, missing: Count::default(), confirmed, pruned: Count::default() }.check(length)
+            let (missing, pruned, manifests) = Default::default();
+            Outline { images, missing, confirmed, pruned, manifests }.check(length)
         };
         let mib = 1 << 20;
         assert_eq!(check(5_000, 2 * mib, 150_000, 30 * mib), Ok(()));
@@ -423,6 +433,9 @@ mod tests {
         let said = check(5_000, 0, 2_000_000, 150 * mib).unwrap_err();
         assert!(said.contains("5000 images with 2000000 confirmed digests"), "{said}");
         assert!(check(5_000, 100 * mib, 0, 150 * mib).is_err());
+        let json = format!(r#"{{"images":[],"confirmed":[],"manifests":[{}1]}}"#, "1,".repeat(400_000));
+        let outline: Outline = serde_json::from_str(&json).unwrap();
+        assert!(outline.check(json.len() as u64).unwrap_err().contains("400001 manifests"));
     }
 
     #[test]

@@ -16,7 +16,7 @@ use crate::content::chunks::{CHAINED, CHUNK, Chunks, values_of};
 use crate::error::{Error, Result};
 use crate::lock::{Absent, Attached, Lock, LockedImage, MissingImage};
 use crate::oci::{
-    Algorithm, Amount, Count, Digest, Hex64, MOST_MEMORY, Manifest, Platform, Totals, has_at_most_values,
+    Algorithm, Amount, Count, Digest, Hex64, Manifest, Platform, Totals, fits_in_memory, has_at_most_values,
     memory_of_json,
 };
 use crate::transport::layout::{MAX_INDEX, MOST_INDEX_VALUES};
@@ -155,7 +155,7 @@ impl BundleJson {
             lock.missing.memory::<MissingImage>(),
             files.number as u64 * size_of::<FileEntry>() as u64,
         ];
-        match lists.iter().fold(memory_of_json(bytes), |all, list| all.saturating_add(*list)) <= MOST_MEMORY {
+        match fits_in_memory(memory_of_json(bytes), &lists) {
             true => Ok(()),
             false => Err(Error::damaged(format!(
                 "{shown} has more entries than any bundle: {} images, {} files, {} assumed, {} removed",
@@ -197,12 +197,21 @@ struct OutlinedImage {
     absent: Count,
     #[serde(default)]
     attached: Option<Count>,
+    #[serde(default)]
+    selection: Option<OutlinedSelection>,
+}
+
+#[derive(Deserialize)]
+struct OutlinedSelection {
+    #[serde(default)]
+    platforms: Count,
 }
 
 impl Amount for OutlinedImage {
     fn amount(&self) -> u64 {
         let attached = self.attached.as_ref().map(Count::memory::<Attached>).unwrap_or_default();
-        self.platforms.memory::<Platform>() + self.absent.memory::<Absent>() + attached
+        let selected = self.selection.as_ref().map(|selection| selection.platforms.memory::<Platform>());
+        self.platforms.memory::<Platform>() + self.absent.memory::<Absent>() + attached + selected.unwrap_or_default()
     }
 }
 
@@ -288,13 +297,13 @@ fn check_readable(file: &Metadata) -> Result<()> {
     let Metadata { path, bytes } = file;
     // A value takes two bytes at least.
     let has_few_values = bytes.len() / 2 <= values || has_at_most_values(bytes, values);
-    let is_small = *path != BUNDLE_JSON || BundleJson::check(bytes, path).is_ok();
-    match bytes.len() as u64 <= most && has_few_values && is_small {
-        true => Ok(()),
-        false => {
-            let text = "planning the bundle: it has more images or files than can be described in";
-            Err(Error::input(format!("{text} {path}: make several bundles")))
-        }
+    let text = format!("planning the bundle: {path} would be longer than can be read again; make several bundles");
+    if bytes.len() as u64 > most || !has_few_values {
+        return Err(Error::input(text));
+    }
+    match *path {
+        BUNDLE_JSON => BundleJson::check(bytes, path).map_err(|e| Error::input(text).because(e)),
+        _ => Ok(()),
     }
 }
 
@@ -431,6 +440,20 @@ mod tests {
         assert!(parse(json(1, r#"{"kind":"rumour"}"#)).unwrap_err().contains("unknown variant"));
         assert!(parse(json(1, r#"{"kind":"receipt","more":1}"#)).unwrap_err().contains("unknown field"));
         assert!(parse(json(2, "")).unwrap_err().contains("format 2"));
+    }
+
+    /// It comes over the gap: a forged one must not cost the machine that reads it all its memory.
+    #[test]
+    fn platforms_that_an_image_was_asked_for_are_counted_too() {
+        let check = |number| {
+            let platforms = vec!["{}"; number].join(",");
+            let json = format!(
+                r#"{{"gapferryBundle":1,"lock":{{"images":[{{"selection":{{"platforms":[{platforms}]}}}}]}},"files":[]}}"#
+            );
+            BundleJson::check(json.as_bytes(), "bundle.json").map_err(|error| error.chain())
+        };
+        assert_eq!(check(5), Ok(()));
+        assert!(check(1_900_000).unwrap_err().contains("more entries than any bundle"));
     }
 
     #[test]

@@ -45,6 +45,11 @@ pub fn memory_of_json(json: &[u8]) -> u64 {
     (json.len() + copies) as u64
 }
 
+/// Whether a file takes at most [`MOST_MEMORY`]: `texts` are its bytes without its lists, and then come those of all of its lists.
+pub fn fits_in_memory(texts: u64, lists: &[u64]) -> bool {
+    lists.iter().fold(texts, |all, list| all.saturating_add(*list)) <= MOST_MEMORY
+}
+
 /// How long a list is and what its elements add up to, of which nothing else is read. So a file that claims too much is refused
 /// before anything of it is in memory.
 pub struct Totals<T> {

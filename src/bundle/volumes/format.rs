@@ -14,7 +14,7 @@ use super::names::stored_path;
 use super::parity::{UNIT, supports};
 use crate::bundle::{CHUNKS, is_tool};
 use crate::error::{Error, Result};
-use crate::oci::{Amount, Count, Digest, Hex64, MOST_MEMORY, Totals, has_at_most_values, memory_of_json};
+use crate::oci::{Amount, Count, Digest, Hex64, Totals, fits_in_memory, has_at_most_values, memory_of_json};
 
 /// The version of both files that this program writes and the only one it reads.
 pub const VOLUME_VERSION: u32 = 1;
@@ -151,13 +151,14 @@ fn is_sha256(hex: &str) -> bool {
 
 impl VolumeJson {
     /// Reads it; `shown` is what errors call the file, and its volume has so many `entries`. One that lists more takes no more
-    /// than [`MOST_MEMORY`].
+    /// than [`MOST_MEMORY`](crate::oci::MOST_MEMORY).
     ///
     /// # Errors
     /// Another version (`Input`); not what such a file can say (`Damaged`).
     pub fn parse(bytes: &[u8], shown: &str, entries: usize) -> Result<VolumeJson> {
         let mut json: VolumeJson = read(bytes, shown, "gapferryVolume", |outline| {
-            let is_small = outline.files.amount.saturating_add(memory_of_json(bytes)) <= MOST_MEMORY;
+            let texts = memory_of_json(bytes);
+            let is_small = fits_in_memory(texts, &[outline.files.amount]);
             let files = outline.files.number;
             let fault = || {
                 format!(
@@ -165,7 +166,7 @@ impl VolumeJson {
                     bytes.len()
                 )
             };
-            (is_small || (files <= entries && memory_of_json(bytes) <= MOST_MEMORY)).then_some(()).ok_or_else(fault)
+            (is_small || (files <= entries && fits_in_memory(texts, &[]))).then_some(()).ok_or_else(fault)
         })?;
         json.files.shrink_to_fit();
         match json.fault() {

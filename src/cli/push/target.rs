@@ -62,7 +62,6 @@ pub async fn prepare(
     context: &Context,
 ) -> Result<Prepared> {
     let limit = |at_once: u16| registries.limit_uploads_per_project(&target.registry, at_once.into());
-    let other = || Prepared { harbor: None, closed: BTreeSet::new(), notes: Vec::new(), is_refused: false };
     let mut harbor = match harbor::detect(registries, account(target, targets)).await? {
         Detected::Harbor(harbor) => harbor,
         Detected::Unclear(error) if args.create_projects => {
@@ -73,7 +72,7 @@ pub async fn prepare(
             limit(args.per_project.unwrap_or(harbor::UPLOADS_PER_PROJECT));
             let text = "is Harbor, whose API does not answer, so projects, rights and quotas were not checked";
             context.events.report(Event::Warning(format!("{} {text}: {}", target.registry, error.chain())));
-            return Ok(other());
+            return Ok(unchecked(registries, target, targets, dry_run).await);
         }
         Detected::Another => {
             args.per_project.map(limit);
@@ -81,10 +80,7 @@ pub async fn prepare(
                 let text = format!("{} is not Harbor: --create-projects has no effect", target.registry);
                 context.events.report(Event::Warning(text));
             }
-            return Ok(match dry_run && !is_admitted(registries, target, targets).await {
-                true => refused(target),
-                false => other(),
-            });
+            return Ok(unchecked(registries, target, targets, dry_run).await);
         }
     };
     limit(args.per_project.unwrap_or(harbor::UPLOADS_PER_PROJECT));
@@ -150,15 +146,20 @@ fn account<'t>(target: &'t Target, targets: &'t Targets) -> Account<'t> {
     Account { registry: &target.registry, path }
 }
 
-/// Whether the registry accepts the credentials, as far as it says: a real push would meet its refusal.
-async fn is_admitted(registries: &Registries, target: &Target, targets: &Targets) -> bool {
-    let asked = registries.admission(&target.registry, account(target, targets).path).await;
-    !asked.is_err_and(|error| error.kind() == Kind::Unauthorized)
-}
-
-fn refused(target: &Target) -> Prepared {
-    let note = format!("{} does not accept the credentials, or got none: nothing will be pushed", target.registry);
-    Prepared { harbor: None, closed: BTreeSet::new(), notes: vec![note], is_refused: true }
+/// A target without an API to ask. A dry run says whether the registry refuses the credentials, as it would refuse the push.
+async fn unchecked(registries: &Registries, target: &Target, targets: &Targets, dry_run: bool) -> Prepared {
+    let mut prepared = Prepared { harbor: None, closed: BTreeSet::new(), notes: Vec::new(), is_refused: false };
+    if dry_run {
+        let asked = registries.admission(&target.registry, account(target, targets).path).await;
+        if asked.is_err_and(|error| error.kind() == Kind::Unauthorized) {
+            let registry = &target.registry;
+            prepared.is_refused = true;
+            prepared
+                .notes
+                .push(format!("{registry} does not accept the credentials, or got none: nothing will be pushed"));
+        }
+    }
+    prepared
 }
 
 async fn look(registries: &Registries, target: &Target, targets: &Targets) -> Result<Option<Preflight>> {
