@@ -14,12 +14,19 @@ pub struct Refusal {
     code: &'static str,
     message: String,
     headers: Vec<(&'static str, String)>,
+    /// The operator has read of it already.
+    is_reported: bool,
 }
 
 impl Refusal {
     pub fn new(status: u16, code: &'static str, message: impl Into<String>) -> Refusal {
         let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        Refusal { status, code, message: message.into(), headers: vec![] }
+        Refusal { status, code, message: message.into(), headers: vec![], is_reported: false }
+    }
+
+    /// The same, not to be logged again.
+    pub fn reported(self) -> Refusal {
+        Refusal { is_reported: true, ..self }
     }
 
     pub fn with(mut self, name: &'static str, value: impl Into<String>) -> Refusal {
@@ -27,9 +34,9 @@ impl Refusal {
         self
     }
 
-    /// What went wrong, if it was not the client's doing.
+    /// What went wrong, if it was not the client's doing and is not reported yet.
     pub fn own_fault(&self) -> Option<&str> {
-        self.status.is_server_error().then_some(self.message.as_str())
+        (self.status.is_server_error() && !self.is_reported).then_some(self.message.as_str())
     }
 
     pub fn read_only() -> Refusal {

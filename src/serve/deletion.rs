@@ -75,8 +75,8 @@ fn unlist(
     digest: Digest,
 ) -> Result<(), Refusal> {
     let is_listed = shelf.names().lists_in(&repository, &digest);
-    // What is damaged can be deleted too, where it is listed.
-    let is_there = is_listed && shelf.slice(&digest)?.is_some() || shelf.manifest(&digest)?.is_some();
+    // What is damaged or lost can be deleted too, where it is listed.
+    let is_there = is_listed || shelf.manifest(&digest)?.is_some();
     if !is_there || shelf.names().is_deleted(&repository, &digest) {
         return Err(Refusal::unknown_manifest(&digest));
     }

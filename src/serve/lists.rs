@@ -31,8 +31,9 @@ pub fn tags(shelf: &Shelf, name: &str, query: &Query) -> Result<Response, Refusa
 }
 
 /// An index of the manifests of this repository that speak of `subject`, a valid digest; empty for unknown content, as the
-/// spec has it. A list that is longer than a manifest may be comes in pages. Where a manifest that may belong to it cannot be read,
-/// the answer has a warning (distribution-spec 1.1, "Warnings"): no other image loses its signatures for that.
+/// spec has it. A list that is longer than a manifest may be comes in pages. If a manifest that belongs to it cannot be read, the
+/// answer is 500; if nobody knows what the manifest refers to, the answer has a warning (distribution-spec 1.1, "Warnings"): no
+/// other image loses its signatures for that.
 pub async fn referrers(shelf: &Arc<Shelf>, name: String, subject: String, query: &Query) -> Result<Response, Refusal> {
     let owned = |text: &str| text.to_owned();
     let wanted = Wanted {
@@ -44,7 +45,8 @@ pub async fn referrers(shelf: &Arc<Shelf>, name: String, subject: String, query:
     };
     let own = Arc::clone(shelf);
     let found = blocking(move || Ok((find_some(&own, &wanted), wanted)));
-    let (Found { manifests, more, unreadable }, Wanted { subject, name, artifact_type, .. }) = found.await?;
+    let (found, Wanted { subject, name, artifact_type, .. }) = found.await?;
+    let Found { manifests, more, unreadable } = found?;
     let index = json!({"schemaVersion": 2, "mediaType": media_type::OCI_INDEX, "manifests": manifests});
     let mut response = json(&index);
     response.headers_mut().insert("content-type", HeaderValue::from_static(media_type::OCI_INDEX));

@@ -1,12 +1,18 @@
 //! Which manifests speak of which. Only digests are kept: what a manifest says of itself, its annotations included, is read when
 //! it is asked for, and an answer has no more of it than fits a manifest.
+//!
+//! A listed manifest may be missing or damaged. If it refers to the subject that is asked for, the answer is an error, because a
+//! list without it would hide a signature. Other subjects get their lists. Its subject is known from the index, from the tag, from
+//! an earlier reading, or from what is left of its bytes. If none of these tells, the list carries a warning.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::oci::{Descriptor, Digest, MAX_MANIFEST_SIZE};
+use crate::error::{Error, Result};
+use crate::oci::{Descriptor, Digest, MAX_MANIFEST_SIZE, digests_in};
 use crate::progress::units::count;
 
+use super::answer::Refusal;
 use super::shelf::{Given, Shelf};
 
 /// The listed manifests by their subject: found out when first asked for, then kept up.
@@ -26,8 +32,16 @@ pub struct Found {
     pub manifests: Vec<Descriptor>,
     /// The last of these manifests, if others follow.
     pub more: Option<Digest>,
-    /// Manifests of the repository that cannot be read and may be referrers.
+    /// Manifests of the repository that cannot be read and may refer to anything.
     pub unreadable: BTreeSet<Digest>,
+}
+
+/// What the table knows of the referrers of one manifest.
+struct Known {
+    /// Manifests of any repository that refer to it, listed now or before.
+    referrers: Vec<Digest>,
+    /// Manifests of the repository that cannot be read.
+    unreadable: BTreeSet<Digest>,
 }
 
 /// Which of the referrers of a manifest are wanted.
@@ -66,9 +80,7 @@ impl Referrers {
         self.lock().as_mut().is_some_and(|table| table.unreadable.insert(digest))
     }
 
-    /// The manifests of any repository that speak of the subject, listed now or before; and those of the repository that cannot be
-    /// read.
-    fn of(&self, shelf: &Shelf, wanted: &Wanted) -> (Vec<Digest>, BTreeSet<Digest>) {
+    fn of(&self, shelf: &Shelf, wanted: &Wanted) -> Known {
         // Locked while it is found out: a manifest that is listed meanwhile is noted afterwards.
         let mut table = self.lock();
         let unread: HashSet<Digest> = match &*table {
@@ -81,17 +93,16 @@ impl Referrers {
         // Where something speaks of a digest, it is known by now.
         let subject = Digest::known(&wanted.subject).ok().flatten();
         let all = subject.and_then(|subject| table.by_subject.get(&subject));
-        let is_wanted = |digest: &Digest| wanted.last.as_ref().is_none_or(|last| digest.to_string() > *last);
-        (all.into_iter().flatten().copied().filter(is_wanted).collect(), unreadable)
+        Known { referrers: all.into_iter().flatten().copied().collect(), unreadable }
     }
 }
 
 impl Table {
-    /// Reads manifests, those that could not be read before among them.
+    /// Reads manifests, including those that could not be read before.
     fn read(&mut self, shelf: &Shelf, digests: HashSet<Digest>) {
         let (mut first, before) = (None, self.unreadable.len());
         for digest in digests {
-            match shelf.manifest(&digest) {
+            match read(shelf, &digest) {
                 Ok(given) => {
                     self.unreadable.remove(&digest);
                     let outline = given.as_ref().and_then(Given::outline);
@@ -105,29 +116,54 @@ impl Table {
         }
         if let Some(error) = first {
             let unreadable = count(self.unreadable.len() - before, "listed manifest");
-            let text = "cannot be read, so lists of referrers may be incomplete; the first";
+            let text = "cannot be read, so lists of referrers fail or are incomplete; the first";
             shelf.warn(format!("{unreadable} {text}: {}", error.chain()));
         }
     }
 }
 
+/// A listed manifest; `None` if it is no longer listed.
+///
+/// # Errors
+/// Its content is missing, damaged or not readable.
+fn read(shelf: &Shelf, digest: &Digest) -> Result<Option<Given>> {
+    match shelf.manifest(digest)? {
+        None if shelf.names().is_listed(digest) => {
+            Err(Error::damaged(format!("{digest} is listed, but its content is missing")))
+        }
+        given => Ok(given),
+    }
+}
+
 /// The referrers that are wanted, as many as fit a manifest, at least one if there is one.
-pub fn find_some(shelf: &Shelf, wanted: &Wanted) -> Found {
-    let (all, unreadable) = shelf.referrers.of(shelf, wanted);
-    let (mut found, mut room) = (Found { unreadable, ..Found::default() }, MAX_MANIFEST_SIZE - 1024);
-    for digest in all {
-        if !wanted.is_here(shelf, &digest) {
+///
+/// # Errors
+/// 500 if one of them is missing or damaged.
+pub fn find_some(shelf: &Shelf, wanted: &Wanted) -> Result<Found, Refusal> {
+    let Known { referrers, unreadable } = shelf.referrers.of(shelf, wanted);
+    let (mut found, mut room) = (Found::default(), MAX_MANIFEST_SIZE - 1024);
+    for digest in unreadable {
+        let is_known = referrers.contains(&digest);
+        let refers = if is_known { Some(true) } else { refers_to(shelf, &digest, &wanted.subject) };
+        match (refers, read(shelf, &digest)) {
+            (Some(false), _) => {}
+            (Some(true), Err(error)) => return Err(lost(&digest, wanted, &error)),
+            _ => _ = found.unreadable.insert(digest),
+        }
+    }
+    for digest in referrers {
+        let is_behind = wanted.last.as_ref().is_none_or(|last| digest.to_string() > *last);
+        if !is_behind || !wanted.is_here(shelf, &digest) {
             continue;
         }
-        let given = match shelf.manifest(&digest) {
+        let given = match read(shelf, &digest) {
             Ok(given) => given,
             // It was readable before.
             Err(error) => {
-                found.unreadable.insert(digest);
                 if shelf.referrers.note_unreadable(digest) {
-                    shelf.warn(format!("a list of referrers lacks {digest}: {}", error.chain()));
+                    shelf.warn(format!("lists of referrers that have {digest} fail: {}", error.chain()));
                 }
-                continue;
+                return Err(lost(&digest, wanted, &error));
             }
         };
         let Some((outline, bytes)) = given.as_ref().and_then(Given::outline) else { continue };
@@ -143,5 +179,27 @@ pub fn find_some(shelf: &Shelf, wanted: &Wanted) -> Found {
         room = room.saturating_sub(size);
         found.manifests.push(described);
     }
-    found
+    Ok(found)
+}
+
+/// Whether a manifest that cannot be read refers to `subject`; `None` if nothing tells.
+fn refers_to(shelf: &Shelf, digest: &Digest, subject: &str) -> Option<bool> {
+    let is_it = |all: &[Digest]| all.iter().any(|one| one.to_string() == subject);
+    let named = shelf.names().subjects(digest);
+    if !named.is_empty() {
+        return Some(is_it(&named));
+    }
+    // Damage elsewhere in it leaves the digest of the subject as it is.
+    let slice = shelf.slice(digest).ok().flatten()?;
+    let bytes = slice.read_all(MAX_MANIFEST_SIZE).ok()?;
+    digests_in(&bytes).is_some_and(|all| is_it(&all)).then_some(true)
+}
+
+fn lost(digest: &Digest, wanted: &Wanted, why: &Error) -> Refusal {
+    let text = format!(
+        "the referrer {digest} of {} is listed, but cannot be read: {}; push or copy it again, or delete it",
+        wanted.subject,
+        why.chain()
+    );
+    Refusal::new(500, "MANIFEST_INVALID", text).reported()
 }

@@ -4,9 +4,11 @@ use gapferry::progress::Event;
 use serde_json::json;
 
 use super::support::embedded::Embedded;
+use super::support::http::Answer;
 use super::support::images::{self, Corpus, Image, push_blob};
+use super::support::ran::Ran;
 use super::support::registry::Registry;
-use super::support::{files_below, sha256, skopeo, tempdir};
+use super::support::{files_below, gapferry, sha256, skopeo, tempdir};
 use super::{code, docker, layout_of};
 
 #[test]
@@ -216,48 +218,89 @@ fn a_damaged_manifest_is_not_handed_out() {
     assert!(matches!(&server.events()[..], [Event::Warning(text)] if text.contains("wrong digest")));
 }
 
-/// One damaged file must not cost every image its signatures, and a list without it must say that something may be missing.
+/// A list without a signature that is damaged would look like one of an unsigned image. Other images keep their signatures.
 #[test]
-fn a_damaged_manifest_costs_no_other_image_its_referrers() {
+fn a_referrer_that_cannot_be_read_fails_the_list_of_its_subject_alone() {
     let work = tempdir();
     let image = images::oci("team/app", "1", &["x"]);
     let [good, bad] =
         [b"good", b"evil"].map(|text| images::referrer(&image, "application/vnd.example.signature", text));
-    let other = images::oci("team/other", "1", &["y"]);
-    layout_of(work.path(), &[image.clone(), good.clone(), bad.clone(), other.clone()]);
-    let path = work.path().join("blobs/sha256").join(bad.digest().trim_start_matches("sha256:"));
-    std::fs::write(&path, "damaged").unwrap();
-    let server = Embedded::writable(work.path());
-    let list = |image: &images::Image| {
-        let answer = server.get(&format!("/v2/{}/referrers/{}", image.repository, image.digest())).expect(200);
-        let digests = answer.json()["manifests"].as_array().unwrap().iter().map(|m| m["digest"].clone()).collect();
-        (digests, answer.header("warning").map(str::to_owned))
-    };
-    for _ in 0..2 {
-        let (listed, warning): (Vec<_>, _) = list(&image);
-        assert_eq!(listed, [good.digest()]);
-        assert!(
-            warning
-                .is_some_and(|text| text.starts_with("299 - \"1 manifest cannot be") && text.contains(&bad.digest()))
-        );
-        assert_eq!(list(&other), (vec![], None));
+    let other = images::oci("team/app", "2", &["y"]);
+    let signature = images::referrer(&other, "application/vnd.example.signature", b"other");
+    layout_of(work.path(), &[image.clone(), good.clone(), bad.clone(), other.clone(), signature]);
+    let path = |image: &Image| work.path().join("blobs/sha256").join(image.digest().trim_start_matches("sha256:"));
+    std::fs::write(path(&bad), "damaged").unwrap();
+    for server in [Embedded::serve(work.path()), Embedded::writable(work.path())] {
+        let list = |image: &Image| server.get(&format!("/v2/team/app/referrers/{}", image.digest()));
+        for _ in 0..2 {
+            let refused = list(&image).expect(500);
+            assert_eq!(code(&refused), "MANIFEST_INVALID");
+            assert!(refused.text().contains(&bad.digest()), "{}", refused.text());
+            let whole = list(&other).expect(200);
+            assert_eq!(whole.json()["manifests"].as_array().unwrap().len(), 1);
+            assert_eq!(whole.header("warning"), None);
+        }
+        // The operator reads it once.
+        assert!(matches!(&server.events()[..], [Event::Warning(text)] if text.contains("wrong digest")));
     }
-    // The operator reads it once.
-    assert!(matches!(&server.events()[..], [Event::Warning(text)] if text.contains("wrong digest")));
+    let server = Embedded::writable(work.path());
+    let list = |image: &Image| server.get(&format!("/v2/team/app/referrers/{}", image.digest()));
+    list(&image).expect(500);
     // What was mended is listed without a restart.
-    std::fs::write(&path, &bad.manifest).unwrap();
-    let (listed, warning): (Vec<_>, _) = list(&image);
-    assert_eq!((listed.len(), warning), (2, None));
-    // So it is with one that was readable when the server began.
-    std::fs::write(work.path().join("blobs/sha256").join(good.digest().trim_start_matches("sha256:")), "damaged")
-        .unwrap();
+    std::fs::write(path(&bad), &bad.manifest).unwrap();
+    assert_eq!(list(&image).expect(200).json()["manifests"].as_array().unwrap().len(), 2);
+    // So it is with one that was there when the server began.
+    std::fs::remove_file(path(&good)).unwrap();
     for _ in 0..3 {
-        let (listed, warning): (Vec<_>, _) = list(&image);
-        assert_eq!(listed, [bad.digest()]);
-        assert!(warning.is_some_and(|text| text.contains(&good.digest())));
+        let refused = list(&image).expect(500).text();
+        assert!(refused.contains(&good.digest()) && refused.contains("missing"), "{refused}");
     }
     let told = server.events();
     assert!(matches!(&told[..], [_, Event::Warning(text)] if text.contains(&good.digest())), "{told:?}");
+    let deleted = server.request("DELETE", &format!("/v2/team/app/manifests/{}", good.digest())).send();
+    assert_eq!(deleted.status, 202, "{}", deleted.text());
+    assert_eq!(list(&image).expect(200).json()["manifests"].as_array().unwrap().len(), 1);
+}
+
+/// Layouts of other programs do not say in their index what a manifest refers to.
+#[test]
+fn a_manifest_that_may_refer_to_anything_is_warned_of() {
+    let work = tempdir();
+    let image = images::oci("team/app", "1", &["x"]);
+    let referrer = images::referrer(&image, "application/vnd.example.signature", b"signature").named("team/app", "s");
+    let other = images::oci("team/app", "2", &["y"]);
+    layout_of(work.path(), &[image.clone(), referrer.clone(), other.clone()]);
+    let path = work.path().join("blobs/sha256").join(referrer.digest().trim_start_matches("sha256:"));
+    let list = |server: &Embedded, image: &Image| server.get(&format!("/v2/team/app/referrers/{}", image.digest()));
+    let is_warned = |answer: &Answer| answer.header("warning").is_some_and(|text| text.contains(&referrer.digest()));
+    // What is left of it still names its subject.
+    let damaged = String::from_utf8(referrer.manifest.clone()).unwrap().replace("\"size\"", "\"sizE\"");
+    std::fs::write(&path, damaged).unwrap();
+    let server = Embedded::serve(work.path());
+    list(&server, &image).expect(500);
+    assert!(is_warned(&list(&server, &other).expect(200)));
+    std::fs::remove_file(&path).unwrap();
+    let server = Embedded::serve(work.path());
+    for image in [&image, &other] {
+        assert!(is_warned(&list(&server, image).expect(200)));
+    }
+}
+
+#[test]
+fn nobody_takes_an_image_for_unsigned_whose_signature_is_gone() {
+    let work = tempdir();
+    let layout = work.path().join("layout");
+    let image = images::oci("team/app", "1", &["x"]);
+    let signature = images::referrer(&image, "application/vnd.example.signature", b"signature");
+    layout_of(&layout, &[image.clone(), signature.clone()]);
+    std::fs::remove_file(layout.join("blobs/sha256").join(signature.digest().trim_start_matches("sha256:"))).unwrap();
+    let server = Embedded::serve(&layout);
+    let (reference, lock) = (format!("{}/team/app:1", server.host()), work.path().join("lock"));
+    let mut run = gapferry();
+    run.args(["lock", &reference, "--retries", "1", "-o"]).arg(&lock);
+    Ran::of(&mut run).ended(0).said(&["could not be looked up", &signature.digest(), "--require-referrers"]);
+    let refused = Ran::of(run.arg("--require-referrers"));
+    assert!(matches!(refused.code, Some(3..=5)), "{refused:#?}");
 }
 
 #[test]

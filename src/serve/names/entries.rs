@@ -87,8 +87,13 @@ impl Entries {
 
     /// The first entry of a digest.
     pub fn of_digest(&self, digest: &Digest) -> Option<&Entry> {
-        let first = self.from(*digest, None).take_while(|place| place.digest == *digest).next()?;
-        self.get(first.number)
+        self.all_of(digest).next()
+    }
+
+    /// All entries of a digest.
+    pub fn all_of(&self, digest: &Digest) -> impl Iterator<Item = &Entry> {
+        let places = self.from(*digest, None).take_while(|place| place.digest == *digest);
+        places.filter_map(|place| self.get(place.number))
     }
 
     /// The numbers of a digest's entries in one repository, or of those without one; untagged ones first.

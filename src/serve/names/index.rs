@@ -8,6 +8,7 @@ use serde::Deserialize;
 use serde::de::{DeserializeSeed, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value, json};
 
+use crate::bundle::SUBJECT;
 use crate::error::{Error, Result};
 use crate::oci::{Descriptor, Digest, Reference, Repository, Tag, has_at_most_values};
 use crate::transport::layout::{IMAGE_NAME, REF_NAME};
@@ -188,6 +189,12 @@ pub fn raw(view: &Descriptor, annotations: &[(&str, String)]) -> Box<str> {
         raw["annotations"] = annotations.iter().map(|(key, value)| ((*key).to_owned(), json!(value))).collect();
     }
     raw.to_string().into()
+}
+
+/// What the annotations of an entry say that it refers to.
+pub fn subject(entry: &Entry) -> Option<Digest> {
+    let view: Descriptor = serde_json::from_str(&entry.raw).ok()?;
+    view.annotations().get(SUBJECT)?.parse().ok()
 }
 
 /// The descriptor of an entry, without annotations.

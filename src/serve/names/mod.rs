@@ -293,6 +293,17 @@ impl Names {
         self.deleted.len()
     }
 
+    /// Whether the index lists a digest, in whichever repository.
+    pub fn is_listed(&self, digest: &Digest) -> bool {
+        self.entries.of_digest(digest).is_some()
+    }
+
+    /// What a listed manifest refers to, by the annotations of its entries and by its tags; empty if they say nothing.
+    pub fn subjects(&self, digest: &Digest) -> Vec<Digest> {
+        let tagged = |entry: &Entry| entry.tag.as_ref().and_then(Tag::companion_subject);
+        self.entries.all_of(digest).filter_map(|entry| index::subject(entry).or_else(|| tagged(entry))).collect()
+    }
+
     /// The digests of the index; one may come several times.
     pub fn listed(&self) -> impl Iterator<Item = Digest> {
         self.entries.iter().map(|(_, entry)| entry.digest)

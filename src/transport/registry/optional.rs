@@ -8,7 +8,8 @@
 //! A kind of question that has failed for good is not asked again in this run; one that was answered before is given up only
 //! after [`MOST_FAILURES`] failures in a row. It is answered when the answer was read to its end and understood. An answer that is
 //! of no use, such as a web page or an endless list, is about what was asked for; only where none was ever understood does
-//! the question count as failed after [`MOST_FAILURES`] of them.
+//! the question count as failed after [`MOST_FAILURES`] of them. So it is with a 500 that names content: the registry has looked,
+//! and what it found is damaged.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -17,7 +18,7 @@ use std::time::{Duration, Instant};
 use backon::BackoffBuilder;
 use reqwest::Method;
 
-use super::answer::refusal;
+use super::answer::refusal_with_codes;
 use super::auth::Scopes;
 use super::failure::{Failure, Retry, is_transient};
 use super::host::{Ask, Host};
@@ -198,13 +199,24 @@ async fn once(host: &Host, ask: &Ask<'_>) -> Result<Result<Reply, Failure>> {
     let _turn = if ask.is_pull() { Some(host.gate.pull(ask.what).await?) } else { None };
     let permit = host.reads.clone().acquire_owned().await.ok();
     Ok(match host.once(ask).await {
-        Ok(reply) if is_transient(reply.status()) => Err(refusal(ask.what, reply).await),
+        Ok(reply) if is_transient(reply.status()) => Err(transient(ask.what, reply).await),
         Ok(mut reply) => {
             reply.permit = permit;
             Ok(reply)
         }
         Err(failure) => Err(failure),
     })
+}
+
+/// An answer that may be another one next time, unless it names content that is damaged there.
+async fn transient(what: &str, reply: Reply) -> Failure {
+    const OF_CONTENT: [&str; 4] = ["BLOB_UNKNOWN", "MANIFEST_BLOB_UNKNOWN", "MANIFEST_INVALID", "MANIFEST_UNKNOWN"];
+    let is_error = reply.status() == 500;
+    let (failure, codes) = refusal_with_codes(what, reply).await;
+    match is_error && codes.iter().any(|code| OF_CONTENT.contains(&code.as_str())) {
+        true => Failure::never(failure.error),
+        false => failure,
+    }
 }
 
 /// The failure of a question that others do not share: a limit is not the registry's.
