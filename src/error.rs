@@ -55,6 +55,8 @@ pub enum Reason {
     Passed,
     /// The project's storage quota: it certainly has room for `left` more bytes.
     Quota { left: u64 },
+    /// The quota of the whole registry: it has room for `left` more bytes.
+    Full { left: u64 },
     /// The whole registry takes no change for now.
     ReadOnly,
     /// No upload can be begun here at all: the registry is in maintenance, or caches another one.
@@ -63,6 +65,8 @@ pub enum Reason {
     ProxyCache,
     /// This account may not push to the project.
     NoPushRight,
+    /// No upload may be begun in the repository (401, 403), and how far that reaches is not said.
+    UploadDenied,
     /// The tag exists and may not change its meaning.
     ImmutableTag,
     /// The registry's garbage collection is deleting the blob.
@@ -103,7 +107,7 @@ pub enum Reach {
 impl Reason {
     pub fn reach(&self) -> Reach {
         match self {
-            Reason::ReadOnly => Reach::Registry,
+            Reason::ReadOnly | Reason::Full { .. } => Reach::Registry,
             // Whoever answers for several registries may refuse uploads to one of them.
             Reason::Quota { .. } | Reason::NoPushes | Reason::ProxyCache | Reason::NoPushRight => Reach::Project,
             Reason::UnknownContent(_)
@@ -112,6 +116,7 @@ impl Reason {
             | Reason::DamagedTarget
             | Reason::PlatformMissing
             | Reason::Passed
+            | Reason::UploadDenied
             | Reason::ImmutableTag
             | Reason::BlobInCollection
             | Reason::BodyLimit

@@ -10,6 +10,7 @@ mod blobs;
 mod blocked;
 mod closed;
 mod companions;
+mod denied;
 mod immutable;
 mod observed;
 mod of_use;
@@ -143,8 +144,10 @@ impl<'a> Transfer<'a> {
     pub fn so_far(&self, graph: &Graph, plan: &Plan, why: &str) -> Outcome {
         let mut outcomes = self.outcomes.known();
         let pairs = graph.images.iter().zip(&plan.images).enumerate();
-        let images =
-            pairs.map(|(at, (image, step))| outcomes.remove(&at).unwrap_or_else(|| self.untried(image, step, why)));
+        let images = pairs.map(|(at, (image, step))| {
+            let outcome = outcomes.remove(&at).unwrap_or_else(|| self.untried(image, step, why));
+            outcome.map_err(|error| self.closed.settled(&step.to.repository, error))
+        });
         let images: Vec<_> = images.collect();
         let blocked = self.blocked.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let blocked = blocked::named(blocked, graph, plan, &images);
@@ -211,7 +214,9 @@ impl<'a> Transfer<'a> {
     async fn send_blob(&self, repository: &Repository, blob: &Descriptor, origin: &Origin<'_>) -> Result<()> {
         self.closed.check(repository, blob.size)?;
         let sent = self.sink.put_blob(repository, blob, origin).await;
-        sent.map_err(|error| self.closed.note(repository, blob.size, error))
+        sent.map_err(|error| self.closed.note(repository, blob.size, error))?;
+        self.closed.note_accepted(repository);
+        Ok(())
     }
 
     /// Stores a manifest, unless its part of the target is closed.
@@ -219,7 +224,9 @@ impl<'a> Transfer<'a> {
         let (repository, size) = (&reference.repository, manifest.size());
         self.closed.check(repository, size)?;
         let stored = self.sink.put_manifest(reference, manifest).await;
-        stored.map_err(|error| self.closed.note(repository, size, error))
+        stored.map_err(|error| self.closed.note(repository, size, error))?;
+        self.closed.note_accepted(repository);
+        Ok(())
     }
 
     fn turn(&self, name: &Reference) -> Turn {

@@ -154,6 +154,13 @@ fn for_reason(reason: &Reason) -> Option<&'static str> {
             "give the account the role Developer or higher, or a robot the permission to push; then run the same command again",
         ),
         Reason::ImmutableTag => Some(
+        Reason::UploadDenied => Some(
+            "`gapferry auth check HOST/REPOSITORY` says which user is shown and whether it may push: have it granted, or give another \
+             user by --creds USER, --authfile FILE or `gapferry login HOST`; then run the same command again",
+        ),
+        Reason::Full { .. } => {
+            Some("have room made there (of `gapferry serve`: --quota), then run the same command again")
+        }
             "--on-existing skip leaves such tags as they are; or choose another tag (as=, --map), or change the project's rule",
         ),
         Reason::BlobInCollection => Some(

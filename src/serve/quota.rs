@@ -35,8 +35,9 @@ impl Quota {
         let more = |used: u64| used.checked_add(bytes).filter(|used| *used <= limit);
         let taken = self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
         taken.map(drop).map_err(|used| {
-            let (used, limit) = (units::bytes(used), units::bytes(limit));
-            Error::new(Kind::Refused, format!("{used} are used, and the quota is {limit}"))
+            // `transport/registry/refusals.rs` reads this.
+            let (limit, left) = (units::bytes(limit), limit.saturating_sub(used));
+            Error::new(Kind::Refused, format!("the quota of this registry is {limit}, {left} bytes left"))
         })
     }
 

@@ -139,13 +139,19 @@ impl Transfer<'_> {
             self.source.take_back(&step.blob.digest);
         }
         self.source.close(&step.blob.digest);
-        put.map_err(|error| self.refused(step, repository, error, job))
+        put.map_err(|error| self.refused(step, repository, error, job))?;
+        self.closed.note_accepted(repository);
+        Ok(())
     }
 
     async fn mount(&self, step: &BlobStep, to: &Repository, from: &Repository, job: Job<'_>) -> Result<bool> {
         job.map_or(Ok(()), |job| self.closed.admit(step, to, job))?;
         let mounted = self.sink.mount(to, &step.blob, from).await;
-        mounted.map_err(|error| self.refused(step, to, error, job))
+        let mounted = mounted.map_err(|error| self.refused(step, to, error, job))?;
+        if mounted {
+            self.closed.note_accepted(to);
+        }
+        Ok(mounted)
     }
 
     fn refused(&self, step: &BlobStep, repository: &Repository, error: Error, job: Job<'_>) -> Error {

@@ -2,30 +2,37 @@
 //! became a proxy cache, or where the account lost its right to push. One answer speaks for all that would meet it: the rest of
 //! that part is not tried, and what goes elsewhere goes on.
 //!
+//! Where a registry denies uploads and does not say how far that reaches, see [`denied`](super::denied).
+//!
 //! A full quota still has room for what is smaller. What is larger than the room that is left is not sent, and neither is the
 //! rest of an image that cannot be completed.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::denied::Denied;
 use crate::error::{Error, Reach, Reason, Result, Stopped};
 use crate::graph::Graph;
 use crate::oci::{Digest, Repository};
 use crate::plan::{BlobStep, Plan};
 
 /// A part of a target: a registry, or the project in it.
-type Part = (String, Option<String>);
+pub type Part = (String, Option<String>);
 
 /// The part that `reason` closes, which came up in `repository`; `None`: it is about one thing alone.
 fn part(reason: &Reason, repository: &Repository) -> Option<Part> {
     match reason.reach() {
         Reach::Object => None,
         Reach::Project => Some(project(repository)),
-        Reach::Registry => Some((repository.registry().to_owned(), None)),
+        Reach::Registry => Some(registry(repository)),
     }
 }
 
-fn project(repository: &Repository) -> Part {
+pub fn registry(repository: &Repository) -> Part {
+    (repository.registry().to_owned(), None)
+}
+
+pub fn project(repository: &Repository) -> Part {
     (repository.registry().to_owned(), Some(repository.project().to_owned()))
 }
 
@@ -33,10 +40,11 @@ fn project(repository: &Repository) -> Part {
 fn stopped((registry, project): &Part, reason: &Reason, error: &Error) -> Error {
     let place = project.as_ref().map_or_else(|| registry.clone(), |project| format!("{registry}/{project}"));
     let state = match reason {
-        Reason::Quota { .. } => "has no room left",
+        Reason::Quota { .. } | Reason::Full { .. } => "has no room left",
         Reason::ReadOnly => "is in read-only mode",
         Reason::NoPushes => "takes no uploads",
         Reason::ProxyCache => "is a proxy cache, which takes no pushes",
+        Reason::UploadDenied => "denies uploads",
         _ => "takes nothing more from this account",
     };
     let why = format!("{state} ({})", error.chain());
@@ -50,6 +58,7 @@ pub struct Closed(Arc<Mutex<State>>);
 #[derive(Default)]
 struct State {
     parts: HashMap<Part, Closure>,
+    denied: Denied,
     /// Images that cannot be completed, by their place in the plan.
     doomed: HashSet<usize>,
     /// Blobs that no other image wants there.
@@ -71,10 +80,10 @@ impl Closed {
     /// The refusal that closed it.
     pub fn check(&self, repository: &Repository, size: u64) -> Result<()> {
         let state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        state
-            .closure(repository)
-            .filter(|closure| closure.left < size.max(1))
-            .map_or(Ok(()), |it| Err(it.error.clone()))
+        match state.closure(repository) {
+            Some((error, left)) if left < size.max(1) => Err(error.clone()),
+            _ => Ok(()),
+        }
     }
 
     /// The same for a blob: where little room is left, it is for images that can be completed with it.
@@ -83,8 +92,8 @@ impl Closed {
     /// The refusal that closed it.
     pub fn admit(&self, step: &BlobStep, repository: &Repository, (graph, plan): (&Graph, &Plan)) -> Result<()> {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(closure) = state.closure(repository) else { return Ok(()) };
-        let (error, left) = (closure.error.clone(), closure.left);
+        let Some((error, left)) = state.closure(repository) else { return Ok(()) };
+        let error = error.clone();
         let images = state.wanting(&step.blob.digest, repository, (graph, plan));
         if left < step.blob.size.max(1) || images.iter().all(|at| state.doomed.contains(at)) {
             state.doom(images, (graph, plan));
@@ -98,13 +107,17 @@ impl Closed {
     pub fn note(&self, repository: &Repository, size: u64, error: Error) -> Error {
         // Of what was stopped for a refusal nothing more is learned.
         let Some(reason) = error.reason().filter(|_| error.stopped().is_none()) else { return error };
-        let Some(part) = part(reason, repository) else { return error };
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let part = match reason {
+            Reason::UploadDenied => state.denied.note(repository, &error),
+            _ => part(reason, repository),
+        };
+        let Some(part) = part else { return error };
         let left = match reason {
             // What was refused does not fit, whatever the registry's rounded figures say.
-            Reason::Quota { left } => (*left).min(size.saturating_sub(1)),
+            Reason::Quota { left } | Reason::Full { left } => (*left).min(size.saturating_sub(1)),
             _ => 0,
         };
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let error = stopped(&part, reason, &error);
         let closure = state.parts.entry(part).or_insert_with(|| Closure { error, left });
         closure.left = closure.left.min(left);
@@ -112,7 +125,22 @@ impl Closed {
         closure.error.clone()
     }
 
-    /// The same for a blob of the plan.
+    /// Something was accepted there.
+    pub fn note_accepted(&self, repository: &Repository) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).denied.note_accepted(repository);
+    }
+
+    /// A failure as it is to be reported when nothing more comes: of a part that has denied all that was sent, one for all.
+    pub fn settled(&self, repository: &Repository, error: Arc<Error>) -> Arc<Error> {
+        if error.reason() != Some(&Reason::UploadDenied) {
+            return error;
+        }
+        let state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let whole = state.denied.whole(repository);
+        whole.map_or(error, |(part, first)| Arc::new(stopped(&part, &Reason::UploadDenied, &first)))
+    }
+
+    /// The same as [`Closed::note`] for a blob of the plan.
     pub fn note_blob(&self, step: &BlobStep, repository: &Repository, error: Error, job: (&Graph, &Plan)) -> Error {
         let error = self.note(repository, step.blob.size, error);
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -130,21 +158,25 @@ impl Closed {
     pub fn check_use(&self, repository: &Repository, blob: Digest) -> Result<()> {
         let state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match state.closure(repository).filter(|_| state.useless.contains(&(repository.clone(), blob))) {
-            Some(closure) => Err(closure.error.clone()),
+            Some((error, _)) => Err(error.clone()),
             None => Ok(()),
         }
     }
 }
 
 impl State {
-    fn closure(&self, repository: &Repository) -> Option<&Closure> {
-        let registry = (repository.registry().to_owned(), None);
-        self.parts.get(&registry).or_else(|| self.parts.get(&project(repository)))
+    /// Why nothing larger than so many bytes may be sent there.
+    fn closure(&self, repository: &Repository) -> Option<(&Error, u64)> {
+        let part = self.parts.get(&registry(repository)).or_else(|| self.parts.get(&project(repository)));
+        let part = part.map(|closure| (&closure.error, closure.left));
+        part.or_else(|| self.denied.of(repository).map(|error| (error, 0)))
     }
 
     fn take(&mut self, repository: &Repository, size: u64) {
-        if let Some(closure) = self.parts.get_mut(&project(repository)) {
-            closure.left = closure.left.saturating_sub(size);
+        for part in [registry(repository), project(repository)] {
+            if let Some(closure) = self.parts.get_mut(&part) {
+                closure.left = closure.left.saturating_sub(size);
+            }
         }
     }
 
@@ -215,5 +247,30 @@ mod tests {
         assert!(closed.check(&one, 49).is_ok() && closed.check(&one, 50).is_err(), "50 bytes did not fit");
         closed.note(&one, 5, refused(Reason::Quota { left: 0 }));
         assert!(closed.check(&one, 0).is_err());
+    }
+
+    #[test]
+    fn a_full_registry_has_no_room_in_any_project() {
+        let [one, two] = ["base/a", "apps/a"].map(|path| Repository::new("h", path).unwrap());
+        let closed = Closed::default();
+        closed.note(&one, 1000, refused(Reason::Full { left: 100 }));
+        assert!(closed.check(&two, 100).is_ok() && closed.check(&two, 101).is_err());
+    }
+
+    #[test]
+    fn a_denied_repository_gets_nothing_more_and_one_failure_speaks_for_all_that_was_denied() {
+        let [one, two] = ["base/a", "base/b"].map(|path| Repository::new("h", path).unwrap());
+        let closed = Closed::default();
+        let said = closed.note(&one, 10, refused(Reason::UploadDenied));
+        assert!(said.stopped().is_none() && closed.check(&one, 1).is_err() && closed.check(&two, 1).is_ok());
+        let other = closed.note(&two, 10, Error::new(Kind::Refused, "other").with_reason(Reason::UploadDenied));
+        let text = |repository: &Repository, error: &Error| closed.settled(repository, Arc::new(error.clone())).chain();
+        assert_eq!(text(&one, &said), text(&two, &other));
+        assert!(text(&one, &said).contains("h/base denies uploads"), "{}", text(&one, &said));
+        // Not so where the registry takes others.
+        let closed = Closed::default();
+        closed.note_accepted(&two);
+        closed.note(&one, 10, refused(Reason::UploadDenied));
+        assert!(closed.settled(&one, Arc::new(refused(Reason::UploadDenied))).stopped().is_none());
     }
 }

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::Output;
 use std::sync::{Arc, Mutex};
 
+use support::embedded::Embedded;
 use support::faulty::{Answer, Fault, Proxy, Seen, Server, Stage, exchange};
 use support::images::{self, Image};
 use support::registry::{Options, Registry};

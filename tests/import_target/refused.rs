@@ -70,6 +70,60 @@ fn a_registry_in_maintenance_is_named_once_for_all_images() {
     assert_eq!(stderr.matches("405 Method Not Allowed").count(), 1, "{stderr}");
 }
 
+/// Somebody who forgot to log in would read a line for each of a thousand images, and wait for each of their blobs.
+#[test]
+fn a_registry_that_denies_every_push_is_named_once_for_all_images_and_soon_left_alone() {
+    let (source, target, directory) = (Registry::start(), Registry::start(), tempdir());
+    let images: Vec<Image> = (0..30).map(|nth| images::oci(&format!("team/{nth}"), "1", &[&nth.to_string()])).collect();
+    let bundle = export(&source, &images.iter().collect::<Vec<_>>(), directory.path());
+    for status in [401, 403] {
+        let proxy = Proxy::before(target.host());
+        proxy.when("POST", "/blobs/uploads/").always().fault(Fault::Status(status));
+        let (code, stderr) = import(&bundle, &proxy.address, &["-j", "1"]);
+        assert_eq!(code, Some(4), "{stderr}");
+        assert!(stderr.contains(&format!("30 images: {}/team denies uploads", proxy.address)), "{stderr}");
+        assert!(stderr.matches(&status.to_string()).count() == 1 && stderr.contains("auth check"), "{stderr}");
+        assert!(proxy.count("POST", "/v2/team/") <= 20, "{}", proxy.count("POST", "/v2/team/"));
+    }
+    assert_eq!(target.uploads(), 0);
+}
+
+/// Where rights are granted by repository, a denial says nothing of the others.
+#[test]
+fn a_repository_that_denies_pushes_costs_its_own_images_alone() {
+    let (source, target, directory) = (Registry::start(), Registry::start(), tempdir());
+    let (shared, own) = ("a layer of both", ["one", "two"]);
+    let [one, two] = own.map(|name| images::oci(&format!("team/{name}"), "1", &[shared, name]));
+    let other = images::oci("team/one", "2", &["more"]);
+    let bundle = export(&source, &[&one, &two, &other], directory.path());
+    let proxy = Proxy::before(target.host());
+    proxy.when("POST", "/v2/team/one/blobs/uploads/").always().fault(Fault::Status(403));
+    let (code, stderr) = import(&bundle, &proxy.address, &["-j", "1"]);
+    assert_eq!(code, Some(1), "{stderr}");
+    for failed in ["team/one:1: ", "team/one:2: "] {
+        assert!(stderr.contains(failed), "{stderr}");
+    }
+    assert_eq!(target.digest("team/two", "1"), Some(two.digest()));
+    // One for the first blob, or a mount and what follows it.
+    assert!(proxy.count("POST", "/v2/team/one/blobs/uploads/") <= 3, "it is not asked for every blob");
+}
+
+#[test]
+fn a_full_quota_of_our_own_registry_is_named_once_for_all_images() {
+    let (source, directory) = (Registry::start(), tempdir());
+    let small = images::oci("team/small", "1", &["small"]);
+    let large: Vec<Image> =
+        (0..3).map(|nth| images::oci(&format!("team{nth}/large"), "1", &[&images::noise(nth, 50_000)])).collect();
+    let all: Vec<&Image> = [&small].into_iter().chain(&large).collect();
+    let bundle = export(&source, &all, directory.path());
+    let target = Embedded::with_quota(&directory.path().join("served"), 30_000);
+    let (code, stderr) = import(&bundle, target.host(), &["-j", "1"]);
+    assert_eq!(code, Some(4), "{stderr}");
+    assert!(stderr.contains(&format!("3 images: {} has no room left", target.host())), "{stderr}");
+    assert_eq!(stderr.matches("quota of this registry").count(), 1, "{stderr}");
+    assert_eq!(target.get("/v2/team/small/manifests/1").status, 200, "what fits is pushed");
+}
+
 #[test]
 fn a_registry_that_takes_no_types_of_dockers_own_is_named_with_its_setting() {
     let (source, target, directory) = (Registry::start(), Registry::start(), tempdir());

@@ -122,6 +122,9 @@ fn reason(purpose: Purpose, status: u16, body: &[u8]) -> Option<Reason> {
     if purpose == Purpose::BeginUpload && status == 405 && errors.is_none_or(is_unsupported) {
         return Some(Reason::NoPushes);
     }
+    if purpose == Purpose::BeginUpload && matches!(status, 401 | 403) {
+        return Some(Reason::UploadDenied);
+    }
     if purpose == Purpose::WriteManifest {
         let unknown = match errors {
             Some(errors) => unknown_content(status, errors),

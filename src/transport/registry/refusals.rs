@@ -46,6 +46,8 @@ fn cause(status: u16, code: &str, message: &str) -> Option<Reason> {
         (403 | 413, "DENIED") if says("exceed the configured upper limit") => {
             Some(Reason::Quota { left: left(message) })
         }
+        // Of `gapferry serve --quota`.
+        (403, "DENIED") if says("the quota of this registry") => Some(Reason::Full { left: exact(message) }),
         (403, "DENIED") if says("read only mode") => Some(Reason::ReadOnly),
         (403, "DENIED") if says("to a proxy project") => Some(Reason::ProxyCache),
         (401, "UNAUTHORIZED") if says("unauthorized to access repository") && says("action: push") => {
@@ -66,6 +68,12 @@ fn left(message: &str) -> u64 {
         (Some(used), Some(limit)) => limit.least.saturating_sub(used.most),
         _ => 0,
     }
+}
+
+/// The room of `…, 1234 bytes left`.
+fn exact(message: &str) -> u64 {
+    let number = message.rsplit_once(" bytes left").and_then(|(before, _)| before.rsplit(' ').next());
+    number.and_then(|text| text.parse().ok()).unwrap_or_default()
 }
 
 /// Bytes as they may have been before they were rounded.
@@ -101,6 +109,8 @@ mod tests {
         for (status, code, message, cause) in [
             (403, "DENIED", "The system is in read only mode. Any modification is prohibited.", Reason::ReadOnly),
             (403, "DENIED", "can not push artifact to a proxy project: hub", Reason::ProxyCache),
+            (403, "DENIED", "the quota of this registry is 1 KiB, 24 bytes left", Reason::Full { left: 24 }),
+            (403, "DENIED", "the quota of this registry", Reason::Full { left: 0 }),
             (401, "UNAUTHORIZED", push, Reason::NoPushRight),
             (
                 412,
