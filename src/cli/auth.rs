@@ -26,7 +26,7 @@ Examples:
   gapferry auth check harbor.internal --push mirror/app
   gapferry auth check harbor.internal --json | jq -r .user
 
-Exit code 0: all that was asked may be done. 4: refused. 5: not reached. 2: a file of credentials or a helper is at fault.";
+Exit code 0: all that was asked may be done. 4: refused. 5: not reached, or what answers is not a registry. 2: a file of credentials or a helper is at fault.";
 
 /// Look at who we are to a registry
 #[derive(clap::Args)]
@@ -136,9 +136,15 @@ impl Report {
         let admission = registries.admission(&site.registry, &site.path).await;
         self.accepted = verdict(&admission);
         self.asked = self.accepted.map(|_| !matches!(admission, Ok(Admission::NotAsked)));
-        admission?;
+        let admission = admission?;
+        if let Admission::WebPage(_) = &admission {
+            (self.accepted, self.asked) = (None, None);
+        }
         if site.path.is_empty() {
-            return Ok(());
+            return match admission {
+                Admission::WebPage(said) => Err(no_registry(&site.registry, &said)),
+                Admission::Accepted | Admission::NotAsked => Ok(()),
+            };
         }
         let named = |e| Error::input(format!("checking {site}")).because(e);
         let repository = Repository::new(&site.registry, &site.path).map_err(named)?;
@@ -176,6 +182,15 @@ impl Report {
         }
         text
     }
+}
+
+/// What a web page at the root means: a gateway may know only the paths of repositories.
+fn no_registry(registry: &str, said: &str) -> Error {
+    let text = format!(
+        "asking {registry} whether it accepts the credentials: GET /v2/ is not answered as a registry does: {said}; if only \
+         repositories are routed to a registry, `gapferry auth check {registry}/REPOSITORY` can tell"
+    );
+    Error::new(Kind::Network, text)
 }
 
 fn verdict<T>(answer: &Result<T>) -> Option<bool> {

@@ -20,6 +20,9 @@ pub fn that_may_keep_going(hint: &'static str) -> &'static str {
     }
 }
 
+const OF_A_PAGE: &str = "a proxy or a login page answers instead of the registry: check name, port and proxy (HTTPS_PROXY, NO_PROXY), and log in \
+     there first";
+
 /// Advice for whoever sees this error, if there is any that is better than none.
 pub fn for_error(error: &Error) -> Option<&'static str> {
     let chain = error.chain();
@@ -71,6 +74,7 @@ pub fn for_error(error: &Error) -> Option<&'static str> {
             "the registry, or what stands before it, answers, but with an error of its own: when it works again, run the same command \
              again, which continues",
         ),
+        Kind::Network if chain.contains("(a web page)") => Some(OF_A_PAGE),
         Kind::Network => for_network(&chain),
         // nginx refuses uploads over 1 MiB unless told otherwise.
         Kind::Refused if chain.contains(": 413 ") => Some(
@@ -97,10 +101,7 @@ pub fn for_error(error: &Error) -> Option<&'static str> {
         Kind::Damaged if chain.contains(" does not allow ") && chain.contains("of the bundle; ") => {
             Some("add them to the allowlist of --allow, or bring a bundle without them")
         }
-        Kind::Damaged if chain.contains("(a web page)") => Some(
-            "a proxy or a login page answers instead of the registry: check name, port and proxy (HTTPS_PROXY, NO_PROXY), and log in \
-             there first",
-        ),
+        Kind::Damaged if chain.contains("(a web page)") => Some(OF_A_PAGE),
         Kind::Damaged => Some("run the same command again; if it stays, the source itself is damaged"),
         Kind::Lacking => Some(
             "bring what is missing: on the connected side export again, with --since and the receipt of an import that arrived, or an \
@@ -153,7 +154,6 @@ fn for_reason(reason: &Reason) -> Option<&'static str> {
         Reason::NoPushRight => Some(
             "give the account the role Developer or higher, or a robot the permission to push; then run the same command again",
         ),
-        Reason::ImmutableTag => Some(
         Reason::UploadDenied => Some(
             "`gapferry auth check HOST/REPOSITORY` says which user is shown and whether it may push: have it granted, or give another \
              user by --creds USER, --authfile FILE or `gapferry login HOST`; then run the same command again",
@@ -161,6 +161,7 @@ fn for_reason(reason: &Reason) -> Option<&'static str> {
         Reason::Full { .. } => {
             Some("have room made there (of `gapferry serve`: --quota), then run the same command again")
         }
+        Reason::ImmutableTag => Some(
             "--on-existing skip leaves such tags as they are; or choose another tag (as=, --map), or change the project's rule",
         ),
         Reason::BlobInCollection => Some(

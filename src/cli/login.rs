@@ -66,9 +66,14 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
     let admission = args.admission(&site, credentials.clone(), context).await.map_err(|e| e.while_doing(attempt()))?;
     let origin = kept.log_in(&site.registry, &site.path, &credentials)?;
     context.end();
-    if admission == Admission::NotAsked {
-        let text = format!("{} asks nobody who they are: whether the password is right is not known", site.registry);
-        context.events.report(Event::Warning(text));
+    let registry = &site.registry;
+    let doubt = match admission {
+        Admission::Accepted => None,
+        Admission::NotAsked => Some(format!("{registry} asks nobody who they are")),
+        Admission::WebPage(said) => Some(format!("{registry} does not answer GET /v2/ as a registry does: {said}")),
+    };
+    if let Some(doubt) = doubt {
+        context.events.report(Event::Warning(format!("{doubt}: whether the password is right is not known")));
     }
     warn_of_stronger(&site, args.registry.authfile(), context);
     context.say(&format!("logged in to {site} as {user}; kept {}", place(&origin)));

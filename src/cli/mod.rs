@@ -77,7 +77,7 @@ Exit codes:
   2  wrong use or input, or the local file system refused
   3  damaged or untrusted
   4  refused by the registry, or it fails at an object and answers otherwise
-  5  network
+  5  network, or what answers is not a registry
   6  more volumes are wanted (import --state)
   7  the target lacks what an increment builds on; nothing was pushed
   130, 143  stopped by Ctrl-C or SIGTERM; run again to continue

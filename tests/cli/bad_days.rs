@@ -101,7 +101,7 @@ fn reading() -> Vec<Row> {
         (Fault::ExtraBytes(3), 1, With(3)),
         (Fault::WrongDigest, 1, With(3)),
         (Fault::WrongLength(-1), 1, With(3)),
-        (Fault::Page, 1, With(3)),
+        (Fault::Page, 1, With(5)),
         (Fault::RedirectLoop, 1, With(5)),
         (Fault::Status(404), ALWAYS, With(4)),
     ]);

@@ -59,6 +59,40 @@ fn a_registry_that_takes_no_pushes_says_so_and_one_that_is_gone_is_5() {
     assert!(said["error"].as_str().unwrap().contains(&gone), "{said}");
 }
 
+/// Somebody who mistypes the host, or whose session at the proxy has ended, must not read that all is well.
+#[tokio::test]
+async fn a_web_page_is_no_verdict_of_a_registry() {
+    let home = Home::new();
+    let page = || Answer::new(200).with("Content-Type", "text/html").body("<h1>Please sign in</h1>");
+    let portal = Server::start(move |_, _| page()).await;
+    let to = format!("http://{}/login", portal.address);
+    let front = Server::start(move |_, _| Answer::new(302).with("Location", to.clone())).await;
+    for server in [&portal, &front] {
+        let host = server.address.as_str();
+        for site in [host, &format!("{host}/team/app")] {
+            let said = report(5, &home, &[site], "");
+            assert_eq!(verdicts(&said), [&Value::Null; 3]);
+            assert!(said["error"].as_str().unwrap().contains("Please sign in"), "{said}");
+        }
+        let text = ended(5, &home.gapferry(&["auth", "check", host, "--retries", "0"], ""));
+        assert!(
+            text.contains(&format!("auth check {host}/REPOSITORY")) && text.contains("accepted     not known"),
+            "{text}"
+        );
+        let login = ["login", host, "-u", "me", "--password-stdin", "--retries", "0"];
+        assert!(ended(0, &home.gapferry(&login, PASSWORD)).contains("not known"));
+    }
+    // A gateway that knows only the paths of repositories.
+    let gateway = Server::start(move |request, _| match request.target.starts_with("/v2/team/app/") {
+        true => Answer::new(200).body(r#"{"name":"team/app","tags":["1"]}"#),
+        false => page(),
+    });
+    let gateway = gateway.await;
+    report(5, &home, &[&gateway.address], "");
+    let said = report(0, &home, &[&format!("{}/team/app", gateway.address)], "");
+    assert_eq!(verdicts(&said), [&Value::Null, &json!(true), &Value::Null]);
+}
+
 #[test]
 fn a_robot_that_may_only_pull_learns_it_before_an_import_does() {
     let setup = Setup::default().account(Account::robot("reader", PASSWORD));

@@ -3,9 +3,9 @@
 use reqwest::Method;
 
 use super::Registries;
-use super::answer::refusal;
+use super::answer::{page, refusal};
 use super::auth::Scopes;
-use super::host::{Ask, Host};
+use super::host::{Ask, Host, strange};
 use super::location;
 use super::reply::Reply;
 use super::upload;
@@ -13,12 +13,14 @@ use crate::error::Result;
 use crate::oci::Repository;
 
 /// How a registry took what it was shown.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Admission {
     /// It has looked at the credentials and accepts them, or anybody where there are none.
     Accepted,
     /// It asks nobody who they are, so nothing is known of the credentials.
     NotAsked,
+    /// A web page came, with this text: it is no registry, or a gateway that knows only the paths of repositories.
+    WebPage(String),
 }
 
 impl Registries {
@@ -34,20 +36,26 @@ impl Registries {
             Err(_) => self.host(registry),
         };
         let what = format!("asking {registry} whether it accepts the credentials");
-        expect(&host, &Ask::new(Method::GET, "/v2/".to_owned(), Scopes::enter(path), &what), &[200]).await?;
+        let ask = Ask::new(Method::GET, "/v2/".to_owned(), Scopes::enter(path), &what);
+        if let Some(said) = page(&mut expect(&host, &ask, &[200]).await?).await {
+            return Ok(Admission::WebPage(said));
+        }
         Ok(if host.auth.is_asked() { Admission::Accepted } else { Admission::NotAsked })
     }
 
     /// Whether we may read a repository, which need not exist.
     ///
     /// # Errors
-    /// Its refusal, or what keeps it from being asked.
+    /// Its refusal, a web page instead of an answer, or what keeps it from being asked.
     pub async fn may_pull(&self, repository: &Repository) -> Result<()> {
         let host = self.target(repository)?;
         let what = format!("asking whether {repository} may be pulled from");
         let path = format!("/v2/{}/tags/list?n=1", repository.path());
         let ask = Ask::new(Method::GET, path, Scopes::pull(repository), &what);
-        expect(&host, &ask, &[200, 404]).await.map(drop)
+        match page(&mut expect(&host, &ask, &[200, 404]).await?).await {
+            Some(said) => Err(strange(&what, format!("the answer is not a registry's: {said}"))),
+            None => Ok(()),
+        }
     }
 
     /// Whether we may write to a repository: an upload is begun and given up at once, before any byte of it.

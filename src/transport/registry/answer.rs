@@ -215,6 +215,27 @@ pub(super) fn excerpt(body: &[u8]) -> String {
     shortened(&redacted(&said))
 }
 
+/// What a web page says that came instead of a registry's answer: from a login service, a captive portal or another server of that
+/// name. `None`: it is none.
+pub(super) async fn page(reply: &mut Reply) -> Option<String> {
+    if reply.header("docker-distribution-api-version").is_some() {
+        return None;
+    }
+    let is_html = reply.header("content-type").is_some_and(is_html);
+    let start = reply.peek(READ).await;
+    is_page(is_html, start).then(|| excerpt(start))
+}
+
+/// Whether a media type is that of web pages.
+pub(super) fn is_html(media_type: &str) -> bool {
+    media_type.trim_start().to_ascii_lowercase().starts_with("text/html")
+}
+
+/// Whether a body is a web page, by what its type says or by how it begins.
+pub(super) fn is_page(is_html: bool, body: &[u8]) -> bool {
+    is_html || body.trim_ascii_start().starts_with(b"<")
+}
+
 fn from_json(json: &Value) -> Option<String> {
     let list = json.get("errors").and_then(Value::as_array)?;
     let said: Vec<String> = list.iter().take(5).filter_map(one_error).collect();

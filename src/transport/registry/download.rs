@@ -14,10 +14,10 @@ use reqwest::header::{HeaderMap, HeaderValue, RANGE};
 use reqwest::{Method, Url};
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::answer::refusal;
+use super::answer::{is_html, refusal};
 use super::auth::Scopes;
 use super::failure::Failure;
-use super::host::{Ask, Host};
+use super::host::{Ask, Host, strange};
 use super::outage::{Server, Work};
 use super::reply::Reply;
 use super::retry::Tries;
@@ -235,7 +235,9 @@ impl Wanted {
                     "the registry offers {length} bytes ({kind}{coding}), its descriptor says {}",
                     self.blob.size
                 );
-                Err(Failure::never(self.wrong(&text)))
+                // Another server than a registry has answered.
+                let is_page = reply.header("content-type").is_some_and(is_html);
+                Err(Failure::never(if is_page { strange(&self.what, text) } else { self.wrong(&text) }))
             }
             _ => Ok(Opened::at(0, reply, &self.what)),
         }

@@ -6,7 +6,7 @@
 use bytes::Bytes;
 use reqwest::Method;
 
-use super::answer::{excerpt, refusal};
+use super::answer::{excerpt, is_html, is_page, refusal};
 use super::auth::Scopes;
 use super::denials::{self, Denials};
 use super::failure::Failure;
@@ -281,10 +281,12 @@ fn received(told: &Told, body: Bytes, reference: &Reference, what: &str) -> Resu
 }
 
 fn not_carried(what: &str, body: &Bytes, served_as: Option<&str>, error: ManifestError) -> Error {
-    let page = served_as.is_some_and(|t| t.starts_with("text/html")) || body.trim_ascii_start().starts_with(b"<");
     match error {
         ManifestError::Schema1 | ManifestError::MediaType(_) => Error::input(what).because(error),
-        _ if page => Error::damaged(format!("{what}: the answer is no manifest: {}", excerpt(body))),
+        // Another server than a registry has answered.
+        _ if is_page(served_as.is_some_and(is_html), body) => {
+            strange(what, format!("the answer is no manifest: {}", excerpt(body)))
+        }
         _ => Error::damaged(what).because(error),
     }
 }

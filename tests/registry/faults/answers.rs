@@ -22,7 +22,7 @@ async fn a_page_instead_of_a_manifest_is_told_as_such() {
         client(config()).manifest(&reference).await.unwrap_err(),
         client(config()).manifest(&tag(&repo(&server), "v1")).await.unwrap_err(),
     ] {
-        assert_eq!(error.kind(), Kind::Damaged);
+        assert_eq!(error.kind(), Kind::Network);
         assert!(error.to_string().contains("Please log in"), "{error}");
         assert!(error.to_string().contains(&repo(&server).to_string()), "{error}");
     }

@@ -85,7 +85,7 @@ fn reading() -> Vec<Row> {
         (Fault::ExtraBytes(3), Some(Kind::Damaged)),
         (Fault::WrongLength(-1), Some(Kind::Damaged)),
         (Fault::WrongDigest, Some(Kind::Damaged)),
-        (Fault::Page, Some(Kind::Damaged)),
+        (Fault::Page, Some(Kind::Network)),
         (Fault::RedirectLoop, Some(Kind::Network)),
         (Fault::Status(404), Some(Kind::NotFound)),
         (Fault::Status(451), Some(Kind::Refused)),
