@@ -26,6 +26,7 @@ mod man;
 mod migrate;
 mod mirrors;
 mod password;
+mod outputs;
 mod piped;
 mod prove;
 mod push;
@@ -47,7 +48,7 @@ mod volume_size;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use tokio::runtime::Runtime;
 
 use crate::credentials::report_helpers_to;
@@ -156,8 +157,8 @@ fn leave_no_core_dump() {
 /// The whole program.
 pub fn main() -> ExitCode {
     leave_no_core_dump();
-    let cli = match Cli::try_parse() {
-        Ok(cli) => cli,
+    let (cli, distinct) = match parse() {
+        Ok(parsed) => parsed,
         Err(error) => {
             // Help and version are no failures; clap knows which stream each belongs to.
             let _ = error.print();
@@ -173,7 +174,7 @@ pub fn main() -> ExitCode {
     };
     let context = Arc::new(context);
     report_helpers_to(context.events.clone());
-    let outcome = runtime().and_then(|runtime| {
+    let outcome = distinct.and_then(|()| runtime()).and_then(|runtime| {
         let outcome = match cli.command {
             // Being stopped is how it ends.
             Command::Serve(args) => runtime.block_on(serve::run(args, &context)),
@@ -199,6 +200,15 @@ pub fn main() -> ExitCode {
 }
 
 fn runtime() -> Result<Runtime> {
+/// The command line, and whether each of its outputs is a file of its own.
+fn parse() -> Result<(Cli, Result<()>), clap::Error> {
+    let mut command = command();
+    let mut matches = command.try_get_matches_from_mut(std::env::args_os())?;
+    let distinct = outputs::check_distinct(&command, &matches);
+    let cli = Cli::from_arg_matches_mut(&mut matches).map_err(|e| e.format(&mut command))?;
+    Ok((cli, distinct))
+}
+
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     runtime.map_err(|e| Error::new(Kind::Disk, "starting").because(e))
 }
