@@ -17,6 +17,7 @@ mod of_use;
 mod outcome;
 mod outcomes;
 mod publish;
+mod publishing;
 mod read_back;
 mod resend;
 
@@ -41,6 +42,7 @@ use closed::Closed;
 pub use observed::Observed;
 pub use outcome::{Done, Outcome, Settled, confirmed};
 use outcomes::Outcomes;
+pub use publishing::Publishing;
 use resend::Resent;
 
 /// How to run a transfer.
@@ -85,6 +87,7 @@ pub struct Transfer<'a> {
     unread: Mutex<HashSet<String>>,
     closed: Closed,
     outcomes: Outcomes,
+    publishing: Publishing,
 }
 
 impl<'a> Transfer<'a> {
@@ -106,7 +109,13 @@ impl<'a> Transfer<'a> {
             unread: Mutex::default(),
             closed: Closed::default(),
             outcomes: Outcomes::default(),
+            publishing: Publishing::default(),
         }
+    }
+
+    /// Shares the tags that it sets with whatever may stop it.
+    pub fn noting_tags(self, publishing: &Publishing) -> Transfer<'a> {
+        Transfer { publishing: publishing.clone(), ..self }
     }
 
     /// Blobs and manifests; the plan's images end pushed, present, skipped or failed.
@@ -192,12 +201,19 @@ impl<'a> Transfer<'a> {
         Ok(())
     }
 
+    /// Whether the target has answered that it set the image's own tag. Of a list that others add to, that says too little.
+    fn has_set_tag(&self, step: &ImageStep) -> bool {
+        step.to.digest.is_none() && step.own_list().is_none() && self.publishing.is_set(&step.to)
+    }
+
     /// What is known of an image that was not reached.
     fn untried(&self, image: &Image, step: &ImageStep, why: &str) -> Result<Done, Arc<Error>> {
         match step.action {
             Action::Nothing => return Ok(Done::Present),
             Action::Skip => return Ok(Done::Skipped),
             Action::Wait => return self.waiting(image, step),
+            // Tags come last: all of it is there.
+            Action::Push if self.has_set_tag(step) => return Ok(Done::Pushed),
             Action::Refuse | Action::Immutable | Action::Push => {}
         }
         self.check_blobs(image, step)?;

@@ -2,15 +2,17 @@
 
 mod support;
 
+use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, kill_process};
 use support::faulty::{Fault, Proxy, Stage};
 use support::gate::Gate;
 use support::images::{self, Image};
 use support::registry::Registry;
-use support::{gapferry, gapferry_process, tempdir};
+use support::{gapferry, gapferry_process, gapferry_process_of, tempdir};
 
 /// Images large enough to be caught in the middle, content that does not compress.
 fn large_images(source: &Registry) -> Vec<Image> {
@@ -257,8 +259,7 @@ fn an_import_that_is_stopped_leaves_a_receipt_and_the_next_one_knows_what_it_bro
     let import = ["import", &bundle, "--to", gate.host(), "--receipt", &receipt, "-j", "1"];
     let mut process = gapferry_process().args(import).stderr(Stdio::null()).spawn().unwrap();
     gate.wait();
-    let id = rustix::process::Pid::from_child(&process);
-    rustix::process::kill_process(id, rustix::process::Signal::INT).unwrap();
+    kill_process(Pid::from_child(&process), Signal::INT).unwrap();
     assert_eq!(process.wait().unwrap().code(), Some(130));
     let outcomes = || {
         let read: serde_json::Value = serde_json::from_slice(&std::fs::read(&receipt).unwrap()).unwrap();
@@ -271,4 +272,52 @@ fn an_import_that_is_stopped_leaves_a_receipt_and_the_next_one_knows_what_it_bro
     assert_eq!(outcomes(), [told("present", true), told("pushed", false)]);
     gapferry().args(import).assert().success();
     assert_eq!(outcomes(), [told("present", true), told("present", true)]);
+}
+
+/// A tag that nobody remembers to have brought can never be pruned.
+#[test]
+fn a_tag_that_is_set_while_an_import_is_stopped_counts_as_brought() {
+    let (source, directory) = (Registry::start(), tempdir());
+    let image = images::oci("team/app", "1", &["x"]);
+    image.push(&source);
+    let path = |name: &str| directory.path().join(name).display().to_string();
+    let (bundle, receipt) = (path("b"), path("receipt"));
+    gapferry().args(["export", "-o", &bundle, &format!("{}/{}", source.host(), image.name())]).assert().success();
+    // Somebody may run these tests under nohup.
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).unwrap().trim();
+    let is_ignored = u64::from_str_radix(ignored, 16).unwrap() & 1 == 1;
+    let hangup = if is_ignored { (Signal::TERM, 143) } else { (Signal::HUP, 129) };
+    for (signal, code) in [(Signal::INT, 130), hangup] {
+        let target = Registry::start();
+        let gate = Gate::before(target.host(), "PUT /v2/team/app/manifests/1 ");
+        let import = ["import", &bundle, "--to", gate.host(), "--receipt", &receipt, "--reupload"];
+        let mut process = gapferry_process().args(import).stderr(Stdio::piped()).spawn().unwrap();
+        gate.wait();
+        kill_process(Pid::from_child(&process), signal).unwrap();
+        let mut said = BufReader::new(process.stderr.take().unwrap()).lines();
+        assert!(said.any(|line| line.unwrap().contains("stopped")));
+        gate.open();
+        assert_eq!(process.wait().unwrap().code(), Some(code));
+        let read: serde_json::Value = serde_json::from_slice(&std::fs::read(&receipt).unwrap()).unwrap();
+        assert_eq!(read["images"][0]["outcome"], "pushed", "{read}");
+    }
+}
+
+/// Started by nohup, a command goes on when its terminal goes away.
+#[test]
+fn a_hangup_that_was_ignored_stays_ignored() {
+    let (registry, directory) = (Registry::start(), tempdir());
+    let image = images::oci("team/app", "1", &["x"]);
+    image.push(&registry);
+    let gate = Gate::before(registry.host(), "GET /v2/team/app/manifests/");
+    let out = directory.path().join("b");
+    let script = "trap '' HUP; exec \"$0\" \"$@\"";
+    let mut command = gapferry_process_of("sh".as_ref());
+    command.args(["-c", script, env!("CARGO_BIN_EXE_gapferry"), "export", "-q", "-o"]).arg(&out);
+    let mut process = command.arg(format!("{}/{}", gate.host(), image.name())).spawn().unwrap();
+    gate.wait();
+    kill_process(Pid::from_child(&process), Signal::HUP).unwrap();
+    gate.open();
+    assert_eq!(process.wait().unwrap().code(), Some(0));
 }

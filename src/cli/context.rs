@@ -13,6 +13,7 @@ use super::hint;
 use crate::durable;
 use crate::error::{Error, Kind, Result};
 use crate::progress::{Event, Events, Json, Lines, Reporter, Terminal, plain, shown_line};
+use crate::transfer::Publishing;
 
 const RED: &str = "\x1b[1;31m";
 const CYAN: &str = "\x1b[1;36m";
@@ -55,6 +56,8 @@ enum When {
 /// See the module documentation.
 pub struct Context {
     pub events: Events,
+    /// Tags that are being set.
+    pub publishing: Publishing,
     incomplete: Arc<AtomicBool>,
     terminal: Option<Arc<Terminal>>,
     json: bool,
@@ -82,7 +85,8 @@ impl Context {
             When::Never => false,
         };
         let (quiet, may_keep_going) = (global.quiet, false);
-        let context = Context { events, incomplete, terminal, json, quiet, color, may_keep_going };
+        let publishing = Publishing::default();
+        let context = Context { events, publishing, incomplete, terminal, json, quiet, color, may_keep_going };
         context.trace(global.verbose);
         context
     }

@@ -19,6 +19,8 @@ pub enum Outcome {
     Interrupted,
     /// By SIGTERM.
     Terminated,
+    /// By SIGHUP: the terminal is gone.
+    HungUp,
 }
 
 impl Outcome {
@@ -31,6 +33,7 @@ impl Outcome {
             Outcome::Waiting => 6,
             Outcome::Interrupted => 130,
             Outcome::Terminated => 143,
+            Outcome::HungUp => 129,
         }
     }
 }

@@ -1,4 +1,5 @@
-//! Ctrl-C and SIGTERM: a command is stopped cleanly, a second time it ends at once.
+//! Ctrl-C, SIGTERM and SIGHUP: a command is stopped cleanly. A second Ctrl-C or SIGTERM ends it at once; a second SIGHUP does not,
+//! because a terminal that goes away may send several.
 //!
 //! The command has a thread of its own: some commands compute or wait for input, and would not hear a signal.
 
@@ -11,10 +12,13 @@ use tokio::sync::oneshot;
 
 use super::context::Context;
 use super::exit::Outcome;
+use super::hangup::Hangup;
 use super::password;
 use crate::credentials::{end_helpers, helpers_gone};
 use crate::error::{Error, Kind, Result};
 
+/// How long a stopped command waits for answers about tags that it is setting.
+const TO_BE_ANSWERED: Duration = Duration::from_secs(1);
 /// How long a stopped command may take to close what it has open, and a helper to put the terminal right; what the command
 /// computes or reads is not waited for.
 const TO_LET_GO: Duration = Duration::from_secs(2);
@@ -39,13 +43,17 @@ where
     };
     let (stop, stopped) = oneshot::channel::<()>();
     let (end, ended) = oneshot::channel();
-    let (handle, its_context) = (runtime.handle().clone(), context.clone());
+    let (handle, its_context, publishing) = (runtime.handle().clone(), context.clone(), context.publishing.clone());
     let work = move || {
         let outcome = handle.block_on(async {
+            let stopped = async {
+                let _ = stopped.await;
+                let _ = tokio::time::timeout(TO_BE_ANSWERED, publishing.close()).await;
+            };
             tokio::select! {
                 outcome = command(its_context) => Some(outcome),
                 // The command is dropped, which closes what it has open.
-                _ = stopped => None,
+                () = stopped => None,
             }
         });
         // After a second signal nobody listens.
@@ -73,19 +81,27 @@ enum End {
 struct Signals {
     interrupt: Signal,
     terminate: Signal,
+    hangup: Hangup,
 }
 
 impl Signals {
     fn listen() -> Result<Signals> {
         let listen = |kind| signal(kind).map_err(|e| Error::new(Kind::Disk, "listening for signals").because(e));
-        Ok(Signals { interrupt: listen(SignalKind::interrupt())?, terminate: listen(SignalKind::terminate())? })
+        let (interrupt, terminate) = (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?);
+        Ok(Signals { interrupt, terminate, hangup: Hangup::listen()? })
     }
 
     async fn next(&mut self) -> Outcome {
         tokio::select! {
             _ = self.interrupt.recv() => Outcome::Interrupted,
             _ = self.terminate.recv() => Outcome::Terminated,
+            () = self.hangup.next() => Outcome::HungUp,
         }
+    }
+
+    /// The next that somebody sends on purpose.
+    async fn next_order(&mut self) {
+        while self.next().await == Outcome::HungUp {}
     }
 }
 
@@ -116,7 +132,7 @@ async fn let_go(ended: impl Future<Output = ()>, signals: &mut Signals) {
     end_helpers(false);
     tokio::select! {
         _ = tokio::time::timeout(TO_LET_GO, async { tokio::join!(ended, helpers_gone()) }) => {}
-        _ = signals.next() => {}
+        () = signals.next_order() => {}
     }
     end_helpers(true);
 }

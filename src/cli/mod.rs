@@ -12,6 +12,7 @@ mod context;
 mod exit;
 mod export;
 mod fingerprint;
+mod hangup;
 mod hint;
 mod import;
 mod inspect;
@@ -25,8 +26,8 @@ mod logout;
 mod man;
 mod migrate;
 mod mirrors;
-mod password;
 mod outputs;
+mod password;
 mod piped;
 mod prove;
 mod push;
@@ -81,7 +82,7 @@ Exit codes:
   5  network, or what answers is not a registry
   6  more volumes are wanted (import --state)
   7  the target lacks what an increment builds on; nothing was pushed
-  130, 143  stopped by Ctrl-C or SIGTERM; run again to continue
+  130, 143, 129  stopped by Ctrl-C, SIGTERM or SIGHUP (the terminal is gone); run again to continue
 
 Environment:
   REGISTRY_AUTH_FILE, DOCKER_CONFIG  where credentials are kept
@@ -199,7 +200,6 @@ pub fn main() -> ExitCode {
     ExitCode::from(outcome.code())
 }
 
-fn runtime() -> Result<Runtime> {
 /// The command line, and whether each of its outputs is a file of its own.
 fn parse() -> Result<(Cli, Result<()>), clap::Error> {
     let mut command = command();
@@ -209,6 +209,7 @@ fn parse() -> Result<(Cli, Result<()>), clap::Error> {
     Ok((cli, distinct))
 }
 
+fn runtime() -> Result<Runtime> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     runtime.map_err(|e| Error::new(Kind::Disk, "starting").because(e))
 }

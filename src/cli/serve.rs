@@ -7,6 +7,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::context::Context;
 use super::exit::Outcome;
+use super::hangup::Hangup;
 use super::push::report::volumes;
 use super::signing::{KeyArgs, signed_by};
 use crate::bundle::volumes::{Opened, Volumes};
@@ -159,10 +160,12 @@ fn stopped() -> Result<impl Future<Output = ()> + Send + 'static> {
     let listen = |kind| signal(kind).map_err(|e| Error::new(Kind::Disk, "listening for signals").because(e));
     let (mut interrupt, mut terminate): (Signal, Signal) =
         (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?);
+    let mut hangup = Hangup::listen()?;
     Ok(async move {
         tokio::select! {
             _ = interrupt.recv() => {}
             _ = terminate.recv() => {}
+            () = hangup.next() => {}
         }
     })
 }

@@ -122,7 +122,11 @@ impl Transfer<'_> {
         let digest = manifest.digest();
         let turn = self.turn(&tag.repository.with_digest(digest));
         let mut is_there = turn.lock().await;
-        self.put_manifest(image, tag, manifest).await?;
+        {
+            let _begun = self.publishing.begin().await;
+            self.put_manifest(image, tag, manifest).await?;
+            self.publishing.note(tag);
+        }
         *is_there = true;
         // The registry has said that it stored these bytes. A policy may forbid reading them.
         let why = self.check_stored(tag, digest).await?;

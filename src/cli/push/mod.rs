@@ -315,6 +315,7 @@ impl<'a> Push<'a> {
         cargo.arriving.map_or(Ok(()), |arriving| arriving.before(&plan, &waiting))?;
         let options = transfer::Options { jobs: args.registry.jobs(), fail_fast: args.fail_fast };
         let transfer = Transfer::new(cargo.source, &registries, options, context.events.clone());
+        let transfer = transfer.noting_tags(&context.publishing);
         let interrupted = report::Interrupted::new(self, cargo, &plan, &transfer);
         let mut outcome = transfer.run_with(graph, &plan, cargo.arrivals).await;
         interrupted.disarm();
