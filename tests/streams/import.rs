@@ -118,7 +118,8 @@ fn a_wrong_byte_costs_the_images_that_have_it_and_no_others() {
     let digest = gapferry::oci::Digest::sha256(&ground.images[1].blobs[2]);
     let header = 512 * (0..).find(|at| bytes[at * 512..].starts_with(digest.blob_path().as_bytes())).unwrap();
     bytes[header + 600] ^= 1;
-    ground.piped(&import(&to(&target), &[]), &bytes, WHOLE).ended(1).said(&["wrong digest", &digest.to_string()]);
+    // As of a file: sent again, it would be damaged again.
+    ground.piped(&import(&to(&target), &[]), &bytes, WHOLE).ended(3).said(&["wrong digest", &digest.to_string()]);
     assert_eq!(tagged(&ground, &target), 3);
 }
 

@@ -15,7 +15,7 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use crate::bundle::{Bundle, FileEntry, is_tool, refuse_part};
 use crate::content::{Body, ReferrerList, Slice, Source, TagList};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Reason, Result};
 use crate::oci::{Descriptor, Digest, Manifest, Reference, Repository};
 use crate::progress::units::bytes;
 use crate::transport::layout::{Entry, Layout, Passing, Sums};
@@ -212,7 +212,7 @@ impl<R: Read> Incoming<R> {
         };
         if size != entry.size {
             let text = format!("{} has {} bytes instead of {size}", entry.path, entry.size);
-            return Err(Error::damaged(text));
+            return Err(damaged(text));
         }
         let mut file = match arrived {
             Some(arrived) => arrived.make_room(entry.size)?,
@@ -231,6 +231,11 @@ impl<R: Read> Incoming<R> {
         }
         Ok(true)
     }
+}
+
+/// What was sent is wrong, and would be wrong again: unlike a stream that was cut.
+fn damaged(text: String) -> Error {
+    Error::damaged(text).with_reason(Reason::DamagedFile)
 }
 
 impl Declared {
@@ -255,7 +260,7 @@ impl Declared {
         if Some(sums.sha256) == sha256 && own == *digest {
             return Ok(());
         }
-        Err(Error::damaged(format!("{}: wrong digest: the bytes have {own}", digest.blob_path())))
+        Err(damaged(format!("{}: wrong digest: the bytes have {own}", digest.blob_path())))
     }
 }
 
