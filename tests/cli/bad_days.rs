@@ -151,6 +151,8 @@ fn pushes() -> Vec<(At, Row)> {
     // Where nothing answers, the registry is down. With 503 for uploads alone it is up, as `/v2/` says, and the image fails.
     let down = |(fault, times, ends)| match (&fault, times) {
         (Fault::Reset(_), ALWAYS) => (fault, times, With(5)),
+        // No upload is accepted at all: it is the registry that refuses.
+        (Fault::Unauthorized, ALWAYS) => (fault, times, With(4)),
         _ => (fault, times, ends),
     };
     let rows = anywhere().chain(session).map(|row| (At::Session, down(row)));
