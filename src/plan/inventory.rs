@@ -51,6 +51,12 @@ impl Inventory {
         self.tags.insert(reference, digest);
     }
 
+    /// The target has these blobs, each in a repository from which it can be mounted.
+    pub fn rely_on(&mut self, places: &HashMap<Digest, Repository>) {
+        self.blobs.extend(places.iter().map(|(digest, repository)| (repository.clone(), *digest)));
+        self.elsewhere.extend(places.iter().map(|(digest, repository)| (*digest, repository.clone())));
+    }
+
     /// Tags of images and their companions that mean something else there and may get another meaning. A list that has all of
     /// ours gets none.
     pub fn moved(&self, graph: &Graph, targets: &Targets) -> BTreeSet<Reference> {
@@ -126,8 +132,7 @@ pub async fn take_inventory(
     } else {
         asker.skip(unlikely.len());
     }
-    inventory.blobs.extend(before.places.iter().map(|(digest, repository)| (repository.clone(), *digest)));
-    inventory.elsewhere.clone_from(before.places);
+    inventory.rely_on(before.places);
     let unlisted = asker.unlisted(graph, targets, &references).await?;
     for (reference, found) in references {
         match (reference.digest, found) {

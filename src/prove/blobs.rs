@@ -2,13 +2,12 @@
 
 use std::collections::HashMap;
 
-use futures_util::StreamExt;
-use futures_util::stream;
+use futures_util::stream::{self, StreamExt, TryStreamExt};
 
 use super::{BlobClaim, Plan, Problem, Prover, State, Verdict};
 use crate::content::{Origin, Source};
 use crate::error::{Error, Kind, Result};
-use crate::oci::{Descriptor, Repository};
+use crate::oci::{Descriptor, Digest, Repository};
 use crate::progress::{Event, Phase};
 use crate::transfer::Observed;
 
@@ -43,6 +42,31 @@ impl Prover<'_> {
         Ok(source.read())
     }
 
+    /// Reads each blob to its end in its repository, and gives those that are wrong there or not there, and why.
+    ///
+    /// # Errors
+    /// One could not be read, so nobody knows.
+    pub async fn broken(&self, blobs: Vec<(Repository, Descriptor)>) -> Result<Vec<(Digest, Error)>> {
+        let bytes = blobs.iter().map(|(_, blob)| blob.size).fold(0, u64::saturating_add);
+        self.events.report(Event::Phase { phase: Phase::Verify, items: blobs.len() as u64, bytes });
+        let source = Observed::new(self.target, self.events.clone());
+        let reading = stream::iter(blobs).map(|(place, blob)| {
+            let source = &source;
+            async move {
+                let whole = read_whole(source, &place, &blob).await;
+                source.close(&blob.digest);
+                self.events.report(Event::ItemDone);
+                match whole {
+                    Ok(()) => Ok(None),
+                    Err(error) if is_damage(&error) => Ok(Some((blob.digest, error))),
+                    Err(error) => Err(error),
+                }
+            }
+        });
+        let found = reading.buffer_unordered(self.options.jobs.max(1));
+        found.try_filter_map(|broken| async move { Ok(broken) }).try_collect().await
+    }
+
     /// One blob at each of its places.
     async fn read_one(&self, source: &Observed<'_>, claim: &BlobClaim, state: &State) -> Result<Vec<Problem>> {
         let (mut problems, every) = (Vec::new(), self.options.every_repository);
@@ -64,7 +88,7 @@ impl Prover<'_> {
             };
             if let Err(error) = outcome {
                 let verdict = match error.kind() {
-                    Kind::Damaged | Kind::NotFound => Verdict::Damaged,
+                    _ if is_damage(&error) => Verdict::Damaged,
                     Kind::RateLimited | Kind::Interrupted | Kind::Disk => return Err(error),
                     _ if error.stopped().is_some() => return Err(error),
                     _ => Verdict::Unread,
@@ -74,6 +98,11 @@ impl Prover<'_> {
         }
         Ok(problems)
     }
+}
+
+/// Whether the registry has answered, and what it has is wrong or not there.
+fn is_damage(error: &Error) -> bool {
+    matches!(error.kind(), Kind::Damaged | Kind::NotFound)
 }
 
 async fn read_whole(source: &dyn Source, place: &Repository, blob: &Descriptor) -> Result<()> {

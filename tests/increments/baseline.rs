@@ -130,9 +130,14 @@ fn an_inventory_stands_in_for_a_receipt_and_confirms_only_what_is_whole() {
 
 /// Takes a blob's data from the target's storage.
 pub fn lose(sides: &Sides, digest: &str) {
+    std::fs::remove_dir_all(data_of(sides, digest).parent().expect("a directory")).expect("the blob");
+}
+
+/// The file in which the target has a blob.
+pub fn data_of(sides: &Sides, digest: &str) -> PathBuf {
     let hex = digest.trim_start_matches("sha256:");
-    let blobs: PathBuf = sides.target.storage().join("docker/registry/v2/blobs/sha256");
-    std::fs::remove_dir_all(blobs.join(&hex[..2]).join(hex)).expect("the blob");
+    let blobs = sides.target.storage().join("docker/registry/v2/blobs/sha256");
+    blobs.join(&hex[..2]).join(hex).join("data")
 }
 
 #[test]

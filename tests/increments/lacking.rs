@@ -1,6 +1,6 @@
 //! Targets that have not all that was assumed, or not where it was assumed.
 
-use super::baseline::lose;
+use super::baseline::{data_of, lose};
 use super::ground::Sides;
 use super::support::faulty::{Fault, Proxy};
 use super::support::images;
@@ -53,6 +53,32 @@ fn what_the_target_has_lost_is_named_and_can_be_brought_by_a_repair() {
             sides.target.request("GET", &format!("/v2/team/app/blobs/{}", sha256(blob))).send().expect(200);
         }
     }
+}
+
+/// Who doubts the target's storage must neither be told that a healthy target has lost everything, nor get images of rotten layers.
+#[test]
+fn reupload_reads_to_the_end_what_an_increment_leaves_to_the_target() {
+    let sides = Sides::new();
+    let base = images::noise(4, 100_000);
+    images::oci("team/app", "1", &[&base]).push(&sides.source);
+    sides.export("first", &["team/app:1"], &[]);
+    sides.deliver("first");
+    let new = ["team/app", "apps/new"].map(|name| images::oci(name, "2", &[&base, "on top"]));
+    new.each_ref().map(|image| image.push(&sides.source));
+    sides.export("second", &["team/app:2", "apps/new:2"], &["--since", "first.receipt"]);
+    let layer = sha256(&new[0].blobs[1]);
+    sides.import("second", &["--reupload"]).ended(0);
+    for image in &new {
+        assert_eq!(sides.target.digest(&image.repository, "2"), Some(image.digest()));
+        sides.target.request("GET", &format!("/v2/{}/blobs/{layer}", image.repository)).send().expect(200);
+    }
+    // As long as before, so its last byte says nothing.
+    let mut rotten = new[0].blobs[1].clone();
+    rotten[0] ^= 1;
+    std::fs::write(data_of(&sides, &layer), rotten).unwrap();
+    let ran = sides.import("second", &["--reupload", "--missing", "missing.json"]).ended(7);
+    ran.said(&["nothing was pushed", &layer]);
+    assert_eq!(sides.read("missing.json")["blobs"][0]["digest"], layer.as_str());
 }
 
 /// A proxy on the way may refuse everything that the registry redirects to. That is no loss.

@@ -52,7 +52,8 @@ pub struct PushArgs {
     on_existing: Existing,
     /// Rely on nothing that the target has: upload every blob, put every manifest
     ///
-    /// For a target whose storage or cache is in doubt. What its tags mean is still asked.
+    /// For a target whose storage or cache is in doubt. What its tags mean is still asked. What an increment leaves to the target is
+    /// read there to its last byte and proven before anything is pushed; a dry run does not read it.
     #[arg(long, help_heading = "Pushing", hide_short_help = true)]
     reupload: bool,
     /// Afterwards read everything back and prove its digests

@@ -1,6 +1,6 @@
 //! The plan of a push: what the target has, what has to move, and what is worth telling of it before.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use super::super::context::Context;
 use super::{Cargo, Push, companions, target};
@@ -9,6 +9,7 @@ use crate::oci::{Digest, Repository};
 use crate::plan::{self, Plan, Targets};
 use crate::progress::Event;
 use crate::progress::units::count;
+use crate::prove;
 use crate::transport::registry::Registries;
 
 impl Push<'_> {
@@ -29,7 +30,11 @@ impl Push<'_> {
         let (graph, may_be_half) = (&cargo.graph, cargo.arriving.is_some() || cargo.arrivals.is_some());
         let before = plan::Before { may_be_half, places: &cargo.places };
         let mut inventory = match self.args.reupload {
-            true => plan::take_tags(registries, graph, targets, &closed, jobs, &context.events).await?,
+            true => {
+                let mut inventory = plan::take_tags(registries, graph, targets, &closed, jobs, &context.events).await?;
+                inventory.rely_on(&self.proven_places(registries, cargo, context).await?);
+                inventory
+            }
             false => plan::take_inventory(registries, graph, targets, &closed, jobs, before, &context.events).await?,
         };
         for (tag, digest) in prepared.read_blocked(&inventory, registries).await? {
@@ -57,6 +62,32 @@ impl Push<'_> {
             left.notice().into_iter().for_each(|text| context.events.report(Event::Notice(text)));
         }
         Ok(plan)
+    }
+
+    /// Of the blobs that the source leaves to the target, those that are right there: a push that relies on nothing else reads each
+    /// to its end. A dry run does not read that much, and only asks for their last bytes.
+    ///
+    /// # Errors
+    /// One could not be read.
+    async fn proven_places(
+        &self,
+        registries: &Registries,
+        cargo: &Cargo<'_>,
+        context: &Context,
+    ) -> Result<HashMap<Digest, Repository>> {
+        let mut places = cargo.places.clone();
+        if places.is_empty() || self.args.dry_run {
+            return Ok(places);
+        }
+        let blobs = cargo.graph.blobs().into_iter();
+        let blobs = blobs.filter_map(|blob| Some((places.get(&blob.digest)?.clone(), blob))).collect();
+        let (target, events) = (registries.itself(), context.events.clone());
+        let options = prove::Options { jobs: self.jobs(), every_repository: false };
+        for (digest, error) in (prove::Prover { target: &target, options, events }).broken(blobs).await? {
+            context.events.report(Event::Warning(error.chain()));
+            places.remove(&digest);
+        }
+        Ok(places)
     }
 }
 
