@@ -146,7 +146,7 @@ impl Job<'_> {
         let prover = Prover { target: &target, options: self.options, events: context.events.clone() };
         let mut plan = prover.plan(claims, confirmed).await?;
         let state = match self.state.filter(|_| !self.dry_run) {
-            Some(path) => State::open(path, self.registry, Timestamp::now())?,
+            Some(path) => State::open(path, self.registry, Timestamp::now(), &context.events)?,
             None => State::default(),
         };
         let (ahead, before) = plan.bytes(&state, self.options);

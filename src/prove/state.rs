@@ -13,6 +13,7 @@ use jiff::Timestamp;
 
 use crate::error::{Error, Result};
 use crate::oci::{Digest, Repository};
+use crate::progress::{Event, Events};
 
 const MAGIC: &str = "gapferry-prove 1";
 /// Room for millions of lines; a larger file is not ours.
@@ -32,13 +33,18 @@ impl State {
     ///
     /// # Errors
     /// It is something else, or of another registry; it cannot be written.
-    pub fn open(path: &Path, registry: &str, now: Timestamp) -> Result<State> {
+    pub fn open(path: &Path, registry: &str, now: Timestamp, events: &Events) -> Result<State> {
         let fail = |e| Error::disk("opening", path, e);
         let mut file = OpenOptions::new().read(true).append(true).create(true).open(path).map_err(fail)?;
         let mut bytes = Vec::new();
         (&mut file).take(MAX_STATE + 1).read_to_end(&mut bytes).map_err(fail)?;
-        let text = String::from_utf8_lossy(&bytes);
-        let shown = path.display();
+        let (mut text, shown) = (String::from_utf8_lossy(&bytes), path.display());
+        if is_torn(&text) {
+            let why = "it says nothing of what was proven before, as after a power cut";
+            events.report(Event::Warning(format!("{shown}: {why}; everything is read anew")));
+            file.set_len(0).map_err(|e| Error::disk("emptying", path, e))?;
+            text = "".into();
+        }
         let mut state = match text.is_empty() {
             true => State { begun: Some(now), ..State::default() },
             false => State::parse(&text, registry).map_err(|why| Error::input(format!("{shown}: {why}")))?,
@@ -100,9 +106,18 @@ impl State {
     }
 }
 
+/// Whether not even the first line of a state has come to the medium: it is cut, or its blocks were allocated and not written.
+fn is_torn(text: &str) -> bool {
+    let first = text.lines().next().unwrap_or_default();
+    let is_cut = !text.contains('\n') && (MAGIC.starts_with(first) || first.starts_with(MAGIC));
+    !text.is_empty() && (is_cut || first.contains('\0'))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::progress::Recorder;
+    use std::sync::Arc;
 
     #[test]
     fn a_torn_line_loses_only_itself_and_another_registry_is_refused() {
@@ -115,5 +130,26 @@ mod tests {
         assert_eq!(state.earlier().map(|begun| begun.to_string()).as_deref(), Some("2026-11-20T10:00:00Z"));
         assert!(State::parse(&text, "other").unwrap_err().contains("of a proof of r:1"));
         assert!(State::parse("something else\n", "r:1").is_err());
+    }
+
+    #[test]
+    fn a_state_of_which_nothing_came_to_the_medium_begins_anew_and_a_strange_file_is_kept() {
+        let directory = tempfile::tempdir().unwrap();
+        let (path, now) = (directory.path().join("r.json.proving"), "2026-11-20T10:00:00Z".parse().unwrap());
+        for torn in ["gapf", "gapferry-prove 1 r:", "gapferry-prove 1 r:1 2026-11-2", "\0\0\0", "\0\0\n\0"] {
+            std::fs::write(&path, torn).unwrap();
+            let recorder = Arc::new(Recorder::default());
+            let events: Events = recorder.clone();
+            State::open(&path, "r:1", now, &events).unwrap();
+            let begun = std::fs::read_to_string(&path).unwrap();
+            assert_eq!(begun, format!("{MAGIC} r:1 2026-11-20T10:00:00Z\n"), "{torn:?}");
+            assert!(matches!(&recorder.events()[..], [Event::Warning(_)]), "{torn:?}");
+        }
+        for other in ["something else\n", "something else"] {
+            std::fs::write(&path, other).unwrap();
+            let events: Events = Arc::new(Recorder::default());
+            assert!(State::open(&path, "r:1", now, &events).is_err());
+            assert_eq!(std::fs::read_to_string(&path).unwrap(), other);
+        }
     }
 }
