@@ -10,6 +10,7 @@ use tokio::sync::OnceCell;
 use super::arrived::Arrived;
 use super::auth::Auth;
 use super::heads::Heads;
+use super::mount::Mounts;
 use super::optional::Answers;
 use super::spent::Spent;
 use super::stored::Proofs;
@@ -50,6 +51,7 @@ pub(super) struct Memory {
     /// Upload sessions that a refused mount has opened.
     pub sessions: Mutex<HashMap<(Repository, Digest), Url>>,
     pub arrived: Arrived,
+    pub mounts: Mounts,
     pub proofs: Proofs,
     pub spent: Spent,
     /// PATCH was refused as such: uploads go in one request.

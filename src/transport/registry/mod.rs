@@ -41,6 +41,7 @@ mod liveness;
 mod location;
 mod manifests;
 mod memory;
+mod mount;
 mod optional;
 mod outage;
 mod outflow;
@@ -286,7 +287,7 @@ impl Sink for Registries {
         if repository.registry() != from.registry() || repository == from {
             return Ok(false);
         }
-        upload::mount(&*self.target(repository)?, repository, blob, from).await
+        mount::mount(&*self.target(repository)?, repository, blob, from).await
     }
 
     async fn put_blob(&self, repository: &Repository, blob: &Descriptor, origin: &Origin<'_>) -> Result<()> {

@@ -1,4 +1,4 @@
-//! Blobs into a registry: looked for, mounted, uploaded (distribution-spec, "Pushing blobs").
+//! Blobs into a registry: looked for, uploaded (distribution-spec, "Pushing blobs").
 //!
 //! A small blob is one POST and one PUT of the whole body with its exact length. A large one goes by PATCH in one stream,
 //! so that a registry that keeps what it got before a break can be asked how much that is, and only the rest is sent again
@@ -13,7 +13,7 @@
 use futures_util::StreamExt;
 use reqwest::{Method, Url};
 
-use super::answer::{Purpose, refusal, refusal_of};
+use super::answer::refusal;
 use super::auth::Scopes;
 use super::failure::{Failure, Retry, may_be_down};
 use super::host::{Ask, Host, Target, strange};
@@ -113,48 +113,6 @@ pub(super) async fn can_read(host: &Host, repository: &Repository, blob: &Descri
         host.memory.proofs.suspect(&blob.digest);
     }
     Ok(readable)
-}
-
-/// Cross-repository mount. Anything but “created” means that the blob has to be uploaded; a session opened instead is kept
-/// for that.
-pub(super) async fn mount(host: &Host, to: &Repository, blob: &Descriptor, from: &Repository) -> Result<bool> {
-    let what = format!("mounting blob {} into {to}", blob.digest);
-    let path = format!("/v2/{}/blobs/uploads/?mount={}&from={}", to.path(), blob.digest, from.path());
-    let scopes = Scopes::push(to).and_pull(from);
-    let _alone = host.projects.alone(to, blob.digest).await;
-    let _turn = host.projects.turn(to, Turn::Mount).await;
-    let (ask, mut tries) = (Ask::new(Method::POST, path, scopes, &what), host.tries(&what));
-    loop {
-        let reply = match host.ask(&ask).await {
-            Ok(reply) => reply,
-            Err(error) => {
-                tracing::debug!(what, %error, "not mounted");
-                return Ok(false);
-            }
-        };
-        match reply.status() {
-            201 => {
-                host.memory.arrived.note_mounted(to, blob.digest);
-                return Ok(true);
-            }
-            202 => {
-                tracing::debug!(what, status = 202, "not mounted");
-                if let Ok(location) = location(&reply, &what) {
-                    host.memory.keep_session(to, &blob.digest, location);
-                }
-                return Ok(false);
-            }
-            _ => {
-                let error = refusal_of(Purpose::WriteBlob, &what, reply).await.error;
-                tracing::debug!(what, %error, "not mounted");
-                if !concerns_more(&error) {
-                    return Ok(false);
-                }
-                // An upload would meet the same.
-                tries.again(Failure::never(error)).await?;
-            }
-        }
-    }
 }
 
 /// Uploads the blob, reading it from `origin` again for every try, and checks that the registry stores what it took.

@@ -69,6 +69,48 @@ async fn a_failed_mount_is_only_a_reason_to_upload() {
     assert_eq!(server.count("PUT", "/u"), 1);
 }
 
+/// A mount saves an upload, and nothing depends on it.
+#[tokio::test]
+async fn a_mount_that_gets_no_answer_is_not_asked_for_again() {
+    let server = taking().await;
+    server.when("POST", "mount=").always().fault(Fault::Reset(Stage::Request));
+    let registries = client(config());
+    let shelf = Shelf::default();
+    let blobs = ["one", "two", "three"].map(|content| shelf.add(content));
+    let other = repository(&server.address, "other");
+    for blob in &blobs {
+        assert!(!registries.mount(&repo(&server), blob, &other).await.unwrap());
+    }
+    assert_eq!(server.count("POST", "mount="), 1);
+    shelf::push(&registries, &repo(&server), &shelf, &blobs.each_ref()).await.unwrap();
+    assert_eq!(server.count("PUT", "/u"), 3);
+}
+
+/// Whoever pulls from a registry that takes manifests unchecked would find the image without its layers.
+#[tokio::test]
+async fn a_mount_that_brings_nothing_is_none() {
+    for links in [false, true] {
+        let server = Server::registry(move |request, _| match request.method.as_str() {
+            "POST" if request.target.contains("mount=") => Answer::new(201),
+            "POST" => Answer::new(202).with("Location", "/u"),
+            "PUT" => Answer::new(201),
+            _ if links => Answer::new(206).with("Content-Range", "bytes 2-2/3").body("e"),
+            _ => Answer::new(404),
+        });
+        let server = server.await;
+        let registries = client(config());
+        let shelf = Shelf::default();
+        let other = repository(&server.address, "other");
+        for content in ["one", "two", "six", "ten", "ace"] {
+            let mounted = registries.mount(&repo(&server), &shelf.add(content), &other).await.unwrap();
+            assert_eq!(mounted, links, "{content}");
+        }
+        // A registry that links is asked once for each repository; of one that does not, no more is asked.
+        let (mounts, reads) = (server.count("POST", "mount="), server.count("GET", "/blobs/sha256"));
+        assert_eq!((mounts, reads), if links { (5, 1) } else { (3, 3) });
+    }
+}
+
 #[tokio::test]
 async fn another_size_at_the_target_means_absent() {
     let server = Server::registry(|_, _| Answer::new(200).body("12345")).await;

@@ -1,0 +1,158 @@
+//! Cross-repository mounts (distribution-spec, "Mounting a blob from another repository").
+//!
+//! **Threats.** A mount is optional, and an upload does the same. So a registry, or a gateway before it, that never answers a mount
+//! must not end the run; and a registry that answers 201 may have linked nothing, and take the manifest all the same. The first
+//! mount into each repository is therefore read back.
+
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use reqwest::Method;
+
+use super::answer::{Purpose, refusal_of};
+use super::auth::Scopes;
+use super::failure::{Failure, Retry, is_transient};
+use super::host::{Ask, Host};
+use super::last_byte;
+use super::projects::Turn;
+use super::reply::Reply;
+use super::upload::{concerns_more, location};
+use crate::content::Readable;
+use crate::error::{Kind, Result};
+use crate::oci::{Descriptor, Repository};
+
+/// So many mounts without an answer, one after the other, are enough at a registry that has answered others.
+const MOST_UNANSWERED: u32 = 3;
+/// So many mounts that brought nothing are enough at a registry where none has brought anything.
+const MOST_EMPTY: u32 = 3;
+
+/// What became of the mounts at one registry.
+#[derive(Default)]
+pub(super) struct Mounts {
+    has_answered: AtomicBool,
+    /// Since the last answer.
+    unanswered: AtomicU32,
+    /// Answered with 201, and the blob was not there.
+    empty: AtomicU32,
+    /// Repositories into which a mount has brought a blob, as far as can be seen.
+    proven: Mutex<HashSet<Repository>>,
+}
+
+impl Mounts {
+    /// Whether another one is worth a try.
+    fn are_useful(&self) -> bool {
+        let most = if self.has_answered.load(Ordering::Relaxed) { MOST_UNANSWERED } else { 1 };
+        let proven = self.proven.lock().unwrap_or_else(PoisonError::into_inner);
+        self.unanswered.load(Ordering::Relaxed) < most
+            && !(proven.is_empty() && self.empty.load(Ordering::Relaxed) >= MOST_EMPTY)
+    }
+
+    fn note_answer(&self) {
+        self.has_answered.store(true, Ordering::Relaxed);
+        self.unanswered.store(0, Ordering::Relaxed);
+    }
+
+    fn is_proven(&self, repository: &Repository) -> bool {
+        self.proven.lock().unwrap_or_else(PoisonError::into_inner).contains(repository)
+    }
+
+    fn note_proven(&self, repository: &Repository) {
+        self.proven.lock().unwrap_or_else(PoisonError::into_inner).insert(repository.clone());
+    }
+}
+
+/// Mounts `blob` of the repository `from` into `to`. Anything but “created” means that the blob has to be uploaded; a session opened
+/// instead is kept for that.
+///
+/// # Errors
+/// An upload would meet the same.
+pub(super) async fn mount(host: &Host, to: &Repository, blob: &Descriptor, from: &Repository) -> Result<bool> {
+    if !host.memory.mounts.are_useful() {
+        return Ok(false);
+    }
+    let what = format!("mounting blob {} into {to}", blob.digest);
+    let path = format!("/v2/{}/blobs/uploads/?mount={}&from={}", to.path(), blob.digest, from.path());
+    let scopes = Scopes::push(to).and_pull(from);
+    let _alone = host.projects.alone(to, blob.digest).await;
+    let _turn = host.projects.turn(to, Turn::Mount).await;
+    let (ask, mut tries) = (Ask::new(Method::POST, path, scopes, &what), host.tries(&what));
+    loop {
+        let Some(reply) = answered(host, &ask).await? else { return Ok(false) };
+        match reply.status() {
+            201 => {
+                drop(reply);
+                let is_there = is_there(host, to, blob).await?;
+                if is_there {
+                    host.memory.arrived.note_mounted(to, blob.digest);
+                }
+                return Ok(is_there);
+            }
+            202 => {
+                tracing::debug!(what, status = 202, "not mounted");
+                if let Ok(location) = location(&reply, &what) {
+                    host.memory.keep_session(to, &blob.digest, location);
+                }
+                return Ok(false);
+            }
+            _ => {
+                let error = refusal_of(Purpose::WriteBlob, &what, reply).await.error;
+                tracing::debug!(what, %error, "not mounted");
+                if !concerns_more(&error) {
+                    return Ok(false);
+                }
+                // An upload would meet the same.
+                tries.again(Failure::never(error)).await?;
+            }
+        }
+    }
+}
+
+/// The answer to a mount; a status that may pass is waited for. `None`: there is none, so an upload is the way.
+async fn answered(host: &Host, ask: &Ask<'_>) -> Result<Option<Reply>> {
+    let mut tries = host.tries(ask.what);
+    loop {
+        let permit = host.changes.clone().acquire_owned().await.ok();
+        let failure = match host.once(ask).await {
+            Ok(mut reply) => {
+                host.memory.mounts.note_answer();
+                if !is_transient(reply.status()) {
+                    reply.permit = permit;
+                    return Ok(Some(reply));
+                }
+                ask.refused(reply).await
+            }
+            Err(failure) if failure.error.kind() == Kind::Network && failure.retry != Retry::Never => {
+                host.memory.mounts.unanswered.fetch_add(1, Ordering::Relaxed);
+                tracing::debug!(what = ask.what, error = %failure.error, "a mount without an answer");
+                return Ok(None);
+            }
+            Err(failure) => failure,
+        };
+        drop(permit);
+        if let Err(error) = tries.again(failure).await {
+            tracing::debug!(what = ask.what, %error, "not mounted");
+            return Ok(None);
+        }
+    }
+}
+
+/// Whether a mount that was answered with 201 has brought the blob: read back in a repository into which none is known to have.
+async fn is_there(host: &Host, to: &Repository, blob: &Descriptor) -> Result<bool> {
+    let mounts = &host.memory.mounts;
+    if mounts.is_proven(to) {
+        return Ok(true);
+    }
+    match last_byte::read(host, to, blob).await? {
+        Readable::No(why) => {
+            mounts.empty.fetch_add(1, Ordering::Relaxed);
+            tracing::debug!(repository = %to, blob = %blob.digest, why, "mounted, and not there");
+            Ok(false)
+        }
+        // Where this account may not read, the manifest will prove it.
+        Readable::Yes | Readable::Denied | Readable::Failed(_) | Readable::Unknown(_) | Readable::PerhapsLost(_) => {
+            mounts.note_proven(to);
+            Ok(true)
+        }
+    }
+}
