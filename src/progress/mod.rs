@@ -16,7 +16,7 @@ pub use http::{Exchange, Headers, Moment};
 pub use json::Json;
 pub use lines::Lines;
 pub use plain::{plain, plain_piece, shown_line};
-pub use redact::{conceal, redacted};
+pub use redact::{conceal, redacted, redacted_with};
 pub use terminal::Terminal;
 
 use std::sync::{Arc, Mutex};

@@ -83,11 +83,17 @@ pub fn conceal(secret: &str) {
 
 /// The text, with `***` where a secret stands in it.
 pub fn redacted(text: &str) -> Cow<'_, str> {
+    redacted_with(text, &[])
+}
+
+/// The same; these are secrets as well, and only here: there are too many of their kind to remember.
+pub fn redacted_with<'t>(text: &'t str, secrets: &[String]) -> Cow<'t, str> {
+    let more: Vec<Form> = secrets.iter().flat_map(|secret| forms(secret)).collect();
     known::read(|forms| {
         let mut found = Vec::new();
-        if !forms.is_empty() {
+        if !forms.is_empty() || !more.is_empty() {
             for reading in readings(text) {
-                found.extend(forms.iter().flat_map(|form| reading.find(form)));
+                found.extend(forms.iter().chain(&more).flat_map(|form| reading.find(form)));
             }
         }
         masked(text, found)

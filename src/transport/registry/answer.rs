@@ -13,9 +13,10 @@ use super::outage::Evidence;
 use super::refusals;
 use super::reply::Reply;
 use super::retry::retry_after;
+use super::trace;
 use crate::error::{Error, Kind, Reason};
 use crate::oci::Digest;
-use crate::progress::redacted;
+use crate::progress::redacted_with;
 
 /// Read of a refusal's body, in bytes.
 pub(super) const READ: usize = 64 * 1024;
@@ -79,9 +80,10 @@ async fn read(purpose: Purpose, what: &str, reply: Reply, aside: &str) -> (Failu
     let date = reply.header(DATE.as_str()).and_then(|date| httpdate::parse_http_date(date).ok());
     let now = date.unwrap_or_else(SystemTime::now);
     let after = reply.header(RETRY_AFTER.as_str()).and_then(|header| retry_after(header, now));
+    let secrets = trace::secrets(reply.url());
     let body = reply.body_start(READ).await;
     let mut text = format!("{what}: {}{aside}", spoken(status));
-    let said = excerpt(&body);
+    let said = excerpt_without(&body, &secrets);
     if !said.is_empty() {
         text.push_str(": ");
         text.push_str(&said);
@@ -205,14 +207,32 @@ pub(super) fn spoken(status: u16) -> String {
 /// What the body says, for a person: the errors of the distribution protocol (distribution-spec, "Error Codes"), other JSON
 /// with a message, the text of a page.
 pub(super) fn excerpt(body: &[u8]) -> String {
+    excerpt_without(body, &[])
+}
+
+/// The same, without these secrets, which are not kept.
+fn excerpt_without(body: &[u8], secrets: &[String]) -> String {
     let text = String::from_utf8_lossy(body);
     let said = match serde_json::from_slice::<Value>(body) {
         Ok(json) => from_json(&json).unwrap_or_else(|| text.to_string()),
-        Err(_) if text.trim_start().starts_with('<') => format!("(a web page) {}", without_tags(&text)),
+        Err(_) if text.trim_start().starts_with('<') => {
+            from_xml(&text).unwrap_or_else(|| format!("(a web page) {}", without_tags(&text)))
+        }
         Err(_) => text.to_string(),
     };
     // Before it is cut: a part of a secret would not be found any more.
-    shortened(&redacted(&said))
+    shortened(&redacted_with(&said, secrets))
+}
+
+/// The error of an object storage as S3 writes it: `<Error><Code>…</Code><Message>…</Message>…</Error>`. The rest repeats the request.
+fn from_xml(text: &str) -> Option<String> {
+    let (_, error) = text.trim_start().starts_with('<').then(|| text.split_once("<Error>"))??;
+    let element = |name: &str| {
+        let (_, rest) = error.split_once(&format!("<{name}>"))?;
+        rest.split_once('<').map(|(value, _)| value.trim()).filter(|value| !value.is_empty())
+    };
+    let parts: Vec<&str> = ["Code", "Message"].into_iter().filter_map(element).collect();
+    (!parts.is_empty()).then(|| parts.join(": "))
 }
 
 /// What a web page says that came instead of a registry's answer: from a login service, a captive portal or another server of that
@@ -359,6 +379,18 @@ mod tests {
         let said = excerpt(page.as_bytes());
         assert!(said.starts_with("(a web page) 502 Bad Gateway xxx"), "{said}");
         assert!(said.chars().count() <= SHOWN + 1);
+    }
+
+    #[test]
+    fn an_error_of_a_storage_is_told_without_the_secrets_of_the_url_it_was_asked_by() {
+        let url = "http://storage/b?X-Amz-Signature=AMZSIG0123456789&X-Amz-Security-Token=a%2Fb%3DTOKEN1234&n=12345678";
+        let secrets = trace::secrets(&reqwest::Url::parse(url).unwrap());
+        let echo = r#"<?xml version="1.0"?><Error><Code>SignatureDoesNotMatch</Code><Message>no AMZSIG0123456789, a/b=TOKEN1234 or
+            a%2Fb%3DTOKEN1234 of 12345678</Message><SignatureProvided>AMZSIG0123456789</SignatureProvided></Error>"#;
+        let said = excerpt_without(echo.as_bytes(), &secrets);
+        assert_eq!(said, "SignatureDoesNotMatch: no ***, *** or *** of 12345678");
+        let page = excerpt_without(b"<html>you sent AMZSIG0123456789</html>", &secrets);
+        assert_eq!(page, "(a web page) you sent ***");
     }
 
     #[test]

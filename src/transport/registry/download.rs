@@ -235,9 +235,9 @@ impl Wanted {
                     "the registry offers {length} bytes ({kind}{coding}), its descriptor says {}",
                     self.blob.size
                 );
-                // Another server than a registry has answered.
-                let is_page = reply.header("content-type").is_some_and(is_html);
-                Err(Failure::never(if is_page { strange(&self.what, text) } else { self.wrong(&text) }))
+                // Another server than a registry has answered, or what stands before it has changed the answer.
+                let is_other = reply.header("content-type").is_some_and(is_html) || reply.coding().is_some();
+                Err(Failure::never(if is_other { strange(&self.what, text) } else { self.wrong(&text) }))
             }
             _ => Ok(Opened::at(0, reply, &self.what)),
         }

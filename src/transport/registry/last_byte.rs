@@ -6,6 +6,7 @@
 
 use reqwest::Method;
 
+use super::answer::is_html;
 use super::auth::Scopes;
 use super::download::ContentRange;
 use super::failure::{Failure, Retry, is_transient};
@@ -175,7 +176,10 @@ async fn once(host: &Host, ask: &Ask<'_>, blob: &Descriptor) -> Result<Readable,
     Ok(match (reply.status(), reply.content_length()) {
         (206, _) => return part(reply, blob, ask.what).await,
         // It sends everything, which is not worth reading.
-        (200, Some(length)) if length != blob.size => has(length),
+        (200, Some(length)) if length != blob.size => match reply.header("content-type") {
+            Some(kind) if is_html(kind) => Readable::Unknown(format!("reading it is answered with a page ({kind})")),
+            _ => has(length),
+        },
         (200, _) => Readable::Yes,
         // 412: a policy of the project forbids pulling (Harbor).
         (401 | 403 | 412, _) if reply.own => Readable::Denied,

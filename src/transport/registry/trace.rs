@@ -91,6 +91,18 @@ fn masked_query(query: &str) -> String {
     masked.collect()
 }
 
+/// Shorter values of a query are words and numbers.
+const SHORTEST_SECRET: usize = 8;
+
+/// What of a URL's query must not be repeated, such as the signature of a storage: the values that are masked, as they stand and as
+/// they are meant.
+pub(super) fn secrets(url: &Url) -> Vec<String> {
+    let pairs = url.query().unwrap_or_default().split(['&', ';']).filter_map(|pair| pair.split_once('='));
+    let raw = pairs.filter(|(key, _)| !OPEN.contains(key)).map(|(_, value)| value.to_owned());
+    let meant = url.query_pairs().filter(|(key, _)| !OPEN.contains(&&**key)).map(|(_, value)| value.into_owned());
+    raw.chain(meant).filter(|value| value.len() >= SHORTEST_SECRET).collect()
+}
+
 /// The headers worth telling, their secrets masked.
 fn selected(headers: &HeaderMap) -> Headers {
     let known = headers.iter().filter(|(name, _)| SHOWN.contains(&name.as_str()));

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use gapferry::content::Source;
+use gapferry::content::{Readable, Sink, Source};
 use gapferry::error::Kind;
 use gapferry::transport::registry::Config;
 
@@ -97,6 +97,23 @@ async fn a_length_other_than_the_descriptors_is_refused_before_the_first_byte() 
         assert_eq!(error.kind(), Kind::Damaged);
         assert!(error.to_string().contains(&blob.digest.to_string()), "{error}");
         assert!(error.to_string().contains("text/plain"), "{error}");
+    }
+}
+
+/// Whoever is sent to the login of a proxy must not be told that the registry's storage is damaged.
+#[tokio::test]
+async fn a_page_or_a_coding_instead_of_a_blob_is_no_damage() {
+    let page = Answer::new(200).with("Content-Type", "text/html; charset=utf-8").body("<h1>Please log in</h1>");
+    let coded = Answer::new(200).with("Content-Encoding", "gzip").body("hell");
+    for (answer, is_page) in [(page, true), (coded, false)] {
+        let server = Server::registry(move |_, _| answer.clone()).await;
+        let (registries, blob) = (client(config()), Shelf::default().add("hello"));
+        let error = registries.blob(&repo(&server), &blob, 0).await.err().unwrap();
+        assert_eq!(error.kind(), Kind::Network, "{error:?}");
+        if is_page {
+            let found = registries.can_read(&repo(&server), &blob).await.unwrap();
+            assert!(matches!(found, Readable::Unknown(_)), "{found:?}");
+        }
     }
 }
 
