@@ -22,7 +22,7 @@ use crate::progress::units::count;
 use crate::progress::{Event, Events, Phase};
 use crate::walk::{Origin, Walk, Wanted};
 pub use beside::without_companions;
-pub use locate::locate;
+pub use locate::{Search, locate};
 
 /// Every image of a job that failed, so that all can be mended at once.
 #[derive(Debug)]

@@ -19,7 +19,7 @@ use std::sync::{Mutex, PoisonError};
 use crate::content::{Cached, Source};
 use crate::error::{Error, Kind, Result};
 use crate::graph::{Image, LeftBehind};
-use crate::lock::{Absent, IndexMode, LockedImage, Rename, Selection};
+use crate::lock::{Absent, Attached, IndexMode, LockedImage, Rename, Selection};
 use crate::oci::{Descriptor, Digest, Manifest, Platform, Reference, Repository};
 use crate::position::Written;
 use crate::progress::units::count;
@@ -110,6 +110,7 @@ pub struct Walk<'a> {
     left_behind: Mutex<Vec<LeftBehind>>,
     companions: LockedCompanions,
     leaves_withheld: bool,
+    leaves_lost_companions: bool,
     /// Where the images of a lock that is followed stand in its file.
     written: Written,
     platforms: Platforms,
@@ -128,6 +129,7 @@ impl<'a> Walk<'a> {
         let (known, recalled, platforms, tags, untold) = Default::default();
         let (former, kept_companions, denied_companions, foreign, written) = Default::default();
         let (modes, kept_modes, left_behind, companions, leaves_withheld, untold_effect) = Default::default();
+        let leaves_lost_companions = false;
         Walk {
             source,
             options,
@@ -142,6 +144,7 @@ impl<'a> Walk<'a> {
             left_behind,
             companions,
             leaves_withheld,
+            leaves_lost_companions,
             written,
             platforms,
             tags,
@@ -166,6 +169,12 @@ impl<'a> Walk<'a> {
     /// them: for a target that needs nothing of what it has.
     pub fn leaving_withheld(self) -> Walk<'a> {
         Walk { leaves_withheld: true, ..self }
+    }
+
+    /// Images of a lock are assembled without companions of it that their registries no longer have; their entries then say that
+    /// more may be attached. A companion that is only out of reach for now still costs its image.
+    pub fn leaving_lost_companions(self, leaves: bool) -> Walk<'a> {
+        Walk { leaves_lost_companions: leaves, ..self }
     }
 
     /// Where the images of a lock that is followed stand in its file, for messages.
@@ -274,6 +283,14 @@ impl<'a> Walk<'a> {
         Ok(root)
     }
 
+    /// The manifest of a companion that a lock entry names, alone.
+    ///
+    /// # Errors
+    /// It is gone or denied; the message says what its tag means now.
+    pub async fn companion(&self, locked: &LockedImage, companion: &Attached) -> Result<Manifest> {
+        locked::companion(self, locked, companion).await
+    }
+
     /// Makes the image of a lock entry again, exactly.
     ///
     /// # Errors
@@ -371,11 +388,13 @@ impl<'a> Walk<'a> {
         let absent = |blob: &Descriptor| locked.absent.iter().any(|absent| absent.digest == blob.digest);
         let (mut blobs, _) = tree.blobs(true);
         blobs.retain(|blob| !absent(blob));
-        let locked_now = LockedImage { attached: found.attached, attached_unknown: found.unknown, ..locked.clone() };
+        let (attached, attached_unknown) = (found.attached, found.unknown || found.lacks);
+        let locked_now = LockedImage { attached, attached_unknown, ..locked.clone() };
         let mut image = Image { locked: locked_now, manifests: tree.into_manifests(), blobs };
         match self.companions {
             LockedCompanions::Remaining => return Ok(image),
             LockedCompanions::Today | LockedCompanions::None => image.locked.total_size = image.total_size(),
+            LockedCompanions::Locked if found.lacks => image.locked.total_size = image.total_size(),
             LockedCompanions::Locked => {}
         }
         if image.total_size() != image.locked.total_size && !is_partial {

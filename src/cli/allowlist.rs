@@ -284,6 +284,7 @@ impl AllowlistArgs {
         context: &Context,
     ) -> Result<(Lock, Graph)> {
         let walk = self.walk(cached, context).with_companions(companions).with_written(written);
+        let walk = walk.leaving_lost_companions(self.keep_going && !self.require_referrers);
         let before = lock.images.clone();
         let followed = resolve::follow(&walk, lock, self.leave_out(), registry.jobs(), &context.events).await;
         report_kept_companions(walk.kept_companions(), context);

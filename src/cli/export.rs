@@ -220,10 +220,13 @@ async fn export(
     let at_hand = baseline.as_mut().map(Baseline::take_at_hand).unwrap_or_default();
     let source = Cached::new(kept, former_layout.map(|layout| Box::new(layout) as Box<dyn Source>));
     let mut source = source.with_local(at_hand);
-    let mut prescribed = Vec::new();
+    let (mut prescribed, mut promised) = (Vec::new(), 0);
     let (mut lock, mut graph) = match ask {
         Ask::Locked(lock, written) => {
             prescribed.clone_from(&lock.missing);
+            if args.companions() == LockedCompanions::Locked {
+                promised = companions_in(&lock);
+            }
             let given = lock.clone();
             let (lock, companions) = ((*lock, written), args.companions());
             let followed = args.allowlist.follow(lock, companions, &source, &args.registry, context).await?;
@@ -247,7 +250,7 @@ async fn export(
     }
     let from = From { source: &source, registries, baseline: baseline.as_ref(), tools: &tools, lost: &lost };
     loop {
-        let has_companions = || lock.images.iter().any(|image| !image.companions().is_empty());
+        let has_companions = || companions_in(&lock) > 0;
         let kept = (may.images || may.companions && has_companions()).then(|| graph.clone());
         let ended = produce(args, (&lock, graph), &from, (started, key.clone()), context).await;
         let Err(error) = ended else {
@@ -256,7 +259,10 @@ async fn export(
                 let all: Vec<MissingImage> = prescribed.iter().chain(&missing).cloned().collect();
                 context.say_lines(&missing_lines(&all));
             }
-            return ended.map(|_| args.allowlist.ended(&missing));
+            return ended.map(|_| match companions_in(&lock) < promised {
+                true => Outcome::SomeImagesFailed,
+                false => args.allowlist.ended(&missing),
+            });
         };
         graph = kept.ok_or(error.clone())?;
         let lost = Faults::of_lost(lost.take());
@@ -265,6 +271,11 @@ async fn export(
             return Err(error);
         }
     }
+}
+
+/// How many companions the images of a lock have.
+fn companions_in(lock: &Lock) -> usize {
+    lock.images.iter().map(|image| image.companions().len()).sum()
 }
 
 /// What an export reads from.

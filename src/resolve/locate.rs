@@ -17,7 +17,7 @@ use crate::content::{Cached, Source};
 use crate::error::{Error, Kind, Result};
 use crate::graph::{Image, Located};
 use crate::lock::Lock;
-use crate::oci::{Descriptor, Digest, MAX_MANIFEST_SIZE, Manifest, Reference, Repository};
+use crate::oci::{Descriptor, Digest, MAX_MANIFEST_SIZE, Manifest, Repository};
 use crate::progress::Events;
 use crate::walk::{Origin, Walk};
 
@@ -26,18 +26,29 @@ const MOST_ASKED: usize = 2_000;
 /// More digests that were not found are not named.
 const MOST_NAMED: usize = 20;
 
-/// Finds `wanted`, digests and, where they are known, their sizes; `images` of the lock were read before.
+/// What was found of what was wanted.
+pub struct Search {
+    pub located: Located,
+    /// What is in no repository of the lock any more, sorted.
+    pub lost: Vec<Digest>,
+    /// Why, if there is any: it lists these digests.
+    pub why: Option<Error>,
+}
+
+/// Finds `wanted`, digests and, where they are known, their sizes; `images` of the lock were read before. What the source has lost
+/// too is no error.
 ///
 /// # Errors
-/// Something is not of this lock, or nowhere in its repositories; a registry gives no clear answer.
+/// Something is not of this lock; a registry gives no clear answer.
 pub async fn locate(
     walk: &Walk<'_>,
     (lock, images): (&Lock, &[Image]),
     wanted: HashMap<Digest, Option<u64>>,
     jobs: usize,
     events: &Events,
-) -> Result<Located> {
-    let mut search = Search { walk, lock, wanted, found: Located::default(), unread: Vec::new(), silent: None };
+) -> Result<Search> {
+    let (found, unread, gone, silent) = Default::default();
+    let mut search = Searching { walk, lock, wanted, found, unread, gone, silent };
     images.iter().try_for_each(|image| search.take(image))?;
     search.by_name().await?;
     let asked = search.is_cheap_to_ask();
@@ -59,7 +70,7 @@ pub async fn locate(
     search.end()
 }
 
-struct Search<'a> {
+struct Searching<'a> {
     walk: &'a Walk<'a>,
     lock: &'a Lock,
     /// What is still to be found.
@@ -67,11 +78,13 @@ struct Search<'a> {
     found: Located,
     /// Why images could not be read.
     unread: Vec<Error>,
+    /// Why companions that are wanted could not be read.
+    gone: HashMap<Digest, Error>,
     /// Why a registry that may have something of it did not answer.
     silent: Option<Error>,
 }
 
-impl Search<'_> {
+impl Searching<'_> {
     fn source(&self) -> &Cached<'_> {
         self.walk.source()
     }
@@ -91,9 +104,9 @@ impl Search<'_> {
                 if !self.wanted.contains_key(&companion.digest) {
                     continue;
                 }
-                let reference = locked.reference.repository.with_digest(companion.digest);
-                if let Some(manifest) = manifest(self.walk.source(), &reference).await? {
-                    self.add_manifest(manifest)?;
+                match self.walk.companion(locked, companion).await {
+                    Ok(manifest) => self.add_manifest(manifest)?,
+                    Err(error) => _ = self.gone.insert(companion.digest, passed_over(error)?),
                 }
             }
         }
@@ -158,29 +171,44 @@ impl Search<'_> {
         }
     }
 
-    fn end(mut self) -> Result<Located> {
+    fn end(mut self) -> Result<Search> {
         let mut lost: Vec<Digest> = self.wanted.keys().copied().collect();
         lost.sort();
-        let Some(first) = lost.first() else {
-            self.found.manifests.sort_by_key(Manifest::digest);
-            self.found.blobs.sort_by_key(|(blob, _)| blob.digest);
-            return Ok(self.found);
-        };
+        self.found.manifests.sort_by_key(Manifest::digest);
+        self.found.blobs.sort_by_key(|(blob, _)| blob.digest);
+        let why = self.why(&lost)?;
+        Ok(Search { located: self.found, lost, why })
+    }
+
+    /// Why the `lost` cannot be had.
+    ///
+    /// # Errors
+    /// Nothing that the lock names explains it; a registry that may have it does not answer.
+    fn why(&self, lost: &[Digest]) -> Result<Option<Error>> {
+        let Some(first) = lost.first() else { return Ok(None) };
         let is_silent = |error: &&Error| error.kind() == Kind::Network;
-        if let Some(error) = self.silent.as_ref().or_else(|| self.unread.iter().find(is_silent)) {
+        let gone: Vec<(&Digest, &Error)> = lost.iter().filter_map(|digest| self.gone.get_key_value(digest)).collect();
+        let unread = || self.unread.iter().chain(gone.iter().map(|(_, error)| *error));
+        if let Some(error) = self.silent.as_ref().or_else(|| unread().find(is_silent)) {
             let text =
                 format!("what is missing was found nowhere else, and a registry of this lock does not answer: {first}");
             return Err(Error::new(Kind::Network, text).because(error.clone()));
         }
-        let Some(unread) = self.unread.first() else { return Err(not_of_this_lock(first)) };
-        let text = format!(
-            "what is missing is in no repository of this lock ({} of its images cannot be read there any more: {}):",
-            self.unread.len(),
-            unread.chain()
-        );
+        if unread().next().is_none() {
+            return Err(not_of_this_lock(first));
+        }
+        let images = self.unread.first().map(|error| {
+            let number = self.unread.len();
+            format!(" ({number} of its images cannot be read there any more: {})", error.chain())
+        });
+        let text = format!("what is missing is in no repository of this lock{}:", images.unwrap_or_default());
         let more = lost.len().checked_sub(MOST_NAMED).filter(|more| *more > 0).map(|more| format!("  and {more} more"));
-        let list = lost.iter().take(MOST_NAMED).map(|digest| format!("  {digest}")).chain(more);
-        Err(Error::new(Kind::NotFound, text).listing(list))
+        let named = |digest: &Digest| match self.gone.get(digest) {
+            Some(error) => format!("  {digest}: {}", error.chain()),
+            None => format!("  {digest}"),
+        };
+        let list = lost.iter().take(MOST_NAMED).map(named).chain(more);
+        Ok(Some(Error::new(Kind::NotFound, text).listing(list)))
     }
 }
 
@@ -224,11 +252,6 @@ async fn ask_all(
         }
     }
     Ok((None, silent))
-}
-
-/// `None`: it is not there, or not for this account.
-async fn manifest(source: &Cached<'_>, reference: &Reference) -> Result<Option<Manifest>> {
-    source.manifest(reference).await.or_else(|error| passed_over(error).map(|_| None))
 }
 
 /// That one place does not have something, or does not give it; another may.

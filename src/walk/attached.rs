@@ -29,6 +29,8 @@ pub struct Found {
     pub attached: Option<Vec<Attached>>,
     /// There may be more: a registry did not say.
     pub unknown: bool,
+    /// A companion of the lock that is followed is lost, and left out.
+    pub lacks: bool,
 }
 
 /// Finds everything attached to the manifests of `tree`, recursively, and adds it to the tree.
@@ -71,7 +73,7 @@ pub async fn find(walk: &Walk<'_>, repository: &Repository, tree: &mut Tree) -> 
         }
     }
     let is_answer = !unknown || !attached.is_empty();
-    Ok(Found { attached: is_answer.then_some(attached), unknown })
+    Ok(Found { attached: is_answer.then_some(attached), unknown, lacks: false })
 }
 
 /// What is attached to one manifest.

@@ -14,6 +14,7 @@ use crate::content::Source;
 use crate::error::{self, Error, Result};
 use crate::lock::{Attached, Lock, LockedImage};
 use crate::oci::{Digest, Manifest, Reference, Repository};
+use crate::progress::Event;
 
 /// Which companions travel with the images of a lock.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -44,34 +45,47 @@ pub async fn add(walk: &Walk<'_>, locked: &LockedImage, tree: &mut Tree) -> Resu
         LockedCompanions::None => return Ok(Found::default()),
         LockedCompanions::Locked | LockedCompanions::Remaining => {}
     }
-    let mut left_out = HashSet::new();
+    let (mut left_out, mut lacks) = (HashSet::new(), false);
     for companion in locked.companions() {
-        let read = match read(walk, locked, companion).await {
-            Err(error) if walk.leaves_withheld && is_withheld(&error) => {
-                left_out.insert(companion.digest);
-                tree.leave_out(companion.digest);
-                continue;
+        match add_locked(walk, locked, companion, tree).await {
+            Ok(is_carried) if is_carried || walk.companions == LockedCompanions::Remaining => continue,
+            Ok(_) => {}
+            Err(error) if walk.leaves_withheld && is_withheld(&error) => tree.leave_out(companion.digest),
+            Err(error) if walk.leaves_lost_companions && is_lost(&error) => {
+                let name = walk.written.shown(&locked.reference);
+                walk.events.report(Event::Warning(format!("image {name}: {}; it is left out", error.chain())));
+                lacks = true;
             }
-            read => read?,
-        };
-        let Some(manifest) = read else { continue };
-        // Whether its subject belongs to the image cannot be said.
-        if tree.is_partial() && !tree.holds(companion.subject) {
-            left_out.insert(companion.digest);
-            continue;
+            Err(error) => return Err(error),
         }
-        let declared = manifest.subject().map(|subject| subject.digest);
-        let is_remaining = walk.companions == LockedCompanions::Remaining;
-        match companion.fault(tree.holds(companion.subject), declared) {
-            // Its subject is a companion that is gone.
-            Some(_) if is_remaining && !tree.holds(companion.subject) => continue,
-            Some(fault) => return Err(Error::damaged(fault)),
-            None => tree.add(walk.source, repository, manifest).await?,
-        }
+        left_out.insert(companion.digest);
     }
     let mut attached = locked.attached.clone();
     attached.iter_mut().for_each(|all| all.retain(|companion| !left_out.contains(&companion.digest)));
-    Ok(Found { attached, unknown: locked.attached_unknown })
+    Ok(Found { attached, unknown: locked.attached_unknown, lacks })
+}
+
+/// Adds one companion of a lock entry to the tree; whether it is there, and belongs to what is there of the image.
+///
+/// # Errors
+/// As [`add`].
+async fn add_locked(walk: &Walk<'_>, locked: &LockedImage, companion: &Attached, tree: &mut Tree) -> Result<bool> {
+    let Some(manifest) = read(walk, locked, companion).await? else { return Ok(false) };
+    let is_remaining = walk.companions == LockedCompanions::Remaining;
+    // Whether its subject belongs to the image cannot be said; or its subject is a companion that is gone.
+    if (tree.is_partial() || is_remaining) && !tree.holds(companion.subject) {
+        return Ok(false);
+    }
+    let declared = manifest.subject().map(|subject| subject.digest);
+    match companion.fault(tree.holds(companion.subject), declared) {
+        Some(fault) => Err(Error::damaged(fault)),
+        None => tree.add(walk.source, &locked.reference.repository, manifest).await.map(|()| true),
+    }
+}
+
+/// Whether a companion is gone, denied or wrong, so that waiting brings nothing.
+fn is_lost(error: &Error) -> bool {
+    error.is_absent_or_denied() || error.kind() == error::Kind::Damaged
 }
 
 /// The companions that images have in an earlier lock or bundle.
@@ -104,7 +118,7 @@ pub struct Kept {
 /// # Errors
 /// What keeps anything from being read.
 pub async fn keep(walk: &Walk<'_>, former: &LockedImage, tree: &mut Tree, found: Found) -> Result<Found> {
-    let Found { attached, unknown } = found;
+    let Found { attached, unknown, .. } = found;
     let mut attached = attached.unwrap_or_default();
     let (before, mut lost) = (attached.len(), 0);
     for companion in former.companions().iter().filter(|_| unknown) {
@@ -132,7 +146,7 @@ pub async fn keep(walk: &Walk<'_>, former: &LockedImage, tree: &mut Tree, found:
         *all = Kept { images: all.images + 1, companions: all.companions + kept, lost: all.lost + lost };
     }
     let is_answer = !unknown || !attached.is_empty();
-    Ok(Found { attached: is_answer.then_some(attached), unknown })
+    Ok(Found { attached: is_answer.then_some(attached), unknown, lacks: false })
 }
 
 /// Adds a companion to the tree; whether it is there.
@@ -177,20 +191,29 @@ pub(super) fn lost(denial: Option<Error>, repository: &Repository, digest: Diges
 }
 
 async fn read(walk: &Walk<'_>, locked: &LockedImage, companion: &Attached) -> Result<Option<Manifest>> {
+    if walk.companions != LockedCompanions::Remaining {
+        return self::companion(walk, locked, companion).await.map(Some);
+    }
+    let by_digest = locked.reference.repository.with_digest(companion.digest);
+    match given(walk.source.manifest(&by_digest).await)? {
+        Given::Manifest(manifest) => manifest.described_as(&companion.media_type).map(Some),
+        Given::Nothing => Ok(None),
+        Given::Denial(_) => {
+            walk.denied_companions.lock().unwrap_or_else(PoisonError::into_inner).insert(by_digest);
+            Ok(None)
+        }
+    }
+}
+
+/// See [`Walk::companion`].
+pub(super) async fn companion(walk: &Walk<'_>, locked: &LockedImage, companion: &Attached) -> Result<Manifest> {
     let by_digest = locked.reference.repository.with_digest(companion.digest);
     let denial = match given(walk.source.manifest(&by_digest).await)? {
-        Given::Manifest(manifest) => return manifest.described_as(&companion.media_type).map(Some),
+        Given::Manifest(manifest) => return manifest.described_as(&companion.media_type),
         Given::Nothing => None,
         Given::Denial(denial) => Some(denial),
     };
-    match walk.companions {
-        LockedCompanions::Remaining => {
-            let mut denied = walk.denied_companions.lock().unwrap_or_else(PoisonError::into_inner);
-            denied.extend(denial.map(|_| by_digest));
-            Ok(None)
-        }
-        _ => Err(gone(walk, locked, companion, denial).await?),
-    }
+    Err(gone(walk, locked, companion, denial).await?)
 }
 
 /// Says which companion is gone, or denied, and what its tag means now.

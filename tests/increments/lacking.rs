@@ -64,7 +64,7 @@ fn reupload_reads_to_the_end_what_an_increment_leaves_to_the_target() {
     sides.export("first", &["team/app:1"], &[]);
     sides.deliver("first");
     let new = ["team/app", "apps/new"].map(|name| images::oci(name, "2", &[&base, "on top"]));
-    new.each_ref().map(|image| image.push(&sides.source));
+    new.iter().for_each(|image| image.push(&sides.source));
     sides.export("second", &["team/app:2", "apps/new:2"], &["--since", "first.receipt"]);
     let layer = sha256(&new[0].blobs[1]);
     sides.import("second", &["--reupload"]).ended(0);

@@ -342,8 +342,8 @@ async fn the_complete_bundle_of_a_lock_arrives_after_one_that_lacked_something()
         // Some time later than the lock was made.
         let mut command = gapferry();
         command.env("SOURCE_DATE_EPOCH", "4000000000");
-        let code = if lost == "signature" { 0 } else { 1 };
-        command.args(["export", "--locked", &lock, "-o", &lacking, "--keep-going"]).assert().code(code);
+        // It is not all that the lock promises, whatever is lost.
+        command.args(["export", "--locked", &lock, "-o", &lacking, "--keep-going"]).assert().code(1);
         ends_with(0, &["import", &lacking, "--to", target.host(), "--receipt", &receipt]);
         let told: Value = serde_json::from_slice(&std::fs::read(&receipt).unwrap()).unwrap();
         assert_eq!(told["images"][0].get("attachedUnknown").is_some(), reference.is_some(), "{lost}: {told}");

@@ -75,9 +75,57 @@ async fn a_repair_asks_for_what_is_missing_and_for_nothing_else() {
 async fn what_the_source_has_lost_too_is_named() {
     let site = Site::new().await;
     site.source.keep_only(&site.lost[..1], false);
-    let output = site.export(4);
+    // What can be had is not withheld because of the rest.
+    let output = site.export(1);
     assert!(stderr(&output).contains(&site.lost[1]) && !stderr(&output).contains(&site.lost[0]), "{}", stderr(&output));
+    let mended = ends_with(3, &["repair", &site.path("b"), &site.path("repair.tar")]);
+    assert!(stdout(&mended).contains("1 file mended, 1 file not in"), "{}", stdout(&mended));
+    std::fs::remove_file(site.path("repair.tar")).unwrap();
+    site.source.keep_only(&[], false);
+    let output = site.export(4);
+    assert!(site.lost.iter().all(|digest| stderr(&output).contains(digest)), "{}", stderr(&output));
     assert!(!std::path::Path::new(&site.path("repair.tar")).exists());
+}
+
+/// Signing again replaces a signature. That makes neither the lock a wrong one, nor its image one that cannot be had.
+#[tokio::test]
+async fn a_signature_that_was_replaced_since_costs_neither_a_repair_nor_its_image() {
+    let (source, directory) = (Source::start().await, tempdir());
+    let image = source.put_image("a", "1", "amd64")["digest"].as_str().unwrap().to_owned();
+    let tag = format!("{}.sig", image.replace(':', "-"));
+    let signature = source.put_image("a", &tag, "amd64")["digest"].as_str().unwrap().to_owned();
+    let path = |name: &str| directory.path().join(name).display().to_string();
+    let [bundle, lock, missing, out] = ["b", "lock", "missing.json", "repair.tar"].map(path);
+    ends_with(0, &["export", "-o", &bundle, "--lock", &lock, &source.name("a:1")]);
+    for digest in [&sha256(b"layer of a:1 for amd64"), &signature] {
+        std::fs::remove_file(format!("{bundle}/blobs/{}", digest.replace(':', "/"))).unwrap();
+    }
+    ends_with(3, &["verify", &bundle, "--missing", &missing]);
+    source.remove(&signature);
+    source.put_image("a", &tag, "arm64");
+    let said = stderr(&ends_with(1, &["export", "--repair", &missing, "--locked", &lock, "-o", &out]));
+    assert!(said.contains(&format!("{signature}: its signature (tag {tag}) was replaced since")), "{said}");
+    ends_with(3, &["repair", &bundle, &out]);
+    assert!(
+        std::fs::exists(format!("{bundle}/blobs/{}", sha256(b"layer of a:1 for amd64").replace(':', "/"))).unwrap()
+    );
+
+    let [whole, lacking, new_lock] = ["whole", "lacking", "new.lock"].map(path);
+    ends_with(4, &["export", "--locked", &lock, "-o", &whole]);
+    let arguments = ["export", "--locked", &lock, "-o", &lacking, "--keep-going", "--lock", &new_lock];
+    let said = stderr(&ends_with(1, &arguments));
+    assert!(said.contains("was replaced since") && said.contains("left out"), "{said}");
+    let written: Value = serde_json::from_slice(&std::fs::read(&new_lock).unwrap()).unwrap();
+    let locked = &written["images"][0];
+    assert_eq!(
+        (locked["digest"].as_str(), locked["attachedUnknown"].as_bool()),
+        (Some(&*image), Some(true)),
+        "{written}"
+    );
+    assert_eq!(locked["attached"].as_array().map(Vec::len), Some(0), "{written}");
+    ends_with(0, &["verify", "--full", &lacking]);
+    // It is the lock of what could be had.
+    ends_with(0, &["export", "--locked", &new_lock, "-o", &lacking]);
 }
 
 #[tokio::test]

@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::graph::Graph;
 use crate::progress::Event;
 use crate::progress::units::{bytes, count};
-use crate::resolve;
+use crate::resolve::{self, Search};
 use crate::walk::{LockedCompanions, Origin, Walk};
 
 /// Writes the repair that `--repair` asks for; `None`: it does not.
@@ -50,26 +50,45 @@ pub async fn run(args: &Args, context: &Context) -> Result<Option<Outcome>> {
         })?;
         let wanted = missing.blobs.iter().map(|blob| (blob.digest, blob.size)).collect();
         let located = resolve::locate(&walk, (&lock, &graph.images), wanted, jobs, events).await;
-        if missing.needs_manifests() || located.is_err() {
+        let is_whole = located.as_ref().is_ok_and(|found| found.lost.is_empty());
+        if missing.needs_manifests() || !is_whole {
             tell_denied(&walk, context);
         }
-        let located = located?;
+        let Search { located, lost, why } = located?;
+        if let Some(why) = why {
+            let is_empty = located.manifests.is_empty() && located.blobs.is_empty();
+            if is_empty && tools.is_empty() && missing.metadata.is_empty() {
+                return Err(why);
+            }
+            tell_lost(&why, context);
+        }
         let mut contents = Contents::new(*lock, &graph)?.carrying(tools);
         // Of an increment anything can be asked for; but index.json is that of the increment.
         contents.basis = baseline.map(|baseline| baseline.basis(&contents)).unwrap_or_default();
-        write_repair(&args.output, &missing, (&contents, located, TOOL), (&source, jobs), events).await
+        let repair = write_repair(&args.output, &missing, (&contents, located, TOOL), (&source, jobs), events).await?;
+        Ok::<_, Error>((repair, lost))
     };
-    let repair = settle(&kept, made.await, context)?;
+    let (repair, lost) = settle(&kept, made.await, context)?;
     context.end();
     if args.json {
         context.print_json(&serde_json::json!({
-            "repair": args.output, "identity": missing.identity, "blobs": repair.blobs, "bytes": repair.size,
+            "repair": args.output, "identity": missing.identity, "blobs": repair.blobs, "bytes": repair.size, "lost": lost,
         }))?;
     }
     let (output, blobs) = (args.output.display(), count(repair.blobs, "blob"));
     context.say(&format!("{output}: written, {blobs}, {}", bytes(repair.size)));
     context.say(&format!("for the bundle with the identity {}", missing.identity));
+    if !lost.is_empty() {
+        let text = "the source has lost too; the bundle stays damaged there until another copy of it brings them";
+        context.say(&format!("{} {text}", count(lost.len(), "blob")));
+        return Ok(Some(Outcome::SomeImagesFailed));
+    }
     Ok(Some(Outcome::Done))
+}
+
+/// The rest is written all the same.
+fn tell_lost(why: &Error, context: &Context) {
+    why.lines().into_iter().for_each(|line| context.events.report(Event::Warning(line.trim_start().to_owned())));
 }
 
 /// A registry that denies a companion may have it.
