@@ -221,6 +221,12 @@ impl Error {
         is_kind && self.reason().is_none() && self.stopped().is_none()
     }
 
+    /// The other side failed at what was asked for by itself: it is not down, does not want to be left alone, and gave no reason.
+    pub fn is_of_object_alone(&self) -> bool {
+        let is_unexplained = matches!(self.reason(), None | Some(Reason::Undelivered));
+        matches!(self.kind, Kind::Network | Kind::Refused) && is_unexplained && self.stopped().is_none()
+    }
+
     /// There was no room on the local file system: nothing else that needs room has a chance.
     pub fn is_disk_full(&self) -> bool {
         use rustix::io::Errno;

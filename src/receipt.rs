@@ -190,7 +190,7 @@ pub enum CompanionOutcome {
     Joined,
     /// The tag means something else there and was left alone.
     Skipped,
-    /// The same, because what is there can neither be joined nor replaced.
+    /// The same, because what is there can neither be joined nor replaced. Of a referrer: the list of its subject was left alone.
     Failed,
 }
 

@@ -12,6 +12,7 @@ mod closed;
 mod companions;
 mod denied;
 mod immutable;
+mod listed;
 mod observed;
 mod of_use;
 mod outcome;
@@ -21,7 +22,7 @@ mod publishing;
 mod read_back;
 mod resend;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -39,6 +40,8 @@ use crate::progress::{Event, Events, Phase};
 pub use arrivals::Arrivals;
 use awaited::Awaited;
 use closed::Closed;
+pub use listed::Unlisted;
+use listed::Written;
 pub use observed::Observed;
 pub use outcome::{Done, Outcome, Settled, confirmed};
 use outcomes::Outcomes;
@@ -85,6 +88,9 @@ pub struct Transfer<'a> {
     kept: Mutex<Vec<Reference>>,
     /// Registries that let this account push and not read, as was said.
     unread: Mutex<HashSet<String>>,
+    /// As in [`Outcome::unlisted`].
+    unlisted: Mutex<BTreeMap<(Repository, Digest), Unlisted>>,
+    written: Mutex<Written>,
     closed: Closed,
     outcomes: Outcomes,
     publishing: Publishing,
@@ -107,6 +113,8 @@ impl<'a> Transfer<'a> {
             withheld: Mutex::default(),
             kept: Mutex::default(),
             unread: Mutex::default(),
+            unlisted: Mutex::default(),
+            written: Mutex::default(),
             closed: Closed::default(),
             outcomes: Outcomes::default(),
             publishing: Publishing::default(),
@@ -145,6 +153,8 @@ impl<'a> Transfer<'a> {
         };
         // It ends early only with `fail_fast`; every failure is noted where it belongs.
         let _ = try_join(blobs, self.images(graph, plan, received(to_publish), outcomes)).await;
+        self.check_lists(graph, plan).await;
+        self.report_all_lacking();
         self.sink.finish().await;
         self.so_far(graph, plan, "another failure ended the run")
     }
@@ -164,8 +174,9 @@ impl<'a> Transfer<'a> {
         kept.sort();
         let companions = self.companions.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let withheld = self.withheld.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let unlisted = self.unlisted.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let mounted = self.mounted.load(Ordering::Relaxed);
-        Outcome { images, moved: self.moved(), mounted, blocked, withheld, kept, companions }
+        Outcome { images, moved: self.moved(), mounted, blocked, withheld, kept, companions, unlisted }
     }
 
     /// Manifests and tags of the images that `complete` names by their place.
@@ -240,8 +251,9 @@ impl<'a> Transfer<'a> {
         let (repository, size) = (&reference.repository, manifest.size());
         self.closed.check(repository, size)?;
         let stored = self.sink.put_manifest(reference, manifest).await;
-        stored.map_err(|error| self.closed.note(repository, size, error))?;
+        let stored = stored.map_err(|error| self.closed.note(repository, size, error))?;
         self.closed.note_accepted(repository);
+        self.note_stored(repository, manifest, stored);
         Ok(())
     }
 

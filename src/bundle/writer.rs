@@ -19,7 +19,7 @@ use super::tarfile::{self, TarFile};
 use super::volumes::SetName;
 use super::{BUNDLE_JSON, Contents, bytes_in, signed, stamp};
 use crate::content::chunks::Chunks;
-use crate::content::{LinkMode, Lookup, Origin, Readable, Sink, Slice};
+use crate::content::{LinkMode, Lookup, Origin, Readable, Sink, Slice, Stored};
 use crate::error::{Error, Kind, Result};
 use crate::oci::{Algorithm, Descriptor, Digest, Manifest, Reference, Repository};
 use crate::progress::units::bytes;
@@ -264,9 +264,9 @@ impl Sink for Writer {
     }
 
     /// Manifests are part of the contents from the start; they are written when the bundle is sealed.
-    async fn put_manifest(&self, reference: &Reference, manifest: &Manifest) -> Result<()> {
+    async fn put_manifest(&self, reference: &Reference, manifest: &Manifest) -> Result<Stored> {
         let known = self.contents.manifests.iter().any(|known| known.digest() == manifest.digest());
         let text = || format!("writing {}: {reference} is not part of it", self.out.display());
-        if known { Ok(()) } else { Err(Error::new(Kind::Input, text())) }
+        if known { Ok(Stored::Listed) } else { Err(Error::new(Kind::Input, text())) }
     }
 }

@@ -89,6 +89,23 @@ pub fn merge(theirs: &Manifest, ours: &Manifest) -> Result<Merge, NotMerged> {
     join(theirs, list, own).map(Merge::Join)
 }
 
+/// The signatures of a list.
+#[derive(Clone, Debug)]
+pub struct Signatures(HashSet<Key>);
+
+impl Signatures {
+    /// `None`: the manifest is not a list of signatures, or has none.
+    pub fn of(manifest: &Manifest) -> Option<Signatures> {
+        let list = List::read(manifest).ok().filter(|list| !list.layers.is_empty() && list.check().is_ok())?;
+        Some(Signatures(list.keys()))
+    }
+
+    /// Whether `other` has no signature that is missing here: it is what the list was before somebody signed again.
+    pub fn contain(&self, other: &Signatures) -> bool {
+        other.0.is_subset(&self.0)
+    }
+}
+
 /// A manifest as a list of signatures.
 struct List {
     manifest: Map<String, Value>,

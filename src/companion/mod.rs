@@ -7,4 +7,4 @@ mod kind;
 mod merge;
 
 pub use kind::Kind;
-pub use merge::{Joined, Merge, NotMerged, merge};
+pub use merge::{Joined, Merge, NotMerged, Signatures, merge};

@@ -181,7 +181,7 @@ pub trait Sink: Send + Sync {
     }
 
     /// Stores a manifest under the tag or digest of `reference`. Its children are there already.
-    async fn put_manifest(&self, reference: &Reference, manifest: &Manifest) -> Result<()>;
+    async fn put_manifest(&self, reference: &Reference, manifest: &Manifest) -> Result<Stored>;
 
     /// Takes a tag away and leaves what it means.
     async fn delete_tag(&self, _tag: &Reference) -> Result<TagDeletion> {
@@ -195,6 +195,19 @@ pub trait Sink: Send + Sync {
 
     /// Nothing more will be sent: gives up what was begun and turned out not to be needed.
     async fn finish(&self) {}
+}
+
+/// How a manifest was stored.
+#[derive(Clone, Debug)]
+#[must_use]
+pub enum Stored {
+    /// It is found by its subject, if it has one.
+    Listed,
+    /// The same, by an entry that was just written in the list under the subject's fallback tag. Another program that writes the same
+    /// list at the same moment may undo that.
+    Entered,
+    /// It is there, and is not found by its subject: `list`, which exists or may exist, cannot be read or changed, and was left alone.
+    Unlisted { list: Reference, why: Error },
 }
 
 /// What came of deleting a tag.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 
 use crate::lock::LockedImage;
-use crate::oci::{Digest, Reference};
+use crate::oci::{Digest, Reference, Tag};
 
 /// Two or more different images that would land on one name.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,7 +35,8 @@ pub struct Landing {
     pub notices: Vec<String>,
 }
 
-/// Looks for images, and for companions with tags of their own such as cosign's, that share a target name.
+/// Looks for images, and for companions with tags of their own such as cosign's, that share a target name. Lists of signatures and
+/// of referrers may share one: their tag gets all of them.
 pub fn landing<'a>(names: impl IntoIterator<Item = (&'a Reference, &'a LockedImage)>) -> Landing {
     let names: Vec<_> = names.into_iter().collect();
     let mut by_target: BTreeMap<Reference, Vec<(Reference, Digest)>> = BTreeMap::new();
@@ -55,7 +56,9 @@ pub fn landing<'a>(names: impl IntoIterator<Item = (&'a Reference, &'a LockedIma
     }
     let renamed: HashSet<&Reference> =
         names.iter().filter(|(_, image)| image.rename.is_some()).map(|(_, image)| &image.reference).collect();
-    let collisions = by_target.into_iter().filter(|(_, images)| differ(images)).map(|(target, images)| {
+    let is_list = |target: &Reference| target.digest.is_none() && target.tag.as_ref().is_some_and(Tag::is_list);
+    let collides = |(target, images): &(Reference, Vec<_>)| differ(images) && !is_list(target);
+    let collisions = by_target.into_iter().filter(collides).map(|(target, images)| {
         let of_allowlist: Vec<_> = images.iter().filter(|(source, _)| renamed.contains(source)).cloned().collect();
         Collision { target, is_of_allowlist: differ(&of_allowlist), images }
     });

@@ -149,22 +149,22 @@ fn two_images_on_one_name_are_one_image_or_a_collision() {
     assert_eq!(different.collisions[0].to_string(), expected);
 }
 
-/// With a signature under cosign's tag, whose bytes are `signature`.
-fn signed(reference: &str, signature: &[u8]) -> LockedImage {
+/// With a companion under cosign's tag, whose bytes are `bytes`.
+fn signed(reference: &str, suffix: &str, bytes: &[u8]) -> LockedImage {
     let image = image(reference, None);
     let attached = Attached {
-        digest: Digest::sha256(signature),
+        digest: Digest::sha256(bytes),
         media_type: String::new(),
         size: 0,
         subject: image.digest,
-        tag: Some(Tag::cosign(&image.digest, "sig")),
+        tag: Some(Tag::cosign(&image.digest, suffix)),
         artifact_type: None,
     };
     LockedImage { attached: Some(vec![attached]), ..image }
 }
 
 #[test]
-fn two_signatures_on_one_name_are_one_signature_or_a_collision() {
+fn lists_of_signatures_share_a_name_and_two_sboms_on_one_name_are_a_collision() {
     let naming = styled(Style::Flatten, None);
     let land = |images: &[LockedImage]| {
         let names: Vec<_> = images.iter().map(|image| naming.target("h", image).unwrap()).collect();
@@ -173,9 +173,11 @@ fn two_signatures_on_one_name_are_one_signature_or_a_collision() {
     // Tags of one image share theirs, wherever they come from; and a list of all tags names the signature itself.
     let itself = format!("a.io/x/app:{}", Tag::cosign(&Digest::sha256(b""), "sig"));
     let itself = LockedImage { digest: Digest::sha256(b"one"), ..image(&itself, None) };
-    let same = [signed("a.io/x/app:1", b"one"), signed("a.io/x/app:2", b"one"), signed("b.io/y/app:3", b"one"), itself];
-    assert_eq!(land(&same), Landing::default());
-    let different = land(&[signed("a.io/x/app:1", b"one"), signed("b.io/y/app:2", b"two")]);
+    let same = ["a.io/x/app:1", "a.io/x/app:2", "b.io/y/app:3"].map(|reference| signed(reference, "sig", b"one"));
+    assert_eq!(land(&[&same[..], &[itself]].concat()), Landing::default());
+    let keys = [signed("a.io/x/app:1", "sig", b"one"), signed("b.io/y/app:2", "sig", b"two")];
+    assert_eq!(land(&keys), Landing::default(), "the tag gets the signatures of both");
+    let different = land(&[signed("a.io/x/app:1", "sbom", b"one"), signed("b.io/y/app:2", "sbom", b"two")]);
     assert_eq!(different.collisions.len(), 1);
     let told = different.collisions[0].to_string();
     assert!(told.starts_with("h/app:sha256-e3b0c442"), "{told}");

@@ -94,6 +94,10 @@ pub async fn compare(sink: &dyn Sink, tag: &Reference, ours: &Manifest) -> Resul
     let theirs = match sink.read_manifest(tag).await {
         Ok(Some(theirs)) => theirs,
         Ok(None) => return Ok(None),
+        // The registry fails at this list, and gives the rest.
+        Err(error) if error.kind() == Kind::Network && error.is_of_object_alone() => {
+            return Ok(Some((ListState::Unknown(error.chain()), None)));
+        }
         Err(error) if matches!(error.kind(), Kind::Network | Kind::RateLimited | Kind::Interrupted) => {
             return Err(error);
         }
@@ -205,7 +209,7 @@ pub fn steps(image: &Image, to: &Reference, inventory: &Inventory, on_existing: 
         if action.changes_tag() && inventory.immutable.contains(&tag) {
             let text = "means something else already, and a rule of the project makes it immutable";
             let reason = format!("the tag {} {text}; --on-existing skip leaves it alone", shown(&tag));
-            action = CompanionAction::Refuse { reason };
+            action = CompanionAction::Obstructed { reason };
         }
         CompanionStep { tag, digest, state, action, on_existing }
     };

@@ -115,8 +115,10 @@ impl Prover<'_> {
             .try_collect()
             .await?;
         lost.sort();
-        for here in lost.chunk_by(|one, other| one.0 == other.0) {
+        for here in lost.chunk_by(|one, other| one.0.registry() == other.0.registry()) {
             self.events.report(Event::Warning(claimed(here)));
+            here.iter()
+                .for_each(|(place, digest, why)| tracing::info!("{place} claims to have blob {digest}, but {why}"));
         }
         Ok(lost.into_iter().map(|(place, digest, _)| (place, digest)).collect())
     }
@@ -163,7 +165,7 @@ impl Prover<'_> {
     }
 }
 
-/// What is to be said of blobs that one repository claims to have.
+/// What is to be said of blobs that one registry claims to have.
 fn claimed(lost: &[(Repository, Digest, String)]) -> String {
     match lost {
         [(place, digest, why)] => format!("{place} claims to have blob {digest}, but {why}; uploading it again"),
@@ -173,9 +175,12 @@ fn claimed(lost: &[(Repository, Digest, String)]) -> String {
                 lost.len().checked_sub(MOST_NAMED).filter(|more| *more > 0).map(|more| format!("and {more} more"));
             let named: Vec<String> = named.chain(more).collect();
             let (number, named) = (lost.len(), named.join(", "));
-            format!(
-                "{place} claims to have {number} blobs that cannot be read (the first: {why}); uploading them again: {named}"
-            )
+            let repositories = lost.chunk_by(|one, other| one.0 == other.0).count();
+            let claims = match repositories {
+                1 => format!("{place} claims to have {number} blobs"),
+                several => format!("{} claims to have {number} blobs in {several} repositories", place.registry()),
+            };
+            format!("{claims} that cannot be read (the first: {why}); uploading them again: {named}")
         }
         [] => String::new(),
     }

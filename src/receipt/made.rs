@@ -74,6 +74,9 @@ fn companions(image: &Image, step: &ImageStep, done: &Outcome) -> Vec<CompanionR
     let outcome = |attached: &Attached| {
         let own = |companion: &&CompanionStep| companion.tag.tag == attached.tag && companion.digest == attached.digest;
         let Some(own) = step.companions.iter().find(own) else {
+            if done.unlisted.contains_key(&(step.to.repository.clone(), attached.digest)) {
+                return (CompanionOutcome::Failed, None, None);
+            }
             let is_there = step.present.contains(&attached.digest);
             return (if is_there { CompanionOutcome::Present } else { CompanionOutcome::Pushed }, None, None);
         };

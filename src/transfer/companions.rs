@@ -7,19 +7,21 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::stream::{self, StreamExt};
 
+use super::listed::MOST_JOINS;
 use super::publish::manifest_of;
 use super::{Settled, Transfer};
 use crate::companion::Joined;
 use crate::content::{Body, Origin, ReferrerList, Source, TagList};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Reason, Result};
 use crate::graph::Image;
 use crate::oci::{Descriptor, Digest, Manifest, Reference, Repository, Role, Tag};
-use crate::plan::{CompanionAction, CompanionStep, OnExisting, TagState, compare, decide};
+use crate::plan::{CompanionAction, CompanionStep, ImageStep, OnExisting, TagState, compare, decide};
 
 impl Transfer<'_> {
-    /// Gives the tag of a companion its meaning; its manifest and all blobs are there. `doubtful`: what the target says of a tag
-    /// without giving its manifest is not believed.
-    pub(super) async fn companion(&self, image: &Image, step: &CompanionStep, doubtful: bool) -> Result<()> {
+    /// Gives the tag of a companion its meaning; its manifest and all blobs are there. Where the image is doubtful, what the target
+    /// says of a tag without giving its manifest is not believed.
+    pub(super) async fn companion(&self, image: &Image, of: &ImageStep, step: &CompanionStep) -> Result<()> {
+        let (doubtful, is_own) = (of.doubtful, step.tag == of.to);
         // Of a tag that means another list the list was read.
         let is_proven = step.action == CompanionAction::Nothing && !(doubtful && step.state == TagState::Same);
         if is_proven || step.action.leaves_tag() {
@@ -28,19 +30,29 @@ impl Transfer<'_> {
         let ours = manifest_of(image, &step.digest)?;
         let turn = self.turn(&step.tag);
         let _mine = turn.lock().await;
-        let (settled, joined) = self.decide(step, ours, doubtful).await?;
-        match (&settled.action, joined) {
+        let (mut settled, joined) = self.prepare(step, ours, doubtful).await?;
+        let stored = match (&settled.action, &joined) {
             // An immutable tag would refuse even the same digest.
-            (CompanionAction::Nothing, _) => {}
-            (left, _) if left.leaves_tag() => {}
+            (CompanionAction::Nothing, _) => Ok(None),
+            (left, _) if left.leaves_tag() => Ok(None),
             (CompanionAction::Refuse { reason }, _) => return Err(Error::new(Kind::Refused, reason.clone())),
-            (CompanionAction::Join { .. }, Some(joined)) => self.join(image, &step.tag, &joined).await?,
+            (CompanionAction::Join { .. }, Some(joined)) => {
+                self.tag(image, &step.tag, &joined.manifest).await.map(|()| Some(&joined.manifest))
+            }
             (_, _) => {
                 if step.action != CompanionAction::Push {
                     self.blobs_after_all(image, &step.tag.repository, ours).await?;
                 }
-                self.tag(image, &step.tag, ours).await?;
+                self.tag(image, &step.tag, ours).await.map(|()| Some(ours))
             }
+        };
+        match stored {
+            Ok(written) => written.into_iter().for_each(|list| self.note_written(&step.tag, list)),
+            // The image can do without, unless it is the list itself.
+            Err(error) if !is_own && is_of_companion_alone(&error, &step.tag) => {
+                settled.action = CompanionAction::Obstructed { reason: error.chain() };
+            }
+            Err(error) => return Err(error),
         }
         self.note_settled(&step.tag, settled);
         Ok(())
@@ -55,6 +67,26 @@ impl Transfer<'_> {
         });
         if !is_known {
             companions.insert(tag.clone(), settled);
+        }
+    }
+
+    /// Decides, and sends the config of a list that is to be joined. That takes a moment in which another program may join its own,
+    /// and then it is decided again: no registry can be asked to change a tag only if it means what was read.
+    async fn prepare(
+        &self,
+        step: &CompanionStep,
+        ours: &Manifest,
+        doubtful: bool,
+    ) -> Result<(Settled, Option<Joined>)> {
+        let mut tries = 0..MOST_JOINS;
+        loop {
+            let decided = self.decide(step, ours, doubtful).await?;
+            let Some(list) = &decided.1 else { return Ok(decided) };
+            self.send_config(&step.tag, list).await?;
+            let now = TagState::now(&self.sink.resolve(&step.tag).await?, &step.digest);
+            if now == decided.0.state || tries.next().is_none() {
+                return Ok(decided);
+            }
         }
     }
 
@@ -91,15 +123,21 @@ impl Transfer<'_> {
         Ok(())
     }
 
-    /// Their signatures' blobs are there, and so are ours by now; the config is new. A list of referrers has none.
-    async fn join(&self, image: &Image, tag: &Reference, joined: &Joined) -> Result<()> {
-        if let Some(config) = joined.manifest.config() {
-            let source = InMemory(joined.config.clone());
-            let origin = Origin { source: &source, repository: &tag.repository };
-            self.send_blob(&tag.repository, config, &origin).await?;
-        }
-        self.tag(image, tag, &joined.manifest).await
+    /// Of a joined list, the config is new. Their signatures' blobs are there, and so are ours by now. A list of referrers has none.
+    pub(super) async fn send_config(&self, tag: &Reference, joined: &Joined) -> Result<()> {
+        let Some(config) = joined.manifest.config() else { return Ok(()) };
+        let source = InMemory(joined.config.clone());
+        let origin = Origin { source: &source, repository: &tag.repository };
+        self.send_blob(&tag.repository, config, &origin).await
     }
+}
+
+/// Whether setting the tag of a companion failed because of a rule that nobody could read before, or of a list at which the registry
+/// fails.
+fn is_of_companion_alone(error: &Error, tag: &Reference) -> bool {
+    let is_list = tag.tag.as_ref().is_some_and(Tag::is_list);
+    let fails = error.kind() == Kind::Network && error.is_of_object_alone();
+    error.reason() == Some(&Reason::ImmutableTag) || is_list && fails
 }
 
 /// A blob that was made here.

@@ -1,8 +1,9 @@
 //! How a transfer ended, image by image.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
+use super::Unlisted;
 use crate::error::{Error, Result};
 use crate::graph::Graph;
 use crate::oci::{Digest, Manifest, Reference, Repository};
@@ -24,6 +25,8 @@ pub struct Outcome {
     pub withheld: HashSet<(Repository, Digest)>,
     /// Tags that cannot be set and may not be read. Their images are there. Sorted.
     pub kept: Vec<Reference>,
+    /// Manifests that are there and are not found by what they speak of: the list that should name them was left alone.
+    pub unlisted: BTreeMap<(Repository, Digest), Unlisted>,
     /// What became of the tags of companions that were looked at again.
     pub companions: HashMap<Reference, Settled>,
 }
@@ -61,7 +64,7 @@ pub enum Done {
 }
 
 /// Distinct blobs and manifests confirmed at the target: those that were there and those that arrived. Not the manifests that
-/// the target does not give: an increment that relied on them could not be read there.
+/// the target does not give, or does not find by their subject: an increment that relied on them could not be read there.
 pub fn confirmed(graph: &Graph, plan: &Plan, outcome: &Outcome) -> HashSet<Digest> {
     let steps = graph.images.iter().zip(&plan.images);
     let good = steps.zip(&outcome.images).filter(|(_, result)| matches!(result, Ok(Done::Pushed | Done::Present)));
@@ -80,7 +83,10 @@ pub fn confirmed(graph: &Graph, plan: &Plan, outcome: &Outcome) -> HashSet<Diges
             .is_some_and(|own| own.state != TagState::Same && *outcome.action(own) != CompanionAction::Push);
         let repository = &step.to.repository;
         let is_withheld = move |digest: &Digest| {
-            step.withheld.contains_key(digest) || outcome.withheld.contains(&(repository.clone(), *digest))
+            let here = (repository.clone(), *digest);
+            step.withheld.contains_key(digest)
+                || outcome.withheld.contains(&here)
+                || outcome.unlisted.contains_key(&here)
         };
         let manifests = step.manifests(image).map(Manifest::digest);
         let manifests = manifests.filter(move |digest| !is_replaced || *digest != image.locked.digest);

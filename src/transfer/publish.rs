@@ -66,7 +66,7 @@ impl Transfer<'_> {
             }
         }
         for companion in &step.companions {
-            self.companion(image, companion, step.doubtful).await?;
+            self.companion(image, step, companion).await?;
         }
         if step.is_unreadable {
             return self.unread(image, step).await;

@@ -5,7 +5,7 @@ use std::sync::PoisonError;
 use super::Transfer;
 use crate::content::Lookup;
 use crate::error::{Error, Kind, Reason, Result};
-use crate::oci::{Digest, Reference};
+use crate::oci::{Digest, Reference, Tag};
 use crate::progress::Event;
 
 impl Transfer<'_> {
@@ -52,13 +52,17 @@ impl Transfer<'_> {
         match found {
             Lookup::Found(found) if found.digest == digest => Ok(None),
             Lookup::Blocked(why) => Ok(Some(why)),
+            // Others may have joined theirs already: lists are looked at once more at the end.
+            Lookup::Found(_) if name.tag.as_ref().is_some_and(Tag::is_list) => Ok(None),
             Lookup::Found(found) => {
                 let text = format!("reading back {name}: pushed {digest}, the registry now says {}", found.digest);
                 Err(Error::damaged(text))
             }
             Lookup::Absent => {
-                let text = format!("reading back {name}: the registry took {digest} and does not have it");
-                Err(Error::damaged(text).with_reason(Reason::DamagedTarget))
+                // The same for all that it swallows.
+                let why = Error::damaged("the registry took the manifest and does not have it");
+                let text = format!("reading back {name}, put as {digest}");
+                Err(Error::damaged(text).because(why.with_reason(Reason::DamagedTarget)))
             }
         }
     }

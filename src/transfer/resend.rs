@@ -1,7 +1,7 @@
 //! Content that the target claimed to have and lacks when a manifest is put: a cache that outlived a garbage collection, a mount
 //! of nothing. It is sent again, each digest once per repository, and the manifest is put again.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -24,6 +24,8 @@ pub struct Resent {
     content: Mutex<HashMap<(Repository, Digest), Sending>>,
     /// Blobs that were read, since the target had claimed others that it lacks.
     checked: Mutex<HashSet<(Repository, Digest)>>,
+    /// By registry: how many blobs each repository turned out to lack.
+    lacking: Mutex<BTreeMap<String, BTreeMap<Repository, usize>>>,
     /// The source is read once: what has passed cannot be sent again.
     streamed: AtomicBool,
 }
@@ -129,7 +131,8 @@ impl Transfer<'_> {
         Ok(lost.map(|(blob, _)| Content::Blob(blob)).collect())
     }
 
-    /// One warning for all that one manifest turns out to lack, but for what is being sent for another one already.
+    /// One warning for all that the first manifest turns out to lack; what others lack is counted for the end. Not what is being sent
+    /// for another one already.
     fn report_lacking(&self, repository: &Repository, lacking: &[Content<'_>]) {
         let blobs = lacking.iter().filter(|content| matches!(content, Content::Blob(_))).map(Content::digest);
         let blobs: Vec<Digest> = blobs.filter(|blob| self.resent.is_new(repository, *blob)).collect();
@@ -142,7 +145,26 @@ impl Transfer<'_> {
                 format!("{repository} claimed to have {number} blobs and lacks them; uploading them again: {named}")
             }
         };
-        self.events.report(Event::Warning(text));
+        let mut lacking = self.resent.lacking.lock().unwrap_or_else(PoisonError::into_inner);
+        let counted = lacking.entry(repository.registry().to_owned()).or_default();
+        let is_first = counted.is_empty();
+        *counted.entry(repository.clone()).or_default() += blobs.len();
+        match is_first {
+            true => self.events.report(Event::Warning(text)),
+            false => tracing::info!("{text}"),
+        }
+    }
+
+    /// One warning for each registry that lacked blobs in several repositories.
+    pub(super) fn report_all_lacking(&self) {
+        let lacking = std::mem::take(&mut *self.resent.lacking.lock().unwrap_or_else(PoisonError::into_inner));
+        for (registry, counted) in lacking.iter().filter(|(_, counted)| counted.len() > 1) {
+            let (blobs, repositories) = (counted.values().sum::<usize>(), counted.len());
+            let text = format!(
+                "{registry} claimed to have {blobs} blobs in {repositories} repositories and lacked them; they were sent again"
+            );
+            self.events.report(Event::Warning(text));
+        }
     }
 
     /// Other images that need the same content meanwhile wait, and share the outcome.

@@ -8,6 +8,7 @@ use tokio::sync::OnceCell;
 
 use super::tree::Tree;
 use super::{Referrers, Walk};
+use crate::companion::Signatures;
 use crate::content::{ReferrerList, Source};
 use crate::error::{Error, Kind, Result};
 use crate::lock::Attached;
@@ -198,6 +199,7 @@ async fn by_subject(
     let attempt = |error: Error| error.while_doing(format!("reading the referrers of {subject}"));
     let ReferrerList { found: listed, doubt } = walk.source.referrers(repository, &subject).await.map_err(attempt)?;
     let (mut found, mut lost, mut foreign, mut bytes) = (Vec::new(), Vec::new(), Vec::new(), 0);
+    let current: Vec<Signatures> = by_tag.iter().filter_map(|own| Signatures::of(&own.manifest)).collect();
     for digest in listed.into_iter().map(|listed| listed.digest) {
         let answer = walk.source.companion(&repository.with_digest(digest)).await;
         bytes += answer.as_ref().ok().and_then(Option::as_ref).map_or(0, Manifest::size);
@@ -209,8 +211,9 @@ async fn by_subject(
             Ok(Some(manifest)) if manifest.subject().is_some_and(|named| named.digest == subject) => {
                 found.push(Companion { subject, tag: None, manifest });
             }
-            // Harbor lists cosign's signatures, too.
+            // Harbor lists cosign's signatures, too: what the tags mean, and what they meant before somebody signed again.
             Ok(Some(_)) if by_tag.iter().any(|companion| companion.manifest.digest() == digest) => {}
+            Ok(Some(manifest)) if is_superseded(&current, &manifest) => {}
             Ok(Some(_)) => foreign.push(digest),
             Ok(None) => {
                 let error = Error::new(Kind::NotFound, "the registry lists it and does not have it");
@@ -223,6 +226,12 @@ async fn by_subject(
     report_foreign(walk, repository, &subject, &foreign);
     found.sort_by_key(|companion| companion.manifest.digest());
     Ok(Referring { found, doubt: doubt.map(attempt), lost })
+}
+
+/// Whether one of the `current` lists of signatures has all that `manifest`, an earlier one, has.
+fn is_superseded(current: &[Signatures], manifest: &Manifest) -> bool {
+    let earlier = if current.is_empty() { None } else { Signatures::of(manifest) };
+    earlier.is_some_and(|earlier| current.iter().any(|list| list.contain(&earlier)))
 }
 
 /// Once for each repository: a registry may list thousands.

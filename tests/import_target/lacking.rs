@@ -119,6 +119,34 @@ async fn a_manifest_that_the_target_takes_and_does_not_store_fails_its_image_wit
 }
 
 #[tokio::test]
+async fn a_target_that_swallows_everything_is_named_in_one_line_for_all_images() {
+    let (source, target, directory) = (Registry::start(), Registry::start(), tempdir());
+    let images = (0..8).map(|nth| images::oci(&format!("team/app{nth}"), "1", &[&format!("content {nth}")]));
+    let images: Vec<Image> = images.collect();
+    let bundle = export(&source, &images.iter().collect::<Vec<_>>(), directory.path());
+    let server = swallows(&target, images.iter().map(Image::digest).collect()).await;
+    let (code, stderr) = import(&bundle, &server.address, &["--retries", "0"]);
+    assert_eq!(code, Some(1), "{stderr}");
+    assert_eq!(stderr.matches("failed:").count(), 1, "{stderr}");
+    assert!(stderr.contains("8 images (") && stderr.contains("took the manifest and does not have it"), "{stderr}");
+}
+
+/// A cache that outlived a garbage collection claims what many repositories had.
+#[tokio::test]
+async fn blobs_that_many_repositories_lack_are_counted_in_two_warnings_at_most() {
+    let (source, target, directory) = (Registry::start(), Registry::start(), tempdir());
+    let images = (0..6).map(|nth| images::oci(&format!("team/app{nth}"), "1", &[&format!("content {nth}")]));
+    let images: Vec<Image> = images.collect();
+    let bundle = export(&source, &images.iter().collect::<Vec<_>>(), directory.path());
+    (0..6).for_each(|nth| images::oci(&format!("team/app{nth}"), "0", &["older"]).push(&target));
+    let server = stale_cache(&target, images.iter().map(|image| image.blobs[1].clone()).collect()).await;
+    let (code, stderr) = import(&bundle, &server.address, &[]);
+    assert_eq!(code, Some(0), "{stderr}");
+    assert!(stderr.contains("claimed to have 6 blobs in 6 repositories"), "{stderr}");
+    assert_eq!(stderr.matches("warning:").count(), 2, "{stderr}");
+}
+
+#[tokio::test]
 async fn a_list_of_referrers_that_the_target_takes_and_does_not_store_is_noticed() {
     let (source, target, directory) = (Registry::start(), Registry::start(), tempdir());
     let image = images::oci("team/app", "1", &["content"]);

@@ -9,6 +9,7 @@ use crate::oci::{Digest, Reference, Tag};
 use crate::plan::{Action, CompanionAction, CompanionStep, ImageStep, Plan, TagState};
 use crate::progress::units::count;
 use crate::receipt::kind_of;
+use crate::transfer::Unlisted;
 
 /// One line for each tag of a companion that means something else at the target.
 pub fn notices(plan: &Plan) -> Vec<String> {
@@ -43,6 +44,8 @@ pub struct NotBrought<'a> {
     hidden: BTreeMap<&'a Reference, &'a str>,
     /// What is there can neither be joined nor replaced.
     obstructed: BTreeMap<&'a Reference, &'a str>,
+    /// Lists of referrers in which nothing could be entered.
+    unlisted: BTreeMap<&'a Reference, &'a str>,
 }
 
 impl<'a> NotBrought<'a> {
@@ -66,31 +69,44 @@ impl<'a> NotBrought<'a> {
         all
     }
 
+    /// With lists of referrers that were left alone.
+    pub fn and_lists(mut self, unlisted: impl Iterator<Item = &'a Unlisted>) -> NotBrought<'a> {
+        for Unlisted { list, why, is_denied } in unlisted {
+            let tags = if *is_denied { &mut self.denied } else { &mut self.unlisted };
+            tags.insert(list, why);
+        }
+        self
+    }
+
     /// Whether companions are missing now that another account, or a free tag, would have brought.
     pub fn is_failure(&self) -> bool {
-        !self.denied.is_empty() || !self.obstructed.is_empty()
+        !self.denied.is_empty() || !self.obstructed.is_empty() || !self.unlisted.is_empty()
     }
 
     /// A line for each companion that failed.
     pub fn failures(&self) -> impl Iterator<Item = String> {
-        self.obstructed.iter().map(|(tag, reason)| format!("companion {tag}: {reason}"))
+        let obstructed = self.obstructed.iter().map(|(tag, reason)| format!("companion {tag}: {reason}"));
+        let unlisted = self.unlisted.iter().map(|(tag, reason)| {
+            let text = "the list was left alone, so it does not name all that the bundle has";
+            format!("companion {tag}: {text}: {reason}")
+        });
+        obstructed.chain(unlisted)
     }
 
     /// A line for each reason why lists may not be read.
     pub fn warnings(&self) -> impl Iterator<Item = String> {
-        let tags = |tags: &BTreeMap<_, _>| count(tags.len(), "signature tag");
         let denied = self.denied.first_key_value().map(|(_, reason)| {
             format!(
                 "{} left unchanged: this account may not read what the target has there. Give it the right to pull, and run the same \
-                 command again to add the bundle's signatures ({reason})",
-                tags(&self.denied)
+                 command again to add what the bundle has ({reason})",
+                counted(&self.denied)
             )
         });
         let forbidden = self.forbidden.first_key_value().map(|(_, reason)| {
             format!(
                 "{} left unchanged: a policy of the project forbids reading what the target has there. To add the bundle's signatures, run \
                  the same command again with an account that may read artifacts there, or once the policy allows pulling ({reason})",
-                tags(&self.forbidden)
+                counted(&self.forbidden)
             )
         });
         denied.into_iter().chain(forbidden)
@@ -99,12 +115,23 @@ impl<'a> NotBrought<'a> {
     /// A line about lists that are there.
     pub fn notice(&self) -> Option<String> {
         let (tag, reason) = self.hidden.first_key_value()?;
-        let counted = count(self.hidden.len(), "signature tag");
+        let tags = counted(&self.hidden);
         Some(format!(
-            "{counted} left unchanged: a policy of the project hides what the target has there. The bundle's lists are in the same \
+            "{tags} left unchanged: a policy of the project hides what the target has there. The bundle's lists are in the same \
              repositories; {} tells an account that may read artifacts whether the tags mean them ({reason})",
             tag.repository.registry()
         ))
+    }
+}
+
+/// `2 signature tags and 1 list of referrers`.
+fn counted(tags: &BTreeMap<&Reference, &str>) -> String {
+    let lists = tags.keys().filter(|tag| tag.tag.as_ref().is_some_and(Tag::is_referrers_list)).count();
+    let of_referrers = format!("{lists} list{} of referrers", if lists == 1 { "" } else { "s" });
+    match tags.len() - lists {
+        0 => of_referrers,
+        signatures if lists == 0 => count(signatures, "signature tag"),
+        signatures => format!("{} and {of_referrers}", count(signatures, "signature tag")),
     }
 }
 

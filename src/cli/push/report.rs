@@ -296,7 +296,7 @@ fn is_bundle_damaged(outcome: &transfer::Outcome) -> bool {
 fn not_brought<'a>(plan: &'a Plan, outcome: &'a transfer::Outcome) -> NotBrought<'a> {
     let there = plan.images.iter().zip(&outcome.images).filter(|(_, result)| result.is_ok());
     let steps = there.flat_map(|(step, _)| step.companions.iter().map(move |own| (step, own)));
-    NotBrought::among(steps.map(|(step, own)| (step, own, outcome.action(own))))
+    NotBrought::among(steps.map(|(step, own)| (step, own, outcome.action(own)))).and_lists(outcome.unlisted.values())
 }
 
 /// Images that arrived and cannot be pulled yet, said once for each reason. A root that has its tag is named by that alone.
@@ -361,9 +361,22 @@ fn failures(cargo: &Cargo<'_>, plan: &Plan, outcome: &transfer::Outcome, context
             context.failed_image(&text, remedy(image, error));
             continue;
         }
+        // A registry whose cache outlived a garbage collection fails for all that it had.
+        if let [(image, _, error), ..] = &alike[..]
+            && alike.len() > MOST_NAMED
+            && error.reason() == Some(&Reason::DamagedTarget)
+            && !context.logs_json()
+        {
+            let (images, named) =
+                (units::count(alike.len(), "image"), named(alike.iter().map(|(_, step, _)| &step.to)));
+            context.failed_image(&format!("{images} ({named}): {}", reason(error)), remedy(image, error));
+            continue;
+        }
         for (nth, (image, step, error)) in alike.iter().enumerate() {
             let remedy = remedy(image, error).filter(|remedy| told.insert(*remedy));
-            let text = match nth > 0 && !context.logs_json() {
+            // What was swallowed is named with its digest.
+            let is_own = error.reason() == Some(&Reason::DamagedTarget);
+            let text = match nth > 0 && !is_own && !context.logs_json() {
                 true => "for the same reason".to_owned(),
                 false => error.chain(),
             };

@@ -46,6 +46,16 @@ fn a_list_that_has_all_of_the_other_is_the_one_that_stays() {
 }
 
 #[test]
+fn a_list_contains_what_it_was_before_and_no_other() {
+    let of = |signatures: &[(u8, u8)]| Signatures::of(&list(signatures));
+    let now = of(&[(1, 1), (1, 2)]).unwrap();
+    assert!(now.contain(&of(&[(1, 1)]).unwrap()) && !now.contain(&of(&[(1, 1), (1, 3)]).unwrap()));
+    assert!(of(&[]).is_none(), "every list would contain it");
+    let layer = json!({"mediaType": "a/b", "size": 1, "digest": Digest::sha256(b"l")});
+    assert!(Signatures::of(&manifest(&format!(r#","layers":[{layer}]"#))).is_none(), "an image");
+}
+
+#[test]
 fn the_same_payload_signed_by_another_key_is_another_signature() {
     let both = joined(&list(&[(1, 1)]), &list(&[(1, 2)]));
     assert_eq!((both.kept, both.added), (1, 1));

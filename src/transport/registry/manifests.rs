@@ -15,8 +15,7 @@ use super::memory::ReferrersApi;
 use super::optional::Need;
 use super::referrers;
 use super::reply::{Read, Reply};
-use crate::content::Lookup;
-use crate::content::TagDeletion;
+use crate::content::{Lookup, Stored, TagDeletion};
 use crate::error::{Error, Kind, Reason, Result};
 use crate::oci::{
     Descriptor, Digest, MAX_MANIFEST_SIZE, Manifest, ManifestError, Reference, Repository, Tag, media_type,
@@ -35,14 +34,17 @@ const MOST_SHOWN: usize = 64 * 1024;
 /// Some registries answer 401 or 403 for what does not exist. What is denied counts as absent if uploads to the repository
 /// are accepted: then the push shows; `denials` may say otherwise. So it is with a look-up that is refused in another way, or fails
 /// again and again while the registry answers the rest. The tag of a list of signatures counts as blocked, unless
-/// the repository's list of tags shows that it is not there.
+/// the repository's list of tags shows that it is not there; so does one whose answer is no manifest.
 pub(super) async fn look_up(host: &Host, reference: &Reference, denials: Denials) -> Result<Lookup> {
     let what = format!("looking up {reference}");
-    let mut tries = host.tries(&what);
+    let (mut tries, mut is_again) = (host.tries(&what), false);
+    // Others may have signed there: what would be replaced has to be known. An image can do without.
+    let is_list = reference.tag.as_ref().is_some_and(Tag::is_list);
     loop {
         let asked = (Absence::AsLearned, Need::Required);
         let said = match look(host, reference, Scopes::push(&reference.repository), asked).await {
-            Err(error) if concerns_it_alone(&error) => Ok(Said::Denied(error)),
+            Err(error) if is_list && is_of_list_alone(&error) => return Ok(unread_list(host, reference, &error).await),
+            Err(error) if error.is_of_object_alone() => Ok(Said::Denied(error)),
             said => said,
         };
         match said {
@@ -53,8 +55,14 @@ pub(super) async fn look_up(host: &Host, reference: &Reference, denials: Denials
                 let read = by_get(host, reference, Scopes::push(&reference.repository), asked).await?;
                 return Ok(Lookup::Found(if let Said::Found(read) = read { read } else { told }));
             }
-            Ok(Said::Found(descriptor)) => return Ok(Lookup::Found(descriptor)),
+            Ok(Said::Found(descriptor)) => {
+                if is_again {
+                    host.memory.note_late_answer();
+                }
+                return Ok(Lookup::Found(descriptor));
+            }
             Ok(Said::Absent) if !host.memory.arrived.has_manifest(reference) => return Ok(Lookup::Absent),
+            Ok(Said::Absent) if host.memory.swallows() => return Ok(Lookup::Absent),
             Ok(Said::Absent) => {}
             Ok(Said::Denied(error)) if host.memory.arrived.has_manifest(reference) => return Err(error),
             Ok(Said::Denied(error)) => {
@@ -62,25 +70,34 @@ pub(super) async fn look_up(host: &Host, reference: &Reference, denials: Denials
                 if error.kind() == Kind::Network {
                     host.memory.note_stumble();
                 }
-                // Others may have signed there: what would be replaced has to be known.
-                let is_list = reference.tag.as_ref().is_some_and(Tag::is_list);
-                return Ok(match is_list && !denials::is_unlisted(host, reference).await {
-                    true => Lookup::Blocked(error.chain()),
-                    false => Lookup::Absent,
-                });
+                return Ok(if is_list { unread_list(host, reference, &error).await } else { Lookup::Absent });
             }
         }
         let denied = Error::new(Kind::NotFound, format!("{what}: it was stored, and is said not to be there"));
+        is_again = true;
         if tries.again(Failure::soon(denied)).await.is_err() {
+            host.memory.note_swallowed();
             return Ok(Lookup::Absent);
         }
     }
 }
 
-/// Whether a look-up failed by itself, and not because the registry is down, wants to be left alone or gave a reason.
-fn concerns_it_alone(error: &Error) -> bool {
-    let is_unexplained = matches!(error.reason(), None | Some(Reason::Undelivered));
-    matches!(error.kind(), Kind::Network | Kind::Refused) && is_unexplained && error.stopped().is_none()
+/// Whether a look-up of a list of signatures failed because of the list: the registry fails at it, or answers something else, such
+/// as a web page.
+fn is_of_list_alone(error: &Error) -> bool {
+    let is_no_manifest = matches!(error.kind(), Kind::Damaged | Kind::Input) && error.reason().is_none();
+    is_no_manifest || error.kind() == Kind::Network && error.is_of_object_alone()
+}
+
+/// What a list of signatures that cannot be read counts as.
+async fn unread_list(host: &Host, reference: &Reference, error: &Error) -> Lookup {
+    if error.kind() == Kind::Network {
+        host.memory.note_stumble();
+    }
+    match denials::is_unlisted(host, reference).await {
+        true => Lookup::Absent,
+        false => Lookup::Blocked(error.chain()),
+    }
 }
 
 /// `None`: the registry has no such tag or digest.
@@ -224,7 +241,7 @@ async fn fetch_once(host: &Host, reference: &Reference, scopes: Scopes) -> Resul
         Ok(read) => fetched(host, read, reference, &what).await,
         Err(error) => Err(error),
     };
-    fetched.or_else(|error| match concerns_it_alone(&error) {
+    fetched.or_else(|error| match error.is_of_object_alone() {
         true => Ok(Fetched::Denied(error)),
         false => Err(error),
     })
@@ -306,7 +323,7 @@ pub(super) async fn delete(host: &Host, reference: &Reference) -> Result<TagDele
 }
 
 /// Stores a manifest. One with a subject is also entered in the fallback list where the registry does not do that itself.
-pub(super) async fn put(host: &Host, reference: &Reference, manifest: &Manifest) -> Result<()> {
+pub(super) async fn put(host: &Host, reference: &Reference, manifest: &Manifest) -> Result<Stored> {
     if let Some(digest) = reference.digest.filter(|digest| *digest != manifest.digest()) {
         let found = Digest::of(digest.algorithm(), &manifest.bytes()?);
         if found != digest {
@@ -314,10 +331,10 @@ pub(super) async fn put(host: &Host, reference: &Reference, manifest: &Manifest)
         }
     }
     let reply = store(host, reference, &manifest.bytes()?, manifest.media_type()).await?;
-    let Some(subject) = manifest.subject() else { return Ok(()) };
+    let Some(subject) = manifest.subject() else { return Ok(Stored::Listed) };
     if reply.header("oci-subject").is_some() {
         *host.memory.referrers_api(&reference.repository).lock().await = Some(ReferrersApi::Present);
-        return Ok(());
+        return Ok(Stored::Listed);
     }
     drop(reply);
     referrers::enter(host, &reference.repository, &subject.digest, manifest).await

@@ -15,11 +15,14 @@ use super::optional::Answers;
 use super::spent::Spent;
 use super::stored::Proofs;
 use crate::credentials::Store;
-use crate::error::Kind;
+use crate::error::{Error, Kind};
 use crate::oci::{Digest, Reference, Repository, Tag};
 
 /// The smallest part of a blob that is worth a request, in bytes: what nginx allows where nobody has set a limit.
 pub(super) const SMALLEST_CHUNK: u64 = 1024 * 1024;
+
+/// So many manifests that a registry took and does not have are waited for in full.
+const MOST_SWALLOWED: usize = 2;
 
 /// Whoever holds it may change what it stands for.
 type Turn = Arc<tokio::sync::Mutex<()>>;
@@ -77,6 +80,10 @@ pub(super) struct Memory {
     pub no_api: AtomicBool,
     /// Held while the fallback list of a subject is read, changed and written.
     pub fallback_lists: Mutex<HashMap<(Repository, Digest), Turn>>,
+    /// Manifests that it took and denied to the last try, since one that it denied at first has come.
+    swallowed: AtomicUsize,
+    /// Fallback lists that cannot be read or changed, and why.
+    untouchable: Mutex<HashMap<Reference, Error>>,
 }
 
 impl Memory {
@@ -85,6 +92,15 @@ impl Memory {
         // Only what is under way has an entry.
         lists.retain(|_, turn| Arc::strong_count(turn) > 1);
         lists.entry((repository.clone(), *subject)).or_default().clone()
+    }
+
+    /// Why a fallback list is not to be written, if it could not be before.
+    pub fn left_alone(&self, list: &Reference) -> Option<Error> {
+        self.untouchable.lock().unwrap_or_else(PoisonError::into_inner).get(list).cloned()
+    }
+
+    pub fn leave_alone(&self, list: &Reference, why: &Error) {
+        self.untouchable.lock().unwrap_or_else(PoisonError::into_inner).insert(list.clone(), why.clone());
     }
 
     /// Who we are to a server that the registry redirects to: anybody.
@@ -112,6 +128,20 @@ impl Memory {
 
     pub fn note_stumble(&self) {
         self.stumbles.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it takes manifests that it then does not have, so that waiting for another one is of no use.
+    pub fn swallows(&self) -> bool {
+        self.swallowed.load(Ordering::Relaxed) >= MOST_SWALLOWED
+    }
+
+    pub fn note_swallowed(&self) {
+        self.swallowed.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// What it denied at first was there after all.
+    pub fn note_late_answer(&self) {
+        self.swallowed.store(0, Ordering::Relaxed);
     }
 
     pub fn referrers_api(&self, repository: &Repository) -> Known {
@@ -208,5 +238,21 @@ impl Memory {
 
     pub fn take_session(&self, repository: &Repository, blob: &Digest) -> Option<Url> {
         self.sessions.lock().unwrap_or_else(PoisonError::into_inner).remove(&(repository.clone(), *blob))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_registry_swallows_manifests_once_two_have_not_come_and_none_was_late() {
+        let memory = Memory::default();
+        memory.note_swallowed();
+        memory.note_late_answer();
+        memory.note_swallowed();
+        assert!(!memory.swallows(), "another replica had the first");
+        memory.note_swallowed();
+        assert!(memory.swallows());
     }
 }

@@ -79,7 +79,7 @@ use bytes::Bytes;
 use reqwest::Method;
 
 use crate::content::{
-    Account, Api, ApiAnswer, ApiRequest, Body, Lookup, Origin, Probed, Readable, ReferrerList, Sink, Source,
+    Account, Api, ApiAnswer, ApiRequest, Body, Lookup, Origin, Probed, Readable, ReferrerList, Sink, Source, Stored,
     TagDeletion, TagList,
 };
 use crate::error::{Error, Kind, Result};
@@ -305,7 +305,7 @@ impl Sink for Registries {
         Ok(listed.found.iter().any(|descriptor| descriptor.digest == manifest.digest()))
     }
 
-    async fn put_manifest(&self, reference: &Reference, manifest: &Manifest) -> Result<()> {
+    async fn put_manifest(&self, reference: &Reference, manifest: &Manifest) -> Result<Stored> {
         manifests::put(&*self.target(&reference.repository)?, reference, manifest).await
     }
 

@@ -16,8 +16,8 @@ use super::memory::ReferrersApi;
 use super::optional::{Need, Question};
 use super::paging::{Onward, Pages};
 use super::reply::{Read, Reply};
-use crate::content::{Lookup, ReferrerList};
-use crate::error::{Error, Kind, Reason, Result};
+use crate::content::{Lookup, ReferrerList, Stored};
+use crate::error::{Error, Kind, Reach, Reason, Result};
 use crate::oci::{Descriptor, Digest, MAX_MANIFEST_SIZE, Manifest, Reference, Repository, Tag, media_type};
 use crate::progress::Event;
 
@@ -181,10 +181,11 @@ fn is_nothing(body: &[u8]) -> bool {
 
 async fn from_fallback(host: &Host, repository: &Repository, subject: &Digest) -> Result<Vec<Descriptor>> {
     let tag = Tag::referrers(subject);
-    if host.memory.lacks_tag(repository, &tag) {
+    let reference = repository.with_tag(tag.clone());
+    // This run may have made the list since it asked for the tags.
+    if host.memory.lacks_tag(repository, &tag) && !host.memory.arrived.has_manifest(&reference) {
         return Ok(Vec::new());
     }
-    let reference = repository.with_tag(tag);
     let need = Need::Optional(Question::Companion);
     match manifests::get(host, &reference, Scopes::pull(repository), need).await? {
         // GitLab's registry takes the tag for the digest it is made from: this is the subject itself.
@@ -208,28 +209,58 @@ fn children(index: &Manifest, seen: &mut HashSet<Digest>) -> Vec<Descriptor> {
     children.filter(|descriptor| seen.insert(descriptor.digest)).collect()
 }
 
-/// Enters `manifest` in the fallback list of `subject`: reads, changes, writes; one at a time for each subject.
-pub(super) async fn enter(host: &Host, repository: &Repository, subject: &Digest, manifest: &Manifest) -> Result<()> {
+/// Enters `manifest` in the fallback list of `subject`: reads, changes, writes; one at a time for each subject. A list that cannot be
+/// read or changed is left alone, and is not tried again: what it has is not known, and an image needs no list.
+///
+/// # Errors
+/// What concerns more than the list; and that the registry takes it and does not have it.
+pub(super) async fn enter(
+    host: &Host,
+    repository: &Repository,
+    subject: &Digest,
+    manifest: &Manifest,
+) -> Result<Stored> {
     let lock = host.memory.fallback_list(repository, subject);
     let _held = lock.lock().await;
-    let reference = repository.with_tag(Tag::referrers(subject));
-    let current = match manifests::fetch(host, &reference, Scopes::push(repository), Need::Required).await? {
+    let list = repository.with_tag(Tag::referrers(subject));
+    if let Some(why) = host.memory.left_alone(&list) {
+        return Ok(Stored::Unlisted { list, why });
+    }
+    match write_entry(host, &list, manifest).await {
+        Err(why) if is_of_list_alone(&why) => {
+            host.memory.leave_alone(&list, &why);
+            Ok(Stored::Unlisted { list, why })
+        }
+        stored => stored,
+    }
+}
+
+/// Whether a list could not be written because of what is there, or of the right to read it.
+fn is_of_list_alone(error: &Error) -> bool {
+    let is_of_object = |reason: &Reason| reason.reach() == Reach::Object && *reason != Reason::DamagedTarget;
+    let is_passing = matches!(error.kind(), Kind::RateLimited | Kind::Interrupted | Kind::Disk);
+    !is_passing && error.stopped().is_none() && error.reason().is_none_or(is_of_object)
+}
+
+async fn write_entry(host: &Host, reference: &Reference, manifest: &Manifest) -> Result<Stored> {
+    let repository = &reference.repository;
+    let current = match manifests::fetch(host, reference, Scopes::push(repository), Need::Required).await? {
         Fetched::Manifest(list) => Some(*list),
         Fetched::Absent => None,
         // Some registries deny what is not there; a list that is there must not be replaced.
-        Fetched::Denied(_) if denials::is_unlisted(host, &reference).await => None,
-        Fetched::Denied(error) => return Err(error),
+        Fetched::Denied(_) if denials::is_unlisted(host, reference).await => None,
+        Fetched::Denied(error) => return Err(error.with_reason(Reason::NoPullRight)),
     };
     let mut index = match &current {
-        Some(index) => editable(&reference, index)?,
+        Some(index) => editable(reference, index)?,
         None => json!({"schemaVersion": 2, "mediaType": media_type::OCI_INDEX, "manifests": []}),
     };
     let Some(list) = index.get_mut("manifests").and_then(Value::as_array_mut) else {
-        return Err(taken(&reference));
+        return Err(taken(reference));
     };
     let digest = manifest.digest().to_string();
     if list.iter().any(|entry| entry.get("digest").and_then(Value::as_str) == Some(&digest)) {
-        return Ok(());
+        return Ok(Stored::Listed);
     }
     list.push(entry(manifest)?);
     let body = Bytes::from(index.to_string());
@@ -237,16 +268,17 @@ pub(super) async fn enter(host: &Host, repository: &Repository, subject: &Digest
         let text = format!("entering {digest} in {reference}: the list would exceed {MAX_MANIFEST_SIZE} bytes");
         return Err(Error::new(Kind::Refused, text));
     }
-    manifests::store(host, &reference, &body, media_type::OCI_INDEX).await?;
-    match manifests::look_up(host, &reference, Denials::Errors).await {
+    manifests::store(host, reference, &body, media_type::OCI_INDEX).await?;
+    match manifests::look_up(host, reference, Denials::Errors).await {
         // This account may push and not read: that the list was stored is the proof.
-        Err(error) if matches!(error.kind(), Kind::Unauthorized | Kind::Refused) => Ok(()),
+        Err(error) if matches!(error.kind(), Kind::Unauthorized | Kind::Refused) => Ok(Stored::Listed),
         Err(error) => Err(error),
         Ok(Lookup::Absent) => {
             let text = format!("entering {digest} in {reference}: the registry took the list and does not have it");
             Err(Error::damaged(text).with_reason(Reason::DamagedTarget))
         }
-        Ok(Lookup::Found(_) | Lookup::Blocked(_)) => Ok(()),
+        Ok(Lookup::Found(_)) => Ok(Stored::Entered),
+        Ok(Lookup::Blocked(_)) => Ok(Stored::Listed),
     }
 }
 
