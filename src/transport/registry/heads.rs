@@ -1,6 +1,7 @@
 //! What HEAD is worth at a registry, for one kind of object. It is the cheaper question, and what it does not tell, GET does. Some
 //! proxies deny by HEAD what they would fetch, and some never answer it.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -9,9 +10,13 @@ use super::outage::Outage;
 /// See the module documentation. One for each registry and kind of object.
 #[derive(Default)]
 pub(super) struct Heads {
-    /// Whether GET agreed when HEAD said that something is not there; locked while that is found out.
+    /// Of blobs: whether GET agreed when HEAD said that something is not there; locked while that is found out.
     pub agrees: tokio::sync::Mutex<Option<bool>>,
     asked: Mutex<Asked>,
+    /// Of manifests: one has found something.
+    finds: AtomicBool,
+    /// Of manifests: one did not find what GET found.
+    hides: AtomicBool,
 }
 
 #[derive(Default)]
@@ -23,6 +28,20 @@ struct Asked {
 }
 
 impl Heads {
+    pub fn note_found(&self) {
+        self.finds.store(true, Ordering::Relaxed);
+    }
+
+    pub fn note_hidden(&self) {
+        self.hides.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether they can be believed when they say that something is not there: they find things, and have hidden none. That GET
+    /// did not find it either shows nothing; a HEAD that never finds anything agrees there, too.
+    pub fn tell(&self) -> bool {
+        self.finds.load(Ordering::Relaxed) && !self.hides.load(Ordering::Relaxed)
+    }
+
     pub fn note_answer(&self) {
         self.asked().answered = Some(Instant::now());
     }

@@ -127,7 +127,7 @@ enum Said {
 enum Absence {
     /// Caching proxies answer HEAD with 404 for what GET would fetch.
     ByGet,
-    /// HEAD, once GET has agreed with it at this registry: nearly all that is asked of a target is not there. Not of what this
+    /// HEAD, once it has found something at this registry: nearly all that is asked of a target is not there. Not of what this
     /// run has put there.
     AsLearned,
 }
@@ -135,29 +135,22 @@ enum Absence {
 /// HEAD is a hint: where it does not say what is there, GET decides, so that the verdict does not depend on the request.
 async fn look(host: &Host, reference: &Reference, scopes: Scopes, asked: (Absence, Need)) -> Result<Said> {
     let (absence, need) = asked;
-    match head(host, reference, scopes.clone(), need).await? {
+    let hint = head(host, reference, scopes.clone(), need).await?;
+    let was_brought = host.memory.arrived.has_manifest(reference);
+    match hint {
         Hint::Found(descriptor) => Ok(Said::Found(descriptor)),
-        Hint::Absent if absence == Absence::AsLearned && !host.memory.arrived.has_manifest(reference) => {
-            // The first question tells for all that wait here.
-            let mut agrees = host.memory.manifest_heads.agrees.lock().await;
-            match *agrees {
-                Some(true) => Ok(Said::Absent),
-                Some(false) => {
-                    drop(agrees);
-                    by_get(host, reference, scopes, asked).await
-                }
-                None => {
-                    let said = by_get(host, reference, scopes, asked).await?;
-                    match &said {
-                        Said::Found(_) => *agrees = Some(false),
-                        Said::Absent => *agrees = Some(true),
-                        Said::Denied(_) => {}
-                    }
-                    Ok(said)
-                }
-            }
+        Hint::Absent if absence == Absence::AsLearned && !was_brought && host.memory.manifest_heads.tell() => {
+            Ok(Said::Absent)
         }
-        Hint::Absent | Hint::Nothing => by_get(host, reference, scopes, asked).await,
+        Hint::Absent => {
+            let said = by_get(host, reference, scopes, asked).await?;
+            // What this run has brought may have appeared between the two.
+            if matches!(said, Said::Found(_)) && !was_brought {
+                host.memory.manifest_heads.note_hidden();
+            }
+            Ok(said)
+        }
+        Hint::Nothing => by_get(host, reference, scopes, asked).await,
     }
 }
 
@@ -185,6 +178,9 @@ async fn head(host: &Host, reference: &Reference, scopes: Scopes, need: Need) ->
     Ok(match (digest.or(reference.digest), served_as, reply.content_length()) {
         (Some(digest), Some(served_as), Some(size)) if media_type::is_manifest(served_as) && size > 0 && !is_other => {
             host.memory.note_answered(reference);
+            if reply.own {
+                host.memory.manifest_heads.note_found();
+            }
             Hint::Found(Descriptor::new(served_as, digest, size))
         }
         _ => Hint::Nothing,

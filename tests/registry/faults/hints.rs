@@ -185,23 +185,36 @@ fn many(server: &Server) -> Vec<Reference> {
     (0..10).map(|number| tag(&repo(server), &format!("v{number}"))).collect()
 }
 
+/// Otherwise `--on-existing fail` would overwrite, and the isolated side's signatures would be lost.
 #[tokio::test]
-async fn at_a_target_head_is_believed_once_get_has_agreed_that_something_is_not_there() {
-    let server = Server::registry(|_, _| Answer::new(404)).await;
-    let registries = client(config());
-    for reference in many(&server) {
-        assert!(Sink::resolve(&registries, &reference).await.unwrap().is_absent());
+async fn at_a_target_head_is_believed_that_something_is_not_there_once_it_has_found_something() {
+    // (whether HEAD finds what is there, GETs for ten tags of which the first is there and for ten in a second run over them)
+    for (head_finds, gets) in [(true, 0), (false, 10)] {
+        let server =
+            Server::registry(move |request, _| match (request.method.as_str(), request.target.ends_with("/v0")) {
+                ("HEAD", true) if head_finds => manifest().with("Docker-Content-Digest", index().to_string()),
+                ("GET", true) => manifest(),
+                _ => Answer::new(404),
+            });
+        let server = server.await;
+        let registries = client(config());
+        for (number, reference) in many(&server).iter().enumerate() {
+            let found = Sink::resolve(&registries, reference).await.unwrap();
+            assert_eq!((found.means(&index()), found.is_absent()), (number == 0, number != 0), "{reference}");
+        }
+        assert_eq!(server.count("HEAD", "/v2/a/b/manifests/"), 10);
+        assert_eq!(server.count("GET", "/v2/a/b/manifests/"), gets, "HEAD finds what is there: {head_finds}");
     }
-    assert_eq!((server.count("HEAD", "/v2/a/b/manifests/"), server.count("GET", "/v2/a/b/manifests/")), (10, 1));
-
-    let server = Server::registry(|request, _| match request.method.as_str() {
-        "HEAD" => Answer::new(404),
-        _ => manifest(),
+    // That GET does not find what is not there says nothing of a HEAD that finds nothing.
+    let server = Server::registry(|request, _| match (request.method.as_str(), request.target.ends_with("/v9")) {
+        ("GET", true) => manifest(),
+        _ => Answer::new(404),
     });
     let server = server.await;
     let registries = client(config());
-    for reference in many(&server) {
-        assert!(Sink::resolve(&registries, &reference).await.unwrap().means(&index()));
+    for (number, reference) in many(&server).iter().enumerate() {
+        let found = Sink::resolve(&registries, reference).await.unwrap();
+        assert_eq!(found.means(&index()), number == 9, "{reference}");
     }
 }
 
