@@ -43,8 +43,9 @@ impl Pages {
         Pages { own, visited: HashSet::new(), barren: 0, room }
     }
 
-    /// What the page that came from `asked` says. A link is taken at its word at this origin. Its query is tried on the
-    /// address of the first page, too: behind a gateway, the registry does not know by which host and path it is reached.
+    /// What the page that came from `asked` says. The query of a link is tried on the address of the first page; the link is taken
+    /// at its word after that, and at this origin only. Behind a gateway, the registry does not know by which host and path it is
+    /// reached, and the path that it names may be another repository's.
     pub fn after(&self, asked: &Url, reply: &Reply) -> Onward {
         if !reply.is_readable("link") {
             return Onward::Lost("is named by a Link header that is not text".to_owned());
@@ -57,7 +58,10 @@ impl Pages {
                 return Onward::Lost(format!("is named by a Link header that cannot be read: {shown:?}"));
             }
         };
-        let resolved = location::resolve(asked, target);
+        let resolved = location::resolve(asked, target).map(|mut url| {
+            url.set_fragment(None);
+            url
+        });
         let query = target.split('#').next().and_then(|target| target.split_once('?')).map(|(_, query)| query);
         let as_said = resolved.as_ref().ok().filter(|url| url.origin() == self.own.origin()).cloned();
         let here = query.map(|query| {
@@ -65,7 +69,7 @@ impl Pages {
             here.set_query(Some(query));
             here
         });
-        let mut addresses: Vec<Url> = as_said.into_iter().chain(here).collect();
+        let mut addresses: Vec<Url> = here.into_iter().chain(as_said).collect();
         addresses.dedup();
         addresses.retain(|url| !self.visited.contains(url));
         match (addresses.is_empty(), resolved) {

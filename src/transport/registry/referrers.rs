@@ -86,6 +86,14 @@ enum Broken {
 }
 
 impl Broken {
+    /// Without a token the repository answers nobody; another subject changes nothing.
+    fn of_asking(error: Error) -> Broken {
+        match error.kind() {
+            Kind::Unauthorized => Broken::Denied(error),
+            _ => Broken::Asking(error),
+        }
+    }
+
     fn into_error(self) -> Error {
         match self {
             Broken::Asking(error) | Broken::Denied(error) | Broken::Useless(error) => error,
@@ -120,6 +128,7 @@ async fn from_api(host: &Host, repository: &Repository, subject: &Digest) -> Res
     let (mut found, mut seen) = (Vec::new(), HashSet::new());
     let mut pages = Pages::new(url.clone(), MOST_IN_ALL);
     let mut others: Vec<Url> = Vec::new();
+    let mut is_answered = false;
     loop {
         let is_first = pages.is_untouched();
         pages.visit(&url);
@@ -129,7 +138,7 @@ async fn from_api(host: &Host, repository: &Repository, subject: &Digest) -> Res
         let mut ask = ask.map_err(Broken::Asking)?;
         ask.target = Target::Url(url.clone());
         let read = host.read(&ask, MAX_MANIFEST_SIZE, |reply| pages.after(&url, reply)).await;
-        let (onward, body) = match read.map_err(Broken::Asking)? {
+        let (onward, body) = match read.map_err(Broken::of_asking)? {
             Read::Whole(onward, body) => (onward, body),
             Read::Unread(reply) => match reply.status() {
                 400 | 404 | 405 | 501 if is_first && is_a_registrys(&reply) => return Ok(None),
@@ -138,6 +147,7 @@ async fn from_api(host: &Host, repository: &Repository, subject: &Digest) -> Res
                     url = others.remove(0);
                     continue;
                 }
+                _ if is_answered => return Ok(Some(found)),
                 401 | 403 => return Err(Broken::Denied(refusal(&what, *reply).await.error)),
                 _ => return Err(Broken::Useless(refusal(&what, *reply).await.error)),
             },
@@ -155,8 +165,14 @@ async fn from_api(host: &Host, repository: &Repository, subject: &Digest) -> Res
         }
         pages.note(&url, body.len(), found.len() > before).map_err(|reason| useless(&reason))?;
         match onward {
+            // The first of two addresses may be another repository's behind this gateway, which has nothing to list.
+            Onward::End if found.len() == before && !others.is_empty() => {
+                is_answered = true;
+                url = others.remove(0);
+            }
             Onward::End => return Ok(Some(found)),
             Onward::At(mut addresses) => {
+                is_answered = false;
                 others = addresses.split_off(1);
                 url = addresses.remove(0);
             }

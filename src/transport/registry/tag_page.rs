@@ -12,7 +12,7 @@ pub(super) const MOST_TAGS: usize = 250_000;
 
 #[derive(Debug, Default)]
 pub(super) struct Page {
-    /// Empty for `null`, which some registries send for an emptied repository.
+    /// Empty for `null`, which some registries send for an emptied repository. At most [`MOST_TAGS`] and one.
     pub entries: Vec<Entry>,
 }
 
@@ -35,13 +35,14 @@ impl<'de> Deserialize<'de> for Page {
             }
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Page, A::Error> {
-                let (mut tags, mut has_name) = (None, false);
+                let (mut tags, mut has_name, mut has_errors) = (None, false, false);
                 while let Some(key) = map.next_key::<String>()? {
                     match key.as_str() {
                         "tags" if tags.is_some() => return Err(A::Error::duplicate_field("tags")),
                         "tags" => {
                             tags = Some(map.next_value::<Option<Entries>>()?.map_or_else(Vec::new, |list| list.0))
                         }
+                        "errors" => has_errors |= map.next_value::<Option<IgnoredAny>>()?.is_some(),
                         other => {
                             has_name |= other == "name";
                             map.next_value::<IgnoredAny>()?;
@@ -49,9 +50,11 @@ impl<'de> Deserialize<'de> for Page {
                     }
                 }
                 // An empty list may be left out, but not by something that is no list of tags at all.
-                match tags {
-                    None if !has_name => Err(A::Error::missing_field("tags")),
-                    tags => Ok(Page { entries: tags.unwrap_or_default() }),
+                let is_list = tags.is_some() || has_name;
+                let entries: Vec<Entry> = tags.unwrap_or_default();
+                match is_list && !(has_errors && entries.is_empty()) {
+                    true => Ok(Page { entries }),
+                    false => Err(A::Error::missing_field("tags")),
                 }
             }
         }
@@ -73,12 +76,12 @@ impl<'de> Deserialize<'de> for Entries {
 
             fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Entries, A::Error> {
                 let mut entries = Vec::new();
-                while let Some(entry) = list.next_element()? {
-                    if entries.len() > MOST_TAGS {
-                        return Err(A::Error::custom(format_args!("more than {MOST_TAGS} tags")));
-                    }
+                while entries.len() <= MOST_TAGS
+                    && let Some(entry) = list.next_element()?
+                {
                     entries.push(entry);
                 }
+                while list.next_element::<IgnoredAny>()?.is_some() {}
                 Ok(Entries(entries))
             }
         }
@@ -156,7 +159,16 @@ mod tests {
 
     #[test]
     fn an_answer_that_is_no_list_is_not_taken_for_an_empty_one() {
-        for other in ["{}", r#"{"errors":[]}"#, "[]", "null", r#"{"tags":"1"}"#, r#"{"tags":[],"tags":["1"]}"#] {
+        for other in [
+            "{}",
+            r#"{"errors":[]}"#,
+            r#"{"name":"a","errors":[{"code":"UNKNOWN"}]}"#,
+            r#"{"errors":[{}],"name":"a","tags":null}"#,
+            "[]",
+            "null",
+            r#"{"tags":"1"}"#,
+            r#"{"tags":[],"tags":["1"]}"#,
+        ] {
             assert_eq!(entries(other), None, "{other}");
         }
     }

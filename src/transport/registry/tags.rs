@@ -40,6 +40,8 @@ const ROUND: usize = 10;
 /// Where servers usually cut lists, beside powers of two from 64 on. A list that is as long as one of these may be whole all the same.
 const USUAL_CUTS: [usize; 10] = [50, 100, 200, 250, 300, 500, 1000, 2000, 5000, 10_000];
 
+const READ_ALREADY: &str = "the list does not end: the next page is one that was read";
+
 /// The whole list, or one with the doubts about it.
 ///
 /// # Errors
@@ -124,41 +126,96 @@ struct Read {
     onward: Onward,
 }
 
+impl Read {
+    /// Whether it is empty and names no other page.
+    fn is_end(&self) -> bool {
+        self.entries == 0 && matches!(self.onward, Onward::End)
+    }
+}
+
 impl Listing<'_> {
     async fn read(&mut self) -> Result<()> {
         let mut page = self.first_of(vec![self.first.clone()]).await?;
-        let mut read = 1;
+        let (mut read, mut last) = (1, None);
         loop {
+            self.check_size()?;
             if read > MOST_OPTIONAL && self.need != Need::Required {
                 let text =
                     format!("{}: more than {MOST_OPTIONAL} pages, which is too much to look for signatures", self.what);
                 return Err(Error::new(Kind::Refused, text));
             }
-            page = match (&page.onward, &page.last) {
-                (Onward::At(addresses), _) => {
-                    let addresses = addresses.iter().cloned().chain(page.last.as_deref().map(|last| self.past(last)));
-                    let mut next = self.first_of(addresses.collect()).await?;
-                    if next.new == 0 && next.entries > 0 && matches!(next.onward, Onward::End) {
-                        next.onward = Onward::Lost("repeats what was read before".to_owned());
-                    }
-                    next
-                }
+            // That of an earlier page, if this one is empty.
+            last = page.last.take().or(last);
+            let next = match (&page.onward, &last) {
+                (Onward::At(addresses), last) => self.linked(addresses.clone(), last.as_deref()).await?,
                 // Most registries go on after a tag, whatever their Link says.
                 (Onward::Lost(_), Some(last)) => match self.first_of(vec![self.past(last)]).await {
-                    Ok(next) if next.new > 0 => next,
-                    Ok(next) if next.entries == 0 && matches!(next.onward, Onward::End) => return Ok(()),
+                    Ok(next) if next.new > 0 => Some(next),
+                    Ok(next) if next.is_end() => None,
                     _ => return Err(self.lost(&page.onward)),
                 },
                 (Onward::Lost(_), None) => return Err(self.lost(&page.onward)),
                 (Onward::End, Some(last)) if self.may_be_cut(page.entries) => {
-                    match self.after_the_end(last, page.entries).await? {
-                        Some(next) => next,
-                        None => return Ok(()),
-                    }
+                    self.after_the_end(last, page.entries).await?
                 }
-                (Onward::End, _) => return Ok(()),
+                (Onward::End, _) => None,
             };
+            let Some(next) = next else { return Ok(()) };
+            page = next;
             read += 1;
+        }
+    }
+
+    /// # Errors
+    /// The repository has more tags than a run takes.
+    fn check_size(&self) -> Result<()> {
+        if self.tags.len() <= MOST_TAGS && self.others.all <= MOST_TAGS {
+            return Ok(());
+        }
+        let text = format!("{}: it has more than {MOST_TAGS} tags; name the images by their tags", self.what);
+        Err(Error::new(Kind::Refused, text))
+    }
+
+    /// The page that a Link leads to; `None`: nothing follows.
+    ///
+    /// A Link may lead to an empty page by mistake, and behind a gateway to the path of another repository. So the end of the list
+    /// counts only if nothing follows its last tag either, and another path is asked only where our own does not have the page.
+    async fn linked(&mut self, addresses: Vec<Url>, last: Option<&str>) -> Result<Option<Read>> {
+        let (own, elsewhere): (Vec<Url>, Vec<Url>) =
+            addresses.into_iter().partition(|url| url.path() == self.own.path());
+        let linked = |url: Url| (url, true);
+        let past = last.map(|last| (self.past(last), false));
+        let addresses = own.into_iter().map(linked).chain(past).chain(elsewhere.into_iter().map(linked));
+        let (mut has_ended, mut problem) = (false, None);
+        for (url, is_linked) in addresses {
+            let is_elsewhere = url.path() != self.own.path();
+            if is_elsewhere && has_ended || !self.pages.visit(&url) {
+                continue;
+            }
+            let page = if is_linked { self.page(&url).await } else { self.unless_repeated(&url).await };
+            match page {
+                Ok(page) if page.new > 0 => return Ok(Some(page)),
+                Ok(page) if page.is_end() => has_ended = true,
+                // Some registries send empty pages where they have filtered everything out.
+                Ok(page) if !matches!(page.onward, Onward::End) && (is_linked || page.entries == 0) => {
+                    return Ok(Some(page));
+                }
+                Ok(_) => {
+                    let repeated = Onward::Lost("repeats what was read before".to_owned());
+                    problem.get_or_insert_with(|| self.lost(&repeated));
+                }
+                Err(error) if matches!(error.kind(), Kind::RateLimited | Kind::Interrupted) => return Err(error),
+                // After an outage nobody knows what follows.
+                Err(error) if has_ended && error.kind() == Kind::Network => return Err(error),
+                Err(error) => {
+                    problem.get_or_insert(error);
+                }
+            }
+        }
+        match (has_ended, problem) {
+            (true, _) => Ok(None),
+            (false, Some(error)) => Err(error),
+            (false, None) => Err(strange(&self.what, READ_ALREADY)),
         }
     }
 
@@ -222,8 +279,15 @@ impl Listing<'_> {
 
     /// A page that may repeat what was read; then what is no tag in it does not count again.
     async fn repeatable(&mut self, url: Url) -> Result<Read> {
+        if !self.pages.visit(&url) {
+            return Err(strange(&self.what, READ_ALREADY));
+        }
+        self.unless_repeated(&url).await
+    }
+
+    async fn unless_repeated(&mut self, url: &Url) -> Result<Read> {
         let known = (self.others.all, self.others.named.len());
-        let page = self.first_of(vec![url]).await;
+        let page = self.page(url).await;
         if page.as_ref().is_ok_and(|page| page.new == 0) {
             self.others.all = known.0;
             self.others.named.truncate(known.1);
@@ -244,7 +308,7 @@ impl Listing<'_> {
                 Err(error) => refused = refused.or(Some(error)),
             }
         }
-        Err(refused.unwrap_or_else(|| strange(&self.what, "the list does not end: the next page is one that was read")))
+        Err(refused.unwrap_or_else(|| strange(&self.what, READ_ALREADY)))
     }
 
     async fn page(&mut self, url: &Url) -> Result<Read> {
@@ -285,12 +349,6 @@ impl Listing<'_> {
             if let Entry::Text(text) = entry {
                 read.last = Some(text);
             }
-        }
-        if self.tags.len() > MOST_TAGS || self.others.all > MOST_TAGS {
-            return Err(strange(
-                &self.what,
-                format!("it has more than {MOST_TAGS} tags; name the images by their tags"),
-            ));
         }
         self.host.memory.longest_page.fetch_max(read.entries, Ordering::Relaxed);
         let may_go_on = self.pages.note(url, length, read.new > 0);

@@ -180,6 +180,54 @@ async fn the_next_page_is_found_in_whatever_form_a_gateway_leaves_its_link() {
     }
 }
 
+/// `import --prune` would delete the tags that a shortened list lacks.
+#[tokio::test]
+async fn a_link_to_an_empty_page_or_to_another_repository_does_not_shorten_a_list() {
+    type Script = fn(&Seen, &[String]) -> Answer;
+    /// At most five of a repository's tags, and a Link with this path and these parameters.
+    fn five(request: &Seen, tags: &[String], link: impl Fn(&str) -> String) -> Answer {
+        let rest = behind(request, tags);
+        let n: usize = parameter(request, "n").map_or(5, |n| n.parse().unwrap());
+        let shown = &rest[..rest.len().min(n.min(5))];
+        match shown.last() {
+            Some(last) if shown.len() < rest.len() => page(shown).with("Link", format!("<{}>; rel=next", link(last))),
+            _ => page(shown),
+        }
+    }
+    let is_ours = |request: &Seen| request.target.starts_with("/v2/a/b/");
+    let other: [String; 3] = ["v00001", "v00007", "w"].map(str::to_owned);
+    let cases: [(&str, Script); 4] = [
+        ("n=0 in the link", |r, all| five(r, all, |last| format!("/v2/a/b/tags/list?last={last}&n=0"))),
+        ("the path of another repository", |r, all| match r.target.starts_with("/v2/a/b/") {
+            true => five(r, all, |last| format!("/v2/b/tags/list?last={last}&n=5")),
+            false => page(&["v00001", "v00007", "w"].map(str::to_owned)),
+        }),
+        ("a path with nothing", |r, all| match r.target.starts_with("/v2/a/b/") {
+            true => five(r, all, |last| format!("/v2/b/tags/list?last={last}&n=5")),
+            false => Answer::new(200).body(r#"{"name":"b","tags":null}"#),
+        }),
+        ("an empty page by a number of its own", |r, all| match parameter(r, "page") {
+            Some(_) => page(&[]),
+            None => five(r, all, |_| "/v2/a/b/tags/list?page=2".to_owned()),
+        }),
+    ];
+    for (case, script) in cases {
+        for count in [12, 10, 5] {
+            let server = Server::registry(move |request, _| script(request, &numbered(count))).await;
+            assert_whole(&tags(&server).await.unwrap(), &numbered(count), &format!("{case}, {count}"));
+        }
+    }
+    // The last page is empty, and has a Link before it.
+    let server = Server::registry(move |request, _| match behind(request, &numbered(4)) {
+        rest if rest.is_empty() => page(&[]),
+        rest if is_ours(request) => page(&rest).with("Link", "</v2/b/tags/list?last=v00003&n=4>; rel=next"),
+        _ => page(&other),
+    });
+    let server = server.await;
+    assert_whole(&tags(&server).await.unwrap(), &numbered(4), "an empty last page");
+    assert!(server.seen().len() <= 3, "{} requests", server.seen().len());
+}
+
 #[tokio::test]
 async fn a_page_that_cannot_be_had_is_named_and_the_list_does_not_count() {
     let server = Server::registry(|request, _| match request.target.contains("last=") {
@@ -188,7 +236,7 @@ async fn a_page_that_cannot_be_had_is_named_and_the_list_does_not_count() {
     });
     let server = server.await;
     let error = tags(&server).await.unwrap_err().chain();
-    assert!(error.contains("/elsewhere/v2/a/b/tags/list?last=v00002") && error.contains("not here"), "{error}");
+    assert!(error.contains("/v2/a/b/tags/list?last=v00002") && error.contains("not here"), "{error}");
 }
 
 #[tokio::test]
@@ -220,11 +268,13 @@ async fn lists_that_lead_from_page_to_page_for_ever_come_to_an_end_before_the_me
     });
     let server = server.await;
     let error = tags(&server).await.unwrap_err().chain();
-    assert!(error.contains("more than 250000 tags"), "{error}");
+    assert!(error.contains("more than 250000 tags; name the images"), "{error}");
     assert!(server.seen().len() < 10, "{} pages of 40,000 tags were read", server.seen().len());
     let server =
         Server::registry(|_, _| Answer::new(200).body(format!(r#"{{"tags":[{}""]}}"#, "0,".repeat(2_000_000))));
-    assert!(tags(&server.await).await.unwrap_err().chain().contains("more than 250000 tags"));
+    let error = tags(&server.await).await.unwrap_err();
+    assert!(error.chain().contains("more than 250000 tags; name the images"), "{error:?}");
+    assert_eq!(error.kind(), Kind::Refused, "it is a limit, and no fault of the network");
 
     let server = Server::registry(|_, at| {
         let link = format!("</v2/a/b/referrers/x?page={at}>; rel=next");
@@ -245,7 +295,7 @@ async fn entries_that_are_no_tags_raise_doubts_and_cost_no_others() {
     assert_eq!(names(&found), ["1", "2"]);
     assert_eq!(found.doubts.len(), 3, "{:?}", found.doubts);
     assert!(found.doubts[1].contains("not a tag"), "{:?}", found.doubts);
-    for other in ["{}", r#"{"errors":[]}"#, "<html>Sign in</html>"] {
+    for other in ["{}", r#"{"errors":[]}"#, r#"{"name":"a/b","errors":[{"code":"UNKNOWN"}]}"#, "<html>Sign in</html>"] {
         let server = Server::registry(move |_, _| Answer::new(200).body(other)).await;
         assert!(tags(&server).await.is_err(), "{other} is no empty list");
     }
@@ -283,8 +333,17 @@ async fn referrers_are_read_over_links_with_a_gateways_own_path() {
         target if target.contains("page=2") => index("second"),
         target => index("first").with("Link", format!("</hub{target}?page=2>; rel=\"next\"")),
     });
-    let server = server.await;
-    let found = client(config()).referrers(&repo(&server), &Digest::sha256(b"x")).await.unwrap().found;
-    let digests: Vec<Digest> = found.iter().map(|descriptor| descriptor.digest).collect();
-    assert_eq!(digests, [Digest::sha256(b"first"), Digest::sha256(b"second")]);
+    // The address that has the next page, of the two that it may have.
+    let here = server.await;
+    let server = Server::registry(move |request, _| match request.target.as_str() {
+        target if target.starts_with("/hub/") => index("second"),
+        target if target.contains("page=2") => manifest(),
+        target => index("first").with("Link", format!("</hub{target}?page=2>; rel=\"next\"")),
+    });
+    let there = server.await;
+    for server in [here, there] {
+        let found = client(config()).referrers(&repo(&server), &Digest::sha256(b"x")).await.unwrap().found;
+        let digests: Vec<Digest> = found.iter().map(|descriptor| descriptor.digest).collect();
+        assert_eq!(digests, [Digest::sha256(b"first"), Digest::sha256(b"second")]);
+    }
 }
