@@ -295,6 +295,7 @@ mod tests {
             ),
             (Kind::Refused, "403 Forbidden: DENIED: storage quota exceeded", "quota"),
             (Kind::Network, "502 Bad Gateway", "when it works again"),
+            (Kind::Network, "the answer holds no token: (a web page) Sign in", "a login page"),
         ] {
             let hint = for_error(&Error::new(kind, format!("{text} {said}"))).unwrap_or_default();
             assert!(hint.contains(helps), "{said}: {hint}");

@@ -9,7 +9,7 @@ use reqwest::{Method, Url};
 use tokio::sync::Semaphore;
 
 use super::answer::{Purpose, refusal, refusal_of};
-use super::auth::{Auth, Granted, Scopes};
+use super::auth::{Auth, Granted, Scopes, is_bearer};
 use super::failure::{Failure, Retry, is_transient};
 use super::heads::Heads;
 use super::limit::Gate;
@@ -225,8 +225,8 @@ impl Host {
     /// Asks what another request can settle: one try, and only the registry's own limit is waited for. `None`: no answer.
     ///
     /// # Errors
-    /// The other request would meet the same: no token, credentials that cannot be read, a certificate that is not trusted, a
-    /// registry that was given up.
+    /// The other request would meet the same: no token for this account, credentials that cannot be read, a certificate that is
+    /// not trusted, a registry that was given up.
     pub async fn hint(&self, ask: &Ask<'_>) -> Result<Option<Reply>> {
         if let Need::Optional(question) = ask.need {
             self.memory.answers.check(question)?;
@@ -266,25 +266,40 @@ impl Host {
         }
     }
 
-    /// One try, and a second one with a new token if the first was refused for the old.
+    /// One try, a second one with a new token if the first was refused for the old, and a third one with Basic credentials where
+    /// the registry takes them as well.
     pub async fn once(&self, ask: &Ask<'_>) -> Result<Reply, Failure> {
         self.pass(ask.what).await.map_err(Failure::never)?;
         let url = match &ask.target {
             Target::Path(path) => self.url(path).await.map_err(Failure::never)?,
             Target::Url(url) => url.clone(),
         };
-        let sent = self.auth.header(&self.wire, &ask.scopes).await?;
-        let reply = self.send(ask, url.clone(), Payload::Bytes(ask.body.clone()), sent.as_ref()).await?;
+        let mut sent = self.auth.header(&self.wire, &ask.scopes).await?;
+        let mut reply = self.send(ask, url.clone(), Payload::Bytes(ask.body.clone()), sent.as_ref()).await?;
         if !reply.own {
             return self.without_credentials(ask, reply).await;
         }
-        if !Auth::concerns(&reply, sent.as_ref()) {
-            return Ok(reply);
+        for is_second in [false, true] {
+            if !reply.own || !Auth::concerns(&reply, sent.as_ref()) {
+                break;
+            }
+            let other = match is_second {
+                false => self.auth.renewed(&self.wire, &ask.scopes, sent.as_ref(), &reply).await,
+                true => self.auth.alternative(&self.wire, &ask.scopes, sent.as_ref(), &reply).await,
+            };
+            let other = match other {
+                // GET may need none.
+                Err(_) if ask.method == Method::HEAD && self.auth.goes_without(&ask.scopes) => None,
+                other => other?,
+            };
+            let Some(other) = other else { continue };
+            reply = self.send(ask, url.clone(), Payload::Bytes(ask.body.clone()), Some(&other)).await?;
+            if is_second && !is_bearer(&other) && reply.status() != 401 {
+                self.auth.prefer_basic(&ask.scopes);
+            }
+            sent = Some(other);
         }
-        match self.auth.renewed(&self.wire, &ask.scopes, sent.as_ref(), &reply).await? {
-            Some(other) => self.send(ask, url, Payload::Bytes(ask.body.clone()), Some(&other)).await,
-            None => Ok(reply),
-        }
+        Ok(reply)
     }
 
     /// Behind a host that only redirects may be a registry with tokens of its own. It is read as anybody may read it: our

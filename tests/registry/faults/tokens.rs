@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use gapferry::content::Source;
+use gapferry::content::{Sink, Source};
 use gapferry::credentials::{Credentials, Store};
 use gapferry::error::Kind;
 use gapferry::oci::Digest;
@@ -192,4 +192,113 @@ async fn tokens_that_expire_between_any_two_requests_are_renewed() {
     read(&registries, &repo(&server), &blob).await.unwrap();
     shelf::push(&registries, &repo(&server), &shelf, &[&blob]).await.unwrap();
     assert_eq!(server.done().len(), 3);
+}
+
+/// A registry that lets anybody read, except that where `asks` it wants a token of `realm`.
+async fn asking(realm: &'static str, asks: fn(&Seen) -> bool) -> Server {
+    Server::registry(move |request, _| {
+        let challenge = || format!(r#"Bearer realm="{}",service="s""#, realm.replace("HERE", request.header("host")));
+        match request.target.as_str() {
+            target if target.starts_with("/token") => Answer::new(401).body(r#"{"errors":[{"code":"UNAUTHORIZED"}]}"#),
+            _ if asks(request) => Answer::new(401).with("WWW-Authenticate", challenge()),
+            target if target.contains("/blobs/uploads/") => Answer::new(202).with("Location", "/v2/a/b/u"),
+            target if target.contains("/v2/a/b/u") => Answer::new(201),
+            target if target.contains("/referrers/") => Answer::new(404),
+            target if target.contains("/blobs/sha256:") => ranged(request, b"content"),
+            _ => manifest(),
+        }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_token_that_nobody_gets_in_one_place_does_not_close_what_anybody_may_read() {
+    let places: [(&str, fn(&Seen) -> bool); 4] = [
+        ("referrers", |r| r.target.contains("/referrers/")),
+        ("the list of tags", |r| r.target.contains("/tags/list")),
+        ("HEAD", |r| r.method == "HEAD"),
+        ("a mount", |r| r.target.contains("mount=")),
+    ];
+    for (place, asks) in places {
+        let server = asking("http://HERE/token", asks).await;
+        let (registries, shelf, repo) = (client(config()), Shelf::default(), repo(&server));
+        let (reference, blob) = (tag(&repo, "v1"), shelf.add("content"));
+        let _ = registries.referrers(&repo, &Digest::sha256(b"x")).await;
+        let _ = registries.tags(&repo).await;
+        assert!(!registries.mount(&repo, &blob, &shelf::repository(&server.address, "a/c")).await.unwrap());
+        for _ in 0..3 {
+            let found = Source::resolve(&registries, &reference).await.unwrap_or_else(|e| panic!("{place}: {e:?}"));
+            assert!(found.is_some(), "{place}");
+            assert!(registries.manifest(&reference).await.unwrap().is_some(), "{place}");
+        }
+        shelf::push(&registries, &repo, &shelf, &[&blob]).await.unwrap_or_else(|e| panic!("{place}: {e:?}"));
+        assert!(server.count("GET", "/token") <= 1, "{place}: what was refused once is not asked for again");
+    }
+    // Its token server is down.
+    let server = asking("http://127.0.0.1:1/token", |r| r.method == "HEAD" || r.target.contains("/referrers/")).await;
+    let registries = client(config());
+    let reference = tag(&repo(&server), "v1");
+    assert!(Source::resolve(&registries, &reference).await.unwrap().is_some());
+    assert!(registries.referrers(&repo(&server), &Digest::sha256(b"x")).await.is_err());
+    assert!(registries.manifest(&reference).await.unwrap().is_some());
+}
+
+#[tokio::test]
+async fn basic_credentials_are_shown_where_the_registry_takes_them_and_a_token_cannot_be_had() {
+    const BASIC: &str = "Basic bWU6aHVudGVyMg==";
+    let (down, here) = ("http://127.0.0.1:1/token", "http://HERE/token");
+    let answers: [(&str, &str, fn() -> Answer); 4] = [
+        ("it is down", down, || Answer::new(404)),
+        ("it fails", here, || Answer::new(500)),
+        ("it refuses", here, || Answer::new(401)),
+        ("its token is refused", here, || Answer::new(200).body(r#"{"token":"refused"}"#)),
+    ];
+    for (case, realm, token) in answers {
+        let server = Server::start(move |request, _| match request.header("authorization") {
+            _ if request.target.starts_with("/token") => token(),
+            BASIC => manifest(),
+            _ => {
+                let bearer = format!(r#"Bearer realm="{}",service="s""#, realm.replace("HERE", request.header("host")));
+                Answer::new(401).with("WWW-Authenticate", bearer).with("WWW-Authenticate", r#"Basic realm="r""#)
+            }
+        });
+        let server = server.await;
+        let registries = client(with_credentials(&server));
+        for _ in 0..3 {
+            let found = registries.manifest(&tag(&repo(&server), "v1")).await;
+            assert!(found.unwrap_or_else(|e| panic!("{case}: {e:?}")).is_some());
+        }
+        assert!(server.count("GET", "/token") <= 2, "{case}: it is not asked for every request");
+        let error = client(config()).manifest(&tag(&repo(&server), "v1")).await.unwrap_err();
+        assert!(!error.chain().contains("hunter2"), "{error:?}");
+    }
+}
+
+fn challenged(request: &Seen) -> Answer {
+    let realm = format!(r#"Bearer realm="http://{}/token",service="s""#, request.header("host"));
+    Answer::new(401).with("WWW-Authenticate", realm)
+}
+
+/// A token server with a bad moment must not make the password look wrong.
+#[tokio::test]
+async fn a_page_or_nothing_in_place_of_a_token_is_asked_for_once_more() {
+    for bad in ["<html><title>Sign in</title></html>", "", " \n"] {
+        let once = AtomicUsize::new(0);
+        let server = Server::start(move |request, _| match request.header("authorization") {
+            "Bearer t" => manifest(),
+            _ if !request.target.starts_with("/token") => challenged(request),
+            _ if once.fetch_add(1, Ordering::SeqCst) == 0 => Answer::new(200).body(bad),
+            _ => Answer::new(200).body(r#"{"token":"t"}"#),
+        });
+        let server = server.await;
+        assert!(client(config()).manifest(&tag(&repo(&server), "v1")).await.unwrap().is_some(), "{bad:?}");
+    }
+    let server = Server::start(|request, _| match request.target.starts_with("/token") {
+        true => Answer::new(200).body("<html><title>Sign in</title></html>"),
+        false => challenged(request),
+    });
+    let server = server.await;
+    let error = client(config()).manifest(&tag(&repo(&server), "v1")).await.unwrap_err();
+    assert_eq!((error.kind(), server.count("GET", "/token")), (Kind::Network, 2), "{error:?}");
+    assert!(error.chain().contains("(a web page) Sign in"), "{error:?}");
 }

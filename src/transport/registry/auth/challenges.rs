@@ -17,8 +17,8 @@ struct State {
     latest: Option<Challenge>,
     /// The latest of each repository, by its path; that of the root has the empty path.
     own: HashMap<String, Challenge>,
-    /// Scopes for which the token server of another repository has refused a token, and how: these requests go without a token,
-    /// until their own challenge is known.
+    /// Scopes for which a token server has refused a token, and how: these requests go without one, as long as no challenge of
+    /// their repository was answered.
     refused: HashMap<Scopes, (Bearer, Error)>,
 }
 
@@ -52,7 +52,7 @@ impl Challenges {
         let state = self.lock();
         match (state.own.get(scopes.path()), &state.latest) {
             (Some(own), _) => Known::Own(own.clone()),
-            (None, Some(_)) if state.refused.contains_key(scopes) => Known::Nothing,
+            (None, _) if state.refused.contains_key(scopes) => Known::Nothing,
             (None, Some(latest)) => Known::Other(latest.clone()),
             (None, None) => Known::Nothing,
         }
@@ -69,19 +69,25 @@ impl Challenges {
         state.latest.iter().chain(state.own.values()).any(is_harbor)
     }
 
-    /// The token server of `bearer`, which another repository has named, gives no token for these scopes.
+    /// The token server of `bearer` gives no token for these scopes.
     pub fn note_refused(&self, scopes: &Scopes, bearer: &Bearer, error: &Error) {
         self.lock().refused.insert(scopes.clone(), (bearer.clone(), error.clone()));
     }
 
-    /// Why the token server of `challenge` has refused a token for these scopes, if it was asked for another repository's sake.
-    pub fn take_refused(&self, scopes: &Scopes, challenge: Option<&Challenge>) -> Option<Error> {
+    /// Whether these requests go without a token, because a token server has refused one.
+    pub fn is_refused(&self, scopes: &Scopes) -> bool {
+        self.lock().refused.contains_key(scopes)
+    }
+
+    /// Why the token server of `challenge` has refused a token for these scopes, if it was asked before. It can be asked again
+    /// after that.
+    pub fn take_refused(&self, scopes: &Scopes, challenge: Option<&Challenge>) -> Option<(Bearer, Error)> {
         let (asked, error) = self.lock().refused.remove(scopes)?;
         match challenge {
-            Some(Challenge::Bearer(bearer)) => bearer.is_same_server(&asked).then_some(error),
+            Some(Challenge::Bearer(bearer)) => bearer.is_same_server(&asked).then_some((asked, error)),
             Some(Challenge::Basic) => None,
             // No other way to a token was named.
-            None => Some(error),
+            None => Some((asked, error)),
         }
     }
 

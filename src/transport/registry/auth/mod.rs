@@ -44,6 +44,15 @@ pub(super) struct Auth {
     sharing: tokio::sync::Mutex<()>,
 }
 
+/// With what a challenge is answered.
+#[derive(Clone, Copy, Default)]
+struct Answering<'a> {
+    /// Scopes that the registry has missed, for a token that has to be fetched.
+    extra: Option<&'a str>,
+    /// What the registry has just refused.
+    refused: Option<&'a HeaderValue>,
+}
+
 /// Locked while a token is fetched, so that concurrent requests fetch one.
 type TokenSlot = Arc<tokio::sync::Mutex<Option<Token>>>;
 
@@ -78,45 +87,65 @@ impl Auth {
     /// anonymously; for Basic nothing is sent and the registry decides. So does it where the only token server that is known is
     /// another repository's, which gives no token for this one.
     pub async fn header(&self, wire: &Wire, scopes: &Scopes) -> Result<Option<HeaderValue>, Failure> {
-        match self.challenges.of(scopes) {
-            Known::Nothing => Ok(None),
-            Known::Own(challenge) => self.answer(wire, scopes, &challenge, None).await,
-            Known::Other(challenge) => match (self.answer(wire, scopes, &challenge, None).await, &challenge) {
-                (Err(failure), Challenge::Bearer(bearer)) if is_for_good(&failure) => {
-                    self.challenges.note_refused(scopes, bearer, &failure.error);
-                    Ok(None)
+        let known = self.challenges.of(scopes);
+        let is_own = matches!(known, Known::Own(_));
+        let Some(challenge) = known.into_challenge() else { return Ok(None) };
+        match (self.answer(wire, scopes, &challenge, Answering::default()).await, &challenge) {
+            (Err(failure), Challenge::Bearer(bearer)) if !is_own && is_for_good(&failure) => {
+                self.challenges.note_refused(scopes, bearer, &failure.error);
+                Ok(None)
+            }
+            (Err(failure), _) => Err(failure),
+            (Ok((shown, answered)), _) => {
+                // What could be answered stands first from now on.
+                if answered != challenge {
+                    self.challenges.learn(scopes.path(), answered);
                 }
-                (answer, _) => answer,
-            },
+                Ok(shown)
+            }
         }
     }
 
-    /// The `Authorization` that answers `challenge`. A token that has to be fetched is asked for with what `extra` says, too.
+    /// The `Authorization` that answers `challenge`, and the challenge that it answers: another token server may have given it, or
+    /// Basic does where the registry takes both and no token can be had.
     async fn answer(
         &self,
         wire: &Wire,
         scopes: &Scopes,
         challenge: &Challenge,
-        extra: Option<&str>,
-    ) -> Result<Option<HeaderValue>, Failure> {
-        let Challenge::Bearer(bearer) = challenge else { return self.basic(scopes.path()).await };
-        let failure = match self.bearer(wire, scopes, bearer, extra).await {
-            Ok(token) => return Ok(Some(token)),
+        with: Answering<'_>,
+    ) -> Result<(Option<HeaderValue>, Challenge), Failure> {
+        let Challenge::Bearer(bearer) = challenge else {
+            return Ok((self.basic(scopes.path()).await?, Challenge::Basic));
+        };
+        let failure = match self.bearer(wire, scopes, bearer, with.extra).await {
+            Ok(token) => return Ok((Some(token), challenge.clone())),
             Err(failure) => failure,
         };
         for other in bearer.others() {
-            if let Ok(token) = self.bearer(wire, scopes, &other, extra).await {
-                // It stands first from now on.
-                self.challenges.learn(scopes.path(), Challenge::Bearer(other));
-                return Ok(Some(token));
+            if let Ok(token) = self.bearer(wire, scopes, &other, with.extra).await {
+                return Ok((Some(token), Challenge::Bearer(other)));
             }
         }
-        if bearer.or_basic && failure.retry == Retry::Never {
-            let Some(basic) = self.basic(scopes.path()).await? else { return Err(failure) };
-            self.challenges.learn(scopes.path(), Challenge::Basic);
-            return Ok(Some(basic));
+        let basic = if bearer.or_basic { self.basic(scopes.path()).await? } else { None };
+        // A bad moment of the token server's is no reason to show the registry a password.
+        let failure = match basic.is_some() && failure.retry != Retry::Never {
+            true => match self.bearer(wire, scopes, bearer, with.extra).await {
+                Ok(token) => return Ok((Some(token), challenge.clone())),
+                Err(failure) => failure,
+            },
+            false => failure,
+        };
+        match basic {
+            Some(basic) if Some(&basic) != with.refused => {
+                // If Basic is refused, too, the password need not be tried again.
+                if is_for_good(&failure) {
+                    self.challenges.note_refused(scopes, bearer, &failure.error);
+                }
+                Ok((Some(basic), Challenge::Basic))
+            }
+            _ => Err(failure),
         }
-        Err(failure)
     }
 
     /// A token of the server that `bearer` names.
@@ -256,27 +285,77 @@ impl Auth {
             challenge.missing_scope().or_else(|| challenge.other_scope(&asked)).map(str::to_owned)
         };
         let extra = challenge.as_ref().and_then(named);
-        let refused = self.challenges.take_refused(scopes, challenge.as_ref());
-        if let Some(challenge) = &challenge {
-            self.challenges.learn(scopes.path(), challenge.clone());
-        }
         // It names the token server that has just refused.
-        if let Some(error) = refused.filter(|_| extra.is_none()) {
-            return Err(Failure::never(error));
+        let refused = self.challenges.take_refused(scopes, challenge.as_ref());
+        if let Some((bearer, error)) = refused.filter(|_| extra.is_none()) {
+            return Err(self.without_token(scopes, &Challenge::Bearer(bearer), Failure::never(error)).await);
         }
         self.forget(scopes, sent).await;
+        let is_named = challenge.is_some();
         // Not what is known meanwhile: other repositories have challenges of their own.
         let Some(challenge) = challenge.or_else(|| self.challenges.of(scopes).into_challenge()) else {
             return Ok(None);
         };
-        let other = match self.answer(wire, scopes, &challenge, extra.as_deref()).await {
-            // A token server may refuse all for the sake of one scope.
-            Err(failure) if extra.is_some() && failure.retry == Retry::Never => {
-                self.answer(wire, scopes, &challenge, None).await?
+        let answer =
+            match self.answer(wire, scopes, &challenge, Answering { extra: extra.as_deref(), refused: sent }).await {
+                // A token server may refuse all for the sake of one scope.
+                Err(failure) if extra.is_some() && failure.retry == Retry::Never => {
+                    self.answer(wire, scopes, &challenge, Answering { extra: None, refused: sent }).await
+                }
+                answer => answer,
+            };
+        match answer {
+            // Only a challenge that could be answered counts for other requests to the repository: a registry that lets anybody
+            // read may ask for a token in one place where nobody gets one.
+            Ok((other, answered)) => {
+                if is_named || answered != challenge {
+                    self.challenges.learn(scopes.path(), answered);
+                }
+                Ok(other.filter(|other| Some(other) != sent))
             }
-            other => other?,
-        };
-        Ok(other.filter(|other| Some(other) != sent))
+            Err(failure) => Err(self.without_token(scopes, &challenge, failure).await),
+        }
+    }
+
+    /// Without credentials, a token server that has refused a token once is not asked again: requests of these scopes go without.
+    async fn without_token(&self, scopes: &Scopes, challenge: &Challenge, failure: Failure) -> Failure {
+        let is_anonymous = matches!(self.credentials(scopes.path()).await, Ok(None));
+        if let Challenge::Bearer(bearer) = challenge
+            && is_anonymous
+            && is_for_good(&failure)
+        {
+            self.challenges.note_refused(scopes, bearer, &failure.error);
+        }
+        failure
+    }
+
+    /// Whether requests of these scopes go without a token, because there is none for anybody.
+    pub fn goes_without(&self, scopes: &Scopes) -> bool {
+        self.challenges.is_refused(scopes)
+    }
+
+    /// After a refusal of what [`renewed`](Auth::renewed) gave: what the registry takes beside that, if it has said so. After a
+    /// token this is Basic, and after Basic, a token.
+    pub async fn alternative(
+        &self,
+        wire: &Wire,
+        scopes: &Scopes,
+        sent: Option<&HeaderValue>,
+        reply: &Reply,
+    ) -> Result<Option<HeaderValue>, Failure> {
+        match Challenge::of(reply) {
+            Some(Challenge::Bearer(bearer)) if bearer.or_basic && reply.status() == 401 && !bearer.is_harbor() => {}
+            _ => return Ok(None),
+        }
+        match sent.is_some_and(is_bearer) {
+            true => self.basic(scopes.path()).await,
+            false => self.renewed(wire, scopes, sent, reply).await,
+        }
+    }
+
+    /// Requests to this repository show Basic credentials from now on.
+    pub fn prefer_basic(&self, scopes: &Scopes) {
+        self.challenges.learn(scopes.path(), Challenge::Basic);
     }
 
     /// Harbor answers every refused token by asking for Basic credentials. It wants tokens all the same: each request with a
@@ -353,6 +432,6 @@ async fn forget(slot: &TokenSlot, refused: Option<&HeaderValue>) -> Option<Token
     }
 }
 
-fn is_bearer(sent: &HeaderValue) -> bool {
+pub(super) fn is_bearer(sent: &HeaderValue) -> bool {
     sent.as_bytes().starts_with(b"Bearer ")
 }

@@ -20,7 +20,7 @@ use super::scope::Scopes;
 use crate::credentials::{Credentials, Secret};
 use crate::error::{Error, Kind};
 use crate::progress::conceal;
-use crate::transport::registry::answer::refusal_of_token;
+use crate::transport::registry::answer::{excerpt, is_page, refusal_of_token};
 use crate::transport::registry::failure::{Failure, is_transient};
 use crate::transport::registry::reply::Reply;
 use crate::transport::registry::wire::{Call, Payload, Wire, is_loopback};
@@ -97,16 +97,35 @@ impl Wanted<'_> {
             Failure::never(Error::new(Kind::Network, format!("{what}: its realm is not a URL")).because(e))
         })?;
         self.refuse_to_leak(wire, &realm, &what)?;
+        let (mut body, mut sent) = self.ask(wire, &realm, &what).await?;
+        // What stands before a token server may have answered in its place.
+        if is_no_answer(&body) {
+            (body, sent) = self.ask(wire, &realm, &what).await?;
+        }
+        read(&body, &what, sent)
+    }
+
+    /// The body of a good answer, and when it was asked for.
+    async fn ask(&self, wire: &Wire, realm: &Url, what: &str) -> Result<(Bytes, Instant), Failure> {
         let sent = Instant::now();
         let reply = match self.credentials.and_then(|c| c.identity_token.as_ref()) {
             Some(identity) => {
-                let reply = self.post(wire, &realm, identity, &what).await?;
+                let reply = self.post(wire, realm, identity, what).await?;
                 // Token servers without OAuth2.
-                if matches!(reply.status(), 404 | 405) { self.get(wire, &realm, &what).await? } else { reply }
+                if matches!(reply.status(), 404 | 405) { self.get(wire, realm, what).await? } else { reply }
             }
-            None => self.get(wire, &realm, &what).await?,
+            None => self.get(wire, realm, what).await?,
         };
-        read(reply, &what, sent).await
+        let status = reply.status();
+        if (200..300).contains(&status) {
+            return Ok((reply.body(what, MOST_BYTES).await?, sent));
+        }
+        let mut failure = refusal_of_token(what, reply).await;
+        // Whatever the token server dislikes, it is about who is asking.
+        if (400..500).contains(&status) && !is_transient(status) {
+            failure.error = Error::new(Kind::Unauthorized, failure.error.to_string());
+        }
+        Err(failure)
     }
 
     fn words(&self) -> Vec<String> {
@@ -170,21 +189,20 @@ impl Wanted<'_> {
     }
 }
 
-async fn read(reply: Reply, what: &str, sent: Instant) -> Result<Token, Failure> {
-    let status = reply.status();
-    if !(200..300).contains(&status) {
-        let mut failure = refusal_of_token(what, reply).await;
-        // Whatever the token server dislikes, it is about who is asking.
-        if (400..500).contains(&status) && !is_transient(status) {
-            failure.error = Error::new(Kind::Unauthorized, failure.error.to_string());
-        }
-        return Err(failure);
+/// Whether a body is a web page or empty, and so not of a token server.
+fn is_no_answer(body: &[u8]) -> bool {
+    body.trim_ascii().is_empty() || is_page(false, body)
+}
+
+fn read(body: &[u8], what: &str, sent: Instant) -> Result<Token, Failure> {
+    if is_page(false, body) {
+        let text = format!("{what}: the answer holds no token: {}", excerpt(body));
+        return Err(Failure::never(Error::new(Kind::Network, text)));
     }
-    let body = reply.body(what, MOST_BYTES).await?;
     // The answer may hold a token even if it is broken: never quoted.
     let malformed = || Failure::never(Error::new(Kind::Unauthorized, format!("{what}: the answer holds no token")));
     // Programs for Windows begin text with a byte order mark.
-    let json = body.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(&body);
+    let json = body.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(body);
     let answer: Answer = serde_json::from_slice(json).map_err(|_| malformed())?;
     let given = [answer.token, answer.access_token].into_iter().flatten().find(|token| !token.is_empty());
     let given = given.ok_or_else(malformed)?;
