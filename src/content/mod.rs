@@ -199,7 +199,6 @@ pub trait Sink: Send + Sync {
 
 /// How a manifest was stored.
 #[derive(Clone, Debug)]
-#[must_use]
 pub enum Stored {
     /// It is found by its subject, if it has one.
     Listed,

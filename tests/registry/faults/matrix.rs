@@ -39,7 +39,7 @@ impl Site {
     async fn push(&self, to: &Registries, repository: &Repository) -> Result<(), Error> {
         let blobs: Vec<&Descriptor> = self.blobs.iter().collect();
         shelf::push(to, repository, &self.shelf, &blobs).await?;
-        to.put_manifest(&tag(repository, "v1"), &self.image).await
+        to.put_manifest(&tag(repository, "v1"), &self.image).await.map(drop)
     }
 
     /// Everything, proven.
