@@ -77,7 +77,7 @@ impl Transfer<'_> {
         try_join(moving, spreading).await.map(|_| ())
     }
 
-    /// Every blob that failed so far, with its first failure: in other repositories it fails for the same reason.
+    /// Every blob that has failed so far and arrived nowhere, with its first failure.
     pub fn failures(&self) -> Vec<(Digest, Error)> {
         let failed = self.failed_first.lock().unwrap_or_else(PoisonError::into_inner);
         let mut all: Vec<(&Digest, &Arc<Error>)> = failed.iter().collect();
@@ -97,7 +97,10 @@ impl Transfer<'_> {
         while let (None, [repository, others @ ..]) = (landed.at, landed.lacking) {
             landed.lacking = others;
             match self.upload(step, repository, job).await {
-                Ok(()) => landed.at = Some(repository),
+                Ok(()) => {
+                    self.failed_first.lock().unwrap_or_else(PoisonError::into_inner).remove(&step.blob.digest);
+                    landed.at = Some(repository);
+                }
                 Err(error) => landed.failed = Some(self.note_failure(step, repository, error)),
             }
         }

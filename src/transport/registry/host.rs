@@ -161,6 +161,12 @@ impl Host {
         Ok(self.tries(what).of_blob(blob))
     }
 
+    /// The registry has stored what it gave no good answer to: it does store.
+    pub fn note_stored(&self) {
+        self.wire.outage.answered(Work::Complete);
+        self.wire.outage.note_stored();
+    }
+
     /// Returns when the registry may be asked: neither its limits nor an outage stand against it.
     ///
     /// # Errors

@@ -11,7 +11,7 @@ use super::auth::Scopes;
 use super::download::ContentRange;
 use super::failure::{Failure, Retry, is_transient};
 use super::host::{Ask, Host};
-use super::outage::Work;
+use super::outage::{Evidence, Work};
 use super::reply::Reply;
 use crate::content::Readable;
 use crate::error::{Error, Kind, Result};
@@ -104,8 +104,12 @@ fn judged(miss: Miss, what: &str) -> (Failure, Readable) {
             let error = Error::new(Kind::Network, format!("{what}: {NOT_COMING}"));
             (Failure::soon(error), Readable::No(NOT_COMING.to_owned()))
         }
-        Miss::Refused(failure) => {
+        Miss::Refused(mut failure) => {
             let why = failure.error.chain();
+            // Its file may be damaged, or not readable.
+            if failure.retry == Retry::Down(Evidence::Status) {
+                failure.retry = Retry::Down(Evidence::Object);
+            }
             (failure, Readable::Failed(why))
         }
         Miss::Failed(failure) => {

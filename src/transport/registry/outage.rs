@@ -287,6 +287,7 @@ impl Outage {
     /// It was given up; the error is [`Kind::Network`] and [stopped](Error::stopped).
     pub async fn pass(&self, what: &str) -> Result<()> {
         loop {
+            let changed = self.changed.notified();
             let left = {
                 let state = self.state();
                 if let Some(stopped) = &state.stopped {
@@ -297,9 +298,10 @@ impl Outage {
                 let round = state.silence.as_ref().and_then(|silence| silence.rounds.left(now));
                 round.or(announced.filter(|left| !left.is_zero()))
             };
-            match left {
-                Some(left) => self.rest(left).await,
-                None => return Ok(()),
+            let Some(left) = left else { return Ok(()) };
+            tokio::select! {
+                () = tokio::time::sleep(left) => {}
+                () = changed => {}
             }
         }
     }
@@ -344,16 +346,17 @@ impl State {
     ) -> &mut Silence {
         let since = match suspicion.evidence {
             Evidence::NoAnswer => heard.map_or(suspicion.began, |heard| heard.max(suspicion.began)).min(now),
-            Evidence::Status | Evidence::Gateway | Evidence::Admitted => now,
+            _ => now,
         };
-        // What other requests are answered does not shorten the wait for this kind.
+        // What other requests are answered does not shorten the wait for this kind. A transfer that moved was no wait.
         let failing = match suspicion.evidence {
             Evidence::NoAnswer => {
-                self.proven(suspicion.work).map_or(suspicion.began, |it| it.max(suspicion.began)).min(now)
+                let ended = self.proven(suspicion.work).max(self.moved);
+                ended.map_or(suspicion.began, |ended| ended.max(suspicion.began)).min(now)
             }
-            Evidence::Status | Evidence::Gateway | Evidence::Admitted => now,
+            _ => now,
         };
-        self.silence.take_if(|silence| silence.is_forgotten(heard, now));
+        self.silence.take_if(|silence| silence.is_forgotten(heard, suspicion.began));
         let silence = self.silence.get_or_insert_with(|| Silence::begin(suspicion.what, since, now, limits));
         silence.note(suspicion, heard, failing, now);
         silence

@@ -199,8 +199,9 @@ impl Tries {
                 tries => failure.error.while_doing(format!("giving up after {tries} tries")),
             };
             let error = if is_of_object { error.with_reason(Reason::Undelivered) } else { error };
-            // What is said not to be there may be there in another repository.
-            if let Some(blob) = self.blob.as_ref().filter(|_| error.kind() != Kind::NotFound) {
+            // What is said not to be there may be there in another repository, and another one may still open uploads.
+            let is_of_blob = |blob: &&OfBlob| error.kind() != Kind::NotFound && blob.is_for(server.work);
+            if let Some(blob) = self.blob.as_ref().filter(is_of_blob) {
                 blob.note(&error, why);
             }
             return Err(error);
@@ -276,8 +277,11 @@ impl Tries {
         };
         self.asked = self.asked.saturating_add(delay);
         // Everybody was told the same: do not all come back in the same instant.
-        tokio::time::sleep(delay + backoff(&self.limits).build().next().unwrap_or_default() / 4).await;
-        Ok(())
+        let delay = delay + backoff(&self.limits).build().next().unwrap_or_default() / 4;
+        tokio::select! {
+            () = tokio::time::sleep(delay) => Ok(()),
+            stopped = server.outage.over() => Err(given_up(&self.what, stopped)),
+        }
     }
 
     async fn wait_as_told(&mut self, wanted: Duration, error: Error) -> Result<()> {

@@ -47,6 +47,11 @@ impl OfBlob {
         &self.key.0
     }
 
+    /// Whether this is what is done with the blob; another request may have to go before it.
+    pub fn is_for(&self, work: Work) -> bool {
+        self.key.1 == work
+    }
+
     /// Whether another request has used up its tries for this blob.
     pub fn is_spent(&self) -> bool {
         self.spent.failed().contains_key(&self.key)
@@ -60,7 +65,7 @@ impl OfBlob {
             return Ok(());
         };
         // The same for all that ask: then it is said once.
-        let text = format!("not tried, because {times} other requests for this blob have failed: {why}");
+        let text = format!("not tried, because {times} requests for this blob have failed: {why}");
         let error = Error::new(last.kind(), what).because(Error::new(last.kind(), text));
         Err(match last.reason() {
             Some(reason) => error.with_reason(reason.clone()),
@@ -73,6 +78,11 @@ impl OfBlob {
         let mut failed = self.spent.failed();
         let times = failed.get(&self.key).map_or(1, |before| before.times + 1);
         failed.insert(self.key, Failed { times, last: Error::clone(last), why });
+    }
+
+    /// It has failed with `last` for good, `why`: it is not tried again, in any repository.
+    pub fn note_final(&self, last: &Error, why: String) {
+        self.spent.failed().insert(self.key, Failed { times: MOST, last: Error::clone(last), why });
     }
 
     /// A request for it has succeeded.
@@ -99,7 +109,7 @@ mod tests {
         }
         let refused = blob.check("uploading it to b").unwrap_err();
         assert_eq!((refused.kind(), refused.reason()), (Kind::Refused, Some(&Reason::Undelivered)));
-        let text = "uploading it to b: not tried, because 3 other requests for this blob have failed: 500";
+        let text = "uploading it to b: not tried, because 3 requests for this blob have failed: 500";
         assert_eq!(refused.chain(), text);
         assert!(!spent.of(&digest, Work::Content).is_spent(), "it may be read all the same");
         spent.of(&digest, Work::Complete).clear();

@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::host::Host;
+use super::outage::Work;
 use super::{last_byte, upload};
 use crate::content::Readable;
 use crate::error::{Error, Reason, Result};
@@ -101,7 +102,10 @@ pub(super) async fn check(host: &Host, repository: &Repository, blob: &Descripto
     };
     proofs.suspect(&blob.digest);
     let text = format!("the registry took the upload and keeps what it had: {why}");
-    Err(Error::damaged(text).with_reason(Reason::DamagedTarget).while_doing(what))
+    let error = Error::damaged(&text).with_reason(Reason::DamagedTarget);
+    // It would keep the same file for every other repository.
+    host.memory.spent.of(&blob.digest, Work::Complete).note_final(&error, text);
+    Err(error.while_doing(what))
 }
 
 fn lock<T>(set: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -263,7 +263,11 @@ impl Upload<'_> {
     }
 
     async fn is_there(&self) -> bool {
-        matches!(has(self.host, self.repository, self.blob).await, Ok(true))
+        let is_there = matches!(has(self.host, self.repository, self.blob).await, Ok(true));
+        if is_there {
+            self.host.note_stored();
+        }
+        is_there
     }
 
     /// A body of `length` bytes was refused for its size. `true`: the next request brings less.
@@ -424,7 +428,10 @@ impl Upload<'_> {
     /// later. What counts is whether the blob is there.
     pub async fn check_there(&self, reply: Reply) -> Result<(), Failure> {
         match has(self.host, self.repository, self.blob).await {
-            Ok(true) => Ok(()),
+            Ok(true) => {
+                self.host.note_stored();
+                Ok(())
+            }
             _ => Err(Failure { retry: Retry::Soon, ..refusal(self.what, reply).await }),
         }
     }

@@ -12,7 +12,7 @@ use crate::progress::units::duration;
 /// An announced wait shorter than this is reported only if another one follows.
 const SHORT: Duration = Duration::from_secs(5);
 
-/// The waits that a server has announced since it last answered such a request.
+/// The waits that a server has announced since it last answered. A token is an answer only to a request for one.
 pub(super) struct Waits {
     pub began: Instant,
     /// The strongest kind of request that was put off.
@@ -56,7 +56,8 @@ impl Outage {
         if let Some(stopped) = &state.stopped {
             return Announced::GivenUp(stopped.clone());
         }
-        (state.is_known, state.silence) = (true, None);
+        state.is_known = true;
+        state.silence.take_if(|silence| silence.is_ended_by(work));
         state.announced.take_if(|waits| now.saturating_duration_since(waits.until) > FORGOTTEN);
         let first = Waits { began: now, work, since: now, until: now, rounds: 0, is_reported: false };
         let waits = state.announced.get_or_insert(first);
@@ -79,7 +80,11 @@ impl Outage {
             return Announced::Enough;
         }
         waits.rounds += u32::from(now >= waits.until);
-        waits.until = waits.until.max(now + wanted);
+        let until = waits.until.max(now + wanted);
+        if let Some(silence) = &mut state.silence {
+            silence.put_off(until.saturating_duration_since(waits.until));
+        }
+        waits.until = until;
         let is_worth_it = wanted >= SHORT || waits.rounds >= WORTH_A_LINE;
         let is_news = is_worth_it
             && !waits.is_reported

@@ -68,6 +68,8 @@ pub(in crate::transport::registry) enum Evidence {
     NoAnswer,
     /// It answered with an error of its own: that may be about this request alone.
     Status,
+    /// The same, where what was asked for may be damaged there: that is about this object, whatever else fails.
+    Object,
     /// A gateway answered for it, which may be about this request alone, too.
     Gateway,
     /// It says itself that it is down.
@@ -77,7 +79,7 @@ pub(in crate::transport::registry) enum Evidence {
 impl Evidence {
     /// An answer came, which says that what was asked for failed.
     pub fn is_answer(self) -> bool {
-        matches!(self, Evidence::Status | Evidence::Gateway)
+        matches!(self, Evidence::Status | Evidence::Object | Evidence::Gateway)
     }
 }
 
@@ -88,6 +90,7 @@ impl Suspicion<'_> {
         match self.evidence {
             // Whoever has done such work before may fail at two objects.
             Evidence::Status => self.work.is_of_held() && proven.is_none(),
+            Evidence::Object => false,
             Evidence::NoAnswer | Evidence::Gateway | Evidence::Admitted => {
                 proven.is_none_or(|proven| proven < self.since)
             }
@@ -129,7 +132,12 @@ impl Silence {
         let is_silent = heard.is_none_or(|heard| heard <= suspicion.began);
         self.unanswered |= suspicion.evidence == Evidence::NoAnswer && is_silent;
         self.admitted |= suspicion.evidence == Evidence::Admitted;
-        self.several |= self.first != suspicion.what
+        // A sign of life that was missed is no request of its own.
+        let is_sign = suspicion.what.is_empty();
+        if self.first.is_empty() {
+            suspicion.what.clone_into(&mut self.first);
+        }
+        self.several |= !is_sign && self.first != suspicion.what
             || suspicion.of_whole && suspicion.evidence.is_answer()
             || suspicion.evidence == Evidence::Admitted;
         // A token proves nothing while it may be one that grants nothing.
@@ -157,9 +165,15 @@ impl Silence {
         }
     }
 
-    /// Nothing has failed for long, and something was answered: what fails now begins another one.
-    pub fn is_forgotten(&self, heard: Option<Instant>, now: Instant) -> bool {
-        now.saturating_duration_since(self.failed) > FORGOTTEN && heard.is_some_and(|heard| heard > self.failed)
+    /// Nothing had failed for long when a try `began` that fails now, and something was answered: it begins another one.
+    pub fn is_forgotten(&self, heard: Option<Instant>, began: Instant) -> bool {
+        began.saturating_duration_since(self.failed) > FORGOTTEN && heard.is_some_and(|heard| heard > self.failed)
+    }
+
+    /// The server asks for a wait of its own choice, `by` longer than those it asked for before: that is no time without an answer.
+    pub fn put_off(&mut self, by: Duration) {
+        self.since += by;
+        self.failing.iter_mut().flatten().for_each(|since| *since += by);
     }
 
     /// Since when no answer to anything has come that counts.
@@ -184,7 +198,7 @@ impl Silence {
 
     /// Whether others had failed for good, or gone on beyond their own tries, before this request failed first.
     pub fn has_ended_others(&self, suspicion: &Suspicion<'_>) -> bool {
-        let is_new = !self.ended.contains(suspicion.what);
+        let is_new = suspicion.evidence != Evidence::Object && !self.ended.contains(suspicion.what);
         self.several && is_new && self.spent.is_some_and(|spent| spent < suspicion.since)
     }
 

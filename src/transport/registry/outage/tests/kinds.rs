@@ -66,3 +66,79 @@ fn a_gateway_that_answers_pings_itself_is_waited_for_within_the_budget() {
         assert!(matches!(fail(61, "b"), Next::Exhausted));
     }
 }
+
+/// Uploads that have moved for half an hour break together when a load balancer restarts: they go on, and do not end the run.
+#[test]
+fn uploads_that_moved_and_break_together_have_lasted_for_no_time_at_all() {
+    let (outage, _) = outage(5, Some(Duration::from_secs(120)));
+    let start = Instant::now();
+    let at = |second| start + Duration::from_secs(second);
+    outage.answered_at(start, Work::Begin);
+    outage.moved_at(at(1799), start);
+    for what in ["a", "b", "c"] {
+        outage.note_probe(Instant::now(), true);
+        let next = fail_at(&outage, at(1800), start, what, Work::Begin, Evidence::NoAnswer);
+        assert!(!matches!(next, Next::GivenUp(_)), "{what}: {next:?}");
+    }
+}
+
+/// Otherwise each round of large uploads begins the budget anew, and a registry that stores nothing costs hours.
+#[test]
+fn a_try_that_takes_longer_than_a_silence_is_remembered_goes_on_with_it() {
+    let (outage, _) = outage(5, Some(Duration::from_secs(120)));
+    let start = Instant::now();
+    let at = |second| start + Duration::from_secs(second);
+    let fail = |began, end, what| {
+        outage.moved_at(at(end), at(began));
+        outage.note_probe(Instant::now(), true);
+        fail_at(&outage, at(end), at(began), what, Work::Complete, Evidence::Status)
+    };
+    assert!(!matches!(fail(0, 1200, "a"), Next::GivenUp(_)) && !matches!(fail(0, 1200, "b"), Next::GivenUp(_)));
+    assert!(matches!(fail(1201, 2400, "a"), Next::GivenUp(_)));
+}
+
+/// The target's storage may be damaged: what can be uploaded again must not wait for an outage to end that is none.
+#[test]
+fn objects_that_may_be_damaged_there_fail_one_by_one() {
+    let (outage, events) = outage(5, Some(Duration::from_secs(120)));
+    let start = Instant::now();
+    for (second, what) in ["a", "b", "c"].into_iter().enumerate() {
+        outage.note_probe(Instant::now(), true);
+        let at = start + Duration::from_secs(200 * second as u64);
+        let next = fail_at(&outage, at, at, what, Work::Content, Evidence::Object);
+        assert!(matches!(next, Next::Exhausted), "{what}: {next:?}");
+    }
+    assert!(events.events().is_empty());
+}
+
+#[test]
+fn an_announced_wait_is_no_answer_to_other_kinds_and_no_time_without_one() {
+    let (outage, _) = outage(5, Some(Duration::from_secs(120)));
+    let start = Instant::now();
+    for what in ["a", "b"] {
+        outage.note_probe(Instant::now(), true);
+        fail_at(&outage, start, start, what, Work::Complete, Evidence::Status);
+    }
+    let (now, wanted) = (start + Duration::from_secs(10), Duration::from_secs(30));
+    for _ in 0..3 {
+        assert!(matches!(
+            outage.announced_at(now, Work::Read, wanted, Duration::ZERO, "503"),
+            super::super::Announced::Wait(_)
+        ));
+    }
+    let state = outage.state();
+    let silence = state.silence.as_ref().unwrap();
+    assert_eq!(silence.failing_since(Work::Complete), start + wanted, "put off once, however many were");
+}
+
+/// One upload that fails after the registry was quiet for a while is still one request.
+#[test]
+fn a_missed_sign_of_life_is_no_request_that_fails() {
+    let (outage, _) = outage(5, Some(Duration::from_secs(120)));
+    outage.answered(Work::Read);
+    outage.is_silent(Instant::now(), "no answer");
+    outage.is_alive();
+    let now = Instant::now();
+    fail_at(&outage, now, now, "a", Work::Complete, Evidence::NoAnswer);
+    assert!(!outage.state().silence.as_ref().unwrap().several);
+}
