@@ -79,8 +79,8 @@ pub async fn run(args: &Args, context: &Context) -> Result<Option<Outcome>> {
     context.say(&format!("{output}: written, {blobs}, {}", bytes(repair.size)));
     context.say(&format!("for the bundle with the identity {}", missing.identity));
     if !lost.is_empty() {
-        let text = "the source has lost too; the bundle stays damaged there until another copy of it brings them";
-        context.say(&format!("{} {text}", count(lost.len(), "blob")));
+        let text = "the bundle stays damaged there until another copy of it is brought";
+        context.say(&format!("the source has lost {} too; {text}", count(lost.len(), "blob")));
         return Ok(Some(Outcome::SomeImagesFailed));
     }
     Ok(Some(Outcome::Done))
