@@ -13,6 +13,10 @@ use crate::shelf::{self, Shelf, noise, read, tag};
 use crate::support::faulty::{Answer, Fault, Seen, Server, Tokens, ranged};
 use crate::{client, config};
 
+/// Whether a request is the one that is answered badly.
+type Place = fn(&Seen) -> bool;
+type MakeAnswer = fn() -> Answer;
+
 #[tokio::test]
 async fn a_token_is_fetched_once_and_again_when_it_is_refused_mid_run() {
     let server = Server::with_tokens(Tokens::good_for(3), |_| manifest()).await;
@@ -213,7 +217,7 @@ async fn asking(realm: &'static str, asks: fn(&Seen) -> bool) -> Server {
 
 #[tokio::test]
 async fn a_token_that_nobody_gets_in_one_place_does_not_close_what_anybody_may_read() {
-    let places: [(&str, fn(&Seen) -> bool); 4] = [
+    let places: [(&str, Place); 4] = [
         ("referrers", |r| r.target.contains("/referrers/")),
         ("the list of tags", |r| r.target.contains("/tags/list")),
         ("HEAD", |r| r.method == "HEAD"),
@@ -247,7 +251,7 @@ async fn a_token_that_nobody_gets_in_one_place_does_not_close_what_anybody_may_r
 async fn basic_credentials_are_shown_where_the_registry_takes_them_and_a_token_cannot_be_had() {
     const BASIC: &str = "Basic bWU6aHVudGVyMg==";
     let (down, here) = ("http://127.0.0.1:1/token", "http://HERE/token");
-    let answers: [(&str, &str, fn() -> Answer); 4] = [
+    let answers: [(&str, &str, MakeAnswer); 4] = [
         ("it is down", down, || Answer::new(404)),
         ("it fails", here, || Answer::new(500)),
         ("it refuses", here, || Answer::new(401)),
