@@ -15,7 +15,7 @@ impl Hangup {
     pub fn listen() -> Result<Hangup> {
         let listen =
             || signal(SignalKind::hangup()).map_err(|e| Error::new(Kind::Disk, "listening for signals").because(e));
-        // Where nobody can say, it stays what it is.
+        // Without /proc this is not known, and the signal is left as it is.
         let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
         let is_left = is_ignored(&status, SignalKind::hangup()).unwrap_or(true);
         if is_left { Ok(Hangup(None)) } else { listen().map(|signal| Hangup(Some(signal))) }

@@ -269,7 +269,7 @@ fn for_network(chain: &str) -> Option<&'static str> {
 mod tests {
     use super::*;
 
-    /// Whoever follows the hint would be told that there is no such option.
+    /// The command has no such option, so a hint at it leads nowhere.
     #[test]
     fn only_commands_that_can_go_on_without_an_object_hint_at_that() {
         let hint = for_error(&Error::new(Kind::Refused, "x").with_reason(Reason::Undelivered)).unwrap();

@@ -99,7 +99,7 @@ impl Signals {
         }
     }
 
-    /// The next that somebody sends on purpose.
+    /// The next one that is no hangup: a dropped session may send several.
     async fn next_order(&mut self) {
         while self.next().await == Outcome::HungUp {}
     }

@@ -2,7 +2,7 @@
 //! anything is opened: [`USES`] says of each option that names a file what becomes of it.
 //!
 //! Two names mean the same file if they lead to the same inode, or, where one of them leads to nothing yet, if they are equal once
-//! all links on the way are resolved. `-`, devices and pipes are nobody's: nothing in them is replaced.
+//! all links on the way are resolved. `-`, devices and pipes are left out: nothing in them is replaced.
 
 use std::ffi::OsStr;
 use std::os::unix::fs::MetadataExt;
@@ -192,7 +192,7 @@ fn named(command: &Command, matches: &ArgMatches) -> Vec<Named> {
             Use::WriteWhole if has(matches, "volume_size") => Use::WriteVolumes,
             what => what,
         };
-        for path in values(matches, arg).filter(|path| is_somebodys(path)) {
+        for path in values(matches, arg).filter(|path| is_replaced(path)) {
             let (id, option) = (arg.get_id().to_string(), shown(arg));
             if what == Use::Write && SIGNED.contains(&&*id) && has(matches, "sign_key") {
                 let (option, path) = (format!("the signature of {option}"), signature_beside(&path));
@@ -225,7 +225,7 @@ fn values<'m>(matches: &'m ArgMatches, arg: &Arg) -> impl Iterator<Item = PathBu
 }
 
 /// Whether it can be replaced.
-fn is_somebodys(path: &Path) -> bool {
+fn is_replaced(path: &Path) -> bool {
     let is_stream = ["/dev", "/proc"].iter().any(|streams| path.starts_with(streams)) || path == Path::new("-");
     !is_stream && path.metadata().map_or(true, |metadata| metadata.is_file() || metadata.is_dir())
 }
@@ -248,7 +248,7 @@ mod tests {
         command.get_subcommands().for_each(|own| walk(own, see));
     }
 
-    /// Whoever adds an option that names a file says here what becomes of the file.
+    /// Each option that names a file has a row here that says what becomes of the file.
     #[test]
     fn the_use_of_every_file_is_known() {
         let mut seen = 0;

@@ -100,7 +100,7 @@ impl Signatures {
         Some(Signatures(list.keys()))
     }
 
-    /// Whether `other` has no signature that is missing here: it is what the list was before somebody signed again.
+    /// Whether `other` has no signature that is missing here: it is what the list was before the last signing.
     pub fn contain(&self, other: &Signatures) -> bool {
         other.0.is_subset(&self.0)
     }

@@ -45,7 +45,7 @@ impl Prover<'_> {
     /// Reads each blob to its end in its repository, and gives those that are wrong there or not there, and why.
     ///
     /// # Errors
-    /// One could not be read, so nobody knows.
+    /// One could not be read, so this is not known.
     pub async fn broken(&self, blobs: Vec<(Repository, Descriptor)>) -> Result<Vec<(Digest, Error)>> {
         let bytes = blobs.iter().map(|(_, blob)| blob.size).fold(0, u64::saturating_add);
         self.events.report(Event::Phase { phase: Phase::Verify, items: blobs.len() as u64, bytes });

@@ -32,7 +32,7 @@ pub fn tags(shelf: &Shelf, name: &str, query: &Query) -> Result<Response, Refusa
 
 /// An index of the manifests of this repository that speak of `subject`, a valid digest; empty for unknown content, as the
 /// spec has it. A list that is longer than a manifest may be comes in pages. If a manifest that belongs to it cannot be read, the
-/// answer is 500; if nobody knows what the manifest refers to, the answer has a warning (distribution-spec 1.1, "Warnings"): no
+/// answer is 500; if its subject is unknown, the answer has a warning (distribution-spec 1.1, "Warnings"): no
 /// other image loses its signatures for that.
 pub async fn referrers(shelf: &Arc<Shelf>, name: String, subject: String, query: &Query) -> Result<Response, Refusal> {
     let owned = |text: &str| text.to_owned();

@@ -132,7 +132,7 @@ impl Transfer<'_> {
     }
 }
 
-/// Whether setting the tag of a companion failed because of a rule that nobody could read before, or of a list at which the registry
+/// Whether setting the tag of a companion failed because of a rule that could not be read before, or of a list at which the registry
 /// fails.
 fn is_of_companion_alone(error: &Error, tag: &Reference) -> bool {
     let is_list = tag.tag.as_ref().is_some_and(Tag::is_list);

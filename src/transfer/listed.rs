@@ -14,7 +14,7 @@ use crate::graph::{Graph, Image};
 use crate::oci::{Digest, Manifest, Reference, Repository, Tag};
 use crate::plan::{CompanionAction, ListState, Plan, TagState, compare};
 
-/// How often a list is joined again that somebody else changes at the same moment.
+/// How often a list is joined again that another writer changes at the same moment.
 pub const MOST_JOINS: u32 = 3;
 
 /// A list that was left alone, so that it does not name a manifest that is there.

@@ -1,5 +1,5 @@
-//! Tags that are being set. Whoever stops a run waits for their answers first: a tag that the registry has set counts as brought,
-//! and nobody else would know it.
+//! Tags that are being set. A run that is stopped waits for their answers first: a tag that the registry has set counts as brought,
+//! and no later run could know that.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,7 +14,7 @@ pub struct Publishing(Arc<Shared>);
 
 #[derive(Default)]
 struct Shared {
-    /// Held for reading while a tag is set. It is fair: while somebody waits to write, no further tag is begun.
+    /// Held for reading while a tag is set. It is fair: while a writer waits, no further tag is begun.
     open: RwLock<()>,
     set: Mutex<HashSet<Reference>>,
 }
@@ -37,7 +37,7 @@ impl Publishing {
 
     /// Lets no further tag begin, and waits for the answers about those that have begun.
     pub async fn close(&self) {
-        // Dropped at once: whoever waits here stops the run next.
+        // Dropped at once: the caller stops the run next.
         let _ = self.0.open.write().await;
     }
 }

@@ -211,7 +211,7 @@ async fn by_subject(
             Ok(Some(manifest)) if manifest.subject().is_some_and(|named| named.digest == subject) => {
                 found.push(Companion { subject, tag: None, manifest });
             }
-            // Harbor lists cosign's signatures, too: what the tags mean, and what they meant before somebody signed again.
+            // Harbor lists cosign's signatures, too: what the tags mean, and what they meant before the last signing.
             Ok(Some(_)) if by_tag.iter().any(|companion| companion.manifest.digest() == digest) => {}
             Ok(Some(manifest)) if is_superseded(&current, &manifest) => {}
             Ok(Some(_)) => foreign.push(digest),

@@ -108,7 +108,7 @@ pub(super) async fn mount(host: &Host, to: &Repository, blob: &Descriptor, from:
     }
 }
 
-/// The answer to a mount; a status that may pass is waited for. `None`: there is none, so an upload is the way.
+/// The answer to a mount; a status that may pass is waited for. `None`: no answer came, so the blob is uploaded instead.
 async fn answered(host: &Host, ask: &Ask<'_>) -> Result<Option<Reply>> {
     let mut tries = host.tries(ask.what);
     loop {

@@ -86,7 +86,7 @@ enum Broken {
 }
 
 impl Broken {
-    /// Without a token the repository answers nobody; another subject changes nothing.
+    /// The repository answers no request without a token; another subject changes nothing.
     fn of_asking(error: Error) -> Broken {
         match error.kind() {
             Kind::Unauthorized => Broken::Denied(error),

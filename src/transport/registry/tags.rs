@@ -205,7 +205,7 @@ impl Listing<'_> {
                     problem.get_or_insert_with(|| self.lost(&repeated));
                 }
                 Err(error) if matches!(error.kind(), Kind::RateLimited | Kind::Interrupted) => return Err(error),
-                // After an outage nobody knows what follows.
+                // What follows after an outage is not known.
                 Err(error) if has_ended && error.kind() == Kind::Network => return Err(error),
                 Err(error) => {
                     problem.get_or_insert(error);

@@ -123,7 +123,7 @@ pub(super) async fn put(host: &Host, repository: &Repository, blob: &Descriptor,
     let what = format!("uploading blob {} to {repository}", blob.digest);
     send(host, repository, blob, origin, &what).await?;
     host.memory.arrived.note_blob(repository, blob.digest);
-    // Nobody waits for this: neither the project's next upload nor the next one to this registry.
+    // Neither the project's next upload nor the next one to this registry waits for this.
     stored::check(host, repository, blob, &what).await
 }
 

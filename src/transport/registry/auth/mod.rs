@@ -306,7 +306,7 @@ impl Auth {
             };
         match answer {
             // Only a challenge that could be answered counts for other requests to the repository: a registry that lets anybody
-            // read may ask for a token in one place where nobody gets one.
+            // read may ask for a token in one place, and give one to no account.
             Ok((other, answered)) => {
                 if is_named || answered != challenge {
                     self.challenges.learn(scopes.path(), answered);
@@ -329,7 +329,7 @@ impl Auth {
         failure
     }
 
-    /// Whether requests of these scopes go without a token, because there is none for anybody.
+    /// Whether requests of these scopes go without a token, because no account gets one.
     pub fn goes_without(&self, scopes: &Scopes) -> bool {
         self.challenges.is_refused(scopes)
     }

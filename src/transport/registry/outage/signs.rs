@@ -42,7 +42,7 @@ impl Outage {
         if state.stopped.is_some() || state.next_sign.is_some_and(|next| now < next) {
             return false;
         }
-        // Whoever asks may not wait for the answer.
+        // The request that asks may end before the answer comes.
         state.next_sign = Some(now + rhythm.patience + rhythm.quiet / 2);
         true
     }

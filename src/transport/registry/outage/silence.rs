@@ -88,7 +88,7 @@ impl Suspicion<'_> {
     /// succeeded last.
     pub fn is_of_kind(&self, proven: Option<Instant>) -> bool {
         match self.evidence {
-            // Whoever has done such work before may fail at two objects.
+            // A server that has done such work before may fail at two objects.
             Evidence::Status => self.work.is_of_held() && proven.is_none(),
             Evidence::Object => false,
             Evidence::NoAnswer | Evidence::Gateway | Evidence::Admitted => {

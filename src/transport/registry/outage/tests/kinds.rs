@@ -97,7 +97,7 @@ fn a_try_that_takes_longer_than_a_silence_is_remembered_goes_on_with_it() {
     assert!(matches!(fail(1201, 2400, "a"), Next::GivenUp(_)));
 }
 
-/// The target's storage may be damaged: what can be uploaded again must not wait for an outage to end that is none.
+/// The target's storage may be damaged: what can be uploaded again must not be held up as if the registry were down.
 #[test]
 fn objects_that_may_be_damaged_there_fail_one_by_one() {
     let (outage, events) = outage(5, Some(Duration::from_secs(120)));
