@@ -68,8 +68,8 @@ mod tests {
 
     use super::*;
     use crate::progress::Recorder;
+    use crate::transport::registry::config::Limits;
     use crate::transport::registry::outage::Work;
-    use crate::transport::registry::patience::Limits;
 
     #[test]
     fn a_head_without_an_answer_counts_only_where_others_are_answered_and_no_head_is() {

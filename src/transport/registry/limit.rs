@@ -13,7 +13,7 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::patience::Limits;
+use super::config::Limits;
 use super::reply::Reply;
 use crate::error::{Error, Kind, Result};
 use crate::progress::units::duration;

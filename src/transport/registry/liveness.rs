@@ -127,7 +127,7 @@ fn long_wait(server: &Server, what: &str, since: Instant, patience: Duration) ->
 mod tests {
     use super::*;
     use crate::progress::Recorder;
-    use crate::transport::registry::patience::Limits;
+    use crate::transport::registry::config::Limits;
 
     /// A quarter of an hour without a line looks like a program that hangs.
     #[test]

@@ -31,7 +31,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
-use super::patience::Limits;
+use super::config::Limits;
 use super::rounds::LONGEST;
 use crate::error::{Error, Kind, Result, Stopped};
 use crate::progress::units::duration;

@@ -5,46 +5,7 @@
 //! connection, less than any line needs on which images are carried at all. Time that passes because *we* are not ready
 //! does not count. What is too slow is treated like a connection that broke.
 
-use super::Config;
 use std::time::{Duration, Instant};
-
-/// How often a mirror is asked again after a passing failure: there is somebody else to ask.
-const MIRROR_RETRIES: u32 = 1;
-/// How long a mirror may make a request wait.
-const MIRROR_WAIT: Duration = Duration::from_secs(30);
-
-/// How patient to be.
-#[derive(Clone, Debug)]
-pub(super) struct Limits {
-    pub retries: u32,
-    pub max_wait: Duration,
-    pub first_delay: Duration,
-    pub retry_budget: Option<Duration>,
-    pub stall: Duration,
-    pub commit: Duration,
-}
-
-impl Default for Limits {
-    fn default() -> Limits {
-        let config = Config::default();
-        Limits::of(&config)
-    }
-}
-
-impl Limits {
-    pub fn of(config: &Config) -> Limits {
-        let (retries, max_wait) = (config.retries, config.max_wait);
-        let (stall, commit) = (config.stall_timeout, config.commit_timeout);
-        let (first_delay, retry_budget) = (config.first_delay, config.retry_budget);
-        Limits { retries, max_wait, first_delay, retry_budget, stall, commit }
-    }
-
-    /// The same for a place that is not the only one to ask.
-    pub fn for_mirror(&self) -> Limits {
-        let (retries, max_wait) = (self.retries.min(MIRROR_RETRIES), self.max_wait.min(MIRROR_WAIT));
-        Limits { retries, max_wait, retry_budget: None, ..self.clone() }
-    }
-}
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt};

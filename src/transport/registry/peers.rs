@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use reqwest::{Method, Url};
 
+use super::config::Limits;
 use super::outage::Outage;
-use super::patience::Limits;
 use super::wire::Call;
 use crate::progress::Events;
 

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
-use super::patience::Limits;
+use super::config::Limits;
 use super::rounds::Rounds;
 use crate::error::{Error, Result};
 use crate::progress::units::duration;

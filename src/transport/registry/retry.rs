@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 
+use super::config::Limits;
 use super::failure::{Failure, Retry, is_gateway, may_be_down};
 use super::limit::Gate;
 use super::outage::{Announced, Evidence, Next, Outage, Server, Suspicion, Work, given_up};
-use super::patience::Limits;
 use super::read_only::{ReadOnly, Waited};
 use super::root::Root;
 use super::rounds;

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use backon::ExponentialBackoff;
 
-use super::patience::Limits;
+use super::config::Limits;
 use super::retry::patience;
 
 /// The longest round.

@@ -15,12 +15,12 @@ use reqwest::header::{ACCEPT_ENCODING, AUTHORIZATION, HeaderMap, HeaderValue};
 use reqwest::{Client, Method, Response, Url};
 
 use super::auth::Challenge;
+use super::config::Limits;
 use super::failure::{Failure, Retry, may_be_down};
 use super::health::Health;
 use super::location::{is_same_server, misled, redirect};
 use super::outage::{Evidence, Outage, Server, Work};
 use super::outflow::{Outflow, Watch};
-use super::patience::Limits;
 use super::peers::{Peers, Role};
 use super::read_only::ReadOnly;
 use super::reply::Reply;

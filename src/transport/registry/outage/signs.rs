@@ -147,7 +147,7 @@ mod tests {
 
     use super::*;
     use crate::progress::Recorder;
-    use crate::transport::registry::patience::Limits;
+    use crate::transport::registry::config::Limits;
 
     fn outage(retry_budget: Option<u64>) -> Outage {
         let retry_budget = retry_budget.map(Duration::from_secs);

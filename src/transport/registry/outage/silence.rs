@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::{BELIEVED, FORGOTTEN, WORTH_A_LINE, Work};
 use crate::error::Stopped;
-use crate::transport::registry::patience::Limits;
+use crate::transport::registry::config::Limits;
 use crate::transport::registry::rounds::Rounds;
 
 /// Some kind of request has only failed since it last succeeded.
