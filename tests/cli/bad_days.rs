@@ -153,6 +153,7 @@ fn pushes() -> Vec<(At, Row)> {
         (Fault::Reset(_), ALWAYS) => (fault, times, With(5)),
         // No upload is accepted at all: it is the registry that refuses.
         (Fault::Unauthorized, ALWAYS) => (fault, times, With(4)),
+        (Fault::Status(403), _) => (fault, ALWAYS, With(4)),
         _ => (fault, times, ends),
     };
     let rows = anywhere().chain(session).map(|row| (At::Session, down(row)));
