@@ -165,9 +165,17 @@ impl<'a> Transfer<'a> {
         let pairs = graph.images.iter().zip(&plan.images).enumerate();
         let images = pairs.map(|(at, (image, step))| {
             let outcome = outcomes.remove(&at).unwrap_or_else(|| self.untried(image, step, why));
-            outcome.map_err(|error| self.closed.settled(&step.to.repository, error))
+            // So that one denial among images that are there means the same on every night.
+            if matches!(outcome, Ok(Done::Pushed | Done::Present)) {
+                self.closed.note_accepted(&step.to.repository);
+            }
+            (step, outcome)
         });
         let images: Vec<_> = images.collect();
+        let settled = |(step, outcome): (&ImageStep, Result<Done, Arc<Error>>)| {
+            outcome.map_err(|error| self.closed.settled(&step.to.repository, error))
+        };
+        let images: Vec<_> = images.into_iter().map(settled).collect();
         let blocked = self.blocked.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let blocked = blocked::named(blocked, graph, plan, &images);
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner).clone();

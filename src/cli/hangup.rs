@@ -1,6 +1,6 @@
 //! SIGHUP: what a process gets when the terminal it was started from goes away, such as a dropped ssh session.
 //!
-//! Who has it ignored (nohup, systemd) wants the command to go on without a terminal: an ignored SIGHUP stays ignored.
+//! A process that was started with it ignored, as by nohup, is to go on without a terminal: an ignored SIGHUP stays ignored.
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 

@@ -21,7 +21,7 @@ use crate::error::{Error, Kind, Result};
 const TO_BE_ANSWERED: Duration = Duration::from_secs(1);
 /// How long a stopped command may take to close what it has open, and a helper to put the terminal right; what the command
 /// computes or reads is not waited for.
-const TO_LET_GO: Duration = Duration::from_secs(2);
+const TO_LET_GO: Duration = Duration::from_secs(3);
 /// Of the command's thread, in bytes; as much as the main thread has.
 const STACK: usize = 8 << 20;
 

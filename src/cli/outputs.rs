@@ -1,8 +1,8 @@
 //! No output replaces an input, or another output. It is decided here for every command, from the options alone and before
 //! anything is opened: [`USES`] says of each option that names a file what becomes of it.
 //!
-//! Two names mean the same file if they lead to the same inode, or, where one of them leads to nothing yet, if they are equal once
-//! all links on the way are resolved. `-`, devices and pipes are left out: nothing in them is replaced.
+//! Two names mean the same file if they are equal once all links on the way are resolved; of directories, and of files that are
+//! changed in place, also if they lead to the same inode. `-`, devices and pipes are left out: nothing in them is replaced.
 
 use std::ffi::OsStr;
 use std::os::unix::fs::MetadataExt;
@@ -90,6 +90,9 @@ const USES: &[(&[&str], &str, Use)] = &[
 /// date.
 const CONTINUED: [(&str, &str); 3] = [("arrived", "receipt"), ("locked", "lock"), ("newer_than", "receipt")];
 
+/// Outputs that are changed in place: the state of a proof, the bundle that is signed.
+const CHANGED: [&str; 2] = ["state", "bundle"];
+
 /// What is written beside an output if a key signs it.
 const SIGNED: [&str; 2] = ["receipt", "output"];
 
@@ -134,7 +137,7 @@ fn check_pair(output: &Named, other: &Named) -> Result<()> {
     for (inner, outer, text) in
         [(output, other, format!("{one} lies inside {two}")), (other, output, format!("{two} lies inside {one}"))]
     {
-        if inner.what.writes() && outer.what.is_whole() && !is_checked && is_inside(&inner.path, &outer.path) {
+        if inner.what.writes() && outer.what.is_whole() && !is_checked && is_inside(&inner.path, &whole(outer)) {
             return Err(Error::input(format!("{text}, which may hold nothing else: name another place")));
         }
     }
@@ -147,16 +150,26 @@ fn is_same(output: &Named, other: &Named) -> bool {
         output.what == Use::WriteVolumes && part == Some(SetName::of(&resolved(&output.path)))
     };
     match (output.what == Use::WriteVolumes, other.what == Use::WriteVolumes) {
-        (false, false) => are_same(&output.path, &other.path),
+        (false, false) => are_same(output, other),
         _ => is_volume(output, &other.path) || is_volume(other, &output.path),
     }
 }
 
-fn are_same(one: &Path, two: &Path) -> bool {
+/// A file that is made anew replaces one name; other hard links to what it was keep that. A directory, or a file that is changed in
+/// place, is the same under all names.
+fn are_same(output: &Named, other: &Named) -> bool {
+    let (one, two) = (&output.path, &other.path);
+    let is_changed = CHANGED.contains(&&*output.id);
     match (one.metadata(), two.metadata()) {
-        (Ok(one), Ok(two)) => (one.dev(), one.ino()) == (two.dev(), two.ino()),
+        (Ok(one), Ok(two)) if is_changed || one.is_dir() => (one.dev(), one.ino()) == (two.dev(), two.ino()),
         _ => resolved(one) == resolved(two),
     }
+}
+
+/// What holds nothing else. Beside the directory of its content, a registry's storage may hold other files.
+fn whole(outer: &Named) -> PathBuf {
+    let content = outer.path.join("docker");
+    if outer.id == "storage" && content.is_dir() { content } else { outer.path.clone() }
 }
 
 fn is_inside(inner: &Path, outer: &Path) -> bool {
@@ -305,7 +318,7 @@ mod tests {
         ("import @b.tar --to h --receipt @new --digestfile @dir/../new", "--digestfile", "--receipt"),
         ("import @b.tar --to h --receipt @way/new --digestfile @dir/new", "--digestfile", "--receipt"),
         ("import @b.tar --to h --receipt @new --sign-key @file --digestfile @new.sig", "--digestfile", "--receipt"),
-        ("import @b.tar --to h --digestfile @file --allow @hard", "--digestfile", "--allow"),
+        ("prove @other --state @file --registries-conf @hard", "--state", "--registries-conf"),
         ("import @b.tar --to h --missing @file --repair @soft", "--missing", "--repair"),
         ("import @b.tar --to h --state @file --map @dir/../file", "--state", "--map"),
         ("inventory h -f @file -o @file", "--output", "--file"),

@@ -6,7 +6,7 @@ use futures_util::stream::{self, StreamExt, TryStreamExt};
 
 use super::{BlobClaim, Plan, Problem, Prover, State, Verdict};
 use crate::content::{Origin, Source};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Reason, Result};
 use crate::oci::{Descriptor, Digest, Repository};
 use crate::progress::{Event, Phase};
 use crate::transfer::Observed;
@@ -58,7 +58,10 @@ impl Prover<'_> {
                 self.events.report(Event::ItemDone);
                 match whole {
                     Ok(()) => Ok(None),
-                    Err(error) if is_damage(&error) => Ok(Some((blob.digest, error))),
+                    // A file that cannot be read is answered with 500.
+                    Err(error) if is_damage(&error) || error.reason() == Some(&Reason::Undelivered) => {
+                        Ok(Some((blob.digest, error)))
+                    }
                     Err(error) => Err(error),
                 }
             }

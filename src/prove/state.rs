@@ -110,7 +110,8 @@ impl State {
 fn is_torn(text: &str) -> bool {
     let first = text.lines().next().unwrap_or_default();
     let is_cut = !text.contains('\n') && (MAGIC.starts_with(first) || first.starts_with(MAGIC));
-    !text.is_empty() && (is_cut || first.contains('\0'))
+    let is_blank = text.bytes().all(|byte| matches!(byte, 0 | b'\n'));
+    !text.is_empty() && (is_cut || is_blank || first.starts_with(MAGIC) && first.contains('\0'))
 }
 
 #[cfg(test)]

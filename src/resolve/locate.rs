@@ -67,6 +67,7 @@ pub async fn locate(
             search.ask(jobs).await?;
         }
     }
+    search.look_for_companions().await?;
     search.end()
 }
 
@@ -78,7 +79,7 @@ struct Searching<'a> {
     found: Located,
     /// Why images could not be read.
     unread: Vec<Error>,
-    /// Why companions that are wanted could not be read.
+    /// Why companions could not be read.
     gone: HashMap<Digest, Error>,
     /// Why a registry that may have something of it did not answer.
     silent: Option<Error>,
@@ -107,6 +108,21 @@ impl Searching<'_> {
                 match self.walk.companion(locked, companion).await {
                     Ok(manifest) => self.add_manifest(manifest)?,
                     Err(error) => _ = self.gone.insert(companion.digest, passed_over(error)?),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether companions are gone that may have had what is still wanted: images are read without them.
+    async fn look_for_companions(&mut self) -> Result<()> {
+        if self.wanted.is_empty() {
+            return Ok(());
+        }
+        for locked in &self.lock.images {
+            for companion in locked.companions() {
+                if let Err(error) = self.walk.companion(locked, companion).await {
+                    self.gone.insert(companion.digest, passed_over(error)?);
                 }
             }
         }
@@ -187,8 +203,7 @@ impl Searching<'_> {
     fn why(&self, lost: &[Digest]) -> Result<Option<Error>> {
         let Some(first) = lost.first() else { return Ok(None) };
         let is_silent = |error: &&Error| error.kind() == Kind::Network;
-        let gone: Vec<(&Digest, &Error)> = lost.iter().filter_map(|digest| self.gone.get_key_value(digest)).collect();
-        let unread = || self.unread.iter().chain(gone.iter().map(|(_, error)| *error));
+        let unread = || self.unread.iter().chain(self.gone.values());
         if let Some(error) = self.silent.as_ref().or_else(|| unread().find(is_silent)) {
             let text =
                 format!("what is missing was found nowhere else, and a registry of this lock does not answer: {first}");

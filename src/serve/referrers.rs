@@ -182,6 +182,9 @@ pub fn find_some(shelf: &Shelf, wanted: &Wanted) -> Result<Found, Refusal> {
     Ok(found)
 }
 
+/// The key of a manifest's subject.
+const SUBJECT: &[u8] = b"\"subject\"";
+
 /// Whether a manifest that cannot be read refers to `subject`; `None` if nothing tells.
 fn refers_to(shelf: &Shelf, digest: &Digest, subject: &str) -> Option<bool> {
     let is_it = |all: &[Digest]| all.iter().any(|one| one.to_string() == subject);
@@ -189,10 +192,11 @@ fn refers_to(shelf: &Shelf, digest: &Digest, subject: &str) -> Option<bool> {
     if !named.is_empty() {
         return Some(is_it(&named));
     }
-    // Damage elsewhere in it leaves the digest of the subject as it is.
+    // Damage elsewhere in it leaves the subject and its digest as they are.
     let slice = shelf.slice(digest).ok().flatten()?;
     let bytes = slice.read_all(MAX_MANIFEST_SIZE).ok()?;
-    digests_in(&bytes).is_some_and(|all| is_it(&all)).then_some(true)
+    let at = bytes.windows(SUBJECT.len()).position(|part| part == SUBJECT)?;
+    digests_in(bytes.get(at..)?)?.first().is_some_and(|first| first.to_string() == subject).then_some(true)
 }
 
 fn lost(digest: &Digest, wanted: &Wanted, why: &Error) -> Refusal {

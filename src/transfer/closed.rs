@@ -109,7 +109,10 @@ impl Closed {
         let Some(reason) = error.reason().filter(|_| error.stopped().is_none()) else { return error };
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let part = match reason {
-            Reason::UploadDenied => state.denied.note(repository, &error),
+            Reason::UploadDenied => {
+                state.denied.note(repository, &error);
+                None
+            }
             _ => part(reason, repository),
         };
         let Some(part) = part else { return error };

@@ -30,32 +30,39 @@ impl Transfer<'_> {
         let ours = manifest_of(image, &step.digest)?;
         let turn = self.turn(&step.tag);
         let _mine = turn.lock().await;
-        let (mut settled, joined) = self.prepare(step, ours, doubtful).await?;
-        let stored = match (&settled.action, &joined) {
-            // An immutable tag would refuse even the same digest.
-            (CompanionAction::Nothing, _) => Ok(None),
-            (left, _) if left.leaves_tag() => Ok(None),
-            (CompanionAction::Refuse { reason }, _) => return Err(Error::new(Kind::Refused, reason.clone())),
-            (CompanionAction::Join { .. }, Some(joined)) => {
-                self.tag(image, &step.tag, &joined.manifest).await.map(|()| Some(&joined.manifest))
+        let settled = match self.set(image, step, ours, doubtful).await {
+            Ok(Settled { action: CompanionAction::Refuse { reason }, .. }) => {
+                return Err(Error::new(Kind::Refused, reason));
             }
+            Ok(settled) => settled,
+            // The image can do without, unless it is the list itself.
+            Err(error) if !is_own && is_of_companion_alone(&error, &step.tag) => {
+                Settled { action: CompanionAction::Obstructed { reason: error.chain() }, state: step.state }
+            }
+            Err(error) => return Err(error),
+        };
+        self.note_settled(&step.tag, settled);
+        Ok(())
+    }
+
+    /// Decides by what the tag means now, and gives it its meaning.
+    async fn set(&self, image: &Image, step: &CompanionStep, ours: &Manifest, doubtful: bool) -> Result<Settled> {
+        let (settled, joined) = self.prepare(step, ours, doubtful).await?;
+        let written = match (&settled.action, &joined) {
+            // An immutable tag would refuse even the same digest.
+            (CompanionAction::Nothing | CompanionAction::Refuse { .. }, _) => return Ok(settled),
+            (left, _) if left.leaves_tag() => return Ok(settled),
+            (CompanionAction::Join { .. }, Some(joined)) => &joined.manifest,
             (_, _) => {
                 if step.action != CompanionAction::Push {
                     self.blobs_after_all(image, &step.tag.repository, ours).await?;
                 }
-                self.tag(image, &step.tag, ours).await.map(|()| Some(ours))
+                ours
             }
         };
-        match stored {
-            Ok(written) => written.into_iter().for_each(|list| self.note_written(&step.tag, list)),
-            // The image can do without, unless it is the list itself.
-            Err(error) if !is_own && is_of_companion_alone(&error, &step.tag) => {
-                settled.action = CompanionAction::Obstructed { reason: error.chain() };
-            }
-            Err(error) => return Err(error),
-        }
-        self.note_settled(&step.tag, settled);
-        Ok(())
+        self.tag(image, &step.tag, written).await?;
+        self.note_written(&step.tag, written);
+        Ok(settled)
     }
 
     /// Another image may bring the same list: that nothing was left to do for it is no news.
@@ -63,6 +70,7 @@ impl Transfer<'_> {
         let mut companions = self.companions.lock().unwrap_or_else(PoisonError::into_inner);
         let is_known = companions.get(tag).is_some_and(|known| match (&known.action, settled.state) {
             (CompanionAction::Join { joined, .. }, TagState::Other(found)) => *joined == found,
+            (known, TagState::Other(_)) => known.changes_tag() && settled.action == CompanionAction::Nothing,
             (_, state) => state == TagState::Same,
         });
         if !is_known {
@@ -107,7 +115,9 @@ impl Transfer<'_> {
         }
         // A list of referrers that was not there may be one that the registry has made of what was just pushed.
         let is_made = step.state == TagState::New && step.tag.tag.as_ref().is_some_and(Tag::is_referrers_list);
-        let on_existing = if is_made { OnExisting::Overwrite } else { step.on_existing };
+        // What this run has written there for another image was not there before it.
+        let is_ours = step.state == TagState::New && self.has_written(&step.tag, state);
+        let on_existing = if is_made || is_ours { OnExisting::Overwrite } else { step.on_existing };
         let action = decide(&step.tag, state, list.as_ref(), on_existing);
         Ok((Settled { action, state }, joined))
     }
@@ -133,11 +143,10 @@ impl Transfer<'_> {
 }
 
 /// Whether setting the tag of a companion failed because of a rule that could not be read before, or of a list at which the registry
-/// fails.
+/// fails or which it refuses.
 fn is_of_companion_alone(error: &Error, tag: &Reference) -> bool {
     let is_list = tag.tag.as_ref().is_some_and(Tag::is_list);
-    let fails = error.kind() == Kind::Network && error.is_of_object_alone();
-    error.reason() == Some(&Reason::ImmutableTag) || is_list && fails
+    error.reason() == Some(&Reason::ImmutableTag) || is_list && error.is_of_object_alone()
 }
 
 /// A blob that was made here.

@@ -1,6 +1,6 @@
 //! Uploads that a target denies to this account (401 or 403) without saying how far that reaches. Some registries grant rights by
-//! repository, others by project, others all or nothing, so the denials themselves have to show it: a denied repository gets
-//! nothing more, and a part of the target with [`MOST_DENIED`] denied repositories and no accepted upload gets nothing more either.
+//! repository, others by project, others all or nothing. So each repository is tried, a denied one gets nothing more, and where a
+//! part of the target has denied all that was sent, that is said once in the end.
 
 use std::collections::{HashMap, HashSet};
 
@@ -8,49 +8,43 @@ use super::closed::{Part, project, registry};
 use crate::error::Error;
 use crate::oci::Repository;
 
-/// Denied repositories of a part, without an accepted upload, that show that the rest would be denied too.
-const MOST_DENIED: usize = 10;
-
 /// What was denied and accepted so far.
 #[derive(Default)]
 pub struct Denied {
-    /// Each with its first denial, in their order.
-    repositories: Vec<(Repository, Error)>,
-    places: HashMap<Repository, usize>,
+    /// Each with its first denial, and how many were denied before.
+    repositories: HashMap<Repository, (usize, Error)>,
     accepting: HashSet<Part>,
     accepted: HashSet<Repository>,
 }
 
 impl Denied {
+    /// Something is there, or was taken: the part around the repository does not deny everything.
     pub fn note_accepted(&mut self, repository: &Repository) {
         if self.accepted.insert(repository.clone()) {
             self.accepting.extend([registry(repository), project(repository)]);
+            self.repositories.remove(repository);
         }
     }
 
-    /// Notes that an upload was denied. Returns the part of the target that is closed with it, if it is.
-    pub fn note(&mut self, repository: &Repository, error: &Error) -> Option<Part> {
+    /// Notes that an upload was denied.
+    pub fn note(&mut self, repository: &Repository, error: &Error) {
         // A repository that takes uploads denies this one alone.
-        if self.accepted.contains(repository) {
-            return None;
+        if !self.accepted.contains(repository) {
+            let before = self.repositories.len();
+            self.repositories.entry(repository.clone()).or_insert_with(|| (before, error.clone()));
         }
-        if self.of(repository).is_none() {
-            self.places.insert(repository.clone(), self.repositories.len());
-            self.repositories.push((repository.clone(), error.clone()));
-        }
-        self.part(repository).filter(|part| self.those(part).count() >= MOST_DENIED)
     }
 
     /// The denial of this repository.
     pub fn of(&self, repository: &Repository) -> Option<&Error> {
-        self.repositories.get(*self.places.get(repository)?).map(|(_, error)| error)
+        self.repositories.get(repository).map(|(_, error)| error)
     }
 
     /// The part around a repository that has taken nothing at all, as far as is known, with its first denial. A single repository is
     /// none as long as the registry takes uploads elsewhere.
     pub fn whole(&self, repository: &Repository) -> Option<(Part, Error)> {
         let part = self.part(repository)?;
-        let first = self.those(&part).next().map(|(_, error)| error.clone())?;
+        let first = self.those(&part).min_by_key(|(before, _)| *before).map(|(_, error)| error.clone())?;
         Some((part, first))
     }
 
@@ -63,8 +57,10 @@ impl Denied {
         (denied > 1 && !self.accepting.contains(&own)).then_some(own)
     }
 
-    fn those<'a>(&'a self, part: &'a Part) -> impl Iterator<Item = &'a (Repository, Error)> {
-        self.repositories.iter().filter(move |(denied, _)| [registry(denied), project(denied)].contains(part))
+    fn those<'a>(&'a self, part: &'a Part) -> impl Iterator<Item = &'a (usize, Error)> {
+        let those =
+            self.repositories.iter().filter(move |(denied, _)| [registry(denied), project(denied)].contains(part));
+        those.map(|(_, denial)| denial)
     }
 }
 
@@ -77,48 +73,33 @@ mod tests {
         Repository::new("h", path).unwrap()
     }
 
-    fn denied(paths: &[String]) -> (Denied, Vec<Option<Part>>) {
+    fn denied(paths: &[&str]) -> Denied {
         let mut all = Denied::default();
-        let no = Error::new(Kind::Refused, "no");
-        let closed = paths.iter().map(|path| all.note(&repository(path), &no)).collect();
-        (all, closed)
-    }
-
-    fn numbered(project: impl Fn(usize) -> String) -> Vec<String> {
-        (0..MOST_DENIED).map(|nth| format!("{}/{nth}", project(nth))).collect()
-    }
-
-    #[test]
-    fn what_is_denied_everywhere_is_not_asked_for_any_more() {
-        let (_, closed) = denied(&numbered(|_| "p".to_owned()));
-        let own = ("h".to_owned(), Some("p".to_owned()));
-        assert_eq!(closed.iter().flatten().collect::<Vec<_>>(), [&own]);
-        assert_eq!(closed.last().unwrap().as_ref(), Some(&own));
-        let (_, closed) = denied(&numbered(|nth| format!("p{nth}")));
-        assert_eq!(closed.iter().flatten().collect::<Vec<_>>(), [&("h".to_owned(), None)]);
+        paths.iter().for_each(|path| all.note(&repository(path), &Error::new(Kind::Refused, "no")));
+        all
     }
 
     /// Rights may be granted by repository: what may be pushed has to be tried.
     #[test]
-    fn where_something_was_accepted_the_rest_is_tried() {
-        let no = Error::new(Kind::Refused, "no");
-        let mut all = Denied::default();
+    fn where_something_was_accepted_each_repository_counts_alone() {
+        let mut all = denied(&["p/0", "p/1", "q/0"]);
         all.note_accepted(&repository("p/good"));
-        let closed = numbered(|_| "p".to_owned()).iter().filter_map(|path| all.note(&repository(path), &no)).count();
-        assert!(closed == 0 && all.whole(&repository("p/0")).is_none());
-        // One repository of another project is no project.
-        all.note(&repository("q/0"), &no);
-        assert!(all.whole(&repository("q/0")).is_none());
+        assert!(all.whole(&repository("p/0")).is_none());
+        assert!(all.whole(&repository("q/0")).is_none(), "one repository of another project is no project");
+        let no = Error::new(Kind::Refused, "no");
         all.note(&repository("q/1"), &no);
         assert_eq!(all.whole(&repository("q/0")).unwrap().0, project(&repository("q/0")));
-        assert!(all.note(&repository("p/good"), &no).is_none() && all.of(&repository("p/good")).is_none());
+        all.note(&repository("p/good"), &no);
+        assert!(all.of(&repository("p/good")).is_none());
+        all.note_accepted(&repository("p/0"));
+        assert!(all.of(&repository("p/0")).is_none(), "it takes uploads after all");
     }
 
     #[test]
     fn all_that_was_denied_is_one_part_in_the_end() {
-        let (all, _) = denied(&["p/a".to_owned()]);
+        let all = denied(&["p/a"]);
         assert_eq!(all.whole(&repository("p/a")).unwrap().0, project(&repository("p/a")));
-        let (all, _) = denied(&["p/a".to_owned(), "q/a".to_owned()]);
+        let all = denied(&["p/a", "q/a"]);
         assert_eq!(all.whole(&repository("p/a")).unwrap().0, registry(&repository("p/a")));
         assert!(all.whole(&repository("q/b")).is_some(), "it was not tried any more");
     }

@@ -61,6 +61,12 @@ impl Transfer<'_> {
         }
     }
 
+    /// Whether this run has given the tag the meaning that it has.
+    pub(super) fn has_written(&self, tag: &Reference, state: TagState) -> bool {
+        let written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
+        matches!(state, TagState::Other(found) if written.lists.get(tag).is_some_and(|list| list.digest() == found))
+    }
+
     /// Looks at the lists that were written once more. What is missing is written again; where that does not help, the companion has
     /// failed.
     pub(super) async fn check_lists(&self, graph: &Graph, plan: &Plan) {
@@ -124,9 +130,11 @@ impl Transfer<'_> {
                     self.tag(image, tag, &both.manifest).await?;
                     CompanionAction::Join { joined, kept, added }
                 }
+                // Then what was settled when it was first written is true again.
                 _ => {
                     self.tag(image, tag, list).await?;
-                    CompanionAction::Push
+                    settled = None;
+                    continue;
                 }
             };
             settled = Some(Settled { action, state: found });
@@ -154,9 +162,14 @@ impl Transfer<'_> {
                 return Ok(());
             }
             // To put it again enters it.
-            if let Stored::Unlisted { list, why } = self.sink.put_manifest(&name, manifest).await? {
-                self.note_unlisted((repository.clone(), manifest.digest()), list, &why);
-                return Ok(());
+            match self.sink.put_manifest(&name, manifest).await? {
+                Stored::Unlisted { list, why } => {
+                    self.note_unlisted((repository.clone(), manifest.digest()), list, &why);
+                    return Ok(());
+                }
+                // It was found in the list a moment ago.
+                Stored::Listed => return Ok(()),
+                Stored::Entered => {}
             }
         }
         let text = "other programs write the list at the same time, and the entry was lost each time; run the same command again when \

@@ -63,6 +63,7 @@ pub(super) async fn is_unlisted(host: &Host, reference: &Reference) -> bool {
     let Some(tag) = &reference.tag else { return false };
     match tags::list(host, &reference.repository, Need::Optional(Question::Tags)).await {
         Ok(list) => list.doubts.is_empty() && !list.tags.contains(tag),
-        Err(error) => error.kind() == Kind::NotFound,
+        // A gateway may route no lists, and answer 404 for that.
+        Err(error) => error.kind() == Kind::NotFound && host.memory.answered_tags(&reference.repository).is_empty(),
     }
 }

@@ -20,7 +20,7 @@ use crate::oci::{Descriptor, Repository};
 /// How often the byte may fail to come before the blob counts as unreadable: a file that was cut looks like a broken connection.
 const MOST_BROKEN: u32 = 2;
 
-const NOT_COMING: &str = "its last byte does not come";
+pub(super) const NOT_COMING: &str = "its last byte does not come";
 const ABSENT: &str = "it is not there when it is read";
 
 /// What the registry said of the blob before.

@@ -43,7 +43,10 @@ pub(super) async fn look_up(host: &Host, reference: &Reference, denials: Denials
     loop {
         let asked = (Absence::AsLearned, Need::Required);
         let said = match look(host, reference, Scopes::push(&reference.repository), asked).await {
-            Err(error) if is_list && is_of_list_alone(&error) => return Ok(unread_list(host, reference, &error).await),
+            // What this run has put there has to be read back.
+            Err(error) if is_list && is_of_list_alone(&error) && !host.memory.arrived.has_manifest(reference) => {
+                return Ok(unread_list(host, reference, &error).await);
+            }
             Err(error) if error.is_of_object_alone() => Ok(Said::Denied(error)),
             said => said,
         };
@@ -62,7 +65,7 @@ pub(super) async fn look_up(host: &Host, reference: &Reference, denials: Denials
                 return Ok(Lookup::Found(descriptor));
             }
             Ok(Said::Absent) if !host.memory.arrived.has_manifest(reference) => return Ok(Lookup::Absent),
-            Ok(Said::Absent) if host.memory.swallows() => return Ok(Lookup::Absent),
+            Ok(Said::Absent) if is_again && host.memory.swallows() => return Ok(Lookup::Absent),
             Ok(Said::Absent) => {}
             Ok(Said::Denied(error)) if host.memory.arrived.has_manifest(reference) => return Err(error),
             Ok(Said::Denied(error)) => {
@@ -137,11 +140,12 @@ async fn look(host: &Host, reference: &Reference, scopes: Scopes, asked: (Absenc
     let (absence, need) = asked;
     let hint = head(host, reference, scopes.clone(), need).await?;
     let was_brought = host.memory.arrived.has_manifest(reference);
+    // A list that is there and is not seen would be replaced, with all signatures in it.
+    let is_list = reference.tag.as_ref().is_some_and(Tag::is_list);
+    let may_tell = absence == Absence::AsLearned && !was_brought && !is_list;
     match hint {
         Hint::Found(descriptor) => Ok(Said::Found(descriptor)),
-        Hint::Absent if absence == Absence::AsLearned && !was_brought && host.memory.manifest_heads.tell() => {
-            Ok(Said::Absent)
-        }
+        Hint::Absent if may_tell && host.memory.manifest_heads.tell() => Ok(Said::Absent),
         Hint::Absent => {
             let said = by_get(host, reference, scopes, asked).await?;
             // What this run has brought may have appeared between the two.
@@ -178,7 +182,8 @@ async fn head(host: &Host, reference: &Reference, scopes: Scopes, need: Need) ->
     Ok(match (digest.or(reference.digest), served_as, reply.content_length()) {
         (Some(digest), Some(served_as), Some(size)) if media_type::is_manifest(served_as) && size > 0 && !is_other => {
             host.memory.note_answered(reference);
-            if reply.own {
+            // A cache finds what has just gone through it.
+            if reply.own && !host.memory.arrived.has_manifest(reference) {
                 host.memory.manifest_heads.note_found();
             }
             Hint::Found(Descriptor::new(served_as, digest, size))

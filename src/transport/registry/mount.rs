@@ -150,9 +150,11 @@ async fn is_there(host: &Host, to: &Repository, blob: &Descriptor) -> Result<boo
             Ok(false)
         }
         // Where this account may not read, the manifest will prove it.
-        Readable::Yes | Readable::Denied | Readable::Failed(_) | Readable::Unknown(_) | Readable::PerhapsLost(_) => {
+        Readable::Yes | Readable::Denied => {
             mounts.note_proven(to);
             Ok(true)
         }
+        // Nothing is known yet: the next mount is read back.
+        Readable::Failed(_) | Readable::Unknown(_) | Readable::PerhapsLost(_) => Ok(true),
     }
 }

@@ -17,8 +17,8 @@
 //! The budget counts only time without a successful answer, for each kind of request (`work`): a registry that opens uploads and
 //! completes none is given up, too, and what a cache answers is no sign that it is back. Where no answer came, the silence is as old
 //! as the wait for it, and what still waits ends with the budget. A transfer that began before the failures and moves, however slowly,
-//! and a wait that the server announced itself (`announced`) begin the budget anew. For a server from which nothing at all has come in this run the tries of one
-//! request are enough, and the budget is the most: they may be spent on a wrong name.
+//! begins the budget anew; a wait that the server announced itself (`announced`) does not count. For a server from which nothing at
+//! all has come in this run the tries of one request are enough, and the budget is the most: they may be spent on a wrong name.
 
 mod announced;
 mod signs;

@@ -140,7 +140,7 @@ impl Reply {
             let coding: String = coding.chars().take(SHOWN).collect();
             let text = "though it was asked for as it is: whatever stands before the registry must not compress it";
             let text = format!("{what}: the answer is compressed (Content-Encoding: {coding:?}), {text}");
-            return Err(Failure::never(Error::damaged(text)));
+            return Err(Failure::never(Error::new(Kind::Network, text)));
         }
         Ok(all.freeze())
     }

@@ -11,6 +11,9 @@ use crate::oci::Digest;
 /// How often a blob may fail to the last try of a request, before it is not tried again.
 const MOST: u32 = 3;
 
+/// In place of how often: it is not tried again in any case.
+const FINAL: u32 = u32::MAX;
+
 /// What was done with which blob.
 type Key = (Digest, Work);
 
@@ -65,7 +68,10 @@ impl OfBlob {
             return Ok(());
         };
         // The same for all that ask: then it is said once.
-        let text = format!("not tried, because {times} requests for this blob have failed: {why}");
+        let text = match *times {
+            FINAL => format!("not tried, because it has failed for good: {why}"),
+            times => format!("not tried, because {times} requests for this blob have failed: {why}"),
+        };
         let error = Error::new(last.kind(), what).because(Error::new(last.kind(), text));
         Err(match last.reason() {
             Some(reason) => error.with_reason(reason.clone()),
@@ -76,13 +82,13 @@ impl OfBlob {
     /// A request has failed to its last try with `last`; `why`, without what was tried.
     pub fn note(&self, last: &Error, why: String) {
         let mut failed = self.spent.failed();
-        let times = failed.get(&self.key).map_or(1, |before| before.times + 1);
+        let times = failed.get(&self.key).map_or(1, |before| before.times.saturating_add(1));
         failed.insert(self.key, Failed { times, last: Error::clone(last), why });
     }
 
     /// It has failed with `last` for good, `why`: it is not tried again, in any repository.
     pub fn note_final(&self, last: &Error, why: String) {
-        self.spent.failed().insert(self.key, Failed { times: MOST, last: Error::clone(last), why });
+        self.spent.failed().insert(self.key, Failed { times: FINAL, last: Error::clone(last), why });
     }
 
     /// A request for it has succeeded.

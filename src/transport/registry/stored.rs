@@ -103,7 +103,10 @@ pub(super) async fn check(host: &Host, repository: &Repository, blob: &Descripto
     proofs.suspect(&blob.digest);
     let text = format!("the registry took the upload and keeps what it had: {why}");
     let error = Error::damaged(&text).with_reason(Reason::DamagedTarget);
-    // It would keep the same file for every other repository.
+    // It would keep the same file for every other repository. A connection may have broken twice, too.
+    if is_suspect && why == last_byte::NOT_COMING {
+        return Err(error.while_doing(what));
+    }
     host.memory.spent.of(&blob.digest, Work::Complete).note_final(&error, text);
     Err(error.while_doing(what))
 }

@@ -138,7 +138,7 @@ impl Listing<'_> {
         let mut page = self.first_of(vec![self.first.clone()]).await?;
         let (mut read, mut last) = (1, None);
         loop {
-            self.check_size()?;
+            self.check_size(page.entries)?;
             if read > MOST_OPTIONAL && self.need != Need::Required {
                 let text =
                     format!("{}: more than {MOST_OPTIONAL} pages, which is too much to look for signatures", self.what);
@@ -168,8 +168,8 @@ impl Listing<'_> {
 
     /// # Errors
     /// The repository has more tags than a run takes.
-    fn check_size(&self) -> Result<()> {
-        if self.tags.len() <= MOST_TAGS && self.others.all <= MOST_TAGS {
+    fn check_size(&self, page: usize) -> Result<()> {
+        if self.tags.len() <= MOST_TAGS && self.others.all <= MOST_TAGS && page <= MOST_TAGS {
             return Ok(());
         }
         let text = format!("{}: it has more than {MOST_TAGS} tags; name the images by their tags", self.what);
@@ -186,7 +186,7 @@ impl Listing<'_> {
         let linked = |url: Url| (url, true);
         let past = last.map(|last| (self.past(last), false));
         let addresses = own.into_iter().map(linked).chain(past).chain(elsewhere.into_iter().map(linked));
-        let (mut has_ended, mut problem) = (false, None);
+        let (mut has_ended, mut problem, mut unread) = (false, None, None);
         for (url, is_linked) in addresses {
             let is_elsewhere = url.path() != self.own.path();
             if is_elsewhere && has_ended || !self.pages.visit(&url) {
@@ -207,15 +207,19 @@ impl Listing<'_> {
                 Err(error) if matches!(error.kind(), Kind::RateLimited | Kind::Interrupted) => return Err(error),
                 // What follows after an outage is not known.
                 Err(error) if has_ended && error.kind() == Kind::Network => return Err(error),
+                // The page that was named is there and cannot be read: no other answer shows that it was the last.
+                Err(error) if is_linked && error.kind() == Kind::Network => {
+                    unread.get_or_insert(error);
+                }
                 Err(error) => {
                     problem.get_or_insert(error);
                 }
             }
         }
-        match (has_ended, problem) {
-            (true, _) => Ok(None),
-            (false, Some(error)) => Err(error),
-            (false, None) => Err(strange(&self.what, READ_ALREADY)),
+        match (unread, has_ended) {
+            (Some(error), _) => Err(error),
+            (None, true) => Ok(None),
+            (None, false) => Err(problem.unwrap_or_else(|| strange(&self.what, READ_ALREADY))),
         }
     }
 

@@ -97,7 +97,8 @@ const SHORTEST_SECRET: usize = 8;
 /// What of a URL's query must not be repeated, such as the signature of a storage: the values that are masked, as they stand and as
 /// they are meant.
 pub(super) fn secrets(url: &Url) -> Vec<String> {
-    let pairs = url.query().unwrap_or_default().split(['&', ';']).filter_map(|pair| pair.split_once('='));
+    let pairs = url.query().unwrap_or_default().split(['&', ';']);
+    let pairs = pairs.map(|pair| pair.split_once('=').unwrap_or(("", pair)));
     let raw = pairs.filter(|(key, _)| !OPEN.contains(key)).map(|(_, value)| value.to_owned());
     let meant = url.query_pairs().filter(|(key, _)| !OPEN.contains(&&**key)).map(|(_, value)| value.into_owned());
     raw.chain(meant).filter(|value| value.len() >= SHORTEST_SECRET).collect()

@@ -82,7 +82,7 @@ impl Outage {
         waits.rounds += u32::from(now >= waits.until);
         let until = waits.until.max(now + wanted);
         if let Some(silence) = &mut state.silence {
-            silence.put_off(until.saturating_duration_since(waits.until));
+            silence.put_off(until.saturating_duration_since(waits.until.max(now)));
         }
         waits.until = until;
         let is_worth_it = wanted >= SHORT || waits.rounds >= WORTH_A_LINE;
