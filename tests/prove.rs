@@ -108,8 +108,8 @@ fn what_is_right_is_proven_and_shared_content_is_read_once() {
     let shared = &one.blobs[1];
     assert_eq!(
         (it.reads(shared, 200), it.reads(shared, 206)),
-        (1, 2),
-        "once, and its last byte after its upload and in the other repository"
+        (1, 3),
+        "once, and its last byte after its upload, after its mount, and in the other repository"
     );
     assert!(!it.receipt.with_file_name("receipt.json.proving").exists());
     assert_eq!(it.prove(&["--every-repository"]).code, Some(0));
@@ -209,7 +209,12 @@ fn a_dry_run_tells_the_bytes_and_reads_none() {
     let bytes: usize = blobs.iter().map(|blob| blob.len()).sum();
     assert_eq!((proof.code, &json["bytes"], &json["read"]), (Some(0), &bytes.into(), &0.into()), "{}", proof.stderr);
     let reads = |status| blobs.iter().map(|blob| it.reads(blob, status)).sum::<usize>();
-    assert_eq!((reads(200), reads(206)), (0, blobs.len()), "the last byte of each after its upload, and nothing more");
+    let pushed = blobs.len() + 1;
+    assert_eq!(
+        (reads(200), reads(206)),
+        (0, pushed),
+        "the last byte after each upload and the mount, and nothing more"
+    );
 }
 
 #[test]

@@ -123,6 +123,11 @@ fn check_pair(output: &Named, other: &Named) -> Result<()> {
     if CONTINUED.contains(&(&*other.id, &*output.id)) {
         return Ok(());
     }
+    // A storage checks by itself what is written into it by images.
+    let is_checked = other.id == "storage" && output.what == Use::WriteWhole;
+    if is_checked && output.id == "to_dir" {
+        return Ok(());
+    }
     let (one, two) =
         (format!("{} {}", output.option, output.path.display()), format!("{} {}", other.option, other.path.display()));
     if is_same(output, other) {
@@ -132,8 +137,6 @@ fn check_pair(output: &Named, other: &Named) -> Result<()> {
         };
         return Err(Error::input(text));
     }
-    // A storage checks by itself what is written into it by images.
-    let is_checked = other.id == "storage" && output.what == Use::WriteWhole;
     for (inner, outer, text) in
         [(output, other, format!("{one} lies inside {two}")), (other, output, format!("{two} lies inside {one}"))]
     {

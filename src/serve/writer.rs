@@ -46,6 +46,13 @@ pub struct Writer {
     handle: File,
 }
 
+impl Drop for Writer {
+    /// Closing the file alone would leave the lock to a child process that is just being started.
+    fn drop(&mut self) {
+        let _ = self.handle.unlock();
+    }
+}
+
 /// The right to make a change, which one request has at a time.
 pub struct Turn {
     journal: Journal,

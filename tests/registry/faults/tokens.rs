@@ -255,7 +255,7 @@ async fn basic_credentials_are_shown_where_the_registry_takes_them_and_a_token_c
         ("it is down", down, || Answer::new(404)),
         ("it fails", here, || Answer::new(500)),
         ("it refuses", here, || Answer::new(401)),
-        ("its token is refused", here, || Answer::new(200).body(r#"{"token":"refused"}"#)),
+        ("its token is refused", here, || Answer::new(200).body(r#"{"token":"a-token-of-no-use"}"#)),
     ];
     for (case, realm, token) in answers {
         let server = Server::start(move |request, _| match request.header("authorization") {
