@@ -332,7 +332,7 @@ mod tests {
         ("migrate @dir --to h --receipt @dir/new", "--receipt", "STORAGE"),
         ("migrate @dir --to h --tags-from @file --digestfile @file", "--digestfile", "--tags-from"),
         ("migrate @b.tar --to-bundle @b.tar", "--to-bundle", "STORAGE"),
-        ("migrate @dir --to-dir @dir", "--to-dir", "STORAGE"),
+        ("migrate @dir --to-dir @file --tags-from @file", "--to-dir", "--tags-from"),
         ("migrate @dir --to-storage @way", "--to-storage", "STORAGE"),
         ("prove @file --state @file", "--state", "RECEIPT"),
         ("sign @b.tar --key @b.tar", "BUNDLE", "--key"),
