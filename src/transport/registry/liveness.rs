@@ -47,8 +47,12 @@ impl Wire {
     async fn listen(&self, outage: &Outage) -> Infallible {
         let (since, rhythm) = (Instant::now(), outage.rhythm());
         loop {
-            while let Some(left) = rhythm.quiet.checked_sub(outage.quiet_for(since)).filter(|left| !left.is_zero()) {
+            let known = self.home.get().map(|_| rhythm.quiet);
+            // A host that was never heard gets the budget at the most.
+            let quiet = known.or_else(|| outage.patience_with_unknown(since)).unwrap_or(rhythm.quiet).min(rhythm.quiet);
+            if let Some(left) = quiet.checked_sub(outage.quiet_for(since)).filter(|left| !left.is_zero()) {
                 tokio::time::sleep(left).await;
+                continue;
             }
             match self.home.get().and_then(|home| home.join("/v2/").ok()) {
                 Some(url) if outage.asks_for_sign(rhythm) => {
