@@ -67,7 +67,7 @@ struct Report {
     credentials: Option<Origin>,
     user: Option<String>,
     identity_token: bool,
-    /// `false`: the registry asks nobody who they are.
+    /// `false`: the registry asks for no credentials.
     asked: Option<bool>,
     accepted: Option<bool>,
     pull: Option<bool>,

@@ -63,7 +63,7 @@ pub struct Context {
     json: bool,
     quiet: bool,
     color: bool,
-    /// The command would leave out what it cannot get, if it was told to.
+    /// The command has `--keep-going`: it can leave out what it cannot get.
     pub may_keep_going: bool,
 }
 

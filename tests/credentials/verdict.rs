@@ -59,7 +59,7 @@ fn a_registry_that_takes_no_pushes_says_so_and_one_that_is_gone_is_5() {
     assert!(said["error"].as_str().unwrap().contains(&gone), "{said}");
 }
 
-/// Somebody who mistypes the host, or whose session at the proxy has ended, must not read that all is well.
+/// After a mistyped host name, or when the session at a proxy has ended, the command must not say that all is well.
 #[tokio::test]
 async fn a_web_page_is_no_verdict_of_a_registry() {
     let home = Home::new();

@@ -336,7 +336,7 @@ async fn a_tag_that_head_claims_beside_missing_blobs_is_put_all_the_same() {
 }
 
 /// distribution answers 201 and keeps the file that it has, also where no repository knows it: what a full disk has left of an
-/// upload would be an image that nobody can pull.
+/// upload would be an image that cannot be pulled.
 #[test]
 fn a_damaged_file_that_no_repository_knows_is_noticed_when_its_blob_is_uploaded() {
     for left in ["", "cut"] {

@@ -17,7 +17,7 @@ use crate::oci::Repository;
 pub enum Admission {
     /// It has looked at the credentials and accepts them, or anybody where there are none.
     Accepted,
-    /// It asks nobody who they are, so nothing is known of the credentials.
+    /// It asks for no credentials, so nothing is known of ours.
     NotAsked,
     /// A web page came, with this text: it is no registry, or a gateway that knows only the paths of repositories.
     WebPage(String),

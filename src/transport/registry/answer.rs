@@ -236,7 +236,7 @@ fn from_xml(text: &str) -> Option<String> {
 }
 
 /// What a web page says that came instead of a registry's answer: from a login service, a captive portal or another server of that
-/// name. `None`: it is none.
+/// name. `None`: the answer is no web page.
 pub(super) async fn page(reply: &mut Reply) -> Option<String> {
     if reply.header("docker-distribution-api-version").is_some() {
         return None;

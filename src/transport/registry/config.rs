@@ -187,7 +187,7 @@ fn names(url: &Url) -> Vec<String> {
     with_port.into_iter().chain(bare).collect()
 }
 
-/// How often a mirror is asked again after a passing failure: there is somebody else to ask.
+/// How often a mirror is asked again after a passing failure: another place can be asked instead.
 const MIRROR_RETRIES: u32 = 1;
 /// How long a mirror may make a request wait.
 const MIRROR_WAIT: Duration = Duration::from_secs(30);

@@ -2,6 +2,7 @@
 
 mod answers;
 mod bodies;
+mod failing;
 mod gateways;
 mod hints;
 mod lists;

@@ -1,14 +1,15 @@
 //! Signatures that both sides of the gap have made: cosign's `.sig` and `.att` tags are lists, and what the isolated side has
 //! added to one must still be there after an import, or its admission policy refuses the image.
 
+mod shared;
+#[path = "../support/mod.rs"]
 mod support;
+mod unreadable;
 
 use std::path::Path;
-use std::sync::Mutex;
 
 use serde_json::Value;
 use support::cosign::{self, Signed, attestation, list, listed, signature};
-use support::faulty::{Answer, Seen, Server, exchange};
 use support::gate::Gate;
 use support::images::{self, Image};
 use support::ran::Ran;
@@ -457,161 +458,4 @@ fn a_receipt_is_proven_although_the_isolated_side_has_signed_since() {
     let ours = list(&site.app, "sig", std::slice::from_ref(&site.vendor));
     site.target.request("DELETE", &format!("/v2/team/app/manifests/{}", ours.digest())).send().expect(202);
     prove().ended(0).said(&["1 image proven"]);
-}
-
-/// Answers what is asked about manifests of these tags as `fault` says, and hands the rest to the registry.
-async fn unreadable(target: &Registry, tag: String, fault: &'static str) -> Server {
-    let host = target.host().to_owned();
-    let denied = || Answer::new(403).body(r#"{"errors":[{"code":"DENIED","message":"requested access is denied"}]}"#);
-    Server::start(move |request, _| {
-        let is_look = matches!(&*request.method, "GET" | "HEAD") && request.target != "/v2/";
-        let is_it = request.target.ends_with(&format!("/manifests/{tag}"));
-        match fault {
-            "only pushes" if is_look => denied(),
-            "500" if is_look && is_it => Answer::new(500),
-            "403" if is_look && is_it => denied(),
-            "page" if is_look && is_it => {
-                Answer::new(200).with("Content-Type", "text/html").body("<html>log in</html>")
-            }
-            _ => exchange(&host, request).unwrap(),
-        }
-    })
-    .await
-}
-
-#[tokio::test]
-async fn a_list_that_cannot_be_read_costs_its_signatures_and_no_image() {
-    let site = Site::exported();
-    let tag = cosign::tag(&site.app, "sig");
-    for fault in ["500", "page"] {
-        let target = Registry::start();
-        let theirs = list(&site.app, "sig", std::slice::from_ref(&site.own));
-        theirs.push(&target);
-        let server = unreadable(&target, tag.clone(), fault).await;
-        for done in ["1 image pushed", "1 present"] {
-            let ran = site.import_to(&server.address, &["--retries", "0"]).ended(1);
-            ran.said(&["failed: companion", &*tag, "nor replaced without losing what it has", done]);
-            assert_eq!(target.digest("team/app", "1"), Some(site.app.digest()), "{fault}");
-            assert_eq!(target.digest("team/app", &tag), Some(theirs.digest()), "{fault}");
-        }
-        site.import_to(&server.address, &["--retries", "0", "--on-existing", "skip"]).ended(0);
-    }
-}
-
-#[tokio::test]
-async fn a_list_of_referrers_that_cannot_be_read_costs_no_image_and_is_left_alone() {
-    let site = Site::exported();
-    let [ours, theirs] =
-        ["ours", "theirs"].map(|text| images::referrer(&site.app, "application/spdx+json", text.as_bytes()));
-    let list = images::referrers_tag(&site.app, std::slice::from_ref(&ours));
-    [&ours, &list].iter().for_each(|image| image.push(&site.source));
-    site.export(&[]);
-    let tag = list.tag.clone().unwrap();
-    for fault in ["500", "403", "page", "only pushes", "another image"] {
-        let target = Registry::start();
-        let there = match fault {
-            "another image" => images::oci("team/app", &tag, &["an image"]),
-            _ => images::referrers_tag(&site.app, std::slice::from_ref(&theirs)),
-        };
-        [&site.app, &theirs, &there].iter().for_each(|image| image.push(&target));
-        target.request("DELETE", &format!("/v2/team/app/manifests/{}", site.app.digest())).send().expect(202);
-        let server = unreadable(&target, tag.clone(), fault).await;
-        let says: &[&str] = match fault {
-            "403" => &["1 list of referrers left unchanged: this account may not read"],
-            "only pushes" => &["1 signature tag and 1 list of referrers left unchanged: this account may not read"],
-            _ => &["failed: companion", &tag, "the list was left alone"],
-        };
-        for _ in 0..2 {
-            let ran = site.import_to(&server.address, &["--retries", "0", "--receipt", "receipt.json"]).ended(1);
-            let ran = ran.said(says);
-            assert_eq!(
-                ran.stderr.lines().filter(|line| line.starts_with("failed:")).count(),
-                usize::from(says.len() > 1)
-            );
-            assert_eq!(target.digest("team/app", "1"), Some(site.app.digest()), "{fault}: the image gets its tag");
-            assert_eq!(target.digest("team/app", &tag), Some(there.digest()), "{fault}: nobody's entries are lost");
-        }
-        let receipt: Value = serde_json::from_slice(&std::fs::read(site.path().join("receipt.json")).unwrap()).unwrap();
-        let companions = receipt["images"][0]["companions"].as_array().unwrap();
-        let own = companions.iter().find(|own| own["digest"] == ours.digest()).unwrap();
-        assert_eq!(own["outcome"], "failed", "{fault}: {receipt}");
-        let confirmed = receipt["confirmed"].as_array().unwrap();
-        assert!(!confirmed.contains(&own["digest"]), "{fault}: an increment brings it again");
-    }
-}
-
-#[test]
-fn two_sources_that_signed_one_image_with_different_keys_land_on_one_list() {
-    let site = Site::exported();
-    let elsewhere = Registry::start();
-    [&site.app, &list(&site.app, "sig", std::slice::from_ref(&site.own))]
-        .iter()
-        .for_each(|image| image.push(&elsewhere));
-    let lines = format!("{}/team/app:1 as=app:one\n{}/team/app:1 as=app:two\n", site.source.host(), elsewhere.host());
-    std::fs::write(site.path().join("list"), lines).unwrap();
-    let mut command = gapferry();
-    command.current_dir(site.path()).args(["export", "-f", "list", "-o", "bundle.tar"]);
-    Ran::of(&mut command).ended(0);
-    for _ in 0..2 {
-        site.import(&[]).ended(0);
-        let there = site.target.manifest("app", &cosign::tag(&site.app, "sig")).expect(200).json();
-        let layers = there["layers"].as_array().unwrap();
-        assert!(
-            layers.len() == 2 && [&site.vendor, &site.own].iter().all(|own| layers.contains(&own.descriptor)),
-            "{there}"
-        );
-    }
-}
-
-/// Another import has read the tag before this one wrote it, and writes after it: no registry can be asked to prevent that.
-#[tokio::test]
-async fn a_list_that_another_program_overwrites_during_the_import_is_joined_again() {
-    let site = Site::exported();
-    let tag = cosign::tag(&site.app, "sig");
-    let theirs = list(&site.app, "sig", std::slice::from_ref(&site.own));
-    theirs.blobs.iter().for_each(|blob| images::push_blob(&site.target, "team/app", blob));
-    let mut late = Seen::new("PUT", format!("/v2/team/app/manifests/{tag}"));
-    late.headers.insert("content-type".to_owned(), theirs.media_type.clone());
-    late.headers.insert("content-length".to_owned(), theirs.manifest.len().to_string());
-    late.body = theirs.manifest.clone();
-    let (host, late) = (site.target.host().to_owned(), Mutex::new(Some(late)));
-    let server = Server::start(move |request, _| {
-        // The import has written its list by now.
-        if request.method == "PUT" && request.target == "/v2/team/app/manifests/1" {
-            let late = late.lock().unwrap().take();
-            late.iter().for_each(|late| assert_eq!(exchange(&host, late).unwrap().status, 201));
-        }
-        exchange(&host, request).unwrap()
-    });
-    let server = server.await;
-    site.import_to(&server.address, &[]).ended(0);
-    site.assert_there(&[&site.own, &site.vendor]);
-}
-
-/// Harbor keeps what a list was before somebody signed again, and names it among the referrers.
-#[tokio::test]
-async fn what_a_list_of_signatures_was_before_is_no_stranger() {
-    let site = Site::exported();
-    let second = signature(&site.app, "the vendor's second key");
-    let (before, stranger) =
-        (list(&site.app, "sig", std::slice::from_ref(&site.vendor)), images::oci("team/app", "x", &["x"]));
-    [&before, &stranger, &list(&site.app, "sig", &[site.vendor.clone(), second])]
-        .iter()
-        .for_each(|it| it.push(&site.source));
-    for (listed, warns) in [(&before, false), (&stranger, true)] {
-        let index = images::index_of("team/app", "", &[(listed, None)], None);
-        let host = site.source.host().to_owned();
-        let about_the_image = format!("/referrers/{}", site.app.digest());
-        let server = Server::start(move |request, _| match request.target.contains(&about_the_image) {
-            true => Answer::new(200).with("Content-Type", &*index.media_type).body(index.manifest.clone()),
-            false => exchange(&host, request).unwrap(),
-        });
-        let server = server.await;
-        let mut command = gapferry();
-        let reference = format!("{}/team/app:1", server.address);
-        let ran =
-            Ran::of(command.current_dir(site.path()).args(["lock", &reference, "-o"]).arg(format!("lock-{warns}")))
-                .ended(0);
-        assert_eq!(ran.stderr.contains("does not name it"), warns, "{ran:?}");
-    }
 }
