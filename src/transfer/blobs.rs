@@ -134,11 +134,12 @@ impl Transfer<'_> {
     }
 
     async fn upload(&self, step: &BlobStep, repository: &Repository, job: Job<'_>) -> Result<()> {
-        job.map_or(Ok(()), |job| self.closed.admit(step, repository, job))?;
+        let room = job.map_or(Ok(0), |job| self.closed.admit(step, repository, job))?;
         let source = OfUse { inner: &self.source, closed: &self.closed, to: repository };
         let origin = Origin { source: &source, repository: &step.from };
         let put = self.sink.put_blob(repository, &step.blob, &origin).await;
         if put.is_err() {
+            self.closed.give_back(repository, room);
             self.source.take_back(&step.blob.digest);
         }
         self.source.close(&step.blob.digest);
@@ -148,8 +149,11 @@ impl Transfer<'_> {
     }
 
     async fn mount(&self, step: &BlobStep, to: &Repository, from: &Repository, job: Job<'_>) -> Result<bool> {
-        job.map_or(Ok(()), |job| self.closed.admit(step, to, job))?;
+        let room = job.map_or(Ok(0), |job| self.closed.admit(step, to, job))?;
         let mounted = self.sink.mount(to, &step.blob, from).await;
+        if !matches!(mounted, Ok(true)) {
+            self.closed.give_back(to, room);
+        }
         let mounted = mounted.map_err(|error| self.refused(step, to, error, job))?;
         if mounted {
             self.closed.note_accepted(to);

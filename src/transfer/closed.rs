@@ -86,13 +86,14 @@ impl Closed {
         }
     }
 
-    /// The same for a blob: where little room is left, it is for images that can be completed with it.
+    /// The same for a blob: where little room is left, it is for images that can be completed with it. Gives the bytes of that room
+    /// which are set aside for the blob; what does not arrive has to be [given back](Closed::give_back).
     ///
     /// # Errors
     /// The refusal that closed it.
-    pub fn admit(&self, step: &BlobStep, repository: &Repository, (graph, plan): (&Graph, &Plan)) -> Result<()> {
+    pub fn admit(&self, step: &BlobStep, repository: &Repository, (graph, plan): (&Graph, &Plan)) -> Result<u64> {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some((error, left)) = state.closure(repository) else { return Ok(()) };
+        let Some((error, left)) = state.closure(repository) else { return Ok(0) };
         let error = error.clone();
         let images = state.wanting(&step.blob.digest, repository, (graph, plan));
         if left < step.blob.size.max(1) || images.iter().all(|at| state.doomed.contains(at)) {
@@ -100,7 +101,13 @@ impl Closed {
             return Err(error);
         }
         state.take(repository, step.blob.size);
-        Ok(())
+        Ok(step.blob.size)
+    }
+
+    /// The blob for which so many bytes were set aside did not arrive.
+    pub fn give_back(&self, repository: &Repository, taken: u64) {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        state.parts_of(repository, |closure| closure.left = closure.left.saturating_add(taken));
     }
 
     /// Notes what a failure closes; gives the failure that is to be reported.
@@ -170,16 +177,18 @@ impl Closed {
 impl State {
     /// Why nothing larger than so many bytes may be sent there.
     fn closure(&self, repository: &Repository) -> Option<(&Error, u64)> {
-        let part = self.parts.get(&registry(repository)).or_else(|| self.parts.get(&project(repository)));
-        let part = part.map(|closure| (&closure.error, closure.left));
-        part.or_else(|| self.denied.of(repository).map(|error| (error, 0)))
+        let parts = [registry(repository), project(repository)];
+        let closed = parts.iter().filter_map(|part| self.parts.get(part)).map(|closure| (&closure.error, closure.left));
+        closed.chain(self.denied.of(repository).map(|error| (error, 0))).min_by_key(|(_, left)| *left)
     }
 
     fn take(&mut self, repository: &Repository, size: u64) {
+        self.parts_of(repository, |closure| closure.left = closure.left.saturating_sub(size));
+    }
+
+    fn parts_of(&mut self, repository: &Repository, change: impl Fn(&mut Closure)) {
         for part in [registry(repository), project(repository)] {
-            if let Some(closure) = self.parts.get_mut(&part) {
-                closure.left = closure.left.saturating_sub(size);
-            }
+            self.parts.get_mut(&part).into_iter().for_each(&change);
         }
     }
 
@@ -258,6 +267,20 @@ mod tests {
         let closed = Closed::default();
         closed.note(&one, 1000, refused(Reason::Full { left: 100 }));
         assert!(closed.check(&two, 100).is_ok() && closed.check(&two, 101).is_err());
+        closed.note(&two, 1000, refused(Reason::Quota { left: 10 }));
+        assert!(closed.check(&one, 100).is_ok() && closed.check(&two, 11).is_err(), "the project has less");
+    }
+
+    /// Otherwise a mount that brings nothing and the upload after it are charged twice, and images are refused that fit.
+    #[test]
+    fn room_that_was_set_aside_for_nothing_is_given_back() {
+        let one = Repository::new("h", "base/a").unwrap();
+        let closed = Closed::default();
+        closed.note(&one, 1000, refused(Reason::Quota { left: 100 }));
+        closed.0.lock().unwrap().take(&one, 60);
+        assert!(closed.check(&one, 41).is_err());
+        closed.give_back(&one, 60);
+        assert!(closed.check(&one, 100).is_ok() && closed.check(&one, 101).is_err());
     }
 
     #[test]
