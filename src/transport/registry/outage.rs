@@ -357,8 +357,15 @@ impl State {
             _ => now,
         };
         self.silence.take_if(|silence| silence.is_forgotten(heard, suspicion.began));
-        let silence = self.silence.get_or_insert_with(|| Silence::begin(suspicion.what, since, now, limits));
-        silence.note(suspicion, heard, failing, now);
+        // What fails while the server has asked for a wait counts from its end.
+        let put_off =
+            self.announced.as_ref().map_or(Duration::ZERO, |waits| waits.until.saturating_duration_since(now));
+        let silence = self.silence.get_or_insert_with(|| {
+            let mut silence = Silence::begin(suspicion.what, since, now, limits);
+            silence.put_off(put_off);
+            silence
+        });
+        silence.note(suspicion, heard, failing + put_off, now);
         silence
     }
 

@@ -280,6 +280,22 @@ fn announced_waits_use_up_no_budget() {
     assert!(outage.state().silence.is_none());
 }
 
+/// Otherwise a connection that breaks while the registry restarts ends the run within a wait that it has announced.
+#[test]
+fn what_fails_during_an_announced_wait_uses_up_the_budget_from_its_end() {
+    let (outage, _) = outage(5, Some(Duration::from_secs(20)));
+    outage.answered(Work::Complete);
+    let start = Instant::now();
+    let at = |second| start + Duration::from_secs(second);
+    assert!(matches!(put_off(&outage, start, 0, 300, 0), Announced::Wait(_)));
+    for second in [1, 200, 300, 319] {
+        let next = fail_at(&outage, at(second), at(second), "a", Work::Complete, Evidence::NoAnswer);
+        assert!(!matches!(next, Next::GivenUp(_)), "{second}: {next:?}");
+    }
+    let next = fail_at(&outage, at(321), at(321), "b", Work::Complete, Evidence::NoAnswer);
+    assert!(matches!(next, Next::GivenUp(_)), "{next:?}");
+}
+
 /// A failure of such a request, at `at`, of a try that was made at `began`.
 fn fail_at(outage: &Outage, at: Instant, began: Instant, what: &str, work: Work, evidence: Evidence) -> Next {
     let (of_whole, why, since, own) = (false, "why", began, None);
