@@ -77,6 +77,8 @@ pub enum Reason {
     DamagedFile,
     /// The registry fails again and again at this object, and answers otherwise.
     Undelivered,
+    /// What stands before the registry compresses its answers, though they were asked for as they are.
+    Compressed,
     /// The content is there, but a policy forbids pulling it: it is not signed, not scanned, or a scan found something.
     PullPolicy,
     /// This account may not pull, and what a tag means has to be known before it may be changed.
@@ -122,6 +124,7 @@ impl Reason {
             | Reason::BodyLimit
             | Reason::DamagedFile
             | Reason::Undelivered
+            | Reason::Compressed
             | Reason::PullPolicy
             | Reason::NoPullRight => Reach::Object,
         }

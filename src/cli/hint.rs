@@ -177,6 +177,10 @@ fn for_reason(reason: &Reason) -> Option<&'static str> {
              `gapferry repair` (from another copy, or from what `export --repair` brings); of a registry's storage, `gapferry check`",
         ),
         Reason::Undelivered => Some(UNDELIVERED),
+        Reason::Compressed => Some(
+            "switch compression off in the proxy or gateway before the registry (nginx: gzip off), or go round it; then run the same \
+             command again",
+        ),
         Reason::PullPolicy => Some(PULL_POLICY),
         Reason::NoPullRight => Some(
             "give the account the right to pull there: without it nobody can see what a tag means, and --on-existing skip and fail \

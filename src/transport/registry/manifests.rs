@@ -89,7 +89,8 @@ pub(super) async fn look_up(host: &Host, reference: &Reference, denials: Denials
 /// as a web page.
 fn is_of_list_alone(error: &Error) -> bool {
     let is_no_manifest = matches!(error.kind(), Kind::Damaged | Kind::Input) && error.reason().is_none();
-    is_no_manifest || error.kind() == Kind::Network && error.is_of_object_alone()
+    let is_compressed = error.reason() == Some(&Reason::Compressed);
+    is_no_manifest || is_compressed || error.kind() == Kind::Network && error.is_of_object_alone()
 }
 
 /// What a list of signatures that cannot be read counts as.

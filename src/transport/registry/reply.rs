@@ -12,7 +12,7 @@ use super::outage::Server;
 use super::patience::Patience;
 use super::trace::Talk;
 use super::unanswered::broken;
-use crate::error::{Error, Kind};
+use crate::error::{Error, Kind, Reason};
 
 /// Characters of a header that are shown.
 const SHOWN: usize = 40;
@@ -140,7 +140,7 @@ impl Reply {
             let coding: String = coding.chars().take(SHOWN).collect();
             let text = "though it was asked for as it is: whatever stands before the registry must not compress it";
             let text = format!("{what}: the answer is compressed (Content-Encoding: {coding:?}), {text}");
-            return Err(Failure::never(Error::new(Kind::Network, text)));
+            return Err(Failure::never(Error::new(Kind::Network, text).with_reason(Reason::Compressed)));
         }
         Ok(all.freeze())
     }
