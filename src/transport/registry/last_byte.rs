@@ -202,7 +202,7 @@ async fn part(reply: Reply, blob: &Descriptor, what: &str) -> Result<Readable, M
         Some(ContentRange { total: Some(total), .. }) if total != blob.size => {
             Ok(Readable::No(format!("it has {total} bytes instead of {}", blob.size)))
         }
-        Some(ContentRange { start, end, .. }) if start == end && start + 1 == blob.size => {
+        Some(ContentRange { start, end, .. }) if start == end && start.checked_add(1) == Some(blob.size) => {
             match reply.body(what, 1).await {
                 Ok(byte) if byte.len() == 1 => Ok(Readable::Yes),
                 _ => Err(Miss::Broken),

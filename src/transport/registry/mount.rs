@@ -1,8 +1,8 @@
 //! Cross-repository mounts (distribution-spec, "Mounting a blob from another repository").
 //!
 //! **Threats.** A mount is optional, and an upload does the same. So a registry, or a gateway before it, that never answers a mount
-//! must not end the run; and a registry that answers 201 may have linked nothing, and take the manifest all the same. The first
-//! mount into each repository is therefore read back.
+//! must not end the run; and a registry that answers 201 may have linked nothing, and take the manifest all the same. So mounts
+//! into a project are read back until one has brought its blob, as far as this account may read there.
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -35,8 +35,8 @@ pub(super) struct Mounts {
     unanswered: AtomicU32,
     /// Answered with 201, and the blob was not there.
     empty: AtomicU32,
-    /// Repositories into which a mount has brought a blob, as far as can be seen.
-    proven: Mutex<HashSet<Repository>>,
+    /// Projects into which a mount has brought a blob, as far as can be seen.
+    proven: Mutex<HashSet<String>>,
 }
 
 impl Mounts {
@@ -54,11 +54,11 @@ impl Mounts {
     }
 
     fn is_proven(&self, repository: &Repository) -> bool {
-        self.proven.lock().unwrap_or_else(PoisonError::into_inner).contains(repository)
+        self.proven.lock().unwrap_or_else(PoisonError::into_inner).contains(repository.project())
     }
 
     fn note_proven(&self, repository: &Repository) {
-        self.proven.lock().unwrap_or_else(PoisonError::into_inner).insert(repository.clone());
+        self.proven.lock().unwrap_or_else(PoisonError::into_inner).insert(repository.project().to_owned());
     }
 }
 
@@ -137,10 +137,11 @@ async fn answered(host: &Host, ask: &Ask<'_>) -> Result<Option<Reply>> {
     }
 }
 
-/// Whether a mount that was answered with 201 has brought the blob: read back in a repository into which none is known to have.
+/// Whether a mount that was answered with 201 has brought the blob: read back in a project into which none is known to have. Where
+/// nothing can be read, the manifest will prove it.
 async fn is_there(host: &Host, to: &Repository, blob: &Descriptor) -> Result<bool> {
     let mounts = &host.memory.mounts;
-    if mounts.is_proven(to) {
+    if mounts.is_proven(to) || !host.memory.proofs.may_read(to) {
         return Ok(true);
     }
     match last_byte::read(host, to, blob).await? {

@@ -62,12 +62,13 @@ impl Proofs {
         if !lock(&self.suspects).is_empty() {
             return true;
         }
-        let (is_proven, is_sighted) = {
-            let proven = lock(&self.proven);
-            (proven.contains(&blob.digest), !proven.is_empty())
-        };
-        let is_blind = self.failed.load(Ordering::Relaxed) >= MOST_FAILED && !is_sighted;
-        blob.size > 0 && !is_proven && !is_blind && !lock(&self.closed).contains(repository.project())
+        blob.size > 0 && !lock(&self.proven).contains(&blob.digest) && self.may_read(repository)
+    }
+
+    /// Whether reading is worth a try: this account may, as far as is known, and not all that was tried has failed.
+    pub fn may_read(&self, repository: &Repository) -> bool {
+        let is_blind = self.failed.load(Ordering::Relaxed) >= MOST_FAILED && lock(&self.proven).is_empty();
+        !is_blind && !lock(&self.closed).contains(repository.project())
     }
 }
 
@@ -103,11 +104,13 @@ pub(super) async fn check(host: &Host, repository: &Repository, blob: &Descripto
     proofs.suspect(&blob.digest);
     let text = format!("the registry took the upload and keeps what it had: {why}");
     let error = Error::damaged(&text).with_reason(Reason::DamagedTarget);
-    // It would keep the same file for every other repository. A connection may have broken twice, too.
-    if is_suspect && why == last_byte::NOT_COMING {
-        return Err(error.while_doing(what));
+    // It would keep the same file for every other repository.
+    let spent = host.memory.spent.of(&blob.digest, Work::Complete);
+    match is_suspect && why == last_byte::NOT_COMING {
+        // Or the connection has broken twice.
+        true => spent.note(&error, text),
+        false => spent.note_final(&error, text),
     }
-    host.memory.spent.of(&blob.digest, Work::Complete).note_final(&error, text);
     Err(error.while_doing(what))
 }
 
