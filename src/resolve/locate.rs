@@ -67,7 +67,7 @@ pub async fn locate(
             search.ask(jobs).await?;
         }
     }
-    search.look_for_companions().await?;
+    search.look_for_companions().await;
     search.end()
 }
 
@@ -114,19 +114,21 @@ impl Searching<'_> {
         Ok(())
     }
 
-    /// Whether companions are gone that may have had what is still wanted: images are read without them.
-    async fn look_for_companions(&mut self) -> Result<()> {
+    /// Whether companions are gone that may have had what is still wanted: images are read without them. That explains what was
+    /// not found, and no failure of it costs what was.
+    async fn look_for_companions(&mut self) {
         if self.wanted.is_empty() {
-            return Ok(());
+            return;
         }
         for locked in &self.lock.images {
             for companion in locked.companions() {
-                if let Err(error) = self.walk.companion(locked, companion).await {
-                    self.gone.insert(companion.digest, passed_over(error)?);
+                match self.walk.companion(locked, companion).await {
+                    Err(error) if error.stopped().is_some() || passed_over(error.clone()).is_err() => return,
+                    Err(error) if error.kind() != Kind::Network => _ = self.gone.insert(companion.digest, error),
+                    Ok(_) | Err(_) => {}
                 }
             }
         }
-        Ok(())
     }
 
     /// What an image that was read leads to.

@@ -184,6 +184,8 @@ pub fn find_some(shelf: &Shelf, wanted: &Wanted) -> Result<Found, Refusal> {
 
 /// The key of a manifest's subject.
 const SUBJECT: &[u8] = b"\"subject\"";
+/// So many keys of that name are looked at: each costs a pass over the rest.
+const MOST_SUBJECTS: usize = 8;
 
 /// Whether a manifest that cannot be read refers to `subject`; `None` if nothing tells.
 fn refers_to(shelf: &Shelf, digest: &Digest, subject: &str) -> Option<bool> {
@@ -195,8 +197,10 @@ fn refers_to(shelf: &Shelf, digest: &Digest, subject: &str) -> Option<bool> {
     // Damage elsewhere in it leaves the subject and its digest as they are.
     let slice = shelf.slice(digest).ok().flatten()?;
     let bytes = slice.read_all(MAX_MANIFEST_SIZE).ok()?;
-    let at = bytes.windows(SUBJECT.len()).position(|part| part == SUBJECT)?;
-    digests_in(bytes.get(at..)?)?.first().is_some_and(|first| first.to_string() == subject).then_some(true)
+    // An annotation may have that name, too.
+    let places = bytes.windows(SUBJECT.len()).enumerate().filter(|(_, part)| *part == SUBJECT).map(|(at, _)| at);
+    let first = |at: usize| digests_in(bytes.get(at..)?)?.first().map(ToString::to_string);
+    places.take(MOST_SUBJECTS).filter_map(first).any(|first| first == subject).then_some(true)
 }
 
 fn lost(digest: &Digest, wanted: &Wanted, why: &Error) -> Refusal {

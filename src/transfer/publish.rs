@@ -127,9 +127,9 @@ impl Transfer<'_> {
             self.put_manifest(image, tag, manifest).await?;
             self.publishing.note(tag);
         }
-        *is_there = true;
         // The registry has said that it stored these bytes. A policy may forbid reading them.
         let why = self.check_stored(tag, digest).await?;
+        *is_there = true;
         self.note_blocked(tag, why);
         Ok(())
     }

@@ -99,9 +99,15 @@ const SHORTEST_SECRET: usize = 8;
 pub(super) fn secrets(url: &Url) -> Vec<String> {
     let pairs = url.query().unwrap_or_default().split(['&', ';']);
     let pairs = pairs.map(|pair| pair.split_once('=').unwrap_or(("", pair)));
-    let raw = pairs.filter(|(key, _)| !OPEN.contains(key)).map(|(_, value)| value.to_owned());
-    let meant = url.query_pairs().filter(|(key, _)| !OPEN.contains(&&**key)).map(|(_, value)| value.into_owned());
-    raw.chain(meant).filter(|value| value.len() >= SHORTEST_SECRET).collect()
+    let raw = pairs.filter(|(key, _)| !OPEN.contains(key)).map(|(_, value)| value);
+    // As the value of a form, of which the name is empty.
+    let mut alone = url.clone();
+    let mut meant = |raw: &str| {
+        alone.set_query(Some(&format!("={raw}")));
+        alone.query_pairs().next().map(|(_, value)| value.into_owned())
+    };
+    let both = raw.flat_map(|raw| [Some(raw.to_owned()), meant(raw)]).flatten();
+    both.filter(|value| value.len() >= SHORTEST_SECRET).collect()
 }
 
 /// The headers worth telling, their secrets masked.
@@ -224,6 +230,16 @@ mod tests {
         assert_eq!(shown(&url), "https://***@git:8443/a@b?n=1");
         let url = "https://s3/x?n=1;sig=abc;digest=sha256:00;last&token=def;ghi".parse().unwrap();
         assert_eq!(shown(&url), "https://s3/x?n=1;sig=***;digest=sha256:00;***&token=***;***");
+    }
+
+    /// A storage may repeat them in an error in either form.
+    #[test]
+    fn a_secret_of_a_url_is_known_as_it_stands_and_as_it_is_meant() {
+        let url = "https://s3/x?n=1&abc%2Fdefgh&sig=r%2Bs3cret;key=a%20b%20c%20d%20e&t=short".parse().unwrap();
+        assert_eq!(
+            secrets(&url),
+            ["abc%2Fdefgh", "abc/defgh", "r%2Bs3cret", "r+s3cret", "a%20b%20c%20d%20e", "a b c d e"]
+        );
     }
 
     #[test]
