@@ -151,7 +151,7 @@ impl<'a> Transfer<'a> {
             self.events.report(Event::Phase { phase: Phase::Publish, items, bytes: 0 });
             moved
         };
-        // It ends early only with `fail_fast`; every failure is noted where it belongs.
+        // It ends early only with `fail_fast` or where the disk is full; every failure is noted where it belongs.
         let _ = try_join(blobs, self.images(graph, plan, received(to_publish), outcomes)).await;
         self.check_lists(graph, plan).await;
         self.report_all_lacking();
@@ -165,7 +165,7 @@ impl<'a> Transfer<'a> {
         let pairs = graph.images.iter().zip(&plan.images).enumerate();
         let images = pairs.map(|(at, (image, step))| {
             let outcome = outcomes.remove(&at).unwrap_or_else(|| self.untried(image, step, why));
-            // So that one denial among images that are there means the same on every night.
+            // A denial is reported the same way whether the other images were pushed now or earlier.
             if matches!(outcome, Ok(Done::Pushed | Done::Present)) {
                 self.closed.note_accepted(&step.to.repository);
             }
@@ -236,7 +236,7 @@ impl<'a> Transfer<'a> {
             Action::Refuse | Action::Immutable | Action::Push => {}
         }
         self.check_blobs(image, step)?;
-        let text = format!("it was not finished, because {why}; running again continues");
+        let text = format!("not finished, because {why}; run the same command again to continue");
         Err(Arc::new(Error::new(Kind::Interrupted, text)))
     }
 

@@ -53,7 +53,7 @@ where one pass cannot take back what has gone out: `-o -` and .tar.zst end unfin
 --locked as it is: the same bytes again, lacking the same. A list of tags that may be short is recorded in the lock as well, and the \
 exit code is 1.
 
-Interrupted, by whatever? Run the same command again: manifests that were read are kept (in OUT.walk, until the bundle is \
+After any interruption, run the same command again: manifests that were read are kept (in OUT.walk, until the bundle is \
 there), so are finished blobs (after they were hashed), and an unfinished one continues where it stopped. Run again with nothing changed, it proves the bundle and moves nothing; what is damaged in it \
 is fetched again.
 

@@ -8,13 +8,13 @@ use crate::error::{Error, Kind, Reason};
 pub const PULL_POLICY: &str = "a policy of the project forbids pulling: meet what it asks for, or have an administrator of the project change it (on Harbor \
      under Configuration: content trust, vulnerability severity, CVE allowlist)";
 
-const UNDELIVERED: &str = "the registry answers, but fails at this object: ask its administrator";
+const UNDELIVERED: &str = "the registry works, but cannot deliver this object: ask its administrator";
 
 /// The hint for an error of a command that has the option `--keep-going`, and was called without it.
 pub fn that_may_keep_going(hint: &'static str) -> &'static str {
     match hint {
         UNDELIVERED => {
-            "the registry answers, but fails at this object: ask its administrator; until then --keep-going carries the others"
+            "the registry works, but cannot deliver this object: ask its administrator; meanwhile --keep-going exports everything else"
         }
         hint => hint,
     }

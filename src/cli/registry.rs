@@ -79,7 +79,7 @@ pub struct RegistryArgs {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=100))]
     #[arg(hide_short_help = true)]
     retries: Option<u32>,
-    /// How long a registry that stopped answering is waited for, such as 30s, 2m or 1h
+    /// How long to wait for a registry that has stopped answering, such as 30s, 2m or 1h
     ///
     /// All requests to it wait together; the same holds for a token server or a blob storage that it needs, and for a registry
     /// that fails at one kind of request: it gives no blob, say, or opens uploads and completes none. Then the command gives up
@@ -90,9 +90,9 @@ pub struct RegistryArgs {
     retry_budget: Option<Duration>,
     /// How long to wait when a registry's limit is reached, such as 90s, 10m or 6h
     ///
-    /// So long in all without getting on: the slow last pulls of Docker Hub's limit do not count. If the registry wants more
-    /// patience the command stops, what is done is kept, and the same command continues. So long, too, a push waits for the
-    /// read-only mode of a Harbor to end, and every command for a server that announces when it will be back (503 with
+    /// The total time without progress; the slow last pulls of Docker Hub's limit do not count. If the registry wants more
+    /// patience the command stops, what is done is kept, and the same command continues. A push also waits this long for
+    /// Harbor's read-only mode to end, and every command for a server that announces when it will be back (503 with
     /// Retry-After); after that, such a server counts as down, and the exit code is 5.
     #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = parse_duration, hide_short_help = true)]
     max_wait: Duration,

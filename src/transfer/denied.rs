@@ -11,8 +11,9 @@ use crate::oci::Repository;
 /// What was denied and accepted so far.
 #[derive(Default)]
 pub struct Denied {
-    /// Each with its first denial, and how many were denied before.
+    /// Each with its first denial, and how many denials came before that.
     repositories: HashMap<Repository, (usize, Error)>,
+    denials: usize,
     accepting: HashSet<Part>,
     accepted: HashSet<Repository>,
 }
@@ -30,7 +31,8 @@ impl Denied {
     pub fn note(&mut self, repository: &Repository, error: &Error) {
         // A repository that takes uploads denies this one alone.
         if !self.accepted.contains(repository) {
-            let before = self.repositories.len();
+            let before = self.denials;
+            self.denials += 1;
             self.repositories.entry(repository.clone()).or_insert_with(|| (before, error.clone()));
         }
     }

@@ -55,7 +55,10 @@ impl Transfer<'_> {
             // Others may have joined theirs already: lists are looked at once more at the end.
             Lookup::Found(_) if name.tag.as_ref().is_some_and(Tag::is_list) => Ok(None),
             Lookup::Found(found) => {
-                let text = format!("reading back {name}: pushed {digest}, the registry now says {}", found.digest);
+                let text = format!(
+                    "reading back {name}: it was set to {digest} and now means {}: something else may have changed it",
+                    found.digest
+                );
                 Err(Error::damaged(text))
             }
             Lookup::Absent => {

@@ -199,7 +199,7 @@ fn a_file_that_a_registry_lost_is_brought_back_and_one_that_it_cut_is_reported_i
             continue;
         }
         assert_eq!(code, Some(1), "{stderr}");
-        assert!(stderr.contains("2 failed") && stderr.contains("keeps what it had"), "{stderr}");
+        assert!(stderr.contains("2 failed") && stderr.contains("still has the old content"), "{stderr}");
         assert!(stderr.contains("`gapferry check`"), "{stderr}");
         for image in &images {
             assert_eq!(target.digest(&image.repository, "1"), None, "no tag of what cannot be pulled");
@@ -217,7 +217,7 @@ fn reupload_notices_a_file_that_the_registry_keeps_instead() {
     std::fs::write(&data, b"cut").unwrap();
     let (code, stderr) = import(&it.bundle, it.target.host(), &["--reupload"]);
     assert_eq!(code, Some(1), "{stderr}");
-    assert!(stderr.contains("keeps what it had") && stderr.contains("`gapferry check`"), "{stderr}");
+    assert!(stderr.contains("still has the old content") && stderr.contains("`gapferry check`"), "{stderr}");
     assert!(!it.is_pushed());
 }
 
@@ -348,7 +348,7 @@ fn a_damaged_file_that_no_repository_knows_is_noticed_when_its_blob_is_uploaded(
         std::fs::write(&data, left).unwrap();
         let (code, stderr) = import(&bundle, target.host(), &[]);
         assert_eq!(code, Some(1), "{left:?}: {stderr}");
-        assert!(stderr.contains("2 failed") && stderr.contains("keeps what it had"), "{left:?}: {stderr}");
+        assert!(stderr.contains("2 failed") && stderr.contains("still has the old content"), "{left:?}: {stderr}");
         assert!(stderr.contains("`gapferry check`"), "{left:?}: {stderr}");
         for image in &images {
             assert_eq!(target.digest(&image.repository, "1"), None, "no tag of what cannot be pulled");
@@ -378,6 +378,6 @@ async fn once_a_target_has_lied_what_is_uploaded_to_it_is_read_as_well() {
     });
     let server = server.await;
     let (code, stderr) = import(&bundle, &server.address, &[]);
-    assert!(code == Some(1) && stderr.contains("keeps what it had"), "{stderr}");
+    assert!(code == Some(1) && stderr.contains("still has the old content"), "{stderr}");
     assert!(!it.is_pushed(), "no tag of what cannot be pulled");
 }

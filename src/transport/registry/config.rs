@@ -192,7 +192,7 @@ const MIRROR_RETRIES: u32 = 1;
 /// How long a mirror may make a request wait.
 const MIRROR_WAIT: Duration = Duration::from_secs(30);
 
-/// How patient to be, of what [`Config`] says.
+/// The part of [`Config`] that says how long to wait and how often to try.
 #[derive(Clone, Debug)]
 pub(super) struct Limits {
     pub retries: u32,

@@ -42,7 +42,7 @@ pub(super) async fn mean_absent(host: &Host, reference: &Reference, denied: &Err
     };
     if host.memory.is_first_denial() {
         let text = format!(
-            "{} denied a look-up, and what it denies is treated as missing ({why}): {}",
+            "{} does not say whether some names exist; they are treated as missing ({why}): {}",
             host.registry,
             denied.chain()
         );

@@ -122,8 +122,8 @@ fn long_wait(server: &Server, what: &str, since: Instant, patience: Duration) ->
     }
     let (place, long, left) = (outage.place(), duration(LONG), duration(left));
     Some(format!(
-        "{what}: {place} has everything and has not answered for {long}, though it answers other requests; waiting for at most {left} \
-         more"
+        "{what}: {place} received everything {long} ago and has not confirmed it, although it answers other requests; waiting up to \
+         {left} more"
     ))
 }
 
@@ -144,8 +144,11 @@ mod tests {
         outage.answered(Work::Read);
         assert_eq!(long_wait(&server, "uploading x", since, LONG), None, "it is over");
         let text = tell(since).unwrap();
-        assert!(text.starts_with("uploading x: r.io has everything and has not answered for 30.0 s"), "{text}");
-        assert!(text.ends_with("waiting for at most 14 min 30 s more"), "{text}");
+        assert!(
+            text.starts_with("uploading x: r.io received everything 30.0 s ago and has not confirmed it"),
+            "{text}"
+        );
+        assert!(text.ends_with("waiting up to 14 min 30 s more"), "{text}");
         assert_eq!(tell(since), None, "one line speaks for all");
     }
 }

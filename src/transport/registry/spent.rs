@@ -1,5 +1,5 @@
 //! Blobs that have used up the tries of a request at a registry. A registry keeps one copy of a blob for all its repositories, so what
-//! fails in one fails in the next. There it is tried once, and after [`MOST`] failures not at all, until it succeeds somewhere.
+//! fails in one fails in the next. In the next repository it is tried once, and after [`MOST`] failures not at all, until it succeeds somewhere.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,7 +11,7 @@ use crate::oci::Digest;
 /// How often a blob may fail to the last try of a request, before it is not tried again.
 const MOST: u32 = 3;
 
-/// In place of how often: it is not tried again in any case.
+/// In place of how often: it is not tried again, unless another request that is under way succeeds.
 const FINAL: u32 = u32::MAX;
 
 /// What was done with which blob.
@@ -69,7 +69,7 @@ impl OfBlob {
         };
         // The same for all that ask: then it is said once.
         let text = match *times {
-            FINAL => format!("not tried, because it has failed for good: {why}"),
+            FINAL => format!("not tried: an earlier attempt failed permanently: {why}"),
             times => format!("not tried, because {times} requests for this blob have failed: {why}"),
         };
         let error = Error::new(last.kind(), what).because(Error::new(last.kind(), text));

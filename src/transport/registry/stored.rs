@@ -102,7 +102,7 @@ pub(super) async fn check(host: &Host, repository: &Repository, blob: &Descripto
         }
     };
     proofs.suspect(&blob.digest);
-    let text = format!("the registry took the upload and keeps what it had: {why}");
+    let text = format!("the registry accepted the upload, but still has the old content: {why}");
     let error = Error::damaged(&text).with_reason(Reason::DamagedTarget);
     // It would keep the same file for every other repository.
     let spent = host.memory.spent.of(&blob.digest, Work::Complete);
