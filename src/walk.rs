@@ -28,8 +28,8 @@ use crate::select::{self, Root};
 use locked::Given;
 pub use locked::{Former, Kept, LockedCompanions};
 pub use modes::Modes;
-pub use platforms::platform_of_config;
 use platforms::{check_has, check_has_any};
+pub use platforms::{other_platform, platform_of_config};
 pub use recall::Known;
 use tree::Tree;
 

@@ -25,7 +25,7 @@ use crate::resolve::{self, Expanded, Failures, LeaveOut, TagLists};
 use crate::transport::registry::Registries;
 use crate::walk::{Former, Known, LockedCompanions, Modes, Options, Platforms, Referrers, Walk};
 pub use notes::{missing_line, missing_lines};
-use notes::{report_changed_companions, report_kept_companions, report_walk};
+use notes::{report_changed_companions, report_kept_companions, report_other_platforms, report_refused, report_walk};
 
 #[derive(Args)]
 #[command(next_help_heading = "What to carry")]
@@ -62,7 +62,8 @@ pub struct AllowlistArgs {
     pub keep_going: bool,
     /// What becomes of an index when platforms are left out
     ///
-    /// Without this option: single for one manifest, else trim, as for one platform of Windows in several versions. An entry of the lock or bundle that is replaced keeps its mode.
+    /// Without this option: single for one manifest whose config names the platform, else trim, as for one platform of Windows in several
+    /// versions. An entry of the lock or bundle that is replaced keeps its mode.
     #[arg(long, value_name = "MODE")]
     index: Option<IndexMode>,
     /// The platform that `docker load` and `podman load` take of an index with several [default: linux/amd64]
@@ -167,6 +168,10 @@ impl AllowlistArgs {
         let found = resolve::discover(&walk, wanted, self.leave_out(), pace, &context.events).await;
         report_walk(&walk, context);
         let (lock, graph) = found.map_err(unresolved)?;
+        report_other_platforms(&lock, context);
+        if !self.files.is_empty() {
+            report_refused(&sources.allowlist, &graph, context);
+        }
         Ok((Lock { load_platform: self.load_platform.clone(), ..lock }, graph))
     }
 
@@ -184,6 +189,7 @@ impl AllowlistArgs {
         let found = resolve::pin(&walk, wanted, self.leave_out(), pace, &context.events).await;
         report_walk(&walk, context);
         let lock = found.map_err(unresolved)?;
+        report_other_platforms(&lock, context);
         Ok(Lock { load_platform: self.load_platform.clone(), ..lock })
     }
 
@@ -289,6 +295,7 @@ impl AllowlistArgs {
         let followed = resolve::follow(&walk, lock, self.leave_out(), registry.jobs(), &context.events).await;
         report_kept_companions(walk.kept_companions(), context);
         let (lock, graph) = followed.map_err(|failures| failures.into_error("following the lock"))?;
+        report_other_platforms(&lock, context);
         let has_others = report_changed_companions(&before, (&lock, &graph), cached, context).await;
         // A bundle that only lacks some of the lock keeps its time: the complete one, of the same time, must be let in after it.
         let created = if has_others { context.now()?.0 } else { lock.created };

@@ -4,8 +4,7 @@ use std::collections::HashMap;
 
 use super::Wanted;
 use crate::lock::{AbsentReason, IndexMode, Lock};
-use crate::oci::{Manifest, Platform, Reference};
-use crate::select;
+use crate::oci::{Platform, Reference};
 
 /// The index modes that the entries of an earlier lock or bundle have, each with the platforms that were asked for.
 ///
@@ -43,15 +42,12 @@ pub struct Mode {
     pub kept: bool,
 }
 
-/// `asked` counts most, then what was done before, then the default: `single` for the one manifest of one platform, so that
-/// the tag has a digest that exists upstream; else `trim`.
-pub fn decide(asked: Option<IndexMode>, earlier: &Modes, wanted: &Wanted, index: &Manifest) -> Mode {
-    if let Some(index) = asked {
-        return Mode { index, kept: false };
+/// `asked` counts most, then what was done before, then the `default`.
+pub fn decide(asked: Option<IndexMode>, earlier: Option<IndexMode>, default: IndexMode) -> Mode {
+    match asked {
+        Some(index) => Mode { index, kept: false },
+        None => Mode { index: earlier.unwrap_or(default), kept: earlier.is_some_and(|earlier| earlier != default) },
     }
-    let default = select::default_mode(index, &wanted.platforms);
-    let index = earlier.of(wanted).unwrap_or(default);
-    Mode { index, kept: index != default }
 }
 
 /// Whether an entry of an earlier lock has the mode that is `asked` for; it keeps its own where none is.

@@ -24,7 +24,9 @@ impl Walk<'_> {
             }
             return Ok((found.clone(), Vec::new(), None));
         }
-        let modes::Mode { index, kept } = modes::decide(self.options.index, &self.modes, wanted, found);
+        let (asked, earlier) = (self.options.index, self.modes.of(wanted));
+        let default = self.default_mode(found, wanted, asked.or(earlier)).await?;
+        let modes::Mode { index, kept } = modes::decide(asked, earlier, default);
         if kept {
             self.note_kept_mode(&wanted.reference, index);
         }
@@ -44,6 +46,32 @@ impl Walk<'_> {
         };
         let selection = Selection { platforms: wanted.platforms.clone(), index, original: found.descriptor() };
         Ok((root, selected.absent, Some(selection)))
+    }
+
+    /// What becomes of an index where nobody said: of one platform the one manifest takes the tag, so that the tag has a digest that
+    /// exists upstream. Only if the manifest itself says that it is for that platform: without the index nothing else would say so,
+    /// neither to a runtime nor to an import that allows some platforms only.
+    ///
+    /// `chosen`: the mode that counts more. If that is `sparse`, the manifest need not be there.
+    async fn default_mode(&self, index: &Manifest, wanted: &Wanted, chosen: Option<IndexMode>) -> Result<IndexMode> {
+        let default = select::default_mode(index, &wanted.platforms);
+        if default != IndexMode::Single || self.options.index.is_some() || chosen == Some(IndexMode::Sparse) {
+            return Ok(default);
+        }
+        let Root::Child(child) = select::select(index, &wanted.platforms, IndexMode::Single)?.root else {
+            return Ok(default);
+        };
+        let child = tree::need_child(self.source, &wanted.reference.repository, index.digest(), child).await?;
+        let platforms = self.platforms_of_single(wanted, &child).await?;
+        let Some(other) = other_platform(&wanted.platforms, &platforms) else { return Ok(default) };
+        if chosen.is_none() {
+            let asked = wanted.platforms.iter().map(Platform::to_string).collect::<Vec<_>>().join(", ");
+            let text = format!(
+                "its manifest for {asked} says {other} in its config; its index is trimmed to it (--index trim)"
+            );
+            self.events.report(Event::Notice(format!("{}: {text}", wanted.reference)));
+        }
+        Ok(IndexMode::Trim)
     }
 
     /// The same, without the platforms that the index lacks, where that is no error; not without all of them.
@@ -69,6 +97,10 @@ impl Walk<'_> {
             let platforms = children.iter().filter(|child| carried(child.descriptor.digest));
             return Ok(platforms.filter_map(select::offered_platform).cloned().collect());
         }
+        self.platforms_of_single(wanted, root).await
+    }
+
+    async fn platforms_of_single(&self, wanted: &Wanted, root: &Manifest) -> Result<Vec<Platform>> {
         // Nobody fails because of what is only told.
         let told = self.platforms.get(&root.digest());
         if let Some(told) = told.filter(|told| check_has(&wanted.platforms, told).is_ok()) {
@@ -82,6 +114,11 @@ impl Walk<'_> {
             _ => Ok(Vec::new()),
         }
     }
+}
+
+/// One of the platforms that an image `says` that it is for, and that was not asked for.
+pub fn other_platform<'p>(asked: &[Platform], says: &'p [Platform]) -> Option<&'p Platform> {
+    says.iter().find(|says| !asked.iter().any(|asked| asked.selects(says)))
 }
 
 /// Every platform that was asked for is there; what names no platform at all (a chart, an SBOM) runs anywhere.

@@ -297,6 +297,12 @@ fn what_speaks_of_an_image_that_does_not_enter_is_refused_unless_the_list_names_
     assert!(stderr(&output).contains("which does not enter with it"), "{}", stderr(&output));
     assert_eq!(target.requests(), []);
     let exact = source.file("exact.txt", &format!("{}@{}\n", names[0], sbom.digest()));
+    // An export with the same list says so.
+    for (list, warns) in [(&source.file("tag.txt", &names[0]), true), (&exact, false), (&list, false)] {
+        let again = source.path("again.tar").display().to_string();
+        let said = stderr(&succeed(&["export", "-f", list, "-o", &again]));
+        assert_eq!(said.contains("an import with this list (--allow) refuses it"), warns, "{said}");
+    }
     for (bundle, list) in [(&alone, &exact), (&both, &list)] {
         succeed(&["import", bundle, "--to", Registry::start().host(), "--allow", list]);
     }

@@ -119,6 +119,56 @@ async fn an_allowlist_with_platforms_lets_in_no_child_that_a_runtime_could_take_
     }
 }
 
+/// One list serves both sides: what it lets out of one registry it lets into the other, even where only an index says what a manifest
+/// is for.
+#[tokio::test]
+async fn a_manifest_that_does_not_say_what_it_is_for_keeps_its_index_so_that_the_same_list_lets_it_in() {
+    let site = Site::new().await;
+    let other = for_platform(&site.source.put_image("a", "x", "s390x"), "linux/s390x");
+    let windows = json!({"os": "windows", "architecture": "amd64", "os.version": "10.0.20348.1"});
+    for (nth, (config, offered, asked)) in [
+        (json!({"os": "linux", "architecture": "arm"}), platform("linux/arm/v6"), "linux/arm/v6"),
+        (json!({"os": "linux", "architecture": "amd64"}), platform("linux/arm64"), "linux/arm64"),
+        (json!({"os": "windows", "architecture": "amd64"}), windows, "windows(10.0.20348)/amd64"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let config = typed(site.source.put_blob("a", config.to_string().as_bytes()), OCI_CONFIG);
+        let manifest = json!({"schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": config, "layers": []});
+        let child = site.source.put_manifest("a", "child", OCI_MANIFEST, &manifest);
+        let children = [with(child.clone(), json!({"platform": offered.clone()})), other.clone()];
+        site.source.put_manifest("a", "1", OCI_INDEX, &index_of(&children));
+        let (entry, list, target) = (site.source.name("a:1"), site.path("list.txt"), Registry::start());
+        std::fs::write(&list, format!("{entry} platform={asked}\n")).unwrap();
+        let (usual, single) = (site.path(&format!("usual{nth}")), site.path(&format!("single{nth}")));
+        // The second run does not complain that it keeps what the first one chose.
+        for _ in 0..2 {
+            let said = stderr(&ends_with(0, &["export", "-f", &list, "-o", &usual]));
+            assert!(!said.contains("warning"), "{said}");
+            let image = &lock_of(&usual)["images"][0];
+            assert_eq!((&image["selection"]["index"], &image["platforms"]), (&json!("trim"), &json!([offered])));
+        }
+        ends_with(0, &["verify", "--full", &usual]);
+        ends_with(0, &["import", &usual, "--to", target.host(), "--allow", &list]);
+        // Nothing but the index says it: then the export says that an import may refuse it.
+        let locked = site.path(&format!("locked{nth}"));
+        let lock = site.path("lock.json");
+        for export in [
+            vec!["export", "-f", &list, "--index", "single", "-o", &single, "--lock", &lock],
+            vec!["export", "-f", &list, "-o", &single],
+            vec!["export", "--locked", &lock, "-o", &locked],
+        ] {
+            let said = stderr(&ends_with(1, &export));
+            assert!(said.contains("--index trim"), "{said}");
+            let out = export.iter().position(|argument| *argument == "-o").unwrap() + 1;
+            assert_eq!(lock_of(export[out])["images"][0]["digest"], child["digest"]);
+        }
+        ends_with(0, &["verify", "--full", &single]);
+        ends_with(3, &["import", &single, "--to", target.host(), "--allow", &list]);
+    }
+}
+
 #[tokio::test]
 async fn the_best_variant_is_what_nodes_load_and_what_inspect_shows() {
     let site = Site::new().await;

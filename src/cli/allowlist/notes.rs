@@ -1,17 +1,18 @@
 //! The notes printed along with a lock: what was recalled, kept, changed, left behind or missing.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::super::context::Context;
 use super::SPARSE_REFUSED;
+use crate::allowlist::Allowlist;
 use crate::companion::Kind;
 use crate::content::{Cached, Source};
 use crate::graph::{Graph, LeftBehind};
 use crate::lock::{Attached, IndexMode, Lock, LockedImage, MissingImage, MissingReason};
-use crate::oci::{Digest, Manifest, Reference};
+use crate::oci::{Digest, Manifest, Platform, Reference, media_type};
 use crate::progress::Event;
 use crate::progress::units::count;
-use crate::walk::{Kept, Walk};
+use crate::walk::{Kept, Walk, other_platform};
 
 /// So many images are named one by one.
 const MOST_NAMED: usize = 20;
@@ -121,6 +122,46 @@ fn report_kept_modes(walk: &Walk<'_>, context: &Context) {
         let text = format!("{images} {keeps} the {shown}{what} of the earlier lock or bundle ({first}); {instead}");
         context.events.report(Event::Warning(text));
     }
+}
+
+/// Images that an import refuses which is given the same list by `--allow`; not those of which that is said elsewhere.
+pub(super) fn report_refused(list: &Allowlist, graph: &Graph, context: &Context) {
+    let manifests: HashSet<Digest> =
+        graph.images.iter().flat_map(|image| &image.manifests).map(Manifest::digest).collect();
+    let is_said = |image: &LockedImage| {
+        other_than_asked(image).is_some() || image.platforms.is_empty() && media_type::is_index(&image.media_type)
+    };
+    let images = graph.images.iter().filter(|image| !is_said(&image.locked));
+    let refused: Vec<String> = images.filter_map(|image| list.refusal_of_content(image, &manifests)).collect();
+    for refusal in refused.iter().take(MOST_NAMED) {
+        let text = format!("{refusal}; an import with this list (--allow) refuses it");
+        context.events.report(Event::Warning(text));
+    }
+    report_more(refused.len(), context);
+}
+
+/// What a single image says that it is for, if only the index that it was taken from says what was asked for.
+fn other_than_asked(image: &LockedImage) -> Option<&Platform> {
+    let selection = image.selection.as_ref().filter(|selection| selection.index == IndexMode::Single)?;
+    other_platform(&selection.platforms, &image.platforms)
+}
+
+fn report_more(number: usize, context: &Context) {
+    if let Some(more) = number.checked_sub(MOST_NAMED).filter(|more| *more > 0) {
+        context.events.report(Event::Warning(format!("and so it is with {}", count(more, "more image"))));
+    }
+}
+
+/// Single images of which only the index that they were taken from says that they are for what was asked for.
+pub(super) fn report_other_platforms(lock: &Lock, context: &Context) {
+    let others = lock.images.iter().filter_map(|image| Some((&image.reference, other_than_asked(image)?)));
+    let others: Vec<_> = others.collect();
+    for (reference, says) in others.iter().take(MOST_NAMED) {
+        let text = "and its index, which says otherwise, is not carried: an import that allows only the platforms that were asked for \
+                    refuses it; --index trim carries the index";
+        context.events.report(Event::Incomplete(format!("{reference}: its config says {says}, {text}")));
+    }
+    report_more(others.len(), context);
 }
 
 fn report_left_behind(left: &[LeftBehind], context: &Context) {
