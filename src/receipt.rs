@@ -118,7 +118,8 @@ pub struct ImageReceipt {
     /// What it is for, where it is at the target and its index does not say so.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub platforms: Vec<Platform>,
-    /// What accompanies it, where it is at the target. Receipts of older versions have none.
+    /// What accompanies it, where it is at the target; of an image that failed, what is there all the same. Receipts of older versions
+    /// have none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub companions: Vec<CompanionReceipt>,
     /// As in the lock: more may be attached to it than its bundle brought.

@@ -26,6 +26,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use futures_util::future::try_join;
 use futures_util::stream::{self, Stream, StreamExt};
@@ -183,8 +184,8 @@ impl<'a> Transfer<'a> {
         let companions = self.companions.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let withheld = self.withheld.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let unlisted = self.unlisted.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let mounted = self.mounted.load(Ordering::Relaxed);
-        Outcome { images, moved: self.moved(), mounted, blocked, withheld, kept, companions, unlisted }
+        let (mounted, set) = (self.mounted.load(Ordering::Relaxed), self.publishing.set());
+        Outcome { images, moved: self.moved(), mounted, blocked, withheld, kept, set, companions, unlisted }
     }
 
     /// Manifests and tags of the images that `complete` names by their place.
@@ -256,12 +257,12 @@ impl<'a> Transfer<'a> {
 
     /// Stores a manifest, unless its part of the target is closed.
     async fn store(&self, reference: &Reference, manifest: &Manifest) -> Result<()> {
-        let (repository, size) = (&reference.repository, manifest.size());
+        let (repository, size, begun) = (&reference.repository, manifest.size(), Instant::now());
         self.closed.check(repository, size)?;
         let stored = self.sink.put_manifest(reference, manifest).await;
         let stored = stored.map_err(|error| self.closed.note(repository, size, error))?;
         self.closed.note_accepted(repository);
-        self.note_stored(repository, manifest, stored);
+        self.note_stored(repository, manifest, (stored, begun));
         Ok(())
     }
 

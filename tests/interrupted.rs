@@ -8,6 +8,7 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
+use support::cosign;
 use support::faulty::{Fault, Proxy, Stage};
 use support::gate::Gate;
 use support::images::{self, Image};
@@ -250,12 +251,14 @@ fn an_import_that_is_stopped_leaves_a_receipt_and_the_next_one_knows_what_it_bro
     let (source, target, directory) = (Registry::start(), Registry::start(), tempdir());
     let images =
         [images::oci("team/large", "1", &[&images::noise(1, 100_000)]), images::oci("team/small", "1", &["x"])];
-    images.iter().for_each(|image| image.push(&source));
+    let signatures = cosign::list(&images[1], "sig", &[cosign::signature(&images[1], "vendor")]);
+    images.iter().chain([&signatures]).for_each(|image| image.push(&source));
     let references = images.iter().map(|image| format!("{}/{}", source.host(), image.name()));
     let path = |name: &str| directory.path().join(name).display().to_string();
     let (bundle, receipt) = (path("b"), path("receipt"));
     gapferry().args(["export", "-o", &bundle]).args(references).assert().success();
-    let gate = Gate::before(target.host(), "PUT /v2/team/small/manifests/");
+    // Its signatures have their tag by then.
+    let gate = Gate::before(target.host(), "PUT /v2/team/small/manifests/1 ");
     let import = ["import", &bundle, "--to", gate.host(), "--receipt", &receipt, "-j", "1"];
     let mut process = gapferry_process().args(import).stderr(Stdio::null()).spawn().unwrap();
     gate.wait();
@@ -263,15 +266,17 @@ fn an_import_that_is_stopped_leaves_a_receipt_and_the_next_one_knows_what_it_bro
     assert_eq!(process.wait().unwrap().code(), Some(130));
     let outcomes = || {
         let read: serde_json::Value = serde_json::from_slice(&std::fs::read(&receipt).unwrap()).unwrap();
-        let told = read["images"].as_array().unwrap().iter();
-        told.map(|image| (image["outcome"].as_str().unwrap().to_owned(), image["brought"] == true)).collect::<Vec<_>>()
+        let images = read["images"].as_array().unwrap().iter();
+        let told =
+            images.flat_map(|image| [image].into_iter().chain(image["companions"].as_array().into_iter().flatten()));
+        told.map(|one| (one["outcome"].as_str().unwrap().to_owned(), one["brought"] == true)).collect::<Vec<_>>()
     };
     let told = |outcome: &str, brought: bool| (outcome.to_owned(), brought);
-    assert_eq!(outcomes(), [told("pushed", false), told("failed", false)]);
+    assert_eq!(outcomes(), [told("pushed", false), told("failed", false), told("pushed", false)]);
     gapferry().args(import).assert().success();
-    assert_eq!(outcomes(), [told("present", true), told("pushed", false)]);
+    assert_eq!(outcomes(), [told("present", true), told("pushed", false), told("present", true)]);
     gapferry().args(import).assert().success();
-    assert_eq!(outcomes(), [told("present", true), told("present", true)]);
+    assert_eq!(outcomes(), vec![told("present", true); 3]);
 }
 
 /// A tag that nobody remembers to have brought can never be pruned.

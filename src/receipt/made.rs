@@ -34,6 +34,7 @@ impl Receipt {
             let (source, reference) = (image.locked.reference.to_string(), Some(step.to.clone()));
             let (platforms, companions) = match is_there(result) {
                 true => (platforms(image), companions(image, step, done)),
+                false if result.is_err() => (Vec::new(), companions_all_the_same(image, step, done)),
                 false => Default::default(),
             };
             let (found, joined) = match step.own_list().filter(|_| is_there(result)) {
@@ -89,6 +90,29 @@ fn companions(image: &Image, step: &ImageStep, done: &Outcome) -> Vec<CompanionR
         CompanionReceipt { kind, digest, subject, tag, outcome, brought, found, joined }
     };
     image.locked.companions().iter().map(receipt).collect()
+}
+
+/// The companions of an image that failed that are at the target all the same: what this run has brought of them, no later one can
+/// know otherwise.
+fn companions_all_the_same(image: &Image, step: &ImageStep, done: &Outcome) -> Vec<CompanionReceipt> {
+    let is_there = |attached: &Attached| {
+        let own = step.companions.iter().find(|own| own.tag.tag == attached.tag && own.digest == attached.digest);
+        own.map_or(step.present.contains(&attached.digest), |own| own.state == TagState::Same)
+    };
+    let receipt = |attached: &Attached| {
+        let Attached { digest, subject, tag, .. } = attached.clone();
+        let repository = &step.to.repository;
+        let name = tag.clone().map_or_else(|| repository.with_digest(digest), |tag| repository.with_tag(tag));
+        let (outcome, joined) = match done.set.get(&name) {
+            Some(set) if *set != digest => (CompanionOutcome::Joined, Some(*set)),
+            Some(_) => (CompanionOutcome::Pushed, None),
+            None if is_there(attached) => (CompanionOutcome::Present, None),
+            None => return None,
+        };
+        let (kind, brought, found) = (kind_of(image, attached), false, None);
+        Some(CompanionReceipt { kind, digest, subject, tag, outcome, brought, found, joined })
+    };
+    image.locked.companions().iter().filter_map(receipt).collect()
 }
 
 /// What became of a tag; what it meant before, and what it means now, where that is not the bundle's.

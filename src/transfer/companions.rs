@@ -2,6 +2,7 @@
 //! moment, which may be hours, somebody there may have signed the image.
 
 use std::sync::PoisonError;
+use std::time::Instant;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -47,21 +48,17 @@ impl Transfer<'_> {
 
     /// Decides by what the tag means now, and gives it its meaning.
     async fn set(&self, image: &Image, step: &CompanionStep, ours: &Manifest, doubtful: bool) -> Result<Settled> {
-        let (settled, joined) = self.prepare(step, ours, doubtful).await?;
+        let begun = Instant::now();
+        let (settled, joined) = self.prepare(image, step, (ours, doubtful)).await?;
         let written = match (&settled.action, &joined) {
             // An immutable tag would refuse even the same digest.
             (CompanionAction::Nothing | CompanionAction::Refuse { .. }, _) => return Ok(settled),
             (left, _) if left.leaves_tag() => return Ok(settled),
             (CompanionAction::Join { .. }, Some(joined)) => &joined.manifest,
-            (_, _) => {
-                if step.action != CompanionAction::Push {
-                    self.blobs_after_all(image, &step.tag.repository, ours).await?;
-                }
-                ours
-            }
+            (_, _) => ours,
         };
         self.tag(image, &step.tag, written).await?;
-        self.note_written(&step.tag, written);
+        self.note_written(&step.tag, written, begun);
         Ok(settled)
     }
 
@@ -78,19 +75,24 @@ impl Transfer<'_> {
         }
     }
 
-    /// Decides, and sends the config of a list that is to be joined. That takes a moment in which another program may join its own,
-    /// and then it is decided again: no registry can be asked to change a tag only if it means what was read.
+    /// Decides, and sends the blobs that only this decision needs. That takes a moment in which another program may join its own
+    /// list, and then it is decided again: no registry can be asked to change a tag only if it means what was read.
     async fn prepare(
         &self,
+        image: &Image,
         step: &CompanionStep,
-        ours: &Manifest,
-        doubtful: bool,
+        (ours, doubtful): (&Manifest, bool),
     ) -> Result<(Settled, Option<Joined>)> {
         let mut tries = 0..MOST_JOINS;
         loop {
             let decided = self.decide(step, ours, doubtful).await?;
-            let Some(list) = &decided.1 else { return Ok(decided) };
-            self.send_config(&step.tag, list).await?;
+            match (&decided.0.action, &decided.1) {
+                (CompanionAction::Join { .. }, Some(list)) => self.send_config(&step.tag, list).await?,
+                (CompanionAction::Push, _) if step.action != CompanionAction::Push => {
+                    self.blobs_after_all(image, &step.tag.repository, ours).await?;
+                }
+                _ => return Ok(decided),
+            }
             let now = TagState::now(&self.sink.resolve(&step.tag).await?, &step.digest);
             if now == decided.0.state || tries.next().is_none() {
                 return Ok(decided);

@@ -1,9 +1,14 @@
 //! Lists that other programs may write at the same time: those of signatures under cosign's tags, and those of referrers under a
 //! fallback tag. No registry can be asked to change a tag only if it means what was read, so of two that write at once one may lose
 //! what it wrote. What this run has written is therefore looked at once more at its end, and written again if it is lost.
+//!
+//! A writer that has read a list before this run wrote it may write after it, as long as that takes it. So the look comes when such
+//! writers have had twice the time that this run needed itself, and again as long as it finds that somebody else writes there. A
+//! program that is slower than that by far, and does not look itself, can still cost what was written.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::PoisonError;
+use std::time::{Duration, Instant};
 
 use futures_util::stream::{self, StreamExt};
 
@@ -16,6 +21,12 @@ use crate::plan::{CompanionAction, ListState, Plan, TagState, compare};
 
 /// How often a list is joined again that another writer changes at the same moment.
 pub const MOST_JOINS: u32 = 3;
+
+/// How often a list is looked at in the end where others write it.
+const MOST_LOOKS: u32 = 4;
+/// How long a look waits for others at most, and at least where others were seen.
+const LONGEST_WAIT: Duration = Duration::from_secs(2);
+const WAIT_FOR_OTHERS: Duration = Duration::from_millis(500);
 
 /// A list that was left alone, so that it does not name a manifest that is there.
 #[derive(Clone, Debug)]
@@ -34,15 +45,53 @@ pub struct Written {
     lists: BTreeMap<Reference, Manifest>,
     /// Manifests that were entered in the list of their subject.
     entries: HashSet<(Repository, Digest)>,
+    pace: Pace,
+}
+
+/// When lists are written.
+#[derive(Clone, Copy, Default)]
+struct Pace {
+    /// When the last one was.
+    last: Option<Instant>,
+    /// From reading one to the answer that it is written.
+    slowest: Duration,
+}
+
+impl Pace {
+    fn note(&mut self, begun: Instant) {
+        self.last = Some(Instant::now());
+        self.slowest = self.slowest.max(begun.elapsed());
+    }
+
+    /// How long to wait until writers that were no slower have written, too.
+    fn rest(&self, least: Duration) -> Duration {
+        let wait = (self.slowest * 2).max(least).min(LONGEST_WAIT);
+        self.last.map_or(Duration::ZERO, |last| wait.saturating_sub(last.elapsed()))
+    }
+}
+
+/// A list that was written, as it is looked at in the end.
+#[derive(Clone)]
+struct Watched<'t> {
+    image: &'t Image,
+    tag: &'t Reference,
+    /// What this run last wrote there.
+    list: Manifest,
+    /// What the tag was last seen to mean.
+    means: Digest,
 }
 
 impl Transfer<'_> {
     /// Notes what came of storing a manifest.
-    pub(super) fn note_stored(&self, repository: &Repository, manifest: &Manifest, stored: Stored) {
+    pub(super) fn note_stored(&self, repository: &Repository, manifest: &Manifest, (stored, begun): (Stored, Instant)) {
         let here = (repository.clone(), manifest.digest());
         match stored {
             Stored::Listed => {}
-            Stored::Entered => _ = self.written.lock().unwrap_or_else(PoisonError::into_inner).entries.insert(here),
+            Stored::Entered => {
+                let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
+                written.entries.insert(here);
+                written.pace.note(begun);
+            }
             Stored::Unlisted { list, why } => self.note_unlisted(here, list, &why),
         }
     }
@@ -54,10 +103,11 @@ impl Transfer<'_> {
     }
 
     /// Notes what the tag of a companion was given to mean, if it is one of a list.
-    pub(super) fn note_written(&self, tag: &Reference, list: &Manifest) {
+    pub(super) fn note_written(&self, tag: &Reference, list: &Manifest, begun: Instant) {
         if tag.tag.as_ref().is_some_and(Tag::is_list) {
             let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
             written.lists.insert(tag.clone(), list.clone());
+            written.pace.note(begun);
         }
     }
 
@@ -70,8 +120,10 @@ impl Transfer<'_> {
     /// Looks at the lists that were written once more. What is missing is written again; where that does not help, the companion has
     /// failed.
     pub(super) async fn check_lists(&self, graph: &Graph, plan: &Plan) {
-        let Written { lists, entries } =
-            std::mem::take(&mut *self.written.lock().unwrap_or_else(PoisonError::into_inner));
+        let (lists, entries) = {
+            let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
+            (std::mem::take(&mut written.lists), std::mem::take(&mut written.entries))
+        };
         let mut images: HashMap<&Reference, &Image> = HashMap::new();
         let mut manifests: HashMap<(&Repository, Digest), &Manifest> = HashMap::new();
         for (image, step) in graph.images.iter().zip(&plan.images) {
@@ -79,25 +131,46 @@ impl Transfer<'_> {
             let speaking = image.manifests.iter().filter(|manifest| manifest.subject().is_some());
             manifests.extend(speaking.map(|manifest| ((&step.to.repository, manifest.digest()), manifest)));
         }
-        let lists = lists.iter().filter_map(|(tag, list)| Some((tag, list, *images.get(tag)?)));
-        let lists = lists.map(|(tag, list, image)| self.check_list(image, tag, list));
-        stream::iter(lists).buffer_unordered(self.options.jobs.max(1)).collect::<()>().await;
+        let watched = lists.iter().filter_map(|(tag, list)| {
+            let image = *images.get(tag)?;
+            Some(Watched { image, tag, list: list.clone(), means: list.digest() })
+        });
+        let mut watched: Vec<Watched> = watched.collect();
         let entries = entries.iter().filter_map(|(at, digest)| Some((at, *manifests.get(&(at, *digest))?)));
-        let entries = entries.map(|(at, manifest)| self.check_entry(at, manifest));
-        stream::iter(entries).buffer_unordered(self.options.jobs.max(1)).collect::<()>().await;
+        let mut entries: Vec<(&Repository, &Manifest)> = entries.collect();
+        let (mut least, jobs) = (Duration::ZERO, self.options.jobs.max(1));
+        for _ in 0..MOST_LOOKS {
+            if watched.is_empty() && entries.is_empty() {
+                break;
+            }
+            let pace = self.written.lock().unwrap_or_else(PoisonError::into_inner).pace;
+            tokio::time::sleep(pace.rest(least)).await;
+            let looks = stream::iter(watched).map(|list| self.check_list(list)).buffer_unordered(jobs);
+            watched = looks.filter_map(std::future::ready).collect().await;
+            let looks = entries.iter().map(|(at, manifest)| async {
+                let is_others = self.check_entry(at, manifest).await;
+                is_others.then_some((*at, *manifest))
+            });
+            entries = stream::iter(looks).buffer_unordered(jobs).filter_map(std::future::ready).collect().await;
+            least = WAIT_FOR_OTHERS;
+        }
     }
 
-    async fn check_list(&self, image: &Image, tag: &Reference, list: &Manifest) {
-        let why = match self.restore(image, tag, list).await {
-            Ok(None) => return,
-            Ok(Some(settled)) => return self.resettle(tag, settled),
+    /// The list if somebody else writes there, too, so that it is to be looked at again.
+    async fn check_list<'t>(&self, mut list: Watched<'t>) -> Option<Watched<'t>> {
+        let why = match self.restore(&mut list).await {
+            Ok((settled, is_others)) => {
+                settled.into_iter().for_each(|settled| self.resettle(list.tag, settled));
+                return is_others.then_some(list);
+            }
             // It was there a moment ago, and what ended the run is reported for all that it concerns.
-            Err(error) if error.stopped().is_some() => return,
+            Err(error) if error.stopped().is_some() => return None,
             Err(error) => error,
         };
         let reason = format!("the list was written, and what became of it is not known: {}", why.chain());
-        let state = TagState::Other(list.digest());
-        self.resettle(tag, Settled { action: CompanionAction::Obstructed { reason }, state });
+        let state = TagState::Other(list.list.digest());
+        self.resettle(list.tag, Settled { action: CompanionAction::Obstructed { reason }, state });
+        None
     }
 
     /// What the tag meant before stays what it was found to mean first.
@@ -107,69 +180,86 @@ impl Transfer<'_> {
         companions.insert(tag.clone(), Settled { state, ..settled });
     }
 
-    /// Sees to it that the tag has all of `list`. `None`: it has, and nothing was changed.
-    async fn restore(&self, image: &Image, tag: &Reference, list: &Manifest) -> Result<Option<Settled>> {
+    /// Sees to it that the tag has all of the list. `None`: it has, and nothing was changed. Also whether somebody else writes there.
+    async fn restore(&self, watched: &mut Watched<'_>) -> Result<(Option<Settled>, bool)> {
+        let Watched { image, tag, list, means: before } = watched.clone();
         let turn = self.turn(tag);
         let _mine = turn.lock().await;
-        let mut settled = None;
+        let (mut settled, mut is_others) = (None, false);
         for _ in 0..=MOST_JOINS {
+            let begun = Instant::now();
             let found = TagState::now(&self.sink.resolve(tag).await?, &list.digest());
             let compared = match found {
-                TagState::Same | TagState::Blocked => return Ok(settled),
+                TagState::Same | TagState::Blocked => return Ok((settled, is_others)),
                 TagState::New => None,
-                TagState::Other(_) => compare(self.sink, tag, list).await?,
+                TagState::Other(means) => {
+                    is_others |= means != before;
+                    watched.means = means;
+                    compare(self.sink, tag, &list).await?
+                }
             };
-            let action = match compared {
-                Some((ListState::HasOurs | ListState::Equal | ListState::Unreadable { .. }, _)) => return Ok(settled),
+            let (action, written) = match compared {
+                Some((ListState::HasOurs | ListState::Equal | ListState::Unreadable { .. }, _)) => {
+                    return Ok((settled, is_others));
+                }
                 Some((ListState::Unknown(why), _)) => {
                     let reason = format!("something else has replaced the list that was written: {why}");
-                    return Ok(Some(Settled { action: CompanionAction::Obstructed { reason }, state: found }));
+                    let action = CompanionAction::Obstructed { reason };
+                    return Ok((Some(Settled { action, state: found }), false));
                 }
                 Some((ListState::Differs { joined, kept, added }, Some(both))) => {
                     self.send_config(tag, &both).await?;
-                    self.tag(image, tag, &both.manifest).await?;
-                    CompanionAction::Join { joined, kept, added }
+                    (Some(CompanionAction::Join { joined, kept, added }), both.manifest)
                 }
                 // Then what was settled when it was first written is true again.
-                _ => {
-                    self.tag(image, tag, list).await?;
-                    settled = None;
-                    continue;
-                }
+                _ => (None, list.clone()),
             };
-            settled = Some(Settled { action, state: found });
+            self.tag(image, tag, &written).await?;
+            self.written.lock().unwrap_or_else(PoisonError::into_inner).pace.note(begun);
+            (watched.means, is_others) = (written.digest(), true);
+            watched.list = written;
+            settled = action.map(|action| Settled { action, state: found });
         }
         let reason = "other programs write the list at the same time, and what was added to it was lost each time; run the same \
                       command again when they have ended";
         let action = CompanionAction::Obstructed { reason: reason.to_owned() };
-        Ok(Some(Settled { action, state: TagState::Other(list.digest()) }))
+        Ok((Some(Settled { action, state: TagState::Other(list.digest()) }), false))
     }
 
-    async fn check_entry(&self, repository: &Repository, manifest: &Manifest) {
-        let Some(subject) = manifest.subject() else { return };
-        if let Err(why) = self.restore_entry(repository, manifest).await
-            && why.stopped().is_none()
-        {
-            let list = repository.with_tag(Tag::referrers(&subject.digest));
-            self.note_unlisted((repository.clone(), manifest.digest()), list, &why);
+    /// Whether somebody else writes the list, too, so that it is to be looked at again.
+    async fn check_entry(&self, repository: &Repository, manifest: &Manifest) -> bool {
+        let Some(subject) = manifest.subject() else { return false };
+        match self.restore_entry(repository, manifest).await {
+            Ok(is_others) => return is_others,
+            Err(why) if why.stopped().is_some() => {}
+            Err(why) => {
+                let list = repository.with_tag(Tag::referrers(&subject.digest));
+                self.note_unlisted((repository.clone(), manifest.digest()), list, &why);
+            }
         }
+        false
     }
 
-    async fn restore_entry(&self, repository: &Repository, manifest: &Manifest) -> Result<()> {
+    async fn restore_entry(&self, repository: &Repository, manifest: &Manifest) -> Result<bool> {
         let name = repository.with_digest(manifest.digest());
+        let mut is_others = false;
         for _ in 0..=MOST_JOINS {
+            let begun = Instant::now();
             if self.sink.is_listed(repository, manifest).await? {
-                return Ok(());
+                return Ok(is_others);
             }
             // To put it again enters it.
             match self.sink.put_manifest(&name, manifest).await? {
                 Stored::Unlisted { list, why } => {
                     self.note_unlisted((repository.clone(), manifest.digest()), list, &why);
-                    return Ok(());
+                    return Ok(false);
                 }
                 // It was found in the list a moment ago.
-                Stored::Listed => return Ok(()),
-                Stored::Entered => {}
+                Stored::Listed => return Ok(is_others),
+                Stored::Entered => {
+                    is_others = true;
+                    self.written.lock().unwrap_or_else(PoisonError::into_inner).pace.note(begun);
+                }
             }
         }
         let text = "other programs write the list at the same time, and the entry was lost each time; run the same command again when \

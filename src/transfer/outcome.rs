@@ -27,6 +27,9 @@ pub struct Outcome {
     pub kept: Vec<Reference>,
     /// Manifests that are there and are not found by what they speak of: the list that should name them was left alone.
     pub unlisted: BTreeMap<(Repository, Digest), Unlisted>,
+    /// Tags that this run has set and manifests that it has stored, with what they were last given to mean: those of images that
+    /// failed, too.
+    pub set: HashMap<Reference, Digest>,
     /// What became of the tags of companions that were looked at again.
     pub companions: HashMap<Reference, Settled>,
 }

@@ -110,6 +110,7 @@ impl Transfer<'_> {
         let mut is_there = turn.lock().await;
         if !*is_there {
             self.put_manifest(image, &name, manifest).await?;
+            self.publishing.note(&name, manifest.digest());
             let why = self.check_stored(&name, manifest.digest()).await?;
             *is_there = true;
             self.note_blocked(&name, why);
@@ -125,7 +126,7 @@ impl Transfer<'_> {
         {
             let _begun = self.publishing.begin().await;
             self.put_manifest(image, tag, manifest).await?;
-            self.publishing.note(tag);
+            self.publishing.note(tag, digest);
         }
         // The registry has said that it stored these bytes. A policy may forbid reading them.
         let why = self.check_stored(tag, digest).await?;

@@ -1,12 +1,12 @@
-//! Tags that are being set. A run that is stopped waits for their answers first: a tag that the registry has set counts as brought,
+//! Tags that are being set, and what was set. A run that is stopped waits for their answers first: a tag that the registry has set counts as brought,
 //! and no later run could know that.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{RwLock, RwLockReadGuard};
 
-use crate::oci::Reference;
+use crate::oci::{Digest, Reference};
 
 /// Shared by a transfer and by what stops it.
 #[derive(Clone, Default)]
@@ -16,7 +16,8 @@ pub struct Publishing(Arc<Shared>);
 struct Shared {
     /// Held for reading while a tag is set. It is fair: while a writer waits, no further tag is begun.
     open: RwLock<()>,
-    set: Mutex<HashSet<Reference>>,
+    /// Tags and manifests, with what they were last given to mean.
+    set: Mutex<HashMap<Reference, Digest>>,
 }
 
 impl Publishing {
@@ -25,14 +26,19 @@ impl Publishing {
         self.0.open.read().await
     }
 
-    /// The registry has said that the tag is set.
-    pub(super) fn note(&self, tag: &Reference) {
-        self.0.set.lock().unwrap_or_else(PoisonError::into_inner).insert(tag.clone());
+    /// The registry has said that the tag is set, or that it has stored the manifest.
+    pub(super) fn note(&self, name: &Reference, digest: Digest) {
+        self.0.set.lock().unwrap_or_else(PoisonError::into_inner).insert(name.clone(), digest);
+    }
+
+    /// What this run has set or stored.
+    pub(super) fn set(&self) -> HashMap<Reference, Digest> {
+        self.0.set.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Whether this run has set the tag.
     pub(super) fn is_set(&self, tag: &Reference) -> bool {
-        self.0.set.lock().unwrap_or_else(PoisonError::into_inner).contains(tag)
+        self.0.set.lock().unwrap_or_else(PoisonError::into_inner).contains_key(tag)
     }
 
     /// Lets no further tag begin, and waits for the answers about those that have begun.

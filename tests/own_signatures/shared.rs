@@ -33,29 +33,46 @@ fn two_sources_that_signed_one_image_with_different_keys_land_on_one_list() {
     }
 }
 
-/// Another import has read the tag before this one wrote it, and writes after it: no registry can be asked to prevent that.
+/// Another import has read the tag before this one wrote it, and writes after it: no registry can be asked to prevent that. A third
+/// may do so even after this one has joined its list again and seen that it is there.
 #[tokio::test]
 async fn a_list_that_another_program_overwrites_during_the_import_is_joined_again() {
-    let site = Site::exported();
-    let tag = cosign::tag(&site.app, "sig");
-    let theirs = list(&site.app, "sig", std::slice::from_ref(&site.own));
-    theirs.blobs.iter().for_each(|blob| images::push_blob(&site.target, "team/app", blob));
-    let mut late = Seen::new("PUT", format!("/v2/team/app/manifests/{tag}"));
-    late.headers.insert("content-type".to_owned(), theirs.media_type.clone());
-    late.headers.insert("content-length".to_owned(), theirs.manifest.len().to_string());
-    late.body = theirs.manifest.clone();
-    let (host, late) = (site.target.host().to_owned(), Mutex::new(Some(late)));
-    let server = Server::start(move |request, _| {
-        // The import has written its list by now.
-        if request.method == "PUT" && request.target == "/v2/team/app/manifests/1" {
-            let late = late.lock().unwrap().take();
-            late.iter().for_each(|late| assert_eq!(exchange(&host, late).unwrap().status, 201));
-        }
-        exchange(&host, request).unwrap()
-    });
-    let server = server.await;
-    site.import_to(&server.address, &[]).ended(0);
-    site.assert_there(&[&site.own, &site.vendor]);
+    for writes in [1, 2] {
+        let site = Site::exported();
+        let tag = cosign::tag(&site.app, "sig");
+        let theirs = list(&site.app, "sig", std::slice::from_ref(&site.own));
+        theirs.blobs.iter().for_each(|blob| images::push_blob(&site.target, "team/app", blob));
+        let mut late = Seen::new("PUT", format!("/v2/team/app/manifests/{tag}"));
+        late.headers.insert("content-type".to_owned(), theirs.media_type.clone());
+        late.headers.insert("content-length".to_owned(), theirs.manifest.len().to_string());
+        late.body = theirs.manifest.clone();
+        let (host, name, state) = (site.target.host().to_owned(), late.target.clone(), Mutex::new((0, 0)));
+        let server = Server::start(move |request, _| {
+            let write = || assert_eq!(exchange(&host, &late).unwrap().status, 201);
+            let (written, read) = &mut *state.lock().unwrap();
+            // The import has written its list by now.
+            if *written == 0 && request.method == "PUT" && request.target == "/v2/team/app/manifests/1" {
+                *written = 1;
+                write();
+            }
+            let answer = exchange(&host, request).unwrap();
+            if *written == 1 && request.method == "PUT" && request.target == name {
+                *written = 2;
+            }
+            // It has joined them, read that back and looked at them: two HEADs and a GET.
+            if *written == 2 && request.method != "PUT" && request.target == name {
+                *read += 1;
+                if writes == 2 && *read == 3 {
+                    assert_eq!(request.method, "GET");
+                    write();
+                }
+            }
+            answer
+        });
+        let server = server.await;
+        site.import_to(&server.address, &[]).ended(0);
+        site.assert_there(&[&site.own, &site.vendor]);
+    }
 }
 
 /// Harbor keeps what a list was before somebody signed again, and names it among the referrers.
