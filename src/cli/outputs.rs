@@ -8,11 +8,11 @@ use std::ffi::OsStr;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 
+use clap::parser::ValueSource;
 use clap::{Arg, ArgMatches, Command, value_parser};
 
 use crate::bundle::volumes::SetName;
 use crate::error::{Error, Result};
-use crate::receipt::signature_beside;
 
 /// What a command does with a file or directory that an option names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,8 +93,64 @@ const CONTINUED: [(&str, &str); 3] = [("arrived", "receipt"), ("locked", "lock")
 /// Outputs that are changed in place: the state of a proof, the bundle that is signed.
 const CHANGED: [&str; 2] = ["state", "bundle"];
 
-/// What is written beside an output if a key signs it.
-const SIGNED: [&str; 2] = ["receipt", "output"];
+/// What a command writes beside a file that an option names.
+struct Beside {
+    /// As in [`USES`].
+    commands: &'static [&'static str],
+    option: &'static str,
+    /// Only if this option is given, or is not.
+    with: Option<&'static str>,
+    without: Option<&'static str>,
+    /// What messages call it.
+    what: &'static str,
+    /// Behind the name: of the file that a link leads to, or the one that was given.
+    suffixes: &'static [&'static str],
+    of: fn(&Path) -> PathBuf,
+}
+
+/// Of a bundle that is being written.
+const UNFINISHED: &[&str] =
+    &[".partial", ".partial.journal", ".partial.lock", ".partial.old", ".partial.old.journal", ".walk"];
+
+const BESIDE: &[Beside] = &[
+    Beside::new("receipt", "the signature of", &[".sig"], Path::to_path_buf).with("sign_key"),
+    Beside::new("output", "the signature of", &[".sig"], Path::to_path_buf).with("sign_key").only(&["inventory"]),
+    Beside::new("receipt", "the proof beside", &[".proving"], Path::to_path_buf).without("state").only(&["prove"]),
+    Beside::new("receipt", "the proof beside", &[".proving"], Path::to_path_buf).with("prove"),
+    Beside::new("output", "what is kept beside", &[".walk"], resolved).only(&["lock"]),
+    Beside::new("output", "what is kept beside", UNFINISHED, resolved).only(&["export", "join"]),
+    Beside::new("to_bundle", "what is kept beside", UNFINISHED, resolved),
+];
+
+impl Beside {
+    const fn new(
+        option: &'static str,
+        what: &'static str,
+        suffixes: &'static [&'static str],
+        of: fn(&Path) -> PathBuf,
+    ) -> Beside {
+        Beside { commands: &[], option, with: None, without: None, what, suffixes, of }
+    }
+
+    const fn with(self, option: &'static str) -> Beside {
+        Beside { with: Some(option), ..self }
+    }
+
+    const fn without(self, option: &'static str) -> Beside {
+        Beside { without: Some(option), ..self }
+    }
+
+    const fn only(self, commands: &'static [&'static str]) -> Beside {
+        Beside { commands, ..self }
+    }
+
+    fn is_written(&self, command: &str, id: &str, matches: &ArgMatches) -> bool {
+        let is_here = self.option == id && (self.commands.is_empty() || self.commands.contains(&command));
+        is_here
+            && self.with.is_none_or(|option| is_given(matches, option))
+            && !self.without.is_some_and(|option| is_given(matches, option))
+    }
+}
 
 /// A file that the command line names.
 struct Named {
@@ -210,9 +266,13 @@ fn named(command: &Command, matches: &ArgMatches) -> Vec<Named> {
         };
         for path in values(matches, arg).filter(|path| is_replaced(path)) {
             let (id, option) = (arg.get_id().to_string(), shown(arg));
-            if what == Use::Write && SIGNED.contains(&&*id) && has(matches, "sign_key") {
-                let (option, path) = (format!("the signature of {option}"), signature_beside(&path));
-                all.push(Named { id: format!("{id}.sig"), option, path, what });
+            for beside in BESIDE.iter().filter(|beside| beside.is_written(name, &id, matches)) {
+                let option = format!("{} {option}", beside.what);
+                all.extend(beside.suffixes.iter().map(|suffix| {
+                    let mut path = (beside.of)(&path).into_os_string();
+                    path.push(suffix);
+                    Named { id: format!("{id}{suffix}"), option: option.clone(), path: path.into(), what: Use::Write }
+                }));
             }
             all.push(Named { id, option, path, what });
         }
@@ -233,6 +293,11 @@ fn names_a_file(arg: &Arg) -> bool {
 
 fn has(matches: &ArgMatches, id: &str) -> bool {
     matches.try_get_raw(id).is_ok_and(|values| values.is_some())
+}
+
+/// Whether somebody has given it; a flag has a value in any case.
+fn is_given(matches: &ArgMatches, id: &str) -> bool {
+    has(matches, id) && matches.value_source(id) != Some(ValueSource::DefaultValue)
 }
 
 fn values<'m>(matches: &'m ArgMatches, arg: &Arg) -> impl Iterator<Item = PathBuf> + use<'m> {
@@ -311,6 +376,10 @@ mod tests {
         ("export a -o @x.tar --volume-size 1G --since @x.001.tar", "--output", "--since"),
         ("export -f @file -o @new --lock @file", "--lock", "--file"),
         ("export a -o @new --lock @new/lock", "--lock", "--output"),
+        ("export -f @file -o @new --lock @new.partial", "--lock", "--output"),
+        ("export -f @new.walk -o @new", "--file", "--output"),
+        ("export a -o @soft --lock @file.walk", "--lock", "--output"),
+        ("export a -o @new --lock @other --sign-key @new.partial.lock", "--sign-key", "--output"),
         ("export --locked @other --repair @file -o @file", "--output", "--repair"),
         ("export a -o @file --sign-key @file", "--output", "--sign-key"),
         ("import @b.tar --to h --receipt @b.tar", "--receipt", "BUNDLE"),
@@ -321,12 +390,16 @@ mod tests {
         ("import @b.tar --to h --receipt @new --digestfile @dir/../new", "--digestfile", "--receipt"),
         ("import @b.tar --to h --receipt @way/new --digestfile @dir/new", "--digestfile", "--receipt"),
         ("import @b.tar --to h --receipt @new --sign-key @file --digestfile @new.sig", "--digestfile", "--receipt"),
+        ("import @b.tar --to h --prove --receipt @new --digestfile @new.proving", "--digestfile", "--receipt"),
+        ("inventory h -f @file --sign-key @new.sig -o @new", "--sign-key", "--output"),
+        ("prove @file --ca-file @file.proving", "--ca-file", "RECEIPT"),
         ("prove @other --state @file --registries-conf @hard", "--state", "--registries-conf"),
         ("import @b.tar --to h --missing @file --repair @soft", "--missing", "--repair"),
         ("import @b.tar --to h --state @file --map @dir/../file", "--state", "--map"),
         ("inventory h -f @file -o @file", "--output", "--file"),
         ("join @x.001.tar @x.002.tar -o @x.001.tar", "--output", "VOLUME"),
         ("lock -f @file -o @soft", "--output", "--file"),
+        ("lock -f @new.walk -o @new", "--file", "--output"),
         ("lock a --ca-file @file -o @file", "--output", "--ca-file"),
         ("login h --authfile @file --ca-file @file", "--authfile", "--ca-file"),
         ("migrate @dir --to h --receipt @dir/new", "--receipt", "STORAGE"),
@@ -380,6 +453,8 @@ mod tests {
             "import - --to h --receipt - --allow -",
             "import @b.tar --to h --ca-file @file --map @file",
             "prove @file",
+            "prove @file --state @new --ca-file @file.proving",
+            "import @b.tar --to h --receipt @new --digestfile @new.proving",
         ] {
             assert_eq!(said(line), "", "{line}");
         }
