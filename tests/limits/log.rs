@@ -79,6 +79,34 @@ async fn the_log_shows_every_exchange_and_no_secret() {
     }
 }
 
+/// A gateway leads to a login page, which says where it came from; with `/v2/` answered, or not even that.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_login_page_that_repeats_what_led_to_it_shows_no_secret() {
+    for is_root_open in [true, false] {
+        let server = Server::start(move |request, _| match request.target.split('?').next().unwrap() {
+            "/v2/" if is_root_open => {
+                Answer::new(200).with("Docker-Distribution-Api-Version", "registry/2.0").body("{}")
+            }
+            "/signin" => Answer::new(302).with("Location", "/form"),
+            "/form" => {
+                let page = format!("<h1>Sign in</h1><p>{STATE}, then back to /v2/?_state={SIGNATURE}</p>");
+                Answer::new(200).with("Content-Type", "text/html").body(page)
+            }
+            _ => Answer::new(302).with("Location", format!("/signin?state={STATE}")),
+        });
+        let server = server.await;
+        let (image, path) = (format!("{}/team/app:1", server.address), format!("{}/team/app", server.address));
+        let commands: [&[&str]; 4] =
+            [&["inspect", &image], &["lock", &image], &["lock", &path], &["auth", "check", &path]];
+        for command in commands {
+            let output = gapferry(&[command, &["--retries", "0"]].concat()).await;
+            let text = said(&output);
+            assert!(!output.status.success() && text.contains("Sign in ***, then back to"), "{command:?}: {text}");
+            assert!(![STATE, SIGNATURE].iter().any(|secret| text.contains(secret)), "{command:?}: {text}");
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn on_a_terminal_the_log_and_the_bars_do_not_tear_each_other() {
     let server = registry().await;

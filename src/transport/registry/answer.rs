@@ -80,7 +80,7 @@ async fn read(purpose: Purpose, what: &str, reply: Reply, aside: &str) -> (Failu
     let date = reply.header(DATE.as_str()).and_then(|date| httpdate::parse_http_date(date).ok());
     let now = date.unwrap_or_else(SystemTime::now);
     let after = reply.header(RETRY_AFTER.as_str()).and_then(|header| retry_after(header, now));
-    let secrets = trace::secrets(reply.url());
+    let secrets = reply.secrets();
     let body = reply.body_start(READ).await;
     let mut text = format!("{what}: {}{aside}", spoken(status));
     let said = excerpt_without(&body, &secrets);
@@ -211,7 +211,7 @@ pub(super) fn excerpt(body: &[u8]) -> String {
 }
 
 /// The same, without these secrets, which are not kept.
-fn excerpt_without(body: &[u8], secrets: &[String]) -> String {
+pub(super) fn excerpt_without(body: &[u8], secrets: &[String]) -> String {
     let text = String::from_utf8_lossy(body);
     let said = match serde_json::from_slice::<Value>(body) {
         Ok(json) => from_json(&json).unwrap_or_else(|| text.to_string()),
@@ -221,7 +221,7 @@ fn excerpt_without(body: &[u8], secrets: &[String]) -> String {
         Err(_) => text.to_string(),
     };
     // Before it is cut: a part of a secret would not be found any more.
-    shortened(&redacted_with(&said, secrets))
+    shortened(&trace::quoted(&redacted_with(&said, secrets)))
 }
 
 /// The error of an object storage as S3 writes it: `<Error><Code>…</Code><Message>…</Message>…</Error>`. The rest repeats the request.
@@ -242,8 +242,9 @@ pub(super) async fn page(reply: &mut Reply) -> Option<String> {
         return None;
     }
     let is_html = reply.header("content-type").is_some_and(is_html);
+    let secrets = reply.secrets();
     let start = reply.peek(READ).await;
-    is_page(is_html, start).then(|| excerpt(start))
+    is_page(is_html, start).then(|| excerpt_without(start, &secrets))
 }
 
 /// Whether a media type is that of web pages.
@@ -384,13 +385,30 @@ mod tests {
     #[test]
     fn an_error_of_a_storage_is_told_without_the_secrets_of_the_url_it_was_asked_by() {
         let url = "http://storage/b?X-Amz-Signature=AMZSIG0123456789&X-Amz-Security-Token=a%2Fb%3DTOKEN1234&n=12345678";
-        let secrets = trace::secrets(&reqwest::Url::parse(url).unwrap());
+        let secrets = trace::secrets([&reqwest::Url::parse(url).unwrap()]);
         let echo = r#"<?xml version="1.0"?><Error><Code>SignatureDoesNotMatch</Code><Message>no AMZSIG0123456789, a/b=TOKEN1234 or
             a%2Fb%3DTOKEN1234 of 12345678</Message><SignatureProvided>AMZSIG0123456789</SignatureProvided></Error>"#;
         let said = excerpt_without(echo.as_bytes(), &secrets);
         assert_eq!(said, "SignatureDoesNotMatch: no ***, *** or *** of 12345678");
         let page = excerpt_without(b"<html>you sent AMZSIG0123456789</html>", &secrets);
         assert_eq!(page, "(a web page) you sent ***");
+    }
+
+    /// A login page likes to say where it will lead back to.
+    #[test]
+    fn the_query_of_a_url_that_is_quoted_is_masked_and_what_is_no_url_stays() {
+        for (said, shown) in [
+            (
+                "go to https://sso/login?state=S3CRET&n=5#id_token=T0KEN now",
+                "go to https://sso/login?state=***&n=5 now",
+            ),
+            ("back to /v2/a/u/1?_state=S3CRET;x=1", "back to /v2/a/u/1?_state=***;x=***"),
+            ("https://user:S3CRET@host/x", "https://***@host/x"),
+            ("why? see #5 and/or a?b", "why? see #5 and/or a?b"),
+        ] {
+            assert_eq!(excerpt(said.as_bytes()), shown);
+            assert_eq!(excerpt(format!("<p>{said}</p>").as_bytes()), format!("(a web page) {shown}"));
+        }
     }
 
     #[test]

@@ -6,7 +6,7 @@
 use bytes::Bytes;
 use reqwest::Method;
 
-use super::answer::{excerpt, is_html, is_page, refusal};
+use super::answer::{excerpt_without, is_html, is_page, refusal};
 use super::auth::Scopes;
 use super::denials::{self, Denials};
 use super::failure::Failure;
@@ -253,12 +253,15 @@ async fn fetch_once(host: &Host, reference: &Reference, scopes: Scopes) -> Resul
 struct Told {
     served_as: Option<String>,
     digest: Option<Digest>,
+    /// See [`Reply::secrets`].
+    secrets: Vec<String>,
 }
 
 impl Told {
     fn of(reply: &Reply) -> Told {
         let served_as = reply.header("content-type").map(str::to_owned);
-        Told { served_as, digest: reply.header(CONTENT_DIGEST).and_then(|header| header.parse().ok()) }
+        let digest = reply.header(CONTENT_DIGEST).and_then(|header| header.parse().ok());
+        Told { served_as, digest, secrets: reply.secrets() }
     }
 }
 
@@ -296,15 +299,15 @@ fn received(told: &Told, body: Bytes, reference: &Reference, what: &str) -> Resu
     }
     let served_as = told.served_as.as_deref();
     let parsed = Manifest::parse(body.clone(), served_as, reference.digest.as_ref());
-    parsed.map_err(|e| not_carried(what, &body, served_as, e))
+    parsed.map_err(|e| not_carried(what, &body, told, e))
 }
 
-fn not_carried(what: &str, body: &Bytes, served_as: Option<&str>, error: ManifestError) -> Error {
+fn not_carried(what: &str, body: &Bytes, told: &Told, error: ManifestError) -> Error {
     match error {
         ManifestError::Schema1 | ManifestError::MediaType(_) => Error::input(what).because(error),
         // Another server than a registry has answered.
-        _ if is_page(served_as.is_some_and(is_html), body) => {
-            strange(what, format!("the answer is no manifest: {}", excerpt(body)))
+        _ if is_page(told.served_as.as_deref().is_some_and(is_html), body) => {
+            strange(what, format!("the answer is no manifest: {}", excerpt_without(body, &told.secrets)))
         }
         _ => Error::damaged(what).because(error),
     }
@@ -396,7 +399,8 @@ async fn stored(host: &Host, name: &Reference, body: &Bytes, reply: Reply, what:
     if found.is_some_and(|found| found.digest == Digest::of(found.digest.algorithm(), body)) {
         return Ok(reply);
     }
-    let (status, said) = (reply.status(), excerpt(&reply.body_start(MOST_SHOWN).await));
+    let (status, secrets) = (reply.status(), reply.secrets());
+    let said = excerpt_without(&reply.body_start(MOST_SHOWN).await, &secrets);
     Err(Failure::soon(strange(what, format!("the answer is {status}, but it is not there: {said}"))))
 }
 

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use reqwest::{Method, Url};
 use serde_json::{Value, json};
 
-use super::answer::{excerpt, refusal};
+use super::answer::{excerpt_without, refusal};
 use super::auth::Scopes;
 use super::denials::{self, Denials};
 use super::host::{Ask, Host, Target, strange};
@@ -137,9 +137,9 @@ async fn from_api(host: &Host, repository: &Repository, subject: &Digest) -> Res
             .header("accept", media_type::OCI_INDEX);
         let mut ask = ask.map_err(Broken::Asking)?;
         ask.target = Target::Url(url.clone());
-        let read = host.read(&ask, MAX_MANIFEST_SIZE, |reply| pages.after(&url, reply)).await;
-        let (onward, body) = match read.map_err(Broken::of_asking)? {
-            Read::Whole(onward, body) => (onward, body),
+        let read = host.read(&ask, MAX_MANIFEST_SIZE, |reply| (pages.after(&url, reply), reply.secrets())).await;
+        let ((onward, secrets), body) = match read.map_err(Broken::of_asking)? {
+            Read::Whole(told, body) => (told, body),
             Read::Unread(reply) => match reply.status() {
                 400 | 404 | 405 | 501 if is_first && is_a_registrys(&reply) => return Ok(None),
                 // A page may have a second address.
@@ -158,7 +158,7 @@ async fn from_api(host: &Host, repository: &Repository, subject: &Digest) -> Res
         }
         if !is_nothing(&body) {
             let index = Manifest::parse(body.clone(), Some(media_type::OCI_INDEX), None).map_err(|e| {
-                let text = format!("the answer is no index: {}", excerpt(&body));
+                let text = format!("the answer is no index: {}", excerpt_without(&body, &secrets));
                 Broken::Useless(strange(&what, text).because(e))
             })?;
             found.extend(children(&index, &mut seen));

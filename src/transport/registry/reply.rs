@@ -10,7 +10,7 @@ use reqwest::{Response, Url};
 use super::failure::Failure;
 use super::outage::Server;
 use super::patience::Patience;
-use super::trace::Talk;
+use super::trace::{self, Talk};
 use super::unanswered::broken;
 use crate::error::{Error, Kind, Reason};
 
@@ -30,6 +30,8 @@ pub(super) struct Reply {
     pub own: bool,
     /// The server that answered; `None` if it is one that nothing depends on.
     pub server: Option<Server>,
+    /// The URLs that were asked on the way, this one last. Empty: only this one.
+    pub asked: Vec<Url>,
 }
 
 /// An answer that was read, or left to be read.
@@ -43,7 +45,7 @@ pub(super) enum Read<T> {
 impl Reply {
     /// `stall`: the limit that `patience` keeps to.
     pub fn new(response: Response, stall: Duration, talk: Talk, own: bool, server: Option<Server>) -> Reply {
-        Reply { response, begun: BytesMut::new(), stall, talk, permit: None, own, server }
+        Reply { response, begun: BytesMut::new(), stall, talk, permit: None, own, server, asked: Vec::new() }
     }
 
     /// The beginning of the body, at most about `limit` bytes, which is read again by whoever reads the body.
@@ -67,6 +69,11 @@ impl Reply {
     /// Where the answer came from, after redirects.
     pub fn url(&self) -> &Url {
         self.response.url()
+    }
+
+    /// What must not be repeated of the URLs that were asked, if the body quotes it.
+    pub fn secrets(&self) -> Vec<String> {
+        trace::secrets(self.asked.iter().chain([self.url()]))
     }
 
     /// A header's value, if it is there and readable text.

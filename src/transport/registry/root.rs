@@ -11,7 +11,7 @@ use reqwest::header::HeaderMap;
 use reqwest::{Method, Url};
 use tokio::sync::OnceCell;
 
-use super::answer::{excerpt, refusal};
+use super::answer::{excerpt_without, refusal};
 use super::auth::{Auth, Challenge, Scopes};
 use super::failure::{Failure, is_transient, may_be_down};
 use super::limit::Gate;
@@ -131,8 +131,8 @@ impl Root {
     /// # Errors
     /// The server wants TLS, as nginx, Apache and Go's servers say with 400.
     async fn refuse_plain(&self, what: &str, reply: Reply) -> Result<(), Failure> {
-        let status = reply.status();
-        let said = excerpt(&reply.body_start(MOST_SHOWN).await);
+        let (status, secrets) = (reply.status(), reply.secrets());
+        let said = excerpt_without(&reply.body_start(MOST_SHOWN).await, &secrets);
         let words = said.to_lowercase();
         if ["https", "ssl", "tls"].iter().any(|word| words.contains(word)) {
             return Err(Failure::never(Error::new(Kind::Refused, format!("{what}: {status} Bad Request: {said}"))));

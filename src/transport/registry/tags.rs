@@ -13,7 +13,7 @@ use std::sync::atomic::Ordering;
 
 use reqwest::{Method, Url};
 
-use super::answer::{excerpt, refusal};
+use super::answer::{excerpt_without, refusal};
 use super::auth::Scopes;
 use super::host::{Ask, Host, Target, strange};
 use super::optional::Need;
@@ -318,17 +318,17 @@ impl Listing<'_> {
     async fn page(&mut self, url: &Url) -> Result<Read> {
         let mut ask = Ask::new(Method::GET, String::new(), Scopes::pull(self.repository), &self.what).needed(self.need);
         ask.target = Target::Url(url.clone());
-        let read = self.host.read(&ask, MOST_BYTES, |reply| self.pages.after(url, reply)).await?;
+        let read = self.host.read(&ask, MOST_BYTES, |reply| (self.pages.after(url, reply), reply.secrets())).await?;
         let is_first = *url == self.first;
         let at = |error: Error| match is_first {
             true => error,
             false => error.while_doing(format!("reading the page at {}", trace::shown(url))),
         };
         let page = match read {
-            Answer::Whole(onward, body) => match serde_json::from_slice::<Page>(&body) {
+            Answer::Whole((onward, secrets), body) => match serde_json::from_slice::<Page>(&body) {
                 Ok(page) => Ok((onward, body.len(), page)),
                 Err(e) => {
-                    let start = excerpt(&body[..body.len().min(4096)]);
+                    let start = excerpt_without(&body[..body.len().min(4096)], &secrets);
                     Err(strange(&self.what, format!("the answer is not a list of tags: {start}")).because(e))
                 }
             },

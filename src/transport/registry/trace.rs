@@ -53,11 +53,26 @@ pub(super) fn shown(url: &Url) -> String {
 /// A text that may hold URLs, with users and passwords in them, and the values of their queries, masked, and without their
 /// fragments, where tokens are handed over too.
 fn masked(text: &str) -> String {
+    masked_where(text, |_| true)
+}
+
+/// What somebody else says, with the URLs in it masked in the same way; what else has a question mark or a `#` stays.
+pub(super) fn quoted(text: &str) -> String {
+    masked_where(text, |piece| {
+        let (place, query) = piece.split_once(['?', '#']).unwrap_or((piece, ""));
+        place.contains("//") || place.contains('/') && query.contains('=')
+    })
+}
+
+fn masked_where(text: &str, is_url: impl Fn(&str) -> bool) -> String {
     let ends_url = |c: char| c.is_whitespace() || matches!(c, '"' | '\'' | '<' | '>');
     text.split_inclusive(ends_url)
         .map(|piece| {
             let end = piece.rfind(ends_url).unwrap_or(piece.len());
             let (piece, mark) = piece.split_at(end);
+            if !is_url(piece) {
+                return format!("{piece}{mark}");
+            }
             let piece = piece.split('#').next().unwrap_or_default();
             let (place, query) = match piece.split_once('?') {
                 Some((place, query)) => (place, format!("?{}", masked_query(query))),
@@ -94,9 +109,13 @@ fn masked_query(query: &str) -> String {
 /// Shorter values of a query are words and numbers.
 const SHORTEST_SECRET: usize = 8;
 
-/// What of a URL's query must not be repeated, such as the signature of a storage: the values that are masked, as they stand and as
+/// What of the queries of these URLs must not be repeated, such as the signature of a storage: the values that are masked, as they stand and as
 /// they are meant.
-pub(super) fn secrets(url: &Url) -> Vec<String> {
+pub(super) fn secrets<'u>(urls: impl IntoIterator<Item = &'u Url>) -> Vec<String> {
+    urls.into_iter().flat_map(secrets_of).collect()
+}
+
+fn secrets_of(url: &Url) -> Vec<String> {
     let pairs = url.query().unwrap_or_default().split(['&', ';']);
     let pairs = pairs.map(|pair| pair.split_once('=').unwrap_or(("", pair)));
     let raw = pairs.filter(|(key, _)| !OPEN.contains(key)).map(|(_, value)| value);

@@ -187,7 +187,8 @@ impl Wire {
             let server = outage.map(|outage| Server { outage, work });
             let (response, talk) = self.exchange_with(server.as_ref(), &mut call).await?;
             let Some(next) = redirect(&call, &response, repeatable)? else {
-                let reply = Reply::new(response, self.limits.stall, talk, own, server);
+                let mut reply = Reply::new(response, self.limits.stall, talk, own, server);
+                reply.asked = visited;
                 return self.unless_down(&call, reply).await;
             };
             let reason = match () {

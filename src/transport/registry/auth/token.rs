@@ -20,7 +20,7 @@ use super::scope::Scopes;
 use crate::credentials::{Credentials, Secret};
 use crate::error::{Error, Kind};
 use crate::progress::conceal;
-use crate::transport::registry::answer::{excerpt, is_page, refusal_of_token};
+use crate::transport::registry::answer::{excerpt_without, is_page, refusal_of_token};
 use crate::transport::registry::failure::{Failure, is_transient};
 use crate::transport::registry::reply::Reply;
 use crate::transport::registry::wire::{Call, Payload, Wire, is_loopback};
@@ -80,6 +80,15 @@ fn seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<f64>, D:
     })
 }
 
+/// A good answer.
+struct Issued {
+    body: Bytes,
+    /// See [`Reply::secrets`].
+    secrets: Vec<String>,
+    /// When it was asked for.
+    sent: Instant,
+}
+
 /// What is asked of whom.
 pub(super) struct Wanted<'a> {
     pub registry: &'a str,
@@ -97,16 +106,15 @@ impl Wanted<'_> {
             Failure::never(Error::new(Kind::Network, format!("{what}: its realm is not a URL")).because(e))
         })?;
         self.refuse_to_leak(wire, &realm, &what)?;
-        let (mut body, mut sent) = self.ask(wire, &realm, &what).await?;
+        let mut answer = self.ask(wire, &realm, &what).await?;
         // What stands before a token server may have answered in its place.
-        if is_no_answer(&body) {
-            (body, sent) = self.ask(wire, &realm, &what).await?;
+        if is_no_answer(&answer.body) {
+            answer = self.ask(wire, &realm, &what).await?;
         }
-        read(&body, &what, sent)
+        read(&answer, &what)
     }
 
-    /// The body of a good answer, and when it was asked for.
-    async fn ask(&self, wire: &Wire, realm: &Url, what: &str) -> Result<(Bytes, Instant), Failure> {
+    async fn ask(&self, wire: &Wire, realm: &Url, what: &str) -> Result<Issued, Failure> {
         let sent = Instant::now();
         let reply = match self.credentials.and_then(|c| c.identity_token.as_ref()) {
             Some(identity) => {
@@ -118,7 +126,8 @@ impl Wanted<'_> {
         };
         let status = reply.status();
         if (200..300).contains(&status) {
-            return Ok((reply.body(what, MOST_BYTES).await?, sent));
+            let secrets = reply.secrets();
+            return Ok(Issued { body: reply.body(what, MOST_BYTES).await?, secrets, sent });
         }
         let mut failure = refusal_of_token(what, reply).await;
         // Whatever the token server dislikes, it is about who is asking.
@@ -194,9 +203,10 @@ fn is_no_answer(body: &[u8]) -> bool {
     body.trim_ascii().is_empty() || is_page(false, body)
 }
 
-fn read(body: &[u8], what: &str, sent: Instant) -> Result<Token, Failure> {
+fn read(answer: &Issued, what: &str) -> Result<Token, Failure> {
+    let (body, sent) = (&*answer.body, answer.sent);
     if is_page(false, body) {
-        let text = format!("{what}: the answer holds no token: {}", excerpt(body));
+        let text = format!("{what}: the answer holds no token: {}", excerpt_without(body, &answer.secrets));
         return Err(Failure::never(Error::new(Kind::Network, text)));
     }
     // The answer may hold a token even if it is broken: never quoted.
