@@ -254,7 +254,7 @@ mod tests {
     /// A storage may repeat them in an error in either form.
     #[test]
     fn a_secret_of_a_url_is_known_as_it_stands_and_as_it_is_meant() {
-        let url = "https://s3/x?n=1&abc%2Fdefgh&sig=r%2Bs3cret;key=a%20b%20c%20d%20e&t=short".parse().unwrap();
+        let url: Url = "https://s3/x?n=1&abc%2Fdefgh&sig=r%2Bs3cret;key=a%20b%20c%20d%20e&t=short".parse().unwrap();
         assert_eq!(
             secrets(&url),
             ["abc%2Fdefgh", "abc/defgh", "r%2Bs3cret", "r+s3cret", "a%20b%20c%20d%20e", "a b c d e"]
