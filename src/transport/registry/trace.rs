@@ -109,8 +109,8 @@ fn masked_query(query: &str) -> String {
 /// Shorter values of a query are words and numbers.
 const SHORTEST_SECRET: usize = 8;
 
-/// What of the queries of these URLs must not be repeated, such as the signature of a storage: the values that are masked, as they stand and as
-/// they are meant.
+/// What of the queries of these URLs must not be repeated, such as the signature of a storage: the values that are masked, as they
+/// stand and as they are meant.
 pub(super) fn secrets<'u>(urls: impl IntoIterator<Item = &'u Url>) -> Vec<String> {
     urls.into_iter().flat_map(secrets_of).collect()
 }
@@ -256,7 +256,7 @@ mod tests {
     fn a_secret_of_a_url_is_known_as_it_stands_and_as_it_is_meant() {
         let url: Url = "https://s3/x?n=1&abc%2Fdefgh&sig=r%2Bs3cret;key=a%20b%20c%20d%20e&t=short".parse().unwrap();
         assert_eq!(
-            secrets(&url),
+            secrets_of(&url),
             ["abc%2Fdefgh", "abc/defgh", "r%2Bs3cret", "r+s3cret", "a%20b%20c%20d%20e", "a b c d e"]
         );
     }
