@@ -21,6 +21,7 @@ mod publish;
 mod publishing;
 mod read_back;
 mod resend;
+mod settled;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::pin::pin;
@@ -44,10 +45,11 @@ use closed::Closed;
 pub use listed::Unlisted;
 use listed::Written;
 pub use observed::Observed;
-pub use outcome::{Done, Outcome, Settled, confirmed};
+pub use outcome::{Done, Outcome, confirmed};
 use outcomes::Outcomes;
 pub use publishing::Publishing;
 use resend::Resent;
+pub use settled::{Companions, Settled};
 
 /// How to run a transfer.
 #[derive(Clone, Copy, Debug)]
@@ -71,7 +73,7 @@ pub struct Transfer<'a> {
     options: Options,
     events: Events,
     mounted: AtomicU64,
-    companions: Mutex<HashMap<Reference, Settled>>,
+    companions: Mutex<Companions>,
     failed: Mutex<HashMap<(Repository, Digest), Arc<Error>>>,
     failed_first: Mutex<HashMap<Digest, Arc<Error>>>,
     /// Each manifest is put once per repository, however many images share it, and tagged by one image at a time:

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::stream::{self, StreamExt};
 
-use super::listed::MOST_JOINS;
+use super::listed::{BUSY, MOST_JOINS};
 use super::publish::manifest_of;
 use super::{Settled, Transfer};
 use crate::companion::Joined;
@@ -16,7 +16,7 @@ use crate::content::{Body, Origin, ReferrerList, Source, TagList};
 use crate::error::{Error, Kind, Reason, Result};
 use crate::graph::Image;
 use crate::oci::{Descriptor, Digest, Manifest, Reference, Repository, Role, Tag};
-use crate::plan::{CompanionAction, CompanionStep, ImageStep, OnExisting, TagState, compare, decide};
+use crate::plan::{CompanionAction, CompanionStep, ImageStep, ListState, OnExisting, TagState, compare, decide};
 
 impl Transfer<'_> {
     /// Gives the tag of a companion its meaning; its manifest and all blobs are there. Where the image is doubtful, what the target
@@ -42,7 +42,8 @@ impl Transfer<'_> {
             }
             Err(error) => return Err(error),
         };
-        self.note_settled(&step.tag, settled);
+        let mut companions = self.companions.lock().unwrap_or_else(PoisonError::into_inner);
+        companions.settle(&step.tag, step.digest, settled);
         Ok(())
     }
 
@@ -60,19 +61,6 @@ impl Transfer<'_> {
         self.tag(image, &step.tag, written).await?;
         self.note_written(&step.tag, written, begun);
         Ok(settled)
-    }
-
-    /// Another image may bring the same list: that nothing was left to do for it is no news.
-    fn note_settled(&self, tag: &Reference, settled: Settled) {
-        let mut companions = self.companions.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_known = companions.get(tag).is_some_and(|known| match (&known.action, settled.state) {
-            (CompanionAction::Join { joined, .. }, TagState::Other(found)) => *joined == found,
-            (known, TagState::Other(_)) => known.changes_tag() && settled.action == CompanionAction::Nothing,
-            (_, state) => state == TagState::Same,
-        });
-        if !is_known {
-            companions.insert(tag.clone(), settled);
-        }
     }
 
     /// Decides, and sends the blobs that only this decision needs. That takes a moment in which another program may join its own
@@ -94,10 +82,31 @@ impl Transfer<'_> {
                 _ => return Ok(decided),
             }
             let now = TagState::now(&self.sink.resolve(&step.tag).await?, &step.digest);
-            if now == decided.0.state || tries.next().is_none() {
+            if now == decided.0.state {
                 return Ok(decided);
             }
+            // What was joined by now would replace what another program has just written.
+            if tries.next().is_none() {
+                let action = CompanionAction::Obstructed { reason: BUSY.to_owned() };
+                return Ok((Settled { action, state: now }, None));
+            }
         }
+    }
+
+    /// Compares the list under a tag that means another one with `ours`; `None`: it is gone. One that is named and not given is not:
+    /// several servers may answer for one registry, and some of them later than others.
+    pub(super) async fn compared(
+        &self,
+        tag: &Reference,
+        ours: &Manifest,
+    ) -> Result<Option<(ListState, Option<Joined>)>> {
+        let compared = compare(self.sink, tag, ours).await?;
+        if compared.is_some()
+            || matches!(TagState::now(&self.sink.resolve(tag).await?, &ours.digest()), TagState::New | TagState::Same)
+        {
+            return Ok(compared);
+        }
+        Ok(Some((ListState::Unknown("the registry names it and does not give it".to_owned()), None)))
     }
 
     /// As in the plan, by what the tag means now.
@@ -110,7 +119,7 @@ impl Transfer<'_> {
         let (mut list, mut joined) = (None, None);
         let is_list = step.tag.tag.as_ref().is_some_and(Tag::is_list);
         if matches!(state, TagState::Other(_) | TagState::Blocked) && is_list {
-            match compare(self.sink, &step.tag, ours).await? {
+            match self.compared(&step.tag, ours).await? {
                 Some((now, both)) => (list, joined) = (Some(now), both),
                 None => state = TagState::New,
             }

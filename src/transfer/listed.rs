@@ -12,15 +12,18 @@ use std::time::{Duration, Instant};
 
 use futures_util::stream::{self, StreamExt};
 
-use super::{Settled, Transfer};
+use super::Transfer;
 use crate::content::Stored;
 use crate::error::{Error, Kind, Reason, Result};
 use crate::graph::{Graph, Image};
 use crate::oci::{Digest, Manifest, Reference, Repository, Tag};
-use crate::plan::{CompanionAction, ListState, Plan, TagState, compare};
+use crate::plan::{CompanionAction, ListState, Plan, TagState};
 
 /// How often a list is joined again that another writer changes at the same moment.
 pub const MOST_JOINS: u32 = 3;
+
+pub(super) const BUSY: &str = "other programs write the list at the same time, and what was added to it was lost each time; run the \
+                               same command again when they have ended";
 
 /// How often a list is looked at in the end where others write it.
 const MOST_LOOKS: u32 = 4;
@@ -160,28 +163,24 @@ impl Transfer<'_> {
     async fn check_list<'t>(&self, mut list: Watched<'t>) -> Option<Watched<'t>> {
         let why = match self.restore(&mut list).await {
             Ok((settled, is_others)) => {
-                settled.into_iter().for_each(|settled| self.resettle(list.tag, settled));
+                settled.into_iter().for_each(|action| self.resettle(list.tag, &action));
                 return is_others.then_some(list);
             }
             // It was there a moment ago, and what ended the run is reported for all that it concerns.
             Err(error) if error.stopped().is_some() => return None,
             Err(error) => error,
         };
-        let reason = format!("the list was written, and what became of it is not known: {}", why.chain());
-        let state = TagState::Other(list.list.digest());
-        self.resettle(list.tag, Settled { action: CompanionAction::Obstructed { reason }, state });
+        let reason = format!("the list was written, but it could not be read back: {}", why.chain());
+        self.resettle(list.tag, &CompanionAction::Obstructed { reason });
         None
     }
 
-    /// What the tag meant before stays what it was found to mean first.
-    fn resettle(&self, tag: &Reference, settled: Settled) {
-        let mut companions = self.companions.lock().unwrap_or_else(PoisonError::into_inner);
-        let state = companions.get(tag).map_or(settled.state, |known| known.state);
-        companions.insert(tag.clone(), Settled { state, ..settled });
+    fn resettle(&self, tag: &Reference, action: &CompanionAction) {
+        self.companions.lock().unwrap_or_else(PoisonError::into_inner).resettle(tag, action);
     }
 
     /// Sees to it that the tag has all of the list. `None`: it has, and nothing was changed. Also whether somebody else writes there.
-    async fn restore(&self, watched: &mut Watched<'_>) -> Result<(Option<Settled>, bool)> {
+    async fn restore(&self, watched: &mut Watched<'_>) -> Result<(Option<CompanionAction>, bool)> {
         let Watched { image, tag, list, means: before } = watched.clone();
         let turn = self.turn(tag);
         let _mine = turn.lock().await;
@@ -195,7 +194,7 @@ impl Transfer<'_> {
                 TagState::Other(means) => {
                     is_others |= means != before;
                     watched.means = means;
-                    compare(self.sink, tag, &list).await?
+                    self.compared(tag, &list).await?
                 }
             };
             let (action, written) = match compared {
@@ -204,8 +203,7 @@ impl Transfer<'_> {
                 }
                 Some((ListState::Unknown(why), _)) => {
                     let reason = format!("something else has replaced the list that was written: {why}");
-                    let action = CompanionAction::Obstructed { reason };
-                    return Ok((Some(Settled { action, state: found }), false));
+                    return Ok((Some(CompanionAction::Obstructed { reason }), false));
                 }
                 Some((ListState::Differs { joined, kept, added }, Some(both))) => {
                     self.send_config(tag, &both).await?;
@@ -218,12 +216,9 @@ impl Transfer<'_> {
             self.written.lock().unwrap_or_else(PoisonError::into_inner).pace.note(begun);
             (watched.means, is_others) = (written.digest(), true);
             watched.list = written;
-            settled = action.map(|action| Settled { action, state: found });
+            settled = action;
         }
-        let reason = "other programs write the list at the same time, and what was added to it was lost each time; run the same \
-                      command again when they have ended";
-        let action = CompanionAction::Obstructed { reason: reason.to_owned() };
-        Ok((Some(Settled { action, state: TagState::Other(list.digest()) }), false))
+        Ok((Some(CompanionAction::Obstructed { reason: BUSY.to_owned() }), false))
     }
 
     /// Whether somebody else writes the list, too, so that it is to be looked at again.

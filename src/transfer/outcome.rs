@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
-use super::Unlisted;
+use super::{Companions, Settled, Unlisted};
 use crate::error::{Error, Result};
 use crate::graph::Graph;
 use crate::oci::{Digest, Manifest, Reference, Repository};
@@ -31,26 +31,22 @@ pub struct Outcome {
     /// failed, too.
     pub set: HashMap<Reference, Digest>,
     /// What became of the tags of companions that were looked at again.
-    pub companions: HashMap<Reference, Settled>,
-}
-
-/// What became of the tag of a companion.
-#[derive(Clone, Debug)]
-pub struct Settled {
-    pub action: CompanionAction,
-    /// What it meant just before.
-    pub state: TagState,
+    pub companions: Companions,
 }
 
 impl Outcome {
     /// What was done with the tag of a companion in the end: another thing than was planned, if somebody there changed it meanwhile.
     pub fn action<'a>(&'a self, companion: &'a CompanionStep) -> &'a CompanionAction {
-        self.companions.get(&companion.tag).map_or(&companion.action, |settled| &settled.action)
+        self.settled(companion).map_or(&companion.action, |settled| &settled.action)
     }
 
     /// What the tag of a companion meant when that was decided.
     pub fn state(&self, companion: &CompanionStep) -> TagState {
-        self.companions.get(&companion.tag).map_or(companion.state, |settled| settled.state)
+        self.settled(companion).map_or(companion.state, |settled| settled.state)
+    }
+
+    fn settled(&self, companion: &CompanionStep) -> Option<&Settled> {
+        self.companions.get(&companion.tag, &companion.digest)
     }
 }
 

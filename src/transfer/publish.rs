@@ -3,7 +3,8 @@
 use std::sync::{Arc, PoisonError};
 
 use super::Transfer;
-use super::outcome::{Done, Settled};
+use super::outcome::Done;
+use super::settled::Settled;
 use crate::content::Lookup;
 use crate::error::{Error, Kind, Reason, Result};
 use crate::graph::Image;
@@ -28,7 +29,7 @@ impl Transfer<'_> {
         self.check_blobs(image, step)?;
         let done = self.publish(image, step).await?;
         let companions = self.companions.lock().unwrap_or_else(PoisonError::into_inner);
-        Ok(match step.own_list().and_then(|own| companions.get(&own.tag)) {
+        Ok(match step.own_list().and_then(|own| companions.get(&own.tag, &own.digest)) {
             Some(settled) if settled.action.leaves_tag() => Done::Skipped,
             // Its list has all of ours by now.
             Some(Settled { action: CompanionAction::Nothing, state: TagState::Other(_) }) => Done::Present,
