@@ -295,6 +295,7 @@ pub async fn discover(
 ) -> Result<(Lock, Graph), Failures> {
     let written = expanded.wanted.iter().map(|wanted| (wanted.reference.clone(), wanted.written.clone())).collect();
     let walked = walk_all(&expanded.wanted, jobs, events, |wanted| walk.discover(wanted)).await;
+    walk.report_lost();
     let (images, missing) = sort(expanded, walked, leave_out, events)?;
     let locked = images.iter().map(|image| image.locked.clone()).collect();
     let lock = Lock { version: LOCK_VERSION, created: now, load_platform: None, images: locked, missing };
@@ -314,6 +315,7 @@ pub async fn pin(
 ) -> Result<Lock, Failures> {
     let bare = |locked| Image { locked, manifests: Vec::new(), blobs: Vec::new() };
     let walked = walk_all(&expanded.wanted, jobs, events, async |wanted| walk.pin(wanted).await.map(bare)).await;
+    walk.report_lost();
     let (images, missing) = sort(expanded, walked, leave_out, events)?;
     let images = images.into_iter().map(|image| image.locked).collect();
     Ok(Lock { version: LOCK_VERSION, created: now, load_platform: None, images, missing })

@@ -7,6 +7,7 @@
 mod attached;
 mod left_behind;
 mod locked;
+mod lost;
 mod modes;
 mod platforms;
 mod recall;
@@ -27,6 +28,7 @@ use crate::progress::{Event, Events};
 use crate::select::{self, Root};
 use locked::Given;
 pub use locked::{Former, Kept, LockedCompanions};
+use lost::LostCompanions;
 pub use modes::Modes;
 use platforms::{check_has, check_has_any};
 pub use platforms::{other_platform, platform_of_config};
@@ -118,6 +120,7 @@ pub struct Walk<'a> {
     tags: Mutex<HashMap<Repository, attached::KnownTags>>,
     /// Registries of which was said that they do not tell what is attached.
     untold: Mutex<HashSet<String>>,
+    lost: LostCompanions,
     /// Repositories of which was said that they list as referrers what does not name its subject.
     foreign: Mutex<HashSet<Repository>>,
     /// What follows from that for the command, and what can be done about it: the end of the warning.
@@ -126,7 +129,7 @@ pub struct Walk<'a> {
 
 impl<'a> Walk<'a> {
     pub fn new(source: &'a Cached<'a>, options: Options, events: Events) -> Walk<'a> {
-        let (known, recalled, platforms, tags, untold) = Default::default();
+        let (known, recalled, platforms, tags, untold, lost) = Default::default();
         let (former, kept_companions, denied_companions, foreign, written) = Default::default();
         let (modes, kept_modes, left_behind, companions, leaves_withheld, untold_effect) = Default::default();
         let leaves_lost_companions = false;
@@ -149,6 +152,7 @@ impl<'a> Walk<'a> {
             platforms,
             tags,
             untold,
+            lost,
             foreign,
             untold_effect,
         }
@@ -231,6 +235,11 @@ impl<'a> Walk<'a> {
     /// Takes the entries of `known` over wherever they are what is wanted, without asking what their tags mean now.
     pub fn with_known(self, known: Known) -> Walk<'a> {
         Walk { known, ..self }
+    }
+
+    /// Says which companions registries named and did not give.
+    pub fn report_lost(&self) {
+        self.lost.report(&self.events);
     }
 
     /// How many images were not asked about.

@@ -113,6 +113,7 @@ impl Asker<'_> {
             .buffered(self.jobs.max(1))
             .try_collect()
             .await?;
+        walk.report_lost();
         let (images, found): (Vec<_>, Vec<_>) = found.into_iter().unzip();
         let manifests = kept(found.iter().flat_map(|found| &found.manifests));
         let confirmed = found.iter().flat_map(Found::digests).collect();

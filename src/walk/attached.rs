@@ -136,7 +136,7 @@ impl Companions {
         Ok(())
     }
 
-    /// Notes companions that the registry names and does not give: one warning for each subject, unless all are required.
+    /// Notes companions that the registry names and does not give, unless all are required.
     fn note_lost(&mut self, walk: &Walk<'_>, repository: &Repository, subject: Digest, lost: &[Lost]) -> Result<()> {
         let Some(Lost { name, error }) = lost.first() else { return Ok(()) };
         let what = match lost.len() {
@@ -146,8 +146,7 @@ impl Companions {
         if walk.options.referrers == Referrers::Require {
             return Err(error.clone().while_doing(what));
         }
-        let text = format!("{repository}: {what}: {}; left out", error.chain());
-        walk.events.report(Event::Warning(text));
+        walk.lost.note(repository, lost.len(), format!("{repository}: {what}: {}", error.chain()));
         self.unknown = true;
         Ok(())
     }

@@ -62,7 +62,9 @@ async fn at_registry(source: &Cached<'_>, reference: &Reference, context: &Conte
     let walk = Walk::new(source, options, context.events.clone());
     let walk = walk.with_untold_effect("those that were found are shown");
     let wanted = Wanted { reference: reference.clone(), rename: None, platforms: Vec::new(), written: String::new() };
-    match walk.discover(&wanted).await {
+    let found = walk.discover(&wanted).await;
+    walk.report_lost();
+    match found {
         Ok(image) => (image.locked.attached.unwrap_or_default(), image.locked.attached_unknown),
         Err(error) => {
             let text = format!("signatures and other companions of {reference} are not shown: {}", error.chain());
