@@ -13,10 +13,11 @@ use futures_util::stream::{self, StreamExt, TryStreamExt};
 use super::companions::{self, ListState};
 use super::{Targets, put_by_tag};
 use crate::content::{Lookup, Sink};
-use crate::error::Result;
+use crate::error::{Error, Kind, Reach, Result};
 use crate::graph::Graph;
 use crate::oci::{Descriptor, Digest, Manifest, Reference, Repository};
 use crate::progress::{Event, Events, Phase};
+use crate::resolve::Failures;
 
 /// Bytes of a blob from which on it is asked for even in a repository that seems to be new: far more work to send than to
 /// ask for.
@@ -225,6 +226,13 @@ fn questions(
     questions
 }
 
+/// Whether an error says nothing of other repositories.
+fn is_of_repository(error: &Error) -> bool {
+    let reaches = error.reason().is_some_and(|reason| reason.reach() == Reach::Registry);
+    let is_denied = matches!(error.kind(), Kind::NotFound | Kind::Unauthorized | Kind::Refused);
+    is_denied && !reaches && error.stopped().is_none()
+}
+
 /// Takes them out of `tags`.
 fn one_of_each_repository(tags: &mut BTreeSet<Reference>) -> BTreeSet<Reference> {
     let mut seen = HashSet::new();
@@ -256,16 +264,25 @@ impl Asker<'_> {
         (0..questions).for_each(|_| self.events.report(Event::ItemDone));
     }
 
+    /// # Errors
+    /// All that are about single repositories, at once: each has to be allowed by somebody.
     async fn resolve_all(&self, references: BTreeSet<Reference>) -> Result<Vec<(Reference, Lookup)>> {
-        stream::iter(references)
-            .map(|reference| async move {
-                let found = self.sink.resolve(&reference).await?;
-                self.events.report(Event::ItemDone);
-                Ok((reference, found))
-            })
-            .buffer_unordered(self.jobs)
-            .try_collect()
-            .await
+        let questions = stream::iter(references).map(|reference| async move {
+            let found = self.sink.resolve(&reference).await?;
+            self.events.report(Event::ItemDone);
+            Ok((reference, found))
+        });
+        let mut answers = questions.buffer_unordered(self.jobs);
+        let (mut found, mut denied) = (Vec::new(), Vec::new());
+        while let Some(answer) = answers.next().await {
+            match answer {
+                Ok(answer) => found.push(answer),
+                Err(error) if is_of_repository(&error) => denied.push(error),
+                Err(error) => return Err(error),
+            }
+        }
+        denied.sort_by_cached_key(Error::chain);
+        if denied.is_empty() { Ok(found) } else { Err(Failures(denied).into_error("asking what the target has")) }
     }
 
     /// Of the repositories in which a tag was not found, those that have none at all.

@@ -70,6 +70,19 @@ fn a_registry_in_maintenance_is_named_once_for_all_images() {
     assert_eq!(stderr.matches("405 Method Not Allowed").count(), 1, "{stderr}");
 }
 
+/// Each run would name one of them, and each right would be asked for alone.
+#[test]
+fn repositories_that_deny_everything_are_all_named_at_once() {
+    let (source, target, directory) = (Registry::start(), Registry::start(), tempdir());
+    let images = ["team/a", "team/closed", "team/z", "team/zclosed"].map(|name| images::oci(name, "1", &[name]));
+    let bundle = export(&source, &images.each_ref(), directory.path());
+    let proxy = Proxy::before(target.host());
+    proxy.when("*", "closed/").always().fault(Fault::Status(403));
+    let (code, stderr) = import(&bundle, &proxy.address, &["-j", "1"]);
+    assert_eq!(code, Some(4), "{stderr}");
+    assert!(stderr.contains("team/closed") && stderr.contains("team/zclosed"), "{stderr}");
+}
+
 /// Somebody who forgot to log in would read a line for each of a thousand images, and wait for each of their blobs.
 #[test]
 fn a_registry_that_denies_every_push_is_asked_once_for_each_repository_and_named_once_for_all_images() {
