@@ -10,10 +10,15 @@ use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, SeqAcce
 /// The most tags of one repository. Each takes up to 128 bytes, and more with what holds it.
 pub(super) const MOST_TAGS: usize = 250_000;
 
+/// A list of nothing, as [`Entry::Other`] calls it.
+const EMPTY: &str = "an empty list";
+
 #[derive(Debug, Default)]
 pub(super) struct Page {
     /// Empty for `null`, which some registries send for an emptied repository. At most [`MOST_TAGS`] and one.
     pub entries: Vec<Entry>,
+    /// It came with errors, which may have kept others out.
+    pub has_errors: bool,
 }
 
 /// An entry of the list; most are tags.
@@ -35,14 +40,14 @@ impl<'de> Deserialize<'de> for Page {
             }
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Page, A::Error> {
-                let (mut tags, mut has_name, mut has_errors) = (None, false, false);
+                let (mut tags, mut has_name, mut errors) = (None, false, None);
                 while let Some(key) = map.next_key::<String>()? {
                     match key.as_str() {
                         "tags" if tags.is_some() => return Err(A::Error::duplicate_field("tags")),
                         "tags" => {
                             tags = Some(map.next_value::<Option<Entries>>()?.map_or_else(Vec::new, |list| list.0))
                         }
-                        "errors" => has_errors |= map.next_value::<Option<IgnoredAny>>()?.is_some(),
+                        "errors" => errors = map.next_value::<Option<Entry>>()?.or(errors),
                         other => {
                             has_name |= other == "name";
                             map.next_value::<IgnoredAny>()?;
@@ -52,8 +57,9 @@ impl<'de> Deserialize<'de> for Page {
                 // An empty list may be left out, but not by something that is no list of tags at all.
                 let is_list = tags.is_some() || has_name;
                 let entries: Vec<Entry> = tags.unwrap_or_default();
-                match is_list && !(has_errors && entries.is_empty()) {
-                    true => Ok(Page { entries }),
+                let has_errors = errors.as_ref().is_some_and(|errors| *errors != Entry::Other(EMPTY));
+                match is_list && !(errors.is_some() && entries.is_empty()) {
+                    true => Ok(Page { entries, has_errors }),
                     false => Err(A::Error::missing_field("tags")),
                 }
             }
@@ -124,8 +130,11 @@ impl<'de> Deserialize<'de> for Entry {
             }
 
             fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Entry, A::Error> {
-                while list.next_element::<IgnoredAny>()?.is_some() {}
-                Ok(Entry::Other("a list"))
+                let mut kind = EMPTY;
+                while list.next_element::<IgnoredAny>()?.is_some() {
+                    kind = "a list";
+                }
+                Ok(Entry::Other(kind))
             }
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Entry, A::Error> {
@@ -154,6 +163,15 @@ mod tests {
         assert_eq!(entries(mixed), Some(expected.collect()));
         for empty in [r#"{"tags":null}"#, r#"{"tags":[]}"#, r#"{"name":"a"}"#] {
             assert_eq!(entries(empty), Some(vec![]), "{empty}");
+        }
+    }
+
+    /// What a gateway could not read is missing from the list.
+    #[test]
+    fn errors_beside_a_list_are_seen() {
+        for (errors, has) in [(r#"[{"code":"UNKNOWN"}]"#, true), (r#"{"a":1}"#, true), ("[]", false), ("null", false)] {
+            let page: Page = serde_json::from_str(&format!(r#"{{"tags":["1"],"errors":{errors}}}"#)).unwrap();
+            assert_eq!((page.entries.len(), page.has_errors), (1, has), "{errors}");
         }
     }
 

@@ -51,7 +51,7 @@ pub(super) async fn list(host: &Host, repository: &Repository, need: Need) -> Re
     let own = host.url(&format!("/v2/{}/tags/list", repository.path())).await?;
     let first = asking(&own, PAGE, None);
     let pages = Pages::new(first.clone(), MOST_IN_ALL);
-    let (tags, others, says_where, may_be_short) = Default::default();
+    let (tags, others, says_where, has_errors, may_be_short) = Default::default();
     let mut listing = Listing {
         host,
         repository,
@@ -64,14 +64,17 @@ pub(super) async fn list(host: &Host, repository: &Repository, need: Need) -> Re
         tags,
         others,
         says_where,
+        has_errors,
         may_be_short,
     };
     listing.read().await?;
-    let Listing { tags, others, may_be_short, .. } = listing;
+    let Listing { tags, others, has_errors, may_be_short, .. } = listing;
     let lacking = host.memory.answered_tags(repository).into_iter().filter(|tag| !tags.contains(tag));
     let lacking = lacks(repository, lacking);
+    let with_errors = format!("the list of tags of {repository} comes with errors: it may lack others");
     let doubts: Vec<String> = named(repository, others)
         .into_iter()
+        .chain(has_errors.then_some(with_errors))
         .chain(may_be_short.map(|cut| short(repository, cut)))
         .chain(lacking)
         .collect();
@@ -98,6 +101,8 @@ struct Listing<'a> {
     others: Others,
     /// A page has said that another one follows it, so one that says nothing is the last.
     says_where: bool,
+    /// A page came with errors beside its entries.
+    has_errors: bool,
     /// It may have been cut, and what follows cannot be asked for.
     may_be_short: Option<Cut>,
 }
@@ -339,6 +344,7 @@ impl Listing<'_> {
         }
         let (onward, length, page) = page.map_err(at)?;
         self.says_where |= !matches!(onward, Onward::End);
+        self.has_errors |= page.has_errors;
         let mut read = Read { entries: page.entries.len(), new: 0, last: None, onward };
         for entry in page.entries {
             match self.take(&entry) {

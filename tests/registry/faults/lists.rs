@@ -302,6 +302,15 @@ async fn entries_that_are_no_tags_raise_doubts_and_cost_no_others() {
 }
 
 #[tokio::test]
+async fn a_list_that_comes_with_errors_is_not_whole() {
+    let body = r#"{"tags":["1","2"],"errors":[{"code":"UNKNOWN","message":"a backend did not answer"}]}"#;
+    let server = Server::registry(move |_, _| Answer::new(200).body(body)).await;
+    let found = tags(&server).await.unwrap();
+    assert_eq!(names(&found), ["1", "2"]);
+    assert!(found.doubts[0].contains("comes with errors"), "{:?}", found.doubts);
+}
+
+#[tokio::test]
 async fn a_list_without_a_tag_that_the_registry_has_is_not_whole() {
     let server = Server::registry(|request, _| match request.target.contains("/tags/list") {
         true => page(&numbered(3)),
