@@ -61,6 +61,10 @@ pub enum Reason {
     ReadOnly,
     /// No upload can be begun here at all: the registry is in maintenance, or caches another one.
     NoPushes,
+    /// A web page was answered when an upload was to begin, and how far that reaches is not said.
+    WebPage,
+    /// The registry gives addresses for uploads whose host has no address here.
+    UnknownUploadHost,
     /// The project caches another registry, and takes no push.
     ProxyCache,
     /// This account may not push to the project.
@@ -109,7 +113,7 @@ pub enum Reach {
 impl Reason {
     pub fn reach(&self) -> Reach {
         match self {
-            Reason::ReadOnly | Reason::Full { .. } => Reach::Registry,
+            Reason::ReadOnly | Reason::Full { .. } | Reason::UnknownUploadHost => Reach::Registry,
             // Whoever answers for several registries may refuse uploads to one of them.
             Reason::Quota { .. } | Reason::NoPushes | Reason::ProxyCache | Reason::NoPushRight => Reach::Project,
             Reason::UnknownContent(_)
@@ -119,6 +123,7 @@ impl Reason {
             | Reason::PlatformMissing
             | Reason::Passed
             | Reason::UploadDenied
+            | Reason::WebPage
             | Reason::ImmutableTag
             | Reason::BlobInCollection
             | Reason::BodyLimit

@@ -150,6 +150,14 @@ fn for_reason(reason: &Reason) -> Option<&'static str> {
             "the registry is in maintenance (distribution: storage.maintenance.readonly) or a cache of another one (proxy.remoteurl): \
              ask its administrator, then run the same command again",
         ),
+        Reason::WebPage => Some(
+            "a login page, a captive portal or a proxy answers in the registry's place: open the address in a browser to see which; then \
+             run the same command again",
+        ),
+        Reason::UnknownUploadHost => Some(
+            "the registry does not know by which name it is reached: check Harbor's external_url, distribution's http.host, or the \
+             headers Host and X-Forwarded-* that the proxy before it sets; then run the same command again",
+        ),
         Reason::ProxyCache => Some("choose another project, by --to HOST/PROJECT or --map"),
         Reason::NoPushRight => Some(
             "give the account the role Developer or higher, or a robot the permission to push; then run the same command again",

@@ -28,6 +28,11 @@ fn part(reason: &Reason, repository: &Repository) -> Option<Part> {
     }
 }
 
+/// Whether nothing says how far a refusal reaches ([`denied`](super::denied)).
+fn is_denial(reason: &Reason) -> bool {
+    matches!(reason, Reason::UploadDenied | Reason::WebPage)
+}
+
 pub fn registry(repository: &Repository) -> Part {
     (repository.registry().to_owned(), None)
 }
@@ -43,6 +48,8 @@ fn stopped((registry, project): &Part, reason: &Reason, error: &Error) -> Error 
         Reason::Quota { .. } | Reason::Full { .. } => "has no room left",
         Reason::ReadOnly => "is in read-only mode",
         Reason::NoPushes => "takes no uploads",
+        Reason::WebPage => "answers uploads with a web page",
+        Reason::UnknownUploadHost => "leads uploads to a host that is not known here",
         Reason::ProxyCache => "is a proxy cache, which takes no pushes",
         Reason::UploadDenied => "denies uploads",
         _ => "takes nothing more from this account",
@@ -116,7 +123,7 @@ impl Closed {
         let Some(reason) = error.reason().filter(|_| error.stopped().is_none()) else { return error };
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let part = match reason {
-            Reason::UploadDenied => {
+            denial if is_denial(denial) => {
                 state.denied.note(repository, &error);
                 None
             }
@@ -142,12 +149,10 @@ impl Closed {
 
     /// A failure as it is to be reported when nothing more comes: of a part that has denied all that was sent, one for all.
     pub fn settled(&self, repository: &Repository, error: Arc<Error>) -> Arc<Error> {
-        if error.reason() != Some(&Reason::UploadDenied) {
-            return error;
-        }
+        let Some(denial) = error.reason().filter(|reason| is_denial(reason)) else { return error };
         let state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let whole = state.denied.whole(repository);
-        whole.map_or(error, |(part, first)| Arc::new(stopped(&part, &Reason::UploadDenied, &first)))
+        let Some((part, first)) = state.denied.whole(repository) else { return error };
+        Arc::new(stopped(&part, first.reason().unwrap_or(denial), &first))
     }
 
     /// The same as [`Closed::note`] for a blob of the plan.

@@ -125,7 +125,7 @@ fn pushes() -> Vec<(At, Row)> {
     let forms = [Form::Relative, Form::Absolute, Form::Changing];
     let session = forms.map(|form| (Fault::Location(form), ALWAYS, Well)).into_iter();
     let session =
-        session.chain([(Fault::Page, 1, With(1)), (Fault::Status(404), 1, With(1)), (Fault::Status(413), 1, With(1))]);
+        session.chain([(Fault::Page, 1, With(5)), (Fault::Status(404), 1, With(1)), (Fault::Status(413), 1, With(1))]);
     let upload = [
         (Fault::Reset(Stage::RequestBody(0)), 1, Well),
         (Fault::Reset(Stage::RequestBody(LAYER / 2)), 2, Well),

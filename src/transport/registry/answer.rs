@@ -9,6 +9,7 @@ use reqwest::header::{DATE, RETRY_AFTER};
 use serde_json::Value;
 
 use super::failure::{Failure, Retry, is_gateway, is_transient, may_be_down};
+use super::location;
 use super::outage::Evidence;
 use super::refusals;
 use super::reply::Reply;
@@ -49,14 +50,25 @@ pub(super) async fn refusal(what: &str, reply: Reply) -> Failure {
 pub(super) async fn refusal_of(purpose: Purpose, what: &str, reply: Reply) -> Failure {
     let own = reply.own;
     let unsaid = own && reply.status() == 401 && reply.texts("www-authenticate").next().is_none();
-    let failure = said(purpose, what, reply, if unsaid { NO_CHALLENGE } else { "" }).await;
+    let aside = match own {
+        true if unsaid => NO_CHALLENGE.to_owned(),
+        true => String::new(),
+        false => from(&reply),
+    };
+    let failure = said(purpose, what, reply, &aside).await;
     if own { failure } else { failure.of_another_server() }
+}
+
+/// Said of the answer of a server to which the registry has sent us.
+fn from(reply: &Reply) -> String {
+    format!(" (from {})", reply.url().origin().ascii_serialization())
 }
 
 /// The same, with the codes of the specification that the body has.
 pub(super) async fn refusal_with_codes(what: &str, reply: Reply) -> (Failure, Vec<String>) {
     let own = reply.own;
-    let (failure, body) = read(Purpose::Read, what, reply, "").await;
+    let aside = if own { String::new() } else { from(&reply) };
+    let (failure, body) = read(Purpose::Read, what, reply, &aside).await;
     let json: Option<Value> = serde_json::from_slice(&body).ok();
     let errors = json.as_ref().and_then(|json| json.get("errors")).and_then(Value::as_array);
     let codes = errors.into_iter().flatten().map(code).collect();
@@ -81,8 +93,11 @@ async fn read(purpose: Purpose, what: &str, reply: Reply, aside: &str) -> (Failu
     let now = date.unwrap_or_else(SystemTime::now);
     let after = reply.header(RETRY_AFTER.as_str()).and_then(|header| retry_after(header, now));
     let secrets = reply.secrets();
+    let to = reply.header("location").filter(|_| (300..400).contains(&status));
+    let to = to.and_then(|to| location::resolve(reply.url(), to).ok());
+    let to = to.map(|to| format!(" to {}", to.origin().ascii_serialization())).unwrap_or_default();
     let body = reply.body_start(READ).await;
-    let mut text = format!("{what}: {}{aside}", spoken(status));
+    let mut text = format!("{what}: {}{to}{aside}", spoken(status));
     let said = excerpt_without(&body, &secrets);
     if !said.is_empty() {
         text.push_str(": ");
@@ -97,16 +112,15 @@ async fn read(purpose: Purpose, what: &str, reply: Reply, aside: &str) -> (Failu
     };
     if refusals::is_down(status, &body) {
         let retry = if server.is_some() { Retry::Down(Evidence::Admitted) } else { Retry::Soon };
-        return (Failure { error: Error::new(Kind::Network, text), retry, server, status: None, asked: None }, body);
+        return (Failure { server, ..Failure::new(Error::new(Kind::Network, text), retry) }, body);
     }
     let error = Error::new(kind(status), text);
-    let asked = None;
     if let Some(reason) = refusals::named(status, &body) {
-        return (Failure { error: error.with_reason(reason), retry, server, status: Some(status), asked }, body);
+        return (Failure { server, status: Some(status), ..Failure::new(error.with_reason(reason), retry) }, body);
     }
     let failure = match reason(purpose, status, &body) {
         Some(reason) => Failure::never(error.with_reason(reason)),
-        None => Failure { error, retry, server, status: Some(status), asked },
+        None => Failure { server, status: Some(status), ..Failure::new(error, retry) },
     };
     (failure, body)
 }
@@ -115,6 +129,10 @@ async fn read(purpose: Purpose, what: &str, reply: Reply, aside: &str) -> (Failu
 fn reason(purpose: Purpose, status: u16, body: &[u8]) -> Option<Reason> {
     if purpose == Purpose::Read {
         return None;
+    }
+    // A login service or a captive portal answers everybody and everything so.
+    if purpose == Purpose::BeginUpload && status < 400 && is_page(false, body) {
+        return Some(Reason::WebPage);
     }
     let json: Option<Value> = serde_json::from_slice(body).ok();
     let errors = json.as_ref().and_then(|json| json.get("errors")).and_then(Value::as_array).map(Vec::as_slice);
@@ -372,6 +390,10 @@ mod tests {
             assert_eq!(reason(Purpose::WriteBlob, 405, body.as_bytes()), None, "a PATCH may be refused alone");
         }
         assert_eq!(begin(r#"{"errors":[{"code":"DENIED","message":"disallowed on this repository"}]}"#), None);
+        // Each image would have a line of its own.
+        for (status, expected) in [(200, Some(Reason::WebPage)), (302, Some(Reason::WebPage)), (404, None)] {
+            assert_eq!(reason(Purpose::BeginUpload, status, b"<html>Please log in</html>"), expected, "{status}");
+        }
     }
 
     #[test]

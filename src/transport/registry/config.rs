@@ -192,6 +192,9 @@ const MIRROR_RETRIES: u32 = 1;
 /// How long a mirror may make a request wait.
 const MIRROR_WAIT: Duration = Duration::from_secs(30);
 
+/// Bytes that an object store copies in a second, when it is slow.
+const COPIED: u64 = 8 * 1024 * 1024;
+
 /// The part of [`Config`] that says how long to wait and how often to try.
 #[derive(Clone, Debug)]
 pub(super) struct Limits {
@@ -216,6 +219,15 @@ impl Limits {
         let (stall, commit) = (config.stall_timeout, config.commit_timeout);
         let (first_delay, retry_budget) = (config.first_delay, config.retry_budget);
         Limits { retries, max_wait, first_delay, retry_budget, stall, commit }
+    }
+
+    /// How long a registry may take to store an upload of `size` bytes after the last of them. An object store may copy what it has
+    /// got, at [`COPIED`] at least; besides that, this is time without an answer, and the retry budget bounds it. It is a little longer,
+    /// so that a registry that answers nothing at all is given up before.
+    pub fn to_store(&self, size: u64) -> Duration {
+        let Some(budget) = self.retry_budget else { return self.commit };
+        let without_answer = budget.max(self.stall).saturating_add(self.stall / 2);
+        without_answer.saturating_add(Duration::from_secs(size / COPIED)).min(self.commit)
     }
 
     /// The same for a place that is not the only one to ask.
@@ -249,6 +261,18 @@ mod tests {
         }
         let stranger = config.tls_for("other.internal", false, &"https://../x".parse().unwrap());
         assert_eq!(stranger.cert_dir, None);
+    }
+
+    /// A small blob that is not answered would cost a quarter of an hour, and a large one needs the time.
+    #[test]
+    fn what_is_large_may_take_long_to_be_stored_and_the_rest_has_the_retry_budget() {
+        let of = |retry_budget: Option<u64>, size| {
+            let retry_budget = retry_budget.map(Duration::from_secs);
+            Limits { retry_budget, ..Limits::default() }.to_store(size).as_secs()
+        };
+        let gib = 1024 * 1024 * 1024;
+        let told = [of(Some(120), 1), of(Some(20), 1), of(Some(120), gib), of(Some(120), 20 * gib), of(None, 1)];
+        assert_eq!(told, [150, 90, 150 + 128, 900, 900]);
     }
 
     #[test]

@@ -19,6 +19,7 @@ use super::auth::Scopes;
 use super::failure::Failure;
 use super::host::{Ask, Host, strange};
 use super::outage::{Server, Work};
+use super::patience::LEAST;
 use super::reply::Reply;
 use super::retry::Tries;
 use super::trace;
@@ -28,8 +29,12 @@ use crate::error::{Error, Kind, Result};
 use crate::oci::{Descriptor, Repository};
 use crate::progress::Event;
 
-/// This much progress after a break makes the earlier breaks forgotten.
+/// This much progress after a break makes the earlier breaks forgotten, where no retry budget says how long to be patient: at a
+/// mirror, say.
 const ENOUGH: u64 = 1024 * 1024;
+/// Where one does, this part of a blob is enough, or what a slow line has to bring within the stall limit: what comes in pieces, one
+/// for each request, comes. So the pieces of one blob are not endlessly many.
+const PART: u64 = 32;
 
 type Pieces = BoxStream<'static, Result<Bytes, Failure>>;
 
@@ -47,6 +52,7 @@ pub(super) async fn blob(host: Arc<Host>, repository: &Repository, blob: &Descri
         position: offset,
         skip: 0,
         pieces: None,
+        doubt: None,
         server: None,
         opened: Instant::now(),
         tries,
@@ -77,6 +83,8 @@ struct Flow {
     /// What the present connection sends once more.
     skip: u64,
     pieces: Option<Pieces>,
+    /// Why they may be something else than the blob, if they come to another length.
+    doubt: Option<String>,
     /// Where they come from; see [`Reply::server`].
     server: Option<Server>,
     /// When they were asked for.
@@ -104,24 +112,48 @@ impl Flow {
         loop {
             let failure = match self.piece().await {
                 Some(Ok(piece)) => match self.fresh(piece) {
+                    Some(_) if self.position > self.wanted.blob.size && self.doubt.is_some() => self.other(),
                     Some(piece) => return Ok(Some(piece)),
                     None => continue,
                 },
                 None if self.position >= self.wanted.blob.size => {
+                    self.server.iter().for_each(Server::answered);
                     self.tries.succeeded();
                     return Ok(None);
                 }
+                None if self.doubt.is_some() => self.other(),
                 None => Failure::soon(self.short()),
                 Some(Err(failure)) => failure,
             };
             self.pieces = None;
-            if std::mem::take(&mut self.since_break) >= ENOUGH {
-                self.tries.renew();
-            }
+            let failure = self.judged(failure);
+            self.since_break = 0;
             self.tries.again(failure).await?;
             let begins = self.connect().await?;
             self.skip = self.position - begins;
         }
+    }
+
+    /// What it means that a body broke off. One that has brought something is slow; one that has not may be one of many.
+    fn judged(&mut self, failure: Failure) -> Failure {
+        if self.has_got_on() {
+            self.tries.renew();
+            return failure;
+        }
+        match &self.server {
+            Some(server) if self.since_break == 0 => failure.of_body(server),
+            _ => failure,
+        }
+    }
+
+    /// Whether enough has come since the last break.
+    fn has_got_on(&self) -> bool {
+        let Wanted { host, blob, .. } = &self.wanted;
+        let enough = match host.wire.limits.retry_budget {
+            Some(_) => LEAST.min(blob.size / PART).max(1),
+            None => ENOUGH,
+        };
+        self.since_break >= enough
     }
 
     async fn piece(&mut self) -> Option<Result<Bytes, Failure>> {
@@ -139,7 +171,11 @@ impl Flow {
         self.position += piece.len() as u64;
         self.since_break += piece.len() as u64;
         if let Some(server) = &self.server {
-            server.outage.moved(self.opened);
+            // What was sent before proves nothing.
+            match self.has_got_on() {
+                true => server.outage.advanced(server.work),
+                false => server.outage.moved(self.opened),
+            }
         }
         (!piece.is_empty()).then_some(piece)
     }
@@ -149,13 +185,21 @@ impl Flow {
         Error::new(Kind::Network, format!("{}: the body ended after {at} of {size} bytes", self.wanted.what))
     }
 
+    /// Something else came than the blob: a page, or what a proxy has changed on its way.
+    fn other(&self) -> Failure {
+        let (doubt, size) = (self.doubt.as_deref().unwrap_or_default(), self.wanted.blob.size);
+        let text = format!("the answer ({doubt}) has not the {size} bytes of its descriptor");
+        Failure::never(strange(&self.wanted.what, text))
+    }
+
     /// Opens a connection at `position`, or at 0; says which.
     async fn connect(&mut self) -> Result<u64> {
         let mut from = self.position;
         loop {
             let failure = match self.wanted.open(from).await {
-                Ok(Opened::At { begins, pieces, server }) => {
+                Ok(Opened::At { begins, pieces, doubt, server }) => {
                     (self.pieces, self.server, self.opened) = (Some(pieces), server, Instant::now());
+                    self.doubt = doubt;
                     return Ok(begins);
                 }
                 Ok(Opened::Elsewhere(reason)) if from > 0 => {
@@ -229,15 +273,12 @@ impl Wanted {
     fn whole(&self, reply: Reply) -> Result<Opened, Failure> {
         match reply.content_length() {
             Some(length) if length != self.blob.size => {
-                let kind = reply.header("content-type").unwrap_or("no type");
-                let coding = reply.coding().map(|coding| format!(", Content-Encoding {coding}")).unwrap_or_default();
                 let text = format!(
-                    "the registry offers {length} bytes ({kind}{coding}), its descriptor says {}",
+                    "the registry offers {length} bytes ({}), its descriptor says {}",
+                    served_as(&reply),
                     self.blob.size
                 );
-                // Another server than a registry has answered, or what stands before it has changed the answer.
-                let is_other = reply.header("content-type").is_some_and(is_html) || reply.coding().is_some();
-                Err(Failure::never(if is_other { strange(&self.what, text) } else { self.wrong(&text) }))
+                Err(Failure::never(if doubt(&reply).is_some() { strange(&self.what, text) } else { self.wrong(&text) }))
             }
             _ => Ok(Opened::at(0, reply, &self.what)),
         }
@@ -269,6 +310,8 @@ enum Opened {
     At {
         begins: u64,
         pieces: Pieces,
+        /// See [`Flow::doubt`].
+        doubt: Option<String>,
         /// See [`Reply::server`].
         server: Option<Server>,
     },
@@ -278,8 +321,21 @@ enum Opened {
 
 impl Opened {
     fn at(begins: u64, reply: Reply, what: &str) -> Opened {
-        Opened::At { begins, server: reply.server.clone(), pieces: reply.stream(what) }
+        Opened::At { begins, doubt: doubt(&reply), server: reply.server.clone(), pieces: reply.stream(what) }
     }
+}
+
+/// Why an answer of another length is no damaged blob: another server than a registry has answered, or what stands before it has
+/// changed the answer.
+fn doubt(reply: &Reply) -> Option<String> {
+    let is_other = reply.header("content-type").is_some_and(is_html) || reply.coding().is_some();
+    is_other.then(|| served_as(reply))
+}
+
+fn served_as(reply: &Reply) -> String {
+    let kind = reply.header("content-type").unwrap_or("no type");
+    let coding = reply.coding().map(|coding| format!(", Content-Encoding {coding}")).unwrap_or_default();
+    format!("{kind}{coding}")
 }
 
 /// `bytes start-end/total`; a total of `*` is unknown (RFC 9110 §14.4).

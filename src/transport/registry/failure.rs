@@ -16,6 +16,8 @@ pub(super) struct Failure {
     pub status: Option<u16>,
     /// When the request was sent that failed, where that is known: before, it may have waited for its turn.
     pub asked: Option<Instant>,
+    /// How long it was waited for in vain.
+    pub waited: Duration,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,7 +36,7 @@ pub(super) enum Retry {
 
 impl Failure {
     pub fn new(error: Error, retry: Retry) -> Failure {
-        Failure { error, retry, server: None, status: None, asked: None }
+        Failure { error, retry, server: None, status: None, asked: None, waited: Duration::ZERO }
     }
 
     pub fn never(error: Error) -> Failure {
@@ -48,6 +50,19 @@ impl Failure {
     /// No answer came from the registry.
     pub fn no_answer(error: Error) -> Failure {
         Failure::new(error, Retry::Down(Evidence::NoAnswer))
+    }
+
+    /// The same, after this time.
+    pub fn no_answer_in(waited: Duration, error: Error) -> Failure {
+        Failure { waited, ..Failure::no_answer(error) }
+    }
+
+    /// The body of an answer of `server` broke off: that is no better than an error in its place.
+    pub fn of_body(self, server: &Server) -> Failure {
+        match self.retry {
+            Retry::Soon => Failure { retry: Retry::Down(Evidence::Status), ..self.at(server) },
+            _ => self,
+        }
     }
 
     /// It is this server that failed.

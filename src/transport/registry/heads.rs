@@ -52,7 +52,12 @@ impl Heads {
     }
 
     /// Whether it is not worth asking: one got no answer while the registry answered other questions, and none has got one since.
-    pub fn are_ignored(&self, outage: &Outage) -> bool {
+    /// Those of `another` kind tell as long as none of this kind was answered: what swallows HEAD does not look at paths.
+    pub fn are_ignored(&self, another: &Heads, outage: &Outage) -> bool {
+        self.are_swallowed(outage) || self.asked().answered.is_none() && another.are_swallowed(outage)
+    }
+
+    fn are_swallowed(&self, outage: &Outage) -> bool {
         let Asked { answered, unanswered } = *self.asked();
         unanswered.is_some_and(|sent| answered.is_none_or(|answered| answered < sent) && outage.is_heard_since(sent))
     }
@@ -74,13 +79,15 @@ mod tests {
     #[test]
     fn a_head_without_an_answer_counts_only_where_others_are_answered_and_no_head_is() {
         let outage = Outage::new("r.io", &Limits::default(), &(Arc::new(Recorder::default()) as _));
-        let heads = Heads::default();
+        let (heads, another) = (Heads::default(), Heads::default());
         outage.answered(Work::Read);
         heads.note_silence(Instant::now());
-        assert!(!heads.are_ignored(&outage), "the registry may have been silent altogether");
+        assert!(!heads.are_ignored(&another, &outage), "the registry may have been silent altogether");
         outage.answered(Work::Read);
-        assert!(heads.are_ignored(&outage));
+        assert!(heads.are_ignored(&another, &outage) && another.are_ignored(&heads, &outage));
+        another.note_answer();
+        assert!(heads.are_ignored(&another, &outage) && !another.are_ignored(&heads, &outage));
         heads.note_answer();
-        assert!(!heads.are_ignored(&outage));
+        assert!(!heads.are_ignored(&another, &outage));
     }
 }

@@ -101,11 +101,12 @@ impl Ask<'_> {
         }
     }
 
-    /// What is known of such questions, if this is a HEAD.
-    fn heads<'m>(&self, memory: &'m Memory) -> Option<&'m Heads> {
+    /// What is known of such questions, if this is a HEAD, and of those of the other kind.
+    fn heads<'m>(&self, memory: &'m Memory) -> Option<(&'m Heads, &'m Heads)> {
+        let (manifests, blobs) = (&memory.manifest_heads, &memory.blob_heads);
         match self.method == Method::HEAD {
-            true if self.path().contains("/manifests/") => Some(&memory.manifest_heads),
-            true if self.path().contains("/blobs/") => Some(&memory.blob_heads),
+            true if self.path().contains("/manifests/") => Some((manifests, blobs)),
+            true if self.path().contains("/blobs/") => Some((blobs, manifests)),
             _ => None,
         }
     }
@@ -216,7 +217,10 @@ impl Host {
                     let reading = reply.read(ask.what, limit, head);
                     match self.wire.unless_given_up(server.as_ref(), ask.what, reading).await {
                         Ok(read) => return Ok(read),
-                        Err(failure) => failure,
+                        Err(failure) => match &server {
+                            Some(server) => failure.of_body(server),
+                            None => failure,
+                        },
                     }
                 }
                 Err(failure) => {
@@ -239,20 +243,10 @@ impl Host {
         }
         let permit = self.reads.clone().acquire_owned().await.ok();
         let heads = ask.heads(&self.memory);
-        if heads.is_some_and(|heads| heads.are_ignored(&self.wire.outage)) {
+        if heads.is_some_and(|(heads, others)| heads.are_ignored(others, &self.wire.outage)) {
             return Ok(None);
         }
-        let asked = self.once(ask).await;
-        if let Some(heads) = heads {
-            match &asked {
-                Ok(_) => heads.note_answer(),
-                Err(Failure { asked: Some(sent), .. }) if sent.elapsed() >= self.wire.limits.stall => {
-                    heads.note_silence(*sent);
-                }
-                Err(_) => {}
-            }
-        }
-        let failure = match asked {
+        let failure = match self.once(ask).await {
             Ok(reply) if reply.own && reply.status() == 429 => refusal(ask.what, reply).await,
             Ok(mut reply) => {
                 reply.permit = permit;
@@ -275,6 +269,20 @@ impl Host {
     /// One try, a second one with a new token if the first was refused for the old, and a third one with Basic credentials where
     /// the registry takes them as well.
     pub async fn once(&self, ask: &Ask<'_>) -> Result<Reply, Failure> {
+        let asked = self.authorized(ask).await;
+        if let Some((heads, _)) = ask.heads(&self.memory) {
+            match &asked {
+                Ok(_) => heads.note_answer(),
+                Err(Failure { asked: Some(sent), .. }) if sent.elapsed() >= self.wire.limits.stall => {
+                    heads.note_silence(*sent);
+                }
+                Err(_) => {}
+            }
+        }
+        asked
+    }
+
+    async fn authorized(&self, ask: &Ask<'_>) -> Result<Reply, Failure> {
         self.pass(ask.what).await.map_err(Failure::never)?;
         let url = match &ask.target {
             Target::Path(path) => self.url(path).await.map_err(Failure::never)?,

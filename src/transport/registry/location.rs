@@ -7,7 +7,8 @@
 use reqwest::header::LOCATION;
 use reqwest::{Method, Response, Url};
 
-use super::failure::Failure;
+use super::failure::{Failure, Retry};
+use super::reply::Reply;
 use super::trace;
 use super::wire::Call;
 use crate::error::{Error, Kind};
@@ -29,6 +30,20 @@ pub(super) fn redirect(call: &Call<'_>, response: &Response, repeatable: bool) -
         return Err(misled(call.what, reason));
     }
     Ok(Some(next))
+}
+
+/// Where an answer leads content that can only be sent anew (307, 308), with the failure that has it sent there at once. `None`: it
+/// does not. Credentials go only to the registry's own origin ([`wire`](super::wire)).
+pub(super) fn led_on(reply: &Reply, what: &str) -> Option<Result<(Url, Failure), Failure>> {
+    let location = reply.header("location").filter(|_| matches!(reply.status(), 307 | 308))?;
+    let next = resolve(reply.url(), location).map_err(|reason| misled(what, format!("redirected, but {reason}")));
+    Some(next.map(|next| {
+        let [from, to] = [reply.url(), &next].map(|url| url.origin().ascii_serialization());
+        let reason = format!(
+            "{from} redirects what is uploaded to {to}, again and again; whatever stands before the registry must pass uploads on"
+        );
+        (next, Failure { retry: Retry::Now, ..misled(what, reason) })
+    }))
 }
 
 /// A redirect that must not or cannot be followed.

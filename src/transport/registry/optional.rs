@@ -22,6 +22,7 @@ use super::answer::refusal_with_codes;
 use super::auth::Scopes;
 use super::failure::{Failure, Retry, is_transient};
 use super::host::{Ask, Host};
+use super::memory::Memory;
 use super::reply::{Read, Reply};
 use super::retry::backoff;
 use crate::error::{Error, Kind, Result};
@@ -242,7 +243,8 @@ async fn answers_others(host: &Host) -> Result<bool> {
         None => ("/v2/".to_owned(), Scopes::enter("")),
     };
     let (mut tries, mut at_once, mut method) = (host.tries(&what), true, Method::HEAD);
-    if path == "/v2/" || host.memory.manifest_heads.are_ignored(&host.wire.outage) {
+    let Memory { manifest_heads, blob_heads, .. } = &host.memory;
+    if path == "/v2/" || manifest_heads.are_ignored(blob_heads, &host.wire.outage) {
         method = Method::GET;
     }
     loop {

@@ -26,6 +26,7 @@ mod silence;
 mod work;
 
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -39,7 +40,7 @@ use crate::progress::{Event, Events};
 
 pub(super) use announced::Announced;
 use announced::Waits;
-pub(super) use silence::{Evidence, Next, Suspicion};
+pub(super) use silence::{Evidence, Next, Round, Suspicion};
 use silence::{Probed, Silence};
 pub(super) use work::{Server, Work};
 
@@ -65,6 +66,8 @@ pub(super) struct Outage {
     state: Mutex<State>,
     /// The server answered, or was given up.
     changed: Notify,
+    /// How often.
+    changes: AtomicU64,
     /// No answer came, for the first time since the last one.
     silent: Notify,
 }
@@ -98,8 +101,16 @@ struct State {
 
 impl Outage {
     pub fn new(place: &str, limits: &Limits, events: &Events) -> Outage {
-        let (state, changed, silent) = Default::default();
-        Outage { place: place.to_owned(), limits: limits.clone(), events: events.clone(), state, changed, silent }
+        let (state, changed, changes, silent) = Default::default();
+        Outage {
+            place: place.to_owned(),
+            limits: limits.clone(),
+            events: events.clone(),
+            state,
+            changed,
+            changes,
+            silent,
+        }
     }
 
     /// The server, as lines and errors name it.
@@ -124,7 +135,7 @@ impl Outage {
             (silence, waits, is_change)
         };
         if is_change {
-            self.changed.notify_waiters();
+            self.wake();
         }
         let silent = silence.filter(|silence| silence.is_reported).map(|silence| silence.rounds.since);
         let put_off = waits.filter(|waits| waits.is_reported).map(|waits| waits.began);
@@ -142,7 +153,7 @@ impl Outage {
         let was_unanswered = state.silence.as_mut().is_some_and(|silence| std::mem::take(&mut silence.unanswered));
         drop(state);
         if was_unanswered {
-            self.changed.notify_waiters();
+            self.wake();
         }
     }
 
@@ -152,11 +163,20 @@ impl Outage {
     }
 
     fn moved_at(&self, now: Instant, began: Instant) {
+        self.note_movement(now, |silence| silence.moved(began, now));
+    }
+
+    /// A transfer of this kind has got further than any before it: whenever it began, and whatever becomes of it, the budget counts
+    /// anew for its kind.
+    pub fn advanced(&self, work: Work) {
+        let now = Instant::now();
+        self.note_movement(now, |silence| silence.advanced(work, now));
+    }
+
+    fn note_movement(&self, now: Instant, note: impl FnMut(&mut Silence)) {
         let mut state = self.state();
         (state.moved, state.is_known, state.signs_missed) = (Some(now), true, 0);
-        if let Some(silence) = &mut state.silence {
-            silence.moved(began, now);
-        }
+        state.silence.iter_mut().for_each(note);
         if let Some(waits) = &mut state.announced {
             waits.since = now;
         }
@@ -170,6 +190,7 @@ impl Outage {
     fn failed_at(&self, now: Instant, suspicion: &Suspicion<'_>) -> Next {
         let mut guard = self.state();
         let state = &mut *guard;
+        let changes = self.changes.load(Ordering::SeqCst);
         if let Some(stopped) = &state.stopped {
             return Next::GivenUp(stopped.clone());
         }
@@ -210,7 +231,7 @@ impl Outage {
             let does = if is_heard { work.undone() } else { "has not answered" };
             let stopped = state.stop(&self.place, used_up_by(does, lasted, suspicion.why));
             drop(guard);
-            self.changed.notify_waiters();
+            self.wake();
             return Next::GivenUp(stopped);
         }
         let Some(own) = own else {
@@ -228,7 +249,7 @@ impl Outage {
         if is_news {
             self.announce(suspicion.why, left);
         }
-        Next::Together(delay)
+        Next::Together(Round { delay, changes })
     }
 
     /// Whether it has answered anything since `then`, a probe included.
@@ -306,12 +327,21 @@ impl Outage {
         }
     }
 
-    /// Waits for `delay`, or until the registry has answered somebody else.
-    pub async fn rest(&self, delay: Duration) {
-        tokio::select! {
-            () = tokio::time::sleep(delay) => {}
-            () = self.changed.notified() => {}
+    /// Waits until the round is over, or the registry has answered somebody else since the wait was decided.
+    pub async fn rest(&self, round: Round) {
+        let changed = self.changed.notified();
+        if self.changes.load(Ordering::SeqCst) != round.changes {
+            return;
         }
+        tokio::select! {
+            () = tokio::time::sleep(round.delay) => {}
+            () = changed => {}
+        }
+    }
+
+    fn wake(&self) {
+        self.changes.fetch_add(1, Ordering::SeqCst);
+        self.changed.notify_waiters();
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

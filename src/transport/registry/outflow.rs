@@ -162,22 +162,23 @@ impl Watch {
 
     /// Ends, telling why, when the registry has taken no piece for `stall`, or, once it has all, not answered for
     /// `commit`. While the source keeps it waiting it has `source` of time. What passed before the request was sent does not
-    /// count.
-    pub async fn stalled(&self, stall: Duration, commit: Duration, source: Duration) -> String {
+    /// count. The second value is how long the registry has kept us waiting.
+    pub async fn stalled(&self, stall: Duration, commit: Duration, source: Duration) -> (String, Duration) {
         self.state().moved = Instant::now();
         loop {
-            let (patience, told, moved) = {
+            let (patience, told, starved, moved) = {
                 let state = self.state();
                 let (patience, told) = match (state.starved, state.left) {
                     (true, _) => (source, "what is to be sent did not come"),
                     (false, 0) => (commit, "everything is sent, and no answer came"),
                     (false, _) => (stall, "the registry took fewer than 32 KiB"),
                 };
-                (patience, told, state.moved)
+                (patience, told, state.starved, state.moved)
             };
             let left = patience.saturating_sub(moved.elapsed());
             if left.is_zero() {
-                return format!("{told} in {} s", patience.as_secs_f32());
+                let waited = if starved { Duration::ZERO } else { patience };
+                return (format!("{told} in {} s", patience.as_secs_f32()), waited);
             }
             // Looked at again and again, because the state may change to a shorter patience.
             tokio::time::sleep(left.min(stall)).await;
@@ -236,9 +237,9 @@ mod tests {
         let taken = rest.next().await.unwrap().unwrap();
         assert_eq!((taken.len() as u64, watch.sent()), (LEAST, LEAST));
         let (short, long) = (Duration::from_millis(1), Duration::from_secs(600));
-        assert!(watch.stalled(short, long, long).await.contains("fewer than 32 KiB"));
+        assert!(watch.stalled(short, long, long).await.0.contains("fewer than 32 KiB"));
         while rest.next().await.is_some() {}
         assert_eq!(watch.sent(), 100_000);
-        assert!(watch.stalled(long, short, long).await.contains("no answer came"));
+        assert!(watch.stalled(long, short, long).await.0.contains("no answer came"));
     }
 }

@@ -134,6 +134,7 @@ impl Reply {
         }
         // A part may be anything, and is proven by its length alone.
         let coding = self.coding().filter(|_| self.status() != 206).map(str::to_owned);
+        let server = self.server.clone().filter(|_| matches!(self.status(), 200 | 206));
         let mut stream = self.stream(what);
         let mut all = BytesMut::new();
         while let Some(piece) = stream.next().await {
@@ -142,6 +143,7 @@ impl Reply {
                 return Err(too_long());
             }
         }
+        server.iter().for_each(Server::answered);
         // Some servers name a coding and send text.
         if let Some(coding) = coding.filter(|_| std::str::from_utf8(&all).is_err()) {
             let coding: String = coding.chars().take(SHOWN).collect();

@@ -56,6 +56,8 @@ pub(super) struct Tries {
     began: Instant,
     /// When it failed first.
     since: Option<Instant>,
+    /// How long it has waited for answers that did not come.
+    unanswered: Duration,
     at_once: u32,
     /// How often the registry refused for its limit without saying how long.
     unsaid: u32,
@@ -87,6 +89,7 @@ impl Tries {
             failed: 0,
             began: Instant::now(),
             since: None,
+            unanswered: Duration::ZERO,
             at_once: 0,
             unsaid: 0,
             asked: Duration::ZERO,
@@ -127,6 +130,7 @@ impl Tries {
         self.patience = patience(&self.limits);
         self.failed = 0;
         self.since = None;
+        self.unanswered = Duration::ZERO;
         self.at_once = 0;
         self.unsaid = 0;
         self.asked = Duration::ZERO;
@@ -177,8 +181,8 @@ impl Tries {
                 Next::Alone(delay) => Some(delay),
                 Next::Exhausted | Next::Unsure => None,
                 Next::GivenUp(stopped) => return Err(given_up(&self.what, stopped)),
-                Next::Together(delay) => {
-                    server.outage.rest(delay).await;
+                Next::Together(round) => {
+                    server.outage.rest(round).await;
                     return Ok(());
                 }
             },
@@ -186,7 +190,8 @@ impl Tries {
         let Some(delay) = delay else {
             // A gateway's answer says that what is behind it does not answer.
             let is_own = |status: u16| may_be_down(status) && !is_gateway(status);
-            let may_be_of_object = failure.status.is_some_and(is_own) && !self.of_whole;
+            let is_failure = failure.status.is_some_and(is_own) || self.is_unanswered();
+            let may_be_of_object = is_failure && !self.of_whole;
             // A registry that has stored nothing in this run does not fail because of this object.
             let may_be_of_object = may_be_of_object && (server.work < Work::Complete || server.outage.has_stored());
             let is_of_object = may_be_of_object && self.is_up(&server.outage).await;
@@ -231,13 +236,20 @@ impl Tries {
         server.is_up_since(since)
     }
 
+    /// Whether it has waited for answers for longer than the budget allows.
+    fn is_unanswered(&self) -> bool {
+        self.limits.retry_budget.is_some_and(|budget| !self.unanswered.is_zero() && self.unanswered >= budget)
+    }
+
     async fn look_at(&mut self, server: &Server, evidence: Evidence, failure: &Failure) -> Next {
         let (why, of_whole) = (self.reason(&failure.error), self.of_whole);
         let began = failure.asked.map_or(self.began, |asked| asked.max(self.began));
         let (work, server) = (server.work, &server.outage);
         let root = self.root.clone().filter(|_| Arc::ptr_eq(server, &self.outage));
+        self.unanswered += failure.waited;
         loop {
-            let (at, own) = (Instant::now(), self.backoff.next());
+            // A request that has waited for as long as the server may be silent has no further try of its own.
+            let (at, own) = (Instant::now(), self.backoff.next().filter(|_| !self.is_unanswered()));
             let since = *self.since.get_or_insert(at);
             let spent = own.is_none();
             let of_blob = self.blob.as_ref().map(|blob| blob.digest().to_string());

@@ -18,6 +18,7 @@ use super::answer::{refusal, refusal_with_codes};
 use super::auth::Scopes;
 use super::failure::{Failure, Retry, is_gateway, is_transient};
 use super::host::{Ask, Target};
+use super::location::led_on;
 use super::outflow::{Feed, Outflow};
 use super::reply::Reply;
 use super::upload::{Upload, concerns_more, location};
@@ -31,6 +32,8 @@ const DENIALS: [&str; 2] = ["DENIED", "TOOMANYREQUESTS"];
 pub(super) struct Session {
     /// Where the next request goes; another one after every answer.
     pub location: Url,
+    /// It is where the whole blob was redirected to, complete with all that it needs.
+    pub is_redirected: bool,
     /// Bytes that are there.
     pub has: u64,
     /// A request broke off: how much came of it has to be asked.
@@ -44,7 +47,12 @@ pub(super) struct Session {
 impl Session {
     /// A new one.
     pub fn at(location: Url) -> Session {
-        Session { location, has: 0, unsure: false, sent: 0, untold: false }
+        Session { location, is_redirected: false, has: 0, unsure: false, sent: 0, untold: false }
+    }
+
+    /// Where the whole blob was redirected to.
+    pub fn redirected(location: Url) -> Session {
+        Session { is_redirected: true, ..Session::at(location) }
     }
 }
 
@@ -80,6 +88,11 @@ impl Upload<'_> {
             return Err(self.lost(lost));
         }
         let reply = self.heard(answer, from + watch.sent())?;
+        if let Some(next) = led_on(&reply, self.what) {
+            let (location, failure) = next?;
+            self.keep(|session| (session.location, session.unsure) = (location, false));
+            return Err(failure);
+        }
         match reply.status() {
             200..=202 | 204 => {
                 self.feed = Some((end, feed));
@@ -134,9 +147,8 @@ impl Upload<'_> {
     /// Ends the upload: an empty PUT with the digest.
     pub async fn close(&mut self) -> Result<(), Failure> {
         let Some(session) = &self.session else { return Ok(()) };
-        let location = session.location.clone();
+        let answer = self.finish(session, Payload::Closing { stored: self.blob.size }).await;
         self.may_be_there = true;
-        let answer = self.finish(location, Payload::Closing).await;
         self.unclosed += 1;
         let reply = self.heard(answer, self.blob.size)?;
         match reply.status() {

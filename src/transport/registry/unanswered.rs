@@ -9,7 +9,7 @@ use crate::error::{Error, Kind};
 
 /// No answer came in this time.
 pub(super) fn silence(what: &str, limit: Duration) -> Failure {
-    Failure::no_answer(Error::new(Kind::Network, format!("{what}: no answer for {} s", limit.as_secs_f32())))
+    Failure::no_answer_in(limit, Error::new(Kind::Network, format!("{what}: no answer for {} s", limit.as_secs_f32())))
 }
 
 /// A connection that could not be made or broke. reqwest's own texts repeat the URL, secrets of its query included, and
@@ -20,6 +20,7 @@ pub(super) fn broken(what: &str, error: reqwest::Error) -> Failure {
     let cause = Broken {
         reason: tls.and_then(tls_words::words).unwrap_or_else(|| bottom(&error)),
         spoke_tls: tls.is_some_and(tls::spoke_tls),
+        is_unresolved: is_unresolved(&error),
     };
     let permanent = error.is_builder() || tls.is_some();
     let error = Error::new(Kind::Network, what).because(cause);
@@ -39,12 +40,32 @@ struct Broken {
     reason: String,
     /// The other side does speak TLS, and one of us does not trust the other.
     spoke_tls: bool,
+    /// No address is known for the host's name.
+    is_unresolved: bool,
 }
 
 /// Whether the connection failed although the other side does speak TLS.
 pub(super) fn spoke_tls(failure: &Failure) -> bool {
     let cause = std::error::Error::source(&failure.error);
     cause.and_then(|cause| cause.downcast_ref::<Broken>()).is_some_and(|broken| broken.spoke_tls)
+}
+
+/// Whether no answer came because the host's name means nothing here.
+pub(super) fn has_no_address(failure: &Failure) -> bool {
+    let cause = std::error::Error::source(&failure.error);
+    cause.and_then(|cause| cause.downcast_ref::<Broken>()).is_some_and(|broken| broken.is_unresolved)
+}
+
+/// hyper's connector has no type for it that could be named.
+fn is_unresolved(error: &reqwest::Error) -> bool {
+    let mut next = std::error::Error::source(error);
+    while let Some(error) = next {
+        if error.to_string() == "dns error" {
+            return true;
+        }
+        next = error.source();
+    }
+    false
 }
 
 fn bottom(error: &(dyn std::error::Error + 'static)) -> String {

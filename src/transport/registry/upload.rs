@@ -10,6 +10,8 @@
 //! The body comes out of a [`BlobReader`](crate::content::BlobReader), which keeps back the last piece until all is proven:
 //! a wrong blob can never be completed. When an upload continues, the blob is read and proven again from its first byte.
 
+use std::sync::Arc;
+
 use futures_util::StreamExt;
 use reqwest::{Method, Url};
 
@@ -19,12 +21,13 @@ use super::failure::{Failure, Retry, may_be_down};
 use super::host::{Ask, Host, Target, strange};
 use super::last_byte;
 use super::location;
-use super::outage::Work;
+use super::outage::{Server, Work};
 use super::outflow::{Feed, Outflow};
 use super::projects::Turn;
 use super::reply::Reply;
 use super::session::Session;
 use super::stored;
+use super::unanswered::has_no_address;
 use super::wire::Payload;
 use crate::content::{Origin, Readable};
 use crate::error::{Error, Kind, Reach, Reason, Result};
@@ -152,10 +155,11 @@ async fn send(host: &Host, repository: &Repository, blob: &Descriptor, origin: &
     };
     loop {
         let inherited = upload.inherited;
-        let Err(mut failure) = upload.attempt().await else {
+        let Err(failure) = upload.attempt().await else {
             tries.succeeded();
             return Ok(());
         };
+        let mut failure = upload.judged_place(failure);
         // A session may have expired since the mount that opened it; the usual way is still to be tried.
         let is_final = failure.error.kind() == Kind::Damaged || concerns_more(&failure.error);
         if inherited && failure.retry == Retry::Never && !is_final {
@@ -164,6 +168,11 @@ async fn send(host: &Host, repository: &Repository, blob: &Descriptor, origin: &
         }
         if upload.has_got_on() {
             tries.renew();
+        }
+        // Nobody has said that it was not stored, and this may have been the last try.
+        if !failure.waited.is_zero() && upload.may_be_there && upload.is_there().await {
+            tries.succeeded();
+            return Ok(());
         }
         if let Err(error) = tries.again(failure).await {
             upload.cancel(&error).await;
@@ -325,9 +334,10 @@ impl Upload<'_> {
         let feed = Feed::after(0, reader).await.map_err(|lost| self.lost(lost))?;
         let body = Outflow::new(&feed, self.blob.size, true);
         let watch = body.watch();
-        let payload = if self.blob.size == 0 { Payload::Closing } else { Payload::Stream(Box::new(body)) };
+        let payload =
+            if self.blob.size == 0 { Payload::Closing { stored: 0 } } else { Payload::Stream(Box::new(body)) };
         let location = session.location.clone();
-        let answer = self.finish(location.clone(), payload).await;
+        let answer = self.finish(&session, payload).await;
         // Our own failure to read makes the connection break; it is the one to tell.
         if let Some(lost) = watch.take_lost() {
             self.refused = Some(location);
@@ -344,6 +354,11 @@ impl Upload<'_> {
                 return Err(failure);
             }
         };
+        if let Some(next) = location::led_on(&reply, self.what) {
+            let (location, failure) = next?;
+            self.session = Some(Session::redirected(location));
+            return Err(failure);
+        }
         match reply.status() {
             201 | 204 => self.accepted(&reply),
             200 | 202 => self.check_there(reply).await,
@@ -395,6 +410,19 @@ impl Upload<'_> {
         }
     }
 
+    /// Where uploads go, the registry says: a name that means nothing here is its mistake, and no outage.
+    fn judged_place(&self, failure: Failure) -> Failure {
+        let is_own = |server: &Server| Arc::ptr_eq(&server.outage, &self.host.wire.outage);
+        match &failure.server {
+            Some(server) if !is_own(server) && has_no_address(&failure) => {
+                let (registry, place) = (&self.host.registry, server.outage.place());
+                let text = format!("{}: {registry} leads to {place}, and this name is not known here", self.what);
+                Failure::soon(Error::new(Kind::Refused, text).with_reason(Reason::UnknownUploadHost))
+            }
+            _ => failure,
+        }
+    }
+
     /// In a new session, and in one piece if a request may bring so much.
     pub fn start_again(&mut self) {
         self.in_one |= self.blob.size <= self.host.memory.chunk();
@@ -414,8 +442,11 @@ impl Upload<'_> {
     }
 
     /// The request that makes a blob of an upload.
-    pub async fn finish(&self, mut location: Url, payload: Payload) -> Result<Reply, Failure> {
-        location.query_pairs_mut().append_pair("digest", &self.blob.digest.to_string());
+    pub async fn finish(&self, session: &Session, payload: Payload) -> Result<Reply, Failure> {
+        let mut location = session.location.clone();
+        if !session.is_redirected {
+            location.query_pairs_mut().append_pair("digest", &self.blob.digest.to_string());
+        }
         self.host.once_with(&self.request(Method::PUT)?, location, payload).await
     }
 

@@ -76,8 +76,10 @@ pub(super) enum Payload {
     Bytes(Bytes),
     /// Can be sent once only.
     Stream(Box<Outflow>),
-    /// Nothing, to end an upload with; the answer may take as long as storing the whole upload does.
-    Closing,
+    /// Nothing, to end an upload of `stored` bytes with; the answer may take as long as storing them does.
+    Closing {
+        stored: u64,
+    },
 }
 
 impl Payload {
@@ -89,7 +91,7 @@ impl Payload {
         match self {
             Payload::Bytes(bytes) => bytes.len() as u64,
             Payload::Stream(outflow) => outflow.length(),
-            Payload::Closing => 0,
+            Payload::Closing { .. } => 0,
         }
     }
 }
@@ -270,7 +272,12 @@ impl Wire {
         // What a 401 means, its body says.
         let status = exchanged.0.status().as_u16();
         if !may_be_down(status) && status != 401 {
-            server.answered();
+            // Content counts when it has come.
+            let is_to_come = matches!(server.work, Work::Read | Work::Content) && matches!(status, 200 | 206);
+            match is_to_come && call.method == Method::GET {
+                true => server.outage.answered(Work::Enter),
+                false => server.answered(),
+            }
             if server.work == Work::Complete && (200..300).contains(&status) {
                 server.outage.note_stored();
             }
@@ -315,25 +322,25 @@ impl Wire {
                 }
                 self.answer_to(server, call.what, self.limits.stall, request).await?
             }
-            Payload::Closing => {
-                call.body = Payload::Closing;
+            Payload::Closing { stored } => {
+                call.body = Payload::Closing { stored };
                 let request = request.header(reqwest::header::CONTENT_LENGTH, 0).body(Bytes::new());
-                let patience = self.limits.commit.max(self.limits.stall);
+                let patience = self.limits.to_store(stored).max(self.limits.stall);
                 self.answer_to(server, call.what, patience, request).await?
             }
             Payload::Stream(outflow) => {
                 let watch = outflow.watch();
-                let (stall, commit) = (self.limits.stall, self.limits.commit);
-                let source = self.limits.max_wait + commit;
+                let (stall, commit) = (self.limits.stall, self.limits.to_store(outflow.length()));
+                let source = self.limits.max_wait + self.limits.commit;
                 let request =
                     request.header(reqwest::header::CONTENT_LENGTH, outflow.length()).body(outflow.into_body());
                 tokio::select! {
                     answer = request.send() => answer,
                     never = moves(server, &watch) => match never {},
                     never = self.tell_if_long(server, call.what, Some(&watch), commit) => match never {},
-                    told = watch.stalled(stall, commit, source) => {
+                    (told, waited) = watch.stalled(stall, commit, source) => {
                         let text = format!("{}: {told}", call.what);
-                        return Err(Failure::no_answer(Error::new(Kind::Network, text)));
+                        return Err(Failure::no_answer_in(waited, Error::new(Kind::Network, text)));
                     }
                 }
             }

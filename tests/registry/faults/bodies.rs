@@ -117,6 +117,28 @@ async fn a_page_or_a_coding_instead_of_a_blob_is_no_damage() {
     }
 }
 
+/// The same where only the end of the body shows that it is not the blob.
+#[tokio::test]
+async fn a_page_or_a_coding_of_unknown_length_is_no_damage_either() {
+    let answer = |body: &str| {
+        let body = format!("{:x}\r\n{body}\r\n0\r\n\r\n", body.len());
+        Answer::new(200).with("Transfer-Encoding", "chunked").body(body)
+    };
+    for (name, value) in [("Content-Type", "text/html"), ("Content-Encoding", "gzip")] {
+        for (body, is_right) in [("hell", false), ("hello!", false), ("hello", true)] {
+            let answer = answer(body).with(name, value);
+            let server = Server::registry(move |_, _| answer.clone()).await;
+            let read = read(&client(config()), &repo(&server), &Shelf::default().add("hello")).await;
+            match read {
+                Ok(read) => assert!(is_right && read == "hello"),
+                Err(error) => assert!(!is_right && error.kind() == Kind::Network, "{value} {body}: {error:?}"),
+            }
+            let asked = server.seen().len();
+            assert_eq!(asked, 1, "another try would end the same way");
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_registry_that_trickles_is_found_out_and_one_that_is_only_slow_is_not() {
     let content = noise(300_000);

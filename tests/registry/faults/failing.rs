@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use gapferry::content::Source;
-use gapferry::error::Kind;
+use gapferry::error::{Kind, Reason};
 use gapferry::oci::{Descriptor, Digest};
 use gapferry::transport::registry::Config;
 
 use super::outage::lines;
 use super::{manifest, repo};
-use crate::shelf::{self, Shelf, read, repository, tag};
-use crate::support::faulty::{Answer, Fault, Host, Seen, Server, Sessions};
+use crate::shelf::{self, Shelf, noise, read, repository, tag};
+use crate::support::faulty::{Answer, Fault, Host, Seen, Server, Sessions, Stage, ranged};
 use crate::{config, watched};
 
 #[tokio::test]
@@ -54,6 +54,17 @@ async fn read_each(server: &Host, blobs: &[Descriptor], config: Config) -> Vec<g
     errors
 }
 
+/// Blobs of which every answer breaks off at this place, and nothing comes after it.
+fn broken_at(at: usize) -> impl Fn(&Seen, usize) -> Answer + Send + Sync + 'static {
+    move |request, _| match request.target.contains("/blobs/") {
+        true => {
+            let fault = Fault::Truncate(if request.range().is_some() { 0 } else { at });
+            ranged(request, &[b'x'; 8]).but(fault)
+        }
+        false => manifest(),
+    }
+}
+
 fn without_content() -> impl Fn(&Seen, usize) -> Answer + Send + Sync + 'static {
     |request, _| match request.target.contains("/blobs/") {
         true => Answer::new(500),
@@ -64,12 +75,68 @@ fn without_content() -> impl Fn(&Seen, usize) -> Answer + Send + Sync + 'static 
 /// Each blob would cost all its tries, while manifests begin the retry budget anew.
 #[tokio::test]
 async fn a_registry_that_gives_no_blob_is_given_up_within_the_budget() {
-    let server = Server::registry(without_content()).await;
+    let servers = [
+        Server::registry(without_content()).await,
+        Server::registry(broken_at(0)).await,
+        Server::registry(broken_at(5)).await,
+    ];
     let shelf = Shelf::default();
-    let blobs: Vec<_> = (0..200).map(|nth| shelf.add(format!("layer {nth}"))).collect();
-    let config = Config { retry_budget: Some(Duration::from_millis(50)), ..config() };
-    let last = read_each(&server, &blobs, config).await.pop().unwrap();
-    assert!(last.chain().contains("has given no content of a blob"), "{last:?}");
+    let blobs: Vec<_> = (100..300).map(|nth| shelf.add(format!("layer{nth}"))).collect();
+    for (nth, server) in servers.iter().enumerate() {
+        let config = Config { retry_budget: Some(Duration::from_millis(50)), ..config() };
+        let last = read_each(server, &blobs, config).await.pop().unwrap();
+        assert!(last.chain().contains("has given no content of a blob"), "{nth}: {last:?}");
+    }
+}
+
+/// The same for what is short: each manifest would cost all its tries.
+#[tokio::test]
+async fn a_registry_whose_manifests_all_break_off_is_given_up_within_the_budget() {
+    let server = Server::registry(|_, _| manifest().but(Fault::Truncate(1))).await;
+    let (registries, _) = watched(Config { retry_budget: Some(Duration::from_millis(50)), ..config() });
+    let mut ended = false;
+    for nth in 0..200 {
+        let error = registries.manifest(&tag(&repo(&server), &format!("v{nth}"))).await.unwrap_err();
+        ended = error.stopped().is_some();
+        if ended {
+            break;
+        }
+    }
+    assert!(ended, "every manifest costs all its tries");
+}
+
+/// What comes in pieces comes, however often it breaks off, and begins the budget anew.
+#[tokio::test]
+async fn a_blob_that_gets_on_between_breaks_is_read_to_its_end() {
+    let content = noise(100_000);
+    let served = content.clone();
+    let server = Server::registry(move |request, _| ranged(request, &served).but(Fault::Truncate(4000))).await;
+    let blob = Shelf::default().add(content.clone());
+    let (registries, _) = watched(Config { retry_budget: Some(Duration::from_millis(1)), ..config() });
+    assert!(read(&registries, &repo(&server), &blob).await.unwrap() == content);
+}
+
+/// A quarter of an hour for each try, while everything else is answered.
+#[tokio::test]
+async fn an_upload_that_is_never_answered_ends_within_the_budget() {
+    let (server, shelf) = (Sessions::start(), Shelf::default());
+    let (frozen, lost, good) = (shelf.add("frozen"), shelf.add("lost"), shelf.add("good"));
+    let hex = |blob: &Descriptor| blob.digest.to_string().replace("sha256:", "");
+    server.when("PUT", &hex(&frozen)).always().fault(Fault::Stall(Stage::Request));
+    server.when("PUT", &hex(&lost)).always().fault(Fault::Stall(Stage::BeforeAnswer));
+    let (soon, repository) = (Duration::from_millis(300), repository(&server.address, "team/app"));
+    let (stall_timeout, retry_budget) = (soon, Some(soon));
+    let (registries, _) = watched(Config { stall_timeout, retry_budget, ..config() });
+    let push = async |blob: &Descriptor| shelf::push(&registries, &repository, &shelf, &[blob]).await;
+    let error = push(&frozen).await.unwrap_err();
+    assert_eq!((error.kind(), error.reason()), (Kind::Network, None), "nothing was stored: {error:?}");
+    assert!(error.stopped().is_none() && error.chain().contains("no answer came"), "{error:?}");
+    assert!(push(&good).await.is_ok());
+    let error = push(&frozen).await.unwrap_err();
+    assert_eq!(error.reason(), Some(&Reason::Undelivered), "{error:?}");
+    assert!(push(&lost).await.is_ok(), "it is there, though nobody said so");
+    let tries = server.seen().iter().filter(|seen| seen.method == "PUT" && seen.target.contains(&hex(&frozen))).count();
+    assert_eq!(tries, 2, "one each time");
 }
 
 /// A hundred images that share a layer would each wait for all its tries.

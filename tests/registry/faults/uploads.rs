@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use gapferry::content::Sink;
-use gapferry::error::Kind;
+use gapferry::credentials::{Credentials, Store};
+use gapferry::error::{Kind, Reason};
 use gapferry::progress::Event;
 use gapferry::transport::registry::Config;
 
@@ -193,4 +194,77 @@ async fn a_registry_that_takes_no_content_in_the_closing_put_gets_it_by_patch() 
     let blob = shelf.add("three");
     let error = shelf::push(&client(config()), &repo(&server), &shelf, &[&blob]).await.unwrap_err();
     assert!(error.kind() == Kind::Refused && server.seen().len() < 10, "{error:?}");
+}
+
+/// Some gateways send content straight to the storage behind them, and some to another address of their own.
+#[tokio::test]
+async fn a_redirected_upload_is_sent_where_it_leads_and_credentials_are_not() {
+    for (large_blob, method) in [(u64::MAX, "PUT"), (1, "PATCH")] {
+        let other = Server::start(|_, _| Answer::new(201)).await;
+        let to = format!("http://{}/bucket?signature=topsecret", other.address);
+        let server = Server::registry(move |request, _| match request.method.as_str() {
+            _ if request.header("authorization").is_empty() => {
+                Answer::new(401).with("WWW-Authenticate", r#"Basic realm="r""#)
+            }
+            "POST" => Answer::new(202).with("Location", "/u?state=1"),
+            "GET" => last_byte(request).unwrap(),
+            _ if request.method != method => Answer::new(201),
+            // Once to another path of its own, then elsewhere.
+            _ if !request.target.contains("moved") => Answer::new(308).with("Location", "/moved?state=2"),
+            _ => Answer::new(307).with("Location", to.clone()),
+        });
+        let server = server.await;
+        let mut credentials = Store::anonymous();
+        credentials.set(&server.address, Credentials::basic("user", "topsecret"));
+        let shelf = Shelf::default();
+        let blob = shelf.add(noise(50_000));
+        let to = client(Config { large_blob, credentials, ..config() });
+        shelf::push(&to, &repo(&server), &shelf, &[&blob]).await.unwrap();
+        let sent = |server: &Server, target: &str| -> Vec<(usize, bool)> {
+            let seen = server.seen().into_iter().filter(|seen| seen.method == method && seen.target == target);
+            seen.map(|seen| (seen.body.len(), !seen.header("authorization").is_empty())).collect()
+        };
+        assert_eq!(sent(&server, "/moved?state=2"), [(50_000, true)], "{method}");
+        assert_eq!(sent(&other, "/bucket?signature=topsecret"), [(50_000, false)], "{method}");
+    }
+}
+
+#[tokio::test]
+async fn an_upload_that_is_redirected_for_ever_or_refused_elsewhere_names_the_host() {
+    let elsewhere = Server::start(|_, _| Answer::new(403)).await;
+    for (to, says) in
+        [(None, "redirects what is uploaded"), (Some(elsewhere.address.clone()), "403 Forbidden (from http://")]
+    {
+        let server = Server::registry(|request, _| match request.method.as_str() {
+            "POST" => Answer::new(202).with("Location", "/u"),
+            _ => Answer::new(404),
+        });
+        let server = server.await;
+        let to = to.unwrap_or_else(|| server.address.clone());
+        server.when("PUT", "").always().fault(Fault::Redirect(to.clone()));
+        let shelf = Shelf::default();
+        let blob = shelf.add("x");
+        let error = shelf::push(&client(config()), &repo(&server), &shelf, &[&blob]).await.unwrap_err();
+        assert!(error.chain().contains(says) && error.chain().contains(&to), "{error:?}");
+    }
+}
+
+/// Told as an outage of the registry, it would be looked for where nothing is wrong.
+#[tokio::test]
+async fn a_registry_that_leads_uploads_to_a_name_that_nobody_knows_is_told_so() {
+    // Longer than a name may be: nobody is asked for its address.
+    let unknown = "x".repeat(70);
+    let location = format!("http://{unknown}:5000/u?state=topsecret");
+    let server = Server::registry(move |request, _| match request.method.as_str() {
+        "POST" => Answer::new(202).with("Location", location.clone()),
+        _ => Answer::new(404),
+    });
+    let server = server.await;
+    let shelf = Shelf::default();
+    let blob = shelf.add("x");
+    let (registries, _) = watched(Config { retry_budget: Some(Duration::from_secs(60)), ..config() });
+    let error = shelf::push(&registries, &repo(&server), &shelf, &[&blob]).await.unwrap_err();
+    assert_eq!((error.kind(), error.reason()), (Kind::Refused, Some(&Reason::UnknownUploadHost)), "{error:?}");
+    let told = error.chain();
+    assert!(told.contains(&unknown) && told.contains(&server.address) && !told.contains("topsecret"), "{told}");
 }

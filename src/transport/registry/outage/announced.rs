@@ -72,7 +72,7 @@ impl Outage {
             );
             let stopped = state.stop(&self.place, why);
             drop(guard);
-            self.changed.notify_waiters();
+            self.wake();
             return Announced::GivenUp(stopped);
         }
         if is_put_off {

@@ -124,7 +124,7 @@ impl Outage {
         let why = used_up_by("has not answered", lasted, &silence.why);
         let stopped = state.stop(&self.place, why);
         drop(guard);
-        self.changed.notify_waiters();
+        self.wake();
         Err(stopped)
     }
 

@@ -92,9 +92,14 @@ impl Suspicion<'_> {
             Evidence::Status => self.work.is_of_held() && proven.is_none(),
             Evidence::Object => false,
             Evidence::NoAnswer | Evidence::Gateway | Evidence::Admitted => {
-                proven.is_none_or(|proven| proven < self.since)
+                proven.is_none_or(|proven| proven < self.first())
             }
         }
+    }
+
+    /// When the request was sent first, as far as is known.
+    fn first(&self) -> Instant {
+        self.since.min(self.began)
     }
 
     /// Whether the try that failed was not the first.
@@ -109,13 +114,21 @@ pub(in crate::transport::registry) enum Next {
     /// It tries again after a wait of its own.
     Alone(Duration),
     /// It tries again with all others.
-    Together(Duration),
+    Together(Round),
     /// Its own tries are used up.
     Exhausted,
     /// The registry has to be probed; then this is decided again.
     Unsure,
     /// Nothing more is asked in this run.
     GivenUp(Stopped),
+}
+
+/// A wait that all share.
+#[derive(Debug)]
+pub(in crate::transport::registry) struct Round {
+    pub delay: Duration,
+    /// How often the server had answered, or was given up, when this was decided.
+    pub changes: u64,
 }
 
 impl Silence {
@@ -165,6 +178,14 @@ impl Silence {
         }
     }
 
+    /// A transfer of this kind brings what none has brought before.
+    pub fn advanced(&mut self, work: Work, now: Instant) {
+        self.unanswered = false;
+        for failed in Work::ALL.into_iter().filter(|failed| work.proves(*failed)) {
+            self.failing[failed as usize].iter_mut().for_each(|since| *since = now);
+        }
+    }
+
     /// Nothing had failed for long when a try `began` that fails now, and something was answered: it begins another one.
     pub fn is_forgotten(&self, heard: Option<Instant>, began: Instant) -> bool {
         began.saturating_duration_since(self.failed) > FORGOTTEN && heard.is_some_and(|heard| heard > self.failed)
@@ -199,7 +220,7 @@ impl Silence {
     /// Whether others had failed for good, or gone on beyond their own tries, before this request failed first.
     pub fn has_ended_others(&self, suspicion: &Suspicion<'_>) -> bool {
         let is_new = suspicion.evidence != Evidence::Object && !self.ended.contains(suspicion.what);
-        self.several && is_new && self.spent.is_some_and(|spent| spent < suspicion.since)
+        self.several && is_new && self.spent.is_some_and(|spent| spent < suspicion.first())
     }
 
     /// Notes that a request failed for good.

@@ -71,6 +71,18 @@ fn when_several_fail_all_wait_together_and_one_line_says_so() {
     assert!(told[0].contains("r.io:5000 does not answer (refused)") && told[1].contains("answers again"), "{told:?}");
 }
 
+/// Otherwise it sleeps through the whole round, half a minute.
+#[tokio::test]
+async fn an_answer_between_a_failure_and_the_wait_for_it_ends_the_wait() {
+    let (outage, _) = outage(5, Some(Duration::from_secs(100)));
+    outage.answered(Work::Complete);
+    fail(&outage, "a", true, true);
+    let Next::Together(round) = fail(&outage, "b", true, true) else { panic!("all wait") };
+    outage.answered(Work::Complete);
+    let round = Round { delay: Duration::from_secs(3600), ..round };
+    assert!(tokio::time::timeout(Duration::from_secs(60), outage.rest(round)).await.is_ok());
+}
+
 #[test]
 fn an_empty_budget_ends_it_for_all() {
     let (outage, _) = outage(5, Some(Duration::ZERO));

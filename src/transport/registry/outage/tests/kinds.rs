@@ -67,6 +67,22 @@ fn a_gateway_that_answers_pings_itself_is_waited_for_within_the_budget() {
     }
 }
 
+/// Two layers of one image at which the registry hangs are no outage: others were stored while they waited.
+#[test]
+fn uploads_that_hang_while_others_are_stored_fail_alone() {
+    let (outage, _) = outage(5, Some(Duration::from_secs(50)));
+    let start = Instant::now();
+    let at = |second| start + Duration::from_secs(second);
+    outage.answered_at(at(10), Work::Complete);
+    let fail = |began, end, what| {
+        outage.note_probe(Instant::now(), true);
+        fail_at(&outage, at(end), at(began), what, Work::Complete, Evidence::NoAnswer)
+    };
+    assert!(matches!(fail(0, 70, "a"), Next::Exhausted));
+    assert!(matches!(fail(0, 71, "b"), Next::Exhausted));
+    assert!(matches!(fail(72, 140, "c"), Next::GivenUp(_)), "nothing is stored any more");
+}
+
 /// Uploads that have moved for half an hour break together when a load balancer restarts: they go on, and do not end the run.
 #[test]
 fn uploads_that_moved_and_break_together_have_lasted_for_no_time_at_all() {
