@@ -7,7 +7,7 @@ use super::SPARSE_REFUSED;
 use crate::allowlist::Allowlist;
 use crate::companion::Kind;
 use crate::content::{Cached, Source};
-use crate::graph::{Graph, LeftBehind};
+use crate::graph::{Graph, Image, LeftBehind};
 use crate::lock::{Attached, IndexMode, Lock, LockedImage, MissingImage, MissingReason};
 use crate::oci::{Digest, Manifest, Platform, Reference, media_type};
 use crate::progress::Event;
@@ -131,7 +131,8 @@ pub(super) fn report_refused(list: &Allowlist, graph: &Graph, context: &Context)
     let is_said = |image: &LockedImage| {
         other_than_asked(image).is_some() || image.platforms.is_empty() && media_type::is_index(&image.media_type)
     };
-    let images = graph.images.iter().filter(|image| !is_said(&image.locked));
+    let may_be = |image: &Image| list.bounds_platforms() || !image.foreign_subjects().is_empty();
+    let images = graph.images.iter().filter(|image| !is_said(&image.locked) && may_be(image));
     let refused: Vec<String> = images.filter_map(|image| list.refusal_of_content(image, &manifests)).collect();
     for refusal in refused.iter().take(MOST_NAMED) {
         let text = format!("{refusal}; an import with this list (--allow) refuses it");
