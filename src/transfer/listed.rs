@@ -66,10 +66,14 @@ impl Pace {
         self.slowest = self.slowest.max(begun.elapsed());
     }
 
-    /// How long to wait until writers that were no slower have written, too.
-    fn rest(&self, least: Duration) -> Duration {
-        let wait = (self.slowest * 2).max(least).min(LONGEST_WAIT);
-        self.last.map_or(Duration::ZERO, |last| wait.saturating_sub(last.elapsed()))
+    /// By then, a writer that is no slower has written what it was about to write.
+    fn wait(&self) -> Duration {
+        (self.slowest * 2).min(LONGEST_WAIT)
+    }
+
+    /// What is left of that.
+    fn rest(&self) -> Duration {
+        self.last.map_or(Duration::ZERO, |last| self.wait().saturating_sub(last.elapsed()))
     }
 }
 
@@ -141,13 +145,14 @@ impl Transfer<'_> {
         let mut watched: Vec<Watched> = watched.collect();
         let entries = entries.iter().filter_map(|(at, digest)| Some((at, *manifests.get(&(at, *digest))?)));
         let mut entries: Vec<(&Repository, &Manifest)> = entries.collect();
-        let (mut least, jobs) = (Duration::ZERO, self.options.jobs.max(1));
-        for _ in 0..MOST_LOOKS {
+        let jobs = self.options.jobs.max(1);
+        for look in 0..MOST_LOOKS {
             if watched.is_empty() && entries.is_empty() {
                 break;
             }
             let pace = self.written.lock().unwrap_or_else(PoisonError::into_inner).pace;
-            tokio::time::sleep(pace.rest(least)).await;
+            let pause = if look == 0 { pace.rest() } else { pace.wait().max(WAIT_FOR_OTHERS) };
+            tokio::time::sleep(pause).await;
             let looks = stream::iter(watched).map(|list| self.check_list(list)).buffer_unordered(jobs);
             watched = looks.filter_map(std::future::ready).collect().await;
             let looks = entries.iter().map(|(at, manifest)| async {
@@ -155,7 +160,6 @@ impl Transfer<'_> {
                 is_others.then_some((*at, *manifest))
             });
             entries = stream::iter(looks).buffer_unordered(jobs).filter_map(std::future::ready).collect().await;
-            least = WAIT_FOR_OTHERS;
         }
     }
 
