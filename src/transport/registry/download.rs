@@ -18,7 +18,7 @@ use super::answer::{is_html, refusal};
 use super::auth::Scopes;
 use super::failure::Failure;
 use super::host::{Ask, Host, strange};
-use super::outage::{Server, Work};
+use super::outage::{Download, Server, Work};
 use super::patience::LEAST;
 use super::reply::Reply;
 use super::retry::Tries;
@@ -54,6 +54,7 @@ pub(super) async fn blob(host: Arc<Host>, repository: &Repository, blob: &Descri
         pieces: None,
         doubt: None,
         server: None,
+        download: None,
         opened: Instant::now(),
         tries,
         since_break: 0,
@@ -87,6 +88,8 @@ struct Flow {
     doubt: Option<String>,
     /// Where they come from; see [`Reply::server`].
     server: Option<Server>,
+    /// They have brought enough for the blob to be on its way.
+    download: Option<Download>,
     /// When they were asked for.
     opened: Instant,
     tries: Tries,
@@ -125,7 +128,7 @@ impl Flow {
                 None => Failure::soon(self.short()),
                 Some(Err(failure)) => failure,
             };
-            self.pieces = None;
+            (self.pieces, self.download) = (None, None);
             let failure = self.judged(failure);
             self.since_break = 0;
             self.tries.again(failure).await?;
@@ -170,12 +173,15 @@ impl Flow {
         let piece = piece.split_off(known as usize);
         self.position += piece.len() as u64;
         self.since_break += piece.len() as u64;
-        if let Some(server) = &self.server {
-            // What was sent before proves nothing.
-            match self.has_got_on() {
-                true => server.outage.advanced(server.work),
-                false => server.outage.moved(self.opened),
+        let has_got_on = self.has_got_on();
+        match &self.server {
+            Some(server) if has_got_on => {
+                self.download.get_or_insert_with(|| server.outage.downloads());
+                server.outage.advanced(server.work);
             }
+            // What was sent before proves nothing.
+            Some(server) => server.outage.moved(self.opened),
+            None => {}
         }
         (!piece.is_empty()).then_some(piece)
     }

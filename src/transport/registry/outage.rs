@@ -26,8 +26,8 @@ mod silence;
 mod work;
 
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
@@ -70,6 +70,17 @@ pub(super) struct Outage {
     changes: AtomicU64,
     /// No answer came, for the first time since the last one.
     silent: Notify,
+    /// Downloads that are under way and have brought something new.
+    downloads: AtomicUsize,
+}
+
+/// Held by a download that has brought something new, until it ends or breaks off.
+pub(super) struct Download(Arc<Outage>);
+
+impl Drop for Download {
+    fn drop(&mut self) {
+        self.0.downloads.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 #[derive(Default)]
@@ -101,16 +112,9 @@ struct State {
 
 impl Outage {
     pub fn new(place: &str, limits: &Limits, events: &Events) -> Outage {
-        let (state, changed, changes, silent) = Default::default();
-        Outage {
-            place: place.to_owned(),
-            limits: limits.clone(),
-            events: events.clone(),
-            state,
-            changed,
-            changes,
-            silent,
-        }
+        let (state, changed, changes, silent, downloads) = Default::default();
+        let (place, limits, events) = (place.to_owned(), limits.clone(), events.clone());
+        Outage { place, limits, events, state, changed, changes, silent, downloads }
     }
 
     /// The server, as lines and errors name it.
@@ -166,6 +170,12 @@ impl Outage {
         self.note_movement(now, |silence| silence.moved(began, now));
     }
 
+    /// A download has begun to bring something new.
+    pub fn downloads(self: &Arc<Outage>) -> Download {
+        self.downloads.fetch_add(1, Ordering::Relaxed);
+        Download(self.clone())
+    }
+
     /// A transfer of this kind has got further than any before it: whenever it began, and whatever becomes of it, the budget counts
     /// anew for its kind.
     pub fn advanced(&self, work: Work) {
@@ -214,7 +224,9 @@ impl Outage {
         let left = self.limits.retry_budget.map(|budget| budget.saturating_sub(lasted));
         let beyond = left.filter(|_| is_known);
         let used_up = left.is_some_and(|left| left.is_zero()) || beyond.is_none() && silence.spent.is_some();
-        let of_kind = beyond.is_some() && silence.several && suspicion.is_of_kind(proven);
+        // While one blob comes, the registry does give blobs, though none has come to its end yet.
+        let is_given = work == Work::Content && self.downloads.load(Ordering::Relaxed) > 0;
+        let of_kind = beyond.is_some() && silence.several && !is_given && suspicion.is_of_kind(proven);
         if let Some(next) = silence.probe(probed, suspicion, used_up, of_kind, now) {
             return next;
         }

@@ -15,7 +15,10 @@ use crate::progress::Events;
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Role {
     Tokens,
+    /// Gives blobs.
     Blobs,
+    /// Takes blobs.
+    Uploads,
 }
 
 /// See the module documentation. One for each registry.
@@ -31,8 +34,12 @@ impl Role {
     /// That of the servers to which a request for a blob may lead. Others, say one for referrers, are not needed: an image can
     /// go without their answers.
     pub fn behind(call: &Call<'_>) -> Option<Role> {
-        let carries_blob = call.url.path().contains("/blobs/") || matches!(call.method, Method::PATCH | Method::PUT);
-        carries_blob.then_some(Role::Blobs)
+        let is_change = matches!(call.method, Method::POST | Method::PATCH | Method::PUT);
+        match call.url.path().contains("/blobs/") {
+            true if is_change => Some(Role::Uploads),
+            true => Some(Role::Blobs),
+            false => matches!(call.method, Method::PATCH | Method::PUT).then_some(Role::Uploads),
+        }
     }
 }
 
@@ -50,6 +57,7 @@ impl Peers {
             let place = match role {
                 Role::Tokens => format!("{host} (token server of {registry})"),
                 Role::Blobs => format!("{host} (blob storage of {registry})"),
+                Role::Uploads => format!("{host} (for uploads to {registry})"),
             };
             Arc::new(Outage::new(&place, &self.limits, &self.events))
         });

@@ -67,6 +67,22 @@ fn a_gateway_that_answers_pings_itself_is_waited_for_within_the_budget() {
     }
 }
 
+/// One large layer may take an hour, and what is damaged fails meanwhile as it would after it.
+#[test]
+fn blobs_that_fail_while_another_one_comes_fail_alone() {
+    let (outage, _) = outage(5, Some(Duration::from_secs(50)));
+    let outage = Arc::new(outage);
+    let coming = outage.downloads();
+    let fail = |what| {
+        outage.note_probe(Instant::now(), true);
+        let now = Instant::now();
+        fail_at(&outage, now, now, what, Work::Content, Evidence::Status)
+    };
+    assert!(matches!(fail("a"), Next::Exhausted) && matches!(fail("b"), Next::Exhausted));
+    drop(coming);
+    assert!(matches!(fail("c"), Next::Together(_)));
+}
+
 /// Two layers of one image at which the registry hangs are no outage: others were stored while they waited.
 #[test]
 fn uploads_that_hang_while_others_are_stored_fail_alone() {
