@@ -14,7 +14,7 @@ use crate::error::Result;
 use crate::progress::Event;
 use crate::progress::units::parse_duration;
 use crate::routes::Routes;
-use crate::transport::registry::{Config, Registries, RegistryConfig, TlsConfig};
+use crate::transport::registry::{Config, Proxies, Registries, RegistryConfig, TlsConfig};
 
 /// Further tries of a request, unless `--retries` says otherwise.
 const RETRIES: u32 = 5;
@@ -196,6 +196,7 @@ impl RegistryArgs {
         let config = Config {
             credentials,
             tls: self.tls(),
+            proxies: Proxies::of_environment(&env)?,
             routes,
             plain_http: self.plain_http,
             per_registry: settings.iter().map(|(name, own)| (name.clone(), per_registry(own))).collect(),

@@ -53,7 +53,7 @@ fn plain_http_goes_through_its_own_proxy() {
 fn what_no_proxy_names_and_this_machine_itself_are_reached_directly() {
     let registry = registry(false);
     for variable in ["NO_PROXY", "no_proxy"] {
-        for names in ["registry.invalid", "other.example,.invalid", "*"] {
+        for names in ["registry.invalid", "other.example,.invalid", "*.invalid", "registry.invalid:80", "*"] {
             let proxy = WebProxy::to(registry.host(), None);
             let environment = [("HTTP_PROXY", proxy.url()), (variable, names.to_owned())];
             let environment = environment.each_ref().map(|(name, value)| (*name, value.as_str()));
@@ -76,11 +76,23 @@ fn a_proxy_that_refuses_is_told_and_its_password_is_sent_to_it_alone_and_never_s
     let output = lock(&[ELSEWHERE, "-vv", "--log-http"], &[("HTTPS_PROXY", &url)]);
     assert_eq!(output.status.code(), Some(5));
     let told = stderr(&output);
-    assert!(told.contains("proxy"), "{told}");
+    assert!(told.contains(&format!("(by way of the proxy {})", proxy.address)), "{told}");
     assert!(!told.contains("hunter2") && !told.contains("bWU6aHVudGVyMg"), "{told}");
     let heads = proxy.heads();
     let sent = |head: &String| head.to_ascii_lowercase().contains("proxy-authorization: basic bwu6ahvudgvymg==");
     assert!(!heads.is_empty() && heads.iter().all(sent), "{heads:?}");
+}
+
+/// A request that goes round the proxy because of a slip shows itself, and its password, to the wrong network.
+#[test]
+fn a_proxy_that_is_no_url_is_an_error_that_names_its_variable() {
+    for (variable, value) in [("http_proxy", "http://me:hunter2@:::bad"), ("ALL_PROXY", "gopher://me:hunter2@proxy:70")]
+    {
+        let output = lock(&[ELSEWHERE, "--plain-http"], &[(variable, value)]);
+        let told = stderr(&output);
+        assert_eq!(output.status.code(), Some(2), "{told}");
+        assert!(told.contains(variable) && !told.contains("hunter2"), "{told}");
+    }
 }
 
 #[test]

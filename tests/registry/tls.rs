@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use gapferry::content::Source;
 use gapferry::credentials::{Credentials, Store};
 use gapferry::error::{Kind, Result};
-use gapferry::transport::registry::{Config, RegistryConfig, TlsConfig};
+use gapferry::transport::registry::{Config, Proxies, RegistryConfig, TlsConfig};
 
 use crate::shelf::{self, Shelf, read, repository, tag};
 use crate::support::faulty::{Answer, Seen, Server};
@@ -144,24 +144,17 @@ async fn plain_http_is_spoken_to_another_machine_only_when_told() {
         false => Answer::new(404),
     };
     let server = Server::start(answer).await;
-    let proxy = format!("http://{}", server.address);
-    run_in_environment("tls::as_another_machine", &[("http_proxy", &proxy), ("https_proxy", &proxy)]).await;
+    let proxies = Proxies::of_environment(&|name| (name == "ALL_PROXY").then(|| server.address.clone())).unwrap();
+    let quick = |config: Config| client(Config { retries: 0, proxies: proxies.clone(), ..config });
+    let repo = repository("registry.invalid", "a");
+    assert!(quick(config()).manifest(&tag(&repo, "tls")).await.is_err());
+    quick(Config { plain_http: true, ..config() }).manifest(&tag(&repo, "plain")).await.unwrap();
+    quick(unverified()).manifest(&tag(&repo, "unverified")).await.unwrap();
     let asked = server.seen();
     let was_asked = |end: &str| asked.iter().any(|request| request.target.ends_with(end));
     assert!(was_asked("http://registry.invalid/v2/a/manifests/plain"), "{asked:?}");
     assert!(was_asked("http://registry.invalid/v2/a/manifests/unverified"), "{asked:?}");
     assert!(!was_asked("/tls"), "{asked:?}");
-}
-
-/// Run by the test above, with its proxy in the environment.
-#[tokio::test]
-#[ignore = "the other half of plain_http_is_spoken_to_another_machine_only_when_told"]
-async fn as_another_machine() {
-    let repo = repository("registry.invalid", "a");
-    let quick = |config: Config| client(Config { retries: 0, ..config });
-    assert!(quick(config()).manifest(&tag(&repo, "tls")).await.is_err());
-    quick(Config { plain_http: true, ..config() }).manifest(&tag(&repo, "plain")).await.unwrap();
-    quick(unverified()).manifest(&tag(&repo, "unverified")).await.unwrap();
 }
 
 #[tokio::test]
@@ -210,7 +203,7 @@ async fn no_cookie_is_ever_sent_back() {
 /// Runs an ignored test of this file in a process of its own: an environment cannot be changed under other tests.
 async fn run_in_environment(test: &str, variables: &[(&str, &str)]) {
     let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args(["--ignored", "--exact", test, "--test-threads=1"]).env_remove("no_proxy").env_remove("NO_PROXY");
+    command.args(["--ignored", "--exact", test, "--test-threads=1"]);
     command.envs(variables.iter().copied());
     let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
     let said = String::from_utf8_lossy(&output.stdout);

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use reqwest::Url;
 
+use super::proxy::Proxies;
 use super::tls::{self, TlsSettings};
 use crate::credentials::{Credentials, Store};
 use crate::error::Result;
@@ -17,6 +18,7 @@ use crate::routes::Routes;
 pub struct Config {
     pub credentials: Store,
     pub tls: TlsConfig,
+    pub proxies: Proxies,
     /// Mirrors, moved and blocked registries.
     pub routes: Routes,
     /// Plain HTTP for every registry. Hosts of this machine are tried by plain HTTP anyway.
@@ -86,6 +88,7 @@ impl Default for Config {
         Config {
             credentials: Store::anonymous(),
             tls: TlsConfig::default(),
+            proxies: Proxies::default(),
             routes: Routes::default(),
             plain_http: false,
             per_registry: BTreeMap::new(),

@@ -49,6 +49,7 @@ mod paging;
 mod patience;
 mod peers;
 mod projects;
+mod proxy;
 mod read_only;
 mod referrers;
 mod refusals;
@@ -94,6 +95,7 @@ use host::Host;
 pub use itself::Itself;
 use optional::{Need, Question};
 use projects::Projects;
+pub use proxy::Proxies;
 pub use ways::Served;
 use wire::{Call, Payload, Wire};
 

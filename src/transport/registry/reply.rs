@@ -182,7 +182,7 @@ impl Reply {
                         talk.read(None);
                         return None;
                     }
-                    Ok(Some(piece)) => piece.map_err(|e| broken(&what, e)),
+                    Ok(Some(piece)) => piece.map_err(|e| broken(&what, e, None)),
                     Err(told) => Err(Failure::soon(Error::new(Kind::Network, format!("{what}: {told}")))),
                 };
                 match &next {

@@ -3,24 +3,28 @@
 use std::time::Duration;
 
 use super::failure::{Failure, Retry};
+use super::proxy::{Proxy, by_way_of};
 use super::tls;
 use super::tls_words;
 use crate::error::{Error, Kind};
 
 /// No answer came in this time.
-pub(super) fn silence(what: &str, limit: Duration) -> Failure {
-    Failure::no_answer_in(limit, Error::new(Kind::Network, format!("{what}: no answer for {} s", limit.as_secs_f32())))
+pub(super) fn silence(what: &str, limit: Duration, proxy: Option<&Proxy>) -> Failure {
+    let text = format!("{what}: no answer for {} s{}", limit.as_secs_f32(), by_way_of(proxy));
+    Failure::no_answer_in(limit, Error::new(Kind::Network, text))
 }
 
 /// A connection that could not be made or broke. reqwest's own texts repeat the URL, secrets of its query included, and
 /// several layers that say nothing; the cause at the bottom is reported.
-pub(super) fn broken(what: &str, error: reqwest::Error) -> Failure {
+pub(super) fn broken(what: &str, error: reqwest::Error, proxy: Option<&Proxy>) -> Failure {
     let error = error.without_url();
     let tls = tls::fault(&error);
+    let reason = tls.and_then(tls_words::words).unwrap_or_else(|| bottom(&error));
     let cause = Broken {
-        reason: tls.and_then(tls_words::words).unwrap_or_else(|| bottom(&error)),
+        reason: format!("{reason}{}", by_way_of(proxy)),
         spoke_tls: tls.is_some_and(tls::spoke_tls),
-        is_unresolved: is_unresolved(&error),
+        // A proxy resolves names by itself: here it is its own that has no address.
+        is_unresolved: proxy.is_none() && is_unresolved(&error),
     };
     let permanent = error.is_builder() || tls.is_some();
     let error = Error::new(Kind::Network, what).because(cause);
@@ -28,8 +32,8 @@ pub(super) fn broken(what: &str, error: reqwest::Error) -> Failure {
 }
 
 /// The same, before any answer came.
-pub(super) fn unanswered(what: &str, error: reqwest::Error) -> Failure {
-    let failure = broken(what, error);
+pub(super) fn unanswered(what: &str, error: reqwest::Error, proxy: Option<&Proxy>) -> Failure {
+    let failure = broken(what, error, proxy);
     if failure.retry == Retry::Soon { Failure::no_answer(failure.error) } else { failure }
 }
 
@@ -74,7 +78,10 @@ fn bottom(error: &(dyn std::error::Error + 'static)) -> String {
     let mut parts: Vec<String> = Vec::new();
     let mut next = Some(error);
     while let Some(error) = next {
-        let text = error.to_string();
+        let text = match error.to_string() {
+            text if text == "tunnel error: unsuccessful" => "the proxy refuses to connect there".to_owned(),
+            text => text,
+        };
         let repeated = parts.last().is_some_and(|last| last.contains(&text));
         if !repeated && !LAYERS.iter().any(|layer| text.starts_with(layer)) {
             parts.push(text);

@@ -22,6 +22,7 @@ use super::location::{is_same_server, misled, redirect};
 use super::outage::{Evidence, Outage, Server, Work};
 use super::outflow::{Outflow, Watch};
 use super::peers::{Peers, Role};
+use super::proxy::{Proxy, by_way_of};
 use super::read_only::ReadOnly;
 use super::reply::Reply;
 use super::tls::{self, TlsSettings};
@@ -53,12 +54,19 @@ pub(super) struct Wire {
     /// What the routes say of it.
     insecure: bool,
     /// By origin: what was found out for the hosts that were asked.
-    known: Mutex<HashMap<String, Client>>,
+    known: Mutex<HashMap<String, Way>>,
     pools: Arc<Pools>,
 }
 
-/// One pool of connections per distinct TLS setting, and whether a proxy may be used.
-type Pools = Mutex<HashMap<(TlsSettings, bool), Client>>;
+/// One pool of connections per distinct TLS setting and proxy.
+type Pools = Mutex<HashMap<(TlsSettings, Option<Proxy>), Client>>;
+
+/// How a host is reached.
+#[derive(Clone)]
+struct Way {
+    client: Client,
+    proxy: Option<Proxy>,
+}
 
 /// What is to be sent.
 pub(super) struct Call<'a> {
@@ -311,7 +319,8 @@ impl Wire {
         call: &mut Call<'_>,
         headers: HeaderMap,
     ) -> Result<Response, Failure> {
-        let client = self.client(&call.url).map_err(Failure::never)?;
+        let Way { client, proxy } = self.way(&call.url).map_err(Failure::never)?;
+        let proxy = proxy.as_ref();
         let mut request = client.request(call.method.clone(), call.url.clone()).headers(headers);
         let body = std::mem::replace(&mut call.body, Payload::none());
         let answer = match body {
@@ -320,13 +329,13 @@ impl Wire {
                 if !bytes.is_empty() || matches!(call.method, Method::POST | Method::PUT | Method::PATCH) {
                     request = request.header(reqwest::header::CONTENT_LENGTH, bytes.len()).body(bytes);
                 }
-                self.answer_to(server, call.what, self.limits.stall, request).await?
+                self.answer_to(server, call.what, self.limits.stall, request, proxy).await?
             }
             Payload::Closing { stored } => {
                 call.body = Payload::Closing { stored };
                 let request = request.header(reqwest::header::CONTENT_LENGTH, 0).body(Bytes::new());
                 let patience = self.limits.to_store(stored).max(self.limits.stall);
-                self.answer_to(server, call.what, patience, request).await?
+                self.answer_to(server, call.what, patience, request, proxy).await?
             }
             Payload::Stream(outflow) => {
                 let watch = outflow.watch();
@@ -339,13 +348,13 @@ impl Wire {
                     never = moves(server, &watch) => match never {},
                     never = self.tell_if_long(server, call.what, Some(&watch), commit) => match never {},
                     (told, waited) = watch.stalled(stall, commit, source) => {
-                        let text = format!("{}: {told}", call.what);
+                        let text = format!("{}: {told}{}", call.what, by_way_of(proxy));
                         return Err(Failure::no_answer_in(waited, Error::new(Kind::Network, text)));
                     }
                 }
             }
         };
-        let response = answer.map_err(|e| unanswered(call.what, e))?;
+        let response = answer.map_err(|e| unanswered(call.what, e, proxy))?;
         tracing::debug!(method = %call.method, url = %trace::shown(&call.url), status = response.status().as_u16(), "answer");
         Ok(response)
     }
@@ -357,6 +366,7 @@ impl Wire {
         what: &str,
         patience: Duration,
         request: reqwest::RequestBuilder,
+        proxy: Option<&Proxy>,
     ) -> Result<reqwest::Result<Response>, Failure> {
         let answer = async {
             tokio::select! {
@@ -364,24 +374,26 @@ impl Wire {
                 never = self.tell_if_long(server, what, None, patience) => match never {},
             }
         };
-        tokio::time::timeout(patience, answer).await.map_err(|_| silence(what, patience))
+        tokio::time::timeout(patience, answer).await.map_err(|_| silence(what, patience, proxy))
     }
 
-    /// The pool for this URL's host. Certificates are looked for at the first request to it only.
-    fn client(&self, url: &Url) -> Result<Client> {
+    /// The way to this URL's host. Certificates are looked for at the first request to it only.
+    fn way(&self, url: &Url) -> Result<Way> {
         let mut known = self.known.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         let origin = url.origin().ascii_serialization();
-        if let Some(client) = known.get(&origin) {
-            return Ok(client.clone());
+        if let Some(way) = known.get(&origin) {
+            return Ok(way.clone());
         }
-        let client = self.pool(self.config.tls_for(&self.registry, self.insecure, url), is_loopback(url))?;
-        known.insert(origin, client.clone());
-        Ok(client)
+        let proxy = self.config.proxies.for_url(url).cloned();
+        let client = self.pool(self.config.tls_for(&self.registry, self.insecure, url), proxy.clone())?;
+        let way = Way { client, proxy };
+        known.insert(origin, way.clone());
+        Ok(way)
     }
 
-    fn pool(&self, settings: TlsSettings, direct: bool) -> Result<Client> {
+    fn pool(&self, settings: TlsSettings, proxy: Option<Proxy>) -> Result<Client> {
         let mut pools = self.pools.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        let key = (settings, direct);
+        let key = (settings, proxy);
         if let Some(client) = pools.get(&key) {
             return Ok(client.clone());
         }
@@ -390,6 +402,8 @@ impl Wire {
             .redirect(reqwest::redirect::Policy::none())
             .referer(false)
             .retry(reqwest::retry::never())
+            // `proxy` knows which host has one.
+            .no_proxy()
             .user_agent(&self.config.user_agent)
             .default_headers(as_it_is())
             .connect_timeout(self.config.connect_timeout)
@@ -397,12 +411,12 @@ impl Wire {
             // How long the other side may take to read is for `patience` to say; the library's own limit is 30 seconds.
             .tcp_user_timeout(None)
             .pool_max_idle_per_host(self.config.per_host * 3 + 2);
-        if direct {
-            builder = builder.no_proxy();
+        let failed =
+            |e: reqwest::Error| Error::new(Kind::Network, "setting up HTTP connections").because(e.without_url());
+        if let Some(proxy) = &key.1 {
+            builder = builder.proxy(reqwest::Proxy::all(proxy.url().clone()).map_err(failed)?);
         }
-        let client = builder
-            .build()
-            .map_err(|e| Error::new(Kind::Network, "setting up HTTP connections").because(e.without_url()))?;
+        let client = builder.build().map_err(failed)?;
         pools.insert(key, client.clone());
         Ok(client)
     }

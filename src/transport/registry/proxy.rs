@@ -1,0 +1,265 @@
+//! Web proxies, as the environment names them, and what is reached without one.
+//!
+//! `NO_PROXY` follows Go's rules (`golang.org/x/net/http/httpproxy`), as skopeo, podman and containerd read it: a request that goes
+//! to a proxy which these tools go round would show it a path and, over plain HTTP, a password. Beyond Go, `[address]` needs no port
+//! and a network may have one.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use reqwest::Url;
+
+use super::wire::is_loopback;
+use crate::error::{Error, Result};
+
+const SCHEMES: [&str; 6] = ["http", "https", "socks4", "socks4a", "socks5", "socks5h"];
+
+/// The proxies of a run. The default is none.
+#[derive(Clone, Debug, Default)]
+pub struct Proxies {
+    http: Option<Proxy>,
+    https: Option<Proxy>,
+    no_proxy: String,
+}
+
+/// One proxy. Its user and password are never shown.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub(super) struct Proxy(Url);
+
+impl Proxies {
+    /// Those of `HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY`, in capitals or, where these are empty, in lower case.
+    ///
+    /// # Errors
+    /// A variable that is not the URL of a proxy. The error names the variable and leaves out its value, which may hold a password.
+    pub fn of_environment(env: &dyn Fn(&str) -> Option<String>) -> Result<Proxies> {
+        let read = |name: &str| {
+            let names = [name.to_owned(), name.to_ascii_lowercase()];
+            names.into_iter().find_map(|name| {
+                let value = env(&name)?.trim().to_owned();
+                (!value.is_empty()).then_some((name, value))
+            })
+        };
+        let proxy = |name: &str| read(name).map(|(name, value)| Proxy::parse(&name, &value)).transpose();
+        let all = proxy("ALL_PROXY")?;
+        Ok(Proxies {
+            http: proxy("HTTP_PROXY")?.or_else(|| all.clone()),
+            https: proxy("HTTPS_PROXY")?.or(all),
+            no_proxy: read("NO_PROXY").map(|(_, value)| value).unwrap_or_default(),
+        })
+    }
+
+    /// The proxy through which `url` is reached. `None`: it is reached directly.
+    pub(super) fn for_url(&self, url: &Url) -> Option<&Proxy> {
+        let proxy = match url.scheme() {
+            "https" => self.https.as_ref(),
+            _ => self.http.as_ref(),
+        };
+        proxy.filter(|_| !is_loopback(url) && !is_direct(&self.no_proxy, url))
+    }
+}
+
+impl Proxy {
+    /// `value` may lack the scheme `http://`.
+    fn parse(variable: &str, value: &str) -> Result<Proxy> {
+        let whole = if value.contains("://") { value.to_owned() } else { format!("http://{value}") };
+        let url = Url::parse(&whole).ok().filter(|url| SCHEMES.contains(&url.scheme()));
+        // The HTTP library takes no escapes in a host, and would go round such a proxy.
+        let url = url.filter(|url| url.host_str().is_some_and(|host| !host.is_empty() && !host.contains('%')));
+        // A `#` in a password that is not escaped: what was meant as the host is behind it.
+        let url = url.filter(|url| url.fragment().is_none());
+        url.map(Proxy).ok_or_else(|| {
+            Error::input(format!(
+                "reading {variable}: it is not the URL of a proxy, such as http://HOST:PORT or socks5h://HOST:PORT (its value is not \
+                 shown: it may hold a password)"
+            ))
+        })
+    }
+
+    /// With its user and password.
+    pub fn url(&self) -> &Url {
+        &self.0
+    }
+}
+
+/// `host:port`.
+impl fmt::Display for Proxy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0.host_str().unwrap_or_default())?;
+        self.0.port_or_known_default().map_or(Ok(()), |port| write!(f, ":{port}"))
+    }
+}
+
+impl fmt::Debug for Proxy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// For the end of an error's text: through which proxy it went, if there is one.
+pub(super) fn by_way_of(proxy: Option<&Proxy>) -> String {
+    proxy.map(|proxy| format!(" (by way of the proxy {proxy})")).unwrap_or_default()
+}
+
+/// Whether `no_proxy` names the host of `url`.
+fn is_direct(no_proxy: &str, url: &Url) -> bool {
+    let host = url.host_str().unwrap_or_default().to_ascii_lowercase();
+    let port = url.port_or_known_default();
+    no_proxy.split(',').map(|entry| entry.trim().to_ascii_lowercase()).any(|entry| {
+        let (name, only) = split_port(&entry);
+        entry == "*"
+            || (names(name, &host) && only.is_none_or(|only| port.is_some_and(|port| only == port.to_string())))
+    })
+}
+
+/// `host[:port]`, where the host may be an IPv6 address with or without brackets.
+fn split_port(entry: &str) -> (&str, Option<&str>) {
+    let inner = entry.strip_prefix('[').and_then(|rest| rest.split_once(']'));
+    match inner {
+        Some((host, rest)) if rest.is_empty() || rest.starts_with(':') => {
+            (host, rest.get(1..).filter(|port| !port.is_empty()))
+        }
+        _ => match entry.split_once(':') {
+            Some((host, port)) if !port.contains(':') => (host, Some(port).filter(|port| !port.is_empty())),
+            _ => (entry, None),
+        },
+    }
+}
+
+/// Whether an entry without its port names `host`, as a URL has it.
+fn names(entry: &str, host: &str) -> bool {
+    if let Ok(address) = host.trim_matches(['[', ']']).parse::<IpAddr>() {
+        return match entry.split_once('/') {
+            Some((network, bits)) => is_in(network.parse().ok(), bits.parse().ok(), address),
+            None => entry.parse() == Ok(address),
+        };
+    }
+    let suffix = entry.strip_prefix('*').filter(|rest| rest.starts_with('.')).unwrap_or(entry);
+    match suffix.strip_prefix('.') {
+        Some(domain) => !domain.is_empty() && host.ends_with(suffix),
+        None => {
+            host.strip_suffix(entry).is_some_and(|rest| !entry.is_empty() && (rest.is_empty() || rest.ends_with('.')))
+        }
+    }
+}
+
+/// Whether `address` has the first `bits` bits of `network`.
+fn is_in(network: Option<IpAddr>, bits: Option<u32>, address: IpAddr) -> bool {
+    match (network, bits, address) {
+        (Some(IpAddr::V4(network)), Some(bits @ 0..=32), IpAddr::V4(address)) => {
+            (network.to_bits() ^ address.to_bits()).checked_shr(32 - bits).unwrap_or(0) == 0
+        }
+        (Some(IpAddr::V6(network)), Some(bits @ 0..=128), IpAddr::V6(address)) => {
+            (network.to_bits() ^ address.to_bits()).checked_shr(128 - bits).unwrap_or(0) == 0
+        }
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn proxies(variables: &[(&str, &str)]) -> Result<Proxies> {
+        let env = |name: &str| variables.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned());
+        Proxies::of_environment(&env)
+    }
+
+    /// Each row that is wrong sends a password to a proxy that must not see it, or a request into a wall.
+    #[test]
+    fn no_proxy_is_read_as_go_programs_read_it() {
+        const NAMED: &str = "http://reg.corp.example:5000/v2/";
+        const V4: &str = "http://10.9.9.9:5000/v2/";
+        const V6: &str = "http://[fd00::9]:5000/v2/";
+        for (no_proxy, url, direct) in [
+            ("", NAMED, false),
+            ("*", NAMED, true),
+            ("*", V6, true),
+            ("reg.corp.example", NAMED, true),
+            (" other.example , REG.Corp.Example ,", NAMED, true),
+            ("corp.example", NAMED, true),
+            (".corp.example", NAMED, true),
+            ("*.corp.example", NAMED, true),
+            ("reg.corp.example:5000", NAMED, true),
+            ("corp.example:5000", NAMED, true),
+            (".corp.example:5000", NAMED, true),
+            ("*.corp.example:5000", NAMED, true),
+            ("reg.corp.example:5001", NAMED, false),
+            ("*.corp.example:5001", NAMED, false),
+            ("corp.example:443", "https://reg.corp.example/v2/", true),
+            ("corp.example:80", "http://reg.corp.example/v2/", true),
+            ("corp.example:80", "https://reg.corp.example/v2/", false),
+            ("rp.example", NAMED, false),
+            (".reg.corp.example", NAMED, false),
+            ("*.reg.corp.example", NAMED, false),
+            ("*corp.example", NAMED, false),
+            (".", NAMED, false),
+            ("*.", NAMED, false),
+            (":5000", NAMED, false),
+            ("reg.corp.example:", NAMED, true),
+            ("10.9.9.9", V4, true),
+            ("10.9.9.9:5000", V4, true),
+            ("10.9.9.9:5001", V4, false),
+            ("10.9.9.0/24", V4, true),
+            ("10.9.9.0/24:5000", V4, true),
+            ("10.9.9.0/24:80", V4, false),
+            ("10.9.8.0/24", V4, false),
+            ("0.0.0.0/0", V4, true),
+            ("10.9.9.9/32", V4, true),
+            ("10.9.9.8/32", V4, false),
+            ("10.9.9.0/33", V4, false),
+            ("9.9.9", V4, false),
+            ("::/0", V4, false),
+            ("10.0.0.0/8", NAMED, false),
+            ("fd00::9", V6, true),
+            ("[fd00::9]", V6, true),
+            ("[fd00::9]:5000", V6, true),
+            ("[fd00::9]:80", V6, false),
+            ("fd00::/8", V6, true),
+            ("fe80::/10", V6, false),
+            ("[fd00::9", V6, false),
+            ("x.example", "http://localhost:5000/", true),
+            ("", "http://127.3.2.1/", true),
+            ("", "http://[::1]:5000/", true),
+        ] {
+            let set = proxies(&[("HTTP_PROXY", "p:1"), ("HTTPS_PROXY", "p:2"), ("NO_PROXY", no_proxy)]).unwrap();
+            assert_eq!(set.for_url(&url.parse().unwrap()).is_none(), direct, "{no_proxy}: {url}");
+        }
+    }
+
+    #[test]
+    fn each_scheme_has_the_proxy_of_its_variable() {
+        for (variables, http, https) in [
+            (vec![("http_proxy", "10.9.9.8:3128")], "10.9.9.8:3128", ""),
+            (vec![("HTTPS_PROXY", "http://me:x@proxy.example")], "", "proxy.example:80"),
+            (
+                vec![("HTTP_PROXY", ""), ("http_proxy", "https://low/"), ("all_proxy", "socks5h://all:1080")],
+                "low:443",
+                "all:1080",
+            ),
+            (vec![("HTTP_PROXY", "up:1"), ("http_proxy", "low:2"), ("no_proxy", "reg")], "up:1", ""),
+        ] {
+            let proxies = proxies(&variables).unwrap();
+            for (url, expected) in [("http://registry.example/", http), ("https://registry.example/", https)] {
+                let proxy = proxies.for_url(&url.parse().unwrap()).map(ToString::to_string).unwrap_or_default();
+                assert_eq!(proxy, expected, "{variables:?}: {url}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_no_proxy_is_an_error_without_its_password() {
+        for value in [
+            "http://me:hunter2@:::bad",
+            "gopher://me:hunter2@p",
+            "http://",
+            "socks5://me:hunter2@%41:1",
+            "me:hunter2#@p:1",
+            "me:1#hunter2@p:1",
+        ] {
+            let told = proxies(&[("https_proxy", value)]).unwrap_err().chain();
+            assert!(told.contains("https_proxy") && !told.contains("hunter2"), "{told}");
+        }
+        let set = proxies(&[("https_proxy", "http://me:hunter2@p:1")]).unwrap();
+        assert!(!format!("{set:?}").contains("hunter2"), "{set:?}");
+    }
+}
