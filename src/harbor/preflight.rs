@@ -165,6 +165,18 @@ impl Preflight {
         Preflight { read_only: false, ..self.clone() }
     }
 
+    /// The same, for a push that adds to these `projects` only: what is already all there needs no right to push. Where this account
+    /// has no right at all, nobody knows what is there.
+    pub fn for_pushes_to(&self, projects: &BTreeSet<String>) -> Preflight {
+        let gets_something = |project: &&String| projects.contains(*project);
+        let is_in_the_way = |project: &&String| gets_something(project) || self.shut.contains(project);
+        Preflight {
+            denied: self.denied.iter().filter(is_in_the_way).cloned().collect(),
+            proxy_cache: self.proxy_cache.iter().filter(gets_something).cloned().collect(),
+            ..self.clone()
+        }
+    }
+
     /// The projects whose repositories cannot be asked about: Harbor answers as if the credentials were wrong. Those that this
     /// account may only pull from can.
     pub fn closed(&self) -> BTreeSet<String> {

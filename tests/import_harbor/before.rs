@@ -41,6 +41,39 @@ fn denied_rights_are_named_with_the_missing_projects() {
     }
 }
 
+/// A robot that brings what is new to its project must not need the right to push base images that are all there.
+#[test]
+fn only_projects_that_get_something_need_the_right_to_push() {
+    let images = ["one", "two"].map(small);
+    let directory = tempdir();
+    let both = bundle(&[&images[0], &images[1]]);
+    let map_to = |one: &str, two: &str| map_file(directory.path(), &[("team/one", one), ("team/two", two)]);
+    for (creds, project, denied) in [
+        (CI, "apps", "may not push to project apps"),
+        (ROBOT, "apps", "may not push to project apps"),
+        (CI, "cache", "project cache is a proxy cache"),
+    ] {
+        let cache = Project::new("cache").proxy_cache().member("ci", Right::Push);
+        let server = Harbor::start(setup().with(cache));
+        let two = format!("{project}/two");
+        import(&both, &server, "", creds, &["--map", &map_to("base/one", &two)])
+            .ended(4)
+            .said(&[denied, "nothing was pushed"]);
+        assert_eq!(server.pushes(), []);
+        if project == "cache" {
+            continue;
+        }
+        import(&bundle(&[&images[1]]), &server, "", ADMIN, &["--map", &map_to("apps/one", &two)]).ended(0);
+        let map = map_to("base/one", &two);
+        let plan = import(&both, &server, "", creds, &["--map", &map, "--dry-run"]).ended(0);
+        assert!(!plan.stdout.contains("may not push"), "{}", plan.stdout);
+        import(&both, &server, "", creds, &["--map", &map]).ended(0);
+        assert!(server.tag("base/one", "1").is_some());
+        // What is sent anew is pushed.
+        import(&both, &server, "", creds, &["--map", &map, "--reupload"]).ended(4).said(&[denied]);
+    }
+}
+
 #[test]
 fn missing_projects_are_created_as_asked_for() {
     let bundle = bundle(&[&small("one")]);

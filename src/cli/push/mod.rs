@@ -299,6 +299,7 @@ impl<'a> Push<'a> {
         let prepared = target::prepare(&args.harbor, &registries, &self.target, &targets, args.dry_run, context);
         let mut prepared = prepared.await?;
         let mut plan = self.plan(&registries, cargo, &targets, &prepared, context).await?;
+        target::check_rights(&args.harbor, &mut prepared, &plan, args.dry_run)?;
         let waiting = match cargo.arriving {
             Some(arriving) => plan.hold_back(graph, |blob| arriving.is_at_hand(blob)),
             None => BTreeSet::new(),

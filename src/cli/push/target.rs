@@ -11,7 +11,7 @@ use crate::error::{Error, Kind, Result};
 use crate::harbor::{self, Detected, Harbor, Preflight, ProjectOptions};
 use crate::naming::Target;
 use crate::oci::{Digest, Reference, Repository};
-use crate::plan::{Inventory, Plan, Targets};
+use crate::plan::{Action, Inventory, Plan, Targets};
 use crate::progress::Event;
 use crate::progress::units::{bytes, parse_bytes};
 use crate::transport::registry::Registries;
@@ -47,12 +47,15 @@ pub struct Prepared {
     pub notes: Vec<String>,
     /// In a dry run: the push itself would be refused for what the notes say.
     pub is_refused: bool,
+    /// What Harbor allows, for [`check_rights`].
+    found: Option<Preflight>,
 }
 
 /// Finds out what the target is and makes ready what it wants; with `dry_run` only says so.
 ///
 /// # Errors
-/// Everything that would make pushes fail, at once.
+/// Everything that would make pushes fail, at once. What only a push into a project needs is left to [`check_rights`], unless
+/// something else is wrong too.
 pub async fn prepare(
     args: &HarborArgs,
     registries: &Registries,
@@ -87,13 +90,11 @@ pub async fn prepare(
     let repositories: BTreeSet<Repository> = targets.iter().map(|to| to.repository.clone()).collect();
     let repositories: Vec<Repository> = repositories.into_iter().collect();
     let mut found = harbor::preflight(registries, &harbor, &repositories).await?;
-    let mut notes = vec![format!("{} is Harbor {}", target.registry, harbor.version().unwrap_or("2.x"))];
+    let notes = vec![format!("{} is Harbor {}", target.registry, harbor.version().unwrap_or("2.x"))];
     let wanted = found.to_create();
     if dry_run && !found.unauthorized {
-        notes.extend(found.problems().iter().map(|problem| told(args, &found, problem)));
-        let left = if args.create_projects { found.once_missing_created() } else { found.clone() };
-        let (closed, is_refused) = (found.closed(), left.check().is_err());
-        return Ok(Prepared { harbor: Some(harbor), closed, notes, is_refused });
+        let closed = found.closed();
+        return Ok(Prepared { harbor: Some(harbor), closed, notes, is_refused: false, found: Some(found) });
     }
     // What does not pass by itself is better known at once.
     let left = if args.create_projects { found.once_created() } else { found.clone() };
@@ -105,11 +106,33 @@ pub async fn prepare(
         true => create(args, registries, &harbor, &found, &repositories, context).await?,
         false => found,
     };
-    found.check()?;
-    for problem in found.problems() {
+    let anyway = found.for_pushes_to(&BTreeSet::new());
+    if anyway.check().is_err() {
+        found.check()?;
+    }
+    for problem in anyway.problems() {
         context.events.report(Event::Warning(problem.to_string()));
     }
-    Ok(Prepared { harbor: Some(harbor), closed: BTreeSet::new(), notes, is_refused: false })
+    let closed = BTreeSet::new();
+    Ok(Prepared { harbor: Some(harbor), closed, notes, is_refused: false, found: Some(found) })
+}
+
+/// Once it is known what gets something: whether this account may push there. In a dry run the notes say it.
+///
+/// # Errors
+/// Everything that would make pushes fail, at once.
+pub fn check_rights(args: &HarborArgs, prepared: &mut Prepared, plan: &Plan, dry_run: bool) -> Result<()> {
+    let Some(found) = prepared.found.take() else { return Ok(()) };
+    let pushed = plan.images.iter().filter(|step| matches!(step.action, Action::Push | Action::Wait));
+    let projects = pushed.filter_map(|step| harbor::project_of(&step.to.repository)).map(str::to_owned).collect();
+    let found = found.for_pushes_to(&projects);
+    if !dry_run {
+        return found.check();
+    }
+    prepared.notes.extend(found.problems().iter().map(|problem| told(args, &found, problem)));
+    let left = if args.create_projects { found.once_missing_created() } else { found };
+    prepared.is_refused = left.check().is_err();
+    Ok(())
 }
 
 /// Says of which repositories nothing is there: of projects that Harbor does not have, or not for us. Creates nothing.
@@ -148,7 +171,8 @@ fn account<'t>(target: &'t Target, targets: &'t Targets) -> Account<'t> {
 
 /// A target without an API to ask. A dry run says whether the registry refuses the credentials, as it would refuse the push.
 async fn unchecked(registries: &Registries, target: &Target, targets: &Targets, dry_run: bool) -> Prepared {
-    let mut prepared = Prepared { harbor: None, closed: BTreeSet::new(), notes: Vec::new(), is_refused: false };
+    let (closed, notes) = (BTreeSet::new(), Vec::new());
+    let mut prepared = Prepared { harbor: None, closed, notes, is_refused: false, found: None };
     if dry_run {
         let asked = registries.admission(&target.registry, account(target, targets).path).await;
         if asked.is_err_and(|error| error.kind() == Kind::Unauthorized) {
