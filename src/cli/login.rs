@@ -69,11 +69,11 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
     let registry = &site.registry;
     let doubt = match admission {
         Admission::Accepted => None,
-        Admission::NotAsked => Some(format!("{registry} asks nobody who they are")),
+        Admission::NotAsked => Some(format!("{registry} accepts anonymous requests")),
         Admission::WebPage(said) => Some(format!("{registry} does not answer GET /v2/ as a registry does: {said}")),
     };
     if let Some(doubt) = doubt {
-        context.events.report(Event::Warning(format!("{doubt}: whether the password is right is not known")));
+        context.events.report(Event::Warning(format!("{doubt}: the password could not be checked")));
     }
     warn_of_stronger(&site, args.registry.authfile(), context);
     context.say(&format!("logged in to {site} as {user}; kept {}", place(&origin)));

@@ -164,7 +164,7 @@ fn a_login_that_cannot_be_proven_or_does_not_count_is_told() {
     let home = Home::new();
     let open = Registry::start();
     let text = log_in(&home, open.host(), &[]);
-    assert!(text.contains("warning: ") && text.contains("asks nobody who they are"), "{text}");
+    assert!(text.contains("warning: ") && text.contains("accepts anonymous requests"), "{text}");
 
     let closed = closed();
     let own = format!("GAPFERRY_CREDS_{}", closed.host().replace(['.', ':'], "_"));
