@@ -20,6 +20,7 @@ mod outcomes;
 mod publish;
 mod publishing;
 mod read_back;
+mod refused;
 mod resend;
 mod settled;
 
@@ -42,8 +43,8 @@ use crate::progress::{Event, Events, Phase};
 pub use arrivals::Arrivals;
 use awaited::Awaited;
 use closed::Closed;
-pub use listed::Unlisted;
 use listed::Written;
+pub use listed::{Cause, Unlisted};
 pub use observed::Observed;
 pub use outcome::{Done, Outcome, confirmed};
 use outcomes::Outcomes;

@@ -154,10 +154,15 @@ impl Transfer<'_> {
 }
 
 /// Whether setting the tag of a companion failed because of a rule that could not be read before, or of a list at which the registry
-/// fails or which it refuses.
+/// fails, which it refuses or which it does not have after it took it.
 fn is_of_companion_alone(error: &Error, tag: &Reference) -> bool {
     let is_list = tag.tag.as_ref().is_some_and(Tag::is_list);
-    error.reason() == Some(&Reason::ImmutableTag) || is_list && error.is_of_object_alone()
+    error.reason() == Some(&Reason::ImmutableTag) || is_list && (error.is_of_object_alone() || is_swallowed(error))
+}
+
+/// The registry took it and does not have it.
+fn is_swallowed(error: &Error) -> bool {
+    error.reason() == Some(&Reason::DamagedTarget) && error.stopped().is_none()
 }
 
 /// A blob that was made here.

@@ -31,14 +31,24 @@ const MOST_LOOKS: u32 = 4;
 const LONGEST_WAIT: Duration = Duration::from_secs(2);
 const WAIT_FOR_OTHERS: Duration = Duration::from_millis(500);
 
-/// A list that was left alone, so that it does not name a manifest that is there.
+/// Why a companion is not found by what it speaks of.
 #[derive(Clone, Debug)]
 pub struct Unlisted {
-    /// The tag of the list.
-    pub list: Reference,
+    /// The tag of the list that should name it; where the target refuses the companion itself, the companion.
+    pub what: Reference,
     pub why: String,
-    /// This account may not read it.
-    pub is_denied: bool,
+    pub cause: Cause,
+}
+
+/// What stands in the way of a companion.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// The list was left alone.
+    List,
+    /// This account may not read the list.
+    Denied,
+    /// The target does not take the companion.
+    Refused,
 }
 
 /// What this run has written into lists.
@@ -104,8 +114,8 @@ impl Transfer<'_> {
     }
 
     fn note_unlisted(&self, manifest: (Repository, Digest), list: Reference, why: &Error) {
-        let is_denied = why.reason() == Some(&Reason::NoPullRight);
-        let unlisted = Unlisted { list, why: why.chain(), is_denied };
+        let cause = if why.reason() == Some(&Reason::NoPullRight) { Cause::Denied } else { Cause::List };
+        let unlisted = Unlisted { what: list, why: why.chain(), cause };
         self.unlisted.lock().unwrap_or_else(PoisonError::into_inner).insert(manifest, unlisted);
     }
 

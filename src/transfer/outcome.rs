@@ -25,7 +25,7 @@ pub struct Outcome {
     pub withheld: HashSet<(Repository, Digest)>,
     /// Tags that cannot be set and may not be read. Their images are there. Sorted.
     pub kept: Vec<Reference>,
-    /// Manifests that are there and are not found by what they speak of: the list that should name them was left alone.
+    /// Companions that are not found by what they speak of: refused, or the list that should name them was left alone.
     pub unlisted: BTreeMap<(Repository, Digest), Unlisted>,
     /// Tags that this run has set and manifests that it has stored, with what they were last given to mean: those of images that
     /// failed, too.

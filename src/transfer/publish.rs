@@ -4,6 +4,7 @@ use std::sync::{Arc, PoisonError};
 
 use super::Transfer;
 use super::outcome::Done;
+use super::refused::Refused;
 use super::settled::Settled;
 use crate::content::Lookup;
 use crate::error::{Error, Kind, Reason, Result};
@@ -58,15 +59,21 @@ impl Transfer<'_> {
         let is_same = step.tag == TagState::Same && (!step.doubtful || self.is_there(&step.to).await?);
         let gets_tag = step.to.digest.is_none() && !is_same && step.own_list().is_none();
         let by_tag = put_by_tag(image, &step.to).filter(|_| !is_same);
+        let mut refused = Refused::default();
         for manifest in step.manifests(image) {
             let digest = manifest.digest();
+            if refused.manifests.contains_key(&digest) {
+                continue;
+            }
             let is_present = step.present.contains(&digest)
                 && (!step.doubtful || self.is_there(&repository.with_digest(digest)).await?);
             if !is_present && by_tag != Some(digest) {
-                self.put_once(image, repository, manifest).await?;
+                let put = self.put_once(image, repository, manifest).await;
+                put.or_else(|error| refused.add(image, repository.with_digest(digest), error))?;
             }
         }
-        for companion in &step.companions {
+        self.note_refused(step, &refused);
+        for companion in step.companions.iter().filter(|own| !refused.companions.contains_key(&own.digest)) {
             self.companion(image, step, companion).await?;
         }
         if step.is_unreadable {

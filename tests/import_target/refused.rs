@@ -1,5 +1,7 @@
 //! What a target does not take, and pushes that rely on nothing there.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use super::*;
 
 #[test]
@@ -145,4 +147,49 @@ fn a_registry_that_takes_no_types_of_dockers_own_is_named_with_its_setting() {
     proxy.when("PUT", "/manifests/").always().fault(Fault::Status(415));
     let (code, stderr) = import(&bundle, &proxy.address, &[]);
     assert!(code == Some(1) && stderr.contains("compat") && stderr.contains("docker2s2"), "{stderr}");
+}
+
+/// A registry that knows no referrers, or a gateway that objects to one, would cost every image of a bundle its tag.
+#[tokio::test]
+async fn a_companion_that_the_target_does_not_take_costs_no_image_its_tag() {
+    let (source, target, directory) = (Registry::start(), Registry::start(), tempdir());
+    let apps = ["one", "two"].map(|name| images::oci(&format!("team/{name}"), "1", &[name]));
+    for app in &apps {
+        let sbom = images::referrer(app, "application/spdx+json", app.repository.as_bytes());
+        sbom.push(&source);
+        // What speaks of what was refused has nothing to speak of.
+        let (of_sbom, list) =
+            (images::referrer(&sbom, "application/example", app.repository.as_bytes()), images::referrers_tag(app, std::slice::from_ref(&sbom)));
+        of_sbom.push(&source);
+        images::referrers_tag(&sbom, std::slice::from_ref(&of_sbom)).push(&source);
+        list.push(&source);
+    }
+    let bundle = export(&source, &[&apps[0], &apps[1]], directory.path());
+    let host = target.host().to_owned();
+    let refuses = Arc::new(AtomicBool::new(true));
+    let refusing = refuses.clone();
+    let server = Server::start(move |request, _| {
+        let is_referrer = request.method == "PUT" && request.body.windows(9).any(|part| part == b"\"subject\"");
+        if is_referrer && refusing.load(Ordering::Relaxed) {
+            let text = r#"{"errors":[{"code":"MANIFEST_INVALID","message":"manifest schema version not supported"}]}"#;
+            return Answer::new(400).body(text);
+        }
+        exchange(&host, request).unwrap()
+    });
+    let server = server.await;
+    let receipt = directory.path().join("r.json");
+    let (code, stderr) = import(&bundle, &server.address, &["--receipt", receipt.to_str().unwrap()]);
+    assert_eq!(code, Some(1), "{stderr}");
+    for app in &apps {
+        assert_eq!(target.digest(&app.repository, "1"), Some(app.digest()), "{stderr}");
+    }
+    let said: Vec<&str> = stderr.lines().filter(|line| line.contains("does not take it")).collect();
+    assert!(said.len() == 1 && said[0].contains("4 companions") && said[0].contains("schema version"), "{stderr}");
+    let receipt: serde_json::Value = serde_json::from_slice(&std::fs::read(receipt).unwrap()).unwrap();
+    let outcomes =
+        receipt["images"].as_array().unwrap().iter().flat_map(|image| image["companions"].as_array().unwrap());
+    assert!(outcomes.clone().count() == 4 && outcomes.clone().all(|one| one["outcome"] == "failed"), "{receipt}");
+    // When it takes them, the same command brings them.
+    refuses.store(false, Ordering::Relaxed);
+    assert_eq!(import(&bundle, &server.address, &[]).0, Some(0));
 }

@@ -9,7 +9,7 @@ use crate::oci::{Digest, Reference, Tag};
 use crate::plan::{Action, CompanionAction, CompanionStep, ImageStep, Plan, TagState};
 use crate::progress::units::count;
 use crate::receipt::kind_of;
-use crate::transfer::Unlisted;
+use crate::transfer::{Cause, Unlisted};
 
 /// One line for each tag of a companion that means something else at the target.
 pub fn notices(plan: &Plan) -> Vec<String> {
@@ -46,6 +46,8 @@ pub struct NotBrought<'a> {
     obstructed: BTreeMap<&'a Reference, &'a str>,
     /// Lists of referrers in which nothing could be entered.
     unlisted: BTreeMap<&'a Reference, &'a str>,
+    /// Companions that the target does not take, by their digests.
+    refused: BTreeMap<&'a Reference, &'a str>,
 }
 
 impl<'a> NotBrought<'a> {
@@ -69,28 +71,33 @@ impl<'a> NotBrought<'a> {
         all
     }
 
-    /// With lists of referrers that were left alone.
-    pub fn and_lists(mut self, unlisted: impl Iterator<Item = &'a Unlisted>) -> NotBrought<'a> {
-        for Unlisted { list, why, is_denied } in unlisted {
-            let tags = if *is_denied { &mut self.denied } else { &mut self.unlisted };
-            tags.insert(list, why);
+    /// With lists of referrers that were left alone, and companions that were refused.
+    pub fn and_unlisted(mut self, unlisted: impl Iterator<Item = &'a Unlisted>) -> NotBrought<'a> {
+        for Unlisted { what, why, cause } in unlisted {
+            let names = match cause {
+                Cause::List => &mut self.unlisted,
+                Cause::Denied => &mut self.denied,
+                Cause::Refused => &mut self.refused,
+            };
+            names.insert(what, why);
+            if *cause == Cause::Refused {
+                self.obstructed.remove(what);
+            }
         }
         self
     }
 
     /// Whether companions are missing now that another account, or a free tag, would have brought.
     pub fn is_failure(&self) -> bool {
-        !self.denied.is_empty() || !self.obstructed.is_empty() || !self.unlisted.is_empty()
+        let failed = [&self.denied, &self.obstructed, &self.unlisted, &self.refused];
+        failed.into_iter().any(|companions| !companions.is_empty())
     }
 
-    /// A line for each companion that failed.
+    /// A line for each companion that failed; one for all of a registry that failed for the same reason.
     pub fn failures(&self) -> impl Iterator<Item = String> {
-        let obstructed = self.obstructed.iter().map(|(tag, reason)| format!("companion {tag}: {reason}"));
-        let unlisted = self.unlisted.iter().map(|(tag, reason)| {
-            let text = "the list was left alone, so it does not name all that the bundle has";
-            format!("companion {tag}: {text}: {reason}")
-        });
-        obstructed.chain(unlisted)
+        let list = "the list was left alone, so it does not name all that the bundle has: ";
+        let kinds = [(&self.obstructed, ""), (&self.unlisted, list), (&self.refused, "the target does not take it: ")];
+        kinds.into_iter().flat_map(|(companions, text)| by_reason(companions, text))
     }
 
     /// A line for each reason why lists may not be read.
@@ -122,6 +129,20 @@ impl<'a> NotBrought<'a> {
             tag.repository.registry()
         ))
     }
+}
+
+/// A line for all companions of a registry that have the same reason.
+fn by_reason(companions: &BTreeMap<&Reference, &str>, text: &str) -> Vec<String> {
+    let mut groups: BTreeMap<(&str, &str), Vec<&Reference>> = BTreeMap::new();
+    for (name, reason) in companions {
+        groups.entry((name.repository.registry(), *reason)).or_default().push(name);
+    }
+    let line = |((_, reason), names): ((&str, &str), Vec<&Reference>)| match names.as_slice() {
+        [name] => format!("companion {name}: {text}{reason}"),
+        [first, ..] => format!("{} companions (the first: {first}): {text}{reason}", names.len()),
+        [] => String::new(),
+    };
+    groups.into_iter().map(line).collect()
 }
 
 /// `2 signature tags and 1 list of referrers`.

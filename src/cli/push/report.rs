@@ -296,7 +296,7 @@ fn is_bundle_damaged(outcome: &transfer::Outcome) -> bool {
 fn not_brought<'a>(plan: &'a Plan, outcome: &'a transfer::Outcome) -> NotBrought<'a> {
     let there = plan.images.iter().zip(&outcome.images).filter(|(_, result)| result.is_ok());
     let steps = there.flat_map(|(step, _)| step.companions.iter().map(move |own| (step, own)));
-    NotBrought::among(steps.map(|(step, own)| (step, own, outcome.action(own)))).and_lists(outcome.unlisted.values())
+    NotBrought::among(steps.map(|(step, own)| (step, own, outcome.action(own)))).and_unlisted(outcome.unlisted.values())
 }
 
 /// Images that arrived and cannot be pulled yet, said once for each reason. A root that has its tag is named by that alone.
