@@ -80,7 +80,7 @@ async fn a_web_page_is_no_verdict_of_a_registry() {
             "{text}"
         );
         let login = ["login", host, "-u", "me", "--password-stdin", "--retries", "0"];
-        assert!(ended(0, &home.gapferry(&login, PASSWORD)).contains("not known"));
+        assert!(ended(0, &home.gapferry(&login, PASSWORD)).contains("could not be checked"));
     }
     // A gateway that knows only the paths of repositories.
     let gateway = Server::start(move |request, _| match request.target.starts_with("/v2/team/app/") {

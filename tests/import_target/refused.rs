@@ -158,8 +158,10 @@ async fn a_companion_that_the_target_does_not_take_costs_no_image_its_tag() {
         let sbom = images::referrer(app, "application/spdx+json", app.repository.as_bytes());
         sbom.push(&source);
         // What speaks of what was refused has nothing to speak of.
-        let (of_sbom, list) =
-            (images::referrer(&sbom, "application/example", app.repository.as_bytes()), images::referrers_tag(app, std::slice::from_ref(&sbom)));
+        let (of_sbom, list) = (
+            images::referrer(&sbom, "application/example", app.repository.as_bytes()),
+            images::referrers_tag(app, std::slice::from_ref(&sbom)),
+        );
         of_sbom.push(&source);
         images::referrers_tag(&sbom, std::slice::from_ref(&of_sbom)).push(&source);
         list.push(&source);

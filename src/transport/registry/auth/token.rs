@@ -106,12 +106,26 @@ impl Wanted<'_> {
             Failure::never(Error::new(Kind::Network, format!("{what}: its realm is not a URL")).because(e))
         })?;
         self.refuse_to_leak(wire, &realm, &what)?;
-        let mut answer = self.ask(wire, &realm, &what).await?;
+        self.issued(wire, &realm, &what).await.map_err(|failure| self.named(failure))
+    }
+
+    async fn issued(&self, wire: &Wire, realm: &Url, what: &str) -> Result<Token, Failure> {
+        let mut answer = self.ask(wire, realm, what).await?;
         // What stands before a token server may have answered in its place.
         if is_no_answer(&answer.body) {
-            answer = self.ask(wire, &realm, &what).await?;
+            answer = self.ask(wire, realm, what).await?;
         }
-        read(&answer, &what)
+        read(&answer, what)
+    }
+
+    /// A refusal, with the repositories that it is about: some token servers refuse one and not another.
+    fn named(&self, failure: Failure) -> Failure {
+        let mut paths = self.scopes.paths().filter(|path| !path.is_empty());
+        let (first, more) = (paths.next(), paths.count());
+        let Some(first) = first.filter(|_| failure.error.is_absent_or_denied()) else { return failure };
+        let more = if more == 0 { String::new() } else { format!(" and {more} more") };
+        let text = format!("asking for access to {}/{first}{more}", self.registry);
+        Failure { error: failure.error.while_doing(text), ..failure }
     }
 
     async fn ask(&self, wire: &Wire, realm: &Url, what: &str) -> Result<Issued, Failure> {
