@@ -82,7 +82,8 @@ impl Transfer<'_> {
                 _ => return Ok(decided),
             }
             let now = TagState::now(&self.sink.resolve(&step.tag).await?, &step.digest);
-            if now == decided.0.state {
+            // What is said to be there already is not believed of a doubtful image.
+            if now == decided.0.state || doubtful && now == TagState::Same {
                 return Ok(decided);
             }
             // What was joined by now would replace what another program has just written.
