@@ -56,8 +56,8 @@ pub struct AllowlistArgs {
     /// Go on without images that cannot be had
     ///
     /// The lock records them, each with a reason, and the exit code is 1. An increment does not take a missing image for an unwanted
-    /// one. A lost signature or other companion alone never costs its image, except with --require-referrers, or with --locked and
-    /// without this option.
+    /// one. A lost signature or other companion alone never costs its image, except with --require-referrers, with --locked and
+    /// without this option, or where the registry gives no answer about it.
     #[arg(long)]
     pub keep_going: bool,
     /// What becomes of an index when platforms are left out

@@ -265,6 +265,22 @@ async fn a_companion_whose_blob_is_lost_is_left_out_and_its_image_stays() {
     }
 }
 
+/// Otherwise one broken signature costs all images of a night.
+#[tokio::test]
+async fn a_signature_that_the_registry_cannot_deliver_is_left_out() {
+    let site = Site::new().await;
+    let broken = put_signed(&site, "a");
+    put_signed(&site, "b");
+    site.source.server.when("GET", &broken).always().fault(Fault::Status(500));
+    let (list, bundle) = (site.list(&["a:1", "b:1"]), site.path("b"));
+    let export = ["export", "-f", &list, "-o", &bundle, "--retries", "1"];
+    let said = stderr(&ends_with(0, &export));
+    assert!(said.contains("attached to it could not be read, so it is left out"), "{said}");
+    let lock = lock_of(&bundle);
+    assert_eq!(references(&lock["images"]), ["a:1", "b:1"]);
+    assert_eq!(lock["images"][0]["attachedUnknown"], true, "{lock}");
+}
+
 /// What is wrong in itself may be left out. What an outage or a limit kept away must not be dropped with exit code 0.
 #[tokio::test]
 async fn a_signature_that_an_outage_keeps_away_is_not_left_out() {

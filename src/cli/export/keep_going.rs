@@ -69,8 +69,8 @@ impl Faults {
         Ok(faults)
     }
 
-    /// Whether each of them is a reason to leave something out: it is wrong in itself, and not only out of reach for now. An image
-    /// that is out of reach may be left out where `may` allows that: the lock then says so.
+    /// Whether each of them is a reason to leave something out: its registry says so, and it is not only out of reach for now. What
+    /// is out of reach may be left out where `may` allows that for images: the lock then says so.
     fn are_of_content(&self, may: May) -> bool {
         self.lost.values().all(|error| MissingReason::of(error).is_some() && (may.images || !is_out_of_reach(error)))
     }
@@ -164,10 +164,10 @@ struct Faulty {
     companions: BTreeMap<Digest, Error>,
 }
 
-/// Whether the failure says nothing of the content: it may be there again in a while.
+/// Whether no answer came about the content: it may be there again in a while.
 fn is_out_of_reach(error: &Error) -> bool {
-    let is_undelivered = error.reason() == Some(&Reason::Undelivered);
-    is_of_registry(error) || error.kind() == Kind::Network || is_undelivered
+    let is_unanswered = error.kind() == Kind::Network && error.reason() != Some(&Reason::Undelivered);
+    is_of_registry(error) || is_unanswered
 }
 
 /// Whether nothing of the same registry can be had any more in this run.
