@@ -29,7 +29,7 @@ use crate::error::{Error, Kind, Result};
 use crate::oci::{Descriptor, Repository};
 use crate::progress::Event;
 
-/// This much progress after a break makes the earlier breaks forgotten, where no retry budget says how long to be patient: at a
+/// This much progress makes the breaks so far forgotten, where no retry budget says how long to be patient: at a
 /// mirror, say.
 const ENOUGH: u64 = 1024 * 1024;
 /// Where one does, this part of a blob is enough, or what a slow line has to bring within the stall limit: what comes in pieces, one
@@ -58,6 +58,7 @@ pub(super) async fn blob(host: Arc<Host>, repository: &Repository, blob: &Descri
         opened: Instant::now(),
         tries,
         since_break: 0,
+        since_renewal: 0,
         _lane: lane,
     };
     let begins = flow.connect().await?;
@@ -94,6 +95,8 @@ struct Flow {
     opened: Instant,
     tries: Tries,
     since_break: u64,
+    /// What came since the tries were last renewed: over several breaks, if none of them brought enough alone.
+    since_renewal: u64,
     /// Kept over reconnects: giving it back and waiting for it again could wait for itself.
     _lane: Option<OwnedSemaphorePermit>,
 }
@@ -141,6 +144,7 @@ impl Flow {
     fn judged(&mut self, failure: Failure) -> Failure {
         if self.has_got_on() {
             self.tries.renew();
+            self.since_renewal = 0;
             return failure;
         }
         match &self.server {
@@ -149,14 +153,14 @@ impl Flow {
         }
     }
 
-    /// Whether enough has come since the last break.
+    /// Whether enough has come for the breaks so far to be forgotten.
     fn has_got_on(&self) -> bool {
         let Wanted { host, blob, .. } = &self.wanted;
         let enough = match host.wire.limits.retry_budget {
             Some(_) => LEAST.min(blob.size / PART).max(1),
             None => ENOUGH,
         };
-        self.since_break >= enough
+        self.since_renewal >= enough
     }
 
     async fn piece(&mut self) -> Option<Result<Bytes, Failure>> {
@@ -173,6 +177,7 @@ impl Flow {
         let piece = piece.split_off(known as usize);
         self.position += piece.len() as u64;
         self.since_break += piece.len() as u64;
+        self.since_renewal += piece.len() as u64;
         let has_got_on = self.has_got_on();
         match &self.server {
             Some(server) if has_got_on => {
