@@ -55,7 +55,7 @@ pub enum Reason {
     Passed,
     /// The project's storage quota: it certainly has room for `left` more bytes.
     Quota { left: u64 },
-    /// The quota of the whole registry: it has room for `left` more bytes.
+    /// The disk or the quota of the whole registry: it certainly has room for `left` more bytes.
     Full { left: u64 },
     /// The whole registry takes no change for now.
     ReadOnly,

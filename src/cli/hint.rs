@@ -3,6 +3,7 @@
 use rustix::io::Errno;
 
 use crate::error::{Error, Kind, Reason};
+use crate::transport::registry::says_full;
 
 /// What helps where a policy of a project forbids pulling.
 pub const PULL_POLICY: &str = "a policy of the project forbids pulling: meet what it asks for, or have an administrator of the project change it (on Harbor \
@@ -166,9 +167,9 @@ fn for_reason(reason: &Reason) -> Option<&'static str> {
             "`gapferry auth check HOST/REPOSITORY` says which user is shown and whether it may push: have it granted, or give another \
              user by --creds USER, --authfile FILE or `gapferry login HOST`; then run the same command again",
         ),
-        Reason::Full { .. } => {
-            Some("have room made there (of `gapferry serve`: --quota), then run the same command again")
-        }
+        Reason::Full { .. } => Some(
+            "there is no room left: have room made there (on its disk; of `gapferry serve`: --quota), then run the same command again",
+        ),
         Reason::ImmutableTag => Some(
             "--on-existing skip leaves such tags as they are; or choose another tag (as=, --map), or change the project's rule",
         ),
@@ -236,10 +237,9 @@ fn for_unsigned(chain: &str) -> &'static str {
     }
 }
 
-/// distribution tells of a full disk in a 500, with the number of ENOSPC or EDQUOT.
+/// Of several failures only the text is left; and a cache whose disk is full fails to give.
 fn is_full(chain: &str) -> bool {
-    const SIGNS: [&str; 5] = [": 507 ", "no space left", "disk quota exceeded", r#""Err":28,"#, r#""Err":122,"#];
-    SIGNS.iter().any(|sign| chain.contains(sign))
+    chain.contains(": 507 ") || says_full(chain)
 }
 
 /// The host answered: its name and port are right.
@@ -302,7 +302,7 @@ mod tests {
             (Kind::Refused, "507 Insufficient Storage", "no room left"),
             (
                 Kind::Network,
-                r#"500 Internal Server Error: UNKNOWN: unknown error: {"DriverName":"filesystem","Enclosed":{"Err":28,"Op":"mkdir"}}"#,
+                r#"500 Internal Server Error: UNKNOWN: unknown error: {"DriverName":"filesystem","Enclosed":{"Op":"mkdir","Err":28}}"#,
                 "no room left",
             ),
             (Kind::Refused, "403 Forbidden: DENIED: storage quota exceeded", "quota"),

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::failure::{Failure, Retry, is_gateway, is_transient, may_be_down};
 use super::location;
-use super::outage::Evidence;
+use super::outage::{Evidence, Work};
 use super::refusals;
 use super::reply::Reply;
 use super::retry::retry_after;
@@ -113,6 +113,11 @@ async fn read(purpose: Purpose, what: &str, reply: Reply, aside: &str) -> (Failu
     if refusals::is_down(status, &body) {
         let retry = if server.is_some() { Retry::Down(Evidence::Admitted) } else { Retry::Soon };
         return (Failure { server, ..Failure::new(Error::new(Kind::Network, text), retry) }, body);
+    }
+    let stores = server.as_ref().is_some_and(|server| server.work >= Work::Begin);
+    if stores && refusals::is_disk_full(status, &body) {
+        let error = Error::new(Kind::Refused, text).with_reason(Reason::Full { left: 0 });
+        return (Failure { server, status: Some(status), ..Failure::never(error) }, body);
     }
     let error = Error::new(kind(status), text);
     if let Some(reason) = refusals::named(status, &body) {

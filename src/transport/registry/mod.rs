@@ -96,6 +96,7 @@ pub use itself::Itself;
 use optional::{Need, Question};
 use projects::Projects;
 pub use proxy::Proxies;
+pub use refusals::says_full;
 pub use ways::Served;
 use wire::{Call, Payload, Wire};
 

@@ -131,6 +131,9 @@ async fn answered(host: &Host, ask: &Ask<'_>) -> Result<Option<Reply>> {
         };
         drop(permit);
         if let Err(error) = tries.again(failure).await {
+            if concerns_more(&error) {
+                return Err(error);
+            }
             tracing::debug!(what = ask.what, %error, "not mounted");
             return Ok(None);
         }

@@ -33,6 +33,23 @@ pub(super) fn is_down(status: u16, body: &[u8]) -> bool {
     status == 401 && serde_json::from_slice(body).is_ok_and(|Errors { errors }| errors.iter().any(is_one))
 }
 
+/// Whether an answer to what was to be stored says that the disk behind the registry is full. distribution hides that in a 500.
+pub(super) fn is_disk_full(status: u16, body: &[u8]) -> bool {
+    status == 507 || (500..=599).contains(&status) && says_full(&String::from_utf8_lossy(body))
+}
+
+/// Whether a text names a full disk or a used up quota of one, in words or as Go writes the number of ENOSPC (28) or EDQUOT (122).
+pub fn says_full(text: &str) -> bool {
+    const WORDS: [&str; 3] = ["no space left", "disk quota exceeded", "XMinioStorageFull"];
+    let names = |number: &str| {
+        text.split("Err").skip(1).any(|rest| {
+            let Some(rest) = rest.trim_start_matches(['\\', '"']).strip_prefix(':') else { return false };
+            rest.trim_start().strip_prefix(number).is_some_and(|rest| !rest.starts_with(|c: char| c.is_ascii_digit()))
+        })
+    };
+    WORDS.iter().any(|words| text.contains(words)) || names("28") || names("122")
+}
+
 /// The cause that an answer with this status and body names, if it names one.
 pub(super) fn named(status: u16, body: &[u8]) -> Option<Reason> {
     let Errors { errors } = serde_json::from_slice(body).ok()?;
@@ -152,6 +169,27 @@ mod tests {
         }
         assert!(!says(401, "UNAUTHORIZED", "unauthorized to access repository: lib/a, action: push"));
         assert!(!says(403, "DENIED", "conn closed") && !is_down(401, b"<html>connection refused</html>"));
+    }
+
+    #[test]
+    fn a_full_disk_is_recognized_wherever_its_number_stands() {
+        let go = |error: &str| {
+            format!(r#"{{"errors":[{{"detail":{{"DriverName":"filesystem","Enclosed":{{{error}}}}}}}]}}"#)
+        };
+        for (status, body, full) in [
+            (500, go(r#""Op":"mkdir","Path":"/v","Err":28"#), true),
+            (500, go(r#""Err":28,"Op":"mkdir""#), true),
+            (503, go(r#""Op":"write","Err": 122"#), true),
+            (500, r#"{"errors":[{"detail":"{\"Op\":\"write\",\"Err\":28}"}]}"#.to_owned(), true),
+            (500, "write /v/x: no space left on device".to_owned(), true),
+            (507, String::new(), true),
+            (500, go(r#""Op":"mkdir","Err":280"#), false),
+            (500, go(r#""Op":"mkdir","Err":2"#), false),
+            (500, "Error 28".to_owned(), false),
+            (400, go(r#""Op":"mkdir","Err":28"#), false),
+        ] {
+            assert_eq!(is_disk_full(status, body.as_bytes()), full, "{status} {body}");
+        }
     }
 
     #[test]

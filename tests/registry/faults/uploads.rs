@@ -46,6 +46,48 @@ async fn a_refused_upload_is_told_in_the_registrys_words_and_not_repeated() {
     }
 }
 
+/// Two minutes of tries for each layer, and then the advice to ask again: only room helps.
+#[tokio::test]
+async fn a_full_disk_is_told_at_once_wherever_it_shows() {
+    // As distribution writes it, with the error of Go's `os`.
+    let detail = r#"{"DriverName":"filesystem","Enclosed":{"Op":"mkdir","Path":"/var/lib/registry/docker","Err":28}}"#;
+    let distribution = format!(r#"{{"errors":[{{"code":"UNKNOWN","message":"unknown error","detail":{detail}}}]}}"#);
+    for (status, body) in [(500, distribution.as_str()), (507, "")] {
+        for full in ["POST", "PATCH", "PUT /u", "PUT /v2/", "mount"] {
+            let full_disk = Answer::new(status).body(body);
+            let server = Server::registry(move |request, _| {
+                let (method, target) = (request.method.as_str(), request.target.as_str());
+                let name = format!("{method} {target}");
+                match method {
+                    _ if name.starts_with(full) || full == "mount" && target.contains("mount=") => full_disk.clone(),
+                    "POST" | "PATCH" => Answer::new(202).with("Location", "/u"),
+                    "PUT" => Answer::new(201),
+                    _ => last_byte(request).unwrap_or(Answer::new(404)),
+                }
+            });
+            let server = server.await;
+            let (shelf, large_blob) = (Shelf::default(), if full == "PATCH" { 1 } else { u64::MAX });
+            let (blob, other) = (shelf.add("content"), repository(&server.address, "other"));
+            let to = client(Config { large_blob, retry_budget: Some(Duration::from_secs(60)), ..config() });
+            let pushed = async {
+                match full {
+                    "mount" => to.mount(&repo(&server), &blob, &other).await.map(drop),
+                    "PUT /v2/" => {
+                        let image = shelf::image(&blob, &[], None);
+                        to.put_manifest(&shelf::tag(&repo(&server), "v1"), &image).await.map(drop)
+                    }
+                    _ => shelf::push(&to, &repo(&server), &shelf, &[&blob]).await,
+                }
+            };
+            let error = pushed.await.unwrap_err();
+            let found = (error.kind(), error.reason().cloned());
+            assert_eq!(found, (Kind::Refused, Some(Reason::Full { left: 0 })), "{status} {full}: {error:?}");
+            let (method, path) = full.split_once(' ').unwrap_or((full.replace("mount", "POST").leak(), "/"));
+            assert_eq!(server.count(method, path), 1, "{status} {full}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_failed_mount_is_only_a_reason_to_upload() {
     let answers = Arc::new(AtomicUsize::new(0));
