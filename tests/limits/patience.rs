@@ -173,6 +173,11 @@ async fn a_limit_of_which_nothing_is_told_is_waited_for_as_long_as_was_allowed()
     let waits = waits(&recorder);
     assert_eq!(waits.len(), 9, "{waits:?}");
     assert!(waits.iter().all(|(why, _)| why.contains("429")), "{waits:?}");
+    let hints = recorder
+        .events()
+        .into_iter()
+        .filter(|event| matches!(event, Event::Warning(text) if text.contains("--per-host")));
+    assert_eq!(hints.count(), 1, "{:?}", recorder.events());
 }
 
 #[tokio::test]

@@ -12,12 +12,12 @@ use bytes::Bytes;
 use futures_util::stream::{self, BoxStream, StreamExt};
 use reqwest::header::{HeaderMap, HeaderValue, RANGE};
 use reqwest::{Method, Url};
-use tokio::sync::OwnedSemaphorePermit;
 
 use super::answer::{is_html, refusal};
 use super::auth::Scopes;
 use super::failure::Failure;
 use super::host::{Ask, Host, strange};
+use super::lane::Permit;
 use super::outage::{Download, Server, Work};
 use super::patience::LEAST;
 use super::reply::Reply;
@@ -44,7 +44,7 @@ pub(super) async fn blob(host: Arc<Host>, repository: &Repository, blob: &Descri
     if offset >= blob.size && offset > 0 {
         return Ok(Body::new(blob.size, stream::empty().boxed()));
     }
-    let lane = host.reads.clone().acquire_owned().await.ok();
+    let lane = host.reads.enter().await;
     let tries = host.tries_of(&what, &blob.digest, Work::Content)?;
     let wanted = Wanted { host, repository: repository.clone(), blob: blob.clone(), what };
     let mut flow = Flow {
@@ -98,7 +98,7 @@ struct Flow {
     /// What came since the tries were last renewed: over several breaks, if none of them brought enough alone.
     since_renewal: u64,
     /// Kept over reconnects: giving it back and waiting for it again could wait for itself.
-    _lane: Option<OwnedSemaphorePermit>,
+    _lane: Permit,
 }
 
 impl Flow {

@@ -6,12 +6,12 @@ use std::time::Instant;
 use bytes::Bytes;
 use reqwest::header::{HeaderMap, HeaderValue};
 use reqwest::{Method, Url};
-use tokio::sync::Semaphore;
 
 use super::answer::{Purpose, refusal, refusal_of};
 use super::auth::{Auth, Granted, Scopes, is_bearer};
 use super::failure::{Failure, Retry, is_transient};
 use super::heads::Heads;
+use super::lane::Lane;
 use super::limit::Gate;
 use super::location::is_misled;
 use super::memory::Memory;
@@ -36,9 +36,9 @@ pub(super) struct Host {
     /// Concurrent requests. Uploads have a lane of their own: while one holds it, it may wait for a download from this
     /// same registry, never the other way round. So have mounts, manifests and tags, which are small and shall not wait
     /// behind large blobs.
-    pub reads: Arc<Semaphore>,
-    pub uploads: Arc<Semaphore>,
-    pub changes: Arc<Semaphore>,
+    pub reads: Arc<Lane>,
+    pub uploads: Arc<Lane>,
+    pub changes: Arc<Lane>,
     /// What the registry's limits allow.
     pub gate: Arc<Gate>,
     /// Uploads and mounts of one project, which wait here before they take a lane.
@@ -119,10 +119,11 @@ impl Ask<'_> {
 
 impl Host {
     pub fn new(registry: &str, wire: Arc<Wire>, store: Store, projects: Arc<Projects>) -> Host {
-        let lane = || Arc::new(Semaphore::new(wire.config.per_host.max(1)));
+        let lane = || Lane::new(wire.config.per_host);
         let (reads, uploads, changes) = (lane(), lane(), lane());
         let auth = Arc::new(Auth::new(registry, store));
-        let gate = Arc::new(Gate::new(registry, &wire.limits, &wire.events));
+        let gate = Gate::new(registry, &wire.limits, &wire.events);
+        let gate = Arc::new(gate.over(&[&reads, &uploads, &changes]));
         let root = Arc::new(Root::new(registry, &wire, &auth, &gate));
         Host {
             registry: registry.to_owned(),
@@ -204,7 +205,7 @@ impl Host {
         let mut tries = Tries::new(ask.what, ask.is_pull(), &self.gate, &self.wire).with_root(&self.root);
         loop {
             let _turn = if ask.is_pull() { Some(self.gate.pull(ask.what).await?) } else { None };
-            let permit = lane.clone().acquire_owned().await.ok();
+            let permit = lane.enter().await;
             let failure = match self.once(ask).await {
                 Ok(reply) if is_transient(reply.status()) => {
                     let failure = ask.refused(reply).await;
@@ -212,7 +213,7 @@ impl Host {
                     failure
                 }
                 Ok(mut reply) => {
-                    reply.permit = permit;
+                    reply.permit = Some(permit);
                     let server = reply.server.clone();
                     let reading = reply.read(ask.what, limit, head);
                     match self.wire.unless_given_up(server.as_ref(), ask.what, reading).await {
@@ -241,7 +242,7 @@ impl Host {
         if let Need::Optional(question) = ask.need {
             self.memory.answers.check(question)?;
         }
-        let permit = self.reads.clone().acquire_owned().await.ok();
+        let permit = self.reads.enter().await;
         let heads = ask.heads(&self.memory);
         if heads.is_some_and(|(heads, others)| heads.are_ignored(others, &self.wire.outage)) {
             return Ok(None);
@@ -249,7 +250,7 @@ impl Host {
         let failure = match self.once(ask).await {
             Ok(reply) if reply.own && reply.status() == 429 => refusal(ask.what, reply).await,
             Ok(mut reply) => {
-                reply.permit = permit;
+                reply.permit = Some(permit);
                 return Ok(Some(reply));
             }
             Err(failure) => failure,

@@ -171,7 +171,7 @@ impl From<Failure> for Miss {
 }
 
 async fn once(host: &Host, ask: &Ask<'_>, blob: &Descriptor) -> Result<Readable, Miss> {
-    let _lane = host.reads.acquire().await.ok();
+    let _lane = host.reads.enter().await;
     let reply = host.once(ask).await?;
     if is_transient(reply.status()) {
         return Err(Miss::Refused(ask.refused(reply).await));

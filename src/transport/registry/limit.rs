@@ -5,16 +5,21 @@
 //! and says after each how many are left (`ratelimit-limit: 100;w=21600`, `ratelimit-remaining: 4;w=21600`;
 //! docs.docker.com, "Docker Hub pull usage and limits"): the last of them are taken one at a time, ever more slowly.
 //!
+//! What is refused without a word of the limit may be one request too many at a time. Then all pause, ever longer until something
+//! succeeds, and fewer go at once; one more for every [`EASE`] requests that succeed.
+//!
 //! After each of these waits a pull gets on, so they are not added up against what the user allows, which is a time without
 //! getting on; but if they may come to more, that is told once, with all of it.
 //!
 //! **Threats.** Numbers come from outside: times are bounded, and no wait is longer than the user allows.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::config::Limits;
+use super::lane::Lane;
 use super::reply::Reply;
+use super::rounds::LONGEST;
 use crate::error::{Error, Kind, Result};
 use crate::progress::units::duration;
 use crate::progress::{Event, Events};
@@ -27,9 +32,14 @@ const LONGEST_WINDOW: Duration = Duration::from_secs(7 * 24 * 3600);
 /// When nothing was refused for so long after a wait, it is over: another refusal begins anew.
 const FORGOTTEN: Duration = Duration::from_secs(120);
 
+/// Requests that succeed after the last refusal of which nothing was told, before one more goes at once.
+const EASE: u32 = 32;
+
 /// See the module documentation.
 pub(super) struct Gate {
     registry: String,
+    /// Where requests wait for their turn.
+    lanes: Vec<Arc<Lane>>,
     max_wait: Duration,
     events: Events,
     state: Mutex<State>,
@@ -53,6 +63,19 @@ struct State {
     budget: Option<Budget>,
     /// How long it takes when few pulls are left was told.
     foretold: bool,
+    untold: Untold,
+}
+
+/// Refusals that say nothing of the limit.
+#[derive(Default)]
+struct Untold {
+    /// The last of them, apart from those of requests that were under way by then.
+    at: Option<Instant>,
+    /// How long all paused after it, if nothing has succeeded since.
+    pause: Option<Duration>,
+    /// Requests that have succeeded since the lanes were last changed.
+    succeeded: u32,
+    is_reported: bool,
 }
 
 struct Refused {
@@ -75,7 +98,13 @@ pub(super) type Turn<'a> = Option<tokio::sync::MutexGuard<'a, ()>>;
 impl Gate {
     pub fn new(registry: &str, limits: &Limits, events: &Events) -> Gate {
         let (state, turn) = (Mutex::default(), tokio::sync::Mutex::default());
-        Gate { registry: registry.to_owned(), max_wait: limits.max_wait, events: events.clone(), state, turn }
+        let (registry, lanes, max_wait) = (registry.to_owned(), Vec::new(), limits.max_wait);
+        Gate { registry, lanes, max_wait, events: events.clone(), state, turn }
+    }
+
+    /// The same for requests that wait for their turn in these lanes.
+    pub fn over(self, lanes: &[&Arc<Lane>]) -> Gate {
+        Gate { lanes: lanes.iter().map(|lane| Arc::clone(lane)).collect(), ..self }
     }
 
     /// Returns when something may be asked.
@@ -163,10 +192,51 @@ impl Gate {
         let budget = Budget::read(reply.header("ratelimit-limit"), reply.header("ratelimit-remaining"));
         let mut state = self.state();
         state.budget = budget.or(state.budget);
-        let succeeded = matches!(reply.status(), 200..=399 | 404);
-        if succeeded && state.refused.as_ref().is_some_and(|refused| pull || !refused.pull) {
-            state.refused = None;
+        drop(state);
+        if matches!(reply.status(), 200..=399 | 404) {
+            self.succeeded(pull);
         }
+    }
+
+    /// The registry has answered, to a pull or to another request.
+    fn succeeded(&self, pull: bool) {
+        let mut state = self.state();
+        if state.refused.as_ref().is_none_or(|refused| pull || !refused.pull) {
+            state.refused = None;
+            state.untold.pause = None;
+        }
+        if state.untold.at.is_some() {
+            state.untold.succeeded += 1;
+            if state.untold.succeeded >= EASE {
+                state.untold.succeeded = 0;
+                self.lanes.iter().for_each(|lane| lane.widen());
+            }
+        }
+    }
+
+    /// A request that began at `began` was refused, and nothing was told of the limit. How long all pause: for `first`, or twice as
+    /// long as after the last refusal if nothing has succeeded since. Fewer go at once from now on.
+    pub fn refused_untold(&self, began: Instant, first: Duration) -> Duration {
+        let mut state = self.state();
+        let untold = &mut state.untold;
+        let last = untold.pause;
+        // It was under way when another was refused: that is one refusal.
+        if untold.at.is_some_and(|at| began <= at) {
+            return *untold.pause.get_or_insert(first);
+        }
+        let pause = last.map_or(first, |last| last.saturating_mul(2)).min(LONGEST);
+        (untold.at, untold.pause, untold.succeeded) = (Some(Instant::now()), Some(pause), 0);
+        let is_narrower = self.lanes.iter().filter(|lane| lane.narrow()).count() > 0;
+        if is_narrower && !std::mem::replace(&mut untold.is_reported, true) {
+            drop(state);
+            let text = format!(
+                "{} refuses requests (429) and does not say for how long: fewer go to it at once from now on; if it limits how many \
+                 that may be, --per-host 1 keeps to it from the beginning",
+                self.registry
+            );
+            self.events.report(Event::Warning(text));
+        }
+        pause
     }
 
     /// How long it takes until a pull is allowed again, on average, if the registry told its limit.
@@ -255,8 +325,7 @@ fn quota(header: &str) -> Option<(u64, Option<u64>)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::progress::Silent;
-    use std::sync::Arc;
+    use crate::progress::{Recorder, Silent};
 
     fn gate(max_wait: u64) -> Gate {
         let max_wait = Duration::from_secs(max_wait);
@@ -297,6 +366,33 @@ mod tests {
         };
         assert_eq!((again(4), again(1)), (Ok(false), Ok(false)), "a line for each would bury the rest");
         assert_eq!((again(60), again(60)), (Ok(true), Ok(true)));
+    }
+
+    /// Where a server takes one request at a time, the pauses of six grew to a minute each and never shrank.
+    #[tokio::test]
+    async fn refusals_without_a_word_are_one_pause_for_all_and_fewer_requests_at_once_until_it_goes_well() {
+        let (recorder, lane) = (Arc::new(Recorder::default()), Lane::new(4));
+        let events: Events = recorder.clone();
+        let gate = Gate::new("r.io", &Limits::default(), &events).over(&[&lane]);
+        let (first, before) = (Duration::from_secs(1), Instant::now());
+        let refuse = |began| gate.refused_untold(began, first).as_secs();
+        assert_eq!([refuse(before), refuse(before), refuse(before)], [1, 1, 1], "three that were under way");
+        assert_eq!(lane.width(), 2);
+        let later = || Instant::now() + Duration::from_millis(1);
+        let again = |gate: &Gate| {
+            gate.state().untold.at = Some(before);
+            gate.refused_untold(later(), first).as_secs()
+        };
+        assert_eq!([again(&gate), again(&gate)], [2, 4], "nothing has succeeded");
+        assert_eq!(lane.width(), 1);
+        gate.succeeded(false);
+        assert_eq!(again(&gate), 1, "short again after a success");
+        (0..EASE).for_each(|_| gate.succeeded(false));
+        assert_eq!(lane.width(), 2);
+        (0..9).for_each(|_| assert!(again(&gate) <= LONGEST.as_secs()));
+        assert_eq!(again(&gate), LONGEST.as_secs());
+        let warnings = recorder.events();
+        assert!(matches!(&warnings[..], [Event::Warning(text)] if text.contains("--per-host")), "{warnings:?}");
     }
 
     #[test]

@@ -34,6 +34,7 @@ mod heads;
 mod health;
 mod host;
 mod itself;
+mod lane;
 mod last_byte;
 mod limit;
 mod link;
@@ -430,7 +431,7 @@ async fn api_call(
         }
         None => Bytes::new(),
     };
-    let _lane = host.reads.acquire().await.ok();
+    let _lane = host.reads.enter().await;
     host.pass(what).await.map_err(failure::Failure::never)?;
     let authorization = host.auth.basic(account.path).await?.zip(Some(url.clone()));
     let call = Call { method, url, headers, body: Payload::Bytes(body), authorization, what };

@@ -112,12 +112,12 @@ pub(super) async fn mount(host: &Host, to: &Repository, blob: &Descriptor, from:
 async fn answered(host: &Host, ask: &Ask<'_>) -> Result<Option<Reply>> {
     let mut tries = host.tries(ask.what);
     loop {
-        let permit = host.changes.clone().acquire_owned().await.ok();
+        let permit = host.changes.enter().await;
         let failure = match host.once(ask).await {
             Ok(mut reply) => {
                 host.memory.mounts.note_answer();
                 if !is_transient(reply.status()) {
-                    reply.permit = permit;
+                    reply.permit = Some(permit);
                     return Ok(Some(reply));
                 }
                 ask.refused(reply).await

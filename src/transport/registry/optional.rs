@@ -198,11 +198,11 @@ pub(super) async fn ask<T>(
 /// One try, at the pace of the registry.
 async fn once(host: &Host, ask: &Ask<'_>) -> Result<Result<Reply, Failure>> {
     let _turn = if ask.is_pull() { Some(host.gate.pull(ask.what).await?) } else { None };
-    let permit = host.reads.clone().acquire_owned().await.ok();
+    let permit = host.reads.enter().await;
     Ok(match host.once(ask).await {
         Ok(reply) if is_transient(reply.status()) => Err(transient(ask.what, reply).await),
         Ok(mut reply) => {
-            reply.permit = permit;
+            reply.permit = Some(permit);
             Ok(reply)
         }
         Err(failure) => Err(failure),

@@ -8,6 +8,7 @@ use futures_util::stream::{BoxStream, StreamExt};
 use reqwest::{Response, Url};
 
 use super::failure::Failure;
+use super::lane::Permit;
 use super::outage::Server;
 use super::patience::Patience;
 use super::trace::{self, Talk};
@@ -25,7 +26,7 @@ pub(super) struct Reply {
     stall: Duration,
     talk: Talk,
     /// Frees the host's lane when the answer is dropped.
-    pub permit: Option<tokio::sync::OwnedSemaphorePermit>,
+    pub permit: Option<Permit>,
     /// The registry answered itself, not a server that it redirected to.
     pub own: bool,
     /// The server that answered; `None` if it is one that nothing depends on.

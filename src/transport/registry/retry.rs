@@ -48,8 +48,6 @@ pub(super) struct Tries {
     events: Events,
     log: Arc<Log>,
     backoff: ExponentialBackoff,
-    /// For refusals for a limit of which nothing is told: not counted, but bounded by what may be waited in all.
-    patience: ExponentialBackoff,
     limits: Limits,
     failed: u32,
     /// The present try was not made before this.
@@ -84,7 +82,6 @@ impl Tries {
             events: wire.events.clone(),
             log: wire.log.clone(),
             backoff: backoff(&wire.limits).build(),
-            patience: patience(&wire.limits),
             limits: wire.limits.clone(),
             failed: 0,
             began: Instant::now(),
@@ -127,7 +124,6 @@ impl Tries {
     /// Forgets earlier failures: the transfer has moved on since.
     pub fn renew(&mut self) {
         self.backoff = backoff(&self.limits).build();
-        self.patience = patience(&self.limits);
         self.failed = 0;
         self.since = None;
         self.unanswered = Duration::ZERO;
@@ -331,9 +327,9 @@ impl Tries {
         self.wait(LEAST, wanted, error, demands).await
     }
 
-    /// The registry said nothing at all of its limit: again and again, as long as allowed.
+    /// The registry said nothing at all of its limit: again and again, as long as allowed, and fewer requests at once.
     async fn wait_untold(&mut self, error: Error) -> Result<()> {
-        let wanted = self.patience.next().unwrap_or(LONGEST);
+        let wanted = self.gate.refused_untold(self.began, self.limits.first_delay);
         self.wait(LEAST, wanted, error, "refuses and does not say for how long".to_owned()).await
     }
 

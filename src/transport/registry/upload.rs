@@ -132,7 +132,7 @@ pub(super) async fn put(host: &Host, repository: &Repository, blob: &Descriptor,
 
 async fn send(host: &Host, repository: &Repository, blob: &Descriptor, origin: &Origin<'_>, what: &str) -> Result<()> {
     let _turn = host.projects.turn(repository, Turn::Upload).await;
-    let _lane = host.uploads.acquire().await.ok();
+    let _lane = host.uploads.enter().await;
     let mut tries = host.tries_of(what, &blob.digest, Work::Complete)?;
     let session = host.memory.take_session(repository, &blob.digest).map(Session::at);
     let mut upload = Upload {

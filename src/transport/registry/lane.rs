@@ -1,0 +1,123 @@
+//! How many requests of one kind go to a registry at once. Where it refuses some without saying for how long, there may be too many
+//! at a time: then fewer go, and more again after a while ([`Gate`](super::limit::Gate) decides when).
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+pub(super) struct Lane {
+    places: Arc<Semaphore>,
+    most: usize,
+    state: Mutex<State>,
+}
+
+struct State {
+    width: usize,
+    /// Places in use that are not given again when they become free.
+    surplus: usize,
+}
+
+/// A place in a lane, free again when it is dropped.
+pub(super) struct Permit {
+    place: Option<OwnedSemaphorePermit>,
+    lane: Arc<Lane>,
+}
+
+impl Lane {
+    /// For `most` requests at once, and at least one.
+    pub fn new(most: usize) -> Arc<Lane> {
+        let most = most.max(1);
+        let state = Mutex::new(State { width: most, surplus: 0 });
+        Arc::new(Lane { places: Arc::new(Semaphore::new(most)), most, state })
+    }
+
+    /// Waits for a place.
+    pub async fn enter(self: &Arc<Lane>) -> Permit {
+        let place = self.places.clone().acquire_owned().await.ok();
+        Permit { place, lane: self.clone() }
+    }
+
+    /// From now on half as many at once, and at least one. `false`: it was one.
+    pub fn narrow(&self) -> bool {
+        let mut state = self.state();
+        let width = state.width.div_ceil(2);
+        let (fewer, is_narrower) = (state.width - width, width < state.width);
+        state.width = width;
+        state.surplus += fewer;
+        state.surplus -= self.places.forget_permits(state.surplus);
+        is_narrower
+    }
+
+    /// One more at once, if it was more before.
+    pub fn widen(&self) {
+        let mut state = self.state();
+        if state.width == self.most {
+            return;
+        }
+        state.width += 1;
+        match state.surplus.checked_sub(1) {
+            Some(left) => state.surplus = left,
+            None => self.places.add_permits(1),
+        }
+    }
+
+    #[cfg(test)]
+    pub fn width(&self) -> usize {
+        self.state().width
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        let mut state = self.lane.state();
+        if let (Some(left), Some(place)) = (state.surplus.checked_sub(1), self.place.take()) {
+            state.surplus = left;
+            place.forget();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn free(lane: &Lane) -> usize {
+        lane.places.available_permits()
+    }
+
+    /// What is under way is not interrupted, but makes no room for others.
+    #[tokio::test]
+    async fn a_lane_becomes_narrower_as_its_places_become_free_and_wider_again() {
+        let lane = Lane::new(6);
+        let mut held = Vec::new();
+        for _ in 0..5 {
+            held.push(lane.enter().await);
+        }
+        assert!(lane.narrow() && free(&lane) == 0, "the free place is gone, and two more are to go");
+        held.truncate(3);
+        assert_eq!(free(&lane), 0, "three are held");
+        held.clear();
+        assert_eq!(free(&lane), 3);
+        assert!(lane.narrow() && lane.narrow() && !lane.narrow(), "2, 1, and never none");
+        assert_eq!(free(&lane), 1);
+        let last = lane.enter().await;
+        (0..9).for_each(|_| lane.widen());
+        assert_eq!(free(&lane), 5);
+        drop(last);
+        assert_eq!(free(&lane), 6, "as many as at first, and no more");
+    }
+
+    #[tokio::test]
+    async fn a_lane_that_is_widened_while_it_becomes_narrower_keeps_its_places() {
+        let lane = Lane::new(4);
+        let held = [lane.enter().await, lane.enter().await, lane.enter().await, lane.enter().await];
+        lane.narrow();
+        lane.widen();
+        drop(held);
+        assert_eq!(free(&lane), 3);
+    }
+}
