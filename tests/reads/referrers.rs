@@ -372,6 +372,73 @@ async fn under_a_fallback_tag_only_what_names_the_subject_is_attached() {
     }
 }
 
+/// One entry that some tool wrote badly must not cost an image all its signatures.
+#[tokio::test]
+async fn what_can_be_read_of_a_list_of_referrers_is_carried_and_the_rest_is_a_doubt() {
+    let shop = two_images();
+    let subject = json!({ "mediaType": OCI_MANIFEST, "digest": shop.digest("team/app:1"), "size": 7 });
+    let signature = |number: usize| {
+        let empty = json!({ "mediaType": "application/vnd.oci.empty.v1+json", "digest": sha256(b"{}"), "size": 2 });
+        json!({ "schemaVersion": 2, "mediaType": OCI_MANIFEST, "artifactType": "x/sig", "config": empty, "layers": [],
+                "subject": subject, "annotations": { "number": number.to_string() } })
+        .to_string()
+        .into_bytes()
+    };
+    let signatures = [signature(1), signature(2), signature(3)];
+    let entry = |bytes: &[u8]| json!({ "mediaType": OCI_MANIFEST, "digest": sha256(bytes), "size": bytes.len() });
+    let mut text = entry(&signatures[2]);
+    text["size"] = json!("12");
+    let mut algorithm = entry(&signatures[2]);
+    algorithm["digest"] = json!("md5:d41d8cd98f00b204e9800998ecf8427e");
+    let none = Value::Null;
+    let to = |target: &str| Some(format!("<{target}>; rel=\"next\""));
+    // (an entry beside two good ones, and where the page leads)
+    let cases = [
+        ("null", Some(&none), None),
+        ("a size that is text", Some(&text), None),
+        ("another algorithm", Some(&algorithm), None),
+        ("a loop", None, to("?n=1")),
+        ("nowhere", None, to("http://[")),
+        ("a page that is not there", None, to("?n=1&page=lost")),
+        ("a page that is denied", None, to("?n=1&page=denied")),
+        ("a page that is none", None, to("?n=1&page=html")),
+    ];
+    for (case, bad, link) in cases {
+        let mut entries = vec![entry(&signatures[0]), entry(&signatures[1])];
+        entries.splice(1..1, bad.cloned());
+        let list = json!({ "schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": entries }).to_string();
+        let (shop, signatures) = (shop.clone(), signatures.clone());
+        let answer = move |request: &Seen| {
+            let with = |media_type: &str, body: &[u8]| Answer::new(200).with("Content-Type", media_type).body(body);
+            let last = request.target.rsplit('/').next().unwrap();
+            match signatures.iter().find(|signature| sha256(signature) == last) {
+                Some(signature) => with(OCI_MANIFEST, signature),
+                None if last.ends_with("page=lost") => Answer::new(404),
+                None if last.ends_with("page=denied") => Answer::new(403),
+                None if last.ends_with("page=html") => Answer::new(200).body("<!doctype html><title>Sign in</title>"),
+                None if request.target.contains("/referrers/") => {
+                    let answer = with(OCI_INDEX, list.as_bytes());
+                    link.iter().fold(answer, |answer, link| answer.with("Link", link.clone()))
+                }
+                None if last == sha256(b"{}") => Answer::new(200).body("{}"),
+                None => shop.answer(request),
+            }
+        };
+        let server = Server::registry(move |request, _| answer(request)).await;
+        let directory = tempdir();
+        let lock = directory.path().join("lock");
+        let run = ["lock", &both(&server)[0], "-o", path(&lock)];
+        let output = gapferry(&run).await;
+        assert_code(&output, 0);
+        assert_eq!(said(&output).matches(UNTOLD).count(), 1, "{case}: {}", said(&output));
+        let image = json(&lock)["images"][0].clone();
+        let attached = image["attached"].as_array().map(Vec::len);
+        assert_eq!((attached, &image["attachedUnknown"]), (Some(2), &json!(true)), "{case}: {image}");
+        let output = gapferry(&[&run[..], &["--require-referrers"]].concat()).await;
+        assert!(matches!(output.status.code(), Some(3..=5)), "{case}: {}", said(&output));
+    }
+}
+
 #[tokio::test]
 async fn a_registry_that_takes_the_fallback_tag_for_the_digest_attaches_nothing() {
     let children: Vec<Vec<u8>> = ["amd64", "arm64"].iter().map(|arch| {

@@ -30,7 +30,15 @@ const MOST_IN_ALL: u64 = 64 * 1024 * 1024;
 /// the fallback tag lists may be a part.
 pub(super) async fn list(host: &Host, repository: &Repository, subject: &Digest) -> Result<ReferrerList> {
     match by_api(host, repository, subject).await {
-        Ok(Some(found)) => Ok(found.into()),
+        Ok(Some(found)) if found.doubt.is_none() => Ok(found),
+        // What the API lists badly may be under the fallback tag as well.
+        Ok(Some(mut list)) => {
+            let others = from_fallback(host, repository, subject).await.unwrap_or_default();
+            let is_new = |other: &Descriptor| list.found.iter().all(|found| found.digest != other.digest);
+            let others: Vec<Descriptor> = others.into_iter().filter(is_new).collect();
+            list.found.extend(others);
+            Ok(list)
+        }
         Ok(None) => from_fallback(host, repository, subject).await.map(ReferrerList::from),
         Err(error) if matches!(error.kind(), Kind::RateLimited | Kind::Interrupted) => Err(error),
         Err(error) if error.stopped().is_some() => Err(error),
@@ -43,7 +51,7 @@ pub(super) async fn list(host: &Host, repository: &Repository, subject: &Digest)
 }
 
 /// `None`: no such API here, as this question or an earlier one found out.
-async fn by_api(host: &Host, repository: &Repository, subject: &Digest) -> Result<Option<Vec<Descriptor>>> {
+async fn by_api(host: &Host, repository: &Repository, subject: &Digest) -> Result<Option<ReferrerList>> {
     let answers = &host.memory.answers;
     let _first = match answers.is_new(Question::Referrers) {
         true => Some(host.memory.first_referrers.lock().await),
@@ -94,6 +102,12 @@ impl Broken {
         }
     }
 
+    /// Nothing else can be asked of the registry either.
+    fn is_of_more(&self) -> bool {
+        let Broken::Asking(error) = self else { return false };
+        matches!(error.kind(), Kind::RateLimited | Kind::Interrupted) || error.stopped().is_some()
+    }
+
     fn into_error(self) -> Error {
         match self {
             Broken::Asking(error) | Broken::Denied(error) | Broken::Useless(error) => error,
@@ -103,7 +117,7 @@ impl Broken {
 
 /// What an answer says of the next one. A denial is about the repository, and an answer that is of no use about the subject alone.
 /// Whether the registry has no such API at all, [`optional`](super::optional) decides.
-fn learned(host: &Host, found: &Result<Option<Vec<Descriptor>>, Broken>) -> Option<ReferrersApi> {
+fn learned(host: &Host, found: &Result<Option<ReferrerList>, Broken>) -> Option<ReferrersApi> {
     let answers = &host.memory.answers;
     match found {
         Err(Broken::Asking(_)) => None,
@@ -119,13 +133,32 @@ fn learned(host: &Host, found: &Result<Option<Vec<Descriptor>>, Broken>) -> Opti
     }
 }
 
-/// `None`: no such API here.
-async fn from_api(host: &Host, repository: &Repository, subject: &Digest) -> Result<Option<Vec<Descriptor>>, Broken> {
+/// `None`: no such API here. Where some of a list could be read, that is the answer, with a doubt.
+async fn from_api(host: &Host, repository: &Repository, subject: &Digest) -> Result<Option<ReferrerList>, Broken> {
+    let mut list = ReferrerList::default();
+    match read_pages(host, repository, subject, &mut list).await {
+        Ok(true) => Ok(Some(list)),
+        Ok(false) => Ok(None),
+        Err(broken) if list.found.is_empty() || broken.is_of_more() => Err(broken),
+        Err(broken) => {
+            list.doubt.get_or_insert(broken.into_error());
+            Ok(Some(list))
+        }
+    }
+}
+
+/// Reads all pages into `list`. `false`: no such API here.
+async fn read_pages(
+    host: &Host,
+    repository: &Repository,
+    subject: &Digest,
+    list: &mut ReferrerList,
+) -> Result<bool, Broken> {
     let what = format!("listing what refers to {repository}@{subject}");
     let useless = |reason: &dyn std::fmt::Display| Broken::Useless(strange(&what, reason));
     let path = format!("/v2/{}/referrers/{subject}", repository.path());
     let mut url = host.url(&path).await.map_err(Broken::Asking)?;
-    let (mut found, mut seen) = (Vec::new(), HashSet::new());
+    let mut seen = HashSet::new();
     let mut pages = Pages::new(url.clone(), MOST_IN_ALL);
     let mut others: Vec<Url> = Vec::new();
     let mut is_answered = false;
@@ -141,36 +174,45 @@ async fn from_api(host: &Host, repository: &Repository, subject: &Digest) -> Res
         let ((onward, secrets), body) = match read.map_err(Broken::of_asking)? {
             Read::Whole(told, body) => (told, body),
             Read::Unread(reply) => match reply.status() {
-                400 | 404 | 405 | 501 if is_first && is_a_registrys(&reply) => return Ok(None),
+                400 | 404 | 405 | 501 if is_first && is_a_registrys(&reply) => return Ok(false),
                 // A page may have a second address.
                 _ if !others.is_empty() => {
                     url = others.remove(0);
                     continue;
                 }
-                _ if is_answered => return Ok(Some(found)),
+                _ if is_answered => return Ok(true),
                 401 | 403 => return Err(Broken::Denied(refusal(&what, *reply).await.error)),
                 _ => return Err(Broken::Useless(refusal(&what, *reply).await.error)),
             },
         };
-        let before = found.len();
+        let before = list.found.len();
         if before > MAX_ATTACHED {
             return Err(useless(&format!("the list names more than {MAX_ATTACHED} manifests")));
         }
         if !is_nothing(&body) {
-            let index = Manifest::parse(body.clone(), Some(media_type::OCI_INDEX), None).map_err(|e| {
-                let text = format!("the answer is no index: {}", excerpt_without(&body, &secrets));
-                Broken::Useless(strange(&what, text).because(e))
-            })?;
-            found.extend(children(&index, &mut seen));
+            match Manifest::parse(body.clone(), Some(media_type::OCI_INDEX), None) {
+                Ok(index) => list.found.extend(children(&index, &mut seen)),
+                Err(error) => {
+                    list.found.extend(good_entries(&body).into_iter().filter(|good| seen.insert(good.digest)));
+                    let is_part = list.found.len() > before;
+                    let kind = if is_part { "not all of the answer can be used" } else { "the answer is no index" };
+                    let text = format!("{kind}: {}", excerpt_without(&body, &secrets));
+                    let error = strange(&what, text).because(error);
+                    if !is_part {
+                        return Err(Broken::Useless(error));
+                    }
+                    list.doubt.get_or_insert(error);
+                }
+            }
         }
-        pages.note(&url, body.len(), found.len() > before).map_err(|reason| useless(&reason))?;
+        pages.note(&url, body.len(), list.found.len() > before).map_err(|reason| useless(&reason))?;
         match onward {
             // The first of two addresses may be another repository's behind this gateway, which has nothing to list.
-            Onward::End if found.len() == before && !others.is_empty() => {
+            Onward::End if list.found.len() == before && !others.is_empty() => {
                 is_answered = true;
                 url = others.remove(0);
             }
-            Onward::End => return Ok(Some(found)),
+            Onward::End => return Ok(true),
             Onward::At(mut addresses) => {
                 is_answered = false;
                 others = addresses.split_off(1);
@@ -179,6 +221,18 @@ async fn from_api(host: &Host, repository: &Repository, subject: &Digest) -> Res
             Onward::Lost(reason) => return Err(useless(&format!("the next page {reason}"))),
         }
     }
+}
+
+/// The entries of a list of which others are no descriptors.
+fn good_entries(body: &[u8]) -> Vec<Descriptor> {
+    let Ok(mut index) = serde_json::from_slice::<Value>(body) else { return Vec::new() };
+    let Some(Value::Array(entries)) = index.get_mut("manifests").map(Value::take) else { return Vec::new() };
+    let alone = |entry: Value| {
+        let index = json!({"schemaVersion": 2, "mediaType": media_type::OCI_INDEX, "manifests": [entry]});
+        let index = Manifest::parse(index.to_string().into(), Some(media_type::OCI_INDEX), None).ok()?;
+        index.children().into_iter().map(|child| child.descriptor).next()
+    };
+    entries.into_iter().take(MAX_ATTACHED + 1).filter_map(alone).collect()
 }
 
 /// Whether the registry has answered, or one that it redirects to; and not, say, a login service.
@@ -290,7 +344,9 @@ async fn write_entry(host: &Host, reference: &Reference, manifest: &Manifest) ->
         Err(error) if matches!(error.kind(), Kind::Unauthorized | Kind::Refused) => Ok(Stored::Listed),
         Err(error) => Err(error),
         Ok(Lookup::Absent) => {
-            let text = format!("entering {digest} in {reference}: the registry took the list and does not have it");
+            let text = format!(
+                "entering {digest} in {reference}: the registry took the list and does not have it, or a cache in front of it answers from before"
+            );
             Err(Error::damaged(text).with_reason(Reason::DamagedTarget))
         }
         Ok(Lookup::Found(_)) => Ok(Stored::Entered),
