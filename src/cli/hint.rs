@@ -137,7 +137,8 @@ fn for_reason(reason: &Reason) -> Option<&'static str> {
         ),
         Reason::DamagedTarget => Some(
             "the target's storage is damaged, or it remembers what a garbage collection has deleted: restart the registry; if that does \
-             not help, run `gapferry check` on its storage and remove the files that it names; then run the same command again",
+             not help, run `gapferry check` on its storage and remove the files that it names; then run the same command again. A cache \
+             in front of the registry must not keep answers about manifests (nginx: no proxy_cache_valid for 404)",
         ),
         Reason::Passed => Some("run the same command again with --reupload, which sends every blob as it comes"),
         Reason::Quota { .. } => Some(

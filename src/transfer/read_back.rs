@@ -63,7 +63,8 @@ impl Transfer<'_> {
             }
             Lookup::Absent => {
                 // The same for all that it swallows.
-                let why = Error::damaged("the registry took the manifest and does not have it");
+                let text = "the registry took the manifest and does not have it, or a cache in front of it answers from before";
+                let why = Error::damaged(text);
                 let text = format!("reading back {name}, put as {digest}");
                 Err(Error::damaged(text).because(why.with_reason(Reason::DamagedTarget)))
             }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use reqwest::header::{HeaderMap, HeaderValue};
+use reqwest::header::{CACHE_CONTROL, HeaderMap, HeaderValue};
 use reqwest::{Method, Url};
 
 use super::answer::{Purpose, refusal, refusal_of};
@@ -109,6 +109,14 @@ impl Ask<'_> {
             true if self.path().contains("/blobs/") => Some((blobs, manifests)),
             _ => None,
         }
+    }
+
+    /// Whether only what is there now is an answer: what a target has, and lists. A cache may know the answer of a minute ago, before
+    /// something was pushed.
+    fn is_of_now(&self) -> bool {
+        let is_read = matches!(self.method, Method::GET | Method::HEAD);
+        let is_list = ["/tags/list", "/referrers/"].iter().any(|part| self.path().contains(part));
+        is_read && (self.scopes.may_push() || is_list)
     }
 
     /// Whether registries that count pulls count this one.
@@ -362,7 +370,10 @@ impl Host {
     ) -> Result<Reply, Failure> {
         let home = self.base().await.map_err(Failure::never)?;
         let authorization = authorization.cloned().map(|value| (value, home.clone()));
-        let (method, headers) = (ask.method.clone(), ask.headers.clone());
+        let (method, mut headers) = (ask.method.clone(), ask.headers.clone());
+        if ask.is_of_now() {
+            headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+        }
         let sent = Instant::now();
         let reply = self.wire.send(Call { method, url, headers, body, authorization, what: ask.what }).await?;
         if reply.own {

@@ -8,8 +8,8 @@ use gapferry::oci::{Digest, media_type};
 use gapferry::transport::registry::Config;
 
 use super::{INDEX, manifest, repo};
-use crate::shelf::{Shelf, image, tag};
-use crate::support::faulty::{Answer, Seen, Server};
+use crate::shelf::{self, Shelf, image, tag};
+use crate::support::faulty::{Answer, Seen, Server, last_byte};
 use crate::{client, config};
 
 #[tokio::test]
@@ -60,6 +60,31 @@ async fn content_is_asked_for_as_it_is_and_a_compressed_answer_is_named() {
     assert!(client(config()).manifest(&tag(&repo(&server), "text")).await.unwrap().is_some());
     let error = client(config()).manifest(&tag(&repo(&server), "v1")).await.unwrap_err();
     assert!(error.kind() == Kind::Network && error.chain().contains("Content-Encoding: \"gzip\""), "{error:?}");
+}
+
+/// A cache that remembers “not there” makes what was just pushed look lost.
+#[tokio::test]
+async fn what_a_target_has_now_is_asked_past_caches_and_a_source_may_be_cached() {
+    let server = Server::registry(|request, _| match request.method.as_str() {
+        "POST" => Answer::new(202).with("Location", "/u"),
+        "PUT" => Answer::new(201),
+        _ if request.target.contains("/tags/list") => Answer::new(200).body(r#"{"name":"a/b","tags":[]}"#),
+        _ => last_byte(request).unwrap_or_else(manifest),
+    });
+    let server = server.await;
+    let (registries, shelf) = (client(config()), Shelf::default());
+    let (blob, reference) = (shelf.add("content"), tag(&repo(&server), "v1"));
+    shelf::push(&registries, &repo(&server), &shelf, &[&blob]).await.unwrap();
+    registries.put_manifest(&reference, &image(&blob, &[], None)).await.unwrap();
+    Sink::resolve(&registries, &reference).await.unwrap();
+    registries.read_manifest(&reference).await.unwrap();
+    registries.has_blob(&repo(&server), &blob).await.unwrap();
+    registries.has_no_tags(&repo(&server)).await.unwrap();
+    let reads: Vec<Seen> = server.seen().into_iter().filter(|seen| ["GET", "HEAD"].contains(&&*seen.method)).collect();
+    assert!(reads.len() >= 5 && reads.iter().all(|seen| seen.header("cache-control") == "no-cache"), "{reads:?}");
+    let before = server.seen().len();
+    registries.manifest(&reference).await.unwrap();
+    assert!(server.seen()[before..].iter().all(|seen| seen.header("cache-control").is_empty()));
 }
 
 #[tokio::test]

@@ -54,6 +54,11 @@ impl Scopes {
         self
     }
 
+    /// Whether something is to be written: the registry is a target.
+    pub fn may_push(&self) -> bool {
+        self.0.iter().any(|(_, action)| *action == Action::Push)
+    }
+
     /// The repository whose credentials count; empty if there is none.
     pub fn path(&self) -> &str {
         self.0.first().map_or("", |(path, _)| path)
