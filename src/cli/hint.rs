@@ -267,6 +267,29 @@ fn for_network(chain: &str) -> Option<&'static str> {
              subjectAltName, and TLS 1.2 or 1.3 with ECDHE",
         );
     }
+    for (words, hint) in [
+        (
+            "certificate: it has expired",
+            "have the registry's certificate renewed; or, if this machine's clock is wrong, set it right",
+        ),
+        (
+            "certificate: it is not valid yet",
+            "set this machine's clock right; if it is right, have the registry use a certificate that is valid now",
+        ),
+        (
+            "certificate: it is not valid for name ",
+            "call the registry by a name that its certificate is for, or have it get one with this name in its subjectAltName",
+        ),
+        (
+            "demands a client certificate",
+            "put the certificate and its key as NAME.cert and NAME.key in /etc/containers/certs.d/HOST[:PORT], or in a directory that \
+             --cert-dir names",
+        ),
+    ] {
+        if chain.contains(words) {
+            return Some(hint);
+        }
+    }
     if is_of_certificate(chain) {
         return Some(
             "add the registry's CA with --ca-file FILE, or as FILE.crt in /etc/containers/certs.d/HOST[:PORT]; or (not over a \
@@ -315,5 +338,20 @@ mod tests {
         }
         let other = Error::new(Kind::Refused, format!("{text} 403 Forbidden: DENIED: no"));
         assert_eq!(for_error(&other), None);
+    }
+
+    /// Whoever has given the CA already reads "add the CA" and is lost.
+    #[test]
+    fn each_fault_of_a_certificate_has_a_hint_of_its_own() {
+        for (said, helps) in [
+            ("invalid peer certificate: it has expired: it was valid until 2025-01-01T00:00:00Z", "renewed"),
+            ("invalid peer certificate: it is not valid yet: it is valid from 2027-01-01T00:00:00Z on", "clock"),
+            ("invalid peer certificate: it is not valid for name a.example, only for b.example", "by a name"),
+            ("the server demands a client certificate, and none was shown", "--cert-dir"),
+            ("invalid peer certificate: UnknownIssuer", "--ca-file"),
+        ] {
+            let hint = for_error(&Error::new(Kind::Network, format!("asking r.example: {said}"))).unwrap_or_default();
+            assert!(hint.contains(helps) && hint.contains("--ca-file") == (helps == "--ca-file"), "{said}: {hint}");
+        }
     }
 }

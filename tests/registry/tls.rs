@@ -94,10 +94,10 @@ async fn the_very_certificate_must_still_have_the_name_and_be_in_date() {
     let directory = tempfile::tempdir().unwrap();
     let elsewhere = self_signed(directory.path(), "elsewhere", "DNS:registry.example.com");
     let expired = self_signed(directory.path(), "expired", "IP:127.0.0.1").expire();
-    for (pair, says) in [(elsewhere, "not valid for name"), (expired, "expired")] {
+    for (pair, says) in [(elsewhere, "only for registry.example.com"), (expired, "it has expired")] {
         let server = Listener::start(directory.path(), &pair, None);
         let told = refused(&server.host, trusting(&[&pair.certificate])).await;
-        assert!(told.to_lowercase().contains(says), "{told}");
+        assert!(told.contains(says), "{told}");
     }
 }
 

@@ -1,6 +1,13 @@
 //! What is wrong with a TLS server, in words: rustls names its own types, and the alerts of the protocol.
 
+use jiff::Timestamp;
+use rustls::pki_types::UnixTime;
 use rustls::{AlertDescription, CertificateError, Error, PeerIncompatible};
+
+/// Names of a certificate that are shown: it may have thousands.
+const MOST_NAMES: usize = 5;
+/// Characters of one such name that are shown.
+const LONGEST_NAME: usize = 100;
 
 /// `None`: what rustls says will do.
 pub(super) fn words(fault: &Error) -> Option<String> {
@@ -14,6 +21,30 @@ pub(super) fn words(fault: &Error) -> Option<String> {
                 expected.to_str()
             ));
         }
+        Error::InvalidCertificate(CertificateError::NotValidForNameContext { expected, presented }) => {
+            return Some(format!(
+                "invalid peer certificate: it is not valid for name {}, only for {}",
+                expected.to_str(),
+                names(presented)
+            ));
+        }
+        Error::InvalidCertificate(CertificateError::ExpiredContext { time, not_after }) => {
+            return Some(format!(
+                "invalid peer certificate: it has expired: it was valid until {}, and this machine's clock says {}",
+                date(*not_after)?,
+                date(*time)?
+            ));
+        }
+        Error::InvalidCertificate(CertificateError::NotValidYetContext { time, not_before }) => {
+            return Some(format!(
+                "invalid peer certificate: it is not valid yet: it is valid from {} on, and this machine's clock says {}",
+                date(*not_before)?,
+                date(*time)?
+            ));
+        }
+        // Also of one that ends before it begins.
+        Error::InvalidCertificate(CertificateError::Expired) => "invalid peer certificate: it has expired",
+        Error::InvalidCertificate(CertificateError::NotValidYet) => "invalid peer certificate: it is not valid yet",
         Error::InvalidCertificate(CertificateError::Other(other)) => match other.0.downcast_ref::<webpki::Error>()? {
             webpki::Error::UnsupportedCertVersion => {
                 "invalid peer certificate: it is of an old version of X.509; only version 3 is accepted"
@@ -38,4 +69,58 @@ pub(super) fn words(fault: &Error) -> Option<String> {
         _ => return None,
     };
     Some(text.to_owned())
+}
+
+/// As RFC 3339 has it.
+fn date(time: UnixTime) -> Option<Timestamp> {
+    Timestamp::from_second(i64::try_from(time.as_secs()).ok()?).ok()
+}
+
+/// The hosts of a certificate; webpki gives each as `DnsName("host")` or `IpAddress(address)`.
+fn names(presented: &[String]) -> String {
+    let bare = |name: &String| {
+        let inner = name.split_once('(').and_then(|(_, rest)| rest.strip_suffix(')')).unwrap_or(name);
+        inner.trim_matches('"').chars().filter(|c| !c.is_control()).take(LONGEST_NAME).collect::<String>()
+    };
+    let shown: Vec<String> = presented.iter().take(MOST_NAMES).map(bare).collect();
+    match presented.len().saturating_sub(MOST_NAMES) {
+        0 => shown.join(", "),
+        more => format!("{} and {more} more", shown.join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustls::pki_types::ServerName;
+
+    use super::*;
+
+    /// Seconds since 1970 and names of Rust types tell nobody what to do.
+    #[test]
+    fn dates_and_names_of_a_certificate_are_those_that_people_know() {
+        let at = |seconds| UnixTime::since_unix_epoch(std::time::Duration::from_secs(seconds));
+        let presented = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+        let other = |names: &[&str]| CertificateError::NotValidForNameContext {
+            expected: ServerName::try_from("registry.example").unwrap().to_owned(),
+            presented: presented(names),
+        };
+        for (error, said) in [
+            (
+                CertificateError::ExpiredContext { time: at(1_764_499_867), not_after: at(1_732_963_867) },
+                "it has expired: it was valid until 2024-11-30T10:51:07Z, and this machine's clock says 2025-11-30T10:51:07Z",
+            ),
+            (
+                CertificateError::NotValidYetContext { time: at(0), not_before: at(1_732_963_867) },
+                "it is not valid yet: it is valid from 2024-11-30T10:51:07Z on, and this machine's clock says 1970-01-01T00:00:00Z",
+            ),
+            (
+                other(&[r#"DnsName("a.example")"#, "IpAddress(10.0.0.1)"]),
+                "it is not valid for name registry.example, only for a.example, 10.0.0.1",
+            ),
+            (other(&[r#"DnsName("x")"#; 7]), "only for x, x, x, x, x and 2 more"),
+        ] {
+            let told = words(&Error::InvalidCertificate(error)).unwrap();
+            assert!(told.ends_with(said), "{told}");
+        }
+    }
 }
