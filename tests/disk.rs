@@ -130,6 +130,47 @@ fn once_a_disk_is_full_nothing_more_is_fetched_for_it() {
     gapferry().arg("verify").arg(&out).assert().success();
 }
 
+/// Exit code 1 says that images failed; here it is this machine that has no room.
+#[test]
+fn a_pipe_for_which_there_is_no_room_ends_as_every_full_disk() {
+    let Some(disk) = Disk::of(1024) else { return };
+    let ((registry, _), target, out) = (large(), Registry::start(), tempdir());
+    let bundle = out.path().join("b.tar");
+    assert!(export(registry.host(), &bundle).status.success());
+    let to = format!("{}/m", target.host());
+    let mut command = gapferry_process();
+    command.args(["import", "-", "--to", &to]).env("TMPDIR", disk.path()).stdin(Stdio::piped()).stderr(Stdio::piped());
+    let mut process = command.spawn().unwrap();
+    let mut pipe = process.stdin.take().unwrap();
+    // It is closed when there is no more room.
+    let _ = std::io::copy(&mut std::fs::File::open(&bundle).unwrap(), &mut pipe);
+    drop(pipe);
+    let output = process.wait_with_output().unwrap();
+    let said = stderr(&output);
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(said.contains("keeping a blob in TMPDIR") && said.contains("hint: make room"), "{said}");
+}
+
+/// Without a word it was killed.
+#[test]
+fn a_limit_on_the_size_of_files_is_an_error_with_a_hint() {
+    let ((registry, _), out) = (large(), tempdir());
+    let reference = format!("{}/team/app:1", registry.host());
+    let mut command = std::process::Command::new("sh");
+    command.args([
+        "-c",
+        r#"ulimit -f 2048; exec "$0" "$@""#,
+        env!("CARGO_BIN_EXE_gapferry"),
+        "export",
+        &reference,
+        "-o",
+    ]);
+    let output = command.arg(out.path().join("b.tar")).env("HOME", out.path()).output().unwrap();
+    let said = stderr(&output);
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(said.contains("File too large") && said.contains("ulimit -f"), "{said}");
+}
+
 #[test]
 fn a_read_only_medium_cannot_be_written_but_verified_and_imported_from() {
     let Some(disk) = Disk::of(32 * 1024) else { return };

@@ -211,9 +211,10 @@ fn for_disk(error: &Error) -> Option<&'static str> {
         ),
         Some(Errno::NOENT) => Some("check the path"),
         Some(Errno::IO) => Some("the medium may be failing: try to read it elsewhere, or use another one"),
-        Some(Errno::FBIG) => {
-            Some("the file system cannot hold a file this large (FAT32: 4 GiB); write a directory, or format it anew")
-        }
+        Some(Errno::FBIG) => Some(
+            "the file system cannot hold a file this large (FAT32: 4 GiB), or a limit forbids it (ulimit -f): write a directory, \
+             format it anew, or lift the limit",
+        ),
         _ => None,
     }
 }

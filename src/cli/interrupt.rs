@@ -1,5 +1,6 @@
 //! Ctrl-C, SIGTERM and SIGHUP: a command is stopped cleanly. A second Ctrl-C or SIGTERM ends it at once; a second SIGHUP does not,
-//! because a terminal that goes away may send several.
+//! because a terminal that goes away may send several. SIGXFSZ stops nothing: the write that exceeds the limit on the size of files
+//! (`ulimit -f`) fails, and the command says so.
 //!
 //! The command has a thread of its own: some commands compute or wait for input, and would not hear a signal.
 
@@ -87,6 +88,8 @@ struct Signals {
 impl Signals {
     fn listen() -> Result<Signals> {
         let listen = |kind| signal(kind).map_err(|e| Error::new(Kind::Disk, "listening for signals").because(e));
+        // Nobody need receive it: that it is handled keeps it from ending the process.
+        drop(listen(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw()))?);
         let (interrupt, terminate) = (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?);
         Ok(Signals { interrupt, terminate, hangup: Hangup::listen()? })
     }

@@ -258,6 +258,10 @@ fn a_volume_of_another_set_is_called_so_with_both_identities() {
     let mixed = [&set.volumes[..], &[set.path("w.001.tar")]].concat();
     assert!(verify(&mixed).ended(3).stdout.contains("split with another size"));
     import(&set.volumes, "127.0.0.1:1", &["--state", set.tar.to_str().unwrap()]).ended(2);
+    // What is no volume has no state, and leaves nothing behind.
+    let state = set.path("new/deep/state");
+    import(&[set.tar.clone()], "127.0.0.1:1", &["--state", state.to_str().unwrap()]).ended(2).said(&["is no volume"]);
+    assert!(!set.path("new").exists());
 }
 
 #[test]

@@ -56,6 +56,8 @@ pub struct Ending {
     pub problems: Vec<String>,
     /// Bytes that came.
     pub length: u64,
+    /// Reading ended early by no fault of whoever sends: this machine has no room, say.
+    pub failed_here: bool,
 }
 
 /// The blobs that have come and are wanted still.
@@ -150,7 +152,7 @@ impl<R: Read> Incoming<R> {
         let failed = loop {
             if came.is_closed() {
                 // Nobody waits for the rest: what is in it, nobody will know.
-                return Ending { problems: Vec::new(), length: self.passing.position() };
+                return Ending { length: self.passing.position(), ..Ending::default() };
             }
             let entry = match self.next.take() {
                 Some(entry) => entry,
@@ -201,7 +203,7 @@ impl<R: Read> Incoming<R> {
             problems.push(format!("{path} has ended after {}: {missing} of its blobs have not come", bytes(length)));
         }
         problems.truncate(MOST_PROBLEMS);
-        Ending { problems, length }
+        Ending { problems, length, failed_here: kind != Kind::Damaged }
     }
 
     /// One file, a blob by this digest; where it is wanted, it is put there. `false`: the tar ends in it.

@@ -61,12 +61,14 @@ pub struct State {
     directory: PathBuf,
     target: String,
     json: Option<Json>,
+    writes: bool,
     /// Held, so that no second run changes the pieces.
     kept: Option<File>,
 }
 
 impl State {
-    /// Reads the state of an import into `target`; there may be none yet. Where `writes` is not set, nothing is created.
+    /// Reads the state of an import into `target`; there may be none yet, and then nothing is created before it is known of which set
+    /// it is to be ([`State::bind`]). Where `writes` is not set, nothing is created at all.
     ///
     /// # Errors
     /// It is of an import into another target, or no state; another run has it; the disk's.
@@ -79,17 +81,28 @@ impl State {
             let text = format!("is of an import into {other}, not {target}: name another file, or remove it");
             return Err(Error::input(format!("{} {text}", path.display())));
         }
-        let mut kept = None;
-        if writes {
-            fs::create_dir_all(&directory).map_err(|e| Error::disk("creating", &directory, e))?;
-            let open = File::open(&directory).map_err(|e| Error::disk("opening", &directory, e))?;
-            keep(&open, path)?;
-            // One that ends just now may have removed it.
-            fs::create_dir_all(&directory).map_err(|e| Error::disk("creating", &directory, e))?;
-            remove_unfinished(&directory)?;
-            kept = Some(open);
+        let is_new = json.is_none() && !directory.exists();
+        let mut state = State { path: path.to_owned(), directory, target: target.to_owned(), json, writes, kept: None };
+        if !is_new {
+            state.hold()?;
         }
-        Ok(State { path: path.to_owned(), directory, target: target.to_owned(), json, kept })
+        Ok(state)
+    }
+
+    /// Keeps other runs from the pieces, if this one writes.
+    fn hold(&mut self) -> Result<()> {
+        if !self.writes || self.kept.is_some() {
+            return Ok(());
+        }
+        let directory = &self.directory;
+        fs::create_dir_all(directory).map_err(|e| Error::disk("creating", directory, e))?;
+        let open = File::open(directory).map_err(|e| Error::disk("opening", directory, e))?;
+        keep(&open, &self.path)?;
+        // One that ends just now may have removed it.
+        fs::create_dir_all(directory).map_err(|e| Error::disk("creating", directory, e))?;
+        remove_unfinished(directory)?;
+        self.kept = Some(open);
+        Ok(())
     }
 
     /// The pieces that are kept and whole, and the layout they are in.
@@ -117,8 +130,9 @@ impl State {
     /// From now on it is the state of this set.
     ///
     /// # Errors
-    /// It is that of another.
+    /// It is that of another; another run has it; the disk's.
     pub fn bind(&mut self, set: SetId) -> Result<()> {
+        self.hold()?;
         let refuse = |what: String| {
             let text = format!("is of an import of {what}: name another file, or remove it");
             Err(Error::input(format!("{} {text}", self.path.display())))

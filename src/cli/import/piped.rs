@@ -22,7 +22,7 @@ use crate::cli::piped::{Input, Piped};
 use crate::cli::push::{Cargo, Push};
 use crate::cli::signing::signed_by;
 use crate::content::Source;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::graph::Graph;
 use crate::oci::{Descriptor, Digest, media_type};
 use crate::plan::Plan;
@@ -84,7 +84,8 @@ pub async fn run(
         }
         (outcome, _) => {
             context.say(&format!("{}: {} came", path.display(), bytes(ending.length)));
-            Ok(outcome)
+            let is_ours = ending.failed_here && outcome == Outcome::SomeImagesFailed;
+            Ok(if is_ours { Outcome::Failed(Kind::Disk) } else { outcome })
         }
     }
 }
