@@ -11,6 +11,7 @@ use crate::error::{Error, Kind, Reason, Result};
 use crate::graph::Image;
 use crate::oci::{Digest, Manifest, Reference, Repository};
 use crate::plan::{Action, CompanionAction, ImageStep, TagState, WITHHELD_REMEDY, put_by_tag};
+use crate::progress::Event;
 
 impl Transfer<'_> {
     pub(super) async fn image(&self, image: &Image, step: &ImageStep) -> Result<Done, Arc<Error>> {
@@ -80,7 +81,11 @@ impl Transfer<'_> {
             return self.unread(image, step).await;
         }
         if gets_tag {
-            return match self.tag(image, &step.to, manifest_of(image, &image.locked.digest)?).await {
+            let tagged = self.tag(image, &step.to, manifest_of(image, &image.locked.digest)?).await;
+            if let Some(before) = step.replaced().filter(|_| self.publishing.is_set(&step.to)) {
+                self.events.report(Event::Notice(format!("{} is overwritten; it was {before}", step.to)));
+            }
+            return match tagged {
                 Err(error) => self.keep_immutable(image, step, error).await,
                 Ok(()) => Ok(Done::Pushed),
             };

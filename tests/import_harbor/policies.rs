@@ -36,7 +36,8 @@ fn an_immutable_tag_with_another_digest_fails_alone() {
     import(&bundle(&[&old]), &server, "/base", CI, &[]).ended(0);
     let new = images::oci("team/app", "1.0", &["new"]);
     let ran = import(&bundle(&[&new, &small("one")]), &server, "/base", CI, &[]);
-    ran.ended(1).said(&["base/team/app:1.0", "configured as immutable", "1 failed"]);
+    let ran = ran.ended(1).said(&["base/team/app:1.0", "configured as immutable", "1 failed"]);
+    assert!(!ran.stderr.contains("is overwritten"), "{}", ran.stderr);
     assert_eq!(server.tag("base/team/app", "1.0").unwrap().to_string(), old.digest());
     assert!(server.tag("base/team/one", "1").is_some(), "the other image arrives");
 }

@@ -50,7 +50,10 @@ impl Push<'_> {
         let on_existing = self.args.on_existing.into();
         let plan = Plan::proven(registries, graph, targets, &mut inventory, on_existing, jobs, &context.events).await?;
         check_places(cargo, &inventory)?;
-        for (step, digest) in plan.images.iter().filter_map(|step| Some((step, step.replaced()?))) {
+        // The push itself says so when it is done.
+        let replaced =
+            plan.images.iter().filter(|_| self.args.dry_run).filter_map(|step| Some((step, step.replaced()?)));
+        for (step, digest) in replaced {
             context.events.report(Event::Notice(format!("{} is overwritten; it was {digest}", step.to)));
         }
         companions::notices(&plan).into_iter().for_each(|notice| context.events.report(Event::Notice(notice)));
