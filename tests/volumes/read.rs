@@ -260,7 +260,9 @@ fn a_volume_of_another_set_is_called_so_with_both_identities() {
     import(&set.volumes, "127.0.0.1:1", &["--state", set.tar.to_str().unwrap()]).ended(2);
     // What is no volume has no state, and leaves nothing behind.
     let state = set.path("new/deep/state");
-    import(&[set.tar.clone()], "127.0.0.1:1", &["--state", state.to_str().unwrap()]).ended(2).said(&["is no volume"]);
+    import(std::slice::from_ref(&set.tar), "127.0.0.1:1", &["--state", state.to_str().unwrap()])
+        .ended(2)
+        .said(&["is no volume"]);
     assert!(!set.path("new").exists());
 }
 
