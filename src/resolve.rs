@@ -360,6 +360,7 @@ pub async fn follow(
     events: &Events,
 ) -> Result<(Lock, Graph), Failures> {
     let walked = walk_all(&lock.images, jobs, events, |locked| walk.assemble(locked, Origin::Registry)).await;
+    walk.report_lost();
     let (mut images, mut missing, mut failures) = (Vec::with_capacity(walked.len()), Vec::new(), Vec::new());
     for (locked, image) in lock.images.iter().zip(walked) {
         match image {

@@ -23,6 +23,9 @@ use crate::resolve::Failures;
 /// ask for.
 const LARGE: u64 = 8 * 1024 * 1024;
 
+/// So many denials are enough where nothing was answered yet: the password may be wrong, and an account is locked after too many.
+const MOST_DENIED: usize = 5;
+
 /// What the target has of the content of a job.
 #[derive(Clone, Debug, Default)]
 pub struct Inventory {
@@ -277,7 +280,12 @@ impl Asker<'_> {
         while let Some(answer) = answers.next().await {
             match answer {
                 Ok(answer) => found.push(answer),
-                Err(error) if is_of_repository(&error) => denied.push(error),
+                Err(error) if is_of_repository(&error) => {
+                    denied.push(error);
+                    if found.is_empty() && denied.len() >= MOST_DENIED {
+                        break;
+                    }
+                }
                 Err(error) => return Err(error),
             }
         }

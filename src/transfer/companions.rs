@@ -107,7 +107,7 @@ impl Transfer<'_> {
         {
             return Ok(compared);
         }
-        Ok(Some((ListState::Unknown("the registry names it and does not give it".to_owned()), None)))
+        Ok(Some((ListState::Unknown("the registry lists it but does not deliver it".to_owned()), None)))
     }
 
     /// As in the plan, by what the tag means now.

@@ -1,6 +1,6 @@
-//! Uploads that a target denies to this account (401, 403, a login page) without saying how far that reaches. Some registries grant rights by
-//! repository, others by project, others all or nothing. So each repository is tried, a denied one gets nothing more, and where a
-//! part of the target has denied all that was sent, that is said once in the end.
+//! Uploads that a target denies to this account (401, 403, a login page) without saying how far that reaches. Some registries
+//! grant rights by repository, others by project, others all or nothing. So each repository is tried, a denied one gets
+//! nothing more, and where a part of the target has denied all that was sent, that is said once in the end.
 
 use std::collections::{HashMap, HashSet};
 

@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
-use super::{Companions, Settled, Unlisted};
+use super::{Cause, Companions, Settled, Unlisted};
 use crate::error::{Error, Result};
-use crate::graph::Graph;
+use crate::graph::{Graph, Image};
 use crate::oci::{Digest, Manifest, Reference, Repository};
 use crate::plan::{CompanionAction, CompanionStep, Plan, TagState};
 
@@ -68,7 +68,8 @@ pub fn confirmed(graph: &Graph, plan: &Plan, outcome: &Outcome) -> HashSet<Diges
     let steps = graph.images.iter().zip(&plan.images);
     let good = steps.zip(&outcome.images).filter(|(_, result)| matches!(result, Ok(Done::Pushed | Done::Present)));
     let there = good.flat_map(|((image, step), _)| {
-        let blobs = step.blobs(image).map(|blob| blob.digest);
+        let refused = blobs_of_refused(image, &step.to.repository, outcome);
+        let blobs = step.blobs(image).map(|blob| blob.digest).filter(move |blob| !refused.contains(blob));
         let joined = step.companions.iter().filter_map(|companion| {
             match (outcome.action(companion), outcome.state(companion)) {
                 (CompanionAction::Join { joined, .. }, _) => Some(*joined),
@@ -93,4 +94,19 @@ pub fn confirmed(graph: &Graph, plan: &Plan, outcome: &Outcome) -> HashSet<Diges
         blobs.chain(manifests).chain(joined)
     });
     there.collect()
+}
+
+/// Blobs that only manifests need which the target refused: nothing there refers to them, so a garbage collection takes them.
+fn blobs_of_refused(image: &Image, repository: &Repository, outcome: &Outcome) -> HashSet<Digest> {
+    let is_refused = |manifest: &&Manifest| {
+        let unlisted = outcome.unlisted.get(&(repository.clone(), manifest.digest()));
+        unlisted.is_some_and(|unlisted| unlisted.cause == Cause::Refused)
+    };
+    let blobs = |manifest: &Manifest| manifest.children().into_iter().map(|child| child.descriptor.digest);
+    let (refused, taken): (Vec<&Manifest>, Vec<&Manifest>) = image.manifests.iter().partition(is_refused);
+    let mut only: HashSet<Digest> = refused.into_iter().flat_map(blobs).collect();
+    if !only.is_empty() {
+        taken.into_iter().flat_map(blobs).for_each(|blob| _ = only.remove(&blob));
+    }
+    only
 }

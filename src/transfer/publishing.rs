@@ -1,5 +1,5 @@
-//! Tags that are being set, and what was set. A run that is stopped waits for their answers first: a tag that the registry has set counts as brought,
-//! and no later run could know that.
+//! Tags that are being set, and what was set. A run that is stopped waits for their answers first: a tag that the registry
+//! has set counts as brought, and no later run could know that.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};

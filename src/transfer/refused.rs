@@ -54,17 +54,14 @@ impl Refused {
 
 /// Whether storing a manifest failed because of what it is, while the target takes others.
 fn is_of_manifest_alone(error: &Error) -> bool {
-    let is_reason = match error.reason() {
-        None => true,
-        Some(reason) => {
-            matches!(
-                reason,
-                Reason::Undelivered | Reason::DamagedTarget | Reason::ForeignLayer | Reason::UnknownContent(_)
-            )
-        }
+    let is_refusal = match error.reason() {
+        None => matches!(error.kind(), Kind::Refused | Kind::NotFound | Kind::Damaged | Kind::Input),
+        Some(reason) => matches!(
+            reason,
+            Reason::Undelivered | Reason::DamagedTarget | Reason::ForeignLayer | Reason::UnknownContent(_)
+        ),
     };
-    let is_kind = !matches!(error.kind(), Kind::RateLimited | Kind::Interrupted | Kind::Disk | Kind::Lacking);
-    is_reason && is_kind && error.stopped().is_none()
+    is_refusal && error.stopped().is_none()
 }
 
 impl Transfer<'_> {

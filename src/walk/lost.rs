@@ -36,7 +36,7 @@ impl LostCompanions {
             events.report(Event::Warning(match subjects {
                 1 => format!("{first}; left out"),
                 _ => format!(
-                    "{registry} names {companions} companions of {subjects} manifests and does not give them; they are left out \
+                    "{registry} lists {companions} companions of {subjects} manifests but does not deliver them; they are left out \
                      (-v names them all). The first: {first}"
                 ),
             }));
@@ -64,7 +64,7 @@ mod tests {
         lost.report(&events);
         let told: Vec<String> = recorder.events().iter().map(|event| format!("{event:?}")).collect();
         assert_eq!(told.len(), 2, "{told:?}");
-        assert!(told[0].contains("a.io names 5 companions of 2 manifests") && told[0].contains("2 gone"), "{told:?}");
+        assert!(told[0].contains("a.io lists 5 companions of 2 manifests") && told[0].contains("2 gone"), "{told:?}");
         assert!(told[1].contains("b.io/team/app: 1 gone; left out"), "{told:?}");
     }
 }

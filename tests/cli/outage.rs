@@ -34,10 +34,9 @@ fn an_import_whose_registry_dies_says_it_once_and_the_same_command_finishes_it()
         let said = stderr(&output);
         assert_eq!(output.status.code(), Some(5), "{fault:?}: {said}");
         let failed: Vec<&str> = said.lines().filter(|line| line.contains("failed:")).collect();
-        assert!(
-            matches!(&failed[..], [line] if line.contains("images") && line.contains("has not answered")),
-            "{said}"
-        );
+        // A request that was under way when the first one failed may still have been answered.
+        let is_outage = |line: &str| ["has not answered", "has stored nothing"].iter().any(|text| line.contains(text));
+        assert!(matches!(&failed[..], [line] if line.contains("images") && is_outage(line)), "{said}");
         assert!(said.lines().count() < 20, "{said}");
         assert!(!target.tags(&format!("{prefix}/team/app0")).is_empty() || said.contains(" pushed"), "{said}");
         proxy.heal();

@@ -135,7 +135,7 @@ pub(super) fn report_refused(list: &Allowlist, graph: &Graph, context: &Context)
     let images = graph.images.iter().filter(|image| !is_said(&image.locked) && may_be(image));
     let refused: Vec<String> = images.filter_map(|image| list.refusal_of_content(image, &manifests)).collect();
     for refusal in refused.iter().take(MOST_NAMED) {
-        let text = format!("{refusal}; an import with this list (--allow) refuses it");
+        let text = format!("{refusal}; an import with this list (--allow) would refuse it");
         context.events.report(Event::Warning(text));
     }
     report_more(refused.len(), context);
@@ -149,7 +149,7 @@ fn other_than_asked(image: &LockedImage) -> Option<&Platform> {
 
 fn report_more(number: usize, context: &Context) {
     if let Some(more) = number.checked_sub(MOST_NAMED).filter(|more| *more > 0) {
-        context.events.report(Event::Warning(format!("and so it is with {}", count(more, "more image"))));
+        context.events.report(Event::Warning(format!("the same applies to {}", count(more, "more image"))));
     }
 }
 
@@ -176,7 +176,7 @@ fn report_left_behind(left: &[LeftBehind], context: &Context) {
         context.events.report(Event::Warning(text));
     }
     if let Some(more) = of_index.len().checked_sub(MOST_NAMED).filter(|more| *more > 0) {
-        let text = format!("and so it is with {} more (--json names all)", count(more, "image"));
+        let text = format!("the same applies to {} more (--json names all)", count(more, "image"));
         context.events.report(Event::Warning(text));
     }
     if !of_index.is_empty() {

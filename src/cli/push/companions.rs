@@ -96,7 +96,7 @@ impl<'a> NotBrought<'a> {
     /// A line for each companion that failed; one for all of a registry that failed for the same reason.
     pub fn failures(&self) -> impl Iterator<Item = String> {
         let list = "the list was left alone, so it does not name all that the bundle has: ";
-        let kinds = [(&self.obstructed, ""), (&self.unlisted, list), (&self.refused, "the target does not take it: ")];
+        let kinds = [(&self.obstructed, ""), (&self.unlisted, list), (&self.refused, "the target refuses it: ")];
         kinds.into_iter().flat_map(|(companions, text)| by_reason(companions, text))
     }
 

@@ -40,12 +40,12 @@ impl Proxies {
             })
         };
         let proxy = |name: &str| read(name).map(|(name, value)| Proxy::parse(&name, &value)).transpose();
-        let all = proxy("ALL_PROXY")?;
-        Ok(Proxies {
-            http: proxy("HTTP_PROXY")?.or_else(|| all.clone()),
-            https: proxy("HTTPS_PROXY")?.or(all),
-            no_proxy: read("NO_PROXY").map(|(_, value)| value).unwrap_or_default(),
-        })
+        let (mut http, mut https) = (proxy("HTTP_PROXY")?, proxy("HTTPS_PROXY")?);
+        if http.is_none() || https.is_none() {
+            let all = proxy("ALL_PROXY")?;
+            (http, https) = (http.or_else(|| all.clone()), https.or(all));
+        }
+        Ok(Proxies { http, https, no_proxy: read("NO_PROXY").map(|(_, value)| value).unwrap_or_default() })
     }
 
     /// The proxy through which `url` is reached. `None`: it is reached directly.
@@ -61,7 +61,12 @@ impl Proxies {
 impl Proxy {
     /// `value` may lack the scheme `http://`.
     fn parse(variable: &str, value: &str) -> Result<Proxy> {
-        let whole = if value.contains("://") { value.to_owned() } else { format!("http://{value}") };
+        let whole = match value.split_once("://") {
+            // As desktops set it.
+            Some(("socks", rest)) => format!("socks5://{rest}"),
+            Some(_) => value.to_owned(),
+            None => format!("http://{value}"),
+        };
         let url = Url::parse(&whole).ok().filter(|url| SCHEMES.contains(&url.scheme()));
         // The HTTP library takes no escapes in a host, and would go round such a proxy.
         let url = url.filter(|url| url.host_str().is_some_and(|host| !host.is_empty() && !host.contains('%')));

@@ -18,7 +18,9 @@ use super::paging::{Onward, Pages};
 use super::reply::{Read, Reply};
 use crate::content::{Lookup, ReferrerList, Stored};
 use crate::error::{Error, Kind, Reach, Reason, Result};
-use crate::oci::{Descriptor, Digest, MAX_MANIFEST_SIZE, Manifest, Reference, Repository, Tag, media_type};
+use crate::oci::{
+    Descriptor, Digest, MAX_MANIFEST_SIZE, Manifest, Reference, Repository, Tag, has_at_most_values, media_type,
+};
 use crate::progress::Event;
 
 /// More companions of one image than anybody has; a bound on what a registry can make us read.
@@ -223,8 +225,14 @@ async fn read_pages(
     }
 }
 
+/// So many values a list of [`MAX_ATTACHED`] entries may have, with twenty each: in memory they take far more than in the answer.
+const MOST_VALUES: usize = 20 * MAX_ATTACHED;
+
 /// The entries of a list of which others are no descriptors.
 fn good_entries(body: &[u8]) -> Vec<Descriptor> {
+    if !has_at_most_values(body, MOST_VALUES) {
+        return Vec::new();
+    }
     let Ok(mut index) = serde_json::from_slice::<Value>(body) else { return Vec::new() };
     let Some(Value::Array(entries)) = index.get_mut("manifests").map(Value::take) else { return Vec::new() };
     let alone = |entry: Value| {

@@ -1,5 +1,6 @@
-//! Blobs that have used up the tries of a request at a registry. A registry keeps one copy of a blob for all its repositories, so what
-//! fails in one fails in the next. In the next repository it is tried once, and after [`MOST`] failures not at all, until it succeeds somewhere.
+//! Blobs that have used up the tries of a request at a registry. A registry keeps one copy of a blob for all its
+//! repositories, so what fails in one fails in the next. In the next repository it is tried once, and after [`MOST`] failures
+//! not at all, until it succeeds somewhere.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
