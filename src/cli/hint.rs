@@ -65,7 +65,7 @@ pub fn for_error(error: &Error) -> Option<&'static str> {
                  logging in raises most limits",
         ),
         Kind::Refused | Kind::Network if is_full(&chain) => {
-            Some("the registry has no room left: have room made there, then run the same command again")
+            Some("the registry is full: free space on its disk, then run the same command again")
         }
         // Of several failures only the text is left.
         Kind::Network if error.stopped().is_some() || chain.contains("; nothing more is asked of it") => {
@@ -169,7 +169,7 @@ fn for_reason(reason: &Reason) -> Option<&'static str> {
              user by --creds USER, --authfile FILE or `gapferry login HOST`; then run the same command again",
         ),
         Reason::Full { .. } => Some(
-            "there is no room left: have room made there (on its disk; of `gapferry serve`: --quota), then run the same command again",
+            "the target is full: free space on its disk, or raise --quota of `gapferry serve`; then run the same command again",
         ),
         Reason::ImmutableTag => Some(
             "--on-existing skip leaves such tags as they are; or choose another tag (as=, --map), or change the project's rule",
@@ -188,7 +188,7 @@ fn for_reason(reason: &Reason) -> Option<&'static str> {
         ),
         Reason::Undelivered => Some(UNDELIVERED),
         Reason::Compressed => Some(
-            "switch compression off in the proxy or gateway before the registry (nginx: gzip off), or go round it; then run the same \
+            "switch compression off in the proxy or gateway before the registry (nginx: gzip off), or bypass it; then run the same \
              command again",
         ),
         Reason::PullPolicy => Some(PULL_POLICY),
@@ -324,11 +324,11 @@ mod tests {
                 "413 Payload Too Large: (a web page) 413 Request Entity Too Large nginx",
                 "client_max_body_size",
             ),
-            (Kind::Refused, "507 Insufficient Storage", "no room left"),
+            (Kind::Refused, "507 Insufficient Storage", "free space"),
             (
                 Kind::Network,
                 r#"500 Internal Server Error: UNKNOWN: unknown error: {"DriverName":"filesystem","Enclosed":{"Op":"mkdir","Err":28}}"#,
-                "no room left",
+                "free space",
             ),
             (Kind::Refused, "403 Forbidden: DENIED: storage quota exceeded", "quota"),
             (Kind::Network, "502 Bad Gateway", "when it works again"),

@@ -91,7 +91,7 @@ Environment:
   CONTAINERS_REGISTRIES_CONF  the same as --registries-conf
   COSIGN_PASSWORD  the passphrase of an encrypted key that signs
   SOURCE_DATE_EPOCH  seconds since 1970: the time in bundles and locks
-  HTTP_PROXY, HTTPS_PROXY, NO_PROXY  proxies
+  HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, NO_PROXY  proxies
   NO_COLOR  no colours
 
 Files:

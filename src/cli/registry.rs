@@ -85,7 +85,7 @@ pub struct RegistryArgs {
     /// that fails at one kind of request: it gives no blob, say, or opens uploads and completes none. Then the command gives up
     /// and ends with exit code 5; what is done is kept, and the same command continues. Time counts only while nothing of that
     /// kind succeeds; waits that the registry asks for (see --max-wait) and transfers that are slow but moving do not count.
-    /// An upload that alone gets no answer fails after about this time, without ending the command; a large one has longer.
+    /// A single upload that gets no answer fails after about this time without ending the command; a large one gets longer.
     /// Default: 2m; with --retries, the time that these take.
     #[arg(long, value_name = "DURATION", value_parser = parse_duration, hide_short_help = true)]
     retry_budget: Option<Duration>,

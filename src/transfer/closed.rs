@@ -49,7 +49,7 @@ fn stopped((registry, project): &Part, reason: &Reason, error: &Error) -> Error 
         Reason::ReadOnly => "is in read-only mode",
         Reason::NoPushes => "takes no uploads",
         Reason::WebPage => "answers uploads with a web page",
-        Reason::UnknownUploadHost => "leads uploads to a host that is not known here",
+        Reason::UnknownUploadHost => "sends uploads to a host name that cannot be resolved here",
         Reason::ProxyCache => "is a proxy cache, which takes no pushes",
         Reason::UploadDenied => "denies uploads",
         _ => "takes nothing more from this account",

@@ -87,7 +87,7 @@ async fn said(purpose: Purpose, what: &str, reply: Reply, aside: &str) -> Failur
 
 /// `aside`: what is to be said of the status.
 async fn read(purpose: Purpose, what: &str, reply: Reply, aside: &str) -> (Failure, Vec<u8>) {
-    let (status, server) = (reply.status(), reply.server.clone());
+    let (status, server, own) = (reply.status(), reply.server.clone(), reply.own);
     // By the registry's own clock, which may be wrong: the time between its two dates is what it means.
     let date = reply.header(DATE.as_str()).and_then(|date| httpdate::parse_http_date(date).ok());
     let now = date.unwrap_or_else(SystemTime::now);
@@ -115,9 +115,11 @@ async fn read(purpose: Purpose, what: &str, reply: Reply, aside: &str) -> (Failu
         return (Failure { server, ..Failure::new(Error::new(Kind::Network, text), retry) }, body);
     }
     let stores = server.as_ref().is_some_and(|server| server.work >= Work::Begin);
-    if stores && refusals::is_disk_full(status, &body) {
+    if own && stores && refusals::is_disk_full(status, &body) {
         let error = Error::new(Kind::Refused, text).with_reason(Reason::Full { left: 0 });
-        return (Failure { server, status: Some(status), ..Failure::never(error) }, body);
+        // Of several replicas another one may have room. More than one further try is not made (`retry`).
+        let retry = if is_transient(status) { Retry::Soon } else { Retry::Never };
+        return (Failure { server, status: Some(status), ..Failure::new(error, retry) }, body);
     }
     let error = Error::new(kind(status), text);
     if let Some(reason) = refusals::named(status, &body) {

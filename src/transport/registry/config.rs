@@ -195,8 +195,9 @@ const MIRROR_RETRIES: u32 = 1;
 /// How long a mirror may make a request wait.
 const MIRROR_WAIT: Duration = Duration::from_secs(30);
 
-/// Bytes that an object store copies in a second, when it is slow.
-const COPIED: u64 = 8 * 1024 * 1024;
+/// Bytes that are passed on in a second, when it is slow: by a proxy that takes an upload as a whole before it passes it on, or by an
+/// object store that copies it.
+const COPIED: u64 = 1024 * 1024;
 
 /// The part of [`Config`] that says how long to wait and how often to try.
 #[derive(Clone, Debug)]
@@ -224,8 +225,8 @@ impl Limits {
         Limits { retries, max_wait, first_delay, retry_budget, stall, commit }
     }
 
-    /// How long a registry may take to store an upload of `size` bytes after the last of them. An object store may copy what it has
-    /// got, at [`COPIED`] at least; besides that, this is time without an answer, and the retry budget bounds it. It is a little longer,
+    /// How long a registry may take to store an upload of `size` bytes after the last of them. What has taken it may pass it on
+    /// or copy it, at [`COPIED`] at least; besides that, this is time without an answer, and the retry budget bounds it. It is a little longer,
     /// so that a registry that answers nothing at all is given up before.
     pub fn to_store(&self, size: u64) -> Duration {
         let Some(budget) = self.retry_budget else { return self.commit };
@@ -233,7 +234,15 @@ impl Limits {
         without_answer.saturating_add(Duration::from_secs(size / COPIED)).min(self.commit)
     }
 
-    /// The same for a place that is not the only one to ask.
+    /// Which option allows more than `patience` for an answer, for the end of an error's text; empty, where none does.
+    pub fn more_than(&self, patience: Duration) -> &'static str {
+        match patience > self.stall && patience < self.commit {
+            true => " (a longer --retry-budget allows more)",
+            false => "",
+        }
+    }
+
+    /// These limits for a place that is not the only one to ask.
     pub fn for_mirror(&self) -> Limits {
         let (retries, max_wait) = (self.retries.min(MIRROR_RETRIES), self.max_wait.min(MIRROR_WAIT));
         Limits { retries, max_wait, retry_budget: None, ..self.clone() }
@@ -273,9 +282,10 @@ mod tests {
             let retry_budget = retry_budget.map(Duration::from_secs);
             Limits { retry_budget, ..Limits::default() }.to_store(size).as_secs()
         };
-        let gib = 1024 * 1024 * 1024;
-        let told = [of(Some(120), 1), of(Some(20), 1), of(Some(120), gib), of(Some(120), 20 * gib), of(None, 1)];
-        assert_eq!(told, [150, 90, 150 + 128, 900, 900]);
+        let mib = 1024 * 1024;
+        let told =
+            [of(Some(120), 1), of(Some(20), 1), of(Some(120), 300 * mib), of(Some(120), 20_000 * mib), of(None, 1)];
+        assert_eq!(told, [150, 90, 150 + 300, 900, 900]);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use super::auth::Scopes;
 use super::download::ContentRange;
 use super::failure::{Failure, Retry, is_transient};
 use super::host::{Ask, Host};
-use super::outage::{Evidence, Work};
+use super::outage::{Evidence, Server, Work};
 use super::reply::Reply;
 use crate::content::Readable;
 use crate::error::{Error, Kind, Result};
@@ -184,7 +184,10 @@ async fn once(host: &Host, ask: &Ask<'_>, blob: &Descriptor) -> Result<Readable,
             Some(kind) if is_html(kind) => Readable::Unknown(format!("reading it is answered with a page ({kind})")),
             _ => has(length),
         },
-        (200, _) => Readable::Yes,
+        (200, _) => {
+            reply.server.iter().for_each(Server::answered);
+            Readable::Yes
+        }
         // 412: a policy of the project forbids pulling (Harbor).
         (401 | 403 | 412, _) if reply.own => Readable::Denied,
         (404 | 410, _) => return Err(Miss::Absent),

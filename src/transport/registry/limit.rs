@@ -230,8 +230,8 @@ impl Gate {
         if is_narrower && !std::mem::replace(&mut untold.is_reported, true) {
             drop(state);
             let text = format!(
-                "{} refuses requests (429) and does not say for how long: fewer go to it at once from now on; if it limits how many \
-                 that may be, --per-host 1 keeps to it from the beginning",
+                "{} refuses requests (429) and does not say for how long: fewer are sent at once from now on; if it \
+                 limits concurrent requests, --per-host 1 respects that from the start",
                 self.registry
             );
             self.events.report(Event::Warning(text));

@@ -76,7 +76,7 @@ impl Wire {
         let call = Call { method, url, headers, body, authorization: None, what };
         let asked = Instant::now();
         let sign = tokio::time::timeout(patience, self.status(call)).await;
-        match sign.unwrap_or_else(|_| Err(silence(what, patience, None))) {
+        match sign.unwrap_or_else(|_| Err(silence(what, patience, "", None))) {
             // A gateway that does not reach the registry ends the request as well.
             Ok(status) if may_be_down(status) => {}
             Ok(_) => outage.is_alive(),

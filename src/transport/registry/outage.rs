@@ -176,7 +176,7 @@ impl Outage {
         Download(self.clone())
     }
 
-    /// A transfer of this kind has got further than any before it: whenever it began, and whatever becomes of it, the budget counts
+    /// A transfer of this kind has brought its share of new bytes: whenever it began, and whatever becomes of it, the budget counts
     /// anew for its kind.
     pub fn advanced(&self, work: Work) {
         let now = Instant::now();
@@ -269,6 +269,11 @@ impl Outage {
         let state = self.state();
         let is_up = |probed: Probed| probed.is_up && probed.at >= then;
         state.heard().is_some_and(|heard| heard > then) || state.probed.is_some_and(is_up)
+    }
+
+    /// Whether it has answered in this run, or a gateway for it.
+    pub fn is_known(&self) -> bool {
+        self.state().is_known
     }
 
     /// Whether it has answered anything since `then`.

@@ -1,9 +1,10 @@
 //! Web proxies, as the environment names them, and what is reached without one.
 //!
 //! `NO_PROXY` follows Go's rules (`golang.org/x/net/http/httpproxy`), as skopeo, podman and containerd read it: a request that goes
-//! to a proxy which these tools go round would show it a path and, over plain HTTP, a password. Beyond Go, `[address]` needs no port
+//! to a proxy which these tools bypass would show it a path and, over plain HTTP, a password. Beyond Go, `[address]` needs no port
 //! and a network may have one.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::net::IpAddr;
 
@@ -132,23 +133,39 @@ fn split_port(entry: &str) -> (&str, Option<&str>) {
 
 /// Whether an entry without its port names `host`, as a URL has it.
 fn names(entry: &str, host: &str) -> bool {
-    if let Ok(address) = host.trim_matches(['[', ']']).parse::<IpAddr>() {
-        return match entry.split_once('/') {
-            Some((network, bits)) => is_in(network.parse().ok(), bits.parse().ok(), address),
-            None => entry.parse() == Ok(address),
-        };
+    let address = host.trim_matches(['[', ']']).parse::<IpAddr>().ok().map(|address| address.to_canonical());
+    if let Some((network, bits)) = entry.split_once('/') {
+        return address.is_some_and(|address| is_in(network.parse().ok(), bits.parse().ok(), address));
     }
+    if let Ok(named) = entry.parse::<IpAddr>() {
+        return address == Some(named.to_canonical());
+    }
+    // Go compares what is no address as a domain, with the host's address as well.
     let suffix = entry.strip_prefix('*').filter(|rest| rest.starts_with('.')).unwrap_or(entry);
-    match suffix.strip_prefix('.') {
-        Some(domain) => !domain.is_empty() && host.ends_with(suffix),
-        None => {
-            host.strip_suffix(entry).is_some_and(|rest| !entry.is_empty() && (rest.is_empty() || rest.ends_with('.')))
-        }
+    let (domain, is_below) = suffix.strip_prefix('.').map_or((suffix, false), |domain| (domain, true));
+    let domain = in_ascii(domain);
+    !domain.is_empty()
+        && host.strip_suffix(&*domain).is_some_and(|rest| rest.ends_with('.') || rest.is_empty() && !is_below)
+}
+
+/// A name as a URL has it: in punycode, where it has other letters than ASCII.
+fn in_ascii(name: &str) -> Cow<'_, str> {
+    let host = |url: Url| url.host_str().map(str::to_owned);
+    match name.is_ascii() {
+        true => Cow::Borrowed(name),
+        false => Url::parse(&format!("http://{name}")).ok().and_then(host).map_or(Cow::Borrowed(name), Cow::Owned),
     }
 }
 
-/// Whether `address` has the first `bits` bits of `network`.
+/// Whether `address`, in its canonical form, has the first `bits` bits of `network`.
 fn is_in(network: Option<IpAddr>, bits: Option<u32>, address: IpAddr) -> bool {
+    // `::ffff:10.0.0.0/104` is `10.0.0.0/8`.
+    let (network, bits) = match (network, network.map(|network| network.to_canonical())) {
+        (Some(IpAddr::V6(_)), Some(mapped @ IpAddr::V4(_))) => {
+            (Some(mapped), bits.and_then(|bits| bits.checked_sub(96)))
+        }
+        (network, _) => (network, bits),
+    };
     match (network, bits, address) {
         (Some(IpAddr::V4(network)), Some(bits @ 0..=32), IpAddr::V4(address)) => {
             (network.to_bits() ^ address.to_bits()).checked_shr(32 - bits).unwrap_or(0) == 0
@@ -175,6 +192,8 @@ mod tests {
         const NAMED: &str = "http://reg.corp.example:5000/v2/";
         const V4: &str = "http://10.9.9.9:5000/v2/";
         const V6: &str = "http://[fd00::9]:5000/v2/";
+        const MAPPED: &str = "http://[::ffff:10.9.9.9]:5000/v2/";
+        const IDN: &str = "http://reg.bücher.example:5000/v2/";
         for (no_proxy, url, direct) in [
             ("", NAMED, false),
             ("*", NAMED, true),
@@ -212,7 +231,22 @@ mod tests {
             ("10.9.9.9/32", V4, true),
             ("10.9.9.8/32", V4, false),
             ("10.9.9.0/33", V4, false),
-            ("9.9.9", V4, false),
+            ("9.9.9", V4, true),
+            (".9.9", V4, true),
+            ("9.9.9:80", V4, false),
+            ("0.9.9.9", V4, false),
+            ("10.9.9.9", MAPPED, true),
+            ("10.9.9.0/24", MAPPED, true),
+            ("::ffff:10.9.9.9", V4, true),
+            ("::ffff:10.0.0.0/104", V4, true),
+            ("::ffff:11.0.0.0/104", V4, false),
+            ("bücher.example", IDN, true),
+            ("Reg.BÜCHER.example:5000", IDN, true),
+            ("*.bücher.example", IDN, true),
+            (".bücher.example", IDN, true),
+            (".reg.bücher.example", IDN, false),
+            ("xn--bcher-kva.example", IDN, true),
+            ("cher.example", IDN, false),
             ("::/0", V4, false),
             ("10.0.0.0/8", NAMED, false),
             ("fd00::9", V6, true),

@@ -60,6 +60,8 @@ pub(super) struct Tries {
     /// How often the registry refused for its limit without saying how long.
     unsaid: u32,
     asked: Duration,
+    /// The registry has said that it is full.
+    is_full: bool,
     /// For read-only mode.
     waited: Waited,
     /// Tries of it, perhaps more than its own, went to an outage of the whole registry.
@@ -90,6 +92,7 @@ impl Tries {
             at_once: 0,
             unsaid: 0,
             asked: Duration::ZERO,
+            is_full: false,
             waited: Waited::default(),
             beyond: false,
         }
@@ -152,6 +155,10 @@ impl Tries {
         if failure.error.reason() == Some(&Reason::ReadOnly) {
             return self.read_only.wait(self.began, &mut self.waited, failure.error).await;
         }
+        let is_full = matches!(failure.error.reason(), Some(Reason::Full { .. }));
+        if is_full && std::mem::replace(&mut self.is_full, true) {
+            return Err(failure.error);
+        }
         let limited = failure.error.kind() == Kind::RateLimited;
         let registry = || Server { outage: self.outage.clone(), work: Work::Enter };
         let server = failure.server.clone().unwrap_or_else(registry);
@@ -190,7 +197,7 @@ impl Tries {
             let may_be_of_object = is_failure && !self.of_whole;
             // A registry that has stored nothing in this run does not fail because of this object.
             let may_be_of_object = may_be_of_object && (server.work < Work::Complete || server.outage.has_stored());
-            let is_of_object = may_be_of_object && self.is_up(&server.outage).await;
+            let is_of_object = may_be_of_object && failure.error.reason().is_none() && self.is_up(&server.outage).await;
             let why = self.reason(&failure.error);
             let error = match failed {
                 1 if self.blob.as_ref().is_some_and(OfBlob::is_spent) => {

@@ -8,9 +8,9 @@ use super::tls;
 use super::tls_words;
 use crate::error::{Error, Kind};
 
-/// No answer came in this time.
-pub(super) fn silence(what: &str, limit: Duration, proxy: Option<&Proxy>) -> Failure {
-    let text = format!("{what}: no answer for {} s{}", limit.as_secs_f32(), by_way_of(proxy));
+/// No answer came in this time. `aside`: what is to be said of it.
+pub(super) fn silence(what: &str, limit: Duration, aside: &str, proxy: Option<&Proxy>) -> Failure {
+    let text = format!("{what}: no answer for {} s{aside}{}", limit.as_secs_f32(), by_way_of(proxy));
     Failure::no_answer_in(limit, Error::new(Kind::Network, text))
 }
 

@@ -410,13 +410,18 @@ impl Upload<'_> {
         }
     }
 
-    /// Where uploads go, the registry says: a name that means nothing here is its mistake, and no outage.
+    /// Where uploads go, the registry says: a name that cannot be resolved is its mistake, and no outage. Of a server that has
+    /// answered in this run, it is the name server that fails.
     fn judged_place(&self, failure: Failure) -> Failure {
         let is_own = |server: &Server| Arc::ptr_eq(&server.outage, &self.host.wire.outage);
+        let may_be_wrong = |server: &Server| server.work != Work::Token && !is_own(server) && !server.outage.is_known();
         match &failure.server {
-            Some(server) if !is_own(server) && has_no_address(&failure) => {
+            Some(server) if may_be_wrong(server) && has_no_address(&failure) => {
                 let (registry, place) = (&self.host.registry, server.outage.place());
-                let text = format!("{}: {registry} leads to {place}, and this name is not known here", self.what);
+                // Without what the server is for.
+                let place = place.split(' ').next().unwrap_or_default();
+                let text =
+                    format!("{}: {registry} sends uploads to {place}, whose name cannot be resolved here", self.what);
                 Failure::soon(Error::new(Kind::Refused, text).with_reason(Reason::UnknownUploadHost))
             }
             _ => failure,

@@ -348,7 +348,7 @@ impl Wire {
                     never = moves(server, &watch) => match never {},
                     never = self.tell_if_long(server, call.what, Some(&watch), commit) => match never {},
                     (told, waited) = watch.stalled(stall, commit, source) => {
-                        let text = format!("{}: {told}{}", call.what, by_way_of(proxy));
+                        let text = format!("{}: {told}{}{}", call.what, self.limits.more_than(waited), by_way_of(proxy));
                         return Err(Failure::no_answer_in(waited, Error::new(Kind::Network, text)));
                     }
                 }
@@ -374,7 +374,9 @@ impl Wire {
                 never = self.tell_if_long(server, what, None, patience) => match never {},
             }
         };
-        tokio::time::timeout(patience, answer).await.map_err(|_| silence(what, patience, proxy))
+        tokio::time::timeout(patience, answer)
+            .await
+            .map_err(|_| silence(what, patience, self.limits.more_than(patience), proxy))
     }
 
     /// The way to this URL's host. Certificates are looked for at the first request to it only.

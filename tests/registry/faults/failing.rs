@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use gapferry::content::Source;
+use gapferry::content::{Readable, Sink, Source};
 use gapferry::error::{Kind, Reason};
 use gapferry::oci::{Descriptor, Digest};
 use gapferry::transport::registry::Config;
@@ -89,6 +89,25 @@ async fn a_registry_that_gives_no_blob_is_given_up_within_the_budget() {
     }
 }
 
+/// The last byte of a blob that comes with all the others, because the registry ignores Range, is content that it gives.
+#[tokio::test]
+async fn a_registry_that_ignores_ranges_and_gives_some_blobs_is_not_given_up() {
+    let shelf = Shelf::default();
+    let (good, bad) = (shelf.add("good"), (0..6).map(|nth| shelf.add(format!("bad{nth}"))));
+    let name = good.digest.to_string();
+    let server = Server::registry(move |request, before| match request.target.contains(&name) {
+        true => Answer::new(200).body("good"),
+        false => without_content()(request, before),
+    });
+    let (server, retry_budget) = (server.await, Some(Duration::from_millis(50)));
+    let (registries, _) = watched(Config { retry_budget, ..config() });
+    for blob in bad {
+        assert!(matches!(registries.can_read(&repo(&server), &good).await, Ok(Readable::Yes)));
+        let error = read(&registries, &repo(&server), &blob).await.unwrap_err();
+        assert!(error.stopped().is_none(), "{error:?}");
+    }
+}
+
 /// The same for what is short: each manifest would cost all its tries.
 #[tokio::test]
 async fn a_registry_whose_manifests_all_break_off_is_given_up_within_the_budget() {
@@ -134,6 +153,7 @@ async fn an_upload_that_is_never_answered_ends_within_the_budget() {
     let error = push(&frozen).await.unwrap_err();
     assert_eq!((error.kind(), error.reason()), (Kind::Network, None), "nothing was stored: {error:?}");
     assert!(error.stopped().is_none() && error.chain().contains("no answer came"), "{error:?}");
+    assert!(error.chain().contains("--retry-budget"), "a hop that buffers may need longer: {error:?}");
     assert!(push(&good).await.is_ok());
     let error = push(&frozen).await.unwrap_err();
     assert_eq!(error.reason(), Some(&Reason::Undelivered), "{error:?}");
