@@ -43,6 +43,17 @@ fn one_request_that_fails_does_not_make_the_others_wait() {
     assert!(events.events().is_empty());
 }
 
+/// A name server that fails for half a minute would make a storage that has answered all night a wrong address.
+#[test]
+fn a_server_that_has_answered_is_known_whatever_fails_then() {
+    let (outage, _) = outage(5, None);
+    fail(&outage, "a", true, true);
+    assert!(!outage.is_known(), "no answer came");
+    outage.answered(Work::Read);
+    fail(&outage, "a", true, true);
+    assert!(outage.is_known());
+}
+
 #[test]
 fn of_requests_that_fail_in_turn_one_speaks_for_all() {
     let (outage, _) = outage(5, None);
