@@ -341,7 +341,7 @@ mod tests {
         assert_eq!(for_error(&other), None);
     }
 
-    /// Whoever has given the CA already reads "add the CA" and is lost.
+    /// An operator who has given the CA already learns nothing from "add the CA".
     #[test]
     fn each_fault_of_a_certificate_has_a_hint_of_its_own() {
         for (said, helps) in [

@@ -88,7 +88,7 @@ struct Signals {
 impl Signals {
     fn listen() -> Result<Signals> {
         let listen = |kind| signal(kind).map_err(|e| Error::new(Kind::Disk, "listening for signals").because(e));
-        // Nobody need receive it: that it is handled keeps it from ending the process.
+        // Nothing has to receive it: a handled signal does not end the process.
         drop(listen(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw()))?);
         let (interrupt, terminate) = (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?);
         Ok(Signals { interrupt, terminate, hangup: Hangup::listen()? })

@@ -295,7 +295,7 @@ fn has(matches: &ArgMatches, id: &str) -> bool {
     matches.try_get_raw(id).is_ok_and(|values| values.is_some())
 }
 
-/// Whether somebody has given it; a flag has a value in any case.
+/// Whether it was given on the command line; a flag has a value in any case.
 fn is_given(matches: &ArgMatches, id: &str) -> bool {
     has(matches, id) && matches.value_source(id) != Some(ValueSource::DefaultValue)
 }

@@ -166,7 +166,7 @@ impl Preflight {
     }
 
     /// The same, for a push that adds to these `projects` only: what is already all there needs no right to push. Where this account
-    /// has no right at all, nobody knows what is there.
+    /// has no right at all, what is there is unknown.
     pub fn for_pushes_to(&self, projects: &BTreeSet<String>) -> Preflight {
         let gets_something = |project: &&String| projects.contains(*project);
         let is_in_the_way = |project: &&String| gets_something(project) || self.shut.contains(project);

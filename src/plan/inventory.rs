@@ -268,7 +268,7 @@ impl Asker<'_> {
     }
 
     /// # Errors
-    /// All that are about single repositories, at once: each has to be allowed by somebody.
+    /// All that are about single repositories, at once: each may need a right of its own.
     async fn resolve_all(&self, references: BTreeSet<Reference>) -> Result<Vec<(Reference, Lookup)>> {
         let questions = stream::iter(references).map(|reference| async move {
             let found = self.sink.resolve(&reference).await?;

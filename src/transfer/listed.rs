@@ -3,7 +3,7 @@
 //! what it wrote. What this run has written is therefore looked at once more at its end, and written again if it is lost.
 //!
 //! A writer that has read a list before this run wrote it may write after it, as long as that takes it. So the look comes when such
-//! writers have had twice the time that this run needed itself, and again as long as it finds that somebody else writes there. A
+//! writers have had twice the time that this run needed itself, and again as long as it finds that another program writes there. A
 //! program that is slower than that by far, and does not look itself, can still cost what was written.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -173,7 +173,7 @@ impl Transfer<'_> {
         }
     }
 
-    /// The list if somebody else writes there, too, so that it is to be looked at again.
+    /// The list if another program writes it as well: then it has to be looked at again.
     async fn check_list<'t>(&self, mut list: Watched<'t>) -> Option<Watched<'t>> {
         let why = match self.restore(&mut list).await {
             Ok((settled, is_others)) => {
@@ -193,7 +193,7 @@ impl Transfer<'_> {
         self.companions.lock().unwrap_or_else(PoisonError::into_inner).resettle(tag, action);
     }
 
-    /// Sees to it that the tag has all of the list. `None`: it has, and nothing was changed. Also whether somebody else writes there.
+    /// Makes sure that the tag has all of the list. `None`: it had, and nothing was changed. Also whether another program writes it.
     async fn restore(&self, watched: &mut Watched<'_>) -> Result<(Option<CompanionAction>, bool)> {
         let Watched { image, tag, list, means: before } = watched.clone();
         let turn = self.turn(tag);
@@ -235,7 +235,7 @@ impl Transfer<'_> {
         Ok((Some(CompanionAction::Obstructed { reason: BUSY.to_owned() }), false))
     }
 
-    /// Whether somebody else writes the list, too, so that it is to be looked at again.
+    /// Whether another program writes the list as well, so that it has to be looked at again.
     async fn check_entry(&self, repository: &Repository, manifest: &Manifest) -> bool {
         let Some(subject) = manifest.subject() else { return false };
         match self.restore_entry(repository, manifest).await {

@@ -48,7 +48,7 @@ impl Walk<'_> {
         Ok((root, selected.absent, Some(selection)))
     }
 
-    /// What becomes of an index where nobody said: of one platform the one manifest takes the tag, so that the tag has a digest that
+    /// The default for an index: of one platform the one manifest takes the tag, so that the tag has a digest that
     /// exists upstream. Only if the manifest itself says that it is for that platform: without the index nothing else would say so,
     /// neither to a runtime nor to an import that allows some platforms only.
     ///

@@ -75,7 +75,7 @@ async fn a_list_that_another_program_overwrites_during_the_import_is_joined_agai
     }
 }
 
-/// Harbor keeps what a list was before somebody signed again, and names it among the referrers.
+/// Harbor keeps what a list was before the image was signed again, and names it among the referrers.
 #[tokio::test]
 async fn what_a_list_of_signatures_was_before_is_no_stranger() {
     let site = Site::exported();

@@ -56,7 +56,7 @@ pub struct Ending {
     pub problems: Vec<String>,
     /// Bytes that came.
     pub length: u64,
-    /// Reading ended early by no fault of whoever sends: this machine has no room, say.
+    /// Reading ended early, and the sender is not at fault: this machine has no room, say.
     pub failed_here: bool,
 }
 

@@ -344,7 +344,7 @@ impl Outage {
         }
     }
 
-    /// Waits until the round is over, or the registry has answered somebody else since the wait was decided.
+    /// Waits until the round is over, or the registry has answered another request since the wait was decided.
     pub async fn rest(&self, round: Round) {
         let changed = self.changed.notified();
         if self.changes.load(Ordering::SeqCst) != round.changes {

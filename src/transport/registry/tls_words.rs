@@ -95,7 +95,7 @@ mod tests {
 
     use super::*;
 
-    /// Seconds since 1970 and names of Rust types tell nobody what to do.
+    /// Seconds since 1970 and names of Rust types do not say what to do.
     #[test]
     fn dates_and_names_of_a_certificate_are_those_that_people_know() {
         let at = |seconds| UnixTime::since_unix_epoch(std::time::Duration::from_secs(seconds));

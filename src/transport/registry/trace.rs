@@ -56,7 +56,7 @@ fn masked(text: &str) -> String {
     masked_where(text, |_| true)
 }
 
-/// What somebody else says, with the URLs in it masked in the same way; what else has a question mark or a `#` stays.
+/// Text from outside, with the URLs in it masked in the same way. Other text with a question mark or a `#` stays.
 pub(super) fn quoted(text: &str) -> String {
     masked_where(text, |piece| {
         let (place, query) = piece.split_once(['?', '#']).unwrap_or((piece, ""));

@@ -169,7 +169,7 @@ async fn send(host: &Host, repository: &Repository, blob: &Descriptor, origin: &
         if upload.has_got_on() {
             tries.renew();
         }
-        // Nobody has said that it was not stored, and this may have been the last try.
+        // It may have been stored all the same, and this may have been the last try.
         if !failure.waited.is_zero() && upload.may_be_there && upload.is_there().await {
             tries.succeeded();
             return Ok(());

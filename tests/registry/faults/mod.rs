@@ -13,12 +13,13 @@ mod retries;
 mod tokens;
 mod uploads;
 
+use gapferry::content::Source;
 use gapferry::credentials::{Credentials, Store};
 use gapferry::oci::{Repository, media_type};
-use gapferry::transport::registry::Config;
+use gapferry::transport::registry::{Config, Registries};
 
 use crate::config;
-use crate::shelf::repository;
+use crate::shelf::{repository, tag};
 use crate::support::faulty::{Answer, Server};
 
 fn repo(server: &Server) -> Repository {
@@ -32,6 +33,17 @@ fn with_credentials(server: &Server) -> Config {
 }
 
 const INDEX: &str = r#"{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[]}"#;
+
+/// Whether a registry of which every manifest fails is given up, and not each of them tried to the end.
+async fn is_given_up(registries: &Registries, server: &Server) -> bool {
+    for nth in 0..200 {
+        let error = registries.manifest(&tag(&repo(server), &format!("v{nth}"))).await.unwrap_err();
+        if error.stopped().is_some() {
+            return true;
+        }
+    }
+    false
+}
 
 fn manifest() -> Answer {
     Answer::new(200).with("Content-Type", media_type::OCI_INDEX).body(INDEX)

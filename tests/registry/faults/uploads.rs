@@ -318,8 +318,8 @@ async fn an_upload_that_is_redirected_for_ever_or_refused_elsewhere_names_the_ho
 
 /// Told as an outage of the registry, it would be looked for where nothing is wrong.
 #[tokio::test]
-async fn a_registry_that_leads_uploads_to_a_name_that_nobody_knows_is_told_so() {
-    // Longer than a name may be: nobody is asked for its address.
+async fn a_registry_that_sends_uploads_to_a_name_that_does_not_resolve_is_named() {
+    // Longer than a name may be: no name server is asked for its address.
     let unknown = "x".repeat(70);
     let location = format!("http://{unknown}:5000/u?state=topsecret");
     let server = Server::registry(move |request, _| match request.method.as_str() {
