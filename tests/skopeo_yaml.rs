@@ -2,8 +2,8 @@
 
 mod support;
 
-use gapferry::allowlist::{Allowlist, Select};
 use gapferry::oci::Tag;
+use gapferry::pipeline::allowlist::{Allowlist, Select};
 use support::registry::Registry;
 use support::{images, skopeo, tempdir};
 

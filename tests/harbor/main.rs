@@ -14,8 +14,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use gapferry::base::progress::Silent;
 use gapferry::credentials::Credentials;
-use gapferry::progress::Silent;
 use gapferry::transport::registry::{Config, Registries, RegistryConfig};
 use support::harbor::{Account, Harbor as Server, Project, Right, Setup};
 

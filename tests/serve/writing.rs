@@ -1,7 +1,7 @@
 //! Pushes and deletions: a layout stays whole, whatever breaks off.
 
+use gapferry::base::progress::Event;
 use gapferry::oci::Digest;
-use gapferry::progress::Event;
 
 use super::support::embedded::Embedded;
 use super::support::images::{self, Image};
