@@ -303,12 +303,12 @@ impl Document for Receipt {
     const MAX_VALUES: usize = 8_000_000;
     const KIND: Kind = Kind::Input;
     const TOO_LARGE: &'static str = "import fewer images at once";
-    type Outline = Contents;
+    type Outline = ReceiptOutline;
 }
 
 /// How much a receipt holds.
 #[derive(Deserialize)]
-struct Contents {
+pub struct ReceiptOutline {
     images: Totals<OutlinedImage>,
     #[serde(default)]
     missing: Count,
@@ -333,9 +333,9 @@ impl Amount for OutlinedImage {
     }
 }
 
-impl Outline for Contents {
+impl Outline for ReceiptOutline {
     fn check(&self, texts: u64) -> std::result::Result<(), String> {
-        let Contents { images, missing, confirmed, pruned, manifests } = self;
+        let ReceiptOutline { images, missing, confirmed, pruned, manifests } = self;
         let lists = [
             images.memory::<ImageReceipt>(),
             missing.memory::<MissingImage>(),
@@ -378,7 +378,7 @@ mod tests {
         let check = |images, nested, confirmed, length| {
             let (images, confirmed) = (totals(images, nested), totals(confirmed, 0));
             let (missing, pruned, manifests) = Default::default();
-            Contents { images, missing, confirmed, pruned, manifests }.check(length)
+            ReceiptOutline { images, missing, confirmed, pruned, manifests }.check(length)
         };
         let mib = 1 << 20;
         assert_eq!(check(5_000, 2 * mib, 150_000, 30 * mib), Ok(()));
@@ -390,14 +390,14 @@ mod tests {
         assert!(said.contains("5000 images with 2000000 confirmed digests"), "{said}");
         assert!(check(5_000, 100 * mib, 0, 150 * mib).is_err());
         let json = format!(r#"{{"images":[],"confirmed":[],"manifests":[{}1]}}"#, "1,".repeat(400_000));
-        let outline: Contents = serde_json::from_str(&json).unwrap();
+        let outline: ReceiptOutline = serde_json::from_str(&json).unwrap();
         assert!(outline.check(json.len() as u64).unwrap_err().contains("400001 manifests"));
     }
 
     #[test]
     fn what_is_nested_in_the_images_of_a_receipt_is_counted() {
         let json = r#"{"images":[{"source":"a","platforms":[1,2],"companions":[{"x":[]}]},{}],"confirmed":["a","b"]}"#;
-        let outline: Contents = serde_json::from_str(json).unwrap();
+        let outline: ReceiptOutline = serde_json::from_str(json).unwrap();
         assert_eq!((outline.images.number, outline.confirmed.number), (2, 2));
         let nested = 2 * size_of::<Platform>() + size_of::<CompanionReceipt>();
         assert_eq!(outline.images.amount, nested as u64);
