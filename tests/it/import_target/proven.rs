@@ -377,7 +377,7 @@ async fn once_a_target_has_lied_what_is_uploaded_to_it_is_read_as_well() {
         false => exchange(&host, request).unwrap_or_else(|_| claimed(&third, request).but(Fault::Truncate(0))),
     });
     let server = server.await;
-    let (code, stderr) = import(&bundle, &server.address, &[]);
+    let (code, stderr) = import(&bundle, &server.address, &["--retries", "1"]);
     assert!(code == Some(1) && stderr.contains("still has the old content"), "{stderr}");
     assert!(!it.is_pushed(), "no tag of what cannot be pulled");
 }
