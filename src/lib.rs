@@ -19,29 +19,25 @@
 //!
 //! # The rooms
 //!
-//! Dependencies point one way: `oci ← content ← transport ← stages ← cli`; a test keeps it. Stages never name a concrete
-//! transport and transports never name each other: only the command line joins them. In the order data flows:
+//! Every room has a rank of its own and names only rooms above it in this table; a test keeps it. Stages never name a
+//! concrete transport and transports never name each other: only the command line joins them.
 //!
 //! | room | what it is for |
 //! |---|---|
-//! | [`oci`] | vocabulary: digest, descriptor, platform, reference, manifest |
 //! | [`spool`] | bytes that stay until the end of a run: in memory up to a bound, then in a temporary file |
-//! | [`error`], [`progress`], [`position`], [`durable`] | the one error; events instead of printing; a place in a file; files that are replaced for good |
+//! | [`oci`] | vocabulary: digest, descriptor, platform, reference, manifest |
+//! | [`base`] | errors, progress events, durable file operations, positions in files |
+//! | [`archive`] | tar and seekable zstd, read by position |
 //! | [`content`] | the contract for reading and writing; a blob is proven while it is read |
+//! | [`files`] | the files of an OCI layout, as a directory, a tar, several of them, or a stream |
 //! | [`credentials`] | who we are to a registry; secrets masked by type |
-//! | [`signing`] | keys, signatures and what they prove; nothing of what is signed |
 //! | [`routes`] | which mirrors stand before a registry (`registries.conf`) |
-//! | [`transport`] | registries, OCI layouts and the storage of a registry as directory or tar, skopeo's `dir:` |
-//! | [`allowlist`] | text, YAML and skopeo's YAML to rules that know their line |
-//! | [`resolve`], [`walk`], [`select`] | rules to references, references to complete images, platforms from an index |
-//! | [`companion`] | what accompanies an image: its kind, and lists of signatures that both sides have added to |
-//! | [`lock`], [`graph`] | what each reference meant; everything below it |
-//! | [`plan`], [`transfer`] | what has to move where; moving it |
+//! | [`signing`] | keys, signatures and what they prove; nothing of what is signed |
+//! | [`transport`] | registries, the storage of a registry as directory or tar, skopeo's `dir:` |
+//! | [`pipeline`] | the stages, from an allowlist to a receipt; see its own table |
 //! | [`bundle`] | the format, the writer, the reader |
-//! | [`check`] | every defect of a bundle, as data |
-//! | [`prove`] | everything that a registry is said to have, read back over HTTP |
-//! | [`naming`], [`harbor`], [`receipt`] | names at the target, what Harbor wants, what arrived |
 //! | [`increment`] | what need not be carried because it has arrived, and the proof of that |
+//! | [`verify`] | every defect of a bundle, as data |
 //! | [`serve`] | the embedded registry |
 //! | [`cli`] | one file per command; the only room that prints |
 //!
@@ -64,34 +60,21 @@
 
 #![forbid(unsafe_code)]
 
-pub mod allowlist;
+pub mod archive;
+pub mod base;
 pub mod bundle;
-pub mod check;
 pub mod cli;
-pub mod companion;
 pub mod content;
 pub mod credentials;
-pub mod durable;
-pub mod error;
-pub mod graph;
-pub mod harbor;
+pub mod files;
 pub mod increment;
-pub mod lock;
-pub mod naming;
 pub mod oci;
-pub mod plan;
-pub mod position;
-pub mod progress;
-pub mod prove;
-pub mod receipt;
-pub mod resolve;
+pub mod pipeline;
 pub mod routes;
-pub mod select;
 pub mod serve;
 pub mod signing;
 pub mod spool;
-pub mod transfer;
 pub mod transport;
-pub mod walk;
+pub mod verify;
 
-pub use error::{Error, Result};
+pub use base::error::{Error, Result};

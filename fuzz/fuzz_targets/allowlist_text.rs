@@ -1,7 +1,7 @@
 //! The text notation: read or refused, each problem on one line, each rule a name that reads back the same.
 #![no_main]
 
-use gapferry::allowlist::{Allowlist, Select};
+use gapferry::pipeline::allowlist::{Allowlist, Select};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| gapferry_fuzz::bounded(4 << 20 | 600 * data.len(), || {

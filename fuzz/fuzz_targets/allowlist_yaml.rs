@@ -1,7 +1,7 @@
 //! The YAML notations, ours and skopeo's: read or refused, bounded in memory, each problem on one line.
 #![no_main]
 
-use gapferry::allowlist::Allowlist;
+use gapferry::pipeline::allowlist::Allowlist;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| gapferry_fuzz::bounded(256 << 20 | 600 * data.len(), || {

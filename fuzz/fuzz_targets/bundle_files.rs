@@ -5,9 +5,9 @@
 use std::sync::Arc;
 
 use gapferry::bundle::{BUNDLE_JSON, BundleJson, DOCKER_JSON, INDEX_JSON, OCI_LAYOUT, SUMS};
-use gapferry::check::{Depth, check};
+use gapferry::verify::{Depth, check};
 use gapferry::oci::Digest;
-use gapferry::progress::{Events, Silent};
+use gapferry::base::progress::{Events, Silent};
 use libfuzzer_sys::fuzz_target;
 
 type Files = Vec<(String, Vec<u8>)>;

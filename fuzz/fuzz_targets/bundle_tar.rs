@@ -4,10 +4,10 @@
 use std::sync::Arc;
 
 use gapferry::bundle::{BUNDLE_JSON, SIGNATURE, SUMS};
-use gapferry::check::{Depth, check};
+use gapferry::verify::{Depth, check};
 use gapferry::oci::Digest;
-use gapferry::progress::{Events, Silent};
-use gapferry::transport::layout::Layout;
+use gapferry::base::progress::{Events, Silent};
+use gapferry::files::Layout;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {

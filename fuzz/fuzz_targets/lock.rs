@@ -1,7 +1,7 @@
 //! Locks: what is read is written again so that it reads the same.
 #![no_main]
 
-use gapferry::lock::Lock;
+use gapferry::pipeline::lock::Lock;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| gapferry_fuzz::bounded(1 << 20 | 64 * data.len(), || {

@@ -1,9 +1,9 @@
 //! Tag patterns, version ranges and maps of names: a first line that says what, further lines that are asked about.
 #![no_main]
 
-use gapferry::allowlist::Pattern;
-use gapferry::allowlist::semver::Range;
-use gapferry::naming::Map;
+use gapferry::pipeline::allowlist::Pattern;
+use gapferry::pipeline::allowlist::semver::Range;
+use gapferry::pipeline::naming::Map;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|text: &str| gapferry_fuzz::bounded(64 << 20, || {

@@ -3,7 +3,7 @@
 #![no_main]
 
 use gapferry::oci::Digest;
-use gapferry::receipt::Receipt;
+use gapferry::pipeline::receipt::Receipt;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| gapferry_fuzz::bounded(1 << 20 | 256 * data.len(), || {

@@ -1,7 +1,7 @@
 //! Names: what is accepted is written the same way again, and could not be anything but a name.
 #![no_main]
 
-use gapferry::lock::Rename;
+use gapferry::pipeline::lock::Rename;
 use gapferry::oci::{Digest, Platform, Reference, Repository, Tag};
 use libfuzzer_sys::fuzz_target;
 
@@ -39,7 +39,7 @@ fuzz_target!(|text: &str| gapferry_fuzz::bounded(1 << 20 | 64 * text.len(), || {
     if let Ok(rename) = Rename::try_from(text.to_owned()) {
         assert_eq!(Rename::try_from(rename.to_string()), Ok(rename));
     }
-    if let Ok(target) = gapferry::naming::parse_target(text) {
+    if let Ok(target) = gapferry::pipeline::naming::parse_target(text) {
         // A host of one word, which a reference could not begin with; a prefix so long that no name fits below it.
         let repository = Repository::new(&target.registry, target.prefix.as_deref().unwrap_or("x"));
         assert!(repository.is_ok(), "{repository:?}");

@@ -3,8 +3,8 @@
 
 use std::io::{Cursor, Read};
 
-use gapferry::content::seekable::{self, Frames, Packing, Seekable};
-use gapferry::content::tar::ReadAt;
+use gapferry::archive::seekable::{self, Frames, Packing, Seekable};
+use gapferry::archive::tar::ReadAt;
 use libfuzzer_sys::fuzz_target;
 
 /// A frame of the file, and what the table says that it holds.

@@ -4,7 +4,7 @@
 
 use std::path::PathBuf;
 
-use gapferry::error::Error;
+use gapferry::base::error::Error;
 use gapferry::signing::{Policy, PrivateKey, PublicKey, signature_in};
 use libfuzzer_sys::fuzz_target;
 

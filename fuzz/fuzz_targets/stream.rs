@@ -8,10 +8,10 @@ use std::sync::Arc;
 use futures_util::StreamExt;
 use gapferry::bundle::stream::{Arrived, Hand, Incoming};
 use gapferry::bundle::volumes::Opened;
-use gapferry::check::{Depth, check, check_opened, pass};
+use gapferry::verify::{Depth, check, check_opened, pass};
 use gapferry::content::{BlobReader, Source};
 use gapferry::oci::Descriptor;
-use gapferry::progress::{Events, Silent};
+use gapferry::base::progress::{Events, Silent};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {

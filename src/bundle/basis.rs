@@ -6,9 +6,9 @@ use std::fmt;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::graph::Graph;
-use crate::lock::Rename;
 use crate::oci::{Digest, Reference, Repository};
+use crate::pipeline::graph::Graph;
+use crate::pipeline::lock::Rename;
 
 /// All that an increment says of what it does not carry. Empty in a bundle that is complete in itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -12,10 +12,10 @@ use super::stream::Compressed;
 use super::tools::are_those_of;
 use super::writer::{Finished, Options, Writer, is_tar};
 use super::{Contents, directory, in_volumes, leftovers, signed, stamp, tarfile};
+use crate::base::error::{Error, Kind, Result};
+use crate::base::progress::Events;
 use crate::content::LinkMode;
-use crate::error::{Error, Kind, Result};
 use crate::oci::Digest;
-use crate::progress::Events;
 
 /// How much is read to call a bundle whole.
 #[derive(Clone, Copy)]

@@ -9,9 +9,9 @@ use tokio::task::JoinHandle;
 
 use super::hashers::Hashers;
 use super::place::{Place, Slot};
+use crate::base::error::{Error, Kind, Result};
 use crate::content::chunks::{ChunkHasher, Chunks};
 use crate::content::{Body, Origin, Prover};
-use crate::error::{Error, Kind, Result};
 use crate::oci::Descriptor;
 
 /// How much is gathered before it is written, in bytes: large enough that a hop to another thread costs nothing.

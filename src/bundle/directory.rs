@@ -9,9 +9,9 @@ use super::format::Metadata;
 use super::hashers::Hashers;
 use super::place::{Place, Sealing, Slot};
 use super::{Tool, medium};
+use crate::base::error::{Error, Result};
 use crate::content::chunks::Chunks;
 use crate::content::{Linkable, Linked, Slice};
-use crate::error::{Error, Result};
 use crate::oci::{Descriptor, Digest};
 
 /// How an unfinished blob is called: its length says how far it has come.

@@ -12,14 +12,14 @@ use super::loaders::{docker_json, index_json, load_platform};
 use super::open::MAX_BUNDLE_JSON;
 use super::signed::MAX_SUMS;
 use super::{Contents, Tool};
+use crate::base::error::{Error, Result};
 use crate::content::chunks::{CHAINED, CHUNK, Chunks, values_of};
-use crate::error::{Error, Result};
-use crate::lock::{Absent, Attached, Lock, LockedImage, MissingImage};
+use crate::files::{MAX_INDEX, MOST_INDEX_VALUES};
 use crate::oci::{
     Algorithm, Amount, Count, Digest, Hex64, Manifest, Platform, Totals, fits_in_memory, has_at_most_values,
     memory_of_json,
 };
-use crate::transport::layout::{MAX_INDEX, MOST_INDEX_VALUES};
+use crate::pipeline::lock::{Absent, Attached, Lock, LockedImage, MissingImage};
 
 /// The version of the bundle format this program writes and the only one it reads.
 pub const FORMAT_VERSION: u32 = 1;

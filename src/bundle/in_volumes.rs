@@ -14,11 +14,11 @@ use super::signed::check_signature;
 use super::tools::are_those_of;
 use super::volumes::{Opened, Set, SetName, Shape, VolumeFiles, claimed, reserved, there};
 use super::writer::{Finished, Options};
+use crate::base::error::{Error, Result};
+use crate::base::progress::Events;
 use crate::content::chunks::Chunks;
-use crate::error::{Error, Result};
-use crate::lock::Lock;
 use crate::oci::{Algorithm, Digest, Manifest};
-use crate::progress::Events;
+use crate::pipeline::lock::Lock;
 
 /// How a bundle is written as volumes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use super::medium;
-use crate::error::{Error, Result};
+use crate::base::error::{Error, Result};
 use crate::oci::Digest;
 
 const MAGIC: &str = "gapferry-journal 1";

@@ -15,13 +15,13 @@ use super::medium;
 use super::open::Bundle;
 use super::place::Place;
 use super::tarfile;
+use crate::base::error::{Error, Result};
+use crate::base::progress::units::bytes;
+use crate::base::progress::{Event, Events, Phase};
 use crate::content::chunks::Chunks;
 use crate::content::{Slice, in_parallel};
-use crate::error::{Error, Result};
+use crate::files::Layout;
 use crate::oci::{Algorithm, Digest, Manifest};
-use crate::progress::units::bytes;
-use crate::progress::{Event, Events, Phase};
-use crate::transport::layout::Layout;
 
 /// A blob that is said to be somewhere.
 struct Claim {

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::place::Place;
+use crate::base::error::{Error, Kind, Result};
+use crate::base::progress::{Event, Events};
 use crate::content::chunks::Chunks;
 use crate::content::{LinkMode, Linkable, Linked, Origin, Reasons, Slice, why_not_linked};
-use crate::error::{Error, Kind, Result};
 use crate::oci::{Described, Descriptor};
-use crate::progress::{Event, Events};
 
 /// How blobs come without being copied, and how many have.
 pub struct Links {

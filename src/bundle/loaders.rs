@@ -8,10 +8,10 @@ use std::collections::{HashMap, HashSet};
 
 use serde_json::{Value, json};
 
-use crate::lock::{Lock, LockedImage};
+use crate::files::{IMAGE_NAME, REF_NAME};
 use crate::oci::{Child, Described, Descriptor, Digest, Kind, Manifest, Platform, Role, media_type};
-use crate::select::offered_platform;
-use crate::transport::layout::{IMAGE_NAME, REF_NAME};
+use crate::pipeline::lock::{Lock, LockedImage};
+use crate::pipeline::select::offered_platform;
 
 /// The annotation that tells containerd 2.2 and later that a descriptor is no image but speaks of one (`client/import.go`).
 pub const SUBJECT: &str = "io.containerd.manifest.subject";

@@ -9,9 +9,9 @@ use rustix::fs::{Advice, AtFlags, CWD, FallocateFlags, OFlags, RenameFlags, Stat
 use rustix::io::Errno;
 
 use super::tools::is_tool;
-use crate::durable;
-pub use crate::durable::parent;
-use crate::error::{Error, Kind, Result};
+use crate::base::error::{Error, Kind, Result};
+use crate::base::fsops;
+pub use crate::base::fsops::parent;
 
 /// Opens what only an export makes beside its output. The medium may have been in other hands: a link there would lead the
 /// writing elsewhere, and a pipe would never let go.
@@ -106,7 +106,7 @@ pub fn sync_file(path: &Path) -> Result<()> {
 
 /// A name that was given, taken or changed in `directory` reaches the medium.
 pub fn sync_directory(directory: &Path) -> Result<()> {
-    durable::sync_directory(directory).map_err(|e| Error::disk("syncing", directory, e))
+    fsops::sync_directory(directory).map_err(|e| Error::disk("syncing", directory, e))
 }
 
 /// `out` with a name of its own that can be given and taken: without `/` at its end, `.` written out, a link followed.

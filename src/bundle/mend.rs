@@ -21,10 +21,10 @@ use super::pieces::{From, Piece};
 use super::ranges::{Patches, RANGES};
 use super::repair;
 use super::tools::is_tool;
+use crate::base::error::{Error, Result};
 use crate::content::chunks::ChunkHasher;
-use crate::error::{Error, Result};
+use crate::files::Layout;
 use crate::oci::{Digest, Hex64};
-use crate::transport::layout::Layout;
 
 /// What became of the files that were bad or absent.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

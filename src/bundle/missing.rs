@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 
 use super::format::{BUNDLE_JSON, CHUNKS, DOCKER_JSON, INDEX_JSON, OCI_LAYOUT, SUMS};
 use super::tools::is_tool;
+use crate::base::error::{Error, Result};
 use crate::content::chunks::{self, CHUNK, values_of};
-use crate::error::{Error, Result};
 use crate::oci::{Digest, has_at_most_values};
 
 /// The version of the file this program writes and the only one it reads.

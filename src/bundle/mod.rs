@@ -54,10 +54,10 @@ pub use writer::{Finished, Options, Writer};
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
-use crate::error::{Error, Result};
-use crate::graph::Graph;
-use crate::lock::Lock;
+use crate::base::error::{Error, Result};
 use crate::oci::{Described, Descriptor, Digest, Manifest, Role};
+use crate::pipeline::graph::Graph;
+use crate::pipeline::lock::Lock;
 
 /// Where the manifests are kept that a run which writes `out` has read, until it is done: beside it.
 pub fn walk_file(out: &Path) -> PathBuf {

@@ -1,7 +1,7 @@
 //! Where every file of a bundle stands in the tar, known before the first byte is fetched.
 
 use super::tools::is_tool;
-use crate::error::{Error, Result};
+use crate::base::error::{Error, Result};
 use crate::oci::Digest;
 
 /// What everything in a tar is a multiple of, in bytes.

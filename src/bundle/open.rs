@@ -11,10 +11,10 @@ use std::path::Path;
 use super::format::{self, BUNDLE_JSON, BundleJson, FileEntry, INDEX_JSON, OCI_LAYOUT, SIGNATURE, SUMS};
 use super::repair::REPAIR_JSON;
 use super::volumes::VOLUMES;
-use crate::error::{Error, Result};
-use crate::lock::{Attached, Lock};
+use crate::base::error::{Error, Result};
+use crate::files::Layout;
 use crate::oci::{Descriptor, Digest, MOST_MEMORY, Role};
-use crate::transport::layout::Layout;
+use crate::pipeline::lock::{Attached, Lock};
 
 /// The largest `bundle.json` that is read, in bytes: far more than the most files take.
 pub const MAX_BUNDLE_JSON: u64 = MOST_MEMORY;

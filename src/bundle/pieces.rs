@@ -2,10 +2,10 @@
 
 use bytes::Bytes;
 
+use crate::base::error::{Error, Result};
 use crate::content::Slice;
-use crate::error::{Error, Result};
+use crate::files::Layout;
 use crate::oci::{Digest, Hasher};
-use crate::transport::layout::Layout;
 
 /// How much is read at a time, in bytes.
 const PIECE: usize = 1 << 20;

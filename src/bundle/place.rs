@@ -8,9 +8,9 @@ use std::sync::Arc;
 
 use super::format::Metadata;
 use super::{Tool, medium};
+use crate::base::error::{Error, Result};
 use crate::content::chunks::Chunks;
 use crate::content::{Linkable, Linked, Slice};
-use crate::error::{Error, Result};
 use crate::oci::{Descriptor, Digest, Manifest};
 
 /// One form of an unfinished bundle: where each blob goes, and how all of it is published.

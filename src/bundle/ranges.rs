@@ -12,12 +12,12 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use serde::{Deserialize, Serialize};
 
 use super::missing::{Missing, MissingBlob, MissingRange};
+use crate::base::error::{Error, Result};
+use crate::base::progress::{Event, Events, Phase};
 use crate::content::Source;
 use crate::content::chunks::{CHUNK, OneChunk, to_hex};
-use crate::error::{Error, Result};
+use crate::files::Layout;
 use crate::oci::{Descriptor, Digest, Repository};
-use crate::progress::{Event, Events, Phase};
-use crate::transport::layout::Layout;
 
 /// The file of a repair that has the bytes of all ranges, one behind the other.
 pub const RANGES: &str = "ranges";

@@ -12,10 +12,10 @@ use rustix::io::ReadWriteFlags;
 use super::leftovers::hash_all;
 use super::volumes::VOLUMES;
 use super::{MAX_SUMS, SIGNATURE, SUMS, medium};
-use crate::error::{Error, Result};
+use crate::base::error::{Error, Result};
+use crate::base::progress::Events;
+use crate::files::Layout;
 use crate::oci::Digest;
-use crate::progress::Events;
-use crate::transport::layout::Layout;
 
 /// File systems that are in memory (statfs(2)): there is no medium.
 const IN_MEMORY: [u64; 2] = [0x0102_1994, 0x8584_58f6];
@@ -121,7 +121,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::progress::Silent;
+    use crate::base::progress::Silent;
 
     /// A directory with two files and their sums.
     fn ground() -> (tempfile::TempDir, PathBuf) {

@@ -19,12 +19,12 @@ use super::place::{Place, Sealing};
 use super::ranges::{self, Patches, RANGES, Range};
 use super::tarfile::{self, TarFile};
 use super::{Contents, Tool, bytes_in};
+use crate::base::error::{Error, Kind, Result};
+use crate::base::progress::{Event, Events, Phase};
 use crate::content::{Origin, Source};
-use crate::error::{Error, Kind, Result};
-use crate::graph::Located;
+use crate::files::Layout;
 use crate::oci::{Descriptor, Digest, Repository};
-use crate::progress::{Event, Events, Phase};
-use crate::transport::layout::Layout;
+use crate::pipeline::graph::Located;
 
 /// What tells a repair from a bundle.
 pub const REPAIR_JSON: &str = "repair.json";

@@ -15,11 +15,11 @@ use super::medium::WriteLock;
 use super::mend::refuse_compressed;
 use super::offsets::TarFile;
 use super::open::{Bundle, MAX_BUNDLE_JSON};
-use crate::durable;
-use crate::error::{Error, Result};
+use crate::base::error::{Error, Result};
+use crate::base::fsops;
+use crate::files::Layout;
 use crate::oci::Digest;
 use crate::signing::{PrivateKey, PublicKey, signature_in};
-use crate::transport::layout::Layout;
 
 /// The largest `SHA256SUMS` that is read, in bytes: far more than the most files take.
 pub const MAX_SUMS: u64 = 80 * 1024 * 1024;
@@ -177,9 +177,9 @@ fn sign_tar(path: &Path, bundle: &Bundle, entry: &[u8]) -> io::Result<()> {
 }
 
 fn write_beside(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
-    let mut new = durable::beside(path)?;
+    let mut new = fsops::beside(path)?;
     write(new.as_file_mut())?;
     // Temporary files are for their owner only; this one is like any other file.
     new.as_file().set_permissions(std::fs::Permissions::from_mode(0o644))?;
-    durable::replace(new, path)
+    fsops::replace(new, path)
 }

@@ -11,10 +11,10 @@ use super::journal::{Claims, Journal};
 use super::offsets::{self, TarPlan};
 use super::place::{Place, Sealing, Slot};
 use super::{leftovers, medium};
+use crate::base::error::{Error, Result};
+use crate::base::progress::Events;
 use crate::content::Slice;
-use crate::error::{Error, Result};
 use crate::oci::Digest;
-use crate::progress::Events;
 
 pub struct TarFile {
     out: PathBuf,
@@ -225,7 +225,7 @@ impl Place for TarFile {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::progress::Silent;
+    use crate::base::progress::Silent;
 
     fn create(out: &Path, content: &[u8]) -> TarFile {
         let digest = Digest::sha256(content);

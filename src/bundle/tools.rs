@@ -12,8 +12,8 @@ use std::sync::Arc;
 
 use super::format::{BundleJson, FileEntry};
 use super::place::Slot;
+use crate::base::error::{Error, Result};
 use crate::content::{BlobReader, Slice};
-use crate::error::{Error, Result};
 use crate::oci::{Algorithm, Descriptor, Digest, Hasher, Hex64};
 
 /// Where they are.

@@ -18,12 +18,12 @@ use super::place::{Place, Sealing};
 use super::tarfile::{self, TarFile};
 use super::volumes::SetName;
 use super::{BUNDLE_JSON, Contents, bytes_in, signed, stamp};
+use crate::base::error::{Error, Kind, Result};
+use crate::base::progress::units::bytes;
+use crate::base::progress::{Event, Events, Phase};
 use crate::content::chunks::Chunks;
 use crate::content::{LinkMode, Lookup, Origin, Readable, Sink, Slice, Stored};
-use crate::error::{Error, Kind, Result};
 use crate::oci::{Algorithm, Descriptor, Digest, Manifest, Reference, Repository};
-use crate::progress::units::bytes;
-use crate::progress::{Event, Events, Phase};
 use crate::signing::PrivateKey;
 
 /// How a bundle is written.

@@ -8,10 +8,10 @@ use super::context::{Context, env};
 use super::exit::Outcome;
 use super::registry::RegistryArgs;
 use super::site::Site;
+use crate::base::error::{Error, Kind, Result};
+use crate::base::progress::plain_piece;
 use crate::credentials::{Found, Kept, Origin, Store};
-use crate::error::{Error, Kind, Result};
 use crate::oci::Repository;
-use crate::progress::plain_piece;
 use crate::transport::registry::{Admission, Registries};
 
 const ABOUT: &str = "\

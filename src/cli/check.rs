@@ -10,9 +10,9 @@ use super::context::Context;
 use super::exit::Outcome;
 use super::migrate::counted::{Counted, beside};
 use super::migrate::{REGISTRY, faults};
-use crate::error::Result;
+use crate::base::error::Result;
+use crate::base::progress::units::{bytes, count, duration};
 use crate::oci::{Digest, Repository};
-use crate::progress::units::{bytes, count, duration};
 use crate::transport::storage::{Audit, Depth, Scope, Storage, Survey};
 
 const ABOUT: &str = "\

@@ -2,9 +2,9 @@
 
 use serde_json::{Value, json};
 
-use crate::companion::Kind;
-use crate::lock::{Attached, LockedImage};
 use crate::oci::Manifest;
+use crate::pipeline::companion::Kind;
+use crate::pipeline::lock::{Attached, LockedImage};
 
 /// Gives the manifest of a companion, where it can be had.
 pub type ManifestOf<'a> = &'a dyn Fn(&LockedImage, &Attached) -> Option<Manifest>;

@@ -4,7 +4,7 @@ use clap_complete::Shell;
 
 use super::context::Context;
 use super::exit::Outcome;
-use crate::error::Result;
+use crate::base::error::Result;
 
 const AFTER: &str = "\
 Examples:

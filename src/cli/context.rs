@@ -10,10 +10,10 @@ use jiff::Timestamp;
 use tracing_subscriber::EnvFilter;
 
 use super::hint;
-use crate::durable;
-use crate::error::{Error, Kind, Result};
-use crate::progress::{Event, Events, Json, Lines, Reporter, Terminal, plain, shown_line};
-use crate::transfer::Publishing;
+use crate::base::error::{Error, Kind, Result};
+use crate::base::fsops;
+use crate::base::progress::{Event, Events, Json, Lines, Reporter, Terminal, plain, shown_line};
+use crate::pipeline::transfer::Publishing;
 
 const RED: &str = "\x1b[1;31m";
 const CYAN: &str = "\x1b[1;36m";
@@ -245,7 +245,7 @@ pub fn check_writable<'a>(paths: impl IntoIterator<Item = &'a PathBuf>) -> Resul
     let check = |path: &Path| match path.metadata() {
         Ok(metadata) if metadata.is_dir() => Err(io::ErrorKind::IsADirectory.into()),
         Ok(metadata) if !metadata.is_file() => Ok(()),
-        _ => durable::beside(path).map(drop),
+        _ => fsops::beside(path).map(drop),
     };
     paths.into_iter().try_for_each(|path| check(path).map_err(|e| Error::disk("writing", path, e)))
 }
@@ -253,12 +253,12 @@ pub fn check_writable<'a>(paths: impl IntoIterator<Item = &'a PathBuf>) -> Resul
 /// Writes a small file at once: no reader ever sees half of it.
 pub fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
     let write = || -> io::Result<()> {
-        let mut file = durable::beside(path)?;
+        let mut file = fsops::beside(path)?;
         file.write_all(bytes)?;
         // Temporary files are for their owner only; this one is like any other file.
         let readable = std::os::unix::fs::PermissionsExt::from_mode(0o644);
         file.as_file().set_permissions(readable)?;
-        durable::replace(file, path)
+        fsops::replace(file, path)
     };
     // A pipe or a device cannot be replaced.
     let special = path.metadata().is_ok_and(|metadata| !metadata.is_file());

@@ -1,6 +1,6 @@
 //! How a command ended, and its exit code.
 
-use crate::error::Kind;
+use crate::base::error::Kind;
 
 /// Wrong use or input, or the local file system refused.
 pub const WRONG_USE: u8 = 2;

@@ -21,21 +21,21 @@ use super::signing::{SignArgs, settle as settle_signature};
 use super::since::{self, SinceArgs};
 use super::tools::ToolArgs;
 use super::{mirrors, table};
+use crate::base::error::{Error, Result};
+use crate::base::position::Written;
+use crate::base::progress::Event;
+use crate::base::progress::units::{bytes, count, duration};
 use crate::bundle::{
     Bundle, Contents, Finished, Options, Survey, Tool, Volumes, Whole, Writer, load_platform, walk_file,
 };
 use crate::content::{Cached, Checkpoint, Source};
-use crate::error::{Error, Result};
-use crate::graph::Graph;
 use crate::increment::Baseline;
-use crate::lock::{self, Attached, Lock, LockedImage, MAX_LOCK, MissingImage};
 use crate::oci::{Digest, Manifest, Platform};
-use crate::position::Written;
-use crate::progress::Event;
-use crate::progress::units::{bytes, count, duration};
+use crate::pipeline::graph::Graph;
+use crate::pipeline::lock::{self, Attached, Lock, LockedImage, MAX_LOCK, MissingImage};
+use crate::pipeline::walk::LockedCompanions;
 use crate::signing::PrivateKey;
 use crate::transport::registry::Registries;
-use crate::walk::LockedCompanions;
 use keep_going::{Faults, May};
 use volumes::{Resolved, VolumeArgs};
 pub use write::{Job, Lost, TOOL, stopped, write};

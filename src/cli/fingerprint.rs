@@ -6,8 +6,8 @@ use serde_json::json;
 
 use super::context::Context;
 use super::exit::Outcome;
+use crate::base::error::Result;
 use crate::bundle::Bundle;
-use crate::error::Result;
 use crate::signing::Spoken;
 
 const ABOUT: &str = "\

@@ -4,7 +4,7 @@
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::error::{Error, Kind, Result};
+use crate::base::error::{Error, Kind, Result};
 
 /// The signal, unless it was ignored when this process started.
 pub struct Hangup(Option<Signal>);

@@ -2,7 +2,7 @@
 
 use rustix::io::Errno;
 
-use crate::error::{Error, Kind, Reason};
+use crate::base::error::{Error, Kind, Reason};
 use crate::transport::registry::says_full;
 
 /// What helps where a policy of a project forbids pulling.

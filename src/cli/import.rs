@@ -17,18 +17,18 @@ use super::piped::Piped;
 use super::push::report::volumes as numbers;
 use super::push::{Arriving, Cargo, Names, Push, PushArgs};
 use super::signing::{KeyArgs, SignArgs, signed_by};
+use crate::base::error::{Error, Result};
+use crate::base::progress::Event;
 use crate::bundle::Bundle;
 use crate::bundle::volumes::{Opened, State};
-use crate::check::{self, Depth, Report};
 use crate::content::{Cached, Source};
-use crate::error::{Error, Result};
-use crate::graph::Graph;
-use crate::lock::Lock;
 use crate::oci::Digest;
-use crate::progress::Event;
-use crate::receipt::{MAX_RECEIPT, Receipt};
-use crate::resolve;
-use crate::walk::{Options, Origin, Referrers, Walk};
+use crate::pipeline::graph::Graph;
+use crate::pipeline::lock::Lock;
+use crate::pipeline::receipt::{MAX_RECEIPT, Receipt};
+use crate::pipeline::resolve;
+use crate::pipeline::walk::{Options, Origin, Referrers, Walk};
+use crate::verify::{self, Depth, Report};
 use allowed::Allowed;
 use prune::{Arrived, PruneArgs};
 
@@ -245,9 +245,9 @@ fn prove(args: &Args, opened: &Opened, context: &Context) -> Result<()> {
     let depth = if args.verify_first { Depth::Full } else { Depth::Structure };
     let path = opened.layout().path();
     let signed = args.keys.check_layout(opened.layout(), context)?;
-    let mut report = check::check_opened(opened, depth, &context.events)?;
+    let mut report = verify::check_opened(opened, depth, &context.events)?;
     if args.state.is_some() {
-        report.problems.retain(|problem| !check::is_of_lost_volume(problem));
+        report.problems.retain(|problem| !verify::is_of_lost_volume(problem));
     }
     if !report.is_clean() {
         context.end();
@@ -268,7 +268,7 @@ fn refusal(path: &Path, report: &Report, context: &Context) -> Error {
     for problem in report.problems.iter().take(10) {
         context.say_lines(&super::verify::shown(problem).lines().collect::<Vec<_>>());
     }
-    check::refuse(path, report)
+    verify::refuse(path, report)
 }
 
 /// All volumes have to be there, and right.

@@ -13,14 +13,14 @@ use super::context::Context;
 use super::exit::Outcome;
 use super::registry::RegistryArgs;
 use super::table;
+use crate::base::error::{Error, Kind, Result};
+use crate::base::progress::plain_piece;
+use crate::base::progress::units::bytes;
 use crate::bundle::Bundle;
 use crate::content::{Cached, Source};
-use crate::error::{Error, Kind, Result};
-use crate::lock::{Lock, LockedImage, MissingImage, MissingReason};
 use crate::oci::{Child, Kind as ManifestKind, Manifest, Platform, Reference, Repository, Role, media_type};
-use crate::progress::plain_piece;
-use crate::progress::units::bytes;
-use crate::select::{self, lacks, offered_platform};
+use crate::pipeline::lock::{Lock, LockedImage, MissingImage, MissingReason};
+use crate::pipeline::select::{self, lacks, offered_platform};
 
 /// The largest config that is shown, in bytes.
 const MAX_CONFIG: u64 = 4 * 1024 * 1024;

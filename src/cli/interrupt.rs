@@ -15,8 +15,8 @@ use super::context::Context;
 use super::exit::Outcome;
 use super::hangup::Hangup;
 use super::password;
+use crate::base::error::{Error, Kind, Result};
 use crate::credentials::{end_helpers, helpers_gone};
-use crate::error::{Error, Kind, Result};
 
 /// How long a stopped command waits for answers about tags that it is setting.
 const TO_BE_ANSWERED: Duration = Duration::from_secs(1);

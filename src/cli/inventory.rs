@@ -13,12 +13,12 @@ use super::push::report::keep;
 use super::push::{NameArgs, Names, absent};
 use super::registry::RegistryArgs;
 use super::signing::SignArgs;
-use crate::allowlist::{Allowlist, refused};
-use crate::error::{Error, Result};
+use crate::base::error::{Error, Result};
+use crate::base::progress::units::count;
 use crate::increment::{Asker, Holdings, Unreadable};
-use crate::naming::parse_target;
-use crate::progress::units::count;
-use crate::receipt::{ImageOutcome, ImageReceipt, RECEIPT_VERSION, Receipt, ReceiptKind};
+use crate::pipeline::allowlist::{Allowlist, refused};
+use crate::pipeline::naming::parse_target;
+use crate::pipeline::receipt::{ImageOutcome, ImageReceipt, RECEIPT_VERSION, Receipt, ReceiptKind};
 
 const ABOUT: &str = "\
 Asks a registry what it has of the images of an allowlist, and writes that down for `export --since`: where there is no receipt, \

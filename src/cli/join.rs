@@ -11,11 +11,11 @@ use super::import::refuse_incomplete;
 use super::read_back::ReadBackArgs;
 use super::signing::{KeyArgs, signed_by};
 
+use crate::base::error::{Error, Result};
+use crate::base::progress::units::{bytes, count, duration};
 use crate::bundle::stream::Compressed;
 use crate::bundle::volumes::{self, Opened};
-use crate::check::{self, Depth};
-use crate::error::{Error, Result};
-use crate::progress::units::{bytes, count, duration};
+use crate::verify::{self, Depth};
 
 const ABOUT: &str = "\
 Puts a bundle together again from all of its volumes, given in any order: a tar, byte for byte the one that was split, or a \
@@ -73,7 +73,7 @@ pub async fn run(args: &Args, context: &Context) -> Result<Outcome> {
     };
     let nothing = "nothing was written";
     let signed = args.keys.check_layout(opened.layout(), context).map_err(|e| e.while_doing(nothing))?;
-    let report = check::check_opened(&opened, Depth::Structure, &context.events)?;
+    let report = verify::check_opened(&opened, Depth::Structure, &context.events)?;
     context.end();
     refuse_incomplete(&opened, &report, context).map_err(|e| e.while_doing(nothing))?;
     let (bundle, _) = opened.into_bundle()?;

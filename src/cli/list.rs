@@ -8,11 +8,11 @@ use super::context::Context;
 use super::exit::Outcome;
 use super::export::images_table;
 use super::{since, tools};
+use crate::base::error::Result;
+use crate::base::progress::plain_piece;
+use crate::base::progress::units::{bytes, count};
 use crate::bundle::{Bundle, is_tool, tools_of};
-use crate::error::Result;
-use crate::lock::{Attached, LockedImage};
-use crate::progress::plain_piece;
-use crate::progress::units::{bytes, count};
+use crate::pipeline::lock::{Attached, LockedImage};
 
 const ABOUT: &str = "\
 Lists the images of a bundle: reference, platforms, size of everything below it, digest, and what accompanies it: signatures, \

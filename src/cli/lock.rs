@@ -7,12 +7,12 @@ use super::context::{Context, check_writable, write_file};
 use super::exit::Outcome;
 use super::mirrors;
 use super::registry::RegistryArgs;
+use crate::base::error::Result;
+use crate::base::progress::units::count;
 use crate::bundle::walk_file;
 use crate::content::{Cached, Checkpoint};
-use crate::error::Result;
-use crate::lock::Lock;
-use crate::progress::units::count;
-use crate::walk::Modes;
+use crate::pipeline::lock::Lock;
+use crate::pipeline::walk::Modes;
 
 const ABOUT: &str = "\
 Resolves an allowlist and prints (or writes) the lock: for each reference its digest, media type, platforms, sizes, what \

@@ -10,9 +10,9 @@ use super::exit::Outcome;
 use super::password::{ask_password, ask_user, secret_from_stdin};
 use super::registry::RegistryArgs;
 use super::site::Site;
+use crate::base::error::Result;
+use crate::base::progress::Event;
 use crate::credentials::{AMBIENT, Credentials, Kept, Origin, Store, Variables, variable_name};
-use crate::error::Result;
-use crate::progress::Event;
 use crate::transport::registry::Admission;
 
 const ABOUT: &str = "\

@@ -7,9 +7,9 @@ use serde_json::json;
 use super::context::{Context, env, environment};
 use super::exit::Outcome;
 use super::site::Site;
+use crate::base::error::{Error, Result};
+use crate::base::progress::Event;
 use crate::credentials::{Kept, Origin, Store, Variables};
-use crate::error::{Error, Result};
-use crate::progress::Event;
 
 const ABOUT: &str = "\
 Forgets the credentials for a registry, whoever logged in: gapferry, skopeo, podman or docker. They are looked for where \

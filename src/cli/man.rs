@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::context::{Context, write_file};
 use super::exit::Outcome;
-use crate::error::{Error, Kind, Result};
+use crate::base::error::{Error, Kind, Result};
 
 const AFTER: &str = "\
 Examples:

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value, json};
 
 use super::context::Context;
-use crate::lock::{Lock, LockedImage};
+use crate::base::progress::units::{bytes, count};
 use crate::oci::Repository;
-use crate::progress::units::{bytes, count};
+use crate::pipeline::lock::{Lock, LockedImage};
 use crate::transport::registry::Registries;
 
 /// Where the manifest of an image was read, if not at the place its name says.

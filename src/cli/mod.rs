@@ -52,8 +52,8 @@ use std::sync::Arc;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use tokio::runtime::Runtime;
 
+use crate::base::error::{Error, Kind, Result};
 use crate::credentials::report_helpers_to;
-use crate::error::{Error, Kind, Result};
 use context::{Context, Global};
 use exit::Outcome;
 

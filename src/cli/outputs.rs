@@ -11,8 +11,8 @@ use std::path::{Component, Path, PathBuf};
 use clap::parser::ValueSource;
 use clap::{Arg, ArgMatches, Command, value_parser};
 
+use crate::base::error::{Error, Result};
 use crate::bundle::volumes::SetName;
-use crate::error::{Error, Result};
 
 /// What a command does with a file or directory that an option names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -6,8 +6,8 @@ use std::sync::{Mutex, PoisonError};
 use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
 
 use super::context::take_stdin;
+use crate::base::error::{Error, Kind, Result};
 use crate::credentials::Credentials;
-use crate::error::{Error, Kind, Result};
 
 /// Longer is no password, in bytes; tokens of cloud registries have some thousand.
 const MOST: u64 = 64 * 1024;

@@ -7,8 +7,8 @@ use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
 use super::context::take_stdin;
-use crate::content::{seekable, tar};
-use crate::error::{Error, Result};
+use crate::archive::{seekable, tar};
+use crate::base::error::{Error, Result};
 
 /// How much is read at a time, in bytes: a tape gives one record, whatever its length.
 const BUFFER: usize = 1 << 20;

@@ -14,13 +14,13 @@ use super::push::report::named;
 use super::receipts;
 use super::registry::RegistryArgs;
 use super::signing::public;
-use crate::error::{Error, Kind, Result};
-use crate::naming::{Target, parse_target};
+use crate::base::error::{Error, Kind, Result};
+use crate::base::progress::Event;
+use crate::base::progress::units::{bytes, count, duration};
 use crate::oci::{Reference, Repository};
-use crate::progress::Event;
-use crate::progress::units::{bytes, count, duration};
-use crate::prove::{Claim, Confirmed, ImageProof, Options, Plan, Prover, State, Verdict};
-use crate::receipt::{CompanionReceipt, ImageOutcome, Receipt};
+use crate::pipeline::naming::{Target, parse_target};
+use crate::pipeline::prove::{Claim, Confirmed, ImageProof, Options, Plan, Prover, State, Verdict};
+use crate::pipeline::receipt::{CompanionReceipt, ImageOutcome, Receipt};
 use crate::transport::registry::Registries;
 
 const ABOUT: &str = "\
@@ -251,7 +251,7 @@ pub fn failure(image: &ImageProof) -> Option<Error> {
         Verdict::Unread => Kind::Network,
     };
     let error = Error::new(kind, format!("reading it back: {text}"));
-    Some(if kind == Kind::Damaged { error.with_reason(crate::error::Reason::DamagedTarget) } else { error })
+    Some(if kind == Kind::Damaged { error.with_reason(crate::base::error::Reason::DamagedTarget) } else { error })
 }
 
 fn print(proof: &Proof, context: &Context) -> Result<()> {

@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 
 use super::context::Context;
+use crate::base::error::{Error, Kind, Result};
+use crate::base::progress::Event;
 use crate::bundle;
-use crate::error::{Error, Kind, Result};
-use crate::progress::Event;
 
 #[derive(clap::Args)]
 pub struct ReadBackArgs {

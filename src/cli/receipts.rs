@@ -5,10 +5,10 @@ use std::path::Path;
 use super::allowlist::read_bounded;
 use super::context::Context;
 use super::signing::signed_by;
+use crate::base::error::{Error, Kind, Result};
+use crate::base::progress::Event;
 use crate::bundle::MAX_SIGNATURE;
-use crate::error::{Error, Kind, Result};
-use crate::progress::Event;
-use crate::receipt::{MAX_RECEIPT, Receipt, signature_beside};
+use crate::pipeline::receipt::{MAX_RECEIPT, Receipt, signature_beside};
 use crate::signing::{PrivateKey, PublicKey, signature_in};
 
 /// Reads a receipt or an inventory; `option` is the one that names keys.

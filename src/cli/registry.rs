@@ -8,11 +8,11 @@ use clap::Args;
 
 use super::context::{Context, env, environment, take_stdin};
 use super::password::{CREDS, explicit, from_stdin};
-use crate::allowlist::RegistrySettings;
+use crate::base::error::Result;
+use crate::base::progress::Event;
+use crate::base::progress::units::parse_duration;
 use crate::credentials::{AMBIENT, Credentials, Store, Variables};
-use crate::error::Result;
-use crate::progress::Event;
-use crate::progress::units::parse_duration;
+use crate::pipeline::allowlist::RegistrySettings;
 use crate::routes::Routes;
 use crate::transport::registry::{Config, Proxies, Registries, RegistryConfig, TlsConfig};
 

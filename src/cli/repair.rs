@@ -8,13 +8,13 @@ use super::exit::Outcome;
 use super::export::TOOL;
 use super::signing::KeyArgs;
 use super::verify::shown;
+use crate::base::error::{Error, Result};
+use crate::base::progress::plain_piece;
+use crate::base::progress::units::count;
 use crate::bundle::volumes::{MendedSet, Opened, Part, Rebuilt, is_set, mend_set, rebuild};
 use crate::bundle::{self, BUNDLE_JSON, Mended, REPAIR_JSON};
-use crate::check::{self, Depth, Report, VolumeReport, VolumeState};
-use crate::error::{Error, Result};
-use crate::progress::plain_piece;
-use crate::progress::units::count;
-use crate::transport::layout::Layout;
+use crate::files::Layout;
+use crate::verify::{self, Depth, Report, VolumeReport, VolumeState};
 
 const ABOUT: &str = "\
 Mends a bundle, a directory or a tar, with what `gapferry export --repair` has made, or with another copy of the same bundle, \
@@ -109,11 +109,11 @@ fn mend_volumes(args: &Args, volumes: &[PathBuf], from: &Path, context: &Context
     let opened = Opened::open(volumes)?;
     let shown_set = opened.layout().path().display().to_string();
     let signed = args.keys.check_layout(opened.layout(), context)?;
-    let before = check::check_opened(&opened, Depth::Chunks, &context.events)?;
+    let before = verify::check_opened(&opened, Depth::Chunks, &context.events)?;
     if let Some(signed) = &signed {
         signed.hold(opened.layout().path(), before.identity)?;
     }
-    let missing = check::missing_of(opened.into_layout(), &before, TOOL)?;
+    let missing = verify::missing_of(opened.into_layout(), &before, TOOL)?;
     let files: Vec<(u32, bool, &str)> = before.set.iter().flat_map(|set| &set.volumes).filter_map(numbered).collect();
     let damaged = files.iter().filter(|(_, is_good, _)| !is_good).map(|(number, ..)| *number);
     let gone = before.set.iter().filter(|_| volumes.len() > 1).flat_map(|set| set.missing.iter().copied());
@@ -125,7 +125,7 @@ fn mend_volumes(args: &Args, volumes: &[PathBuf], from: &Path, context: &Context
     };
     let kept = volumes.iter().filter(|path| !is_replaced(path)).cloned();
     let all: Vec<PathBuf> = kept.chain(made.iter().map(|(_, path)| path.clone())).collect();
-    let report = check::check_opened(&Opened::open(&all)?, Depth::Chunks, &context.events)?;
+    let report = verify::check_opened(&Opened::open(&all)?, Depth::Chunks, &context.events)?;
     context.end();
     if args.json {
         let made: Vec<&PathBuf> = made.iter().map(|(_, path)| path).collect();
@@ -167,15 +167,15 @@ fn numbered(volume: &VolumeReport) -> Option<(u32, bool, &str)> {
 
 fn mend(bundle: &Path, repair: &Path, args: &Args, context: &Context) -> Result<Outcome> {
     let signed = args.keys.check_layout(&Layout::open(bundle)?, context)?;
-    let before = check::check(bundle, Depth::Chunks, &context.events)?;
+    let before = verify::check(bundle, Depth::Chunks, &context.events)?;
     if let Some(signed) = &signed {
         signed.hold(bundle, before.identity)?;
     }
-    let missing = check::missing(bundle, &before, TOOL)?;
+    let missing = verify::missing(bundle, &before, TOOL)?;
     let mended = bundle::mend(bundle, repair, &missing)?;
     let report = match before.is_clean() {
         true => before,
-        false => check::check(bundle, Depth::Chunks, &context.events)?,
+        false => verify::check(bundle, Depth::Chunks, &context.events)?,
     };
     context.end();
     if args.json {

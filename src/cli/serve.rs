@@ -10,14 +10,14 @@ use super::exit::Outcome;
 use super::hangup::Hangup;
 use super::push::report::volumes;
 use super::signing::{KeyArgs, signed_by};
+use crate::base::error::{Error, Kind, Result};
+use crate::base::progress::Event;
+use crate::base::progress::units::parse_bytes;
 use crate::bundle::volumes::{Opened, Volumes};
 use crate::bundle::{BUNDLE_JSON, BundleJson, MAX_BUNDLE_JSON};
-use crate::check::{self, Depth};
-use crate::error::{Error, Kind, Result};
-use crate::progress::Event;
-use crate::progress::units::parse_bytes;
+use crate::files::Layout;
 use crate::serve::{Options, Server};
-use crate::transport::layout::Layout;
+use crate::verify::{self, Depth};
 
 const ABOUT: &str = "\
 Serves a bundle, or any OCI image layout, as a registry: a directory or a tar, which is read by offset and never extracted.
@@ -110,11 +110,11 @@ fn admit(args: &Args, context: &Context) -> Result<Option<Opened>> {
         return Err(Error::damaged(text));
     }
     let Some(signed) = args.keys.check_layout(opened.layout(), context)? else { return Ok(Some(opened)) };
-    let report = check::check_opened(&opened, Depth::Structure, &context.events)?;
+    let report = verify::check_opened(&opened, Depth::Structure, &context.events)?;
     context.end();
     signed.hold(opened.layout().path(), report.identity)?;
     if !report.is_clean() {
-        return Err(check::refuse(opened.layout().path(), &report));
+        return Err(verify::refuse(opened.layout().path(), &report));
     }
     context.say(&signed_by(&signed.by));
     Ok(Some(opened))

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use super::context::Context;
 use super::exit::Outcome;
 use super::signing::{PassphraseArgs, signed_by};
+use crate::base::error::Result;
 use crate::bundle;
-use crate::error::Result;
 
 const ABOUT: &str = "\
 Signs a bundle, a directory or a tar, in place of any signature it has: for a key that is not where bundles are exported. \

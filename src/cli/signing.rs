@@ -6,13 +6,13 @@ use std::sync::Arc;
 use super::allowlist::read_bounded;
 use super::context::{Context, env};
 use super::password;
+use crate::base::error::{Error, Result};
+use crate::base::position::refused;
+use crate::base::progress::Event;
 use crate::bundle::{self, Finished, Signed};
 use crate::credentials::Secret;
-use crate::error::{Error, Result};
-use crate::position::refused;
-use crate::progress::Event;
+use crate::files::Layout;
 use crate::signing::{MAX_CONFIG, MAX_KEY_FILE, Policy, PrivateKey, PublicKey};
-use crate::transport::layout::Layout;
 
 /// Where cosign's users keep the passphrase of their key.
 const PASSPHRASE: &str = "COSIGN_PASSWORD";

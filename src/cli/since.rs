@@ -7,12 +7,12 @@ use std::path::{Path, PathBuf};
 use super::context::Context;
 use super::receipts;
 use super::signing::{public, signed_by};
+use crate::base::error::{Error, Result};
+use crate::base::progress::units::{bytes, count};
+use crate::base::progress::{Event, plain_piece};
 use crate::bundle::{self, Basis, Bundle, Parent, ParentKind};
-use crate::error::{Error, Result};
 use crate::increment::Baseline;
 use crate::oci::Reference;
-use crate::progress::units::{bytes, count};
-use crate::progress::{Event, plain_piece};
 use crate::signing::PublicKey;
 
 #[derive(clap::Args)]

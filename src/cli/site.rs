@@ -2,9 +2,9 @@
 
 use std::fmt;
 
+use crate::base::error::Result;
 use crate::credentials::canonical;
-use crate::error::Result;
-use crate::naming::parse_target;
+use crate::pipeline::naming::parse_target;
 
 /// The name under which docker keeps the Hub, and which people therefore type.
 const HUB_URLS: [&str; 3] = ["https://index.docker.io/v1/", "https://index.docker.io/v1", "https://docker.io"];

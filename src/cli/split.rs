@@ -8,11 +8,11 @@ use super::join::refuse_stream;
 use super::read_back::ReadBackArgs;
 use super::table;
 use super::volume_size::{SIZES, parse, parse_number};
+use crate::base::error::Result;
+use crate::base::progress::Events;
+use crate::base::progress::units::{bytes, count};
 use crate::bundle::Bundle;
 use crate::bundle::volumes::{Shape, Split, WrittenVolume, write_recovery};
-use crate::error::Result;
-use crate::progress::Events;
-use crate::progress::units::{bytes, count};
 
 const ABOUT: &str = "\
 Splits a bundle, a directory or a tar, into volumes: OUT.001.tar, OUT.002.tar and so on, none larger than SIZE.

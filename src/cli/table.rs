@@ -1,6 +1,6 @@
 //! Tables of text: columns as wide as they need to be.
 
-use crate::progress::plain_piece;
+use crate::base::progress::plain_piece;
 
 /// Rows below a heading; the last column is not padded. What a cell holds cannot leave it.
 pub fn render(heading: &[&str], rows: &[Vec<String>]) -> String {

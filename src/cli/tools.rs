@@ -2,10 +2,10 @@
 
 use std::path::PathBuf;
 
+use crate::base::error::Result;
+use crate::base::progress::plain_piece;
+use crate::base::progress::units::bytes;
 use crate::bundle::{FileEntry, Tool};
-use crate::error::Result;
-use crate::progress::plain_piece;
-use crate::progress::units::bytes;
 
 #[derive(clap::Args)]
 pub struct ToolArgs {

@@ -10,14 +10,14 @@ use super::export::TOOL;
 use super::piped::Piped;
 use super::signing::{KeyArgs, signed_by};
 use super::since;
+use crate::base::error::Result;
+use crate::base::progress::plain_piece;
+use crate::base::progress::units::{bytes, count, duration};
 use crate::bundle::Signed;
 use crate::bundle::volumes::{Opened, Part};
-use crate::check::{self, Depth, Problem, Report, SetReport, VolumeReport, VolumeState};
-use crate::error::Result;
+use crate::files::Layout;
 use crate::oci::Digest;
-use crate::progress::plain_piece;
-use crate::progress::units::{bytes, count, duration};
-use crate::transport::layout::Layout;
+use crate::verify::{self, Depth, Problem, Report, SetReport, VolumeReport, VolumeState};
 
 const ABOUT: &str = "\
 Proves every byte of a bundle, a directory or a tar, which is read by offset and never extracted.
@@ -92,7 +92,7 @@ pub fn run(args: Args, context: &Context) -> Result<Outcome> {
     check_writable(&args.missing)?;
     let (opened, signed, depth) = open(&args, context)?;
     let path = opened.layout().path().to_owned();
-    let report = check::check_opened(&opened, depth, &context.events)?;
+    let report = verify::check_opened(&opened, depth, &context.events)?;
     if let Some(signed) = &signed {
         signed.hold(&path, report.identity)?;
     }
@@ -120,7 +120,7 @@ fn open(args: &Args, context: &Context) -> Result<(Opened, Option<Signed>, Depth
             signed = args.keys.check_layout(layout, context)?;
             Ok(())
         };
-        let layout = check::pass(&path, input, &mut before_blobs, &context.events)?;
+        let layout = verify::pass(&path, input, &mut before_blobs, &context.events)?;
         return Ok((Opened::Whole(Box::new(layout)), signed, Depth::Full));
     }
     let opened = Opened::open_to_verify(&args.bundle, None)?;
@@ -129,7 +129,7 @@ fn open(args: &Args, context: &Context) -> Result<(Opened, Option<Signed>, Depth
 }
 
 fn tell_missing(path: &Path, opened: Opened, report: &Report, context: &Context) -> Result<()> {
-    let missing = check::missing_of(opened.into_layout(), report, TOOL)?;
+    let missing = verify::missing_of(opened.into_layout(), report, TOOL)?;
     write_file(path, missing.to_json().as_bytes())?;
     let path = path.display();
     context.say(&match missing.is_empty() {

@@ -1,6 +1,6 @@
 //! How large a volume may be, as it is said on the command line.
 
-use crate::progress::units::parse_bytes;
+use crate::base::progress::units::parse_bytes;
 
 /// For `--help`.
 pub const SIZES: &str = "\

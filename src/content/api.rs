@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use crate::error::{Error, Result};
+use crate::base::error::{Error, Result};
 use crate::oci::Repository;
 
 /// Whose credentials a request shows: those that count for the repository with this path. Of a registry where each project has

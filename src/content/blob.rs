@@ -9,7 +9,7 @@ use bytes::Bytes;
 use futures_util::Stream;
 use futures_util::stream::{BoxStream, StreamExt};
 
-use crate::error::{Error, Kind, Reason, Result};
+use crate::base::error::{Error, Kind, Reason, Result};
 use crate::oci::{Descriptor, Hasher};
 
 /// Bytes as they arrive, not proven yet.

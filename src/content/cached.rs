@@ -10,7 +10,7 @@ use futures_util::{StreamExt, stream};
 use tokio::sync::OnceCell;
 
 use super::{BlobReader, Body, ReferrerList, Source, TagList};
-use crate::error::{Error, Kind, Result};
+use crate::base::error::{Error, Kind, Result};
 use crate::oci::{Described, Descriptor, Digest, Manifest, Reference, Repository};
 
 /// The largest blob worth remembering, in bytes; image configs are a few KiB.
@@ -117,7 +117,7 @@ impl<'a> Cached<'a> {
             let Some(found) = found else { return Ok(None) };
             let known = self.by_digest(&reference.repository.with_digest(found.digest), found.digest, of).await?;
             if let Some(known) = known {
-                return known.described_as(&found.media_type).map(Some);
+                return Ok(Some(known.described_as(&found.media_type)?));
             }
             // A cache in front of the registry may have told what the tag meant before: the manifest itself decides.
         }

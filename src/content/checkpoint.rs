@@ -19,7 +19,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 
 use super::{Body, ReferrerList, Slice, Source, TagList};
-use crate::error::{Error, Result};
+use crate::base::error::{Error, Result};
 use crate::oci::{Descriptor, Digest, MAX_MANIFEST_SIZE, Manifest, Reference, Repository, media_type};
 
 /// By this we know our own file, also when only a part of it was written.

@@ -9,9 +9,9 @@ use rustix::fs::{AtFlags, FileType, FlockOperation, Stat};
 use rustix::io::Errno;
 
 use super::Slice;
-use crate::error::{Error, Result};
+use crate::base::error::{Error, Result};
+use crate::base::progress::{Event, Events};
 use crate::oci::{Digest, Repository};
-use crate::progress::{Event, Events};
 
 /// A source whose blobs are files, or parts of one.
 pub trait Files: Sync {

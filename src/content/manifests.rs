@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use async_trait::async_trait;
 
 use super::{Body, ReferrerList, Source, TagList};
-use crate::error::{Error, Kind, Result};
+use crate::base::error::{Error, Kind, Result};
 use crate::oci::{Descriptor, Digest, Manifest, Reference, Repository};
 
 /// See the module documentation. Which repository has which of them is not its business.

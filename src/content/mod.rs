@@ -14,9 +14,7 @@ mod files;
 mod lookup;
 mod manifests;
 mod parallel;
-pub mod seekable;
 mod slice;
-pub mod tar;
 
 use async_trait::async_trait;
 
@@ -30,7 +28,7 @@ pub use manifests::Manifests;
 pub use parallel::{in_parallel, in_parallel_buffered, on_threads};
 pub use slice::Slice;
 
-use crate::error::{Error, Result};
+use crate::base::error::{Error, Result};
 use crate::oci::{Descriptor, Digest, Manifest, Reference, Repository, Tag};
 
 /// The tags of a repository, and why the list may lack some.
@@ -171,7 +169,7 @@ pub trait Sink: Send + Sync {
     ///
     /// # Errors
     /// Besides failures to read or to write: the target has answered with success and keeps a damaged copy
-    /// ([`Reason::DamagedTarget`](crate::error::Reason::DamagedTarget)).
+    /// ([`Reason::DamagedTarget`](crate::base::error::Reason::DamagedTarget)).
     async fn put_blob(&self, repository: &Repository, blob: &Descriptor, origin: &Origin<'_>) -> Result<()>;
 
     /// Whether `manifest`, which is in `repository`, is also found as a referrer of its subject, if it has one. A push that

@@ -16,8 +16,8 @@ use futures_util::stream;
 use rustix::io::{Errno, ReadWriteFlags};
 
 use super::Body;
-use super::seekable::Seekable;
-use crate::error::{Error, Kind, Result};
+use crate::archive::seekable::Seekable;
+use crate::base::error::{Error, Kind, Result};
 use crate::oci::{Algorithm, Digest, Hasher};
 
 /// How much is read at a time for a stream: what stays in a core's cache until it is hashed and sent.

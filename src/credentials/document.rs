@@ -10,8 +10,8 @@ use serde_json::ser::PrettyFormatter;
 use serde_json::{Map, Serializer, Value};
 
 use super::file::{AuthFile, bytes_of};
-use crate::durable::{self, parent};
-use crate::error::{Error, Result};
+use crate::base::error::{Error, Result};
+use crate::base::fsops::{self, parent};
 
 /// Fields of an entry that hold a secret or a part of one; others are not ours.
 const SECRETS: [&str; 5] = ["auth", "username", "password", "identitytoken", "registrytoken"];
@@ -100,7 +100,7 @@ impl Document {
 
     /// For its owner alone, whatever it was before; who that is stays.
     fn write(&self) -> io::Result<()> {
-        let mut file = durable::beside(&self.real)?;
+        let mut file = fsops::beside(&self.real)?;
         let mut text = Vec::new();
         self.content.serialize(&mut Serializer::with_formatter(&mut text, PrettyFormatter::with_indent(b"\t")))?;
         text.push(b'\n');
@@ -109,7 +109,7 @@ impl Document {
             // Only root can give files away, and only root has somebody else's file to write.
             let _ = fchown(file.as_file(), Some(former.uid()), Some(former.gid()));
         }
-        durable::replace(file, &self.real)
+        fsops::replace(file, &self.real)
     }
 }
 

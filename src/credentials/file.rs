@@ -13,7 +13,7 @@ use serde::Deserialize;
 
 use super::helper::{self, Answers};
 use super::{Credentials, Found, HUB_KEY, Origin, Secret, canonical};
-use crate::error::{Error, Result};
+use crate::base::error::{Error, Result};
 
 /// Larger files are no credential files.
 const MAX_SIZE: u64 = 16 * 1024 * 1024;

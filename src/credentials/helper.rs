@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::{Credentials, Secret, running};
-use crate::error::{Error, Result};
+use crate::base::error::{Error, Result};
 
 /// What helpers print when they know nothing; the exit code is the same as for a failure.
 const NOT_FOUND: &str = "credentials not found in native keychain";

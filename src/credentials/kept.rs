@@ -12,7 +12,7 @@ use base64::engine::general_purpose::STANDARD;
 use super::document::Document;
 use super::file::{AuthFile, bytes_of, candidates, means, server_of};
 use super::{Credentials, HUB_KEY, Origin, canonical, helper, places};
-use crate::error::{Error, Result};
+use crate::base::error::{Error, Result};
 
 /// See the module documentation.
 #[derive(Clone, Debug, PartialEq, Eq)]

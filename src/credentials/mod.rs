@@ -31,7 +31,7 @@ pub use variables::{Variables, variable_name};
 
 use serde::{Serialize, Serializer};
 
-use crate::error::{Error, Result};
+use crate::base::error::{Error, Result};
 use file::AuthFile;
 
 /// The key under which docker files keep the credentials of Docker Hub.

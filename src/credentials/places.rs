@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::error::{Error, Result};
+use crate::base::error::{Error, Result};
 
 /// The environment, asked by name.
 type Env<'a> = &'a dyn Fn(&str) -> Option<String>;

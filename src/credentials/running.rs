@@ -12,7 +12,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 use tokio::sync::Notify;
 
-use crate::progress::{Event, Events};
+use crate::base::progress::{Event, Events};
 
 /// A helper that needs nobody has answered by then.
 pub(super) const PATIENCE: Duration = Duration::from_secs(5);

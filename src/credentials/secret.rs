@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::progress::conceal;
+use crate::base::progress::conceal;
 
 /// A password or token. Prints as `***`, compares as text, and cannot be serialized. Where others repeat it, messages and logs
 /// show `***` too.

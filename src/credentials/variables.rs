@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
 use super::{Credentials, Found, Origin, Secret, canonical};
-use crate::error::{Error, Result};
+use crate::base::error::{Error, Result};
 
 const PREFIX: &str = "GAPFERRY_CREDS_";
 

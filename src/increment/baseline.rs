@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use crate::bundle::{Assumed, AssumedKind, Basis, Bundle, Contents, Parent, ParentKind, Removed};
 use crate::content::{Manifests, Source};
-use crate::lock::LockedImage;
-use crate::naming::parse_target;
 use crate::oci::{Digest, Manifest, Platform, Reference, Repository, Tag};
-use crate::receipt::{ImageOutcome, Receipt, ReceiptKind};
-use crate::walk::Modes;
+use crate::pipeline::lock::LockedImage;
+use crate::pipeline::naming::parse_target;
+use crate::pipeline::receipt::{ImageOutcome, Receipt, ReceiptKind};
+use crate::pipeline::walk::Modes;
 
 /// Everything that was said. One bundle can go to several registries: of their receipts only what *all* of them have counts.
 /// Several receipts of one registry add up, and a bundle is assumed to have arrived everywhere.
@@ -183,7 +183,7 @@ fn of_manifest(manifest: &Manifest) -> Assumed {
     Assumed { digest: manifest.digest(), size: manifest.size(), kind: AssumedKind::Manifest }
 }
 
-/// As [`LockedImage::name`](crate::lock::LockedImage::name).
+/// As [`LockedImage::name`](crate::pipeline::lock::LockedImage::name).
 fn name(reference: &Reference, digest: Digest) -> String {
     match &reference.tag {
         Some(tag) => reference.repository.with_tag(tag.clone()).to_string(),

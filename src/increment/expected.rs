@@ -11,12 +11,12 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 
+use crate::base::error::{Error, Kind, Reason, Result};
+use crate::base::progress::{Event, Events, Phase};
 use crate::bundle::{Assumed, AssumedKind, BundleJson};
 use crate::content::{Body, ReferrerList, Sink, Source, TagList};
-use crate::error::{Error, Kind, Reason, Result};
 use crate::oci::{Descriptor, Digest, Manifest, Reference, Repository};
-use crate::plan::Targets;
-use crate::progress::{Event, Events, Phase};
+use crate::pipeline::plan::Targets;
 
 /// So many things are looked for in every repository of the target and found in none; then the rest is missing unless it is where
 /// it is needed: something is wrong there, and thousands of things in thousands of repositories would be millions of questions.

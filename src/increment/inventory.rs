@@ -7,16 +7,16 @@ use std::collections::{BTreeSet, HashSet};
 
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 
-use crate::allowlist::{Rule, Select};
+use crate::base::error::{Error, Kind, Result};
+use crate::base::progress::{Event, Events, Phase};
 use crate::content::{Cached, Sink, Source};
-use crate::error::{Error, Kind, Result};
-use crate::graph::Image;
-use crate::naming::Naming;
 use crate::oci::{Digest, Manifest, Reference, Repository, Role};
-use crate::progress::{Event, Events, Phase};
-use crate::receipt::{ImageOutcome, ImageReceipt, Kept, companions_found, kept, platforms};
-use crate::resolve::without_companions;
-use crate::walk::{Options, Referrers, Walk, Wanted};
+use crate::pipeline::allowlist::{Rule, Select};
+use crate::pipeline::graph::Image;
+use crate::pipeline::naming::Naming;
+use crate::pipeline::receipt::{ImageOutcome, ImageReceipt, Kept, companions_found, kept, platforms};
+use crate::pipeline::resolve::without_companions;
+use crate::pipeline::walk::{Options, Referrers, Walk, Wanted};
 
 /// An image, by the name it has at its source and by that at the target.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -10,10 +10,10 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use async_trait::async_trait;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 
+use crate::base::error::{Error, Kind, Reason, Result};
 use crate::content::Source;
-use crate::error::{Error, Kind, Reason, Result};
 use crate::oci::{Descriptor, Digest, Reference, Repository, Tag, media_type};
-use crate::receipt::CompanionReceipt;
+use crate::pipeline::receipt::CompanionReceipt;
 
 /// Questions about one repository at a time.
 const AT_ONCE: usize = 6;

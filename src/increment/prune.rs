@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use crate::base::error::Result;
 use crate::content::{Lookup, Sink};
-use crate::error::Result;
 use crate::oci::{Digest, Reference};
 
 /// A tag that could go.

@@ -12,7 +12,6 @@ use super::outline::Outline;
 use super::view::{self, View};
 use super::weight::OfManifest;
 use super::{Descriptor, Digest, media_type};
-use crate::error::{self, Error};
 use crate::spool::Kept;
 pub(super) use reading::{check_bytes, decide_type, kind_of, view_of};
 
@@ -131,7 +130,7 @@ impl Manifest {
     ///
     /// # Errors
     /// As [`bytes`](Manifest::bytes).
-    pub fn described_as(self, media_type: &str) -> error::Result<Manifest> {
+    pub fn described_as(self, media_type: &str) -> Result<Manifest, NotKept> {
         let is_docker = media_type == media_type::DOCKER_MANIFEST;
         let has_oci_config = self.config().is_some_and(|config| config.media_type == media_type::OCI_CONFIG);
         let is_possible = media_type::is_manifest(media_type) && !(is_docker && has_oci_config);
@@ -146,9 +145,8 @@ impl Manifest {
     ///
     /// # Errors
     /// There were too many manifests to keep them all, and no room for this one in a temporary file.
-    pub fn bytes(&self) -> error::Result<Bytes> {
-        let fail = |e| Error::new(error::Kind::Disk, format!("keeping the manifest {}", self.digest())).because(e);
-        self.0.bytes.bytes().map_err(fail)
+    pub fn bytes(&self) -> Result<Bytes, NotKept> {
+        self.0.bytes.bytes().map_err(|source| NotKept { digest: self.digest(), source })
     }
 
     /// The exact bytes, as they are kept.
@@ -196,7 +194,7 @@ impl Manifest {
     ///
     /// # Errors
     /// As [`bytes`](Manifest::bytes).
-    pub fn annotations(&self) -> error::Result<std::collections::BTreeMap<String, String>> {
+    pub fn annotations(&self) -> Result<std::collections::BTreeMap<String, String>, NotKept> {
         Ok(view::annotations(&self.bytes()?))
     }
 
@@ -205,6 +203,14 @@ impl Manifest {
     pub fn children(&self) -> Vec<Child> {
         self.0.children.clone()
     }
+}
+
+/// The bytes of a manifest could not be kept.
+#[derive(Debug, thiserror::Error)]
+#[error("keeping the manifest {digest}")]
+pub struct NotKept {
+    pub digest: Digest,
+    pub source: std::io::Error,
 }
 
 impl fmt::Debug for Manifest {

@@ -26,7 +26,7 @@ pub use descriptor::{Described, Descriptor};
 pub use digest::{Algorithm, Digest, DigestError, Hasher};
 pub use hex::Hex64;
 pub use json::{Amount, Count, MOST_MEMORY, Totals, fits_in_memory, has_at_most_values, memory_of_json, values_in};
-pub use manifest::{Child, Kind, MAX_MANIFEST_SIZE, Manifest, ManifestError, Role};
+pub use manifest::{Child, Kind, MAX_MANIFEST_SIZE, Manifest, ManifestError, NotKept, Role};
 pub use media_type::MediaType;
 pub use outline::{Outline, digests_in};
 pub use platform::{Platform, PlatformError};

@@ -9,7 +9,7 @@ use toml::de::{DeArray, DeTable, DeValue};
 
 use super::prefix::{self, Prefix};
 use super::{Mirror, Routes, Rule, Serves};
-use crate::position::{Position, Problem};
+use crate::base::position::{Position, Problem};
 
 /// Larger files are no such files, in bytes.
 pub(super) const MAX_SIZE: u64 = 4 * 1024 * 1024;

@@ -11,9 +11,9 @@ mod prefix;
 #[cfg(test)]
 mod tests;
 
-use crate::error::{Error, Kind, Result};
+use crate::base::error::{Error, Kind, Result};
+use crate::base::position::Position;
 use crate::oci::Repository;
-use crate::position::Position;
 use prefix::Prefix;
 
 /// Everything that `registries.conf` and its drop-ins say. The default says nothing: every registry is read as it is named.

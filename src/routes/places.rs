@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use super::Routes;
 use super::file::MAX_SIZE;
-use crate::error::{Error, Result};
-use crate::position::refused;
+use crate::base::error::{Error, Result};
+use crate::base::position::refused;
 
 const SYSTEM: &str = "/etc/containers";
 

@@ -2,9 +2,9 @@
 
 use std::fmt;
 
-use crate::error::{Error, Result};
+use crate::base::error::{Error, Result};
+use crate::base::position::Position;
 use crate::oci::Repository;
-use crate::position::Position;
 
 /// `host[:port][/path]`, or `*.domain[/path]` for all hosts below a domain. It fits whole path components only.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -5,7 +5,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
-use crate::error::{Error, Kind};
+use crate::base::error::{Error, Kind};
 
 /// Why a request is not done: a status, one of the spec's codes, and words for a person.
 #[derive(Debug)]

@@ -7,8 +7,8 @@ use axum::http::HeaderValue;
 use axum::response::Response;
 use serde_json::json;
 
+use crate::base::progress::units::count;
 use crate::oci::media_type;
-use crate::progress::units::count;
 
 use super::answer::{Refusal, json};
 use super::blocking;

@@ -65,10 +65,10 @@ use axum::response::{IntoResponse, Response};
 use futures_util::StreamExt;
 use tokio::net::TcpListener;
 
-use crate::error::{Error, Kind, Result};
+use crate::base::error::{Error, Kind, Result};
+use crate::base::progress::Events;
+use crate::files::Layout;
 use crate::oci::Digest;
-use crate::progress::Events;
-use crate::transport::layout::Layout;
 use answer::Refusal;
 use guard::Guard;
 pub use limits::Limits;

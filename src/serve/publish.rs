@@ -57,7 +57,7 @@ fn record(shelf: &Shelf, repository: Repository, target: Target, manifest: &Mani
     let mut turn = writer.turn();
     let children = check_children(shelf, manifest)?;
     if shelf.slice(&manifest.digest())?.is_none() {
-        writer.store(&manifest.digest(), &manifest.bytes()?)?;
+        writer.store(&manifest.digest(), &manifest.bytes().map_err(crate::base::Error::from)?)?;
     }
     // Children of an index are not listed themselves.
     let unlisted = shelf.names().listed_untagged(&repository, children);

@@ -4,8 +4,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::error::{Error, Kind, Result};
-use crate::progress::units;
+use crate::base::error::{Error, Kind, Result};
+use crate::base::progress::units;
 
 /// The room that is left, shared by all uploads. Without a limit nothing is counted.
 pub struct Quota {

@@ -8,9 +8,9 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::error::{Error, Result};
+use crate::base::error::{Error, Result};
+use crate::base::progress::units::count;
 use crate::oci::{Descriptor, Digest, MAX_MANIFEST_SIZE, digests_in};
-use crate::progress::units::count;
 
 use super::answer::Refusal;
 use super::shelf::{Given, Shelf};

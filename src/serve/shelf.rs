@@ -7,14 +7,14 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 use axum::body::Body;
 use bytes::Bytes;
 
+use crate::base::error::{Error, Result};
+use crate::base::progress::{Event, Events};
 use crate::bundle::BUNDLE_JSON;
 use crate::content::Slice;
-use crate::error::{Error, Result};
+use crate::files::Layout;
 use crate::oci::{
     Digest, MAX_MANIFEST_SIZE, Manifest, ManifestError, MediaType, Outline, Repository, Role, digests_in,
 };
-use crate::progress::{Event, Events};
-use crate::transport::layout::Layout;
 
 use super::Options;
 use super::answer::Refusal;
@@ -279,8 +279,8 @@ mod tests {
     use super::super::deletion;
     use super::super::names::Change;
     use super::super::request::Target;
+    use crate::base::progress::Silent;
     use crate::oci::Descriptor;
-    use crate::progress::Silent;
 
     #[tokio::test]
     async fn a_deletion_that_cannot_be_remembered_is_refused_before_it_is_made() {

@@ -8,11 +8,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::base::error::{Error, Kind, Result};
+use crate::base::progress::{Event, Events};
 use crate::bundle::{BUNDLE_JSON, INDEX_JSON, MAX_BUNDLE_JSON};
 use crate::content::Slice;
-use crate::error::{Error, Kind, Result};
-use crate::progress::{Event, Events};
-use crate::transport::layout::Layout;
+use crate::files::Layout;
 
 use super::journal::{JOURNAL, MAX_JOURNAL, replay};
 use super::names::Names;

@@ -9,10 +9,10 @@ use super::Options;
 use super::journal::{JOURNAL, SHORT, line};
 use super::names::Change;
 use super::shelf::Shelf;
+use crate::base::progress::Silent;
 use crate::bundle::INDEX_JSON;
+use crate::files::REF_NAME;
 use crate::oci::{Descriptor, Digest};
-use crate::progress::Silent;
-use crate::transport::layout::REF_NAME;
 
 /// A layout with so many tags of one repository, half of them of one manifest.
 fn layout(root: &Path, tags: u32) {

@@ -21,8 +21,8 @@ use futures_util::StreamExt;
 use tokio::sync::OwnedMutexGuard;
 use tokio::task::{JoinHandle, spawn_blocking};
 
+use crate::base::error::{Error, Kind, Result};
 use crate::content::Slice;
-use crate::error::{Error, Kind, Result};
 use crate::oci::{Algorithm, Digest, Hasher};
 
 use super::answer::{Refusal, build};

@@ -7,10 +7,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
+use crate::base::error::{Error, Kind, Result};
+use crate::base::progress::{Event, Events};
 use crate::bundle::{BUNDLE_JSON, CHUNKS, DOCKER_JSON, INDEX_JSON, OCI_LAYOUT, SIGNATURE, SUMS};
-use crate::error::{Error, Kind, Result};
 use crate::oci::{Algorithm, Digest};
-use crate::progress::{Event, Events};
 
 use super::Options;
 use super::journal::{self, JOURNAL, Journal, SHORT};

@@ -4,7 +4,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
 use super::MAX_KEY_FILE;
-use crate::error::{Error, Result};
+use crate::base::error::{Error, Result};
 
 /// The object identifier of RSA keys (RFC 8017), as DER has it.
 const RSA: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01];

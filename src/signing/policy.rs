@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use crate::position::{Position, Problem};
+use crate::base::position::{Position, Problem};
 
 /// Larger files are no such files, in bytes.
 pub const MAX_CONFIG: u64 = 1024 * 1024;

@@ -7,8 +7,8 @@ use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, Ed25519
 
 use super::public::PublicKey;
 use super::{pem, sealed};
+use crate::base::error::{Error, Result};
 use crate::credentials::Secret;
-use crate::error::{Error, Result};
 
 /// The longest DER of an ECDSA P-256 signature, in bytes: two numbers of 33 bytes and what is around them.
 const LONGEST_P256: usize = 72;

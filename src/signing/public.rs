@@ -5,7 +5,7 @@ use std::fmt;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1, ED25519, ParsedPublicKey};
 
 use super::pem;
-use crate::error::{Error, Result};
+use crate::base::error::{Error, Result};
 use crate::oci::Digest;
 
 /// What comes before the 65 bytes of an uncompressed P-256 point in a SubjectPublicKeyInfo (RFC 5480).

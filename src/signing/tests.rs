@@ -1,8 +1,8 @@
 //! Keys of every kind, and what is none.
 
 use super::{MAX_KEY_FILE, PrivateKey, PublicKey, signature_in};
+use crate::base::error::{Error, Result};
 use crate::credentials::Secret;
-use crate::error::{Error, Result};
 
 /// Made after the description of the format, by other implementations of scrypt (Python's) and secretbox than ours.
 const SEALED: &str = include_str!("../../fixtures/keys/cosign-format.key");

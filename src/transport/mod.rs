@@ -2,6 +2,5 @@
 //! with the stages.
 
 pub mod dir;
-pub mod layout;
 pub mod registry;
 pub mod storage;

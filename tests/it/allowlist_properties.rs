@@ -1,6 +1,6 @@
 //! Whatever a file holds, reading an allowlist ends with rules or with problems, never with a panic.
 
-use gapferry::allowlist::{Allowlist, Pattern, semver::Range};
+use gapferry::pipeline::allowlist::{Allowlist, Pattern, semver::Range};
 use proptest::prelude::*;
 
 fn parse(name: &str, bytes: &[u8]) {

@@ -1,8 +1,8 @@
 //! Whatever images a bundle holds and whatever a map says, a name at the target is legal or an error.
 
-use gapferry::lock::{LockedImage, Rename};
-use gapferry::naming::{Map, Naming, Style, landing, parse_target};
 use gapferry::oci::{Digest, Reference};
+use gapferry::pipeline::lock::{LockedImage, Rename};
+use gapferry::pipeline::naming::{Map, Naming, Style, landing, parse_target};
 use proptest::prelude::*;
 
 fn component() -> impl Strategy<Value = String> {

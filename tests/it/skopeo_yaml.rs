@@ -1,7 +1,7 @@
 //! The file of `skopeo sync --src yaml`: skopeo's dry run and our rules name the same images of a real registry.
 
-use gapferry::allowlist::{Allowlist, Select};
 use gapferry::oci::Tag;
+use gapferry::pipeline::allowlist::{Allowlist, Select};
 
 use crate::support::registry::Registry;
 use crate::support::{images, skopeo, tempdir};

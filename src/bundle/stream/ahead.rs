@@ -9,10 +9,10 @@ use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use tokio::sync::{Semaphore, mpsc};
 
+use crate::base::error::{Error, Kind, Result};
+use crate::base::progress::{Event, Events};
 use crate::content::{BlobReader, Body, Origin, Slice, Source};
-use crate::error::{Error, Kind, Result};
 use crate::oci::{Descriptor, Digest, Repository};
-use crate::progress::{Event, Events};
 
 /// How much is fetched ahead, in bytes, all blobs together.
 const AHEAD: usize = 32 << 20;

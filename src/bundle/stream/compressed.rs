@@ -5,10 +5,10 @@ use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use super::{Kind, Outlet};
+use crate::archive::seekable::{Frames, Packing};
+use crate::base::error::{self, Error, Result};
 use crate::bundle::Bundle;
 use crate::bundle::medium::{self, WriteLock};
-use crate::content::seekable::{Frames, Packing};
-use crate::error::{self, Error, Result};
 
 /// How the names of such files end.
 const ENDING: &str = ".tar.zst";

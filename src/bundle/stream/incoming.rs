@@ -13,12 +13,12 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 use tokio::sync::mpsc::UnboundedSender;
 
+use crate::base::error::{Error, Kind, Reason, Result};
+use crate::base::progress::units::bytes;
 use crate::bundle::{Bundle, FileEntry, is_tool, refuse_part};
 use crate::content::{Body, ReferrerList, Slice, Source, TagList};
-use crate::error::{Error, Kind, Reason, Result};
+use crate::files::{Entry, Layout, Passing, Sums};
 use crate::oci::{Descriptor, Digest, Manifest, Reference, Repository};
-use crate::progress::units::bytes;
-use crate::transport::layout::{Entry, Layout, Passing, Sums};
 
 /// How much waits to be pushed, in bytes, beside one blob of any size.
 const MOST_WAITING: u64 = 256 << 20;

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use crate::error::{self, Error, Result};
+use crate::base::error::{self, Error, Result};
 use crate::oci::Descriptor;
 
 /// How many pieces wait for the outlet.

@@ -10,8 +10,8 @@ use super::opened::Volumes;
 use super::plan::{Held, SetPlan, Wanted};
 use super::set::{METADATA, is_held};
 use crate::bundle::{BUNDLE_JSON, BundleJson, MAX_BUNDLE_JSON};
+use crate::files::Layout;
 use crate::oci::Digest;
-use crate::transport::layout::Layout;
 
 /// Files times volumes; of more no layout is computed.
 const MOST_WORK: usize = 200_000_000;

@@ -9,13 +9,13 @@ use super::names::{Part, SetName, VOLUMES};
 use super::plan::{Held, VolumePlan};
 use super::sealing::{Known, Small};
 use super::set::Set;
+use crate::base::error::{Error, Result};
+use crate::base::progress::{Event, Events, Phase};
 use crate::bundle::hashers::Hashers;
 use crate::bundle::offsets::TarFile;
 use crate::bundle::{SIGNATURE, medium, stamp};
-use crate::error::{Error, Result};
+use crate::files::Layout;
 use crate::oci::{Algorithm, Digest};
-use crate::progress::{Event, Events, Phase};
-use crate::transport::layout::Layout;
 
 /// Whether the volume is there, the same, and every byte of it right: hashed now or, where it was not touched since, earlier on
 /// this machine.

@@ -12,8 +12,8 @@ use serde::{Deserialize, Serialize};
 
 use super::names::stored_path;
 use super::parity::{UNIT, supports};
+use crate::base::error::{Error, Result};
 use crate::bundle::{CHUNKS, is_tool};
-use crate::error::{Error, Result};
 use crate::oci::{Amount, Count, Digest, Hex64, Totals, fits_in_memory, has_at_most_values, memory_of_json};
 
 /// The version of both files that this program writes and the only one it reads.

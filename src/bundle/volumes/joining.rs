@@ -11,6 +11,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::set::METADATA;
+use crate::base::error::{Error, Result};
+use crate::base::progress::{Event, Events, Phase};
 use crate::bundle::before::refuse_foreign;
 use crate::bundle::format::{self, FileEntry};
 use crate::bundle::medium::{self, WriteLock};
@@ -18,9 +20,7 @@ use crate::bundle::offsets::{TarFile, TarPlan};
 use crate::bundle::writer::Writer;
 use crate::bundle::{BUNDLE_JSON, Bundle, SIGNATURE, SUMS, TOOLS, is_tool};
 use crate::content::{Slice, in_parallel};
-use crate::error::{Error, Result};
 use crate::oci::{Algorithm, Digest};
-use crate::progress::{Event, Events, Phase};
 
 /// What was put together.
 #[derive(Clone, Debug)]

@@ -14,14 +14,14 @@ use super::opened::{Opened, Volumes};
 use super::plan::Held;
 use super::set::{METADATA, Set, Shape, is_held};
 use super::split::Split;
+use crate::base::error::{Error, Result};
+use crate::base::progress::Events;
 use crate::bundle::format::{self, BUNDLE_JSON, BundleJson, CHUNKS, FileEntry, SIGNATURE, SUMS};
 use crate::bundle::mend::{belongs, chunks_of};
 use crate::bundle::missing::Missing;
 use crate::bundle::{Bundle, MAX_BUNDLE_JSON, is_tool};
-use crate::error::{Error, Result};
+use crate::files::{Layout, Piece};
 use crate::oci::Digest;
-use crate::progress::Events;
-use crate::transport::layout::{Layout, Piece};
 
 /// What became of a set.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -12,10 +12,10 @@ use bytes::Bytes;
 
 use super::whole;
 use super::{MAX_VOLUME_JSON, Part, RecoveryJson, Segment, SetName, VOLUMES, VolumeJson};
+use crate::base::error::{Error, Kind, Result};
 use crate::bundle::{BUNDLE_JSON, Bundle, refuse_unfinished};
-use crate::error::{Error, Kind, Result};
+use crate::files::Layout;
 use crate::oci::Digest;
-use crate::transport::layout::Layout;
 
 /// The largest `volumes/003.sha256` that is read, in bytes: that of the most files.
 const MAX_OWN_SUMS: u64 = 64 * 1024 * 1024;

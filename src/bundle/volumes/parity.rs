@@ -11,8 +11,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use reed_solomon_simd::{ReedSolomonDecoder, ReedSolomonEncoder};
 
+use crate::base::error::{Error, Result};
 use crate::content::in_parallel;
-use crate::error::{Error, Result};
 use crate::oci::{Algorithm, Digest, Hasher};
 
 /// What is good or bad as a whole, and has a BLAKE3 of its own, in bytes.

@@ -14,14 +14,14 @@ use super::names::SetName;
 use super::plan::{Held, VolumePlan};
 use super::sealing::Known;
 use super::set::Set;
+use crate::base::error::{Error, Result};
+use crate::base::progress::Events;
 use crate::bundle::hashers::Hashers;
 use crate::bundle::journal::{Claims, Journal};
 use crate::bundle::place::{Extent, Place, Sealing, Slot};
 use crate::bundle::{Tool, is_tool, leftovers, medium, stamp};
 use crate::content::{Slice, in_parallel};
-use crate::error::{Error, Result};
 use crate::oci::{Algorithm, Digest};
-use crate::progress::Events;
 
 /// See the module documentation.
 pub struct VolumeFiles {

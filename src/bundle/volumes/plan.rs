@@ -9,11 +9,11 @@ use super::names::stored_path;
 use super::recovery::recovery_length;
 use super::room::{Cost, Room};
 use super::sealing;
+use crate::base::error::{Error, Result};
+use crate::base::progress::units::bytes;
 use crate::bundle::offsets::{BLOCK, TarPlan};
 use crate::content::chunks::{CHAINED, CHUNK, values_of};
-use crate::error::{Error, Result};
 use crate::oci::Digest;
-use crate::progress::units::bytes;
 
 /// A cut file begins in a volume that has begun only where this part of an empty one is left, or more.
 const LEAST_BEGINNING: u64 = 8;

@@ -14,10 +14,10 @@ use super::parity::{Shards, Which, Woven};
 use super::recovery::plan;
 use super::remains::Remains;
 use super::targets::Targets;
+use crate::base::error::{Error, Result};
+use crate::base::progress::Events;
 use crate::bundle::medium::WriteLock;
-use crate::error::{Error, Result};
 use crate::oci::Digest;
-use crate::progress::Events;
 
 /// What became of a set.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -15,12 +15,12 @@ use super::opened::{Found, look};
 use super::parity::{self, MEBIBYTE, Place, Prints, Shard, Shards, UNIT, Which, Woven};
 use super::split::WrittenVolume;
 use super::targets::Targets;
+use crate::base::error::{Error, Result};
+use crate::base::progress::Events;
 use crate::bundle::medium::WriteLock;
 use crate::bundle::offsets::TarPlan;
 use crate::bundle::stamp;
-use crate::error::{Error, Result};
 use crate::oci::Digest;
-use crate::progress::Events;
 
 /// Bytes of a BLAKE3.
 pub const PRINT: u64 = 32;
@@ -196,7 +196,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::progress::Silent;
+    use crate::base::progress::Silent;
 
     /// Volumes of these sizes in a directory of their own, and what is wanted of them.
     fn set(sizes: &[u64], recovery: u32, limit: u64) -> (tempfile::TempDir, SetName, RecoveryOf) {

@@ -15,10 +15,10 @@ use super::names::{Part, SetName};
 use super::opened::{Found, look};
 use super::parity::{MEBIBYTE, Place, Printer, Shard};
 use super::recovery::{PRINT, head, plan};
+use crate::base::error::{Error, Result};
+use crate::base::progress::{Event, Events, Phase};
 use crate::content::in_parallel;
-use crate::error::{Error, Result};
 use crate::oci::Digest;
-use crate::progress::{Event, Events, Phase};
 
 /// A file that is at hand.
 #[derive(Debug)]
@@ -213,7 +213,7 @@ impl Given {
 }
 
 /// A recovery volume's own word, if its sums confirm it.
-fn proven(json: RecoveryJson, layout: &crate::transport::layout::Layout) -> Result<Option<Proven>> {
+fn proven(json: RecoveryJson, layout: &crate::files::Layout) -> Result<Option<Proven>> {
     let part = Part::Recovery(json.number);
     let length = plan(&json)?.files.get(1).map_or(0, |file| file.size);
     let name = part.chunks(json.of);

@@ -2,10 +2,10 @@
 
 use super::format::{MOST_VOLUMES, Segment, VOLUME_VERSION, VolumeFile, VolumeJson};
 use super::names::{Part, stored_path};
+use crate::base::error::Result;
 use crate::bundle::SIGNATURE;
 use crate::bundle::offsets::{BLOCK, END, header_length};
 use crate::content::chunks::{CHAINED, values_of};
-use crate::error::Result;
 use crate::oci::Digest;
 
 /// Bytes of a line of sums beside the path: the digest, two blanks and the end.

@@ -9,10 +9,10 @@ use serde::{Serialize, Serializer};
 use super::format::{Segment, VOLUME_VERSION, VolumeFile, VolumeJson};
 use super::names::Part;
 use super::plan::{Common, Held, SetPlan, VolumePlan};
+use crate::base::error::{Error, Result};
 use crate::bundle::SIGNATURE;
 use crate::bundle::offsets::TarPlan;
 use crate::content::chunks::Chunks;
-use crate::error::{Error, Result};
 use crate::oci::{Algorithm, Digest, Hasher};
 use crate::spool::Kept;
 

@@ -10,6 +10,8 @@ use super::names::{Part, SetName};
 use super::plan::{SetPlan, VolumePlan, Wanted};
 use super::recovery::recovery_length;
 use super::sealing::{self, Known, Repeated, Small};
+use crate::base::error::{Error, Result};
+use crate::base::progress::Events;
 use crate::bundle::format::Metadata;
 use crate::bundle::offsets::TarFile;
 use crate::bundle::place::Sealing;
@@ -17,11 +19,9 @@ use crate::bundle::{
     BUNDLE_JSON, Bundle, CHUNKS, Contents, DOCKER_JSON, INDEX_JSON, MAX_BUNDLE_JSON, OCI_LAYOUT, SIGNATURE, SUMS,
     is_tool,
 };
-use crate::error::{Error, Result};
+use crate::files::Layout;
 use crate::oci::{Digest, Manifest};
-use crate::progress::Events;
 use crate::spool::Kept;
-use crate::transport::layout::Layout;
 
 /// The files that every volume repeats, in the order of the tar.
 pub(super) const METADATA: [&str; 6] = [OCI_LAYOUT, BUNDLE_JSON, INDEX_JSON, DOCKER_JSON, SUMS, SIGNATURE];

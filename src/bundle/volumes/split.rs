@@ -17,15 +17,15 @@ use super::plan::{Held, VolumePlan};
 use super::recovery::RecoveryOf;
 use super::sealing::Known;
 use super::set::{Set, Shape};
+use crate::base::error::{Error, Result};
+use crate::base::progress::units::bytes;
+use crate::base::progress::{Event, Events, Phase};
 use crate::bundle::medium::{self, WriteLock};
 use crate::bundle::{Bundle, stamp};
 use crate::content::Slice;
 use crate::content::chunks::ChunkHasher;
-use crate::error::{Error, Result};
+use crate::files::Layout;
 use crate::oci::{Algorithm, Digest, Hasher};
-use crate::progress::units::bytes;
-use crate::progress::{Event, Events, Phase};
-use crate::transport::layout::Layout;
 
 /// How much is copied at a time, in bytes.
 const PIECE: usize = 1024 * 1024;

@@ -14,12 +14,12 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::{KeptPiece, SetId, Volume, VolumeFile};
+use crate::base::error::{Error, Result};
+use crate::base::fsops;
 use crate::bundle::medium;
 use crate::content::keep;
-use crate::durable;
-use crate::error::{Error, Result};
+use crate::files::Layout;
 use crate::oci::{Algorithm, Digest, has_at_most_values};
-use crate::transport::layout::Layout;
 
 /// The version of the file that this program writes and the only one it reads.
 const STATE_VERSION: u32 = 1;
@@ -181,7 +181,7 @@ impl State {
             }
         }
         if !kept.is_empty() {
-            let sync = durable::sync_directory(&self.directory);
+            let sync = fsops::sync_directory(&self.directory);
             sync.map_err(|e| Error::disk("syncing", &self.directory, e))?;
         }
         if let Some(json) = &mut self.json {
@@ -197,12 +197,12 @@ impl State {
         let gone = || Error::damaged(format!("{} has no {entry}", part.path().display()));
         let slice = part.slice(&entry)?.ok_or_else(gone)?;
         let fail = |e| Error::disk("keeping", &path, e);
-        let mut beside = durable::beside(&path).map_err(fail)?;
+        let mut beside = fsops::beside(&path).map_err(fail)?;
         let found = slice.copy_to(beside.as_file_mut(), Algorithm::Sha256, fail)?;
         if file.segment.as_ref().is_none_or(|segment| segment.sha256 != found.hex()) {
             return Err(slice.wrong(found));
         }
-        durable::replace(beside, &path).map_err(fail)
+        fsops::replace(beside, &path).map_err(fail)
     }
 
     /// Reads the pieces of these blobs once more, before they are pushed. What is wrong is removed, and its volume wanted
@@ -282,11 +282,11 @@ impl State {
         let mut bytes =
             serde_json::to_vec_pretty(&self.json).map_err(|e| Error::input("writing the state").because(e))?;
         bytes.push(b'\n');
-        let mut file = durable::beside(&self.path).map_err(fail)?;
+        let mut file = fsops::beside(&self.path).map_err(fail)?;
         io::Write::write_all(&mut file, &bytes).map_err(fail)?;
         // Temporary files are for their owner only; this one is like any other file.
         file.as_file().set_permissions(fs::Permissions::from_mode(0o644)).map_err(fail)?;
-        durable::replace(file, &self.path).map_err(fail)
+        fsops::replace(file, &self.path).map_err(fail)
     }
 }
 

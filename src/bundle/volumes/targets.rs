@@ -7,10 +7,10 @@ use std::path::PathBuf;
 use super::format::RecoveryJson;
 use super::parity::{Shards, Target, Which, Woven};
 use super::recovery::head;
+use crate::base::error::{Error, Result};
+use crate::base::progress::{Event, Events, Phase};
 use crate::bundle::medium;
-use crate::error::{Error, Result};
 use crate::oci::Digest;
-use crate::progress::{Event, Events, Phase};
 
 /// See the module documentation.
 #[derive(Debug, Default)]

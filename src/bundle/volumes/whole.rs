@@ -8,8 +8,8 @@ use crate::bundle::{
     BUNDLE_JSON, CHUNKS, DOCKER_JSON, INDEX_JSON, MAX_BUNDLE_JSON, MAX_SUMS, OCI_LAYOUT, SIGNATURE, SUMS, is_tool,
     signed_identity,
 };
+use crate::files::{Layout, Piece};
 use crate::oci::Digest;
-use crate::transport::layout::{Layout, Piece};
 
 /// The bundle's files: metadata from a volume that has the right `bundle.json`, blobs from whichever has them.
 pub(super) fn join(

@@ -4,15 +4,15 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::super::context::Context;
 use super::SPARSE_REFUSED;
-use crate::allowlist::Allowlist;
-use crate::companion::Kind;
+use crate::base::progress::Event;
+use crate::base::progress::units::count;
 use crate::content::{Cached, Source};
-use crate::graph::{Graph, Image, LeftBehind};
-use crate::lock::{Attached, IndexMode, Lock, LockedImage, MissingImage, MissingReason};
 use crate::oci::{Digest, Manifest, Platform, Reference, media_type};
-use crate::progress::Event;
-use crate::progress::units::count;
-use crate::walk::{Kept, Walk, other_platform};
+use crate::pipeline::allowlist::Allowlist;
+use crate::pipeline::companion::Kind;
+use crate::pipeline::graph::{Graph, Image, LeftBehind};
+use crate::pipeline::lock::{Attached, IndexMode, Lock, LockedImage, MissingImage, MissingReason};
+use crate::pipeline::walk::{Kept, Walk, other_platform};
 
 /// So many images are named one by one.
 const MOST_NAMED: usize = 20;

@@ -5,14 +5,14 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use futures_util::StreamExt;
 
+use crate::base::error::{Error, Kind, Reason, Result};
+use crate::base::progress::Event;
 use crate::cli::context::Context;
 use crate::content::{Origin, Source};
-use crate::error::{Error, Kind, Reason, Result};
-use crate::graph::{Graph, Image};
-use crate::lock::{Lock, LockedImage, MissingImage, MissingReason};
 use crate::oci::{Descriptor, Digest, Manifest, Repository, Role};
-use crate::progress::Event;
-use crate::resolve::Failures;
+use crate::pipeline::graph::{Graph, Image};
+use crate::pipeline::lock::{Lock, LockedImage, MissingImage, MissingReason};
+use crate::pipeline::resolve::Failures;
 
 /// What is wrong with blobs, and therefore with the manifests that need them.
 #[derive(Default)]

@@ -1,18 +1,18 @@
 //! `export --repair`: of a lock only what a damaged bundle lacks.
 
 use super::{Args, Ask, TOOL, ask};
+use crate::base::error::{Error, Result};
+use crate::base::progress::Event;
+use crate::base::progress::units::{bytes, count};
 use crate::bundle::{Contents, MAX_MISSING, Missing, Tool, Writer, refuse_unwanted, walk_file, write_repair};
 use crate::cli::allowlist::{read_bounded, settle, tell_obstacle};
 use crate::cli::context::Context;
 use crate::cli::exit::Outcome;
 use crate::cli::push::report::named;
 use crate::content::{Cached, Checkpoint};
-use crate::error::{Error, Result};
-use crate::graph::Graph;
-use crate::progress::Event;
-use crate::progress::units::{bytes, count};
-use crate::resolve::{self, Search};
-use crate::walk::{LockedCompanions, Origin, Walk};
+use crate::pipeline::graph::Graph;
+use crate::pipeline::resolve::{self, Search};
+use crate::pipeline::walk::{LockedCompanions, Origin, Walk};
 
 /// Writes the repair that `--repair` asks for; `None`: it does not.
 pub async fn run(args: &Args, context: &Context) -> Result<Option<Outcome>> {

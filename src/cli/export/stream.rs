@@ -8,18 +8,18 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::{Args, TOOL, finish, print_plan, write_lock};
+use crate::base::error::{Error, Kind, Result};
+use crate::base::progress::units::bytes;
 use crate::bundle::stream::{Compressed, Outlet, Stream};
 use crate::bundle::{Bundle, Contents, Finished, Options, Survey, Whole, Writer, check_signature};
 use crate::cli::context::Context;
 use crate::cli::exit::Outcome;
 use crate::cli::signing::signed_by;
 use crate::content::Source;
-use crate::error::{Error, Kind, Result};
-use crate::graph::Graph;
-use crate::lock::MissingReason;
-use crate::progress::units::bytes;
+use crate::files::Layout;
+use crate::pipeline::graph::Graph;
+use crate::pipeline::lock::MissingReason;
 use crate::signing::PrivateKey;
-use crate::transport::layout::Layout;
 use crate::transport::registry::Registries;
 
 /// What stands for standard output and input.

@@ -6,6 +6,8 @@ use std::time::Instant;
 use serde_json::json;
 
 use super::{Args, Job, Lost, TOOL, blob_bytes, print_plan, stopped, write};
+use crate::base::error::{Error, Result};
+use crate::base::progress::units::{bytes, count, duration};
 use crate::bundle::volumes::{RecoveryOf, Set, Shape, VolumePlan, WrittenVolume, write_recovery};
 use crate::bundle::{Contents, Finished, Options, Survey, Volumes, Writer};
 use crate::cli::context::{Context, write_file};
@@ -14,10 +16,8 @@ use crate::cli::signing::signed_by;
 use crate::cli::volume_size::{SIZES, parse, parse_number};
 use crate::cli::{mirrors, table};
 use crate::content::Source;
-use crate::error::{Error, Result};
-use crate::graph::Graph;
-use crate::lock::Lock;
-use crate::progress::units::{bytes, count, duration};
+use crate::pipeline::graph::Graph;
+use crate::pipeline::lock::Lock;
 use crate::signing::PrivateKey;
 use crate::transport::registry::Registries;
 

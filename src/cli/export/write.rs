@@ -4,16 +4,16 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
+use crate::base::error::{Error, Kind, Result};
+use crate::base::progress::units::bytes;
 use crate::bundle::{Contents, Finished, Options, Writer};
 use crate::cli::context::Context;
 use crate::content::Source;
-use crate::error::{Error, Kind, Result};
-use crate::graph::Graph;
 use crate::oci::Digest;
-use crate::plan::{Inventory, OnExisting, Plan};
-use crate::progress::units::bytes;
-use crate::resolve::Failures;
-use crate::transfer::{self, Transfer};
+use crate::pipeline::graph::Graph;
+use crate::pipeline::plan::{Inventory, OnExisting, Plan};
+use crate::pipeline::resolve::Failures;
+use crate::pipeline::transfer::{self, Transfer};
 
 /// What bundles say they were made by.
 pub const TOOL: &str = concat!("gapferry ", env!("CARGO_PKG_VERSION"));

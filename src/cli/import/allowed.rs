@@ -6,14 +6,14 @@ use std::path::{Path, PathBuf};
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 
 use super::{Args, NOTHING};
-use crate::allowlist::{Allowlist, judged_by_config, refused};
+use crate::base::error::{Error, Result};
 use crate::cli::allowlist::read_file;
 use crate::content::{Cached, Source};
-use crate::error::{Error, Result};
-use crate::graph::{Graph, Image};
-use crate::lock::Lock;
 use crate::oci::{Digest, Manifest, Platform};
-use crate::walk::{MAX_CONFIG, platform_of_config};
+use crate::pipeline::allowlist::{Allowlist, judged_by_config, refused};
+use crate::pipeline::graph::{Graph, Image};
+use crate::pipeline::lock::Lock;
+use crate::pipeline::walk::{MAX_CONFIG, platform_of_config};
 
 /// Configs read at the same time.
 const AT_ONCE: usize = 4;

@@ -9,17 +9,17 @@ use std::time::Instant;
 use super::allowed::Allowed;
 use super::piped::Pump;
 use super::{Args, cargo, has_config};
+use crate::base::error::{Error, Kind, Result};
+use crate::base::progress::units::{bytes, count};
 use crate::bundle::{Assumed, Bundle, MISSING_VERSION, Missing, MissingBlob, refuse_unfinished, repair_is_for};
 use crate::cli::context::{Context, write_file};
 use crate::cli::exit::Outcome;
 use crate::cli::export::TOOL;
 use crate::cli::push::{Arriving, NoteLacking, Push};
-use crate::error::{Error, Kind, Result};
+use crate::files::Layout;
 use crate::increment::{Beside, Expected, Proof};
 use crate::oci::Digest;
-use crate::plan;
-use crate::progress::units::{bytes, count};
-use crate::transport::layout::Layout;
+use crate::pipeline::plan;
 
 /// How the bundle comes.
 #[derive(Clone, Copy)]

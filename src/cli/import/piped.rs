@@ -12,23 +12,23 @@ use super::allowed::Allowed;
 use super::increment::{self, From};
 use super::prune::Arrived;
 use super::{Args, NOTHING, cargo, check_newer, has_config, prune, read_graph, refusal, report_missing};
+use crate::base::error::{Error, Kind, Result};
+use crate::base::progress::Event;
+use crate::base::progress::units::{bytes, count};
 use crate::bundle::Bundle;
 use crate::bundle::stream::{self as streamed, Ending, Hand, Incoming};
 use crate::bundle::volumes::Opened;
-use crate::check::{self, Depth};
 use crate::cli::context::Context;
 use crate::cli::exit::Outcome;
 use crate::cli::piped::{Input, Piped};
 use crate::cli::push::{Cargo, Push};
 use crate::cli::signing::signed_by;
 use crate::content::Source;
-use crate::error::{Error, Kind, Result};
-use crate::graph::Graph;
 use crate::oci::{Descriptor, Digest, media_type};
-use crate::plan::Plan;
-use crate::progress::Event;
-use crate::progress::units::{bytes, count};
-use crate::transfer::Arrivals;
+use crate::pipeline::graph::Graph;
+use crate::pipeline::plan::Plan;
+use crate::pipeline::transfer::Arrivals;
+use crate::verify::{self, Depth};
 
 /// So many problems of a stream are told.
 const TOLD: usize = 10;
@@ -98,7 +98,7 @@ fn begin(args: &Args, piped: Piped, context: &Context) -> Result<(Incoming<Input
         Ok(())
     })?;
     let opened = Opened::Whole(Box::new(layout));
-    let report = check::check_opened(&opened, Depth::Structure, &context.events)?;
+    let report = verify::check_opened(&opened, Depth::Structure, &context.events)?;
     if !report.is_clean() {
         context.end();
         return Err(refusal(&piped.path, &report, context));

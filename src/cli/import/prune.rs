@@ -10,6 +10,9 @@ use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
 
 use super::Args;
+use crate::base::error::{Error, Result};
+use crate::base::progress::Event;
+use crate::base::progress::units::count;
 use crate::bundle::{Bundle, Removed};
 use crate::cli::context::Context;
 use crate::cli::exit::Outcome;
@@ -17,17 +20,14 @@ use crate::cli::push::Push;
 use crate::cli::receipts;
 use crate::cli::signing::public;
 use crate::content::{Account, Sink, TagDeletion};
-use crate::error::{Error, Result};
-use crate::harbor::{self, Detected};
 use crate::increment::{Doomed, Fate, judge};
-use crate::lock::LockedImage;
 use crate::oci::{Digest, Reference, Repository};
-use crate::progress::Event;
-use crate::progress::units::count;
-use crate::receipt::{
+use crate::pipeline::harbor::{self, Detected};
+use crate::pipeline::lock::LockedImage;
+use crate::pipeline::receipt::{
     Brought, CompanionReceipt, ImageOutcome, ImageReceipt, PrunedOutcome, PrunedReceipt, ReceiptKind,
 };
-use crate::resolve::Failures;
+use crate::pipeline::resolve::Failures;
 use crate::transport::registry::Registries;
 
 #[derive(clap::Args)]

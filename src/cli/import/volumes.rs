@@ -4,13 +4,13 @@ use std::cell::RefCell;
 use std::collections::BTreeSet;
 
 use super::super::push::Arriving;
+use crate::base::error::{Error, Result};
 use crate::bundle::Bundle;
 use crate::bundle::volumes::{Opened, State, Volume};
-use crate::error::{Error, Result};
+use crate::files::Layout;
 use crate::oci::Digest;
-use crate::plan::Plan;
-use crate::transfer::Outcome;
-use crate::transport::layout::Layout;
+use crate::pipeline::plan::Plan;
+use crate::pipeline::transfer::Outcome;
 
 /// The volumes of this run, and what is known of earlier ones.
 pub struct Crossing<'l> {

@@ -4,13 +4,13 @@ use serde_json::{Value, json};
 
 use super::super::context::Context;
 use super::super::table;
-use crate::companion::Kind;
+use crate::base::progress::Event;
+use crate::base::progress::units::bytes;
 use crate::content::{Cached, Source};
-use crate::lock::{Attached, Lock, LockedImage};
 use crate::oci::{Child, Digest, Manifest, Platform, Reference};
-use crate::progress::Event;
-use crate::progress::units::bytes;
-use crate::walk::{Options, Referrers, Walk, Wanted};
+use crate::pipeline::companion::Kind;
+use crate::pipeline::lock::{Attached, Lock, LockedImage};
+use crate::pipeline::walk::{Options, Referrers, Walk, Wanted};
 
 /// A companion of what is shown.
 pub struct Companion {

@@ -8,11 +8,11 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::OnceLock;
 
-use crate::allowlist::{Allowlist, Pattern, Problem, Rule, Select, refused};
+use crate::base::error::{Error, Result};
 use crate::cli::allowlist::{Companions, read_file};
-use crate::error::{Error, Result};
-use crate::lock::Rename;
 use crate::oci::{Digest, Tag};
+use crate::pipeline::allowlist::{Allowlist, Pattern, Problem, Rule, Select, refused};
+use crate::pipeline::lock::Rename;
 use crate::transport::storage::{Fault, FaultKind, Storage, Survey, Tagged};
 
 use super::{signatures, tags};

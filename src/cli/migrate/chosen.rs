@@ -5,8 +5,8 @@ use std::collections::HashMap;
 
 use async_trait::async_trait;
 
+use crate::base::error::{Error, Result};
 use crate::content::{Body, ReferrerList, Source, TagList};
-use crate::error::{Error, Result};
 use crate::oci::{Descriptor, Digest, Manifest, Reference, Repository, Tag};
 use crate::transport::storage::{Attached, Storage, Tagged};
 

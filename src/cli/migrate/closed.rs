@@ -2,7 +2,7 @@
 
 use std::sync::OnceLock;
 
-use crate::error::{Error, Result};
+use crate::base::error::{Error, Result};
 
 /// The first error after which nothing more can be written, if there was one.
 #[derive(Default)]

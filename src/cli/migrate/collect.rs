@@ -4,15 +4,15 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 
 use super::choice::{Choice, Which};
 use super::chosen::Chosen;
+use crate::base::error::Result;
+use crate::base::progress::Silent;
 use crate::cli::context::Context;
 use crate::content::Cached;
-use crate::error::Result;
-use crate::graph::Image;
 use crate::oci::{Digest, Manifest, Repository};
-use crate::progress::Silent;
-use crate::resolve;
+use crate::pipeline::graph::Image;
+use crate::pipeline::resolve;
+use crate::pipeline::walk::{Options, Referrers, Walk, Wanted};
 use crate::transport::storage::{Depth, Fault, FaultKind, Scope, Storage, Survey, Tagged};
-use crate::walk::{Options, Referrers, Walk, Wanted};
 
 /// What becomes of what speaks of an image: signatures, attestations, SBOMs and other referrers.
 #[derive(Clone, Copy, PartialEq, Eq)]

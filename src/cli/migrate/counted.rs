@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use crate::companion::Kind;
+use crate::base::progress::units::count;
 use crate::oci::{Digest, Repository};
-use crate::progress::units::count;
+use crate::pipeline::companion::Kind;
 use crate::transport::storage::Tagged;
 
 /// What tags are, counted.

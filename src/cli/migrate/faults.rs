@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use crate::base::progress::plain_piece;
+use crate::base::progress::units::count;
 use crate::cli::context::Context;
-use crate::progress::plain_piece;
-use crate::progress::units::count;
 use crate::transport::storage::{Fault, FaultKind};
 
 /// How many images are named of those that a fault costs.

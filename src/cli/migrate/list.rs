@@ -9,12 +9,12 @@ use super::collect::Collected;
 use super::counted::{self, Beside, Counted};
 use super::faults;
 use super::report::{Faulty, faulty};
+use crate::base::error::Result;
+use crate::base::progress::units::{bytes, count};
 use crate::cli::context::Context;
 use crate::cli::table;
-use crate::error::Result;
-use crate::graph::Image;
 use crate::oci::{Digest, Manifest, Platform, Repository, media_type};
-use crate::progress::units::{bytes, count};
+use crate::pipeline::graph::Image;
 use crate::transport::storage::Tagged;
 
 /// How many images have each piece of content.

@@ -8,10 +8,10 @@ use serde_json::{Value, json};
 
 use super::collect::Collected;
 use super::{faults, list};
+use crate::base::error::Result;
 use crate::bundle::Finished;
 use crate::cli::context::Context;
 use crate::cli::exit::Outcome;
-use crate::error::Result;
 use crate::oci::Manifest;
 use crate::transport::storage::Tagged;
 

@@ -10,8 +10,8 @@ use std::collections::{HashMap, HashSet};
 
 use serde::Deserialize;
 
+use crate::base::error::Result;
 use crate::content::{Files, in_parallel};
-use crate::error::Result;
 use crate::oci::{Digest, Kind, Manifest, Repository, Role, Tag};
 use crate::transport::storage::{Storage, Tagged};
 

@@ -13,8 +13,8 @@ use std::collections::HashMap;
 
 use serde::Deserialize;
 
-use crate::allowlist::{Position, Problem, decode};
 use crate::oci::{Digest, Repository, Tag};
+use crate::pipeline::allowlist::{Position, Problem, decode};
 
 /// A tag as the file gives it.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -8,13 +8,13 @@ use super::closed::Closed;
 use super::collect::Collected;
 use super::faults;
 use super::report::{Asked, Ended, Fate};
+use crate::base::error::{Error, Kind, Result};
+use crate::base::progress::units::{bytes, count, duration};
+use crate::base::progress::{Event, Phase};
 use crate::cli::context::Context;
 use crate::cli::exit::Outcome;
 use crate::content::{LinkMode, in_parallel};
-use crate::error::{Error, Kind, Result};
-use crate::graph::Image;
-use crate::progress::units::{bytes, count, duration};
-use crate::progress::{Event, Phase};
+use crate::pipeline::graph::Image;
 use crate::transport::dir::{Images, Parts, Written};
 use crate::transport::storage::{Storage, Tagged};
 

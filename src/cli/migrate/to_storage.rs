@@ -7,14 +7,14 @@ use super::closed::Closed;
 use super::collect::Collected;
 use super::report::{Asked, Ended, Fate};
 use super::{faults, refuse_inside};
+use crate::base::error::Result;
+use crate::base::progress::units::{bytes, count, duration};
+use crate::base::progress::{Event, Phase};
 use crate::cli::context::Context;
 use crate::cli::exit::Outcome;
 use crate::content::{LinkMode, in_parallel};
-use crate::error::Result;
-use crate::graph::Image;
 use crate::oci::{Descriptor, Digest, Manifest, Repository};
-use crate::progress::units::{bytes, count, duration};
-use crate::progress::{Event, Phase};
+use crate::pipeline::graph::Image;
 use crate::transport::storage::{Member, Replica, Storage, Tagged};
 
 /// User and group by their numbers.

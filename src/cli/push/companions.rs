@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 
-use crate::graph::Image;
+use crate::base::progress::units::count;
 use crate::oci::{Digest, Reference, Tag};
-use crate::plan::{Action, CompanionAction, CompanionStep, ImageStep, Plan, TagState};
-use crate::progress::units::count;
-use crate::receipt::kind_of;
-use crate::transfer::{Cause, Unlisted};
+use crate::pipeline::graph::Image;
+use crate::pipeline::plan::{Action, CompanionAction, CompanionStep, ImageStep, Plan, TagState};
+use crate::pipeline::receipt::kind_of;
+use crate::pipeline::transfer::{Cause, Unlisted};
 
 /// One line for each tag of a companion that means something else at the target.
 pub fn notices(plan: &Plan) -> Vec<String> {

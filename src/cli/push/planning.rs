@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, HashMap};
 
 use super::super::context::Context;
 use super::{Cargo, Push, companions, target};
-use crate::error::{Error, Kind, Result};
+use crate::base::error::{Error, Kind, Result};
+use crate::base::progress::Event;
+use crate::base::progress::units::count;
 use crate::oci::{Digest, Repository};
-use crate::plan::{self, Plan, Targets};
-use crate::progress::Event;
-use crate::progress::units::count;
-use crate::prove;
+use crate::pipeline::plan::{self, Plan, Targets};
+use crate::pipeline::prove;
 use crate::transport::registry::Registries;
 
 impl Push<'_> {

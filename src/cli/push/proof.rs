@@ -7,12 +7,12 @@ use super::super::context::Context;
 use super::super::exit::Outcome;
 use super::super::prove;
 use super::{Ended, Push};
-use crate::error::Result;
-use crate::graph::{Graph, Image};
-use crate::lock::Attached;
-use crate::plan::{self, CompanionStep, ImageStep};
-use crate::prove::{Claim, Confirmed};
-use crate::transfer::{self, Done};
+use crate::base::error::Result;
+use crate::pipeline::graph::{Graph, Image};
+use crate::pipeline::lock::Attached;
+use crate::pipeline::plan::{self, CompanionStep, ImageStep};
+use crate::pipeline::prove::{Claim, Confirmed};
+use crate::pipeline::transfer::{self, Done};
 use crate::transport::registry::Registries;
 
 impl Push<'_> {
@@ -40,7 +40,7 @@ impl Push<'_> {
         let digests = transfer::confirmed(graph, plan, outcome);
         let confirmed = Confirmed { digests, lists, ..Confirmed::default() };
         let state = self.args.receipt.as_deref().map(prove::state_beside);
-        let options = crate::prove::Options { jobs: self.jobs(), every_repository: false };
+        let options = crate::pipeline::prove::Options { jobs: self.jobs(), every_repository: false };
         let (registry, state, dry_run) = (self.registry(), state.as_deref(), false);
         let proof = prove::Job { registries, registry, options, state, dry_run };
         let proof = proof.run(&claims, &confirmed, context).await?;

@@ -15,16 +15,16 @@ use super::super::hint;
 use super::super::table;
 use super::companions::{self, NotBrought};
 use super::{Cargo, Ended, Held, Push};
-use crate::error::{Error, Kind, Reason, Result};
-use crate::graph::Image;
-use crate::lock::{AbsentReason, IndexMode};
+use crate::base::error::{Error, Kind, Reason, Result};
+use crate::base::progress::units::{self, bytes, duration};
+use crate::base::progress::{Event, plain_piece};
 use crate::oci::{Digest, Reference};
-use crate::plan::{Action, CompanionAction, CompanionStep, ImageStep, Plan, TagState};
-use crate::progress::units::{self, bytes, duration};
-use crate::progress::{Event, plain_piece};
-use crate::receipt::{Receipt, kind_of, signature_beside};
+use crate::pipeline::graph::Image;
+use crate::pipeline::lock::{AbsentReason, IndexMode};
+use crate::pipeline::plan::{Action, CompanionAction, CompanionStep, ImageStep, Plan, TagState};
+use crate::pipeline::receipt::{Receipt, kind_of, signature_beside};
+use crate::pipeline::transfer::{self, Done, Transfer};
 use crate::signing::PrivateKey;
-use crate::transfer::{self, Done, Transfer};
 
 /// What to do about an index whose children are missing on purpose.
 pub const SPARSE_REMEDY: &str = "its index is sparse, which Harbor, docker-registry 2 and zot refuse: export it again with --index trim or single; distribution 3 \

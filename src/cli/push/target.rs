@@ -6,14 +6,14 @@ use clap::Args;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 
 use super::super::context::Context;
+use crate::base::error::{Error, Kind, Result};
+use crate::base::progress::Event;
+use crate::base::progress::units::{bytes, parse_bytes};
 use crate::content::Account;
-use crate::error::{Error, Kind, Result};
-use crate::harbor::{self, Detected, Harbor, Preflight, ProjectOptions};
-use crate::naming::Target;
 use crate::oci::{Digest, Reference, Repository};
-use crate::plan::{Action, Inventory, Plan, Targets};
-use crate::progress::Event;
-use crate::progress::units::{bytes, parse_bytes};
+use crate::pipeline::harbor::{self, Detected, Harbor, Preflight, ProjectOptions};
+use crate::pipeline::naming::Target;
+use crate::pipeline::plan::{Action, Inventory, Plan, Targets};
 use crate::transport::registry::Registries;
 
 /// Questions to Harbor's own API at the same time.

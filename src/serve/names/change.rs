@@ -5,8 +5,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::bundle::SUBJECT;
+use crate::files::{IMAGE_NAME, REF_NAME};
 use crate::oci::{Descriptor, Digest, Repository, Tag};
-use crate::transport::layout::{IMAGE_NAME, REF_NAME};
 
 use super::entries::Entry;
 use super::{Names, REPOSITORY, index};

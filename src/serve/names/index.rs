@@ -8,10 +8,10 @@ use serde::Deserialize;
 use serde::de::{DeserializeSeed, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value, json};
 
+use crate::base::error::{Error, Result};
 use crate::bundle::SUBJECT;
-use crate::error::{Error, Result};
+use crate::files::{IMAGE_NAME, REF_NAME};
 use crate::oci::{Descriptor, Digest, Reference, Repository, Tag, has_at_most_values};
-use crate::transport::layout::{IMAGE_NAME, REF_NAME};
 
 use super::entries::Entry;
 use super::{DELETED, MOST_DELETED, Names, REPOSITORY};

@@ -18,9 +18,9 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
-use crate::error::Result;
-use crate::naming::host_component;
+use crate::base::error::Result;
 use crate::oci::{Digest, MediaType, Repository, Tag};
+use crate::pipeline::naming::host_component;
 
 pub use change::Change;
 use entries::{Entries, Entry};

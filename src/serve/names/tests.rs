@@ -3,8 +3,8 @@ use std::sync::Arc;
 use serde_json::json;
 
 use super::*;
+use crate::files::REF_NAME;
 use crate::oci::Descriptor;
-use crate::transport::layout::REF_NAME;
 
 fn index(named: &[(&str, &[u8])]) -> Names {
     let manifests: Vec<Value> = named

@@ -8,8 +8,8 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::{At, MANIFEST, Parts, VERSION, VERSION_START, manifest_name, place};
+use crate::base::error::{Error, Kind, Result};
 use crate::content::{Files, Slice};
-use crate::error::{Error, Kind, Result};
 use crate::oci::{Descriptor, Manifest};
 
 /// The longest `version` that is read, in bytes.

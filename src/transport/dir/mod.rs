@@ -27,10 +27,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir, SeekFrom};
 use rustix::io::Errno;
 
+use crate::base::error::{Error, Kind, Result};
+use crate::base::progress::Events;
 use crate::content::{Files, Identity, LinkMode, Linkable, Reasons, keep};
-use crate::error::{Error, Kind, Result};
 use crate::oci::{Descriptor, Digest, Manifest, Repository};
-use crate::progress::Events;
 use found::Found;
 
 const MANIFEST: &str = "manifest.json";

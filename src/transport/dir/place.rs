@@ -9,8 +9,8 @@ use rustix::fs::{AtFlags, FileType};
 use rustix::io::Errno;
 
 use super::At;
+use crate::base::error::{Error, Result};
 use crate::content::{Files, Identity, LinkMode, Linkable, Slice, why_not_linked};
-use crate::error::{Error, Result};
 use crate::oci::{Descriptor, Repository};
 
 /// A link that was made: its name, and the file it should lead to.

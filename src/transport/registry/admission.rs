@@ -9,7 +9,7 @@ use super::host::{Ask, Host, strange};
 use super::location;
 use super::reply::Reply;
 use super::upload;
-use crate::error::Result;
+use crate::base::error::Result;
 use crate::oci::Repository;
 
 /// How a registry took what it was shown.
@@ -28,7 +28,7 @@ impl Registries {
     /// (distribution-spec, "Determining Support").
     ///
     /// # Errors
-    /// [`Unauthorized`](crate::error::Kind::Unauthorized) if it, or its token server, does not accept them; what keeps it
+    /// [`Unauthorized`](crate::base::error::Kind::Unauthorized) if it, or its token server, does not accept them; what keeps it
     /// from being asked.
     pub async fn admission(&self, registry: &str, path: &str) -> Result<Admission> {
         let host = match Repository::new(registry, path) {

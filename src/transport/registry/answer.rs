@@ -15,9 +15,9 @@ use super::refusals;
 use super::reply::Reply;
 use super::retry::retry_after;
 use super::trace;
-use crate::error::{Error, Kind, Reason};
+use crate::base::error::{Error, Kind, Reason};
+use crate::base::progress::redacted_with;
 use crate::oci::Digest;
-use crate::progress::redacted_with;
 
 /// Read of a refusal's body, in bytes.
 pub(super) const READ: usize = 64 * 1024;

@@ -15,7 +15,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::sign::CertifiedKey;
 
 use super::tls::{certificates, unreadable};
-use crate::error::{Error, Result};
+use crate::base::error::{Error, Result};
 
 /// The files of one directory, by name.
 #[derive(Debug, Default)]

@@ -8,8 +8,8 @@ use reqwest::Url;
 
 use super::proxy::Proxies;
 use super::tls::{self, TlsSettings};
+use crate::base::error::Result;
 use crate::credentials::{Credentials, Store};
-use crate::error::Result;
 use crate::oci::Repository;
 use crate::routes::Routes;
 

@@ -5,9 +5,9 @@ use super::admission;
 use super::host::Host;
 use super::optional::{Need, Question};
 use super::tags;
-use crate::error::{Error, Kind, Reason, Result};
+use crate::base::error::{Error, Kind, Reason, Result};
+use crate::base::progress::Event;
 use crate::oci::Reference;
-use crate::progress::Event;
 
 /// What it means if a target denies a look at a tag.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -24,10 +24,10 @@ use super::reply::Reply;
 use super::retry::Tries;
 use super::trace;
 use super::wire::{Call, Payload};
+use crate::base::error::{Error, Kind, Result};
+use crate::base::progress::Event;
 use crate::content::Body;
-use crate::error::{Error, Kind, Result};
 use crate::oci::{Descriptor, Repository};
-use crate::progress::Event;
 
 /// This much progress makes the breaks so far forgotten, where no retry budget says how long to be patient: at a
 /// mirror, say.

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::outage::{Evidence, Server};
-use crate::error::{Error, Kind};
+use crate::base::error::{Error, Kind};
 
 /// A try that failed, and what may be done about it.
 #[derive(Debug)]

@@ -72,7 +72,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::progress::Recorder;
+    use crate::base::progress::Recorder;
     use crate::transport::registry::config::Limits;
     use crate::transport::registry::outage::Work;
 

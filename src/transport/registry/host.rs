@@ -22,8 +22,8 @@ use super::reply::{Read, Reply};
 use super::retry::Tries;
 use super::root::Root;
 use super::wire::{Call, Payload, Wire};
+use crate::base::error::{Error, Kind, Result};
 use crate::credentials::Store;
-use crate::error::{Error, Kind, Result};
 use crate::oci::Digest;
 
 /// A registry as this run knows it.

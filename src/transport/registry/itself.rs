@@ -5,8 +5,8 @@ use async_trait::async_trait;
 use super::auth::Scopes;
 use super::optional::Need;
 use super::{Registries, download, manifests, referrers, tags};
+use crate::base::error::Result;
 use crate::content::{Body, ReferrerList, Source, TagList};
-use crate::error::Result;
 use crate::oci::{Descriptor, Digest, Manifest, Reference, Repository};
 
 /// The registries of a run as a source, each asked by its own name with the right to pull.

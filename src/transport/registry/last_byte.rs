@@ -13,8 +13,8 @@ use super::failure::{Failure, Retry, is_transient};
 use super::host::{Ask, Host};
 use super::outage::{Evidence, Server, Work};
 use super::reply::Reply;
+use crate::base::error::{Error, Kind, Result};
 use crate::content::Readable;
-use crate::error::{Error, Kind, Result};
 use crate::oci::{Descriptor, Repository};
 
 /// How often the byte may fail to come before the blob counts as unreadable: a file that was cut looks like a broken connection.

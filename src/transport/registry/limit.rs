@@ -20,9 +20,9 @@ use super::config::Limits;
 use super::lane::Lane;
 use super::reply::Reply;
 use super::rounds::LONGEST;
-use crate::error::{Error, Kind, Result};
-use crate::progress::units::duration;
-use crate::progress::{Event, Events};
+use crate::base::error::{Error, Kind, Result};
+use crate::base::progress::units::duration;
+use crate::base::progress::{Event, Events};
 
 /// When so small a part of the limit is left, pulls are spread.
 const SCARCE: u64 = 20;
@@ -325,7 +325,7 @@ fn quota(header: &str) -> Option<(u64, Option<u64>)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::progress::{Recorder, Silent};
+    use crate::base::progress::{Recorder, Silent};
 
     fn gate(max_wait: u64) -> Gate {
         let max_wait = Duration::from_secs(max_wait);

@@ -13,9 +13,9 @@ use super::outage::{Outage, Server, Work, given_up};
 use super::outflow::Watch;
 use super::unanswered::silence;
 use super::wire::{Call, Payload, Wire};
-use crate::error::Result;
-use crate::progress::Event;
-use crate::progress::units::duration;
+use crate::base::error::Result;
+use crate::base::progress::Event;
+use crate::base::progress::units::duration;
 
 /// An answer to what was sent that takes longer than this is worth a line.
 const LONG: Duration = Duration::from_secs(30);
@@ -130,7 +130,7 @@ fn long_wait(server: &Server, what: &str, since: Instant, patience: Duration) ->
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::progress::Recorder;
+    use crate::base::progress::Recorder;
     use crate::transport::registry::config::Limits;
 
     /// A quarter of an hour without a line looks like a program that hangs.

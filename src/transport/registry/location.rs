@@ -11,7 +11,7 @@ use super::failure::{Failure, Retry};
 use super::reply::Reply;
 use super::trace;
 use super::wire::Call;
-use crate::error::{Error, Kind};
+use crate::base::error::{Error, Kind};
 
 /// Where a redirect leads, if the answer is one that this call may follow; a streamed body cannot be sent again.
 pub(super) fn redirect(call: &Call<'_>, response: &Response, repeatable: bool) -> Result<Option<Url>, Failure> {

@@ -15,8 +15,8 @@ use super::memory::ReferrersApi;
 use super::optional::Need;
 use super::referrers;
 use super::reply::{Read, Reply};
+use crate::base::error::{Error, Kind, Reason, Result};
 use crate::content::{Lookup, Stored, TagDeletion};
-use crate::error::{Error, Kind, Reason, Result};
 use crate::oci::{
     Descriptor, Digest, MAX_MANIFEST_SIZE, Manifest, ManifestError, Reference, Repository, Tag, media_type,
 };

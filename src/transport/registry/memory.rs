@@ -14,8 +14,8 @@ use super::mount::Mounts;
 use super::optional::Answers;
 use super::spent::Spent;
 use super::stored::Proofs;
+use crate::base::error::{Error, Kind};
 use crate::credentials::Store;
-use crate::error::{Error, Kind};
 use crate::oci::{Digest, Reference, Repository, Tag};
 
 /// The smallest part of a blob that is worth a request, in bytes: what nginx allows where nobody has set a limit.
@@ -72,7 +72,7 @@ pub(super) struct Memory {
     /// By origin: servers that the registry redirects to, as anybody may read them.
     elsewhere: Mutex<HashMap<String, Arc<Auth>>>,
     /// Whether repositories take uploads, where a look into them was denied.
-    uploads: Mutex<HashMap<Repository, Arc<OnceCell<crate::error::Result<()>>>>>,
+    uploads: Mutex<HashMap<Repository, Arc<OnceCell<crate::base::error::Result<()>>>>>,
     denied: AtomicBool,
     /// A look-up has failed to its last try, and what was looked up counts as absent.
     stumbles: AtomicBool,
@@ -111,7 +111,7 @@ impl Memory {
     }
 
     /// Whether a repository takes uploads, to be found out once.
-    pub fn takes_uploads(&self, repository: &Repository) -> Arc<OnceCell<crate::error::Result<()>>> {
+    pub fn takes_uploads(&self, repository: &Repository) -> Arc<OnceCell<crate::base::error::Result<()>>> {
         let mut uploads = self.uploads.lock().unwrap_or_else(PoisonError::into_inner);
         uploads.entry(repository.clone()).or_default().clone()
     }

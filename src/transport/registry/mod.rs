@@ -80,13 +80,13 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use reqwest::Method;
 
+use crate::base::error::{Error, Kind, Result};
+use crate::base::progress::{Event, Events};
 use crate::content::{
     Account, Api, ApiAnswer, ApiRequest, Body, Lookup, Origin, Probed, Readable, ReferrerList, Sink, Source, Stored,
     TagDeletion, TagList,
 };
-use crate::error::{Error, Kind, Result};
 use crate::oci::{Descriptor, Digest, Manifest, Reference, Repository};
-use crate::progress::{Event, Events};
 use crate::routes::Place;
 pub use admission::Admission;
 pub use config::{Config, RegistryConfig, TlsConfig};

@@ -18,8 +18,8 @@ use super::last_byte;
 use super::projects::Turn;
 use super::reply::Reply;
 use super::upload::{concerns_more, location};
+use crate::base::error::{Kind, Result};
 use crate::content::Readable;
-use crate::error::{Kind, Result};
 use crate::oci::{Descriptor, Repository};
 
 /// So many mounts without an answer, one after the other, are enough at a registry that has answered others.

@@ -25,9 +25,9 @@ use super::host::{Ask, Host};
 use super::memory::Memory;
 use super::reply::{Read, Reply};
 use super::retry::backoff;
-use crate::error::{Error, Kind, Result};
+use crate::base::error::{Error, Kind, Result};
+use crate::base::progress::Event;
 use crate::oci::{Reference, media_type};
-use crate::progress::Event;
 
 /// Failures in a row, each after its own tries, of a kind of question that the registry has answered before.
 const MOST_FAILURES: u32 = 3;

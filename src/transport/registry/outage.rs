@@ -34,9 +34,9 @@ use tokio::sync::Notify;
 
 use super::config::Limits;
 use super::rounds::LONGEST;
-use crate::error::{Error, Kind, Result, Stopped};
-use crate::progress::units::duration;
-use crate::progress::{Event, Events};
+use crate::base::error::{Error, Kind, Result, Stopped};
+use crate::base::progress::units::duration;
+use crate::base::progress::{Event, Events};
 
 pub(super) use announced::Announced;
 use announced::Waits;

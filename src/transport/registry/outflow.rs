@@ -12,8 +12,8 @@ use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
 
 use super::patience::LEAST;
+use crate::base::error::{Error, Result};
 use crate::content::BlobReader;
-use crate::error::{Error, Result};
 
 /// A blob, or a part of one, on its way out.
 pub(super) struct Outflow {

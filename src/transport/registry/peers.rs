@@ -9,7 +9,7 @@ use reqwest::{Method, Url};
 use super::config::Limits;
 use super::outage::Outage;
 use super::wire::Call;
-use crate::progress::Events;
+use crate::base::progress::Events;
 
 /// What a server is needed for.
 #[derive(Clone, Copy, PartialEq, Eq)]

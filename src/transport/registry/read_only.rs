@@ -12,9 +12,9 @@ use tokio::sync::Notify;
 
 use super::config::Limits;
 use super::rounds::Rounds;
-use crate::error::{Error, Result};
-use crate::progress::units::duration;
-use crate::progress::{Event, Events};
+use crate::base::error::{Error, Result};
+use crate::base::progress::units::duration;
+use crate::base::progress::{Event, Events};
 
 /// The mode is reported at most once in this time: between two of Harbor's cores that differ it may begin and end every second.
 const OFTEN: Duration = Duration::from_secs(30);
@@ -135,8 +135,8 @@ mod tests {
 
     use futures_util::FutureExt;
 
-    use crate::error::Kind;
-    use crate::progress::Recorder;
+    use crate::base::error::Kind;
+    use crate::base::progress::Recorder;
 
     fn mode(max_wait: Duration, first_delay: Duration) -> (Arc<ReadOnly>, Arc<Recorder>) {
         let recorder = Arc::new(Recorder::default());

@@ -16,12 +16,12 @@ use super::memory::ReferrersApi;
 use super::optional::{Need, Question};
 use super::paging::{Onward, Pages};
 use super::reply::{Read, Reply};
+use crate::base::error::{Error, Kind, Reach, Reason, Result};
+use crate::base::progress::Event;
 use crate::content::{Lookup, ReferrerList, Stored};
-use crate::error::{Error, Kind, Reach, Reason, Result};
 use crate::oci::{
     Descriptor, Digest, MAX_MANIFEST_SIZE, Manifest, Reference, Repository, Tag, has_at_most_values, media_type,
 };
-use crate::progress::Event;
 
 /// More companions of one image than anybody has; a bound on what a registry can make us read.
 const MAX_ATTACHED: usize = 10_000;

@@ -9,7 +9,7 @@
 
 use serde::Deserialize;
 
-use crate::error::Reason;
+use crate::base::error::Reason;
 
 #[derive(Deserialize)]
 struct Errors {

@@ -13,7 +13,7 @@ use super::outage::Server;
 use super::patience::Patience;
 use super::trace::{self, Talk};
 use super::unanswered::broken;
-use crate::error::{Error, Kind, Reason};
+use crate::base::error::{Error, Kind, Reason};
 
 /// Characters of a header that are shown.
 const SHOWN: usize = 40;

@@ -16,9 +16,9 @@ use super::rounds;
 use super::spent::OfBlob;
 use super::trace::Log;
 use super::wire::Wire;
-use crate::error::{Error, Kind, Reason, Result};
-use crate::progress::units::duration;
-use crate::progress::{Event, Events};
+use crate::base::error::{Error, Kind, Reason, Result};
+use crate::base::progress::units::duration;
+use crate::base::progress::{Event, Events};
 
 /// The most often a request is repeated at once, without waiting: after a token was renewed, after a stale session.
 const MOST_AT_ONCE: u32 = 3;
@@ -387,7 +387,7 @@ pub(super) fn retry_after(header: &str, now: std::time::SystemTime) -> Option<Du
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::progress::Recorder;
+    use crate::base::progress::Recorder;
     use crate::transport::registry::Config;
 
     #[test]

@@ -20,8 +20,8 @@ use super::reply::Reply;
 use super::retry::Tries;
 use super::unanswered::spoke_tls;
 use super::wire::{Call, Payload, Wire, is_loopback};
-use crate::error::{Error, Kind, Result};
-use crate::progress::Event;
+use crate::base::error::{Error, Kind, Result};
+use crate::base::progress::Event;
 
 /// Read of a refusal, in bytes.
 const MOST_SHOWN: usize = 4096;

@@ -23,7 +23,7 @@ use super::outflow::{Feed, Outflow};
 use super::reply::Reply;
 use super::upload::{Upload, concerns_more, location};
 use super::wire::Payload;
-use crate::error::{Error, Kind};
+use crate::base::error::{Error, Kind};
 
 /// Codes of a 403 that are final (distribution-spec, "Error Codes").
 const DENIALS: [&str; 2] = ["DENIED", "TOOMANYREQUESTS"];

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::outage::Work;
-use crate::error::{Error, Result};
+use crate::base::error::{Error, Result};
 use crate::oci::Digest;
 
 /// How often a blob may fail to the last try of a request, before it is not tried again.
@@ -101,7 +101,7 @@ impl OfBlob {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::{Kind, Reason};
+    use crate::base::error::{Kind, Reason};
 
     #[test]
     fn a_blob_that_fails_again_and_again_is_not_tried_until_it_succeeds_somewhere() {

@@ -16,8 +16,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use super::host::Host;
 use super::outage::Work;
 use super::{last_byte, upload};
+use crate::base::error::{Error, Reason, Result};
 use crate::content::Readable;
-use crate::error::{Error, Reason, Result};
 use crate::oci::{Descriptor, Digest, Repository};
 
 /// So many reads may fail before the registry counts as one from which nothing can be read: one alone may have met a busy moment.

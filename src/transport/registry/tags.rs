@@ -21,8 +21,8 @@ use super::paging::{Onward, Pages};
 use super::reply::Read as Answer;
 use super::tag_page::{Entry, MOST_TAGS, Page};
 use super::trace;
+use crate::base::error::{Error, Kind, Result};
 use crate::content::TagList;
-use crate::error::{Error, Kind, Result};
 use crate::oci::{Repository, Tag};
 
 /// The largest page, in bytes: servers that ignore `n` send everything at once.

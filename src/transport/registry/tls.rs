@@ -17,7 +17,7 @@ use rustls::server::ParsedCertificate;
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, OtherError, RootCertStore, SignatureScheme};
 
 use super::certs::{CertDir, Identities};
-use crate::error::{Error, Kind, Result};
+use crate::base::error::{Error, Kind, Result};
 
 /// What decides which servers are trusted; equal settings share connections.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

@@ -11,8 +11,8 @@ use std::time::Instant;
 use reqwest::Url;
 use reqwest::header::HeaderMap;
 
-use crate::error::Error;
-use crate::progress::{Event, Events, Exchange, Headers, Moment};
+use crate::base::error::Error;
+use crate::base::progress::{Event, Events, Exchange, Headers, Moment};
 
 /// Query keys of the distribution protocol whose values are no secrets; every other value is masked.
 const OPEN: [&str; 8] = ["digest", "mount", "from", "n", "last", "scope", "service", "artifactType"];
@@ -239,7 +239,7 @@ impl Drop for Talk {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::progress::Recorder;
+    use crate::base::progress::Recorder;
 
     #[test]
     fn a_signed_url_does_not_show_its_signature() {

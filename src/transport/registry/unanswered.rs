@@ -6,7 +6,7 @@ use super::failure::{Failure, Retry};
 use super::proxy::{Proxy, by_way_of};
 use super::tls;
 use super::tls_words;
-use crate::error::{Error, Kind};
+use crate::base::error::{Error, Kind};
 
 /// No answer came in this time. `aside`: what is to be said of it.
 pub(super) fn silence(what: &str, limit: Duration, aside: &str, proxy: Option<&Proxy>) -> Failure {

@@ -29,10 +29,10 @@ use super::session::Session;
 use super::stored;
 use super::unanswered::has_no_address;
 use super::wire::Payload;
+use crate::base::error::{Error, Kind, Reach, Reason, Result};
+use crate::base::progress::Event;
 use crate::content::{Origin, Readable};
-use crate::error::{Error, Kind, Reach, Reason, Result};
 use crate::oci::{Descriptor, Digest, Repository};
-use crate::progress::Event;
 
 /// This much progress after a break makes the earlier breaks forgotten, in bytes.
 const ENOUGH: u64 = 1024 * 1024;

@@ -29,8 +29,8 @@ use super::tls::{self, TlsSettings};
 use super::trace::{Log, Talk};
 use super::unanswered::{silence, unanswered};
 use super::{Config, answer, refusals, trace};
-use crate::error::{Error, Kind, Result};
-use crate::progress::Events;
+use crate::base::error::{Error, Kind, Result};
+use crate::base::progress::Events;
 
 const MOST_REDIRECTS: usize = 10;
 

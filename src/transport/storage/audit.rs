@@ -13,9 +13,9 @@ use super::fault::{Fault, FaultKind};
 use super::nodes::{Node, parts_of};
 use super::survey::{Holding, Survey, Tagged};
 use super::{Storage, data_path};
+use crate::base::progress::{Event, Events, Phase};
 use crate::content::{Manifests, in_parallel};
 use crate::oci::{Digest, Manifest, Repository};
-use crate::progress::{Event, Events, Phase};
 
 /// How much of a blob is looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

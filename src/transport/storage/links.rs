@@ -70,7 +70,7 @@ fn is_just_emptied(tree: &Tree, path: &str) -> bool {
 
 fn read_once(tree: &Tree, path: &str) -> Result<Option<Digest>, Fault> {
     let bad = |what: &str| Fault::new(path, FaultKind::BadLink, what);
-    let unreadable = |error: crate::error::Error| Fault::new(path, FaultKind::Unreadable, error.chain());
+    let unreadable = |error: crate::base::error::Error| Fault::new(path, FaultKind::Unreadable, error.chain());
     let slice = match tree.file(path).map_err(unreadable)? {
         Found::File(slice) => slice,
         Found::Odd(what) => return Err(Fault::new(path, FaultKind::WrongType, what)),

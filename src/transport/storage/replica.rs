@@ -18,10 +18,10 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::{Storage, data_path, links};
+use crate::base::error::{Error, Kind, Result};
+use crate::base::progress::{Event, Events};
 use crate::content::{Files, LinkMode, Linked, Reasons, Slice, keep, why_not_linked};
-use crate::error::{Error, Kind, Result};
 use crate::oci::{Descriptor, Digest, Manifest, Repository, Tag};
-use crate::progress::{Event, Events};
 
 /// Where the tree begins.
 const ROOT: &str = "docker/registry/v2";

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use super::fault::{Fault, FaultKind};
 use super::tree::Kind;
 use super::{Storage, links};
+use crate::base::error::Result;
 use crate::content::in_parallel;
-use crate::error::Result;
 use crate::oci::{Digest, Reference, Repository, Tag};
 
 /// How deep repository names are followed; a name has at most 255 characters.

@@ -17,8 +17,9 @@ use std::sync::Arc;
 use directory::Directory;
 use packed::Packed;
 
-use crate::content::{Identity, Linkable, Slice, tar};
-use crate::error::{Error, Result};
+use crate::archive::tar;
+use crate::base::error::{Error, Result};
+use crate::content::{Identity, Linkable, Slice};
 
 /// Where the tree of a storage lies, seen from what somebody may call its directory: itself, a directory on the way to it, a
 /// registry's `rootdirectory`, Harbor's data volume.

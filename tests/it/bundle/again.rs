@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
+use gapferry::base::progress::{Event, Events, Phase, Reporter};
 use gapferry::bundle::{Whole, Writer};
-use gapferry::progress::{Event, Events, Phase, Reporter};
 use rustix::fs::{XattrFlags, getxattr, setxattr};
 
 use super::ground::{Builder, two_images};

@@ -7,12 +7,12 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
+use gapferry::base::error::{Error, Kind, Result};
+use gapferry::base::progress::{Events, Silent};
 use gapferry::bundle::{Basis, Contents, Finished, Options, Writer};
 use gapferry::content::{Body, Origin, ReferrerList, Sink, Source, TagList};
-use gapferry::error::{Error, Kind, Result};
-use gapferry::lock::{LOCK_VERSION, Lock, LockedImage};
 use gapferry::oci::{Algorithm, Descriptor, Digest, Manifest, Reference, Repository, media_type};
-use gapferry::progress::{Events, Silent};
+use gapferry::pipeline::lock::{LOCK_VERSION, Lock, LockedImage};
 use serde_json::json;
 
 /// Holds blobs in memory; writes down what it is asked for.

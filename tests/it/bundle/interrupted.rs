@@ -5,9 +5,9 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use gapferry::check::{Depth, check};
-use gapferry::progress::{Event, Recorder, Silent};
-use gapferry::transport::layout::Layout;
+use gapferry::base::progress::{Event, Recorder, Silent};
+use gapferry::files::Layout;
+use gapferry::verify::{Depth, check};
 
 use super::ground::{Builder, noise, two_images};
 use crate::support::{sha256_file, tempdir};
@@ -30,7 +30,7 @@ fn interrupted(builder: &Builder, out: &Path) {
 }
 
 fn assert_clean(out: &Path) {
-    let report = check(out, Depth::Full, &(Arc::new(Silent) as gapferry::progress::Events)).unwrap();
+    let report = check(out, Depth::Full, &(Arc::new(Silent) as gapferry::base::progress::Events)).unwrap();
     assert!(report.is_clean(), "{report:#?}");
     let left: Vec<PathBuf> = std::fs::read_dir(out.parent().unwrap()).unwrap().map(|e| e.unwrap().path()).collect();
     assert!(!left.iter().any(|path| path.to_string_lossy().contains(".partial")), "{left:?}");
@@ -178,7 +178,7 @@ fn a_tar_cut_anywhere_at_its_beginning_is_an_error_or_a_fault_and_never_a_panic(
         std::fs::write(&cut, &whole[..length]).unwrap();
         let unseen = Layout::open(&cut).is_ok_and(|layout| layout.faults().is_empty());
         assert!(!unseen, "cut at {length}");
-        let checked = check(&cut, Depth::Full, &(Arc::new(Silent) as gapferry::progress::Events));
+        let checked = check(&cut, Depth::Full, &(Arc::new(Silent) as gapferry::base::progress::Events));
         assert!(checked.is_ok_and(|report| !report.is_clean()) || length < 3072, "cut at {length}");
     }
 }

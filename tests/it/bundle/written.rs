@@ -4,11 +4,11 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 
+use gapferry::base::error::Kind;
+use gapferry::base::progress::{Events, Silent};
 use gapferry::bundle::{Bundle, Options, Whole, Writer};
-use gapferry::check::{Depth, check};
 use gapferry::content::Source;
-use gapferry::error::Kind;
-use gapferry::progress::{Events, Silent};
+use gapferry::verify::{Depth, check};
 
 use super::ground::{Builder, noise, two_images};
 use crate::support::{files_below, sha256_file, skopeo, tempdir};
@@ -173,7 +173,7 @@ fn exporting_again_repairs_a_damaged_bundle_and_fetches_only_what_is_damaged() {
 
 /// Flips a bit in the middle of a file of a bundle of either form.
 fn damage(bundle: &Path, path: &str) {
-    let layout = gapferry::transport::layout::Layout::open(bundle).unwrap();
+    let layout = gapferry::files::Layout::open(bundle).unwrap();
     let bytes = layout.read(path, u64::MAX).unwrap().unwrap();
     let file = if layout.is_tar() { bundle.to_owned() } else { bundle.join(path) };
     let mut all = std::fs::read(&file).unwrap();

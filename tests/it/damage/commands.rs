@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use gapferry::progress::Event;
+use gapferry::base::progress::Event;
 use tar::EntryType;
 
 use super::bundle::{Fixture, Form, blob_path};

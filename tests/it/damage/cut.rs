@@ -4,16 +4,16 @@ use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
 
-use gapferry::check::{self, Depth};
-use gapferry::error::Kind;
-use gapferry::progress::Silent;
+use gapferry::base::error::Kind;
+use gapferry::base::progress::Silent;
+use gapferry::verify::{self, Depth};
 
 use super::bundle::{Fixture, Form, Parts, verify};
 use crate::support::{gapferry, tempdir};
 
 /// Whether the check finds something, by its own verdict; never a panic.
 fn is_found(path: &Path) -> bool {
-    match check::check(path, Depth::Full, &(Arc::new(Silent) as gapferry::progress::Events)) {
+    match verify::check(path, Depth::Full, &(Arc::new(Silent) as gapferry::base::progress::Events)) {
         Ok(report) => !report.is_clean(),
         Err(error) => matches!(error.kind(), Kind::Input | Kind::Damaged),
     }

@@ -9,8 +9,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use gapferry::base::progress::Silent;
 use gapferry::credentials::Credentials;
-use gapferry::progress::Silent;
 use gapferry::transport::registry::{Config, Registries, RegistryConfig};
 
 use crate::support::harbor::{Account, Harbor as Server, Project, Right, Setup};

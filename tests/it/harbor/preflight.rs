@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use async_trait::async_trait;
+use gapferry::base::error::{Kind, Result};
 use gapferry::content::{Account, Api, ApiAnswer, ApiRequest, Probed};
-use gapferry::error::{Kind, Result};
-use gapferry::harbor::{self, Detected, Preflight, ProjectOptions, Severity};
 use gapferry::oci::Repository;
+use gapferry::pipeline::harbor::{self, Detected, Preflight, ProjectOptions, Severity};
 
 use super::{ADMIN, CI, Creds, NOBODY, OLGA, ROBOT, client, three_projects};
 use crate::support::harbor::{Harbor as Server, Project, Right, Setup};

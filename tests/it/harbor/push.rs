@@ -1,8 +1,8 @@
 //! The real client pushing to Harbor: what it must get right there, and what it says when Harbor refuses.
 
 use bytes::Bytes;
+use gapferry::base::error::Kind;
 use gapferry::content::{Sink, Source};
-use gapferry::error::Kind;
 use gapferry::oci::{Manifest, Reference, media_type};
 use gapferry::transport::registry::Registries;
 

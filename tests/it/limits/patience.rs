@@ -5,10 +5,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
+use gapferry::base::error::Kind;
+use gapferry::base::progress::{Event, Events, Recorder};
 use gapferry::content::Source;
-use gapferry::error::Kind;
 use gapferry::oci::{Reference, Repository};
-use gapferry::progress::{Event, Events, Recorder};
 use gapferry::transport::registry::{Config, Registries};
 
 use crate::limits::shop::{Shop, is_pull};

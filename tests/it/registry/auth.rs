@@ -1,8 +1,8 @@
 //! A real registry that wants a password.
 
+use gapferry::base::error::Kind;
 use gapferry::content::{Account, Api, ApiRequest, Source};
 use gapferry::credentials::{Credentials, Store};
-use gapferry::error::Kind;
 use gapferry::transport::registry::{Config, RegistryConfig};
 
 use crate::registry::shelf::{self, Shelf, read, repository, tag};

@@ -4,8 +4,8 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use gapferry::base::error::{Error, Kind};
 use gapferry::content::Source;
-use gapferry::error::{Error, Kind};
 use gapferry::transport::registry::{Config, RegistryConfig, TlsConfig};
 
 use crate::registry::shelf::{repository, tag};

@@ -5,8 +5,8 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use gapferry::base::error::Kind;
 use gapferry::content::{Lookup, Sink};
-use gapferry::error::Kind;
 use gapferry::oci::{Algorithm, Descriptor, Digest, Manifest, media_type};
 use gapferry::routes::Routes;
 use gapferry::transport::registry::{Config, Registries};

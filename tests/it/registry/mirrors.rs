@@ -3,11 +3,11 @@
 
 use std::sync::Arc;
 
+use gapferry::base::error::{Kind, Result};
+use gapferry::base::progress::{Event, Recorder};
 use gapferry::content::{Cached, Origin, Sink, Source};
 use gapferry::credentials::{Credentials, Store};
-use gapferry::error::{Kind, Result};
 use gapferry::oci::{Digest, Reference, Repository};
-use gapferry::progress::{Event, Recorder};
 use gapferry::routes::Routes;
 use gapferry::transport::registry::{Config, Registries, Served, TlsConfig};
 

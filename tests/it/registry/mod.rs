@@ -15,7 +15,7 @@ mod tls;
 use std::sync::Arc;
 use std::time::Duration;
 
-use gapferry::progress::{Events, Recorder};
+use gapferry::base::progress::{Events, Recorder};
 use gapferry::transport::registry::{Config, Registries};
 
 /// A configuration that loses no time between tries.

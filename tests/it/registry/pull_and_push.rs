@@ -1,8 +1,8 @@
 //! A real registry: what goes in comes out.
 
 use futures_util::StreamExt;
+use gapferry::base::error::Kind;
 use gapferry::content::{Lookup, Sink, Source};
-use gapferry::error::Kind;
 use gapferry::oci::{Digest, Tag};
 use gapferry::transport::registry::Registries;
 

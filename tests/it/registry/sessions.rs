@@ -3,9 +3,9 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
+use gapferry::base::error::{Kind, Reason};
 use gapferry::content::Sink;
 use gapferry::credentials::{Credentials, Store};
-use gapferry::error::{Kind, Reason};
 use gapferry::oci::Descriptor;
 use gapferry::transport::registry::Config;
 

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use gapferry::base::error::{Kind, Reason};
 use gapferry::content::{Readable, Sink};
-use gapferry::error::{Kind, Reason};
 use gapferry::oci::Descriptor;
 use gapferry::transport::registry::Config;
 

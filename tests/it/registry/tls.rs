@@ -4,9 +4,9 @@ use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+use gapferry::base::error::{Kind, Result};
 use gapferry::content::Source;
 use gapferry::credentials::{Credentials, Store};
-use gapferry::error::{Kind, Result};
 use gapferry::transport::registry::{Config, Proxies, RegistryConfig, TlsConfig};
 
 use crate::registry::shelf::{self, Shelf, read, repository, tag};
@@ -114,7 +114,7 @@ async fn a_server_that_wants_to_know_us_is_shown_our_certificate() {
         let own = RegistryConfig { cert_dir: Some(certs_d.clone()), ..RegistryConfig::default() };
         Config { per_registry: [(server.host.clone(), own)].into_iter().collect(), ..config() }
     };
-    let recorder = std::sync::Arc::new(gapferry::progress::Recorder::default());
+    let recorder = std::sync::Arc::new(gapferry::base::progress::Recorder::default());
     let half = gapferry::transport::registry::Registries::new(with_directory(), recorder).err().unwrap();
     assert!(half.to_string().contains("client.cert: client.key is missing"), "{half}");
 
@@ -129,7 +129,7 @@ async fn a_file_without_certificates_is_named_before_any_request() {
     let empty = directory.path().join("empty.pem");
     std::fs::write(&empty, "nothing here").unwrap();
     for path in [empty, directory.path().join("missing.pem")] {
-        let recorder = std::sync::Arc::new(gapferry::progress::Recorder::default());
+        let recorder = std::sync::Arc::new(gapferry::base::progress::Recorder::default());
         let error = gapferry::transport::registry::Registries::new(trusting(&[&path]), recorder).err().unwrap();
         assert_eq!(error.kind(), Kind::Input);
         assert!(error.to_string().contains(&path.display().to_string()), "{error}");

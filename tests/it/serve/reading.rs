@@ -1,6 +1,6 @@
 //! What a layout holds is read: images, lists, referrers, ranges.
 
-use gapferry::progress::Event;
+use gapferry::base::progress::Event;
 use serde_json::json;
 
 use super::{code, docker, layout_of};

@@ -1,7 +1,7 @@
 //! Pushes and deletions: a layout stays whole, whatever breaks off.
 
+use gapferry::base::progress::Event;
 use gapferry::oci::Digest;
-use gapferry::progress::Event;
 
 use super::{code, docker, layout_of};
 use crate::support::embedded::Embedded;

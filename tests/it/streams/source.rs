@@ -4,12 +4,12 @@ use std::io::{self, Read};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
+use gapferry::base::error::Kind;
+use gapferry::base::progress::{Events, Silent};
 use gapferry::bundle::stream::{Hand, Incoming, Outlet, Stream};
 use gapferry::bundle::{Bundle, Options};
-use gapferry::check::{Depth, Report, check};
-use gapferry::error::Kind;
-use gapferry::graph::{Graph, Image};
-use gapferry::progress::{Events, Silent};
+use gapferry::pipeline::graph::{Graph, Image};
+use gapferry::verify::{Depth, Report, check};
 
 use crate::bundle::ground::{Builder, noise};
 use crate::support::tempdir;

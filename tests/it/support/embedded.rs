@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use gapferry::progress::{Events, Recorder};
+use gapferry::base::progress::{Events, Recorder};
 use gapferry::serve::{Limits, Options, Server};
 
 use super::http::{self, Request};
@@ -90,7 +90,7 @@ impl Embedded {
         &self.references
     }
 
-    pub fn events(&self) -> Vec<gapferry::progress::Event> {
+    pub fn events(&self) -> Vec<gapferry::base::progress::Event> {
         self.events.events()
     }
 }

@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
+use gapferry::base::progress::Silent;
 use gapferry::bundle::volumes::Shape;
 use gapferry::bundle::{Options, Volumes, Writer};
-use gapferry::progress::Silent;
 
 use crate::bundle::ground::{Builder, noise, two_images};
 use crate::support::gate::Gate;

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use gapferry::check::Report;
+use gapferry::verify::Report;
 
 use super::read::{SIZE, Set, blamed, checked, import, verify};
 use crate::bundle::ground::{Builder, noise};

@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::Arc;
 
+use gapferry::base::progress::{Events, Silent};
 use gapferry::bundle::volumes::Opened;
-use gapferry::check::{self, Depth, Report};
-use gapferry::progress::{Events, Silent};
+use gapferry::verify::{self, Depth, Report};
 use serde_json::Value;
 
 use crate::bundle::ground::{Builder, noise};
@@ -55,7 +55,7 @@ impl Set {
 
     fn expected(&self) -> Vec<(String, String, String)> {
         let images = self.builder.contents().lock.images;
-        let image = |image: &gapferry::lock::LockedImage| {
+        let image = |image: &gapferry::pipeline::lock::LockedImage| {
             let tag = image.reference.tag.as_ref().unwrap().to_string();
             (image.reference.repository.path().to_owned(), tag, image.digest.to_string())
         };
@@ -65,7 +65,7 @@ impl Set {
 
 pub(super) fn checked(paths: &[PathBuf]) -> Report {
     let events: Events = Arc::new(Silent);
-    check::check_opened(&Opened::open(paths).unwrap(), Depth::Chunks, &events).unwrap()
+    verify::check_opened(&Opened::open(paths).unwrap(), Depth::Chunks, &events).unwrap()
 }
 
 /// The files that have a problem.
@@ -214,7 +214,7 @@ fn a_bit_that_flips_anywhere_is_found_and_only_its_volume_is_named() {
                 report.problems
             );
             let state =
-                report.set.unwrap().volumes.iter().filter(|volume| volume.state != check::VolumeState::Good).count();
+                report.set.unwrap().volumes.iter().filter(|volume| volume.state != verify::VolumeState::Good).count();
             assert_eq!(state, 1, "byte {place} of volume {}", at + 1);
             let alone = verify(std::slice::from_ref(path));
             assert_ne!(alone.code, Some(0), "byte {place} of volume {} alone: {}", at + 1, alone.stdout);

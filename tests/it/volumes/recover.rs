@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
 
+use gapferry::base::progress::Silent;
 use gapferry::bundle::volumes::{Part, RecoveryOf, SetName, recovery_length, write_recovery};
 use gapferry::oci::Digest;
-use gapferry::progress::Silent;
 use serde_json::Value;
 
 use crate::bundle::ground::two_images;
@@ -43,7 +43,7 @@ impl Ground {
         let lengths: Vec<u64> = sizes.iter().map(|size| *size as u64).collect();
         let limit = recovery_length(&lengths, recovery, 1 << 40).unwrap();
         let of = RecoveryOf { identity, created, limit, volumes, recovery };
-        let events: gapferry::progress::Events = Arc::new(Silent);
+        let events: gapferry::base::progress::Events = Arc::new(Silent);
         write_recovery(&set, &of, false, &events).unwrap();
         let whole = files_below(directory.path());
         assert!(
@@ -366,7 +366,7 @@ fn of_a_bundle_that_was_split_with_recovery_as_much_may_be_lost_and_it_is_import
     for (size, recovery) in [("100kB", 7), ("1500kB", 2), ("1GB", 1)] {
         split(directory.path(), size, recovery).ended(0);
         let whole = files_below(&set);
-        let limit = gapferry::progress::units::parse_bytes(size).unwrap();
+        let limit = gapferry::base::progress::units::parse_bytes(size).unwrap();
         let paths = tars(&set);
         assert!(
             whole.len() == paths.len() && paths.iter().all(|path| path.metadata().unwrap().len() <= limit),

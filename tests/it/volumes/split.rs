@@ -49,7 +49,7 @@ fn the_volumes_of_any_size_hold_every_byte_once_for_tar_and_sha256sum() {
         let paths = volumes(&out);
         assert!(paths.len() >= least && (least > 1) == (paths.len() > 1), "{size}: {}", paths.len());
         let mut held: BTreeMap<String, Vec<u8>> = BTreeMap::new();
-        let limit = gapferry::progress::units::parse_bytes(size).unwrap();
+        let limit = gapferry::base::progress::units::parse_bytes(size).unwrap();
         for path in &paths {
             assert!(path.metadata().unwrap().len() <= limit, "{} is too large", path.display());
             let unpacked = out.join("unpacked");

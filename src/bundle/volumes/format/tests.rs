@@ -80,7 +80,7 @@ fn a_forged_volume_is_refused_before_anything_goes_by_it() {
     let text = String::from_utf8(volume().to_bytes().unwrap()).unwrap();
     for (from, to) in [("\"segments\": 3,", ""), ("\"limit\"", "\"more\": 1, \"limit\""), ("{", "[")] {
         let parsed = VolumeJson::parse(text.replacen(from, to, 1).as_bytes(), "x", 3);
-        assert!(parsed.is_err_and(|error| error.kind() == crate::error::Kind::Damaged), "{from}");
+        assert!(parsed.is_err_and(|error| error.kind() == crate::base::error::Kind::Damaged), "{from}");
     }
 }
 

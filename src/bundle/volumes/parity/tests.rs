@@ -142,7 +142,7 @@ fn one_more_than_there_is_parity_for_is_refused_and_nothing_written() {
     assert_eq!(shards.lacking(), 1);
     let target = ground.target(Which::Original(0), ".new");
     let error = shards.weave(&[target], &|_| ()).unwrap_err();
-    assert_eq!(error.kind(), crate::error::Kind::Damaged);
+    assert_eq!(error.kind(), crate::base::error::Kind::Damaged);
     assert_eq!(fs::read(ground.path(Which::Original(0)).with_extension("new")).unwrap(), b"");
 }
 

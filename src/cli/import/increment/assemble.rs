@@ -4,23 +4,23 @@
 use std::collections::HashSet;
 
 use super::super::{Cargo, FILES_AT_ONCE, OF_BUNDLE};
+use crate::base::error::{Error, Reason, Result};
+use crate::base::progress::Event;
+use crate::base::progress::units::count;
 use crate::bundle::Bundle;
 use crate::cli::companions::counted;
 use crate::cli::context::Context;
 use crate::cli::push::report::named;
-use crate::companion::Kind;
 use crate::content::Cached;
-use crate::error::{Error, Reason, Result};
-use crate::graph::{Graph, Image};
 use crate::increment::Expected;
-use crate::lock::{Attached, Lock};
 use crate::oci::Digest;
-use crate::plan::Targets;
-use crate::progress::Event;
-use crate::progress::units::count;
-use crate::receipt::ImageReceipt;
-use crate::resolve::{self, Failures};
-use crate::walk::{Origin, Walk};
+use crate::pipeline::companion::Kind;
+use crate::pipeline::graph::{Graph, Image};
+use crate::pipeline::lock::{Attached, Lock};
+use crate::pipeline::plan::Targets;
+use crate::pipeline::receipt::ImageReceipt;
+use crate::pipeline::resolve::{self, Failures};
+use crate::pipeline::walk::{Origin, Walk};
 
 /// Images that cannot be pushed because the bytes of a manifest of theirs are nowhere to be had.
 #[derive(Default)]
@@ -95,7 +95,7 @@ pub fn split(
 
 /// What is wrong, and what helps.
 fn reason(error: &Error) -> String {
-    format!("{}; {}", error.chain(), crate::plan::WITHHELD_REMEDY)
+    format!("{}; {}", error.chain(), crate::pipeline::plan::WITHHELD_REMEDY)
 }
 
 impl Lost {

@@ -5,15 +5,15 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use async_trait::async_trait;
 
 use super::Pruning;
+use crate::base::error::Result;
+use crate::base::progress::Event;
 use crate::content::Account;
-use crate::error::Result;
-use crate::harbor;
 use crate::increment::{Disclose, Disclosed, orphans};
-use crate::lock::LockedImage;
 use crate::oci::{Descriptor, Reference, Repository, Tag};
-use crate::plan::Targets;
-use crate::progress::Event;
-use crate::receipt::CompanionReceipt;
+use crate::pipeline::harbor;
+use crate::pipeline::lock::LockedImage;
+use crate::pipeline::plan::Targets;
+use crate::pipeline::receipt::CompanionReceipt;
 use crate::transport::registry::Registries;
 
 /// What the bundle has in each repository of the target: that stays.

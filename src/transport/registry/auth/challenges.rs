@@ -5,7 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::challenge::{Bearer, Challenge};
 use super::scope::Scopes;
-use crate::error::Error;
+use crate::base::error::Error;
 
 /// The challenges of one registry.
 #[derive(Default)]

@@ -17,9 +17,9 @@ use serde_json::Value;
 use super::challenge::Bearer;
 use super::claims::{self, Granted};
 use super::scope::Scopes;
+use crate::base::error::{Error, Kind};
+use crate::base::progress::conceal;
 use crate::credentials::{Credentials, Secret};
-use crate::error::{Error, Kind};
-use crate::progress::conceal;
 use crate::transport::registry::answer::{excerpt_without, is_page, refusal_of_token};
 use crate::transport::registry::failure::{Failure, is_transient};
 use crate::transport::registry::reply::Reply;
@@ -289,7 +289,7 @@ mod tests {
             let header = basic_header(&credentials).unwrap();
             let sent = header.to_str().unwrap().trim_start_matches("Basic ").trim_end_matches('=').to_owned();
             for echoed in [sent.clone(), sent.replace('+', "-").replace('/', "_")] {
-                let shown = crate::progress::redacted(&format!("Authorization: Basic {echoed}")).into_owned();
+                let shown = crate::base::progress::redacted(&format!("Authorization: Basic {echoed}")).into_owned();
                 assert_eq!(shown, "Authorization: Basic ***");
             }
         }

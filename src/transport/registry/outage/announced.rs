@@ -5,9 +5,9 @@
 use std::time::{Duration, Instant};
 
 use super::{FORGOTTEN, OFTEN, Outage, WORTH_A_LINE, Work};
-use crate::error::Stopped;
-use crate::progress::Event;
-use crate::progress::units::duration;
+use crate::base::error::Stopped;
+use crate::base::progress::Event;
+use crate::base::progress::units::duration;
 
 /// An announced wait shorter than this is reported only if another one follows.
 const SHORT: Duration = Duration::from_secs(5);

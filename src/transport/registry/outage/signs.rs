@@ -5,7 +5,7 @@ use std::convert::Infallible;
 use std::time::{Duration, Instant};
 
 use super::{Evidence, LOOK, Outage, Suspicion, Work, used_up_by};
-use crate::error::Stopped;
+use crate::base::error::Stopped;
 use crate::transport::registry::outflow::Watch;
 
 /// When to ask for a sign of life.
@@ -146,7 +146,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::progress::Recorder;
+    use crate::base::progress::Recorder;
     use crate::transport::registry::config::Limits;
 
     fn outage(retry_budget: Option<u64>) -> Outage {

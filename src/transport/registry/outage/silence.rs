@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use super::{BELIEVED, FORGOTTEN, WORTH_A_LINE, Work};
-use crate::error::Stopped;
+use crate::base::error::Stopped;
 use crate::transport::registry::config::Limits;
 use crate::transport::registry::rounds::Rounds;
 

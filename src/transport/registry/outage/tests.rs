@@ -1,5 +1,5 @@
 use super::*;
-use crate::progress::Recorder;
+use crate::base::progress::Recorder;
 use std::sync::Arc;
 
 mod kinds;

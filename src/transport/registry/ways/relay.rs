@@ -7,8 +7,8 @@ use futures_util::stream::{self, BoxStream, StreamExt};
 
 use super::doubts::Given;
 use super::{Way, passes_on};
+use crate::base::error::{Error, Result};
 use crate::content::Body;
-use crate::error::{Error, Result};
 use crate::oci::Descriptor;
 use crate::transport::registry::download;
 use crate::transport::registry::optional::Need;

@@ -4,9 +4,9 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::error::{Error, Kind, Result};
+use crate::base::error::{Error, Kind, Result};
+use crate::base::progress::{Event, Events};
 use crate::oci::Repository;
-use crate::progress::{Event, Events};
 
 /// Failures in a row of the network or for a limit, each after its own retries.
 const MOST_FAILURES: u32 = 3;

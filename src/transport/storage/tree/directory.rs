@@ -10,8 +10,8 @@ use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
 use super::{Found, Kind, ROOTS, Seen};
+use crate::base::error::{Error, Result};
 use crate::content::{Identity, Linkable, Slice};
-use crate::error::{Error, Result};
 
 /// Its open root: whatever happens to names above it, the same tree is read.
 #[derive(Debug)]

@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::{Found, Kind};
+use crate::archive::tar::{self, Entries, Place};
+use crate::base::error::{Error, Result};
 use crate::content::Slice;
-use crate::content::tar::{self, Entries, Place};
-use crate::error::{Error, Result};
 
 /// What is kept of the names, in bytes, and of the faults: more than any real storage needs, less than would hurt.
 const MAX_NAMES: usize = 512 * 1024 * 1024;

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use gapferry::base::error::Kind;
 use gapferry::content::{Sink, Source};
-use gapferry::error::Kind;
 use gapferry::oci::{Digest, media_type};
 use gapferry::transport::registry::Config;
 

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use futures_util::StreamExt;
+use gapferry::base::error::Kind;
 use gapferry::content::{Readable, Sink, Source};
-use gapferry::error::Kind;
 use gapferry::transport::registry::Config;
 
 use super::repo;

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use gapferry::base::error::{Kind, Reason};
 use gapferry::content::{Readable, Sink, Source};
-use gapferry::error::{Kind, Reason};
 use gapferry::oci::{Descriptor, Digest};
 use gapferry::transport::registry::Config;
 
@@ -38,7 +38,7 @@ async fn images_that_always_fail_do_not_make_the_others_wait_or_fail() {
 }
 
 /// Reads these blobs one after the other, each from a repository of its own, until one error ends it for all.
-async fn read_each(server: &Host, blobs: &[Descriptor], config: Config) -> Vec<gapferry::error::Error> {
+async fn read_each(server: &Host, blobs: &[Descriptor], config: Config) -> Vec<gapferry::base::error::Error> {
     let (registries, _) = watched(config);
     let mut errors = Vec::new();
     for (nth, blob) in blobs.iter().enumerate() {

@@ -2,10 +2,10 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use gapferry::base::error::Kind;
+use gapferry::base::progress::Event;
 use gapferry::content::Source;
 use gapferry::credentials::{Credentials, Store};
-use gapferry::error::Kind;
-use gapferry::progress::Event;
 use gapferry::transport::registry::Config;
 
 use super::{manifest, repo, with_credentials};

@@ -1,9 +1,9 @@
 //! HEAD is a hint and a denial may mean “absent”: the verdict does not depend on which request a registry or gateway likes.
 
+use gapferry::base::error::Kind;
+use gapferry::base::progress::Event;
 use gapferry::content::{Lookup, Sink, Source};
-use gapferry::error::Kind;
 use gapferry::oci::{Descriptor, Digest, Manifest, Reference, Tag, media_type};
-use gapferry::progress::Event;
 
 use gapferry::transport::registry::Denials;
 use serde_json::json;

@@ -1,8 +1,8 @@
 //! Lists of tags and referrers whose pages end too early, too late or in the wrong place: they are read to their end, or
 //! nobody takes them for whole.
 
+use gapferry::base::error::{Error, Kind};
 use gapferry::content::{Source, TagList};
-use gapferry::error::{Error, Kind};
 use gapferry::oci::{Digest, Tag, media_type};
 
 use super::{manifest, repo};

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use gapferry::base::error::{Error, Kind};
 use gapferry::content::{Sink, Source};
-use gapferry::error::{Error, Kind};
 use gapferry::oci::{Descriptor, Manifest, Repository};
 use gapferry::transport::registry::{Config, Registries};
 

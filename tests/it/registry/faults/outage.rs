@@ -4,10 +4,10 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use gapferry::base::error::Kind;
+use gapferry::base::progress::{Event, Recorder};
 use gapferry::content::{Sink, Source};
-use gapferry::error::Kind;
 use gapferry::oci::{Descriptor, Digest};
-use gapferry::progress::{Event, Recorder};
 use gapferry::transport::registry::Config;
 
 use super::{is_given_up, manifest, repo};
@@ -27,7 +27,7 @@ pub(super) fn lines(events: &Recorder, wanted: &str) -> usize {
 const ENDS_SOON: Duration = Duration::from_secs(1);
 
 /// Every one of these requests failed because the server at `place` was given up.
-fn all_stopped<T: std::fmt::Debug>(answers: &[gapferry::error::Result<T>], place: &str, why: &str) {
+fn all_stopped<T: std::fmt::Debug>(answers: &[gapferry::base::error::Result<T>], place: &str, why: &str) {
     for answer in answers {
         let error = answer.as_ref().unwrap_err();
         assert_eq!(error.kind(), Kind::Network, "{error:?}");
@@ -259,7 +259,7 @@ async fn push_blobs(
     to: &Host,
     count: usize,
     config: Config,
-) -> (Vec<gapferry::error::Result<()>>, std::sync::Arc<Recorder>) {
+) -> (Vec<gapferry::base::error::Result<()>>, std::sync::Arc<Recorder>) {
     let (registries, events) = watched(config);
     let push = |nth: usize| {
         let (registries, repository) = (registries.clone(), repository(&to.address, &format!("team/app{nth}")));

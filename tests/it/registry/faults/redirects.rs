@@ -1,8 +1,8 @@
 //! Redirects: to storage elsewhere, and round in circles.
 
+use gapferry::base::error::Kind;
 use gapferry::content::{Account, Api, ApiRequest, Sink, Source};
 use gapferry::credentials::{Credentials, Store};
-use gapferry::error::Kind;
 use gapferry::transport::registry::{Config, TlsConfig};
 
 use super::{manifest, repo, with_credentials};

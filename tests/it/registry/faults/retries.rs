@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
+use gapferry::base::error::Kind;
+use gapferry::base::progress::Event;
 use gapferry::content::Source;
-use gapferry::error::Kind;
-use gapferry::progress::Event;
 use gapferry::transport::registry::Config;
 
 use super::{INDEX, manifest, repo};

@@ -2,9 +2,9 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use gapferry::base::error::Kind;
 use gapferry::content::{Sink, Source};
 use gapferry::credentials::{Credentials, Store};
-use gapferry::error::Kind;
 use gapferry::oci::Digest;
 use gapferry::transport::registry::Config;
 

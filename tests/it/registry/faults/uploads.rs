@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use gapferry::base::error::{Kind, Reason};
+use gapferry::base::progress::Event;
 use gapferry::content::Sink;
 use gapferry::credentials::{Credentials, Store};
-use gapferry::error::{Kind, Reason};
-use gapferry::progress::Event;
 use gapferry::transport::registry::Config;
 
 use super::repo;

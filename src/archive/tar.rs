@@ -1,0 +1,404 @@
+//! A plain tar: which entries there are, and at which offset. Only headers are read; what an entry means is for
+//! whoever asked, and so is which names are good.
+//!
+//! POSIX ustar with GNU long names (`L`), GNU base-256 numbers and PAX `path` and `size`; the rest of PAX does not concern
+//! us. An entry that is not a regular file or a directory is a fault, and so is a tar that ends in the middle.
+//!
+//! # Threats
+//! Beside those of any layout: a tar that two programs read as two tars, so that what is proven here is not what `tar xf`
+//! unpacks there. Whatever programs are known to read differently, sloppy numbers and broken extended headers too, is a
+//! fault. Only headers, padding and what follows the end mark are read, and of that no more than a tar can need.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+mod stream;
+
+pub use stream::{File as StreamedFile, Stream};
+
+use crate::base::error::{Error, Result};
+
+const BLOCK: u64 = 512;
+/// The longest name or extended header that is read, in bytes.
+const MAX_EXTENDED: u64 = 64 * 1024;
+/// The most that may follow the end mark, in bytes: a tar is filled up to whole records, seldom longer than 10 KiB.
+const MAX_END: u64 = 16 * 1024 * 1024;
+
+/// What a tar is read from by position.
+pub trait ReadAt {
+    /// # Errors
+    /// Not readable, or it ends before.
+    fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> std::io::Result<()>;
+}
+
+impl ReadAt for File {
+    fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> std::io::Result<()> {
+        FileExt::read_exact_at(self, buffer, offset)
+    }
+}
+
+/// Where an entry's bytes are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    pub offset: u64,
+    pub size: u64,
+}
+
+/// Takes what a scan comes upon, in the order of the tar. Names are as they stand there.
+pub trait Entries {
+    /// A regular file.
+    fn file(&mut self, name: &[u8], place: Place);
+
+    fn directory(&mut self, name: &[u8]);
+
+    /// An entry that is neither: a link, a device, a sparse file.
+    fn other(&mut self, name: &[u8], what: impl Into<String>) {
+        self.fault(name, what);
+    }
+
+    /// The tar, or the entry of this name, ends before it should.
+    fn cut(&mut self, name: &[u8], what: String) {
+        self.fault(name, what);
+    }
+
+    /// Something that programs may read differently, or that is broken. Without a name: the tar itself is.
+    fn fault(&mut self, name: &[u8], what: impl Into<String>);
+
+    /// Called for every entry, whatever it is. `path` is that of the tar.
+    ///
+    /// # Errors
+    /// That is too much; the scan ends.
+    fn count(&mut self, path: &Path) -> Result<()>;
+}
+
+/// One header block, decoded.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Header {
+    pub name: Vec<u8>,
+    pub size: u64,
+    pub kind: u8,
+}
+
+/// Finds every entry of the tar in `file`, which has `length` bytes. `path` is what errors call it.
+///
+/// # Errors
+/// Not readable, or `found` has had enough. All else that is wrong is told to `found`.
+pub fn scan(path: &Path, file: &impl ReadAt, length: u64, found: &mut impl Entries) -> Result<()> {
+    let mut position = 0;
+    let mut extended = Extended::default();
+    loop {
+        let Some(block) = read_block(path, file, position, length)? else {
+            found.cut(b"", cut_between(length));
+            return Ok(());
+        };
+        if block.iter().all(|byte| *byte == 0) {
+            if extended.unanswered {
+                found.fault(b"", NO_ENTRY);
+            }
+            return check_end(path, file, position, length, found);
+        }
+        let header = match Header::parse(&block) {
+            Ok(header) => header,
+            Err(what) => {
+                found.fault(b"", no_header(position, what));
+                return Ok(());
+            }
+        };
+        let offset = position + BLOCK;
+        let size = extended.size_of(&header);
+        let Some(next) = padded(size).and_then(|padded| offset.checked_add(padded)) else {
+            found.fault(&header.name, OVERFLOWS);
+            return Ok(());
+        };
+        if is_extended(header.kind) && size > MAX_EXTENDED {
+            found.fault(&header.name, TOO_LARGE);
+            return Ok(());
+        }
+        if offset.saturating_add(size) > length {
+            let name = extended.name.as_ref().unwrap_or(&header.name);
+            found.cut(name, cut_within(size, length));
+            return Ok(());
+        }
+        let padding = next - offset - size;
+        if !is_empty(path, file, offset + size, padding)? {
+            found.fault(extended.name.as_ref().unwrap_or(&header.name), HIDDEN);
+        }
+        match header.kind {
+            kind if is_extended(kind) => {
+                let data = read_extended(path, file, &header, offset)?;
+                take_extended(&mut extended, &header, &data, found);
+            }
+            _ => add(found, header, std::mem::take(&mut extended), Place { offset, size }),
+        }
+        found.count(path)?;
+        position = next;
+    }
+}
+
+/// After the end mark comes nothing: readers stop there, so what follows is proven by nobody.
+fn check_end(path: &Path, file: &impl ReadAt, position: u64, length: u64, found: &mut impl Entries) -> Result<()> {
+    if position + 2 * BLOCK > length {
+        found.cut(b"", cut_in_end(length));
+    } else if length - position > MAX_END {
+        found.fault(b"", too_long());
+    } else if !is_empty(path, file, position, length - position)? {
+        found.fault(b"", hidden(position));
+    }
+    Ok(())
+}
+
+fn too_long() -> String {
+    format!("the tar has more than {MAX_END} bytes after its end mark")
+}
+
+fn hidden(position: u64) -> String {
+    format!("data is hidden after the end mark of the tar at byte {position}")
+}
+
+fn cut_in_end(length: u64) -> String {
+    format!("the tar ends at byte {length} in the middle of its end mark: it is cut short")
+}
+
+fn cut_between(length: u64) -> String {
+    format!("the tar ends at byte {length} without its end mark: it is cut short")
+}
+
+fn cut_within(size: u64, length: u64) -> String {
+    format!("it says {size} bytes, but the tar ends at byte {length}: it is cut short")
+}
+
+fn no_header(position: u64, what: &str) -> String {
+    format!("no valid tar header at byte {position}: {what}; nothing after it is read")
+}
+
+const HIDDEN: &str = "data is hidden in the padding after it";
+const OVERFLOWS: &str = "its size overflows";
+const TOO_LARGE: &str = "its extended header is too large";
+const NO_ENTRY: &str = "an extended header at its end speaks of no entry";
+
+/// What is read by itself; any other kind is an entry.
+fn is_extended(kind: u8) -> bool {
+    matches!(kind, b'L' | b'x' | b'g')
+}
+
+/// Takes an extended header, or tells what is wrong with it.
+fn take_extended(extended: &mut Extended, header: &Header, data: &[u8], found: &mut impl Entries) {
+    match header.kind {
+        // What speaks of all entries is read differently by different programs; ours writes none.
+        b'g' if says_nothing(data) => {}
+        b'g' => found.fault(&header.name, "it is a header that changes all entries after it"),
+        kind if extended.take(kind, data) => {}
+        _ => found.fault(&header.name, "its extended header is malformed"),
+    }
+}
+
+/// Whether `file`, which has `length` bytes, begins like a tar.
+///
+/// # Errors
+/// Not readable, or compressed: what is read by offset has to be plain.
+pub fn is_tar(path: &Path, file: &impl ReadAt, length: u64) -> Result<bool> {
+    let mut start = [0; 512];
+    let known = start.len().min(usize::try_from(length).unwrap_or(usize::MAX));
+    file.read_exact_at(&mut start[..known], 0).map_err(|e| Error::disk("reading", path, e))?;
+    looks_like_tar(path, &start)
+}
+
+/// The same of its first block, filled up with zeros.
+///
+/// # Errors
+/// It is compressed.
+pub fn looks_like_tar(path: &Path, start: &[u8; 512]) -> Result<bool> {
+    let compressed = match &start[..4] {
+        [0x1f, 0x8b, ..] => Some(("gzip", "gzip -dc")),
+        [0x28, 0xb5, 0x2f, 0xfd] => Some(("zstd", "zstd -dc")),
+        [b'B', b'Z', b'h', _] => Some(("bzip2", "bzip2 -dc")),
+        [0xfd, b'7', b'z', b'X'] => Some(("xz", "xz -dc")),
+        _ => None,
+    };
+    if let Some((program, command)) = compressed {
+        let path = path.display();
+        let text = format!(
+            "{path} is compressed with {program}, and only a plain tar can be read here and there: decompress it first \
+             ({command} {path} > PLAIN.tar)"
+        );
+        return Err(Error::input(text));
+    }
+    Ok(&start[257..262] == b"ustar")
+}
+
+/// Whether these bytes are all zero.
+fn is_empty(path: &Path, file: &impl ReadAt, mut offset: u64, mut length: u64) -> Result<bool> {
+    let mut buffer = [0; 4096];
+    while length > 0 {
+        let piece = &mut buffer[..usize::try_from(length).unwrap_or(usize::MAX).min(4096)];
+        match file.read_exact_at(piece, offset) {
+            Ok(()) if piece.iter().all(|byte| *byte == 0) => {}
+            Ok(()) => return Ok(false),
+            // Padding that is cut off is found as a missing header or end mark.
+            Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => return Ok(true),
+            Err(error) => return Err(Error::disk("reading", path, error)),
+        }
+        offset += piece.len() as u64;
+        length -= piece.len() as u64;
+    }
+    Ok(true)
+}
+
+fn add(found: &mut impl Entries, header: Header, extended: Extended, place: Place) {
+    let name = extended.name.unwrap_or(header.name);
+    match header.kind {
+        _ if extended.sparse => found.other(&name, "it is a sparse file"),
+        b'0' | 0 if !name.ends_with(b"/") => found.file(&name, place),
+        b'5' | b'0' | 0 if place.size == 0 => found.directory(&name),
+        b'5' | b'0' | 0 => found.fault(&name, "it is a directory with content"),
+        b'1' => found.other(&name, "it is a hard link"),
+        b'2' => found.other(&name, "it is a symbolic link"),
+        b'3' | b'4' | b'6' => found.other(&name, "it is a device"),
+        b'S' => found.other(&name, "it is a sparse file"),
+        kind => found.other(&name, format!("it has the unknown type {:?}", char::from(kind))),
+    }
+}
+
+/// What extended headers say of the entry after them.
+#[derive(Default)]
+struct Extended {
+    name: Option<Vec<u8>>,
+    size: Option<u64>,
+    sparse: bool,
+    /// There was such a header, and the entry is still to come.
+    unanswered: bool,
+}
+
+impl Extended {
+    /// An extended header speaks of the entry after it, not of the extended headers in between.
+    fn size_of(&self, header: &Header) -> u64 {
+        let said = if matches!(header.kind, b'L' | b'K' | b'x' | b'g') { None } else { self.size };
+        said.unwrap_or(header.size)
+    }
+
+    /// The name of the entry after it.
+    fn name_of<'a>(&'a self, header: &'a Header) -> &'a [u8] {
+        self.name.as_ref().unwrap_or(&header.name)
+    }
+
+    /// Whether the entry after it is a regular file.
+    fn is_file(&self, header: &Header) -> bool {
+        !self.sparse && matches!(header.kind, b'0' | 0) && !self.name_of(header).ends_with(b"/")
+    }
+
+    /// `false`: it is malformed.
+    fn take(&mut self, kind: u8, data: &[u8]) -> bool {
+        self.unanswered = true;
+        if kind == b'L' {
+            let name = data.strip_suffix(b"\0").unwrap_or(data);
+            self.name = Some(name.to_vec());
+            return !name.contains(&0);
+        }
+        let Some(records) = pax_records(data) else { return false };
+        for (key, value) in records {
+            match key {
+                b"path" => self.name = Some(value.to_vec()),
+                // A size that is none must not be taken for the one in the header.
+                b"size" => self.size = digits(value, 10).or(Some(u64::MAX)),
+                key if key.starts_with(b"GNU.sparse.") => self.sparse = true,
+                _ => {}
+            }
+        }
+        true
+    }
+}
+
+/// Whether a header for all entries leaves them as they are.
+fn says_nothing(data: &[u8]) -> bool {
+    pax_records(data).is_some_and(|records| records.iter().all(|(key, _)| *key == b"comment"))
+}
+
+/// `LENGTH KEY=VALUE\n` records, to the last byte; `None` when one of them is malformed.
+fn pax_records(mut data: &[u8]) -> Option<Vec<(&[u8], &[u8])>> {
+    let mut records = Vec::new();
+    while !data.is_empty() {
+        let space = data.iter().position(|byte| *byte == b' ')?;
+        let length = usize::try_from(digits(&data[..space], 10)?).ok()?;
+        let record = data.get(space + 1..length)?.strip_suffix(b"\n")?;
+        let equals = record.iter().position(|byte| *byte == b'=')?;
+        records.push((&record[..equals], &record[equals + 1..]));
+        data = &data[length..];
+    }
+    Some(records)
+}
+
+/// Digits and nothing else, no sign and no space.
+fn digits(text: &[u8], radix: u32) -> Option<u64> {
+    let text = std::str::from_utf8(text).ok().filter(|text| !text.starts_with('+'))?;
+    u64::from_str_radix(text, radix).ok()
+}
+
+fn read_extended(path: &Path, file: &impl ReadAt, header: &Header, offset: u64) -> Result<Vec<u8>> {
+    let mut data = vec![0; usize::try_from(header.size.min(MAX_EXTENDED)).unwrap_or_default()];
+    file.read_exact_at(&mut data, offset).map_err(|e| Error::disk("reading", path, e))?;
+    Ok(data)
+}
+
+fn read_block(path: &Path, file: &impl ReadAt, position: u64, length: u64) -> Result<Option<[u8; 512]>> {
+    if position.saturating_add(BLOCK) > length {
+        return Ok(None);
+    }
+    let mut block = [0; 512];
+    file.read_exact_at(&mut block, position).map_err(|e| Error::disk("reading", path, e))?;
+    Ok(Some(block))
+}
+
+/// `size` rounded up to whole blocks.
+fn padded(size: u64) -> Option<u64> {
+    size.checked_next_multiple_of(BLOCK)
+}
+
+impl Header {
+    /// Decodes one block; checks its sum.
+    pub(super) fn parse(block: &[u8; 512]) -> Result<Header, &'static str> {
+        let stored = number(&block[148..156]).ok_or("no checksum")?;
+        let sum: u64 = block
+            .iter()
+            .enumerate()
+            .map(|(at, byte)| if (148..156).contains(&at) { 32 } else { u64::from(*byte) })
+            .sum();
+        if stored != sum {
+            return Err("wrong checksum");
+        }
+        let size = number(&block[124..136]).ok_or("no valid size")?;
+        let mut name = until_nul(&block[..100]).to_vec();
+        let (dialect, kind) = (&block[257..265], block[156]);
+        let prefix = until_nul(&block[345..500]);
+        match dialect {
+            b"ustar\x0000" if !prefix.is_empty() => name = [prefix, b"/", &name].concat(),
+            b"ustar\x0000" | b"ustar  \0" => {}
+            // The oldest tars have nothing there, and know no extended headers.
+            [0, 0, 0, 0, 0, 0, 0, 0] if !matches!(kind, b'L' | b'K' | b'x' | b'g') => {}
+            _ => return Err("an unknown dialect"),
+        }
+        Ok(Header { name, size, kind })
+    }
+}
+
+fn until_nul(field: &[u8]) -> &[u8] {
+    let end = field.iter().position(|byte| *byte == 0).unwrap_or(field.len());
+    &field[..end]
+}
+
+/// Octal digits, or big-endian binary with the first bit set (GNU). A blank is no zero: GNU tar skips such an entry, others
+/// refuse or take it.
+fn number(field: &[u8]) -> Option<u64> {
+    if field.first()? & 0x80 != 0 {
+        let (head, tail) = field.split_at(field.len() - 8);
+        let rest_is_zero =
+            head.iter().enumerate().all(|(at, byte)| if at == 0 { byte & 0x7f == 0 } else { *byte == 0 });
+        let value = u64::from_be_bytes(tail.try_into().ok()?);
+        return (rest_is_zero && value <= i64::MAX as u64).then_some(value);
+    }
+    let text = std::str::from_utf8(until_nul(field)).ok()?.trim_matches(' ');
+    digits(text.as_bytes(), 8)
+}
+
+#[cfg(test)]
+mod tests;

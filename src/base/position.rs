@@ -1,0 +1,90 @@
+//! Where something was written by a person, and what is wrong there: the same for every file that people write.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+
+use crate::base::error::Error;
+use crate::base::progress::plain_piece;
+use crate::oci::Reference;
+
+/// Where a rule was written.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Position {
+    /// The n-th reference on the command line, counted from 1.
+    Argument(usize),
+    /// A line of a file, counted from 1.
+    Line { file: Arc<str>, line: u64 },
+}
+
+impl Position {
+    pub fn line(file: &str, line: u64) -> Position {
+        Position::Line { file: file.into(), line }
+    }
+}
+
+impl fmt::Display for Position {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Position::Argument(number) => write!(f, "command line, reference {number}"),
+            Position::Line { file, line } => write!(f, "{file}:{line}"),
+        }
+    }
+}
+
+/// Something wrong in a file that a person wrote; prints as `file:line: what`, on one line that cannot speak to a terminal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    pub at: Position,
+    pub text: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.at, plain_piece(&self.text))
+    }
+}
+
+/// Where the operator asked for images, and how, for messages: `list.txt:3: nginx:1.27`; of a lock that is followed, `images.lock:12`.
+#[derive(Clone, Debug, Default)]
+pub struct Written(HashMap<Reference, String>);
+
+impl Written {
+    /// What messages call an image: its reference, and where the operator asked for it.
+    pub fn shown(&self, reference: &Reference) -> String {
+        match self.0.get(reference).filter(|written| !written.is_empty()) {
+            Some(written) => format!("{reference} ({written})"),
+            None => reference.to_string(),
+        }
+    }
+}
+
+impl From<HashMap<Reference, String>> for Written {
+    fn from(written: HashMap<Reference, String>) -> Written {
+        Written(written)
+    }
+}
+
+impl FromIterator<(Reference, String)> for Written {
+    fn from_iter<I: IntoIterator<Item = (Reference, String)>>(written: I) -> Written {
+        Written(written.into_iter().collect())
+    }
+}
+
+/// All problems as the one error that ends the run, a line each. `what` is what was read: `the allowlist`.
+pub fn refused(what: &str, problems: &[Problem]) -> Error {
+    let these = if problems.len() == 1 { "one problem" } else { "these problems" };
+    Error::input(format!("reading {what}: {these}")).listing(problems.iter().map(Problem::to_string))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_problem_is_one_line_whatever_stands_in_the_file() {
+        let at = Position::line("list.yaml", 3);
+        let problem = Problem { at, text: "as=a\nlist.yaml:9: forged\u{1b}[2J".to_owned() };
+        assert_eq!(problem.to_string(), "list.yaml:3: as=a\\u000alist.yaml:9: forged\\u001b[2J");
+    }
+}

@@ -1,0 +1,458 @@
+//! An OCI image layout (image-spec 1.1 `image-layout.md`), as a directory or as one tar, read by offset and never
+//! extracted; or put together from several of these.
+//!
+//! What may enter: any layout, ours or another tool's. It must not know of bundles: the digest manifest is one more file
+//! here.
+//!
+//! # Threats
+//! A layout on the isolated side is untrusted. Its names could leave the directory (`..`, absolute, links), name devices,
+//! come twice, differ only in case or need a directory where there is a file; its tar could lie about sizes, hide data in
+//! sparse or extended headers, or hold more entries than fit into memory. So: only regular files below the root are seen,
+//! links are never followed, every oddity is recorded as a [`Fault`]; names, extended headers and the number of entries are
+//! bounded; a JSON file is read only up to a limit.
+
+mod directory;
+mod found;
+mod passing;
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use serde::Deserialize;
+
+use crate::archive::seekable::{self, Seekable};
+use crate::archive::tar::{self, Place};
+use crate::base::error::{Error, Reason, Result};
+use crate::content::chunks::Chunks;
+use crate::content::{Body, ReferrerList, Slice, Source, TagList};
+use crate::oci::{
+    Descriptor, Digest, Exempt, MAX_MANIFEST_SIZE, Manifest, Reference, Repository, Tag, has_at_most_values,
+};
+use found::Found;
+pub use passing::{Entry, Passed, Passing, Sums};
+
+/// The annotation skopeo, podman and oras look for.
+pub const REF_NAME: &str = "org.opencontainers.image.ref.name";
+/// The annotation containerd and docker look for.
+pub const IMAGE_NAME: &str = "io.containerd.image.name";
+/// The largest index.json that is read, in bytes: room for 100,000 images.
+pub const MAX_INDEX: u64 = 64 * 1024 * 1024;
+/// And the most values in it, of which each takes memory: twenty for each of these images.
+pub const MOST_INDEX_VALUES: usize = 2_000_000;
+
+/// The most memory that descriptors take for each byte of an index.
+const MEMORY_OF_INDEX: usize = 8;
+
+/// A layout that was opened: what is in it, and where.
+#[derive(Debug)]
+pub struct Layout {
+    path: PathBuf,
+    form: Form,
+    /// In a directory every offset is 0. Of one put together it is the number of the part that has the file as it is.
+    entries: BTreeMap<String, Place>,
+    faults: Vec<Fault>,
+    index: OnceLock<Listed>,
+}
+
+/// `index.json`, read once: a layout of thousands of images is asked for each of them.
+#[derive(Debug)]
+struct Listed {
+    descriptors: Vec<Descriptor>,
+    /// Position in `descriptors` by either name; of two with one name, the first.
+    by_name: HashMap<String, usize>,
+    by_digest: HashMap<Digest, usize>,
+    /// Descriptors of what refers to a digest.
+    referrers: OnceLock<HashMap<Digest, Vec<Descriptor>>>,
+    /// The index has limits of its own, and its manifests have to be readable whatever names it gives them.
+    _exempt: Exempt,
+}
+
+#[derive(Debug)]
+enum Form {
+    Directory,
+    Tar(Arc<File>),
+    /// A tar, compressed in frames.
+    Compressed(Arc<Seekable>),
+    Joined {
+        parts: Vec<Layout>,
+        /// The files that are in pieces, or have another name in their part.
+        pieces: HashMap<String, Vec<Piece>>,
+    },
+    /// A tar that has passed, or is still passing.
+    Passed {
+        /// Where those that were kept are.
+        file: Arc<File>,
+        passed: Passed,
+    },
+}
+
+/// A file of a part that is a piece of a file: the number of the part, and the name there.
+pub type Piece = (usize, String);
+
+/// Something that does not belong into a layout. Found while opening; the entry is not offered, unless its only fault is
+/// that unpacking would put it in another's place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// As found; control characters escaped.
+    pub path: String,
+    pub what: String,
+    /// It is only that the tar ends too early.
+    pub is_cut: bool,
+}
+
+impl Layout {
+    /// Opens a directory or a tar; which of them is seen from what is there, not from its name.
+    ///
+    /// # Errors
+    /// Not readable, neither of the two, or a compressed tar. Oddities inside are [`Layout::faults`].
+    pub fn open(path: &Path) -> Result<Layout> {
+        let metadata = std::fs::metadata(path).map_err(|e| Error::disk("opening", path, e))?;
+        let mut found = Found::default();
+        let form = if metadata.is_dir() {
+            directory::scan(path, &mut found)?;
+            Form::Directory
+        } else if !metadata.is_file() {
+            // Opening a pipe would wait for whoever writes to it.
+            return Err(neither(path));
+        } else {
+            let file = File::open(path).map_err(|e| Error::disk("opening", path, e))?;
+            if let Some(form) = compressed(path, &file, &mut found)? {
+                let (entries, faults) = found.finish();
+                return Ok(Layout { path: path.to_owned(), form, entries, faults, index: OnceLock::new() });
+            }
+            if !tar::is_tar(path, &file, metadata.len())? {
+                return Err(neither(path));
+            }
+            tar::scan(path, &file, metadata.len(), &mut found)?;
+            Form::Tar(Arc::new(file))
+        };
+        let (entries, faults) = found.finish();
+        Ok(Layout { path: path.to_owned(), form, entries, faults, index: OnceLock::new() })
+    }
+
+    /// Puts a layout together from `parts`: `files` says of each of its files where its pieces are, in their order. A file
+    /// with a piece that is not there is not there. `path` is what errors call the whole.
+    pub fn joined(path: PathBuf, parts: Vec<Layout>, files: impl IntoIterator<Item = (String, Vec<Piece>)>) -> Layout {
+        let (mut entries, mut in_pieces) = (Vec::new(), HashMap::new());
+        for (name, pieces) in files {
+            let size_of = |(part, name): &Piece| parts.get(*part)?.size_of(name);
+            let size = pieces.iter().try_fold(0_u64, |sum, piece| sum.checked_add(size_of(piece)?));
+            let (Some(size), Some((first, _))) = (size, pieces.first()) else { continue };
+            entries.push((name.clone(), Place { offset: *first as u64, size }));
+            if !matches!(&pieces[..], [(_, only)] if *only == name) {
+                in_pieces.insert(name, pieces);
+            }
+        }
+        let faults = parts.iter().flat_map(|part| part.faults.iter().cloned()).collect();
+        let entries = entries.into_iter().collect();
+        Layout { path, form: Form::Joined { parts, pieces: in_pieces }, entries, faults, index: OnceLock::new() }
+    }
+
+    /// What it was put together from.
+    pub fn parts(&self) -> &[Layout] {
+        match &self.form {
+            Form::Joined { parts, .. } => parts,
+            Form::Directory | Form::Tar(_) | Form::Compressed(_) | Form::Passed { .. } => &[],
+        }
+    }
+
+    /// Of one put together, the number of the part that has the file, or its first piece.
+    pub fn part_of(&self, path: &str) -> Option<usize> {
+        let place = self.entries.get(path).filter(|_| !self.parts().is_empty())?;
+        usize::try_from(place.offset).ok()
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub fn is_tar(&self) -> bool {
+        matches!(self.form, Form::Tar(_))
+    }
+
+    /// Whether it is a compressed tar: nothing in it can be changed in its place.
+    pub fn is_compressed(&self) -> bool {
+        matches!(self.form, Form::Compressed(_))
+    }
+
+    /// Every regular file, by its path relative to the root, with its size in bytes.
+    pub fn entries(&self) -> impl Iterator<Item = (&str, u64)> {
+        self.entries.iter().map(|(path, place)| (path.as_str(), place.size))
+    }
+
+    /// What was found that does not belong there.
+    pub fn faults(&self) -> &[Fault] {
+        &self.faults
+    }
+
+    /// The size of a file in bytes, if there is one.
+    pub fn size_of(&self, path: &str) -> Option<u64> {
+        self.entries.get(path).map(|place| place.size)
+    }
+
+    /// A file's bytes, to be read by position.
+    ///
+    /// # Errors
+    /// It is listed but cannot be opened.
+    pub fn slice(&self, path: &str) -> Result<Option<Slice>> {
+        let Some(place) = self.entries.get(path) else { return Ok(None) };
+        let full = self.path.join(path);
+        let file = match &self.form {
+            Form::Tar(file) => file.clone(),
+            Form::Compressed(file) => {
+                return Ok(Some(Slice::compressed(file.clone(), full, place.offset, place.size)));
+            }
+            Form::Directory => Arc::new(directory::open(&full)?),
+            Form::Joined { .. } => return self.join(path),
+            Form::Passed { file, passed } => {
+                let begin = passed.kept.get(path).ok_or_else(|| passing::is_gone(&full))?;
+                return Ok(Some(Slice::new(file.clone(), full, *begin, place.size)));
+            }
+        };
+        Ok(Some(Slice::new(file, full, place.offset, place.size)))
+    }
+
+    /// What a file hashed to while it passed: then nobody can hash it again.
+    pub fn passed(&self, path: &str) -> Option<Sums> {
+        match &self.form {
+            Form::Passed { passed, .. } => passed.sums.get(path).copied(),
+            _ => None,
+        }
+    }
+
+    /// What such a file had chunk by chunk, if it had not the BLAKE3 that was [expected](Passing::expect).
+    pub fn passed_chunks(&self, path: &str) -> Option<&Chunks> {
+        match &self.form {
+            Form::Passed { passed, .. } => passed.unexpected.get(path),
+            _ => None,
+        }
+    }
+
+    /// Whether it is a tar that passes: of most files nothing is left but [`Layout::passed`].
+    pub fn is_passing(&self) -> bool {
+        matches!(self.form, Form::Passed { .. })
+    }
+
+    fn join(&self, path: &str) -> Result<Option<Slice>> {
+        let Form::Joined { parts, pieces } = &self.form else { return Ok(None) };
+        let slice = |part: usize, name: &str| parts.get(part).map_or(Ok(None), |part| part.slice(name));
+        let Some(pieces) = pieces.get(path) else {
+            return self.part_of(path).map_or(Ok(None), |part| slice(part, path));
+        };
+        let slices = pieces.iter().map(|(part, name)| slice(*part, name)).collect::<Result<Option<Vec<Slice>>>>()?;
+        Ok(slices.and_then(Slice::joined))
+    }
+
+    /// A file as a whole, when it is no larger than `limit` bytes.
+    ///
+    /// # Errors
+    /// Larger, or not readable.
+    pub fn read(&self, path: &str, limit: u64) -> Result<Option<Bytes>> {
+        self.slice(path)?.map(|slice| slice.read_all(limit)).transpose()
+    }
+
+    /// The descriptors of `index.json`, with their annotations.
+    ///
+    /// # Errors
+    /// There is none, or it is not an index.
+    pub fn index(&self) -> Result<&[Descriptor]> {
+        Ok(&self.listed()?.descriptors)
+    }
+
+    fn listed(&self) -> Result<&Listed> {
+        if let Some(listed) = self.index.get() {
+            return Ok(listed);
+        }
+        let (descriptors, reading) = self.read_index()?;
+        let listed = Listed::new(descriptors);
+        drop(reading);
+        Ok(self.index.get_or_init(|| listed))
+    }
+
+    /// The descriptors, and an exemption that covers them until they are counted.
+    fn read_index(&self) -> Result<(Vec<Descriptor>, Exempt)> {
+        #[derive(Deserialize)]
+        struct Index {
+            manifests: Vec<Descriptor>,
+        }
+        let shown = self.path.join("index.json");
+        let Some(bytes) = self.read("index.json", MAX_INDEX)? else {
+            return Err(Error::input(format!(
+                "{} is not an OCI image layout: it has no index.json",
+                self.path.display()
+            )));
+        };
+        if !has_at_most_values(&bytes, MOST_INDEX_VALUES) {
+            return Err(Error::damaged(format!("{} has more entries than any index", shown.display())));
+        }
+        let reading = Exempt::of(bytes.len().saturating_mul(MEMORY_OF_INDEX));
+        let index: Index = serde_json::from_slice(&bytes)
+            .map_err(|e| Error::damaged(format!("reading {}", shown.display())).because(e))?;
+        Ok((index.manifests, reading))
+    }
+
+    /// The manifest with this digest, proven.
+    ///
+    /// # Errors
+    /// Its bytes are not what its name says, or no manifest.
+    pub fn manifest_by_digest(&self, digest: &Digest, media_type: Option<&str>) -> Result<Option<Manifest>> {
+        let path = digest.blob_path();
+        let Some(bytes) = self.read(&path, MAX_MANIFEST_SIZE)? else { return Ok(None) };
+        let shown = self.path.join(&path);
+        let manifest = Manifest::parse(bytes, media_type, Some(digest));
+        manifest.map(Some).map_err(|e| Error::damaged(format!("reading {}", shown.display())).because(e))
+    }
+
+    fn described(&self, reference: &Reference) -> Result<Option<Descriptor>> {
+        if let Some(digest) = &reference.digest {
+            let listed = self.listed()?;
+            let found = listed.by_digest.get(digest).map(|at| listed.descriptors[*at].clone());
+            let size = self.size_of(&digest.blob_path());
+            return Ok(found.or(size.map(|size| Descriptor::new("", *digest, size))));
+        }
+        let listed = self.listed()?;
+        Ok(listed.by_name.get(&reference.to_string()).map(|at| listed.descriptors[*at].clone()))
+    }
+
+    /// Every listed manifest is read, once, to see what it refers to.
+    fn read_referrers(&self) -> Result<HashMap<Digest, Vec<Descriptor>>> {
+        let listed = self.listed()?;
+        let mut referrers: HashMap<Digest, Vec<Descriptor>> = HashMap::new();
+        // A manifest that is listed under several names refers once.
+        for (at, descriptor) in listed.descriptors.iter().enumerate() {
+            if listed.by_digest.get(&descriptor.digest) != Some(&at) {
+                continue;
+            }
+            let manifest = self.manifest_by_digest(&descriptor.digest, Some(&descriptor.media_type))?;
+            let Some(manifest) = manifest else { continue };
+            if let Some(subject) = manifest.subject() {
+                referrers.entry(subject.digest).or_default().push(manifest.descriptor());
+            }
+        }
+        Ok(referrers)
+    }
+}
+
+impl Listed {
+    fn new(descriptors: Vec<Descriptor>) -> Listed {
+        let (mut by_name, mut by_digest) = (HashMap::new(), HashMap::new());
+        for (at, descriptor) in descriptors.iter().enumerate() {
+            by_digest.entry(descriptor.digest).or_insert(at);
+            for name in [IMAGE_NAME, REF_NAME].iter().filter_map(|key| descriptor.annotations().get(*key)) {
+                by_name.entry(name.clone()).or_insert(at);
+            }
+        }
+        let _exempt = Descriptor::exempt(&descriptors);
+        Listed { descriptors, by_name, by_digest, referrers: OnceLock::new(), _exempt }
+    }
+}
+
+/// A tar in zstd's seekable format; `None`: it is something else.
+fn compressed(path: &Path, file: &File, found: &mut Found) -> Result<Option<Form>> {
+    let mut start = [0; 4];
+    if tar::ReadAt::read_exact_at(file, &mut start, 0).is_err() || start != seekable::MAGIC {
+        return Ok(None);
+    }
+    let again = file.try_clone().map_err(|e| Error::disk("opening", path, e))?;
+    let length = file.metadata().map_err(|e| Error::disk("opening", path, e))?.len();
+    let Some(file) = Seekable::open(path, again, length)? else {
+        let text = format!(
+            "{path} is compressed with zstd, but does not end with a table of its frames: if an export wrote it, it is cut short; \
+             else decompress it first (zstd -dc {path} > PLAIN.tar)",
+            path = path.display()
+        );
+        return Err(Error::input(text));
+    };
+    if !tar::is_tar(path, &file, file.length())? {
+        return Err(neither(path));
+    }
+    tar::scan(path, &file, file.length(), found)?;
+    Ok(Some(Form::Compressed(Arc::new(file))))
+}
+
+fn neither(path: &Path) -> Error {
+    Error::input(format!("{} is neither a directory nor a tar", path.display()))
+}
+
+#[async_trait]
+impl Source for Layout {
+    async fn tags(&self, repository: &Repository) -> Result<TagList> {
+        let prefix = format!("{repository}:");
+        let tag = |d: &Descriptor| d.annotations().get(IMAGE_NAME)?.strip_prefix(&prefix)?.parse().ok();
+        Ok(self.index()?.iter().filter_map(tag).collect::<Vec<Tag>>().into())
+    }
+
+    async fn resolve(&self, reference: &Reference) -> Result<Option<Descriptor>> {
+        self.described(reference)
+    }
+
+    async fn manifest(&self, reference: &Reference) -> Result<Option<Manifest>> {
+        if let Some(digest) = &reference.digest {
+            let listed = self.listed().ok();
+            let descriptor = listed.and_then(|listed| listed.descriptors.get(*listed.by_digest.get(digest)?));
+            return self.manifest_by_digest(digest, descriptor.map(|listed| listed.media_type.as_str()));
+        }
+        let Some(found) = self.described(reference)? else { return Ok(None) };
+        self.manifest_by_digest(&found.digest, Some(&found.media_type))
+    }
+
+    async fn referrers(&self, _: &Repository, subject: &Digest) -> Result<ReferrerList> {
+        let listed = self.listed()?;
+        let referrers = match listed.referrers.get() {
+            Some(referrers) => referrers,
+            None => {
+                let read = self.read_referrers()?;
+                listed.referrers.get_or_init(|| read)
+            }
+        };
+        Ok(referrers.get(subject).cloned().unwrap_or_default().into())
+    }
+
+    async fn blob(&self, _: &Repository, blob: &Descriptor, offset: u64) -> Result<Body> {
+        let path = blob.digest.blob_path();
+        match self.slice(&path)? {
+            Some(slice) if slice.size() == blob.size => Ok(slice.stream(offset)),
+            Some(slice) => {
+                let path = self.path.join(path);
+                let text = format!("{} has {} bytes instead of {}", path.display(), slice.size(), blob.size);
+                Err(Error::damaged(text).with_reason(Reason::DamagedFile))
+            }
+            None => {
+                let text = format!("{} has no {path}", self.path.display());
+                Err(Error::damaged(text).with_reason(Reason::DamagedFile))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_names_of_an_index_keep_no_manifest_from_being_read() {
+        let directory = tempfile::tempdir().unwrap();
+        let layer = format!(r#"{{"digest":"{}","size":0}}"#, Digest::sha256(b""));
+        let manifest = format!(r#"{{"config":{layer},"layers":[{layer}]}}"#);
+        let digest = Digest::sha256(manifest.as_bytes());
+        let path = directory.path().join(digest.blob_path());
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, &manifest).unwrap();
+        // As many as a run holds layers, each with two long names.
+        let entry = |n: u32| {
+            let name = format!("registry.example.com/team/application/component:{n}");
+            let of_manifest = format!(r#""digest":"{digest}","size":{}"#, manifest.len());
+            format!(r#"{{{of_manifest},"annotations":{{"{REF_NAME}":"{name}","{IMAGE_NAME}":"{name}"}}}}"#)
+        };
+        let entries: Vec<String> = (0..100_000).map(entry).collect();
+        std::fs::write(directory.path().join("index.json"), format!(r#"{{"manifests":[{}]}}"#, entries.join(",")))
+            .unwrap();
+        let layout = Layout::open(directory.path()).unwrap();
+        assert_eq!(layout.index().unwrap().len(), 100_000);
+        assert!(layout.manifest_by_digest(&digest, None).unwrap().is_some());
+    }
+}

@@ -1,0 +1,108 @@
+//! Tags by Harbor's own API: where the distribution protocol does not delete them, or a policy forbids reading them.
+
+use serde::Deserialize;
+
+use crate::base::error::{Error, Kind, Result};
+use crate::content::{Account, Api, ApiRequest};
+use crate::oci::{Digest, Reference, Repository};
+
+use super::{Client, json, message};
+
+/// What the tag means, where this account may read artifacts; also where a policy of the project forbids pulling (Harbor API
+/// 2.0, `GET /projects/{project}/repositories/{repository}/artifacts/{reference}`). `None`: Harbor does not say.
+///
+/// # Errors
+/// If no answer was to be had.
+pub async fn tag_digest(api: &dyn Api, tag: &Reference) -> Result<Option<Digest>> {
+    Ok(artifact(api, tag).await?.map(|artifact| artifact.digest))
+}
+
+/// What Harbor's API says of a manifest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Artifact {
+    pub digest: Digest,
+    /// Empty: Harbor does not say.
+    pub media_type: String,
+    /// Of an index, the manifests that it names.
+    pub children: Vec<Digest>,
+}
+
+/// The same of a tag or digest, with what it leads to.
+///
+/// # Errors
+/// If no answer was to be had.
+pub async fn artifact(api: &dyn Api, reference: &Reference) -> Result<Option<Artifact>> {
+    #[derive(Deserialize)]
+    struct Answer {
+        digest: Digest,
+        #[serde(default)]
+        manifest_media_type: String,
+        references: Option<Vec<Child>>,
+    }
+    #[derive(Deserialize)]
+    struct Child {
+        child_digest: Digest,
+    }
+    let name = match (&reference.tag, reference.digest) {
+        (_, Some(digest)) => digest.to_string(),
+        (Some(tag), None) => tag.to_string(),
+        (None, None) => return Ok(None),
+    };
+    let Some(path) = artifact_path(reference, Some(&name)) else { return Ok(None) };
+    let headers = vec![("X-Is-Resource-Name", "true".to_owned())];
+    let client = Client { api, account: Account::of(&reference.repository) };
+    let answer = client.call(ApiRequest { method: "GET", path, headers, json: None }).await?;
+    Ok(json::<Answer>(&answer).map(|Answer { digest, manifest_media_type, references }| {
+        let children = references.unwrap_or_default().into_iter().map(|child| child.child_digest).collect();
+        Artifact { digest, media_type: manifest_media_type, children }
+    }))
+}
+
+/// `None`: the repository belongs to no project.
+fn artifact_path(tag: &Reference, artifact: Option<&str>) -> Option<String> {
+    let (project, repository) = tag.repository.in_project()?;
+    // A slash in a repository's name is escaped twice, as Harbor wants it.
+    let repository = repository.replace('/', "%252F");
+    Some(format!("/api/v2.0/projects/{project}/repositories/{repository}/artifacts/{}", artifact?))
+}
+
+/// Takes the tag away from the artifact `digest`, which stays, under its other tags or without any (Harbor API 2.0,
+/// `DELETE /projects/{project}/repositories/{repository}/artifacts/{reference}/tags/{tag}`). `false`: the repository belongs to no
+/// project, so nothing was asked.
+///
+/// # Errors
+/// Harbor refuses: no right, or an immutable tag.
+pub async fn delete_tag(api: &dyn Api, tag: &Reference, digest: &Digest) -> Result<bool> {
+    let named = artifact_path(tag, Some(&digest.to_string())).zip(tag.tag.as_ref());
+    let Some((artifact, name)) = named else { return Ok(false) };
+    delete(api, tag, format!("{artifact}/tags/{name}"), "tags").await.map(|()| true)
+}
+
+/// Deletes the artifact `digest` of the repository, with its tags (Harbor API 2.0,
+/// `DELETE /projects/{project}/repositories/{repository}/artifacts/{reference}`). `false`: the repository belongs to no
+/// project, so nothing was asked.
+///
+/// # Errors
+/// Harbor refuses: no right, or an immutable tag.
+pub async fn delete_artifact(api: &dyn Api, repository: &Repository, digest: &Digest) -> Result<bool> {
+    let reference = repository.with_digest(*digest);
+    let Some(path) = artifact_path(&reference, Some(&digest.to_string())) else { return Ok(false) };
+    delete(api, &reference, path, "artifacts").await.map(|()| true)
+}
+
+/// `kind`: what the account has to have the right to delete.
+async fn delete(api: &dyn Api, what: &Reference, path: String, kind: &str) -> Result<()> {
+    let headers = vec![("X-Is-Resource-Name", "true".to_owned())];
+    let client = Client { api, account: Account::of(&what.repository) };
+    let answer = client.call(ApiRequest { method: "DELETE", path, headers, json: None }).await?;
+    match answer.status {
+        200 | 204 | 404 => Ok(()),
+        status => {
+            let said = message(&answer.body).unwrap_or_default();
+            let error = if status == 401 { Kind::Unauthorized } else { Kind::Refused };
+            let right =
+                if status == 403 { format!("; this account needs the right to delete {kind}") } else { String::new() };
+            Err(Error::new(error, format!("deleting {what}: Harbor answers {status}: {said}{right}")))
+        }
+    }
+}

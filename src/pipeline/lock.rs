@@ -1,0 +1,436 @@
+//! The lock: what each reference of an allowlist meant, once.
+//!
+//! It travels inside the bundle and, with `--lock FILE`, beside it; exporting `--locked FILE` makes the same bundle
+//! again, byte for byte. A value with serde views; reading and writing the file is its caller's business.
+
+mod lines;
+
+use std::collections::HashMap;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::base::error::{Error, Kind, Reason, Result};
+use crate::oci::{COSIGN_SUFFIXES, Descriptor, Digest, Platform, Reference, Repository, Tag, has_at_most_values};
+pub use lines::written;
+
+/// The version of the lock's JSON this program writes and the only one it reads.
+pub const LOCK_VERSION: u32 = 1;
+/// The largest lock that is read, in bytes, and the most values in one: room for some ten thousand images.
+pub const MAX_LOCK: u64 = 64 * 1024 * 1024;
+const MOST_VALUES: usize = 2_000_000;
+
+/// Every image of one export, in the order of the allowlist.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Lock {
+    pub version: u32,
+    /// When the references were resolved, whole seconds UTC; also the time stamp of everything in the bundle.
+    pub created: Timestamp,
+    /// The platform that `manifest.json` names of an index with several; `None`: linux/amd64.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub load_platform: Option<Platform>,
+    pub images: Vec<LockedImage>,
+    /// What was asked for and is not among `images`; in the order of the allowlist, as far as it is known.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub missing: Vec<MissingImage>,
+}
+
+/// An image that was asked for and could not be had, in an export that went on without it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct MissingImage {
+    /// As in [`LockedImage`]; a repository alone, where its tags could not be listed, or not all of them.
+    pub reference: Reference,
+    #[serde(rename = "as", default, skip_serializing_if = "Option::is_none")]
+    pub rename: Option<Rename>,
+    pub reason: MissingReason,
+}
+
+impl MissingImage {
+    /// Whether `reference` is this image, or one of the repository whose tags are unknown.
+    pub fn covers(&self, reference: &Reference) -> bool {
+        let Reference { repository, tag, digest } = &self.reference;
+        let same = tag == &reference.tag && (tag.is_some() || digest == &reference.digest);
+        *repository == reference.repository && (same || (tag.is_none() && digest.is_none()))
+    }
+}
+
+impl std::fmt::Display for MissingImage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} ({})", self.reference, self.reason)
+    }
+}
+
+/// Why an image is missing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum MissingReason {
+    /// The registry does not have it, or something that it needs.
+    NotFound,
+    /// The registry does not give it to this account.
+    Denied,
+    /// It has none of the platforms that were asked for.
+    PlatformMissing,
+    /// Its bytes are not what they should be, or are no manifest.
+    Damaged,
+    /// It is of a kind, or was asked for in a way, that cannot be carried.
+    Unsupported,
+    /// The registry asked to be left alone for longer than was allowed.
+    RateLimited,
+    /// The registry could not be reached, or did not answer as one.
+    Unreachable,
+    /// The reference is a repository whose list of tags may be short: its other images may exist.
+    TagsIncomplete,
+}
+
+impl MissingReason {
+    /// `None`: the failure says nothing of the image, such as a full disk.
+    pub fn of(error: &Error) -> Option<MissingReason> {
+        match error.kind() {
+            _ if error.reason() == Some(&Reason::PlatformMissing) => Some(MissingReason::PlatformMissing),
+            _ if error.reason() == Some(&Reason::Undelivered) => Some(MissingReason::Unreachable),
+            Kind::NotFound => Some(MissingReason::NotFound),
+            Kind::Unauthorized | Kind::Refused => Some(MissingReason::Denied),
+            Kind::Damaged => Some(MissingReason::Damaged),
+            Kind::Input => Some(MissingReason::Unsupported),
+            Kind::RateLimited => Some(MissingReason::RateLimited),
+            Kind::Network => Some(MissingReason::Unreachable),
+            Kind::Disk | Kind::Lacking | Kind::Interrupted => None,
+        }
+    }
+}
+
+impl std::fmt::Display for MissingReason {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            MissingReason::NotFound => "not found",
+            MissingReason::Denied => "denied",
+            MissingReason::PlatformMissing => "none of the platforms",
+            MissingReason::Damaged => "damaged",
+            MissingReason::Unsupported => "unsupported",
+            MissingReason::RateLimited => "rate-limited",
+            MissingReason::Unreachable => "unreachable",
+            MissingReason::TagsIncomplete => "list of tags may be short",
+        })
+    }
+}
+
+/// One image: what was asked for, and what it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct LockedImage {
+    /// The normalized reference, with a tag, a digest or both.
+    pub reference: Reference,
+    /// The name it is to have at the target, below the target's prefix: `as=` of the allowlist.
+    #[serde(rename = "as", default, skip_serializing_if = "Option::is_none")]
+    pub rename: Option<Rename>,
+    /// The registry it is of. Which mirror answered for it is told in reports: the same content has the same lock.
+    pub source: String,
+    /// Digest of the manifest that is carried: the registry's own, unless `selection` says otherwise.
+    pub digest: Digest,
+    pub media_type: String,
+    /// Bytes of that manifest.
+    pub size: u64,
+    /// Bytes of all distinct content below it that is carried, itself and `attached` included.
+    pub total_size: u64,
+    /// The platforms carried; empty for artifacts that name none.
+    #[serde(default)]
+    pub platforms: Vec<Platform>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub selection: Option<Selection>,
+    /// Content that the image points to and that is not carried, on purpose.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub absent: Vec<Absent>,
+    /// Signatures, attestations, SBOMs and other manifests that travel with the image. `None`: nobody looked for any, or an
+    /// older version, which wrote no empty list, found none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attached: Option<Vec<Attached>>,
+    /// The registry did not say all that may be attached: `attached` is what was found all the same.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub attached_unknown: bool,
+}
+
+impl LockedImage {
+    pub fn descriptor(&self) -> Descriptor {
+        Descriptor::new(&self.media_type, self.digest, self.size)
+    }
+
+    /// What travels with it, looked for or not.
+    pub fn companions(&self) -> &[Attached] {
+        self.attached.as_deref().unwrap_or_default()
+    }
+
+    /// Why its companions cannot have their tags, or nothing: a tag means one manifest.
+    pub fn doubled_tag(&self) -> Option<String> {
+        let mut known = HashMap::new();
+        let mut tagged = self.companions().iter().filter_map(|own| Some((own.tag.as_ref()?, own.digest)));
+        tagged.find_map(|(tag, digest)| {
+            let other = *known.entry(tag).or_insert(digest);
+            (other != digest).then(|| format!("its companions {other} and {digest} both have the tag {tag}"))
+        })
+    }
+
+    /// The tags that attached manifests have beside it in `repository`, and what they mean.
+    pub fn companion_tags(&self, repository: &Repository) -> impl Iterator<Item = (Reference, Digest)> {
+        let tagged = self.companions().iter().filter_map(|attached| Some((attached.tag.clone()?, attached.digest)));
+        tagged.map(|(tag, digest)| (repository.with_tag(tag), digest))
+    }
+
+    /// The manifests that are lists of signatures, to which others may add: those of its companions, and its own where it has the
+    /// tag of such a list.
+    pub fn signature_lists(&self) -> impl Iterator<Item = Digest> {
+        let is_list = |tag: Option<&Tag>| tag.is_some_and(Tag::is_list);
+        let own =
+            is_list(self.reference.tag.as_ref()) || is_list(self.rename.as_ref().and_then(|name| name.tag.as_ref()));
+        let companions = self.companions().iter().filter(move |own| is_list(own.tag.as_ref())).map(|own| own.digest);
+        companions.chain(own.then_some(self.digest))
+    }
+
+    /// Why `manifest`, which belongs to the image, must not name `subject`, which does not; `None` if it may. It would become a
+    /// referrer of an image that the operator did not choose. The image itself may be an artifact. It may also be a list of
+    /// referrers, if it has the tag of such a list or is named by its digest alone.
+    pub fn subject_fault(&self, manifest: Digest, subject: Digest) -> Option<String> {
+        let may_be_list = self.reference.tag.as_ref().is_none_or(|tag| *tag == Tag::referrers(&subject));
+        if manifest == self.digest || may_be_list {
+            return None;
+        }
+        let text = format!("its manifest {manifest} names the subject {subject}, which is no manifest of this image");
+        Some(text)
+    }
+
+    /// The name it has in a bundle: `repository:tag`, else `repository@digest`.
+    pub fn name(&self) -> String {
+        let Reference { repository, tag, .. } = &self.reference;
+        match tag {
+            Some(tag) => repository.with_tag(tag.clone()).to_string(),
+            None => repository.with_digest(self.digest).to_string(),
+        }
+    }
+}
+
+/// A name below the target's prefix: `path` or `path:tag`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Rename {
+    pub path: String,
+    pub tag: Option<Tag>,
+}
+
+impl Rename {
+    /// For an image with this reference: a new name without a tag keeps the tag of what it renames.
+    pub fn of(self, reference: &Reference) -> Rename {
+        let tag = self.tag.or_else(|| reference.tag.clone());
+        Rename { tag, ..self }
+    }
+}
+
+impl TryFrom<String> for Rename {
+    type Error = crate::oci::ReferenceError;
+
+    /// Read as a reference below a host: `base/nginx:1.27`.
+    fn try_from(text: String) -> Result<Rename, Self::Error> {
+        let fix = |mut e: crate::oci::ReferenceError| {
+            e.text.clone_from(&text);
+            e
+        };
+        let whole: Reference = format!("target.invalid/{text}").parse().map_err(fix)?;
+        if whole.digest.is_some() {
+            let reason = "the new name takes a tag, not a digest".to_owned();
+            return Err(crate::oci::ReferenceError { text, reason });
+        }
+        Ok(Rename { path: whole.repository.path().to_owned(), tag: whole.tag })
+    }
+}
+
+impl From<Rename> for String {
+    fn from(rename: Rename) -> String {
+        rename.to_string()
+    }
+}
+
+impl std::fmt::Display for Rename {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.path)?;
+        self.tag.as_ref().map_or(Ok(()), |tag| write!(f, ":{tag}"))
+    }
+}
+
+/// That only some platforms of an index are carried, and how.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Selection {
+    /// As asked for.
+    pub platforms: Vec<Platform>,
+    pub index: IndexMode,
+    /// What the reference meant at the registry: old digest, where [`LockedImage::digest`] is the new one.
+    pub original: Descriptor,
+}
+
+/// What becomes of an index of which only some platforms are carried.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum IndexMode {
+    /// A smaller index with only the selected children is written; its digest is new.
+    #[default]
+    Trim,
+    /// The index is kept byte for byte; children are missing on purpose.
+    Sparse,
+    /// The one remaining manifest takes the tag.
+    Single,
+}
+
+impl std::fmt::Display for IndexMode {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            IndexMode::Trim => "trim",
+            IndexMode::Sparse => "sparse",
+            IndexMode::Single => "single",
+        })
+    }
+}
+
+/// Something left out on purpose.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Absent {
+    pub digest: Digest,
+    pub size: u64,
+    pub reason: AbsentReason,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum AbsentReason {
+    /// A child of a sparse index whose platform was not selected.
+    PlatformNotSelected,
+    /// A layer that registries do not hold; its URLs stand in the manifest.
+    ForeignLayer,
+    /// A child of a sparse index that the registry does not have or denies.
+    NotFound,
+}
+
+/// A manifest that travels with an image because it speaks of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Attached {
+    pub digest: Digest,
+    pub media_type: String,
+    pub size: u64,
+    /// What it speaks of: the image, one of its children, or another attached manifest.
+    pub subject: Digest,
+    /// The tag it is found by (cosign's `sha256-….sig`); without one it is found as a referrer of `subject`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tag: Option<Tag>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub artifact_type: Option<String>,
+}
+
+impl Attached {
+    /// Why it is not a companion of its image, or nothing. `in_tree`: its subject is a manifest of the image or of an earlier
+    /// companion. `declared`: the subject that its own manifest names, which registries go by; without a tag, it can be found
+    /// by that alone.
+    ///
+    /// This keeps a lock from giving any manifest any tag.
+    pub fn fault(&self, in_tree: bool, declared: Option<Digest>) -> Option<String> {
+        let Attached { digest, subject, tag, .. } = self;
+        if let Some(fault) = self.tag_fault() {
+            return Some(fault);
+        }
+        if !in_tree {
+            return Some(format!(
+                "its companion {digest} has the subject {subject}, which is no manifest of this image"
+            ));
+        }
+        if declared.map_or(tag.is_none(), |declared| declared != *subject) {
+            let names = declared.map_or_else(|| "no subject".to_owned(), |declared| format!("the subject {declared}"));
+            return Some(format!("its companion {digest} names {names}, but the lock says {subject}"));
+        }
+        None
+    }
+
+    /// Why it may not have its tag, or nothing: companions have cosign's tags of their subject. Any other could take the place of an
+    /// image, and a list of referrers is written by the registry, or entry by entry.
+    pub fn tag_fault(&self) -> Option<String> {
+        let tag = self.tag.as_ref()?;
+        let mut suffixes = COSIGN_SUFFIXES.iter();
+        if suffixes.any(|suffix| Tag::cosign(&self.subject, suffix) == *tag) {
+            return None;
+        }
+        let (digest, subject) = (self.digest, self.subject);
+        Some(format!("its companion {digest} has the tag {tag}, which is no tag for companions of {subject}"))
+    }
+
+    pub fn descriptor(&self) -> Descriptor {
+        Descriptor::new(&self.media_type, self.digest, self.size).with_artifact_type(self.artifact_type.clone())
+    }
+}
+
+impl Lock {
+    /// Reads a lock; `name` stands for the file in errors.
+    ///
+    /// # Errors
+    /// It is none, of another version, longer than any ([`MAX_LOCK`]), or has a companion with another's tag (`Input`).
+    pub fn parse(bytes: &[u8], name: &str) -> Result<Lock> {
+        #[derive(Deserialize)]
+        struct Version {
+            version: u32,
+        }
+        let fail = |e: serde_json::Error| Error::input(format!("reading lock {name}")).because(e);
+        if !is_readable(bytes) {
+            let text =
+                format!("reading lock {name}: more than {MAX_LOCK} bytes or {MOST_VALUES} values, which no lock has");
+            return Err(Error::input(format!("{text}; split the allowlist")));
+        }
+        let Version { version } = serde_json::from_slice(bytes).map_err(fail)?;
+        if version != LOCK_VERSION {
+            let text = format!("reading lock {name}: version {version}, this program reads {LOCK_VERSION}");
+            return Err(Error::input(text));
+        }
+        let lock: Lock = serde_json::from_slice(bytes).map_err(fail)?;
+        for image in &lock.images {
+            let fault = image.companions().iter().find_map(Attached::tag_fault);
+            if let Some(fault) = fault.or_else(|| image.doubled_tag()) {
+                let image = written(bytes, name).shown(&image.reference);
+                return Err(Error::input(format!("reading lock {name}: {image}: {fault}")));
+            }
+        }
+        Ok(lock)
+    }
+
+    /// The file's content: indented JSON and a final newline, the same for equal locks.
+    pub fn to_json(&self) -> String {
+        let mut text = serde_json::to_string_pretty(self).unwrap_or_default();
+        text.push('\n');
+        text
+    }
+
+    /// What [`Lock::to_json`] gives, if [`Lock::parse`] takes it: a lock that is written has to be read again.
+    ///
+    /// # Errors
+    /// It is longer, or has more values, than a lock that is read (`Input`).
+    pub fn to_file(&self) -> Result<String> {
+        let text = self.to_json();
+        if is_readable(text.as_bytes()) {
+            return Ok(text);
+        }
+        let (images, length) = (self.images.len(), text.len());
+        let text = format!("writing the lock: {images} images take {length} bytes, and no lock is read of more than");
+        Err(Error::input(format!("{text} {MAX_LOCK} bytes or {MOST_VALUES} values; split the allowlist")))
+    }
+
+    /// Whether both carry the same content under the same names, whenever they were made.
+    pub fn same_content(&self, other: &Lock) -> bool {
+        self.version == other.version
+            && self.load_platform == other.load_platform
+            && self.images == other.images
+            && self.missing == other.missing
+    }
+}
+
+fn is_readable(bytes: &[u8]) -> bool {
+    bytes.len() as u64 <= MAX_LOCK && has_at_most_values(bytes, MOST_VALUES)
+}
+
+#[cfg(test)]
+mod tests;

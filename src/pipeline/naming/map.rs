@@ -1,0 +1,254 @@
+//! The rules of `--map FILE`: ordered, the first that fits decides.
+//!
+//! ```text
+//! # a comment, at the start of a line or after white space
+//! docker.io/library/ -> base/
+//! quay.io/prometheus/node-exporter -> tools/node-exporter
+//! gcr.io/ ->
+//! ~ ^quay\.io/([^/]+)/(.*)$ -> mirror-$1/$2
+//! ```
+//! A **prefix rule** fits the repository it names and everything below it: whole path components, so that `quay.io/a`
+//! does not fit `quay.io/ab`. The part named is replaced, the rest stays; with nothing on the right it is dropped. A slash
+//! at either end may be written or not. The left side begins with a registry: Docker Hub's images are below `docker.io/`,
+//! its short names below `docker.io/library/`.
+//!
+//! A **regex rule** begins with `~` and fits if the pattern (Go RE2, as in `images-by-tag-regex`) matches the whole name
+//! `registry/path`, without tag and digest; `^` and `$` may be written and change nothing. On the right, `$1` or `${1}` is a
+//! group, `${name}` a named one, `$$` a dollar sign; a group that took no part is empty, and one that does not exist is an
+//! error. Several spaces around `->` are allowed, and one on its left is needed.
+//!
+//! Where names have no registry ([`Map::parse_paths`]: a registry's storage does not know what it was called) both kinds of rule
+//! see the path alone: `team/ -> base/`.
+//!
+//! The result is a path below the target's prefix. The file is written by a person and parsed without trust: every line
+//! that is wrong is reported with its number.
+
+use std::sync::Arc;
+
+use crate::oci::Repository;
+use crate::pipeline::allowlist::{Pattern, Position, Problem, decode};
+
+/// Ordered rules from source names to paths at the target.
+#[derive(Clone, Debug, Default)]
+pub struct Map {
+    rules: Vec<Rule>,
+    subject: Subject,
+}
+
+/// What rules see of a name.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Subject {
+    /// `registry/path`.
+    #[default]
+    Name,
+    /// The path: nobody knows the registry.
+    Path,
+}
+
+#[derive(Clone, Debug)]
+enum Rule {
+    /// Whole components, without a slash at the end.
+    Prefix {
+        from: String,
+        to: String,
+    },
+    Regex {
+        pattern: Pattern,
+        to: Vec<Part>,
+    },
+}
+
+/// A piece of a regex rule's right side.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Part {
+    Text(String),
+    Group(usize),
+    Named(String),
+}
+
+impl Map {
+    /// Reads the bytes of a file of rules; `file` stands for it in messages.
+    ///
+    /// # Errors
+    /// It is no text, or all lines that are wrong, at once.
+    pub fn parse(bytes: &[u8], file: &str) -> Result<Map, Vec<Problem>> {
+        Map::read(bytes, file, Subject::Name)
+    }
+
+    /// The same for names without a registry.
+    ///
+    /// # Errors
+    /// As [`Map::parse`].
+    pub fn parse_paths(bytes: &[u8], file: &str) -> Result<Map, Vec<Problem>> {
+        Map::read(bytes, file, Subject::Path)
+    }
+
+    fn read(bytes: &[u8], file: &str, subject: Subject) -> Result<Map, Vec<Problem>> {
+        let text = decode(file, bytes).map_err(|problem| vec![problem])?;
+        let file: Arc<str> = file.into();
+        let (mut rules, mut problems) = (Vec::new(), Vec::new());
+        for (line, content) in (1..).zip(text.lines()) {
+            match parse_line(strip_comment(content), subject) {
+                Ok(rule) => rules.extend(rule),
+                Err(text) => problems.push(Problem { at: Position::Line { file: file.clone(), line }, text }),
+            }
+        }
+        if problems.is_empty() { Ok(Map { rules, subject }) } else { Err(problems) }
+    }
+
+    /// The path that the first rule that fits gives; it is not yet known to be a legal one.
+    pub(super) fn apply(&self, source: &Repository) -> Option<String> {
+        let name = match self.subject {
+            Subject::Name => source.to_string(),
+            Subject::Path => source.path().to_owned(),
+        };
+        self.rules.iter().find_map(|rule| rule.apply(&name))
+    }
+}
+
+impl Rule {
+    fn apply(&self, name: &str) -> Option<String> {
+        match self {
+            Rule::Prefix { from, to } => match name.strip_prefix(from.as_str())? {
+                "" => Some(to.clone()),
+                rest => {
+                    let rest = rest.strip_prefix('/')?;
+                    Some(if to.is_empty() { rest.to_owned() } else { format!("{to}/{rest}") })
+                }
+            },
+            Rule::Regex { pattern, to } => {
+                let regex = pattern.regex()?;
+                let groups = regex.captures(name)?;
+                let mut path = String::new();
+                for part in to {
+                    path.push_str(match part {
+                        Part::Text(text) => text,
+                        Part::Group(index) => groups.get(*index).map_or("", |group| group.as_str()),
+                        Part::Named(name) => groups.name(name).map_or("", |group| group.as_str()),
+                    });
+                }
+                Some(path)
+            }
+        }
+    }
+}
+
+/// A `#` begins a comment at the start of the line and after white space.
+fn strip_comment(line: &str) -> &str {
+    let begins = |(index, _): &(usize, &str)| line[..*index].chars().next_back().is_none_or(char::is_whitespace);
+    let end = line.match_indices('#').find(begins).map_or(line.len(), |(index, _)| index);
+    line[..end].trim()
+}
+
+fn parse_line(line: &str, subject: Subject) -> Result<Option<Rule>, String> {
+    if line.is_empty() {
+        return Ok(None);
+    }
+    // A pattern may hold `->`; the arrow is the last one that stands free.
+    let free = |(index, _): &(usize, &str)| {
+        let after = &line[index + 2..];
+        line[..*index].ends_with(char::is_whitespace) && (after.is_empty() || after.starts_with(char::is_whitespace))
+    };
+    let Some((arrow, _)) = line.rmatch_indices("->").find(free) else {
+        return Err("expected `FROM -> TO` or `~ PATTERN -> TO`".into());
+    };
+    let (from, to) = (line[..arrow].trim(), line[arrow + 2..].trim());
+    if to.contains(char::is_whitespace) {
+        return Err(format!("white space in {to:?}"));
+    }
+    match from.strip_prefix('~') {
+        Some(pattern) => regex_rule(pattern.trim(), to).map(Some),
+        None => prefix_rule(from, to, subject).map(Some),
+    }
+}
+
+fn prefix_rule(from: &str, to: &str, subject: Subject) -> Result<Rule, String> {
+    let from = from.strip_suffix('/').unwrap_or(from);
+    let to = to.strip_suffix('/').unwrap_or(to);
+    match subject {
+        Subject::Name => check_name(from)?,
+        Subject::Path => drop(Repository::new("source.invalid", from).map_err(|e| format!("{from:?}: {}", e.reason))?),
+    }
+    if !to.is_empty() {
+        check_path(to)?;
+    }
+    Ok(Rule::Prefix { from: from.to_owned(), to: to.to_owned() })
+}
+
+fn check_name(name: &str) -> Result<(), String> {
+    let (host, path) = name.split_once('/').map_or((name, None), |(host, path)| (host, Some(path)));
+    if !(host == "localhost" || host.contains(['.', ':'])) {
+        return Err(format!("{name:?} begins with no registry; Docker Hub's short names are below docker.io/library/"));
+    }
+    Repository::new(host, path.unwrap_or("x")).map(drop).map_err(|e| e.reason)
+}
+
+fn check_path(path: &str) -> Result<(), String> {
+    Repository::new("target.invalid", path)
+        .map(drop)
+        .map_err(|e| format!("{path:?} is no path at the target: {}", e.reason))
+}
+
+fn regex_rule(pattern: &str, to: &str) -> Result<Rule, String> {
+    let pattern = Pattern::whole(pattern).map_err(|e| e.to_string())?;
+    let to = parse_template(to)?;
+    if to.is_empty() {
+        return Err("nothing stands on the right".into());
+    }
+    let regex = pattern.regex().ok_or("the pattern cannot be compiled")?;
+    for part in &to {
+        match part {
+            Part::Group(index) if *index >= regex.captures_len() => {
+                return Err(format!("the pattern has no group {index}"));
+            }
+            Part::Named(name) if !regex.capture_names().flatten().any(|known| known == name) => {
+                return Err(format!("the pattern has no group named {name:?}"));
+            }
+            _ => {}
+        }
+    }
+    // Groups stand for unknown text, so only a right side without any can be judged here.
+    if let [Part::Text(path)] = to.as_slice() {
+        check_path(path)?;
+    }
+    Ok(Rule::Regex { pattern, to })
+}
+
+fn parse_template(template: &str) -> Result<Vec<Part>, String> {
+    let mut parts = Vec::new();
+    let mut text = String::new();
+    let mut rest = template;
+    while let Some((before, after)) = rest.split_once('$') {
+        text.push_str(before);
+        if let Some(after) = after.strip_prefix('$') {
+            text.push('$');
+            rest = after;
+            continue;
+        }
+        let (part, after) = parse_group(after)?;
+        if !text.is_empty() {
+            parts.push(Part::Text(std::mem::take(&mut text)));
+        }
+        parts.push(part);
+        rest = after;
+    }
+    text.push_str(rest);
+    if !text.is_empty() {
+        parts.push(Part::Text(text));
+    }
+    Ok(parts)
+}
+
+/// After a dollar sign: `1`, `{1}` or `{name}`.
+fn parse_group(text: &str) -> Result<(Part, &str), String> {
+    let fail = || "after `$` comes a number, a name in braces or another `$`".to_owned();
+    if let Some(rest) = text.strip_prefix('{') {
+        let (name, rest) = rest.split_once('}').filter(|(name, _)| !name.is_empty()).ok_or_else(fail)?;
+        let part = name.parse().map_or_else(|_| Part::Named(name.to_owned()), Part::Group);
+        return Ok((part, rest));
+    }
+    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (digits, rest) = text.split_at(end);
+    let index = digits.parse().map_err(|_| fail())?;
+    Ok((Part::Group(index), rest))
+}

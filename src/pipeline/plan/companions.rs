@@ -1,0 +1,255 @@
+//! What becomes of the tags of companions: cosign's `.sig`, `.att` and `.sbom` beside an image.
+//!
+//! They are tags like any other, with one exception: `.sig` and `.att` are lists that the isolated side adds to as well. Where
+//! both sides have something that the other lacks, the tag gets both. An image that has the tag of a list itself is such a list too:
+//! one whose subject is elsewhere, or that was named in full. Then its own tag has a step among those of its companions.
+
+use std::collections::HashSet;
+
+use serde::Serialize;
+
+use super::{Inventory, OnExisting, TagState};
+use crate::base::error::{Kind, Reason, Result};
+use crate::content::Sink;
+use crate::oci::{Digest, Manifest, Reference, Role, Tag};
+use crate::pipeline::companion::{Joined, Merge, merge};
+use crate::pipeline::graph::Image;
+use crate::pipeline::lock::Attached;
+
+/// The tag of one companion of an image, or the image's own where that is one of a list.
+#[derive(Clone, Debug)]
+pub struct CompanionStep {
+    pub tag: Reference,
+    /// What it means in the bundle.
+    pub digest: Digest,
+    pub state: TagState,
+    pub action: CompanionAction,
+    /// For what somebody puts under the tag after the plan was made.
+    pub on_existing: OnExisting,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase", tag = "action")]
+pub enum CompanionAction {
+    /// The tag gets the bundle's manifest.
+    Push,
+    /// The tag has all of it already.
+    Nothing,
+    /// The tag gets a new manifest: the signatures that are there, then those that they lack.
+    Join { joined: Digest, kept: usize, added: usize },
+    /// The tag means something else, and is to be left alone.
+    Skip,
+    /// This account may not read what the tag means, so the tag is left alone: the isolated side may have signed there.
+    Unreadable {
+        reason: String,
+        /// A policy of the project forbids pulling it, to every account.
+        policy: bool,
+    },
+    /// The tag means something else that can neither be joined nor replaced: it is left alone. The companion is not brought, which
+    /// is a failure of its own and costs the image nothing.
+    Obstructed { reason: String },
+    /// The tag means something else, and that is an error of the image.
+    Refuse { reason: String },
+}
+
+impl CompanionAction {
+    /// The tag gets another meaning, or its first one.
+    pub fn changes_tag(&self) -> bool {
+        matches!(self, CompanionAction::Push | CompanionAction::Join { .. })
+    }
+
+    /// The tag is left alone although it means something else.
+    pub fn leaves_tag(&self) -> bool {
+        match self {
+            CompanionAction::Skip | CompanionAction::Unreadable { .. } | CompanionAction::Obstructed { .. } => true,
+            CompanionAction::Push | CompanionAction::Nothing => false,
+            CompanionAction::Join { .. } | CompanionAction::Refuse { .. } => false,
+        }
+    }
+}
+
+/// How a list of signatures at the target relates to the bundle's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ListState {
+    /// It has all of it.
+    HasOurs,
+    /// It has the same, in other bytes or in another order.
+    Equal,
+    /// It has nothing that the bundle's lacks, which has more.
+    InOurs,
+    /// Each has what the other lacks.
+    Differs { joined: Digest, kept: usize, added: usize },
+    /// It cannot be joined, and must not be replaced: why.
+    Unknown(String),
+    /// This account may not read it: why, and whether a policy of the project forbids it to every account.
+    Unreadable { why: String, policy: bool },
+}
+
+/// Reads the list that the target has under `tag` and compares it with `ours`; also gives the joined list, where one is needed.
+/// `None`: nothing is there any more.
+///
+/// # Errors
+/// The target gives no answer. That what it gives is no list is no error.
+pub async fn compare(sink: &dyn Sink, tag: &Reference, ours: &Manifest) -> Result<Option<(ListState, Option<Joined>)>> {
+    let theirs = match sink.read_manifest(tag).await {
+        Ok(Some(theirs)) => theirs,
+        Ok(None) => return Ok(None),
+        // The registry fails at this list, and gives the rest.
+        Err(error) if error.kind() == Kind::Network && error.is_of_object_alone() => {
+            return Ok(Some((ListState::Unknown(error.chain()), None)));
+        }
+        Err(error) if matches!(error.kind(), Kind::Network | Kind::RateLimited | Kind::Interrupted) => {
+            return Err(error);
+        }
+        Err(error) if matches!(error.kind(), Kind::Unauthorized | Kind::Refused) => {
+            let policy = error.reason() == Some(&Reason::PullPolicy);
+            return Ok(Some((ListState::Unreadable { why: error.chain(), policy }, None)));
+        }
+        Err(error) => return Ok(Some((ListState::Unknown(error.chain()), None))),
+    };
+    Ok(Some(match merge(&theirs, ours) {
+        Ok(Merge::KeepTheirs) => (ListState::HasOurs, None),
+        Ok(Merge::TakeOurs { added: 0 }) => (ListState::Equal, None),
+        Ok(Merge::TakeOurs { .. }) => (ListState::InOurs, None),
+        Ok(Merge::Join(list)) => {
+            let (joined, kept, added) = (list.manifest.digest(), list.kept, list.added);
+            (ListState::Differs { joined, kept, added }, Some(list))
+        }
+        Err(why) => (ListState::Unknown(why.to_string()), None),
+    }))
+}
+
+/// What to do with the tag of a companion. `list` is known where the tag is one of a list and means something else.
+pub fn decide(tag: &Reference, state: TagState, list: Option<&ListState>, on_existing: OnExisting) -> CompanionAction {
+    let found = match state {
+        TagState::New => return CompanionAction::Push,
+        TagState::Same => return CompanionAction::Nothing,
+        TagState::Other(digest) => digest.to_string(),
+        TagState::Blocked => "which may not be read".to_owned(),
+    };
+    match (list, on_existing) {
+        (Some(ListState::HasOurs), _) => CompanionAction::Nothing,
+        // Nothing is lost, whichever of the two has the tag.
+        (Some(ListState::Equal), OnExisting::Skip | OnExisting::Fail) => CompanionAction::Nothing,
+        (_, OnExisting::Skip) => CompanionAction::Skip,
+        (_, OnExisting::Fail) => {
+            CompanionAction::Refuse { reason: format!("the tag {} already means something else, {found}", shown(tag)) }
+        }
+        (None | Some(ListState::InOurs | ListState::Equal), OnExisting::Overwrite) => CompanionAction::Push,
+        (Some(ListState::Differs { joined, kept, added }), OnExisting::Overwrite) => {
+            CompanionAction::Join { joined: *joined, kept: *kept, added: *added }
+        }
+        (Some(ListState::Unreadable { why, policy }), OnExisting::Overwrite) => {
+            CompanionAction::Unreadable { reason: why.clone(), policy: *policy }
+        }
+        (Some(ListState::Unknown(why)), OnExisting::Overwrite) => {
+            let is_referrers = tag.tag.as_ref().is_some_and(Tag::is_referrers_list);
+            let (shown, what) = (shown(tag), if is_referrers { "referrers" } else { "signatures" });
+            let reason = format!(
+                "the tag {shown} at the target can neither be joined with the bundle's {what} nor replaced without losing what it \
+                 has: {why}; --on-existing skip leaves it alone"
+            );
+            CompanionAction::Obstructed { reason }
+        }
+    }
+}
+
+fn shown(tag: &Reference) -> String {
+    tag.tag.as_ref().map(ToString::to_string).unwrap_or_default()
+}
+
+/// Whether the image itself gets a tag of a list.
+pub fn is_list(to: &Reference) -> bool {
+    to.digest.is_none() && to.tag.as_ref().is_some_and(Tag::is_list)
+}
+
+/// The tags that are lists, of an image's companions or its own, and the bundle's manifest of each.
+pub fn lists<'i>(image: &'i Image, to: &Reference) -> impl Iterator<Item = (Reference, &'i Manifest)> {
+    let tagged = image.locked.companion_tags(&to.repository);
+    let tagged = tagged.filter(|(tag, _)| is_list(tag)).chain(own(image, to));
+    tagged.filter_map(|(tag, digest)| Some((tag, image.manifests.iter().find(|manifest| manifest.digest() == digest)?)))
+}
+
+fn own(image: &Image, to: &Reference) -> Option<(Reference, Digest)> {
+    (is_list(to) && image.root().is_some()).then(|| (to.clone(), image.locked.digest))
+}
+
+/// The configs that the bundle's lists of signatures have and the target need not: it has another list under their tags, which
+/// keeps or gets a config of its own. Only lists are asked about whose config is `wanted`.
+///
+/// # Errors
+/// The target gives no answer.
+pub async fn made_unnecessary(
+    sink: &dyn Sink,
+    images: impl Iterator<Item = (&Image, &Reference)>,
+    wanted: &HashSet<Digest>,
+) -> Result<HashSet<Digest>> {
+    let lists = images.flat_map(|(image, to)| lists(image, to));
+    let (mut unnecessary, mut needed) = (HashSet::new(), HashSet::new());
+    for (tag, ours) in lists {
+        let Some(config) = ours.config().filter(|config| wanted.contains(&config.digest)) else { continue };
+        let compared = match TagState::now(&sink.resolve(&tag).await?, &ours.digest()) {
+            TagState::Other(_) => compare(sink, &tag, ours).await?,
+            TagState::New | TagState::Same | TagState::Blocked => None,
+        };
+        match compared {
+            Some((ListState::HasOurs | ListState::Differs { .. }, _)) => unnecessary.insert(config.digest),
+            _ => needed.insert(config.digest),
+        };
+    }
+    Ok(&unnecessary - &needed)
+}
+
+/// One step for each tag of a companion, then that of the image itself if it is one of a list.
+pub fn steps(image: &Image, to: &Reference, inventory: &Inventory, on_existing: OnExisting) -> Vec<CompanionStep> {
+    let step = |list: (Reference, Digest)| {
+        let state = TagState::of(inventory, &list.0, &list.1);
+        let mut action = decide(&list.0, state, inventory.lists.get(&list), on_existing);
+        let (tag, digest) = list;
+        if action.changes_tag() && inventory.immutable.contains(&tag) {
+            let text = "means something else already, and a rule of the project makes it immutable";
+            let reason = format!("the tag {} {text}; --on-existing skip leaves it alone", shown(&tag));
+            action = CompanionAction::Obstructed { reason };
+        }
+        CompanionStep { tag, digest, state, action, on_existing }
+    };
+    image.locked.companion_tags(&to.repository).chain(own(image, to)).map(step).collect()
+}
+
+/// What the target need not have of an image, because the tag of a companion gets or keeps another manifest: that companion's own
+/// manifest, and blobs that nothing else of the image needs. The signatures of a list are needed all the same. So it is with the
+/// image's own manifest, where its tag `to` is one of a list.
+pub fn not_needed(image: &Image, to: &Reference, steps: &[CompanionStep]) -> HashSet<Digest> {
+    let replaced = |step: &&CompanionStep| match step.action {
+        CompanionAction::Nothing => step.state != TagState::Same,
+        CompanionAction::Join { .. } => true,
+        _ => step.action.leaves_tag(),
+    };
+    let is_replaced = |attached: &Attached| {
+        let tag = |step: &&CompanionStep| step.tag.tag == attached.tag && step.digest == attached.digest;
+        attached.tag.is_some() && steps.iter().filter(tag).any(|step| replaced(&step))
+    };
+    let companions = image.locked.companions();
+    let root = steps.iter().find(|step| &step.tag == to).filter(replaced).map(|step| step.digest);
+    let found_otherwise = companions.iter().filter(|own| !is_replaced(own)).map(|own| own.digest);
+    let wanted: HashSet<Digest> = found_otherwise.chain(companions.iter().map(|own| own.subject)).collect();
+    let gone = companions.iter().filter(|own| is_replaced(own)).map(|own| own.digest).chain(root);
+    let mut gone: HashSet<Digest> = gone.filter(|digest| !wanted.contains(digest)).collect();
+    if gone.is_empty() {
+        return gone;
+    }
+    let is_skipped = |digest: &Digest| steps.iter().any(|step| step.digest == *digest && step.action.leaves_tag());
+    let mut needed = HashSet::new();
+    let mut only_there = HashSet::new();
+    for manifest in &image.manifests {
+        let is_gone = gone.contains(&manifest.digest());
+        let keeps_layers = is_gone && !is_skipped(&manifest.digest());
+        for child in manifest.children().into_iter().filter(|child| child.role != Role::Manifest) {
+            let is_needed = !is_gone || keeps_layers && child.role == Role::Layer;
+            let list = if is_needed { &mut needed } else { &mut only_there };
+            list.insert(child.descriptor.digest);
+        }
+    }
+    gone.extend(only_there.difference(&needed));
+    gone
+}

@@ -1,0 +1,190 @@
+//! Proving a registry over HTTP: everything that was confirmed to be there is read back, and its digests are proven.
+//!
+//! First the images: what each tag means now, and all manifests below it. That gives the plan, in bytes. Then the blobs.
+//!
+//! **Once per digest.** Registries keep one copy of a blob, and a repository only a name for it: distribution, and so Harbor,
+//! address their storage by digest. So a blob is read to its end in one repository, and of every other one the last byte shows
+//! that its name leads to content of that length. If the content is wrong, or the caller says that repositories have copies of
+//! their own, it is read in each.
+//!
+//! **Threats.** Neither side is believed. A list of claims comes from a receipt, which may say anything: only what it names below
+//! one registry is asked for. Manifests are proven by their digests before anything in them counts, and so are blobs.
+
+mod blobs;
+mod images;
+mod state;
+
+use std::collections::{HashMap, HashSet};
+
+use serde::Serialize;
+
+use crate::base::progress::Events;
+use crate::content::Source;
+use crate::oci::{Descriptor, Digest, Manifest, Reference, Repository};
+pub use state::State;
+
+/// More problems of one image are not listed.
+const MOST_PROBLEMS: usize = 20;
+
+/// One image that should be there.
+#[derive(Clone, Debug)]
+pub struct Claim {
+    /// The tag or digest it should have. A tag of a list may mean more by now: then that is read.
+    pub reference: Reference,
+    pub digest: Digest,
+    /// Manifests that belong to it and that it does not name: signatures and the like. One with a tag is a list that others may
+    /// have added to, so whatever the tag means now is read.
+    pub companions: Vec<(Option<Reference>, Digest)>,
+}
+
+/// What of the content below the images has to be there, and where more of it may be looked for.
+#[derive(Clone, Debug, Default)]
+pub struct Confirmed {
+    /// Blobs and manifests; what else a manifest names was never brought, such as a foreign layer or another platform.
+    pub digests: HashSet<Digest>,
+    /// Manifests that may belong to an image, by the subject they name.
+    pub referrers: Vec<Manifest>,
+    /// Manifests as they were brought, among them lists of signatures and referrers. Where others have added to a list, its tag means
+    /// one that has all of ours, and another config.
+    pub lists: HashMap<Digest, Manifest>,
+    /// Look for companions that no claim names: by subject, and by the tags that cosign gives.
+    pub find_companions: bool,
+}
+
+/// How to read.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Questions, then blobs, at a time.
+    pub jobs: usize,
+    /// Repositories have copies of their own: read each blob in each of them.
+    pub every_repository: bool,
+}
+
+/// What became of one image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Verdict {
+    /// Every byte of it was read and is right.
+    Proven,
+    /// Its tag means another image now.
+    Moved,
+    /// Its tag or manifest is not there.
+    Missing,
+    /// Something of it is wrong, or not there.
+    Damaged,
+    /// Something of it could not be read, so nobody knows.
+    Unread,
+}
+
+/// An image, and what is known of it.
+#[derive(Clone, Debug, Serialize)]
+pub struct ImageProof {
+    pub reference: Reference,
+    pub digest: Digest,
+    pub verdict: Verdict,
+    /// What its tag means instead.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub found: Option<Digest>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub problems: Vec<String>,
+    /// Why a policy forbids pulling some of it, in the registry's words.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub policy: Option<String>,
+    /// How many of the problems are of that policy.
+    #[serde(skip)]
+    withheld: usize,
+    /// Blobs it needs, by their place in the plan.
+    #[serde(skip)]
+    blobs: Vec<usize>,
+}
+
+/// A blob, and where it should be.
+#[derive(Clone, Debug)]
+pub struct BlobClaim {
+    pub blob: Descriptor,
+    /// Without repetition, in the order of the images.
+    pub places: Vec<Repository>,
+}
+
+/// The images as far as their manifests tell, and the blobs that are to be read.
+#[derive(Clone, Debug, Default)]
+pub struct Plan {
+    pub images: Vec<ImageProof>,
+    pub blobs: Vec<BlobClaim>,
+    /// Content that was confirmed and that no image leads to any more.
+    pub unplaced: usize,
+}
+
+/// A proof under way.
+pub struct Prover<'a> {
+    pub target: &'a dyn Source,
+    pub options: Options,
+    pub events: Events,
+}
+
+/// A problem with one thing at one place.
+#[derive(Clone, Debug)]
+struct Problem {
+    place: Repository,
+    verdict: Verdict,
+    text: String,
+}
+
+impl Plan {
+    /// Bytes to be read, and those that `state` says were read before.
+    pub fn bytes(&self, state: &State, options: Options) -> (u64, u64) {
+        let (mut ahead, mut before) = (0_u64, 0_u64);
+        for claim in &self.blobs {
+            let places =
+                if options.every_repository { &claim.places[..] } else { claim.places.get(..1).unwrap_or_default() };
+            for place in places {
+                let is_done = state.is_proven(&claim.blob.digest, options.every_repository.then_some(place));
+                let sum = if is_done { &mut before } else { &mut ahead };
+                *sum = sum.saturating_add(claim.blob.size);
+            }
+        }
+        (ahead, before)
+    }
+
+    pub fn count(&self, verdict: Verdict) -> usize {
+        self.images.iter().filter(|image| image.verdict == verdict).count()
+    }
+
+    /// Nothing is wrong, and nothing was left out.
+    pub fn is_proven(&self) -> bool {
+        self.unplaced == 0 && self.images.iter().all(|image| image.verdict == Verdict::Proven)
+    }
+}
+
+impl ImageProof {
+    /// The words of the policy that alone keeps it from being proven.
+    pub fn withheld(&self) -> Option<&str> {
+        let is_alone = self.verdict == Verdict::Unread && self.problems.len() == self.withheld;
+        self.policy.as_deref().filter(|_| is_alone)
+    }
+
+    /// A policy forbids pulling a part of it.
+    fn note_withheld(&mut self, policy: String, problem: String) {
+        let before = self.problems.len();
+        self.note(Verdict::Unread, problem);
+        self.withheld += self.problems.len() - before;
+        self.policy.get_or_insert(policy);
+    }
+
+    /// The worst of several problems is what the image has.
+    fn note(&mut self, verdict: Verdict, problem: String) {
+        let rank = |verdict| match verdict {
+            Verdict::Proven => 0,
+            Verdict::Unread => 1,
+            Verdict::Moved => 2,
+            Verdict::Missing => 3,
+            Verdict::Damaged => 4,
+        };
+        if rank(verdict) > rank(self.verdict) {
+            self.verdict = verdict;
+        }
+        if self.problems.len() < MOST_PROBLEMS && !self.problems.contains(&problem) {
+            self.problems.push(problem);
+        }
+    }
+}

@@ -1,0 +1,156 @@
+//! What was proven so far, so that a proof that was interrupted goes on: lines of text beside the receipt.
+//!
+//! A torn last line is dropped. The file names the registry and when the proof began, and is removed when all of it is done: what
+//! was right then may be wrong by the next time.
+
+use std::collections::HashSet;
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use jiff::Timestamp;
+
+use crate::base::error::{Error, Result};
+use crate::base::progress::{Event, Events};
+use crate::oci::{Digest, Repository};
+
+const MAGIC: &str = "gapferry-prove 1";
+/// Room for millions of lines; a larger file is not ours.
+const MAX_STATE: u64 = 1 << 30;
+
+/// See the module documentation.
+#[derive(Debug, Default)]
+pub struct State {
+    /// Digests, and where they were read if that counts.
+    proven: HashSet<(Digest, Option<String>)>,
+    begun: Option<Timestamp>,
+    file: Option<(Mutex<File>, PathBuf)>,
+}
+
+impl State {
+    /// Goes on with the file, or begins it; `now` is when.
+    ///
+    /// # Errors
+    /// It is something else, or of another registry; it cannot be written.
+    pub fn open(path: &Path, registry: &str, now: Timestamp, events: &Events) -> Result<State> {
+        let fail = |e| Error::disk("opening", path, e);
+        let mut file = OpenOptions::new().read(true).append(true).create(true).open(path).map_err(fail)?;
+        let mut bytes = Vec::new();
+        (&mut file).take(MAX_STATE + 1).read_to_end(&mut bytes).map_err(fail)?;
+        let (mut text, shown) = (String::from_utf8_lossy(&bytes), path.display());
+        if is_torn(&text) {
+            let why = "it says nothing of what was proven before, as after a power cut";
+            events.report(Event::Warning(format!("{shown}: {why}; everything is read anew")));
+            file.set_len(0).map_err(|e| Error::disk("emptying", path, e))?;
+            text = "".into();
+        }
+        let mut state = match text.is_empty() {
+            true => State { begun: Some(now), ..State::default() },
+            false => State::parse(&text, registry).map_err(|why| Error::input(format!("{shown}: {why}")))?,
+        };
+        let start = if text.is_empty() { format!("{MAGIC} {registry} {now}\n") } else { "\n".to_owned() };
+        // The line feed ends a line that a kill has torn.
+        file.write_all(start.as_bytes()).map_err(|e| Error::disk("writing", path, e))?;
+        state.file = Some((Mutex::new(file), path.to_owned()));
+        Ok(state)
+    }
+
+    fn parse(text: &str, registry: &str) -> Result<State, String> {
+        let whole = text.get(..text.rfind('\n').map_or(0, |end| end + 1)).unwrap_or_default();
+        let mut lines = whole.lines();
+        let first: Vec<&str> =
+            lines.next().unwrap_or_default().strip_prefix(MAGIC).unwrap_or_default().split_whitespace().collect();
+        let [of, begun] = first[..] else { return Err("it is not the state of a proof".to_owned()) };
+        if of != registry {
+            return Err(format!("it is the state of a proof of {of}, not of {registry}; name another by --state"));
+        }
+        let begun = begun.parse::<Timestamp>().map_err(|_| "it does not say when the proof began".to_owned())?;
+        let mut proven = HashSet::new();
+        for line in lines {
+            let (digest, place) =
+                line.split_once(' ').map_or((line, None), |(digest, place)| (digest, Some(place.to_owned())));
+            if let Ok(digest) = digest.parse() {
+                proven.insert((digest, place));
+            }
+        }
+        Ok(State { proven, begun: Some(begun), file: None })
+    }
+
+    /// When the proof that goes on here began, if some of it was done then.
+    pub fn earlier(&self) -> Option<Timestamp> {
+        self.begun.filter(|_| !self.proven.is_empty())
+    }
+
+    /// Whether it was read in `place`, or, with none, anywhere.
+    pub fn is_proven(&self, digest: &Digest, place: Option<&Repository>) -> bool {
+        self.proven.contains(&(*digest, place.map(Repository::to_string)))
+    }
+
+    /// # Errors
+    /// It cannot be written.
+    pub fn note(&self, digest: &Digest, place: Option<&Repository>) -> Result<()> {
+        let Some((file, path)) = &self.file else { return Ok(()) };
+        let line = place.map_or_else(|| format!("{digest}\n"), |place| format!("{digest} {place}\n"));
+        let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
+        file.write_all(line.as_bytes()).map_err(|e| Error::disk("writing", path, e))
+    }
+
+    /// All of it is done: the next proof begins anew.
+    ///
+    /// # Errors
+    /// The file cannot be removed.
+    pub fn finish(self) -> Result<()> {
+        let Some((_, path)) = self.file else { return Ok(()) };
+        std::fs::remove_file(&path).map_err(|e| Error::disk("removing", &path, e))
+    }
+}
+
+/// Whether not even the first line of a state has come to the medium: it is cut, or its blocks were allocated and not written.
+fn is_torn(text: &str) -> bool {
+    let first = text.lines().next().unwrap_or_default();
+    let is_cut = !text.contains('\n') && (MAGIC.starts_with(first) || first.starts_with(MAGIC));
+    let is_blank = text.bytes().all(|byte| matches!(byte, 0 | b'\n'));
+    !text.is_empty() && (is_cut || is_blank || first.starts_with(MAGIC) && first.contains('\0'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::progress::Recorder;
+    use std::sync::Arc;
+
+    #[test]
+    fn a_torn_line_loses_only_itself_and_another_registry_is_refused() {
+        let (one, two) = (Digest::sha256(b"1"), Digest::sha256(b"2"));
+        let place = Repository::new("r:1", "a/b").unwrap();
+        let text = format!("{MAGIC} r:1 2026-11-20T10:00:00Z\n{one}\n\n{two} {place}\n{}", &one.to_string()[..20]);
+        let state = State::parse(&text, "r:1").unwrap();
+        assert!(state.is_proven(&one, None) && !state.is_proven(&one, Some(&place)));
+        assert!(state.is_proven(&two, Some(&place)) && !state.is_proven(&two, None));
+        assert_eq!(state.earlier().map(|begun| begun.to_string()).as_deref(), Some("2026-11-20T10:00:00Z"));
+        assert!(State::parse(&text, "other").unwrap_err().contains("of a proof of r:1"));
+        assert!(State::parse("something else\n", "r:1").is_err());
+    }
+
+    #[test]
+    fn a_state_of_which_nothing_came_to_the_medium_begins_anew_and_a_strange_file_is_kept() {
+        let directory = tempfile::tempdir().unwrap();
+        let (path, now) = (directory.path().join("r.json.proving"), "2026-11-20T10:00:00Z".parse().unwrap());
+        for torn in ["gapf", "gapferry-prove 1 r:", "gapferry-prove 1 r:1 2026-11-2", "\0\0\0", "\0\0\n\0"] {
+            std::fs::write(&path, torn).unwrap();
+            let recorder = Arc::new(Recorder::default());
+            let events: Events = recorder.clone();
+            State::open(&path, "r:1", now, &events).unwrap();
+            let begun = std::fs::read_to_string(&path).unwrap();
+            assert_eq!(begun, format!("{MAGIC} r:1 2026-11-20T10:00:00Z\n"), "{torn:?}");
+            assert!(matches!(&recorder.events()[..], [Event::Warning(_)]), "{torn:?}");
+        }
+        for other in ["something else\n", "something else"] {
+            std::fs::write(&path, other).unwrap();
+            let events: Events = Arc::new(Recorder::default());
+            assert!(State::open(&path, "r:1", now, &events).is_err());
+            assert_eq!(std::fs::read_to_string(&path).unwrap(), other);
+        }
+    }
+}

@@ -1,0 +1,466 @@
+//! From the rules of an allowlist to the references they mean now, and from those to a lock and its graph.
+
+mod beside;
+mod locate;
+mod names;
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use futures_util::stream::{self, StreamExt};
+use jiff::Timestamp;
+
+use crate::base::error::{Error, Kind, Result};
+use crate::base::position::Position;
+use crate::base::progress::plain_piece;
+use crate::base::progress::units::count;
+use crate::base::progress::{Event, Events, Phase};
+use crate::content::{Source, TagList, on_threads};
+use crate::oci::{Reference, Repository, Tag};
+use crate::pipeline::allowlist::{Rule, Select};
+use crate::pipeline::graph::{Graph, Image};
+use crate::pipeline::lock::{LOCK_VERSION, Lock, MissingImage, MissingReason, Rename};
+use crate::pipeline::walk::{Origin, Walk, Wanted};
+pub use beside::without_companions;
+pub use locate::{Search, locate};
+
+/// Every image of a job that failed, so that all can be mended at once.
+#[derive(Debug)]
+pub struct Failures(pub Vec<Error>);
+
+impl Failures {
+    /// One error for all: a single one as it is, several as a list, of the kind of the first. A limit that was reached, or a
+    /// registry that no longer answers, counts before all else and is named once: it alone passes by itself.
+    pub fn into_error(self, what: &str) -> Error {
+        let mut errors = self.0;
+        if errors.len() == 1 {
+            return errors.remove(0);
+        }
+        // It says the same of all that comes after it.
+        let is_shared = |error: &&Error| error.kind() == Kind::RateLimited || error.stopped().is_some();
+        let deciding = errors.iter().find(is_shared).or(errors.first());
+        let (kind, reason) = deciding.map_or((Kind::Input, None), |error| (error.kind(), error.reason().cloned()));
+        let sharing = errors.iter().filter(is_shared).count();
+        let shown = errors.iter().filter(|error| !is_shared(error)).chain(errors.iter().find(is_shared));
+        let mut lines: Vec<String> = shown.flat_map(Error::lines).map(|line| format!("  {line}")).collect();
+        if sharing > 1 {
+            lines.push(format!("  and {} more that were not asked for any more", sharing - 1));
+        }
+        let error = Error::new(kind, format!("{what}: {} of them failed", errors.len())).listing(lines);
+        reason.into_iter().fold(error, Error::with_reason)
+    }
+}
+
+/// Which failures leave an image out, recorded in the lock, instead of ending the run.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct LeaveOut {
+    /// All that are of the image or of its registry.
+    pub failed: bool,
+    /// That it has none of the platforms asked for.
+    pub platform_missing: bool,
+}
+
+impl LeaveOut {
+    /// Why the image is left out; `None`: the run ends.
+    pub fn reason(self, error: &Error) -> Option<MissingReason> {
+        let reason = MissingReason::of(error)?;
+        let accepted = self.failed || (self.platform_missing && reason == MissingReason::PlatformMissing);
+        accepted.then_some(reason)
+    }
+
+    /// Sorts `error` into what is missing or what ends the run.
+    fn sort(self, missing: Missing<'_>, error: Error, events: &Events) {
+        let Missing { reference, rename, images, failures } = missing;
+        match self.reason(&error) {
+            Some(reason) => {
+                events.report(Event::Warning(format!("{}; it is left out", error.chain())));
+                images.push((MissingImage { reference, rename, reason }, error));
+            }
+            None => failures.push(error),
+        }
+    }
+}
+
+/// What [`LeaveOut::sort`] sorts, and into what.
+struct Missing<'a> {
+    reference: Reference,
+    rename: Option<Rename>,
+    images: &'a mut Vec<(MissingImage, Error)>,
+    failures: &'a mut Vec<Error>,
+}
+
+/// How lists of tags are read.
+#[derive(Clone, Copy, Debug)]
+pub struct TagLists {
+    /// A pattern that matches nothing is no error.
+    pub allow_empty: bool,
+    /// What is attached to an image travels with it.
+    pub companions: bool,
+}
+
+/// Writes out what the rules select: a repository becomes its tags, a pattern the tags it matches.
+///
+/// The same reference selected twice is carried once, with a notice. A pattern that matches nothing is an error unless
+/// `allow_empty`. A list of tags leaves out the tags of signatures, attestations and referrers lists whose subject is in the
+/// same repository: they travel with that image, or stay behind without `companions`.
+///
+/// # Errors
+/// Every rule that could not be followed.
+pub async fn expand(
+    source: &dyn Source,
+    rules: &[Rule],
+    lists: TagLists,
+    leave_out: LeaveOut,
+    jobs: usize,
+    events: &Events,
+) -> Result<Expanded, Failures> {
+    events.report(Event::Phase { phase: Phase::Resolve, items: rules.len() as u64, bytes: 0 });
+    let left_out = AtomicUsize::new(0);
+    let selected: Vec<Result<Selected>> = stream::iter(rules)
+        .map(|rule| async {
+            let references = select(source, rule, lists.allow_empty, &left_out, events).await;
+            events.report(Event::ItemDone);
+            references.map_err(|error| error.while_doing(format!("{}: {}", rule.at, rule.written)))
+        })
+        .buffered(jobs.max(1))
+        .collect()
+        .await;
+    report_left_out(left_out.into_inner(), lists, events);
+    let (mut wanted, mut missing, mut failures) = (Merged::default(), Vec::new(), Vec::new());
+    let mut doubtful: Vec<MissingImage> = Vec::new();
+    for (rule, selected) in rules.iter().zip(selected) {
+        let repository = rule.select.repository().clone();
+        let reference = Reference { repository, tag: None, digest: None };
+        match selected {
+            Ok(Selected { references, is_doubtful }) => {
+                references.into_iter().for_each(|r| wanted.add(rule, r, events, &mut failures));
+                let reason = MissingReason::TagsIncomplete;
+                let entry = MissingImage { reference, rename: rule.rename.clone(), reason };
+                if is_doubtful && !doubtful.contains(&entry) {
+                    doubtful.push(entry);
+                }
+            }
+            Err(error) => {
+                let (images, failures) = (&mut missing, &mut failures);
+                leave_out.sort(Missing { reference, rename: rule.rename.clone(), images, failures }, error, events);
+            }
+        }
+    }
+    missing.dedup_by(|one, other| one.0 == other.0);
+    match failures.is_empty() {
+        true => Ok(Expanded { wanted: wanted.list, missing, doubtful }),
+        false => Err(Failures(failures)),
+    }
+}
+
+/// What an allowlist asks for.
+#[derive(Debug, Default)]
+pub struct Expanded {
+    pub wanted: Vec<Wanted>,
+    /// Repositories whose tags could not be listed.
+    pub missing: Vec<(MissingImage, Error)>,
+    /// Repositories whose list of tags may be short.
+    pub doubtful: Vec<MissingImage>,
+}
+
+/// What one rule selects.
+struct Selected {
+    references: Vec<Reference>,
+    /// The list of tags may be short, so there may be more.
+    is_doubtful: bool,
+}
+
+/// References in order, each once.
+#[derive(Default)]
+struct Merged {
+    list: Vec<Wanted>,
+    position: HashMap<Reference, (usize, String)>,
+}
+
+impl Merged {
+    fn add(&mut self, rule: &Rule, reference: Reference, events: &Events, failures: &mut Vec<Error>) {
+        let rename = rule.rename.clone().map(|rename| rename.of(&reference));
+        let written = written_as(rule, &reference);
+        let wanted = Wanted { reference: reference.clone(), rename, platforms: rule.platforms.clone(), written };
+        match self.position.get(&reference) {
+            None => {
+                self.position.insert(reference, (self.list.len(), rule.at.to_string()));
+                self.list.push(wanted);
+            }
+            Some((at, _)) if self.list.get(*at).is_some_and(|former| is_same(former, &wanted)) => {
+                events.report(Event::Notice(format!("{}: {reference} is selected more than once", rule.at)));
+            }
+            Some((_, first)) => failures.push(Error::input(format!(
+                "{}: {reference} is already selected at {first}, with other platforms or another name",
+                rule.at
+            ))),
+        }
+    }
+}
+
+/// Whether both ask for the same, wherever they stand.
+fn is_same(one: &Wanted, other: &Wanted) -> bool {
+    Wanted { written: String::new(), ..one.clone() } == Wanted { written: String::new(), ..other.clone() }
+}
+
+/// Where a rule stands, and what it says, as far as that says more than the reference.
+fn written_as(rule: &Rule, reference: &Reference) -> String {
+    let is_reference = rule.written == reference.to_string();
+    let written = plain_piece(&rule.written);
+    match (&rule.at, is_reference) {
+        (Position::Argument(_), true) => String::new(),
+        (Position::Argument(_), false) => written.into_owned(),
+        (Position::Line { .. }, true) => rule.at.to_string(),
+        (Position::Line { .. }, false) => format!("{}: {written}", rule.at),
+    }
+}
+
+/// One notice for all rules.
+fn report_left_out(tags: usize, lists: TagLists, events: &Events) {
+    if tags > 0 {
+        events.report(Event::Notice(companion_tags(tags, lists.companions)));
+    }
+}
+
+/// What a notice says of `tags` that are no images; `travel`: they go where their images go.
+pub fn companion_tags(tags: usize, travel: bool) -> String {
+    let fate = match travel {
+        true => "they travel with the images they speak of",
+        false => "they stay behind (--no-referrers)",
+    };
+    format!("{} of signatures, attestations or lists of referrers: no images; {fate}", count(tags, "tag"))
+}
+
+async fn select(
+    source: &dyn Source,
+    rule: &Rule,
+    allow_empty: bool,
+    left_out: &AtomicUsize,
+    events: &Events,
+) -> Result<Selected> {
+    let repository = match &rule.select {
+        Select::One(reference) => return Ok(Selected { references: vec![reference.clone()], is_doubtful: false }),
+        Select::AllTags(repository) => repository,
+        Select::TagsMatching { repository, .. } | Select::TagsInRange { repository, .. } => repository,
+    };
+    let TagList { mut tags, doubts } = source.tags(repository).await?;
+    let is_doubtful = !doubts.is_empty();
+    for doubt in doubts {
+        events.report(Event::Incomplete(format!("{}: {doubt}", rule.at)));
+    }
+    // Registries should sort them; distribution 2.8 does not, and the order of a bundle must not depend on its mood.
+    tags.sort();
+    let matching: Vec<Tag> = tags.iter().filter(|tag| rule.select.matches(tag)).cloned().collect();
+    let matched = matching.len();
+    let images = without_companions(source, repository, matching, events).await?;
+    left_out.fetch_add(matched - images.len(), Ordering::Relaxed);
+    let references: Vec<Reference> = images.into_iter().map(|tag| repository.with_tag(tag)).collect();
+    if !references.is_empty() {
+        return Ok(Selected { references, is_doubtful });
+    }
+    let text = nothing_matches(repository, &tags, matched);
+    if allow_empty {
+        events.report(Event::Warning(format!("{}: {text}", rule.at)));
+        return Ok(Selected { references, is_doubtful });
+    }
+    Err(Error::new(Kind::NotFound, text))
+}
+
+/// `companions`: how many tags matched, all of them companions.
+fn nothing_matches(repository: &Repository, tags: &[Tag], companions: usize) -> String {
+    if tags.is_empty() {
+        return format!("{repository} has no tags");
+    }
+    if companions > 0 {
+        let what = "matches no image, only signatures, attestations or lists of referrers of images in that repository";
+        return format!(
+            "{repository}: the list of tags {what} ({companions} of them); a tag that is named in full is carried"
+        );
+    }
+    let some: Vec<&str> = tags.iter().take(5).map(Tag::as_str).collect();
+    let more = if tags.len() > 5 { ", …" } else { "" };
+    format!("none of the {} tags of {repository} matches (it has {}{more})", tags.len(), some.join(", "))
+}
+
+/// Finds out what every reference means, and everything below it.
+///
+/// # Errors
+/// Every image that could not be resolved, but for those that are left out; and if nothing else is there, those.
+pub async fn discover(
+    walk: &Walk<'_>,
+    expanded: Expanded,
+    leave_out: LeaveOut,
+    (now, jobs): (Timestamp, usize),
+    events: &Events,
+) -> Result<(Lock, Graph), Failures> {
+    let written = expanded.wanted.iter().map(|wanted| (wanted.reference.clone(), wanted.written.clone())).collect();
+    let walked = walk_all(&expanded.wanted, jobs, events, |wanted| walk.discover(wanted)).await;
+    walk.report_lost();
+    let (images, missing) = sort(expanded, walked, leave_out, events)?;
+    let locked = images.iter().map(|image| image.locked.clone()).collect();
+    let lock = Lock { version: LOCK_VERSION, created: now, load_platform: None, images: locked, missing };
+    Ok((lock, Graph { images, left_behind: walk.left_behind(), written }))
+}
+
+/// As [`discover`], for a caller that needs no more than the lock: known images are not read.
+///
+/// # Errors
+/// As [`discover`].
+pub async fn pin(
+    walk: &Walk<'_>,
+    expanded: Expanded,
+    leave_out: LeaveOut,
+    (now, jobs): (Timestamp, usize),
+    events: &Events,
+) -> Result<Lock, Failures> {
+    let bare = |locked| Image { locked, manifests: Vec::new(), blobs: Vec::new() };
+    let walked = walk_all(&expanded.wanted, jobs, events, async |wanted| walk.pin(wanted).await.map(bare)).await;
+    walk.report_lost();
+    let (images, missing) = sort(expanded, walked, leave_out, events)?;
+    let images = images.into_iter().map(|image| image.locked).collect();
+    Ok(Lock { version: LOCK_VERSION, created: now, load_platform: None, images, missing })
+}
+
+/// What was found, and what is missing and may be.
+fn sort(
+    Expanded { wanted, mut missing, doubtful }: Expanded,
+    walked: Vec<Result<Image>>,
+    leave_out: LeaveOut,
+    events: &Events,
+) -> Result<(Vec<Image>, Vec<MissingImage>), Failures> {
+    let (mut images, mut failures) = (Vec::with_capacity(walked.len()), Vec::new());
+    let written = wanted.iter().map(|wanted| (wanted.reference.clone(), wanted.written.clone())).collect();
+    for (Wanted { reference, rename, .. }, image) in wanted.into_iter().zip(walked) {
+        match image {
+            Ok(image) => images.push(image),
+            Err(error) => {
+                let (images, failures) = (&mut missing, &mut failures);
+                leave_out.sort(Missing { reference, rename, images, failures }, error, events);
+            }
+        }
+    }
+    let images = names::merge(images, &written, leave_out, (&mut missing, &mut failures), events);
+    let (mut missing, errors): (Vec<MissingImage>, Vec<Error>) = missing.into_iter().unzip();
+    if images.is_empty() {
+        failures.extend(errors);
+    }
+    missing.extend(doubtful);
+    if failures.is_empty() { Ok((images, missing)) } else { Err(Failures(failures)) }
+}
+
+/// Makes the graph of a lock again, and the lock of what could be had: without `leave_out` the same.
+///
+/// # Errors
+/// As [`assemble`], but for what is left out.
+pub async fn follow(
+    walk: &Walk<'_>,
+    lock: Lock,
+    leave_out: LeaveOut,
+    jobs: usize,
+    events: &Events,
+) -> Result<(Lock, Graph), Failures> {
+    let walked = walk_all(&lock.images, jobs, events, |locked| walk.assemble(locked, Origin::Registry)).await;
+    walk.report_lost();
+    let (mut images, mut missing, mut failures) = (Vec::with_capacity(walked.len()), Vec::new(), Vec::new());
+    for (locked, image) in lock.images.iter().zip(walked) {
+        match image {
+            Ok(image) => images.push(image),
+            Err(error) => {
+                let (reference, rename) = (locked.reference.clone(), locked.rename.clone());
+                let (images, failures) = (&mut missing, &mut failures);
+                leave_out.sort(Missing { reference, rename, images, failures }, error, events);
+            }
+        }
+    }
+    let (more, errors): (Vec<MissingImage>, Vec<Error>) = missing.into_iter().unzip();
+    if images.is_empty() {
+        failures.extend(errors);
+    }
+    if !failures.is_empty() {
+        return Err(Failures(failures));
+    }
+    let locked = images.iter().map(|image| image.locked.clone()).collect();
+    let missing = lock.missing.into_iter().chain(more).collect();
+    Ok((
+        Lock { images: locked, missing, ..lock },
+        Graph { images, written: walk.written().clone(), ..Graph::default() },
+    ))
+}
+
+/// Makes the graph of a lock again.
+///
+/// # Errors
+/// Every image that is no longer what the lock says.
+pub async fn assemble(
+    walk: &Walk<'_>,
+    lock: &Lock,
+    origin: Origin,
+    jobs: usize,
+    events: &Events,
+) -> Result<Graph, Failures> {
+    let images = each(&lock.images, jobs, events, |locked| walk.assemble(locked, origin)).await?;
+    Ok(Graph { images, written: walk.written().clone(), ..Graph::default() })
+}
+
+/// The same, but a failure costs its own image only. In the order of the lock.
+pub async fn assemble_each(
+    walk: &Walk<'_>,
+    lock: &Lock,
+    origin: Origin,
+    jobs: usize,
+    events: &Events,
+) -> Vec<Result<Image>> {
+    walk_all(&lock.images, jobs, events, |locked| walk.assemble(locked, origin)).await
+}
+
+/// As [`discover`], but a failure costs its own image only: for a source that nobody keeps in order. On `threads` threads,
+/// which belong to the runtime of the caller: what is read from a disk keeps processors busy, and seldom waits.
+pub fn discover_each(walk: &Walk<'_>, wanted: &[Wanted], threads: usize, events: &Events) -> Vec<Result<Image>> {
+    events.report(Event::Phase { phase: Phase::Walk, items: wanted.len() as u64, bytes: 0 });
+    let runtime = tokio::runtime::Handle::current();
+    on_threads(wanted, threads, |wanted| {
+        let image = runtime.block_on(walk.discover(wanted));
+        events.report(Event::ItemDone);
+        image
+    })
+}
+
+/// Walks all items; fails with all failures.
+async fn each<'i, T, F>(
+    items: &'i [T],
+    jobs: usize,
+    events: &Events,
+    walk: impl Fn(&'i T) -> F,
+) -> Result<Vec<Image>, Failures>
+where
+    F: Future<Output = Result<Image>>,
+{
+    let (mut images, mut failures) = (Vec::with_capacity(items.len()), Vec::new());
+    for image in walk_all(items, jobs, events, walk).await {
+        match image {
+            Ok(image) => images.push(image),
+            Err(error) => failures.push(error),
+        }
+    }
+    if failures.is_empty() { Ok(images) } else { Err(Failures(failures)) }
+}
+
+/// Several at a time, in the order of the items.
+async fn walk_all<'i, T, F>(
+    items: &'i [T],
+    jobs: usize,
+    events: &Events,
+    walk: impl Fn(&'i T) -> F,
+) -> Vec<Result<Image>>
+where
+    F: Future<Output = Result<Image>>,
+{
+    events.report(Event::Phase { phase: Phase::Walk, items: items.len() as u64, bytes: 0 });
+    let mut walks = stream::iter(items.iter().map(walk)).buffered(jobs.max(1));
+    let mut images = Vec::with_capacity(items.len());
+    while let Some(image) = walks.next().await {
+        events.report(Event::ItemDone);
+        images.push(image);
+    }
+    images
+}

@@ -1,0 +1,307 @@
+//! Parts of a target that take nothing more in this run: a registry in read-only mode, a project whose quota is used up, that
+//! became a proxy cache, or where the account lost its right to push. One answer speaks for all that would meet it: the rest of
+//! that part is not tried, and what goes elsewhere goes on.
+//!
+//! Where a registry denies uploads and does not say how far that reaches, see [`denied`](super::denied).
+//!
+//! A full quota still has room for what is smaller. What is larger than the room that is left is not sent, and neither is the
+//! rest of an image that cannot be completed.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::denied::Denied;
+use crate::base::error::{Error, Reach, Reason, Result, Stopped};
+use crate::oci::{Digest, Repository};
+use crate::pipeline::graph::Graph;
+use crate::pipeline::plan::{BlobStep, Plan};
+
+/// A part of a target: a registry, or the project in it.
+pub type Part = (String, Option<String>);
+
+/// The part that `reason` closes, which came up in `repository`; `None`: it is about one thing alone.
+fn part(reason: &Reason, repository: &Repository) -> Option<Part> {
+    match reason.reach() {
+        Reach::Object => None,
+        Reach::Project => Some(project(repository)),
+        Reach::Registry => Some(registry(repository)),
+    }
+}
+
+/// Whether nothing says how far a refusal reaches ([`denied`](super::denied)).
+fn is_denial(reason: &Reason) -> bool {
+    matches!(reason, Reason::UploadDenied | Reason::WebPage)
+}
+
+pub fn registry(repository: &Repository) -> Part {
+    (repository.registry().to_owned(), None)
+}
+
+pub fn project(repository: &Repository) -> Part {
+    (repository.registry().to_owned(), Some(repository.project().to_owned()))
+}
+
+/// `error`, as what ends everything in that part.
+fn stopped((registry, project): &Part, reason: &Reason, error: &Error) -> Error {
+    let place = project.as_ref().map_or_else(|| registry.clone(), |project| format!("{registry}/{project}"));
+    let state = match reason {
+        Reason::Quota { .. } | Reason::Full { .. } => "has no room left",
+        Reason::ReadOnly => "is in read-only mode",
+        Reason::NoPushes => "takes no uploads",
+        Reason::WebPage => "answers uploads with a web page",
+        Reason::UnknownUploadHost => "sends uploads to a host name that cannot be resolved here",
+        Reason::ProxyCache => "is a proxy cache, which takes no pushes",
+        Reason::UploadDenied => "denies uploads",
+        _ => "takes nothing more from this account",
+    };
+    let why = format!("{state} ({})", error.chain());
+    Error::new(error.kind(), "not everything was sent").because(Stopped { place, why }).with_reason(reason.clone())
+}
+
+/// What is closed so far.
+#[derive(Clone, Default)]
+pub struct Closed(Arc<Mutex<State>>);
+
+#[derive(Default)]
+struct State {
+    parts: HashMap<Part, Closure>,
+    denied: Denied,
+    /// Images that cannot be completed, by their place in the plan.
+    doomed: HashSet<usize>,
+    /// Blobs that no other image wants there.
+    useless: HashSet<(Repository, Digest)>,
+    /// Which images want a blob; made when it is first asked for.
+    wanting: Option<HashMap<Digest, Vec<usize>>>,
+}
+
+struct Closure {
+    error: Error,
+    /// Bytes that still fit; 0: nothing does.
+    left: u64,
+}
+
+impl Closed {
+    /// Whether `size` more bytes may be sent to `repository`.
+    ///
+    /// # Errors
+    /// The refusal that closed it.
+    pub fn check(&self, repository: &Repository, size: u64) -> Result<()> {
+        let state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match state.closure(repository) {
+            Some((error, left)) if left < size.max(1) => Err(error.clone()),
+            _ => Ok(()),
+        }
+    }
+
+    /// The same for a blob: where little room is left, it is for images that can be completed with it. Gives the bytes of that room
+    /// which are set aside for the blob; what does not arrive has to be [given back](Closed::give_back).
+    ///
+    /// # Errors
+    /// The refusal that closed it.
+    pub fn admit(&self, step: &BlobStep, repository: &Repository, (graph, plan): (&Graph, &Plan)) -> Result<u64> {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some((error, left)) = state.closure(repository) else { return Ok(0) };
+        let error = error.clone();
+        let images = state.wanting(&step.blob.digest, repository, (graph, plan));
+        if left < step.blob.size.max(1) || images.iter().all(|at| state.doomed.contains(at)) {
+            state.doom(images, (graph, plan));
+            return Err(error);
+        }
+        state.take(repository, step.blob.size);
+        Ok(step.blob.size)
+    }
+
+    /// The blob for which so many bytes were set aside did not arrive.
+    pub fn give_back(&self, repository: &Repository, taken: u64) {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        state.parts_of(repository, |closure| closure.left = closure.left.saturating_add(taken));
+    }
+
+    /// Notes what a failure closes; gives the failure that is to be reported.
+    pub fn note(&self, repository: &Repository, size: u64, error: Error) -> Error {
+        // Of what was stopped for a refusal nothing more is learned.
+        let Some(reason) = error.reason().filter(|_| error.stopped().is_none()) else { return error };
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let part = match reason {
+            denial if is_denial(denial) => {
+                state.denied.note(repository, &error);
+                None
+            }
+            _ => part(reason, repository),
+        };
+        let Some(part) = part else { return error };
+        let left = match reason {
+            // What was refused does not fit, whatever the registry's rounded figures say.
+            Reason::Quota { left } | Reason::Full { left } => (*left).min(size.saturating_sub(1)),
+            _ => 0,
+        };
+        let error = stopped(&part, reason, &error);
+        let closure = state.parts.entry(part).or_insert_with(|| Closure { error, left });
+        closure.left = closure.left.min(left);
+        // Several were on their way: all of them have failed for the one that came first.
+        closure.error.clone()
+    }
+
+    /// Something was accepted there.
+    pub fn note_accepted(&self, repository: &Repository) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).denied.note_accepted(repository);
+    }
+
+    /// A failure as it is to be reported when nothing more comes: of a part that has denied all that was sent, one for all.
+    pub fn settled(&self, repository: &Repository, error: Arc<Error>) -> Arc<Error> {
+        let Some(denial) = error.reason().filter(|reason| is_denial(reason)) else { return error };
+        let state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some((part, first)) = state.denied.whole(repository) else { return error };
+        Arc::new(stopped(&part, first.reason().unwrap_or(denial), &first))
+    }
+
+    /// The same as [`Closed::note`] for a blob of the plan.
+    pub fn note_blob(&self, step: &BlobStep, repository: &Repository, error: Error, job: (&Graph, &Plan)) -> Error {
+        let error = self.note(repository, step.blob.size, error);
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if state.closure(repository).is_some() {
+            let images = state.wanting(&step.blob.digest, repository, job);
+            state.doom(images, job);
+        }
+        error
+    }
+
+    /// Whether a blob that is on its way is still of use there.
+    ///
+    /// # Errors
+    /// The refusal that has cost the images that want it.
+    pub fn check_use(&self, repository: &Repository, blob: Digest) -> Result<()> {
+        let state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match state.closure(repository).filter(|_| state.useless.contains(&(repository.clone(), blob))) {
+            Some((error, _)) => Err(error.clone()),
+            None => Ok(()),
+        }
+    }
+}
+
+impl State {
+    /// Why nothing larger than so many bytes may be sent there.
+    fn closure(&self, repository: &Repository) -> Option<(&Error, u64)> {
+        let parts = [registry(repository), project(repository)];
+        let closed = parts.iter().filter_map(|part| self.parts.get(part)).map(|closure| (&closure.error, closure.left));
+        closed.chain(self.denied.of(repository).map(|error| (error, 0))).min_by_key(|(_, left)| *left)
+    }
+
+    fn take(&mut self, repository: &Repository, size: u64) {
+        self.parts_of(repository, |closure| closure.left = closure.left.saturating_sub(size));
+    }
+
+    fn parts_of(&mut self, repository: &Repository, change: impl Fn(&mut Closure)) {
+        for part in [registry(repository), project(repository)] {
+            self.parts.get_mut(&part).into_iter().for_each(&change);
+        }
+    }
+
+    /// These images cannot be completed.
+    fn doom(&mut self, images: Vec<usize>, (graph, plan): (&Graph, &Plan)) {
+        for at in images {
+            let Some((image, step)) = graph.images.get(at).zip(plan.images.get(at)) else { continue };
+            if !self.doomed.insert(at) {
+                continue;
+            }
+            let repository = &step.to.repository;
+            for blob in &image.blobs {
+                let wanting = self.wanting(&blob.digest, repository, (graph, plan));
+                if wanting.iter().all(|at| self.doomed.contains(at)) {
+                    self.useless.insert((repository.clone(), blob.digest));
+                }
+            }
+        }
+    }
+
+    /// The images of the plan that want `blob` in `repository`.
+    fn wanting(&mut self, blob: &Digest, repository: &Repository, (graph, plan): (&Graph, &Plan)) -> Vec<usize> {
+        let wanting = self.wanting.get_or_insert_with(|| {
+            let mut wanting: HashMap<Digest, Vec<usize>> = HashMap::new();
+            for (at, image) in graph.images.iter().enumerate() {
+                image.blobs.iter().for_each(|blob| wanting.entry(blob.digest).or_default().push(at));
+            }
+            wanting
+        });
+        let images = wanting.get(blob).into_iter().flatten().copied();
+        images.filter(|at| plan.images.get(*at).is_some_and(|step| step.to.repository == *repository)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::error::Kind;
+
+    fn refused(reason: Reason) -> Error {
+        Error::new(Kind::Refused, "no").with_reason(reason)
+    }
+
+    #[test]
+    fn a_refusal_closes_what_it_is_about_and_nothing_else() {
+        let [one, two] = ["base/a", "apps/a"].map(|path| Repository::new("h", path).unwrap());
+        let elsewhere = Repository::new("i", "base/a").unwrap();
+        let open = |closed: &Closed, repository: &Repository, size| closed.check(repository, size).is_ok();
+        for (reason, others) in [(Reason::ProxyCache, true), (Reason::NoPushRight, true), (Reason::ReadOnly, false)] {
+            let closed = Closed::default();
+            closed.note(&one, 10, refused(reason));
+            assert!(!open(&closed, &one, 0) && open(&closed, &elsewhere, 1));
+            assert_eq!(open(&closed, &two, 1), others);
+        }
+        let closed = Closed::default();
+        closed.note(&one, 10, refused(Reason::ImmutableTag));
+        closed.note(&one, 10, Error::new(Kind::Refused, "403"));
+        assert!(open(&closed, &one, 10), "it is about one tag");
+    }
+
+    #[test]
+    fn a_full_quota_takes_what_is_smaller_than_the_room_that_is_left() {
+        let one = Repository::new("h", "base/a").unwrap();
+        let closed = Closed::default();
+        closed.note(&one, 1000, refused(Reason::Quota { left: 100 }));
+        assert!(closed.check(&one, 100).is_ok() && closed.check(&one, 101).is_err());
+        closed.note(&one, 50, refused(Reason::Quota { left: 100 }));
+        assert!(closed.check(&one, 49).is_ok() && closed.check(&one, 50).is_err(), "50 bytes did not fit");
+        closed.note(&one, 5, refused(Reason::Quota { left: 0 }));
+        assert!(closed.check(&one, 0).is_err());
+    }
+
+    #[test]
+    fn a_full_registry_has_no_room_in_any_project() {
+        let [one, two] = ["base/a", "apps/a"].map(|path| Repository::new("h", path).unwrap());
+        let closed = Closed::default();
+        closed.note(&one, 1000, refused(Reason::Full { left: 100 }));
+        assert!(closed.check(&two, 100).is_ok() && closed.check(&two, 101).is_err());
+        closed.note(&two, 1000, refused(Reason::Quota { left: 10 }));
+        assert!(closed.check(&one, 100).is_ok() && closed.check(&two, 11).is_err(), "the project has less");
+    }
+
+    /// Otherwise a mount that brings nothing and the upload after it are charged twice, and images are refused that fit.
+    #[test]
+    fn room_that_was_set_aside_for_nothing_is_given_back() {
+        let one = Repository::new("h", "base/a").unwrap();
+        let closed = Closed::default();
+        closed.note(&one, 1000, refused(Reason::Quota { left: 100 }));
+        closed.0.lock().unwrap().take(&one, 60);
+        assert!(closed.check(&one, 41).is_err());
+        closed.give_back(&one, 60);
+        assert!(closed.check(&one, 100).is_ok() && closed.check(&one, 101).is_err());
+    }
+
+    #[test]
+    fn a_denied_repository_gets_nothing_more_and_one_failure_speaks_for_all_that_was_denied() {
+        let [one, two] = ["base/a", "base/b"].map(|path| Repository::new("h", path).unwrap());
+        let closed = Closed::default();
+        let said = closed.note(&one, 10, refused(Reason::UploadDenied));
+        assert!(said.stopped().is_none() && closed.check(&one, 1).is_err() && closed.check(&two, 1).is_ok());
+        let other = closed.note(&two, 10, Error::new(Kind::Refused, "other").with_reason(Reason::UploadDenied));
+        let text = |repository: &Repository, error: &Error| closed.settled(repository, Arc::new(error.clone())).chain();
+        assert_eq!(text(&one, &said), text(&two, &other));
+        assert!(text(&one, &said).contains("h/base denies uploads"), "{}", text(&one, &said));
+        // Not so where the registry takes others.
+        let closed = Closed::default();
+        closed.note_accepted(&two);
+        closed.note(&one, 10, refused(Reason::UploadDenied));
+        assert!(closed.settled(&one, Arc::new(refused(Reason::UploadDenied))).stopped().is_none());
+    }
+}

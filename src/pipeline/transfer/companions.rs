@@ -1,0 +1,196 @@
+//! The tags of companions. What the target has under one is looked at again before it is changed: between the plan and this
+//! moment, which may be hours, somebody there may have signed the image.
+
+use std::sync::PoisonError;
+use std::time::Instant;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::stream::{self, StreamExt};
+
+use super::listed::{BUSY, MOST_JOINS};
+use super::publish::manifest_of;
+use super::{Settled, Transfer};
+use crate::base::error::{Error, Kind, Reason, Result};
+use crate::content::{Body, Origin, ReferrerList, Source, TagList};
+use crate::oci::{Descriptor, Digest, Manifest, Reference, Repository, Role, Tag};
+use crate::pipeline::companion::Joined;
+use crate::pipeline::graph::Image;
+use crate::pipeline::plan::{
+    CompanionAction, CompanionStep, ImageStep, ListState, OnExisting, TagState, compare, decide,
+};
+
+impl Transfer<'_> {
+    /// Gives the tag of a companion its meaning; its manifest and all blobs are there. Where the image is doubtful, what the target
+    /// says of a tag without giving its manifest is not believed.
+    pub(super) async fn companion(&self, image: &Image, of: &ImageStep, step: &CompanionStep) -> Result<()> {
+        let (doubtful, is_own) = (of.doubtful, step.tag == of.to);
+        // Of a tag that means another list the list was read.
+        let is_proven = step.action == CompanionAction::Nothing && !(doubtful && step.state == TagState::Same);
+        if is_proven || step.action.leaves_tag() {
+            return Ok(());
+        }
+        let ours = manifest_of(image, &step.digest)?;
+        let turn = self.turn(&step.tag);
+        let _mine = turn.lock().await;
+        let settled = match self.set(image, step, ours, doubtful).await {
+            Ok(Settled { action: CompanionAction::Refuse { reason }, .. }) => {
+                return Err(Error::new(Kind::Refused, reason));
+            }
+            Ok(settled) => settled,
+            // The image can do without, unless it is the list itself.
+            Err(error) if !is_own && is_of_companion_alone(&error, &step.tag) => {
+                Settled { action: CompanionAction::Obstructed { reason: error.chain() }, state: step.state }
+            }
+            Err(error) => return Err(error),
+        };
+        let mut companions = self.companions.lock().unwrap_or_else(PoisonError::into_inner);
+        companions.settle(&step.tag, step.digest, settled);
+        Ok(())
+    }
+
+    /// Decides by what the tag means now, and gives it its meaning.
+    async fn set(&self, image: &Image, step: &CompanionStep, ours: &Manifest, doubtful: bool) -> Result<Settled> {
+        let begun = Instant::now();
+        let (settled, joined) = self.prepare(image, step, (ours, doubtful)).await?;
+        let written = match (&settled.action, &joined) {
+            // An immutable tag would refuse even the same digest.
+            (CompanionAction::Nothing | CompanionAction::Refuse { .. }, _) => return Ok(settled),
+            (left, _) if left.leaves_tag() => return Ok(settled),
+            (CompanionAction::Join { .. }, Some(joined)) => &joined.manifest,
+            (_, _) => ours,
+        };
+        self.tag(image, &step.tag, written).await?;
+        self.note_written(&step.tag, written, begun);
+        Ok(settled)
+    }
+
+    /// Decides, and sends the blobs that only this decision needs. That takes a moment in which another program may join its own
+    /// list, and then it is decided again: no registry can be asked to change a tag only if it means what was read.
+    async fn prepare(
+        &self,
+        image: &Image,
+        step: &CompanionStep,
+        (ours, doubtful): (&Manifest, bool),
+    ) -> Result<(Settled, Option<Joined>)> {
+        let mut tries = 0..MOST_JOINS;
+        loop {
+            let decided = self.decide(step, ours, doubtful).await?;
+            match (&decided.0.action, &decided.1) {
+                (CompanionAction::Join { .. }, Some(list)) => self.send_config(&step.tag, list).await?,
+                (CompanionAction::Push, _) if step.action != CompanionAction::Push => {
+                    self.blobs_after_all(image, &step.tag.repository, ours).await?;
+                }
+                _ => return Ok(decided),
+            }
+            let now = TagState::now(&self.sink.resolve(&step.tag).await?, &step.digest);
+            // What is said to be there already is not believed of a doubtful image.
+            if now == decided.0.state || doubtful && now == TagState::Same {
+                return Ok(decided);
+            }
+            // What was joined by now would replace what another program has just written.
+            if tries.next().is_none() {
+                let action = CompanionAction::Obstructed { reason: BUSY.to_owned() };
+                return Ok((Settled { action, state: now }, None));
+            }
+        }
+    }
+
+    /// Compares the list under a tag that means another one with `ours`; `None`: it is gone. One that is named and not given is not:
+    /// several servers may answer for one registry, and some of them later than others.
+    pub(super) async fn compared(
+        &self,
+        tag: &Reference,
+        ours: &Manifest,
+    ) -> Result<Option<(ListState, Option<Joined>)>> {
+        let compared = compare(self.sink, tag, ours).await?;
+        if compared.is_some()
+            || matches!(TagState::now(&self.sink.resolve(tag).await?, &ours.digest()), TagState::New | TagState::Same)
+        {
+            return Ok(compared);
+        }
+        Ok(Some((ListState::Unknown("the registry lists it but does not deliver it".to_owned()), None)))
+    }
+
+    /// As in the plan, by what the tag means now.
+    async fn decide(&self, step: &CompanionStep, ours: &Manifest, doubtful: bool) -> Result<(Settled, Option<Joined>)> {
+        let found = self.sink.resolve(&step.tag).await?;
+        let mut state = TagState::now(&found, &step.digest);
+        if doubtful && state == TagState::Same && !self.is_there(&step.tag).await? {
+            state = TagState::New;
+        }
+        let (mut list, mut joined) = (None, None);
+        let is_list = step.tag.tag.as_ref().is_some_and(Tag::is_list);
+        if matches!(state, TagState::Other(_) | TagState::Blocked) && is_list {
+            match self.compared(&step.tag, ours).await? {
+                Some((now, both)) => (list, joined) = (Some(now), both),
+                None => state = TagState::New,
+            }
+        }
+        // A list of referrers that was not there may be one that the registry has made of what was just pushed.
+        let is_made = step.state == TagState::New && step.tag.tag.as_ref().is_some_and(Tag::is_referrers_list);
+        // What this run has written there for another image was not there before it.
+        let is_ours = step.state == TagState::New && self.has_written(&step.tag, state);
+        let on_existing = if is_made || is_ours { OnExisting::Overwrite } else { step.on_existing };
+        let action = decide(&step.tag, state, list.as_ref(), on_existing);
+        Ok((Settled { action, state }, joined))
+    }
+
+    /// Brings the blobs that were not needed as long as the tag had another list.
+    async fn blobs_after_all(&self, image: &Image, to: &Repository, ours: &Manifest) -> Result<()> {
+        let origin = Origin { source: &self.source, repository: &image.locked.reference.repository };
+        for child in ours.children().into_iter().filter(|child| matches!(child.role, Role::Config | Role::Layer)) {
+            if !self.sink.has_blob(to, &child.descriptor).await? {
+                self.send_blob(to, &child.descriptor, &origin).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Of a joined list, the config is new. Their signatures' blobs are there, and so are ours by now. A list of referrers has none.
+    pub(super) async fn send_config(&self, tag: &Reference, joined: &Joined) -> Result<()> {
+        let Some(config) = joined.manifest.config() else { return Ok(()) };
+        let source = InMemory(joined.config.clone());
+        let origin = Origin { source: &source, repository: &tag.repository };
+        self.send_blob(&tag.repository, config, &origin).await
+    }
+}
+
+/// Whether setting the tag of a companion failed because of a rule that could not be read before, or of a list at which the registry
+/// fails, which it refuses or which it does not have after it took it.
+fn is_of_companion_alone(error: &Error, tag: &Reference) -> bool {
+    let is_list = tag.tag.as_ref().is_some_and(Tag::is_list);
+    error.reason() == Some(&Reason::ImmutableTag) || is_list && (error.is_of_object_alone() || is_swallowed(error))
+}
+
+/// The registry took it and does not have it.
+fn is_swallowed(error: &Error) -> bool {
+    error.reason() == Some(&Reason::DamagedTarget) && error.stopped().is_none()
+}
+
+/// A blob that was made here.
+struct InMemory(Bytes);
+
+#[async_trait]
+impl Source for InMemory {
+    async fn tags(&self, _: &Repository) -> Result<TagList> {
+        Ok(TagList::default())
+    }
+
+    async fn resolve(&self, _: &Reference) -> Result<Option<Descriptor>> {
+        Ok(None)
+    }
+
+    async fn manifest(&self, _: &Reference) -> Result<Option<Manifest>> {
+        Ok(None)
+    }
+
+    async fn referrers(&self, _: &Repository, _: &Digest) -> Result<ReferrerList> {
+        Ok(ReferrerList::default())
+    }
+
+    async fn blob(&self, _: &Repository, _: &Descriptor, _: u64) -> Result<Body> {
+        let bytes = self.0.clone();
+        Ok(Body::new(0, stream::once(async move { Ok(bytes) }).boxed()))
+    }
+}

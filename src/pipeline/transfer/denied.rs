@@ -1,0 +1,108 @@
+//! Uploads that a target denies to this account (401, 403, a login page) without saying how far that reaches. Some registries
+//! grant rights by repository, others by project, others all or nothing. So each repository is tried, a denied one gets
+//! nothing more, and where a part of the target has denied all that was sent, that is said once in the end.
+
+use std::collections::{HashMap, HashSet};
+
+use super::closed::{Part, project, registry};
+use crate::base::error::Error;
+use crate::oci::Repository;
+
+/// What was denied and accepted so far.
+#[derive(Default)]
+pub struct Denied {
+    /// Each with its first denial, and how many denials came before that.
+    repositories: HashMap<Repository, (usize, Error)>,
+    denials: usize,
+    accepting: HashSet<Part>,
+    accepted: HashSet<Repository>,
+}
+
+impl Denied {
+    /// Something is there, or was taken: the part around the repository does not deny everything.
+    pub fn note_accepted(&mut self, repository: &Repository) {
+        if self.accepted.insert(repository.clone()) {
+            self.accepting.extend([registry(repository), project(repository)]);
+            self.repositories.remove(repository);
+        }
+    }
+
+    /// Notes that an upload was denied.
+    pub fn note(&mut self, repository: &Repository, error: &Error) {
+        // A repository that takes uploads denies this one alone.
+        if !self.accepted.contains(repository) {
+            let before = self.denials;
+            self.denials += 1;
+            self.repositories.entry(repository.clone()).or_insert_with(|| (before, error.clone()));
+        }
+    }
+
+    /// The denial of this repository.
+    pub fn of(&self, repository: &Repository) -> Option<&Error> {
+        self.repositories.get(repository).map(|(_, error)| error)
+    }
+
+    /// The part around a repository that has taken nothing at all, as far as is known, with its first denial. A single repository is
+    /// none as long as the registry takes uploads elsewhere.
+    pub fn whole(&self, repository: &Repository) -> Option<(Part, Error)> {
+        let part = self.part(repository)?;
+        let first = self.those(&part).min_by_key(|(before, _)| *before).map(|(_, error)| error.clone())?;
+        Some((part, first))
+    }
+
+    fn part(&self, repository: &Repository) -> Option<Part> {
+        let (all, own) = (registry(repository), project(repository));
+        let denied = self.those(&own).count();
+        if !self.accepting.contains(&all) {
+            return Some(if self.those(&all).count() == denied { own } else { all });
+        }
+        (denied > 1 && !self.accepting.contains(&own)).then_some(own)
+    }
+
+    fn those<'a>(&'a self, part: &'a Part) -> impl Iterator<Item = &'a (usize, Error)> {
+        let those =
+            self.repositories.iter().filter(move |(denied, _)| [registry(denied), project(denied)].contains(part));
+        those.map(|(_, denial)| denial)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::error::Kind;
+
+    fn repository(path: &str) -> Repository {
+        Repository::new("h", path).unwrap()
+    }
+
+    fn denied(paths: &[&str]) -> Denied {
+        let mut all = Denied::default();
+        paths.iter().for_each(|path| all.note(&repository(path), &Error::new(Kind::Refused, "no")));
+        all
+    }
+
+    /// Rights may be granted by repository: what may be pushed has to be tried.
+    #[test]
+    fn where_something_was_accepted_each_repository_counts_alone() {
+        let mut all = denied(&["p/0", "p/1", "q/0"]);
+        all.note_accepted(&repository("p/good"));
+        assert!(all.whole(&repository("p/0")).is_none());
+        assert!(all.whole(&repository("q/0")).is_none(), "one repository of another project is no project");
+        let no = Error::new(Kind::Refused, "no");
+        all.note(&repository("q/1"), &no);
+        assert_eq!(all.whole(&repository("q/0")).unwrap().0, project(&repository("q/0")));
+        all.note(&repository("p/good"), &no);
+        assert!(all.of(&repository("p/good")).is_none());
+        all.note_accepted(&repository("p/0"));
+        assert!(all.of(&repository("p/0")).is_none(), "it takes uploads after all");
+    }
+
+    #[test]
+    fn all_that_was_denied_is_one_part_in_the_end() {
+        let all = denied(&["p/a"]);
+        assert_eq!(all.whole(&repository("p/a")).unwrap().0, project(&repository("p/a")));
+        let all = denied(&["p/a", "q/a"]);
+        assert_eq!(all.whole(&repository("p/a")).unwrap().0, registry(&repository("p/a")));
+        assert!(all.whole(&repository("q/b")).is_some(), "it was not tried any more");
+    }
+}

@@ -1,0 +1,28 @@
+//! Tags that no push may change, and whose meaning a policy hides.
+
+use std::sync::PoisonError;
+
+use super::publish::manifest_of;
+use super::{Done, Transfer};
+use crate::base::error::{Error, Reason, Result};
+use crate::pipeline::graph::Image;
+use crate::pipeline::plan::{ImageStep, TagState};
+
+impl Transfer<'_> {
+    /// What it means that the tag of `step` could not be set. Harbor refuses to set an immutable tag even to what it means already,
+    /// and where a policy forbids pulling, it tells a robot nothing of what that is. But it says of a digest whether it is there.
+    ///
+    /// # Errors
+    /// The refusal, unless the image was there before and so may be what the tag means.
+    pub(super) async fn keep_immutable(&self, image: &Image, step: &ImageStep, refusal: Error) -> Result<Done> {
+        let digest = image.locked.digest;
+        let is_hidden = step.tag == TagState::Blocked && step.withheld.contains_key(&digest);
+        if !is_hidden || refusal.reason() != Some(&Reason::ImmutableTag) {
+            return Err(refusal);
+        }
+        // That it is taken proves that everything below it is there, too.
+        self.put_once(image, &step.to.repository, manifest_of(image, &digest)?).await?;
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner).push(step.to.clone());
+        Ok(Done::Present)
+    }
+}

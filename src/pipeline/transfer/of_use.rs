@@ -1,0 +1,52 @@
+//! A source whose blobs are read only as long as they are of use: when one blob of an image was refused for good, the others that
+//! are on their way stop, and the upload is taken back.
+
+use async_trait::async_trait;
+use futures_util::StreamExt;
+
+use super::closed::Closed;
+use crate::base::error::{Error, Result};
+use crate::content::{Body, Files, ReferrerList, Source, TagList};
+use crate::oci::{Descriptor, Digest, Manifest, Reference, Repository};
+
+/// For uploads to one repository of the target.
+pub struct OfUse<'a> {
+    pub inner: &'a dyn Source,
+    pub closed: &'a Closed,
+    pub to: &'a Repository,
+}
+
+#[async_trait]
+impl Source for OfUse<'_> {
+    async fn tags(&self, repository: &Repository) -> Result<TagList> {
+        self.inner.tags(repository).await
+    }
+
+    async fn resolve(&self, reference: &Reference) -> Result<Option<Descriptor>> {
+        self.inner.resolve(reference).await
+    }
+
+    async fn manifest(&self, reference: &Reference) -> Result<Option<Manifest>> {
+        self.inner.manifest(reference).await
+    }
+
+    async fn referrers(&self, repository: &Repository, subject: &Digest) -> Result<ReferrerList> {
+        self.inner.referrers(repository, subject).await
+    }
+
+    async fn blob(&self, repository: &Repository, blob: &Descriptor, offset: u64) -> Result<Body> {
+        self.closed.check_use(self.to, blob.digest)?;
+        let Body { offset, stream, file } = self.inner.blob(repository, blob, offset).await?;
+        let (closed, to, digest) = (self.closed.clone(), self.to.clone(), blob.digest);
+        let stream = stream.map(move |piece| closed.check_use(&to, digest).and(piece));
+        Ok(Body { offset, stream: stream.boxed(), file })
+    }
+
+    fn gave_wrong(&self, repository: &Repository, blob: &Descriptor, error: Error) -> Result<()> {
+        self.inner.gave_wrong(repository, blob, error)
+    }
+
+    fn files(&self) -> Option<&dyn Files> {
+        self.inner.files()
+    }
+}

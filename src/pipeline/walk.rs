@@ -1,0 +1,501 @@
+//! The walk: from one reference to a complete [`Image`].
+//!
+//! [`Walk::discover`] asks what a reference means and what travels with it, and makes the lock entry;
+//! [`Walk::assemble`] follows a lock entry that exists. Both read manifests only (and the configs of single images, for
+//! their platform): when the walk is over, every size is known and nothing has been transferred.
+
+mod attached;
+mod left_behind;
+mod locked;
+mod lost;
+mod modes;
+mod platforms;
+mod recall;
+mod tree;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use crate::base::error::{Error, Kind, Result};
+use crate::base::position::Written;
+use crate::base::progress::units::count;
+use crate::base::progress::{Event, Events};
+use crate::content::{Cached, Source};
+use crate::oci::{Descriptor, Digest, Manifest, Platform, Reference, Repository};
+use crate::pipeline::graph::{Image, LeftBehind};
+use crate::pipeline::lock::{Absent, Attached, IndexMode, LockedImage, Rename, Selection};
+use crate::pipeline::select::{self, Root};
+use locked::Given;
+pub use locked::{Former, Kept, LockedCompanions};
+use lost::LostCompanions;
+pub use modes::Modes;
+use platforms::{check_has, check_has_any};
+pub use platforms::{other_platform, platform_of_config};
+pub use recall::Known;
+use tree::Tree;
+
+/// The largest image config that is read for its platform, in bytes (as in docker-archive readers).
+pub const MAX_CONFIG: u64 = 4 * 1024 * 1024;
+
+/// One reference to carry, with what was said about it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// With a tag, a digest or both.
+    pub reference: Reference,
+    pub rename: Option<Rename>,
+    /// Empty: everything the reference points to.
+    pub platforms: Vec<Platform>,
+    /// Where the operator asked for it, and how, for messages; may be empty.
+    pub written: String,
+}
+
+impl Wanted {
+    /// What messages call it.
+    pub fn shown(&self) -> String {
+        match self.written.as_str() {
+            "" => self.reference.to_string(),
+            written => format!("{} ({written})", self.reference),
+        }
+    }
+}
+
+/// What travels with an image and how platforms are taken from an index.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// What becomes of an index of which only some platforms are carried; `None`: see [`Modes`].
+    pub index: Option<IndexMode>,
+    /// Platforms that an image lacks are left out, as long as it has one of those asked for.
+    pub available_platforms: bool,
+    pub referrers: Referrers,
+    pub foreign_layers: bool,
+}
+
+/// Whether signatures, SBOMs and whatever else is attached to images is looked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Referrers {
+    Leave,
+    /// An image of which a registry does not say what is attached travels with what was found; its lock entry says so.
+    Look,
+    /// Such an image fails.
+    Require,
+}
+
+/// Which side holds the images of a lock: decides what a platform selection means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// The registry the lock was made from: a selection is applied to the original index.
+    Registry,
+    /// A bundle: what was selected is there, and nothing else.
+    Bundle,
+}
+
+/// What single images are for, each by the digest of its manifest.
+pub type Platforms = HashMap<Digest, Vec<Platform>>;
+
+/// Walks a source. One for a whole job, so that images share what they have in common.
+pub struct Walk<'a> {
+    source: &'a Cached<'a>,
+    options: Options,
+    events: Events,
+    /// What is not asked about.
+    known: Known,
+    recalled: AtomicUsize,
+    /// What earlier entries say of index modes, and the images that keep theirs.
+    modes: Modes,
+    kept_modes: Mutex<BTreeMap<Reference, IndexMode>>,
+    /// Companions of an earlier lock or bundle, and what was kept of them.
+    former: Former,
+    kept_companions: Mutex<Kept>,
+    /// Companions of the lock that a registry denies and that count as gone because of that.
+    denied_companions: Mutex<BTreeSet<Reference>>,
+    left_behind: Mutex<Vec<LeftBehind>>,
+    companions: LockedCompanions,
+    leaves_withheld: bool,
+    leaves_lost_companions: bool,
+    /// Where the images of a lock that is followed stand in its file.
+    written: Written,
+    platforms: Platforms,
+    /// The tags of each repository, where it would tell: which companions cannot exist.
+    tags: Mutex<HashMap<Repository, attached::KnownTags>>,
+    /// Registries of which was said that they do not tell what is attached.
+    untold: Mutex<HashSet<String>>,
+    lost: LostCompanions,
+    /// Repositories of which was said that they list as referrers what does not name its subject.
+    foreign: Mutex<HashSet<Repository>>,
+    /// What follows from that for the command, and what can be done about it: the end of the warning.
+    untold_effect: &'static str,
+}
+
+impl<'a> Walk<'a> {
+    pub fn new(source: &'a Cached<'a>, options: Options, events: Events) -> Walk<'a> {
+        let (known, recalled, platforms, tags, untold, lost) = Default::default();
+        let (former, kept_companions, denied_companions, foreign, written) = Default::default();
+        let (modes, kept_modes, left_behind, companions, leaves_withheld, untold_effect) = Default::default();
+        let leaves_lost_companions = false;
+        Walk {
+            source,
+            options,
+            events,
+            known,
+            recalled,
+            modes,
+            kept_modes,
+            former,
+            kept_companions,
+            denied_companions,
+            left_behind,
+            companions,
+            leaves_withheld,
+            leaves_lost_companions,
+            written,
+            platforms,
+            tags,
+            untold,
+            lost,
+            foreign,
+            untold_effect,
+        }
+    }
+
+    /// What follows for the command where a registry does not say what is attached, and which of its options help: it ends the
+    /// warning.
+    pub fn with_untold_effect(self, effect: &'static str) -> Walk<'a> {
+        Walk { untold_effect: effect, ..self }
+    }
+
+    /// What becomes of the companions of a lock that is followed.
+    pub fn with_companions(self, companions: LockedCompanions) -> Walk<'a> {
+        Walk { companions, ..self }
+    }
+
+    /// Images of a lock are assembled without manifests that the source has and does not give, because a policy forbids pulling
+    /// them: for a target that needs nothing of what it has.
+    pub fn leaving_withheld(self) -> Walk<'a> {
+        Walk { leaves_withheld: true, ..self }
+    }
+
+    /// Images of a lock are assembled without companions of it that their registries no longer have; their entries then say that
+    /// more may be attached. A companion that is only out of reach for now still costs its image.
+    pub fn leaving_lost_companions(self, leaves: bool) -> Walk<'a> {
+        Walk { leaves_lost_companions: leaves, ..self }
+    }
+
+    /// Where the images of a lock that is followed stand in its file, for messages.
+    pub fn with_written(self, written: Written) -> Walk<'a> {
+        Walk { written, ..self }
+    }
+
+    /// As it was given.
+    pub fn written(&self) -> &Written {
+        &self.written
+    }
+
+    /// Earlier entries keep their index mode, where none is asked for.
+    pub fn with_modes(self, modes: Modes) -> Walk<'a> {
+        Walk { modes, ..self }
+    }
+
+    /// Where a registry does not say what is attached to an image, the image keeps its companions of `former`.
+    pub fn with_former(self, former: Former) -> Walk<'a> {
+        Walk { former, ..self }
+    }
+
+    /// Companions that images keep only because today's could not be looked up.
+    pub fn kept_companions(&self) -> Kept {
+        *self.kept_companions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Companions of the lock that a registry denies, as some do with what they no longer have, so that they count as gone.
+    pub fn denied_companions(&self) -> BTreeSet<Reference> {
+        self.denied_companions.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn note_kept_mode(&self, reference: &Reference, mode: IndexMode) {
+        self.kept_modes.lock().unwrap_or_else(PoisonError::into_inner).insert(reference.clone(), mode);
+    }
+
+    /// The images whose index has a mode only because an earlier entry has it.
+    pub fn kept_modes(&self) -> BTreeMap<Reference, IndexMode> {
+        self.kept_modes.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What speaks of indexes of which only some platforms are carried, sorted by reference.
+    pub fn left_behind(&self) -> Vec<LeftBehind> {
+        let mut all = self.left_behind.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        all.sort_by(|one, other| one.reference.cmp(&other.reference));
+        all
+    }
+
+    /// Believes `platforms` and does not read the configs of these images.
+    pub fn with_platforms(self, platforms: Platforms) -> Walk<'a> {
+        Walk { platforms, ..self }
+    }
+
+    /// Takes the entries of `known` over wherever they are what is wanted, without asking what their tags mean now.
+    pub fn with_known(self, known: Known) -> Walk<'a> {
+        Walk { known, ..self }
+    }
+
+    /// Says which companions registries named and did not give.
+    pub fn report_lost(&self) {
+        self.lost.report(&self.events);
+    }
+
+    /// How many images were not asked about.
+    pub fn recalled(&self) -> usize {
+        self.recalled.load(Ordering::Relaxed)
+    }
+
+    /// Finds out what `wanted` means now.
+    ///
+    /// # Errors
+    /// Not there, not readable, not a manifest, a platform it does not have, or a tag known never to move that has moved;
+    /// the message begins with the reference.
+    pub async fn discover(&self, wanted: &Wanted) -> Result<Image> {
+        let image = self.recall_or_discover(wanted).await;
+        image.map_err(|error| error.while_doing(format!("image {}", wanted.shown())))
+    }
+
+    /// Only the lock entry: of what is known already, nothing is read.
+    ///
+    /// # Errors
+    /// As [`Walk::discover`].
+    pub async fn pin(&self, wanted: &Wanted) -> Result<LockedImage> {
+        match recall::entry(self, wanted) {
+            Some(locked) => {
+                self.recalled.fetch_add(1, Ordering::Relaxed);
+                Ok(locked)
+            }
+            None => self.discover(wanted).await.map(|image| image.locked),
+        }
+    }
+
+    /// Where it reads.
+    pub fn source(&self) -> &'a Cached<'a> {
+        self.source
+    }
+
+    /// The manifest of a lock entry, alone.
+    ///
+    /// # Errors
+    /// It is gone, or the selection gives another one now.
+    pub async fn root(&self, locked: &LockedImage, origin: Origin) -> Result<Manifest> {
+        let root = match (&locked.selection, origin) {
+            (Some(selection), Origin::Registry) => self.select_again(locked, selection).await?,
+            _ => self.need_locked(locked, &locked.descriptor()).await?,
+        };
+        if root.digest() != locked.digest {
+            let text = format!("the selection now gives {}, the lock says {}", root.digest(), locked.digest);
+            return Err(Error::damaged(text));
+        }
+        Ok(root)
+    }
+
+    /// The manifest of a companion that a lock entry names, alone.
+    ///
+    /// # Errors
+    /// It is gone or denied; the message says what its tag means now.
+    pub async fn companion(&self, locked: &LockedImage, companion: &Attached) -> Result<Manifest> {
+        locked::companion(self, locked, companion).await
+    }
+
+    /// Makes the image of a lock entry again, exactly.
+    ///
+    /// # Errors
+    /// Anything the lock names is gone or is no longer what the lock says; the message begins with the reference.
+    pub async fn assemble(&self, locked: &LockedImage, origin: Origin) -> Result<Image> {
+        let image = self.assemble_inner(locked, origin).await;
+        image.map_err(|error| error.while_doing(format!("image {}", self.written.shown(&locked.reference))))
+    }
+
+    async fn recall_or_discover(&self, wanted: &Wanted) -> Result<Image> {
+        if let Some(image) = recall::image(self, wanted).await? {
+            self.recalled.fetch_add(1, Ordering::Relaxed);
+            return Ok(image);
+        }
+        let image = self.discover_inner(wanted).await?;
+        recall::check_unmoved(self, &image.locked)?;
+        Ok(image)
+    }
+
+    async fn discover_inner(&self, wanted: &Wanted) -> Result<Image> {
+        let repository = &wanted.reference.repository;
+        let found = self.need(&wanted.reference).await?;
+        self.check_tag_agrees(&wanted.reference).await?;
+        let wanted = &self.without_lacking(&found, wanted);
+        let (root, mut absent, selection) = self.apply_platforms(&found, wanted).await?;
+        let kept = self.modes.of(wanted).filter(|_| self.options.index.is_none());
+        let mut tree = match self.options.index.or(kept) {
+            Some(IndexMode::Sparse) => {
+                let (tree, not_found) = Tree::of_sparse(self.source, repository, root.clone(), &absent).await?;
+                if kept.is_some() && !not_found.is_empty() {
+                    self.note_kept_mode(&wanted.reference, IndexMode::Sparse);
+                }
+                self.report_not_found(&wanted.reference, &not_found);
+                absent.extend(not_found);
+                tree
+            }
+            _ => Tree::of(self.source, repository, root.clone(), &absent).await?,
+        };
+        let platforms = self.platforms(wanted, &tree, &root).await?;
+        // The index said which child is of this platform; what its config says may be less exact.
+        if selection.is_none() {
+            match self.options.available_platforms {
+                true => check_has_any(&wanted.platforms, &platforms)?,
+                false => check_has(&wanted.platforms, &platforms)?,
+            }
+        }
+        if let Some(selection) = &selection {
+            left_behind::note(self, &wanted.reference, &found, selection).await;
+        }
+        let found = match self.options.referrers {
+            Referrers::Leave => attached::Found::default(),
+            Referrers::Look | Referrers::Require => {
+                let found = self.find_attached(repository, &mut tree).await?;
+                match self.former.get(&wanted.reference) {
+                    Some(former) => locked::keep(self, former, &mut tree, found).await?,
+                    None => found,
+                }
+            }
+        };
+        let (blobs, foreign) = tree.blobs(self.options.foreign_layers);
+        self.tell_foreign(&wanted.reference, foreign.len());
+        let mut image = Image {
+            locked: LockedImage {
+                reference: wanted.reference.clone(),
+                rename: wanted.rename.clone(),
+                source: repository.registry().to_owned(),
+                digest: root.digest(),
+                media_type: root.media_type().to_owned(),
+                size: root.size(),
+                total_size: 0,
+                platforms,
+                selection,
+                absent: absent.into_iter().chain(foreign).collect(),
+                attached: found.attached,
+                attached_unknown: found.unknown,
+            },
+            manifests: tree.into_manifests(),
+            blobs,
+        };
+        image.locked.total_size = image.total_size();
+        check_subjects(image)
+    }
+
+    async fn assemble_inner(&self, locked: &LockedImage, origin: Origin) -> Result<Image> {
+        let repository = &locked.reference.repository;
+        let mut tree = match (self.leaves_withheld, self.root(locked, origin).await) {
+            (true, Err(error)) if !tree::is_withheld(&error) => return Err(error),
+            (true, root) => {
+                Tree::of_readable(self.source, repository, (locked.digest, root.ok()), &locked.absent).await?
+            }
+            (false, root) => Tree::of(self.source, repository, root?, &locked.absent).await?,
+        };
+        let found = locked::add(self, locked, &mut tree).await?;
+        let is_partial = tree.is_partial();
+        let absent = |blob: &Descriptor| locked.absent.iter().any(|absent| absent.digest == blob.digest);
+        let (mut blobs, _) = tree.blobs(true);
+        blobs.retain(|blob| !absent(blob));
+        let (attached, attached_unknown) = (found.attached, found.unknown || found.lacks);
+        let locked_now = LockedImage { attached, attached_unknown, ..locked.clone() };
+        let mut image = Image { locked: locked_now, manifests: tree.into_manifests(), blobs };
+        match self.companions {
+            LockedCompanions::Remaining => return Ok(image),
+            LockedCompanions::Today | LockedCompanions::None => image.locked.total_size = image.total_size(),
+            LockedCompanions::Locked if found.lacks => image.locked.total_size = image.total_size(),
+            LockedCompanions::Locked => {}
+        }
+        if image.total_size() != image.locked.total_size && !is_partial {
+            let text = format!("it has {} bytes of content, the lock says {}", image.total_size(), locked.total_size);
+            return Err(Error::damaged(text));
+        }
+        check_subjects(image)
+    }
+
+    /// A manifest that has to be there.
+    async fn need(&self, reference: &Reference) -> Result<Manifest> {
+        let missing = || Error::new(Kind::NotFound, format!("{} does not have it", reference.repository.registry()));
+        self.source.manifest(reference).await?.ok_or_else(missing)
+    }
+
+    /// A manifest that a lock promises; where it is gone, what the tag means now is part of the message.
+    async fn need_locked(&self, locked: &LockedImage, descriptor: &Descriptor) -> Result<Manifest> {
+        let repository = &locked.reference.repository;
+        let denial = match locked::given(self.source.manifest(&repository.with_digest(descriptor.digest)).await)? {
+            Given::Manifest(manifest) => return Ok(manifest.described_as(&descriptor.media_type)?),
+            Given::Nothing => None,
+            Given::Denial(denial) => Some(denial),
+        };
+        let now = match &locked.reference.tag {
+            Some(tag) => match self.source.resolve(&repository.with_tag(tag.clone())).await {
+                Ok(Some(found)) => format!("; the tag {tag} now means {}", found.digest),
+                Ok(None) => format!("; the tag {tag} is gone too"),
+                Err(error) if matches!(error.kind(), Kind::RateLimited | Kind::Interrupted) => return Err(error),
+                Err(_) => String::new(),
+            },
+            None => String::new(),
+        };
+        Err(locked::lost(denial, repository, descriptor.digest, "", &now))
+    }
+
+    async fn select_again(&self, locked: &LockedImage, selection: &Selection) -> Result<Manifest> {
+        let original = self.need_locked(locked, &selection.original).await?;
+        let select = |platforms: &[Platform]| -> Result<Root> {
+            Ok(select::select(&original, platforms, selection.index)?.root)
+        };
+        let root = match select(&selection.platforms) {
+            Ok(root) if root.digest() == locked.digest => Ok(root),
+            // An older lock took other variants for the same platforms, and says which.
+            now => select(&locked.platforms).ok().filter(|then| then.digest() == locked.digest).map_or(now, Ok),
+        };
+        match root? {
+            Root::Manifest(root) => Ok(root),
+            Root::Child(child) => self.need_locked(locked, &child).await,
+        }
+    }
+
+    /// `name:tag@digest` is by digest; that the tag means something else by now is worth knowing, not an error.
+    async fn check_tag_agrees(&self, reference: &Reference) -> Result<()> {
+        let (Some(tag), Some(digest)) = (&reference.tag, reference.digest) else { return Ok(()) };
+        let now = match self.source.resolve(&reference.repository.with_tag(tag.clone())).await {
+            Ok(Some(found)) if found.digest == digest => return Ok(()),
+            Ok(Some(found)) => format!("the tag now means {}", found.digest),
+            Ok(None) => "the registry has no such tag".to_owned(),
+            Err(error) if matches!(error.kind(), Kind::RateLimited | Kind::Interrupted) => return Err(error),
+            Err(error) => format!("what the tag means now could not be looked up: {}", error.chain()),
+        };
+        self.events.report(Event::Warning(format!("{reference}: {now}; the digest counts")));
+        Ok(())
+    }
+
+    fn report_not_found(&self, reference: &Reference, not_found: &[Absent]) {
+        let Some(first) = not_found.first() else { return };
+        let text = format!(
+            "{reference}: its index names {} that {} does not have or denies, {} first; the index is carried without (--index sparse)",
+            count(not_found.len(), "manifest"),
+            reference.repository.registry(),
+            first.digest
+        );
+        self.events.report(Event::Warning(text));
+    }
+
+    fn tell_foreign(&self, reference: &Reference, count: usize) {
+        if count > 0 {
+            let text = format!("{reference}: {count} foreign layers are not carried; --foreign-layers fetches them");
+            self.events.report(Event::Notice(text));
+        }
+    }
+
+    async fn find_attached(&self, repository: &Repository, tree: &mut Tree) -> Result<attached::Found> {
+        attached::find(self, repository, tree).await
+    }
+}
+
+/// # Errors
+/// A manifest below the image's own speaks of something that is no part of it.
+fn check_subjects(image: Image) -> Result<Image> {
+    let mut foreign = image.foreign_subjects().into_iter();
+    let fault = foreign.find_map(|(manifest, subject)| image.locked.subject_fault(manifest, subject));
+    fault.map_or(Ok(image), |fault| Err(Error::damaged(fault)))
+}

@@ -1,0 +1,241 @@
+//! What becomes of the companions that a lock names, when its images are followed or looked up again.
+//!
+//! Signing again at the source replaces a `.sig` or `.att` manifest, and garbage collection takes the old one: the image of
+//! the lock is still there then, and its signature is not.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::PoisonError;
+
+use super::Walk;
+use super::attached::{self, Found, is_refusal_to_say};
+use super::tree::{Tree, is_withheld};
+use crate::base::error::{self, Error, Result};
+use crate::base::progress::Event;
+use crate::content::Source;
+use crate::oci::{Digest, Manifest, Reference, Repository};
+use crate::pipeline::companion::Kind;
+use crate::pipeline::lock::{Attached, Lock, LockedImage};
+
+/// Which companions travel with the images of a lock.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum LockedCompanions {
+    /// Exactly those of the lock; one that is gone is an error.
+    #[default]
+    Locked,
+    /// Those that are attached today: the lock becomes another one.
+    Today,
+    /// None: the lock becomes another one.
+    None,
+    /// Those of the lock that are still there. The lock stays as it is: for a repair, which needs only some of its content.
+    #[value(skip)]
+    Remaining,
+}
+
+/// Adds the companions of `locked` to `tree`; returns what the lock is to say of them.
+///
+/// # Errors
+/// One is gone or is no longer what the lock says, where it has to be there.
+pub async fn add(walk: &Walk<'_>, locked: &LockedImage, tree: &mut Tree) -> Result<Found> {
+    let repository = &locked.reference.repository;
+    match walk.companions {
+        LockedCompanions::Today => {
+            let found = attached::find(walk, repository, tree).await?;
+            return keep(walk, locked, tree, found).await;
+        }
+        LockedCompanions::None => return Ok(Found::default()),
+        LockedCompanions::Locked | LockedCompanions::Remaining => {}
+    }
+    let (mut left_out, mut lacks) = (HashSet::new(), false);
+    for companion in locked.companions() {
+        match add_locked(walk, locked, companion, tree).await {
+            Ok(is_carried) if is_carried || walk.companions == LockedCompanions::Remaining => continue,
+            Ok(_) => {}
+            Err(error) if walk.leaves_withheld && is_withheld(&error) => tree.leave_out(companion.digest),
+            Err(error) if walk.leaves_lost_companions && is_lost(&error) => {
+                let name = walk.written.shown(&locked.reference);
+                walk.events.report(Event::Warning(format!("image {name}: {}; it is left out", error.chain())));
+                lacks = true;
+            }
+            Err(error) => return Err(error),
+        }
+        left_out.insert(companion.digest);
+    }
+    let mut attached = locked.attached.clone();
+    attached.iter_mut().for_each(|all| all.retain(|companion| !left_out.contains(&companion.digest)));
+    Ok(Found { attached, unknown: locked.attached_unknown, lacks })
+}
+
+/// Adds one companion of a lock entry to the tree; whether it is there, and belongs to what is there of the image.
+///
+/// # Errors
+/// As [`add`].
+async fn add_locked(walk: &Walk<'_>, locked: &LockedImage, companion: &Attached, tree: &mut Tree) -> Result<bool> {
+    let Some(manifest) = read(walk, locked, companion).await? else { return Ok(false) };
+    let is_remaining = walk.companions == LockedCompanions::Remaining;
+    // Whether its subject belongs to the image cannot be said; or its subject is a companion that is gone.
+    if (tree.is_partial() || is_remaining) && !tree.holds(companion.subject) {
+        return Ok(false);
+    }
+    let declared = manifest.subject().map(|subject| subject.digest);
+    match companion.fault(tree.holds(companion.subject), declared) {
+        Some(fault) => Err(Error::damaged(fault)),
+        None => tree.add(walk.source, &locked.reference.repository, manifest).await.map(|()| true),
+    }
+}
+
+/// Whether a companion is gone, denied or wrong, so that waiting brings nothing.
+fn is_lost(error: &Error) -> bool {
+    error.is_absent_or_denied() || error.kind() == error::Kind::Damaged
+}
+
+/// The companions that images have in an earlier lock or bundle.
+#[derive(Debug, Default)]
+pub struct Former(HashMap<Reference, LockedImage>);
+
+impl Former {
+    pub fn add(&mut self, lock: &Lock) {
+        let with_companions = lock.images.iter().filter(|image| !image.companions().is_empty());
+        self.0.extend(with_companions.map(|image| (image.reference.clone(), image.clone())));
+    }
+
+    pub fn get(&self, reference: &Reference) -> Option<&LockedImage> {
+        self.0.get(reference)
+    }
+}
+
+/// What was kept of earlier companions because today's answer is not whole.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Kept {
+    pub images: usize,
+    pub companions: usize,
+    /// Those that can be read nowhere any more.
+    pub lost: usize,
+}
+
+/// Adds to `found`, where a registry did not say all that is attached, the companions that the image has in `former` and that are
+/// still there: no answer is no reason to drop a signature.
+///
+/// # Errors
+/// What keeps anything from being read.
+pub async fn keep(walk: &Walk<'_>, former: &LockedImage, tree: &mut Tree, found: Found) -> Result<Found> {
+    let Found { attached, unknown, .. } = found;
+    let mut attached = attached.unwrap_or_default();
+    let (before, mut lost) = (attached.len(), 0);
+    for companion in former.companions().iter().filter(|_| unknown) {
+        // What a tag means today replaces what it meant before.
+        let is_known =
+            |own: &Attached| own.tag == companion.tag && (own.tag.is_some() || own.digest == companion.digest);
+        // Of another image that has the tag now it says nothing.
+        if attached.iter().any(is_known) || !tree.holds(companion.subject) {
+            continue;
+        }
+        let mut with = tree.clone();
+        match add_one(walk, former, companion, &mut with).await {
+            Ok(true) => {
+                *tree = with;
+                attached.push(companion.clone());
+            }
+            Ok(false) => lost += 1,
+            Err(error) if is_refusal_to_say(&error) => lost += 1,
+            Err(error) => return Err(error),
+        }
+    }
+    let kept = attached.len() - before;
+    if kept + lost > 0 {
+        let mut all = walk.kept_companions.lock().unwrap_or_else(PoisonError::into_inner);
+        *all = Kept { images: all.images + 1, companions: all.companions + kept, lost: all.lost + lost };
+    }
+    let is_answer = !unknown || !attached.is_empty();
+    Ok(Found { attached: is_answer.then_some(attached), unknown, lacks: false })
+}
+
+/// Adds a companion to the tree; whether it is there.
+async fn add_one(walk: &Walk<'_>, locked: &LockedImage, companion: &Attached, tree: &mut Tree) -> Result<bool> {
+    let repository = &locked.reference.repository;
+    let Some(manifest) = walk.source.manifest(&repository.with_digest(companion.digest)).await? else {
+        return Ok(false);
+    };
+    let declared = manifest.subject().map(|subject| subject.digest);
+    if companion.fault(tree.holds(companion.subject), declared).is_some() {
+        return Ok(false);
+    }
+    tree.add(walk.source, repository, manifest.described_as(&companion.media_type)?).await?;
+    Ok(true)
+}
+
+/// What a registry answers when it is asked for what a lock names.
+pub(super) enum Given {
+    Manifest(Manifest),
+    Nothing,
+    /// It denies it, as some registries deny what they do not have.
+    Denial(Error),
+}
+
+/// # Errors
+/// Any that is no denial.
+pub(super) fn given(answer: Result<Option<Manifest>>) -> Result<Given> {
+    match answer {
+        Err(error) if error.is_absent_or_denied() => Ok(Given::Denial(error)),
+        answer => answer.map(|found| found.map_or(Given::Nothing, Given::Manifest)),
+    }
+}
+
+/// The error about `digest`, which a registry no longer has or denies; `before` and `after` are the rest of the sentence.
+pub(super) fn lost(denial: Option<Error>, repository: &Repository, digest: Digest, before: &str, after: &str) -> Error {
+    let fate = if denial.is_some() { "denies" } else { "no longer has" };
+    let text = format!("{before}{} {fate} {digest}, which the lock names{after}", repository.registry());
+    match denial {
+        Some(denial) => denial.while_doing(text),
+        None => Error::new(error::Kind::NotFound, text),
+    }
+}
+
+async fn read(walk: &Walk<'_>, locked: &LockedImage, companion: &Attached) -> Result<Option<Manifest>> {
+    if walk.companions != LockedCompanions::Remaining {
+        return self::companion(walk, locked, companion).await.map(Some);
+    }
+    let by_digest = locked.reference.repository.with_digest(companion.digest);
+    match given(walk.source.manifest(&by_digest).await)? {
+        Given::Manifest(manifest) => Ok(Some(manifest.described_as(&companion.media_type)?)),
+        Given::Nothing => Ok(None),
+        Given::Denial(_) => {
+            walk.denied_companions.lock().unwrap_or_else(PoisonError::into_inner).insert(by_digest);
+            Ok(None)
+        }
+    }
+}
+
+/// See [`Walk::companion`].
+pub(super) async fn companion(walk: &Walk<'_>, locked: &LockedImage, companion: &Attached) -> Result<Manifest> {
+    let by_digest = locked.reference.repository.with_digest(companion.digest);
+    let denial = match given(walk.source.manifest(&by_digest).await)? {
+        Given::Manifest(manifest) => return Ok(manifest.described_as(&companion.media_type)?),
+        Given::Nothing => None,
+        Given::Denial(denial) => Some(denial),
+    };
+    Err(gone(walk, locked, companion, denial).await?)
+}
+
+/// Says which companion is gone, or denied, and what its tag means now.
+async fn gone(walk: &Walk<'_>, locked: &LockedImage, companion: &Attached, denial: Option<Error>) -> Result<Error> {
+    let repository = &locked.reference.repository;
+    let kind = Kind::of(companion.tag.as_ref(), companion.artifact_type.as_deref(), None);
+    let is_denied = denial.is_some();
+    let lost = |before: String, after: &str| Ok(lost(denial, repository, companion.digest, &before, after));
+    let Some(tag) = &companion.tag else {
+        let since = if is_denied { "" } else { " is gone since" };
+        return lost(format!("its {kind}, a referrer of {},{since}: ", companion.subject), "");
+    };
+    match walk.source.resolve(&repository.with_tag(tag.clone())).await {
+        Ok(Some(now)) if now.digest != companion.digest => {
+            let after = format!("; the tag now means {}", now.digest);
+            lost(format!("its {kind} (tag {tag}) was replaced since: "), &after)
+        }
+        Ok(None) => lost(format!("its {kind} (tag {tag}) is gone since: "), ", nor the tag"),
+        Ok(Some(_)) => lost(format!("its {kind} (tag {tag}) cannot be read: "), ""),
+        Err(error) if !is_denied || matches!(error.kind(), error::Kind::RateLimited | error::Kind::Interrupted) => {
+            Err(error)
+        }
+        Err(_) => lost(format!("its {kind} (tag {tag}) cannot be read: "), ""),
+    }
+}

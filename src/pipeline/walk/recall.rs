@@ -1,0 +1,143 @@
+//! Images of an earlier lock that are taken over without a question, because their tags are said never to move.
+
+use std::collections::HashMap;
+
+use super::platforms::check_has;
+use super::{Origin, Referrers, Walk, Wanted, modes};
+use crate::base::error::{Error, Kind, Result};
+use crate::oci::{Manifest, Platform, Reference, Role, media_type};
+use crate::pipeline::graph::Image;
+use crate::pipeline::lock::{AbsentReason, IndexMode, Lock, LockedImage};
+use crate::pipeline::select;
+
+/// Entries of earlier locks, by what was asked for.
+#[derive(Default)]
+pub struct Known(HashMap<Reference, LockedImage>);
+
+impl Known {
+    /// Of `locks`, the entries whose tag `is_immutable`; of several for one reference, that of the first lock.
+    pub fn new(locks: impl IntoIterator<Item = Lock>, is_immutable: impl Fn(&str) -> bool) -> Known {
+        let mut known = HashMap::new();
+        for image in locks.into_iter().flat_map(|lock| lock.images) {
+            if image.reference.tag.as_ref().is_some_and(|tag| is_immutable(tag.as_str())) {
+                known.entry(image.reference.clone()).or_insert(image);
+            }
+        }
+        Known(known)
+    }
+}
+
+/// The entry an earlier lock has for exactly this, where that is seen without reading the image.
+pub fn entry(walk: &Walk<'_>, wanted: &Wanted) -> Option<LockedImage> {
+    candidate(walk, wanted).filter(|locked| !asks_some_of_whole_index(locked, wanted))
+}
+
+fn candidate(walk: &Walk<'_>, wanted: &Wanted) -> Option<LockedImage> {
+    let known = walk.known.0.get(&wanted.reference)?;
+    if !fits(walk, known, wanted) {
+        return None;
+    }
+    let mode = known.selection.as_ref().map(|selection| selection.index);
+    let is_usual = |mode| match mode {
+        IndexMode::Trim => wanted.platforms.len() > 1,
+        IndexMode::Single => true,
+        IndexMode::Sparse => false,
+    };
+    if let Some(mode) = mode.filter(|mode| walk.options.index.is_none() && !is_usual(*mode)) {
+        walk.note_kept_mode(&wanted.reference, mode);
+    }
+    Some(LockedImage { rename: wanted.rename.clone(), ..known.clone() })
+}
+
+/// The image of that entry, from what is at hand, else by digest. `None`: it has to be asked about after all.
+///
+/// # Errors
+/// What another question would meet as well: it says nothing of the entry.
+pub async fn image(walk: &Walk<'_>, wanted: &Wanted) -> Result<Option<Image>> {
+    let Some(locked) = candidate(walk, wanted) else { return Ok(None) };
+    let by_digest = locked.reference.repository.with_digest(locked.digest);
+    // What was selected from an index is in a bundle only: the registry has the whole.
+    let origin = if walk.source.is_at_hand(&by_digest).await { Origin::Bundle } else { Origin::Registry };
+    match walk.assemble_inner(&locked, origin).await {
+        Ok(image) => {
+            let as_wanted = walk.options.foreign_layers || !carries_foreign(&image);
+            Ok((as_wanted && leaves_nothing_out(walk, &image, wanted)).then_some(image))
+        }
+        Err(error) => match error.kind() {
+            Kind::Network | Kind::RateLimited | Kind::Unauthorized | Kind::Disk | Kind::Interrupted => Err(error),
+            // Gone, or never there: the tag may still mean the same, with other signatures for example.
+            Kind::NotFound | Kind::Damaged | Kind::Refused | Kind::Input | Kind::Lacking => {
+                tracing::debug!("{}: its lock entry is of no use: {}", wanted.reference, error.chain());
+                Ok(None)
+            }
+        },
+    }
+}
+
+/// A tag of which an earlier lock knows what it means for good, means that now: whether or not the entry was of use.
+///
+/// # Errors
+/// It has moved: taking what it means now would change, unsaid, what was said never to change.
+pub fn check_unmoved(walk: &Walk<'_>, found: &LockedImage) -> Result<()> {
+    let meant = |locked: &LockedImage| locked.selection.as_ref().map_or(locked.digest, |one| one.original.digest);
+    match walk.known.0.get(&found.reference).map(meant) {
+        Some(was) if was != meant(found) => Err(Error::new(
+            Kind::Refused,
+            format!(
+                "its tag was said never to move (--immutable-tags) and meant {was} in the earlier lock; it now means {}; if \
+                 that is what you want, run again without a pattern for this tag",
+                meant(found)
+            ),
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// Whether the entry was made with what is asked for now.
+fn fits(walk: &Walk<'_>, locked: &LockedImage, wanted: &Wanted) -> bool {
+    let options = &walk.options;
+    let same_platforms = match &locked.selection {
+        Some(selection) => selection.platforms == wanted.platforms && modes::fits(options.index, selection.index),
+        None => !asks_some_of_whole_index(locked, wanted) || is_all(&wanted.platforms, &locked.platforms),
+    };
+    let lacks_foreign = locked.absent.iter().any(|absent| absent.reason == AbsentReason::ForeignLayer);
+    same_platforms
+        && check_has(&wanted.platforms, &locked.platforms).is_ok()
+        && has_companions_as_wanted(locked, options.referrers)
+        && !(options.foreign_layers && lacks_foreign)
+}
+
+/// An entry that may lack companions is of use only to whoever wants none.
+fn has_companions_as_wanted(locked: &LockedImage, referrers: Referrers) -> bool {
+    match referrers {
+        Referrers::Leave => locked.attached.is_none(),
+        Referrers::Look | Referrers::Require => locked.attached.is_some() && !locked.attached_unknown,
+    }
+}
+
+/// Whether platforms were named now, of an index that the entry has whole.
+fn asks_some_of_whole_index(locked: &LockedImage, wanted: &Wanted) -> bool {
+    locked.selection.is_none() && !wanted.platforms.is_empty() && media_type::is_index(&locked.media_type)
+}
+
+/// Whether none of `has` would be left out.
+fn is_all(asked: &[Platform], has: &[Platform]) -> bool {
+    has.iter().all(|has| asked.iter().any(|asked| asked.selects(has)))
+}
+
+/// Whether the platforms that are wanted are all there is in an index; only the index itself tells of the children that name
+/// no platform.
+fn leaves_nothing_out(walk: &Walk<'_>, image: &Image, wanted: &Wanted) -> bool {
+    let is_root = |manifest: &&Manifest| manifest.digest() == image.locked.digest;
+    let whole = |root: &Manifest| {
+        let selected = select::select(root, &wanted.platforms, walk.options.index.unwrap_or_default());
+        selected.is_ok_and(|selected| !selected.changed)
+    };
+    !asks_some_of_whole_index(&image.locked, wanted) || image.manifests.iter().find(is_root).is_some_and(whole)
+}
+
+fn carries_foreign(image: &Image) -> bool {
+    let children = image.manifests.iter().flat_map(|manifest| manifest.children());
+    let mut foreign = children.filter(|child| child.role == Role::ForeignLayer);
+    foreign.any(|child| image.blobs.iter().any(|blob| blob.digest == child.descriptor.digest))
+}

@@ -1,0 +1,276 @@
+//! Blobs against their BLAKE3, chunk by chunk: on all cores however few blobs there are, and in the order in which they lie.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::declared::Declared;
+use super::{Bytes, Problem, ProblemKind};
+use crate::base::progress::{Event, Events};
+use crate::bundle::{BundleJson, CHUNKS};
+use crate::content::chunks::{CHAINED, CHUNK, Chained, Chunks, OneChunk, values_of};
+use crate::content::{Slice, in_parallel_buffered};
+use crate::files::Layout;
+use crate::oci::Digest;
+
+/// How many chunks one core takes at a time.
+const STRETCH: u64 = 16;
+/// How much is read at a time, in bytes: what stays in a core's cache until it is hashed.
+const PIECE: usize = 256 * 1024;
+/// More ranges than this of one blob are not listed one by one.
+pub const MOST_RANGES: usize = 1_000;
+
+/// A blob that is there with the size it should have.
+pub struct Blob<'a> {
+    pub declared: &'a Declared,
+    /// In bytes.
+    pub size: u64,
+    pub root: Chained,
+}
+
+struct Open<'a> {
+    blob: &'a Blob<'a>,
+    id: Digest,
+    /// Chunks that are still to be read.
+    left: AtomicU64,
+}
+
+/// What was found in the place of a chunk.
+type Found = Result<Chained, String>;
+
+/// Every problem of these blobs. `bundle` is what declares them.
+pub fn check(layout: &Layout, bundle: &BundleJson, blobs: &[Blob<'_>], events: &Events) -> Vec<Problem> {
+    let open: Vec<Open> = blobs.iter().map(open).collect();
+    let mut stretches: Vec<(usize, u64, u64)> = Vec::new();
+    for (at, blob) in open.iter().enumerate() {
+        let chunks = blob.chunks();
+        let begins = (0..chunks).step_by(usize::try_from(STRETCH).unwrap_or(1));
+        stretches.extend(begins.map(|begin| (at, begin, chunks.min(begin + STRETCH))));
+    }
+    let found = in_parallel_buffered(&stretches, PIECE, |buffer, (at, begin, end)| {
+        read(layout, &open[*at], *begin, *end, buffer, events)
+    });
+    let mut by_blob: Vec<Vec<Found>> = open.iter().map(|_| Vec::new()).collect();
+    for ((at, ..), found) in stretches.iter().zip(found) {
+        by_blob[*at].extend(found);
+    }
+    let written = Written::new(layout, bundle);
+    open.iter().zip(by_blob).filter_map(|(open, found)| judge(&written, open, found)).collect()
+}
+
+fn open<'a>(blob: &'a Blob<'a>) -> Open<'a> {
+    let id = Digest::of_blob_path(&blob.declared.path).unwrap_or(Digest::ZEROS);
+    let open = Open { blob, id, left: AtomicU64::new(0) };
+    open.left.store(open.chunks(), Ordering::Relaxed);
+    open
+}
+
+/// For one stretch at a time: a bundle may have more files than a process may have open.
+fn slice(layout: &Layout, blob: &Blob<'_>) -> Result<Slice, String> {
+    match layout.slice(&blob.declared.path) {
+        Ok(Some(slice)) if slice.size() == blob.size => Ok(slice),
+        Ok(_) => Err("it has changed while it was read".to_owned()),
+        Err(error) => Err(error.chain()),
+    }
+}
+
+impl Open<'_> {
+    fn size(&self) -> u64 {
+        self.blob.size
+    }
+
+    /// At least one: an empty blob has a digest, too.
+    fn chunks(&self) -> u64 {
+        self.size().div_ceil(CHUNK).max(1)
+    }
+
+    /// What bytes a chunk covers; of an empty blob, for want of any, the first.
+    fn bytes_of(&self, chunk: u64) -> Bytes {
+        let first = chunk * CHUNK;
+        Bytes { first, last: (first + CHUNK).min(self.size()).saturating_sub(1) }
+    }
+}
+
+fn read(layout: &Layout, open: &Open<'_>, begin: u64, end: u64, buffer: &mut [u8], events: &Events) -> Vec<Found> {
+    if begin == 0 {
+        events.report(Event::BlobStarted { digest: open.id, size: open.size(), present: 0 });
+    }
+    let found = match slice(layout, open.blob) {
+        Ok(slice) => (begin..end).map(|chunk| hash(&slice, chunk, buffer, open.id, events)).collect(),
+        Err(error) => (begin..end).map(|_| Err(error.clone())).collect(),
+    };
+    if open.left.fetch_sub(end - begin, Ordering::Relaxed) == end - begin {
+        events.report(Event::BlobFinished { digest: open.id });
+        events.report(Event::ItemDone);
+    }
+    found
+}
+
+fn hash(slice: &Slice, chunk: u64, buffer: &mut [u8], id: Digest, events: &Events) -> Found {
+    let found = value_of(slice, chunk, buffer)?;
+    let bytes = slice.size().saturating_sub(chunk * CHUNK).min(CHUNK);
+    events.report(Event::BlobAdvanced { digest: id, bytes });
+    Ok(found)
+}
+
+fn value_of(slice: &Slice, chunk: u64, buffer: &mut [u8]) -> Found {
+    let mut one = OneChunk::new(chunk, slice.size());
+    let (mut at, end) = (chunk * CHUNK, slice.size().min((chunk + 1) * CHUNK));
+    while at < end {
+        let room = usize::try_from(end - at).unwrap_or(usize::MAX).min(buffer.len());
+        let read = slice.read_at(at, &mut buffer[..room]).map_err(|error| error.to_string())?;
+        one.update(&buffer[..read]);
+        at += read as u64;
+    }
+    Ok(one.finish())
+}
+
+/// What is found of a blob whose place in [`CHUNKS`] does not say what it should be.
+pub const NOWHERE: &str = "its bytes are wrong; where cannot be said, as chunks.b3 is damaged too";
+
+fn judge(written: &Written<'_>, open: &Open<'_>, found: Vec<Found>) -> Option<Problem> {
+    let unreadable = found.iter().find_map(|found| found.as_ref().err()).cloned();
+    let is_right = match &found[..] {
+        [Ok(only)] if open.size() <= CHUNK => *only == open.blob.root,
+        _ => {
+            let values: Option<Vec<Chained>> = found.iter().map(|found| found.as_ref().ok().copied()).collect();
+            values.is_some_and(|values| Chunks::proven(open.blob.root, values).is_some())
+        }
+    };
+    if is_right {
+        return None;
+    }
+    let kind = if unreadable.is_some() { ProblemKind::Unreadable } else { ProblemKind::WrongDigest };
+    let problem = Problem::new(&open.blob.declared.path, kind).expected(open.id);
+    let expected = written.chunks(&open.blob.declared.path, open.blob.root);
+    let wrong = |chunk: usize| match (&found[chunk], &expected) {
+        (Err(_), _) => true,
+        (Ok(_), _) if found.len() == 1 => true,
+        (Ok(value), Some(expected)) => expected.values().get(chunk) != Some(value),
+        (Ok(_), None) => false,
+    };
+    let ranges = merged((0..found.len()).filter(|chunk| wrong(*chunk)).map(|chunk| open.bytes_of(chunk as u64)));
+    let mut text = match ranges.is_empty() {
+        true => NOWHERE.to_owned(),
+        false => format!("{} of {} are wrong", shown(&ranges), open.size()),
+    };
+    if let Some(error) = unreadable {
+        text = format!("{error}; {text}");
+    }
+    Some(problem.found(text).at(ranges.into_iter().take(MOST_RANGES).collect()))
+}
+
+/// The same problem of a blob whose bytes have another sha256, with the chunks that are wrong, where the bundle says what they
+/// were.
+pub fn located(written: &Written<'_>, blob: &Blob<'_>, problem: Problem) -> Problem {
+    let ranges = match problem.kind {
+        ProblemKind::WrongDigest => wrong_in(written, blob).unwrap_or_default(),
+        _ => Vec::new(),
+    };
+    if ranges.is_empty() {
+        return problem;
+    }
+    let found = problem.found.clone().unwrap_or_default();
+    let text = format!("{found}; {} of {} are wrong", shown(&ranges), blob.size);
+    problem.found(text).at(ranges.into_iter().take(MOST_RANGES).collect())
+}
+
+fn wrong_in(written: &Written<'_>, blob: &Blob<'_>) -> Option<Vec<Bytes>> {
+    let (layout, path, open) = (written.layout, &blob.declared.path, open(blob));
+    if open.chunks() == 1 {
+        return Some(vec![open.bytes_of(0)]);
+    }
+    let expected = written.chunks(path, blob.root)?;
+    let is_wrong: Vec<bool> = match (layout.passed_chunks(path), layout.is_passing()) {
+        (Some(found), _) => expected.values().iter().zip(found.values()).map(|(one, other)| one != other).collect(),
+        (None, true) => return None,
+        (None, false) => {
+            let (slice, mut buffer) = (slice(layout, blob).ok()?, vec![0; PIECE]);
+            let mut is_wrong = |(chunk, expected)| value_of(&slice, chunk, &mut buffer).as_ref() != Ok(expected);
+            (0..).zip(expected.values()).map(&mut is_wrong).collect()
+        }
+    };
+    let wrong = (0..).zip(is_wrong).filter(|(_, is_wrong)| *is_wrong);
+    Some(merged(wrong.map(|(chunk, _)| open.bytes_of(chunk))))
+}
+
+/// The chunks as the bundle has written them down.
+pub struct Written<'a> {
+    layout: &'a Layout,
+    /// By path: where in [`CHUNKS`] the values of a file begin, and how many there are.
+    places: HashMap<&'a str, (u64, u64)>,
+}
+
+impl<'a> Written<'a> {
+    pub fn new(layout: &'a Layout, bundle: &'a BundleJson) -> Written<'a> {
+        let (mut places, mut from) = (HashMap::new(), 0_u64);
+        for file in bundle.files.iter().filter(|file| file.blake3.is_some()) {
+            let values = values_of(file.size);
+            places.entry(file.path.as_str()).or_insert((from, values));
+            // Beyond the end of any file nothing is read.
+            from = from.saturating_add(values.saturating_mul(CHAINED as u64));
+        }
+        Written { layout, places }
+    }
+
+    /// Those of the file at `path`, if they give `root`.
+    pub fn chunks(&self, path: &str, root: Chained) -> Option<Chunks> {
+        let (from, values) = *self.places.get(path)?;
+        let slice = self.layout.slice(CHUNKS).ok()??;
+        values_in(&slice, from, values, root)
+    }
+}
+
+/// So many values that begin at byte `from` of `table`, if they give `root`.
+fn values_in(table: &Slice, from: u64, values: u64, root: Chained) -> Option<Chunks> {
+    let length = values.checked_mul(CHAINED as u64)?;
+    if table.size() < from.checked_add(length)? {
+        return None;
+    }
+    let mut bytes = vec![0; usize::try_from(length).ok()?];
+    let mut filled = 0;
+    while filled < bytes.len() {
+        match table.read_at(from + filled as u64, &mut bytes[filled..]) {
+            Ok(read) if read > 0 => filled += read,
+            _ => return None,
+        }
+    }
+    let values = bytes.chunks_exact(CHAINED).filter_map(|value| value.try_into().ok()).collect();
+    Chunks::proven(root, values)
+}
+
+/// The chunks of `slice` that are not what `table` says, where its values stand behind `before` others; `None`: it does not say.
+pub fn bad_in(slice: &Slice, table: &Slice, before: u64, root: Chained) -> Option<Vec<Bytes>> {
+    let size = slice.size();
+    if values_of(size) == 0 {
+        return None;
+    }
+    let expected = values_in(table, before.checked_mul(CHAINED as u64)?, values_of(size), root)?;
+    let mut buffer = vec![0; PIECE];
+    let is_right = |number: u64, found: Chained| {
+        usize::try_from(number).ok().and_then(|at| expected.values().get(at)) == Some(&found)
+    };
+    let mut is_bad = |number| !value_of(slice, number, &mut buffer).is_ok_and(|found| is_right(number, found));
+    let bad: Vec<u64> = (0..size.div_ceil(CHUNK)).filter(|number| is_bad(*number)).collect();
+    let bytes_of = |number: u64| Bytes { first: number * CHUNK, last: ((number + 1) * CHUNK).min(size) - 1 };
+    Some(merged(bad.into_iter().map(bytes_of)).into_iter().take(MOST_RANGES).collect())
+}
+
+/// Those that touch become one.
+fn merged(ranges: impl Iterator<Item = Bytes>) -> Vec<Bytes> {
+    let mut merged: Vec<Bytes> = Vec::new();
+    for range in ranges {
+        match merged.last_mut().filter(|before| before.last + 1 == range.first) {
+            Some(before) => before.last = range.last,
+            None => merged.push(range),
+        }
+    }
+    merged
+}
+
+/// As a person reads them: the first, and how many more.
+pub fn shown(ranges: &[Bytes]) -> String {
+    let first: Vec<String> = ranges.iter().take(3).map(|Bytes { first, last }| format!("{first}-{last}")).collect();
+    let more = ranges.len().saturating_sub(3);
+    let more = if more > 0 { format!(" and {more} more places") } else { String::new() };
+    format!("bytes {}{more}", first.join(", "))
+}

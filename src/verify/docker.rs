@@ -1,0 +1,69 @@
+//! `manifest.json`, which `docker load` goes by: it must tell the same story as the lock.
+//!
+//! # Threats
+//! Its sums may be right and its story another one: under a name that somebody has looked at and allowed, `docker load`
+//! would take what `manifest.json` says.
+
+use std::cell::Cell;
+use std::collections::{BTreeSet, HashSet};
+
+use serde_json::{Value, json};
+
+use super::{Problem, ProblemKind, Problems};
+use crate::bundle::{
+    BundleJson, DOCKER_JSON, MAX_DOCKER_JSON, MOST_DOCKER_VALUES, docker_entry, former_docker_entry, load_platform,
+};
+use crate::files::Layout;
+use crate::oci::{Descriptor, Digest, has_at_most_values};
+
+/// Notes every entry that is not what the lock makes of one of its images. Images may be left out.
+pub fn agrees(layout: &Layout, bundle: &BundleJson, partial: &BTreeSet<String>, problems: &mut Problems) {
+    // Missing is found where files are checked.
+    let bytes = match layout.read(DOCKER_JSON, MAX_DOCKER_JSON) {
+        Ok(Some(bytes)) => bytes,
+        Ok(None) => return,
+        Err(error) => {
+            return problems.push(Problem::new(DOCKER_JSON, ProblemKind::Unreadable).found(error.chain()));
+        }
+    };
+    let malformed = |found: &str| Problem::new(DOCKER_JSON, ProblemKind::Malformed).found(found);
+    if !has_at_most_values(&bytes, MOST_DOCKER_VALUES) {
+        return problems.push(malformed("it has more entries than any bundle"));
+    }
+    let Ok(entries) = serde_json::from_slice::<Vec<Value>>(&bytes) else {
+        return problems.push(malformed("it is not a list of images as `docker save` writes it"));
+    };
+    // What cannot be read is found elsewhere.
+    let Some(expected) = expected(layout, bundle, partial) else { return };
+    for entry in entries.iter().filter(|entry| fingerprint(entry).is_none_or(|known| !expected.contains(&known))) {
+        let found = format!("{} with config {}, which the lock does not say", entry["RepoTags"], entry["Config"]);
+        problems.push(Problem::new(DOCKER_JSON, ProblemKind::Disagreement).found(found));
+    }
+}
+
+/// The fingerprints of all entries that the lock makes; one manifest in memory at a time.
+fn expected(layout: &Layout, bundle: &BundleJson, partial: &BTreeSet<String>) -> Option<HashSet<Digest>> {
+    let failed = Cell::new(false);
+    let find = |wanted: &Descriptor| match layout.manifest_by_digest(&wanted.digest, Some(&wanted.media_type)) {
+        Ok(found) => found,
+        Err(_) => {
+            failed.set(true);
+            None
+        }
+    };
+    let platform = load_platform(&bundle.lock);
+    let mut expected = HashSet::new();
+    for image in bundle.lock.images.iter().filter(|image| !partial.contains(&image.name())) {
+        failed.set(failed.get() || layout.size_of(&image.digest.blob_path()).is_none());
+        let entries = [docker_entry(image, &platform, &find), former_docker_entry(image, &find)];
+        expected.extend(entries.iter().flatten().filter_map(fingerprint));
+    }
+    (!failed.get()).then_some(expected)
+}
+
+/// The same for entries that say the same, in whatever order; `None` for what says less or more.
+fn fingerprint(entry: &Value) -> Option<Digest> {
+    let fields = entry.as_object().filter(|fields| fields.len() == 3)?;
+    let said = json!([fields.get("Config")?, fields.get("RepoTags")?, fields.get("Layers")?]);
+    Some(Digest::sha256(said.to_string().as_bytes()))
+}

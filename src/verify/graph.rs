@@ -1,0 +1,426 @@
+//! Images against what is there: every child present or left out on purpose, and one story in every file.
+
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
+
+use super::{Problem, ProblemKind, Problems};
+use crate::bundle::{
+    Assumed, AssumedKind, BUNDLE_JSON, BundleJson, CHUNKS, DOCKER_JSON, INDEX_JSON, OCI_LAYOUT, SUBJECT, is_tool,
+};
+use crate::files::{IMAGE_NAME, Layout, REF_NAME};
+use crate::oci::{Described, Descriptor, Digest, Kind, Manifest, Platform, Role, media_type};
+use crate::pipeline::lock::{AbsentReason, Attached, LockedImage};
+use crate::pipeline::select::offered_platform;
+use crate::pipeline::walk::{MAX_CONFIG, platform_of_config};
+
+/// So many times a manifest or blob is looked at, all images together: 100,000 images of forty each.
+const MOST_VISITS: usize = 4_000_000;
+
+/// Which files each image needs.
+#[derive(Default)]
+pub struct Reach {
+    /// In every image the same path is the same text.
+    pub images: Vec<(String, BTreeSet<Arc<str>>)>,
+    /// Names of images that need something of the target, as far as that can be seen.
+    pub partial: BTreeSet<String>,
+    /// The images refer to so much that they were not all followed.
+    pub too_much: bool,
+}
+
+/// Follows every image of the lock to its last blob.
+pub fn check(layout: &Layout, bundle: &BundleJson, problems: &mut Problems) -> Reach {
+    let mut reach = Reach::default();
+    let assumed = assumed(bundle, problems);
+    let mut walk = Walk { layout, assumed, names: HashSet::new(), visits: 0 };
+    let mut complete = true;
+    for image in &bundle.lock.images {
+        if let Some(pinned) = image.reference.digest.filter(|pinned| *pinned != image.digest) {
+            let problem = Problem::new(BUNDLE_JSON, ProblemKind::Disagreement).expected(&image.reference);
+            problems.push(problem.found(format!("{} in place of {pinned}", image.digest)));
+        }
+        platforms_agree(layout, image, problems);
+        let mut follow = Follow::new(&mut walk, LeftOut::of(image));
+        follow.run(image.descriptor());
+        if let Some(fault) = image.doubled_tag() {
+            let found = format!("{}: {fault}", image.name());
+            follow.problems.push(Problem::new(BUNDLE_JSON, ProblemKind::Disagreement).found(found));
+        }
+        for attached in image.companions() {
+            follow.companion(image, attached);
+        }
+        follow.subjects(image);
+        complete &= follow.complete;
+        problems.extend(follow.problems);
+        if !follow.whole {
+            reach.partial.insert(image.name());
+        }
+        reach.images.push((image.name(), follow.paths));
+        if walk.visits > MOST_VISITS {
+            reach.too_much = true;
+            let found = format!("its images refer to more than {MOST_VISITS} blobs; no more are followed");
+            problems.push(Problem::new(BUNDLE_JSON, ProblemKind::Malformed).found(found));
+            return reach;
+        }
+    }
+    if complete {
+        unreachable(bundle, &reach, problems);
+    }
+    index_agrees(layout, bundle, &reach.partial, problems);
+    reach
+}
+
+/// Which files the images need that `index.json` names: all there is to go by when `bundle.json` cannot be read. What is
+/// missing is no problem here, as nobody says whether it was left out on purpose.
+pub fn by_index(layout: &Layout) -> Reach {
+    let listed = layout.index().unwrap_or_default();
+    let mut walk = Walk { layout, assumed: HashMap::new(), names: HashSet::new(), visits: 0 };
+    let mut reach = Reach::default();
+    for descriptor in listed {
+        let Some(name) = descriptor.annotations().get(IMAGE_NAME) else { continue };
+        let mut follow = Follow::new(&mut walk, LeftOut::default());
+        follow.run(descriptor.clone());
+        reach.images.push((name.clone(), follow.paths));
+        reach.too_much = walk.visits > MOST_VISITS;
+        if reach.too_much {
+            break;
+        }
+    }
+    reach
+}
+
+/// What an increment expects at the target, each once, and none of it carried.
+fn assumed(bundle: &BundleJson, problems: &mut Problems) -> HashMap<Digest, Assumed> {
+    let mut contradiction =
+        |found: String| problems.push(Problem::new(BUNDLE_JSON, ProblemKind::Disagreement).found(found));
+    if bundle.is_increment() && bundle.parents.is_empty() {
+        contradiction("it expects content at the target, and builds on nothing".to_owned());
+    }
+    let mut assumed = HashMap::new();
+    for one in &bundle.assumed {
+        if assumed.insert(one.digest, *one).is_some() {
+            contradiction(format!("{} is expected at the target twice", one.digest));
+        }
+    }
+    for digest in bundle.files.iter().filter_map(|file| Digest::of_blob_path(&file.path)) {
+        if assumed.remove(&digest).is_some() {
+            contradiction(format!("{digest} is expected at the target, and carried"));
+        }
+    }
+    assumed
+}
+
+/// What an image may lack. That something was left out on purpose is believed only where it can be true: else a bundle
+/// could say so of any layer, and be called whole.
+#[derive(Default)]
+struct LeftOut {
+    manifests: HashSet<Digest>,
+    foreign_layers: HashSet<Digest>,
+}
+
+impl LeftOut {
+    fn of(image: &LockedImage) -> LeftOut {
+        let because = |reason: AbsentReason| {
+            image.absent.iter().filter(move |absent| absent.reason == reason).map(|absent| absent.digest)
+        };
+        LeftOut {
+            manifests: because(AbsentReason::PlatformNotSelected).chain(because(AbsentReason::NotFound)).collect(),
+            foreign_layers: because(AbsentReason::ForeignLayer).collect(),
+        }
+    }
+
+    /// `role`: what it is to its parent; the image itself and what is attached to it have none.
+    fn covers(&self, digest: &Digest, role: Option<Role>) -> bool {
+        match role {
+            Some(Role::Manifest) => self.manifests.contains(digest),
+            Some(Role::ForeignLayer) => self.foreign_layers.contains(digest),
+            Some(Role::Config | Role::Layer) | None => false,
+        }
+    }
+}
+
+/// What is common to the ways of all images.
+struct Walk<'a> {
+    layout: &'a Layout,
+    /// What is expected elsewhere.
+    assumed: HashMap<Digest, Assumed>,
+    names: HashSet<Arc<str>>,
+    visits: usize,
+}
+
+impl Walk<'_> {
+    fn assumes(&self, descriptor: &Descriptor, role: Option<Role>) -> bool {
+        let kind = match role {
+            None | Some(Role::Manifest) => AssumedKind::Manifest,
+            Some(Role::Config | Role::Layer | Role::ForeignLayer) => AssumedKind::Blob,
+        };
+        let Described { digest, size, .. } = **descriptor;
+        let is_size = |assumed: u64| assumed == size || role == Some(Role::Manifest);
+        self.assumed.get(&digest).is_some_and(|assumed| assumed.kind == kind && is_size(assumed.size))
+    }
+
+    fn name(&mut self, path: String) -> Arc<str> {
+        if let Some(known) = self.names.get(path.as_str()) {
+            return known.clone();
+        }
+        let name: Arc<str> = path.into();
+        self.names.insert(name.clone());
+        name
+    }
+}
+
+/// One image on its way down.
+struct Follow<'a, 'w> {
+    walk: &'w mut Walk<'a>,
+    left_out: LeftOut,
+    paths: BTreeSet<Arc<str>>,
+    problems: Vec<Problem>,
+    /// Whether every manifest could be read that has to be here.
+    complete: bool,
+    /// Whether nothing is expected elsewhere.
+    whole: bool,
+    /// Every manifest met, with the subject it names; of those that cannot be read here, nothing is known.
+    met: HashMap<Digest, Option<Digest>>,
+    /// Whether some manifest could not be read here, though it is part of the image.
+    unread: bool,
+}
+
+impl<'a, 'w> Follow<'a, 'w> {
+    fn new(walk: &'w mut Walk<'a>, left_out: LeftOut) -> Follow<'a, 'w> {
+        let (paths, problems, met) = Default::default();
+        Follow { walk, left_out, paths, problems, complete: true, whole: true, met, unread: false }
+    }
+
+    /// Follows one manifest that is attached to the image, and says whether it may be.
+    fn companion(&mut self, image: &LockedImage, attached: &Attached) {
+        let in_tree = self.met.contains_key(&attached.subject);
+        self.run(attached.descriptor());
+        let declared = self.met.get(&attached.digest).copied().flatten();
+        // An increment may leave the subject's parents to the target: then the import, which reads them there, says it.
+        let fault = if self.unread { attached.tag_fault() } else { attached.fault(in_tree, declared) };
+        if let Some(fault) = fault {
+            let found = format!("{}: {fault}", image.name());
+            self.problems.push(Problem::new(BUNDLE_JSON, ProblemKind::Disagreement).found(found));
+        }
+    }
+
+    /// Says whether a manifest below the image's own or below a companion speaks of something that is no part of the image.
+    fn subjects(&mut self, image: &LockedImage) {
+        // Then the import, which reads all of them, says it.
+        if self.unread {
+            return;
+        }
+        // Of the companions themselves it is said already.
+        let said: HashSet<Digest> = image.companions().iter().map(|own| own.digest).collect();
+        let is_own = |subject: &Digest| self.met.contains_key(subject) || self.left_out.manifests.contains(subject);
+        let named = self.met.iter().filter_map(|(digest, subject)| Some((*digest, (*subject)?)));
+        let foreign = named.filter(|(digest, subject)| !said.contains(digest) && !is_own(subject));
+        let faults = foreign.filter_map(|(digest, subject)| image.subject_fault(digest, subject));
+        let Some(fault) = faults.min() else { return };
+        let found = format!("{}: {fault}", image.name());
+        self.problems.push(Problem::new(BUNDLE_JSON, ProblemKind::Disagreement).found(found));
+    }
+
+    /// Follows a manifest that stands for itself: the image's own, or one that is attached.
+    fn run(&mut self, root: Descriptor) {
+        let mut ahead: Vec<(Descriptor, Option<Role>)> = vec![(root, None)];
+        // Each digest once: a cycle, were there one, would end too.
+        while let Some((descriptor, role)) = ahead.pop().filter(|_| self.walk.visits <= MOST_VISITS) {
+            self.walk.visits += 1;
+            if let Entry::Vacant(entry) = self.met.entry(descriptor.digest) {
+                entry.insert(None);
+                let children = self.manifest(&descriptor, role);
+                ahead.extend(children.into_iter().map(|child| (child, Some(Role::Manifest))));
+            }
+        }
+    }
+
+    /// Notes one manifest and its blobs; gives its child manifests.
+    fn manifest(&mut self, descriptor: &Descriptor, role: Option<Role>) -> Vec<Descriptor> {
+        if !self.visit(descriptor, role) {
+            let elsewhere = self.walk.assumed.contains_key(&descriptor.digest);
+            let left_out = self.left_out.covers(&descriptor.digest, role);
+            self.complete &= elsewhere || left_out;
+            self.unread |= !left_out;
+            if left_out {
+                self.met.remove(&descriptor.digest);
+            }
+            return Vec::new();
+        }
+        let path = descriptor.digest.blob_path();
+        let manifest: Manifest =
+            match self.walk.layout.manifest_by_digest(&descriptor.digest, Some(&descriptor.media_type)) {
+                Ok(Some(manifest)) => manifest,
+                Ok(None) => return Vec::new(),
+                Err(error) => {
+                    (self.complete, self.unread) = (false, true);
+                    let found = std::error::Error::source(&error).map_or_else(|| error.chain(), ToString::to_string);
+                    // A wrong digest is found, and named better, where all files are hashed; this is for what passes there.
+                    if !found.starts_with("wrong digest") {
+                        self.problems.push(Problem::new(&path, ProblemKind::Malformed).found(found));
+                    }
+                    return Vec::new();
+                }
+            };
+        self.met.insert(descriptor.digest, manifest.subject().map(|subject| subject.digest));
+        let (mut manifests, children) = (Vec::new(), manifest.children());
+        self.walk.visits += children.len();
+        for child in children {
+            if child.role == Role::Manifest {
+                manifests.push(child.descriptor);
+            } else {
+                self.visit(&child.descriptor, Some(child.role));
+            }
+        }
+        manifests
+    }
+
+    /// Notes that the image needs this; `false` when it is not there.
+    fn visit(&mut self, descriptor: &Descriptor, role: Option<Role>) -> bool {
+        let path = descriptor.digest.blob_path();
+        if self.left_out.covers(&descriptor.digest, role) {
+            // Another image may have it.
+            return false;
+        }
+        let there = match self.walk.layout.size_of(&path) {
+            None if self.walk.assumes(descriptor, role) => {
+                self.whole = false;
+                return false;
+            }
+            None => {
+                // Said as where files are checked, so that one missing file is one problem.
+                let expected = format!("{} bytes", descriptor.size);
+                self.problems.push(Problem::new(&path, ProblemKind::Missing).expected(expected));
+                false
+            }
+            // What an index says of the size of a manifest is not ours: the digest proves it.
+            Some(size) if size != descriptor.size && role != Some(Role::Manifest) => {
+                let problem =
+                    Problem::new(&path, ProblemKind::WrongSize).expected(format!("{} bytes", descriptor.size));
+                self.problems.push(problem.found(format!("{size} bytes")));
+                true
+            }
+            Some(_) => true,
+        };
+        self.paths.insert(self.walk.name(path));
+        there
+    }
+}
+
+/// The platforms an image carries are those the lock says: an allowlist is asked about them.
+fn platforms_agree(layout: &Layout, image: &LockedImage, problems: &mut Problems) {
+    let carried = match platforms(layout, image) {
+        Ok(Some(carried)) => carried,
+        // What cannot be read is found elsewhere.
+        Ok(None) => return,
+        Err(problem) => return problems.push(problem),
+    };
+    if carried != image.platforms {
+        let list = |platforms: &[Platform]| platforms.iter().map(Platform::to_string).collect::<Vec<_>>().join(", ");
+        let what = format!("{} with {:?}", image.name(), list(&carried));
+        let problem = Problem::new(BUNDLE_JSON, ProblemKind::Disagreement).expected(what);
+        problems.push(problem.found(format!("{:?} in the lock", list(&image.platforms))));
+    }
+}
+
+fn platforms(layout: &Layout, image: &LockedImage) -> Result<Option<Vec<Platform>>, Problem> {
+    let Ok(Some(root)) = layout.manifest_by_digest(&image.digest, Some(&image.media_type)) else { return Ok(None) };
+    if root.kind() == Kind::Index {
+        let absent = |digest: &Digest| image.absent.iter().any(|absent| absent.digest == *digest);
+        let children = root.children();
+        let carried = children.iter().filter(|child| !absent(&child.descriptor.digest));
+        return Ok(Some(carried.filter_map(offered_platform).cloned().collect()));
+    }
+    let Some(config) = root.config().filter(|config| media_type::is_image_config(&config.media_type)) else {
+        return Ok(Some(Vec::new()));
+    };
+    let path = config.digest.blob_path();
+    let malformed = |found: String| Problem::new(&path, ProblemKind::Malformed).found(found);
+    if config.size > MAX_CONFIG {
+        return Err(malformed(format!("the config of an image has {} bytes, more than {MAX_CONFIG}", config.size)));
+    }
+    let Ok(Some(bytes)) = layout.read(&path, MAX_CONFIG) else { return Ok(None) };
+    // A damaged one says nothing.
+    if Digest::of(config.digest.algorithm(), &bytes) != config.digest {
+        return Ok(None);
+    }
+    let platform = platform_of_config(&bytes).map_err(|error| malformed(error.chain()))?;
+    Ok(Some(platform.into_iter().collect()))
+}
+
+/// Content that no image needs: declared, but smuggled in.
+fn unreachable(bundle: &BundleJson, reach: &Reach, problems: &mut Problems) {
+    let needed: BTreeSet<&str> = reach.images.iter().flat_map(|(_, paths)| paths.iter().map(|path| &**path)).collect();
+    for file in bundle.files.iter().filter(|file| file.path.starts_with("blobs/")) {
+        if !needed.contains(file.path.as_str()) {
+            problems.push(Problem::new(&file.path, ProblemKind::Undeclared).found("no image of the lock needs it"));
+        }
+    }
+    for file in bundle.files.iter().filter(|file| !file.path.starts_with("blobs/")) {
+        if !is_tool(&file.path) && !matches!(file.path.as_str(), OCI_LAYOUT | INDEX_JSON | DOCKER_JSON | CHUNKS) {
+            problems.push(Problem::new(&file.path, ProblemKind::Undeclared).found("it is no part of the format"));
+        }
+    }
+}
+
+/// `index.json` names exactly the images of the lock that are here as a whole.
+fn index_agrees(layout: &Layout, bundle: &BundleJson, partial: &BTreeSet<String>, problems: &mut Problems) {
+    let listed = match layout.index() {
+        Ok(listed) => listed,
+        // Missing and damaged are found where files are checked.
+        Err(_) => {
+            if layout.size_of(INDEX_JSON).is_some() {
+                problems.push(Problem::new(INDEX_JSON, ProblemKind::Malformed).found("it is not an image index"));
+            }
+            return;
+        }
+    };
+    let named = |d: &Descriptor, key: &str| d.annotations().get(key).map(|name| (name.clone(), d.digest));
+    subjects_agree(bundle, listed, problems);
+    let mut expected: BTreeMap<String, Digest> = BTreeMap::new();
+    // Companions have no name, but for those of older bundles.
+    let mut companions: BTreeMap<String, Digest> = BTreeMap::new();
+    for image in bundle.lock.images.iter().filter(|image| !partial.contains(&image.name())) {
+        expected.insert(image.name(), image.digest);
+        let tags = image.companion_tags(&image.reference.repository);
+        companions.extend(tags.map(|(name, digest)| (name.to_string(), digest)));
+    }
+    for key in [REF_NAME, IMAGE_NAME] {
+        let mut seen: BTreeMap<&str, Digest> = BTreeMap::new();
+        for descriptor in listed {
+            let Some(name) = descriptor.annotations().get(key) else { continue };
+            // Readers differ in which of the two they take.
+            if seen.insert(name, descriptor.digest).is_some_and(|former| former != descriptor.digest) {
+                let found = format!("{name} is named twice, with different digests ({key})");
+                problems.push(Problem::new(INDEX_JSON, ProblemKind::Disagreement).found(found));
+            }
+        }
+        let found: BTreeMap<String, Digest> = listed.iter().filter_map(|d| named(d, key)).collect();
+        let differs = expected.iter().find(|(name, digest)| found.get(*name) != Some(digest));
+        let is_companion = |name: &str, digest: &Digest| companions.get(name) == Some(digest);
+        let extra = found.iter().find(|(name, digest)| !expected.contains_key(*name) && !is_companion(name, digest));
+        if let Some((name, digest)) = differs {
+            let found = found.get(name).map_or_else(|| "nothing".to_owned(), Digest::to_string);
+            let problem = Problem::new(INDEX_JSON, ProblemKind::Disagreement).expected(format!("{name} is {digest}"));
+            problems.push(problem.found(format!("{found} ({key})")));
+        }
+        if let Some((name, digest)) = extra {
+            let found = format!("{name} is {digest}, which the lock does not name ({key})");
+            problems.push(Problem::new(INDEX_JSON, ProblemKind::Disagreement).found(found));
+        }
+    }
+}
+
+/// What a descriptor says that it speaks of is what the lock says: containerd keeps it with that image.
+fn subjects_agree(bundle: &BundleJson, listed: &[Descriptor], problems: &mut Problems) {
+    let companions = bundle.lock.images.iter().flat_map(LockedImage::companions);
+    let known: HashSet<(Digest, String)> =
+        companions.map(|companion| (companion.digest, companion.subject.to_string())).collect();
+    for descriptor in listed {
+        let Some(subject) = descriptor.annotations().get(SUBJECT) else { continue };
+        if !known.contains(&(descriptor.digest, subject.clone())) {
+            let found = format!("{} speaks of {subject}, which the lock does not say", descriptor.digest);
+            problems.push(Problem::new(INDEX_JSON, ProblemKind::Disagreement).found(found));
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! What would mend a bundle, from what a check has found.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::Path;
+
+use super::chunks::{self, Written};
+use super::{Bytes, Problem, ProblemKind, Report};
+use crate::base::error::{Error, Result};
+use crate::bundle::{
+    BUNDLE_JSON, Bundle, CHUNKS, DOCKER_JSON, FileEntry, INDEX_JSON, MAX_BUNDLE_JSON, MAX_SUMS, MISSING_VERSION,
+    Missing, MissingBlob, MissingRange, MissingTool, OCI_LAYOUT, SUMS, is_tool, signed_identity,
+};
+use crate::content::chunks::{CHUNK, Chunks, to_hex};
+use crate::files::Layout;
+use crate::oci::Digest;
+
+/// What the bundle at `path` lacks, according to `report`, which is of all its bytes; `tool` is who says so.
+///
+/// What nothing that is fetched can mend is not in it: files that nobody declared, contradictions, links.
+///
+/// # Errors
+/// Nothing says what bundle it was, or more is bad than was listed (`Damaged`); the disk's.
+pub fn missing(path: &Path, report: &Report, tool: &str) -> Result<Missing> {
+    missing_of(Layout::open(path)?, report, tool)
+}
+
+/// The same for a layout that is open; of volumes, what those lack that are not here counts too.
+///
+/// # Errors
+/// As [`missing`].
+pub fn missing_of(layout: Layout, report: &Report, tool: &str) -> Result<Missing> {
+    let path = layout.path().to_owned();
+    let shown = path.display();
+    let identity = identity(&layout, report).ok_or_else(|| {
+        let text = "neither bundle.json nor SHA256SUMS says what bundle it was; only all of it can be fetched again";
+        Error::damaged(format!("{shown}: {text}"))
+    })?;
+    let losses = || report.problems.iter().chain(&report.lacking).filter(|problem| is_loss(problem));
+    if losses().any(|problem| problem.path == "…") {
+        return Err(Error::damaged(format!("{shown}: more is bad than can be listed; export all of it again")));
+    }
+    // Else what it says of sizes and chunks is not to be believed.
+    let bundle = (report.identity == Some(identity)).then(|| Bundle::in_layout(layout).ok()).flatten();
+    let files: HashMap<&str, &FileEntry> =
+        bundle.iter().flat_map(Bundle::files).map(|file| (file.path.as_str(), file)).collect();
+    let written = bundle.as_ref().map(|bundle| Written::new(bundle.layout(), bundle.json()));
+    let mut blobs: BTreeMap<Digest, MissingBlob> = BTreeMap::new();
+    for problem in losses() {
+        let Some(digest) = Digest::of_blob_path(&problem.path) else { continue };
+        let file = files.get(problem.path.as_str());
+        // Volumes are written anew, of whole blobs.
+        let written = written.as_ref().filter(|_| report.set.is_none());
+        let ranges = written.zip(file).and_then(|(written, file)| ranges(written, file, &problem.ranges));
+        let blob = MissingBlob { digest, size: file.map(|file| file.size), ranges: ranges.unwrap_or_default() };
+        // Of two problems of one blob the one that knows less: then more of it is fetched.
+        let known = blobs.entry(digest).or_insert_with(|| blob.clone());
+        if blob.ranges.is_empty() {
+            *known = blob;
+        }
+    }
+    let tools = tools(report, &files);
+    let metadata = metadata(report, identity);
+    let blobs = blobs.into_values().collect();
+    Ok(Missing { gapferry_missing: MISSING_VERSION, tool: tool.to_owned(), identity, metadata, tools, blobs })
+}
+
+/// `SHA256SUMS` is believed where both are there, as the check does.
+fn identity(layout: &Layout, report: &Report) -> Option<Digest> {
+    let sums = layout.read(SUMS, MAX_SUMS).ok().flatten();
+    let is_readable = || layout.read(BUNDLE_JSON, MAX_BUNDLE_JSON).is_ok_and(|bytes| bytes.is_some());
+    let of_json = || report.identity.filter(|_| is_readable() && !is_bad(report, BUNDLE_JSON));
+    sums.and_then(|sums| signed_identity(&sums)).or_else(of_json)
+}
+
+/// The bytes are not there, or others are.
+fn is_loss(problem: &Problem) -> bool {
+    use ProblemKind::{Malformed, Missing, Unreadable, WrongDigest, WrongSize};
+    match problem.kind {
+        Missing | WrongSize | WrongDigest | Unreadable => true,
+        // A blob that is no manifest and has its digest is what was exported.
+        Malformed => !problem.path.starts_with("blobs/"),
+        _ => false,
+    }
+}
+
+fn is_bad(report: &Report, path: &str) -> bool {
+    report.problems.iter().any(|problem| problem.path == path && is_loss(problem))
+}
+
+fn tools(report: &Report, files: &HashMap<&str, &FileEntry>) -> Vec<MissingTool> {
+    let lost =
+        report.problems.iter().chain(&report.lacking).filter(|problem| is_loss(problem) && is_tool(&problem.path));
+    let paths: BTreeSet<&str> = lost.map(|problem| problem.path.as_str()).collect();
+    let sha256 = |path| files.get(path).map(|file| file.sha256.to_string());
+    paths.into_iter().map(|path| MissingTool { path: path.to_owned(), sha256: sha256(path) }).collect()
+}
+
+fn metadata(report: &Report, identity: Digest) -> Vec<String> {
+    let disagrees = |path: &str| {
+        report.problems.iter().any(|problem| problem.path == path && problem.kind == ProblemKind::Disagreement)
+    };
+    let mut bad: BTreeSet<&str> =
+        [OCI_LAYOUT, INDEX_JSON, DOCKER_JSON, CHUNKS, SUMS].into_iter().filter(|path| is_bad(report, path)).collect();
+    if report.identity != Some(identity) {
+        bad.insert(BUNDLE_JSON);
+    } else if disagrees(SUMS) {
+        bad.insert(SUMS);
+    }
+    let in_order = [OCI_LAYOUT, BUNDLE_JSON, INDEX_JSON, DOCKER_JSON, SUMS, CHUNKS];
+    in_order.into_iter().filter(|path| bad.contains(path)).map(str::to_owned).collect()
+}
+
+/// With the value of every chunk. `None`: the whole blob is wanted, or nothing proves what its chunks were.
+fn ranges(written: &Written<'_>, file: &FileEntry, bad: &[Bytes]) -> Option<Vec<MissingRange>> {
+    let all = bad.iter().map(|range| range.last - range.first + 1).sum::<u64>();
+    // Those of a segment need not be chunks of the blob.
+    let are_chunks = bad.iter().all(|Bytes { first, last }| {
+        first.is_multiple_of(CHUNK) && ((last + 1).is_multiple_of(CHUNK) || last + 1 == file.size)
+    });
+    if bad.is_empty() || bad.len() >= chunks::MOST_RANGES || all == file.size || !are_chunks {
+        return None;
+    }
+    let root = *file.blake3.as_ref()?.bytes()?;
+    let expected = written.chunks(&file.path, root)?;
+    bad.iter().map(|range| valued(&expected, *range)).collect()
+}
+
+fn valued(expected: &Chunks, Bytes { first, last }: Bytes) -> Option<MissingRange> {
+    let (from, to) = (usize::try_from(first / CHUNK).ok()?, usize::try_from(last / CHUNK).ok()?);
+    let values = expected.values().get(from..=to)?.iter().map(to_hex).collect();
+    Some(MissingRange { first, last, values })
+}

@@ -1,0 +1,357 @@
+//! The check of a bundle: every defect, as data.
+//!
+//! A [`Report`] lists all problems and never stops at the first; an error means that there was nothing to check. What a
+//! damaged file says is still used where it can be: with a broken `bundle.json`, blobs are proven by their own names.
+//!
+//! # Threats
+//! The bundle may be forged as a whole; that it agrees with itself is all that is shown here. Whether it is the bundle
+//! somebody made is a question for its identity and signature. It may also be made to be endless: a million contradictions,
+//! thousands of images that share thousands of layers. What is alike is counted after the first ones, and what would not
+//! fit into memory is refused.
+
+mod chunks;
+mod declared;
+mod docker;
+mod files;
+mod graph;
+mod missing;
+mod passing;
+mod problems;
+mod volumes;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::Arc;
+
+use serde::{Serialize, Serializer};
+
+use crate::base::error::{Error, Kind, Result};
+use crate::base::progress::Events;
+use crate::base::progress::units::count;
+use crate::bundle::volumes::Opened;
+use crate::bundle::{BUNDLE_JSON, BundleJson, MAX_BUNDLE_JSON, Parent, SUMS, is_tool, no_bundle, refuse_unfinished};
+use crate::files::Layout;
+use crate::oci::Digest;
+use crate::pipeline::lock::MissingImage;
+pub use missing::{missing, missing_of};
+pub use passing::pass;
+use problems::Problems;
+pub use volumes::{SetReport, VolumeReport, VolumeState, is_of_lost_volume};
+
+/// How much is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Depth {
+    /// Every byte, by the sha256 that it is known by everywhere.
+    Full,
+    /// Every byte, blobs by their chunks: that they are the bytes that were written, and where they are not.
+    Chunks,
+    /// Sizes of everything; digests of metadata and manifests. For an import that proves blobs while it pushes them.
+    Structure,
+}
+
+/// What a check has found.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Report {
+    /// sha256 of `bundle.json`, if it could be read.
+    pub identity: Option<Digest>,
+    /// Images of the lock; without one, those that `index.json` names.
+    pub images: usize,
+    /// Images that the export was asked for and could not have.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub missing_images: Vec<MissingImage>,
+    /// Files that are there.
+    pub files: usize,
+    /// Bytes of all files.
+    pub bytes: u64,
+    /// What it builds on; empty: it is complete in itself.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub parents: Vec<Parent>,
+    /// What it expects at the target.
+    #[serde(skip_serializing_if = "Expects::is_nothing")]
+    pub expects: Expects,
+    /// Sorted by path.
+    pub problems: Vec<Problem>,
+    /// Where volumes of a bundle were checked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub set: Option<SetReport>,
+    /// What is missing only because the volumes that hold it are: no problems of those that are here.
+    #[serde(skip)]
+    pub lacking: Vec<Problem>,
+}
+
+/// Blobs and manifests that an increment leaves out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Expects {
+    pub blobs: usize,
+    pub bytes: u64,
+}
+
+impl Expects {
+    pub fn is_nothing(&self) -> bool {
+        self.blobs == 0
+    }
+}
+
+/// One defect.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Problem {
+    /// Relative to the bundle, or to the volume. Empty: the tar itself.
+    pub path: String,
+    /// The volume that has it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub volume: Option<String>,
+    pub kind: ProblemKind,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expected: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub found: Option<String>,
+    /// Where it is wrong, in whole chunks, where that is known.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub ranges: Vec<Bytes>,
+    /// The images that cannot be used because of it; the same set for all problems that affect the same.
+    #[serde(serialize_with = "shared")]
+    pub images: Arc<BTreeSet<String>>,
+    /// What to do.
+    pub remedy: &'static str,
+}
+
+/// A stretch of a file: its first byte and its last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Bytes {
+    pub first: u64,
+    pub last: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ProblemKind {
+    Missing,
+    WrongSize,
+    WrongDigest,
+    Unreadable,
+    /// It is not what its place demands: no JSON, no manifest, another version.
+    Malformed,
+    /// It is there, and nothing says that it should be.
+    Undeclared,
+    /// Two files of the bundle say different things.
+    Disagreement,
+    /// A link, a device, a name that leads elsewhere, a tar that programs read differently.
+    Unsafe,
+    /// The tar ends too early.
+    CutShort,
+    /// A volume of another set.
+    Foreign,
+}
+
+impl ProblemKind {
+    fn remedy(self) -> &'static str {
+        match self {
+            ProblemKind::Missing | ProblemKind::WrongSize | ProblemKind::WrongDigest | ProblemKind::Malformed => {
+                "copy the bundle from its medium again; if that does not help, export it again from the same lock"
+            }
+            ProblemKind::Unreadable => {
+                "the medium may be failing: copy the bundle from another one, or export it again"
+            }
+            ProblemKind::Undeclared => "find out who put it there; remove it, or export the bundle again",
+            ProblemKind::Disagreement => "do not use it before you know why; export it again from the same lock",
+            ProblemKind::CutShort => {
+                "copy or send it again: it ends too early; if that does not help, the source is cut short as well: export it again from \
+                 the same lock"
+            }
+            ProblemKind::Unsafe => "do not unpack it; find out where it comes from, and export it again",
+            ProblemKind::Foreign => "take it away, and bring the volume of this set",
+        }
+    }
+
+    fn remedy_of_tool(self) -> &'static str {
+        match self {
+            ProblemKind::Missing | ProblemKind::WrongSize | ProblemKind::WrongDigest | ProblemKind::Unreadable => {
+                "do not run it; no image needs it. Copy the bundle from its medium again; if that does not help, bring the same \
+                 file (`verify --missing`, then `export --repair` with --include-tool or --tool-file)"
+            }
+            ProblemKind::Undeclared => "do not run it: find out who put it there, and remove it",
+            other => other.remedy(),
+        }
+    }
+
+    /// As a person reads it.
+    pub fn label(self) -> &'static str {
+        match self {
+            ProblemKind::Missing => "missing",
+            ProblemKind::WrongSize => "wrong size",
+            ProblemKind::WrongDigest => "wrong digest",
+            ProblemKind::Unreadable => "unreadable",
+            ProblemKind::Malformed => "malformed",
+            ProblemKind::Undeclared => "not declared",
+            ProblemKind::Disagreement => "contradiction",
+            ProblemKind::Unsafe => "unsafe",
+            ProblemKind::CutShort => "cut short",
+            ProblemKind::Foreign => "of another set",
+        }
+    }
+}
+
+impl Problem {
+    fn new(path: &str, kind: ProblemKind) -> Problem {
+        let path = shortened(path);
+        let (ranges, images) = (Vec::new(), Arc::default());
+        let remedy = if is_tool(&path) { kind.remedy_of_tool() } else { kind.remedy() };
+        Problem { path, volume: None, kind, expected: None, found: None, ranges, images, remedy }
+    }
+
+    fn expected(mut self, expected: impl ToString) -> Problem {
+        self.expected = Some(shortened(&expected.to_string()));
+        self
+    }
+
+    fn found(mut self, found: impl ToString) -> Problem {
+        self.found = Some(shortened(&found.to_string()));
+        self
+    }
+
+    fn at(mut self, ranges: Vec<Bytes>) -> Problem {
+        self.ranges = ranges;
+        self
+    }
+
+    fn in_volume(mut self, volume: &Path) -> Problem {
+        self.volume = Some(volume.display().to_string());
+        self
+    }
+}
+
+/// A damaged or forged file can say anything at any length.
+fn shortened(text: &str) -> String {
+    if text.len() <= 2_000 { text.to_owned() } else { text.chars().take(1_999).chain(['…']).collect() }
+}
+
+impl Report {
+    pub fn is_clean(&self) -> bool {
+        self.problems.is_empty()
+    }
+}
+
+/// Checks the bundle at `path`.
+///
+/// # Errors
+/// It is not a bundle at all, or one of a format this program does not read.
+pub fn check(path: &Path, depth: Depth, events: &Events) -> Result<Report> {
+    refuse_unfinished(path)?;
+    check_opened(&Opened::Whole(Box::new(Layout::open(path)?)), depth, events)
+}
+
+/// The same for what is open already: a bundle, or volumes of one.
+///
+/// # Errors
+/// As [`check`].
+pub fn check_opened(opened: &Opened, depth: Depth, events: &Events) -> Result<Report> {
+    let layout = match opened {
+        Opened::Volumes(set) => return volumes::check(set, depth, events),
+        Opened::Whole(layout) => layout,
+    };
+    let mut problems = Problems::default();
+    faults(layout).into_iter().for_each(|problem| problems.push(problem));
+    examine(layout, depth, events, problems).map(|(report, _)| report)
+}
+
+/// What does not belong into a layout.
+fn faults(layout: &Layout) -> Vec<Problem> {
+    let kind = |is_cut| if is_cut { ProblemKind::CutShort } else { ProblemKind::Unsafe };
+    layout.faults().iter().map(|fault| Problem::new(&fault.path, kind(fault.is_cut)).found(&fault.what)).collect()
+}
+
+/// Everything but the faults of the layout, which may be in `problems` already; and what each image needs.
+fn examine(layout: &Layout, depth: Depth, events: &Events, mut problems: Problems) -> Result<(Report, graph::Reach)> {
+    let bundle = open_json(layout, &mut problems)?;
+    let identity = layout.read(BUNDLE_JSON, MAX_BUNDLE_JSON).ok().flatten().map(|bytes| Digest::sha256(&bytes));
+    let declared = declared::declared(layout, bundle.as_ref(), identity, &mut problems);
+    files::check(layout, &declared, bundle.as_ref(), depth, events, &mut problems);
+    let reach = match &bundle {
+        Some(bundle) => graph::check(layout, bundle, &mut problems),
+        None => graph::by_index(layout),
+    };
+    if let Some(bundle) = bundle.as_ref().filter(|_| !reach.too_much) {
+        docker::agrees(layout, bundle, &reach.partial, &mut problems);
+    }
+    let mut problems = problems.into_sorted();
+    name_images(&mut problems, &reach);
+    let report = Report {
+        identity,
+        images: reach.images.len(),
+        missing_images: bundle.iter().flat_map(|bundle| bundle.lock.missing.clone()).collect(),
+        files: layout.entries().count(),
+        parents: bundle.iter().flat_map(|bundle| bundle.parents.clone()).collect(),
+        expects: bundle.as_ref().map(expects).unwrap_or_default(),
+        bytes: layout.entries().map(|(_, size)| size).fold(0, u64::saturating_add),
+        problems,
+        set: None,
+        lacking: Vec::new(),
+    };
+    Ok((report, reach))
+}
+
+fn expects(bundle: &BundleJson) -> Expects {
+    let bytes = bundle.assumed.iter().map(|assumed| assumed.size).fold(0, u64::saturating_add);
+    Expects { blobs: bundle.assumed.len(), bytes }
+}
+
+/// `bundle.json`; without it, `SHA256SUMS` shows that this was to be a bundle.
+fn open_json(layout: &Layout, problems: &mut Problems) -> Result<Option<BundleJson>> {
+    if layout.size_of(BUNDLE_JSON).is_none() {
+        if layout.size_of(SUMS).is_none() && layout.faults().is_empty() {
+            return Err(Error::input(no_bundle(layout)));
+        }
+        problems.push(Problem::new(BUNDLE_JSON, ProblemKind::Missing));
+        return Ok(None);
+    }
+    let read = || -> Result<BundleJson> {
+        let bytes = layout.read(BUNDLE_JSON, MAX_BUNDLE_JSON)?.unwrap_or_default();
+        BundleJson::parse(&bytes, BUNDLE_JSON)
+    };
+    match read() {
+        Ok(json) => Ok(Some(json)),
+        Err(error) if error.kind() == Kind::Input => Err(error),
+        Err(error) => {
+            problems.push(Problem::new(BUNDLE_JSON, ProblemKind::Malformed).found(error.chain()));
+            Ok(None)
+        }
+    }
+}
+
+/// Every problem gets the images it affects; one of a file that concerns the whole bundle, all of them.
+fn name_images(problems: &mut [Problem], reach: &graph::Reach) {
+    let mut users: BTreeMap<String, BTreeSet<String>> =
+        problems.iter().map(|problem| (problem.path.clone(), BTreeSet::new())).collect();
+    for (image, paths) in &reach.images {
+        for path in paths {
+            if let Some(images) = users.get_mut(&**path) {
+                images.insert(image.clone());
+            }
+        }
+    }
+    let users: BTreeMap<String, Arc<BTreeSet<String>>> =
+        users.into_iter().map(|(path, images)| (path, Arc::new(images))).collect();
+    let all: Arc<BTreeSet<String>> = Arc::new(reach.images.iter().map(|(image, _)| image.clone()).collect());
+    for problem in problems {
+        let is_of_some = problem.path.starts_with("blobs/") || is_tool(&problem.path);
+        let of_whole = !matches!(problem.kind, ProblemKind::Undeclared) && !is_of_some;
+        problem.images = match users.get(&problem.path).filter(|images| !images.is_empty()) {
+            Some(images) => images.clone(),
+            None if of_whole => all.clone(),
+            None => Arc::default(),
+        };
+    }
+}
+
+fn shared<S: Serializer>(images: &Arc<BTreeSet<String>>, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+    images.serialize(serializer)
+}
+
+/// One error for a bundle that must not be used.
+pub fn refuse(path: &Path, report: &Report) -> Error {
+    let first = report.problems.first();
+    let example = first.map(|p| format!("{} is {}", p.path, p.kind.label())).unwrap_or_default();
+    let problems = count(report.problems.len(), "problem");
+    let text = format!("{} has {problems}, the first: {example}", path.display());
+    Error::damaged(text)
+}

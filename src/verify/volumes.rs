@@ -1,0 +1,330 @@
+//! The volumes of a set: each by itself, and all of them as the bundle they are of.
+//!
+//! What the bundle as a whole shows to be right is not read again in its volume. The rest of a volume is proven by its own
+//! sums: what every volume repeats, and pieces of blobs that are not all here.
+
+mod lost;
+mod others;
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::path::Path;
+
+use serde::Serialize;
+
+use super::graph::Reach;
+use super::{Bytes, Depth, Problem, ProblemKind, Problems, Report, chunks, declared, examine, faults, name_images};
+use crate::base::error::Result;
+use crate::base::progress::Events;
+use crate::bundle::volumes::{Part, VOLUMES, Volume, VolumeFile, Volumes};
+use crate::bundle::{SIGNATURE, SUMS};
+use crate::content::chunks::values_of;
+use crate::content::in_parallel;
+use crate::files::Layout;
+use crate::oci::{Algorithm, Hex64};
+pub use lost::is_of_lost_volume;
+
+/// What is told of a set, besides its problems.
+#[derive(Clone, Debug, Serialize)]
+pub struct SetReport {
+    /// How many volumes it has, recovery volumes apart.
+    pub of: u32,
+    /// How many recovery volumes.
+    pub recovery: u32,
+    /// The files that were given, in the order of their numbers; those that cannot be used come last.
+    pub volumes: Vec<VolumeReport>,
+    /// Numbers of the volumes that were not given.
+    pub missing: Vec<u32>,
+    /// The same of recovery volumes.
+    #[serde(rename = "missingRecovery")]
+    pub missing_recovery: Vec<u32>,
+}
+
+/// What became of one file that was given.
+#[derive(Clone, Debug, Serialize)]
+pub struct VolumeReport {
+    pub path: String,
+    /// `003`, or `r01` for a recovery volume, as far as that can be known.
+    pub volume: Option<String>,
+    pub state: VolumeState,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum VolumeState {
+    Good,
+    Damaged,
+    /// Of another set.
+    Foreign,
+}
+
+/// More problems are only counted.
+const MOST_PROBLEMS: usize = 100_000;
+
+/// Sums by path, as a volume has them.
+type Sums = BTreeMap<String, Hex64>;
+
+/// What the check of the bundle has shown.
+#[derive(Clone, Copy)]
+struct Known<'s> {
+    /// Paths of the bundle that are bad.
+    bad: &'s HashSet<String>,
+    /// The sums of the others.
+    declared: &'s Sums,
+}
+
+/// Checks what is here of a set. Of a single volume it is no problem that the others are missing.
+pub fn check(set: &Volumes, depth: Depth, events: &Events) -> Result<Report> {
+    let layout = set.layout();
+    let (mut report, reach) = match set.volumes.is_empty() {
+        // Recovery volumes alone: nothing of the bundle is here.
+        true => (Report { identity: Some(set.set.identity), ..Report::default() }, Reach::default()),
+        false => examine(layout, depth, events, Problems::default())?,
+    };
+    let lacking = lost::take_lacking(set, &mut report.problems);
+    for problem in &mut report.problems {
+        problem.volume = holder(set, &problem.path).map(|volume| volume.path.display().to_string());
+    }
+    let known: HashSet<String> = report.problems.iter().map(|problem| problem.path.clone()).collect();
+    let jobs: Vec<usize> = (0..set.volumes.len()).collect();
+    let declared = declared::read_sums(layout, SUMS, &mut Problems::default()).unwrap_or_default();
+    let known = Known { bad: &known, declared: &declared };
+    let own = in_parallel(&jobs, |at| One::new(set, *at, known, depth).map(|one| one.check()).unwrap_or_default());
+    let mut found: Vec<Problem> = own.into_iter().flatten().chain(others::signatures(set)).collect();
+    found.extend(set.recovery.iter().flat_map(|one| others::recovery(&one.path, &one.layout, &one.label, depth)));
+    found.extend(
+        set.broken
+            .iter()
+            .map(|broken| Problem::new("", ProblemKind::Malformed).found(&broken.why).in_volume(&broken.path)),
+    );
+    found.extend(set.foreign.iter().map(|foreign| {
+        let expected = format!("a volume of {}", set.set.identity);
+        let problem = Problem::new("", ProblemKind::Foreign).expected(expected).in_volume(&foreign.path);
+        problem.found(format!("volume {} of {}: {}", number(foreign.part), foreign.identity, foreign.why))
+    }));
+    // A blob in pieces is wrong because one of them is.
+    let blamed: HashSet<String> = found.iter().map(|problem| problem.path.clone()).collect();
+    let others = report.problems.drain(..).filter(|one| one.volume.is_some() || !blamed.contains(&one.path));
+    found.extend(others.map(|problem| located(set, problem)));
+    let mut problems = bounded(found);
+    for problem in problems.iter_mut().filter(|problem| problem.volume.is_some() && is_mended_by_volume(problem.kind)) {
+        problem.remedy = "copy this volume from its medium again; if that does not help, have it made again: by `gapferry repair` \
+                          of recovery volumes, or with --only-volume where it came from";
+    }
+    name_images(&mut problems, &reach);
+    lost::tell(set, &mut problems, &lacking, &reach);
+    let all =
+        || (0..set.volumes.len()).filter_map(|at| set.layout_of(at)).chain(set.recovery.iter().map(|r| &r.layout));
+    report.files = all().map(|layout| layout.entries().count()).sum();
+    report.bytes = all().flat_map(Layout::entries).map(|(_, size)| size).fold(0, u64::saturating_add);
+    let (missing, missing_recovery) = (set.missing(), set.missing_recovery());
+    let volumes = states(set, &problems);
+    report.set = Some(SetReport { of: set.set.of, recovery: set.set.recovery, volumes, missing, missing_recovery });
+    report.problems = problems;
+    // What others hold is nothing that the only one lacks.
+    report.lacking = if set.given > 1 { lacking } else { Vec::new() };
+    Ok(report)
+}
+
+fn is_mended_by_volume(kind: ProblemKind) -> bool {
+    use ProblemKind::{Malformed, Missing, Unreadable, WrongDigest, WrongSize};
+    matches!(kind, Missing | WrongSize | WrongDigest | Unreadable | Malformed)
+}
+
+/// Sorted, each once; one file in several volumes is a problem of each.
+fn bounded(mut problems: Vec<Problem>) -> Vec<Problem> {
+    problems.sort();
+    problems.dedup();
+    let unsaid = problems.len().saturating_sub(MOST_PROBLEMS);
+    problems.truncate(MOST_PROBLEMS);
+    if unsaid > 0 {
+        problems.push(Problem::new("…", ProblemKind::Missing).found(format!("and {unsaid} more problems")));
+    }
+    problems
+}
+
+fn number(part: Part) -> String {
+    match part {
+        Part::Volume(number) => number.to_string(),
+        Part::Recovery(number) => format!("r{number}"),
+    }
+}
+
+/// The volume that a file of the bundle is taken from as a whole, or should be.
+fn holder<'s>(set: &'s Volumes, path: &str) -> Option<&'s Volume> {
+    let here = set.layout().part_of(path).filter(|_| !is_cut(set, path));
+    let listed = || set.volumes.iter().position(|v| v.json.files.iter().any(|f| f.segment.is_none() && f.path == path));
+    set.volumes.get(here.or_else(listed)?)
+}
+
+fn is_cut(set: &Volumes, path: &str) -> bool {
+    let part = set.layout().part_of(path).and_then(|part| set.layout().parts().get(part));
+    part.is_some_and(|part| part.size_of(path).is_none())
+}
+
+/// Where in a whole file something is wrong, if its volume knows and the bundle did not.
+fn located(set: &Volumes, problem: Problem) -> Problem {
+    if problem.kind != ProblemKind::WrongDigest || !problem.ranges.is_empty() {
+        return problem;
+    }
+    let at = set.layout().part_of(&problem.path).filter(|_| !is_cut(set, &problem.path));
+    let ranges = at.and_then(|at| {
+        let (volume, layout) = (set.volumes.get(at)?, set.layout_of(at)?);
+        let file = volume.json.files.iter().position(|file| file.path == problem.path)?;
+        bad_ranges(layout, volume, file)
+    });
+    match ranges {
+        Some(ranges) if !ranges.is_empty() => placed(problem, ranges),
+        _ => problem,
+    }
+}
+
+/// The same, with its place in words too.
+fn placed(mut problem: Problem, ranges: Vec<Bytes>) -> Problem {
+    let place = format!("{} are wrong", chunks::shown(&ranges));
+    let found = match problem.found.take().filter(|found| found != chunks::NOWHERE) {
+        Some(found) => format!("{found}; {place}"),
+        None => place,
+    };
+    problem.found(found).at(ranges)
+}
+
+/// The chunks of what a volume holds that are not what its `.b3` says, by their place in the file of the bundle.
+fn bad_ranges(layout: &Layout, volume: &Volume, at: usize) -> Option<Vec<Bytes>> {
+    let file = volume.json.files.get(at)?;
+    let size = |file: &VolumeFile| layout.size_of(&file.stored_path());
+    let before = volume.json.files[..at].iter().try_fold(0_u64, |sum, file| sum.checked_add(values_of(size(file)?)))?;
+    let first = file.segment.as_ref().map_or(0, |segment| segment.first);
+    let table = layout.slice(&format!("{VOLUMES}{}.b3", volume.label)).ok()??;
+    let slice = layout.slice(&file.stored_path()).ok()??;
+    let ranges = chunks::bad_in(&slice, &table, before, *file.blake3.bytes()?)?;
+    Some(ranges.into_iter().map(|range| Bytes { first: first + range.first, last: first + range.last }).collect())
+}
+
+/// A volume by itself.
+struct One<'s> {
+    set: &'s Volumes,
+    volume: &'s Volume,
+    at: usize,
+    layout: &'s Layout,
+    known: Known<'s>,
+    depth: Depth,
+}
+
+impl<'s> One<'s> {
+    fn new(set: &'s Volumes, at: usize, known: Known<'s>, depth: Depth) -> Option<One<'s>> {
+        Some(One { set, volume: set.volumes.get(at)?, at, layout: set.layout_of(at)?, known, depth })
+    }
+
+    fn check(&self) -> Vec<Problem> {
+        let mut problems: Vec<Problem> = faults(self.layout);
+        let (sums, own) = own_sums(self.layout, &self.volume.label);
+        problems.extend(own);
+        problems.extend(undeclared(self.layout, &sums, &self.volume.label));
+        let stored = |file: &'s VolumeFile| match file.segment {
+            None => Cow::Borrowed(file.path.as_str()),
+            Some(_) => Cow::Owned(file.stored_path()),
+        };
+        let listed: HashMap<Cow<'_, str>, usize> =
+            self.volume.json.files.iter().enumerate().map(|(at, file)| (stored(file), at)).collect();
+        for path in listed.keys().filter(|path| !sums.contains_key(&***path)) {
+            problems.push(Problem::new(path, ProblemKind::Disagreement).found("the sums of its volume do not name it"));
+        }
+        for (path, sum) in &sums {
+            problems.extend(self.file(path, sum, listed.get(path.as_str()).copied()));
+        }
+        problems.into_iter().map(|problem| problem.in_volume(&self.volume.path)).collect()
+    }
+
+    fn file(&self, path: &str, sum: &Hex64, listed: Option<usize>) -> Option<Problem> {
+        let file = listed.and_then(|at| self.volume.json.files.get(at));
+        let segment = file.and_then(|file| file.segment.as_deref());
+        let of_bundle = file.map_or(path, |file| file.path.as_str());
+        let problem = |kind| Problem::new(of_bundle, kind);
+        let in_text = segment.map(|s| format!("segment {} of {}", s.number, s.of));
+        let told = |text: String| in_text.as_ref().map_or(text.clone(), |segment| format!("{segment}: {text}"));
+        if let Some(segment) = segment.filter(|segment| segment.sha256 != sum.to_string()) {
+            let found = told(format!("{sum} in the sums of its volume"));
+            return Some(problem(ProblemKind::Disagreement).expected(&segment.sha256).found(found));
+        }
+        let Some(size) = self.layout.size_of(path) else {
+            let missing = problem(ProblemKind::Missing);
+            // Said as for the bundle, so that one missing file is one problem.
+            return (in_text.is_some() || !self.known.bad.contains(of_bundle)).then(|| match in_text {
+                Some(text) => missing.found(text),
+                None => missing,
+            });
+        };
+        if let Some(segment) = segment.filter(|segment| segment.size != size) {
+            let found = told(format!("{size} bytes"));
+            return Some(problem(ProblemKind::WrongSize).expected(format!("{} bytes", segment.size)).found(found));
+        }
+        if self.depth == Depth::Structure || self.is_proven((path, sum), of_bundle, segment.is_some()) {
+            return None;
+        }
+        let found = match self.layout.slice(path).map(|slice| slice.map(|slice| slice.hash(Algorithm::Sha256, &|_| ())))
+        {
+            Ok(Some(Ok(found))) if Some(found) == sum.sha256() => return None,
+            Ok(Some(Ok(found))) => found,
+            Ok(Some(Err(error))) => return Some(problem(ProblemKind::Unreadable).found(told(error.to_string()))),
+            Ok(None) => return None,
+            Err(error) => return Some(problem(ProblemKind::Unreadable).found(told(error.chain()))),
+        };
+        let ranges = listed.and_then(|at| bad_ranges(self.layout, self.volume, at)).unwrap_or_default();
+        let problem =
+            problem(ProblemKind::WrongDigest).expected(format!("sha256:{sum}")).found(told(found.to_string()));
+        Some(if ranges.is_empty() { problem } else { placed(problem, ranges) })
+    }
+
+    /// Of several copies of a volume the bundle is put together from the first.
+    fn is_first(&self) -> bool {
+        let is_same = |volume: &Volume| volume.json.number == self.volume.json.number;
+        self.set.volumes.iter().position(is_same) == Some(self.at)
+    }
+
+    /// Whether the check of the bundle has read these bytes here, and said all that there is to say.
+    fn is_proven(&self, (path, sum): (&str, &Hex64), of_bundle: &str, is_segment: bool) -> bool {
+        let layout = self.set.layout();
+        match is_segment {
+            true => self.is_first() && layout.size_of(of_bundle).is_some() && !self.known.bad.contains(of_bundle),
+            false => {
+                let is_declared = self.known.declared.get(path).is_some_and(|declared| declared == sum);
+                layout.part_of(path) == Some(self.at) && is_declared
+            }
+        }
+    }
+}
+
+/// The sums of a volume, and what is wrong with them.
+fn own_sums(layout: &Layout, label: &str) -> (Sums, Vec<Problem>) {
+    let mut problems = Problems::default();
+    let sums = declared::read_sums(layout, &format!("{VOLUMES}{label}.sha256"), &mut problems);
+    (sums.unwrap_or_default(), problems.into_sorted())
+}
+
+fn undeclared(layout: &Layout, sums: &Sums, label: &str) -> Vec<Problem> {
+    let own = format!("{VOLUMES}{label}.sha256");
+    let others = layout.entries().map(|(path, _)| path).filter(|path| !sums.contains_key(*path));
+    others
+        .filter(|path| *path != own && *path != SIGNATURE)
+        .map(|path| Problem::new(path, ProblemKind::Undeclared))
+        .collect()
+}
+
+fn states(set: &Volumes, problems: &[Problem]) -> Vec<VolumeReport> {
+    let bad: HashSet<&str> = problems.iter().filter_map(|problem| problem.volume.as_deref()).collect();
+    let report = |path: &Path, volume: Option<String>, state: Option<VolumeState>| {
+        let path = path.display().to_string();
+        let found = if bad.contains(&*path) { VolumeState::Damaged } else { VolumeState::Good };
+        VolumeReport { path, volume, state: state.unwrap_or(found) }
+    };
+    let label = |part: Part| match part {
+        Part::Volume(_) => part.label(set.set.of),
+        Part::Recovery(_) => part.label(set.set.recovery),
+    };
+    let volumes = set.volumes.iter().map(|v| report(&v.path, Some(v.label.clone()), None));
+    let recovery = set.recovery.iter().map(|r| report(&r.path, Some(r.label.clone()), None));
+    let broken = set.broken.iter().map(|b| report(&b.path, b.part.map(label), Some(VolumeState::Damaged)));
+    let foreign = set.foreign.iter().map(|f| report(&f.path, Some(label(f.part)), Some(VolumeState::Foreign)));
+    volumes.chain(recovery).chain(broken).chain(foreign).collect()
+}
