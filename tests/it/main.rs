@@ -16,6 +16,7 @@ mod demo;
 mod disk;
 mod exit_codes;
 mod export_output;
+mod format_reader;
 mod ground;
 mod harbor;
 mod import_again;
