@@ -3,7 +3,7 @@
 
 use super::admission;
 use super::host::Host;
-use super::optional::{Need, Question};
+use super::questions::{Need, Question};
 use super::tags;
 use crate::base::error::{Error, Kind, Reason, Result};
 use crate::base::progress::Event;

@@ -8,7 +8,7 @@ use reqwest::Method;
 
 use super::answer::is_html;
 use super::auth::Scopes;
-use super::download::ContentRange;
+use super::content_range::ContentRange;
 use super::failure::{Failure, Retry, is_transient};
 use super::host::{Ask, Host};
 use super::outage::{Evidence, Server, Work};
@@ -33,7 +33,7 @@ enum Said {
 }
 
 /// Reads the last byte of `blob` in `repository`. Of an empty blob there is none, so the whole of it is asked for.
-/// What comes of it is remembered ([`Proofs`](super::stored::Proofs)).
+/// What comes of it is remembered ([`Proofs`](super::memory::Proofs)).
 ///
 /// # Errors
 /// The registry wants to be left alone for longer than was allowed, or no longer answers anything.

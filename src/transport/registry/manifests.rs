@@ -11,12 +11,10 @@ use super::auth::Scopes;
 use super::denials::{self, Denials};
 use super::failure::Failure;
 use super::host::{Ask, Host, strange};
-use super::memory::ReferrersApi;
-use super::optional::Need;
-use super::referrers;
+use super::questions::Need;
 use super::reply::{Read, Reply};
 use crate::base::error::{Error, Kind, Reason, Result};
-use crate::content::{Lookup, Stored, TagDeletion};
+use crate::content::{Lookup, TagDeletion};
 use crate::oci::{
     Descriptor, Digest, MAX_MANIFEST_SIZE, Manifest, ManifestError, Reference, Repository, Tag, media_type,
 };
@@ -325,24 +323,6 @@ pub(super) async fn delete(host: &Host, reference: &Reference) -> Result<TagDele
         405 | 501 => Ok(TagDeletion::SwitchedOff),
         _ => Err(refusal(&what, reply).await.error),
     }
-}
-
-/// Stores a manifest. One with a subject is also entered in the fallback list where the registry does not do that itself.
-pub(super) async fn put(host: &Host, reference: &Reference, manifest: &Manifest) -> Result<Stored> {
-    if let Some(digest) = reference.digest.filter(|digest| *digest != manifest.digest()) {
-        let found = Digest::of(digest.algorithm(), &manifest.bytes()?);
-        if found != digest {
-            return Err(Error::damaged(format!("storing manifest {reference}: its bytes have {found}")));
-        }
-    }
-    let reply = store(host, reference, &manifest.bytes()?, manifest.media_type()).await?;
-    let Some(subject) = manifest.subject() else { return Ok(Stored::Listed) };
-    if reply.header("oci-subject").is_some() {
-        *host.memory.referrers_api(&reference.repository).lock().await = Some(ReferrersApi::Present);
-        return Ok(Stored::Listed);
-    }
-    drop(reply);
-    referrers::enter(host, &reference.repository, &subject.digest, manifest).await
 }
 
 /// Puts a manifest under its tag, or else its digest, and believes that it is there only when the registry says which one

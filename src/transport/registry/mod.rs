@@ -5,25 +5,34 @@
 //! counted; what a registry says is believed only where the bytes agree. The room knows nothing of bundles, plans and
 //! progress bars.
 //!
-//! From the outside in: [`Registries`] picks a `host::Host`, for reading by way of mirrors (`ways`); `manifests`, `tags`,
-//! `referrers`, `download` and `upload` each know one part of the protocol (`session`: uploads that go on after a break;
-//! `outflow`: what they send; `last_byte`: whether what is there can be read; `projects`: how many at once; `arrived`: what may
-//! be denied for a moment; `spent`: which blobs have used up their tries; `heads`: what HEAD is worth); `host` adds authentication (`auth`), retries (`retry`, of a `failure`; `outage`: of a server that is
-//! down; `peers`: which servers a registry needs besides itself; `read_only`: of one that takes no change for now; `rounds`: how
-//! all wait together; `liveness`: whether it is there, while a request waits), the gate that a registry's limits close (`limit`), and what was learned (`memory`); `root` finds the
-//! registry's root and asks whether it is up; `health` is what a Harbor says of itself; `wire` makes one HTTP exchange, trusting
-//! whom `tls` and `certs` say, follows where its answer leads (`location`), and gives its `reply`, or says why there is none
-//! (`unanswered`); `patience` is how slow the other side may be; `answer` reads refusals, and `refusals` the causes they name;
-//! `trace` shows it all, masked.
+//! From the outside in:
 //!
-//! `admission` asks only whether we are let in.
+//! - [`Registries`] picks a `host::Host`, for reading by way of mirrors (`ways`).
+//! - `manifests`, `tags`, `referrers`, `download` and `upload` each know one part of the protocol. `presence` says whether a blob is
+//!   there, `last_byte` whether it can be read, `stored` whether the registry keeps what it took, `outflow` what an upload sends,
+//!   `projects` how many go at once, and `admission` whether we are let in at all.
+//! - `host` adds authentication (`auth`, `challenge`), what can be done without (`questions`), the gate that a registry's limits
+//!   close (`limit`), and what was learned (`memory`: `arrived`, what may be denied for a moment; `spent`, which blobs have used up
+//!   their tries; `heads`, what HEAD is worth).
+//! - `retry` decides what follows a `failure`: `outage`, of a server that is down; `peers`, of the servers that a registry needs
+//!   besides itself; `read_only`, of a registry that takes no change for now; `rounds`, how all wait together; `liveness`, whether
+//!   it is there while a request waits. `root` finds the registry's root and asks whether it is up; `health` is what a Harbor says
+//!   of itself.
+//! - `wire` makes one HTTP exchange: it sends a `call`, trusts whom `tls` and `certs` say, follows where the answer leads
+//!   (`location`), and gives its `reply`, or says why there is none (`unanswered`). `patience` is how slow the other side may be;
+//!   `answer` reads refusals, and `refusals` the causes they name; `trace` shows it all, masked.
+//!
+//! Each file names only those that come later here, or those below itself; a test keeps it.
 
 mod admission;
 mod answer;
 mod arrived;
 mod auth;
+mod call;
 mod certs;
+mod challenge;
 mod config;
+mod content_range;
 mod denials;
 mod download;
 mod failure;
@@ -40,25 +49,27 @@ mod limit;
 mod link;
 mod liveness;
 mod location;
+mod loopback;
 mod manifests;
 mod memory;
 mod mount;
-mod optional;
 mod outage;
 mod outflow;
 mod paging;
 mod patience;
 mod peers;
+mod presence;
 mod projects;
 mod proxy;
+mod questions;
 mod read_only;
 mod referrers;
 mod refusals;
 mod reply;
 mod retry;
+mod retry_after;
 mod root;
 mod rounds;
-mod session;
 mod spent;
 mod stored;
 mod tag_page;
@@ -89,17 +100,18 @@ use crate::content::{
 use crate::oci::{Descriptor, Digest, Manifest, Reference, Repository};
 use crate::routes::Place;
 pub use admission::Admission;
+use call::{Call, Payload};
 pub use config::{Config, RegistryConfig, TlsConfig};
 pub use denials::Denials;
 use failure::is_transient;
 use host::Host;
 pub use itself::Itself;
-use optional::{Need, Question};
 use projects::Projects;
 pub use proxy::Proxies;
+use questions::{Need, Question};
 pub use refusals::says_full;
 pub use ways::Served;
-use wire::{Call, Payload, Wire};
+use wire::Wire;
 
 /// The largest answer of [`Api::call`], in bytes.
 const MOST_API_BYTES: u64 = 4 * 1024 * 1024;
@@ -265,11 +277,11 @@ impl Source for Registries {
 #[async_trait]
 impl Sink for Registries {
     async fn has_blob(&self, repository: &Repository, blob: &Descriptor) -> Result<bool> {
-        upload::has(&*self.target(repository)?, repository, blob).await
+        presence::has(&*self.target(repository)?, repository, blob).await
     }
 
     async fn can_read(&self, repository: &Repository, blob: &Descriptor) -> Result<Readable> {
-        upload::can_read(&*self.target(repository)?, repository, blob).await
+        presence::can_read(&*self.target(repository)?, repository, blob).await
     }
 
     async fn resolve(&self, reference: &Reference) -> Result<Lookup> {
@@ -310,7 +322,7 @@ impl Sink for Registries {
     }
 
     async fn put_manifest(&self, reference: &Reference, manifest: &Manifest) -> Result<Stored> {
-        manifests::put(&*self.target(&reference.repository)?, reference, manifest).await
+        referrers::put(&*self.target(&reference.repository)?, reference, manifest).await
     }
 
     async fn delete_tag(&self, tag: &Reference) -> Result<TagDeletion> {

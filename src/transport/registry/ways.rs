@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use futures_util::StreamExt;
 
 use super::auth::Scopes;
-use super::optional::{Need, Question};
+use super::questions::{Need, Question};
 use super::{Reach, Registries, download, manifests, referrers, tags};
 use crate::base::error::{Error, Kind, Reason, Result};
 use crate::base::progress::{Event, Events};

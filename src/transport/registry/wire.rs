@@ -14,13 +14,14 @@ use bytes::Bytes;
 use reqwest::header::{ACCEPT_ENCODING, AUTHORIZATION, HeaderMap, HeaderValue};
 use reqwest::{Client, Method, Response, Url};
 
-use super::auth::Challenge;
+use super::call::{Call, Payload};
+use super::challenge::Challenge;
 use super::config::Limits;
 use super::failure::{Failure, Retry, may_be_down};
-use super::health::Health;
+use super::health::{self, Health};
 use super::location::{is_same_server, misled, redirect};
 use super::outage::{Evidence, Outage, Server, Work};
-use super::outflow::{Outflow, Watch};
+use super::outflow::Watch;
 use super::peers::{Peers, Role};
 use super::proxy::{Proxy, by_way_of};
 use super::read_only::ReadOnly;
@@ -66,42 +67,6 @@ type Pools = Mutex<HashMap<(TlsSettings, Option<Proxy>), Client>>;
 struct Way {
     client: Client,
     proxy: Option<Proxy>,
-}
-
-/// What is to be sent.
-pub(super) struct Call<'a> {
-    pub method: Method,
-    pub url: Url,
-    pub headers: HeaderMap,
-    pub body: Payload,
-    /// Sent only to the origin of the URL that stands beside it.
-    pub authorization: Option<(HeaderValue, Url)>,
-    /// The attempt, for errors.
-    pub what: &'a str,
-}
-
-pub(super) enum Payload {
-    Bytes(Bytes),
-    /// Can be sent once only.
-    Stream(Box<Outflow>),
-    /// Nothing, to end an upload of `stored` bytes with; the answer may take as long as storing them does.
-    Closing {
-        stored: u64,
-    },
-}
-
-impl Payload {
-    pub fn none() -> Payload {
-        Payload::Bytes(Bytes::new())
-    }
-
-    pub fn size(&self) -> u64 {
-        match self {
-            Payload::Bytes(bytes) => bytes.len() as u64,
-            Payload::Stream(outflow) => outflow.length(),
-            Payload::Closing { .. } => 0,
-        }
-    }
 }
 
 impl Wire {
@@ -245,13 +210,14 @@ impl Wire {
 
     /// The outage that a Harbor admits in its health check; `attempt` at this work is what failed.
     pub async fn admitted(&self, attempt: &str, work: Work) -> Option<Failure> {
-        let illness = self.health.illness(self).await?;
+        let asking = self.beginning_of(health::PATH, "asking whether Harbor is healthy", health::READ);
+        let illness = self.health.illness(asking, self.limits.stall).await?;
         let error = Error::new(Kind::Network, format!("{attempt}: {illness}"));
         Some(Failure::new(error, Retry::Down(Evidence::Admitted)).at(&Server { outage: self.outage.clone(), work }))
     }
 
     /// The beginning of the registry's answer at `path`, if it is 200. Whether the registry answers is not noted.
-    pub async fn beginning_of(&self, path: &str, what: &str, limit: usize) -> Option<Vec<u8>> {
+    async fn beginning_of(&self, path: &str, what: &str, limit: usize) -> Option<Vec<u8>> {
         let url = self.home.get()?.join(path).ok()?;
         let (method, headers, body) = (Method::GET, HeaderMap::new(), Payload::none());
         let mut call = Call { method, url, headers, body, authorization: None, what };
@@ -434,33 +400,5 @@ async fn moves(server: Option<&Server>, upload: &Watch) -> Infallible {
     match server {
         Some(server) => server.outage.follow(upload).await,
         None => std::future::pending().await,
-    }
-}
-
-/// `localhost`, 127.0.0.0/8 and `[::1]`.
-pub(super) fn is_loopback(url: &Url) -> bool {
-    match url.host_str() {
-        Some("localhost" | "[::1]") => true,
-        Some(host) => host.parse::<std::net::Ipv4Addr>().is_ok_and(|address| address.is_loopback()),
-        None => false,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_this_machine_is_loopback() {
-        for (url, loopback) in [
-            ("http://localhost:1/", true),
-            ("http://127.3.2.1/", true),
-            ("http://[::1]:5/", true),
-            ("http://127.0.0.1.example.com/", false),
-            ("http://localhost.example.com/", false),
-            ("http://10.0.0.1/", false),
-        ] {
-            assert_eq!(is_loopback(&url.parse().unwrap()), loopback, "{url}");
-        }
     }
 }

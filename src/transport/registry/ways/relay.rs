@@ -11,7 +11,7 @@ use crate::base::error::{Error, Result};
 use crate::content::Body;
 use crate::oci::Descriptor;
 use crate::transport::registry::download;
-use crate::transport::registry::optional::Need;
+use crate::transport::registry::questions::Need;
 
 pub(super) struct Relay {
     way: Arc<Way>,

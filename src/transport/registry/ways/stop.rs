@@ -11,7 +11,7 @@ use crate::base::progress::Events;
 use crate::oci::{Reference, Repository};
 use crate::routes::Serves;
 use crate::transport::registry::host::Host;
-use crate::transport::registry::optional::Need;
+use crate::transport::registry::questions::Need;
 
 pub(super) struct Stop {
     pub host: Arc<Host>,
