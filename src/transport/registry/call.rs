@@ -4,7 +4,7 @@ use bytes::Bytes;
 use reqwest::header::{HeaderMap, HeaderValue};
 use reqwest::{Method, Url};
 
-use super::outflow::Outflow;
+use super::upload_body::UploadBody;
 
 /// What is to be sent.
 pub(super) struct Call<'a> {
@@ -21,7 +21,7 @@ pub(super) struct Call<'a> {
 pub(super) enum Payload {
     Bytes(Bytes),
     /// Can be sent once only.
-    Stream(Box<Outflow>),
+    Stream(Box<UploadBody>),
     /// Nothing, to end an upload of `stored` bytes with; the answer may take as long as storing them does.
     Closing {
         stored: u64,
@@ -36,7 +36,7 @@ impl Payload {
     pub fn size(&self) -> u64 {
         match self {
             Payload::Bytes(bytes) => bytes.len() as u64,
-            Payload::Stream(outflow) => outflow.length(),
+            Payload::Stream(body) => body.length(),
             Payload::Closing { .. } => 0,
         }
     }

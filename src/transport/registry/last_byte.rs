@@ -122,8 +122,8 @@ fn judged(miss: Miss, what: &str) -> (Failure, Readable) {
 
 /// Its bytes have arrived in this run: a mount proves nothing of them.
 fn was_uploaded(host: &Host, repository: &Repository, blob: &Descriptor) -> bool {
-    let arrived = &host.memory.arrived;
-    arrived.has_blob(repository, &blob.digest) && !arrived.is_mounted(repository, &blob.digest)
+    let written = &host.memory.written;
+    written.has_blob(repository, &blob.digest) && !written.is_mounted(repository, &blob.digest)
 }
 
 /// Whether the last byte comes, in one try: HEAD has said that the blob is not there. `None`: the answer says neither.

@@ -10,10 +10,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use reqwest::Url;
 use tokio::sync::OnceCell;
 
-use super::arrived::Arrived;
 use super::auth::Auth;
 use super::heads::Heads;
 use super::questions::Answers;
+use super::read_after_write::Written;
 use super::spent::Spent;
 use crate::base::error::{Error, Kind};
 use crate::credentials::Store;
@@ -56,7 +56,7 @@ pub(super) struct Memory {
     pub answered_tags: Mutex<HashMap<Repository, HashSet<Tag>>>,
     /// Upload sessions that a refused mount has opened.
     pub sessions: Mutex<HashMap<(Repository, Digest), Url>>,
-    pub arrived: Arrived,
+    pub written: Written,
     pub mounts: Mounts,
     pub proofs: Proofs,
     pub spent: Spent,

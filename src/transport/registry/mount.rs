@@ -40,7 +40,7 @@ pub(super) async fn mount(host: &Host, to: &Repository, blob: &Descriptor, from:
                 drop(reply);
                 let is_there = is_there(host, to, blob).await?;
                 if is_there {
-                    host.memory.arrived.note_mounted(to, blob.digest);
+                    host.memory.written.note_mounted(to, blob.digest);
                 }
                 return Ok(is_there);
             }

@@ -21,7 +21,7 @@ pub(super) async fn has(host: &Host, repository: &Repository, blob: &Descriptor)
             return Ok(found);
         }
         let denied = Error::new(Kind::NotFound, format!("{what}: it was uploaded, and is said not to be there"));
-        if !host.memory.arrived.has_blob(repository, &blob.digest) || tries.again(Failure::soon(denied)).await.is_err()
+        if !host.memory.written.has_blob(repository, &blob.digest) || tries.again(Failure::soon(denied)).await.is_err()
         {
             return Ok(false);
         }
@@ -65,7 +65,7 @@ pub(super) async fn look_for(
 /// what this run has uploaded: nearly all that is looked for is not there.
 async fn has_though_head_denies(host: &Host, repository: &Repository, blob: &Descriptor) -> Result<bool> {
     let finds = async || last_byte::finds(host, repository, blob).await;
-    if host.memory.arrived.has_blob(repository, &blob.digest) {
+    if host.memory.written.has_blob(repository, &blob.digest) {
         return Ok(finds().await? == Some(true));
     }
     // The first question tells for all that wait here.

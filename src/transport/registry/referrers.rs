@@ -261,7 +261,7 @@ async fn from_fallback(host: &Host, repository: &Repository, subject: &Digest) -
     let tag = Tag::referrers(subject);
     let reference = repository.with_tag(tag.clone());
     // This run may have made the list since it asked for the tags.
-    if host.memory.lacks_tag(repository, &tag) && !host.memory.arrived.has_manifest(&reference) {
+    if host.memory.lacks_tag(repository, &tag) && !host.memory.written.has_manifest(&reference) {
         return Ok(Vec::new());
     }
     let need = Need::Optional(Question::Companion);

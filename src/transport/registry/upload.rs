@@ -24,12 +24,12 @@ use super::failure::{Failure, Retry, may_be_down};
 use super::host::{Ask, Host, Target, strange};
 use super::location;
 use super::outage::{Server, Work};
-use super::outflow::{Feed, Outflow};
 use super::presence;
 use super::projects::Turn;
 use super::reply::Reply;
 use super::stored;
 use super::unanswered::has_no_address;
+use super::upload_body::{Feed, UploadBody};
 use crate::base::error::{Error, Kind, Reach, Reason, Result};
 use crate::content::Origin;
 use crate::oci::{Descriptor, Digest, Repository};
@@ -47,7 +47,7 @@ const ENOUGH: u64 = 1024 * 1024;
 pub(super) async fn put(host: &Host, repository: &Repository, blob: &Descriptor, origin: &Origin<'_>) -> Result<()> {
     let what = format!("uploading blob {} to {repository}", blob.digest);
     send(host, repository, blob, origin, &what).await?;
-    host.memory.arrived.note_blob(repository, blob.digest);
+    host.memory.written.note_blob(repository, blob.digest);
     // Neither the project's next upload nor the next one to this registry waits for this.
     stored::check(host, repository, blob, &what).await
 }
@@ -254,7 +254,7 @@ impl Upload<'_> {
             }
         }
         let feed = Feed::after(0, reader).await.map_err(|lost| self.lost(lost))?;
-        let body = Outflow::new(&feed, self.blob.size, true);
+        let body = UploadBody::new(&feed, self.blob.size, true);
         let watch = body.watch();
         let payload =
             if self.blob.size == 0 { Payload::Closing { stored: 0 } } else { Payload::Stream(Box::new(body)) };

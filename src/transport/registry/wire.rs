@@ -2,7 +2,7 @@
 //!
 //! **Threats.** A redirect may lead anywhere (`location`): `Authorization` goes only to the origin it was made for, at most
 //! ten hops are followed, none twice. A server may stall or trickle: waiting for an answer is bounded,
-//! and so is how slow a body may be (`patience`).
+//! and so is how slow a body may be (`stall_timeout`).
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -21,7 +21,6 @@ use super::failure::{Failure, Retry, may_be_down};
 use super::health::{self, Health};
 use super::location::{is_same_server, misled, redirect};
 use super::outage::{Evidence, Outage, Server, Work};
-use super::outflow::Watch;
 use super::peers::{Peers, Role};
 use super::proxy::{Proxy, by_way_of};
 use super::read_only::ReadOnly;
@@ -29,6 +28,7 @@ use super::reply::Reply;
 use super::tls::{self, TlsSettings};
 use super::trace::{Log, Talk};
 use super::unanswered::{silence, unanswered};
+use super::upload_body::Watch;
 use super::{Config, answer, refusals, trace};
 use crate::base::error::{Error, Kind, Result};
 use crate::base::progress::Events;
@@ -55,7 +55,7 @@ pub(super) struct Wire {
     /// What the routes say of it.
     insecure: bool,
     /// By origin: what was found out for the hosts that were asked.
-    known: Mutex<HashMap<String, Way>>,
+    known: Mutex<HashMap<String, Connection>>,
     pools: Arc<Pools>,
 }
 
@@ -64,7 +64,7 @@ type Pools = Mutex<HashMap<(TlsSettings, Option<Proxy>), Client>>;
 
 /// How a host is reached.
 #[derive(Clone)]
-struct Way {
+struct Connection {
     client: Client,
     proxy: Option<Proxy>,
 }
@@ -285,7 +285,7 @@ impl Wire {
         call: &mut Call<'_>,
         headers: HeaderMap,
     ) -> Result<Response, Failure> {
-        let Way { client, proxy } = self.way(&call.url).map_err(Failure::never)?;
+        let Connection { client, proxy } = self.connection(&call.url).map_err(Failure::never)?;
         let proxy = proxy.as_ref();
         let mut request = client.request(call.method.clone(), call.url.clone()).headers(headers);
         let body = std::mem::replace(&mut call.body, Payload::none());
@@ -303,12 +303,11 @@ impl Wire {
                 let patience = self.limits.to_store(stored).max(self.limits.stall);
                 self.answer_to(server, call.what, patience, request, proxy).await?
             }
-            Payload::Stream(outflow) => {
-                let watch = outflow.watch();
-                let (stall, commit) = (self.limits.stall, self.limits.to_store(outflow.length()));
+            Payload::Stream(upload) => {
+                let watch = upload.watch();
+                let (stall, commit) = (self.limits.stall, self.limits.to_store(upload.length()));
                 let source = self.limits.max_wait + self.limits.commit;
-                let request =
-                    request.header(reqwest::header::CONTENT_LENGTH, outflow.length()).body(outflow.into_body());
+                let request = request.header(reqwest::header::CONTENT_LENGTH, upload.length()).body(upload.into_body());
                 tokio::select! {
                     answer = request.send() => answer,
                     never = moves(server, &watch) => match never {},
@@ -345,18 +344,18 @@ impl Wire {
             .map_err(|_| silence(what, patience, self.limits.more_than(patience), proxy))
     }
 
-    /// The way to this URL's host. Certificates are looked for at the first request to it only.
-    fn way(&self, url: &Url) -> Result<Way> {
+    /// The connection to this URL's host. Certificates are looked for at the first request to it only.
+    fn connection(&self, url: &Url) -> Result<Connection> {
         let mut known = self.known.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         let origin = url.origin().ascii_serialization();
-        if let Some(way) = known.get(&origin) {
-            return Ok(way.clone());
+        if let Some(connection) = known.get(&origin) {
+            return Ok(connection.clone());
         }
         let proxy = self.config.proxies.for_url(url).cloned();
         let client = self.pool(self.config.tls_for(&self.registry, self.insecure, url), proxy.clone())?;
-        let way = Way { client, proxy };
-        known.insert(origin, way.clone());
-        Ok(way)
+        let connection = Connection { client, proxy };
+        known.insert(origin, connection.clone());
+        Ok(connection)
     }
 
     fn pool(&self, settings: TlsSettings, proxy: Option<Proxy>) -> Result<Client> {
@@ -376,7 +375,7 @@ impl Wire {
             .default_headers(as_it_is())
             .connect_timeout(self.config.connect_timeout)
             .tcp_keepalive(Duration::from_secs(30))
-            // How long the other side may take to read is for `patience` to say; the library's own limit is 30 seconds.
+            // How long the other side may take to read is for `stall_timeout` to say; the library's own limit is 30 seconds.
             .tcp_user_timeout(None)
             .pool_max_idle_per_host(self.config.per_host * 3 + 2);
         let failed =
@@ -390,7 +389,7 @@ impl Wire {
     }
 }
 
-/// What is proven by its digest is wanted as it is, not compressed on its way.
+/// What is proven by its digest is wanted as it is, not compressed on its connection.
 fn as_it_is() -> HeaderMap {
     HeaderMap::from_iter([(ACCEPT_ENCODING, HeaderValue::from_static("identity"))])
 }

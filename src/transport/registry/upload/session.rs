@@ -22,8 +22,8 @@ use crate::transport::registry::call::Payload;
 use crate::transport::registry::failure::{Failure, Retry, is_gateway, is_transient};
 use crate::transport::registry::host::{Ask, Target};
 use crate::transport::registry::location::led_on;
-use crate::transport::registry::outflow::{Feed, Outflow};
 use crate::transport::registry::reply::Reply;
+use crate::transport::registry::upload_body::{Feed, UploadBody};
 
 /// Codes of a 403 that are final (distribution-spec, "Error Codes").
 const DENIALS: [&str; 2] = ["DENIED", "TOOMANYREQUESTS"];
@@ -77,7 +77,7 @@ impl Upload<'_> {
             }
         };
         let end = from + length;
-        let body = Outflow::new(&feed, length, end == size);
+        let body = UploadBody::new(&feed, length, end == size);
         let watch = body.watch();
         let mut ask = self.request(Method::PATCH)?;
         if length < size {
