@@ -153,6 +153,10 @@ impl Received {
         (self.size, self.hasher) = (size, hasher);
     }
 
+    /// That of all that has arrived.
+    ///
+    /// # Errors
+    /// The file cannot be read again.
     pub fn digest(&self, algorithm: Algorithm) -> Result<Digest> {
         if algorithm == Algorithm::Sha256 {
             return Ok(self.hasher.clone().finish());

@@ -37,7 +37,8 @@ impl Health {
         self.is_harbor.store(true, Ordering::Relaxed);
     }
 
-    /// Which needed component is down, as a sentence. `None`: none, or this is no Harbor, or it does not say.
+    /// Which needed component is down, as a sentence. `None`: none is, or this is no Harbor, or it does not say.
+    ///
     /// `asking` gives the beginning of the answer at [`PATH`], within `stall`; it is used only where nothing recent is known.
     pub async fn illness(&self, asking: impl Future<Output = Option<Vec<u8>>>, stall: Duration) -> Option<String> {
         if !self.is_harbor.load(Ordering::Relaxed) {

@@ -33,7 +33,7 @@ enum Said {
 }
 
 /// Reads the last byte of `blob` in `repository`. Of an empty blob there is none, so the whole of it is asked for.
-/// What comes of it is remembered ([`Proofs`](super::memory::Proofs)).
+/// What comes of it is remembered (`memory`).
 ///
 /// # Errors
 /// The registry wants to be left alone for longer than was allowed, or no longer answers anything.

@@ -49,7 +49,7 @@ impl Root {
         self.url.get_or_try_init(|| finding).await.inspect(|url| self.wire.set_home(url))
     }
 
-    /// One try to find the root URL: https alone, unless plain HTTP was allowed or the host is this machine. No credentials are sent.
+    /// One try to find the root URL, `what` in errors: https alone, unless plain HTTP was allowed or the host is this machine. No credentials are sent.
     pub async fn find(&self, what: &str) -> Result<Url, Failure> {
         let (first, second) = self.schemes(what)?;
         let failure = match self.find_at(&first, what).await {

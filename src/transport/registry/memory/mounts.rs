@@ -11,7 +11,7 @@ const MOST_UNANSWERED: u32 = 3;
 /// So many mounts that brought nothing are enough at a registry where none has brought anything.
 const MOST_EMPTY: u32 = 3;
 
-/// See the module documentation.
+/// One for each registry.
 #[derive(Default)]
 pub(in crate::transport::registry) struct Mounts {
     has_answered: AtomicBool,
@@ -32,11 +32,13 @@ impl Mounts {
             && !(proven.is_empty() && self.empty.load(Ordering::Relaxed) >= MOST_EMPTY)
     }
 
+    /// The registry has answered one, whatever the answer.
     pub fn note_answer(&self) {
         self.has_answered.store(true, Ordering::Relaxed);
         self.unanswered.store(0, Ordering::Relaxed);
     }
 
+    /// No answer came to one.
     pub fn note_unanswered(&self) {
         self.unanswered.fetch_add(1, Ordering::Relaxed);
     }
@@ -51,6 +53,7 @@ impl Mounts {
         self.proven.lock().unwrap_or_else(PoisonError::into_inner).contains(repository.project())
     }
 
+    /// A mount has brought a blob into the repository's project, as far as this account can see.
     pub fn note_proven(&self, repository: &Repository) {
         self.proven.lock().unwrap_or_else(PoisonError::into_inner).insert(repository.project().to_owned());
     }

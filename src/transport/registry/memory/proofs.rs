@@ -10,7 +10,7 @@ use crate::oci::{Descriptor, Digest, Repository};
 /// So many reads may fail before the registry counts as one from which nothing can be read: one alone may have met a busy moment.
 const MOST_FAILED: usize = 3;
 
-/// See the module documentation.
+/// One for each registry.
 #[derive(Default)]
 pub(in crate::transport::registry) struct Proofs {
     /// Blobs whose last byte came, from whichever repository.
@@ -24,10 +24,12 @@ pub(in crate::transport::registry) struct Proofs {
 }
 
 impl Proofs {
+    /// The registry has claimed to have this blob, and does not have it as it should be.
     pub fn suspect(&self, blob: &Digest) {
         lock(&self.suspects).insert(*blob);
     }
 
+    /// Whether it has claimed to have this blob without having it.
     pub fn is_suspect(&self, blob: &Digest) -> bool {
         lock(&self.suspects).contains(blob)
     }
