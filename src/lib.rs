@@ -19,8 +19,9 @@
 //!
 //! # The rooms
 //!
-//! Every room has a rank of its own and names only rooms above it in this table; a test keeps it. Stages never name a
-//! concrete transport and transports never name each other: only the command line joins them.
+//! Every room has a rank of its own and names only rooms above it in this table; a test keeps it. Inside a room names lead one
+//! way, too: no circle of files, but for a module and those below it; another test keeps that. Stages never name a concrete
+//! transport and transports never name each other: only the command line joins them.
 //!
 //! | room | what it is for |
 //! |---|---|

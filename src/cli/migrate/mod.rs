@@ -6,6 +6,7 @@ mod chosen;
 mod closed;
 mod collect;
 pub mod counted;
+mod entry;
 pub mod faults;
 mod list;
 mod report;
@@ -248,7 +249,7 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
 /// What is whole, to be pushed; and what is not, to be told of.
 fn cargo(storage: &Storage, collected: Collected) -> Cargo<'_> {
     let faults = collected.faults.iter().map(|fault| faults::shown(fault).trim_end().to_owned()).collect();
-    let lost = report::faulty(&collected).into_iter().map(|faulty| {
+    let lost = entry::faulty(&collected).into_iter().map(|faulty| {
         let source = format!("{REGISTRY}/{}", faulty.name);
         ImageReceipt::lost(source, faulty.found.map(|found| found.digest), faulty.reasons.join("; "))
     });

@@ -174,7 +174,7 @@ async fn unchecked(registries: &Registries, target: &Target, targets: &Targets, 
     let (closed, notes) = (BTreeSet::new(), Vec::new());
     let mut prepared = Prepared { harbor: None, closed, notes, is_refused: false, found: None };
     if dry_run {
-        let asked = registries.admission(&target.registry, account(target, targets).path).await;
+        let asked = registries.check_auth(&target.registry, account(target, targets).path).await;
         if asked.is_err_and(|error| error.kind() == Kind::Unauthorized) {
             let registry = &target.registry;
             prepared.is_refused = true;

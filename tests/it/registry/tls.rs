@@ -71,11 +71,11 @@ async fn whether_a_repository_may_be_used_is_asked_the_way_it_is_used() {
     let routes = gapferry::routes::Routes::parse(&[("registries.conf".into(), text.into())]).unwrap();
     let registries = client(Config { routes, ..config() });
     let (lax, strict) = (repository(server.host(), "team/app"), repository(server.host(), "other/app"));
-    registries.admission(server.host(), "team/app").await.unwrap();
+    registries.check_auth(server.host(), "team/app").await.unwrap();
     registries.may_pull(&lax).await.unwrap();
     registries.may_push(&lax).await.unwrap();
     assert!(registries.may_pull(&strict).await.is_err() && registries.may_push(&strict).await.is_err());
-    assert!(registries.admission(server.host(), "").await.is_err());
+    assert!(registries.check_auth(server.host(), "").await.is_err());
 }
 
 #[tokio::test]

@@ -2,11 +2,11 @@
 
 use std::collections::HashSet;
 
-use super::audit::{At, Auditor};
-use super::fault::{Fault, FaultKind};
-use super::nodes::{Node, Part};
-use super::{data_path, links};
+use super::Auditor;
 use crate::oci::{Digest, Repository};
+use crate::transport::storage::fault::{At, Fault, FaultKind};
+use crate::transport::storage::nodes::{Node, Part};
+use crate::transport::storage::{data_path, links};
 
 impl Auditor<'_> {
     /// The faults that an image meets, in itself and, if so, in what is `attached` to it.

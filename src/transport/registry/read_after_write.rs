@@ -7,7 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use crate::oci::{Digest, Reference, Repository, Tag};
 
 #[derive(Default)]
-pub(super) struct Arrived(Mutex<HashMap<Repository, Here>>);
+pub(super) struct Written(Mutex<HashMap<Repository, Here>>);
 
 #[derive(Default)]
 struct Here {
@@ -19,7 +19,7 @@ struct Here {
     tags: HashMap<Tag, Digest>,
 }
 
-impl Arrived {
+impl Written {
     fn lock(&self) -> MutexGuard<'_, HashMap<Repository, Here>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -90,17 +90,17 @@ mod tests {
     fn only_what_was_brought_can_be_denied() {
         let (here, elsewhere) = (Repository::new("r", "a").unwrap(), Repository::new("r", "b").unwrap());
         let (blob, other) = (Digest::sha256(b"blob"), Digest::sha256(b"other"));
-        let arrived = Arrived::default();
-        assert!(!arrived.is_denied(&here, &[]));
-        arrived.note_blob(&here, blob);
-        assert!(arrived.is_denied(&here, &[]) && arrived.is_denied(&here, &[blob]));
-        assert!(!arrived.is_denied(&here, &[blob, other]) && !arrived.is_denied(&elsewhere, &[]));
+        let written = Written::default();
+        assert!(!written.is_denied(&here, &[]));
+        written.note_blob(&here, blob);
+        assert!(written.is_denied(&here, &[]) && written.is_denied(&here, &[blob]));
+        assert!(!written.is_denied(&here, &[blob, other]) && !written.is_denied(&elsewhere, &[]));
         let tag = here.with_tag("v1".parse().unwrap());
-        assert!(!arrived.has_manifest(&tag));
-        arrived.note_manifest(&tag, other);
-        assert!(arrived.has_manifest(&tag) && arrived.has_manifest(&here.with_digest(other)));
-        assert!(arrived.is_other(&tag, &blob) && !arrived.is_other(&tag, &other));
-        assert!(!arrived.is_other(&here.with_tag("v2".parse().unwrap()), &blob));
-        assert!(arrived.has_blob(&here, &blob) && !arrived.has_blob(&elsewhere, &blob));
+        assert!(!written.has_manifest(&tag));
+        written.note_manifest(&tag, other);
+        assert!(written.has_manifest(&tag) && written.has_manifest(&here.with_digest(other)));
+        assert!(written.is_other(&tag, &blob) && !written.is_other(&tag, &other));
+        assert!(!written.is_other(&here.with_tag("v2".parse().unwrap()), &blob));
+        assert!(written.has_blob(&here, &blob) && !written.has_blob(&elsewhere, &blob));
     }
 }

@@ -1,5 +1,5 @@
-//! Whether a place is worth asking: one that fails again and again is left out for a while, so that a mirror that is down
-//! does not cost its patience for every image; so is one that gives wrong bytes again and again.
+//! Whether a mirror is worth asking: one that fails again and again is left out for a while, so that a mirror that is down
+//! does not make every image wait for it; so is one that gives wrong bytes again and again.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -10,11 +10,11 @@ use crate::oci::Repository;
 
 /// Failures in a row of the network or for a limit, each after its own retries.
 const MOST_FAILURES: u32 = 3;
-/// How long a place is left out before one question tries it again.
+/// How long a mirror is left out before one question tries it again.
 const PAUSE: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Default)]
-pub(super) struct Standing(Mutex<State>);
+pub(super) struct CircuitBreaker(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
@@ -27,14 +27,14 @@ struct State {
     pause: Option<Instant>,
 }
 
-/// Why a place was not asked.
+/// Why a mirror was not asked.
 #[derive(Debug, thiserror::Error)]
 #[error("left out for a while, after failing {MOST_FAILURES} times, at last with: {0}")]
 struct LeftOut(String);
 
-impl Standing {
+impl CircuitBreaker {
     /// # Errors
-    /// The place is not to be asked now.
+    /// The mirror is not to be asked now.
     pub fn check(&self, repository: &Repository) -> Result<()> {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match state.pause {
@@ -87,7 +87,7 @@ fn leave_out(mut state: MutexGuard<'_, State>, error: &Error, what: &str, events
     }
 }
 
-/// Whether the error only says that a place was not asked.
+/// Whether the error only says that a mirror was not asked.
 pub(super) fn is_left_out(error: &Error) -> bool {
     std::error::Error::source(error).is_some_and(|cause| cause.is::<LeftOut>())
 }

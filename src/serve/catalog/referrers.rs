@@ -12,8 +12,8 @@ use crate::base::error::{Error, Result};
 use crate::base::progress::units::count;
 use crate::oci::{Descriptor, Digest, MAX_MANIFEST_SIZE, digests_in};
 
-use super::answer::Refusal;
-use super::shelf::{Given, Shelf};
+use super::{Catalog, Given};
+use crate::serve::answer::Refusal;
 
 /// The listed manifests by their subject: found out when first asked for, then kept up.
 #[derive(Default)]
@@ -58,8 +58,8 @@ pub struct Wanted {
 
 impl Wanted {
     /// Whether a manifest counts as one of the repository.
-    fn is_here(&self, shelf: &Shelf, digest: &Digest) -> bool {
-        shelf.names().lists(&self.name, self.registry.as_deref(), digest)
+    fn is_here(&self, catalog: &Catalog, digest: &Digest) -> bool {
+        catalog.names().lists(&self.name, self.registry.as_deref(), digest)
     }
 }
 
@@ -80,16 +80,16 @@ impl Referrers {
         self.lock().as_mut().is_some_and(|table| table.unreadable.insert(digest))
     }
 
-    fn of(&self, shelf: &Shelf, wanted: &Wanted) -> Known {
+    fn of(&self, catalog: &Catalog, wanted: &Wanted) -> Known {
         // Locked while it is found out: a manifest that is listed meanwhile is noted afterwards.
         let mut table = self.lock();
         let unread: HashSet<Digest> = match &*table {
-            Some(table) => table.unreadable.iter().copied().filter(|digest| wanted.is_here(shelf, digest)).collect(),
-            None => shelf.names().listed().collect(),
+            Some(table) => table.unreadable.iter().copied().filter(|digest| wanted.is_here(catalog, digest)).collect(),
+            None => catalog.names().listed().collect(),
         };
         let table = table.get_or_insert_default();
-        table.read(shelf, unread);
-        let unreadable = table.unreadable.iter().copied().filter(|digest| wanted.is_here(shelf, digest)).collect();
+        table.read(catalog, unread);
+        let unreadable = table.unreadable.iter().copied().filter(|digest| wanted.is_here(catalog, digest)).collect();
         // Where something speaks of a digest, it is known by now.
         let subject = Digest::known(&wanted.subject).ok().flatten();
         let all = subject.and_then(|subject| table.by_subject.get(&subject));
@@ -99,10 +99,10 @@ impl Referrers {
 
 impl Table {
     /// Reads manifests, including those that could not be read before.
-    fn read(&mut self, shelf: &Shelf, digests: HashSet<Digest>) {
+    fn read(&mut self, catalog: &Catalog, digests: HashSet<Digest>) {
         let (mut first, before) = (None, self.unreadable.len());
         for digest in digests {
-            match read(shelf, &digest) {
+            match read(catalog, &digest) {
                 Ok(given) => {
                     self.unreadable.remove(&digest);
                     let outline = given.as_ref().and_then(Given::outline);
@@ -117,7 +117,7 @@ impl Table {
         if let Some(error) = first {
             let unreadable = count(self.unreadable.len() - before, "listed manifest");
             let text = "cannot be read, so lists of referrers fail or are incomplete; the first";
-            shelf.warn(format!("{unreadable} {text}: {}", error.chain()));
+            catalog.warn(format!("{unreadable} {text}: {}", error.chain()));
         }
     }
 }
@@ -126,9 +126,9 @@ impl Table {
 ///
 /// # Errors
 /// Its content is missing, damaged or not readable.
-fn read(shelf: &Shelf, digest: &Digest) -> Result<Option<Given>> {
-    match shelf.manifest(digest)? {
-        None if shelf.names().is_listed(digest) => {
+fn read(catalog: &Catalog, digest: &Digest) -> Result<Option<Given>> {
+    match catalog.manifest(digest)? {
+        None if catalog.names().is_listed(digest) => {
             Err(Error::damaged(format!("{digest} is listed, but its content is missing")))
         }
         given => Ok(given),
@@ -139,13 +139,13 @@ fn read(shelf: &Shelf, digest: &Digest) -> Result<Option<Given>> {
 ///
 /// # Errors
 /// 500 if one of them is missing or damaged.
-pub fn find_some(shelf: &Shelf, wanted: &Wanted) -> Result<Found, Refusal> {
-    let Known { referrers, unreadable } = shelf.referrers.of(shelf, wanted);
+pub fn find_some(catalog: &Catalog, wanted: &Wanted) -> Result<Found, Refusal> {
+    let Known { referrers, unreadable } = catalog.referrers.of(catalog, wanted);
     let (mut found, mut room) = (Found::default(), MAX_MANIFEST_SIZE - 1024);
     for digest in unreadable {
         let is_known = referrers.contains(&digest);
-        let refers = if is_known { Some(true) } else { refers_to(shelf, &digest, &wanted.subject) };
-        match (refers, read(shelf, &digest)) {
+        let refers = if is_known { Some(true) } else { refers_to(catalog, &digest, &wanted.subject) };
+        match (refers, read(catalog, &digest)) {
             (Some(false), _) => {}
             (Some(true), Err(error)) => return Err(lost(&digest, wanted, &error)),
             _ => _ = found.unreadable.insert(digest),
@@ -153,15 +153,15 @@ pub fn find_some(shelf: &Shelf, wanted: &Wanted) -> Result<Found, Refusal> {
     }
     for digest in referrers {
         let is_behind = wanted.last.as_ref().is_none_or(|last| digest.to_string() > *last);
-        if !is_behind || !wanted.is_here(shelf, &digest) {
+        if !is_behind || !wanted.is_here(catalog, &digest) {
             continue;
         }
-        let given = match read(shelf, &digest) {
+        let given = match read(catalog, &digest) {
             Ok(given) => given,
             // It was readable before.
             Err(error) => {
-                if shelf.referrers.note_unreadable(digest) {
-                    shelf.warn(format!("lists of referrers that have {digest} fail: {}", error.chain()));
+                if catalog.referrers.note_unreadable(digest) {
+                    catalog.warn(format!("lists of referrers that have {digest} fail: {}", error.chain()));
                 }
                 return Err(lost(&digest, wanted, &error));
             }
@@ -188,14 +188,14 @@ const SUBJECT: &[u8] = b"\"subject\"";
 const MOST_SUBJECTS: usize = 8;
 
 /// Whether a manifest that cannot be read refers to `subject`; `None` if nothing tells.
-fn refers_to(shelf: &Shelf, digest: &Digest, subject: &str) -> Option<bool> {
+fn refers_to(catalog: &Catalog, digest: &Digest, subject: &str) -> Option<bool> {
     let is_it = |all: &[Digest]| all.iter().any(|one| one.to_string() == subject);
-    let named = shelf.names().subjects(digest);
+    let named = catalog.names().subjects(digest);
     if !named.is_empty() {
         return Some(is_it(&named));
     }
     // Damage elsewhere in it leaves the subject and its digest as they are.
-    let slice = shelf.slice(digest).ok().flatten()?;
+    let slice = catalog.slice(digest).ok().flatten()?;
     let bytes = slice.read_all(MAX_MANIFEST_SIZE).ok()?;
     // An annotation may have that name, too.
     let places = bytes.windows(SUBJECT.len()).enumerate().filter(|(_, part)| *part == SUBJECT).map(|(at, _)| at);

@@ -14,16 +14,16 @@
 
 use reqwest::{Method, Url};
 
-use super::answer::{refusal, refusal_with_codes};
-use super::auth::Scopes;
-use super::failure::{Failure, Retry, is_gateway, is_transient};
-use super::host::{Ask, Target};
-use super::location::led_on;
-use super::outflow::{Feed, Outflow};
-use super::reply::Reply;
-use super::upload::{Upload, concerns_more, location};
-use super::wire::Payload;
+use super::{Upload, concerns_more, location};
 use crate::base::error::{Error, Kind};
+use crate::transport::registry::answer::{refusal, refusal_with_codes};
+use crate::transport::registry::auth::Scopes;
+use crate::transport::registry::call::Payload;
+use crate::transport::registry::failure::{Failure, Retry, is_gateway, is_transient};
+use crate::transport::registry::host::{Ask, Target};
+use crate::transport::registry::location::led_on;
+use crate::transport::registry::reply::Reply;
+use crate::transport::registry::upload_body::{Feed, UploadBody};
 
 /// Codes of a 403 that are final (distribution-spec, "Error Codes").
 const DENIALS: [&str; 2] = ["DENIED", "TOOMANYREQUESTS"];
@@ -77,7 +77,7 @@ impl Upload<'_> {
             }
         };
         let end = from + length;
-        let body = Outflow::new(&feed, length, end == size);
+        let body = UploadBody::new(&feed, length, end == size);
         let watch = body.watch();
         let mut ask = self.request(Method::PATCH)?;
         if length < size {
@@ -255,7 +255,7 @@ impl Upload<'_> {
 }
 
 /// How many bytes `Range: 0-<last>` stands for. `0-0` may be none or one: not worth telling apart.
-pub(super) fn range_end(header: &str) -> Option<u64> {
+pub(in crate::transport::registry) fn range_end(header: &str) -> Option<u64> {
     let header = header.trim();
     let range = header.strip_prefix("bytes").map_or(header, |rest| rest.trim_start_matches(['=', ' ']));
     let (first, last) = range.split_once('-')?;

@@ -1,5 +1,7 @@
 //! What is served: the names, and the content by digest.
 
+mod referrers;
+
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
@@ -19,15 +21,13 @@ use crate::oci::{
 use super::Options;
 use super::answer::Refusal;
 use super::names::{MOST_DELETED, Names};
-use super::referrers::Referrers;
 use super::stored::{Stored, open_file};
 use super::writer::Writer;
-
-/// The largest index.json that is read, in bytes.
-pub const MAX_INDEX: u64 = 64 * 1024 * 1024;
+use referrers::Referrers;
+pub use referrers::{Found, Wanted, find_some};
 
 /// One layout, shared by all requests.
-pub struct Shelf {
+pub struct Catalog {
     content: Content,
     names: Arc<RwLock<Names>>,
     pub referrers: Referrers,
@@ -47,19 +47,19 @@ enum Content {
     Growing(PathBuf),
 }
 
-impl Shelf {
+impl Catalog {
     /// Opens a layout, and makes one of a writable directory that is absent or empty.
-    pub fn open(path: &Path, options: &Options, events: Events) -> Result<Shelf> {
+    pub fn open(path: &Path, options: &Options, events: Events) -> Result<Catalog> {
         if !options.writable {
-            return Shelf::of(Layout::open(path)?, events);
+            return Catalog::of(Layout::open(path)?, events);
         }
         let writer = Writer::open(path, options, Arc::clone(&events))?;
         let names = Arc::clone(writer.names());
-        Ok(Shelf::new(Content::Growing(path.to_owned()), names, Some(writer), events))
+        Ok(Catalog::new(Content::Growing(path.to_owned()), names, Some(writer), events))
     }
 
     /// A layout as it is.
-    pub fn of(mut layout: Layout, events: Events) -> Result<Shelf> {
+    pub fn of(mut layout: Layout, events: Events) -> Result<Catalog> {
         let path = layout.path().to_owned();
         let stored = if path.is_dir() && layout.parts().is_empty() && layout.size_of(BUNDLE_JSON).is_none() {
             // Another server may be writing to it. Whatever has a name has its content before: so the names are read first.
@@ -75,11 +75,11 @@ impl Shelf {
             events.report(Event::Warning(text));
         }
         let names = Arc::new(RwLock::new(stored.names(&path, &events)?));
-        Ok(Shelf::new(Content::Fixed(Box::new(layout)), names, None, events))
+        Ok(Catalog::new(Content::Fixed(Box::new(layout)), names, None, events))
     }
 
-    fn new(content: Content, names: Arc<RwLock<Names>>, writer: Option<Writer>, events: Events) -> Shelf {
-        Shelf {
+    fn new(content: Content, names: Arc<RwLock<Names>>, writer: Option<Writer>, events: Events) -> Catalog {
+        Catalog {
             content,
             names,
             referrers: Referrers::default(),
@@ -286,10 +286,10 @@ mod tests {
     async fn a_deletion_that_cannot_be_remembered_is_refused_before_it_is_made() {
         let work = tempfile::tempdir().unwrap();
         let options = Options { writable: true, ..Options::at(([127, 0, 0, 1], 0).into()) };
-        let mut shelf = Shelf::open(work.path(), &options, Arc::new(Silent)).unwrap();
-        shelf.most_deleted = 1;
-        let shelf = Arc::new(shelf);
-        let writer = shelf.writer().unwrap();
+        let mut catalog = Catalog::open(work.path(), &options, Arc::new(Silent)).unwrap();
+        catalog.most_deleted = 1;
+        let catalog = Arc::new(catalog);
+        let writer = catalog.writer().unwrap();
         let digests: Vec<Digest> = ["one", "two"]
             .into_iter()
             .map(|content| {
@@ -304,10 +304,10 @@ mod tests {
                 digest
             })
             .collect();
-        let delete = |digest: Digest| deletion::manifest(&shelf, "team/a".into(), None, Target::Digest(digest));
+        let delete = |digest: Digest| deletion::manifest(&catalog, "team/a".into(), None, Target::Digest(digest));
         assert_eq!(delete(digests[0]).await.unwrap().status(), 202);
         assert_eq!(delete(digests[1]).await.unwrap_err().into_response().status(), 429);
-        let tag = |name: &str| shelf.names().digest("team/a", None, &name.parse().unwrap());
+        let tag = |name: &str| catalog.names().digest("team/a", None, &name.parse().unwrap());
         assert_eq!((tag("one"), tag("two")), (None, Some(digests[1])));
     }
 }

@@ -2,9 +2,10 @@
 
 use serde::de::IgnoredAny;
 
-use super::manifest::{check_bytes, decide_type, kind_of, view_of};
-use super::view::{self, View};
-use super::{Descriptor, Digest, Kind, ManifestError, MediaType};
+use super::reading::{check_bytes, decide_type, kind_of, view_of};
+use super::{Kind, ManifestError};
+use crate::oci::view::{self, View};
+use crate::oci::{Descriptor, Digest, MediaType};
 
 /// A manifest without what it points to: its layers take no memory, so none of the limits to their number and length
 /// concerns it.
@@ -102,7 +103,7 @@ mod tests {
         let one = format!(r#"{{"mediaType":"x/y","digest":"{}","size":0}}"#, Digest::sha256(b""));
         let many = vec![one.as_str(); 25_000].join(",");
         let json = format!(r#"{{"config":{one},"subject":{one},"layers":[{many}],"annotations":{{"a":"b"}}}}"#);
-        assert!(super::super::Manifest::parse(json.clone().into(), None, None).is_err());
+        assert!(crate::oci::Manifest::parse(json.clone().into(), None, None).is_err());
         let outline = Outline::read(json.as_bytes(), None, None).unwrap();
         assert_eq!((outline.media_type(), outline.kind()), (media_type::OCI_MANIFEST, Kind::Image));
         assert_eq!(outline.subject().unwrap().digest, Digest::sha256(b""));

@@ -14,7 +14,7 @@ use crate::oci::Repository;
 
 /// How a registry took what it was shown.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Admission {
+pub enum AuthCheck {
     /// It has looked at the credentials and accepts them, or anybody where there are none.
     Accepted,
     /// It asks for no credentials, so nothing is known of ours.
@@ -30,7 +30,7 @@ impl Registries {
     /// # Errors
     /// [`Unauthorized`](crate::base::error::Kind::Unauthorized) if it, or its token server, does not accept them; what keeps it
     /// from being asked.
-    pub async fn admission(&self, registry: &str, path: &str) -> Result<Admission> {
+    pub async fn check_auth(&self, registry: &str, path: &str) -> Result<AuthCheck> {
         let host = match Repository::new(registry, path) {
             Ok(repository) => self.target(&repository)?,
             Err(_) => self.host(registry),
@@ -38,9 +38,9 @@ impl Registries {
         let what = format!("asking {registry} whether it accepts the credentials");
         let ask = Ask::new(Method::GET, "/v2/".to_owned(), Scopes::enter(path), &what);
         if let Some(said) = page(&mut expect(&host, &ask, &[200]).await?).await {
-            return Ok(Admission::WebPage(said));
+            return Ok(AuthCheck::WebPage(said));
         }
-        Ok(if host.auth.is_asked() { Admission::Accepted } else { Admission::NotAsked })
+        Ok(if host.auth.is_asked() { AuthCheck::Accepted } else { AuthCheck::NotAsked })
     }
 
     /// Whether we may read a repository, which need not exist.

@@ -6,20 +6,20 @@
 
 use reqwest::Url;
 
-use crate::transport::registry::reply::Reply;
+use super::reply::Reply;
 
 /// The most token servers of one answer that are asked.
 const MOST_SERVERS: usize = 4;
 
 /// A challenge this program can answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::transport::registry) enum Challenge {
+pub(super) enum Challenge {
     Basic,
     Bearer(Bearer),
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(in crate::transport::registry) struct Bearer {
+pub(super) struct Bearer {
     /// The token server's URL.
     pub realm: String,
     pub service: Option<String>,

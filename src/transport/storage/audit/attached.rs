@@ -7,11 +7,11 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::audit::{Auditor, Claims};
-use super::fault::FaultKind;
-use super::survey::{Holding, Tagged};
+use super::{Auditor, Claims};
 use crate::content::in_parallel;
 use crate::oci::{Descriptor, Digest, Manifest, Repository, Tag};
+use crate::transport::storage::fault::FaultKind;
+use crate::transport::storage::survey::{Holding, Tagged};
 
 /// Manifests that speak of another of their repository.
 #[derive(Debug, Default)]

@@ -14,17 +14,17 @@ use futures_util::{Stream, StreamExt};
 pub(super) const LEAST: u64 = 32 * 1024;
 
 /// Watches a body that comes in.
-pub(super) struct Patience {
+pub(super) struct StallTimeout {
     limit: Duration,
     /// Since `LEAST` bytes had last come.
     waited: Duration,
     got: u64,
 }
 
-impl Patience {
+impl StallTimeout {
     /// `limit`: the stall limit.
-    pub fn new(limit: Duration) -> Patience {
-        Patience { limit, waited: Duration::ZERO, got: 0 }
+    pub fn new(limit: Duration) -> StallTimeout {
+        StallTimeout { limit, waited: Duration::ZERO, got: 0 }
     }
 
     /// The next piece; `None` at the end of the body.
@@ -73,27 +73,27 @@ mod tests {
     #[tokio::test]
     async fn a_peer_that_trickles_is_found_out_in_the_time_a_silent_one_is() {
         let mut pieces = drip(1, Duration::from_millis(1));
-        let mut patience = Patience::new(Duration::from_millis(50));
+        let mut timeout = StallTimeout::new(Duration::from_millis(50));
         let told = loop {
-            if let Err(told) = patience.next(&mut pieces).await {
+            if let Err(told) = timeout.next(&mut pieces).await {
                 break told;
             }
         };
         assert!(told.contains("sent only"), "{told}");
-        let told = Patience::new(Duration::from_millis(1)).next(&mut drip(1, Duration::from_secs(600))).await;
+        let told = StallTimeout::new(Duration::from_millis(1)).next(&mut drip(1, Duration::from_secs(600))).await;
         assert!(told.unwrap_err().contains("silent"));
     }
 
     #[tokio::test]
     async fn a_slow_line_that_brings_enough_lives_longer_than_the_limit() {
         let limit = Duration::from_secs(600);
-        let mut patience = Patience::new(limit);
+        let mut timeout = StallTimeout::new(limit);
         let piece = Bytes::from(vec![0; LEAST as usize]);
         let mut pieces = stream::repeat_with(|| Ok::<_, ()>(piece.clone()));
         for _ in 0..3 {
-            patience.waited = limit - Duration::from_secs(60);
-            assert!(patience.next(&mut pieces).await.is_ok());
-            assert_eq!((patience.waited, patience.got), (Duration::ZERO, 0));
+            timeout.waited = limit - Duration::from_secs(60);
+            assert!(timeout.next(&mut pieces).await.is_ok());
+            assert_eq!((timeout.waited, timeout.got), (Duration::ZERO, 0));
         }
     }
 }

@@ -1,7 +1,7 @@
 //! A blob's bytes on their way to a registry, and how they are getting on. Knows nothing of requests and sessions.
 //!
 //! **Threats.** A registry may stop taking bytes, or take one now and then for ever. Bytes leave in pieces of at most
-//! [`LEAST`], and each must be taken within the stall limit: the rule of [`patience`](super::patience).
+//! [`LEAST`], and each must be taken within the stall limit: the rule of [`stall_timeout`](super::stall_timeout).
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,12 +11,12 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
 
-use super::patience::LEAST;
+use super::stall_timeout::LEAST;
 use crate::base::error::{Error, Result};
 use crate::content::BlobReader;
 
 /// A blob, or a part of one, on its way out.
-pub(super) struct Outflow {
+pub(super) struct UploadBody {
     length: u64,
     /// Bytes of it that have not left.
     left: u64,
@@ -82,12 +82,12 @@ impl Feed {
     }
 }
 
-impl Outflow {
+impl UploadBody {
     /// The next `length` bytes; `is_last` if the blob ends with them.
-    pub fn new(feed: &Feed, length: u64, is_last: bool) -> Outflow {
+    pub fn new(feed: &Feed, length: u64, is_last: bool) -> UploadBody {
         let state = State { moved: Instant::now(), starved: false, sent: 0, left: length, lost: None };
         let watch = Arc::new(Watch(Mutex::new(state)));
-        Outflow { length, left: length, is_last, feed: feed.clone(), watch }
+        UploadBody { length, left: length, is_last, feed: feed.clone(), watch }
     }
 
     /// In bytes.
@@ -118,7 +118,7 @@ impl Outflow {
     }
 }
 
-impl Stream for Outflow {
+impl Stream for UploadBody {
     type Item = Result<Bytes, std::io::Error>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
@@ -205,7 +205,7 @@ mod tests {
         let content = b"abcdefghij";
         for (from, piece) in [(0, 3), (1, 3), (3, 3), (4, 3), (9, 3), (9, 10), (5, 100)] {
             let feed = Feed::after(from, reader(content, piece)).await.unwrap();
-            let rest = Outflow::new(&feed, 10 - from, true);
+            let rest = UploadBody::new(&feed, 10 - from, true);
             let sent: Vec<Bytes> = rest.map(Result::unwrap).collect().await;
             assert_eq!(sent.concat(), content[from as usize..], "from {from} in pieces of {piece}");
         }
@@ -220,7 +220,7 @@ mod tests {
             while at < 10 {
                 let length = chunk.min(10 - at);
                 at += length;
-                let sent: Vec<Bytes> = Outflow::new(&feed, length, at == 10).map(Result::unwrap).collect().await;
+                let sent: Vec<Bytes> = UploadBody::new(&feed, length, at == 10).map(Result::unwrap).collect().await;
                 assert_eq!(sent.concat().len() as u64, length);
                 all.extend(sent.concat());
             }
@@ -232,7 +232,7 @@ mod tests {
     async fn a_slow_line_is_given_small_pieces_and_a_registry_that_takes_none_is_told() {
         static CONTENT: [u8; 100_000] = [7; 100_000];
         let feed = Feed::after(0, reader(&CONTENT, 70_000)).await.unwrap();
-        let mut rest = Outflow::new(&feed, 100_000, true);
+        let mut rest = UploadBody::new(&feed, 100_000, true);
         let watch = rest.watch();
         let taken = rest.next().await.unwrap().unwrap();
         assert_eq!((taken.len() as u64, watch.sent()), (LEAST, LEAST));

@@ -1,34 +1,39 @@
-//! One place of a way, and what was read there.
+//! One endpoint of a repository, a mirror or the registry itself, and what was read there.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use super::Served;
-use super::doubts::Given;
-use super::standing::Standing;
+use super::health::CircuitBreaker;
+use super::suspects::Given;
 use crate::base::error::{Error, Result};
 use crate::base::progress::Events;
 use crate::oci::{Reference, Repository};
 use crate::routes::Serves;
 use crate::transport::registry::host::Host;
-use crate::transport::registry::optional::Need;
+use crate::transport::registry::questions::Need;
 
-pub(super) struct Stop {
+pub(super) struct Endpoint {
     pub host: Arc<Host>,
     /// As it is called here.
     pub repository: Repository,
     pub serves: Serves,
-    /// The registry itself has none: after it there is nobody to ask.
-    standing: Option<Arc<Standing>>,
+    /// `None` for the registry itself: after it, no endpoint is left to ask.
+    breaker: Option<Arc<CircuitBreaker>>,
     manifests: AtomicU64,
     blobs: AtomicU64,
     bytes: AtomicU64,
 }
 
-impl Stop {
-    pub fn new(host: Arc<Host>, repository: Repository, serves: Serves, standing: Option<Arc<Standing>>) -> Stop {
+impl Endpoint {
+    pub fn new(
+        host: Arc<Host>,
+        repository: Repository,
+        serves: Serves,
+        breaker: Option<Arc<CircuitBreaker>>,
+    ) -> Endpoint {
         let (manifests, blobs, bytes) = Default::default();
-        Stop { host, repository, serves, standing, manifests, blobs, bytes }
+        Endpoint { host, repository, serves, breaker, manifests, blobs, bytes }
     }
 
     /// `reference` as it is called here.
@@ -36,7 +41,7 @@ impl Stop {
         Reference { repository: self.repository.clone(), ..reference.clone() }
     }
 
-    /// Asks, unless this place has failed too often a moment ago. That it does not answer an optional question does not count.
+    /// Asks, unless this endpoint has failed too often a moment ago. An optional question that is not answered does not count.
     ///
     /// # Errors
     /// That of the question, or that it was not asked.
@@ -46,11 +51,11 @@ impl Stop {
         need: Need,
         events: &Events,
     ) -> Result<T> {
-        let Some(standing) = &self.standing else { return question.await };
-        standing.check(&self.repository)?;
+        let Some(breaker) = &self.breaker else { return question.await };
+        breaker.check(&self.repository)?;
         let answer = question.await;
         if need == Need::Required || answer.is_ok() {
-            standing.note(answer.as_ref().err(), &self.host.registry, events);
+            breaker.note(answer.as_ref().err(), &self.host.registry, events);
         }
         answer
     }
@@ -64,7 +69,7 @@ impl Stop {
         self.bytes.fetch_add(given.bytes, Relaxed);
     }
 
-    /// What was counted here of one blob is thrown away: it is nobody's merit.
+    /// Takes back what was counted here of one blob: its bytes were thrown away.
     pub fn discount(&self, given: Given) {
         self.blobs.fetch_sub(given.blobs, Relaxed);
         self.bytes.fetch_sub(given.bytes, Relaxed);
@@ -72,8 +77,8 @@ impl Stop {
 
     /// All of a blob that was wrong came from here.
     pub fn gave_wrong(&self, error: &Error, events: &Events) {
-        if let Some(standing) = &self.standing {
-            standing.gave_wrong(error, &self.host.registry, events);
+        if let Some(breaker) = &self.breaker {
+            breaker.gave_wrong(error, &self.host.registry, events);
         }
     }
 
