@@ -60,6 +60,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod app;
 pub mod archive;
 pub mod base;
 pub mod bundle;

@@ -9,10 +9,10 @@ use super::allowlist::read_file;
 use super::context::{Context, check_writable};
 use super::exit::Outcome;
 use super::hint;
-use super::push::report::keep;
-use super::push::{NameArgs, Names, absent};
+use super::push::NameArgs;
 use super::registry::RegistryArgs;
 use super::signing::SignArgs;
+use crate::app::{Names, ReceiptFile, absent};
 use crate::base::error::{Error, Result};
 use crate::base::progress::units::count;
 use crate::increment::{Asker, Holdings, Unreadable};
@@ -69,7 +69,7 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
     if key.is_some() && args.output.is_none() {
         return Err(Error::input("--sign-key signs a file: name one by -o FILE"));
     }
-    let naming = args.names.naming(&target, Names::Hosted { scoped: args.scoped })?;
+    let naming = args.names.options(Names::Hosted, args.scoped)?.naming(&target);
     let files: Vec<(String, Vec<u8>)> = args.files.iter().map(|path| read_file(path)).collect::<Result<_>>()?;
     let allowlist = Allowlist::parse_sources(&[], &files).map_err(|problems| refused("the allowlist", &problems))?;
     let registries = args.registry.connect([target.registry.clone()], &BTreeMap::new(), context)?;
@@ -107,7 +107,7 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
     };
     context.end();
     match &args.output {
-        Some(path) => keep(path, &receipt, key.as_deref())?,
+        Some(path) => ReceiptFile { path: path.clone(), sign_key: key }.write(&receipt)?,
         None => context.print(&receipt.to_file()?)?,
     }
     let (all, blobs) = (count(receipt.images.len(), "image"), count(receipt.confirmed.len(), "blob"));

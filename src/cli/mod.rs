@@ -34,6 +34,7 @@ mod push;
 mod read_back;
 mod receipts;
 mod registry;
+mod render;
 mod repair;
 mod serve;
 mod sign;

@@ -8,11 +8,10 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use super::context::Context;
 use super::exit::Outcome;
 use super::hangup::Hangup;
-use super::push::report::volumes;
 use super::signing::{KeyArgs, signed_by};
 use crate::base::error::{Error, Kind, Result};
 use crate::base::progress::Event;
-use crate::base::progress::units::parse_bytes;
+use crate::base::progress::units::{parse_bytes, volumes};
 use crate::bundle::volumes::{Opened, Volumes};
 use crate::bundle::{BUNDLE_JSON, BundleJson, MAX_BUNDLE_JSON};
 use crate::files::Layout;
@@ -102,7 +101,7 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
 /// What is to be served, unless it is to be written to. Where a signature is demanded: a bundle that was signed, and whose names and manifests are those that were.
 fn admit(args: &Args, context: &Context) -> Result<Option<Opened>> {
     if args.writable {
-        return args.keys.refuse_writable().map(|()| None);
+        return args.keys.refuse_writable(context).map(|()| None);
     }
     let opened = Opened::open(&args.bundle)?;
     if let Some(missing) = opened.volumes().map(Volumes::missing).filter(|missing| !missing.is_empty()) {

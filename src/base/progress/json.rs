@@ -55,7 +55,7 @@ fn described(event: &Event) -> Option<Value> {
         }
         Event::BlobRestarted { digest, .. } => json!({ "event": "blob-restarted", "digest": digest }),
         Event::BlobFinished { digest } => json!({ "event": "blob-finished", "digest": digest }),
-        Event::Notice(text) => json!({ "event": "notice", "text": text }),
+        Event::Status(text) | Event::Notice(text) => json!({ "event": "notice", "text": text }),
         Event::Warning(text) => json!({ "event": "warning", "text": text }),
         Event::Incomplete(text) => json!({ "event": "warning", "text": text, "incomplete": true }),
         Event::Failure(text) => json!({ "event": "failure", "text": text }),

@@ -1,0 +1,76 @@
+//! What a command needs of the process it runs in. Everything comes in here, so that a caller decides about all of it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use crate::base::error::{Error, Result};
+use crate::base::progress::{Events, Silent};
+use crate::credentials::Secret;
+use crate::pipeline::transfer::Publishing;
+
+/// See the module documentation. Cheap to clone; clones share events and tags.
+#[derive(Clone)]
+pub struct Environment {
+    /// Where progress, notices and warnings go.
+    pub events: Events,
+    /// The variables that count: places of credentials and configuration, proxies, `PATH` for credential helpers.
+    pub variables: BTreeMap<String, String>,
+    /// Asked for a password that a request names a user for.
+    pub passwords: Arc<dyn Passwords>,
+    /// The time that is written into receipts.
+    pub clock: fn() -> Timestamp,
+    /// Tags that are being set. To stop a command, close it, wait for that, and drop the command's future: then the receipt
+    /// names every tag that the registry has set.
+    pub publishing: Publishing,
+}
+
+/// Asks a person.
+pub trait Passwords: Send + Sync {
+    /// The password of `user`.
+    ///
+    /// # Errors
+    /// Nobody can be asked.
+    fn password_of(&self, user: &str) -> Result<Secret>;
+}
+
+/// Nobody can be asked.
+pub struct NoPasswords;
+
+impl Passwords for NoPasswords {
+    fn password_of(&self, user: &str) -> Result<Secret> {
+        Err(Error::input(format!("the password of {user} is not given, and nobody can be asked")))
+    }
+}
+
+impl Environment {
+    /// Without any variable.
+    pub fn new(events: Events) -> Environment {
+        Environment {
+            events,
+            variables: BTreeMap::new(),
+            passwords: Arc::new(NoPasswords),
+            clock: Timestamp::now,
+            publishing: Publishing::default(),
+        }
+    }
+
+    /// With the variables of this process that are text.
+    pub fn of_process(events: Events) -> Environment {
+        let text = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
+            Some((name.into_string().ok()?, value.into_string().ok()?))
+        };
+        Environment { variables: std::env::vars_os().filter_map(text).collect(), ..Environment::new(events) }
+    }
+
+    pub fn variable(&self, name: &str) -> Option<String> {
+        self.variables.get(name).cloned()
+    }
+}
+
+impl Default for Environment {
+    fn default() -> Environment {
+        Environment::new(Arc::new(Silent))
+    }
+}
