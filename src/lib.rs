@@ -20,7 +20,7 @@
 //! # The rooms
 //!
 //! Every room has a rank of its own and names only rooms above it in this table; a test keeps it. Stages never name a
-//! concrete transport and transports never name each other: only the command line joins them.
+//! concrete transport and transports never name each other: only [`app`], and still the command line, joins them.
 //!
 //! | room | what it is for |
 //! |---|---|
@@ -39,7 +39,8 @@
 //! | [`increment`] | what need not be carried because it has arrived, and the proof of that |
 //! | [`verify`] | every defect of a bundle, as data |
 //! | [`serve`] | the embedded registry |
-//! | [`cli`] | one file per command; the only room that prints |
+//! | [`app`] | the application as a library: each command from a request to a report |
+//! | [`cli`] | one file per command: options, text, hints; the only room that prints |
 //!
 //! # Decisions
 //!

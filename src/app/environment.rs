@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use jiff::Timestamp;
 
 use crate::base::error::{Error, Result};
-use crate::base::progress::{Events, Silent};
+use crate::base::progress::{Event, Events, Reporter, Silent};
 use crate::credentials::Secret;
 use crate::pipeline::transfer::Publishing;
 
@@ -64,6 +65,12 @@ impl Environment {
         Environment { variables: std::env::vars_os().filter_map(text).collect(), ..Environment::new(events) }
     }
 
+    /// The same, and what remembers whether an event says that the result lacks something.
+    pub fn watched(&self) -> (Environment, Arc<Watch>) {
+        let watch = Arc::new(Watch::new(self.events.clone()));
+        (Environment { events: watch.clone(), ..self.clone() }, watch)
+    }
+
     pub fn variable(&self, name: &str) -> Option<String> {
         self.variables.get(name).cloned()
     }
@@ -72,5 +79,30 @@ impl Environment {
 impl Default for Environment {
     fn default() -> Environment {
         Environment::new(Arc::new(Silent))
+    }
+}
+
+/// Passes all events on, and remembers whether one of them says that the result lacks something.
+pub struct Watch {
+    events: Events,
+    is_incomplete: AtomicBool,
+}
+
+impl Watch {
+    pub fn new(events: Events) -> Watch {
+        Watch { events, is_incomplete: AtomicBool::new(false) }
+    }
+
+    pub fn is_incomplete(&self) -> bool {
+        self.is_incomplete.load(Ordering::Relaxed)
+    }
+}
+
+impl Reporter for Watch {
+    fn report(&self, event: Event) {
+        if matches!(event, Event::Incomplete(_)) {
+            self.is_incomplete.store(true, Ordering::Relaxed);
+        }
+        self.events.report(event);
     }
 }

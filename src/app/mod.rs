@@ -9,6 +9,10 @@
 
 mod environment;
 mod import;
+mod inspect;
+mod inventory;
+mod list;
+mod listed;
 mod local;
 mod missing;
 mod outcome;
@@ -16,14 +20,22 @@ mod prove;
 mod push;
 mod receipts;
 mod registry;
+mod serve;
 mod stream;
 mod trust;
 
-pub use environment::{Environment, NoPasswords, Passwords};
+pub use environment::{Environment, NoPasswords, Passwords, Watch};
 pub use import::{
     Arrived, BundleInput, ImportReport, ImportRequest, NamedAllowlist, PruneOptions, PruneReport, Pruned, import,
     refuse_incomplete,
 };
+pub use inspect::{
+    Companion, InspectReport, InspectRequest, InspectedChild, InspectedContent, InspectedImage, Part, inspect,
+    inspect_bytes,
+};
+pub use inventory::{InventoryReport, InventoryRequest, inventory};
+pub use list::{ListReport, ListRequest, list};
+pub use listed::{ListedImage, ManifestOf};
 pub use local::{Input, Text, check_writable, read_bounded, write_file};
 pub use missing::{missing_line, missing_lines};
 pub use outcome::{Outcome, REPORT_VERSION};
@@ -34,6 +46,7 @@ pub use push::{
 };
 pub use receipts::{NamedReceipt, ReceiptFile, Signature, read_receipt};
 pub use registry::{GivenCredentials, RegistryOptions};
+pub use serve::{ServeReport, ServeRequest, ServedContent, Serving, serve};
 pub use stream::{Bytes, Stream};
 pub use trust::{Trust, demand, public_key};
 

@@ -1,7 +1,6 @@
 //! What every command stands in: where events go, what is printed how, the clock and the environment.
 
 use std::io::{IsTerminal, Write};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use clap::{Args, ValueEnum};
@@ -10,10 +9,10 @@ use tracing_subscriber::EnvFilter;
 
 use super::hint;
 use super::password::AskOnTerminal;
-use crate::app::Environment;
+use crate::app::{Environment, Watch};
 pub use crate::app::{check_writable, write_file};
 use crate::base::error::{Error, Kind, Result};
-use crate::base::progress::{Event, Events, Json, Lines, Reporter, Terminal, plain, shown_line};
+use crate::base::progress::{Event, Events, Json, Lines, Terminal, plain, shown_line};
 use crate::pipeline::transfer::Publishing;
 
 const RED: &str = "\x1b[1;31m";
@@ -61,7 +60,7 @@ pub struct Context {
     pub events: Events,
     /// Tags that are being set.
     pub publishing: Publishing,
-    incomplete: Arc<AtomicBool>,
+    watch: Arc<Watch>,
     terminal: Option<Arc<Terminal>>,
     json: bool,
     quiet: bool,
@@ -77,11 +76,11 @@ impl Context {
         let terminal = (is_terminal && !json && !global.quiet).then(|| Arc::new(Terminal::default()));
         let events: Events = match &terminal {
             Some(terminal) => terminal.clone(),
-            None if json => Arc::new(Json::default()),
+            None if json => Arc::new(Json::new(global.quiet)),
             None => Arc::new(Lines::new(global.quiet)),
         };
-        let incomplete = Arc::new(AtomicBool::new(false));
-        let events: Events = Arc::new(Noting { events, incomplete: incomplete.clone() });
+        let watch = Arc::new(Watch::new(events));
+        let events: Events = watch.clone();
         let color = match global.color {
             When::Auto => is_terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()),
             When::Always => true,
@@ -91,15 +90,14 @@ impl Context {
         let passwords = Arc::new(AskOnTerminal(terminal.clone()));
         let environment = Environment { passwords, ..Environment::of_process(events.clone()) };
         let publishing = environment.publishing.clone();
-        let context =
-            Context { environment, events, publishing, incomplete, terminal, json, quiet, color, may_keep_going };
+        let context = Context { environment, events, publishing, watch, terminal, json, quiet, color, may_keep_going };
         context.trace(global.verbose);
         context
     }
 
     /// Whether something was left out of the result with a warning: the command has not done all it was asked for.
     pub fn is_incomplete(&self) -> bool {
-        self.incomplete.load(Ordering::Relaxed)
+        self.watch.is_incomplete()
     }
 
     /// Logs of the library go where bars and messages go, so that they do not tear each other.
@@ -241,21 +239,6 @@ pub fn take_stdin(what: &'static str) -> Result<()> {
         return Ok(());
     }
     Err(Error::input(format!("standard input cannot be both {first} and {what}: put one of them in a file")))
-}
-
-/// Passes all events on and remembers whether one of them says that the result lacks something.
-struct Noting {
-    events: Events,
-    incomplete: Arc<AtomicBool>,
-}
-
-impl Reporter for Noting {
-    fn report(&self, event: Event) {
-        if matches!(event, Event::Incomplete(_)) {
-            self.incomplete.store(true, Ordering::Relaxed);
-        }
-        self.events.report(event);
-    }
 }
 
 /// One line, whatever is in it.

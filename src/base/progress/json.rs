@@ -13,12 +13,14 @@ use super::{Event, Reporter, shown_line};
 const EVERY: Duration = Duration::from_secs(1);
 
 pub struct Json {
+    quiet: bool,
     state: Mutex<(Tally, Instant)>,
 }
 
-impl Default for Json {
-    fn default() -> Json {
-        Json { state: Mutex::new((Tally::default(), Instant::now())) }
+impl Json {
+    /// With `quiet`, [`Event::Status`] is left out.
+    pub fn new(quiet: bool) -> Json {
+        Json { quiet, state: Mutex::new((Tally::default(), Instant::now())) }
     }
 }
 
@@ -38,7 +40,8 @@ impl Reporter for Json {
                         "bytes": bytes, "bytesDone": bytes_done })
             })
         };
-        for line in described(&event).into_iter().chain(progress) {
+        let described = described(&event).filter(|_| !self.quiet || !matches!(event, Event::Status(_)));
+        for line in described.into_iter().chain(progress) {
             // Nobody is left to tell when standard error is closed.
             let _ = writeln!(std::io::stderr().lock(), "{}", shown_line(&line.to_string()));
         }

@@ -3,10 +3,14 @@
 pub mod not_brought;
 pub mod push;
 
+use super::companions::counted;
 use super::context::Context;
+use super::table;
 use super::verify::shown;
+use crate::app::ListedImage;
 use crate::base::error::Error;
-use crate::oci::Reference;
+use crate::base::progress::units::bytes;
+use crate::oci::{Platform, Reference};
 use crate::verify::Refusal;
 
 /// How many names stand where one sentence is about many.
@@ -29,4 +33,16 @@ pub fn show_refusal(error: &Error, context: &Context) {
     for problem in refusal.problems.iter().take(MOST_PROBLEMS) {
         context.say_lines(&shown(problem).lines().collect::<Vec<_>>());
     }
+}
+
+/// What a lock holds.
+pub fn images_table(images: &[ListedImage]) -> String {
+    let row = |ListedImage { image, kinds }: &ListedImage| {
+        let platforms: Vec<String> = image.platforms.iter().map(Platform::to_string).collect();
+        let platforms = if platforms.is_empty() { "-".to_owned() } else { platforms.join(",") };
+        let companions = counted(kinds, image.attached_unknown);
+        vec![image.reference.to_string(), platforms, bytes(image.total_size), image.digest.short(), companions]
+    };
+    let rows: Vec<Vec<String>> = images.iter().map(row).collect();
+    table::render(&["IMAGE", "PLATFORMS", "SIZE", "DIGEST", "COMPANIONS"], &rows)
 }
