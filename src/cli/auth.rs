@@ -78,7 +78,7 @@ struct Report {
 pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
     let Command::Check(check) = args.command;
     let site = check.site()?;
-    let mut store = check.registry.credentials([site.registry.clone()])?;
+    let mut store = check.registry.credentials([site.registry.clone()], context)?;
     let found = locate(&store, &site).await?;
     if let Some(found) = &found {
         // What is reported is what is shown, and a helper is asked once.

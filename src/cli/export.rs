@@ -12,15 +12,16 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::allowlist::{AllowlistArgs, connect_for, missing_lines, read_bounded, settle, tell_obstacle};
-use super::companions::{ManifestOf, counted, images_json, kinds};
+use super::companions::listed;
 use super::context::{Context, check_writable, write_file};
 use super::exit::Outcome;
+use super::mirrors;
 use super::read_back::ReadBackArgs;
 use super::registry::RegistryArgs;
+use super::render::images_table;
 use super::signing::{SignArgs, settle as settle_signature};
 use super::since::{self, SinceArgs};
 use super::tools::ToolArgs;
-use super::{mirrors, table};
 use crate::base::document::Document;
 use crate::base::error::{Error, Result};
 use crate::base::position::Written;
@@ -31,7 +32,7 @@ use crate::bundle::{
 };
 use crate::content::{Cached, Checkpoint, Source};
 use crate::increment::Baseline;
-use crate::oci::{Digest, Manifest, Platform};
+use crate::oci::{Digest, Manifest};
 use crate::pipeline::graph::Graph;
 use crate::pipeline::lock::{self, Attached, Lock, LockedImage, MAX_LOCK, MissingImage};
 use crate::pipeline::walk::LockedCompanions;
@@ -399,16 +400,17 @@ fn print_plan(
     let by_digest: HashMap<Digest, &Manifest> =
         graph.images.iter().flat_map(|image| &image.manifests).map(|own| (own.digest(), own)).collect();
     let manifest_of = |_: &LockedImage, attached: &Attached| by_digest.get(&attached.digest).map(|own| (*own).clone());
+    let images = listed(&lock.images, &manifest_of);
     if args.json {
         context.print_json(&serde_json::json!({
-            "output": args.output, "upToDate": up_to_date, "images": images_json(lock.images.iter(), &manifest_of), "missing": lock.missing,
+            "output": args.output, "upToDate": up_to_date, "images": images, "missing": lock.missing,
             "bytes": survey.total, "bytesToFetch": to_fetch, "bytesSavedBySharing": saved,
             "bytesNeeded": survey.needed, "bytesFree": survey.free, "leftBehind": graph.left_behind,
             "readFrom": mirrors::plan_json(lock, registries),
         }))?;
         return Ok(Outcome::Done);
     }
-    context.print(&images_table(lock, &manifest_of))?;
+    context.print(&images_table(&images))?;
     let places = mirrors::plan(lock, registries);
     if !places.is_empty() {
         context.print(&format!("\n{places}"))?;
@@ -431,21 +433,6 @@ fn print_plan(
 /// Bytes of every distinct blob, manifests apart.
 fn blob_bytes(graph: &Graph) -> u64 {
     graph.blobs().iter().map(|blob| blob.size).fold(0, u64::saturating_add)
-}
-
-/// What a lock holds, for people.
-pub fn images_table(lock: &Lock, manifest_of: ManifestOf<'_>) -> String {
-    let rows: Vec<Vec<String>> = lock
-        .images
-        .iter()
-        .map(|image| {
-            let platforms: Vec<String> = image.platforms.iter().map(Platform::to_string).collect();
-            let platforms = if platforms.is_empty() { "-".to_owned() } else { platforms.join(",") };
-            let companions = counted(&kinds(image, manifest_of), image.attached_unknown);
-            vec![image.reference.to_string(), platforms, bytes(image.total_size), image.digest.short(), companions]
-        })
-        .collect();
-    table::render(&["IMAGE", "PLATFORMS", "SIZE", "DIGEST", "COMPANIONS"], &rows)
 }
 
 fn finish(

@@ -7,10 +7,11 @@ use serde_json::json;
 
 use super::context::Context;
 use super::exit::Outcome;
-use super::import::refuse_incomplete;
 use super::read_back::ReadBackArgs;
+use super::render::show_refusal;
 use super::signing::{KeyArgs, signed_by};
 
+use crate::app::refuse_incomplete;
 use crate::base::error::{Error, Result};
 use crate::base::progress::units::{bytes, count, duration};
 use crate::bundle::stream::Compressed;
@@ -75,7 +76,8 @@ pub async fn run(args: &Args, context: &Context) -> Result<Outcome> {
     let signed = args.keys.check_layout(opened.layout(), context).map_err(|e| e.while_doing(nothing))?;
     let report = verify::check_opened(&opened, Depth::Structure, &context.events)?;
     context.end();
-    refuse_incomplete(&opened, &report, context).map_err(|e| e.while_doing(nothing))?;
+    let refused = refuse_incomplete(&opened, &report).inspect_err(|error| show_refusal(error, context));
+    refused.map_err(|e| e.while_doing(nothing))?;
     let (bundle, _) = opened.into_bundle()?;
     if let Some(signed) = &signed {
         signed.hold(&path, Some(bundle.identity()))?;

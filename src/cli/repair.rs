@@ -210,7 +210,7 @@ fn run_set(args: &Args, context: &Context) -> Result<Outcome> {
     let signed = match Opened::open(&args.files) {
         Ok(opened) => args.keys.check_layout(opened.layout(), context)?,
         // Recovery volumes alone say nothing of who made them.
-        Err(error) if args.keys.demand()? => return Err(error),
+        Err(error) if args.keys.demand(context)? => return Err(error),
         Err(_) => None,
     };
     let identity = signed.map(|signed| signed.identity);

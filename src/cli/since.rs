@@ -71,7 +71,7 @@ fn add(baseline: &mut Baseline, path: &Path, keys: &[PublicKey], context: &Conte
         baseline.add_bundle(bundle);
         return Ok(());
     }
-    baseline.add_receipt(receipts::read(path, keys, "--since-key", context)?);
+    baseline.add_receipt(receipts::read(path, keys, "--since-key", context)?.receipt);
     Ok(())
 }
 

@@ -7,9 +7,10 @@ use super::allowlist::missing_lines;
 use super::context::{Context, check_writable, write_file};
 use super::exit::Outcome;
 use super::export::TOOL;
-use super::piped::Piped;
+use super::piped;
 use super::signing::{KeyArgs, signed_by};
 use super::since;
+use crate::app::Stream;
 use crate::base::error::Result;
 use crate::base::progress::plain_piece;
 use crate::base::progress::units::{bytes, count, duration};
@@ -111,10 +112,10 @@ pub fn run(args: Args, context: &Context) -> Result<Outcome> {
 /// What is to be proven, and how, once whose signature it has is known; what comes out of a pipe is read here, to its end.
 fn open(args: &Args, context: &Context) -> Result<(Opened, Option<Signed>, Depth)> {
     let piped = match &args.bundle[..] {
-        [only] => Piped::open(only)?,
+        [only] => piped::open(only)?,
         _ => None,
     };
-    if let Some(Piped { path, input }) = piped {
+    if let Some(Stream { name: path, bytes: input }) = piped {
         let mut signed = None;
         let mut before_blobs = |layout: &Layout| {
             signed = args.keys.check_layout(layout, context)?;

@@ -20,6 +20,7 @@ mod problems;
 mod volumes;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -347,11 +348,38 @@ fn shared<S: Serializer>(images: &Arc<BTreeSet<String>>, serializer: S) -> std::
     images.serialize(serializer)
 }
 
+/// The problems because of which a bundle is refused: the cause of the error of [`refuse`].
+#[derive(Clone, Debug)]
+pub struct Refusal {
+    pub problems: Vec<Problem>,
+}
+
+impl Refusal {
+    /// The refusal that an error is because of.
+    pub fn of(error: &Error) -> Option<&Refusal> {
+        let mut cause = std::error::Error::source(error);
+        while let Some(error) = cause {
+            if let Some(refusal) = error.downcast_ref::<Refusal>() {
+                return Some(refusal);
+            }
+            cause = error.source();
+        }
+        None
+    }
+}
+
+/// The first of them.
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.problems.first().map_or(Ok(()), |first| write!(f, "{} is {}", first.path, first.kind.label()))
+    }
+}
+
+impl std::error::Error for Refusal {}
+
 /// One error for a bundle that must not be used.
 pub fn refuse(path: &Path, report: &Report) -> Error {
-    let first = report.problems.first();
-    let example = first.map(|p| format!("{} is {}", p.path, p.kind.label())).unwrap_or_default();
     let problems = count(report.problems.len(), "problem");
-    let text = format!("{} has {problems}, the first: {example}", path.display());
-    Error::damaged(text)
+    let text = format!("{} has {problems}, the first", path.display());
+    Error::damaged(text).because(Refusal { problems: report.problems.clone() })
 }

@@ -2,13 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
-use clap::Args;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 
-use super::super::context::Context;
+use super::options::HarborOptions;
 use crate::base::error::{Error, Kind, Result};
-use crate::base::progress::Event;
-use crate::base::progress::units::{bytes, parse_bytes};
+use crate::base::progress::units::bytes;
+use crate::base::progress::{Event, Events};
 use crate::content::Account;
 use crate::oci::{Digest, Reference, Repository};
 use crate::pipeline::harbor::{self, Detected, Harbor, Preflight, ProjectOptions};
@@ -19,23 +18,11 @@ use crate::transport::registry::Registries;
 /// Questions to Harbor's own API at the same time.
 const AT_ONCE: usize = 8;
 
-#[derive(Args)]
-#[command(next_help_heading = "Harbor")]
-pub struct HarborArgs {
-    /// Create projects that are missing
-    #[arg(long)]
-    create_projects: bool,
-    /// Uploads into one project at the same time, and as many mounts
-    ///
-    /// Default: 4 on Harbor, where more only fail and come again; elsewhere no limit.
-    #[arg(long, value_name = "N", hide_short_help = true, value_parser = clap::value_parser!(u16).range(1..=256))]
-    per_project: Option<u16>,
-    /// Created projects can be pulled from by everybody
-    #[arg(long, requires = "create_projects")]
-    project_public: bool,
-    /// Storage quota of created projects, such as 200GiB (Harbor takes it from administrators only)
-    #[arg(long, value_name = "SIZE", requires = "create_projects", value_parser = parse_bytes)]
-    project_quota: Option<u64>,
+/// What was asked for.
+pub(super) struct Asked<'a> {
+    pub options: &'a HarborOptions,
+    pub dry_run: bool,
+    pub events: &'a Events,
 }
 
 /// A target that was asked what it wants.
@@ -57,36 +44,35 @@ pub struct Prepared {
 /// Everything that would make pushes fail, at once. What only a push into a project needs is left to [`check_rights`], unless
 /// something else is wrong too.
 pub async fn prepare(
-    args: &HarborArgs,
+    asked: &Asked<'_>,
     registries: &Registries,
     target: &Target,
     targets: &Targets,
-    dry_run: bool,
-    context: &Context,
 ) -> Result<Prepared> {
+    let Asked { options, dry_run, events } = *asked;
     let limit = |at_once: u16| registries.limit_uploads_per_project(&target.registry, at_once.into());
     let mut harbor = match harbor::detect(registries, account(target, targets)).await? {
         Detected::Harbor(harbor) => harbor,
-        Detected::Unclear(error) if args.create_projects => {
+        Detected::Unclear(error) if options.create_projects => {
             let text = format!("creating projects at {}: Harbor's API does not answer", target.registry);
             return Err(Error::new(error.kind(), text).because(error));
         }
         Detected::Unclear(error) => {
-            limit(args.per_project.unwrap_or(harbor::UPLOADS_PER_PROJECT));
+            limit(options.uploads_per_project.unwrap_or(harbor::UPLOADS_PER_PROJECT));
             let text = "is Harbor, whose API does not answer, so projects, rights and quotas were not checked";
-            context.events.report(Event::Warning(format!("{} {text}: {}", target.registry, error.chain())));
+            events.report(Event::Warning(format!("{} {text}: {}", target.registry, error.chain())));
             return Ok(unchecked(registries, target, targets, dry_run).await);
         }
         Detected::Another => {
-            args.per_project.map(limit);
-            if args.create_projects {
+            options.uploads_per_project.map(limit);
+            if options.create_projects {
                 let text = format!("{} is not Harbor: --create-projects has no effect", target.registry);
-                context.events.report(Event::Warning(text));
+                events.report(Event::Warning(text));
             }
             return Ok(unchecked(registries, target, targets, dry_run).await);
         }
     };
-    limit(args.per_project.unwrap_or(harbor::UPLOADS_PER_PROJECT));
+    limit(options.uploads_per_project.unwrap_or(harbor::UPLOADS_PER_PROJECT));
     let repositories: BTreeSet<Repository> = targets.iter().map(|to| to.repository.clone()).collect();
     let repositories: Vec<Repository> = repositories.into_iter().collect();
     let mut found = harbor::preflight(registries, &harbor, &repositories).await?;
@@ -97,13 +83,13 @@ pub async fn prepare(
         return Ok(Prepared { harbor: Some(harbor), closed, notes, is_refused: false, found: Some(found) });
     }
     // What does not pass by itself is better known at once.
-    let left = if args.create_projects { found.once_created() } else { found.clone() };
+    let left = if options.create_projects { found.once_created() } else { found.clone() };
     if found.read_only && left.once_writable().check().is_ok() {
         harbor = harbor::wait_until_writable(registries, harbor).await?;
         found.read_only = harbor.read_only() == Some(true);
     }
-    let found = match args.create_projects && !wanted.is_empty() {
-        true => create(args, registries, &harbor, &found, &repositories, context).await?,
+    let found = match options.create_projects && !wanted.is_empty() {
+        true => create(asked, registries, &harbor, &found, &repositories).await?,
         false => found,
     };
     let anyway = found.for_pushes_to(&BTreeSet::new());
@@ -111,7 +97,7 @@ pub async fn prepare(
         found.check()?;
     }
     for problem in anyway.problems() {
-        context.events.report(Event::Warning(problem.to_string()));
+        events.report(Event::Warning(problem.to_string()));
     }
     let closed = BTreeSet::new();
     Ok(Prepared { harbor: Some(harbor), closed, notes, is_refused: false, found: Some(found) })
@@ -121,16 +107,16 @@ pub async fn prepare(
 ///
 /// # Errors
 /// Everything that would make pushes fail, at once.
-pub fn check_rights(args: &HarborArgs, prepared: &mut Prepared, plan: &Plan, dry_run: bool) -> Result<()> {
+pub fn check_rights(asked: &Asked<'_>, prepared: &mut Prepared, plan: &Plan) -> Result<()> {
     let Some(found) = prepared.found.take() else { return Ok(()) };
     let pushed = plan.images.iter().filter(|step| matches!(step.action, Action::Push | Action::Wait));
     let projects = pushed.filter_map(|step| harbor::project_of(&step.to.repository)).map(str::to_owned).collect();
     let found = found.for_pushes_to(&projects);
-    if !dry_run {
+    if !asked.dry_run {
         return found.check();
     }
-    prepared.notes.extend(found.problems().iter().map(|problem| told(args, &found, problem)));
-    let left = if args.create_projects { found.once_missing_created() } else { found };
+    prepared.notes.extend(found.problems().iter().map(|problem| told(asked.options, &found, problem)));
+    let left = if asked.options.create_projects { found.once_missing_created() } else { found };
     prepared.is_refused = left.check().is_err();
     Ok(())
 }
@@ -238,47 +224,42 @@ impl Prepared {
 }
 
 /// In a plan, what `--create-projects` will mend is no problem. Whether it mends what Harbor hides, nobody can say.
-fn told(args: &HarborArgs, found: &Preflight, problem: &harbor::Problem) -> String {
-    let mended = args.create_projects && !found.once_missing_created().problems().contains(problem);
+fn told(options: &HarborOptions, found: &Preflight, problem: &harbor::Problem) -> String {
+    let mended = options.create_projects && !found.once_missing_created().problems().contains(problem);
     if mended { format!("{}: it will be created", problem.text) } else { problem.to_string() }
 }
 
 /// Creates what is missing, unless something else stops the import anyway; gives what is found then.
 async fn create(
-    args: &HarborArgs,
+    asked: &Asked<'_>,
     registries: &Registries,
     harbor: &Harbor,
     found: &Preflight,
     repositories: &[Repository],
-    context: &Context,
 ) -> Result<Preflight> {
+    let Asked { options: wanted, events, .. } = *asked;
     found.once_created().check()?;
-    let options = ProjectOptions { public: args.project_public, quota: args.project_quota };
+    let options = ProjectOptions { public: wanted.public, quota: wanted.quota };
     for project in harbor::create_projects(registries, harbor, &found.to_create(), options).await? {
         if !project.existed {
-            context.events.report(Event::Notice(format!("project {} created", project.name)));
-            check_quota(args, registries, harbor, &project.name, context).await?;
+            events.report(Event::Notice(format!("project {} created", project.name)));
+            check_quota(asked, registries, harbor, &project.name).await?;
         }
     }
     harbor::preflight(registries, harbor, repositories).await
 }
 
 /// Harbor ignores a quota that somebody else than an administrator asks for, and creates the project all the same.
-async fn check_quota(
-    args: &HarborArgs,
-    registries: &Registries,
-    harbor: &Harbor,
-    project: &str,
-    context: &Context,
-) -> Result<()> {
-    let Some(wanted) = args.project_quota else { return Ok(()) };
+async fn check_quota(asked: &Asked<'_>, registries: &Registries, harbor: &Harbor, project: &str) -> Result<()> {
+    let Asked { options, events, .. } = *asked;
+    let Some(wanted) = options.quota else { return Ok(()) };
     let Some(limit) = harbor::storage_limit(registries, harbor, project).await? else {
         let text = format!(
             "whether project {project} has the storage quota of {} could not be checked: this account may not read it, and \
              Harbor lets only administrators choose it",
             bytes(wanted)
         );
-        context.events.report(Event::Warning(text));
+        events.report(Event::Warning(text));
         return Ok(());
     };
     if limit != Some(wanted) {
@@ -287,7 +268,7 @@ async fn check_quota(
             "project {project} has {limit}, not of {}: Harbor lets only administrators choose it; have one set it",
             bytes(wanted)
         );
-        context.events.report(Event::Warning(text));
+        events.report(Event::Warning(text));
     }
     Ok(())
 }
@@ -297,7 +278,7 @@ pub async fn check_quotas(
     prepared: &mut Prepared,
     registries: &Registries,
     plan: &Plan,
-    context: &Context,
+    events: &Events,
 ) -> Result<()> {
     let Some(harbor) = &prepared.harbor else { return Ok(()) };
     let mut adding: BTreeMap<String, u64> = BTreeMap::new();
@@ -313,7 +294,7 @@ pub async fn check_quotas(
     }
     for short in harbor::quotas(registries, harbor, &adding).await? {
         let text = short.problem().to_string();
-        context.events.report(Event::Warning(text.clone()));
+        events.report(Event::Warning(text.clone()));
         prepared.notes.push(text);
     }
     Ok(())

@@ -3,14 +3,12 @@
 
 use std::collections::HashSet;
 
-use super::super::{Cargo, FILES_AT_ONCE, OF_BUNDLE};
+use super::super::{FILES_AT_ONCE, OF_BUNDLE};
+use crate::app::push::{LeftOut, PushRequest};
 use crate::base::error::{Error, Reason, Result};
-use crate::base::progress::Event;
 use crate::base::progress::units::count;
+use crate::base::progress::{Event, Events};
 use crate::bundle::Bundle;
-use crate::cli::companions::counted;
-use crate::cli::context::Context;
-use crate::cli::push::report::named;
 use crate::content::Cached;
 use crate::increment::Expected;
 use crate::oci::Digest;
@@ -29,26 +27,21 @@ pub struct Lost {
     /// A line for each, for the end.
     faults: Vec<String>,
     /// About companions that the bundle brings and that are not pushed.
-    left_out: Option<String>,
+    left_out: Option<LeftOut>,
 }
 
 /// The images of `lock` in its order, without manifests that the target has where they are needed and does not give.
-pub async fn images(expected: &Expected<'_>, lock: &Lock, context: &Context) -> Vec<Result<Image>> {
+pub async fn images(expected: &Expected<'_>, lock: &Lock, events: &Events) -> Vec<Result<Image>> {
     let cached = Cached::new(expected, None);
-    let walk = Walk::new(&cached, OF_BUNDLE, context.events.clone()).leaving_withheld();
-    resolve::assemble_each(&walk, lock, Origin::Bundle, FILES_AT_ONCE, &context.events).await
+    let walk = Walk::new(&cached, OF_BUNDLE, events.clone()).leaving_withheld();
+    resolve::assemble_each(&walk, lock, Origin::Bundle, FILES_AT_ONCE, events).await
 }
 
 /// Tells images that can be pushed from those that a policy of the project alone keeps from being read.
 ///
 /// # Errors
 /// Every image that failed for any other reason.
-pub fn split(
-    images: Vec<Result<Image>>,
-    bundle: &Bundle,
-    targets: &Targets,
-    context: &Context,
-) -> Result<(Graph, Lost)> {
+pub fn split(images: Vec<Result<Image>>, bundle: &Bundle, targets: &Targets, events: &Events) -> Result<(Graph, Lost)> {
     let lock = bundle.lock();
     let assumed: HashSet<Digest> = bundle.json().assumed.iter().map(|assumed| assumed.digest).collect();
     let (mut left, mut seen, mut unbrought, mut without) = (0, HashSet::new(), Vec::new(), Vec::new());
@@ -62,7 +55,7 @@ pub fn split(
                 left += there.len();
                 // Several tags may mean the image.
                 carried.retain(|own| seen.insert((&to.repository, own.digest)));
-                without.extend((!carried.is_empty()).then_some(to));
+                without.extend((!carried.is_empty()).then(|| to.clone()));
                 let kind = |own: &Attached| Kind::of(own.tag.as_ref(), own.artifact_type.as_deref(), None);
                 unbrought.extend(carried.into_iter().map(kind));
                 graph.images.push(image);
@@ -77,15 +70,10 @@ pub fn split(
     }
     if left > 0 {
         let text = "left as the target has them: a policy of the project forbids reading them, or what they belong to";
-        context.events.report(Event::Notice(format!("{} {text}", count(left, "companion"))));
+        events.report(Event::Notice(format!("{} {text}", count(left, "companion"))));
     }
     if !unbrought.is_empty() {
-        lost.left_out = Some(format!(
-            "{} not brought ({}): whether their subject belongs to the image cannot be read while a policy of the project hides it. \
-             Run the same command again once the image can be pulled",
-            counted(&unbrought, false),
-            named(without)
-        ));
+        lost.left_out = Some(LeftOut { companions: unbrought, images: without });
     }
     match failures.is_empty() {
         true => Ok((graph, lost)),
@@ -99,8 +87,8 @@ fn reason(error: &Error) -> String {
 }
 
 impl Lost {
-    /// They count as failed beside what `cargo` brings.
-    pub fn beside(self, cargo: Cargo<'_>) -> Cargo<'_> {
-        Cargo { lost: self.images, faults: self.faults, left_out: self.left_out, ..cargo }
+    /// They count as failed beside what `request` brings.
+    pub fn beside(self, request: PushRequest<'_>) -> PushRequest<'_> {
+        PushRequest { lost: self.images, faults: self.faults, left_out: self.left_out, ..request }
     }
 }

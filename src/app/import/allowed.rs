@@ -1,16 +1,14 @@
-//! `import --allow`: what the isolated side lets in, asked of a bundle's lock and then of its manifests.
+//! What the isolated side lets in, asked of a bundle's lock and then of its manifests.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
 
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 
-use super::{Args, NOTHING};
+use super::{NOTHING, NamedAllowlist};
 use crate::base::error::{Error, Result};
-use crate::cli::allowlist::read_file;
 use crate::content::{Cached, Source};
 use crate::oci::{Digest, Manifest, Platform};
-use crate::pipeline::allowlist::{Allowlist, judged_by_config, refused};
+use crate::pipeline::allowlist::judged_by_config;
 use crate::pipeline::graph::{Graph, Image};
 use crate::pipeline::lock::Lock;
 use crate::pipeline::walk::{MAX_CONFIG, platform_of_config};
@@ -18,32 +16,23 @@ use crate::pipeline::walk::{MAX_CONFIG, platform_of_config};
 /// Configs read at the same time.
 const AT_ONCE: usize = 4;
 
-/// The list of `--allow`; without one, everything may enter.
-pub struct Allowed(Option<(PathBuf, Allowlist)>);
+/// The list of what may enter; without one, everything may.
+pub struct Allowed<'a>(pub Option<&'a NamedAllowlist>);
 
-impl Allowed {
-    /// # Errors
-    /// Not readable, or no allowlist.
-    pub fn read(args: &Args) -> Result<Allowed> {
-        let Some(path) = &args.allow else { return Ok(Allowed(None)) };
-        let list = Allowlist::parse_sources(&[], &[read_file(path)?]);
-        let list = list.map_err(|problems| refused("the allowlist", &problems))?;
-        Ok(Allowed(Some((path.clone(), list))))
-    }
-
+impl Allowed<'_> {
     /// # Errors
     /// Every image that the list does not allow, as far as the lock tells.
     pub fn check(&self, lock: &Lock) -> Result<()> {
-        let Some((path, list)) = &self.0 else { return Ok(()) };
-        none_of(path, lock.images.iter().filter_map(|image| list.refusal(image)).collect())
+        let Some(NamedAllowlist { name, list }) = self.0 else { return Ok(()) };
+        none_of(name, lock.images.iter().filter_map(|image| list.refusal(image)).collect())
     }
 
     /// # Errors
     /// The same, of what the manifests tell besides.
     pub fn check_content(&self, graph: &Graph) -> Result<()> {
-        let Some((path, list)) = &self.0 else { return Ok(()) };
+        let Some(NamedAllowlist { name, list }) = self.0 else { return Ok(()) };
         let manifests = graph.images.iter().flat_map(|image| &image.manifests).map(Manifest::digest).collect();
-        none_of(path, graph.images.iter().filter_map(|image| list.refusal_of_content(image, &manifests)).collect())
+        none_of(name, graph.images.iter().filter_map(|image| list.refusal_of_content(image, &manifests)).collect())
     }
 
     /// Reads what single images and attached ones are for in their configs, where the list bounds platforms. Those that are not
@@ -57,12 +46,14 @@ impl Allowed {
         graph: &Graph,
         at_hand: impl Fn(&Digest) -> bool,
     ) -> Result<()> {
-        let Some((path, list)) = self.0.as_ref().filter(|(_, list)| list.bounds_platforms()) else { return Ok(()) };
+        let Some(NamedAllowlist { name, list }) = self.0.filter(|allowed| allowed.list.bounds_platforms()) else {
+            return Ok(());
+        };
         let (cached, at_hand) = (Cached::new(source, None), &at_hand);
         let asked = stream::iter(&graph.images).map(|image| async { platforms(&cached, image, at_hand).await });
         let platforms: Vec<HashMap<Digest, Platform>> = asked.buffered(AT_ONCE).try_collect().await?;
         let images = graph.images.iter().zip(&platforms);
-        none_of(path, images.filter_map(|(image, platforms)| list.refusal_of_configs(image, platforms)).collect())
+        none_of(name, images.filter_map(|(image, platforms)| list.refusal_of_configs(image, platforms)).collect())
     }
 }
 
@@ -82,11 +73,11 @@ async fn platforms(
     Ok(platforms)
 }
 
-fn none_of(path: &Path, refusals: Vec<String>) -> Result<()> {
+fn none_of(name: &str, refusals: Vec<String>) -> Result<()> {
     if refusals.is_empty() {
         return Ok(());
     }
     let images = refusals.len();
-    let text = format!("{} does not allow {images} images of the bundle; {NOTHING}:", path.display());
+    let text = format!("{name} does not allow {images} images of the bundle; {NOTHING}:");
     Err(Error::damaged(text).listing(refusals.iter().map(|refusal| format!("  {refusal}"))))
 }

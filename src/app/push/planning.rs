@@ -2,8 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::super::context::Context;
-use super::{Cargo, Push, companions, target};
+use super::{Push, PushRequest, notices, target};
 use crate::base::error::{Error, Kind, Result};
 use crate::base::progress::Event;
 use crate::base::progress::units::count;
@@ -20,50 +19,48 @@ impl Push<'_> {
     pub(super) async fn plan(
         &self,
         registries: &Registries,
-        cargo: &Cargo<'_>,
+        request: &PushRequest<'_>,
         targets: &Targets,
         prepared: &target::Prepared,
-        context: &Context,
     ) -> Result<Plan> {
         let closed = |repository: &Repository| prepared.is_closed(repository);
-        let jobs = self.args.registry.jobs();
-        let (graph, may_be_half) = (&cargo.graph, cargo.arriving.is_some() || cargo.arrivals.is_some());
-        let before = plan::Before { may_be_half, places: &cargo.places };
-        let mut inventory = match self.args.reupload {
+        let jobs = self.jobs();
+        let (graph, may_be_half) = (&request.graph, request.arriving.is_some() || request.arrivals.is_some());
+        let before = plan::Before { may_be_half, places: &request.places };
+        let mut inventory = match self.options.reupload {
             true => {
-                let mut inventory = plan::take_tags(registries, graph, targets, &closed, jobs, &context.events).await?;
-                inventory.rely_on(&self.proven_places(registries, cargo, context).await?);
+                let mut inventory =
+                    plan::take_tags(registries, graph, targets, &closed, jobs, &self.environment.events).await?;
+                inventory.rely_on(&self.proven_places(registries, request).await?);
                 inventory
             }
-            false => plan::take_inventory(registries, graph, targets, &closed, jobs, before, &context.events).await?,
+            false => {
+                plan::take_inventory(registries, graph, targets, &closed, jobs, before, &self.environment.events)
+                    .await?
+            }
         };
         for (tag, digest) in prepared.read_blocked(&inventory, registries).await? {
             let why = inventory.blocked.remove(&tag).unwrap_or_default();
             inventory.withheld.insert((tag.repository.clone(), digest), why);
-            if !self.args.reupload {
+            if !self.options.reupload {
                 inventory.manifests.insert((tag.repository.clone(), digest));
             }
             inventory.tags.insert(tag, digest);
         }
         let moved = inventory.moved(graph, targets);
         inventory.immutable = prepared.immutable(&moved, registries).await?;
-        let on_existing = self.args.on_existing.into();
-        let plan = Plan::proven(registries, graph, targets, &mut inventory, on_existing, jobs, &context.events).await?;
-        check_places(cargo, &inventory)?;
+        let on_existing = self.options.on_existing;
+        let plan =
+            Plan::proven(registries, graph, targets, &mut inventory, on_existing, jobs, &self.environment.events)
+                .await?;
+        check_places(request, &inventory)?;
         // The push itself says so when it is done.
         let replaced =
-            plan.images.iter().filter(|_| self.args.dry_run).filter_map(|step| Some((step, step.replaced()?)));
+            plan.images.iter().filter(|_| self.options.dry_run).filter_map(|step| Some((step, step.replaced()?)));
         for (step, digest) in replaced {
-            context.events.report(Event::Notice(format!("{} is overwritten; it was {digest}", step.to)));
+            self.environment.events.report(Event::Notice(format!("{} is overwritten; it was {digest}", step.to)));
         }
-        companions::notices(&plan).into_iter().for_each(|notice| context.events.report(Event::Notice(notice)));
-        if self.args.dry_run {
-            let steps = plan.images.iter().flat_map(|step| step.companions.iter().map(move |own| (step, own)));
-            let left = companions::NotBrought::among(steps.map(|(step, own)| (step, own, &own.action)));
-            let warnings = left.failures().chain(left.warnings()).chain(cargo.left_out.clone());
-            warnings.for_each(|text| context.events.report(Event::Warning(text)));
-            left.notice().into_iter().for_each(|text| context.events.report(Event::Notice(text)));
-        }
+        notices::notices(&plan).into_iter().for_each(|notice| self.environment.events.report(Event::Notice(notice)));
         Ok(plan)
     }
 
@@ -75,19 +72,18 @@ impl Push<'_> {
     async fn proven_places(
         &self,
         registries: &Registries,
-        cargo: &Cargo<'_>,
-        context: &Context,
+        request: &PushRequest<'_>,
     ) -> Result<HashMap<Digest, Repository>> {
-        let mut places = cargo.places.clone();
-        if places.is_empty() || self.args.dry_run {
+        let mut places = request.places.clone();
+        if places.is_empty() || self.options.dry_run {
             return Ok(places);
         }
-        let blobs = cargo.graph.blobs().into_iter();
+        let blobs = request.graph.blobs().into_iter();
         let blobs = blobs.filter_map(|blob| Some((places.get(&blob.digest)?.clone(), blob))).collect();
-        let (target, events) = (registries.itself(), context.events.clone());
+        let (target, events) = (registries.itself(), self.environment.events.clone());
         let options = prove::Options { jobs: self.jobs(), every_repository: false };
         for (digest, error) in (prove::Prover { target: &target, options, events }).broken(blobs).await? {
-            context.events.report(Event::Warning(error.chain()));
+            self.environment.events.report(Event::Warning(error.chain()));
             places.remove(&digest);
         }
         Ok(places)
@@ -98,11 +94,11 @@ impl Push<'_> {
 ///
 /// # Errors
 /// [`Kind::Lacking`]: there is one.
-fn check_places(cargo: &Cargo<'_>, inventory: &plan::Inventory) -> Result<()> {
+fn check_places(request: &PushRequest<'_>, inventory: &plan::Inventory) -> Result<()> {
     let is_lost = |(digest, place): &(&Digest, &Repository)| inventory.elsewhere.get(digest) != Some(place);
-    let lost: BTreeMap<_, _> = cargo.places.iter().filter(is_lost).collect();
+    let lost: BTreeMap<_, _> = request.places.iter().filter(is_lost).collect();
     let Some((digest, place)) = lost.first_key_value() else { return Ok(()) };
-    cargo.note_lacking.map_or(Ok(()), |note| note(&lost.keys().map(|digest| **digest).collect()))?;
+    request.note_lacking.map_or(Ok(()), |note| note(&lost.keys().map(|digest| **digest).collect()))?;
     let blobs = count(lost.len(), "blob");
     let text =
         format!("the bundle relies on {blobs} that the target claims to have and cannot give: {digest} of {place}");

@@ -71,7 +71,7 @@ impl Left {
         let (source, mut has_unclear) = (pruning.registries.itself(), false);
         for (repository, (tags, companions)) in self.0.iter().filter(|(_, (_, companions))| !companions.is_empty()) {
             let wanted = wanted.0.get(repository).map(Vec::as_slice).unwrap_or_default();
-            let warn = |text: String| pruning.context.events.report(Event::Warning(text));
+            let warn = |text: String| pruning.events.report(Event::Warning(text));
             let withheld = ByApi(pruning.registries);
             let found = match orphans((&source, &withheld), repository, companions, tags, wanted).await {
                 Ok(found) => found,

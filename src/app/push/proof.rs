@@ -1,14 +1,11 @@
 //! `--prove`: what a push has brought, or found there, is read back at once.
 
 use std::sync::Arc;
-use std::time::Instant;
 
-use super::super::context::Context;
-use super::super::exit::Outcome;
-use super::super::prove;
-use super::{Ended, Push};
+use super::{Ended, Push, PushRequest};
+use crate::app::prove::{self, Proof};
 use crate::base::error::Result;
-use crate::pipeline::graph::{Graph, Image};
+use crate::pipeline::graph::Image;
 use crate::pipeline::lock::Attached;
 use crate::pipeline::plan::{self, CompanionStep, ImageStep};
 use crate::pipeline::prove::{Claim, Confirmed};
@@ -16,45 +13,44 @@ use crate::pipeline::transfer::{self, Done};
 use crate::transport::registry::Registries;
 
 impl Push<'_> {
-    /// Reads back what was pushed or was there; an image that is not proven has failed. Gives how the proof ended.
+    /// Reads back what was pushed or was there; an image that is not proven has failed. `None`: nothing was to be
+    /// read. The receipt is written before: how a proof of hours ends must not cost it.
     ///
     /// # Errors
     /// What keeps everything from being proven.
     pub(super) async fn prove(
         &self,
         registries: &Registries,
-        graph: &Graph,
+        request: &PushRequest<'_>,
         (ended, outcome): (&mut Ended<'_>, &mut transfer::Outcome),
-        context: &Context,
-    ) -> Result<Outcome> {
-        let (started, plan) = (Instant::now(), ended.plan);
+    ) -> Result<Option<Proof>> {
+        self.write_receipt(&self.receipt(request, ended, outcome))?;
+        let (graph, plan) = (&request.graph, ended.plan);
         let images = graph.images.iter().zip(&plan.images).zip(&outcome.images);
         let is_there = |result: &Result<Done, _>| matches!(result, Ok(Done::Pushed | Done::Present));
         let there = images.filter(|(_, result)| is_there(result));
         let claims: Vec<Claim> = there.map(|((image, step), _)| claim(image, step, outcome)).collect();
         if claims.is_empty() {
-            return Ok(Outcome::Done);
+            return Ok(None);
         }
         let lists = graph.images.iter().zip(&plan.images).flat_map(|(image, step)| plan::lists(image, &step.to));
         let lists = lists.map(|(_, list)| (list.digest(), list.clone())).collect();
         let digests = transfer::confirmed(graph, plan, outcome);
         let confirmed = Confirmed { digests, lists, ..Confirmed::default() };
-        let state = self.args.receipt.as_deref().map(prove::state_beside);
+        let state = self.options.receipt.as_ref().map(|receipt| prove::state_beside(&receipt.path));
         let options = crate::pipeline::prove::Options { jobs: self.jobs(), every_repository: false };
         let (registry, state, dry_run) = (self.registry(), state.as_deref(), false);
         let proof = prove::Job { registries, registry, options, state, dry_run };
-        let proof = proof.run(&claims, &confirmed, context).await?;
-        context.say(&prove::summary(&proof, started));
+        let proof = proof.run(&claims, &confirmed, self.environment).await?;
         let there = outcome.images.iter_mut().zip(&mut ended.proven).filter(|(result, _)| is_there(result));
-        for ((result, proven), found) in there.zip(&proof.plan.images) {
+        for ((result, proven), found) in there.zip(&proof.images) {
             let failure = prove::failure(found);
             *proven = Some(failure.is_none() && found.withheld().is_none());
             if let Some(error) = failure {
                 *result = Err(Arc::new(error));
             }
         }
-        prove::tell_withheld(&proof.plan, context);
-        Ok(prove::outcome(&proof.plan))
+        Ok(Some(proof))
     }
 }
 

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 
-use super::super::push::Arriving;
+use crate::app::push::Arriving;
 use crate::base::error::{Error, Result};
 use crate::bundle::Bundle;
 use crate::bundle::volumes::{Opened, State, Volume};

@@ -1,23 +1,30 @@
 //! What accompanies an image that is inspected.
 
-use serde_json::{Value, json};
+use serde::Serialize;
 
-use super::super::context::Context;
-use super::super::table;
+use crate::app::environment::Environment;
 use crate::base::progress::Event;
-use crate::base::progress::units::bytes;
 use crate::content::{Cached, Source};
 use crate::oci::{Child, Digest, Manifest, Platform, Reference};
 use crate::pipeline::companion::Kind;
-use crate::pipeline::lock::{Attached, Lock, LockedImage};
+use crate::pipeline::lock::{Attached, LockedImage};
 use crate::pipeline::walk::{Options, Referrers, Walk, Wanted};
 
-/// A companion of what is shown.
+/// What accompanies an image.
+#[derive(Clone, Debug, Serialize)]
 pub struct Companion {
-    kind: Kind,
-    attached: Attached,
-    /// What it is about, in words.
-    about: String,
+    #[serde(flatten)]
+    pub attached: Attached,
+    pub kind: Kind,
+    /// What it speaks of: `the image`, `the index`, a platform, or the start of a digest.
+    pub about: String,
+}
+
+/// What is shown: the manifest that `reference` leads to, and the one that is looked at.
+pub struct Shown<'a> {
+    pub reference: &'a Reference,
+    pub root: &'a Manifest,
+    pub manifest: &'a Manifest,
 }
 
 /// What accompanies what is shown.
@@ -32,14 +39,14 @@ pub struct Companions {
 /// be asked costs a warning.
 pub async fn of(
     source: &Cached<'_>,
-    reference: &Reference,
-    (root, shown): (&Manifest, &Manifest),
-    locked: Option<(&Lock, &LockedImage)>,
-    context: &Context,
+    shown: &Shown<'_>,
+    locked: Option<&LockedImage>,
+    environment: &Environment,
 ) -> Companions {
+    let Shown { reference, root, manifest: shown } = *shown;
     let (all, unknown) = match locked {
-        Some((_, image)) => (image.companions().to_vec(), image.attached_unknown),
-        None => at_registry(source, reference, context).await,
+        Some(image) => (image.companions().to_vec(), image.attached_unknown),
+        None => at_registry(source, reference, environment).await,
     };
     let is_whole = root.digest() == shown.digest();
     let mut found: Vec<Companion> = Vec::new();
@@ -57,9 +64,9 @@ pub async fn of(
 }
 
 /// What is attached, and whether there may be more.
-async fn at_registry(source: &Cached<'_>, reference: &Reference, context: &Context) -> (Vec<Attached>, bool) {
+async fn at_registry(source: &Cached<'_>, reference: &Reference, environment: &Environment) -> (Vec<Attached>, bool) {
     let options = Options { index: None, available_platforms: false, referrers: Referrers::Look, foreign_layers: true };
-    let walk = Walk::new(source, options, context.events.clone());
+    let walk = Walk::new(source, options, environment.events.clone());
     let walk = walk.with_untold_effect("those that were found are shown");
     let wanted = Wanted { reference: reference.clone(), rename: None, platforms: Vec::new(), written: String::new() };
     let found = walk.discover(&wanted).await;
@@ -68,7 +75,7 @@ async fn at_registry(source: &Cached<'_>, reference: &Reference, context: &Conte
         Ok(image) => (image.locked.attached.unwrap_or_default(), image.locked.attached_unknown),
         Err(error) => {
             let text = format!("signatures and other companions of {reference} are not shown: {}", error.chain());
-            context.events.report(Event::Warning(text));
+            environment.events.report(Event::Warning(text));
             (Vec::new(), true)
         }
     }
@@ -89,34 +96,7 @@ fn platform_of(root: &Manifest, digest: &Digest) -> Option<String> {
 }
 
 /// The platform that a child of an index speaks of, if it is one of BuildKit's attestations.
-pub fn attested(index: &Manifest, child: &Child) -> Option<String> {
+pub(super) fn attested(index: &Manifest, child: &Child) -> Option<String> {
     let subject = child.descriptor.attestation_subject()?;
     Some(platform_of(index, &subject).unwrap_or_else(|| subject.short()))
-}
-
-impl Companion {
-    pub fn as_json(&self) -> Value {
-        let mut value = json!(self.attached);
-        value["kind"] = json!(self.kind);
-        value["about"] = self.about.clone().into();
-        value
-    }
-}
-
-/// Below the content of the image; empty where there are none.
-pub fn table(companions: &Companions) -> String {
-    let more = match companions.unknown {
-        true => "\nwhat else is attached is unknown: its registry did not say\n",
-        false => "",
-    };
-    if companions.found.is_empty() {
-        return more.to_owned();
-    }
-    let row = |own: &Companion| {
-        let found_by = own.attached.tag.as_ref().map_or_else(|| "referrer".to_owned(), ToString::to_string);
-        let (size, digest) = (bytes(own.attached.size), own.attached.digest.to_string());
-        vec![own.kind.to_string(), own.about.clone(), size, digest, found_by]
-    };
-    let rows: Vec<Vec<String>> = companions.found.iter().map(row).collect();
-    format!("\n{}{more}", table::render(&["COMPANION", "OF", "SIZE", "DIGEST", "FOUND BY"], &rows))
 }
