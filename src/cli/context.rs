@@ -1,6 +1,6 @@
 //! What every command stands in: where events go, what is printed how, the clock and the environment.
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -11,7 +11,7 @@ use tracing_subscriber::EnvFilter;
 
 use super::hint;
 use crate::base::error::{Error, Kind, Result};
-use crate::base::fsops;
+use crate::base::fsops::Replacement;
 use crate::base::progress::{Event, Events, Json, Lines, Reporter, Terminal, plain, shown_line};
 use crate::pipeline::transfer::Publishing;
 
@@ -243,27 +243,24 @@ pub fn take_stdin(what: &'static str) -> Result<()> {
 /// The first that cannot be written.
 pub fn check_writable<'a>(paths: impl IntoIterator<Item = &'a PathBuf>) -> Result<()> {
     let check = |path: &Path| match path.metadata() {
-        Ok(metadata) if metadata.is_dir() => Err(io::ErrorKind::IsADirectory.into()),
+        Ok(metadata) if metadata.is_dir() => Err(Error::disk("writing", path, std::io::ErrorKind::IsADirectory.into())),
         Ok(metadata) if !metadata.is_file() => Ok(()),
-        _ => fsops::beside(path).map(drop),
+        _ => Replacement::of(path).map(drop),
     };
-    paths.into_iter().try_for_each(|path| check(path).map_err(|e| Error::disk("writing", path, e)))
+    paths.into_iter().try_for_each(|path| check(path))
 }
 
 /// Writes a small file at once: no reader ever sees half of it.
 pub fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
-    let write = || -> io::Result<()> {
-        let mut file = fsops::beside(path)?;
-        file.write_all(bytes)?;
-        // Temporary files are for their owner only; this one is like any other file.
-        let readable = std::os::unix::fs::PermissionsExt::from_mode(0o644);
-        file.as_file().set_permissions(readable)?;
-        fsops::replace(file, path)
-    };
+    let fail = |e| Error::disk("writing", path, e);
     // A pipe or a device cannot be replaced.
-    let special = path.metadata().is_ok_and(|metadata| !metadata.is_file());
-    let written = if special { std::fs::write(path, bytes) } else { write() };
-    written.map_err(|e| Error::disk("writing", path, e))
+    if path.metadata().is_ok_and(|metadata| !metadata.is_file()) {
+        return std::fs::write(path, bytes).map_err(fail);
+    }
+    let mut new = Replacement::of(path)?;
+    new.file().write_all(bytes).map_err(fail)?;
+    new.make_readable()?;
+    new.commit()
 }
 
 /// Passes all events on and remembers whether one of them says that the result lacks something.

@@ -9,7 +9,6 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -22,6 +21,7 @@ use tokio::sync::OwnedMutexGuard;
 use tokio::task::{JoinHandle, spawn_blocking};
 
 use crate::base::error::{Error, Kind, Result};
+use crate::base::fsops::Entry;
 use crate::content::Slice;
 use crate::oci::{Algorithm, Digest, Hasher};
 
@@ -55,7 +55,8 @@ struct Upload {
 /// What has arrived of a blob. Its file goes with it, unless it got a name before.
 struct Received {
     file: Arc<File>,
-    path: PathBuf,
+    /// The name it has until it is whole.
+    entry: Entry,
     size: u64,
     hasher: Hasher,
     touched: Instant,
@@ -128,7 +129,7 @@ impl Received {
         for piece in batch {
             if let Err(error) = self.file.write_all_at(piece, position) {
                 self.share.shrink(more);
-                return Err(Error::disk("writing", &self.path, error));
+                return Err(Error::disk("writing", self.entry.path(), error));
             }
             hasher.update(piece);
             position += piece.len() as u64;
@@ -147,8 +148,8 @@ impl Received {
         if algorithm == Algorithm::Sha256 {
             return Ok(self.hasher.clone().finish());
         }
-        let whole = Slice::new(Arc::clone(&self.file), &self.path, 0, self.size);
-        whole.hash(algorithm, &|_| {}).map_err(|e| Error::disk("reading", &self.path, e))
+        let whole = Slice::new(Arc::clone(&self.file), self.entry.path(), 0, self.size);
+        whole.hash(algorithm, &|_| {}).map_err(|e| Error::disk("reading", self.entry.path(), e))
     }
 
     /// `Range` of an upload: inclusive, so that nothing and one byte look alike.
@@ -160,7 +161,7 @@ impl Received {
 impl Drop for Received {
     fn drop(&mut self) {
         // Not there any more when it has got its name.
-        let _ = std::fs::remove_file(&self.path);
+        let _ = self.entry.remove();
     }
 }
 
@@ -186,10 +187,10 @@ pub async fn start(
     }
     let promised = query.digest("digest")?;
     let id = new_id()?;
-    let (file, path) = writer.unfinished(&id)?;
+    let (file, entry) = writer.unfinished(&id)?;
     let hasher = Hasher::new(Algorithm::Sha256);
     let (touched, share) = (Instant::now(), Share::of(&writer.quota));
-    let received = Received { file: Arc::new(file), path, size: 0, hasher, touched, share };
+    let received = Received { file: Arc::new(file), entry, size: 0, hasher, touched, share };
     let upload = Upload { name: name.to_owned(), received: Arc::new(tokio::sync::Mutex::new(received)) };
     writer.uploads.add(&id, upload.clone())?;
     if let Some(digest) = promised {
@@ -245,7 +246,7 @@ async fn adopt(shelf: &Arc<Shelf>, name: &str, held: Held, expected: Digest) -> 
         let mut held = held;
         let found = held.digest(expected.algorithm())?;
         if let Some(writer) = shelf.writer().filter(|_| found == expected)
-            && writer.adopt(&held.file, &held.path, &found)?
+            && writer.adopt(&held.file, &held.entry, &found)?
         {
             held.share.keep();
         }
