@@ -1,12 +1,11 @@
 //! Small local files that a command reads or writes as a whole.
 
-use std::fs::{File, Permissions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::PermissionsExt;
+use std::fs::File;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
 use crate::base::error::{Error, Result};
-use crate::base::fsops;
+use crate::base::fsops::Replacement;
 
 /// A text, and what errors call it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,11 +60,11 @@ pub fn read_bounded(path: &Path, limit: u64) -> Result<Text> {
 /// The first that cannot be written.
 pub fn check_writable<'a>(paths: impl IntoIterator<Item = &'a PathBuf>) -> Result<()> {
     let check = |path: &Path| match path.metadata() {
-        Ok(metadata) if metadata.is_dir() => Err(io::ErrorKind::IsADirectory.into()),
+        Ok(metadata) if metadata.is_dir() => Err(Error::disk("writing", path, std::io::ErrorKind::IsADirectory.into())),
         Ok(metadata) if !metadata.is_file() => Ok(()),
-        _ => fsops::beside(path).map(drop),
+        _ => Replacement::of(path).map(drop),
     };
-    paths.into_iter().try_for_each(|path| check(path).map_err(|e| Error::disk("writing", path, e)))
+    paths.into_iter().try_for_each(|path| check(path))
 }
 
 /// Writes a small file at once: no reader ever sees half of it.
@@ -73,15 +72,13 @@ pub fn check_writable<'a>(paths: impl IntoIterator<Item = &'a PathBuf>) -> Resul
 /// # Errors
 /// It cannot be written.
 pub fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
-    let write = || -> io::Result<()> {
-        let mut file = fsops::beside(path)?;
-        file.write_all(bytes)?;
-        // Temporary files are for their owner only; this one is like any other file.
-        file.as_file().set_permissions(Permissions::from_mode(0o644))?;
-        fsops::replace(file, path)
-    };
+    let fail = |e| Error::disk("writing", path, e);
     // A pipe or a device cannot be replaced.
-    let special = path.metadata().is_ok_and(|metadata| !metadata.is_file());
-    let written = if special { std::fs::write(path, bytes) } else { write() };
-    written.map_err(|e| Error::disk("writing", path, e))
+    if path.metadata().is_ok_and(|metadata| !metadata.is_file()) {
+        return std::fs::write(path, bytes).map_err(fail);
+    }
+    let mut new = Replacement::of(path)?;
+    new.file().write_all(bytes).map_err(fail)?;
+    new.make_readable()?;
+    new.commit()
 }

@@ -5,7 +5,6 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::format::{self, Known, Metadata};
-use super::medium::{self, WriteLock};
 use super::offsets::TarPlan;
 use super::open::Bundle;
 use super::stream::Compressed;
@@ -13,6 +12,7 @@ use super::tools::are_those_of;
 use super::writer::{Finished, Options, Writer, is_tar};
 use super::{Contents, directory, in_volumes, leftovers, signed, stamp, tarfile};
 use crate::base::error::{Error, Kind, Result};
+use crate::base::fsops::{self, Entry, WriteLock};
 use crate::base::progress::Events;
 use crate::content::LinkMode;
 use crate::oci::Digest;
@@ -74,7 +74,7 @@ impl Writer {
     /// # Errors
     /// Another run is writing `out`, or something that no export has made is where this one would write.
     pub fn check_free(out: &Path) -> Result<()> {
-        let out = &medium::settle(out)?;
+        let out = &fsops::canonicalize(out)?;
         WriteLock::check(out)?;
         if is_tar(out) { tarfile::refuse_foreign(out) } else { directory::refuse_foreign(out) }
     }
@@ -86,7 +86,7 @@ impl Writer {
     pub fn former(out: &Path) -> Result<Option<Bundle>> {
         let former = Bundle::open(out).ok().filter(|bundle| bundle.layout().is_tar() == is_tar(out));
         if former.is_none() {
-            refuse_foreign(&medium::settle(out)?)?;
+            refuse_foreign(&fsops::canonicalize(out)?)?;
         }
         Ok(former)
     }
@@ -99,16 +99,18 @@ impl Writer {
         if let Some(volumes) = &options.volumes {
             return in_volumes::survey(out, volumes, contents, options);
         }
-        let out = &medium::settle(out)?;
+        let out = &fsops::canonicalize(out)?;
         refuse_foreign(out)?;
         let directory = existing_ancestor(out);
-        let free = medium::free_space(&directory)?;
-        let at_hand = at_hand(out, contents);
+        let free = fsops::free_space(&directory)?;
+        // Where there is no directory yet, nothing was begun.
+        let entry = Entry::of(out).ok();
+        let at_hand = at_hand(out, entry.as_ref(), contents);
         let present = at_hand.iter().map(|(_, size)| *size).fold(0, u64::saturating_add);
         let links = options.link != LinkMode::Copy && options.device.is_some_and(|device| is_on(&directory, device));
         // A plan takes memory with the bytes that manifests announce, which may be anything: none is made of what cannot fit.
         let total = contents.files().map(|(_, size)| size).fold(0, u64::saturating_add);
-        if !links && total.saturating_sub(present) > free.saturating_add(tarfile::begun(out)) {
+        if !links && total.saturating_sub(present) > free.saturating_add(entry.as_ref().map_or(0, tarfile::begun)) {
             return Ok(Survey { total, present, needed: total.saturating_sub(present), free });
         }
         let metadata = planned(contents, options)?;
@@ -116,7 +118,7 @@ impl Writer {
         let files = metadata.iter().map(|file| file.bytes.len() as u64).chain(contents.files().map(|(_, size)| size));
         let total = if is_tar(out) { plan.length } else { files.fold(0, u64::saturating_add) };
         let needed = if is_tar(out) {
-            plan.length.saturating_sub(tarfile::reserved(out, &plan))
+            plan.length.saturating_sub(entry.map_or(0, |entry| tarfile::reserved(&entry, &plan)))
         } else if links {
             plan.length.saturating_sub(contents.blobs.iter().map(|blob| blob.size).fold(0, u64::saturating_add))
         } else {
@@ -161,7 +163,7 @@ pub(super) fn refuse_foreign(out: &Path) -> Result<()> {
     }
     let Ok(metadata) = out.symlink_metadata() else { return Ok(()) };
     let refuse = |why: &str| Err(Error::input(format!("writing {}: {why}", out.display())));
-    if metadata.is_dir() && medium::is_mount_point(out) {
+    if metadata.is_dir() && fsops::is_mount_point(out) {
         return refuse("a file system is mounted there; name a file or a directory on it");
     }
     let empty = metadata.is_dir() && std::fs::read_dir(out).is_ok_and(|mut entries| entries.next().is_none());
@@ -184,10 +186,10 @@ pub(super) fn refuse_foreign(out: &Path) -> Result<()> {
 }
 
 /// Wanted blobs that seem to be there, with their sizes in bytes.
-fn at_hand(out: &Path, contents: &Contents) -> Vec<(Digest, u64)> {
+fn at_hand(out: &Path, entry: Option<&Entry>, contents: &Contents) -> Vec<(Digest, u64)> {
     let finished = Bundle::open(out).ok();
-    let partial = medium::beside(out, ".partial");
-    let claims = super::journal::Claims::read(&tarfile::partial(out).1).unwrap_or_default();
+    let partial = fsops::beside(out, ".partial");
+    let claims = entry.and_then(|entry| super::journal::Claims::read(&tarfile::partial(entry).1)).unwrap_or_default();
     let blobs = contents.blobs.iter().map(|blob| (blob.digest, blob.size));
     blobs
         .filter(|(digest, size)| {
@@ -205,9 +207,9 @@ fn is_on(directory: &Path, device: u64) -> bool {
 
 /// The directory that `out` is to be in, or the nearest above that is there.
 pub(super) fn existing_ancestor(out: &Path) -> PathBuf {
-    let mut directory = medium::parent(out);
+    let mut directory = fsops::parent(out);
     while !directory.exists() {
-        directory = medium::parent(directory);
+        directory = fsops::parent(directory);
     }
     directory.to_owned()
 }

@@ -1,104 +1,103 @@
 //! The directory form while it is written: `OUT.partial/`, which becomes `OUT` when it is whole.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::fs::File;
+use std::io::Write;
+use std::path::Path;
 use std::sync::Arc;
 
 use super::format::Metadata;
 use super::hashers::Hashers;
 use super::place::{Place, Sealing, Slot};
-use super::{Tool, medium};
+use super::tools::{TOOLS, Tool, mode_of};
 use crate::base::error::{Error, Result};
+use crate::base::fsops::{self, Dir, Entry, Linkable, Linked, Open, replace_directory};
+use crate::content::Slice;
 use crate::content::chunks::Chunks;
-use crate::content::{Linkable, Linked, Slice};
-use crate::oci::{Descriptor, Digest};
+use crate::oci::{Algorithm, Descriptor, Digest};
 
 /// How an unfinished blob is called: its length says how far it has come.
 const UNFINISHED: &str = ".partial";
+/// Of directories.
+const MODE: u32 = 0o777;
 
 pub struct Directory {
-    out: PathBuf,
-    root: PathBuf,
+    out: Entry,
+    partial: Entry,
+    root: Dir,
+    /// Where the blobs of each algorithm are.
+    sha256: Dir,
+    sha512: Dir,
 }
 
 impl Directory {
-    pub fn create(out: &Path) -> Result<Directory> {
-        refuse_foreign(out)?;
-        let root = medium::beside(out, ".partial");
-        for algorithm in ["sha256", "sha512"] {
-            let path = root.join("blobs").join(algorithm);
-            fs::create_dir_all(&path).map_err(|e| Error::disk("creating", &path, e))?;
-        }
-        Ok(Directory { out: out.to_owned(), root })
+    pub fn create(out: &Entry) -> Result<Directory> {
+        refuse_foreign(out.path())?;
+        let partial = out.beside(".partial");
+        let root = out.dir().make(partial.name(), MODE)?.dir;
+        let blobs = root.make("blobs", MODE)?.dir;
+        let (sha256, sha512) = (blobs.make("sha256", MODE)?.dir, blobs.make("sha512", MODE)?.dir);
+        Ok(Directory { out: out.clone(), partial, root, sha256, sha512 })
     }
 
-    /// Where a finished blob is.
-    pub fn path_of(&self, digest: &Digest) -> PathBuf {
-        self.root.join(digest.blob_path())
+    /// A finished blob.
+    pub fn blob(&self, digest: &Digest) -> Entry {
+        let dir = match digest.algorithm() {
+            Algorithm::Sha256 => &self.sha256,
+            Algorithm::Sha512 => &self.sha512,
+        };
+        Entry::in_dir(dir, digest.hex())
     }
 
-    fn unfinished(&self, digest: &Digest) -> PathBuf {
-        medium::beside(&self.path_of(digest), UNFINISHED)
+    fn unfinished(&self, digest: &Digest) -> Entry {
+        self.blob(digest).beside(UNFINISHED)
     }
 
     /// Puts a proven file of another bundle in place, without a copy; `false` where the file system cannot.
     pub fn link(&self, from: &Path, digest: &Digest) -> bool {
-        let to = self.path_of(digest);
-        fs::hard_link(from, &to).is_ok()
+        self.blob(digest).link_to(from)
     }
 
     /// Removes what an earlier run has left and nobody wants any more; gives the blobs among it, with their bytes.
     pub fn remove_unwanted(&self, wanted: impl Fn(&Digest) -> bool) -> Result<Vec<(Digest, u64)>> {
         let mut removed = Vec::new();
-        for entry in walkdir::WalkDir::new(&self.root).min_depth(1).contents_first(true) {
-            let entry = entry.map_err(|e| Error::disk("reading", &self.root, e.into()))?;
-            let name = entry.file_name().to_string_lossy().into_owned();
+        self.root.each_file(&mut |file| {
+            let name = file.name().to_string_lossy();
             let hex = name.strip_suffix(UNFINISHED).unwrap_or(&name);
-            let algorithm = entry.path().parent().and_then(Path::file_name).unwrap_or_default().to_string_lossy();
-            let digest = format!("{algorithm}:{hex}").parse::<Digest>().ok().filter(|_| entry.file_type().is_file());
-            if entry.file_type().is_dir() || digest.as_ref().is_some_and(&wanted) {
-                continue;
+            let algorithm = file.dir().path().file_name().unwrap_or_default().to_string_lossy();
+            let digest = format!("{algorithm}:{hex}").parse::<Digest>().ok().filter(|_| file.is_file());
+            if digest.as_ref().is_some_and(&wanted) {
+                return Ok(());
             }
-            let size = entry.metadata().map_or(0, |metadata| metadata.len());
+            let size = file.stat().and_then(|stat| u64::try_from(stat.st_size).ok()).unwrap_or_default();
             removed.extend(digest.map(|digest| (digest, size)));
-            fs::remove_file(entry.path()).map_err(|e| Error::disk("removing", entry.path(), e))?;
-        }
+            file.remove()
+        })?;
         Ok(removed)
     }
 
-    /// A new file: what had the name may be a link to a file of somebody else.
-    fn write(&self, path: &Path, bytes: &[u8]) -> Result<()> {
-        remove(path)?;
-        let mut file = File::create_new(path).map_err(|e| Error::disk("creating", path, e))?;
-        file.write_all(bytes).map_err(|e| Error::disk("writing", path, e))
-    }
-
     fn pack(&self, tool: &Tool) -> Result<()> {
-        let path = self.root.join(tool.path());
-        let parent = medium::parent(&path);
-        fs::create_dir_all(parent).map_err(|e| Error::disk("creating", parent, e))?;
-        remove(&path)?;
-        let file = Arc::new(medium::create_new(&path, &tool.path())?);
-        tool.write_to(&Slot::new(file, &path, 0, tool.size(), 0))
+        let entry = self.root.make_parents(&tool.path(), MODE)?;
+        let file = Arc::new(new_file(&entry, mode_of(&tool.path()))?);
+        tool.write_to(&Slot::new(file, entry.path(), 0, tool.size(), 0))
     }
 }
 
-fn remove(path: &Path) -> Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::disk("removing", path, error)),
-        _ => Ok(()),
-    }
+/// A new file: what had the name may be a link to a file of somebody else.
+fn new_file(entry: &Entry, mode: u32) -> Result<File> {
+    entry.remove()?;
+    entry.create_new(mode)
+}
+
+fn write(entry: &Entry, bytes: &[u8]) -> Result<File> {
+    let mut file = new_file(entry, 0o666)?;
+    file.write_all(bytes).map_err(|e| Error::disk("writing", entry.path(), e))?;
+    Ok(file)
 }
 
 /// Removes an unfinished bundle.
-pub fn abandon(out: &Path) -> Result<()> {
-    refuse_foreign(out)?;
-    let root = medium::beside(out, ".partial");
-    match fs::remove_dir_all(&root) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::disk("removing", &root, error)),
-        _ => Ok(()),
-    }
+pub fn abandon(out: &Entry) -> Result<()> {
+    refuse_foreign(out.path())?;
+    out.beside(".partial").remove_tree()
 }
 
 /// Something else may have the place of an unfinished directory.
@@ -106,17 +105,17 @@ pub fn abandon(out: &Path) -> Result<()> {
 /// # Errors
 /// It has.
 pub fn refuse_foreign(out: &Path) -> Result<()> {
-    let root = medium::beside(out, ".partial");
+    let root = fsops::beside(out, ".partial");
     let own = ["blobs", "blobs/sha256", "blobs/sha512", "tools"].map(|name| root.join(name));
-    std::iter::once(&root).chain(&own).try_for_each(|path| medium::refuse_other_than_directory(path))
+    std::iter::once(&root).chain(&own).try_for_each(|path| fsops::refuse_other_than_directory(path))
 }
 
 impl Place for Directory {
     fn slot(&self, digest: &Digest, size: u64) -> Result<Slot> {
-        let path = self.unfinished(digest);
-        let file = medium::open_own(&path, OpenOptions::new().create(true).truncate(false).read(true).write(true))?;
-        let present = file.metadata().map_err(|e| Error::disk("reading", &path, e))?.len();
-        Ok(Slot::new(Arc::new(file), &path, 0, size.max(present), present))
+        let entry = self.unfinished(digest);
+        let file = entry.open(Open::Keep)?;
+        let present = file.metadata().map_err(|e| Error::disk("reading", entry.path(), e))?.len();
+        Ok(Slot::new(Arc::new(file), entry.path(), 0, size.max(present), present))
     }
 
     fn restarted(&self, slot: &Slot) -> Result<()> {
@@ -129,77 +128,65 @@ impl Place for Directory {
     }
 
     fn completed(&self, digest: &Digest) -> Result<()> {
-        let to = self.path_of(digest);
-        fs::rename(self.unfinished(digest), &to).map_err(|e| Error::disk("naming", &to, e))
+        self.unfinished(digest).rename(&self.blob(digest))
     }
 
     // Under its own name from the start: the unfinished one is written to by whoever finds it.
     fn link(&self, digest: &Digest, file: &Linkable) -> Result<Linked> {
-        let to = self.path_of(digest);
-        remove(&to)?;
-        let directory = medium::parent(&to);
-        let opened = File::open(directory).map_err(|e| Error::disk("opening", directory, e))?;
-        file.link_at(opened, &digest.hex()).map_err(|e| Error::disk("linking", &to, e.into()))
+        let to = self.blob(digest);
+        to.remove()?;
+        file.link_at(to.dir(), &digest.hex()).map_err(|e| Error::disk("linking", to.path(), e.into()))
     }
 
     fn reflink(&self, digest: &Digest, bytes: &Slice) -> Result<bool> {
-        let to = self.path_of(digest);
-        remove(&to)?;
-        let file = File::create_new(&to).map_err(|e| Error::disk("creating", &to, e))?;
-        match bytes.reflink(&file) {
+        let to = self.blob(digest);
+        match bytes.reflink(&new_file(&to, 0o666)?) {
             Ok(()) => Ok(true),
-            Err(_) => remove(&to).map(|()| false),
+            Err(_) => to.remove().map(|()| false),
         }
     }
 
     fn prove(&self, blob: &Descriptor, progress: &dyn Fn(u64)) -> Result<Chunks> {
-        let path = self.path_of(&blob.digest);
-        let file = medium::open_own(&path, OpenOptions::new().read(true))?;
-        let size = file.metadata().map_err(|e| Error::disk("reading", &path, e))?.len();
+        let entry = self.blob(&blob.digest);
+        let (file, path) = (entry.open(Open::Read)?, entry.path());
+        let size = file.metadata().map_err(|e| Error::disk("reading", path, e))?.len();
         let wrong = |text: String| {
-            remove(&path)?;
+            entry.remove()?;
             Err(Error::damaged(format!("reading blob {}: {text}", blob.digest)))
         };
         if size != blob.size {
             return wrong(format!("it has {size} bytes instead of {}", blob.size));
         }
-        let slice = Slice::new(Arc::new(file), &path, 0, size);
+        let slice = Slice::new(Arc::new(file), path, 0, size);
         let hashed = Hashers::of_prefix(blob.digest.algorithm(), &slice, size, progress);
-        let hashed = hashed.map_err(|e| Error::disk("reading", &path, e))?;
+        let hashed = hashed.map_err(|e| Error::disk("reading", path, e))?;
         hashed.finish(&blob.digest).or_else(|found| wrong(format!("wrong digest: its bytes have {found}")))
     }
 
     fn seal(&self, sealing: &Sealing<'_>) -> Result<()> {
         let metadata = sealing.metadata;
         for manifest in sealing.manifests {
-            self.write(&self.path_of(&manifest.digest()), &manifest.bytes()?)?;
+            write(&self.blob(&manifest.digest()), &manifest.bytes()?)?;
         }
         for tool in sealing.tools {
             self.pack(tool)?;
         }
-        for unused in ["blobs/sha512", "tools"] {
-            // Refused when it is in use.
-            let _ = fs::remove_dir(self.root.join(unused));
-        }
+        // Refused when it is in use.
+        let _ = self.root.dir("blobs").and_then(|blobs| blobs.remove_dir("sha512"));
+        let _ = self.root.remove_dir(TOOLS);
         // The digest manifest last: without it, it is no bundle.
         let is_last = |file: &&Metadata| matches!(file.path, super::BUNDLE_JSON | super::SUMS);
         for file in metadata.iter().filter(|file| !is_last(file)) {
-            self.write(&self.root.join(file.path), &file.bytes)?;
+            write(&Entry::in_dir(&self.root, file.path), &file.bytes)?;
         }
-        medium::sync_all(&self.root)?;
+        self.root.sync_file_system()?;
         // Syncing all once more would wait for whatever others have written meanwhile.
         for file in metadata.iter().filter(is_last) {
-            let path = self.root.join(file.path);
-            self.write(&path, &file.bytes)?;
-            medium::sync_file(&path)?;
+            let entry = Entry::in_dir(&self.root, file.path);
+            let written = write(&entry, &file.bytes)?.sync_all();
+            written.map_err(|e| Error::disk("syncing", entry.path(), e))?;
         }
-        medium::sync_directory(&self.root)?;
-        medium::replace_directory(&self.root, &self.out)?;
-        medium::sync_directory(medium::parent(&self.out))
+        self.root.sync()?;
+        replace_directory(&self.partial, &self.out)
     }
-}
-
-/// Opens a finished blob of an unfinished directory, to prove it.
-pub fn open(path: &Path) -> Result<File> {
-    File::open(path).map_err(|e| Error::disk("opening", path, e))
 }

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use super::Contents;
 use super::before::{Survey, existing_ancestor, planned};
 use super::leftovers::{self, Target};
-use super::medium::{self, WriteLock};
 use super::open::Bundle;
 use super::place::Place;
 use super::signed::check_signature;
@@ -15,6 +14,7 @@ use super::tools::are_those_of;
 use super::volumes::{Opened, Set, SetName, Shape, VolumeFiles, claimed, reserved, there};
 use super::writer::{Finished, Options};
 use crate::base::error::{Error, Result};
+use crate::base::fsops::{self, Entry, WriteLock};
 use crate::base::progress::Events;
 use crate::content::chunks::Chunks;
 use crate::oci::{Algorithm, Digest, Manifest};
@@ -105,7 +105,7 @@ pub(super) fn survey(out: &Path, volumes: &Volumes, contents: &Contents, options
     let present = blobs.map(|blob| blob.size).fold(0, u64::saturating_add);
     let recovery = if volumes.only.is_none() { set.recovery_room(false)? } else { 0 };
     let needed = total.saturating_sub(reserved(&set, volumes.only)).saturating_add(recovery);
-    let free = medium::free_space(&existing_ancestor(&set.name.whole()))?;
+    let free = fsops::free_space(&existing_ancestor(&set.name.whole()))?;
     Ok(Survey { total, present, needed, free })
 }
 
@@ -126,19 +126,19 @@ pub(super) struct Begun {
 
 /// Makes room, and adopts what is at hand.
 pub(super) fn begin(
-    out: &Path,
+    out: &Entry,
     volumes: &Volumes,
     contents: &Contents,
     options: &Options,
     events: &Events,
 ) -> Result<Begun> {
-    let set = volumes.plan(out, contents, options)?;
+    let set = volumes.plan(out.path(), contents, options)?;
     let elsewhere = elsewhere(&set, volumes.only, contents);
     if let Some(only) = volumes.only {
         refuse_unknowable(&set, only, contents)?;
     }
-    let former = Volumes::former(out).map(|former| former.into_lock_and_layout().1);
-    let files = VolumeFiles::create(set, volumes.only, events)?;
+    let former = Volumes::former(out.path()).map(|former| former.into_lock_and_layout().1);
+    let files = VolumeFiles::create(set, volumes.only, out, events)?;
     let mut wanted = contents.clone();
     wanted.blobs.retain(|blob| !elsewhere.contains(&blob.digest));
     let present = leftovers::adopt(out, &Target::Volumes(former.as_ref()), &files, &wanted, events)?;

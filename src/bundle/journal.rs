@@ -4,13 +4,12 @@
 //! is a claim that the next run proves by hashing.
 
 use std::collections::{HashMap, HashSet};
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{Read, Write};
-use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use super::medium;
 use crate::base::error::{Error, Result};
+use crate::base::fsops::{Entry, Open};
 use crate::oci::Digest;
 
 const MAGIC: &str = "gapferry-journal 1";
@@ -31,8 +30,8 @@ pub struct Claims {
 
 impl Claims {
     /// Reads a journal; `None` when there is none that is whole enough to use.
-    pub fn read(path: &Path) -> Option<Claims> {
-        let file = medium::open_own(path, OpenOptions::new().read(true)).ok()?;
+    pub fn read(journal: &Entry) -> Option<Claims> {
+        let file = journal.open(Open::Read).ok()?;
         let mut bytes = Vec::new();
         let read = file.take(MAX_JOURNAL + 1).read_to_end(&mut bytes).ok()?;
         if read as u64 > MAX_JOURNAL {
@@ -81,32 +80,35 @@ impl Claims {
 #[derive(Debug)]
 pub struct Journal {
     file: Mutex<File>,
-    path: PathBuf,
+    entry: Entry,
 }
 
 impl Journal {
     /// Begins a new one for a tar in which each blob has this offset and size.
-    pub fn begin(path: &Path, fingerprint: &str, places: impl Iterator<Item = (Digest, u64, u64)>) -> Result<Journal> {
+    pub fn begin(
+        entry: &Entry,
+        fingerprint: &str,
+        places: impl Iterator<Item = (Digest, u64, u64)>,
+    ) -> Result<Journal> {
         let mut text = format!("{MAGIC} {fingerprint}\n");
         for (digest, offset, size) in places {
             text.push_str(&format!("at {digest} {offset} {size}\n"));
         }
         text.push_str("begun\n");
-        let journal = Journal::open(path, true)?;
+        let journal = Journal::open(entry, Open::Empty)?;
         journal.append(&text)?;
         Ok(journal)
     }
 
     /// Goes on with one that exists.
-    pub fn resume(path: &Path) -> Result<Journal> {
-        let journal = Journal::open(path, false)?;
+    pub fn resume(entry: &Entry) -> Result<Journal> {
+        let journal = Journal::open(entry, Open::Append)?;
         // Ends the torn line that a kill may have left.
         journal.append("\n").map(|()| journal)
     }
 
-    fn open(path: &Path, anew: bool) -> Result<Journal> {
-        let file = medium::open_own(path, OpenOptions::new().create(true).append(!anew).write(true).truncate(anew))?;
-        Ok(Journal { file: Mutex::new(file), path: path.to_owned() })
+    fn open(entry: &Entry, how: Open) -> Result<Journal> {
+        Ok(Journal { file: Mutex::new(entry.open(how)?), entry: entry.clone() })
     }
 
     pub fn part(&self, digest: &Digest, bytes: u64) -> Result<()> {
@@ -120,7 +122,7 @@ impl Journal {
     /// One write, so that lines of several threads do not mix.
     fn append(&self, text: &str) -> Result<()> {
         let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
-        file.write_all(text.as_bytes()).map_err(|e| Error::disk("writing", &self.path, e))
+        file.write_all(text.as_bytes()).map_err(|e| Error::disk("writing", self.entry.path(), e))
     }
 }
 

@@ -2,20 +2,19 @@
 //! before it counts.
 
 use std::collections::{HashMap, HashSet};
-use std::fs::OpenOptions;
 use std::path::Path;
 use std::sync::Arc;
 
 use super::Contents;
-use super::directory::{self, Directory};
+use super::directory::Directory;
 use super::format::FileEntry;
 use super::hashers::Hashers;
 use super::journal::Claims;
-use super::medium;
 use super::open::Bundle;
 use super::place::Place;
 use super::tarfile;
-use crate::base::error::{Error, Result};
+use crate::base::error::Result;
+use crate::base::fsops::{Entry, Open};
 use crate::base::progress::units::bytes;
 use crate::base::progress::{Event, Events, Phase};
 use crate::content::chunks::Chunks;
@@ -47,7 +46,7 @@ pub enum Target<'a> {
 
 /// Proves and adopts what is at hand; gives what is in place then.
 pub fn adopt(
-    out: &Path,
+    out: &Entry,
     target: &Target<'_>,
     place: &dyn Place,
     contents: &Contents,
@@ -59,7 +58,7 @@ pub fn adopt(
         let own: HashSet<Digest> = contents.manifests.iter().map(Manifest::digest).collect();
         let removed = directory.remove_unwanted(|digest| wanted.contains_key(digest))?;
         let lost = removed.iter().filter(|(digest, _)| !own.contains(digest)).map(|(_, size)| *size);
-        tell_lost(out, lost.fold(0, u64::saturating_add), events);
+        tell_lost(out.path(), lost.fold(0, u64::saturating_add), events);
     }
     let mut claims = claims_here(target, place, &wanted)?;
     let mut known: HashSet<Digest> = claims.iter().map(|claim| claim.digest).collect();
@@ -133,9 +132,9 @@ fn claims_here(target: &Target<'_>, place: &dyn Place, wanted: &HashMap<Digest, 
         Target::Tar | Target::Volumes(_) => place.claimed(),
         Target::Directory(directory) => {
             let slice = |(digest, size): (&Digest, &u64)| {
-                let path = directory.path_of(digest);
-                let is_whole = path.metadata().is_ok_and(|metadata| metadata.len() == *size);
-                is_whole.then(|| Ok((*digest, Slice::new(Arc::new(directory::open(&path)?), &path, 0, *size))))
+                let blob = directory.blob(digest);
+                blob.is_file_of(*size)
+                    .then(|| Ok((*digest, Slice::new(Arc::new(blob.open(Open::Read)?), blob.path(), 0, *size))))
             };
             wanted.iter().filter_map(slice).collect::<Result<_>>()?
         }
@@ -157,20 +156,19 @@ fn claims_in(layout: &Layout, wanted: &HashMap<Digest, u64>) -> Result<Vec<Claim
 }
 
 /// The finished bundle of this name, and an unfinished tar of another layout.
-fn claims_elsewhere(out: &Path, wanted: &HashMap<Digest, u64>) -> Result<Vec<Claim>> {
+fn claims_elsewhere(out: &Entry, wanted: &HashMap<Digest, u64>) -> Result<Vec<Claim>> {
     let mut claims = Vec::new();
-    if let Ok(bundle) = Bundle::open(out) {
+    if let Ok(bundle) = Bundle::open(out.path()) {
         claims = claims_in(bundle.layout(), wanted)?;
     }
     let (old, journal) = tarfile::former(out);
-    let opened = medium::open_own(&old, OpenOptions::new().read(true));
-    if let (Ok(file), Some(journal)) = (opened, Claims::read(&journal)) {
+    if let (Ok(file), Some(journal)) = (old.open(Open::Read), Claims::read(&journal)) {
         let file = Arc::new(file);
         for digest in &journal.done {
             if let Some((offset, size)) = journal.places.get(digest)
                 && wanted.get(digest) == Some(size)
             {
-                let slice = Slice::new(file.clone(), &old, *offset, *size);
+                let slice = Slice::new(file.clone(), old.path(), *offset, *size);
                 claims.push(Claim { digest: *digest, slice, from: From::Elsewhere { whole_file: false } });
             }
         }
@@ -208,8 +206,7 @@ fn proven(claim: &Claim, events: &Events) -> Option<Chunks> {
 fn discard(claim: &Claim, target: &Target<'_>) -> Result<()> {
     tracing::debug!("{}: what an earlier run left is wrong; it is fetched again", claim.digest);
     if let Target::Directory(directory) = target {
-        let path = directory.path_of(&claim.digest);
-        std::fs::remove_file(&path).map_err(|e| Error::disk("removing", &path, e))?;
+        directory.blob(&claim.digest).remove()?;
     }
     Ok(())
 }

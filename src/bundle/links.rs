@@ -6,9 +6,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::place::Place;
 use crate::base::error::{Error, Kind, Result};
+use crate::base::fsops::{Linkable, Linked};
 use crate::base::progress::{Event, Events};
 use crate::content::chunks::Chunks;
-use crate::content::{LinkMode, Linkable, Linked, Origin, Reasons, Slice, why_not_linked};
+use crate::content::{LinkMode, Origin, Reasons, Slice, why_not_linked};
 use crate::oci::{Described, Descriptor};
 
 /// How blobs come without being copied, and how many have.

@@ -7,21 +7,20 @@
 //! made anew and renamed. Killed at any moment, it leaves a bundle that the same repair mends.
 
 use std::collections::{BTreeSet, HashMap};
-use std::fs::{self, File, OpenOptions};
-use std::io;
+use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use super::format::{self, BUNDLE_JSON, BundleJson, CHUNKS, DOCKER_JSON, FileEntry, OCI_LAYOUT, SIGNATURE, SUMS};
-use super::medium::{self, WriteLock};
 use super::missing::Missing;
 use super::offsets::TarPlan;
 use super::open::MAX_BUNDLE_JSON;
 use super::pieces::{From, Piece};
 use super::ranges::{Patches, RANGES};
 use super::repair;
-use super::tools::is_tool;
+use super::tools::{is_tool, mode_of};
 use crate::base::error::{Error, Result};
+use crate::base::fsops::{self, Dir, Entry, Open, WriteLock, publish};
 use crate::content::chunks::ChunkHasher;
 use crate::files::Layout;
 use crate::oci::{Digest, Hex64};
@@ -49,8 +48,8 @@ pub(super) fn refuse_compressed(bundle: &Layout) -> Result<()> {
 /// # Errors
 /// `from` is for another bundle or forged, or a tar that is laid out otherwise than ours: nothing has changed. The disk's.
 pub fn mend(path: &Path, from: &Path, missing: &Missing) -> Result<Mended> {
-    let path = &medium::settle(path)?;
-    let _lock = WriteLock::take(path)?;
+    let path = &fsops::canonicalize(path)?;
+    let lock = WriteLock::take(path)?;
     let (bundle, repair) = (Layout::open(path)?, Layout::open(from)?);
     refuse_compressed(&bundle)?;
     let is_repair = belongs(&repair, missing.identity)?;
@@ -73,7 +72,7 @@ pub fn mend(path: &Path, from: &Path, missing: &Missing) -> Result<Mended> {
             _ => done.lacking.push(entry.path.clone()),
         }
     }
-    let place = Place::open(path, &bundle, &json, &bytes, &wanted)?;
+    let place = Place::open(lock.output(), &bundle, &json, &bytes, &wanted)?;
     place.straighten()?;
     for piece in pieces {
         place.write(&piece)?;
@@ -228,7 +227,7 @@ pub(super) fn chunks_of(layout: &Layout, json: &BundleJson) -> Result<Option<Vec
 
 /// Where the files of a bundle are written.
 enum Place<'a> {
-    Directory(&'a Path),
+    Directory(Dir),
     /// Where the data of files begin, and the layout of all where headers have to be written.
     Tar {
         path: &'a Path,
@@ -241,7 +240,7 @@ enum Place<'a> {
 
 impl<'a> Place<'a> {
     fn open(
-        path: &'a Path,
+        out: &'a Entry,
         bundle: &Layout,
         json: &BundleJson,
         bytes: &[u8],
@@ -249,11 +248,12 @@ impl<'a> Place<'a> {
     ) -> Result<Place<'a>> {
         if !bundle.is_tar() {
             let own = ["blobs", "blobs/sha256", "blobs/sha512", "tools"];
-            own.iter().try_for_each(|name| medium::refuse_other_than_directory(&path.join(name)))?;
-            return Ok(Place::Directory(path));
+            own.iter().try_for_each(|name| fsops::refuse_other_than_directory(&out.path().join(name)))?;
+            return Ok(Place::Directory(out.open_dir()?));
         }
+        let path = out.path();
         let mtime = u64::try_from(json.created.as_second()).unwrap_or_default();
-        let file = medium::open_own(path, OpenOptions::new().write(true))?;
+        let file = out.open(Open::Change)?;
         let places = wanted.iter().map(|entry| {
             let slice = bundle.slice(&entry.path).ok()?.filter(|slice| slice.size() == entry.size)?;
             Some((entry.path.clone(), slice.offset()))
@@ -295,21 +295,12 @@ impl<'a> Place<'a> {
     fn write(&self, piece: &Piece<'_>) -> Result<()> {
         match self {
             Place::Directory(root) => {
-                let path = root.join(&piece.path);
-                let parent = medium::parent(&path);
-                fs::create_dir_all(parent).map_err(|e| Error::disk("creating", parent, e))?;
-                let new = medium::beside(&path, ".partial");
-                match fs::remove_file(&new) {
-                    Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                        return Err(Error::disk("removing", &new, error));
-                    }
-                    _ => {}
-                }
-                let file = medium::create_new(&new, &piece.path)?;
-                copy(piece, (&file, &new), 0, |_| true)?;
-                file.sync_all().map_err(|e| Error::disk("syncing", &new, e))?;
-                fs::rename(&new, &path).map_err(|e| Error::disk("naming", &path, e))?;
-                medium::sync_directory(parent)
+                let named = root.make_parents(&piece.path, 0o777)?;
+                let new = named.beside(".partial");
+                new.remove()?;
+                let file = new.create_new(mode_of(&piece.path))?;
+                copy(piece, (&file, new.path()), 0, |_| true)?;
+                publish(&file, &new, &named)
             }
             Place::Tar { path, file, at, .. } => {
                 let lost = || Error::damaged(format!("mending {}: {} has no place", path.display(), piece.path));
@@ -320,7 +311,7 @@ impl<'a> Place<'a> {
 
     fn sync(&self) -> Result<()> {
         match self {
-            Place::Directory(path) => medium::sync_directory(path),
+            Place::Directory(root) => root.sync(),
             Place::Tar { path, file, .. } => file.sync_all().map_err(|e| Error::disk("syncing", path, e)),
         }
     }

@@ -14,7 +14,6 @@ mod journal;
 mod leftovers;
 mod links;
 mod loaders;
-mod medium;
 mod mend;
 mod missing;
 mod offsets;
@@ -53,14 +52,15 @@ use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use crate::base::error::{Error, Result};
+use crate::base::fsops;
 use crate::oci::{Described, Descriptor, Digest, Manifest, Role};
 use crate::pipeline::graph::Graph;
 use crate::pipeline::lock::Lock;
 
 /// Where the manifests are kept that a run which writes `out` has read, until it is done: beside it.
 pub fn walk_file(out: &Path) -> PathBuf {
-    let settled = medium::settle(out);
-    medium::beside(settled.as_deref().unwrap_or(out), ".walk")
+    let settled = fsops::canonicalize(out);
+    fsops::beside(settled.as_deref().unwrap_or(out), ".walk")
 }
 
 /// What a bundle is made of.

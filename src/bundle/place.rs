@@ -6,11 +6,12 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 
+use super::Tool;
 use super::format::Metadata;
-use super::{Tool, medium};
 use crate::base::error::{Error, Result};
+use crate::base::fsops::{self, Linkable, Linked};
+use crate::content::Slice;
 use crate::content::chunks::Chunks;
-use crate::content::{Linkable, Linked, Slice};
 use crate::oci::{Descriptor, Digest, Manifest};
 
 /// One form of an unfinished bundle: where each blob goes, and how all of it is published.
@@ -125,7 +126,7 @@ impl Slot {
     pub fn begin_writing_out(&self, from: u64, length: u64) {
         // It never fails.
         let _ = self.each(from, length, &mut |extent, from, length| {
-            medium::begin_writing_out(&extent.file, extent.base + (from - extent.first), length);
+            fsops::begin_writing_out(&extent.file, extent.base + (from - extent.first), length);
             Ok(())
         });
     }

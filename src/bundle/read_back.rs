@@ -1,7 +1,7 @@
 //! Whether what was written can be read from the medium again: a stick that takes everything and keeps half of it says so
 //! only when it is asked.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::IoSliceMut;
 use std::path::Path;
 
@@ -11,8 +11,9 @@ use rustix::io::ReadWriteFlags;
 
 use super::leftovers::hash_all;
 use super::volumes::VOLUMES;
-use super::{MAX_SUMS, SIGNATURE, SUMS, medium};
+use super::{MAX_SUMS, SIGNATURE, SUMS};
 use crate::base::error::{Error, Result};
+use crate::base::fsops::{self, Entry};
 use crate::base::progress::Events;
 use crate::files::Layout;
 use crate::oci::Digest;
@@ -31,16 +32,17 @@ const MOST_ASKED: u32 = 100;
 /// # Errors
 /// What was read is not what was written (`Damaged`), or cannot be read.
 pub fn read_back(path: &Path, events: &Events) -> Result<bool> {
-    let path = &medium::settle(path)?;
+    let path = &fsops::canonicalize(path)?;
     let layout = Layout::open(path)?;
     let known = known(&layout)?;
     let is_forgotten = forget(path, &layout)?;
     // Opened again: what was read to find the files is no proof.
     let proven = Layout::open(path).and_then(|layout| prove(&layout, &known, events));
     let Err(error) = proven else { return Ok(is_forgotten) };
-    let unnamed = medium::beside(path, ".partial");
-    if unnamed.symlink_metadata().is_err() {
-        fs::rename(path, &unnamed).map_err(|e| Error::disk("taking the name from", path, e))?;
+    let named = Entry::of(path)?;
+    let unnamed = named.beside(".partial");
+    if !unnamed.exists() {
+        named.rename(&unnamed)?;
     }
     Err(error.while_doing(format!("reading back {}", path.display())))
 }
@@ -116,6 +118,7 @@ fn is_in_memory(file: &File) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::path::PathBuf;
     use std::process::Command;
     use std::sync::Arc;

@@ -12,7 +12,6 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use serde::{Deserialize, Serialize};
 
 use super::format::{self, BUNDLE_JSON, CHUNKS, Known, Metadata, SUMS};
-use super::medium::{self, WriteLock};
 use super::missing::{Missing, MissingBlob};
 use super::offsets::TarPlan;
 use super::place::{Place, Sealing};
@@ -20,6 +19,7 @@ use super::ranges::{self, Patches, RANGES, Range};
 use super::tarfile::{self, TarFile};
 use super::{Contents, Tool, bytes_in};
 use crate::base::error::{Error, Kind, Result};
+use crate::base::fsops::{self, WriteLock};
 use crate::base::progress::{Event, Events, Phase};
 use crate::content::{Origin, Source};
 use crate::files::Layout;
@@ -101,7 +101,7 @@ pub async fn write_repair(
     (source, jobs): (&dyn Source, usize),
     events: &Events,
 ) -> Result<Repair> {
-    let out = medium::settle(out)?;
+    let out = fsops::canonicalize(out)?;
     refuse_foreign(&out)?;
     let Located { manifests, blobs } = located;
     let ranged = ranges::in_ranges(missing);
@@ -111,7 +111,7 @@ pub async fn write_repair(
         few.into_iter().filter_map(|placed| Some((*ranged.get(&placed.0.digest)?, placed))).collect();
     let tools = contents.tools.clone();
     let mut metadata = metadata(missing, contents)?;
-    let _lock = WriteLock::take(&out)?;
+    let lock = WriteLock::take(&out)?;
     let number = blobs.len() + manifests.len() + in_ranges.len();
     let (ranges, bytes) = ranges::fetch(in_ranges, (source, jobs), events).await?;
     if !ranges.is_empty() {
@@ -124,8 +124,8 @@ pub async fn write_repair(
     let plan = TarPlan::new(sizes.chain(blobs.iter().map(|(blob, _)| (blob.digest.blob_path(), blob.size))))?;
     let size = plan.length;
     let place: Arc<dyn Place> =
-        Arc::new(TarFile::create(&out, plan, blobs.iter().map(|(blob, _)| blob.digest), events)?);
-    tarfile::drop_former(&out, |_| true);
+        Arc::new(TarFile::create(lock.output(), plan, blobs.iter().map(|(blob, _)| blob.digest), events)?);
+    tarfile::drop_former(lock.output(), |_| true);
     let bytes = blobs.iter().map(|(blob, _)| blob.size).fold(0, u64::saturating_add);
     events.report(Event::Phase { phase: Phase::Transfer, items: blobs.len() as u64, bytes });
     let fetch = |(blob, repository): Placed| {

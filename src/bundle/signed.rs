@@ -7,16 +7,15 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use super::format::{BUNDLE_JSON, Metadata, SIGNATURE, SUMS};
-use super::medium::WriteLock;
 use super::mend::refuse_compressed;
 use super::offsets::TarFile;
 use super::open::{Bundle, MAX_BUNDLE_JSON};
 use crate::base::error::{Error, Result};
-use crate::base::fsops;
+use crate::base::fsops::{Replacement, WriteLock};
 use crate::files::Layout;
 use crate::oci::Digest;
 use crate::signing::{PrivateKey, PublicKey, signature_in};
@@ -137,12 +136,11 @@ pub fn sign(path: &Path, key: &PrivateKey) -> Result<Digest> {
     }
     let sums = bundle.layout().read(SUMS, MAX_SUMS)?.unwrap_or_default();
     let signature = key.sign(&sums)?;
-    let fail = |e: io::Error| Error::disk("signing", path, e);
     if bundle.layout().is_tar() {
         let mtime = u64::try_from(bundle.json().created.as_second()).unwrap_or_default();
-        sign_tar(path, &bundle, &entry(&signature, mtime)).map_err(fail)?;
+        sign_tar(path, &bundle, &entry(&signature, mtime))?;
     } else {
-        write_beside(&path.join(SIGNATURE), |file| file.write_all(&signature)).map_err(fail)?;
+        write_beside(&path.join(SIGNATURE), |file| file.write_all(&signature))?;
     }
     let after = check_signature(&Layout::open(path)?, std::slice::from_ref(key.public()))?;
     Ok(after.identity)
@@ -157,17 +155,17 @@ fn entry(signature: &[u8], mtime: u64) -> Vec<u8> {
     blocks
 }
 
-fn sign_tar(path: &Path, bundle: &Bundle, entry: &[u8]) -> io::Result<()> {
+fn sign_tar(path: &Path, bundle: &Bundle, entry: &[u8]) -> Result<()> {
+    let fail = |e: io::Error| Error::disk("signing", path, e);
     let place = |path: &str| bundle.layout().slice(path).ok().flatten().map(|slice| (slice.offset(), slice.size()));
     let former = place(SIGNATURE).filter(|(_, size)| (1..=BLOCK).contains(size));
     if let Some(header) = former.and_then(|(offset, _)| offset.checked_sub(BLOCK)) {
-        let file = OpenOptions::new().write(true).open(path)?;
-        file.write_all_at(entry, header)?;
-        return file.sync_all();
+        let file = OpenOptions::new().write(true).open(path).map_err(fail)?;
+        return file.write_all_at(entry, header).and_then(|()| file.sync_all()).map_err(fail);
     }
-    let (offset, size) = place(SUMS).ok_or(io::ErrorKind::NotFound)?;
+    let (offset, size) = place(SUMS).ok_or_else(|| fail(io::ErrorKind::NotFound.into()))?;
     let at = offset.saturating_add(size.next_multiple_of(BLOCK));
-    let mut tar = File::open(path)?;
+    let mut tar = File::open(path).map_err(fail)?;
     write_beside(path, |file| {
         io::copy(&mut Read::by_ref(&mut tar).take(at), file)?;
         file.write_all(entry)?;
@@ -176,10 +174,9 @@ fn sign_tar(path: &Path, bundle: &Bundle, entry: &[u8]) -> io::Result<()> {
     })
 }
 
-fn write_beside(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
-    let mut new = fsops::beside(path)?;
-    write(new.as_file_mut())?;
-    // Temporary files are for their owner only; this one is like any other file.
-    new.as_file().set_permissions(std::fs::Permissions::from_mode(0o644))?;
-    fsops::replace(new, path)
+fn write_beside(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> Result<()> {
+    let mut new = Replacement::of(path)?;
+    write(new.file()).map_err(|e| Error::disk("signing", path, e))?;
+    new.make_readable()?;
+    new.commit()
 }

@@ -1,24 +1,25 @@
 //! The tar form while it is written: `OUT.tar.partial`, reserved at its full length and filled in place, and a journal.
 
 use std::collections::HashMap;
-use std::fs::{self, File, OpenOptions};
-use std::os::unix::fs::{FileExt, MetadataExt};
-use std::path::{Path, PathBuf};
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
 use std::sync::Arc;
 
 use super::format::{Metadata, SIGNATURE};
 use super::journal::{Claims, Journal};
+use super::leftovers;
 use super::offsets::{self, TarPlan};
 use super::place::{Place, Sealing, Slot};
-use super::{leftovers, medium};
 use crate::base::error::{Error, Result};
+use crate::base::fsops::{self, Entry, Open, publish};
 use crate::base::progress::Events;
 use crate::content::Slice;
 use crate::oci::Digest;
 
 pub struct TarFile {
-    out: PathBuf,
-    path: PathBuf,
+    out: Entry,
+    partial: Entry,
     file: Arc<File>,
     plan: TarPlan,
     /// Index into `plan.files`, by path.
@@ -29,17 +30,13 @@ pub struct TarFile {
 }
 
 /// Where an unfinished tar is, and its journal.
-pub fn partial(out: &Path) -> (PathBuf, PathBuf) {
-    let path = medium::beside(out, ".partial");
-    let journal = medium::beside(&path, ".journal");
-    (path, journal)
+pub fn partial(out: &Entry) -> (Entry, Entry) {
+    (out.beside(".partial"), out.beside(".partial.journal"))
 }
 
 /// The same of a run whose layout is not wanted any more; kept until its blobs have moved.
-pub fn former(out: &Path) -> (PathBuf, PathBuf) {
-    let path = medium::beside(out, ".partial.old");
-    let journal = medium::beside(&path, ".journal");
-    (path, journal)
+pub fn former(out: &Entry) -> (Entry, Entry) {
+    (out.beside(".partial.old"), out.beside(".partial.old.journal"))
 }
 
 /// Something else may have the place of an unfinished tar or its journal.
@@ -47,63 +44,59 @@ pub fn former(out: &Path) -> (PathBuf, PathBuf) {
 /// # Errors
 /// It has.
 pub fn refuse_foreign(out: &Path) -> Result<()> {
-    let (path, journal) = partial(out);
-    medium::refuse_other_than_file(&path)?;
-    medium::refuse_other_than_file(&journal)
+    fsops::refuse_other_than_file(&fsops::beside(out, ".partial"))?;
+    fsops::refuse_other_than_file(&fsops::beside(out, ".partial.journal"))
 }
 
 /// Removes what [`former`] names, once its blobs have moved; gives the bytes of those that have not. There may be none.
-pub fn drop_former(out: &Path, moved: impl Fn(&Digest) -> bool) -> u64 {
+pub fn drop_former(out: &Entry, moved: impl Fn(&Digest) -> bool) -> u64 {
     let (old, journal) = former(out);
     let lost = Claims::read(&journal).filter(|_| old.exists()).map_or(0, |claims| claims.lost(moved));
-    let _ = fs::remove_file(old);
-    let _ = fs::remove_file(journal);
+    let _ = old.remove();
+    let _ = journal.remove();
     lost
 }
 
 /// Removes an unfinished bundle.
-pub fn abandon(out: &Path) -> Result<()> {
-    refuse_foreign(out)?;
+pub fn abandon(out: &Entry) -> Result<()> {
+    refuse_foreign(out.path())?;
     drop_former(out, |_| true);
     let (path, journal) = partial(out);
-    for path in [path, journal].into_iter().filter(|path| path.exists()) {
-        fs::remove_file(&path).map_err(|e| Error::disk("removing", &path, e))?;
-    }
-    Ok(())
+    path.remove()?;
+    journal.remove()
 }
 
 /// Bytes that the file system has given to an unfinished tar of this layout already.
-pub fn reserved(out: &Path, plan: &TarPlan) -> u64 {
+pub fn reserved(out: &Entry, plan: &TarPlan) -> u64 {
     let (_, journal) = partial(out);
     let same = Claims::read(&journal).is_some_and(|claims| claims.fingerprint == plan.fingerprint().to_string());
     if same { begun(out) } else { 0 }
 }
 
 /// Bytes that an unfinished tar of any layout has of the file system.
-pub fn begun(out: &Path) -> u64 {
-    let (path, _) = partial(out);
-    path.metadata().map_or(0, |metadata| metadata.blocks().saturating_mul(512))
+pub fn begun(out: &Entry) -> u64 {
+    partial(out).0.allocated()
 }
 
 /// Keeps an unfinished tar of another layout, of which its journal says `claims`, unless more is in one that is kept
 /// already: a run that failed early must not cost what an earlier one has fetched. Gives the bytes that are not kept.
-fn set_aside(out: &Path, claims: &Claims) -> Result<u64> {
+fn set_aside(out: &Entry, claims: &Claims) -> Result<u64> {
     let (path, journal) = partial(out);
     let (old, old_journal) = former(out);
     let kept = Claims::read(&old_journal).filter(|_| old.exists()).unwrap_or_default();
     if claims.done.is_empty() || claims.done.len() < kept.done.len() {
-        fs::remove_file(&path).map_err(|e| Error::disk("removing", &path, e))?;
+        path.remove()?;
         return Ok(claims.lost(|digest| kept.done.contains(digest)));
     }
-    fs::rename(&path, &old).map_err(|e| Error::disk("setting aside", &path, e))?;
-    fs::rename(&journal, &old_journal).map_err(|e| Error::disk("setting aside", &journal, e))?;
+    path.rename(&old)?;
+    journal.rename(&old_journal)?;
     Ok(kept.lost(|digest| claims.done.contains(digest)))
 }
 
 impl TarFile {
     /// Continues the unfinished tar of the same layout, or begins one; one of another layout is set aside as
     /// [`former`].
-    pub fn create(out: &Path, plan: TarPlan, blobs: impl Iterator<Item = Digest>, events: &Events) -> Result<TarFile> {
+    pub fn create(out: &Entry, plan: TarPlan, blobs: impl Iterator<Item = Digest>, events: &Events) -> Result<TarFile> {
         let (path, journal_path) = partial(out);
         let fingerprint = plan.fingerprint().to_string();
         let position: HashMap<String, usize> =
@@ -117,13 +110,13 @@ impl TarFile {
         if same.is_none() && path.exists() {
             lost = set_aside(out, &other.unwrap_or_default())?;
         }
-        let file = medium::open_own(&path, OpenOptions::new().create(true).truncate(false).read(true).write(true))?;
-        let mut reserved = medium::reserve(&file, &path, plan.length);
+        let file = path.open(Open::Keep)?;
+        let mut reserved = fsops::reserve(&file, path.path(), plan.length);
         if reserved.as_ref().is_err_and(Error::is_disk_full) && former(out).0.exists() {
             lost = lost.saturating_add(drop_former(out, |_| false));
-            reserved = medium::reserve(&file, &path, plan.length);
+            reserved = fsops::reserve(&file, path.path(), plan.length);
         }
-        leftovers::tell_lost(out, lost, events);
+        leftovers::tell_lost(out.path(), lost, events);
         reserved?;
         let journal = match &same {
             Some(_) => Journal::resume(&journal_path)?,
@@ -136,8 +129,8 @@ impl TarFile {
             }
         };
         Ok(TarFile {
-            out: out.to_owned(),
-            path,
+            out: out.clone(),
+            partial: path,
             file: Arc::new(file),
             plan,
             position,
@@ -148,7 +141,7 @@ impl TarFile {
 
     fn slice(&self, digest: &Digest) -> Option<Slice> {
         let file = &self.plan.files[*self.position.get(&digest.blob_path())?];
-        Some(Slice::new(self.file.clone(), &self.path, file.data, file.size))
+        Some(Slice::new(self.file.clone(), self.partial.path(), file.data, file.size))
     }
 
     /// A signature's length is known only when it is made.
@@ -159,20 +152,20 @@ impl TarFile {
     }
 
     fn write(&self, bytes: &[u8], at: u64) -> Result<()> {
-        self.file.write_all_at(bytes, at).map_err(|e| Error::disk("writing", &self.path, e))
+        self.file.write_all_at(bytes, at).map_err(|e| Error::disk("writing", self.partial.path(), e))
     }
 }
 
 impl Place for TarFile {
     fn slot(&self, digest: &Digest, size: u64) -> Result<Slot> {
         let Some(at) = self.position.get(&digest.blob_path()) else {
-            return Err(Error::input(format!("writing {}: {digest} is not part of it", self.path.display())));
+            return Err(Error::input(format!("writing {}: {digest} is not part of it", self.partial.path().display())));
         };
         let part = self.claims.part.get(digest).copied().unwrap_or_default().min(size);
         // Said to be finished, and wanted all the same: it was found wrong.
         let present = if self.claims.done.contains(digest) { 0 } else { part };
         let base = self.plan.files[*at].data;
-        Ok(Slot::new(self.file.clone(), &self.path, base, size, present))
+        Ok(Slot::new(self.file.clone(), self.partial.path(), base, size, present))
     }
 
     fn restarted(&self, _: &Slot) -> Result<()> {
@@ -209,16 +202,15 @@ impl Place for TarFile {
         for tool in sealing.tools {
             if let Some(at) = self.position.get(&tool.path()) {
                 let file = &self.plan.files[*at];
-                tool.write_to(&Slot::new(self.file.clone(), &self.path, file.data, file.size, 0))?;
+                tool.write_to(&Slot::new(self.file.clone(), self.partial.path(), file.data, file.size, 0))?;
             }
         }
         // A file that was longer, on a file system that cannot reserve.
-        self.file.set_len(self.plan.length).map_err(|e| Error::disk("ending", &self.path, e))?;
-        self.file.sync_all().map_err(|e| Error::disk("syncing", &self.path, e))?;
-        fs::rename(&self.path, &self.out).map_err(|e| Error::disk("naming the finished bundle", &self.out, e))?;
+        self.file.set_len(self.plan.length).map_err(|e| Error::disk("ending", self.partial.path(), e))?;
+        publish(&self.file, &self.partial, &self.out)?;
         // That it is left cannot harm a finished bundle.
-        let _ = fs::remove_file(partial(&self.out).1);
-        medium::sync_directory(medium::parent(&self.out))
+        let _ = partial(&self.out).1.remove();
+        self.out.dir().sync()
     }
 }
 
@@ -227,7 +219,7 @@ mod tests {
     use super::*;
     use crate::base::progress::Silent;
 
-    fn create(out: &Path, content: &[u8]) -> TarFile {
+    fn create(out: &Entry, content: &[u8]) -> TarFile {
         let digest = Digest::sha256(content);
         let plan = TarPlan::new([(digest.blob_path(), content.len() as u64)]).unwrap();
         TarFile::create(out, plan, [digest].into_iter(), &(Arc::new(Silent) as Events)).unwrap()
@@ -236,12 +228,12 @@ mod tests {
     #[test]
     fn a_run_that_failed_early_does_not_cost_what_an_earlier_one_has_fetched() {
         let directory = tempfile::tempdir().unwrap();
-        let out = directory.path().join("b.tar");
+        let out = Entry::of(&directory.path().join("b.tar")).unwrap();
         let fetched = Digest::sha256(b"fetched for an hour");
         create(&out, b"fetched for an hour").completed(&fetched).unwrap();
         // The allowlist has changed, and the disk is too full for the new layout: no journal was begun.
         create(&out, b"another layout");
-        fs::remove_file(partial(&out).1).unwrap();
+        partial(&out).1.remove().unwrap();
         // Then with room, but killed before anything was finished; then with yet another allowlist.
         create(&out, b"the third layout");
         create(&out, b"the fourth layout, of another length");
@@ -252,7 +244,7 @@ mod tests {
     #[test]
     fn only_room_that_was_reserved_for_this_layout_counts() {
         let directory = tempfile::tempdir().unwrap();
-        let out = directory.path().join("b.tar");
+        let out = Entry::of(&directory.path().join("b.tar")).unwrap();
         let tar = create(&out, &[1; 100_000]);
         assert!(reserved(&out, &tar.plan) >= 100_000);
         let other = TarPlan::new([("other".to_owned(), 100_000)]).unwrap();

@@ -163,6 +163,11 @@ fn fault(name: &str) -> Option<&'static str> {
     name.ends_with(".partial").then_some("a name that ends in .partial is an unfinished file's")
 }
 
+/// The mode of a new file of a bundle: a tool can be run.
+pub(super) fn mode_of(path: &str) -> u32 {
+    if is_tool(path) { 0o777 } else { 0o666 }
+}
+
 /// Whether a bundle keeps a tool there.
 pub fn is_tool(path: &str) -> bool {
     path.strip_prefix(TOOLS).is_some_and(|name| fault(name).is_none())

@@ -1,7 +1,6 @@
 //! Writing a bundle: room is made, what is at hand is adopted, blobs come in, then it is sealed and named.
 
 use std::collections::{HashMap, HashSet};
-use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -13,12 +12,12 @@ use super::format::{self, Known};
 use super::in_volumes::{self, Volumes};
 use super::leftovers::{self, Target};
 use super::links::Links;
-use super::medium::{self, WriteLock};
 use super::place::{Place, Sealing};
 use super::tarfile::{self, TarFile};
 use super::volumes::SetName;
 use super::{BUNDLE_JSON, Contents, bytes_in, signed, stamp};
 use crate::base::error::{Error, Kind, Result};
+use crate::base::fsops::{self, Open, WriteLock};
 use crate::base::progress::units::bytes;
 use crate::base::progress::{Event, Events, Phase};
 use crate::content::chunks::Chunks;
@@ -75,7 +74,7 @@ pub struct Writer {
     volumes: Option<Volumes>,
     links: Links,
     total: u64,
-    _lock: WriteLock,
+    lock: WriteLock,
 }
 
 pub(super) fn is_tar(out: &Path) -> bool {
@@ -93,9 +92,9 @@ impl Writer {
     /// # Errors
     /// Another run is writing it, or the disk's.
     pub fn abandon(out: &Path) -> Result<()> {
-        let out = &medium::settle(out)?;
-        let _lock = WriteLock::take(out)?;
-        if is_tar(out) { tarfile::abandon(out) } else { directory::abandon(out) }
+        let out = &fsops::canonicalize(out)?;
+        let lock = WriteLock::take(out)?;
+        if is_tar(out) { tarfile::abandon(lock.output()) } else { directory::abandon(lock.output()) }
     }
 
     /// Begins (or continues) writing. Blobs that are at hand are proven and adopted.
@@ -106,10 +105,10 @@ impl Writer {
         let survey = Writer::survey(out, &contents, &options)?;
         let out = &match &options.volumes {
             Some(_) => SetName::of(out).whole(),
-            None => medium::settle(out)?,
+            None => fsops::canonicalize(out)?,
         };
         if survey.needed > survey.free {
-            let place = medium::parent(out).display();
+            let place = fsops::parent(out).display();
             let text = format!(
                 "writing {}: it needs {} more, {place} has {} left",
                 out.display(),
@@ -118,29 +117,30 @@ impl Writer {
             );
             return Err(Error::disk_full(text));
         }
-        let parent = medium::parent(out);
+        let parent = fsops::parent(out);
         std::fs::create_dir_all(parent).map_err(|e| Error::disk("creating", parent, e))?;
         let lock = WriteLock::take(out)?;
+        let output = lock.output();
         let mut elsewhere = HashSet::new();
         let (place, present): (Arc<dyn Place>, _) = if let Some(volumes) = &options.volumes {
-            let begun = in_volumes::begin(out, volumes, &contents, &options, &events)?;
+            let begun = in_volumes::begin(output, volumes, &contents, &options, &events)?;
             elsewhere = begun.elsewhere;
             (begun.place, begun.present)
         } else if is_tar(out) {
             let plan = tar_plan(&contents, &planned(&contents, &options)?)?;
-            let tar = TarFile::create(out, plan, contents.blobs.iter().map(|blob| blob.digest), &events)?;
-            let present = leftovers::adopt(out, &Target::Tar, &tar, &contents, &events)?;
-            leftovers::tell_lost(out, tarfile::drop_former(out, |digest| present.contains_key(digest)), &events);
+            let tar = TarFile::create(output, plan, contents.blobs.iter().map(|blob| blob.digest), &events)?;
+            let present = leftovers::adopt(output, &Target::Tar, &tar, &contents, &events)?;
+            leftovers::tell_lost(out, tarfile::drop_former(output, |digest| present.contains_key(digest)), &events);
             (Arc::new(tar), present)
         } else {
-            let directory = Directory::create(out)?;
-            let present = leftovers::adopt(out, &Target::Directory(&directory), &directory, &contents, &events)?;
+            let directory = Directory::create(output)?;
+            let present = leftovers::adopt(output, &Target::Directory(&directory), &directory, &contents, &events)?;
             (Arc::new(directory), present)
         };
         let (out, tool, key) = (out.to_owned(), options.tool, options.key);
         let (done, links) = (Mutex::new(present), Links::new(options.link, events.clone()));
         let (volumes, total) = (options.volumes, survey.total);
-        Ok(Writer { out, place, contents, tool, key, events, done, elsewhere, volumes, links, total, _lock: lock })
+        Ok(Writer { out, place, contents, tool, key, events, done, elsewhere, volumes, links, total, lock })
     }
 
     /// Whether this blob is in place.
@@ -213,9 +213,9 @@ impl Writer {
 
     fn stored(&self, digest: &Digest, size: u64) -> Result<Slice> {
         if !is_tar(&self.out) && self.volumes.is_none() {
-            let path = medium::beside(&self.out, ".partial").join(digest.blob_path());
-            let file = File::open(&path).map_err(|e| Error::disk("opening", &path, e))?;
-            return Ok(Slice::new(Arc::new(file), path, 0, size));
+            let root = self.lock.output().beside(".partial").open_dir()?;
+            let blob = root.make_parents(&digest.blob_path(), 0o777)?;
+            return Ok(Slice::new(Arc::new(blob.open(Open::Read)?), blob.path(), 0, size));
         }
         let lost = || Error::damaged(format!("writing {}: {digest} has no place", self.out.display()));
         self.place.slot(digest, size)?.slice(size).ok_or_else(lost)

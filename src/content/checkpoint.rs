@@ -10,7 +10,7 @@
 //! nothing can be kept is no failure of the job.
 
 use std::collections::HashMap;
-use std::fs::{File, TryLockError};
+use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -20,6 +20,7 @@ use async_trait::async_trait;
 
 use super::{Body, ReferrerList, Slice, Source, TagList};
 use crate::base::error::{Error, Result};
+use crate::base::fsops;
 use crate::oci::{Descriptor, Digest, MAX_MANIFEST_SIZE, Manifest, Reference, Repository, media_type};
 
 /// By this we know our own file, also when only a part of it was written.
@@ -212,10 +213,9 @@ fn open(path: &Path, new: bool) -> io::Result<File> {
     if !file.metadata()?.is_file() {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file"));
     }
-    match file.try_lock() {
-        Err(TryLockError::WouldBlock) => Err(io::Error::new(io::ErrorKind::WouldBlock, "another run is using it")),
-        // Not every file system has locks.
-        _ => Ok(file),
+    match fsops::lock_file(&file) {
+        true => Ok(file),
+        false => Err(io::Error::new(io::ErrorKind::WouldBlock, "another run is using it")),
     }
 }
 

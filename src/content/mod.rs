@@ -22,7 +22,7 @@ pub use api::{Account, Api, ApiAnswer, ApiRequest, Probed};
 pub use blob::{BlobReader, Body, Prover};
 pub use cached::Cached;
 pub use checkpoint::Checkpoint;
-pub use files::{Files, Identity, LinkMode, Linkable, Linked, Reasons, keep, why_not_linked};
+pub use files::{Files, LinkMode, Reasons, why_not_linked};
 pub use lookup::Lookup;
 pub use manifests::Manifests;
 pub use parallel::{in_parallel, in_parallel_buffered, on_threads};

@@ -1,6 +1,6 @@
 //! A file of credentials while its entries are changed: everything else in it stays as it is, and it is replaced at once.
 
-use std::fs::{DirBuilder, File};
+use std::fs::DirBuilder;
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, fchown};
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use serde_json::{Map, Serializer, Value};
 
 use super::file::{AuthFile, bytes_of};
 use crate::base::error::{Error, Result};
-use crate::base::fsops::{self, parent};
+use crate::base::fsops::{Dir, LockedDir, Replacement, parent};
 
 /// Fields of an entry that hold a secret or a part of one; others are not ours.
 const SECRETS: [&str; 5] = ["auth", "username", "password", "identitytoken", "registrytoken"];
@@ -25,7 +25,7 @@ pub(super) struct Document {
     content: Map<String, Value>,
     file: AuthFile,
     /// Held until the change is written.
-    _turn: Option<File>,
+    _turn: Option<LockedDir>,
 }
 
 impl Document {
@@ -39,7 +39,7 @@ impl Document {
         let made = DirBuilder::new().recursive(true).mode(0o700).create(directory);
         made.map_err(|e| Error::disk("making the directory", directory, e))?;
         // Whoever reads, changes and replaces has its turn. Not every file system can lock, and then there is none.
-        let turn = File::open(directory).ok().filter(|directory| directory.lock().is_ok());
+        let turn = Dir::open(directory).ok().map(LockedDir::wait_for);
         let bytes = bytes_of(&real)?.unwrap_or_default();
         let (file, content) = Document::parse(path, &bytes)?;
         Ok(Document { path: path.to_owned(), real, content, file, _turn: turn })
@@ -95,21 +95,24 @@ impl Document {
             return Ok(());
         }
         self.content.insert("auths".to_owned(), Value::Object(auths));
-        self.write().map_err(|e| Error::disk("writing", &self.path, e))
+        self.write()
     }
 
     /// For its owner alone, whatever it was before; who that is stays.
-    fn write(&self) -> io::Result<()> {
-        let mut file = fsops::beside(&self.real)?;
+    fn write(&self) -> Result<()> {
+        let fail = |e: io::Error| Error::disk("writing", &self.path, e);
         let mut text = Vec::new();
-        self.content.serialize(&mut Serializer::with_formatter(&mut text, PrettyFormatter::with_indent(b"\t")))?;
+        let json =
+            self.content.serialize(&mut Serializer::with_formatter(&mut text, PrettyFormatter::with_indent(b"\t")));
+        json.map_err(|e| fail(e.into()))?;
         text.push(b'\n');
-        file.write_all(&text)?;
+        let mut new = Replacement::of(&self.real)?;
+        new.file().write_all(&text).map_err(fail)?;
         if let Ok(former) = std::fs::metadata(&self.real) {
             // Only root can give files away, and only root has somebody else's file to write.
-            let _ = fchown(file.as_file(), Some(former.uid()), Some(former.gid()));
+            let _ = fchown(new.file(), Some(former.uid()), Some(former.gid()));
         }
-        fsops::replace(file, &self.real)
+        new.commit()
     }
 }
 

@@ -29,11 +29,12 @@
 //!
 //! The directory itself is locked: there is one writing server.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use crate::base::error::{Error, Result};
+use crate::base::fsops::{Dir, Entry};
 use crate::oci::Digest;
 
 use super::names::{Change, MAX_INDEX, Names};
@@ -49,7 +50,7 @@ const CHECK: usize = 16;
 
 /// The journal of a layout that is written to.
 pub struct Journal {
-    path: PathBuf,
+    entry: Entry,
     /// Made at the first change.
     file: Option<File>,
     /// What counts of it, in bytes.
@@ -58,8 +59,8 @@ pub struct Journal {
 
 impl Journal {
     /// For a layout whose journal, if there was one, is in the index.
-    pub fn of(root: &Path) -> Journal {
-        Journal { path: root.join(JOURNAL), file: None, length: 0 }
+    pub fn of(root: &Dir) -> Journal {
+        Journal { entry: Entry::in_dir(root, JOURNAL), file: None, length: 0 }
     }
 
     /// Whether there is a file of this server.
@@ -79,7 +80,7 @@ impl Journal {
     pub fn append(&mut self, line: &str) -> Result<()> {
         let file = match self.file.take() {
             Some(file) => file,
-            None => create(&self.path)?,
+            None => create(&self.entry)?,
         };
         // What a failed attempt left is cut off.
         let written = file
@@ -87,7 +88,7 @@ impl Journal {
             .and_then(|()| file.write_all_at(line.as_bytes(), self.length))
             .and_then(|()| file.sync_data());
         self.file = Some(file);
-        written.map_err(|e| Error::disk("writing", &self.path, e))?;
+        written.map_err(|e| Error::disk("writing", self.entry.path(), e))?;
         self.length += line.len() as u64;
         Ok(())
     }
@@ -98,7 +99,7 @@ impl Journal {
     /// Not writable. Nothing is lost by that.
     pub fn empty(&mut self) -> Result<()> {
         if let Some(file) = &self.file {
-            file.set_len(0).map_err(|e| Error::disk("emptying", &self.path, e))?;
+            file.set_len(0).map_err(|e| Error::disk("emptying", self.entry.path(), e))?;
         }
         self.length = 0;
         Ok(())
@@ -110,10 +111,7 @@ impl Journal {
     /// Not removable.
     pub fn remove(&mut self) -> Result<()> {
         (self.file, self.length) = (None, 0);
-        match std::fs::remove_file(&self.path) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::disk("removing", &self.path, e)),
-            _ => Ok(()),
-        }
+        self.entry.remove()
     }
 }
 
@@ -167,15 +165,10 @@ fn check(json: &[u8]) -> String {
 }
 
 /// A new file, never through a link; its name is on the disk before anything relies on it.
-fn create(path: &Path) -> Result<File> {
-    let fail = |e| Error::disk("creating", path, e);
-    match std::fs::remove_file(path) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(fail(e)),
-        _ => {}
-    }
-    let file = OpenOptions::new().write(true).create_new(true).open(path).map_err(fail)?;
-    let root = path.parent().unwrap_or(path);
-    File::open(root).and_then(|root| root.sync_all()).map_err(fail)?;
+fn create(entry: &Entry) -> Result<File> {
+    entry.remove()?;
+    let file = entry.create_new(0o666)?;
+    entry.dir().sync()?;
     Ok(file)
 }
 
@@ -204,7 +197,7 @@ mod tests {
     #[test]
     fn what_was_answered_before_the_power_went_is_there_and_half_a_line_is_not() {
         let work = tempfile::tempdir().unwrap();
-        let mut journal = Journal::of(work.path());
+        let mut journal = Journal::of(&Dir::open(work.path()).unwrap());
         for name in ["1", "2", "3"] {
             journal.append(&line(&tag(name)).unwrap()).unwrap();
         }
@@ -234,7 +227,7 @@ mod tests {
     #[test]
     fn a_journal_that_was_emptied_begins_again() {
         let work = tempfile::tempdir().unwrap();
-        let mut journal = Journal::of(work.path());
+        let mut journal = Journal::of(&Dir::open(work.path()).unwrap());
         let read = || replayed(&std::fs::read(work.path().join(JOURNAL)).unwrap()).unwrap();
         journal.append(&line(&tag("1")).unwrap()).unwrap();
         journal.empty().unwrap();
@@ -243,7 +236,7 @@ mod tests {
         assert_eq!(read(), ["2"]);
         // What another server has left has been read before this one is made.
         drop(journal);
-        let mut journal = Journal::of(work.path());
+        let mut journal = Journal::of(&Dir::open(work.path()).unwrap());
         journal.append(&line(&tag("3")).unwrap()).unwrap();
         assert_eq!(read(), ["3"]);
         journal.remove().unwrap();

@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -11,6 +10,7 @@ use bytes::Bytes;
 use tokio::sync::OwnedMutexGuard;
 
 use crate::base::error::{Error, Result};
+use crate::base::fsops::Entry;
 use crate::content::Slice;
 use crate::oci::{Algorithm, Digest, Hasher};
 
@@ -37,7 +37,8 @@ struct Upload {
 /// What has arrived of a blob. Its file goes with it, unless it got a name before.
 pub struct Received {
     pub file: Arc<File>,
-    pub path: PathBuf,
+    /// The name it has until it is whole.
+    pub entry: Entry,
     /// In bytes.
     pub size: u64,
     /// Of all of them.
@@ -125,9 +126,9 @@ impl Uploads {
 
 impl Received {
     /// Nothing so far; it will be written to this new file.
-    pub fn into(file: File, path: PathBuf, share: Share) -> Received {
+    pub fn into(file: File, entry: Entry, share: Share) -> Received {
         let hasher = Hasher::new(Algorithm::Sha256);
-        Received { file: Arc::new(file), path, size: 0, hasher, touched: Instant::now(), share }
+        Received { file: Arc::new(file), entry, size: 0, hasher, touched: Instant::now(), share }
     }
 
     /// Writes behind what is there; after a failure nothing of `batch` counts.
@@ -138,7 +139,7 @@ impl Received {
         for piece in batch {
             if let Err(error) = self.file.write_all_at(piece, position) {
                 self.share.shrink(more);
-                return Err(Error::disk("writing", &self.path, error));
+                return Err(Error::disk("writing", self.entry.path(), error));
             }
             hasher.update(piece);
             position += piece.len() as u64;
@@ -161,8 +162,8 @@ impl Received {
         if algorithm == Algorithm::Sha256 {
             return Ok(self.hasher.clone().finish());
         }
-        let whole = Slice::new(Arc::clone(&self.file), &self.path, 0, self.size);
-        whole.hash(algorithm, &|_| {}).map_err(|e| Error::disk("reading", &self.path, e))
+        let whole = Slice::new(Arc::clone(&self.file), self.entry.path(), 0, self.size);
+        whole.hash(algorithm, &|_| {}).map_err(|e| Error::disk("reading", self.entry.path(), e))
     }
 
     /// `Range` of an upload: inclusive, so that nothing and one byte look alike.
@@ -174,6 +175,6 @@ impl Received {
 impl Drop for Received {
     fn drop(&mut self) {
         // Not there any more when it has got its name.
-        let _ = std::fs::remove_file(&self.path);
+        let _ = self.entry.remove();
     }
 }

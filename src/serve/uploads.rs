@@ -51,8 +51,8 @@ pub async fn start(
     }
     let promised = query.digest("digest")?;
     let id = new_id()?;
-    let (file, path) = writer.unfinished(&id)?;
-    let received = writer.uploads.add(&id, name, Received::into(file, path, Share::of(&writer.quota)))?;
+    let (file, entry) = writer.unfinished(&id)?;
+    let received = writer.uploads.add(&id, name, Received::into(file, entry, Share::of(&writer.quota)))?;
     if let Some(digest) = promised {
         let held = received.lock_owned().await;
         // Whatever comes of it, nobody can continue this one: its number was never told.
@@ -106,7 +106,7 @@ async fn adopt(catalog: &Arc<Catalog>, name: &str, held: Held, expected: Digest)
         let mut held = held;
         let found = held.digest(expected.algorithm())?;
         if let Some(writer) = catalog.writer().filter(|_| found == expected)
-            && writer.adopt(&held.file, &held.path, &found)?
+            && writer.adopt(&held.file, &held.entry, &found)?
         {
             held.share.keep();
         }

@@ -1,13 +1,17 @@
 //! Changing a layout: files appear whole or not at all, and one change is made at a time.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{BufWriter, ErrorKind, Write};
-use std::path::{Path, PathBuf};
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
+use rustix::fs::OFlags;
+use rustix::io::Errno;
+
 use crate::base::error::{Error, Kind, Result};
+use crate::base::fsops::{Dir, Entry, LockedDir, publish};
 use crate::base::progress::{Event, Events};
 use crate::bundle::{BUNDLE_JSON, CHUNKS, DOCKER_JSON, INDEX_JSON, OCI_LAYOUT, SIGNATURE, SUMS};
 use crate::oci::{Algorithm, Digest};
@@ -24,6 +28,9 @@ const UNFINISHED: &str = ".uploads";
 /// What a bundle says of itself; untrue after a change. The sums go first: without them it is unfinished.
 const FIRST_SEALS: [&str; 2] = [SUMS, SIGNATURE];
 const OTHER_SEALS: [&str; 3] = [BUNDLE_JSON, DOCKER_JSON, CHUNKS];
+/// Modes of directories and files.
+const DIR_MODE: u32 = 0o777;
+const FILE_MODE: u32 = 0o666;
 /// Room for the names of two entries, which an index has twice, in bytes.
 const FOR_NAMES: u64 = 8 * 1024;
 /// Bytes of an index that is written because pushes have paused, for each second since it was written before.
@@ -31,7 +38,9 @@ const PER_SECOND: u64 = 1024 * 1024;
 
 /// The right to change one layout directory; no other process has it meanwhile.
 pub struct Writer {
-    root: PathBuf,
+    /// Locked as long as it is open.
+    root: LockedDir,
+    unfinished: Mutex<Option<Dir>>,
     /// What readers see.
     names: Arc<RwLock<Names>>,
     turn: Mutex<Turn>,
@@ -41,15 +50,6 @@ pub struct Writer {
     pub uploads: Uploads,
     pub quota: Arc<Quota>,
     events: Events,
-    /// Locked as long as it is open.
-    handle: File,
-}
-
-impl Drop for Writer {
-    /// Closing the file alone would leave the lock to a child process that is just being started.
-    fn drop(&mut self) {
-        let _ = self.handle.unlock();
-    }
 }
 
 /// The right to make a change, which one request has at a time.
@@ -69,21 +69,15 @@ impl Writer {
         if root.is_file() {
             return Err(Error::input(format!("{} is a file: only a directory can be written to", root.display())));
         }
-        fs::create_dir_all(root).map_err(|e| Error::disk("creating", root, e))?;
-        let handle = File::open(root).map_err(|e| Error::disk("opening", root, e))?;
-        match handle.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                return Err(Error::input(format!("another process is writing to {}", root.display())));
-            }
-            Err(TryLockError::Error(e)) => return Err(Error::disk("locking", root, e)),
-        }
+        let held = || Error::input(format!("another process is writing to {}", root.display()));
+        let dir = LockedDir::try_take(Dir::create(root)?).ok_or_else(held)?;
         for name in ["blobs", "blobs/sha256", "blobs/sha512", UNFINISHED] {
-            refuse_link(&root.join(name))?;
+            refuse_link(dir.dir(), name)?;
         }
-        let turn = Turn { journal: Journal::of(root), seen: 0, written: Instant::now(), index: 0 };
+        let turn = Turn { journal: Journal::of(dir.dir()), seen: 0, written: Instant::now(), index: 0 };
         let writer = Writer {
-            root: root.to_owned(),
+            root: dir,
+            unfinished: Mutex::default(),
             names: Arc::new(RwLock::new(Names::empty())),
             turn: Mutex::new(turn),
             unsealed: Mutex::new(false),
@@ -91,11 +85,9 @@ impl Writer {
             uploads: Uploads::new(options.limits),
             quota: Arc::new(Quota::of(root, options.quota)?),
             events,
-            handle,
         };
         writer.forget_uploads();
-        let mut files = fs::read_dir(root).map_err(|e| Error::disk("reading", root, e))?;
-        if files.next().is_none() {
+        if writer.root.dir().names()?.is_empty() {
             writer.replace(OCI_LAYOUT, |file| file.write_all(br#"{"imageLayoutVersion":"1.0.0"}"#))?;
             writer.write_index()?;
         }
@@ -169,9 +161,7 @@ impl Writer {
     fn sync_blobs(&self) -> Result<()> {
         for (algorithm, unsynced) in &self.unsynced {
             if unsynced.swap(false, Ordering::AcqRel) {
-                let directory = self.root.join("blobs").join(algorithm.name());
-                let synced = File::open(&directory).and_then(|directory| directory.sync_all());
-                synced.map_err(|e| Error::disk("syncing", &directory, e))?;
+                self.root.dir().dir("blobs")?.dir(algorithm.name())?.sync()?;
             }
         }
         Ok(())
@@ -184,24 +174,25 @@ impl Writer {
         if *unsealed {
             return Ok(());
         }
-        let sealed = self.root.join(BUNDLE_JSON).exists();
+        let root = self.root.dir();
+        let sealed = root.stat(BUNDLE_JSON)?.is_some();
         if sealed {
             // A bundle has none, so this one was put there; as a plain layout's it would count.
-            remove_if_there(&self.root.join(JOURNAL))?;
+            root.remove(JOURNAL)?;
         }
-        FIRST_SEALS.iter().try_for_each(|name| remove_if_there(&self.root.join(name)))?;
+        FIRST_SEALS.iter().try_for_each(|name| root.remove(name))?;
         if sealed {
             // The names that only the lock knows.
-            self.sync_root()?;
+            root.sync()?;
             self.write_index()?;
         }
-        OTHER_SEALS.iter().try_for_each(|name| remove_if_there(&self.root.join(name)))?;
-        self.sync_root()?;
+        OTHER_SEALS.iter().try_for_each(|name| root.remove(name))?;
+        root.sync()?;
         if sealed {
             let text = format!(
                 "{} was a sealed bundle and is being changed: {SUMS} and {BUNDLE_JSON} are removed, and it is a plain \
                  OCI layout from now on",
-                self.root.display()
+                root.path().display()
             );
             self.events.report(Event::Warning(text));
         }
@@ -209,24 +200,30 @@ impl Writer {
         Ok(())
     }
 
-    /// A new file to fill, and its path.
-    pub fn unfinished(&self, id: &str) -> Result<(File, PathBuf)> {
-        let directory = self.root.join(UNFINISHED);
-        make_directory(&directory)?;
-        let path = directory.join(id);
-        let file = OpenOptions::new().read(true).write(true).create_new(true).open(&path);
-        Ok((file.map_err(|e| Error::disk("creating", &path, e))?, path))
+    /// A new file to fill, and the name it has until it is whole.
+    pub fn unfinished(&self, id: &str) -> Result<(File, Entry)> {
+        let entry = Entry::in_dir(&self.unfinished_dir()?, id);
+        Ok((entry.create_new(FILE_MODE)?, entry))
+    }
+
+    /// Opened once for all uploads; made again where it was removed.
+    fn unfinished_dir(&self) -> Result<Dir> {
+        let mut open = self.unfinished.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(dir) = &*open
+            && Entry::in_dir(self.root.dir(), UNFINISHED).is_still(dir)?
+        {
+            return Ok(dir.clone());
+        }
+        Ok(open.insert(self.root.dir().make(UNFINISHED, DIR_MODE)?.dir).clone())
     }
 
     /// Gives a proven file the name of its digest; says whether that is new content.
-    pub fn adopt(&self, file: &File, from: &Path, digest: &Digest) -> Result<bool> {
-        file.sync_data().map_err(|e| Error::disk("syncing", from, e))?;
-        let to = self.root.join(digest.blob_path());
-        make_directory(&self.root.join("blobs"))?;
-        make_directory(&self.root.join("blobs").join(digest.algorithm().name()))?;
+    pub fn adopt(&self, file: &File, from: &Entry, digest: &Digest) -> Result<bool> {
+        file.sync_data().map_err(|e| Error::disk("syncing", from.path(), e))?;
+        let to = self.root.dir().make_parents(&digest.blob_path(), DIR_MODE)?;
         let new = !to.exists();
         self.unseal()?;
-        fs::rename(from, &to).map_err(|e| Error::disk("naming", &to, e))?;
+        from.rename(&to)?;
         let own = self.unsynced.iter().find(|(algorithm, _)| *algorithm == digest.algorithm());
         own.inspect(|(_, unsynced)| unsynced.store(true, Ordering::Release));
         Ok(new)
@@ -237,9 +234,9 @@ impl Writer {
         let mut share = Share::of(&self.quota);
         share.grow(bytes.len() as u64)?;
         let id = new_id()?;
-        let (mut file, path) = self.unfinished(&id)?;
-        file.write_all(bytes).map_err(|e| Error::disk("writing", &path, e))?;
-        if self.adopt(&file, &path, digest)? {
+        let (mut file, entry) = self.unfinished(&id)?;
+        file.write_all(bytes).map_err(|e| Error::disk("writing", entry.path(), e))?;
+        if self.adopt(&file, &entry, digest)? {
             share.keep();
         }
         Ok(())
@@ -248,9 +245,9 @@ impl Writer {
     /// Removes content.
     pub fn remove(&self, digest: &Digest) -> Result<()> {
         self.unseal()?;
-        let path = self.root.join(digest.blob_path());
-        let size = fs::symlink_metadata(&path).map_or(0, |metadata| metadata.len());
-        remove_if_there(&path)?;
+        let blob = self.root.dir().make_parents(&digest.blob_path(), DIR_MODE)?;
+        let size = blob.stat().and_then(|stat| u64::try_from(stat.st_size).ok()).unwrap_or_default();
+        blob.remove()?;
         self.quota.give_back(size);
         Ok(())
     }
@@ -265,15 +262,9 @@ impl Writer {
 
     /// Replaces a file as a whole.
     fn replace(&self, name: &str, write: impl FnOnce(&mut File) -> std::io::Result<()>) -> Result<()> {
-        let (path, (mut file, unfinished)) = (self.root.join(name), self.unfinished(&new_id()?)?);
-        let written = write(&mut file).and_then(|()| file.sync_all());
-        written.map_err(|e| Error::disk("writing", &unfinished, e))?;
-        fs::rename(&unfinished, &path).map_err(|e| Error::disk("replacing", &path, e))?;
-        self.sync_root()
-    }
-
-    fn sync_root(&self) -> Result<()> {
-        self.handle.sync_all().map_err(|e| Error::disk("syncing", &self.root, e))
+        let (mut file, unfinished) = self.unfinished(&new_id()?)?;
+        write(&mut file).map_err(|e| Error::disk("writing", unfinished.path(), e))?;
+        publish(&file, &unfinished, &Entry::in_dir(self.root.dir(), name))
     }
 
     /// Leaves nothing that only a running server needs: unfinished files and the journal.
@@ -294,7 +285,7 @@ impl Writer {
     /// Removes unfinished files, of this or of an earlier process.
     fn forget_uploads(&self) {
         self.uploads.forget_all();
-        let _ = fs::remove_dir_all(self.root.join(UNFINISHED));
+        let _ = self.root.dir().remove_tree(UNFINISHED);
     }
 }
 
@@ -306,25 +297,12 @@ pub fn new_id() -> Result<String> {
     Ok(Digest::of(Algorithm::Sha256, &random).hex()[..32].to_owned())
 }
 
-fn refuse_link(path: &Path) -> Result<()> {
-    match fs::symlink_metadata(path) {
-        Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
-        Err(e) => Err(Error::disk("reading", path, e)),
-        Ok(metadata) if metadata.is_dir() => Ok(()),
-        Ok(_) => Err(Error::input(format!("{} is not a directory", path.display()))),
-    }
-}
-
-fn make_directory(path: &Path) -> Result<()> {
-    match fs::create_dir(path) {
-        Err(e) if e.kind() != ErrorKind::AlreadyExists => Err(Error::disk("creating", path, e)),
-        _ => Ok(()),
-    }
-}
-
-fn remove_if_there(path: &Path) -> Result<()> {
-    match fs::remove_file(path) {
-        Err(e) if e.kind() != ErrorKind::NotFound => Err(Error::disk("removing", path, e)),
-        _ => Ok(()),
+fn refuse_link(root: &Dir, name: &str) -> Result<()> {
+    match root.open_below(name, OFlags::DIRECTORY) {
+        Ok(_) | Err(Errno::NOENT) => Ok(()),
+        Err(Errno::NOTDIR | Errno::LOOP | Errno::XDEV) => {
+            Err(Error::input(format!("{} is not a directory", root.path_of(name).display())))
+        }
+        Err(errno) => Err(Error::disk("reading", &root.path_of(name), errno.into())),
     }
 }

@@ -1,14 +1,14 @@
 //! The tar, compressed in frames, into a file that gets its name last.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{BufWriter, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::{Kind, Outlet};
 use crate::archive::seekable::{Frames, Packing};
 use crate::base::error::{self, Error, Result};
+use crate::base::fsops::{self, Entry, Open, WriteLock, publish};
 use crate::bundle::Bundle;
-use crate::bundle::medium::{self, WriteLock};
 
 /// How the names of such files end.
 const ENDING: &str = ".tar.zst";
@@ -17,10 +17,9 @@ const BUFFER: usize = 1 << 20;
 
 /// `OUT.tar.zst` while it is written. Dropped before its end it leaves nothing.
 pub struct Compressed {
-    out: PathBuf,
-    partial: PathBuf,
+    partial: Entry,
     frames: Option<Frames<BufWriter<File>>>,
-    _lock: WriteLock,
+    lock: WriteLock,
 }
 
 impl Compressed {
@@ -35,10 +34,10 @@ impl Compressed {
     /// # Errors
     /// Another run is writing `out`, or something that no export has made has its name, or that of the unfinished one.
     pub fn check_free(out: &Path) -> Result<()> {
-        let out = &medium::settle(out)?;
+        let out = &fsops::canonicalize(out)?;
         WriteLock::check(out)?;
-        medium::refuse_other_than_file(&medium::beside(out, ".partial"))?;
-        medium::refuse_other_than_file(out)?;
+        fsops::refuse_other_than_file(&fsops::beside(out, ".partial"))?;
+        fsops::refuse_other_than_file(out)?;
         match Bundle::open(out) {
             Ok(_) => Ok(()),
             Err(_) if out.symlink_metadata().is_err() => Ok(()),
@@ -58,18 +57,18 @@ impl Compressed {
     /// Another run is writing it, or the disk's.
     pub fn create(out: &Path) -> Result<Compressed> {
         Compressed::check_free(out)?;
-        let out = medium::settle(out)?;
-        let parent = medium::parent(&out);
+        let out = fsops::canonicalize(out)?;
+        let parent = fsops::parent(&out);
         fs::create_dir_all(parent).map_err(|e| Error::disk("creating", parent, e))?;
         let lock = WriteLock::take(&out)?;
-        let partial = medium::beside(&out, ".partial");
-        let file = medium::open_own(&partial, OpenOptions::new().create(true).truncate(true).write(true))?;
-        let frames = Some(Frames::new(BufWriter::with_capacity(BUFFER, file)));
-        Ok(Compressed { out, partial, frames, _lock: lock })
+        let partial = lock.output().beside(".partial");
+        let frames = Some(Frames::new(BufWriter::with_capacity(BUFFER, partial.open(Open::Empty)?)));
+        Ok(Compressed { partial, frames, lock })
     }
 
     fn frames(&mut self) -> Result<&mut Frames<BufWriter<File>>> {
-        let ended = || Error::new(error::Kind::Disk, format!("writing {}: it has ended", self.partial.display()));
+        let ended =
+            || Error::new(error::Kind::Disk, format!("writing {}: it has ended", self.partial.path().display()));
         self.frames.as_mut().ok_or_else(ended)
     }
 }
@@ -78,22 +77,20 @@ impl Outlet for Compressed {
     fn begin(&mut self, kind: Kind) -> Result<()> {
         let packing = if kind == Kind::Packed { Packing::Store } else { Packing::Compress };
         let partial = self.partial.clone();
-        self.frames()?.begin(packing).map_err(|e| Error::disk("writing", &partial, e))
+        self.frames()?.begin(packing).map_err(|e| Error::disk("writing", partial.path(), e))
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<()> {
         let partial = self.partial.clone();
-        self.frames()?.write(bytes).map_err(|e| Error::disk("writing", &partial, e))
+        self.frames()?.write(bytes).map_err(|e| Error::disk("writing", partial.path(), e))
     }
 
     fn finish(&mut self) -> Result<()> {
-        let writing = |e| Error::disk("writing", &self.partial, e);
+        let writing = |e| Error::disk("writing", self.partial.path(), e);
         let Some(frames) = self.frames.take() else { return Ok(()) };
         let mut out = frames.finish().map_err(writing)?;
         out.flush().map_err(writing)?;
-        out.get_ref().sync_all().map_err(|e| Error::disk("syncing", &self.partial, e))?;
-        fs::rename(&self.partial, &self.out).map_err(|e| Error::disk("naming the finished bundle", &self.out, e))?;
-        medium::sync_directory(medium::parent(&self.out))
+        publish(out.get_ref(), &self.partial, self.lock.output())
     }
 }
 
@@ -101,7 +98,7 @@ impl Drop for Compressed {
     fn drop(&mut self) {
         if self.frames.is_some() {
             // It cannot be continued; that it stays would harm nobody.
-            let _ = fs::remove_file(&self.partial);
+            let _ = self.partial.remove();
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Whether a volume is there already, as it would be written.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
@@ -10,10 +10,11 @@ use super::plan::{Held, VolumePlan};
 use super::sealing::{Known, Small};
 use super::set::Set;
 use crate::base::error::{Error, Result};
+use crate::base::fsops::{self, Entry};
 use crate::base::progress::{Event, Events, Phase};
 use crate::bundle::hashers::Hashers;
 use crate::bundle::offsets::TarFile;
-use crate::bundle::{SIGNATURE, medium, stamp};
+use crate::bundle::{SIGNATURE, stamp};
 use crate::files::Layout;
 use crate::oci::{Algorithm, Digest};
 
@@ -45,7 +46,7 @@ pub fn refuse_foreign(path: &Path) -> Result<()> {
 
 /// The volume at `path`, if there is one.
 fn there(path: &Path) -> Result<Option<Layout>> {
-    medium::refuse_other_than_file(&medium::beside(path, ".partial"))?;
+    fsops::refuse_other_than_file(&fsops::beside(path, ".partial"))?;
     if path.symlink_metadata().is_err() {
         return Ok(None);
     }
@@ -68,13 +69,13 @@ fn begins_as_volume(path: &Path) -> bool {
 }
 
 /// Removes volumes of other sets that had this name, now that a whole set has it: of one that was larger, or was recovered in
-/// another way; and what unfinished runs have left.
+/// another way; and what unfinished runs have left. `output` is a name in the directory of the set.
 ///
 /// # Errors
 /// The disk's.
-pub fn remove_former(set: &Set) -> Result<()> {
+pub fn remove_former(set: &Set, output: &Entry) -> Result<()> {
     for path in super::place::unfinished(&set.name) {
-        fs::remove_file(&path).map_err(|e| Error::disk("removing", &path, e))?;
+        output.sibling(&path).remove()?;
     }
     for path in super::place::there(&set.name) {
         let Some((_, part)) = SetName::of_part(&path) else { continue };
@@ -88,7 +89,7 @@ pub fn remove_former(set: &Set) -> Result<()> {
             }
         };
         if !is_part {
-            fs::remove_file(&path).map_err(|e| Error::disk("removing a former volume", &path, e))?;
+            output.sibling(&path).remove()?;
         }
     }
     Ok(())

@@ -4,7 +4,7 @@
 //! Those of any bundle. Every file is proven while it is copied, by the `bundle.json` that the identity stands for and by the
 //! digest that names it, and nothing has the name of a bundle before all of them are.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
@@ -12,15 +12,19 @@ use std::sync::Arc;
 
 use super::set::METADATA;
 use crate::base::error::{Error, Result};
+use crate::base::fsops::{self, Entry, Open, WriteLock, publish, replace_directory};
 use crate::base::progress::{Event, Events, Phase};
 use crate::bundle::before::refuse_foreign;
 use crate::bundle::format::{self, FileEntry};
-use crate::bundle::medium::{self, WriteLock};
 use crate::bundle::offsets::{TarFile, TarPlan};
+use crate::bundle::tools::mode_of;
 use crate::bundle::writer::Writer;
-use crate::bundle::{BUNDLE_JSON, Bundle, SIGNATURE, SUMS, TOOLS, is_tool};
+use crate::bundle::{BUNDLE_JSON, Bundle, SIGNATURE, SUMS};
 use crate::content::{Slice, in_parallel};
 use crate::oci::{Algorithm, Digest};
+
+/// Of directories.
+const DIR_MODE: u32 = 0o777;
 
 /// What was put together.
 #[derive(Clone, Debug)]
@@ -44,15 +48,15 @@ struct Copied<'b> {
 /// # Errors
 /// A file is missing or not what it should be (`Damaged`); something else has the name of `out`; the disk's.
 pub fn join(bundle: &Bundle, out: &Path, events: &Events) -> Result<Joined> {
-    let out = medium::settle(out)?;
+    let out = fsops::canonicalize(out)?;
     refuse_foreign(&out)?;
-    let _lock = WriteLock::take(&out)?;
+    let lock = WriteLock::take(&out)?;
     let files = files(bundle)?;
     let bytes = files.iter().map(|file| file.slice.size()).fold(0, u64::saturating_add);
     events.report(Event::Phase { phase: Phase::Transfer, items: files.len() as u64, bytes });
     let size = match Writer::is_tar(&out) {
-        true => join_tar(bundle, &files, &out, events)?,
-        false => join_directory(&files, &out, events).map(|()| bytes)?,
+        true => join_tar(bundle, &files, lock.output(), events)?,
+        false => join_directory(&files, lock.output(), events).map(|()| bytes)?,
     };
     Ok(Joined { identity: bundle.identity(), size })
 }
@@ -85,53 +89,43 @@ fn wrong(shown: &Path, path: &str, what: &str) -> Error {
     Error::damaged(format!("joining {}: {path}: {what}", shown.display()))
 }
 
-fn join_tar(bundle: &Bundle, files: &[Copied<'_>], out: &Path, events: &Events) -> Result<u64> {
+fn join_tar(bundle: &Bundle, files: &[Copied<'_>], out: &Entry, events: &Events) -> Result<u64> {
     let plan = TarPlan::new(files.iter().map(|file| (file.path.clone(), file.slice.size())))?;
-    let partial = medium::beside(out, ".partial");
-    let file = medium::open_own(&partial, OpenOptions::new().create(true).truncate(true).read(true).write(true))?;
-    medium::reserve(&file, &partial, plan.length)?;
-    let file = Arc::new(file);
+    let partial = out.beside(".partial");
+    let (file, shown) = (Arc::new(partial.open(Open::Empty)?), partial.path());
+    fsops::reserve(&file, shown, plan.length)?;
     let mtime = u64::try_from(bundle.json().created.as_second()).unwrap_or_default();
     let pairs: Vec<(&Copied, &TarFile)> = files.iter().zip(&plan.files).collect();
     all(in_parallel(&pairs, |(from, to)| {
-        let fail = |e| Error::disk("writing", &partial, e);
+        let fail = |e| Error::disk("writing", shown, e);
         file.write_all_at(&to.header_blocks(mtime), to.header).map_err(fail)?;
-        copy(from, &mut At { file: &file, position: to.data }, &partial, events)
+        copy(from, &mut At { file: &file, position: to.data }, shown, events)
     }))?;
-    file.set_len(plan.length).map_err(|e| Error::disk("ending", &partial, e))?;
-    file.sync_all().map_err(|e| Error::disk("syncing", &partial, e))?;
-    fs::rename(&partial, out).map_err(|e| Error::disk("naming the finished bundle", out, e))?;
-    medium::sync_directory(medium::parent(out))?;
+    file.set_len(plan.length).map_err(|e| Error::disk("ending", shown, e))?;
+    publish(&file, &partial, out)?;
     Ok(plan.length)
 }
 
-fn join_directory(files: &[Copied<'_>], out: &Path, events: &Events) -> Result<()> {
-    let root = medium::beside(out, ".partial");
-    medium::refuse_other_than_directory(&root)?;
-    if root.exists() {
-        fs::remove_dir_all(&root).map_err(|e| Error::disk("removing", &root, e))?;
-    }
+fn join_directory(files: &[Copied<'_>], out: &Entry, events: &Events) -> Result<()> {
+    let partial = out.beside(".partial");
+    partial.refuse_other_than_directory()?;
+    partial.remove_tree()?;
+    let root = out.dir().make(partial.name(), DIR_MODE)?.dir;
     for algorithm in ["sha256", "sha512"] {
-        let path = root.join("blobs").join(algorithm);
-        fs::create_dir_all(&path).map_err(|e| Error::disk("creating", &path, e))?;
-    }
-    if files.iter().any(|file| is_tool(&file.path)) {
-        let path = root.join(TOOLS);
-        fs::create_dir(&path).map_err(|e| Error::disk("creating", &path, e))?;
+        root.make_all(&format!("blobs/{algorithm}"), DIR_MODE)?;
     }
     let write = |from: &Copied| {
-        let path = root.join(&from.path);
-        let mut file = medium::create_new(&path, &from.path)?;
-        copy(from, &mut file, &path, events)
+        let entry = root.make_parents(&from.path, DIR_MODE)?;
+        let mut file = entry.create_new(mode_of(&from.path))?;
+        copy(from, &mut file, entry.path(), events)
     };
     // Only a whole one has these.
     let (last, others): (Vec<&Copied>, Vec<&Copied>) =
         files.iter().partition(|file| matches!(file.path.as_str(), BUNDLE_JSON | SUMS | SIGNATURE));
     all(in_parallel(&others, |from| write(from)))?;
     last.into_iter().try_for_each(write)?;
-    medium::sync_all(&root)?;
-    medium::replace_directory(&root, out)?;
-    medium::sync_directory(medium::parent(out))
+    root.sync_file_system()?;
+    replace_directory(&partial, out)
 }
 
 fn all(results: Vec<Result<()>>) -> Result<()> {

@@ -2,9 +2,8 @@
 //! journal. Blobs arrive in any order, cut ones across several files.
 
 use std::collections::{HashMap, HashSet};
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::hash::Hash;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -15,11 +14,12 @@ use super::plan::{Held, VolumePlan};
 use super::sealing::Known;
 use super::set::Set;
 use crate::base::error::{Error, Result};
+use crate::base::fsops::{self, Entry, Open, Synced};
 use crate::base::progress::Events;
 use crate::bundle::hashers::Hashers;
 use crate::bundle::journal::{Claims, Journal};
 use crate::bundle::place::{Extent, Place, Sealing, Slot};
-use crate::bundle::{Tool, is_tool, leftovers, medium, stamp};
+use crate::bundle::{Tool, is_tool, leftovers, stamp};
 use crate::content::{Slice, in_parallel};
 use crate::oci::{Algorithm, Digest};
 
@@ -31,7 +31,8 @@ pub struct VolumeFiles {
     /// The places of each blob, as far as these volumes have them.
     places: HashMap<Digest, Arc<[Extent]>>,
     journal: Journal,
-    journal_path: PathBuf,
+    /// A name in the directory of the set.
+    output: Entry,
     /// What the journal of an earlier run says of this very set.
     claims: Claims,
     only: Option<u32>,
@@ -39,18 +40,19 @@ pub struct VolumeFiles {
 
 struct OpenVolume {
     plan: VolumePlan,
-    partial: PathBuf,
+    partial: Entry,
     file: Arc<File>,
 }
 
 /// Where the journal of a set is, or of the one volume of it that is written.
 fn journal_of(set: &Set, only: Option<u32>) -> PathBuf {
     let number = only.map_or_else(|| "volumes".to_owned(), |number| format!("volume-{number}"));
-    medium::beside(set.name.base(), &format!(".{number}.partial.journal"))
+    fsops::beside(set.name.base(), &format!(".{number}.partial.journal"))
 }
 
 fn claims_of(set: &Set, only: Option<u32>) -> Option<Claims> {
-    Claims::read(&journal_of(set, only))
+    // Where there is no directory yet, nothing was begun.
+    Claims::read(&Entry::of(&journal_of(set, only)).ok()?)
 }
 
 fn is_same(set: &Set, claims: &Claims) -> bool {
@@ -62,7 +64,7 @@ pub fn reserved(set: &Set, only: Option<u32>) -> u64 {
     if !claims_of(set, only).is_some_and(|claims| is_same(set, &claims)) {
         return 0;
     }
-    let blocks = |volume: &VolumePlan| partial_of(set, volume).metadata().map_or(0, |there| there.blocks() * 512);
+    let blocks = |volume: &VolumePlan| Entry::of(&partial_of(set, volume)).map_or(0, |partial| partial.allocated());
     set.wanted(only).map(blocks).fold(0, u64::saturating_add)
 }
 
@@ -72,16 +74,16 @@ pub fn claimed(set: &Set, only: Option<u32>) -> HashSet<Digest> {
 }
 
 fn partial_of(set: &Set, volume: &VolumePlan) -> PathBuf {
-    medium::beside(&set.path_of(volume), ".partial")
+    fsops::beside(&set.path_of(volume), ".partial")
 }
 
 impl VolumeFiles {
-    /// Continues the unfinished volumes of the same set, or begins them.
+    /// Continues the unfinished volumes of the same set, or begins them, in the directory of `output`.
     ///
     /// # Errors
     /// Something else is where they would be; no room, or what else the disk says.
-    pub fn create(set: Set, only: Option<u32>, events: &Events) -> Result<VolumeFiles> {
-        let journal_path = journal_of(&set, only);
+    pub fn create(set: Set, only: Option<u32>, output: &Entry, events: &Events) -> Result<VolumeFiles> {
+        let journal_entry = output.sibling(&journal_of(&set, only));
         let volumes: Vec<VolumePlan> = set.wanted(only).cloned().collect();
         for volume in &volumes {
             finished::refuse_foreign(&set.path_of(volume))?;
@@ -92,32 +94,31 @@ impl VolumeFiles {
         };
         let mut open = Vec::new();
         for plan in volumes {
-            let partial = partial_of(&set, &plan);
-            let path = set.path_of(&plan);
-            if same.is_some() && !partial.exists() && path.exists() {
+            let named = output.sibling(&set.path_of(&plan));
+            let partial = named.beside(".partial");
+            if same.is_some() && !partial.exists() && named.exists() {
                 // A run that was killed while it gave them their names: what is there is proven like all else.
-                fs::rename(&path, &partial).map_err(|e| Error::disk("taking up", &path, e))?;
+                named.rename(&partial)?;
             }
-            let options = &mut OpenOptions::new();
             // Nothing of another layout may stay between the files.
-            let options = options.create(true).truncate(same.is_none()).read(true).write(true);
-            let file = Arc::new(medium::open_own(&partial, options)?);
-            medium::reserve(&file, &partial, plan.length)?;
+            let how = if same.is_none() { Open::Empty } else { Open::Keep };
+            let file = Arc::new(partial.open(how)?);
+            fsops::reserve(&file, partial.path(), plan.length)?;
             open.push(OpenVolume { plan, partial, file });
         }
         leftovers::tell_lost(set.name.base(), other.map_or(0, |claims| claims.lost(|_| false)), events);
         let places = places(&open, Digest::of_blob_path)?;
         let journal = match &same {
-            Some(_) => Journal::resume(&journal_path)?,
+            Some(_) => Journal::resume(&journal_entry)?,
             None => {
                 let size = |(digest, extents): (&Digest, &Arc<[Extent]>)| {
                     (*digest, 0, extents.iter().map(|extent| extent.size).sum())
                 };
-                Journal::begin(&journal_path, &set.plan.fingerprint().to_string(), places.iter().map(size))?
+                Journal::begin(&journal_entry, &set.plan.fingerprint().to_string(), places.iter().map(size))?
             }
         };
         let claims = same.unwrap_or_default();
-        Ok(VolumeFiles { set, open, places, journal, journal_path, claims, only })
+        Ok(VolumeFiles { set, open, places, journal, output: output.clone(), claims, only })
     }
 
     /// Each is in one volume, or in pieces, like a blob.
@@ -142,9 +143,9 @@ impl VolumeFiles {
             if let Some(known) = whole {
                 return Ok(known);
             }
-            let slice = Slice::new(volume.file.clone(), &volume.partial, *at, held.size);
+            let slice = Slice::new(volume.file.clone(), volume.partial.path(), *at, held.size);
             let hashers = Hashers::of_prefix(Algorithm::Sha256, &slice, held.size, &|_| ());
-            let hashers = hashers.map_err(|e| Error::disk("reading", &volume.partial, e))?;
+            let hashers = hashers.map_err(|e| Error::disk("reading", volume.partial.path(), e))?;
             Ok(Known { sha256: hashers.digest.finish(), chunks: hashers.chunks.finish() })
         });
         known.into_iter().collect()
@@ -155,7 +156,7 @@ impl VolumeFiles {
 fn places<K: Eq + Hash>(open: &[OpenVolume], key: impl Fn(&str) -> Option<K>) -> Result<HashMap<K, Arc<[Extent]>>> {
     let mut places: HashMap<K, Vec<Extent>> = HashMap::new();
     for OpenVolume { plan, partial, file } in open {
-        let path: Arc<Path> = partial.as_path().into();
+        let path: Arc<Path> = partial.path().into();
         let tar = plan.tar()?;
         let data: HashMap<&str, u64> = tar.files.iter().map(|file| (file.path.as_str(), file.data)).collect();
         for held in &plan.files {
@@ -207,24 +208,20 @@ impl Place for VolumeFiles {
     fn seal(&self, sealing: &Sealing<'_>) -> Result<()> {
         let set = self.set.sealed(sealing);
         self.pack(sealing.tools)?;
+        // None gets its name before all are on the medium.
+        let mut synced = Vec::new();
         for volume in &self.open {
             let OpenVolume { plan, partial, file } = volume;
             let known = self.known(volume, sealing)?;
-            set.seal(plan, (file, partial), &known)?;
-            file.set_len(plan.length).map_err(|e| Error::disk("ending", partial, e))?;
-            file.sync_all().map_err(|e| Error::disk("syncing", partial, e))?;
+            set.seal(plan, (file, partial.path()), &known)?;
+            file.set_len(plan.length).map_err(|e| Error::disk("ending", partial.path(), e))?;
+            synced.push(Synced::new(file, partial.clone(), self.output.sibling(&set.path_of(plan)))?);
         }
-        // None before all are on the medium.
-        for OpenVolume { plan, partial, .. } in &self.open {
-            let path = set.path_of(plan);
-            fs::rename(partial, &path).map_err(|e| Error::disk("naming the finished volume", &path, e))?;
-        }
-        let parent = medium::parent(set.name.base());
-        medium::sync_directory(parent)?;
+        Synced::publish(synced)?;
         // That it is left cannot harm finished volumes.
-        let _ = fs::remove_file(&self.journal_path);
+        let _ = self.output.sibling(&journal_of(&self.set, self.only)).remove();
         if self.only.is_none() {
-            finished::remove_former(&set)?;
+            finished::remove_former(&set, &self.output)?;
         }
         for volume in &self.open {
             let path = set.path_of(&volume.plan);
@@ -232,7 +229,7 @@ impl Place for VolumeFiles {
                 state.mark(&path);
             }
         }
-        medium::sync_directory(parent)
+        self.output.dir().sync()
     }
 }
 
@@ -246,7 +243,7 @@ pub fn unfinished(name: &SetName) -> Vec<PathBuf> {
     let volumes = beside(name, |path| if is_partial(path) { path.with_extension("") } else { PathBuf::new() });
     let journals =
         [".volumes".to_owned()].into_iter().chain((1..=MOST_VOLUMES).map(|number| format!(".volume-{number}")));
-    let journals = journals.map(|middle| medium::beside(name.base(), &format!("{middle}.partial.journal")));
+    let journals = journals.map(|middle| fsops::beside(name.base(), &format!("{middle}.partial.journal")));
     volumes.into_iter().chain(journals.filter(|path| path.exists())).collect()
 }
 
@@ -256,7 +253,7 @@ fn is_partial(path: &Path) -> bool {
 
 /// Files beside it that are parts of the set, if they are called what `called` makes of their names; in order.
 fn beside(name: &SetName, called: impl Fn(&Path) -> PathBuf) -> Vec<PathBuf> {
-    let entries = fs::read_dir(medium::parent(name.base())).into_iter().flatten().flatten();
+    let entries = fs::read_dir(fsops::parent(name.base())).into_iter().flatten().flatten();
     // As the set itself calls them: without `./` where no directory was named.
     let paths = entries.map(|entry| name.base().with_file_name(entry.file_name()));
     let is_part = |path: &PathBuf| {

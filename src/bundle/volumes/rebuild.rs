@@ -15,8 +15,8 @@ use super::recovery::plan;
 use super::remains::Remains;
 use super::targets::Targets;
 use crate::base::error::{Error, Result};
+use crate::base::fsops::WriteLock;
 use crate::base::progress::Events;
-use crate::bundle::medium::WriteLock;
 use crate::oci::Digest;
 
 /// What became of a set.
@@ -77,8 +77,8 @@ pub fn rebuild(paths: &[PathBuf], out: Option<&Path>, identity: Option<Digest>, 
         return Ok(rebuilt);
     }
     refuse_others(&remains, &rebuilt, &name, &lost)?;
-    let _lock = WriteLock::take(&name.whole())?;
-    let mut targets = Targets::default();
+    let lock = WriteLock::take(&name.whole())?;
+    let mut targets = Targets::new(lock.output());
     for part in &lost {
         begin(&mut targets, &remains.json, &name, *part)?;
     }

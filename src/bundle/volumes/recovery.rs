@@ -16,8 +16,8 @@ use super::parity::{self, MEBIBYTE, Place, Prints, Shard, Shards, UNIT, Which, W
 use super::split::WrittenVolume;
 use super::targets::Targets;
 use crate::base::error::{Error, Result};
+use crate::base::fsops::{Entry, WriteLock};
 use crate::base::progress::Events;
-use crate::bundle::medium::WriteLock;
 use crate::bundle::offsets::TarPlan;
 use crate::bundle::stamp;
 use crate::oci::Digest;
@@ -57,7 +57,7 @@ pub fn recovery_length(sizes: &[u64], recovery: u32, limit: u64) -> Result<u64> 
 /// # Errors
 /// A volume that cannot be read or is longer than the limit; a recovery volume would be; what the disk says.
 pub fn write_recovery(set: &SetName, of: &RecoveryOf, unchanged: bool, events: &Events) -> Result<Vec<WrittenVolume>> {
-    let _lock = WriteLock::take(&set.whole())?;
+    let lock = WriteLock::take(&set.whole())?;
     let paths: Vec<PathBuf> = (1..=of.volumes).map(|number| set.part(Part::Volume(number), of.volumes)).collect();
     let sizes = paths.iter().map(|path| match path.metadata() {
         Ok(metadata) => Ok(metadata.len()),
@@ -76,7 +76,7 @@ pub fn write_recovery(set: &SetName, of: &RecoveryOf, unchanged: bool, events: &
         let originals = paths.iter().zip(&sizes).map(shard).collect();
         let parities = (0..of.recovery).map(|_| Shard { size: json.shard, place: None }).collect();
         let shards = Shards::new(originals, parities, json.shard)?;
-        write_all(set, json.clone(), &shards, events)?;
+        write_all((set, lock.output()), json.clone(), &shards, events)?;
     }
     let written = |number: u32| -> Result<WrittenVolume> {
         let path = set.part(Part::Recovery(number), of.recovery);
@@ -86,8 +86,8 @@ pub fn write_recovery(set: &SetName, of: &RecoveryOf, unchanged: bool, events: &
     (1..=of.recovery).map(written).collect()
 }
 
-fn write_all(set: &SetName, json: RecoveryJson, shards: &Shards, events: &Events) -> Result<()> {
-    let mut targets = Targets::default();
+fn write_all((set, output): (&SetName, &Entry), json: RecoveryJson, shards: &Shards, events: &Events) -> Result<()> {
+    let mut targets = Targets::new(output);
     for number in 1..=json.of {
         let path = set.part(Part::Recovery(number), json.of);
         let plan = plan(&RecoveryJson { number, ..json.clone() })?;

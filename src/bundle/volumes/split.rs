@@ -5,7 +5,7 @@
 //! copied, and no volume gets its name before all the files that begin, go on or end in it are proven.
 
 use std::collections::{HashMap, HashSet};
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
@@ -18,9 +18,9 @@ use super::recovery::RecoveryOf;
 use super::sealing::Known;
 use super::set::{Set, Shape};
 use crate::base::error::{Error, Result};
+use crate::base::fsops::{self, Entry, Open, Synced, WriteLock};
 use crate::base::progress::units::bytes;
 use crate::base::progress::{Event, Events, Phase};
-use crate::bundle::medium::{self, WriteLock};
 use crate::bundle::{Bundle, stamp};
 use crate::content::Slice;
 use crate::content::chunks::ChunkHasher;
@@ -118,9 +118,9 @@ impl Split {
 
     fn write(&self, volumes: Vec<&VolumePlan>, is_all: bool, events: &Events) -> Result<Vec<WrittenVolume>> {
         let whole = self.set.name.whole();
-        let parent = medium::parent(&whole);
+        let parent = fsops::parent(&whole);
         fs::create_dir_all(parent).map_err(|e| Error::disk("creating", parent, e))?;
-        let _lock = WriteLock::take(&whole)?;
+        let lock = WriteLock::take(&whole)?;
         let mut unchanged = HashSet::new();
         for volume in &volumes {
             if is_whole(&self.set, volume, events)? {
@@ -132,14 +132,15 @@ impl Split {
         self.check_room(&new, is_all)?;
         let bytes = new.iter().flat_map(|volume| &volume.files).map(|held| held.size).fold(0, u64::saturating_add);
         events.report(Event::Phase { phase: Phase::Transfer, items: new.len() as u64, bytes });
-        let mut copying = Copying { split: self, events, proving: HashMap::new(), unnamed: Vec::new() };
+        let mut copying =
+            Copying { split: self, output: lock.output(), events, proving: HashMap::new(), unnamed: Vec::new() };
         for volume in new {
             copying.write(volume)?;
             events.report(Event::ItemDone);
         }
         copying.finish()?;
         if is_all {
-            remove_former(&self.set)?;
+            remove_former(&self.set, lock.output())?;
         }
         let written = |volume: &&VolumePlan| WrittenVolume {
             path: self.set.path_of(volume),
@@ -152,16 +153,16 @@ impl Split {
 
     fn check_room(&self, new: &[&VolumePlan], is_all: bool) -> Result<()> {
         let whole = self.set.name.whole();
-        let parent = medium::parent(&whole);
+        let parent = fsops::parent(&whole);
         let left = |volume: &&VolumePlan| {
             // What an earlier run has left there is written over.
-            let partial = medium::beside(&self.set.path_of(volume), ".partial");
+            let partial = fsops::beside(&self.set.path_of(volume), ".partial");
             partial.metadata().map_or(0, |there| there.len()).min(volume.length)
         };
         let needed = new.iter().map(|volume| volume.length - left(volume)).fold(0, u64::saturating_add);
         let recovery = if is_all { self.set.recovery_room(new.is_empty())? } else { 0 };
         let needed = needed.saturating_add(recovery);
-        let free = medium::free_space(parent)?;
+        let free = fsops::free_space(parent)?;
         if needed <= free {
             return Ok(());
         }
@@ -180,11 +181,13 @@ impl Split {
 /// Volumes that are being written.
 struct Copying<'a> {
     split: &'a Split,
+    /// A name in the directory of the set.
+    output: &'a Entry,
     events: &'a Events,
     /// Files that are cut, as far as they were read.
     proving: HashMap<String, Proving>,
-    /// Volumes that are whole but for a proof, with the paths they have until then.
-    unnamed: Vec<(PathBuf, PathBuf)>,
+    /// Volumes that are whole but for a proof, with the paths that they will have.
+    unnamed: Vec<(Synced, PathBuf)>,
 }
 
 /// A file that is cut, hashed up to some byte.
@@ -197,17 +200,16 @@ impl Copying<'_> {
     fn write(&mut self, volume: &VolumePlan) -> Result<()> {
         let set = &self.split.set;
         let path = set.path_of(volume);
-        let partial = medium::beside(&path, ".partial");
-        let options = &mut OpenOptions::new();
-        let file = medium::open_own(&partial, options.create(true).truncate(true).read(true).write(true))?;
-        medium::reserve(&file, &partial, volume.length)?;
+        let named = self.output.sibling(&path);
+        let partial = named.beside(".partial");
+        let file = partial.open(Open::Empty)?;
+        fsops::reserve(&file, partial.path(), volume.length)?;
         let mut known = Vec::with_capacity(volume.files.len());
         for (held, at) in volume.files.iter().zip(volume.places()?) {
-            known.push(self.copy(held, (&file, &partial), at)?);
+            known.push(self.copy(held, (&file, partial.path()), at)?);
         }
-        set.seal(volume, (&file, &partial), &known)?;
-        file.sync_all().map_err(|e| Error::disk("syncing", &partial, e))?;
-        self.unnamed.push((partial, path));
+        set.seal(volume, (&file, partial.path()), &known)?;
+        self.unnamed.push((Synced::new(&file, partial, named)?, path));
         if self.proving.is_empty() { self.name() } else { Ok(()) }
     }
 
@@ -233,7 +235,7 @@ impl Copying<'_> {
             self.events.report(Event::BlobAdvanced { digest, bytes: piece.len() as u64 });
             Ok(())
         })?;
-        medium::begin_writing_out(file, at, held.size);
+        fsops::begin_writing_out(file, at, held.size);
         self.events.report(Event::BlobFinished { digest });
         let known = Known { sha256: sha256.finish(), chunks: chunks.finish() };
         match held.cut {
@@ -279,9 +281,8 @@ impl Copying<'_> {
 
     /// Gives the volumes their names.
     fn name(&mut self) -> Result<()> {
-        for (partial, path) in self.unnamed.drain(..) {
-            fs::rename(&partial, &path).map_err(|e| Error::disk("naming the finished volume", &path, e))?;
-            medium::sync_directory(medium::parent(&path))?;
+        for (synced, path) in self.unnamed.drain(..) {
+            Synced::publish([synced])?;
             if let Some(state) = stamp::State::of(&path) {
                 state.mark(&path);
             }

@@ -6,18 +6,15 @@
 //! on the medium, and the file is replaced at once.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, Read};
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use super::{KeptPiece, SetId, Volume, VolumeFile};
 use crate::base::error::{Error, Result};
-use crate::base::fsops;
-use crate::bundle::medium;
-use crate::content::keep;
+use crate::base::fsops::{self, Dir, Entry, LockedDir, Replacement};
 use crate::files::Layout;
 use crate::oci::{Algorithm, Digest, has_at_most_values};
 
@@ -63,7 +60,13 @@ pub struct State {
     json: Option<Json>,
     writes: bool,
     /// Held, so that no second run changes the pieces.
-    kept: Option<File>,
+    kept: Option<Segments>,
+}
+
+/// The open directory of the pieces.
+struct Segments {
+    entry: Entry,
+    locked: LockedDir,
 }
 
 impl State {
@@ -73,9 +76,9 @@ impl State {
     /// # Errors
     /// It is of an import into another target, or no state; another run has it; the disk's.
     pub fn open(path: &Path, target: &str, writes: bool) -> Result<State> {
-        let directory = medium::beside(path, ".segments");
-        medium::refuse_other_than_directory(&directory)?;
-        medium::refuse_other_than_file(path)?;
+        let directory = fsops::beside(path, ".segments");
+        fsops::refuse_other_than_directory(&directory)?;
+        fsops::refuse_other_than_file(path)?;
         let json = read(path)?;
         if let Some(other) = json.as_ref().map(|json| &json.target).filter(|other| **other != target) {
             let text = format!("is of an import into {other}, not {target}: name another file, or remove it");
@@ -94,15 +97,23 @@ impl State {
         if !self.writes || self.kept.is_some() {
             return Ok(());
         }
-        let directory = &self.directory;
-        fs::create_dir_all(directory).map_err(|e| Error::disk("creating", directory, e))?;
-        let open = File::open(directory).map_err(|e| Error::disk("opening", directory, e))?;
-        keep(&open, &self.path)?;
-        // One that ends just now may have removed it.
-        fs::create_dir_all(directory).map_err(|e| Error::disk("creating", directory, e))?;
-        remove_unfinished(directory)?;
-        self.kept = Some(open);
-        Ok(())
+        Dir::create(fsops::parent(&self.directory))?;
+        let entry = Entry::of(&self.directory)?;
+        loop {
+            let dir = entry.dir().make(entry.name(), 0o777)?.dir;
+            let locked = LockedDir::take(dir, &self.path)?;
+            // A run that ends just now may have removed it.
+            if entry.is_still(locked.dir())? {
+                Replacement::remove_left(locked.dir())?;
+                self.kept = Some(Segments { entry, locked });
+                return Ok(());
+            }
+        }
+    }
+
+    /// The directory of the pieces, which is there once [`State::hold`] was called.
+    fn dir(&self) -> Result<Dir> {
+        self.kept.as_ref().map_or_else(|| Dir::open(&self.directory), |kept| Ok(kept.locked.dir().clone()))
     }
 
     /// The pieces that are kept and whole, and the layout they are in.
@@ -181,8 +192,7 @@ impl State {
             }
         }
         if !kept.is_empty() {
-            let sync = fsops::sync_directory(&self.directory);
-            sync.map_err(|e| Error::disk("syncing", &self.directory, e))?;
+            self.dir()?.sync()?;
         }
         if let Some(json) = &mut self.json {
             let is_new = |file: &VolumeFile| kept.iter().any(|new| name(new) == name(file));
@@ -197,12 +207,12 @@ impl State {
         let gone = || Error::damaged(format!("{} has no {entry}", part.path().display()));
         let slice = part.slice(&entry)?.ok_or_else(gone)?;
         let fail = |e| Error::disk("keeping", &path, e);
-        let mut beside = fsops::beside(&path).map_err(fail)?;
-        let found = slice.copy_to(beside.as_file_mut(), Algorithm::Sha256, fail)?;
+        let mut new = Replacement::of_entry(Entry::in_dir(&self.dir()?, stored))?;
+        let found = slice.copy_to(new.file(), Algorithm::Sha256, fail)?;
         if file.segment.as_ref().is_none_or(|segment| segment.sha256 != found.hex()) {
             return Err(slice.wrong(found));
         }
-        fsops::replace(beside, &path).map_err(fail)
+        new.commit()
     }
 
     /// Reads the pieces of these blobs once more, before they are pushed. What is wrong is removed, and its volume wanted
@@ -228,11 +238,7 @@ impl State {
     }
 
     fn remove(&mut self, stored: &str) -> Result<()> {
-        let path = self.directory.join(stored);
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(Error::disk("removing", &path, error)),
-            _ => {}
-        }
+        self.dir()?.remove(stored)?;
         if let Some(json) = &mut self.json {
             json.segments.retain(|file| name(file).as_deref() != Some(stored));
         }
@@ -282,19 +288,18 @@ impl State {
         let mut bytes =
             serde_json::to_vec_pretty(&self.json).map_err(|e| Error::input("writing the state").because(e))?;
         bytes.push(b'\n');
-        let mut file = fsops::beside(&self.path).map_err(fail)?;
-        io::Write::write_all(&mut file, &bytes).map_err(fail)?;
-        // Temporary files are for their owner only; this one is like any other file.
-        file.as_file().set_permissions(fs::Permissions::from_mode(0o644)).map_err(fail)?;
-        fsops::replace(file, &self.path).map_err(fail)
+        let mut new = Replacement::of(&self.path)?;
+        io::Write::write_all(new.file(), &bytes).map_err(fail)?;
+        new.make_readable()?;
+        new.commit()
     }
 }
 
 impl Drop for State {
     fn drop(&mut self) {
-        if self.kept.is_some() {
+        if let Some(kept) = &self.kept {
             // Only an empty one goes.
-            let _ = fs::remove_dir(&self.directory);
+            let _ = kept.entry.dir().remove_dir(kept.entry.name());
         }
     }
 }
@@ -319,18 +324,6 @@ fn read(path: &Path) -> Result<Option<Json>> {
         return Err(Error::input(format!("reading {shown}: it names what no volume has")));
     }
     Ok(Some(json))
-}
-
-/// What a run that was killed has left of a piece.
-fn remove_unfinished(directory: &Path) -> Result<()> {
-    let fail = |e| Error::disk("reading", directory, e);
-    for entry in fs::read_dir(directory).map_err(fail)? {
-        let entry = entry.map_err(fail)?;
-        if entry.file_name().as_encoded_bytes().starts_with(b".gapferry-") {
-            fs::remove_file(entry.path()).map_err(|e| Error::disk("removing", &entry.path(), e))?;
-        }
-    }
-    Ok(())
 }
 
 /// How a piece is called among those that are kept: `sha256-ab….3`.

@@ -1,34 +1,45 @@
 //! The files that volumes are written to until all of them are finished: `*.partial`, removed unless they get their names.
 
-use std::fs::{self, OpenOptions};
 use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::format::RecoveryJson;
 use super::parity::{Shards, Target, Which, Woven};
 use super::recovery::head;
 use crate::base::error::{Error, Result};
+use crate::base::fsops::{self, Entry, Open, Synced};
 use crate::base::progress::{Event, Events, Phase};
-use crate::bundle::medium;
 use crate::oci::Digest;
 
 /// See the module documentation.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Targets {
+    /// A name in the directory that they are written to.
+    output: Entry,
     files: Vec<Target>,
     /// What each will be called.
     names: Vec<PathBuf>,
 }
 
 impl Targets {
+    /// None yet, in the directory of `output`.
+    pub fn new(output: &Entry) -> Targets {
+        Targets { output: output.clone(), files: Vec::new(), names: Vec::new() }
+    }
+
+    fn named(&self, name: &Path) -> Entry {
+        self.output.sibling(name)
+    }
+
     /// The volume that will be at `name`, with room for its `length` bytes; the shard begins at `offset`.
     ///
     /// # Errors
     /// What the disk says.
     pub fn begin(&mut self, name: PathBuf, which: Which, offset: u64, length: u64) -> Result<()> {
-        let path = medium::beside(&name, ".partial");
-        let file = medium::open_own(&path, OpenOptions::new().create(true).truncate(true).write(true))?;
-        let reserved = medium::reserve(&file, &path, length);
+        let partial = self.named(&name).beside(".partial");
+        let file = partial.open(Open::Empty)?;
+        let path = partial.path().to_owned();
+        let reserved = fsops::reserve(&file, &path, length);
         self.files.push(Target { which, path, file, offset });
         self.names.push(name);
         reserved
@@ -67,17 +78,14 @@ impl Targets {
     /// What the disk says.
     pub fn finish(mut self, events: &Events) -> Result<Vec<PathBuf>> {
         events.report(Event::Phase { phase: Phase::Sync, items: self.files.len() as u64, bytes: 0 });
-        for target in &self.files {
-            target.file.sync_all().map_err(|e| Error::disk("syncing", &target.path, e))?;
+        let mut synced = Vec::new();
+        for (target, name) in self.files.iter().zip(&self.names) {
+            let named = self.named(name);
+            synced.push(Synced::new(&target.file, named.beside(".partial"), named)?);
             events.report(Event::ItemDone);
         }
-        for (target, name) in self.files.iter().zip(&self.names) {
-            fs::rename(&target.path, name).map_err(|e| Error::disk("naming", name, e))?;
-        }
+        Synced::publish(synced)?;
         self.files.clear();
-        let mut directories: Vec<_> = self.names.iter().map(|name| medium::parent(name)).collect();
-        directories.dedup();
-        directories.into_iter().try_for_each(medium::sync_directory)?;
         Ok(std::mem::take(&mut self.names))
     }
 }
@@ -85,7 +93,7 @@ impl Targets {
 impl Drop for Targets {
     fn drop(&mut self) {
         for target in &self.files {
-            let _ = fs::remove_file(&target.path);
+            let _ = self.output.sibling(&target.path).remove();
         }
     }
 }

@@ -8,6 +8,7 @@ use super::collect::Collected;
 use super::report::{Asked, Ended, Fate};
 use super::{faults, refuse_inside};
 use crate::base::error::Result;
+use crate::base::fsops;
 use crate::base::progress::units::{bytes, count, duration};
 use crate::base::progress::{Event, Phase};
 use crate::cli::context::Context;
@@ -58,7 +59,12 @@ pub fn write(
 ) -> Result<Outcome> {
     let to = asked.to;
     refuse_inside(storage, to)?;
-    let replica = Replica::create(to, mode, owner.map(|Owner(user, group)| (user, group)), context.events.clone())?;
+    let replica = Replica::create(
+        to,
+        mode,
+        owner.map(|Owner(user, group)| fsops::Owner { user, group }),
+        context.events.clone(),
+    )?;
     let whole: Vec<(&Tagged, &Image)> = collected.whole().collect();
     let closed = Closed::default();
     let brought = bring(storage, &replica, &whole, &closed, context);

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags};
+use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::{At, MANIFEST, Parts, VERSION, VERSION_START, manifest_name, place};
@@ -38,7 +38,7 @@ pub fn look(at: &At<'_>, image: &Parts<'_>, files: &dyn Files) -> Result<Found> 
     let (mut ours, mut foreign) = (Vec::new(), None);
     // Links to the very files they should lead to: of these there is no more to know.
     let mut proven = HashSet::new();
-    let listed = at.each_name(|name, inode, kind| {
+    at.directory.each_name(|name, inode, kind| {
         let name = name.to_string_lossy().into_owned();
         match parts.get(&name) {
             None if name != VERSION => foreign = Some(name),
@@ -49,8 +49,7 @@ pub fn look(at: &At<'_>, image: &Parts<'_>, files: &dyn Files) -> Result<Found> 
             _ => ours.push(name),
         }
         ControlFlow::Continue(())
-    });
-    listed.map_err(|e| at.fail("reading", "", e))?;
+    })?;
     let version = read(at, VERSION, MAX_VERSION)?;
     let manifest = read(at, MANIFEST, image.root.size())?;
     let is_same = manifest.as_deref() == Some(&image.root.bytes()?[..]);
@@ -90,11 +89,9 @@ fn is_link(at: &At<'_>, blob: &Descriptor, inode: u64, image: &Parts<'_>, files:
 fn is_there(at: &At<'_>, name: &str, part: &Part) -> bool {
     match part {
         Part::Blob(blob) => {
-            let stat = rustix::fs::statat(&at.directory, name, AtFlags::SYMLINK_NOFOLLOW);
-            stat.is_ok_and(|stat| {
-                FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile
-                    && u64::try_from(stat.st_size) == Ok(blob.size)
-            })
+            matches!(at.directory.stat(name), Ok(Some(stat))
+                if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile
+                    && u64::try_from(stat.st_size) == Ok(blob.size))
         }
         Part::Manifest(manifest) => {
             let found = read(at, name, manifest.size()).ok().flatten();

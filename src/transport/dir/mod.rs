@@ -14,22 +14,18 @@ mod found;
 mod place;
 
 use std::collections::HashMap;
-use std::ffi::CStr;
 use std::fs::File;
 use std::io::Write;
-use std::mem::MaybeUninit;
-use std::ops::ControlFlow;
-use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir, SeekFrom};
 use rustix::io::Errno;
 
 use crate::base::error::{Error, Kind, Result};
+use crate::base::fsops::{Dir, Identity, Linkable, LockedDir, Made};
 use crate::base::progress::Events;
-use crate::content::{Files, Identity, LinkMode, Linkable, Reasons, keep};
+use crate::content::{Files, LinkMode, Reasons};
 use crate::oci::{Descriptor, Digest, Manifest, Repository};
 use found::Found;
 
@@ -39,17 +35,12 @@ const VERSION: &str = "version";
 const VERSION_START: &str = "Directory Transport Version: ";
 const VERSION_TEXT: &str = "Directory Transport Version: 1.1\n";
 
-/// How much of a directory is listed at a time, in bytes: some fifty names.
-const LISTED_AT_ONCE: usize = 4096;
-
 /// What further names are given to, if there is anything.
 type LinkTo = Option<Arc<Linkable>>;
 
 /// A directory of images.
 pub struct Images {
-    root: Arc<OwnedFd>,
-    /// For messages.
-    path: PathBuf,
+    root: LockedDir,
     /// With `Auto` each blob is copied at most once, and then linked.
     mode: LinkMode,
     reasons: Reasons,
@@ -60,7 +51,7 @@ pub struct Images {
     /// Blobs that were copied, each under a lock of its own.
     copies: Mutex<HashMap<Digest, Arc<Mutex<LinkTo>>>>,
     /// Where the last image was put, with the path: its neighbours go there too.
-    parent: Mutex<(String, Arc<OwnedFd>)>,
+    parent: Mutex<(String, Dir)>,
     /// Links to the source are out of the question.
     is_far: AtomicBool,
     linked: AtomicU64,
@@ -93,15 +84,10 @@ impl Images {
     /// # Errors
     /// It cannot be made or opened, or another run has it.
     pub fn create(path: &Path, mode: LinkMode, events: Events) -> Result<Images> {
-        std::fs::create_dir_all(path).map_err(|e| Error::disk("creating", path, e))?;
-        let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
-        let root = rustix::fs::open(path, flags, Mode::empty()).map_err(|e| Error::disk("opening", path, e.into()))?;
-        keep(&root, path)?;
-        let root = Arc::new(root);
+        let root = LockedDir::take(Dir::create(path)?, path)?;
         Ok(Images {
-            parent: Mutex::new((String::new(), root.clone())),
+            parent: Mutex::new((String::new(), root.dir().clone())),
             root,
-            path: path.to_owned(),
             mode,
             reasons: Reasons::new(events),
             taken: Mutex::default(),
@@ -128,7 +114,7 @@ impl Images {
     /// # Errors
     /// Something else is there, the source does not have what it should, or the file system refuses.
     pub fn write(&self, name: &str, image: &Parts<'_>, files: &dyn Files) -> Result<Written> {
-        let (directory, is_new) = self.open(name)?;
+        let Made { dir: directory, is_new } = self.open(name)?;
         let identity = self.take(name, &directory)?;
         let at = At { images: self, name, directory, identity };
         if !is_new {
@@ -160,20 +146,20 @@ impl Images {
     /// # Errors
     /// The medium refuses.
     pub fn sync(&self) -> Result<()> {
-        rustix::fs::syncfs(&self.root).map_err(|e| Error::disk("writing", &self.path, e.into()))
+        self.root.dir().sync_file_system()
     }
 
     /// Opens the directory of an image, making what is not there; whether it is new.
-    fn open(&self, name: &str) -> Result<(OwnedFd, bool)> {
-        let fail = |errno: Errno| {
-            let path = self.path.join(name);
-            match errno {
-                Errno::LOOP | Errno::NOTDIR => {
+    fn open(&self, name: &str) -> Result<Made> {
+        let make = |at: &Dir, part: &str| {
+            at.make(part, 0o777).map_err(|error| match error.os_error().map(Errno::from_raw_os_error) {
+                Some(Errno::LOOP | Errno::NOTDIR) => {
+                    let path = self.root.dir().path_of(name);
                     let text = format!("creating {}: a part of its path is a link or a file", path.display());
                     Error::new(Kind::Disk, text)
                 }
-                errno => Error::disk("creating", &path, errno.into()),
-            }
+                _ => error,
+            })
         };
         if name.split('/').any(|part| matches!(part, "" | "." | "..")) {
             return Err(Error::input(format!("{name:?} cannot be the name of a directory")));
@@ -184,26 +170,25 @@ impl Images {
         let parent = match known {
             Some(parent) => parent,
             None => {
-                let mut at = self.root.clone();
+                let mut at = self.root.dir().clone();
                 for part in above.split('/').filter(|part| !part.is_empty()) {
-                    at = Arc::new(make(&at, part).map_err(fail)?.0);
+                    at = make(&at, part)?.dir;
                 }
                 *lock() = (above.to_owned(), at.clone());
                 at
             }
         };
-        make(&parent, own).map_err(fail)
+        make(&parent, own)
     }
 
     /// Each directory is for one image.
-    fn take(&self, name: &str, directory: &OwnedFd) -> Result<Identity> {
-        let path = || self.path.join(name);
-        let stat = rustix::fs::fstat(directory).map_err(|e| Error::disk("reading", &path(), e.into()))?;
-        let identity = Identity::of(&stat);
+    fn take(&self, name: &str, directory: &Dir) -> Result<Identity> {
+        let identity = directory.identity()?;
         let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
         match taken.insert(identity, name.to_owned()) {
             Some(other) => {
-                let text = format!("{}: the file system takes this name for that of {other}", path().display());
+                let path = directory.path().display();
+                let text = format!("{path}: the file system takes this name for that of {other}");
                 Err(Error::new(Kind::Disk, text))
             }
             None => Ok(identity),
@@ -211,62 +196,31 @@ impl Images {
     }
 }
 
-/// A directory below another, made if there is none; whether it is new.
-fn make(at: &OwnedFd, name: &str) -> rustix::io::Result<(OwnedFd, bool)> {
-    let is_new = match rustix::fs::mkdirat(at, name, Mode::from_raw_mode(0o777)) {
-        Ok(()) => true,
-        Err(Errno::EXIST) => false,
-        Err(errno) => return Err(errno),
-    };
-    let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::RDONLY | OFlags::CLOEXEC;
-    Ok((rustix::fs::openat(at, name, flags, Mode::empty())?, is_new))
-}
-
 /// The directory of an image.
 struct At<'a> {
     images: &'a Images,
     name: &'a str,
-    directory: OwnedFd,
+    directory: Dir,
     /// Which file the directory is.
     identity: Identity,
 }
 
 impl At<'_> {
     fn path(&self, file: &str) -> PathBuf {
-        self.images.path.join(self.name).join(file)
+        self.directory.path_of(file)
     }
 
     fn fail(&self, verb: &str, file: &str, error: impl Into<std::io::Error>) -> Error {
         Error::disk(verb, &self.path(file), error.into())
     }
 
-    /// Every name in it, with the inode and the type that the directory tells, until `each` has had enough.
-    fn each_name(&self, mut each: impl FnMut(&CStr, u64, FileType) -> ControlFlow<()>) -> rustix::io::Result<()> {
-        rustix::fs::seek(&self.directory, SeekFrom::Start(0))?;
-        let mut buffer = [MaybeUninit::uninit(); LISTED_AT_ONCE];
-        let mut names = RawDir::new(&self.directory, &mut buffer);
-        while let Some(entry) = names.next() {
-            let entry = entry?;
-            let name = entry.file_name();
-            if !matches!(name.to_bytes(), b"." | b"..") && each(name, entry.ino(), entry.file_type()).is_break() {
-                break;
-            }
-        }
-        Ok(())
-    }
-
     fn remove(&self, file: &str) -> Result<()> {
-        match rustix::fs::unlinkat(&self.directory, file, AtFlags::empty()) {
-            Ok(()) | Err(Errno::NOENT) => Ok(()),
-            Err(errno) => Err(self.fail("removing", file, errno)),
-        }
+        self.directory.remove(file)
     }
 
     /// A file that was not there.
     fn new_file(&self, file: &str) -> Result<File> {
-        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::WRONLY | OFlags::CLOEXEC;
-        let created = rustix::fs::openat(&self.directory, file, flags, Mode::from_raw_mode(0o666));
-        created.map(File::from).map_err(|e| self.fail("creating", file, e))
+        self.directory.create_new(file, 0o666)
     }
 
     fn create(&self, file: &str, bytes: &[u8]) -> Result<()> {

@@ -5,12 +5,13 @@ use std::ops::ControlFlow;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
-use rustix::fs::{AtFlags, FileType};
+use rustix::fs::FileType;
 use rustix::io::Errno;
 
 use super::At;
 use crate::base::error::{Error, Result};
-use crate::content::{Files, Identity, LinkMode, Linkable, Slice, why_not_linked};
+use crate::base::fsops::{Identity, Linkable, Stat};
+use crate::content::{Files, LinkMode, Slice, why_not_linked};
 use crate::oci::{Descriptor, Repository};
 
 /// A link that was made: its name, and the file it should lead to.
@@ -46,10 +47,9 @@ pub fn blob(at: &At<'_>, blob: &Descriptor, repository: &Repository, files: &dyn
         return Ok(Some(Link(name, file.clone())));
     }
     copy(at, &name, blob, &files.file(repository, &blob.digest)?)?;
-    let stat = rustix::fs::statat(&at.directory, &name, AtFlags::SYMLINK_NOFOLLOW);
-    let stat = stat.map_err(|e| at.fail("reading", &name, e))?;
     let path = format!("{}/{name}", at.name);
-    *first = Some(Arc::new(Linkable { directory: images.root.clone(), path, identity: Identity::of(&stat) }));
+    let identity = Identity::of(&stat(at, &name)?);
+    *first = Some(Arc::new(Linkable { directory: images.root.dir().clone(), path, identity }));
     Ok(None)
 }
 
@@ -90,25 +90,26 @@ pub fn prove(at: &At<'_>, links: &[Link]) -> Result<()> {
         return Ok(());
     }
     // The directory tells of all at once.
-    let listed = at.each_name(|name, inode, kind| {
+    at.directory.each_name(|name, inode, kind| {
         let name = name.to_bytes();
         let is_it = |link: &&Link| link.1.identity.is_listed(at.identity, inode) && kind == FileType::RegularFile;
         if open.get(name).is_some_and(is_it) {
             open.remove(name);
         }
         if open.is_empty() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-    });
-    listed.map_err(|e| at.fail("reading", "", e))?;
+    })?;
     // Or it does not, as in an overlay.
     for Link(name, file) in open.into_values() {
-        let stat = rustix::fs::statat(&at.directory, name, AtFlags::SYMLINK_NOFOLLOW);
-        let stat = stat.map_err(|e| at.fail("reading", name, e))?;
-        if !file.is_it(&stat) {
+        if !file.is_it(&stat(at, name)?) {
             at.remove(name)?;
             return Err(file.changed());
         }
     }
     Ok(())
+}
+
+fn stat(at: &At<'_>, name: &str) -> Result<Stat> {
+    at.directory.stat(name)?.ok_or_else(|| at.fail("reading", name, Errno::NOENT))
 }
 
 impl At<'_> {

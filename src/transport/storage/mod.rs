@@ -25,7 +25,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use async_trait::async_trait;
 
 use crate::base::error::{Error, Kind, Result};
-use crate::content::{Body, Files, Identity, Linkable, ReferrerList, Slice, Source, TagList};
+use crate::base::fsops::{Identity, Linkable};
+use crate::content::{Body, Files, ReferrerList, Slice, Source, TagList};
 use crate::oci::{
     Algorithm, Descriptor, Digest, MAX_MANIFEST_SIZE, Manifest, ManifestError, Reference, Repository, Tag,
 };

@@ -19,7 +19,8 @@ use packed::Packed;
 
 use crate::archive::tar;
 use crate::base::error::{Error, Result};
-use crate::content::{Identity, Linkable, Slice};
+use crate::base::fsops::{Identity, Linkable};
+use crate::content::Slice;
 
 /// Where the tree of a storage lies, seen from what somebody may call its directory: itself, a directory on the way to it, a
 /// registry's `rootdirectory`, Harbor's data volume.

@@ -1,0 +1,94 @@
+//! Giving a file another name, when its path may lead to another file by then.
+
+use std::ffi::OsStr;
+
+use rustix::fs::{AtFlags, FileType};
+use rustix::io::Errno;
+
+use super::dir::{Dir, Stat, one};
+use crate::base::error::Error;
+
+/// What came of a link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Linked {
+    Done,
+    /// The file system does not link this file to there.
+    Refused(Errno),
+    /// The path leads to another file than it did, or to none; nothing was linked.
+    Changed,
+}
+
+/// A file by its path below an open directory, and which file that was.
+#[derive(Clone, Debug)]
+pub struct Linkable {
+    pub directory: Dir,
+    pub path: String,
+    /// The caller that links it compares: the path may lead to another file by then.
+    pub identity: Identity,
+}
+
+impl Linkable {
+    /// Gives the file at the path another name, which nothing has yet. The inner error is a refusal: the file system does not
+    /// link this file to there.
+    ///
+    /// # Errors
+    /// The system refuses for another reason.
+    pub fn name_at(&self, directory: &Dir, name: &str) -> Result<Result<(), Errno>, Errno> {
+        let name = one(OsStr::new(name))?;
+        // Without a flag, a link at the end of the path is not followed.
+        match rustix::fs::linkat(&self.directory, &self.path, directory, name, AtFlags::empty()) {
+            Err(errno @ (Errno::XDEV | Errno::MLINK | Errno::PERM | Errno::OPNOTSUPP | Errno::NOSYS)) => Ok(Err(errno)),
+            other => other.map(Ok),
+        }
+    }
+
+    /// The same for the file that was meant and no other.
+    ///
+    /// # Errors
+    /// The system refuses for another reason than those of [`Linked::Refused`].
+    pub fn link_at(&self, directory: &Dir, name: &str) -> Result<Linked, Errno> {
+        if let Err(errno) = self.name_at(directory, name)? {
+            return Ok(Linked::Refused(errno));
+        }
+        if self.is_it(&rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW)?) {
+            return Ok(Linked::Done);
+        }
+        rustix::fs::unlinkat(directory, name, AtFlags::empty())?;
+        Ok(Linked::Changed)
+    }
+
+    /// Whether that is the file that was meant.
+    pub fn is_it(&self, stat: &Stat) -> bool {
+        Identity::of(stat) == self.identity && FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile
+    }
+
+    /// The path leads to another file than it did.
+    pub fn changed(&self) -> Error {
+        Error::damaged(format!("{} has become another file while it was read", self.path))
+    }
+}
+
+/// Which file it is: device and inode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Identity {
+    device: u64,
+    inode: u64,
+}
+
+impl Identity {
+    pub fn new(device: u64, inode: u64) -> Identity {
+        Identity { device, inode }
+    }
+
+    pub fn of(stat: &Stat) -> Identity {
+        // Their types differ between platforms.
+        #[allow(clippy::unnecessary_cast)]
+        Identity::new(stat.st_dev as u64, stat.st_ino as u64)
+    }
+
+    /// Whether it is the file that `directory` lists with this inode. Where directories list other inodes than files have, no
+    /// file is.
+    pub fn is_listed(&self, directory: Identity, inode: u64) -> bool {
+        *self == Identity::new(directory.device, inode)
+    }
+}

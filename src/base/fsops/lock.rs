@@ -1,0 +1,118 @@
+//! Locks between runs. Some network file systems have none: there, it is up to the operator that two runs do not write at once.
+
+use std::fs::{self, File};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
+
+use super::{Dir, Entry, Identity, Open};
+use crate::base::error::{Error, Result};
+
+/// Held while a bundle is written. A second run on the same output gets an error.
+#[derive(Debug)]
+pub struct WriteLock {
+    _file: File,
+    /// What is locked.
+    output: Entry,
+    lock: Entry,
+}
+
+impl WriteLock {
+    /// # Errors
+    /// Another process holds it now, or something else has its name.
+    pub fn check(out: &Path) -> Result<()> {
+        // Where there is no directory yet, nothing is written.
+        let Ok(out) = Entry::of(out) else { return Ok(()) };
+        let lock = out.beside(".partial.lock");
+        lock.refuse_other_than_file()?;
+        match lock.open(Open::Read).ok().map(|file| file.try_lock_shared()) {
+            Some(Err(fs::TryLockError::WouldBlock)) => Err(held(out.path())),
+            _ => Ok(()),
+        }
+    }
+
+    /// Opens the directory of `out` and locks the name.
+    ///
+    /// # Errors
+    /// Another process holds it, or the directory cannot be written.
+    pub fn take(out: &Path) -> Result<WriteLock> {
+        let output = Entry::of(out)?;
+        let lock = output.beside(".partial.lock");
+        loop {
+            let file = lock.open(Open::Keep)?;
+            match file.try_lock() {
+                Ok(()) if !is_still(&file, &lock) => {} // its former owner has just removed it
+                Ok(()) => return Ok(WriteLock { _file: file, output, lock }),
+                Err(fs::TryLockError::WouldBlock) => return Err(held(out)),
+                Err(fs::TryLockError::Error(error)) => {
+                    tracing::debug!("{} cannot be locked: {error}", lock.path().display());
+                    return Ok(WriteLock { _file: file, output, lock });
+                }
+            }
+        }
+    }
+
+    /// What is locked, in its open directory.
+    pub fn output(&self) -> &Entry {
+        &self.output
+    }
+}
+
+impl Drop for WriteLock {
+    fn drop(&mut self) {
+        // Left behind, it would be harmless: only the lock on it counts.
+        let _ = self.lock.remove();
+    }
+}
+
+/// Whether `name` still leads to the open file.
+fn is_still(file: &File, name: &Entry) -> bool {
+    let same = |file: &fs::Metadata, stat| Identity::new(file.dev(), file.ino()) == Identity::of(&stat);
+    matches!((file.metadata(), name.stat()), (Ok(file), Some(stat)) if same(&file, stat))
+}
+
+fn held(out: &Path) -> Error {
+    Error::input(format!("writing {}: another gapferry is writing it", out.display()))
+}
+
+/// A directory that this run keeps others from until it is dropped.
+#[derive(Debug)]
+pub struct LockedDir(Dir);
+
+impl LockedDir {
+    /// `None`: another run holds it.
+    pub fn try_take(dir: Dir) -> Option<LockedDir> {
+        let locked = flock(&dir, FlockOperation::NonBlockingLockExclusive);
+        (locked != Err(Errno::WOULDBLOCK)).then_some(LockedDir(dir))
+    }
+
+    /// # Errors
+    /// Another run holds it: writing `shown` is what fails.
+    pub fn take(dir: Dir, shown: &Path) -> Result<LockedDir> {
+        LockedDir::try_take(dir).ok_or_else(|| held(shown))
+    }
+
+    /// Waits until no other run holds it.
+    pub fn wait_for(dir: Dir) -> LockedDir {
+        while flock(&dir, FlockOperation::LockExclusive) == Err(Errno::INTR) {}
+        LockedDir(dir)
+    }
+
+    pub fn dir(&self) -> &Dir {
+        &self.0
+    }
+}
+
+impl Drop for LockedDir {
+    /// Closing it alone would leave the lock to a child process that is just being started.
+    fn drop(&mut self) {
+        let _ = flock(&self.0, FlockOperation::Unlock);
+    }
+}
+
+/// Locks an open file for this run until it is closed; `false`: another run holds it.
+pub fn lock_file(file: &File) -> bool {
+    !matches!(file.try_lock(), Err(fs::TryLockError::WouldBlock))
+}

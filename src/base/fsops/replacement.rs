@@ -1,0 +1,91 @@
+//! Small files that are replaced as a whole.
+
+use std::collections::hash_map::RandomState;
+use std::fs::{File, Permissions};
+use std::hash::{BuildHasher, Hasher};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use rustix::io::Errno;
+
+use super::{Dir, Entry, publish};
+use crate::base::error::{Error, Result};
+
+/// How temporary names begin.
+const PREFIX: &str = ".gapferry-";
+/// How many names are tried.
+const TRIES: usize = 100;
+
+/// A file that is written beside another and takes its name when it is whole. Until then only its owner can read it, and it is
+/// removed when it is dropped.
+#[derive(Debug)]
+pub struct Replacement {
+    file: File,
+    at: Entry,
+    to: Entry,
+    is_published: bool,
+}
+
+impl Replacement {
+    /// # Errors
+    /// The directory of `path` cannot be opened or written.
+    pub fn of(path: &Path) -> Result<Replacement> {
+        Replacement::of_entry(Entry::of(path)?)
+    }
+
+    /// # Errors
+    /// The directory cannot be written.
+    pub fn of_entry(to: Entry) -> Result<Replacement> {
+        // Messages name the file that is meant, not the temporary one.
+        let fail = |e: Errno| Error::disk("writing", to.path(), e.into());
+        for _ in 0..TRIES {
+            let at = Entry::in_dir(to.dir(), format!("{PREFIX}{:016x}", RandomState::new().build_hasher().finish()));
+            match to.dir().try_create(at.name(), 0o600) {
+                Ok(file) => return Ok(Replacement { file, at, to, is_published: false }),
+                Err(Errno::EXIST) => {}
+                Err(errno) => return Err(fail(errno)),
+            }
+        }
+        Err(Error::disk("writing", to.path(), Errno::EXIST.into()))
+    }
+
+    pub fn file(&mut self) -> &mut File {
+        &mut self.file
+    }
+
+    /// Lets everybody read the file.
+    ///
+    /// # Errors
+    /// The system refuses.
+    pub fn make_readable(&self) -> Result<()> {
+        let changed = self.file.set_permissions(Permissions::from_mode(0o644));
+        changed.map_err(|e| Error::disk("writing", self.to.path(), e))
+    }
+
+    /// Publishes the file under its name.
+    ///
+    /// # Errors
+    /// The system refuses; see [`publish`].
+    pub fn commit(mut self) -> Result<()> {
+        publish(&self.file, &self.at, &self.to)?;
+        self.is_published = true;
+        Ok(())
+    }
+
+    /// Removes what killed runs have left of replacements in `dir`.
+    ///
+    /// # Errors
+    /// The system refuses.
+    pub fn remove_left(dir: &Dir) -> Result<()> {
+        let is_left = |name: &std::ffi::OsString| name.as_encoded_bytes().starts_with(PREFIX.as_bytes());
+        dir.names()?.into_iter().filter(is_left).try_for_each(|name| dir.remove(name))
+    }
+}
+
+impl Drop for Replacement {
+    fn drop(&mut self) {
+        if !self.is_published {
+            let _ = self.at.remove();
+        }
+    }
+}
