@@ -181,15 +181,15 @@ impl Place for Directory {
             // Refused when it is in use.
             let _ = fs::remove_dir(self.root.join(unused));
         }
-        // The digest manifest last: without it, it is no bundle.
-        let is_last = |file: &&Metadata| matches!(file.path, super::BUNDLE_JSON | super::SUMS);
+        // The sums last: without them, it is no bundle.
+        let is_last = |file: &&Metadata| file.path == super::SUMS;
         for file in metadata.iter().filter(|file| !is_last(file)) {
-            self.write(&self.root.join(file.path), &file.bytes)?;
+            self.write(&self.root.join(&file.path), &file.bytes)?;
         }
         medium::sync_all(&self.root)?;
         // Syncing all once more would wait for whatever others have written meanwhile.
         for file in metadata.iter().filter(is_last) {
-            let path = self.root.join(file.path);
+            let path = self.root.join(&file.path);
             self.write(&path, &file.bytes)?;
             medium::sync_file(&path)?;
         }

@@ -97,18 +97,6 @@ pub fn docker_entry(image: &LockedImage, platform: &Platform, find: &Find<'_>) -
     is_image(&manifest, find).then(|| described(image, &manifest))?
 }
 
-/// What bundles said before indexes of several platforms and artifacts were told apart: a reader takes it too.
-pub fn former_docker_entry(image: &LockedImage, find: &Find<'_>) -> Option<Value> {
-    let root = find(&image.descriptor())?;
-    let children = root.children();
-    let manifest = match root.kind() {
-        Kind::Image => root,
-        _ => only(&children).and_then(|child| find(&child.descriptor))?,
-    };
-    manifest.config().filter(|config| media_type::is_image_config(&config.media_type))?;
-    described(image, &manifest)
-}
-
 fn described(image: &LockedImage, manifest: &Manifest) -> Option<Value> {
     let config = manifest.config()?.digest.blob_path();
     let children = manifest.children();

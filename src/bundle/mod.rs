@@ -23,6 +23,7 @@ mod offsets;
 mod open;
 mod pieces;
 mod place;
+mod prove;
 mod ranges;
 mod read_back;
 mod repair;
@@ -37,22 +38,25 @@ mod writer;
 pub use basis::{Assumed, AssumedKind, Basis, Parent, ParentKind, Removed};
 pub use before::{Survey, Whole};
 pub use format::{
-    BUNDLE_JSON, BundleJson, CHUNKS, DOCKER_JSON, FORMAT_VERSION, FileEntry, INDEX_JSON, MAX_DOCKER_JSON,
-    MOST_DOCKER_VALUES, OCI_LAYOUT, SIGNATURE, SUMS,
+    BUNDLE_JSON, BundleJson, CHUNKS, DOCKER_JSON, FORMAT_VERSION, FileEntry, Head, INDEX_JSON, MAX_BUNDLE_JSON,
+    MAX_DOCKER_JSON, MAX_SIGNATURE, MOST_DOCKER_VALUES, MOST_SIGNATURES, OCI_LAYOUT, SIGNATURE, SUMS, SUMS512, chunks,
+    is_never_declared, is_signature, signatures_of, signed_file, sums,
 };
 pub use in_volumes::Volumes;
-pub(crate) use loaders::{SUBJECT, docker_entry, former_docker_entry, load_platform};
-pub use mend::{Mended, mend};
+pub(crate) use loaders::{SUBJECT, docker_entry, load_platform};
+pub use mend::{Mended, With, mend};
 pub use missing::{MAX_MISSING, MISSING_VERSION, Missing, MissingBlob, MissingRange, MissingTool};
-pub use open::{Bundle, MAX_BUNDLE_JSON, no_bundle, refuse_part, refuse_unfinished};
+pub use open::{Bundle, no_bundle, refuse_part, refuse_unfinished};
 pub use read_back::read_back;
 pub use repair::{REPAIR_JSON, Repair, is_for as repair_is_for, refuse_unwanted, write_repair};
-pub use signed::{MAX_SIGNATURE, MAX_SUMS, Signed, check_signature, sign, signed_identity};
+pub use signed::{Proven, Scope, check_signature, sign, signer};
 pub use tools::{TOOLS, Tool, is_tool, tools_of};
 pub use writer::{Finished, Options, Writer};
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
 
 use crate::base::error::{Error, Result};
 use crate::oci::{Described, Descriptor, Digest, Manifest, Role};
@@ -63,6 +67,14 @@ use crate::pipeline::lock::Lock;
 pub fn walk_file(out: &Path) -> PathBuf {
     let settled = medium::settle(out);
     medium::beside(settled.as_deref().unwrap_or(out), ".walk")
+}
+
+/// The bundle that an export would replace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Former {
+    pub identity: Digest,
+    /// When its references were resolved.
+    pub created: Timestamp,
 }
 
 /// What a bundle is made of.
@@ -139,10 +151,32 @@ impl Contents {
         Ok(())
     }
 
-    /// Path and size of every file that is not metadata, in the order of the tar.
+    /// The same as of another time.
+    pub fn at(self, created: Timestamp) -> Contents {
+        Contents { lock: Lock { created, ..self.lock }, ..self }
+    }
+
+    /// The same as of the time of the bundle that it would replace, if that bundle is the same otherwise: an export of what has not
+    /// changed gives the identity that it gave before.
+    ///
+    /// # Errors
+    /// As [`Contents::head`].
+    pub fn continuing(self, former: Option<Former>) -> Result<Contents> {
+        let Some(Former { identity, created }) = former else { return Ok(self) };
+        let now = self.lock.created;
+        let same = self.at(created);
+        if same.identity()? == identity { Ok(same) } else { Ok(same.at(now)) }
+    }
+
+    /// Path and size of every file that is neither metadata nor derived, in the order of the tar.
     fn files(&self) -> impl Iterator<Item = (String, u64)> {
         let tools = self.tools.iter().map(|tool| (tool.path(), tool.size()));
         tools.chain(self.all().map(|(digest, size)| (digest.blob_path(), size)))
+    }
+
+    /// Bytes of `chunks.b3`.
+    fn chunks_length(&self) -> u64 {
+        chunks::length(self.all().map(|(_, size)| size))
     }
 
     /// Digest and size of every file below `blobs/`, in the order of the tar.

@@ -8,16 +8,16 @@
 use std::collections::HashSet;
 use std::path::Path;
 
-use super::format::{self, BUNDLE_JSON, BundleJson, FileEntry, INDEX_JSON, OCI_LAYOUT, SIGNATURE, SUMS};
+use super::format::{BUNDLE_JSON, BundleJson, FileEntry, INDEX_JSON, MAX_BUNDLE_JSON, OCI_LAYOUT, SUMS, is_never_declared};
 use super::repair::REPAIR_JSON;
+use super::signed::Proven;
+use super::sums::MAX_SUMS;
 use super::volumes::VOLUMES;
+use super::{Former, signatures_of};
 use crate::base::error::{Error, Result};
 use crate::files::Layout;
-use crate::oci::{Descriptor, Digest, MOST_MEMORY, Role};
+use crate::oci::{Descriptor, Digest, Role};
 use crate::pipeline::lock::{Attached, Lock};
-
-/// The largest `bundle.json` that is read, in bytes: far more than the most files take.
-pub const MAX_BUNDLE_JSON: u64 = MOST_MEMORY;
 
 /// A bundle, opened.
 #[derive(Debug)]
@@ -47,8 +47,24 @@ impl Bundle {
         Ok(Bundle { layout, json, identity: Digest::sha256(&bytes) })
     }
 
+    /// The bundle whose `bundle.json` was proven: it is not read again. Without a proof, [`Bundle::in_layout`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn proven(layout: Layout, proven: Option<Proven>) -> Result<Bundle> {
+        match proven {
+            Some(Proven { document, identity, .. }) => Ok(Bundle { layout, json: document, identity }),
+            None => Bundle::in_layout(layout),
+        }
+    }
+
     pub fn lock(&self) -> &Lock {
         &self.json.lock
+    }
+
+    /// What an export that replaces it has to know.
+    pub fn former(&self) -> Former {
+        Former { identity: self.identity, created: self.json.lock.created }
     }
 
     /// What is worth keeping of a bundle that is to be replaced.
@@ -71,7 +87,7 @@ impl Bundle {
 
     /// Whether it has a signature, by any key.
     pub fn has_signature(&self) -> bool {
-        self.layout.size_of(SIGNATURE).is_some()
+        !signatures_of(&self.layout, SUMS).is_empty()
     }
 
     /// The content, as a [`Source`](crate::content::Source).
@@ -104,10 +120,10 @@ impl Bundle {
         Ok(found)
     }
 
-    /// Whether `SHA256SUMS` is what has to be said of `bundle.json` and of the files it declares.
+    /// Whether `SHA256SUMS` is what follows from `bundle.json`.
     pub(super) fn sums_agree(&self) -> bool {
-        let sums = format::sums(self.json.files.iter().cloned(), &self.identity);
-        let there = self.layout.read(SUMS, MAX_BUNDLE_JSON);
+        let sums = self.json.sha256sums(self.identity);
+        let there = self.layout.read(SUMS, MAX_SUMS);
         matches!(there, Ok(Some(bytes)) if bytes == sums.as_bytes())
     }
 
@@ -133,11 +149,6 @@ pub fn no_bundle(layout: &Layout) -> String {
     let is_layout = [OCI_LAYOUT, INDEX_JSON].iter().all(|file| layout.size_of(file).is_some());
     let what = if is_layout { "is an OCI image layout, but not a bundle" } else { "is not a bundle" };
     format!("{} {what}: it has no {BUNDLE_JSON}", layout.path().display())
-}
-
-/// Whether a file belongs to every bundle without being in its list.
-fn is_never_declared(path: &str) -> bool {
-    matches!(path, BUNDLE_JSON | SUMS | SIGNATURE)
 }
 
 /// What comes out of a pipe has to be a bundle as a whole: of anything else the parts would only be called wrong.

@@ -45,6 +45,7 @@ pub(super) trait Place: Send + Sync {
 
 /// What is known when all blobs are in place.
 pub(super) struct Sealing<'a> {
+    /// Metadata and signatures, what stands behind the blobs included.
     pub metadata: &'a [Metadata],
     pub tools: &'a [Tool],
     pub manifests: &'a [Manifest],
@@ -52,8 +53,6 @@ pub(super) struct Sealing<'a> {
     pub mtime: u64,
     /// Of every blob.
     pub chunks: &'a HashMap<Digest, Chunks>,
-    /// Of those whose own digest is of another algorithm.
-    pub sha256: &'a HashMap<Digest, Digest>,
 }
 
 /// An open place of a blob.

@@ -19,7 +19,7 @@ use super::push::{Arriving, Cargo, Names, Push, PushArgs};
 use super::signing::{KeyArgs, SignArgs, signed_by};
 use crate::base::error::{Error, Result};
 use crate::base::progress::Event;
-use crate::bundle::Bundle;
+use crate::bundle::{Bundle, Proven};
 use crate::bundle::volumes::{Opened, State};
 use crate::content::{Cached, Source};
 use crate::oci::Digest;
@@ -168,8 +168,8 @@ async fn import(
     if let Some(state) = &mut state {
         volumes::bind(state, &opened)?;
     }
-    prove(args, &opened, context).map_err(|error| error.while_doing(NOTHING))?;
-    let (bundle, given) = opened.into_bundle()?;
+    let proven = prove(args, &opened, context).map_err(|error| error.while_doing(NOTHING))?;
+    let (bundle, given) = opened.into_bundle(proven)?;
     let allowed = Allowed::read(args)?;
     allowed.check(bundle.lock())?;
     check_newer(args, &bundle)?;
@@ -211,7 +211,7 @@ fn check_newer(args: &Args, bundle: &Bundle) -> Result<()> {
     let Some(last) = receipt.created else {
         return Err(Error::input(format!("reading {name}: it does not say when its bundle was made")));
     };
-    let made = bundle.json().created;
+    let made = bundle.lock().created;
     // Bundles of one lock are of one time: one that lacked images or companions must not keep the whole one out.
     let completes = made == last && receipt.is_completed_by(bundle.lock());
     if made > last || completes || receipt.bundle == Some(bundle.identity()) {
@@ -223,7 +223,7 @@ fn check_newer(args: &Args, bundle: &Bundle) -> Result<()> {
 }
 
 fn cargo<'a>(bundle: &Bundle, source: &'a dyn Source, graph: Graph, arriving: Option<&'a dyn Arriving>) -> Cargo<'a> {
-    let (identity, created) = (Some(bundle.identity()), Some(bundle.json().created));
+    let (identity, created) = (Some(bundle.identity()), Some(bundle.lock().created));
     Cargo {
         source,
         graph,
@@ -241,11 +241,12 @@ fn cargo<'a>(bundle: &Bundle, source: &'a dyn Source, graph: Graph, arriving: Op
 }
 
 /// What must be right before anything is pushed; a bundle with any problem is refused.
-fn prove(args: &Args, opened: &Opened, context: &Context) -> Result<()> {
+fn prove(args: &Args, opened: &Opened, context: &Context) -> Result<Option<Proven>> {
     let depth = if args.verify_first { Depth::Full } else { Depth::Structure };
     let path = opened.layout().path();
     let signed = args.keys.check_layout(opened.layout(), context)?;
-    let mut report = verify::check_opened(opened, depth, &context.events)?;
+    let mut report = verify::check_proven(opened, depth, signed.as_ref(), &context.events)?;
+    report.ignore_chunks();
     if args.state.is_some() {
         report.problems.retain(|problem| !verify::is_of_lost_volume(problem));
     }
@@ -257,10 +258,9 @@ fn prove(args: &Args, opened: &Opened, context: &Context) -> Result<()> {
         refuse_incomplete(opened, &report, context)?;
     }
     if let Some(signed) = &signed {
-        signed.hold(path, report.identity)?;
         context.say(&signed_by(&signed.by));
     }
-    Ok(())
+    Ok(signed)
 }
 
 /// Lists the first problems, and gives the error.

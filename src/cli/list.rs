@@ -9,7 +9,6 @@ use super::exit::Outcome;
 use super::export::images_table;
 use super::{since, tools};
 use crate::base::error::Result;
-use crate::base::progress::plain_piece;
 use crate::base::progress::units::{bytes, count};
 use crate::bundle::{Bundle, is_tool, tools_of};
 use crate::pipeline::lock::{Attached, LockedImage};
@@ -45,7 +44,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Outcome> {
     };
     if args.json {
         context.print_json(&serde_json::json!({
-            "identity": bundle.identity(), "tool": json.tool, "created": json.created,
+            "identity": bundle.identity(), "created": lock.created,
             "images": images_json(lock.images.iter(), &manifest_of), "missing": lock.missing,
             "tools": tools_of(json).collect::<Vec<_>>(), "parents": json.parents, "assumed": json.assumed, "removed": json.removed,
         }))?;
@@ -55,12 +54,11 @@ pub fn run(args: &Args, context: &Context) -> Result<Outcome> {
     let total = of_images.map(|file| file.size).fold(0, u64::saturating_add);
     let unshared = lock.images.iter().map(|image| image.total_size).fold(0, u64::saturating_add);
     let summary = format!(
-        "\n{}, {} ({} without sharing), made {} by {}\nidentity {}\n",
+        "\n{}, {} ({} without sharing), resolved {}\nidentity {}\n",
         count(lock.images.len(), "image"),
         bytes(total),
         bytes(unshared.max(total)),
-        json.created,
-        plain_piece(&json.tool),
+        lock.created,
         bundle.identity(),
     );
     let basis = json.basis();

@@ -110,9 +110,8 @@ fn admit(args: &Args, context: &Context) -> Result<Option<Opened>> {
         return Err(Error::damaged(text));
     }
     let Some(signed) = args.keys.check_layout(opened.layout(), context)? else { return Ok(Some(opened)) };
-    let report = verify::check_opened(&opened, Depth::Structure, &context.events)?;
+    let report = verify::check_proven(&opened, Depth::Structure, Some(&signed), &context.events)?;
     context.end();
-    signed.hold(opened.layout().path(), report.identity)?;
     if !report.is_clean() {
         return Err(verify::refuse(opened.layout().path(), &report));
     }

@@ -9,7 +9,7 @@ use super::password;
 use crate::base::error::{Error, Result};
 use crate::base::position::refused;
 use crate::base::progress::Event;
-use crate::bundle::{self, Finished, Signed};
+use crate::bundle::{self, Finished, Proven, SUMS, Scope, signatures_of};
 use crate::credentials::Secret;
 use crate::files::Layout;
 use crate::signing::{MAX_CONFIG, MAX_KEY_FILE, Policy, PrivateKey, PublicKey};
@@ -96,7 +96,7 @@ pub fn settle(finished: &Finished, key: Option<&PrivateKey>, context: &Context) 
     let Some(key) = key else { return Ok(()) };
     let has_it = || bundle::check_signature(&Layout::open(&finished.path)?, std::slice::from_ref(key.public()));
     if finished.unchanged && has_it().is_err() {
-        bundle::sign(&finished.path, key)?;
+        bundle::sign(&finished.path, key, Scope::Sums, &context.events)?;
     }
     context.say(&signed_by(key.public()));
     Ok(())
@@ -119,12 +119,12 @@ impl KeyArgs {
     ///
     /// # Errors
     /// A key or a configuration that cannot be read; a bundle that none of the keys signed.
-    pub fn check_layout(&self, layout: &Layout, context: &Context) -> Result<Option<Signed>> {
+    pub fn check_layout(&self, layout: &Layout, context: &Context) -> Result<Option<Proven>> {
         let path = layout.path();
         let policy = policy()?;
         let demanded = self.demanded_by(&policy)?;
         let keys = self.keys.iter().chain(&policy.keys).map(|key| public(key)).collect::<Result<Vec<PublicKey>>>()?;
-        let is_signed = layout.size_of(bundle::SIGNATURE).is_some();
+        let is_signed = !signatures_of(layout, SUMS).is_empty();
         if demanded.is_some() || is_signed && !keys.is_empty() {
             return bundle::check_signature(layout, &keys).map(Some);
         }

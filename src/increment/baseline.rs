@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
+use jiff::Timestamp;
+
 use crate::bundle::{Assumed, AssumedKind, Basis, Bundle, Contents, Parent, ParentKind, Removed};
 use crate::content::{Manifests, Source};
 use crate::oci::{Digest, Manifest, Platform, Reference, Repository, Tag};
@@ -48,7 +50,8 @@ impl Baseline {
             },
             bundle: receipt.bundle,
             target: Some(receipt.target.clone()),
-            time: Some(receipt.finished),
+            // A bundle has times of whole seconds.
+            time: Timestamp::from_second(receipt.finished.as_second()).ok(),
             repositories: repositories.into_iter().cloned().collect(),
         };
         if !self.parents.contains(&parent) {
@@ -80,7 +83,7 @@ impl Baseline {
         self.modes.add(bundle.lock());
         self.sent.extend(bundle.files().iter().filter_map(|file| Digest::of_blob_path(&file.path)));
         self.sent.extend(bundle.json().assumed.iter().map(|assumed| assumed.digest));
-        let (bundle_identity, time) = (Some(bundle.identity()), Some(bundle.json().created));
+        let (bundle_identity, time) = (Some(bundle.identity()), Some(bundle.lock().created));
         let kind = ParentKind::Bundle;
         self.parents.push(Parent { kind, bundle: bundle_identity, target: None, time, repositories: Vec::new() });
         self.former.extend(bundle.lock().images.iter().map(|image| Removed {

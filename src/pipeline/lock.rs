@@ -419,6 +419,11 @@ impl Lock {
         Err(Error::input(format!("{text} {MAX_LOCK} bytes or {MOST_VALUES} values; split the allowlist")))
     }
 
+    /// The time of everything in a bundle of it, in seconds since 1970.
+    pub fn mtime(&self) -> u64 {
+        u64::try_from(self.created.as_second()).unwrap_or_default()
+    }
+
     /// Whether both carry the same content under the same names, whenever they were made.
     pub fn same_content(&self, other: &Lock) -> bool {
         self.version == other.version

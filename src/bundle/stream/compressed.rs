@@ -8,6 +8,7 @@ use super::{Kind, Outlet};
 use crate::archive::seekable::{Frames, Packing};
 use crate::base::error::{self, Error, Result};
 use crate::bundle::Bundle;
+use crate::bundle::before::is_of_other_version;
 use crate::bundle::medium::{self, WriteLock};
 
 /// How the names of such files end.
@@ -42,6 +43,10 @@ impl Compressed {
         match Bundle::open(out) {
             Ok(_) => Ok(()),
             Err(_) if out.symlink_metadata().is_err() => Ok(()),
+            Err(error) if is_of_other_version(out, &error) => {
+                let text = format!("writing {}: what is there is not overwritten; remove it", out.display());
+                Err(error.while_doing(text))
+            }
             Err(error) => {
                 let why = match error.kind() {
                     error::Kind::Damaged => "a damaged bundle is there; remove it",

@@ -8,7 +8,8 @@ use std::collections::{BTreeSet, HashSet};
 
 use super::opened::Volumes;
 use super::plan::{Held, SetPlan, Wanted};
-use super::set::{METADATA, is_held};
+use super::set::is_held;
+use crate::bundle::format::head_of;
 use crate::bundle::{BUNDLE_JSON, BundleJson, MAX_BUNDLE_JSON};
 use crate::files::Layout;
 use crate::oci::Digest;
@@ -28,7 +29,8 @@ impl Volumes {
         if bundle.files.len().saturating_mul(self.set.of as usize) > MOST_WORK {
             return None;
         }
-        let metadata = METADATA.iter().filter_map(|path| Some(((*path).to_owned(), layout.size_of(path)?))).collect();
+        let metadata = head_of(layout, true).into_iter().filter_map(|path| Some((layout.size_of(&path)?, path)));
+        let metadata = metadata.map(|(size, path)| (path, size)).collect();
         let repeated = self.repeated();
         let (manifests, others): (Vec<_>, Vec<_>) =
             bundle.files.into_iter().map(|file| (file.path, file.size)).partition(|(path, _)| repeated.contains(path));

@@ -13,7 +13,7 @@ use crate::base::error::{Error, Result};
 use crate::base::progress::{Event, Events, Phase};
 use crate::bundle::hashers::Hashers;
 use crate::bundle::offsets::TarFile;
-use crate::bundle::{SIGNATURE, medium, stamp};
+use crate::bundle::{is_signature, medium, stamp};
 use crate::files::Layout;
 use crate::oci::{Algorithm, Digest};
 
@@ -119,7 +119,7 @@ fn is_same(set: &Set, volume: &VolumePlan, layout: &Layout) -> bool {
     let stored: Vec<String> = files.iter().map(|file| file.stored_path()).collect();
     let is_placed = |file: &TarFile| {
         let found = layout.slice(&file.path).ok().flatten();
-        found.is_some_and(|slice| slice.offset() == file.data && (slice.size() == file.size || file.path == SIGNATURE))
+        found.is_some_and(|slice| slice.offset() == file.data && (slice.size() == file.size || is_signature(&file.path)))
     };
     layout.faults().is_empty()
         && layout.path().metadata().is_ok_and(|there| there.len() == volume.length)

@@ -98,16 +98,16 @@ fn begin(args: &Args, piped: Piped, context: &Context) -> Result<(Incoming<Input
         Ok(())
     })?;
     let opened = Opened::Whole(Box::new(layout));
-    let report = verify::check_opened(&opened, Depth::Structure, &context.events)?;
+    let mut report = verify::check_proven(&opened, Depth::Structure, signed.as_ref(), &context.events)?;
+    report.ignore_chunks();
     if !report.is_clean() {
         context.end();
         return Err(refusal(&piped.path, &report, context));
     }
-    let bundle = Bundle::in_layout(opened.into_layout())?;
     if let Some(signed) = &signed {
-        signed.hold(&piped.path, Some(bundle.identity()))?;
         context.say(&signed_by(&signed.by));
     }
+    let bundle = Bundle::proven(opened.into_layout(), signed)?;
     Ok((incoming, bundle))
 }
 
