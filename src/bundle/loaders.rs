@@ -38,8 +38,7 @@ pub fn index_json(images: &[&LockedImage], manifests: &[Manifest]) -> Value {
     let mut attached: Vec<Value> = Vec::new();
     for companion in images.iter().flat_map(|image| image.companions()) {
         if listed.insert(companion.digest) {
-            let own = by_digest.get(&companion.digest).map(|manifest| manifest.descriptor());
-            let mut value = plain(&own.unwrap_or_else(|| companion.descriptor()));
+            let mut value = plain(&companion.descriptor());
             value["annotations"] = json!({ SUBJECT: companion.subject });
             attached.push(value);
         }

@@ -21,6 +21,7 @@ mod mend;
 mod missing;
 mod offsets;
 mod open;
+mod order;
 mod pieces;
 mod place;
 mod prove;
@@ -38,7 +39,7 @@ mod writer;
 pub use basis::{Assumed, AssumedKind, Basis, Parent, ParentKind, Removed};
 pub use before::{Survey, Whole};
 pub use format::{
-    BUNDLE_JSON, BundleJson, CHUNKS, DOCKER_JSON, FORMAT_VERSION, FileEntry, Head, INDEX_JSON, MAX_BUNDLE_JSON,
+    BUNDLE_JSON, BundleJson, CHUNKS, DOCKER_JSON, FORMAT_VERSION, FileEntry, Head, INDEX_JSON, LAST_TIME, MAX_BUNDLE_JSON,
     MAX_DOCKER_JSON, MAX_SIGNATURE, MOST_DOCKER_VALUES, MOST_SIGNATURES, OCI_LAYOUT, SIGNATURE, SUMS, SUMS512, chunks,
     is_never_declared, is_signature, signatures_of, signed_file, sums,
 };
@@ -62,6 +63,7 @@ use crate::base::error::{Error, Result};
 use crate::oci::{Described, Descriptor, Digest, Manifest, Role};
 use crate::pipeline::graph::Graph;
 use crate::pipeline::lock::Lock;
+use order::Ordered;
 
 /// Where the manifests are kept that a run which writes `out` has read, until it is done: beside it.
 pub fn walk_file(out: &Path) -> PathBuf {
@@ -81,9 +83,9 @@ pub struct Former {
 #[derive(Clone, Debug)]
 pub struct Contents {
     pub lock: Lock,
-    /// Every manifest once.
+    /// Every manifest once, in the order of the tar.
     pub manifests: Vec<Manifest>,
-    /// Every other blob once, by first use.
+    /// Every other blob once, in the order of the tar.
     pub blobs: Vec<Descriptor>,
     /// What it builds on; none of what is assumed there is among the manifests and blobs.
     pub basis: Basis,
@@ -106,15 +108,7 @@ impl Contents {
                 )));
             }
         }
-        let manifests = graph.manifests();
-        let known: HashSet<Digest> = manifests.iter().map(Manifest::digest).collect();
-        // Configs first: small, and wanted first by whoever looks into the bundle.
-        let (configs, layers): (Vec<Descriptor>, Vec<Descriptor>) = {
-            let configs: HashSet<Digest> = manifests.iter().filter_map(|m| m.config()).map(|c| c.digest).collect();
-            let blobs = graph.blobs().into_iter().filter(|blob| !known.contains(&blob.digest));
-            blobs.partition(|blob| configs.contains(&blob.digest))
-        };
-        let blobs = configs.into_iter().chain(layers).collect();
+        let Ordered { manifests, blobs } = order::order(&lock, graph);
         let contents = Contents { lock, manifests, blobs, basis: Basis::default(), tools: Vec::new() };
         contents.check_sizes()?;
         Ok(contents)

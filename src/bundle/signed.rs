@@ -29,7 +29,7 @@ use crate::base::fsops;
 use crate::base::progress::Events;
 use crate::files::Layout;
 use crate::oci::Digest;
-use crate::signing::{PrivateKey, PublicKey, signature_in};
+use crate::signing::{PrivateKey, PublicKey, is_well_formed, signature_in};
 
 /// The most signatures of one file that are tried, all volumes of a set together.
 const MOST_TRIED: usize = 1_000;
@@ -226,16 +226,21 @@ fn signature_of(layout: &Layout, signed: &str, bytes: &[u8], key: &PrivateKey) -
     };
     let named = name_of_key(signed, key.public());
     let own = there.iter().find(is_own).map(|path| (*path).to_owned());
-    let own = own.or_else(|| there.contains(&&*named).then(|| named.clone()));
+    // What cannot be a signature may be replaced.
+    let is_free = |path: &str| {
+        let file = layout.read(path, MAX_SIGNATURE).ok().flatten();
+        !there.contains(&path) || !file.is_some_and(|file| is_well_formed(&signature_in(&file)))
+    };
     let plain = format!("{signed}.sig");
+    let fail = |text: String| Err(Error::input(format!("signing {}: {text}", layout.path().display())));
     let path = match own {
         Some(own) => own,
+        None if is_free(&plain) => plain,
         None if there.len() >= MOST_SIGNATURES => {
-            let text = format!("it has {MOST_SIGNATURES} signatures of {signed} already, which is the most");
-            return Err(Error::input(format!("signing {}: {text}", layout.path().display())));
+            return fail(format!("it has {MOST_SIGNATURES} signatures of {signed} already, which is the most"));
         }
-        None if !there.contains(&&*plain) => plain,
-        None => named,
+        None if is_free(&named) => named,
+        None => return fail(format!("{named} is there, and is not of this key and these bytes; remove it first")),
     };
     Ok(Metadata { path, bytes: key.sign(bytes)? })
 }

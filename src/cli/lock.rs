@@ -67,7 +67,8 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
     context.say(&format!("{} resolved", count(lock.images.len(), "image")));
     context.say_lines(&missing_lines(&lock.missing));
     if let Some(identity) = identity {
-        context.say(&format!("identity {identity}\nfingerprint {}", Spoken::of(&identity)));
+        context.say(&format!("identity {identity}"));
+        context.say(&format!("fingerprint {}", Spoken::of(&identity)));
     }
     Ok(args.allowlist.ended(&lock.missing))
 }

@@ -140,16 +140,15 @@ impl Baseline {
         let mut left_out: HashSet<Digest> =
             contents.blobs.iter().map(|blob| blob.digest).filter(|digest| self.has(digest)).collect();
         let lists: HashSet<Digest> = contents.lock.images.iter().flat_map(LockedImage::signature_lists).collect();
-        let mut assumed = Vec::new();
-        // Children stand before their parents.
-        for manifest in &contents.manifests {
+        for manifest in children_first(&contents.manifests) {
             let mut below = manifest.children().into_iter().map(|child| child.descriptor.digest);
             let whole = below.all(|digest| left_out.contains(&digest) || !carried.contains(&digest));
             if whole && self.has(&manifest.digest()) && !lists.contains(&manifest.digest()) {
                 left_out.insert(manifest.digest());
-                assumed.push(of_manifest(manifest));
             }
         }
+        let manifests = contents.manifests.iter().filter(|manifest| left_out.contains(&manifest.digest()));
+        let mut assumed: Vec<Assumed> = manifests.map(of_manifest).collect();
         let blobs = contents.blobs.iter().filter(|blob| left_out.contains(&blob.digest));
         assumed.extend(blobs.map(|blob| Assumed { digest: blob.digest, size: blob.size, kind: AssumedKind::Blob }));
         Basis { parents: self.parents.clone(), assumed, removed: self.removed(contents) }
@@ -180,6 +179,26 @@ impl Baseline {
         let gone = gone.filter(|image| !is_companion(image));
         gone.filter(|image| seen.insert((&image.reference, image.digest, &image.target))).cloned().collect()
     }
+}
+
+/// Manifests, each behind those that it names.
+fn children_first(manifests: &[Manifest]) -> Vec<&Manifest> {
+    let by_digest: HashMap<Digest, &Manifest> = manifests.iter().map(|one| (one.digest(), one)).collect();
+    let (mut begun, mut ordered) = (HashSet::new(), Vec::with_capacity(manifests.len()));
+    for manifest in manifests {
+        // Each is there twice: before those below it, and behind them.
+        let mut open = vec![(manifest, false)];
+        while let Some((next, is_behind)) = open.pop() {
+            if is_behind {
+                ordered.push(next);
+            } else if begun.insert(next.digest()) {
+                open.push((next, true));
+                let below = next.children().into_iter().filter_map(|child| by_digest.get(&child.descriptor.digest).copied());
+                open.extend(below.map(|child| (child, false)));
+            }
+        }
+    }
+    ordered
 }
 
 fn of_manifest(manifest: &Manifest) -> Assumed {

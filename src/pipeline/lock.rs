@@ -387,7 +387,10 @@ impl Lock {
             let text = format!("reading lock {name}: version {version}, this program reads {LOCK_VERSION}");
             return Err(Error::input(text));
         }
-        let lock: Lock = serde_json::from_slice(bytes).map_err(fail)?;
+        let mut lock: Lock = serde_json::from_slice(bytes).map_err(fail)?;
+        for selection in lock.images.iter_mut().filter_map(|image| image.selection.as_mut()) {
+            selection.original = selection.original.bare();
+        }
         for image in &lock.images {
             let fault = image.companions().iter().find_map(Attached::tag_fault);
             if let Some(fault) = fault.or_else(|| image.doubled_tag()) {

@@ -70,7 +70,8 @@ pub fn misled(blobs: &[Digest]) -> Option<Problem> {
     let first = blobs.first()?.blob_path();
     let more = blobs.len() - 1;
     let more = if more > 0 { format!(" and {more} more blobs") } else { String::new() };
-    Some(Problem::new(CHUNKS, ProblemKind::WrongDigest).found(format!("not the BLAKE3 of {first}{more}, which have their digests")))
+    let found = format!("other values than those of {first}{more}, whose digests are right");
+    Some(Problem::new(CHUNKS, ProblemKind::WrongDigest).found(found))
 }
 
 fn open<'a>(blob: &'a Blob<'a>) -> Open<'a> {

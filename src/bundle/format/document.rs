@@ -4,16 +4,20 @@
 //! It may be forged: it is counted before anything of it is in memory, and only the bytes that its values give are accepted,
 //! so that two programs cannot read it differently.
 
+use std::collections::HashSet;
+
+use jiff::Timestamp;
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
-use super::{BUNDLE_JSON, SUMS512, canonical, sums};
+use super::{BUNDLE_JSON, DOCKER_JSON, INDEX_JSON, OCI_LAYOUT, SUMS512, canonical, sums};
 use crate::base::error::{Error, Result};
 use crate::bundle::basis::{Assumed, Basis, Parent, Removed};
+use crate::bundle::is_tool;
 use crate::oci::{
     Algorithm, Amount, Count, Digest, MOST_MEMORY, Platform, Totals, fits_in_memory, has_at_most_values, memory_of_json,
 };
-use crate::pipeline::lock::{Absent, Attached, Lock, LockedImage, MissingImage};
+use crate::pipeline::lock::{Absent, Attached, Lock, LockedImage, MissingImage, Selection};
 
 /// The version of the bundle format this program writes and the only one it reads.
 pub const FORMAT_VERSION: u32 = 1;
@@ -83,9 +87,21 @@ impl BundleJson {
 
     /// What format 1 does not allow, though it can be parsed.
     fn fault(&self) -> Option<String> {
-        let times = self.parents.iter().filter_map(|parent| parent.time).chain([self.lock.created]);
-        if times.into_iter().any(|time| time.subsec_nanosecond() != 0) {
-            return Some("it has a time that is not of whole seconds".to_owned());
+        let mut times = self.parents.iter().filter_map(|parent| parent.time).chain([self.lock.created]);
+        let is_time = |time: &Timestamp| time.subsec_nanosecond() == 0 && TIMES.contains(&time.as_second());
+        if let Some(time) = times.find(|time| !is_time(time)) {
+            return Some(format!("{time} is not a time of whole seconds from 1970 to 2242"));
+        }
+        let mut names = HashSet::new();
+        if let Some(image) = self.lock.images.iter().find(|image| !names.insert(image.name())) {
+            return Some(format!("two of its images are called {}", image.name()));
+        }
+        let mut originals = self.lock.images.iter().filter_map(|image| image.selection.as_ref());
+        if let Some(Selection { original, .. }) = originals.find(|one| one.original != one.original.bare()) {
+            return Some(format!("what it says of the original {} is more than its descriptor", original.digest));
+        }
+        if let Some(fault) = fault_of_paths(&self.files) {
+            return Some(fault);
         }
         let is_wrong = |file: &&FileEntry| match file.path.starts_with("blobs/") {
             true => Digest::of_blob_path(&file.path) != Some(file.digest),
@@ -201,6 +217,38 @@ impl BundleJson {
     }
 }
 
+/// Only these paths, in this order: so no path leads elsewhere.
+fn fault_of_paths(files: &[FileEntry]) -> Option<String> {
+    let mut before: Option<(usize, &str)> = None;
+    for FileEntry { path, .. } in files {
+        let metadata = [OCI_LAYOUT, INDEX_JSON, DOCKER_JSON, SUMS512].iter().position(|own| own == path);
+        let group = match metadata {
+            Some(group) => group,
+            None if is_tool(path) => TOOL,
+            None if path.starts_with("blobs/") => TOOL + 1,
+            None => return Some(format!("{path:?} is no file of a bundle")),
+        };
+        let is_behind = |(last, other): (usize, &str)| match last == group {
+            true => group > TOOL || group == TOOL && other < path.as_str(),
+            false => last < group,
+        };
+        if !before.is_none_or(is_behind) {
+            return Some(format!("{path:?} is not in its place"));
+        }
+        before = Some((group, path));
+    }
+    let required = [OCI_LAYOUT, INDEX_JSON, DOCKER_JSON];
+    let is_lost = |own: &&&str| !files.iter().take(required.len()).any(|file| file.path == **own);
+    required.iter().find(is_lost).map(|own| format!("it does not name {own}"))
+}
+
+/// The group of tools, behind those of metadata, in the order of files.
+const TOOL: usize = 4;
+/// Seconds since 1970 that a header in a tar can have.
+const TIMES: std::ops::RangeInclusive<i64> = 0..=LAST_TIME;
+/// 11 octal digits.
+pub const LAST_TIME: i64 = 0o777_7777_7777;
+
 fn of_before(shown: &str) -> Error {
     Error::input(format!("{shown} was written by a version before 0.2: export it again"))
 }
@@ -284,7 +332,13 @@ mod tests {
     use super::*;
 
     /// A document with these parents, files and time, as the program writes it.
-    fn written(version: u32, parents: &str, files: &str, created: &str) -> String {
+    fn written(version: u32, parents: &str, files: &[(&str, Digest)], created: &str) -> String {
+        let sum = Digest::sha256(b"1");
+        let all = [OCI_LAYOUT, INDEX_JSON, DOCKER_JSON].map(|path| (path, sum));
+        let entry = |(path, digest): &(&str, Digest)| {
+            format!("    {{\n      \"path\": \"{path}\",\n      \"size\": 1,\n      \"digest\": \"{digest}\"\n    }}")
+        };
+        let files = all.iter().chain(files).map(entry).collect::<Vec<String>>().join(",\n");
         format!(
             r#"{{
   "gapferryBundle": {version},
@@ -296,7 +350,9 @@ mod tests {
     "created": "{created}",
     "images": []
   }},
-  "files": {files}
+  "files": [
+{files}
+  ]
 }}
 "#
         )
@@ -310,19 +366,19 @@ mod tests {
 
     #[test]
     fn another_format_is_refused_and_so_is_a_parent_nobody_knows_the_meaning_of() {
-        let parents = |parent: &str| written(1, &format!("[\n    {{\n      {parent}\n    }}\n  ]"), "[]", TIME);
-        assert!(parse(&written(1, "[]", "[]", TIME)).is_ok());
+        let parents = |parent: &str| written(1, &format!("[\n    {{\n      {parent}\n    }}\n  ]"), &[], TIME);
+        assert!(parse(&written(1, "[]", &[], TIME)).is_ok());
         assert!(parse(&parents("\"kind\": \"inventory\",\n      \"target\": \"r.io/mirror\"")).is_ok());
         assert!(parse(&parents("\"kind\": \"rumour\"")).unwrap_err().contains("unknown variant"));
         let error = parse(&parents("\"kind\": \"receipt\",\n      \"more\": 1")).unwrap_err();
         assert!(error.contains("unknown field `more`"), "{error}");
-        assert!(parse(&written(2, "[]", "[]", TIME)).unwrap_err().contains("format 2"));
+        assert!(parse(&written(2, "[]", &[], TIME)).unwrap_err().contains("format 2"));
     }
 
     /// Else two programs could read one bundle differently, and two writers of the same contents give two identities.
     #[test]
     fn only_the_bytes_that_the_values_give_are_a_bundle_json() {
-        let good = written(1, "[]", "[]", TIME);
+        let good = written(1, "[]", &[], TIME);
         for (from, to) in [
             ("  \"removed\"", " \"removed\""),
             ("\n}\n", "\n}"),
@@ -331,29 +387,34 @@ mod tests {
             ("00:00Z", "00:00+00:00"),
             ("\"gapferryBundle\": 1", "\"gapferryBundle\": 1.0"),
             ("\"version\"", "\"\\u0076ersion\""),
+            ("manifest.json", "other.json"),
+            ("\"index.json\"", "\"tools/x\""),
         ] {
             assert_ne!(good.replace(from, to), good, "{from}");
             assert!(parse(&good.replace(from, to)).is_err(), "{from} as {to}");
         }
         let moved = good.replace("  \"parents\": [],\n  \"assumed\": [],\n", "  \"assumed\": [],\n  \"parents\": [],\n");
         assert!(parse(&moved).unwrap_err().contains("not written as format 1 has it"));
-        let error = parse(&written(1, "[]", "[]", "2026-11-21T00:00:00.5Z")).unwrap_err();
+        let error = parse(&written(1, "[]", &[], "2026-11-21T00:00:00.5Z")).unwrap_err();
         assert!(error.contains("whole seconds"), "{error}");
+        assert!(parse(&written(1, "[]", &[], "2242-03-16T12:56:31Z")).is_ok());
+        assert!(parse(&written(1, "[]", &[], "2242-03-16T12:56:32Z")).unwrap_err().contains("from 1970 to 2242"));
     }
 
     #[test]
     fn a_digest_that_is_not_that_of_the_path_is_refused_and_so_are_other_sums_of_sha512() {
-        let entry = |path: &str, digest: Digest| {
-            format!("[\n    {{\n      \"path\": \"{path}\",\n      \"size\": 1,\n      \"digest\": \"{digest}\"\n    }}\n  ]")
-        };
-        let said = |path: &str, digest| parse(&written(1, "[]", &entry(path, digest), TIME)).map(drop);
+        let said = |path: &str, digest| parse(&written(1, "[]", &[(path, digest)], TIME)).map(drop);
         let (one, long) = (Digest::sha256(b"1"), Digest::of(Algorithm::Sha512, b"1"));
         assert_eq!(said(&one.blob_path(), one), Ok(()));
-        assert_eq!(said("index.json", one), Ok(()));
+        assert_eq!(said("tools/x", one), Ok(()));
+        for path in ["index.json", "../x", "tools/../x", "/blobs/x", "chunks.b3", "SHA256SUMS", "x"] {
+            let error = said(path, one).unwrap_err();
+            assert!(error.contains("is no file of a bundle") || error.contains("not in its place"), "{path}: {error}");
+        }
         for (path, digest) in [
             (one.blob_path(), Digest::sha256(b"2")),
             ("blobs/sha256/x".to_owned(), one),
-            ("index.json".to_owned(), long),
+            ("tools/x".to_owned(), long),
         ] {
             assert!(said(&path, digest).unwrap_err().contains("cannot have the digest"), "{path}");
         }
@@ -363,12 +424,12 @@ mod tests {
 
     #[test]
     fn what_a_version_before_0_2_has_written_is_named_as_such() {
-        let good = written(1, "[]", "[]", TIME);
-        let file = format!("[{{\"path\":\"a\",\"size\":1,\"sha256\":\"{0}\",\"blake3\":\"{0}\"}}]", "0".repeat(64));
+        let good = written(1, "[]", &[], TIME);
+        let file = format!("{{\"path\":\"a\",\"size\":1,\"sha256\":\"{0}\",\"blake3\":\"{0}\"}}", "0".repeat(64));
         for old in [
             good.replace("  \"parents\"", "  \"tool\": \"gapferry 0.1.0\",\n  \"parents\""),
             good.replace("  \"parents\"", "  \"created\": \"2026-11-21T00:00:00Z\",\n  \"parents\""),
-            good.replace("\"files\": []", &format!("\"files\": {file}")),
+            good.replace("    {\n      \"path\": \"oci-layout\"", &format!("    {file},\n    {{\n      \"path\": \"oci-layout\"")),
         ] {
             let error = BundleJson::parse(old.as_bytes(), "bundle.json").unwrap_err();
             assert_eq!(error.kind(), crate::base::error::Kind::Input);

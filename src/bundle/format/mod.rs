@@ -8,7 +8,7 @@ mod metadata;
 mod signatures;
 pub mod sums;
 
-pub use document::{BundleJson, FORMAT_VERSION, FileEntry, MAX_BUNDLE_JSON};
+pub use document::{BundleJson, FORMAT_VERSION, FileEntry, LAST_TIME, MAX_BUNDLE_JSON};
 pub use metadata::{Head, MAX_DOCKER_JSON, MOST_DOCKER_VALUES, Metadata};
 pub use signatures::{
     CHUNKS_SIGNATURE, MAX_SIGNATURE, MOST_SIGNATURES, SIGNATURE, head_of, is_never_declared, is_signature, name_of_key,
