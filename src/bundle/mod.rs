@@ -1,6 +1,4 @@
-#![doc = include_str!("FORMAT.md")]
-//!
-//! # This room
+//! The bundle: the format, the writer, the reader. `docs/format.md` describes every file of it.
 //!
 //! Writing a bundle ([`Writer`], a [`Sink`](crate::content::Sink)) and opening one ([`Bundle`], whose
 //! layout is a [`Source`](crate::content::Source)). It knows the format and the file system, no registry and no command line.

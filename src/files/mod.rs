@@ -44,6 +44,9 @@ pub const MAX_INDEX: u64 = 64 * 1024 * 1024;
 /// And the most values in it, of which each takes memory: twenty for each of these images.
 pub const MOST_INDEX_VALUES: usize = 2_000_000;
 
+/// The most memory that descriptors take for each byte of an index.
+const MEMORY_OF_INDEX: usize = 8;
+
 /// A layout that was opened: what is in it, and where.
 #[derive(Debug)]
 pub struct Layout {
@@ -264,11 +267,14 @@ impl Layout {
         if let Some(listed) = self.index.get() {
             return Ok(listed);
         }
-        let listed = Listed::new(self.read_index()?);
+        let (descriptors, reading) = self.read_index()?;
+        let listed = Listed::new(descriptors);
+        drop(reading);
         Ok(self.index.get_or_init(|| listed))
     }
 
-    fn read_index(&self) -> Result<Vec<Descriptor>> {
+    /// The descriptors, and an exemption that covers them until they are counted.
+    fn read_index(&self) -> Result<(Vec<Descriptor>, Exempt)> {
         #[derive(Deserialize)]
         struct Index {
             manifests: Vec<Descriptor>,
@@ -283,9 +289,10 @@ impl Layout {
         if !has_at_most_values(&bytes, MOST_INDEX_VALUES) {
             return Err(Error::damaged(format!("{} has more entries than any index", shown.display())));
         }
+        let reading = Exempt::of(bytes.len().saturating_mul(MEMORY_OF_INDEX));
         let index: Index = serde_json::from_slice(&bytes)
             .map_err(|e| Error::damaged(format!("reading {}", shown.display())).because(e))?;
-        Ok(index.manifests)
+        Ok((index.manifests, reading))
     }
 
     /// The manifest with this digest, proven.
