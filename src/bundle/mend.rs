@@ -102,7 +102,7 @@ pub fn mend(path: &Path, with: &With<'_>) -> Result<Mended> {
         place.write(&piece)?;
         done.mended.push(piece.path);
     }
-    if wants_chunks {
+    if wants_chunks || place.restores_chunks(&bundle) {
         match chunks_of(&Layout::open(path)?, &json, missing.identity, events) {
             Some(made) => {
                 let (digest, size) = (Digest::sha256(&made), made.len() as u64);
@@ -300,6 +300,13 @@ impl<'a> Place<'a> {
         Ok(Place::Tar { path, file, at, laid: Some(laid), mtime })
     }
 
+    /// Whether `chunks.b3` stood in the end of a tar that is written again.
+    fn restores_chunks(&self, bundle: &Layout) -> bool {
+        let Place::Tar { at, laid: Some(_), .. } = self else { return false };
+        let found = bundle.slice(CHUNKS).ok().flatten().map(|slice| slice.offset());
+        at.get(CHUNKS).is_some_and(|at| found != Some(*at))
+    }
+
     /// Headers, padding and the end of a tar that has lost some of them.
     fn straighten(&self) -> Result<()> {
         let Place::Tar { path, file, laid: Some(Laid { files, length, .. }), mtime, .. } = self else { return Ok(()) };
@@ -429,6 +436,7 @@ fn laid_out(document: &Document<'_>, bundle: &Layout, length: u64, wants_chunks:
     }
     let others = [SUMS, CHUNKS].map(|signed| signatures_of(bundle, signed).len());
     let is_there = bundle.size_of(CHUNKS).is_some();
+    let at_end = |shift: u64| least - END + shift + header_length(CHUNKS);
     if bundle.entries().count() != seen + others[0] + others[1] + usize::from(is_there) {
         return Ok(None);
     }
@@ -443,17 +451,20 @@ fn laid_out(document: &Document<'_>, bundle: &Layout, length: u64, wants_chunks:
     };
     let by_length = || (0..=MOST_SIGNATURES as u64).map(|number| number * SLOT).find(|shift| behind_blobs(*shift).is_some());
     let Some(shift) = known.or_else(by_length).filter(|shift| is_slots(*shift)) else { return Ok(None) };
+    if found(CHUNKS).is_some_and(|(offset, _)| offset != at_end(shift)) {
+        return Ok(None);
+    }
     let found_chunks = of_chunks + others[1] as u64 * SLOT;
-    let trailer = behind_blobs(shift).unwrap_or(if is_there || wants_chunks { found_chunks } else { 0 });
+    // Of a tar that has lost its end the whole end is written.
+    let trailer = behind_blobs(shift).filter(|rest| *rest > 0 || !wants_chunks).unwrap_or(found_chunks);
     let first = planned.get(behind).map_or(least - END, |file| file.header);
     planned.iter_mut().skip(behind).for_each(|file| {
         file.header += shift;
         file.data += shift;
     });
     if trailer > 0 {
-        let header = least - END + shift;
-        let data = header + header_length(CHUNKS);
-        planned.push(TarFile { path: CHUNKS.to_owned(), size: chunks, header, data });
+        let data = at_end(shift);
+        planned.push(TarFile { path: CHUNKS.to_owned(), size: chunks, header: data - header_length(CHUNKS), data });
     }
     let slots = (0..shift / SLOT).map(|number| first + number * SLOT).collect();
     Ok(Some(Laid { files: planned, slots, length: least + shift + trailer }))

@@ -26,7 +26,7 @@ pub const METADATA: [&str; 7] = [OCI_LAYOUT, BUNDLE_JSON, INDEX_JSON, DOCKER_JSO
 /// More complaints than these nobody reads.
 const MOST_COMPLAINTS: usize = 20;
 
-/// See the section on what is missing in `FORMAT.md`.
+/// See the section on what is missing in `docs/format.md`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Missing {

@@ -106,18 +106,19 @@ impl Contents {
                 )));
             }
         }
-        let Ordered { manifests, blobs } = order::order(&lock, graph);
+        let content = Ordered { manifests: graph.manifests(), blobs: graph.blobs() };
+        let Ordered { manifests, blobs } = order::order(&lock, content, &HashSet::new());
         let contents = Contents { lock, manifests, blobs, basis: Basis::default(), tools: Vec::new() };
         contents.check_sizes()?;
         Ok(contents)
     }
 
     /// The same, as an increment: without what `basis` assumes.
-    pub fn building_on(mut self, basis: Basis) -> Contents {
+    pub fn building_on(self, basis: Basis) -> Contents {
         let assumed: HashSet<Digest> = basis.assumed.iter().map(|assumed| assumed.digest).collect();
-        self.manifests.retain(|manifest| !assumed.contains(&manifest.digest()));
-        self.blobs.retain(|blob| !assumed.contains(&blob.digest));
-        Contents { basis, ..self }
+        let content = Ordered { manifests: self.manifests, blobs: self.blobs };
+        let Ordered { manifests, blobs } = order::order(&self.lock, content, &assumed);
+        Contents { manifests, blobs, basis, lock: self.lock, tools: self.tools }
     }
 
     /// The same with these programs.

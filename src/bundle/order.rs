@@ -3,7 +3,6 @@
 use std::collections::{HashMap, HashSet};
 
 use crate::oci::{Descriptor, Digest, Manifest, Role};
-use crate::pipeline::graph::Graph;
 use crate::pipeline::lock::Lock;
 
 /// What a bundle carries, in the order of the tar.
@@ -20,9 +19,11 @@ enum Met {
 }
 
 /// Walks the images in the order of the lock, each depth first from its manifest, then from its attached manifests. Content
-/// stands where it is met first; a manifest stands before what it names.
-pub fn order(lock: &Lock, graph: &Graph) -> Ordered {
-    let (all, blobs) = (graph.manifests(), graph.blobs());
+/// stands where it is met first; a manifest stands before what it names. What is `assumed` is left out, with all below it.
+pub fn order(lock: &Lock, content: Ordered, assumed: &HashSet<Digest>) -> Ordered {
+    let Ordered { manifests: mut all, mut blobs } = content;
+    all.retain(|manifest| !assumed.contains(&manifest.digest()));
+    blobs.retain(|blob| !assumed.contains(&blob.digest));
     let by_digest: HashMap<Digest, &Manifest> = all.iter().map(|manifest| (manifest.digest(), manifest)).collect();
     let carried: HashMap<Digest, &Descriptor> = blobs.iter().map(|blob| (blob.digest, blob)).collect();
     let (mut manifests, mut met) = (Vec::new(), Vec::new());
@@ -55,7 +56,7 @@ pub fn order(lock: &Lock, graph: &Graph) -> Ordered {
             }
         }
     }
-    // What the lock does not lead to; nothing, if the graph is of this lock.
+    // What the lock does not lead to; nothing, if the content is that of this lock.
     manifests.extend(all.iter().filter(|manifest| seen.insert(manifest.digest())).cloned());
     met.extend(blobs.iter().filter(|blob| noted.insert(blob.digest)).cloned());
     met.retain(|blob| !seen.contains(&blob.digest));

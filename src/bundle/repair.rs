@@ -33,7 +33,7 @@ const REPAIR_VERSION: u32 = 1;
 /// The largest `repair.json` that is read, in bytes.
 const MAX_REPAIR_JSON: u64 = 256 * 1024;
 
-/// `repair.json`. See `FORMAT.md`.
+/// `repair.json`. See `docs/format.md`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct RepairJson {

@@ -130,7 +130,7 @@ fn fits_no_key(keys: &[PublicKey]) -> String {
         [one] => format!("the key {one}"),
         several => format!("any of the {} keys ({})", several.len(), several.join(", ")),
     };
-    format!("no signature fits {which}: another key signed it, or {SUMS} or its signature was altered")
+    format!("its signature does not fit {which}: another key signed it, or {SUMS} or {SIGNATURE} was altered")
 }
 
 /// Adds the signature of what is to be written.

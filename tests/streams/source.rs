@@ -37,7 +37,7 @@ fn stream(builder: &Builder, jobs: usize) -> (gapferry::Result<()>, Vec<u8>) {
         blobs: contents.blobs.clone(),
     });
     let graph = Graph { images: images.collect(), ..Graph::default() };
-    let (options, events) = (Options::copying("a test"), Arc::new(Silent) as Events);
+    let (options, events) = (Options::copying(), Arc::new(Silent) as Events);
     let stream = Stream {
         contents: &contents,
         options: &options,

@@ -194,7 +194,7 @@ fn a_cut_blob_continues_where_it_stopped_though_it_lies_in_several_volumes() {
     let out = directory.path().join("v.tar");
     let create = |only| {
         let volumes = Volumes { shape: Shape { limit: 1_000_000, recovery: 0 }, only };
-        let options = Options { volumes: Some(volumes), ..Options::copying("a test") };
+        let options = Options { volumes: Some(volumes), ..Options::copying() };
         Writer::create(&out, builder.contents(), options, Arc::new(Silent))
     };
     let large = builder.layer(1).digest;
@@ -223,7 +223,7 @@ fn killed_while_the_volumes_get_their_names_it_loses_nothing_and_leaves_nothing(
     let out = directory.path().join("v.tar");
     let create = || {
         let volumes = Volumes { shape: Shape { limit: 1_000_000, recovery: 0 }, only: None };
-        let options = Options { volumes: Some(volumes), ..Options::copying("a test") };
+        let options = Options { volumes: Some(volumes), ..Options::copying() };
         Writer::create(&out, builder.contents(), options, Arc::new(Silent)).unwrap()
     };
     let writer = create();
@@ -272,7 +272,7 @@ fn a_bundle_that_fits_into_one_volume_is_one() {
     let builder = Builder::new().image("registry.test/a:1", &[noise(1, 1_000)]);
     let out = directory.path().join("disc");
     let volumes = Volumes { shape: Shape { limit: 1 << 30, recovery: 0 }, only: None };
-    let options = Options { volumes: Some(volumes), ..Options::copying("a test") };
+    let options = Options { volumes: Some(volumes), ..Options::copying() };
     let writer = Writer::create(&out, builder.contents(), options, Arc::new(Silent)).unwrap();
     builder.fill(&writer).unwrap();
     writer.finish().unwrap();

@@ -1,4 +1,4 @@
-//! Canonical JSON: the bytes follow from the values. See `FORMAT.md`.
+//! Canonical JSON: the bytes follow from the values. See `docs/format.md`.
 
 use std::io::{self, Write};
 

@@ -1,5 +1,5 @@
 //! The files of a bundle that are not blobs: what they are called, how they are written and how they are read. See
-//! `FORMAT.md`.
+//! `docs/format.md`.
 
 mod canonical;
 pub mod chunks;

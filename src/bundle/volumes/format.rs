@@ -1,4 +1,4 @@
-//! What the volumes of a set say of themselves: `volumes/003.json` and `volumes/r01.json`. See `FORMAT.md`.
+//! What the volumes of a set say of themselves: `volumes/003.json` and `volumes/r01.json`. See `docs/format.md`.
 //!
 //! # Threats
 //! Both may be forged. They are bounded in size, number of values and number of volumes, name nothing but files that a
