@@ -3,17 +3,16 @@
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use super::format::{BUNDLE_JSON, CHUNKS, CHUNKS_SIGNATURE, Head, SIGNATURE};
+use super::format::{CHUNKS, CHUNKS_SIGNATURE, Head, SIGNATURE};
 use super::medium::{self, WriteLock};
 use super::offsets::TarPlan;
-use super::open::Bundle;
+use super::open::{Bundle, is_of_other_version};
 use super::stream::Compressed;
 use super::writer::{Finished, Options, Writer, is_tar};
 use super::{Contents, directory, in_volumes, prove, signed, stamp, tarfile};
 use crate::base::error::{Error, Kind, Result};
 use crate::base::progress::Events;
 use crate::content::LinkMode;
-use crate::files::Layout;
 use crate::oci::Digest;
 use crate::signing::PrivateKey;
 
@@ -171,11 +170,6 @@ pub(super) fn refuse_foreign(out: &Path) -> Result<()> {
             "something is there that is not a bundle, and it is not overwritten; name another output, or take it away",
         ),
     }
-}
-
-/// Whether a bundle is there that this program cannot read.
-pub(super) fn is_of_other_version(out: &Path, error: &Error) -> bool {
-    error.kind() == Kind::Input && Layout::open(out).is_ok_and(|layout| layout.size_of(BUNDLE_JSON).is_some())
 }
 
 /// Wanted blobs that seem to be there, with their sizes in bytes.

@@ -11,7 +11,7 @@ use super::leftovers::{self, Target};
 use super::medium::{self, WriteLock};
 use super::open::Bundle;
 use super::place::Place;
-use super::signed::check_signature;
+use super::proven::check_signature;
 use super::volumes::{Opened, Set, SetName, Shape, VolumeFiles, claimed, reserved, there};
 use super::writer::{Finished, Options};
 use crate::base::error::Result;

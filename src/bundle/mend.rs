@@ -22,7 +22,8 @@ use super::offsets::{BLOCK, END, TarFile, TarPlan, header_length};
 use super::pieces::{From, Piece};
 use super::prove::chunks_of;
 use super::ranges::{Patches, RANGES};
-use super::signed::Proven;
+use super::open::refuse_compressed;
+use super::proven::Proven;
 use super::tools::is_tool;
 use super::{chunks, repair};
 use crate::base::error::{Error, Result};
@@ -40,16 +41,6 @@ pub struct Mended {
     pub mended: Vec<String>,
     /// The repair does not have them.
     pub lacking: Vec<String>,
-}
-
-/// # Errors
-/// It is compressed: nothing in it can be changed in its place.
-pub(super) fn refuse_compressed(bundle: &Layout) -> Result<()> {
-    if !bundle.is_compressed() {
-        return Ok(());
-    }
-    let path = bundle.path().display();
-    Err(Error::input(format!("{path} is compressed, and cannot be changed: decompress it first (zstd -d {path})")))
 }
 
 /// What a bundle is mended with.

@@ -23,6 +23,7 @@ mod order;
 mod pieces;
 mod place;
 mod prove;
+mod proven;
 mod ranges;
 mod read_back;
 mod repair;
@@ -48,7 +49,8 @@ pub use missing::{MAX_MISSING, MISSING_VERSION, Missing, MissingBlob, MissingRan
 pub use open::{Bundle, no_bundle, refuse_part, refuse_unfinished};
 pub use read_back::read_back;
 pub use repair::{REPAIR_JSON, Repair, is_for as repair_is_for, refuse_unwanted, write_repair};
-pub use signed::{Proven, Scope, check_signature, sign, signer};
+pub use proven::{Proven, check_signature, signer};
+pub use signed::{Scope, sign};
 pub use tools::{TOOLS, Tool, is_tool, tools_of};
 pub use writer::{Finished, Options, Writer};
 

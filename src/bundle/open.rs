@@ -10,11 +10,11 @@ use std::path::Path;
 
 use super::format::{BUNDLE_JSON, BundleJson, FileEntry, INDEX_JSON, MAX_BUNDLE_JSON, OCI_LAYOUT, SUMS, is_never_declared};
 use super::repair::REPAIR_JSON;
-use super::signed::Proven;
+use super::proven::Proven;
 use super::sums::MAX_SUMS;
 use super::volumes::VOLUMES;
 use super::{Former, signatures_of};
-use crate::base::error::{Error, Result};
+use crate::base::error::{Error, Kind, Result};
 use crate::files::Layout;
 use crate::oci::{Descriptor, Digest, Role};
 use crate::pipeline::lock::{Attached, Lock};
@@ -176,4 +176,19 @@ pub fn refuse_unfinished(path: &Path) -> Result<()> {
         return Err(Error::input(format!("{} {text}", path.display())));
     }
     Ok(())
+}
+
+/// # Errors
+/// It is compressed: nothing in it can be changed in its place.
+pub(super) fn refuse_compressed(bundle: &Layout) -> Result<()> {
+    if !bundle.is_compressed() {
+        return Ok(());
+    }
+    let path = bundle.path().display();
+    Err(Error::input(format!("{path} is compressed, and cannot be changed: decompress it first (zstd -d {path})")))
+}
+
+/// Whether a bundle is there that this program cannot read.
+pub(super) fn is_of_other_version(out: &Path, error: &Error) -> bool {
+    error.kind() == Kind::Input && Layout::open(out).is_ok_and(|layout| layout.size_of(BUNDLE_JSON).is_some())
 }

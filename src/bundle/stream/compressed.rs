@@ -8,8 +8,8 @@ use super::{Kind, Outlet};
 use crate::archive::seekable::{Frames, Packing};
 use crate::base::error::{self, Error, Result};
 use crate::bundle::Bundle;
-use crate::bundle::before::is_of_other_version;
 use crate::bundle::medium::{self, WriteLock};
+use crate::bundle::open::is_of_other_version;
 
 /// How the names of such files end.
 const ENDING: &str = ".tar.zst";
