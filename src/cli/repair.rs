@@ -12,7 +12,7 @@ use crate::base::error::{Error, Result};
 use crate::base::progress::plain_piece;
 use crate::base::progress::units::count;
 use crate::bundle::volumes::{MendedSet, Opened, Part, Rebuilt, is_set, mend_set, rebuild};
-use crate::bundle::{self, BUNDLE_JSON, Mended, REPAIR_JSON, With};
+use crate::bundle::{self, BUNDLE_JSON, Mended, REPAIR_JSON, With, refuse_unfinished};
 use crate::files::Layout;
 use crate::verify::{self, Depth, Report, VolumeReport, VolumeState};
 
@@ -170,7 +170,16 @@ fn mend(bundle: &Path, repair: &Path, args: &Args, context: &Context) -> Result<
         own => (own?, None),
     };
     let proven = own.as_ref().or(copy.as_ref());
-    let before = verify::check(bundle, Depth::Chunks, &context.events)?;
+    let check = || match (&own, &copy) {
+        // What an accepted key has not signed proves nothing where one is demanded.
+        (None, Some(_)) => verify::check(bundle, Depth::Full, &context.events),
+        (own, _) => {
+            let opened = Opened::Whole(Box::new(Layout::open(bundle)?));
+            verify::check_proven(&opened, Depth::Chunks, own.as_ref(), &context.events)
+        }
+    };
+    refuse_unfinished(bundle)?;
+    let before = check()?;
     let missing = verify::missing(bundle, &before, TOOL)?;
     if let Some(proven) = proven.filter(|proven| proven.identity != missing.identity) {
         let text = format!("{} is the bundle {}, what is signed is {}", bundle.display(), missing.identity, proven.identity);
@@ -180,7 +189,7 @@ fn mend(bundle: &Path, repair: &Path, args: &Args, context: &Context) -> Result<
     let mended = bundle::mend(bundle, &With { from: repair, missing: &missing, proven, events })?;
     let report = match before.is_clean() {
         true => before,
-        false => verify::check(bundle, Depth::Chunks, &context.events)?,
+        false => check()?,
     };
     context.end();
     if args.json {

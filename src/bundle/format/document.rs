@@ -103,6 +103,9 @@ impl BundleJson {
         if let Some(fault) = fault_of_paths(&self.files) {
             return Some(fault);
         }
+        if let Some(file) = self.files.iter().find(|file| file.size > i64::MAX as u64) {
+            return Some(format!("{:?} cannot have {} bytes", file.path, file.size));
+        }
         let is_wrong = |file: &&FileEntry| match file.path.starts_with("blobs/") {
             true => Digest::of_blob_path(&file.path) != Some(file.digest),
             false => file.digest.algorithm() != Algorithm::Sha256,
