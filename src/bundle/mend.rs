@@ -19,11 +19,11 @@ use super::format::{
 use super::medium::{self, WriteLock};
 use super::missing::Missing;
 use super::offsets::{BLOCK, END, TarFile, TarPlan, header_length};
+use super::open::refuse_compressed;
 use super::pieces::{From, Piece};
 use super::prove::chunks_of;
-use super::ranges::{Patches, RANGES};
-use super::open::refuse_compressed;
 use super::proven::Proven;
+use super::ranges::{Patches, RANGES};
 use super::tools::is_tool;
 use super::{chunks, repair};
 use crate::base::error::{Error, Result};
@@ -112,9 +112,11 @@ fn fitting(bundle: &Layout, copy: &Layout, json: &BundleJson, proven: &Proven) -
     let sums = json.sha256sums(proven.identity);
     let mut found = Vec::new();
     for path in signatures_of(copy, SUMS) {
-        let is_there = bundle.read(path, MAX_SIGNATURE).ok().flatten().is_some_and(|file| {
-            proven.is_by_accepted_key(sums.as_bytes(), &signature_in(&file))
-        });
+        let is_there = bundle
+            .read(path, MAX_SIGNATURE)
+            .ok()
+            .flatten()
+            .is_some_and(|file| proven.is_by_accepted_key(sums.as_bytes(), &signature_in(&file)));
         let Some(file) = copy.read(path, MAX_SIGNATURE)?.filter(|_| !is_there) else { continue };
         if proven.is_by_accepted_key(sums.as_bytes(), &signature_in(&file)) {
             found.push(Metadata::new(path, file.to_vec()));
@@ -147,7 +149,8 @@ fn list_of_files(bundle: &Layout, repair: &Layout, missing: &Missing) -> Result<
             return Ok(bytes);
         }
     }
-    let text = "its bundle.json is damaged: repair it with a copy of the bundle, or with a repair that carries bundle.json";
+    let text =
+        "its bundle.json is damaged: repair it with a copy of the bundle, or with a repair that carries bundle.json";
     Err(Error::damaged(format!("mending {}: {text}", bundle.path().display())))
 }
 
@@ -440,7 +443,8 @@ fn laid_out(document: &Document<'_>, bundle: &Layout, length: u64, wants_chunks:
             _ => None,
         }
     };
-    let by_length = || (0..=MOST_SIGNATURES as u64).map(|number| number * SLOT).find(|shift| behind_blobs(*shift).is_some());
+    let by_length =
+        || (0..=MOST_SIGNATURES as u64).map(|number| number * SLOT).find(|shift| behind_blobs(*shift).is_some());
     let Some(shift) = known.or_else(by_length).filter(|shift| is_slots(*shift)) else { return Ok(None) };
     if found(CHUNKS).is_some_and(|(offset, _)| offset != at_end(shift)) {
         return Ok(None);

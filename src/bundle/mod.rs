@@ -38,18 +38,18 @@ mod writer;
 pub use basis::{Assumed, AssumedKind, Basis, Parent, ParentKind, Removed};
 pub use before::{Survey, Whole};
 pub use format::{
-    BUNDLE_JSON, BundleJson, CHUNKS, DOCKER_JSON, FORMAT_VERSION, FileEntry, Head, INDEX_JSON, LAST_TIME, MAX_BUNDLE_JSON,
-    MAX_DOCKER_JSON, MAX_SIGNATURE, MOST_DOCKER_VALUES, MOST_SIGNATURES, OCI_LAYOUT, SIGNATURE, SUMS, SUMS512, chunks,
-    is_never_declared, is_signature, signatures_of, signed_file, sums,
+    BUNDLE_JSON, BundleJson, CHUNKS, DOCKER_JSON, FORMAT_VERSION, FileEntry, Head, INDEX_JSON, LAST_TIME,
+    MAX_BUNDLE_JSON, MAX_DOCKER_JSON, MAX_SIGNATURE, MOST_DOCKER_VALUES, MOST_SIGNATURES, OCI_LAYOUT, SIGNATURE, SUMS,
+    SUMS512, chunks, is_never_declared, is_signature, signatures_of, signed_file, sums,
 };
 pub use in_volumes::Volumes;
 pub(crate) use loaders::{SUBJECT, docker_entry, load_platform};
 pub use mend::{Mended, With, mend};
 pub use missing::{MAX_MISSING, MISSING_VERSION, Missing, MissingBlob, MissingRange, MissingTool};
 pub use open::{Bundle, no_bundle, refuse_part, refuse_unfinished};
+pub use proven::{Proven, check_signature, signer};
 pub use read_back::read_back;
 pub use repair::{REPAIR_JSON, Repair, is_for as repair_is_for, refuse_unwanted, write_repair};
-pub use proven::{Proven, check_signature, signer};
 pub use signed::{Scope, sign};
 pub use tools::{TOOLS, Tool, is_tool, tools_of};
 pub use writer::{Finished, Options, Writer};

@@ -8,9 +8,11 @@
 use std::collections::HashSet;
 use std::path::Path;
 
-use super::format::{BUNDLE_JSON, BundleJson, FileEntry, INDEX_JSON, MAX_BUNDLE_JSON, OCI_LAYOUT, SUMS, is_never_declared};
-use super::repair::REPAIR_JSON;
+use super::format::{
+    BUNDLE_JSON, BundleJson, FileEntry, INDEX_JSON, MAX_BUNDLE_JSON, OCI_LAYOUT, SUMS, is_never_declared,
+};
 use super::proven::Proven;
+use super::repair::REPAIR_JSON;
 use super::sums::MAX_SUMS;
 use super::volumes::VOLUMES;
 use super::{Former, signatures_of};

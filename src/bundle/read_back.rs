@@ -67,7 +67,8 @@ impl Written {
             } else if (path == CHUNKS || is_signature(path))
                 && let Some(slice) = layout.slice(path)?
             {
-                let digest = slice.hash(Algorithm::Sha256, &|_| ()).map_err(|e| Error::disk("reading", slice.path(), e))?;
+                let digest =
+                    slice.hash(Algorithm::Sha256, &|_| ()).map_err(|e| Error::disk("reading", slice.path(), e))?;
                 own.push((path.to_owned(), digest));
             }
         }
@@ -160,7 +161,10 @@ mod tests {
         read_back(&out, &events).unwrap();
         fs::write(out.join("b"), b"too").unwrap();
         let text = read_back(&out, &events).unwrap_err().chain();
-        assert!(text.contains("reading back") && text.contains("b reads back differently from what was written"), "{text}");
+        assert!(
+            text.contains("reading back") && text.contains("b reads back differently from what was written"),
+            "{text}"
+        );
         let unnamed = out.with_file_name("out.partial");
         assert!(!out.exists() && unnamed.is_dir());
         fs::rename(&unnamed, &out).unwrap();

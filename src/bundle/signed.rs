@@ -8,14 +8,14 @@ use std::path::Path;
 use bytes::Bytes;
 
 use super::format::{
-    CHUNKS, CHUNKS_SIGNATURE, Head, MAX_SIGNATURE, MOST_SIGNATURES, Metadata, SIGNATURE, SUMS, name_of_key, signatures_of,
-    signed_file,
+    CHUNKS, CHUNKS_SIGNATURE, Head, MAX_SIGNATURE, MOST_SIGNATURES, Metadata, SIGNATURE, SUMS, name_of_key,
+    signatures_of, signed_file,
 };
 use super::medium::WriteLock;
 use super::offsets::{BLOCK, TarFile};
 use super::open::{Bundle, refuse_compressed};
-use super::proven::check_signature;
 use super::prove::chunks_of;
+use super::proven::check_signature;
 use crate::base::error::{Error, Result};
 use crate::base::fsops;
 use crate::base::progress::Events;

@@ -210,7 +210,11 @@ impl Context {
         };
         let seconds = text.parse().ok().filter(|seconds: &i64| (0..=LAST_TIME).contains(seconds));
         let time = seconds.and_then(|seconds| Timestamp::from_second(seconds).ok());
-        let fail = || Error::input(format!("SOURCE_DATE_EPOCH is {text:?}, not seconds since 1970 that a bundle can have (at most {LAST_TIME})"));
+        let fail = || {
+            Error::input(format!(
+                "SOURCE_DATE_EPOCH is {text:?}, not seconds since 1970 that a bundle can have (at most {LAST_TIME})"
+            ))
+        };
         Ok((time.ok_or_else(fail)?, true))
     }
 }

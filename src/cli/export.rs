@@ -21,6 +21,7 @@ use super::signing::{SignArgs, settle as settle_signature};
 use super::since::{self, SinceArgs};
 use super::tools::ToolArgs;
 use super::{mirrors, table};
+use crate::base::document::Document;
 use crate::base::error::{Error, Result};
 use crate::base::position::Written;
 use crate::base::progress::Event;

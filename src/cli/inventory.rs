@@ -13,12 +13,13 @@ use super::push::report::keep;
 use super::push::{NameArgs, Names, absent};
 use super::registry::RegistryArgs;
 use super::signing::SignArgs;
+use crate::base::document::Document;
 use crate::base::error::{Error, Result};
 use crate::base::progress::units::count;
 use crate::increment::{Asker, Holdings, Unreadable};
 use crate::pipeline::allowlist::{Allowlist, refused};
 use crate::pipeline::naming::parse_target;
-use crate::pipeline::receipt::{ImageOutcome, ImageReceipt, RECEIPT_VERSION, Receipt, ReceiptKind};
+use crate::pipeline::receipt::{ImageOutcome, ImageReceipt, Receipt, ReceiptKind};
 
 const ABOUT: &str = "\
 Asks a registry what it has of the images of an allowlist, and writes that down for `export --since`: where there is no receipt, \
@@ -90,7 +91,7 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
         return Err(error.clone());
     }
     let there = images.iter().filter(|image| image.outcome == ImageOutcome::Present).count();
-    let (version, kind, to, finished) = (RECEIPT_VERSION, ReceiptKind::Inventory, args.target, Timestamp::now());
+    let (version, kind, to, finished) = (Receipt::VERSION, ReceiptKind::Inventory, args.target, Timestamp::now());
     let receipt = Receipt {
         version,
         kind,
@@ -108,7 +109,7 @@ pub async fn run(args: Args, context: &Context) -> Result<Outcome> {
     context.end();
     match &args.output {
         Some(path) => keep(path, &receipt, key.as_deref())?,
-        None => context.print(&receipt.to_file()?)?,
+        None => context.print(&receipt.to_file_that_fits()?)?,
     }
     let (all, blobs) = (count(receipt.images.len(), "image"), count(receipt.confirmed.len(), "blob"));
     for Unreadable { source, error } in &unreadable {

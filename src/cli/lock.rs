@@ -8,6 +8,7 @@ use super::context::{Context, check_writable, write_file};
 use super::exit::Outcome;
 use super::mirrors;
 use super::registry::RegistryArgs;
+use crate::base::document::Document;
 use crate::base::error::Result;
 use crate::base::progress::units::count;
 use crate::bundle::{Contents, walk_file};

@@ -182,7 +182,8 @@ fn mend(bundle: &Path, repair: &Path, args: &Args, context: &Context) -> Result<
     let before = check()?;
     let missing = verify::missing(bundle, &before, TOOL)?;
     if let Some(proven) = proven.filter(|proven| proven.identity != missing.identity) {
-        let text = format!("{} is the bundle {}, what is signed is {}", bundle.display(), missing.identity, proven.identity);
+        let text =
+            format!("{} is the bundle {}, what is signed is {}", bundle.display(), missing.identity, proven.identity);
         return Err(Error::damaged(text));
     }
     let events = &context.events;

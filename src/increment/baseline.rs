@@ -193,7 +193,8 @@ fn children_first(manifests: &[Manifest]) -> Vec<&Manifest> {
                 ordered.push(next);
             } else if begun.insert(next.digest()) {
                 open.push((next, true));
-                let below = next.children().into_iter().filter_map(|child| by_digest.get(&child.descriptor.digest).copied());
+                let below =
+                    next.children().into_iter().filter_map(|child| by_digest.get(&child.descriptor.digest).copied());
                 open.extend(below.map(|child| (child, false)));
             }
         }

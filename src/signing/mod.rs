@@ -55,7 +55,8 @@ fn is_ecdsa(signature: &[u8]) -> bool {
         let (second, rest) = element(0x02, rest)?;
         rest.is_empty().then_some([first, second])
     };
-    let is_positive = |number: &&[u8]| number.first().is_some_and(|byte| *byte < 0x80) && number.len() <= LONGEST_NUMBER;
+    let is_positive =
+        |number: &&[u8]| number.first().is_some_and(|byte| *byte < 0x80) && number.len() <= LONGEST_NUMBER;
     numbers().is_some_and(|numbers| numbers.iter().all(is_positive))
 }
 

@@ -10,9 +10,7 @@ use std::collections::{BTreeSet, HashSet};
 use serde_json::{Value, json};
 
 use super::{Problem, ProblemKind, Problems};
-use crate::bundle::{
-    BundleJson, DOCKER_JSON, MAX_DOCKER_JSON, MOST_DOCKER_VALUES, docker_entry, load_platform,
-};
+use crate::bundle::{BundleJson, DOCKER_JSON, MAX_DOCKER_JSON, MOST_DOCKER_VALUES, docker_entry, load_platform};
 use crate::files::Layout;
 use crate::oci::{Descriptor, Digest, has_at_most_values};
 

@@ -5,9 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use super::{Problem, ProblemKind, Problems};
-use crate::bundle::{
-    Assumed, AssumedKind, BUNDLE_JSON, BundleJson, INDEX_JSON, SUBJECT,
-};
+use crate::bundle::{Assumed, AssumedKind, BUNDLE_JSON, BundleJson, INDEX_JSON, SUBJECT};
 use crate::files::{IMAGE_NAME, Layout, REF_NAME};
 use crate::oci::{Described, Descriptor, Digest, Kind, Manifest, Platform, Role, media_type};
 use crate::pipeline::lock::{AbsentReason, Attached, LockedImage};

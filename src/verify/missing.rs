@@ -103,8 +103,10 @@ fn metadata(report: &Report, identity: Digest) -> Vec<String> {
     let disagrees = |path: &str| {
         report.problems.iter().any(|problem| problem.path == path && problem.kind == ProblemKind::Disagreement)
     };
-    let mut bad: BTreeSet<&str> =
-        [OCI_LAYOUT, INDEX_JSON, DOCKER_JSON, SUMS512, SUMS, CHUNKS].into_iter().filter(|path| is_bad(report, path)).collect();
+    let mut bad: BTreeSet<&str> = [OCI_LAYOUT, INDEX_JSON, DOCKER_JSON, SUMS512, SUMS, CHUNKS]
+        .into_iter()
+        .filter(|path| is_bad(report, path))
+        .collect();
     if report.identity != Some(identity) {
         bad.insert(BUNDLE_JSON);
     } else if disagrees(SUMS) {

@@ -32,7 +32,8 @@ use crate::base::progress::Events;
 use crate::base::progress::units::count;
 use crate::bundle::volumes::Opened;
 use crate::bundle::{
-    BUNDLE_JSON, BundleJson, CHUNKS, MAX_BUNDLE_JSON, Parent, Proven, SUMS, is_tool, no_bundle, refuse_unfinished, signed_file,
+    BUNDLE_JSON, BundleJson, CHUNKS, MAX_BUNDLE_JSON, Parent, Proven, SUMS, is_tool, no_bundle, refuse_unfinished,
+    signed_file,
 };
 use crate::files::Layout;
 use crate::oci::Digest;

@@ -38,7 +38,8 @@ impl Table {
             let is_set = !layout.parts().is_empty();
             return without(if is_set { "volumes hold no chunks.b3" } else { "there is no chunks.b3" });
         };
-        let misfit = |problem: Problem| Table { problem: Some(problem), ..without("chunks.b3 does not fit the bundle") };
+        let misfit =
+            |problem: Problem| Table { problem: Some(problem), ..without("chunks.b3 does not fit the bundle") };
         if size > MAX_CHUNKS {
             return without("chunks.b3 is too large to be read");
         }

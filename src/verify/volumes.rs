@@ -274,8 +274,7 @@ impl<'s> One<'s> {
             Err(error) => return Some(problem(ProblemKind::Unreadable).found(told(error.chain()))),
         };
         let ranges = listed.and_then(|at| bad_ranges(self.layout, self.volume, at)).unwrap_or_default();
-        let problem =
-            problem(ProblemKind::WrongDigest).expected(sum).found(told(found.to_string()));
+        let problem = problem(ProblemKind::WrongDigest).expected(sum).found(told(found.to_string()));
         Some(if ranges.is_empty() { problem } else { placed(problem, ranges) })
     }
 

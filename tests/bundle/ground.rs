@@ -12,7 +12,7 @@ use gapferry::base::progress::{Events, Silent};
 use gapferry::bundle::{Basis, Contents, Finished, Options, Writer};
 use gapferry::content::{Body, Origin, ReferrerList, Sink, Source, TagList};
 use gapferry::oci::{Algorithm, Descriptor, Digest, Manifest, Reference, Repository, media_type};
-use gapferry::pipeline::lock::{LOCK_VERSION, Lock, LockedImage};
+use gapferry::pipeline::lock::{Lock, LockedImage};
 use serde_json::json;
 
 /// Holds blobs in memory; writes down what it is asked for.
@@ -151,13 +151,7 @@ impl Builder {
     pub fn contents(&self) -> Contents {
         let created = "2026-11-21T04:00:00Z".parse().unwrap();
         Contents {
-            lock: Lock {
-                version: LOCK_VERSION,
-                created,
-                load_platform: None,
-                images: self.images.clone(),
-                missing: Vec::new(),
-            },
+            lock: Lock { version: 1, created, load_platform: None, images: self.images.clone(), missing: Vec::new() },
             manifests: self.manifests.clone(),
             blobs: self.configs.iter().chain(&self.layers).cloned().collect(),
             basis: Basis::default(),

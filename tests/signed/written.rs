@@ -129,7 +129,8 @@ fn a_bundle_is_signed_where_the_key_is_and_not_where_it_was_exported() {
         }
         ec.is_verified_by_openssl(unpacked(&bundle).path());
         ground.verify(&bundle, &ed).ended(0);
-        let names: Vec<String> = super::support::files_below(unpacked(&bundle).path()).into_iter().map(|it| it.0).collect();
+        let names: Vec<String> =
+            super::support::files_below(unpacked(&bundle).path()).into_iter().map(|it| it.0).collect();
         let signatures: Vec<&String> = names.iter().filter(|name| name.ends_with(".sig")).collect();
         assert_eq!(signatures.len(), 2, "each key has one: {signatures:?}");
         assert_eq!(ground.run(&["fingerprint", out]).ended(0).stdout, identity);

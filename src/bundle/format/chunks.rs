@@ -69,7 +69,10 @@ struct Place {
 /// Why a `chunks.b3` is not that of its bundle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Misfit {
-    Length { expected: u64, found: u64 },
+    Length {
+        expected: u64,
+        found: u64,
+    },
     /// It does not begin as such a file.
     Header,
     /// It is of another bundle.

@@ -396,7 +396,8 @@ mod tests {
             assert_ne!(good.replace(from, to), good, "{from}");
             assert!(parse(&good.replace(from, to)).is_err(), "{from} as {to}");
         }
-        let moved = good.replace("  \"parents\": [],\n  \"assumed\": [],\n", "  \"assumed\": [],\n  \"parents\": [],\n");
+        let moved =
+            good.replace("  \"parents\": [],\n  \"assumed\": [],\n", "  \"assumed\": [],\n  \"parents\": [],\n");
         assert!(parse(&moved).unwrap_err().contains("not written as format 1 has it"));
         let error = parse(&written(1, "[]", &[], "2026-11-21T00:00:00.5Z")).unwrap_err();
         assert!(error.contains("whole seconds"), "{error}");
@@ -414,11 +415,9 @@ mod tests {
             let error = said(path, one).unwrap_err();
             assert!(error.contains("is no file of a bundle") || error.contains("not in its place"), "{path}: {error}");
         }
-        for (path, digest) in [
-            (one.blob_path(), Digest::sha256(b"2")),
-            ("blobs/sha256/x".to_owned(), one),
-            ("tools/x".to_owned(), long),
-        ] {
+        for (path, digest) in
+            [(one.blob_path(), Digest::sha256(b"2")), ("blobs/sha256/x".to_owned(), one), ("tools/x".to_owned(), long)]
+        {
             assert!(said(&path, digest).unwrap_err().contains("cannot have the digest"), "{path}");
         }
         assert!(said(&long.blob_path(), long).unwrap_err().contains("SHA512SUMS is not that of its files"));
@@ -432,7 +431,10 @@ mod tests {
         for old in [
             good.replace("  \"parents\"", "  \"tool\": \"gapferry 0.1.0\",\n  \"parents\""),
             good.replace("  \"parents\"", "  \"created\": \"2026-11-21T00:00:00Z\",\n  \"parents\""),
-            good.replace("    {\n      \"path\": \"oci-layout\"", &format!("    {file},\n    {{\n      \"path\": \"oci-layout\"")),
+            good.replace(
+                "    {\n      \"path\": \"oci-layout\"",
+                &format!("    {file},\n    {{\n      \"path\": \"oci-layout\""),
+            ),
         ] {
             let error = BundleJson::parse(old.as_bytes(), "bundle.json").unwrap_err();
             assert_eq!(error.kind(), crate::base::error::Kind::Input);

@@ -8,7 +8,8 @@ use serde_json::Value;
 use super::document::check_number;
 use super::sums::MAX_SUMS;
 use super::{
-    BUNDLE_JSON, BundleJson, DOCKER_JSON, FORMAT_VERSION, FileEntry, INDEX_JSON, OCI_LAYOUT, SUMS, SUMS512, canonical, sums,
+    BUNDLE_JSON, BundleJson, DOCKER_JSON, FORMAT_VERSION, FileEntry, INDEX_JSON, OCI_LAYOUT, SUMS, SUMS512, canonical,
+    sums,
 };
 use crate::base::error::{Error, Result};
 use crate::bundle::basis::{Assumed, Parent, Removed};
@@ -88,8 +89,7 @@ impl Contents {
         let document = Metadata::new(BUNDLE_JSON, document.map_err(internal)?);
         let identity = Digest::sha256(&document.bytes);
         let sums = Metadata::new(SUMS, sums::sha256sums(identity, files.iter()).into_bytes());
-        let files: Vec<Metadata> =
-            [layout, document, index, docker].into_iter().chain(of_512).chain([sums]).collect();
+        let files: Vec<Metadata> = [layout, document, index, docker].into_iter().chain(of_512).chain([sums]).collect();
         files.iter().try_for_each(check_readable)?;
         Ok(Head { files, identity })
     }
@@ -195,4 +195,3 @@ fn to_bytes(value: &Value) -> Result<Vec<u8>> {
 fn internal(error: serde_json::Error) -> Error {
     Error::input("writing the bundle's metadata").because(error)
 }
-

@@ -119,7 +119,8 @@ fn is_same(set: &Set, volume: &VolumePlan, layout: &Layout) -> bool {
     let stored: Vec<String> = files.iter().map(|file| file.stored_path()).collect();
     let is_placed = |file: &TarFile| {
         let found = layout.slice(&file.path).ok().flatten();
-        found.is_some_and(|slice| slice.offset() == file.data && (slice.size() == file.size || is_signature(&file.path)))
+        found
+            .is_some_and(|slice| slice.offset() == file.data && (slice.size() == file.size || is_signature(&file.path)))
     };
     layout.faults().is_empty()
         && layout.path().metadata().is_ok_and(|there| there.len() == volume.length)

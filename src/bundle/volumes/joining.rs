@@ -138,7 +138,8 @@ fn join_tar(bundle: &Bundle, files: &Files<'_>, out: &Path, events: &Events) -> 
     let file = Arc::new(file);
     let mtime = bundle.json().mtime();
     let write = |bytes: &[u8], at: u64| file.write_all_at(bytes, at).map_err(|e| Error::disk("writing", &partial, e));
-    let whole = |to: &TarFile, bytes: &[u8]| write(&to.header_blocks(mtime), to.header).and_then(|()| write(bytes, to.data));
+    let whole =
+        |to: &TarFile, bytes: &[u8]| write(&to.header_blocks(mtime), to.header).and_then(|()| write(bytes, to.data));
     let mut places = plan.files.iter();
     files.head.iter().zip(places.by_ref()).try_for_each(|(own, to)| whole(to, &own.bytes))?;
     let pairs: Vec<(&Copied, &TarFile)> = files.copied.iter().zip(places.by_ref()).collect();

@@ -90,7 +90,13 @@ impl Set {
     pub(in crate::bundle) fn sealed(&self, sealing: &Sealing<'_>) -> Set {
         let (metadata, manifests) = common(sealing.metadata, sealing.manifests);
         let (name, plan) = (self.name.clone(), self.plan.clone());
-        Set { name, plan, identity: self.identity, common: metadata.into_iter().chain(manifests).collect(), mtime: sealing.mtime }
+        Set {
+            name,
+            plan,
+            identity: self.identity,
+            common: metadata.into_iter().chain(manifests).collect(),
+            mtime: sealing.mtime,
+        }
     }
 
     /// The volumes, or the one with this number.

@@ -6,6 +6,7 @@ use std::time::Instant;
 use serde_json::json;
 
 use super::{Args, Job, Lost, blob_bytes, print_plan, stopped, write};
+use crate::base::document::Document;
 use crate::base::error::{Error, Result};
 use crate::base::progress::units::{bytes, count, duration};
 use crate::bundle::volumes::{RecoveryOf, Set, Shape, VolumePlan, WrittenVolume, write_recovery};

@@ -279,7 +279,7 @@ impl<'a> Push<'a> {
     pub fn show(&self, context: &Context) -> Result<()> {
         match self.held.lock().unwrap_or_else(PoisonError::into_inner).take().filter(|_| self.json) {
             Some(Held::Plan(plan)) => context.print_json(&plan),
-            Some(Held::Receipt(receipt)) => context.print(&receipt.to_file()?),
+            Some(Held::Receipt(receipt)) => context.print(&receipt.to_file_that_fits()?),
             None => Ok(()),
         }
     }

@@ -204,7 +204,7 @@ impl Drop for Interrupted<'_> {
 /// # Errors
 /// One of the two cannot be written, or the receipt could not be read again ([`Receipt::to_file`]).
 pub fn keep(path: &Path, receipt: &Receipt, key: Option<&PrivateKey>) -> Result<()> {
-    let bytes = receipt.to_file()?.into_bytes();
+    let bytes = receipt.to_file_that_fits()?.into_bytes();
     write_file(path, &bytes)?;
     let Some(key) = key else { return Ok(()) };
     write_file(&signature_beside(path), &key.sign(&bytes)?)
