@@ -65,3 +65,89 @@ pub fn order(lock: &Lock, content: Ordered, assumed: &HashSet<Digest>) -> Ordere
     ordered.extend(others);
     Ordered { manifests, blobs: ordered }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::oci::media_type;
+    use crate::pipeline::lock::{Absent, AbsentReason, LockedImage};
+
+    const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
+
+    fn blob(media_type: &str, text: &str) -> Descriptor {
+        Descriptor::new(media_type, Digest::sha256(text.as_bytes()), text.len() as u64)
+    }
+
+    fn parse(json: Value) -> Manifest {
+        Manifest::parse(json.to_string().into(), None, None).unwrap()
+    }
+
+    fn image(config: &str, layers: &[&str]) -> Manifest {
+        let layers: Vec<Descriptor> = layers.iter().map(|layer| blob(LAYER, layer)).collect();
+        parse(json!({ "schemaVersion": 2, "mediaType": media_type::OCI_MANIFEST,
+            "config": blob(media_type::OCI_CONFIG, config), "layers": layers }))
+    }
+
+    fn index(children: &[&Manifest]) -> Manifest {
+        let children: Vec<Descriptor> = children.iter().map(|child| child.descriptor()).collect();
+        parse(json!({ "schemaVersion": 2, "mediaType": media_type::OCI_INDEX, "manifests": children }))
+    }
+
+    fn locked(name: &str, root: &Manifest, absent: &[Digest]) -> LockedImage {
+        let absent =
+            absent.iter().map(|digest| Absent { digest: *digest, size: 1, reason: AbsentReason::PlatformNotSelected });
+        LockedImage {
+            reference: name.parse().unwrap(),
+            rename: None,
+            source: "registry.test".to_owned(),
+            digest: root.digest(),
+            media_type: root.media_type().to_owned(),
+            size: root.size(),
+            total_size: root.size(),
+            platforms: Vec::new(),
+            selection: None,
+            absent: absent.collect(),
+            attached: Some(Vec::new()),
+            attached_unknown: false,
+        }
+    }
+
+    /// Two programs that write the same lock have to write the same bytes, however they came by its content.
+    #[test]
+    fn the_order_follows_from_lock_and_manifests_and_not_from_how_they_were_read() {
+        let (one, two, three) = (image("c1", &["x", "shared"]), image("c2", &["shared", "y"]), image("c3", &["z"]));
+        let inner = index(&[&two]);
+        let outer = index(&[&inner, &one, &three]);
+        let images = vec![locked("r.test/a:1", &outer, &[three.digest()]), locked("r.test/b:1", &three, &[])];
+        let created = "2026-11-21T04:00:00Z".parse().unwrap();
+        let lock = Lock { version: 1, created, load_platform: None, images, missing: Vec::new() };
+        let manifests = [&outer, &inner, &two, &one, &three].map(Manifest::clone).to_vec();
+        let blobs: Vec<Descriptor> = ["c2", "c1", "c3"].iter().map(|text| blob(media_type::OCI_CONFIG, text)).collect();
+        let layers = ["shared", "y", "x", "z"].iter().map(|text| blob(LAYER, text));
+        let expected: Vec<Digest> = blobs.iter().cloned().chain(layers).map(|blob| blob.digest).collect();
+        let all: Vec<Descriptor> =
+            blobs.into_iter().chain(["shared", "y", "x", "z"].map(|text| blob(LAYER, text))).collect();
+        let digests = |ordered: &Ordered| -> (Vec<Digest>, Vec<Digest>) {
+            let manifests = ordered.manifests.iter().map(Manifest::digest).collect();
+            (manifests, ordered.blobs.iter().map(|blob| blob.digest).collect())
+        };
+        for turn in 0..5 {
+            let (mut manifests, mut blobs) = (manifests.clone(), all.clone());
+            manifests.rotate_left(turn);
+            blobs.reverse();
+            blobs.rotate_left(turn);
+            let ordered = order(&lock, Ordered { manifests, blobs }, &HashSet::new());
+            let roots = [&outer, &inner, &two, &one, &three].map(|manifest| manifest.digest()).to_vec();
+            assert_eq!(digests(&ordered), (roots, expected.clone()));
+        }
+        // What is below something that is assumed stands where something else names it.
+        let assumed: HashSet<Digest> =
+            [two.digest(), Digest::sha256(b"c2"), Digest::sha256(b"y")].into_iter().collect();
+        let ordered = order(&lock, Ordered { manifests, blobs: all }, &assumed);
+        let left = ["c1", "c3", "x", "shared", "z"].map(|text| Digest::sha256(text.as_bytes())).to_vec();
+        let roots = [&outer, &inner, &one, &three].map(|manifest| manifest.digest()).to_vec();
+        assert_eq!(digests(&ordered), (roots, left));
+    }
+}
