@@ -26,8 +26,7 @@ pub struct ListReport {
     pub version: u32,
     pub ok: bool,
     pub identity: Digest,
-    /// The program that made it.
-    pub tool: String,
+    /// When its references were resolved.
     pub created: Timestamp,
     pub images: Vec<ListedImage>,
     /// Images that it was to bring and lacks.
@@ -66,8 +65,7 @@ pub fn list(request: &ListRequest) -> Result<ListReport> {
         version: REPORT_VERSION,
         ok: true,
         identity: bundle.identity(),
-        tool: json.tool.clone(),
-        created: json.created,
+        created: lock.created,
         images: lock.images.iter().map(|image| ListedImage::new(image, &manifest_of)).collect(),
         missing: lock.missing.clone(),
         tools: tools_of(json).cloned().collect(),

@@ -94,8 +94,7 @@ fn admit(paths: &[PathBuf], trust: &Trust, environment: &Environment) -> Result<
     }
     let mut signed_by = None;
     if let Some(signed) = trust.check(opened.layout(), environment)? {
-        let report = verify::check_opened(&opened, Depth::Structure, events)?;
-        signed.hold(path, report.identity)?;
+        let report = verify::check_proven(&opened, Depth::Structure, Some(&signed), events)?;
         if !report.is_clean() {
             return Err(verify::refuse(path, &report));
         }

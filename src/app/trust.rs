@@ -7,7 +7,7 @@ use super::local::read_bounded;
 use crate::base::error::{Error, Result};
 use crate::base::position::refused;
 use crate::base::progress::Event;
-use crate::bundle::{self, Signed};
+use crate::bundle::{self, Proven, SUMS, signatures_of};
 use crate::files::Layout;
 use crate::signing::{MAX_CONFIG, MAX_KEY_FILE, Policy, PublicKey};
 
@@ -40,9 +40,9 @@ impl Trust {
     ///
     /// # Errors
     /// A bundle that none of the keys signed.
-    pub fn check(&self, layout: &Layout, environment: &Environment) -> Result<Option<Signed>> {
+    pub fn check(&self, layout: &Layout, environment: &Environment) -> Result<Option<Proven>> {
         let path = layout.path().display();
-        let is_signed = layout.size_of(bundle::SIGNATURE).is_some();
+        let is_signed = !signatures_of(layout, SUMS).is_empty();
         if self.is_demanded || is_signed && !self.keys.is_empty() {
             return bundle::check_signature(layout, &self.keys).map(Some);
         }

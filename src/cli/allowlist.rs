@@ -246,6 +246,11 @@ impl AllowlistArgs {
         }
     }
 
+    /// Whether some tags are believed to mean what an earlier lock says.
+    pub fn trusts_tags(&self) -> bool {
+        !self.immutable_tags.is_empty()
+    }
+
     fn known(&self, earlier: Vec<Lock>) -> Known {
         Known::new(earlier, |tag| self.immutable_tags.iter().any(|pattern| pattern.is_match(tag)))
     }

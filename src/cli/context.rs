@@ -13,6 +13,7 @@ use crate::app::{Environment, Watch};
 pub use crate::app::{check_writable, write_file};
 use crate::base::error::{Error, Kind, Result};
 use crate::base::progress::{Event, Events, Json, Lines, Terminal, plain, shown_line};
+use crate::bundle::LAST_TIME;
 use crate::pipeline::transfer::Publishing;
 
 const RED: &str = "\x1b[1;31m";
@@ -211,9 +212,13 @@ impl Context {
             let now = Timestamp::now().as_second();
             return Ok((Timestamp::from_second(now).unwrap_or(Timestamp::UNIX_EPOCH), false));
         };
-        let seconds = text.parse().ok().filter(|seconds: &i64| *seconds >= 0);
+        let seconds = text.parse().ok().filter(|seconds: &i64| (0..=LAST_TIME).contains(seconds));
         let time = seconds.and_then(|seconds| Timestamp::from_second(seconds).ok());
-        let fail = || Error::input(format!("SOURCE_DATE_EPOCH is {text:?}, not seconds since 1970"));
+        let fail = || {
+            Error::input(format!(
+                "SOURCE_DATE_EPOCH is {text:?}, not seconds since 1970 that a bundle can have (at most {LAST_TIME})"
+            ))
+        };
         Ok((time.ok_or_else(fail)?, true))
     }
 }

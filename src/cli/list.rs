@@ -9,7 +9,6 @@ use super::render::images_table;
 use super::{since, tools};
 use crate::app::{self, ListReport, ListRequest};
 use crate::base::error::Result;
-use crate::base::progress::plain_piece;
 use crate::base::progress::units::{bytes, count};
 
 const ABOUT: &str = "\
@@ -45,12 +44,11 @@ pub fn run(args: &Args, context: &Context) -> Result<Outcome> {
 
 fn as_text(report: &ListReport) -> String {
     let summary = format!(
-        "\n{}, {} ({} without sharing), made {} by {}\nidentity {}\n",
+        "\n{}, {} ({} without sharing), resolved {}\nidentity {}\n",
         count(report.images.len(), "image"),
         bytes(report.size),
         bytes(report.unshared),
         report.created,
-        plain_piece(&report.tool),
         report.identity,
     );
     let assumed = report.assumed.iter().map(|assumed| assumed.size).fold(0, u64::saturating_add);

@@ -10,7 +10,7 @@ pub use crate::app::public_key as public;
 use crate::app::{Trust, demand};
 use crate::base::error::{Error, Result};
 use crate::base::progress::Event;
-use crate::bundle::{self, Finished, Signed};
+use crate::bundle::{self, Finished, Proven, Scope};
 use crate::credentials::Secret;
 use crate::files::Layout;
 use crate::signing::{MAX_KEY_FILE, PrivateKey, PublicKey};
@@ -97,7 +97,7 @@ pub fn settle(finished: &Finished, key: Option<&PrivateKey>, context: &Context) 
     let Some(key) = key else { return Ok(()) };
     let has_it = || bundle::check_signature(&Layout::open(&finished.path)?, std::slice::from_ref(key.public()));
     if finished.unchanged && has_it().is_err() {
-        bundle::sign(&finished.path, key)?;
+        bundle::sign(&finished.path, key, Scope::Sums, &context.events)?;
     }
     context.say(&signed_by(key.public()));
     Ok(())
@@ -127,7 +127,7 @@ impl KeyArgs {
     ///
     /// # Errors
     /// A key or a configuration that cannot be read; a bundle that none of the keys signed.
-    pub fn check_layout(&self, layout: &Layout, context: &Context) -> Result<Option<Signed>> {
+    pub fn check_layout(&self, layout: &Layout, context: &Context) -> Result<Option<Proven>> {
         self.trust(context)?.check(layout, &context.environment)
     }
 

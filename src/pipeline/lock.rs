@@ -381,7 +381,10 @@ impl Lock {
     /// # Errors
     /// As [`Document::read`], or a companion has another image's tag (`Input`).
     pub fn parse(bytes: &[u8], name: &str) -> Result<Lock> {
-        let lock = Lock::read(bytes, name)?;
+        let mut lock = Lock::read(bytes, name)?;
+        for selection in lock.images.iter_mut().filter_map(|image| image.selection.as_mut()) {
+            selection.original = selection.original.bare();
+        }
         for image in &lock.images {
             let fault = image.companions().iter().find_map(Attached::tag_fault);
             if let Some(fault) = fault.or_else(|| image.doubled_tag()) {
@@ -392,12 +395,9 @@ impl Lock {
         Ok(lock)
     }
 
-    /// Whether both carry the same content under the same names, whenever they were made.
-    pub fn same_content(&self, other: &Lock) -> bool {
-        self.version == other.version
-            && self.load_platform == other.load_platform
-            && self.images == other.images
-            && self.missing == other.missing
+    /// The time of everything in a bundle of it, in seconds since 1970.
+    pub fn mtime(&self) -> u64 {
+        u64::try_from(self.created.as_second()).unwrap_or_default()
     }
 }
 

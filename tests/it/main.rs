@@ -8,6 +8,7 @@
 
 mod allowlist_properties;
 mod bundle;
+mod circles;
 mod cli;
 mod command_line;
 mod credentials;

@@ -21,8 +21,8 @@ use super::receipts::NamedReceipt;
 use crate::base::error::{Error, Result};
 use crate::base::progress::Event;
 use crate::base::progress::units::volumes as numbers;
-use crate::bundle::Bundle;
 use crate::bundle::volumes::{Opened, State};
+use crate::bundle::{Bundle, Proven};
 use crate::content::{Cached, Source};
 use crate::oci::Digest;
 use crate::pipeline::graph::Graph;
@@ -92,8 +92,9 @@ impl Import<'_> {
         if let Some(state) = &mut state {
             volumes::bind(state, &opened)?;
         }
-        let signed_by = self.check(&opened, depth, state.is_some()).map_err(|error| error.while_doing(NOTHING))?;
-        let (bundle, given) = opened.into_bundle()?;
+        let proven = self.check(&opened, depth, state.is_some()).map_err(|error| error.while_doing(NOTHING))?;
+        let signed_by = proven.as_ref().map(|proven| proven.by.clone());
+        let (bundle, given) = opened.into_bundle(proven)?;
         let allowed = self.admit(&bundle)?;
         let arriving = state.map(|state| volumes::Crossing::new(state, given, &bundle));
         let arriving = arriving.as_ref().map(|arriving| arriving as &dyn Arriving);
@@ -111,11 +112,13 @@ impl Import<'_> {
         Ok(report)
     }
 
-    /// What must be right before anything is pushed; a bundle with any problem is refused. Gives whose signature is good.
-    fn check(&self, opened: &Opened, depth: Depth, may_lack_volumes: bool) -> Result<Option<PublicKey>> {
+    /// What must be right before anything is pushed; a bundle with any problem is refused. Gives what an accepted key has
+    /// signed.
+    fn check(&self, opened: &Opened, depth: Depth, may_lack_volumes: bool) -> Result<Option<Proven>> {
         let (path, events) = (opened.layout().path(), &self.environment.events);
         let signed = self.request.trust.check(opened.layout(), self.environment)?;
-        let mut report = verify::check_opened(opened, depth, events)?;
+        let mut report = verify::check_proven(opened, depth, signed.as_ref(), events)?;
+        report.ignore_chunks();
         if may_lack_volumes {
             report.problems.retain(|problem| !verify::is_of_lost_volume(problem));
         }
@@ -125,10 +128,10 @@ impl Import<'_> {
         if !may_lack_volumes {
             refuse_incomplete(opened, &report)?;
         }
-        let Some(signed) = signed else { return Ok(None) };
-        signed.hold(path, report.identity)?;
-        events.report(Event::Status(format!("signed by {}", signed.by)));
-        Ok(Some(signed.by))
+        if let Some(signed) = &signed {
+            events.report(Event::Status(format!("signed by {}", signed.by)));
+        }
+        Ok(signed)
     }
 
     /// Whether the bundle may enter, as far as its lock tells; warns of what it lacks.
@@ -175,7 +178,7 @@ fn check_newer(NamedReceipt { name, receipt }: &NamedReceipt, bundle: &Bundle) -
     let Some(last) = receipt.created else {
         return Err(Error::input(format!("reading {name}: it does not say when its bundle was made")));
     };
-    let made = bundle.json().created;
+    let made = bundle.lock().created;
     // Bundles of one lock are of one time: one that lacked images or companions must not keep the whole one out.
     let completes = made == last && receipt.is_completed_by(bundle.lock());
     if made > last || completes || receipt.bundle == Some(bundle.identity()) {
@@ -188,7 +191,7 @@ fn check_newer(NamedReceipt { name, receipt }: &NamedReceipt, bundle: &Bundle) -
 
 /// What is pushed of a bundle.
 fn of_bundle<'a>(bundle: &Bundle, source: &'a dyn Source, graph: Graph) -> PushRequest<'a> {
-    let (identity, created) = (Some(bundle.identity()), Some(bundle.json().created));
+    let (identity, created) = (Some(bundle.identity()), Some(bundle.lock().created));
     PushRequest { identity, created, missing: bundle.lock().missing.clone(), ..PushRequest::new(source, graph) }
 }
 

@@ -96,16 +96,17 @@ impl Import<'_> {
             Ok(())
         })?;
         let opened = Opened::Whole(Box::new(layout));
-        let report = verify::check_opened(&opened, Depth::Structure, events)?;
+        let mut report = verify::check_proven(&opened, Depth::Structure, signed.as_ref(), events)?;
+        report.ignore_chunks();
         if !report.is_clean() {
             return Err(verify::refuse(&path, &report));
         }
-        let bundle = Bundle::in_layout(opened.into_layout())?;
         if let Some(signed) = &signed {
-            signed.hold(&path, Some(bundle.identity()))?;
             events.report(Event::Status(format!("signed by {}", signed.by)));
         }
-        Ok(Begun { incoming, bundle, signed_by: signed.map(|signed| signed.by) })
+        let signed_by = signed.as_ref().map(|signed| signed.by.clone());
+        let bundle = Bundle::proven(opened.into_layout(), signed)?;
+        Ok(Begun { incoming, bundle, signed_by })
     }
 }
 

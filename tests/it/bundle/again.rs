@@ -30,7 +30,7 @@ impl Reporter for Readings {
 fn again(builder: &Builder, out: &Path) -> (bool, usize) {
     let readings = Arc::new(Readings::default());
     let events: Events = readings.clone();
-    let same = Writer::up_to_date(out, &builder.contents(), true, Whole::Proven(&events)).is_some();
+    let same = Writer::up_to_date(out, &builder.contents(), Whole::Proven(&events)).is_some();
     let read = *readings.0.lock().unwrap();
     (same, read)
 }

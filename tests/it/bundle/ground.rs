@@ -169,7 +169,7 @@ impl Builder {
     }
 
     pub fn create_telling(&self, out: &Path, events: Events) -> Result<Writer> {
-        Writer::create(out, self.contents(), Options::copying("a test"), events)
+        Writer::create(out, self.contents(), Options::copying(), events)
     }
 
     /// Fetches what is missing, in order; stops at the first error.

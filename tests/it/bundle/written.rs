@@ -34,12 +34,15 @@ fn sha256sum_proves_the_directory_and_tar_unpacks_the_same_files() {
     let (folder, tar) = (directory.path().join("bundle"), directory.path().join("bundle.tar"));
     let (one, other) = (builder.write(&folder).unwrap(), builder.write(&tar).unwrap());
     assert_eq!(one.identity, other.identity);
-    let proven = run("sha256sum", &["-c", "SHA256SUMS"], &folder);
-    assert_eq!(proven.lines().count(), files_below(&folder).len() - 1, "all but SHA256SUMS itself: {proven}");
+    let of_256 = run("sha256sum", &["-c", "SHA256SUMS"], &folder);
+    let of_512 = run("sha512sum", &["-c", "SHA512SUMS"], &folder);
+    let proven = of_256.lines().count() + of_512.lines().count();
+    assert_eq!(proven, files_below(&folder).len() - 2, "all but SHA256SUMS and chunks.b3: {of_256}{of_512}");
 
     let listed = run("tar", &["tf", "bundle.tar"], directory.path());
     let first: Vec<&str> = listed.lines().take(6).collect();
-    assert_eq!(first, ["oci-layout", "bundle.json", "index.json", "manifest.json", "SHA256SUMS", "chunks.b3"]);
+    assert_eq!(first, ["oci-layout", "bundle.json", "index.json", "manifest.json", "SHA512SUMS", "SHA256SUMS"]);
+    assert_eq!(listed.lines().last(), Some("chunks.b3"), "what is known last stands last");
     let unpacked = directory.path().join("unpacked");
     std::fs::create_dir(&unpacked).unwrap();
     run("tar", &["xf", "../bundle.tar"], &unpacked);
@@ -134,7 +137,7 @@ fn what_is_not_a_bundle_of_this_form_is_never_replaced() {
         assert!(error.chain().contains(name), "{error:?}");
     }
     assert!(files_below(directory.path()) == before);
-    let mounted = Writer::survey(Path::new("/proc"), &builder.contents(), &Options::copying("a test"));
+    let mounted = Writer::survey(Path::new("/proc"), &builder.contents(), &Options::copying());
     assert!(mounted.unwrap_err().to_string().contains("mounted"));
 }
 
@@ -157,7 +160,7 @@ fn exporting_again_repairs_a_damaged_bundle_and_fetches_only_what_is_damaged() {
     for name in ["bundle", "bundle.tar"] {
         let out = directory.path().join(name);
         builder.write(&out).unwrap();
-        let is_whole = |whole: Whole<'_>| Writer::up_to_date(&out, &builder.contents(), true, whole).is_some();
+        let is_whole = |whole: Whole<'_>| Writer::up_to_date(&out, &builder.contents(), whole).is_some();
         let events = silent();
         assert!(is_whole(Whole::Proven(&events)));
         damage(&out, &builder.layer(1).digest.blob_path());

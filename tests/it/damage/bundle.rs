@@ -162,8 +162,9 @@ pub fn blob_path(digest: &str) -> String {
 
 /// As the format demands: what is needed to plan stands at the beginning.
 pub fn in_tar_order(mut files: Vec<(String, Vec<u8>)>) -> Parts {
-    let first = ["oci-layout", "bundle.json", "index.json", "manifest.json", "SHA256SUMS", "chunks.b3"];
-    files.sort_by_key(|(path, _)| first.iter().position(|name| name == path).unwrap_or(first.len()));
+    let first = ["oci-layout", "bundle.json", "index.json", "manifest.json", "SHA256SUMS"];
+    let last = |path: &str| if path == "chunks.b3" { first.len() + 1 } else { first.len() };
+    files.sort_by_key(|(path, _)| first.iter().position(|name| name == path).unwrap_or_else(|| last(path)));
     Parts(files)
 }
 

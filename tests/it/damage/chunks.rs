@@ -6,7 +6,6 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::bundle::{Form, Parts, blob_path, in_tar_order, verify};
-use super::forged::resum_file;
 use crate::support::images::{self, Image, noise};
 use crate::support::registry::Registry;
 use crate::support::{files_below, gapferry, sha256, tempdir};
@@ -76,21 +75,91 @@ fn damage_in_a_large_blob_is_told_by_its_mebibytes_and_nothing_else_is_blamed() 
     assert!(said.contains(&format!("bytes 0-1048575 of {size} are wrong")), "{said}");
 }
 
+/// Where `chunks.b3` has the BLAKE3 of these bytes; behind it, the values of their mebibytes.
+fn root_in(chunks: &[u8], bytes: &[u8]) -> usize {
+    let root = blake3::hash(bytes);
+    chunks.windows(32).position(|window| window == root.as_bytes()).unwrap()
+}
+
+/// It is derived, so nothing of it keeps an image from its target.
 #[test]
-fn without_its_chunks_a_damaged_blob_is_found_all_the_same() {
+fn a_chunks_b3_that_is_wrong_costs_no_image_and_is_written_again() {
+    let large = Large::new();
+    let layer = large.image.blobs.last().unwrap();
+    let whole = large.parts.clone().bytes("chunks.b3").clone();
+    let root = root_in(&whole, layer);
+    type Damage<'a> = &'a dyn Fn(&mut Vec<u8>);
+    let cases: [(&str, Damage<'_>); 5] = [
+        ("the BLAKE3 of a blob", &|bytes| bytes[root] ^= 1),
+        ("the value of a mebibyte", &|bytes| bytes[root + 3 * 32] ^= 1),
+        ("its first line", &|bytes| bytes[0] ^= 1),
+        ("its identity", &|bytes| bytes[40] ^= 1),
+        ("its end", &|bytes| bytes.truncate(bytes.len() - 1)),
+    ];
+    let target = Registry::start();
+    for (at, (case, damage)) in cases.iter().enumerate() {
+        let mut parts = large.parts.clone();
+        damage(parts.bytes("chunks.b3"));
+        let bundle = parts.write(&large.directory.path().join(format!("wrong-{at}")), Form::Directory);
+        let report = verify(&bundle);
+        assert_eq!((report.code, report.paths()), (3, ["chunks.b3".to_owned()].into()), "{case}: {report:#?}");
+        assert!(report.images().is_empty(), "{case}: {report:#?}");
+        let full = gapferry().args(["verify", "--full"]).arg(&bundle).output().unwrap();
+        assert_eq!(full.status.code(), Some(3), "{case}");
+        let missing = bundle.with_extension("missing.json");
+        gapferry().arg("verify").arg(&bundle).arg("--missing").arg(&missing).output().unwrap();
+        let asked: Value = serde_json::from_slice(&std::fs::read(&missing).unwrap()).unwrap();
+        assert_eq!((&asked["metadata"], &asked["blobs"]), (&json!(["chunks.b3"]), &json!([])), "{case}");
+        let to = format!("{}/case{at}", target.host());
+        for more in [&["--verify-first"][..], &[]] {
+            gapferry().arg("import").arg(&bundle).args(["--to", &to]).args(more).assert().success();
+        }
+        // Any other copy will do; it need not have a chunks.b3.
+        let mut copy = large.parts.clone();
+        copy.remove("chunks.b3");
+        let copy = copy.write(&large.directory.path().join(format!("copy-{at}")), Form::Directory);
+        gapferry().arg("repair").arg(&bundle).arg(&copy).assert().success();
+        assert!(std::fs::read(bundle.join("chunks.b3")).unwrap() == whole, "{case}");
+    }
+}
+
+#[test]
+fn without_its_values_a_damaged_blob_is_found_all_the_same() {
     let large = Large::new();
     let (mut parts, layer) = (large.parts.clone(), large.layer());
-    parts.bytes("chunks.b3")[40] ^= 1;
-    let only_chunks = verify(&parts.write(&large.directory.path().join("chunks"), Form::Directory));
-    assert_eq!(
-        (only_chunks.code, only_chunks.paths().into_iter().collect::<Vec<_>>()),
-        (3, vec!["chunks.b3".to_owned()])
-    );
+    let root = root_in(parts.bytes("chunks.b3"), large.image.blobs.last().unwrap());
+    parts.bytes("chunks.b3")[root + 2 * 32] ^= 1;
     parts.bytes(&layer)[2 * MIB] ^= 1;
     let both = verify(&parts.write(large.directory.path(), Form::Tar));
-    assert_eq!((both.code, both.paths().len()), (3, 2), "{both:#?}");
+    assert_eq!((both.code, both.paths()), (3, [layer.clone()].into()), "{both:#?}");
     let problem = both.problems.iter().find(|problem| problem["path"] == json!(layer)).unwrap();
     assert!(problem["found"].as_str().unwrap().contains("where cannot be said"), "{problem}");
+    // Nor without chunks.b3 at all, which is no problem of its own.
+    parts.remove("chunks.b3");
+    let without = verify(&parts.write(&large.directory.path().join("without"), Form::Directory));
+    assert_eq!((without.code, without.paths()), (3, [layer].into()), "{without:#?}");
+}
+
+#[test]
+fn a_report_says_what_has_proven_the_blobs_and_why() {
+    let large = Large::new();
+    let bundle = large.parts.write(large.directory.path(), Form::Tar);
+    let said = |more: &[&str]| -> (Value, Value) {
+        let output = gapferry().arg("verify").arg(&bundle).arg("--json").args(more).output().unwrap();
+        let mut json: Value = serde_json::from_slice(&output.stdout).unwrap();
+        (json["proof"].take(), json["proofReason"].take())
+    };
+    assert_eq!(said(&[]), (json!("blake3"), Value::Null));
+    assert_eq!(said(&["--full"]), (json!("digest"), Value::Null));
+    let text = gapferry().arg("verify").arg(&bundle).output().unwrap().stdout;
+    let text = String::from_utf8(text).unwrap();
+    assert!(text.contains("blobs proven by BLAKE3 (chunks.b3), against accidents"), "{text}");
+    let mut parts = large.parts.clone();
+    parts.remove("chunks.b3");
+    let bundle = parts.write(&large.directory.path().join("without"), Form::Directory);
+    let output = gapferry().arg("verify").arg(&bundle).arg("--json").output().unwrap();
+    let json: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&json["proof"], &json["proofReason"]), (&json!("digest"), &json!("there is no chunks.b3")));
 }
 
 /// BLAKE3 shows that it is what was written. What a forger has written, only the digest in its name betrays.
@@ -98,16 +167,13 @@ fn without_its_chunks_a_damaged_blob_is_found_all_the_same() {
 fn a_blob_forged_with_its_chunks_is_found_by_full_and_never_reaches_a_registry() {
     let large = Large::new();
     let (mut parts, layer) = (large.parts.clone(), blob_path(&sha256(&large.image.blobs[1])));
-    let forged = vec![b'x'; parts.bytes(&layer).len()];
-    let root = blake3::hash(&forged).to_hex().to_string();
+    let was = parts.bytes(&layer).clone();
+    let forged = vec![b'x'; was.len()];
+    let root = root_in(parts.bytes("chunks.b3"), &was);
+    parts.bytes("chunks.b3")[root..root + 32].copy_from_slice(blake3::hash(&forged).as_bytes());
     *parts.bytes(&layer) = forged;
-    let mut json: Value = serde_json::from_slice(parts.bytes("bundle.json")).unwrap();
-    let files = json["files"].as_array_mut().unwrap();
-    files.iter_mut().find(|file| file["path"] == json!(layer)).unwrap()["blake3"] = json!(root);
-    let json = serde_json::to_vec_pretty(&json).unwrap();
-    parts.bytes("bundle.json").clone_from(&json);
-    resum_file(&mut parts, "bundle.json", &json);
     let bundle = parts.write(large.directory.path(), Form::Tar);
+    assert_eq!(verify(&bundle).code, 0, "against accidents only");
     let output = gapferry().arg("verify").arg(&bundle).arg("--full").output().unwrap();
     assert_eq!(output.status.code(), Some(3));
     let target = Registry::start();
@@ -116,24 +182,6 @@ fn a_blob_forged_with_its_chunks_is_found_by_full_and_never_reaches_a_registry()
         assert_ne!(output.status.code(), Some(0));
         assert_eq!(target.tags("team/large"), [""; 0]);
     }
-}
-
-#[test]
-fn what_is_no_blake3_is_told_and_the_sha256_counts() {
-    let large = Large::new();
-    let mut parts = large.parts.clone();
-    let mut json: Value = serde_json::from_slice(parts.bytes("bundle.json")).unwrap();
-    for file in json["files"].as_array_mut().unwrap() {
-        if file["path"] == json!(large.layer()) {
-            file["blake3"] = json!("short");
-        }
-    }
-    let json = serde_json::to_vec_pretty(&json).unwrap();
-    parts.bytes("bundle.json").clone_from(&json);
-    resum_file(&mut parts, "bundle.json", &json);
-    parts.bytes(&large.layer())[5] ^= 1;
-    let report = verify(&parts.write(large.directory.path(), Form::Directory));
-    assert_eq!(report.paths().into_iter().collect::<Vec<_>>(), [large.layer(), "bundle.json".to_owned()]);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::bundle::{Fixture, Form, in_tar_order};
-use super::forged::{forge, refused, resum, with_index};
+use super::forged::{canonical, forge, refused, resum, with_index};
 use crate::support::registry::Registry;
 use crate::support::{files_below, gapferry, images, tempdir};
 
@@ -82,7 +82,7 @@ fn a_manifest_below_an_image_that_speaks_of_another_image_is_refused() {
         (json!(inner.digest()), json!(inner.manifest.len()), json!([]));
     forged["reference"] = json!(format!("{}/team/app:0", source.host()));
     json["lock"]["images"].as_array_mut().unwrap().insert(0, forged);
-    *parts.bytes("bundle.json") = serde_json::to_vec_pretty(&json).unwrap();
+    *parts.bytes("bundle.json") = canonical(&json);
     resum(&mut parts);
     let report = refused(&parts.write(directory.path(), Form::Tar), &Registry::start(), "a foreign subject");
     let says = format!("its manifest {} names the subject {}", sbom.digest(), app.digest());

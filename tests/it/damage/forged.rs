@@ -3,6 +3,7 @@
 
 use std::path::Path;
 
+use gapferry::bundle::BundleJson;
 use serde_json::{Value, json};
 use tar::EntryType;
 
@@ -53,18 +54,27 @@ pub fn refused(bundle: &Path, target: &Registry, case: &str) -> Report {
     report
 }
 
+/// The bytes of `bundle.json` as the format has them; as they are, where it is no `bundle.json` at all.
+pub fn canonical(json: &Value) -> Vec<u8> {
+    let typed = serde_json::from_value::<BundleJson>(json.clone()).and_then(|typed| serde_json::to_vec_pretty(&typed));
+    let mut bytes = typed.unwrap_or_else(|_| serde_json::to_vec_pretty(json).unwrap());
+    bytes.push(b'\n');
+    bytes
+}
+
 /// `bundle.json` changed by `edit`, with `SHA256SUMS` made right again: only the content can betray it.
 pub fn forge(fixture: &Fixture, edit: impl FnOnce(&mut Value)) -> Parts {
     let mut parts = fixture.parts.clone();
     let mut json: Value = serde_json::from_slice(parts.bytes("bundle.json")).unwrap();
     edit(&mut json);
-    parts.bytes("bundle.json").clone_from(&serde_json::to_vec_pretty(&json).unwrap());
+    *parts.bytes("bundle.json") = canonical(&json);
     resum(&mut parts);
     parts
 }
 
-/// Makes `SHA256SUMS` fit `bundle.json` again.
+/// Makes `SHA256SUMS` fit `bundle.json` again. `chunks.b3`, which would be of another bundle, goes.
 pub fn resum(parts: &mut Parts) {
+    parts.remove("chunks.b3");
     let json = parts.bytes("bundle.json").clone();
     resum_file(parts, "bundle.json", &json);
 }
@@ -85,10 +95,7 @@ pub fn replace(fixture: &Fixture, path: &str, bytes: &[u8]) -> Parts {
         let files = json["files"].as_array_mut().unwrap();
         let file = files.iter_mut().find(|file| file["path"] == path).unwrap();
         file["size"] = json!(bytes.len());
-        file["sha256"] = json!(sha256(bytes).replace("sha256:", ""));
-        if file["blake3"].is_string() {
-            file["blake3"] = json!(blake3::hash(bytes).to_hex().to_string());
-        }
+        file["digest"] = json!(sha256(bytes));
     });
     *parts.bytes(path) = bytes.to_vec();
     resum_file(&mut parts, path, bytes);
@@ -103,8 +110,8 @@ pub fn with_index(fixture: &Fixture, change: impl FnOnce(&mut Value)) -> Parts {
     let index = serde_json::to_vec(&index).unwrap();
     let mut json: Value = serde_json::from_slice(parts.bytes("bundle.json")).unwrap();
     let listed = json["files"].as_array_mut().unwrap().iter_mut().find(|file| file["path"] == "index.json").unwrap();
-    (listed["size"], listed["sha256"]) = (json!(index.len()), json!(sha256(&index).replace("sha256:", "")));
-    *parts.bytes("bundle.json") = serde_json::to_vec_pretty(&json).unwrap();
+    (listed["size"], listed["digest"]) = (json!(index.len()), json!(sha256(&index)));
+    *parts.bytes("bundle.json") = canonical(&json);
     resum_file(&mut parts, "index.json", &index);
     *parts.bytes("index.json") = index;
     resum(&mut parts);
@@ -132,11 +139,9 @@ pub fn with_manifest(fixture: &Fixture, bytes: &[u8]) -> (Parts, String) {
     let mut json: Value = serde_json::from_slice(parts.bytes("bundle.json")).unwrap();
     sized(&mut json["lock"]["images"], "digest", &new);
     sized(&mut json["files"], "path", &blob_path(&new));
-    let own = json["files"].as_array_mut().unwrap().iter_mut().find(|file| file["path"] == blob_path(&new)).unwrap();
-    own["blake3"] = json!(blake3::hash(bytes).to_hex().to_string());
     let listed = json["files"].as_array_mut().unwrap().iter_mut().find(|file| file["path"] == "index.json").unwrap();
-    (listed["size"], listed["sha256"]) = (json!(index.len()), json!(sha256(&index).replace("sha256:", "")));
-    *parts.bytes("bundle.json") = serde_json::to_vec_pretty(&json).unwrap();
+    (listed["size"], listed["digest"]) = (json!(index.len()), json!(sha256(&index)));
+    *parts.bytes("bundle.json") = canonical(&json);
     resum_file(&mut parts, "index.json", &index);
     *parts.bytes("index.json") = index;
     resum(&mut parts);

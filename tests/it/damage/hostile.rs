@@ -181,8 +181,8 @@ fn numbers_and_nesting_beyond_measure_are_refused_in_bundle_json() {
         ("a size without end", text.replacen("\"size\": ", "\"size\": 1e999, \"x\": ", 1)),
         ("a negative size", text.replacen("\"size\": ", "\"size\": -", 1)),
         ("a version beyond 32 bits", text.replacen("\"gapferryBundle\": 1", "\"gapferryBundle\": 4294967297", 1)),
-        ("a key nobody knows", text.replacen("\"tool\"", "\"surprise\": 1, \"tool\"", 1)),
-        ("deep nesting", text.replacen("\"tool\": ", &format!("\"tool\": {deep}"), 1)),
+        ("a key nobody knows", text.replacen("\"parents\"", "\"surprise\": 1, \"parents\"", 1)),
+        ("deep nesting", text.replacen("\"parents\": ", &format!("\"parents\": {deep}"), 1)),
         ("nothing but nesting", deep.clone()),
         ("a digest that is a path", text.replacen("\"digest\": \"sha256:", "\"digest\": \"sha256:../../", 1)),
     ];
@@ -302,7 +302,6 @@ fn text_from_a_bundle_cannot_speak_to_the_terminal() {
     let fixture = Fixture::new();
     let escape = "\u{1b}]0;owned\u{7}\u{1b}[2J\u{9b}31m\u{202e}\u{2028}\nOK: all is well";
     let parts = forge(&fixture, |json| {
-        json["tool"] = json!(escape);
         json["lock"]["images"][0]["source"] = json!(escape);
         json["lock"]["images"][0]["mediaType"] = json!(escape);
         json["lock"]["images"][0]["platforms"] = json!([{"os": escape, "architecture": escape}]);

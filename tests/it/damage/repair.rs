@@ -148,7 +148,7 @@ fn a_bundle_that_was_damaged_in_many_places_is_byte_for_byte_what_it_was() {
 fn what_was_deleted_or_cut_off_comes_back() {
     let ground = Ground::new();
     let directory = ground.copy(Form::Directory, "deleted");
-    for path in [&*ground.small(), "SHA256SUMS", "chunks.b3", "index.json"] {
+    for path in [&*ground.small(), "SHA256SUMS", "index.json"] {
         std::fs::remove_file(directory.join(path)).unwrap();
     }
     std::fs::write(directory.join(ground.layer()), "short").unwrap();
@@ -313,6 +313,26 @@ fn a_repair_is_made_of_the_right_lock_or_not_at_all() {
     flip(&bundle, "bundle.json", 3);
     Ran::of(gapferry().arg("verify").arg(&bundle).arg("--missing").arg(&missing)).ended(3);
     ground.export(&missing, &ground.path("new.tar")).ended(2);
+}
+
+/// The list of files follows from lock, tools and parents: nobody has to bring a whole copy for it.
+#[test]
+fn a_lost_bundle_json_comes_back_with_a_repair_of_the_same_lock_and_of_no_other() {
+    let ground = Ground::new();
+    for form in [Form::Directory, Form::Tar] {
+        let bundle = ground.copy(form, "listless");
+        flip(&bundle, "bundle.json", 3);
+        repair(&bundle, &ground.repair_for(&bundle)).ended(0);
+        ground.is_whole(&bundle, form);
+    }
+    let bundle = ground.copy(Form::Directory, "other");
+    flip(&bundle, "bundle.json", 3);
+    let missing = ground.path("missing.json");
+    Ran::of(gapferry().arg("verify").arg(&bundle).arg("--missing").arg(&missing)).ended(3);
+    let reference = format!("{}/team/other:1", ground.source.host());
+    gapferry().args(["lock", &reference, "-o"]).arg(ground.path("images.lock")).assert().success();
+    let refused = ground.export(&missing, &ground.path("new.tar")).ended(2);
+    refused.said(&["what is missing is bundle.json of the bundle", "--include-tool", "--since"]);
 }
 
 /// Runs a repair that is killed when `is_time`; whether it had not ended before.

@@ -59,10 +59,13 @@ fn a_signature_moves_no_other_byte_of_a_tar_however_long_it_is() {
     let (one, other) = (bytes(&ground.signed("one.tar", &short)), bytes(&ground.signed("other.tar", &long)));
     assert_eq!(one.len(), other.len());
     let header = 512 * (0..one.len() / 512).find(|at| one[at * 512..].starts_with(b"SHA256SUMS.sig\0")).unwrap();
-    assert!(one[..header] == other[..header] && one[header + 1024..] == other[header + 1024..]);
+    // That of chunks.b3 stands at the very end.
+    let end = one.len() - 2 * 1024;
+    assert!(one[end..].starts_with(b"chunks.b3.sig\0"));
+    assert!(one[..header] == other[..header] && one[header + 1024..end] == other[header + 1024..end]);
     assert_eq!(one.len(), ground.path().join("one.tar").metadata().unwrap().len() as usize);
     ground.export("plain.tar", &[]).ended(0);
-    assert_eq!(bytes(&ground.path().join("plain.tar")).len() + 1024, one.len());
+    assert_eq!(bytes(&ground.path().join("plain.tar")).len() + 2 * 1024, one.len());
 }
 
 #[test]
@@ -80,9 +83,10 @@ fn an_unchanged_export_gets_the_signature_it_lacks_and_keeps_its_identity() {
                 ground.export(out, &["--sign-key", text(&key.private)]).ended(0).said(&["unchanged", "signed by"]);
             assert_eq!(identity(again), plain);
             ground.verify(&bundle, key).ended(0);
-            key.is_verified_by_openssl(unpacked(&bundle).path());
         }
-        ground.verify(&bundle, &first).ended(3);
+        first.is_verified_by_openssl(unpacked(&bundle).path());
+        // The second one has not taken the place of the first.
+        ground.verify(&bundle, &first).ended(0);
         // Without a key nothing is taken away.
         let again = ground.export(out, &[]).ended(0).said(&["unchanged"]);
         assert!(!again.stderr.contains("was signed"), "{}", again.stderr);
@@ -122,8 +126,13 @@ fn a_bundle_is_signed_where_the_key_is_and_not_where_it_was_exported() {
         for key in [&ec, &ed, &ec] {
             ground.run(&["sign", out, "--key", text(&key.private)]).ended(0).said(&["signed by", &key.fingerprint()]);
             ground.verify(&bundle, key).ended(0);
-            key.is_verified_by_openssl(unpacked(&bundle).path());
         }
+        ec.is_verified_by_openssl(unpacked(&bundle).path());
+        ground.verify(&bundle, &ed).ended(0);
+        let names: Vec<String> =
+            crate::support::files_below(unpacked(&bundle).path()).into_iter().map(|it| it.0).collect();
+        let signatures: Vec<&String> = names.iter().filter(|name| name.ends_with(".sig")).collect();
+        assert_eq!(signatures.len(), 2, "each key has one: {signatures:?}");
         assert_eq!(ground.run(&["fingerprint", out]).ended(0).stdout, identity);
         // It stands at the beginning, as if it had been exported so.
         let names = Command::new("tar").args(["-tf", text(&bundle)]).output().unwrap().stdout;
@@ -236,4 +245,60 @@ fn what_a_registry_left_behind_is_signed_as_a_bundle_too() {
         ground.run(&args).ended(0).said(&["signed by", &key.fingerprint()]);
         ground.verify(&ground.path().join("old.tar"), &key).ended(0);
     }
+}
+
+/// BLAKE3 is as good as a signature of it: what a forger wrote does not count where a key is demanded.
+#[test]
+fn where_a_key_is_demanded_chunks_b3_counts_only_if_an_accepted_key_has_signed_it() {
+    let ground = Ground::new();
+    let (ours, theirs) = (ground.key("ours", Kind::P256), ground.key("theirs", Kind::Ed25519));
+    for out in ["bundle", "bundle.tar"] {
+        ground.export(out, &[]).ended(0);
+        let proof = |key: &super::keys::Key| {
+            let args = ["verify", out, "--json", "--key", text(&key.public)];
+            let json: serde_json::Value = serde_json::from_str(&ground.run(&args).ended(0).stdout).unwrap();
+            (json["proof"].as_str().unwrap().to_owned(), json["proofReason"].as_str().map(str::to_owned))
+        };
+        let sign = |key: &super::keys::Key, more: &[&str]| {
+            ground.run(&[&["sign", out, "--key", text(&key.private)], more].concat()).ended(0);
+        };
+        sign(&ours, &[]);
+        let unsigned = ("digest".to_owned(), Some("no accepted key has signed chunks.b3".to_owned()));
+        assert_eq!(proof(&ours), unsigned);
+        sign(&theirs, &["--full"]);
+        assert_eq!((proof(&theirs).0.as_str(), proof(&ours)), ("blake3-signed", unsigned.clone()));
+        sign(&ours, &["--full"]);
+        assert_eq!(proof(&ours).0, "blake3-signed");
+        // With --full nobody signs what is not there.
+        let bundle = ground.path().join(out);
+        if bundle.is_dir() {
+            let blob = std::fs::read_dir(bundle.join("blobs/sha256")).unwrap().next().unwrap().unwrap().path();
+            let mut bytes = std::fs::read(&blob).unwrap();
+            bytes[0] ^= 1;
+            std::fs::write(&blob, bytes).unwrap();
+            let args = ["sign", out, "--full", "--key", text(&ours.private)];
+            ground.run(&args).ended(3).said(&["damaged, so it is not signed"]);
+        }
+    }
+}
+
+#[test]
+fn what_cannot_be_a_signature_is_a_problem_and_so_are_too_many_of_them() {
+    let ground = Ground::new();
+    let key = ground.key("ours", Kind::Ed25519);
+    let bundle = ground.signed("bundle", &key);
+    let verify = || ground.run(&["verify", "bundle"]);
+    std::fs::write(bundle.join("SHA256SUMS.0123456789abcdef.sig"), "no signature").unwrap();
+    assert!(verify().ended(3).stdout.contains("SHA256SUMS.0123456789abcdef.sig: malformed"));
+    // One by a key that nobody here has is none.
+    std::fs::write(bundle.join("SHA256SUMS.0123456789abcdef.sig"), [7; 64]).unwrap();
+    verify().ended(0);
+    ground.verify(&bundle, &key).ended(0);
+    for number in 0..16 {
+        std::fs::write(bundle.join(format!("SHA256SUMS.{number:016x}.sig")), [7; 64]).unwrap();
+    }
+    assert!(verify().ended(3).stdout.contains("at most 16"));
+    ground.verify(&bundle, &key).ended(3).said(&["at most 16"]);
+    std::fs::write(bundle.join("SHA256SUMS.ABCDEF0123456789.sig"), [7; 64]).unwrap();
+    assert!(verify().ended(3).stdout.contains("SHA256SUMS.ABCDEF0123456789.sig: not declared"));
 }

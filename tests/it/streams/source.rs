@@ -37,7 +37,7 @@ fn stream(builder: &Builder, jobs: usize) -> (gapferry::Result<()>, Vec<u8>) {
         blobs: contents.blobs.clone(),
     });
     let graph = Graph { images: images.collect(), ..Graph::default() };
-    let (options, events) = (Options::copying("a test"), Arc::new(Silent) as Events);
+    let (options, events) = (Options::copying(), Arc::new(Silent) as Events);
     let stream = Stream {
         contents: &contents,
         options: &options,
@@ -64,7 +64,7 @@ fn report(bytes: &[u8]) -> gapferry::Result<Report> {
 }
 
 #[test]
-fn a_blob_that_goes_by_sha512_is_in_the_stream_with_the_sha256_that_sums_want() {
+fn a_blob_that_goes_by_sha512_is_in_the_stream_and_in_its_own_sums() {
     let large = noise(4, 3_000_000);
     let builder =
         Builder::new().sha512("registry.test/a:1", large).image("registry.test/b:1", &[noise(5, 100), vec![]]);
