@@ -152,7 +152,11 @@ impl Host {
 
     /// The registry's root URL, found out by the first request to need it.
     pub async fn base(&self) -> Result<&Url> {
-        self.root.url(self.find_root()).await
+        match self.root.known() {
+            Some(url) => Ok(url),
+            // Boxed: every request would have room for the whole search otherwise.
+            None => self.root.url(Box::pin(self.find_root())).await,
+        }
     }
 
     async fn find_root(&self) -> Result<Url> {

@@ -44,9 +44,15 @@ impl Root {
         Root { registry: registry.to_owned(), wire: wire.clone(), auth: auth.clone(), url, turn }
     }
 
+    /// The root URL, if it was found.
+    pub fn known(&self) -> Option<&Url> {
+        self.url.get()
+    }
+
     /// The root URL; the first request that needs it awaits `finding`.
     pub async fn url(&self, finding: impl Future<Output = Result<Url>>) -> Result<&Url> {
-        self.url.get_or_try_init(|| finding).await.inspect(|url| self.wire.set_home(url))
+        let found = async { finding.await.inspect(|url| self.wire.set_home(url)) };
+        self.url.get_or_try_init(|| found).await
     }
 
     /// One try to find the root URL, `what` in errors: https alone, unless plain HTTP was allowed or the host is this machine. No credentials are sent.

@@ -211,7 +211,7 @@ impl Wire {
     /// The outage that a Harbor admits in its health check; `attempt` at this work is what failed.
     pub async fn admitted(&self, attempt: &str, work: Work) -> Option<Failure> {
         let asking = self.beginning_of(health::PATH, "asking whether Harbor is healthy", health::READ);
-        let illness = self.health.illness(asking, self.limits.stall).await?;
+        let illness = self.health.illness(Box::pin(asking), self.limits.stall).await?;
         let error = Error::new(Kind::Network, format!("{attempt}: {illness}"));
         Some(Failure::new(error, Retry::Down(Evidence::Admitted)).at(&Server { outage: self.outage.clone(), work }))
     }
