@@ -1,10 +1,10 @@
 //! The library as another program uses it: requests in, reports out. What such a program would lose otherwise is said at each test.
 
-mod support;
-
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::support::embedded::Embedded;
+use crate::support::{gapferry, images, tempdir};
 use gapferry::app::{
     self, Environment, ImportReport, ImportRequest, ListRequest, Outcome, ProveRequest, PushOptions, PushReport,
     RegistryOptions,
@@ -13,8 +13,6 @@ use gapferry::base::progress::{Event, Recorder};
 use gapferry::pipeline::receipt::ImageOutcome;
 use gapferry::verify::Refusal;
 use serde_json::{Value, json};
-use support::embedded::Embedded;
-use support::{gapferry, images, tempdir};
 
 /// A bundle of one image, as a directory, and an empty registry.
 struct Fixture {
